@@ -1,0 +1,63 @@
+// The import rule (tools/rooms.cjs) and the doors: which outside thing may be imported where.
+const rooms = require("./tools/rooms.cjs");
+const names = Object.keys(rooms);
+const testFile = "[.]test[.]ts$";
+const doors = {
+  "^(node:)?fs(/|$)":
+    "^src/kernel/host-files[.]ts$|^src/kernel/blocking-writes[.]ts$|^src/rpc/listen[.]ts$|^src/main[.]ts$",
+  "^(node:)?(net|tls|http2|dgram)$": "^src/rpc/",
+  "^(node:)?http$": "^src/telemetry/serve[.]ts$",
+  "^(node:)?child_process$": "^$",
+  "^(node:)?worker_threads$": "^src/kernel/",
+  "node_modules/koffi/": "^src/kernel/native[.]ts$",
+  "node_modules/@grpc/": "^src/rpc/",
+  "node_modules/yaml/": "^src/sriov/pf-config[.]ts$",
+  "node_modules/pino/": "^src/telemetry/",
+  "node_modules/prom-client/": "^src/telemetry/",
+};
+const rule = (name, from, to) => ({ name, severity: "error", from, to });
+module.exports = {
+  forbidden: [
+    ...names.map((room) =>
+      rule(
+        `${room}-imports-only-below`,
+        { path: `^src/${room}/`, pathNot: testFile },
+        { path: "^(src|sandbox|lab|test|tools|bench)/", pathNot: `^src/(${[room, ...rooms[room]].join("|")})/` },
+      ),
+    ),
+    ...Object.entries(doors).map(([thing, who], i) =>
+      rule(`one-door-${i}`, { path: "^src/", pathNot: [who, testFile] }, { path: thing }),
+    ),
+    rule("no-cycles", {}, { circular: true }),
+    rule(
+      "through-the-door",
+      { path: "^src/([^/]+)/", pathNot: testFile },
+      { path: "^src/([^/]+)/", pathNot: ["^src/$1/", "/index[.]ts$", "^src/gen/"] },
+    ),
+    rule(
+      "top-through-the-door",
+      { path: "^src/[^/]+[.]ts$|^sandbox/" },
+      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/"] },
+    ),
+    rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
+    rule("main-reads-config", { pathNot: `^src/main[.]ts$|${testFile}` }, { path: "^src/config[.]ts$" }),
+    rule(
+      "production-knows-no-tests",
+      { path: "^src/", pathNot: testFile },
+      { path: `${testFile}|^(sandbox|lab|test|bench)/` },
+    ),
+    rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),
+    rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: `^src/(${names.join("|")})/` }, {}),
+    rule("no-unresolvable", {}, { couldNotResolve: true }),
+  ],
+  options: {
+    tsPreCompilationDeps: true,
+    parser: "swc",
+    doNotFollow: { path: "node_modules" },
+    enhancedResolveOptions: {
+      extensions: [".ts", ".js"],
+      exportsFields: ["exports"],
+      conditionNames: ["import", "node"],
+    },
+  },
+};

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createBackoff } from "./backoff.ts";
+import { systemClock } from "./clock.ts";
+import { startDeadline } from "./deadline.ts";
+import { KeyedQueue } from "./keyed-queue.ts";
+import { Latest } from "./latest.ts";
+import { UndoStack } from "./undo.ts";
+
+test("KeyedQueue.run() keeps the order within a key and lets other keys pass", async () => {
+  const queue = new KeyedQueue<string>();
+  const seen: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const first = queue.run("a", async () => {
+    await gate.promise;
+    seen.push("a1");
+  });
+  const second = queue.run("a", async () => void seen.push("a2"));
+  await queue.run("b", async () => void seen.push("b1"));
+  gate.resolve();
+  await Promise.all([first, second]);
+  assert.deepEqual(seen, ["b1", "a1", "a2"]);
+});
+
+test("KeyedQueue.run() never runs a job whose caller has gone, and goes on after a failed one", async () => {
+  const queue = new KeyedQueue<string>();
+  const gate = Promise.withResolvers<void>();
+  const failing = queue.run("a", () => gate.promise);
+  const caller = new AbortController();
+  let ran = false;
+  const job = async () => {
+    ran = true;
+  };
+  const dropped = queue.run("a", job, caller.signal);
+  caller.abort(new Error("caller has gone"));
+  await assert.rejects(dropped, /caller has gone/);
+  gate.reject(new Error("broken"));
+  await assert.rejects(failing, /broken/);
+  assert.equal(await queue.run("a", async () => "still works"), "still works");
+  assert.equal(ran, false);
+  await new Promise(setImmediate);
+  assert.equal(queue.busyKeys, 0);
+});
+
+test("UndoStack.unwind() goes backwards past failures and names them", async () => {
+  const undo = new UndoStack();
+  const seen: string[] = [];
+  undo.push("one", () => void seen.push("one"));
+  undo.push("two", async () => {
+    throw new Error("stuck");
+  });
+  undo.push("three", () => void seen.push("three"));
+  await undo.unwind((what, error) => seen.push(`${what}: ${(error as Error).message}`));
+  assert.deepEqual(seen, ["three", "two: stuck", "one"]);
+  assert.equal(undo.size, 0);
+});
+
+test("UndoStack.release() keeps what was done", async () => {
+  const undo = new UndoStack();
+  let undone = false;
+  undo.push("one", () => {
+    undone = true;
+  });
+  undo.release();
+  await undo.unwind(() => {});
+  assert.equal(undone, false);
+});
+
+test("Latest.first() waits for the first value and next() for a later one", async () => {
+  const latest = new Latest<number>();
+  const first = latest.first();
+  latest.set(1);
+  const next = latest.next();
+  latest.set(2);
+  assert.deepEqual([await first, await next, await latest.first()], [1, 2, 2]);
+});
+
+test("Latest.next() lets go when its signal is aborted", async () => {
+  const latest = new Latest<number>(1);
+  await assert.rejects(latest.next(AbortSignal.abort(new Error("stop"))), /stop/);
+});
+
+test("createBackoff() doubles up to the limit and starts again after reset()", () => {
+  const backoff = createBackoff({ firstMs: 100, limitMs: 300, random: () => 0.999_999 });
+  const delays = [backoff.nextMs(), backoff.nextMs(), backoff.nextMs()].map(Math.round);
+  backoff.reset();
+  assert.deepEqual([...delays, Math.round(backoff.nextMs())], [100, 200, 300, 100]);
+});
+
+test("startDeadline() names the work whose time is up and follows its parent", async () => {
+  const deadline = startDeadline(systemClock, 1, { what: "bind of a VF" });
+  await new Promise((resolve) => deadline.signal.addEventListener("abort", resolve, { once: true }));
+  assert.match(String(deadline.signal.reason), /bind of a VF took longer than 1 ms/);
+  const parent = new AbortController();
+  const child = startDeadline(systemClock, 60_000, { what: "x", parent: parent.signal });
+  parent.abort(new Error("stop"));
+  assert.match(String(child.signal.reason), /stop/);
+  deadline.end();
+  child.end();
+});
+
+test("systemClock.sleep() ends early with the reason of its signal", async () => {
+  await assert.rejects(systemClock.sleep(60_000, AbortSignal.timeout(1)), { name: "TimeoutError" });
+});

@@ -1,0 +1,44 @@
+/**
+ * Runs jobs of one key one at a time, in the order they came; jobs of different keys do not wait for each other.
+ * A key without jobs takes no memory.
+ */
+export class KeyedQueue<K> {
+  readonly #tails = new Map<K, Promise<void>>();
+
+  /** How many keys have a job running or waiting. */
+  get busyKeys(): number {
+    return this.#tails.size;
+  }
+
+  /**
+   * Runs the job when its turn comes. A job whose signal is aborted while it waits is dropped and never runs:
+   * nobody is there to hear its answer.
+   * @throws the job's own error, or the signal's reason when it was dropped.
+   */
+  run<T>(key: K, job: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const before = this.#tails.get(key) ?? Promise.resolve();
+    const result = before.then(() => {
+      signal?.throwIfAborted();
+      return job();
+    });
+    const tail = result.then(
+      () => {},
+      () => {},
+    );
+    this.#tails.set(key, tail);
+    void tail.then(() => {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key);
+    });
+    return signal ? raceAbort(result, signal) : result;
+  }
+}
+
+/** Lets a waiting caller go at once when its signal is aborted, though its turn has not come yet. */
+function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(signal.reason);
+    if (signal.aborted) aborted();
+    signal.addEventListener("abort", aborted, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));
+  });
+}

@@ -1,0 +1,24 @@
+/** Facts that go with an event. Never a token, a key or an SVID body: shorten or leave out. */
+export type LogFields = Readonly<Record<string, unknown>>;
+
+/** Levels from the rarest to the most talkative. */
+export type LogLevel = "error" | "warn" | "info" | "debug" | "trace";
+
+/**
+ * Where events are told. The event is a kebab-case name ("vf-bound"), everything else is a field.
+ * `error`: a person must act. `warn`: we recover, but look. `info`: a state changed. `debug`: each call.
+ */
+export interface Log {
+  error(event: string, fields?: LogFields): void;
+  warn(event: string, fields?: LogFields): void;
+  info(event: string, fields?: LogFields): void;
+  debug(event: string, fields?: LogFields): void;
+  trace(event: string, fields?: LogFields): void;
+  /** A log whose every event carries these fields too. */
+  with(fields: LogFields): Log;
+}
+
+/** A log whose level can be changed while the process runs; children follow it. */
+export interface RootLog extends Log {
+  level: LogLevel;
+}

@@ -1,0 +1,13 @@
+// Who may import whom, bottom to top. A room may import itself and the rooms named, through their index.ts only.
+module.exports = {
+  async: [],
+  telemetry: ["async"],
+  gen: [],
+  kernel: ["async", "telemetry"],
+  sriov: ["kernel", "async", "telemetry"],
+  netdev: ["kernel", "async", "telemetry"],
+  rpc: ["gen", "kernel", "async", "telemetry"],
+  identity: ["gen", "rpc", "async", "telemetry"],
+  kubelet: ["gen", "rpc", "async", "telemetry"],
+  nsm: ["gen", "rpc", "identity", "sriov", "netdev", "async", "telemetry"],
+};
