@@ -6,6 +6,7 @@ const folders = ["src", "sandbox", "test", "tools", "bench"].filter((folder) => 
 const steps: readonly (readonly [string, readonly string[]])[] = [
   ["biome", ["check", "--error-on-warnings", "."]],
   ["tsc", []],
+  [process.execPath, ["tools/gen.ts", "--check"]],
   ["depcruise", ["--config", ".dependency-cruiser.cjs", ...folders]],
   [process.execPath, ["--test", "--test-reporter=dot", ...globSync("{src,tools,sandbox}/**/*.test.ts")]],
 ];
