@@ -8,7 +8,10 @@ const steps: readonly (readonly [string, readonly string[]])[] = [
   ["tsc", []],
   [process.execPath, ["tools/gen.ts", "--check"]],
   ["depcruise", ["--config", ".dependency-cruiser.cjs", ...folders]],
-  [process.execPath, ["--test", "--test-reporter=dot", ...globSync("{src,tools,sandbox}/**/*.test.ts")]],
+  [
+    process.execPath,
+    ["--test", "--test-reporter=dot", ...globSync("{src,tools,sandbox}/**/*.test.ts"), ...globSync("test/*.test.ts")],
+  ],
 ];
 
 for (const [command, args] of steps) {

@@ -1,3 +1,6 @@
 // What the outside may see of the process: logs, metrics, health, the status page.
 // It knows no subject of the forwarder: each room declares its own metrics and health conditions beside its code.
-export type { Log, LogFields, LogLevel, RootLog } from "./log.ts";
+// Start reading at log.ts; tests take recordingLog() or silentLog.
+export { createLog, type LogOptions } from "./create-log.ts";
+export { isTold, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
+export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";

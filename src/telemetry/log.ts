@@ -22,3 +22,11 @@ export interface Log {
 export interface RootLog extends Log {
   level: LogLevel;
 }
+
+/** All levels, from the rarest to the most talkative. */
+export const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
+
+/** Whether an event of the level is told at the threshold. */
+export function isTold(level: LogLevel, threshold: LogLevel): boolean {
+  return logLevels.indexOf(level) <= logLevels.indexOf(threshold);
+}

@@ -1,0 +1,19 @@
+const COLOURS: Readonly<Record<string, string>> = { error: "31", warn: "33", info: "32", debug: "36", trace: "90" };
+
+/** A JSON line of the log as one line for people: time of day, level, event, `name=value` fields. */
+export function prettyLine(line: string): string {
+  const { level, time, event, ...fields } = JSON.parse(line) as Record<string, unknown>;
+  const shown = Object.entries(fields).map(([name, value]) => ` \u001b[90m${name}=\u001b[0m${showValue(value)}`);
+  const mark = `\u001b[${COLOURS[String(level)] ?? "0"}m${String(level).toUpperCase().padEnd(5)}\u001b[0m`;
+  return `${String(time).slice(11, 23)} ${mark} ${escapeControls(String(event))}${shown.join("")}\n`;
+}
+
+function showValue(value: unknown): string {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return /^[\w.:/@+-]+$/.test(text) ? text : escapeControls(typeof value === "string" ? JSON.stringify(value) : text);
+}
+
+/** A peer's text must not steer the terminal of whoever reads the log. */
+function escapeControls(text: string): string {
+  return text.replace(/\p{Cc}/gu, (sign) => `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}

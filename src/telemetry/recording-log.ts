@@ -1,0 +1,47 @@
+import type { Log, LogFields, LogLevel, RootLog } from "./log.ts";
+
+/** One event that a test may look at. The fields are as they were given: nothing is hidden. */
+export interface RecordedEvent {
+  readonly level: LogLevel;
+  readonly event: string;
+  readonly fields: LogFields;
+}
+
+/** A log for tests that keeps what it was told. */
+export interface RecordingLog extends RootLog {
+  /** All events so far, also those of its children, in order. */
+  readonly events: readonly RecordedEvent[];
+  /** The fields of each event of this name, in order. */
+  of(event: string): readonly LogFields[];
+}
+
+/** A log for tests that keeps all events, whatever their level; children write into the same list. */
+export function recordingLog(): RecordingLog {
+  const events: RecordedEvent[] = [];
+  const logWith = (bound: LogFields): Log => {
+    const keep = (level: LogLevel) => (event: string, fields?: LogFields) => {
+      events.push({ level, event, fields: { ...bound, ...fields } });
+    };
+    return {
+      error: keep("error"),
+      warn: keep("warn"),
+      info: keep("info"),
+      debug: keep("debug"),
+      trace: keep("trace"),
+      with: (fields) => logWith({ ...bound, ...fields }),
+    };
+  };
+  const of = (event: string) => events.filter((told) => told.event === event).map((told) => told.fields);
+  return { ...logWith({}), level: "trace", events, of };
+}
+
+/** A log that forgets everything: for tests and tools that do not look. */
+export const silentLog: RootLog = {
+  level: "error",
+  error() {},
+  warn() {},
+  info() {},
+  debug() {},
+  trace() {},
+  with: () => silentLog,
+};

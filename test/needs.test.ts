@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { gate, has, knownNeeds, type Need } from "./needs.ts";
+
+function gated(wants: readonly Need[], has: readonly Need[], promises: string) {
+  const skips: (string | undefined)[] = [];
+  const t = { skip: (why?: string) => void skips.push(why) };
+  return { runs: gate(t, wants, { has: (want) => has.includes(want), promises }), skips };
+}
+
+test("has() answers each probe without throwing", () => {
+  for (const want of knownNeeds) assert.equal(typeof has(want), "boolean", want);
+});
+
+test("needs() lets a test run where everything is there", () => {
+  assert.deepEqual(gated(["root", "veth"], ["root", "veth", "go"], ""), { runs: true, skips: [] });
+});
+
+test("needs() skips with the names of what is missing, whatever else is promised", () => {
+  assert.deepEqual(gated(["root", "veth", "vfio"], ["root"], "root"), { runs: false, skips: ["needs veth, vfio"] });
+});
+
+test("needs() fails where the job promised what is missing", () => {
+  assert.throws(() => gated(["veth", "vfio"], [], "root, veth"), /This job promises veth, and the machine has it not/);
+});

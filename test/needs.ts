@@ -1,0 +1,123 @@
+// Gates for tests that need more than Node: they skip with a reason, and fail where a job promised that they run.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { TestContext } from "node:test";
+
+/** What a test may need of the machine. Each has a probe below. */
+export type Need = keyof typeof probes;
+
+/** Each probe tries the thing itself rather than asking for a version, and leaves nothing behind. */
+const probes = {
+  /** User 0 of the first user namespace: a root made by `unshare -r` has few of its powers. */
+  root: isRoot,
+  /** May make network namespaces; true for a root made by `unshare -r` too. */
+  netns: () => runs("unshare", "-n", "true"),
+  userns: () => runs("unshare", "-rn", "true"),
+  veth: () => makesLink("veth", "peer", "name", "probe1"),
+  bridge: () => makesLink("bridge"),
+  "bridge-vlan": () => makesLink("bridge", "vlan_filtering", "1"),
+  "cgroup1-devices": () => makesCgroup(mountPoints("cgroup", "devices")),
+  cgroup2: () => makesCgroup(mountPoints("cgroup2")),
+  /** CAP_SYS_ADMIN or CAP_BPF of the first user namespace. */
+  bpf: () => isRoot() && (hasCapability(21) || hasCapability(39)),
+  mknod: makesDeviceNodes,
+  vfio: () => existsSync("/dev/vfio/vfio"),
+  iommu: () => existsSync("/sys/kernel/iommu_groups") && readdirSync("/sys/kernel/iommu_groups").length > 0,
+  go: () => runs("go", "version"),
+} as const satisfies Record<string, () => boolean>;
+
+const answers = new Map<Need, boolean>();
+
+/** Whether this machine has the thing; probed once per process. */
+export function has(want: Need): boolean {
+  const known = answers.get(want);
+  if (known !== undefined) return known;
+  const answer = probes[want]();
+  answers.set(want, answer);
+  return answer;
+}
+
+/**
+ * Skips the test where the machine lacks something, and says what: `if (!needs(t, "root", "veth")) return;`. A CI job lists
+ * in TEST_PROMISES (`root,netns,veth`) what its machine has; a skip there is a failure, so a whole tier can never fall silent.
+ */
+export function needs(t: TestContext, ...wants: readonly Need[]): boolean {
+  return gate(t, wants, { has, promises: process.env["TEST_PROMISES"] ?? "" });
+}
+
+/** The rule of `needs`, with the machine and its promises handed in. */
+export function gate(
+  t: Pick<TestContext, "skip">,
+  wants: readonly Need[],
+  machine: { readonly has: (want: Need) => boolean; readonly promises: string },
+): boolean {
+  const missing = wants.filter((want) => !machine.has(want));
+  const promised = machine.promises.split(",").map((name) => name.trim());
+  const broken = missing.filter((want) => promised.includes(want));
+  if (broken.length > 0) throw new Error(`This job promises ${broken.join(", ")}, and the machine has it not`);
+  if (missing.length > 0) t.skip(`needs ${missing.join(", ")}`);
+  return missing.length === 0;
+}
+
+/** The names that TEST_PROMISES may hold. */
+export const knownNeeds = Object.keys(probes) as readonly Need[];
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0 && /^\s*0\s+0\s+4294967295\s*$/.test(readText("/proc/self/uid_map"));
+}
+
+function runs(command: string, ...args: readonly string[]): boolean {
+  return spawnSync(command, args, { stdio: "ignore", timeout: 10_000 }).status === 0;
+}
+
+/** Makes a link of the kind in a namespace that goes away with the command. */
+function makesLink(kind: string, ...options: readonly string[]): boolean {
+  return runs("unshare", "-n", "ip", "link", "add", "name", "probe0", "type", kind, ...options);
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** Where file systems of the type are mounted whose options hold the word. */
+function mountPoints(type: string, option?: string): readonly string[] {
+  const rows = readText("/proc/self/mounts")
+    .split("\n")
+    .map((line) => line.split(" "));
+  const found = rows.filter((row) => row[2] === type && (!option || row[3]?.split(",").includes(option)));
+  return found.map((row) => row[1] ?? "");
+}
+
+function makesCgroup(mounts: readonly string[]): boolean {
+  return mounts.some((mount) => {
+    const folder = join(mount, `probe-${process.pid}`);
+    try {
+      mkdirSync(folder);
+      rmdirSync(folder);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Effective capabilities by number, include/uapi/linux/capability.h. */
+function hasCapability(number: number): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readText("/proc/self/status"))?.[1] ?? "0";
+  return ((BigInt(`0x${effective}`) >> BigInt(number)) & 1n) === 1n;
+}
+
+function makesDeviceNodes(): boolean {
+  const folder = mkdtempSync(join(tmpdir(), "probe-"));
+  try {
+    return runs("mknod", join(folder, "null"), "c", "1", "3");
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
