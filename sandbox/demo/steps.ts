@@ -1,0 +1,81 @@
+import type { Clock } from "../../src/async/index.ts";
+import type { Screen } from "./screen.ts";
+
+/** Something is not as it should be. */
+export class NotSo extends Error {
+  override readonly name = "NotSo";
+  readonly expected: string;
+  readonly actual: string;
+
+  constructor(expected: string, actual: string) {
+    super(`expected ${expected}, but it is ${actual}`);
+    this.expected = expected;
+    this.actual = actual;
+  }
+}
+
+/** One step of a story. Returns what it found, in a few words. @throws {NotSo} or any error when it does not hold. */
+export interface Step {
+  readonly title: string;
+  readonly run: () => Promise<string>;
+}
+
+/**
+ * Runs the steps one after the other and shows each as it happens. The first that does not hold ends the story: those after
+ * it build on it. Returns whether every step held.
+ */
+export async function runSteps(steps: readonly Step[], screen: Screen, clock: Clock): Promise<boolean> {
+  let hasFailed = false;
+  for (const { title, run } of steps) {
+    if (hasFailed) {
+      screen.skipped(title, "not tried");
+      continue;
+    }
+    screen.begin(title);
+    const startedAt = clock.monotonicMs();
+    try {
+      const found = await run();
+      screen.done(title, clock.monotonicMs() - startedAt, found);
+    } catch (error) {
+      hasFailed = true;
+      screen.failed(title, clock.monotonicMs() - startedAt, failureOf(error));
+    }
+  }
+  return !hasFailed;
+}
+
+/** @throws {NotSo} unless both are the same; compared as JSON, to show them as they are compared. */
+export function expectSame(what: string, actual: unknown, expected: unknown): void {
+  const [is, should] = [JSON.stringify(actual), JSON.stringify(expected)];
+  if (is !== should) throw new NotSo(`${what} ${should}`, `${is}`);
+}
+
+/** @throws {NotSo} unless the condition holds. */
+export function expectThat(holds: boolean, expected: string, actual: string): asserts holds {
+  if (!holds) throw new NotSo(expected, actual);
+}
+
+/** Looks again and again until `look` finds something. @throws {NotSo} with what was seen last when the time is up. */
+export async function eventually<T>(
+  clock: Clock,
+  wanted: {
+    readonly expected: string;
+    readonly limitMs: number;
+    readonly look: () => T | undefined | Promise<T | undefined>;
+    readonly seen: () => string;
+  },
+): Promise<T> {
+  const endsAt = clock.monotonicMs() + wanted.limitMs;
+  while (true) {
+    const found = await wanted.look();
+    if (found !== undefined) return found;
+    if (clock.monotonicMs() >= endsAt) throw new NotSo(`${wanted.expected} within ${wanted.limitMs} ms`, wanted.seen());
+    await clock.sleep(5);
+  }
+}
+
+function failureOf(error: unknown): { expected: string; actual: string } {
+  if (error instanceof NotSo) return error;
+  const actual = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return { expected: "no error", actual };
+}
