@@ -1,6 +1,19 @@
 // What the outside may see of the process: logs, metrics, health, the status page.
 // It knows no subject of the forwarder: each room declares its own metrics and health conditions beside its code.
-// Start reading at log.ts; tests take recordingLog() or silentLog.
+// Start reading at log.ts; tests take recordingLog() or silentLog, createMetrics() and a Health of their own.
 export { createLog, type LogOptions } from "./create-log.ts";
+export { type Ailment, type Condition, type ConditionSpec, Health, type Severity } from "./health.ts";
 export { isTold, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
+export {
+  type Counter,
+  createMetrics,
+  type Gauge,
+  type GaugeSpec,
+  type Histogram,
+  type HistogramSpec,
+  type LabelSets,
+  type LabelValues,
+  type MetricSpec,
+  type Metrics,
+} from "./metrics.ts";
 export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";

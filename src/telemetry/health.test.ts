@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { systemClock } from "../async/index.ts";
+import { Health } from "./health.ts";
+
+function started() {
+  let nowMs = 1000;
+  const health = new Health({ ...systemClock, now: () => nowMs++ });
+  return { health, codes: () => health.ailments().map((ailment) => ailment.code) };
+}
+
+test("Health is ready while no blocking condition stands", () => {
+  const { health } = started();
+  const told: boolean[] = [];
+  health.ready.onChange((isReady) => told.push(isReady));
+  const svid = health.declare({ code: "no-svid", severity: "blocking" }, "Waiting for the SPIRE agent");
+  const vf = health.declare({ code: "vf-quarantined", severity: "warning" });
+  vf.raise("0000:3b:02.1 kept its driver", "0000:3b:02.1");
+  assert.equal(health.ready.value, false);
+  svid.clear();
+  svid.clear();
+  assert.equal(health.ready.value, true);
+  assert.deepEqual(told, [false, true]);
+});
+
+test("Health keeps one ailment per subject, with the time it began and the last sentence", () => {
+  const { health } = started();
+  const vf = health.declare({ code: "vf-quarantined", severity: "warning" });
+  vf.raise("first", "a");
+  vf.raise("other", "b");
+  vf.raise("second", "a");
+  const seen = health.ailments().map(({ subject, sentence, sinceMs }) => ({ subject, sentence, sinceMs }));
+  assert.deepEqual(seen, [
+    { subject: "a", sentence: "second", sinceMs: 1000 },
+    { subject: "b", sentence: "other", sinceMs: 1001 },
+  ]);
+  vf.clear("a");
+  assert.equal(health.ailments().length, 1);
+});
+
+test("Health shows causes before what they bring about, also through one that does not stand", () => {
+  const { health, codes } = started();
+  health.declare({ code: "not-registered", severity: "blocking", dependsOn: ["no-nsmgr"] }, "No entry in the registry");
+  health.declare({ code: "no-nsmgr", severity: "blocking", dependsOn: ["no-svid"] });
+  health.declare({ code: "odd", severity: "warning" }, "Odd");
+  health.declare({ code: "no-svid", severity: "blocking" }, "No SVID");
+  assert.deepEqual(codes(), ["no-svid", "not-registered", "odd"]);
+  assert.deepEqual(health.ailments()[1]?.causedBy, ["no-svid"]);
+});
+
+test("Health refuses a code that is declared already", () => {
+  const { health } = started();
+  health.declare({ code: "a", severity: "warning" });
+  assert.throws(() => health.declare({ code: "a", severity: "warning" }), /declared already/);
+});

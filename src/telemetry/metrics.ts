@@ -1,0 +1,114 @@
+import {
+  collectDefaultMetrics,
+  Counter as PromCounter,
+  Gauge as PromGauge,
+  Histogram as PromHistogram,
+  Registry,
+} from "prom-client";
+
+/** Every label with all values it may ever have: a peer's text must not make new time series. */
+export type LabelSets = Readonly<Record<string, readonly string[]>>;
+
+/** One value for each label. */
+export type LabelValues<L extends LabelSets> = { readonly [K in keyof L]: L[K][number] };
+
+export interface MetricSpec<L extends LabelSets> {
+  /** Prometheus name with its unit: `nsm_sriov_…_total`, `…_seconds`, `…_bytes`. */
+  readonly name: string;
+  readonly help: string;
+  readonly labels?: L;
+}
+
+/** Counts up. */
+export interface Counter<L extends LabelSets> {
+  add(labels: LabelValues<L>, count?: number): void;
+}
+
+/** A value that goes up and down. */
+export interface Gauge<L extends LabelSets> {
+  set(labels: LabelValues<L>, value: number): void;
+}
+
+/** How long things took or how big they were. */
+export interface Histogram<L extends LabelSets> {
+  observe(labels: LabelValues<L>, value: number): void;
+}
+
+export interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
+  /** Called at each scrape, for values that are a view of something: sets every label anew. Values not set are gone. */
+  readonly collect?: (gauge: Gauge<L>) => void;
+}
+
+export interface HistogramSpec<L extends LabelSets> extends MetricSpec<L> {
+  /** Upper borders of the buckets, in the metric's unit; those of a request (1 ms to 30 s) unless told. */
+  readonly buckets?: readonly number[];
+}
+
+/** Where rooms declare their metrics, each beside the code that uses it. A name declared again gives the metric that is there. */
+export interface Metrics {
+  counter<const L extends LabelSets = Record<never, never>>(spec: MetricSpec<L>): Counter<L>;
+  gauge<const L extends LabelSets = Record<never, never>>(spec: GaugeSpec<L>): Gauge<L>;
+  histogram<const L extends LabelSets = Record<never, never>>(spec: HistogramSpec<L>): Histogram<L>;
+  /** All metrics in Prometheus' text format. */
+  text(): Promise<string>;
+  /** Adds memory, CPU, descriptors, garbage collection and event-loop delay of this process. At most once per process. */
+  addProcessMetrics(): void;
+}
+
+const REQUEST_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
+
+/** Value for a label value that its set does not have; the types forbid it, text from outside may bring it about. */
+const OTHER = "other";
+
+/** A registry of its own: tests make as many as they like. */
+export function createMetrics(): Metrics {
+  const registry = new Registry();
+  const known = new Map<string, unknown>();
+  const once = <T>(name: string, make: () => T): T => {
+    if (!known.has(name)) known.set(name, make());
+    return known.get(name) as T;
+  };
+  const common = (spec: MetricSpec<LabelSets>) => ({
+    name: spec.name,
+    help: spec.help,
+    labelNames: Object.keys(spec.labels ?? {}),
+    registers: [registry],
+  });
+  return {
+    counter: (spec) =>
+      once(spec.name, () => {
+        const counter = new PromCounter(common(spec));
+        return { add: (labels, count = 1) => counter.inc(closed(spec, labels), count) };
+      }),
+    gauge: (spec) => once(spec.name, () => declareGauge(spec, common(spec))),
+    histogram: (spec) =>
+      once(spec.name, () => {
+        const histogram = new PromHistogram({ ...common(spec), buckets: [...(spec.buckets ?? REQUEST_SECONDS)] });
+        return { observe: (labels, value) => histogram.observe(closed(spec, labels), value) };
+      }),
+    text: () => registry.metrics(),
+    // 100 ms instead of 10: a sampling timer that wakes an idle process a hundred times a second costs more than it tells.
+    addProcessMetrics: () => collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 }),
+  };
+}
+
+function declareGauge<L extends LabelSets>(
+  spec: GaugeSpec<L>,
+  common: { name: string; help: string; labelNames: string[]; registers: Registry[] },
+): Gauge<L> {
+  const set = (labels: LabelValues<L>, value: number) => gauge.set(closed(spec, labels), value);
+  const collect = () => {
+    gauge.reset();
+    spec.collect?.({ set });
+  };
+  const gauge: PromGauge<string> = new PromGauge(spec.collect ? { ...common, collect } : common);
+  return { set };
+}
+
+function closed(spec: MetricSpec<LabelSets>, labels: Readonly<Record<string, string>>): Record<string, string> {
+  const rows = Object.entries(spec.labels ?? {}).map(([name, values]) => {
+    const value = labels[name];
+    return [name, value !== undefined && values.includes(value) ? value : OTHER];
+  });
+  return Object.fromEntries(rows);
+}
