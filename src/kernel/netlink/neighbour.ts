@@ -1,0 +1,91 @@
+import { familyNumber, familyOf, type IpFamily, ipBytes } from "./address.ts";
+import { AttributeDecoder, encodeAttributes } from "./attribute.ts";
+import { ipFromBytes } from "./ip.ts";
+import { decodeStruct, encodeStruct, NDMSG_BYTES, ndmsg } from "./layout.ts";
+import { macOf, macToBytes } from "./link.ts";
+import {
+  type NetlinkMessage,
+  type NetlinkRequest,
+  NLM_F_ACK,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  NLM_F_REPLACE,
+} from "./message.ts";
+
+const RTM_NEWNEIGH = 28;
+const RTM_DELNEIGH = 29;
+const RTM_GETNEIGH = 30;
+
+// enum in include/uapi/linux/neighbour.h
+const NDA_DST = 1;
+const NDA_LLADDR = 2;
+const NDA_PROTOCOL = 12;
+
+const NUD_PERMANENT = 0x80;
+
+/** Which MAC address stands for an IP address on a link. */
+export interface Neighbour {
+  readonly ifindex: number;
+  readonly family: IpFamily;
+  readonly address: string;
+  readonly mac: string | undefined;
+  /** Set by somebody, not learned: it never ages out. */
+  readonly permanent: boolean;
+  /** Who set it, as RTPROT_* (Linux 5.0). */
+  readonly protocol: number;
+}
+
+export interface NewNeighbour {
+  readonly ifindex: number;
+  readonly address: string;
+  readonly mac: string;
+  readonly protocol?: number;
+}
+
+/** Adding makes a permanent entry, in the place of one that was learned. */
+export function encodeNeighbour(
+  action: "add" | "delete",
+  neighbour: Omit<NewNeighbour, "mac"> & { mac?: string },
+): NetlinkRequest {
+  const bytes = ipBytes(neighbour.address);
+  const header = encodeStruct(ndmsg, NDMSG_BYTES, {
+    family: familyNumber(bytes.length === 4 ? 4 : 6),
+    index: neighbour.ifindex,
+    state: action === "add" ? NUD_PERMANENT : 0,
+  });
+  const attributes = encodeAttributes((encoder) => {
+    const { mac, protocol } = neighbour;
+    if (action === "add" && protocol !== undefined) encoder.u8(NDA_PROTOCOL, protocol);
+    encoder.bytes(NDA_DST, bytes);
+    if (action === "add" && mac !== undefined) encoder.bytes(NDA_LLADDR, macToBytes(mac));
+  });
+  const body = Buffer.concat([header, attributes]);
+  return action === "add"
+    ? { type: RTM_NEWNEIGH, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, body }
+    : { type: RTM_DELNEIGH, flags: NLM_F_ACK, body };
+}
+
+/** Of all links: strict checking wants the filter as an attribute, and a pod has few neighbours. */
+export function encodeDumpNeighbours(): NetlinkRequest {
+  return { type: RTM_GETNEIGH, flags: NLM_F_DUMP, body: encodeStruct(ndmsg, NDMSG_BYTES, {}) };
+}
+
+/** undefined for other families. @throws {RangeError} when the message is malformed. */
+export function decodeNeighbour(message: NetlinkMessage): Neighbour | undefined {
+  const header = decodeStruct(ndmsg, message.body);
+  if (!header) throw new RangeError(`a neighbour message has ${message.body.length} bytes, fewer than its header`);
+  const family = familyOf(header.family);
+  const attributes = new AttributeDecoder(message.body.subarray(NDMSG_BYTES));
+  const address = attributes.bytes(NDA_DST);
+  if (!family || !address) return undefined;
+  const neighbour: Neighbour = {
+    ifindex: header.index,
+    family,
+    address: ipFromBytes(address),
+    mac: macOf(attributes.bytes(NDA_LLADDR)),
+    permanent: (header.state & NUD_PERMANENT) !== 0,
+    protocol: attributes.u8(NDA_PROTOCOL) ?? 0,
+  };
+  if (attributes.problem) throw new RangeError(`a neighbour: ${attributes.problem}`);
+  return neighbour;
+}
