@@ -1,0 +1,59 @@
+import type { PciAddress } from "./address.ts";
+import type { VfUse } from "./inventory-form.ts";
+import { compareRanks } from "./rank.ts";
+import type { Vf } from "./token-book.ts";
+
+/** What a function is wanted for. Without a use it is only to be reserved. */
+export interface Wish {
+  readonly resource: string;
+  readonly use: VfUse | undefined;
+  readonly owner: string;
+}
+
+/** Functions that share an IOMMU group with this one, itself included; none but itself without an IOMMU. */
+export type GroupOf = (vf: Vf) => ReadonlySet<Vf>;
+
+/** VFIO, a kernel driver, or neither: what the bound driver makes of the function. */
+export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none" {
+  if (driver === "vfio-pci") return "vfio";
+  return driver === kernelDriver ? "kernel" : "none";
+}
+
+/** Why a function that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
+export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
+  if (vf.quarantine !== undefined || !vf.present) return "quarantined";
+  if (vf.problem !== undefined) return "unhealthy";
+  if (vf.holder) return "in use";
+  if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
+  if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return "unfit for VFIO";
+  for (const { holder } of groupOf(vf)) {
+    if (!holder) continue;
+    if (wish.use === "vfio" && holder.use === "kernel") return "in an IOMMU group that serves a kernel driver";
+    if (holder.use === "vfio" && (wish.use === "kernel" || holder.owner !== wish.owner)) {
+      return "in an IOMMU group that another pod has";
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The best of several fit functions, in upstream's order: group already in the wanted use, more free functions on its
+ * physical function, address. Between these: under VFIO no function of the group promised to another pod, and the
+ * wanted driver already bound, which spares a rebind.
+ */
+export function chooseFunction(
+  fit: readonly Vf[],
+  wish: Wish,
+  around: { readonly groupOf: GroupOf; readonly freeOn: (pf: PciAddress) => number },
+): Vf | undefined {
+  const rank = (vf: Vf): readonly number[] => {
+    const others = [...around.groupOf(vf)].filter((other) => other !== vf);
+    const sameUse = wish.use !== undefined && others.some(({ holder }) => holder?.use === wish.use);
+    const promised = wish.use === "vfio" ? others.filter(({ token, holder }) => token && !holder).length : 0;
+    const bound = wish.use !== undefined && driverUse(vf.facts) === wish.use;
+    return [sameUse ? 0 : 1, promised, -around.freeOn(vf.facts.pf), bound ? 0 : 1];
+  };
+  const ranked = fit.map((vf) => ({ vf, rank: rank(vf) }));
+  ranked.sort((a, b) => compareRanks(a.rank, b.rank) || (a.vf.facts.address < b.vf.facts.address ? -1 : 1));
+  return ranked[0]?.vf;
+}

@@ -1,0 +1,79 @@
+import type { PciAddress } from "./address.ts";
+import type { VfFacts } from "./inventory-form.ts";
+import type { Vf } from "./token-book.ts";
+
+const none: ReadonlySet<Vf> = new Set();
+
+/** The virtual functions of the node, findable by address, physical function and IOMMU group. */
+export class FunctionIndex {
+  readonly #all = new Map<PciAddress, Vf>();
+  readonly #byPf = new Map<PciAddress, Set<Vf>>();
+  readonly #groups = new Map<number, Set<Vf>>();
+
+  /** By address, in the order they were found. */
+  get all(): ReadonlyMap<PciAddress, Vf> {
+    return this.#all;
+  }
+
+  get(address: PciAddress): Vf | undefined {
+    return this.#all.get(address);
+  }
+
+  onPf(pf: PciAddress): ReadonlySet<Vf> {
+    return this.#byPf.get(pf) ?? none;
+  }
+
+  /** The functions that share its IOMMU group, itself included; itself alone without an IOMMU. */
+  readonly groupOf = (vf: Vf): ReadonlySet<Vf> => {
+    const { iommuGroup } = vf.facts;
+    return (iommuGroup === undefined ? undefined : this.#groups.get(iommuGroup)) ?? new Set([vf]);
+  };
+
+  /** Every function that offers the resource: work that grows with their number. */
+  offering(resource: string): readonly Vf[] {
+    return [...this.#all.values()].filter(({ facts }) => facts.resources.includes(resource));
+  }
+
+  /** Adds a function, or brings a known one up to date; present in both cases. */
+  put(facts: VfFacts): Vf {
+    const known = this.#all.get(facts.address);
+    if (known) this.#unindex(known);
+    const vf: Vf = known ?? {
+      facts,
+      present: true,
+      problem: undefined,
+      quarantine: undefined,
+      holder: undefined,
+      token: undefined,
+      standIns: new Map(),
+    };
+    for (const name of vf.facts.resources) if (!facts.resources.includes(name)) vf.standIns.delete(name);
+    vf.facts = facts;
+    vf.present = true;
+    this.#all.set(facts.address, vf);
+    addTo(this.#byPf, facts.pf, vf);
+    if (facts.iommuGroup !== undefined) addTo(this.#groups, facts.iommuGroup, vf);
+    return vf;
+  }
+
+  remove(vf: Vf): void {
+    this.#unindex(vf);
+    this.#all.delete(vf.facts.address);
+  }
+
+  #unindex(vf: Vf): void {
+    const { pf, iommuGroup } = vf.facts;
+    removeFrom(this.#byPf, pf, vf);
+    if (iommuGroup !== undefined) removeFrom(this.#groups, iommuGroup, vf);
+  }
+}
+
+function addTo<K>(index: Map<K, Set<Vf>>, key: K, vf: Vf): void {
+  index.set(key, (index.get(key) ?? new Set()).add(vf));
+}
+
+function removeFrom<K>(index: Map<K, Set<Vf>>, key: K, vf: Vf): void {
+  const set = index.get(key);
+  set?.delete(vf);
+  if (set?.size === 0) index.delete(key);
+}

@@ -1,0 +1,28 @@
+// Physical and virtual functions: which there are, which driver serves them, who may have which and who has which.
+// Knows the kernel's files, nothing of gRPC, kubelet or NSM; opens no network device.
+// Start reading at inventory.ts: it is the one book of virtual functions, and everything the forwarder counts is a view
+// of it. pf-config.ts, discover.ts and driver.ts say where its facts come from.
+export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
+export { type AdoptRequest, Inventory, type Reservation, type TakeRequest } from "./inventory.ts";
+export {
+  type DeviceView,
+  type InventoryChange,
+  InventoryError,
+  type InventoryFault,
+  type VfFacts,
+  type VfRecord,
+  type VfState,
+  type VfUse,
+} from "./inventory-form.ts";
+export { parsePfConfig } from "./pf-config.ts";
+export {
+  type ListedFunction,
+  type PfConfig,
+  PfConfigError,
+  type PfConfigIssue,
+  type PfEntry,
+  type PfSettings,
+} from "./pf-config-form.ts";
+export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
+export { resourceName } from "./resource-name.ts";
+export { isTokenId, tokenId } from "./tokens.ts";

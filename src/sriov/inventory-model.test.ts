@@ -1,0 +1,137 @@
+// A random walk over every operation, checked after each step against what must hold whatever happened.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type PciAddress, parsePciAddress } from "./address.ts";
+import { Inventory } from "./inventory.ts";
+import { InventoryError, type VfFacts } from "./inventory-form.ts";
+
+const namespace = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
+
+/** Two physical functions with shared and own resources; VFIO groups of one, two and three, some across both. */
+function world(): VfFacts[] {
+  return [1, 2].flatMap((bus) =>
+    Array.from({ length: 6 }, (_, index) => ({
+      address: parsePciAddress(`0${bus}:00.${index + 1}`),
+      pf: parsePciAddress(`0${bus}:00.0`),
+      index,
+      iommuGroup: index < 2 ? 1 : index < 4 ? 10 + bus : 100 * bus + index,
+      numaNode: bus,
+      kernelDriver: "iavf",
+      resources: bus === 1 ? ["d/x", "d/y"] : ["d/x", "e/z"],
+      driver: undefined,
+    })),
+  );
+}
+
+function check(inventory: Inventory): void {
+  const all = inventory.snapshot();
+  const holders = all.flatMap(({ connectionId }) => connectionId ?? []);
+  assert.equal(new Set(holders).size, holders.length, "one connection holds two functions");
+  const reserved = all.flatMap(({ tokenId }) => tokenId ?? []);
+  assert.equal(new Set(reserved).size, reserved.length, "one token stands for two functions");
+  for (const { connectionId, state, address } of all) {
+    const inHand = ["preparing", "ready", "reclaiming"].includes(state);
+    assert.ok(connectionId !== undefined || !inHand, `${address} is ${state} without a connection`);
+    assert.ok(!connectionId || inventory.ofConnection(connectionId)?.address === address, "connection index is wrong");
+  }
+  for (const group of new Set(all.map(({ iommuGroup }) => iommuGroup))) {
+    const uses = new Set(all.flatMap((vf) => (vf.iommuGroup === group && vf.use ? vf.use : [])));
+    assert.ok(uses.size < 2, `group ${group} serves both drivers`);
+    const vfio = all.filter((vf) => vf.iommuGroup === group && vf.use === "vfio");
+    assert.ok(vfio.length < 2, `group ${group} is in the hands of two pods`);
+  }
+  for (const resource of inventory.resources) {
+    const healthy = inventory.devicesOf(resource).filter(({ id, healthy }) => healthy && !reserved.includes(id));
+    const free = all.filter((vf) => vf.resources.includes(resource) && vf.state === "idle" && vf.problem === undefined);
+    const stoodFor = new Set(healthy.map(({ address }) => address));
+    assert.equal(stoodFor.size, healthy.length, "two free ids stand for one function");
+    for (const address of stoodFor)
+      assert.ok(
+        free.some((vf) => vf.address === address),
+        "a free id stands for nothing",
+      );
+  }
+}
+
+function walk(seed: number, steps: number): Inventory {
+  let state = seed;
+  const below = (limit: number) => {
+    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
+    return Math.floor((state / 2_147_483_648) * limit);
+  };
+  const inventory = new Inventory(namespace);
+  const facts = world();
+  const pfs = [...new Set(facts.map(({ pf }) => pf))];
+  for (const pf of pfs)
+    inventory.sync(
+      pf,
+      facts.filter((vf) => vf.pf === pf),
+    );
+  inventory.adoptToken("sriov-older-1", "d/x");
+  const ids = inventory.resources.flatMap((name) => inventory.devicesOf(name).map(({ id }) => id));
+  const pick = <T>(list: readonly T[]): T => list[below(list.length)] as T;
+  const vf = (): PciAddress => pick(facts).address;
+  const connectionId = () => `c${below(8)}`;
+  const use = () => pick(["kernel", "vfio"] as const);
+  const operations: readonly (() => unknown)[] = [
+    () => inventory.reserveToken(pick(ids)),
+    () => inventory.releaseToken(pick(ids)),
+    () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
+    () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
+    () => inventory.setState(connectionId(), pick(["ready", "reclaiming"] as const)),
+    () => inventory.release(connectionId()),
+    () => inventory.release(connectionId()),
+    () => (below(4) === 0 ? inventory.quarantine(vf(), "broken") : inventory.restore(vf())),
+    () => inventory.setProblem(vf(), pick([undefined, undefined, "no carrier"])),
+    () => {
+      const pf = pick(pfs);
+      const left = below(3);
+      inventory.sync(
+        pf,
+        facts.filter((one) => one.pf === pf && (left > 0 || below(2) === 0)),
+      );
+    },
+  ];
+  for (let step = 0; step < steps; step++) {
+    const before = JSON.stringify(inventory.snapshot());
+    try {
+      pick(operations)();
+    } catch (error) {
+      assert.ok(error instanceof InventoryError, String(error));
+      assert.equal(JSON.stringify(inventory.snapshot()), before, "a refusal changed something");
+    }
+    check(inventory);
+  }
+  for (let index = 0; index < 8; index++) {
+    if (inventory.ofConnection(`c${index}`)) inventory.setState(`c${index}`, "reclaiming");
+    inventory.release(`c${index}`);
+  }
+  for (const id of ids) inventory.releaseToken(id);
+  for (const pf of pfs)
+    inventory.sync(
+      pf,
+      facts.filter((one) => one.pf === pf),
+    );
+  for (const { address } of facts) {
+    inventory.restore(address);
+    inventory.setProblem(address, undefined);
+  }
+  return inventory;
+}
+
+for (const seed of [1, 2, 3, 4, 5, 6]) {
+  test(`Inventory holds its promises on a random walk (seed ${seed}) and ends with everything free`, () => {
+    const inventory = walk(seed, 1_500);
+    assert.deepEqual(
+      inventory.resources
+        .map((name) => [name, inventory.devicesOf(name).filter(({ healthy }) => healthy).length])
+        .sort(),
+      [
+        ["d/x", 12],
+        ["d/y", 6],
+        ["e/z", 6],
+      ],
+    );
+    assert.ok(inventory.snapshot().every(({ state }) => state === "idle"));
+  });
+}

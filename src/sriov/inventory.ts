@@ -1,0 +1,394 @@
+import type { PciAddress } from "./address.ts";
+import { chooseFunction, driverUse, unfitBecause, type Wish } from "./choose.ts";
+import { FunctionIndex } from "./function-index.ts";
+import {
+  type DeviceView,
+  type InventoryChange,
+  InventoryError,
+  type VfFacts,
+  type VfRecord,
+  type VfState,
+  type VfUse,
+} from "./inventory-form.ts";
+import type { Placement } from "./preferred.ts";
+import { type Holder, type Token, TokenBook, type Vf } from "./token-book.ts";
+
+/** A wish of one connection. */
+export interface TakeRequest {
+  readonly connectionId: string;
+  readonly tokenId: string;
+  readonly use: VfUse;
+  /** The pod, where it is known: connections of one pod may share an IOMMU group under VFIO. The connection otherwise. */
+  readonly owner?: string;
+}
+
+/** What stands already on the node, found at a restart. */
+export interface AdoptRequest extends TakeRequest {
+  readonly address: PciAddress;
+  readonly state: Holder["phase"];
+}
+
+/** The outcome of a reservation or of its end. */
+export interface Reservation {
+  readonly address: PciAddress | undefined;
+  /** A connection that still holds the function: of an earlier pod, when kubelet gives the token out anew. To be closed. */
+  readonly heldBy: string | undefined;
+}
+
+/**
+ * The one book of virtual functions: who may have which, who has which, and what kubelet is told. Pure: it changes no
+ * device. Work does not grow with the number of functions, except where a token's own function is unfit.
+ */
+export class Inventory {
+  readonly #functions = new FunctionIndex();
+  readonly #byConnection = new Map<string, Vf>();
+  readonly #listeners = new Set<(change: InventoryChange) => void>();
+  readonly #tokens: TokenBook;
+
+  /** @param tokenNamespace a random UUID, made once per node and kept secret. */
+  constructor(tokenNamespace: string) {
+    this.#tokens = new TokenBook(tokenNamespace);
+  }
+
+  /** Calls back after every operation that changed something. Returns how to stop. */
+  onChange(listener: (change: InventoryChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Takes over what the node says about one physical function: new functions come, known ones are brought up to date,
+   * and missing ones go. One that is missing while a pod has it stays, quarantined, until it is given back.
+   */
+  sync(pf: PciAddress, functions: readonly VfFacts[]): void {
+    const touched = new Set(functions.flatMap(({ resources }) => resources));
+    const here = new Set(functions.map(({ address }) => address));
+    for (const vf of [...this.#functions.onPf(pf)]) {
+      for (const resource of vf.facts.resources) touched.add(resource);
+      if (here.has(vf.facts.address)) continue;
+      vf.present = false;
+      this.#forgetIfGone(vf);
+    }
+    for (const facts of functions) this.#tokens.addFunction(this.#functions.put(facts));
+    for (const resource of touched) this.#tokens.settle(resource, this.#functions.all);
+    this.#tell(touched);
+  }
+
+  #forgetIfGone(vf: Vf): void {
+    if (vf.present || vf.holder || vf.token) return;
+    this.#functions.remove(vf);
+    for (const token of vf.standIns.values()) token.vf = undefined;
+    for (const resource of vf.facts.resources) this.#tokens.settle(resource, this.#functions.all);
+  }
+
+  /** Notes the driver that a function is bound to now. */
+  setDriver(address: PciAddress, driver: string | undefined): void {
+    const vf = this.#function(address);
+    vf.facts = { ...vf.facts, driver };
+  }
+
+  /** Says what is wrong with a function (its link, its physical function), or with undefined that it is well again. */
+  setProblem(address: PciAddress, problem: string | undefined): void {
+    const vf = this.#function(address);
+    if (vf.problem === problem) return;
+    vf.problem = problem;
+    this.#tellAbout(vf);
+  }
+
+  /** Keeps a function back until `restore`, whatever holds it now. The first reason stands. */
+  quarantine(address: PciAddress, reason: string): void {
+    const vf = this.#function(address);
+    vf.quarantine ??= reason;
+    this.#tellAbout(vf);
+  }
+
+  /** Ends a quarantine: the function was seen to be well. */
+  restore(address: PciAddress): void {
+    const vf = this.#function(address);
+    vf.quarantine = undefined;
+    this.#tellAbout(vf);
+  }
+
+  /**
+   * Kubelet gives the token to a pod: its function is kept for that pod. Where the function is unfit or taken, another one
+   * of the resource takes its place. Asking again changes nothing.
+   * @throws {InventoryError} unknown-token, no-free-function.
+   */
+  reserveToken(tokenId: string): Reservation {
+    const token = this.#token(tokenId);
+    if (token.vf?.token !== token) {
+      const wish = { resource: token.resource, use: undefined, owner: "" };
+      this.#keep(token, this.#ownOrOther(token, wish));
+    }
+    token.allocated = true;
+    if (token.vf) this.#tellAbout(token.vf);
+    return { address: token.vf?.facts.address, heldBy: token.vf?.holder?.connectionId };
+  }
+
+  /**
+   * Kubelet has taken the token back from its pod. A connection that still holds the function keeps it, and its name is
+   * returned so that it can be closed. An unknown token is no error: it is free.
+   */
+  releaseToken(tokenId: string): Reservation {
+    const token = this.#tokens.get(tokenId);
+    const vf = token?.vf?.token === token ? token?.vf : undefined;
+    if (token?.allocated) {
+      token.allocated = false;
+      this.#loosen(token, vf);
+    }
+    return { address: vf?.facts.address, heldBy: vf?.holder?.connectionId };
+  }
+
+  /** Notes a token that a pod has and this node did not make: an older forwarder did. It gets a free function if there is one. */
+  adoptToken(tokenId: string, resource: string): void {
+    const token = this.#tokens.get(tokenId) ?? this.#tokens.addForeign(tokenId, resource);
+    if (token.vf?.token !== token) {
+      const wish = { resource: token.resource, use: undefined, owner: "" };
+      const vf = this.#isFit(token.vf, token, wish) ? token.vf : this.#other(wish);
+      if (vf) this.#keep(token, vf);
+    }
+    token.allocated = true;
+    this.#tell(new Set([resource, ...(token.vf?.facts.resources ?? [])]));
+  }
+
+  /**
+   * Gives a connection the function of its token, in state `preparing`; the same again when it holds it already.
+   * @throws {InventoryError} unknown-token, token-in-use, connection-holds-function, no-free-function.
+   */
+  take(request: TakeRequest): VfRecord {
+    const { connectionId, use, owner = connectionId } = request;
+    const token = this.#token(request.tokenId);
+    const held = this.#byConnection.get(connectionId);
+    if (held?.holder) {
+      const same = held.token === token && held.holder.use === use && held.holder.phase !== "reclaiming";
+      if (same && held.present && held.quarantine === undefined) return this.#record(held);
+      throw new InventoryError({
+        kind: "connection-holds-function",
+        address: held.facts.address,
+        use: held.holder.use,
+      });
+    }
+    const other = token.vf?.token === token ? token.vf.holder : undefined;
+    if (other) throw new InventoryError({ kind: "token-in-use", connectionId: other.connectionId });
+    const vf = this.#ownOrOther(token, { resource: token.resource, use, owner });
+    this.#keep(token, vf);
+    return this.#hold(vf, { connectionId, owner, use, phase: "preparing" });
+  }
+
+  /**
+   * Notes that a connection holds a function, as the node shows it after a restart. A token that reserved the function
+   * moves to another one where there is one.
+   * @throws {InventoryError} unknown-token, unknown-function, function-in-use, connection-holds-function.
+   */
+  adopt(request: AdoptRequest): VfRecord {
+    const { connectionId, use, owner = connectionId } = request;
+    const token = this.#token(request.tokenId);
+    const vf = this.#function(request.address);
+    const held = this.#byConnection.get(connectionId);
+    if (held?.holder && held !== vf) {
+      throw new InventoryError({
+        kind: "connection-holds-function",
+        address: held.facts.address,
+        use: held.holder.use,
+      });
+    }
+    const other = vf.holder ?? (token.vf?.token === token ? token.vf.holder : undefined);
+    if (other && other.connectionId !== connectionId) {
+      throw new InventoryError({ kind: "function-in-use", address: request.address, connectionId: other.connectionId });
+    }
+    const displaced = vf.token === token ? undefined : vf.token;
+    vf.token = undefined;
+    this.#keep(token, vf);
+    if (displaced?.allocated) this.#replace(displaced);
+    return this.#hold(vf, { connectionId, owner, use, phase: request.state });
+  }
+
+  /**
+   * @throws {InventoryError} unknown-connection, wrong-state: nothing comes back from `reclaiming` but by `release`.
+   */
+  setState(connectionId: string, state: Exclude<Holder["phase"], "preparing">): void {
+    const vf = this.#byConnection.get(connectionId);
+    if (!vf?.holder) throw new InventoryError({ kind: "unknown-connection", connectionId });
+    const from = vf.holder.phase;
+    if (from === "reclaiming" && state === "ready") {
+      throw new InventoryError({ kind: "wrong-state", connectionId, from, to: state });
+    }
+    vf.holder.phase = state;
+    this.#tellAbout(vf);
+  }
+
+  /**
+   * The connection has given its function back, clean. A connection that holds none is no error.
+   * @throws {InventoryError} wrong-state when it is `ready`: it has to be reclaimed first.
+   */
+  release(connectionId: string): PciAddress | undefined {
+    const vf = this.#byConnection.get(connectionId);
+    if (!vf?.holder) return undefined;
+    if (vf.holder.phase === "ready") {
+      throw new InventoryError({ kind: "wrong-state", connectionId, from: "ready", to: "idle" });
+    }
+    this.#byConnection.delete(connectionId);
+    vf.holder = undefined;
+    if (vf.token) this.#loosen(vf.token, vf);
+    else this.#tellAbout(vf);
+    return vf.facts.address;
+  }
+
+  /** The function that a connection holds. */
+  ofConnection(connectionId: string): VfRecord | undefined {
+    const vf = this.#byConnection.get(connectionId);
+    return vf && this.#record(vf);
+  }
+
+  get(address: PciAddress): VfRecord | undefined {
+    const vf = this.#functions.get(address);
+    return vf && this.#record(vf);
+  }
+
+  /** The resource of a token; undefined when no resource of this node gave it out. */
+  resourceOf(tokenId: string): string | undefined {
+    return this.#tokens.get(tokenId)?.resource;
+  }
+
+  /** Resource names that have at least one device. */
+  get resources(): readonly string[] {
+    return this.#tokens.resources;
+  }
+
+  /**
+   * The devices of a resource as kubelet is to see them. An id that no pod has is healthy while its function could be given
+   * out; an allocated one while nothing is wrong with its function, whatever its siblings do.
+   */
+  devicesOf(resource: string): readonly DeviceView[] {
+    return [...this.#tokens.ofResource(resource)].map((token) => {
+      const { vf } = token;
+      const healthy = vf !== undefined && (token.allocated ? isWell(vf) && vf.token === token : this.#isOfferable(vf));
+      return { id: token.id, healthy, numaNode: vf?.facts.numaNode, address: vf?.facts.address };
+    });
+  }
+
+  /** Where the device lies, for `preferDevices`. */
+  placementOf(tokenId: string): Placement | undefined {
+    return this.#tokens.get(tokenId)?.vf?.facts;
+  }
+
+  /** Every function, in the order they were found. */
+  snapshot(): readonly VfRecord[] {
+    return [...this.#functions.all.values()].map((vf) => this.#record(vf));
+  }
+
+  #token(id: string): Token {
+    const token = this.#tokens.get(id);
+    if (!token) throw new InventoryError({ kind: "unknown-token" });
+    return token;
+  }
+
+  #function(address: PciAddress): Vf {
+    const vf = this.#functions.get(address);
+    if (!vf) throw new InventoryError({ kind: "unknown-function", address });
+    return vf;
+  }
+
+  #isFit(vf: Vf | undefined, token: Token | undefined, wish: Wish): vf is Vf {
+    return vf !== undefined && this.#keptBackBy(vf, token, wish) === undefined;
+  }
+
+  #keptBackBy(vf: Vf, token: Token | undefined, wish: Wish): string | undefined {
+    if (vf.token && vf.token !== token && !vf.holder) return "reserved";
+    return unfitBecause(vf, wish, this.#functions.groupOf);
+  }
+
+  #ownOrOther(token: Token, wish: Wish): Vf {
+    if (this.#isFit(token.vf, token, wish)) return token.vf;
+    const vf = this.#other(wish);
+    if (vf) return vf;
+    const because: Record<string, number> = {};
+    const offering = this.#functions.offering(wish.resource);
+    for (const candidate of offering) {
+      const why = this.#keptBackBy(candidate, undefined, wish) ?? "free";
+      because[why] = (because[why] ?? 0) + 1;
+    }
+    const { resource, use } = wish;
+    throw new InventoryError({ kind: "no-free-function", resource, use, total: offering.length, because });
+  }
+
+  #other(wish: Wish): Vf | undefined {
+    const fit = this.#functions.offering(wish.resource).filter((vf) => this.#isFit(vf, undefined, wish));
+    const freeOn = (pf: PciAddress) => [...this.#functions.onPf(pf)].filter((vf) => this.#isOfferable(vf)).length;
+    return chooseFunction(fit, wish, { groupOf: this.#functions.groupOf, freeOn });
+  }
+
+  /** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
+  #isOfferable(vf: Vf): boolean {
+    if (vf.token || vf.holder || !isWell(vf)) return false;
+    return unfitBecause(vf, { use: undefined, owner: "" }, this.#functions.groupOf) === undefined;
+  }
+
+  #keep(token: Token, vf: Vf): void {
+    if (token.vf && token.vf !== vf) this.#tellAbout(token.vf);
+    this.#tokens.move(token, vf);
+    vf.token = token;
+  }
+
+  /** A token that lost its function to a connection found on the node gets another one, or waits for one. */
+  #replace(token: Token): void {
+    const wish = { resource: token.resource, use: undefined, owner: "" };
+    const vf = this.#isFit(token.vf, undefined, wish) ? token.vf : this.#other(wish);
+    if (vf) this.#keep(token, vf);
+  }
+
+  #hold(vf: Vf, holder: Holder): VfRecord {
+    vf.holder = holder;
+    this.#byConnection.set(holder.connectionId, vf);
+    this.#tellAbout(vf);
+    return this.#record(vf);
+  }
+
+  /** Ends what nobody wants any more: the reservation, a swap of functions, a function the node has lost. */
+  #loosen(token: Token, vf: Vf | undefined): void {
+    if (!token.allocated && !vf?.holder) {
+      if (vf) vf.token = undefined;
+      if (token.home === undefined || token.home !== vf?.facts.address) {
+        this.#tokens.settle(token.resource, this.#functions.all);
+      }
+    }
+    if (vf) {
+      this.#forgetIfGone(vf);
+      this.#tellAbout(vf);
+    } else {
+      this.#tell(new Set([token.resource]));
+    }
+  }
+
+  #record(vf: Vf): VfRecord {
+    return {
+      ...vf.facts,
+      state: stateOf(vf),
+      driverUse: driverUse(vf.facts),
+      problem: vf.present ? (vf.quarantine ?? vf.problem) : "it is gone from the node",
+      tokenId: vf.token?.id,
+      connectionId: vf.holder?.connectionId,
+      use: vf.holder?.use,
+    };
+  }
+
+  /** A change of one function also shows on those of its IOMMU group. */
+  #tellAbout(vf: Vf): void {
+    const group = [vf, ...this.#functions.groupOf(vf)];
+    const own = vf.token ? [vf.token.resource] : [];
+    this.#tell(new Set([...own, ...group.flatMap(({ facts }) => facts.resources)]));
+  }
+
+  #tell(resources: ReadonlySet<string>): void {
+    for (const listener of [...this.#listeners]) listener({ resources });
+  }
+}
+
+function stateOf(vf: Vf): VfState {
+  if (vf.quarantine !== undefined || !vf.present) return "quarantined";
+  return vf.holder?.phase ?? (vf.token ? "reserved" : "idle");
+}
+
+function isWell(vf: Vf): boolean {
+  return vf.present && vf.quarantine === undefined && vf.problem === undefined;
+}

@@ -1,0 +1,78 @@
+import type { PciAddress } from "./address.ts";
+
+/** What the configuration file says: which physical functions we manage, in the order of the file. */
+export interface PfConfig {
+  readonly physicalFunctions: readonly PfEntry[];
+}
+
+/** One physical function of the file. */
+export interface PfEntry {
+  readonly address: PciAddress;
+  /** The driver of the function itself; only compared and told, never enforced. */
+  readonly pfKernelDriver: string;
+  /** The driver that makes a network device of a virtual function. */
+  readonly vfKernelDriver: string;
+  readonly capabilities: readonly string[];
+  readonly serviceDomains: readonly string[];
+  /** Virtual functions the file lists. The kernel is asked for the real ones; a difference is only told. */
+  readonly virtualFunctions: readonly ListedFunction[];
+  /** How many virtual functions to make when there are none; undefined means as many as the hardware has. */
+  readonly numVfs: number | undefined;
+  /** What every virtual function of this one gets before a client does. */
+  readonly settings: PfSettings;
+}
+
+/** A virtual function as the file lists it. */
+export interface ListedFunction {
+  readonly address: PciAddress;
+  readonly iommuGroup: number | undefined;
+}
+
+/** Settings made through the physical function; undefined leaves the driver's own value. */
+export interface PfSettings {
+  readonly spoofCheck: boolean | undefined;
+  readonly trust: boolean | undefined;
+  readonly linkState: "auto" | "enable" | "disable" | undefined;
+  readonly minTxRateMbps: number | undefined;
+  /** 0 means no limit. */
+  readonly maxTxRateMbps: number | undefined;
+}
+
+/** A place in the file; both count from 1. */
+export interface Place {
+  readonly line: number;
+  readonly column: number;
+}
+
+/** One thing that is wrong in the file. */
+export interface PfConfigIssue extends Place {
+  /** For example `physicalFunctions["0000:01:00.0"].capabilities[1]`; empty for the file as a whole. */
+  readonly path: string;
+  /** Continues a sentence whose subject is the path: "is missing: want the name of a driver". */
+  readonly problem: string;
+  readonly hint?: string;
+}
+
+/** The file cannot be used; the message lists every issue, one a line. */
+export class PfConfigError extends Error {
+  override readonly name = "PfConfigError";
+  readonly issues: readonly PfConfigIssue[];
+
+  constructor(fileName: string, issues: readonly PfConfigIssue[]) {
+    const lines = issues.map(({ line, column, path, problem, hint }) => {
+      return `${fileName}:${line}:${column}: ${path || "the file"} ${problem}${hint ? ` (${hint})` : ""}`;
+    });
+    super(`Cannot use the PF configuration:\n${lines.join("\n")}`);
+    this.issues = issues;
+  }
+}
+
+/** A value of the file with its place, free of the YAML library's own classes. */
+export type Located = Place &
+  (
+    | { readonly kind: "map"; readonly entries: readonly { readonly name: Located; readonly value: Located }[] }
+    | { readonly kind: "list"; readonly items: readonly Located[] }
+    | { readonly kind: "scalar"; readonly value: unknown }
+    | { readonly kind: "nothing" }
+    | { readonly kind: "too-deep" }
+  );

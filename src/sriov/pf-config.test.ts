@@ -1,0 +1,169 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parsePfConfig } from "./pf-config.ts";
+import { PfConfigError } from "./pf-config-form.ts";
+
+const twoFunctions = `
+physicalFunctions:
+  0000:01:00.0:
+    pfKernelDriver: pf-driver
+    vfKernelDriver: vf-driver
+    capabilities: [intel, 10G]
+    serviceDomains: [service.domain.1]
+    virtualFunctions:
+      - { address: 0000:01:00.1, iommuGroup: 1 }
+      - { address: 0000:01:00.2, iommuGroup: 2 }
+  0000:02:00.0:
+    pfKernelDriver: pf-driver
+    vfKernelDriver: vf-driver
+    capabilities: [intel, 20G]
+    serviceDomains: [service.domain.1, service.domain.2]
+    virtualFunctions:
+      - { address: 0000:02:00.1, iommuGroup: 1 }
+`;
+
+test("parsePfConfig() keeps addresses, groups and the order of the file", () => {
+  const { physicalFunctions } = parsePfConfig(twoFunctions, "pci.config");
+  assert.deepEqual(
+    physicalFunctions.map(({ address, capabilities, serviceDomains, virtualFunctions }) => ({
+      address,
+      resources: serviceDomains.flatMap((domain) => capabilities.map((capability) => `${domain}/${capability}`)),
+      virtualFunctions,
+    })),
+    [
+      {
+        address: "0000:01:00.0",
+        resources: ["service.domain.1/intel", "service.domain.1/10G"],
+        virtualFunctions: [
+          { address: "0000:01:00.1", iommuGroup: 1 },
+          { address: "0000:01:00.2", iommuGroup: 2 },
+        ],
+      },
+      {
+        address: "0000:02:00.0",
+        resources: ["service.domain.1/intel", "service.domain.1/20G", "service.domain.2/intel", "service.domain.2/20G"],
+        virtualFunctions: [{ address: "0000:02:00.1", iommuGroup: 1 }],
+      },
+    ],
+  );
+});
+
+for (const text of ["", "# nothing\n", "physicalFunctions:\n", "physicalFunctions: {}\n", "{}"]) {
+  test(`parsePfConfig() takes ${JSON.stringify(text)} for a node without functions`, () => {
+    assert.deepEqual(parsePfConfig(text, "pci.config"), { physicalFunctions: [] });
+  });
+}
+
+test("parsePfConfig() reads the short address, capitals in keys, numbers as names, settings and aliases", () => {
+  const text = `
+physicalFunctions:
+  "AF:00.0": &card
+    PfKernelDriver: igb
+    vfkerneldriver: igbvf
+    capabilities: [10, true, intel]
+    serviceDomains: [worker.domain]
+    numVfs: 4
+    spoofCheck: true
+    trust: false
+    linkState: auto
+    maxTxRateMbps: 1000
+  10000:01:00.0: *card
+`;
+  const [first, second] = parsePfConfig(text, "pci.config").physicalFunctions;
+  assert.deepEqual(first, {
+    address: "0000:af:00.0",
+    pfKernelDriver: "igb",
+    vfKernelDriver: "igbvf",
+    capabilities: ["10", "true", "intel"],
+    serviceDomains: ["worker.domain"],
+    virtualFunctions: [],
+    numVfs: 4,
+    settings: { spoofCheck: true, trust: false, linkState: "auto", minTxRateMbps: undefined, maxTxRateMbps: 1000 },
+  });
+  assert.deepEqual(second, { ...first, address: "10000:01:00.0" });
+});
+
+function issuesOf(text: string): readonly string[] {
+  try {
+    parsePfConfig(text, "f");
+  } catch (error) {
+    assert.ok(error instanceof PfConfigError);
+    return error.message.split("\n").slice(1);
+  }
+  return [];
+}
+
+test("parsePfConfig() tells everything that is wrong at once, each with its place and what was wanted", () => {
+  const text = `physicalFunction: {}
+physicalFunctions:
+  01:00.0:
+    pfKernelDriver: ../etc
+    vfKernelDrivr: iavf
+    capabilities: []
+    serviceDomains: [Worker.Domain, my.kubernetes.io]
+    numVfs: 300
+    linkState: up
+    minTxRateMbps: 20
+    maxTxRateMbps: 10
+    virtualFunctions: [{ address: nonsense }, { adress: 01:00.1 }, { address: 01:00.0, iommuGroup: -1 }]
+  0000:01:00.0:
+  card: 7
+`;
+  assert.deepEqual(issuesOf(text), [
+    "f:1:1: physicalFunction is no known key (did you mean physicalFunctions?)",
+    'f:4:5: physicalFunctions["01:00.0"].vfKernelDriver is missing: want the kernel driver of its virtual functions, such as iavf',
+    'f:4:21: physicalFunctions["01:00.0"].pfKernelDriver is "../etc": want the name of a driver, as in /sys/bus/pci/drivers',
+    'f:5:5: physicalFunctions["01:00.0"].vfKernelDrivr is no known key (did you mean vfKernelDriver?)',
+    'f:6:19: physicalFunctions["01:00.0"].capabilities is empty: want at least one',
+    'f:7:22: physicalFunctions["01:00.0"].serviceDomains[0] is "Worker.Domain", which is no DNS name: want lower-case letters, digits, - and . as in worker.domain',
+    'f:7:37: physicalFunctions["01:00.0"].serviceDomains[1] is "my.kubernetes.io", which ends in kubernetes.io, which Kubernetes keeps for itself',
+    'f:8:13: physicalFunctions["01:00.0"].numVfs is 300: want a whole number from 1 to 256',
+    'f:9:16: physicalFunctions["01:00.0"].linkState is "up": want auto, enable or disable',
+    'f:11:20: physicalFunctions["01:00.0"].maxTxRateMbps is 10, less than minTxRateMbps (20)',
+    'f:12:35: physicalFunctions["01:00.0"].virtualFunctions[0].address is no PCI address: "nonsense" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:12:47: physicalFunctions["01:00.0"].virtualFunctions[1] has no address',
+    'f:12:49: physicalFunctions["01:00.0"].virtualFunctions[1].adress is no known key (did you mean address?)',
+    'f:12:79: physicalFunctions["01:00.0"].virtualFunctions[2].address names 0000:01:00.0, which physicalFunctions["01:00.0"] names already',
+    'f:12:100: physicalFunctions["01:00.0"].virtualFunctions[2].iommuGroup is -1: want a whole number from 0 to 9007199254740991',
+    'f:13:3: physicalFunctions["0000:01:00.0"] names 0000:01:00.0, which physicalFunctions["01:00.0"].virtualFunctions[2] names already',
+    'f:13:16: physicalFunctions["0000:01:00.0"] has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains',
+    'f:14:3: physicalFunctions["card"] is no PCI address: "card" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:14:9: physicalFunctions["card"] is 7: want keys with values',
+  ]);
+});
+
+const broken = [
+  { says: "text that is no YAML", text: "physicalFunctions: [", line: "f:1:21: the file is no YAML here" },
+  { says: "two documents", text: "a: 1\n---\nb: 2\n", line: "f:2:1: the file is no YAML here" },
+  { says: "a list at the top", text: "- a\n", line: "f:1:1: the file is a list: want keys with values" },
+  { says: "thousands of brackets", text: "[".repeat(20_000), line: "f:1:" },
+  { says: "an alias to its own parent", text: "&a\nphysicalFunctions: *a\n", line: "f:2:" },
+  {
+    says: "aliases that multiply",
+    text: `physicalFunctions:\n${"abcdefgh".replace(/./g, (c, i: number) => `  ${c}: &${c} [${i ? Array(9).fill(`*${"abcdefgh"[i - 1]}`) : 1}]\n`)}`,
+    line: "f:2:3",
+  },
+];
+for (const { says, text, line } of broken) {
+  test(`parsePfConfig() refuses ${says} with its place`, () => {
+    const [first = ""] = issuesOf(text);
+    assert.equal(first.slice(0, line.length), line);
+  });
+}
+
+test("parsePfConfig() never throws anything but PfConfigError, whatever the text (seeded)", () => {
+  const pieces = twoFunctions.split(/(?<=[\s:[{,])/);
+  let seed = 7;
+  const random = (below: number) => {
+    seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648;
+    return seed % below;
+  };
+  for (let round = 0; round < 300; round++) {
+    const text = pieces.map((piece) => [piece, piece, piece, "", "- ", "{", "null ", "\t", "*x "][random(9)]).join("");
+    try {
+      parsePfConfig(text, "f");
+    } catch (error) {
+      assert.equal((error as Error).name, "PfConfigError", text);
+    }
+  }
+});

@@ -1,0 +1,145 @@
+import type { PciAddress } from "./address.ts";
+import type { VfFacts, VfState, VfUse } from "./inventory-form.ts";
+import { tokenId } from "./tokens.ts";
+
+/** Who holds a virtual function. */
+export interface Holder {
+  readonly connectionId: string;
+  /** Connections of one owner, a pod, may share an IOMMU group under VFIO. */
+  readonly owner: string;
+  readonly use: VfUse;
+  phase: Extract<VfState, "preparing" | "ready" | "reclaiming">;
+}
+
+/** The inventory's own, changing entry of one virtual function. */
+export interface Vf {
+  facts: VfFacts;
+  /** False once the node has it no more while something still refers to it. */
+  present: boolean;
+  problem: string | undefined;
+  quarantine: string | undefined;
+  holder: Holder | undefined;
+  /** The token that reserves it, or under which it is held. */
+  token: Token | undefined;
+  /** For each resource, the node's own token that stands for this function now. */
+  readonly standIns: Map<string, Token>;
+}
+
+/** One device id. */
+export interface Token {
+  readonly id: string;
+  readonly resource: string;
+  /** The function its id was made from; undefined for an id that an older forwarder made. */
+  readonly home: PciAddress | undefined;
+  /** The function it stands for now: its home, unless that was unfit when it was wanted. */
+  vf: Vf | undefined;
+  /** Kubelet has given it to a pod. */
+  allocated: boolean;
+}
+
+/**
+ * The device ids of the node. For each resource the ids made here and the functions that offer it stand in pairs; pairs may
+ * swap partners, so that a token whose own function is unfit stands for another one and no function is counted twice.
+ */
+export class TokenBook {
+  readonly #namespace: string;
+  readonly #byId = new Map<string, Token>();
+  readonly #byResource = new Map<string, Set<Token>>();
+
+  /** @param namespace see `tokenId`. */
+  constructor(namespace: string) {
+    this.#namespace = namespace;
+  }
+
+  get(id: string): Token | undefined {
+    return this.#byId.get(id);
+  }
+
+  ofResource(resource: string): Iterable<Token> {
+    return this.#byResource.get(resource) ?? [];
+  }
+
+  get resources(): readonly string[] {
+    return [...this.#byResource.keys()];
+  }
+
+  /** Adds a token for each resource of a new function. */
+  addFunction(vf: Vf): void {
+    for (const resource of vf.facts.resources) {
+      if (vf.standIns.has(resource)) continue;
+      const id = tokenId(this.#namespace, vf.facts.address, resource);
+      // An id of the same function may have outlived it in a pod's hands.
+      if (!this.#byId.has(id)) this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false });
+    }
+  }
+
+  /** Adds an id that was not made here. */
+  addForeign(id: string, resource: string): Token {
+    return this.#add({ id, resource, home: undefined, vf: undefined, allocated: false });
+  }
+
+  #add(token: Token): Token {
+    this.#byId.set(token.id, token);
+    const same = this.#byResource.get(token.resource) ?? new Set();
+    this.#byResource.set(token.resource, same.add(token));
+    return token;
+  }
+
+  #remove(token: Token): void {
+    this.#byId.delete(token.id);
+    const same = this.#byResource.get(token.resource);
+    same?.delete(token);
+    if (same?.size === 0) this.#byResource.delete(token.resource);
+  }
+
+  /** Lets the token stand for another function; the token that stood for that one takes over the former. */
+  move(token: Token, to: Vf): void {
+    const from = token.vf;
+    if (from === to) return;
+    if (from?.token === token) from.token = undefined;
+    token.vf = to;
+    if (token.home === undefined) return; // not one of the pairs
+    const partner = to.standIns.get(token.resource);
+    to.standIns.set(token.resource, token);
+    if (partner) partner.vf = from;
+    if (from && partner) from.standIns.set(token.resource, partner);
+    else from?.standIns.delete(token.resource);
+  }
+
+  /**
+   * Pairs the unused tokens of a resource anew, home first, and forgets those that are of no use any more. For rare
+   * events: functions came or went, or a token that had swapped is free again.
+   * @param functions every function of the inventory, by address.
+   */
+  settle(resource: string, functions: ReadonlyMap<PciAddress, Vf>): void {
+    const offering = [...functions.values()].filter(({ facts }) => facts.resources.includes(resource));
+    for (const vf of functions.values()) {
+      const token = vf.standIns.get(resource);
+      if (token && !(isUsed(token) && token.vf === vf)) vf.standIns.delete(resource);
+    }
+    const unused = [...this.ofResource(resource)].filter((token) => !isUsed(token));
+    const waiting: Token[] = [];
+    for (const token of unused) {
+      token.vf = undefined;
+      const home = token.home && functions.get(token.home);
+      if (!home?.facts.resources.includes(resource)) this.#remove(token);
+      else if (home.standIns.has(resource)) waiting.push(token);
+      else pair(token, home);
+    }
+    const alone = offering.filter((vf) => !vf.standIns.has(resource));
+    for (const token of waiting) {
+      const vf = alone.shift();
+      if (vf) pair(token, vf);
+    }
+  }
+}
+
+/** Whether kubelet or a connection holds the token. */
+export function isUsed(token: Token): boolean {
+  return token.allocated || token.vf?.token === token;
+}
+
+function pair(token: Token, vf: Vf): void {
+  token.vf = vf;
+  vf.standIns.set(token.resource, token);
+}
