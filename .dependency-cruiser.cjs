@@ -40,7 +40,17 @@ module.exports = {
       { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/"] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
-    rule("main-reads-config", { pathNot: `^src/main[.]ts$|${testFile}` }, { path: "^src/config[.]ts$" }),
+    // The composition root may name the type of what main hands it, and must not read the environment's table itself.
+    rule(
+      "main-reads-config",
+      { pathNot: `^src/(main|cli|forwarder)[.]ts$|^tools/|${testFile}` },
+      { path: "^src/config[.]ts$" },
+    ),
+    rule(
+      "forwarder-knows-config-as-type",
+      { path: "^src/forwarder[.]ts$" },
+      { path: "^src/config[.]ts$", dependencyTypesNot: ["type-only"] },
+    ),
     rule(
       "production-knows-no-tests",
       { path: "^src/", pathNot: testFile },

@@ -1,0 +1,142 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { ConfigError, configMarkdown, parseConfig } from "./config.ts";
+import { duration, labels, list, listenOrOff, logLevel, socketUrl } from "./config-values.ts";
+
+/** What the parser wants instead; fails when it takes the text. */
+function refusal(parse: () => unknown): string {
+  try {
+    parse();
+  } catch (error) {
+    if (error instanceof SyntaxError) return error.message;
+    throw error;
+  }
+  return assert.fail("it was taken");
+}
+
+const durations = [
+  ["1h30m", 5_400_000],
+  ["50ms", 50],
+  ["1.5s", 1500],
+  ["24h", 86_400_000],
+  ["1m0.5s", 60_500],
+  ["100us", 0.1],
+  ["2µs", 0.002],
+] as const;
+for (const [given, ms] of durations) {
+  test(`duration reads ${given} as ${ms} ms`, () => assert.equal(duration.parse(given), ms));
+}
+for (const given of ["10", "1 s", "-1s", "0s", "s", "1d", "1h-5m", "1s2", "Infinity"]) {
+  test(`duration refuses ${JSON.stringify(given)}`, () =>
+    assert.match(
+      refusal(() => duration.parse(given)),
+      /like 1h30m/,
+    ));
+}
+
+test("labels keep colons in values and refuse what has none", () => {
+  assert.deepEqual({ ...labels.parse("p2p:true, a:b:c") }, { p2p: "true", a: "b:c" });
+  assert.match(
+    refusal(() => labels.parse("p2p")),
+    /k:v/,
+  );
+  assert.match(
+    refusal(() => labels.parse("a:b,a:c")),
+    /once/,
+  );
+});
+
+test("list refuses a hole", () => {
+  assert.deepEqual(list.parse("a, b"), ["a", "b"]);
+  assert.match(
+    refusal(() => list.parse("a,,b")),
+    /commas/,
+  );
+});
+
+test("logLevel takes the names of the field in either case", () => {
+  assert.deepEqual(["INFO", "warning", "FATAL"].map(logLevel.parse), ["info", "warn", "error"]);
+  assert.match(
+    refusal(() => logLevel.parse("loud")),
+    /TRACE/,
+  );
+});
+
+test("socketUrl takes unix and tcp, and nothing else", () => {
+  assert.deepEqual(["unix:///a/b.sock", "unix:/a/b.sock", "tcp://[::1]:5000", "tcp://host:1"].map(socketUrl.parse), [
+    "unix:///a/b.sock",
+    "unix:///a/b.sock",
+    "tcp://[::1]:5000",
+    "tcp://host:1",
+  ]);
+  for (const given of ["/a/b.sock", "unix://a/b.sock", "http://a:1", "tcp://host", "tcp://host:0", "tcp://:5"]) {
+    assert.match(
+      refusal(() => socketUrl.parse(given)),
+      /unix:\/\/\//,
+      given,
+    );
+  }
+});
+
+test("listenOrOff reads loopback by default and IPv6 in brackets", () => {
+  assert.deepEqual({ ...listenOrOff.parse(":9871") }, { host: "localhost", port: 9871 });
+  assert.deepEqual({ ...listenOrOff.parse("[::1]:0") }, { host: "::1", port: 0 });
+  assert.equal(listenOrOff.parse("off"), undefined);
+  for (const given of ["localhost", "::1:80", "a:70000", "a:b"]) {
+    assert.match(
+      refusal(() => listenOrOff.parse(given)),
+      /localhost:9871/,
+      given,
+    );
+  }
+});
+
+test("parseConfig() gives the defaults, frozen, from an empty environment", () => {
+  const { config, warnings } = parseConfig({ NSM_NAME: "" });
+  assert.equal(config.name, "sriov-forwarder");
+  assert.equal(config.networkServiceName, "sriovns");
+  assert.equal(config.dialTimeoutMs, 1000);
+  assert.equal(config.registryClientPolicies.length, 3);
+  assert.equal(config.spiffeEndpointSocket, undefined);
+  assert.deepEqual({ ...config.adminListenOn }, { host: "localhost", port: 9871 });
+  assert.deepEqual(warnings, []);
+  assert.throws(() => Object.assign(config, { name: "x" }), TypeError);
+});
+
+test("parseConfig() takes the alias, and refuses two names that differ", () => {
+  assert.equal(parseConfig({ NSM_NSNAME: "forwarder" }).config.networkServiceName, "forwarder");
+  assert.equal(parseConfig({ NSM_NS_NAME: "a", NSM_NSNAME: "a" }).config.networkServiceName, "a");
+  assert.throws(() => parseConfig({ NSM_NS_NAME: "a", NSM_NSNAME: "b" }), /NSM_NS_NAME and NSM_NSNAME differ/);
+});
+
+test("parseConfig() tells all wrong variables at once, with what was wanted", () => {
+  const given = { NSM_DIAL_TIMEOUT: "50", NSM_CONNECT_TO: "nsm.io.sock", TELEMETRY: "perhaps", NSM_NAME: "fine" };
+  assert.throws(
+    () => parseConfig(given),
+    (error: unknown) => {
+      assert.ok(error instanceof ConfigError);
+      const names = error.fault.problems.map((problem) => problem.variable);
+      assert.deepEqual(names, ["NSM_CONNECT_TO", "NSM_DIAL_TIMEOUT", "TELEMETRY"]);
+      assert.match(error.message, /NSM_DIAL_TIMEOUT is "50": want a duration above zero with its unit/);
+      return true;
+    },
+  );
+});
+
+test("parseConfig() warns of unknown NSM variables with the nearest name, and not of Kubernetes' own", () => {
+  const { warnings } = parseConfig({
+    NSM_DIAL_TIMOUT: "1s",
+    NSM_SOMETHING_ELSE_ALTOGETHER: "1",
+    NSM_REGISTRY_SERVICE_HOST: "10.0.0.1",
+    NSM_REGISTRY_PORT_5002_TCP_ADDR: "10.0.0.1",
+    HOME: "/root",
+  });
+  assert.deepEqual(warnings, [
+    "NSM_DIAL_TIMOUT is set and nothing reads it; did you mean NSM_DIAL_TIMEOUT?",
+    "NSM_SOMETHING_ELSE_ALTOGETHER is set and nothing reads it",
+  ]);
+});
+
+test("configMarkdown() has a row for each variable", () => {
+  assert.match(configMarkdown(), /\| `NSM_NS_NAME` \(or `NSM_NSNAME`\) \| text \| `sriovns` \|/);
+});

@@ -1,0 +1,236 @@
+// Every variable of the environment that we read, in one table. Only the program's edge reads it; the README's table is printed from it.
+import {
+  duration,
+  flag,
+  hostPort,
+  labels,
+  list,
+  listenOrOff,
+  logLevel,
+  path,
+  socketUrl,
+  text,
+  type ValueKind,
+} from "./config-values.ts";
+
+interface Variable<T> {
+  readonly names: readonly [name: string, ...aliases: string[]];
+  readonly kind: ValueKind<T>;
+  /** In the variable's own spelling. None: not set unless told. */
+  readonly standard: string | undefined;
+  readonly meaning: string;
+}
+
+type Names = string | readonly [string, ...string[]];
+
+function variable<T>(names: Names, kind: ValueKind<T>, standard: string, meaning: string): Variable<T> {
+  return { names: typeof names === "string" ? [names] : names, kind, standard, meaning };
+}
+
+function optional<T>(names: Names, kind: ValueKind<T>, meaning: string): Variable<T | undefined> {
+  return { names: typeof names === "string" ? [names] : names, kind, standard: undefined, meaning };
+}
+
+const policyMasks = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/client/.*.rego";
+
+const variables = {
+  name: variable("NSM_NAME", text, "sriov-forwarder", "Name of the network service endpoint that we register"),
+  networkServiceName: variable(
+    ["NSM_NS_NAME", "NSM_NSNAME"],
+    text,
+    "sriovns",
+    "Name of the network service that we register for; today's NSMgr looks for `forwarder`, so the manifests set that",
+  ),
+  labels: variable("NSM_LABELS", labels, "p2p:true", "Labels registered with the network service"),
+  connectTo: variable("NSM_CONNECT_TO", socketUrl, "unix:///var/lib/networkservicemesh/nsm.io.sock", "The NSMgr"),
+  dialTimeoutMs: variable("NSM_DIAL_TIMEOUT", duration, "1s", "Limit for dialling an endpoint"),
+  maxTokenLifetimeMs: variable("NSM_MAX_TOKEN_LIFETIME", duration, "24h", "Lifetime of the tokens that we issue"),
+  registryClientPolicies: variable(
+    "NSM_REGISTRY_CLIENT_POLICIES",
+    list,
+    policyMasks,
+    "Masks of the policies that answers of the registry must pass; a mask that matches no policy is an error",
+  ),
+  resourcePollTimeoutMs: variable(
+    "NSM_RESOURCE_POLL_TIMEOUT",
+    duration,
+    "30s",
+    "How often kubelet is asked which pod holds which device",
+  ),
+  devicePluginPath: variable(
+    "NSM_DEVICE_PLUGIN_PATH",
+    path,
+    "/var/lib/kubelet/device-plugins/",
+    "Folder of kubelet's device plugin sockets",
+  ),
+  podResourcesPath: variable(
+    "NSM_POD_RESOURCES_PATH",
+    path,
+    "/var/lib/kubelet/pod-resources/",
+    "Folder of kubelet's pod resources socket",
+  ),
+  sriovConfigFile: variable(
+    "NSM_SRIOV_CONFIG_FILE",
+    path,
+    "./pci.config",
+    "The file that lists the physical functions",
+  ),
+  pciDevicesPath: variable("NSM_PCI_DEVICES_PATH", path, "/sys/bus/pci/devices", "PCI devices in sysfs"),
+  pciDriversPath: variable("NSM_PCI_DRIVERS_PATH", path, "/sys/bus/pci/drivers", "PCI drivers in sysfs"),
+  cgroupPath: variable(
+    "NSM_CGROUP_PATH",
+    path,
+    "/host/sys/fs/cgroup/devices",
+    "Device cgroups of the host (version 1); on a unified host the mount that holds this path is used",
+  ),
+  vfioPath: variable("NSM_VFIO_PATH", path, "/host/dev/vfio", "VFIO device nodes of the host"),
+  logLevel: variable("NSM_LOG_LEVEL", logLevel, "INFO", "SIGUSR1 switches to TRACE, SIGUSR2 back to this level"),
+  isTelemetryEnabled: variable("TELEMETRY", flag, "false", "Whether traces and metrics are sent by OTLP"),
+  openTelemetryEndpoint: variable(
+    "NSM_OPEN_TELEMETRY_ENDPOINT",
+    hostPort,
+    "otel-collector.observability.svc.cluster.local:4317",
+    "Where they are sent; a collector that cannot be reached delays nothing",
+  ),
+  metricsExportIntervalMs: variable("NSM_METRICS_EXPORT_INTERVAL", duration, "10s", "How often metrics are sent"),
+  isPprofEnabled: variable("NSM_PPROF_ENABLED", flag, "false", "Whether CPU and heap profiles are served over HTTP"),
+  pprofListenOn: variable("NSM_PPROF_LISTEN_ON", listenOrOff, "localhost:6060", "Where profiles are served"),
+  spiffeEndpointSocket: optional(
+    "SPIFFE_ENDPOINT_SOCKET",
+    socketUrl,
+    "Workload API of the SPIRE agent; must be set to run, for example `unix:///run/spire/sockets/agent.sock`",
+  ),
+  debugListenOn: optional(
+    "DLV_LISTEN_FORWARDER",
+    listenOrOff,
+    "Opens the Node inspector there and waits for a debugger before anything else runs; without a host on loopback only",
+  ),
+  adminListenOn: variable(
+    "NSM_ADMIN_LISTEN_ON",
+    listenOrOff,
+    "localhost:9871",
+    "Status page, metrics and health over HTTP; loopback addresses only",
+  ),
+  statePath: variable(
+    "NSM_STATE_PATH",
+    path,
+    "/var/lib/networkservicemesh/forwarder-sriov",
+    "Folder of our journal and of the node's secret; must outlive the pod",
+  ),
+} as const satisfies Readonly<Record<string, Variable<unknown>>>;
+
+type Parsed<V> = V extends Variable<infer T> ? T : never;
+
+/** The effective configuration. Durations are milliseconds. */
+export type Config = { readonly [K in keyof typeof variables]: Parsed<(typeof variables)[K]> };
+
+/** One variable that cannot be taken. */
+export interface ConfigProblem {
+  readonly variable: string;
+  /** What is so and what was wanted. */
+  readonly problem: string;
+}
+
+/** The environment does not give a configuration; holds all problems, not the first one. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly fault: { readonly kind: "wrong-variables"; readonly problems: readonly ConfigProblem[] };
+
+  constructor(problems: readonly ConfigProblem[]) {
+    const lines = problems.map(({ variable, problem }) => `  ${variable} ${problem}`);
+    super(`Cannot take the configuration from the environment:\n${lines.join("\n")}`);
+    this.fault = { kind: "wrong-variables", problems };
+  }
+}
+
+/** What the environment gives. */
+export interface ParsedConfig {
+  readonly config: Config;
+  /** Each variable with the text that holds, for the log. */
+  readonly effective: Readonly<Record<string, string>>;
+  /** One sentence for each variable that looks like ours and is not. */
+  readonly warnings: readonly string[];
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Reads the whole environment. A variable set to nothing counts as not set.
+ * @throws {ConfigError} with every variable that is wrong.
+ */
+export function parseConfig(environment: Environment): ParsedConfig {
+  const problems: ConfigProblem[] = [];
+  const config: Record<string, unknown> = {};
+  const effective: Record<string, string> = {};
+  for (const [key, row] of Object.entries<Variable<unknown>>(variables)) {
+    const set = row.names.filter((name) => (environment[name] ?? "") !== "");
+    const given = new Set(set.map((name) => environment[name]));
+    if (given.size > 1) problems.push({ variable: set.join(" and "), problem: "differ and mean the same: set one" });
+    const used = environment[set[0] ?? ""] ?? row.standard;
+    config[key] = used === undefined ? undefined : parseOne(set[0] ?? row.names[0], used, row.kind, problems);
+    effective[row.names[0]] = used ?? "";
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { config: Object.freeze(config) as Config, effective, warnings: unknownVariables(environment) };
+}
+
+function parseOne(variable: string, given: string, kind: ValueKind<unknown>, problems: ConfigProblem[]): unknown {
+  try {
+    return kind.parse(given.trim());
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    problems.push({ variable, problem: `is ${JSON.stringify(given)}: want ${error.message}` });
+    return undefined;
+  }
+}
+
+/** Variables that Kubernetes sets for each service of the namespace (`NSM_REGISTRY_PORT_5002_TCP_ADDR`): not meant for us. */
+const SERVICE_LINK = /_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)$/;
+
+function unknownVariables(environment: Environment): readonly string[] {
+  const known = Object.values<Variable<unknown>>(variables).flatMap((row) => row.names);
+  const foreign = Object.keys(environment).filter(
+    (name) => name.startsWith("NSM_") && !known.includes(name) && !SERVICE_LINK.test(name),
+  );
+  return foreign.sort().map((name) => {
+    const nearest = known
+      .map((other) => ({ other, edits: editDistance(name, other) }))
+      .sort((a, b) => a.edits - b.edits)[0];
+    const hint = nearest && nearest.edits <= 4 ? `; did you mean ${nearest.other}?` : "";
+    return `${name} is set and nothing reads it${hint}`;
+  });
+}
+
+/** How many letters must be changed, added or left out to make one text the other. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (const [i, letter] of [...a].entries()) {
+    const next = [i + 1];
+    for (const [j, other] of [...b].entries()) {
+      const [left = 0, above = 0, corner = 0] = [next[j], row[j + 1], row[j]];
+      next.push(Math.min(left + 1, above + 1, corner + (letter === other ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row.at(-1) ?? 0;
+}
+
+/** One row for each variable: name with aliases, kind, default, meaning. */
+export function configRows(): readonly { names: readonly string[]; kind: string; standard: string; meaning: string }[] {
+  return Object.values<Variable<unknown>>(variables).map((row) => ({
+    names: row.names,
+    kind: row.kind.title,
+    standard: row.standard ?? "",
+    meaning: row.meaning,
+  }));
+}
+
+/** The table of variables as Markdown, as it stands in the README. */
+export function configMarkdown(): string {
+  const rows = configRows().map(({ names: [name, ...aliases], kind, standard, meaning }) => {
+    const shown =
+      aliases.length > 0 ? `\`${name}\` (or ${aliases.map((other) => `\`${other}\``).join(", ")})` : `\`${name}\``;
+    return `| ${shown} | ${kind} | ${standard === "" ? "" : `\`${standard}\``} | ${meaning} |`;
+  });
+  return ["| variable | kind | default | meaning |", "|---|---|---|---|", ...rows, ""].join("\n");
+}
