@@ -1,0 +1,97 @@
+import { type ClientHttp2Session, connect } from "node:http2";
+import type { Duplex } from "node:stream";
+import { type Clock, startDeadline } from "../async/index.ts";
+import { type Connection, openConnection, type PeerIdentity } from "./connection.ts";
+import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
+import { dialRaw, type RawStream } from "./raw-stream.ts";
+import { RpcError } from "./status.ts";
+import { parseTarget, type Target } from "./target.ts";
+import { connectTls, type TlsIdentity } from "./tls.ts";
+
+export interface DialOptions {
+  /** `unix:///path` or `tcp://host:port`. */
+  readonly target: string;
+  readonly tls: TlsIdentity | undefined;
+  readonly clock: Clock;
+  /** For connect, TLS and the first HTTP/2 settings together. */
+  readonly timeoutMs: number;
+  readonly limits: RpcLimits;
+}
+
+/** A connection that we dialled and that can carry calls. */
+export interface ClientConnection {
+  readonly connection: Connection;
+  readonly session: ClientHttp2Session;
+  /** `:scheme` and `:authority` of its calls. */
+  readonly scheme: "http" | "https";
+  readonly authority: string;
+}
+
+/**
+ * Dials. TLS 1.3 lets a client believe that it is connected before the server has looked at its certificate; so a
+ * connection counts only when the peer's HTTP/2 settings are there.
+ * @throws {RpcError} UNAVAILABLE that names the step that failed and why; INVALID_ARGUMENT for what is no address.
+ */
+export async function dial(options: DialOptions): Promise<ClientConnection> {
+  const target = parseTarget(options.target);
+  const deadline = startDeadline(options.clock, options.timeoutMs, { what: "it" });
+  const step = { now: "connecting" };
+  let raw: RawStream | undefined;
+  try {
+    raw = await dialRaw(target, deadline.signal);
+    step.now = "the TLS handshake";
+    const secure = options.tls && (await connectTls(raw.stream, options.tls, deadline.signal));
+    step.now = "waiting for the peer's HTTP/2 settings";
+    return await startSession(raw, secure, { target, limits: options.limits, signal: deadline.signal });
+  } catch (error) {
+    raw?.stream.destroy();
+    const cause = deadline.signal.aborted ? `${step.now} took longer than ${options.timeoutMs} ms` : reason(error);
+    throw new RpcError("UNAVAILABLE", `Cannot connect to ${options.target}: ${cause}`, { cause: error });
+  } finally {
+    deadline.end();
+  }
+}
+
+interface SessionOptions {
+  readonly target: Target;
+  readonly limits: RpcLimits;
+  readonly signal: AbortSignal;
+}
+
+async function startSession(
+  raw: RawStream,
+  secure: { readonly socket: Duplex; readonly peer: PeerIdentity } | undefined,
+  { target, limits, signal }: SessionOptions,
+): Promise<ClientConnection> {
+  const session = connect("http://localhost", {
+    createConnection: () => secure?.socket ?? raw.stream,
+    settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
+    maxSessionMemory: sessionMemoryMb(limits),
+  });
+  const { connection, ended } = openConnection({ peer: secure?.peer, fds: raw.fds, remote: raw.remote });
+  let failure = "";
+  session.on("error", (error) => {
+    failure = `: ${error.message}`;
+  });
+  session.once("close", () => {
+    raw.stream.destroy();
+    ended(`the connection with ${raw.remote} was closed${failure}`);
+  });
+  session.once("connect", () => session.setLocalWindowSize(SESSION_WINDOW_BYTES));
+  await new Promise<void>((resolve, reject) => {
+    session.once("remoteSettings", () => resolve());
+    session.once("close", () => {
+      const guess = secure ? ": it may have refused our certificate" : ": it may want TLS";
+      reject(new Error(`the peer closed the connection before its HTTP/2 settings${failure || guess}`));
+    });
+    signal.addEventListener("abort", () => session.destroy(), { once: true });
+  });
+  // For unix sockets grpc-go and nghttp2 agree on this name only; a raw path is refused by nghttp2.
+  const authority = target.kind === "unix" ? "localhost" : `${target.host}:${target.port}`;
+  return { connection, session, scheme: secure ? "https" : "http", authority };
+}
+
+/** "connect ECONNREFUSED /path": Node's own texts name the code already. */
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,149 @@
+import type { Clock, Timer } from "../async/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { type ClientConnection, dial } from "./client-connection.ts";
+import type { RpcLimits } from "./limits.ts";
+import { RpcError } from "./status.ts";
+import type { TlsIdentity } from "./tls.ts";
+
+export interface PoolOptions {
+  readonly tls?: TlsIdentity;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly dialTimeoutMs: number;
+  readonly idleMs: number;
+  readonly limits: RpcLimits;
+}
+
+/** A connection for the time of one call. */
+export interface Lease extends ClientConnection {
+  /** The call is over. */
+  release(): void;
+}
+
+interface Kept {
+  readonly dialling: Promise<ClientConnection>;
+  open: ClientConnection | undefined;
+  inUse: number;
+  idle: Timer | undefined;
+}
+
+/** One kept connection per target. Loss, GOAWAY and a new certificate of ours each make the next call dial anew. */
+export class ConnectionPool {
+  readonly #options: PoolOptions;
+  readonly #byTarget = new Map<string, Kept>();
+  /** Every connection that is open, retired ones too. */
+  readonly #all = new Set<ClientConnection>();
+  readonly #stopWatching: (() => void) | undefined;
+  #isClosed = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    // A peer limits what it grants by the certificate that it saw at the handshake: an old one would shorten every lease.
+    this.#stopWatching = options.tls?.onRotate(() => this.#retireAll());
+  }
+
+  /**
+   * The connection to a target, dialled if there is none; calls at the same time share one dial.
+   * @throws {RpcError} of the dial; the signal's reason when the caller leaves first (the dial goes on for the others).
+   */
+  async lease(target: string, signal: AbortSignal): Promise<Lease> {
+    if (this.#isClosed) throw new RpcError("CANCELLED", "the client was closed");
+    const kept = this.#byTarget.get(target) ?? this.#dial(target);
+    kept.inUse++;
+    kept.idle?.cancel();
+    let isReleased = false;
+    const release = () => {
+      if (!isReleased) this.#release(target, kept);
+      isReleased = true;
+    };
+    try {
+      const open = kept.open ?? (await untilAborted(kept.dialling, signal));
+      return { ...open, release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#stopWatching?.();
+    this.#byTarget.clear();
+    const ends = [...this.#all].map(
+      ({ connection }) =>
+        new Promise<void>((resolve) => connection.closed.addEventListener("abort", () => resolve(), { once: true })),
+    );
+    for (const { session } of this.#all) session.destroy();
+    await Promise.all(ends);
+  }
+
+  #dial(target: string): Kept {
+    const { tls, clock, dialTimeoutMs, limits, log } = this.#options;
+    const kept: Kept = {
+      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits }),
+      open: undefined,
+      inUse: 0,
+      idle: undefined,
+    };
+    this.#byTarget.set(target, kept);
+    kept.dialling.then(
+      (open) => this.#opened(target, kept, open),
+      (error: RpcError) => {
+        log.debug("rpc-dial-failed", { target, error: error.message });
+        this.#forget(target, kept);
+      },
+    );
+    return kept;
+  }
+
+  #opened(target: string, kept: Kept, open: ClientConnection): void {
+    const { log } = this.#options;
+    if (this.#isClosed) {
+      open.session.destroy();
+      return;
+    }
+    kept.open = open;
+    this.#all.add(open);
+    log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });
+    open.session.once("goaway", () => this.#retire(target, kept));
+    open.connection.closed.addEventListener("abort", () => {
+      kept.idle?.cancel();
+      this.#all.delete(open);
+      this.#forget(target, kept);
+      log.debug("rpc-connection-closed", { target, connection: open.connection.id });
+    });
+    if (open.session.destroyed) this.#forget(target, kept);
+    if (this.#byTarget.get(target) !== kept && kept.inUse === 0) open.session.close(); // retired while it was dialled
+  }
+
+  #release(target: string, kept: Kept): void {
+    kept.inUse--;
+    if (kept.inUse > 0) return;
+    if (this.#byTarget.get(target) !== kept) kept.open?.session.close();
+    else kept.idle = this.#options.clock.after(this.#options.idleMs, () => this.#retire(target, kept));
+  }
+
+  /** Gives it no further call; it closes when its calls are over. */
+  #retire(target: string, kept: Kept): void {
+    this.#forget(target, kept);
+    kept.idle?.cancel();
+    if (kept.inUse === 0) kept.open?.session.close();
+  }
+
+  #retireAll(): void {
+    for (const [target, kept] of [...this.#byTarget]) this.#retire(target, kept);
+  }
+
+  #forget(target: string, kept: Kept): void {
+    if (this.#byTarget.get(target) === kept) this.#byTarget.delete(target);
+  }
+}
+
+function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(signal.reason);
+    if (signal.aborted) return aborted();
+    signal.addEventListener("abort", aborted, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));
+  });
+}

@@ -1,0 +1,47 @@
+import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
+import type { PassedFds } from "./raw-stream.ts";
+import { RpcError } from "./status.ts";
+
+/** Who is at the other end of a TLS connection, as the verification of its certificate found. */
+export interface PeerIdentity {
+  readonly spiffeId: string;
+  /** The leaf certificate. */
+  readonly certificatePem: string;
+  /** End of the leaf's validity, milliseconds since 1970. */
+  readonly notAfterMs: number;
+}
+
+/** One connection with a peer, over which many calls may go, in both our roles. */
+export interface Connection {
+  /** Unique in this process; means nothing outside. */
+  readonly id: string;
+  /** Undefined when the connection is not TLS. */
+  readonly peer: PeerIdentity | undefined;
+  /** Descriptors that travel with this connection; undefined where none can (TCP). */
+  readonly fds: PassedFds | undefined;
+  /** The other end, for logs: an address, or `pid 123` on a unix socket. */
+  readonly remote: string;
+  /** Aborted as soon as the connection is closed or lost; the reason says why. */
+  readonly closed: AbortSignal;
+}
+
+/** What a connection is made from. */
+export interface ConnectionFacts {
+  readonly peer: PeerIdentity | undefined;
+  readonly fds: PassedFds | undefined;
+  readonly remote: string;
+}
+
+/** Makes a connection, and the function that tells its holders that it has ended. */
+export function openConnection(facts: ConnectionFacts): { connection: Connection; ended(why: string): void } {
+  const controller = new AbortController();
+  // Every call and every stored descriptor of a peer may listen: ten are no sign of a leak here.
+  setMaxListeners(0, controller.signal);
+  return {
+    connection: { id: randomUUID(), ...facts, closed: controller.signal },
+    ended(why) {
+      if (!controller.signal.aborted) controller.abort(new RpcError("UNAVAILABLE", why));
+    },
+  };
+}

@@ -1,0 +1,87 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
+import type { Connection } from "./connection.ts";
+import type { Metadata } from "./metadata.ts";
+import type { Fd } from "./raw-stream.ts";
+import { RpcError } from "./status.ts";
+
+/** One call as its handler sees it. */
+export interface Call {
+  readonly connection: Connection;
+  /** Aborted when the caller has cancelled or gone, when the deadline has passed, and when the server stops hard. */
+  readonly signal: AbortSignal;
+  /** Milliseconds that the caller still wanted to wait when the call arrived; undefined when it set no limit. */
+  readonly deadlineMs: number | undefined;
+  readonly metadata: Metadata;
+  /** Adds a header to the answer. Nothing happens when the answer has begun. */
+  setResponseMetadata(key: string, value: string): void;
+  /** Sends a descriptor with or before the next bytes of the answer. Nothing happens where none can travel (TCP). */
+  sendFd(fd: Fd): void;
+}
+
+/** A method and what answers it, with messages as bytes. */
+export type RpcHandler =
+  | { readonly path: string; readonly kind: "unary"; run(request: Uint8Array, call: Call): Promise<Uint8Array> }
+  | { readonly path: string; readonly kind: "stream"; run(request: Uint8Array, call: Call): AsyncIterable<Uint8Array> };
+
+/** Answers each request with one message. What `handle` throws becomes the status of the call: see `toRpcError`. */
+export function unaryHandler<I extends DescMessage, O extends DescMessage>(
+  method: DescMethodUnary<I, O>,
+  handle: (request: MessageShape<I>, call: Call) => Promise<MessageInitShape<O>>,
+): RpcHandler {
+  return {
+    path: methodPath(method),
+    kind: "unary",
+    async run(request, call) {
+      return encodeMessage(method.output, await handle(decodeMessage(method.input, request), call));
+    },
+  };
+}
+
+/** Answers each request with a stream. The next message is asked for when the one before has left for the peer. */
+export function streamHandler<I extends DescMessage, O extends DescMessage>(
+  method: DescMethodServerStreaming<I, O>,
+  handle: (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>,
+): RpcHandler {
+  return {
+    path: methodPath(method),
+    kind: "stream",
+    async *run(request, call) {
+      for await (const message of handle(decodeMessage(method.input, request), call)) {
+        yield encodeMessage(method.output, message);
+      }
+    },
+  };
+}
+
+/** The `:path` of a method: "/package.Service/Method", or "/Service/Method" without a package. */
+export function methodPath(method: DescMethod): string {
+  return `/${method.parent.typeName}/${method.name}`;
+}
+
+/** @throws {RpcError} INTERNAL when the bytes are not such a message. */
+export function decodeMessage<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> {
+  try {
+    return fromBinary(schema, bytes);
+  } catch (error) {
+    throw new RpcError("INTERNAL", `Cannot read a ${schema.typeName}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** @throws {RpcError} INTERNAL when a field holds what its type cannot. */
+export function encodeMessage<D extends DescMessage>(schema: D, message: MessageInitShape<D>): Uint8Array {
+  try {
+    return toBinary(schema, create(schema, message));
+  } catch (error) {
+    throw new RpcError("INTERNAL", `Cannot write a ${schema.typeName}: ${(error as Error).message}`, { cause: error });
+  }
+}

@@ -1,0 +1,14 @@
+// gRPC over unix sockets and TCP, with SPIFFE mutual TLS and descriptors that travel beneath it.
+// Knows HTTP/2, TLS and status codes; knows nothing of what the messages mean, of tokens or of trust: who may talk is
+// decided by the TlsIdentity that is handed in. Start reading at server.ts and client.ts.
+export { type Answer, type CallOptions, type ClientOptions, RpcClient } from "./client.ts";
+export type { Connection, PeerIdentity } from "./connection.ts";
+export { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
+export { RpcHealth } from "./health.ts";
+export { defaultLimits, type RpcLimits } from "./limits.ts";
+export type { Metadata, MetadataInit } from "./metadata.ts";
+export { RpcStream } from "./rpc-stream.ts";
+export { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
+export { RpcError, type Status, statusNumber } from "./status.ts";
+export { parseTarget, type Target } from "./target.ts";
+export type { TlsIdentity } from "./tls.ts";

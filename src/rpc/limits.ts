@@ -1,0 +1,30 @@
+/** Bounds that keep one peer from using up the process. */
+export interface RpcLimits {
+  /** Longest message in either direction, in bytes. */
+  readonly maxMessageBytes: number;
+  /** Calls that one peer may have open at once on one connection. */
+  readonly maxConcurrentCalls: number;
+  /** Connections that a server holds at once; a further one is closed at once. */
+  readonly maxConnections: number;
+  /** Connections that may be in their handshake at once; a further one takes the place of the oldest. */
+  readonly maxHandshakes: number;
+  /** Time for TLS and the first HTTP/2 frame of an accepted connection, in ms. */
+  readonly handshakeTimeoutMs: number;
+}
+
+export const defaultLimits: RpcLimits = {
+  maxMessageBytes: 16 * 1024 * 1024,
+  maxConcurrentCalls: 256,
+  maxConnections: 1024,
+  maxHandshakes: 128,
+  handshakeTimeoutMs: 10_000,
+};
+
+/** Bytes that a peer may send ahead on one stream, and on all streams of a connection. */
+export const STREAM_WINDOW_BYTES = 256 * 1024;
+export const SESSION_WINDOW_BYTES = 1024 * 1024;
+
+/** What node:http2 may hold for one session, in MB: a message in each direction, and the windows. Its default is 10. */
+export function sessionMemoryMb(limits: RpcLimits): number {
+  return Math.ceil((2 * limits.maxMessageBytes + SESSION_WINDOW_BYTES) / 1_000_000) + 10;
+}

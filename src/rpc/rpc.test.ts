@@ -1,0 +1,334 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { createTestCa } from "../../sandbox/x509.ts";
+import { type TestIdentity, testIdentity } from "../../test/tls-identity.ts";
+import { DeadlineError, systemClock } from "../async/index.ts";
+import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../gen/health_pb.ts";
+import { NetworkService } from "../gen/networkservice_pb.ts";
+import { NetworkServiceEndpointRegistry } from "../gen/registry_pb.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { type ClientOptions, RpcClient } from "./client.ts";
+import { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
+import { RpcHealth } from "./health.ts";
+import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
+import { RpcError } from "./status.ts";
+
+const ca = createTestCa("example.org");
+const log = silentLog;
+const { request: Request, close: Close } = NetworkService.method;
+const { find: Find } = NetworkServiceEndpointRegistry.method;
+
+function socketUrl(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), "rpc-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return `unix://${folder}/a/b/test.sock`;
+}
+
+async function serve(t: TestContext, options: Partial<ServeOptions>): Promise<RpcServer> {
+  const server = await serveRpc({ url: socketUrl(t), handlers: [], log, clock: systemClock, ...options });
+  t.after(() => server.stop(0));
+  return server;
+}
+
+function client(t: TestContext, options: Partial<ClientOptions> = {}): RpcClient {
+  const made = new RpcClient({ log, clock: systemClock, dialTimeoutMs: 2000, idleMs: 60_000, ...options });
+  t.after(() => made.close());
+  return made;
+}
+
+/** The error of a call that must fail. */
+function failure(call: Promise<unknown>): Promise<RpcError> {
+  return call.then(
+    () => assert.fail("the call worked"),
+    (error: RpcError) => error,
+  );
+}
+
+/** An echo of Request that shows what the handler saw. */
+function echo(see: (call: Call) => void = () => {}): RpcHandler {
+  return unaryHandler(Request, async ({ connection }, call) => {
+    see(call);
+    return { id: connection?.id ?? "", networkService: call.connection.peer?.spiffeId ?? "nobody" };
+  });
+}
+
+const pair = (): { server: TestIdentity; client: TestIdentity } => ({
+  server: testIdentity(ca, "spiffe://example.org/server"),
+  client: testIdentity(ca, "spiffe://example.org/client"),
+});
+
+test("RpcClient.call() and serveRpc() know each other by their certificates", async (t) => {
+  const ids = pair();
+  const server = await serve(t, { tls: ids.server, handlers: [echo()] });
+  const caller = client(t, { tls: ids.client });
+  const { response, connection } = await caller.call(server.url, Request, { connection: { id: "c1" } });
+  assert.deepEqual([response.id, response.networkService], ["c1", "spiffe://example.org/client"]);
+  assert.equal(connection.peer?.spiffeId, "spiffe://example.org/server");
+  assert.equal(server.connectionCount, 1);
+});
+
+test("RpcClient.call() sends headers and metadata, made for the peer of the connection, and gets metadata back", async (t) => {
+  const ids = pair();
+  const seen: unknown[] = [];
+  const handler = echo((call) => {
+    seen.push(call.metadata.get("nsm-client-token"), call.metadata.get("x-list"), call.deadlineMs !== undefined);
+    call.setResponseMetadata("x-answer", "yes");
+  });
+  const server = await serve(t, { tls: ids.server, handlers: [handler] });
+  const credentials: ClientOptions["credentials"] = (peer) => ({ "nsm-client-token": `for ${peer?.spiffeId}` });
+  const caller = client(t, { tls: ids.client, credentials });
+  const options = { metadata: { "x-list": ["1", "2"] }, timeoutMs: 5000 };
+  const { metadata } = await caller.call(server.url, Request, {}, options);
+  assert.deepEqual(seen, [["for spiffe://example.org/server"], ["1", "2"], true]);
+  assert.deepEqual(metadata.get("x-answer"), ["yes"]);
+});
+
+test("RpcClient.call() gets the code and the text that a handler threw", async (t) => {
+  const failures = [
+    new RpcError("PERMISSION_DENIED", "no — 100 % sufficient\nprivileges"),
+    new DeadlineError("bind took longer"),
+    new Error("boom"),
+  ];
+  const handler = unaryHandler(Request, async () => {
+    throw failures.shift();
+  });
+  const server = await serve(t, { handlers: [handler] });
+  const caller = client(t);
+  const fail = () => failure(caller.call(server.url, Request, {})).then(({ code, message }) => [code, message]);
+  assert.deepEqual(
+    [await fail(), await fail(), await fail()],
+    [
+      ["PERMISSION_DENIED", "no — 100 % sufficient\nprivileges"],
+      ["DEADLINE_EXCEEDED", "bind took longer"],
+      ["UNKNOWN", "boom"],
+    ],
+  );
+  await assert.rejects(caller.call(server.url, Close, {}), { code: "UNIMPLEMENTED" });
+});
+
+test("RpcClient.call() gives up at its deadline and tells the handler", async (t) => {
+  const told = Promise.withResolvers<unknown>();
+  const handler = unaryHandler(Request, async (_request, call) => {
+    call.signal.addEventListener("abort", () => told.resolve((call.signal.reason as RpcError).code));
+    return await new Promise<never>(() => {});
+  });
+  const server = await serve(t, { handlers: [handler] });
+  const caller = client(t);
+  await assert.rejects(caller.call(server.url, Request, {}, { timeoutMs: 30 }), { code: "DEADLINE_EXCEEDED" });
+  assert.match(String(await told.promise), /CANCELLED|DEADLINE_EXCEEDED/);
+});
+
+test("RpcClient.call() is cancelled by its signal, and the handler hears of it", async (t) => {
+  const begun = Promise.withResolvers<Call>();
+  const handler = unaryHandler(Request, async (_request, call) => {
+    begun.resolve(call);
+    return await new Promise<never>(() => {});
+  });
+  const server = await serve(t, { handlers: [handler] });
+  const stop = new AbortController();
+  const calling = client(t).call(server.url, Request, {}, { signal: stop.signal });
+  const { signal } = await begun.promise;
+  const told = new Promise((resolve) => signal.addEventListener("abort", resolve));
+  stop.abort(new Error("changed my mind"));
+  await assert.rejects(calling, { code: "CANCELLED", message: "changed my mind" });
+  await told;
+});
+
+test("RpcClient.stream() reads as fast as it likes, and the handler is pulled no faster", async (t) => {
+  let made = 0;
+  const returned = Promise.withResolvers<void>();
+  const handler = streamHandler(Find, async function* () {
+    try {
+      for (; made < 10_000; made++) yield { networkServiceEndpoint: { name: `nse-${made}`, url: "x".repeat(10_000) } };
+    } finally {
+      returned.resolve();
+    }
+  });
+  const ids = pair();
+  const server = await serve(t, { tls: ids.server, handlers: [handler] });
+  const caller = client(t, { tls: ids.client });
+  const names: string[] = [];
+  for await (const { networkServiceEndpoint } of caller.stream(server.url, Find, {})) {
+    names.push(networkServiceEndpoint?.name ?? "");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    if (names.length === 5) break;
+  }
+  await returned.promise;
+  assert.deepEqual(names, ["nse-0", "nse-1", "nse-2", "nse-3", "nse-4"]);
+  assert.ok(made < 200, `${made} messages were made for 5 that were read`);
+  assert.equal((await caller.call(server.url, Health.method.check, {}).catch((error) => error)).code, "UNIMPLEMENTED");
+});
+
+test("RpcClient.stream() gives every message and then the error", async (t) => {
+  const handler = streamHandler(Find, async function* () {
+    for (let i = 0; i < 100; i++) yield { networkServiceEndpoint: { name: String(i) } };
+    throw new RpcError("ABORTED", "enough");
+  });
+  const server = await serve(t, { handlers: [handler] });
+  let count = 0;
+  const stream = client(t).stream(server.url, Find, {});
+  const read = async () => {
+    for await (const _ of stream) count++;
+  };
+  await assert.rejects(read(), { code: "ABORTED", message: "enough" });
+  assert.equal(count, 100);
+});
+
+test("RpcClient keeps one connection per target, and calls at the same time share one dial", async (t) => {
+  const server = await serve(t, { handlers: [echo()] });
+  const caller = client(t);
+  const answers = await Promise.all(Array.from({ length: 8 }, () => caller.call(server.url, Request, {})));
+  answers.push(await caller.call(server.url, Request, {}));
+  assert.equal(new Set(answers.map(({ connection }) => connection.id)).size, 1);
+  assert.equal(server.connectionCount, 1);
+});
+
+test("RpcClient closes a connection that is idle, and dials anew", async (t) => {
+  const server = await serve(t, { handlers: [echo()] });
+  const caller = client(t, { idleMs: 10 });
+  const { connection } = await caller.call(server.url, Request, {});
+  await new Promise((resolve) => connection.closed.addEventListener("abort", resolve));
+  const again = await caller.call(server.url, Request, {});
+  assert.notEqual(again.connection.id, connection.id);
+});
+
+test("RpcClient leaves a connection for a new one when its certificate rotates, without ending calls", async (t) => {
+  const ids = pair();
+  const gate = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const handler = unaryHandler(Request, async ({ connection }) => {
+    begun.resolve();
+    if (connection?.id === "slow") await gate.promise;
+    return {};
+  });
+  const server = await serve(t, { tls: ids.server, handlers: [handler] });
+  const caller = client(t, { tls: ids.client });
+  const slow = caller.call(server.url, Request, { connection: { id: "slow" } });
+  await begun.promise;
+  ids.server.rotate();
+  ids.client.rotate();
+  const fresh = await caller.call(server.url, Request, {});
+  gate.resolve();
+  const old = await slow;
+  assert.notEqual(old.connection.id, fresh.connection.id);
+  assert.notEqual(old.connection.peer?.certificatePem, fresh.connection.peer?.certificatePem);
+});
+
+test("RpcClient.call() names the cause when it cannot connect", async (t) => {
+  const alien = createTestCa("alien.org");
+  const ids = pair();
+  const server = await serve(t, { tls: ids.server, handlers: [echo()] });
+  const why = (caller: RpcClient, url: string) =>
+    failure(caller.call(url, Request, {})).then(({ code, message }) => `${code} ${message}`);
+  const nowhere = socketUrl(t);
+  assert.match(await why(client(t), nowhere), /^UNAVAILABLE Cannot connect to unix:.*ENOENT/);
+  assert.match(await why(client(t), "tcp://127.0.0.1:1"), /^UNAVAILABLE Cannot connect to tcp:.*ECONNREFUSED/);
+  assert.match(await why(client(t), "http://example.org"), /^INVALID_ARGUMENT|UNAVAILABLE.*want unix/);
+  const stranger = testIdentity(alien, "spiffe://alien.org/x", [ca]);
+  assert.match(
+    await why(client(t, { tls: stranger }), server.url),
+    /^UNAVAILABLE .*refused our certificate|ECONNRESET|EPIPE/,
+  );
+  const trusting = testIdentity(ca, "spiffe://example.org/y", [alien]);
+  assert.match(
+    await why(client(t, { tls: trusting }), server.url),
+    /TLS handshake failed: .*issued by nobody we trust/,
+  );
+  const mute = createServer().listen(0, "127.0.0.1");
+  t.after(() => mute.close());
+  await new Promise((resolve) => mute.once("listening", resolve));
+  const sockets: { destroy(): void }[] = [];
+  mute.on("connection", (socket) => sockets.push(socket));
+  const url = `tcp://127.0.0.1:${(mute.address() as { port: number }).port}`;
+  assert.match(
+    await why(client(t, { tls: ids.client, dialTimeoutMs: 50 }), url),
+    /the TLS handshake took longer than 50 ms/,
+  );
+  assert.match(await why(client(t, { dialTimeoutMs: 50 }), url), /HTTP\/2 settings took longer than 50 ms/);
+  for (const socket of sockets) socket.destroy();
+});
+
+test("serveRpc() makes the folder and the socket with the mode that was asked for", async (t) => {
+  const url = socketUrl(t);
+  const server = await serve(t, { url, socketMode: 0o700 });
+  const path = url.slice("unix://".length);
+  assert.equal(server.url, url);
+  assert.deepEqual([statSync(path).mode & 0o777, statSync(join(path, "..")).mode & 0o777], [0o700, 0o700]);
+  await assert.rejects(serve(t, { url }), /another process listens there/);
+  await server.stop(0);
+  assert.equal(statSync(path, { throwIfNoEntry: false }), undefined);
+  writeFileSync(path, "");
+  await assert.rejects(serve(t, { url }), /a file that is no socket is in the way/);
+});
+
+test("serveRpc() serves on TCP and tells the real port", async (t) => {
+  const ids = pair();
+  const server = await serve(t, { url: "tcp://127.0.0.1:0", tls: ids.server, handlers: [echo()] });
+  assert.match(server.url, /^tcp:\/\/127\.0\.0\.1:\d+$/);
+  const { response } = await client(t, { tls: ids.client }).call(server.url, Request, { connection: { id: "t" } });
+  assert.equal(response.id, "t");
+});
+
+test("RpcServer.stop() lets unary calls end, ends streams with UNAVAILABLE and closes every connection", async (t) => {
+  const gate = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const handlers = [
+    unaryHandler(Request, async () => {
+      begun.resolve();
+      await gate.promise;
+      return { id: "done" };
+    }),
+    streamHandler(Find, async function* (_request, call) {
+      yield {};
+      await new Promise((resolve) => call.signal.addEventListener("abort", resolve));
+    }),
+  ];
+  const server = await serve(t, { handlers });
+  const caller = client(t);
+  const calling = caller.call(server.url, Request, {});
+  const stream = caller.stream(server.url, Find, {})[Symbol.asyncIterator]();
+  await stream.next();
+  await begun.promise;
+  const stopped = server.stop(5000);
+  setImmediate(gate.resolve);
+  assert.equal((await calling).response.id, "done");
+  await assert.rejects(stream.next(), { code: "UNAVAILABLE", message: "the server is stopping" });
+  await stopped;
+  assert.equal(server.connectionCount, 0);
+});
+
+test("RpcHealth tells Check and Watch what serves", async (t) => {
+  const health = new RpcHealth();
+  const server = await serve(t, { health });
+  const caller = client(t);
+  const { check: Check, watch: Watch } = Health.method;
+  assert.equal((await caller.call(server.url, Check, {})).response.status, ServingStatus.SERVING);
+  await assert.rejects(caller.call(server.url, Check, { service: "a" }), { code: "NOT_FOUND" });
+  const seen: ServingStatus[] = [];
+  for await (const { status } of caller.stream(server.url, Watch, { service: "a" })) {
+    seen.push(status);
+    if (seen.length === 3) break;
+    health.set("a", seen.length === 1);
+  }
+  assert.deepEqual(seen, [ServingStatus.SERVICE_UNKNOWN, ServingStatus.SERVING, ServingStatus.NOT_SERVING]);
+});
+
+test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and goes on", async (t) => {
+  const server = await serve(t, { handlers: [echo()], limits: { maxMessageBytes: 1000 } });
+  const caller = client(t);
+  const big = { connection: { id: "x".repeat(2_000_000) } };
+  await assert.rejects(caller.call(server.url, Request, big), { code: "RESOURCE_EXHAUSTED" });
+  assert.equal((await caller.call(server.url, Request, { connection: { id: "a" } })).response.id, "a");
+});
+
+test("RpcClient.call() carries a message of many windows both ways", async (t) => {
+  const ids = pair();
+  const server = await serve(t, { tls: ids.server, handlers: [echo()] });
+  const id = "é".repeat(3_000_000);
+  const { response } = await client(t, { tls: ids.client }).call(server.url, Request, { connection: { id } });
+  assert.equal(response.id.length, id.length);
+});

@@ -1,0 +1,188 @@
+import { performServerHandshake, type ServerHttp2Session } from "node:http2";
+import type { Duplex } from "node:stream";
+import { type Clock, startDeadline } from "../async/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { type Connection, openConnection } from "./connection.ts";
+import type { RpcHandler } from "./handler.ts";
+import type { RpcHealth } from "./health.ts";
+import { defaultLimits, type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
+import { listen } from "./listen.ts";
+import type { RawStream } from "./raw-stream.ts";
+import { type ServerCall, serveCall } from "./server-call.ts";
+import { RpcError } from "./status.ts";
+import { acceptTls, type TlsIdentity } from "./tls.ts";
+
+export interface ServeOptions {
+  /** `unix:///path` or `tcp://host:port`; port 0 lets the system choose. */
+  readonly url: string;
+  /** Without it the server speaks plain HTTP/2 to anybody who can connect. */
+  readonly tls?: TlsIdentity;
+  readonly handlers: readonly RpcHandler[];
+  /** Serves grpc.health.v1 too. */
+  readonly health?: RpcHealth;
+  /** Permissions of a unix socket; 0o770 unless told. */
+  readonly socketMode?: number;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly limits?: Partial<RpcLimits>;
+}
+
+export interface RpcServer {
+  /** The address that peers can dial, with the real port. */
+  readonly url: string;
+  /** Connections whose handshake is done. */
+  readonly connectionCount: number;
+  /**
+   * Takes no new call, lets unary calls end within `graceMs`, then ends streams with UNAVAILABLE and closes every
+   * connection. May be called again with a shorter time.
+   */
+  stop(graceMs: number): Promise<void>;
+}
+
+/**
+ * Serves gRPC on a unix or TCP socket.
+ * @throws {RpcError} UNAVAILABLE when the address cannot be listened on, INVALID_ARGUMENT when it is no address.
+ */
+export async function serveRpc(options: ServeOptions): Promise<RpcServer> {
+  const server = new Server(options);
+  const socketMode = options.socketMode ?? 0o770;
+  const listener = await listen({ url: options.url, socketMode, onStream: (raw) => void server.accept(raw) });
+  return {
+    url: listener.url,
+    get connectionCount() {
+      return server.connectionCount;
+    },
+    async stop(graceMs) {
+      listener.close();
+      await server.stop(graceMs);
+    },
+  };
+}
+
+/** A connection that is past its handshake. */
+interface Open {
+  readonly session: ServerHttp2Session;
+  readonly calls: Set<ServerCall>;
+}
+
+class Server {
+  readonly #options: ServeOptions;
+  readonly #limits: RpcLimits;
+  readonly #handlers: ReadonlyMap<string, RpcHandler>;
+  /** Oldest first. */
+  readonly #handshakes = new Set<Duplex>();
+  readonly #open = new Set<Open>();
+  #isStopping = false;
+
+  constructor(options: ServeOptions) {
+    this.#options = options;
+    this.#limits = { ...defaultLimits, ...options.limits };
+    const handlers = [...options.handlers, ...(options.health?.handlers() ?? [])];
+    this.#handlers = new Map(handlers.map((handler) => [handler.path, handler]));
+  }
+
+  get connectionCount(): number {
+    return this.#open.size;
+  }
+
+  /** Takes a connection through its handshake. Never throws. */
+  async accept(raw: RawStream): Promise<void> {
+    const { log, clock } = this.#options;
+    const { maxConnections, maxHandshakes, handshakeTimeoutMs } = this.#limits;
+    if (this.#isStopping || this.#open.size >= maxConnections) {
+      log.warn("rpc-connection-refused", { remote: raw.remote, open: this.#open.size, maxConnections });
+      raw.stream.destroy();
+      return;
+    }
+    const [oldest] = this.#handshakes;
+    if (this.#handshakes.size >= maxHandshakes) oldest?.destroy(new Error("too many handshakes at once"));
+    this.#handshakes.add(raw.stream);
+    raw.stream.once("close", () => this.#handshakes.delete(raw.stream));
+    const deadline = startDeadline(clock, handshakeTimeoutMs, { what: `handshake with ${raw.remote}` });
+    try {
+      await this.#handshake(raw, deadline.signal);
+    } catch (error) {
+      log.debug("rpc-handshake-failed", { remote: raw.remote, error: (error as Error).message });
+      raw.stream.destroy();
+    } finally {
+      deadline.end();
+      this.#handshakes.delete(raw.stream);
+    }
+  }
+
+  async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
+    const { tls, log } = this.#options;
+    const secure = tls && (await acceptTls(raw.stream, tls, signal));
+    const { connection, ended } = openConnection({ peer: secure?.peer, fds: raw.fds, remote: raw.remote });
+    const session = performServerHandshake(secure?.socket ?? raw.stream, {
+      settings: { maxConcurrentStreams: this.#limits.maxConcurrentCalls, initialWindowSize: STREAM_WINDOW_BYTES },
+      maxSessionMemory: sessionMemoryMb(this.#limits),
+    });
+    const open: Open = { session, calls: new Set() };
+    session.on("error", (error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }));
+    session.once("close", () => {
+      this.#open.delete(open);
+      raw.stream.destroy();
+      ended(`the connection with ${raw.remote} was closed`);
+      log.debug("rpc-connection-closed", { connection: connection.id, remote: raw.remote });
+    });
+    this.#serve(open, connection);
+    session.setLocalWindowSize(SESSION_WINDOW_BYTES);
+    await firstSettings(session, signal);
+    if (session.destroyed || this.#isStopping) return session.destroy();
+    this.#open.add(open);
+    log.debug("rpc-connection-open", {
+      connection: connection.id,
+      remote: raw.remote,
+      peer: connection.peer?.spiffeId,
+    });
+  }
+
+  #serve(open: Open, connection: Connection): void {
+    const { clock, log } = this.#options;
+    const { maxMessageBytes } = this.#limits;
+    const context = { connection, handlers: this.#handlers, maxMessageBytes, clock, log };
+    open.session.on("stream", (stream, headers, _flags, rawHeaders) => {
+      const call = serveCall(stream, headers, rawHeaders, context);
+      open.calls.add(call);
+      void call.done.then(() => open.calls.delete(call));
+    });
+  }
+
+  async stop(graceMs: number): Promise<void> {
+    const { clock, health } = this.#options;
+    this.#isStopping = true;
+    health?.stopAll();
+    for (const raw of this.#handshakes) raw.destroy();
+    for (const { session } of this.#open) session.close(); // GOAWAY: the peer begins no further call here
+    const calls = () => [...this.#open].flatMap((open) => [...open.calls]);
+    const unary = calls().filter((call) => !call.isStreaming);
+    const bound = new AbortController();
+    await Promise.race([
+      Promise.all(unary.map((call) => call.done)),
+      clock.sleep(graceMs, bound.signal).catch(() => {}),
+    ]);
+    bound.abort();
+    const left = calls();
+    for (const call of left) call.end(new RpcError("UNAVAILABLE", "the server is stopping"));
+    await Promise.race([Promise.all(left.map((call) => call.done)), clock.sleep(Math.min(graceMs, FAREWELL_MS))]);
+    const closed = [...this.#open].map(({ session }) => new Promise((resolve) => session.once("close", resolve)));
+    for (const { session } of this.#open) session.destroy();
+    await Promise.all(closed);
+  }
+}
+
+/** Time for the last statuses to leave before connections are cut. */
+const FAREWELL_MS = 200;
+
+/** The peer has spoken HTTP/2. */
+function firstSettings(session: ServerHttp2Session, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    session.once("remoteSettings", () => resolve());
+    session.once("close", () => reject(new Error("the peer closed the connection before its HTTP/2 settings")));
+    signal.addEventListener("abort", () => {
+      reject(signal.reason);
+      session.destroy();
+    });
+  });
+}

@@ -1,0 +1,129 @@
+import type { Duplex } from "node:stream";
+import { connect, createServer, type DetailedPeerCertificate, type TLSSocket } from "node:tls";
+import type { PeerIdentity } from "./connection.ts";
+import { RpcError } from "./status.ts";
+
+/** Our certificate, and our judgement of the peer's. Asked anew for each connection, so a new certificate needs no restart. */
+export interface TlsIdentity {
+  credentials(): { readonly certChainPem: string; readonly keyPem: string };
+  /**
+   * Decides whether the peer may talk to us, before anything that it says is read.
+   * @param chainDer leaf first; empty when the peer sent no certificate
+   * @throws with the reason when it may not
+   */
+  verifyPeer(chainDer: readonly Buffer[]): PeerIdentity;
+  /** Calls back at each change of our certificate, until the returned function is called. */
+  onRotate(listener: () => void): () => void;
+}
+
+/** A stream with TLS on it and a peer that was verified. */
+export interface SecureStream {
+  readonly socket: TLSSocket;
+  readonly peer: PeerIdentity;
+}
+
+/** HTTP/2 by its name in TLS (RFC 9113, 3.2): gRPC over TLS has no other way to say what it speaks. */
+const ALPN = "h2";
+
+/**
+ * TLS as a server on a stream that was accepted. The stream ends with the TLS socket, and at once when the handshake fails.
+ * A TLS server object per connection costs 0.3 ms and gives each connection the newest certificate; handing a bare
+ * `TLSSocket` to node:http2 does not work: it stays "connecting" for ever.
+ * @throws {RpcError} UNAVAILABLE with the reason.
+ */
+export async function acceptTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
+  const { certChainPem, keyPem } = identity.credentials();
+  const server = createServer({
+    cert: certChainPem,
+    key: keyPem,
+    requestCert: true,
+    rejectUnauthorized: false, // OpenSSL knows no SPIFFE: verifyPeer decides
+    ALPNProtocols: [ALPN],
+    minVersion: "TLSv1.2",
+  });
+  const done = Promise.withResolvers<TLSSocket>();
+  server.once("secureConnection", done.resolve);
+  server.on("tlsClientError", done.reject);
+  return await verified(raw, identity, signal, done, () => server.emit("connection", raw));
+}
+
+/**
+ * TLS as a client on a stream that was dialled.
+ * @throws {RpcError} UNAVAILABLE with the reason.
+ */
+export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
+  const { certChainPem, keyPem } = identity.credentials();
+  const done = Promise.withResolvers<TLSSocket>();
+  return await verified(raw, identity, signal, done, () => {
+    const socket = connect({
+      socket: raw,
+      cert: certChainPem,
+      key: keyPem,
+      rejectUnauthorized: false, // OpenSSL knows no SPIFFE: verifyPeer decides
+      checkServerIdentity: () => undefined, // an SVID has no host name
+      ALPNProtocols: [ALPN],
+      minVersion: "TLSv1.2",
+    });
+    socket.on("error", done.reject);
+    socket.once("secureConnect", () => done.resolve(socket));
+  });
+}
+
+async function verified(
+  raw: Duplex,
+  identity: TlsIdentity,
+  signal: AbortSignal,
+  done: PromiseWithResolvers<TLSSocket>,
+  begin: () => void,
+): Promise<SecureStream> {
+  const lost = () => done.reject(new Error("the peer closed the connection"));
+  const aborted = () => done.reject(signal.reason);
+  raw.on("error", done.reject);
+  raw.once("close", lost);
+  signal.addEventListener("abort", aborted, { once: true });
+  let socket: TLSSocket | undefined;
+  try {
+    if (signal.aborted) aborted();
+    else begin();
+    socket = await done.promise;
+    endTogether(socket, raw);
+    if (socket.alpnProtocol !== ALPN) throw new Error(`the peer does not speak HTTP/2 (ALPN ${socket.alpnProtocol})`);
+    const peer = identity.verifyPeer(peerChain(socket));
+    return { socket, peer };
+  } catch (error) {
+    socket?.destroy(); // it may own the handle of the raw socket by now
+    raw.destroy();
+    throw new RpcError("UNAVAILABLE", `TLS handshake failed: ${describe(error)}`, { cause: error });
+  } finally {
+    raw.off("close", lost);
+    signal.removeEventListener("abort", aborted);
+  }
+}
+
+/** Neither half outlives the other: descriptors in flight belong to the raw stream and must be closed with it. */
+function endTogether(socket: TLSSocket, raw: Duplex): void {
+  socket.on("error", () => {}); // whoever uses the socket is told by its close
+  socket.once("close", () => raw.destroy());
+  raw.once("close", () => socket.destroy());
+}
+
+/**
+ * The chain that the peer sent. To be asked once per connection: Node's other accessor, getPeerX509Certificate(), takes
+ * the chain out of OpenSSL's hands (nodejs/node#65579).
+ */
+function peerChain(socket: TLSSocket): Buffer[] {
+  const chain: Buffer[] = [];
+  let certificate: DetailedPeerCertificate | undefined = socket.getPeerCertificate(true);
+  while (certificate?.raw !== undefined && !chain.some((seen) => seen.equals(certificate?.raw ?? seen))) {
+    chain.push(certificate.raw);
+    certificate = certificate.issuerCertificate;
+  }
+  return chain;
+}
+
+/** OpenSSL's errors say `…:tlsv1 alert bad certificate:…`; the reason is one field of them. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { reason, code } = error as Error & { readonly reason?: string; readonly code?: string };
+  return reason === undefined ? error.message : `${reason} (${code})`;
+}
