@@ -17,3 +17,5 @@ export {
   type Metrics,
 } from "./metrics.ts";
 export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";
+export { AdminError, type AdminFault, type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
+export type { RowState, StatusFact, StatusRow, StatusSource, StatusTable } from "./status.ts";
