@@ -1,0 +1,32 @@
+import { getSystemErrorMessage } from "node:util";
+import { errnoName } from "./errno.ts";
+
+/** The kernel refused something. `code` decides ("ENODEV"), never the text. */
+export class KernelError extends Error {
+  override readonly name = "KernelError";
+  /** What was being done, and to what: "bind /run/x.sock". */
+  readonly op: string;
+  /** The positive errno. */
+  readonly errno: number;
+  /** The errno's name: "ENODEV". */
+  readonly code: string;
+  /** What the kernel said about it in words, where it did (netlink extended acknowledgement). */
+  readonly detail: string | undefined;
+
+  constructor(op: string, errno: number, detail?: string) {
+    const code = errnoName(errno);
+    super(`Cannot ${op}: ${detail ?? describe(errno)} (${code})`);
+    this.op = op;
+    this.errno = errno;
+    this.code = code;
+    this.detail = detail;
+  }
+}
+
+function describe(errno: number): string {
+  try {
+    return getSystemErrorMessage(-errno);
+  } catch {
+    return "unknown error";
+  }
+}

@@ -1,0 +1,84 @@
+import { fstatSync } from "node:fs";
+import { Errno } from "./errno.ts";
+import { KernelError } from "./error.ts";
+import { call, tryCall } from "./native.ts";
+
+/** F_DUPFD_CLOEXEC, include/uapi/linux/fcntl.h. */
+const F_DUPFD_CLOEXEC = 1030;
+/** O_PATH | O_CLOEXEC, include/uapi/asm-generic/fcntl.h. */
+const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+
+/** What a descriptor refers to: st_dev and st_ino, by which NSM names it on the wire. */
+export interface FileId {
+  readonly dev: bigint;
+  readonly ino: bigint;
+}
+
+/** An owned descriptor. Whoever holds it closes it, once. */
+export class Fd {
+  /** In tests: told of every descriptor that is owned or let go, so that a leak can be named. */
+  static trace: ((what: "own" | "close", fd: number) => void) | undefined;
+  #number: number;
+
+  private constructor(number: number) {
+    this.#number = number;
+    Fd.trace?.("own", number);
+  }
+
+  /** Takes over a raw descriptor. */
+  static own(number: number): Fd {
+    return new Fd(number);
+  }
+
+  /**
+   * A handle of the file itself (O_PATH): enough to pass it on or to open it again, without opening what it stands for.
+   * The final symlink is followed.
+   * @throws {KernelError} for example ENOENT.
+   */
+  static ofPath(path: string): Fd {
+    return new Fd(call(`open ${path}`, "open", path, O_PATH | O_CLOEXEC, 0));
+  }
+
+  /** The raw number, for the duration of one call. */
+  get number(): number {
+    if (this.#number < 0) throw new KernelError("use a closed descriptor", Errno.EBADF);
+    return this.#number;
+  }
+
+  get isClosed(): boolean {
+    return this.#number < 0;
+  }
+
+  /** A second descriptor of the same file, owned by the caller, closed on exec. */
+  dup(): Fd {
+    return new Fd(call("duplicate a descriptor", "fcntl", this.number, F_DUPFD_CLOEXEC, 0));
+  }
+
+  /** What the descriptor refers to. */
+  id(): FileId {
+    const { dev, ino } = fstatSync(this.number, { bigint: true });
+    return { dev, ino };
+  }
+
+  /** Closes it; a second time does nothing. */
+  close(): void {
+    if (this.#number < 0) return;
+    Fd.trace?.("close", this.#number);
+    tryCall("close", this.#number);
+    this.#number = -1;
+  }
+
+  /** Gives the raw descriptor away: closing it is the caller's duty from now on. */
+  disown(): number {
+    const number = this.number;
+    Fd.trace?.("close", number);
+    this.#number = -1;
+    return number;
+  }
+}
+
+/** Text form of a file id, for maps and logs. */
+export function fileKey(id: FileId): string {
+  return `${id.dev}/${id.ino}`;
+}

@@ -1,0 +1,9 @@
+// The only door to Linux: descriptors, network namespaces, sockets, files of the host. One call of ours is one or a few
+// syscalls; no policy and no word of SR-IOV or NSM lives here. Errors are KernelError with the errno's name.
+// Start reading at native.ts (every libc call there is) and netns.ts.
+export { Errno, errnoName } from "./errno.ts";
+export { KernelError } from "./error.ts";
+export { Fd, type FileId, fileKey } from "./fd.ts";
+export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
+export { inNetns, Netns, NotANetnsError } from "./netns.ts";
+export { openStateFolder, type StateFolder } from "./state-folder.ts";

@@ -1,0 +1,94 @@
+import { Errno } from "./errno.ts";
+import { KernelError } from "./error.ts";
+import { Fd } from "./fd.ts";
+import { call, callOffThread, openPoll, POLL_READABLE, type Poll, tryCall } from "./native.ts";
+import { inNetns, type Netns } from "./netns.ts";
+
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+/** MSG_TRUNC, include/linux/socket.h: a datagram longer than the buffer answers its real length. */
+const MSG_TRUNC = 0x20;
+const MSG_DONTWAIT = 0x40;
+
+/** Which socket to open: the three arguments of socket(2). */
+export interface SocketKind {
+  readonly domain: number;
+  readonly type: number;
+  readonly protocol: number;
+}
+
+/** An owned datagram socket of the kernel (netlink, raw IP): never blocks, tells when there is something to read. */
+export class KernelSocket {
+  readonly #fd: Fd;
+  #poll: Poll | undefined;
+
+  private constructor(fd: Fd) {
+    this.#fd = fd;
+  }
+
+  /**
+   * Opens a socket, in a namespace if one is given: it belongs to that namespace for good.
+   * @throws {KernelError}
+   */
+  static open(kind: SocketKind, netns?: Netns): KernelSocket {
+    const open = () =>
+      call("open a socket", "socket", kind.domain, kind.type | SOCK_NONBLOCK | SOCK_CLOEXEC, kind.protocol);
+    return new KernelSocket(Fd.own(netns ? inNetns(netns, open) : open()));
+  }
+
+  /** Binds to an address in the kernel's form (struct sockaddr_*). */
+  bind(address: Buffer): void {
+    call("bind a socket", "bind", this.#fd.number, address, address.length);
+  }
+
+  /** The address the socket is bound to, in the kernel's form. */
+  address(): Buffer {
+    const address = Buffer.alloc(128);
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(address.length);
+    call("read a socket's address", "getsockname", this.#fd.number, address, length);
+    return address.subarray(0, length.readUInt32LE());
+  }
+
+  /** Sets a socket option to an int. */
+  setOption(level: number, name: number, value: number): void {
+    const bytes = Buffer.alloc(4);
+    bytes.writeInt32LE(value);
+    call(`set socket option ${level}/${name}`, "setsockopt", this.#fd.number, level, name, bytes, 4);
+  }
+
+  /** Sends one datagram, to an address if the socket is not connected. */
+  send(bytes: Buffer, address?: Buffer): void {
+    call("send on a socket", "sendto", this.#fd.number, bytes, bytes.length, 0, address ?? null, address?.length ?? 0);
+  }
+
+  /** Sends one datagram from another thread: for requests during which the kernel sleeps for long. */
+  async sendOffThread(bytes: Buffer): Promise<void> {
+    const sent = await callOffThread("send", this.#fd.number, bytes, bytes.length, 0);
+    if (sent < 0) throw new KernelError("send on a socket", -sent);
+  }
+
+  /**
+   * Reads one datagram into the buffer; undefined when none is waiting. A datagram that does not fit answers a length
+   * beyond the buffer's, its end being lost.
+   * @throws {KernelError} for example ENOBUFS after messages were lost.
+   */
+  receive(into: Buffer): number | undefined {
+    const length = tryCall("recv", this.#fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC);
+    if (length === -Errno.EAGAIN || length === -Errno.EINTR) return undefined;
+    if (length < 0) throw new KernelError("receive on a socket", -length);
+    return length;
+  }
+
+  /** Calls back when there is something to read, from now on. Waiting does not keep the process alive. */
+  onReadable(listener: () => void): void {
+    this.#poll ??= openPoll(this.#fd.number, () => listener());
+    this.#poll.keepAlive(false);
+    this.#poll.watch(POLL_READABLE);
+  }
+
+  close(): void {
+    this.#poll?.close();
+    this.#fd.close();
+  }
+}

@@ -1,0 +1,146 @@
+// The only file that loads koffi. Each function is one libc or libuv call of the node binary itself, so nothing is compiled
+// on any machine. Declarations follow the man pages; a wrong one is a crash, so none is written anywhere else.
+import koffi from "koffi";
+import { KernelError } from "./error.ts";
+
+const self = koffi.load(null);
+
+const calls = {
+  socket: self.func("int socket(int domain, int type, int protocol)"),
+  socketpair: self.func("int socketpair(int domain, int type, int protocol, void *pair)"),
+  bind: self.func("int bind(int fd, const void *address, uint32_t length)"),
+  listen: self.func("int listen(int fd, int backlog)"),
+  accept4: self.func("int accept4(int fd, void *address, void *length, int flags)"),
+  connect: self.func("int connect(int fd, const void *address, uint32_t length)"),
+  sendmsg: self.func("intptr_t sendmsg(int fd, const void *message, int flags)"),
+  recvmsg: self.func("intptr_t recvmsg(int fd, void *message, int flags)"),
+  send: self.func("intptr_t send(int fd, const void *bytes, size_t length, int flags)"),
+  sendto: self.func(
+    "intptr_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t size)",
+  ),
+  recv: self.func("intptr_t recv(int fd, void *bytes, size_t length, int flags)"),
+  getsockopt: self.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
+  setsockopt: self.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
+  getsockname: self.func("int getsockname(int fd, void *address, void *length)"),
+  shutdown: self.func("int shutdown(int fd, int how)"),
+  open: self.func("int open(const char *path, int flags, int mode)"),
+  close: self.func("int close(int fd)"),
+  fcntl: self.func("int fcntl(int fd, int command, int argument)"),
+  ioctl: self.func("int ioctl(int fd, unsigned long request, int argument)"),
+  setns: self.func("int setns(int fd, int type)"),
+  unshare: self.func("int unshare(int flags)"),
+} as const;
+
+/** Names of the calls that answer -1 with errno set. */
+export type NativeCall = keyof typeof calls;
+type Argument = number | bigint | string | Buffer | null;
+
+/** One call; answers its result, or minus the errno. For callers that decide on EAGAIN and its like. */
+export function tryCall(name: NativeCall, ...args: readonly Argument[]): number {
+  const result = Number(calls[name](...args));
+  return result === -1 ? -koffi.errno() : result;
+}
+
+/**
+ * One call; answers its result. `op` says what it is for: "bind /run/x.sock".
+ * @throws {KernelError}
+ */
+export function call(op: string, name: NativeCall, ...args: readonly Argument[]): number {
+  const result = tryCall(name, ...args);
+  if (result < 0) throw new KernelError(op, -result);
+  return result;
+}
+
+/**
+ * The same off the main thread, for calls that the kernel answers slowly (a link moved to a namespace: 15 to 20 ms).
+ * It takes a thread of libuv's pool, so never for a call that may not return.
+ */
+export function callOffThread(name: "send" | "sendmsg", ...args: readonly Argument[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    calls[name].async(...args, (error: Error | null, result: number | bigint) => {
+      if (error) reject(error);
+      else resolve(Number(result) === -1 ? -koffi.errno() : Number(result));
+    });
+  });
+}
+
+/** Where the bytes of a buffer lie. Only for buffers of `offHeap`: the collector moves small ones. */
+export function addressOf(buffer: Buffer): bigint {
+  return BigInt(koffi.address(buffer));
+}
+
+/** Zeroed memory that never moves, so that its address may stand in a kernel structure. */
+export function offHeap(bytes: number): Buffer {
+  return Buffer.allocUnsafeSlow(Math.max(bytes, 64)).fill(0);
+}
+
+const pollCallback = koffi.proto("void uv_poll_cb(void *handle, int status, int events)");
+const closeCallback = koffi.proto("void uv_close_cb(void *handle)");
+const uv = {
+  defaultLoop: self.func("void *uv_default_loop()"),
+  handleSize: self.func("size_t uv_handle_size(int type)"),
+  init: self.func("int uv_poll_init(void *loop, void *handle, int fd)"),
+  start: self.func("int uv_poll_start(void *handle, int events, uv_poll_cb *callback)"),
+  stop: self.func("int uv_poll_stop(void *handle)"),
+  close: self.func("void uv_close(void *handle, uv_close_cb *callback)"),
+  ref: self.func("void uv_ref(void *handle)"),
+  unref: self.func("void uv_unref(void *handle)"),
+};
+
+/** UV_POLL, uv.h: the kind of handle that reports when a descriptor can be read or written. */
+const UV_POLL = 8;
+const loop = uv.defaultLoop();
+const handles = new Map<bigint, { memory: Buffer; onEvents: (events: number) => void }>();
+
+// libuv calls these outside any callback scope of Node: promises made there would not run. setImmediate mends that.
+const onPoll = koffi.register((handle: unknown, status: number, events: number) => {
+  const address = BigInt(koffi.address(handle));
+  // A lone POLLERR arrives as an error status and stops the watcher. The next recvmsg or sendmsg tells what is wrong.
+  setImmediate(() => handles.get(address)?.onEvents(status < 0 ? POLL_READABLE | POLL_WRITABLE : events));
+}, koffi.pointer(pollCallback));
+const onClosed = koffi.register((handle: unknown) => {
+  handles.delete(BigInt(koffi.address(handle)));
+}, koffi.pointer(closeCallback));
+
+/** UV_READABLE and UV_WRITABLE, uv.h. */
+export const POLL_READABLE = 1;
+export const POLL_WRITABLE = 2;
+
+/** Readiness of one descriptor, from libuv's own loop. Main thread only. */
+export interface Poll {
+  /** Which events to report from now on, level-triggered; 0 for none. */
+  watch(events: number): void;
+  /** Whether waiting for this descriptor keeps the process alive; it does unless told otherwise. */
+  keepAlive(yes: boolean): void;
+  /** Stops for good. Call it before the descriptor is closed: its number is soon somebody else's. */
+  close(): void;
+}
+
+/**
+ * Watches a descriptor.
+ * @throws {KernelError} for example EPERM for a regular file.
+ */
+export function openPoll(fd: number, onEvents: (events: number) => void): Poll {
+  const memory = offHeap(Number(uv.handleSize(UV_POLL)));
+  const failed = uv.init(loop, memory, fd);
+  if (failed < 0) throw new KernelError(`watch descriptor ${fd}`, -failed);
+  let closed = false;
+  let watching = 0;
+  handles.set(addressOf(memory), { memory, onEvents: (events) => closed || onEvents(events & watching) });
+  return {
+    watch(events) {
+      if (closed) return;
+      watching = events;
+      if (events === 0) uv.stop(memory);
+      else uv.start(memory, events, onPoll);
+    },
+    keepAlive(yes) {
+      if (!closed) (yes ? uv.ref : uv.unref)(memory);
+    },
+    close() {
+      if (closed) return;
+      closed = true;
+      uv.close(memory, onClosed);
+    },
+  };
+}

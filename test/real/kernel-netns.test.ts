@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { closeSync, openSync, readlinkSync } from "node:fs";
+import { test } from "node:test";
+import { Fd, inNetns, Netns, NotANetnsError } from "../../src/kernel/index.ts";
+import { needs } from "../needs.ts";
+
+const here = () => readlinkSync("/proc/thread-self/ns/net");
+
+test("Netns.create() makes another namespace and stays in its own", (t) => {
+  if (!needs(t, "root")) return;
+  const before = here();
+  const made = Netns.create();
+  const own = Netns.current();
+  assert.equal(here(), before);
+  assert.equal(made.isSame(own), false);
+  assert.match(before, new RegExp(`\\[${own.id.ino}\\]`));
+  assert.match(inNetns(made, here), new RegExp(`\\[${made.id.ino}\\]`));
+  assert.equal(here(), before);
+  made.close();
+  own.close();
+});
+
+test("inNetns() comes back after an error and refuses a promise", (t) => {
+  if (!needs(t, "root")) return;
+  const before = here();
+  const made = Netns.create();
+  assert.throws(
+    () =>
+      inNetns(made, () => {
+        throw new Error("broken");
+      }),
+    /broken/,
+  );
+  assert.throws(() => inNetns(made, async () => {}), /must be synchronous/);
+  assert.equal(here(), before);
+  made.close();
+});
+
+test("Netns.fromFd() takes an O_PATH descriptor and refuses what is no network namespace", (t) => {
+  if (!needs(t, "root")) return;
+  const path = Fd.ofPath("/proc/self/ns/net");
+  const netns = Netns.fromFd(path);
+  const own = Netns.current();
+  assert.equal(netns.isSame(own), true);
+  for (const handle of [path, netns, own]) handle.close();
+  for (const [other, says] of [
+    ["/proc/self/ns/uts", /namespace of another kind/],
+    ["/dev/null", /no namespace at all/],
+    ["/", /no namespace at all/],
+  ] as const) {
+    const fd = Fd.ofPath(other);
+    assert.throws(
+      () => Netns.fromFd(fd),
+      (error: Error) => error instanceof NotANetnsError && says.test(error.message),
+    );
+    fd.close();
+  }
+});
+
+test("Netns.writeSysctl() changes the namespace and not ours", (t) => {
+  if (!needs(t, "root")) return;
+  const made = Netns.create();
+  const own = Netns.current();
+  const before = own.readSysctl("net/ipv4/ping_group_range");
+  made.writeSysctl("net/ipv4/ping_group_range", "0 1234");
+  assert.match(made.readSysctl("net/ipv4/ping_group_range"), /^0\s+1234$/);
+  assert.equal(own.readSysctl("net/ipv4/ping_group_range"), before);
+  assert.throws(() => made.readSysctl("net/../../etc/passwd"), /Cannot use/);
+  made.close();
+  own.close();
+});
+
+test("Fd.close() closes once, and a number that was given away is not closed", () => {
+  const raw = openSync("/dev/null", "r");
+  const fd = Fd.own(raw);
+  const copy = fd.dup();
+  assert.deepEqual(copy.id(), fd.id());
+  copy.close();
+  copy.close();
+  assert.throws(() => copy.number, { code: "EBADF" });
+  assert.equal(fd.disown(), raw);
+  fd.close();
+  closeSync(raw);
+});
