@@ -1,0 +1,107 @@
+// From start to exit code: signals, log level, and what happens when an error reaches nobody.
+import { constants } from "node:os";
+import { type Clock, startDeadline } from "./async/index.ts";
+import type { LogLevel, RootLog } from "./telemetry/index.ts";
+
+/** Something that runs until it is stopped. */
+export interface Running {
+  stop(): Promise<void>;
+}
+
+/** The few things of Node's `process` that are used here, so that tests need no second process. */
+export interface ProcessEvents {
+  on(event: string, listener: (...args: unknown[]) => void): unknown;
+  exit(code: number): unknown;
+}
+
+export interface LifeOptions {
+  /** Starts the work. The signal is aborted when a stop is asked for meanwhile. */
+  readonly start: (signal: AbortSignal) => Promise<Running>;
+  readonly log: RootLog;
+  /** The level that SIGUSR2 goes back to. */
+  readonly configuredLevel: LogLevel;
+  readonly clock: Clock;
+  readonly process: ProcessEvents;
+  /** How long a stop may take, in ms; then the process ends all the same. */
+  readonly stopLimitMs: number;
+}
+
+/** EX_SOFTWARE of sysexits.h: an error that nobody caught. */
+const FAULT_EXIT_CODE = 70;
+
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
+
+/**
+ * Starts, waits for a signal that asks to stop, stops. Ends the process with 0 when it was asked to stop, 1 when the start
+ * failed or the stop took too long.
+ *
+ * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
+ * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
+ * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
+ * docs/decisions/001-errors-that-nobody-caught.md has the reasons.
+ */
+export async function live(options: LifeOptions): Promise<void> {
+  const { log, process } = options;
+  const asked = new AbortController();
+  guard(options);
+  changeLevelOnSignals(options);
+  for (const name of STOP_SIGNALS) process.on(name, () => stopAsked(name, asked, options));
+  try {
+    const running = await options.start(asked.signal);
+    await aborted(asked.signal);
+    process.exit(await stop(running, options));
+  } catch (err) {
+    if (!asked.signal.aborted) log.error("start-failed", { err });
+    process.exit(asked.signal.aborted ? 0 : 1);
+  }
+}
+
+function stopAsked(name: (typeof STOP_SIGNALS)[number], asked: AbortController, { log, process }: LifeOptions): void {
+  if (asked.signal.aborted) {
+    log.warn("stopped-at-once", { signal: name });
+    process.exit(128 + constants.signals[name]);
+    return;
+  }
+  log.info("stopping", { signal: name });
+  asked.abort(new Error(`Stopped by ${name}`));
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** The exit code. */
+async function stop(running: Running, { clock, log, stopLimitMs }: LifeOptions): Promise<number> {
+  const limit = startDeadline(clock, stopLimitMs, { what: "Stopping" });
+  const late = aborted(limit.signal).then(() => Promise.reject(limit.signal.reason));
+  try {
+    await Promise.race([running.stop(), late]);
+    log.info("stopped");
+    return 0;
+  } catch (err) {
+    log.error("stop-failed", { err });
+    return 1;
+  } finally {
+    limit.end();
+  }
+}
+
+function guard({ log, process }: LifeOptions): void {
+  process.on("uncaughtException", (err: unknown, origin: unknown) => {
+    log.error("uncaught-exception", { err, origin });
+    process.exit(FAULT_EXIT_CODE);
+  });
+  process.on("unhandledRejection", (err: unknown) => log.error("unhandled-rejection", { err }));
+}
+
+function changeLevelOnSignals({ log, process, configuredLevel }: LifeOptions): void {
+  const change = (level: LogLevel) => {
+    log.level = level;
+    log.info("log-level-changed", { to: level });
+  };
+  process.on("SIGUSR1", () => change("trace"));
+  process.on("SIGUSR2", () => change(configuredLevel));
+}
