@@ -1,0 +1,59 @@
+import type { PolicyFault } from "./policy-error.ts";
+import type { TokenParts } from "./token.ts";
+
+/** A peer that was verified, as far as policies look at it. */
+export interface Signer {
+  readonly spiffeId: string;
+  readonly certificatePem: string;
+}
+
+/** A segment of a path as far as policies look at it. */
+export interface PolicySegment {
+  readonly token: string;
+}
+
+/** What is put before the policies. */
+export interface PathCheck {
+  /** Position of this server in a Request's path; of the registering client in a registry path. */
+  readonly index: number;
+  readonly segments: readonly PolicySegment[];
+  /** The direct caller of a call; the server when a reply is checked. */
+  readonly peer: Signer | undefined;
+  readonly nowMs: number;
+}
+
+/** The registry's reply about something that we registered. */
+export interface RegistrationCheck extends PathCheck {
+  readonly resource: {
+    readonly name: string;
+    /** Subject of the first token of the path; undefined when that cannot be read. */
+    readonly id: string | undefined;
+    /** Resource name → path ids of the last accepted reply. */
+    readonly pathIds: ReadonlyMap<string, readonly string[]>;
+  };
+}
+
+/** Somebody who wants to watch connections. */
+export interface MonitorCheck {
+  readonly watcher: Signer | undefined;
+  /** SPIFFE ID → ids of the connections that it made. */
+  readonly connectionIds: ReadonlyMap<string, ReadonlySet<string>>;
+  /** Connection ids of all segments of the selector. */
+  readonly selectorIds: readonly string[];
+  readonly nowMs: number;
+}
+
+/** Everything that some policy reads. */
+export interface PolicyInput extends PathCheck {
+  /** The segments' tokens taken apart once; undefined where that fails. */
+  readonly tokens: readonly (TokenParts | undefined)[];
+  readonly resource?: RegistrationCheck["resource"];
+  readonly monitor?: Omit<MonitorCheck, "nowMs">;
+}
+
+/** One rule: finds a fault or passes. */
+export interface Policy {
+  /** Path under which upstream's masks select it: "policies/common/tokens_valid.rego". */
+  readonly name: string;
+  readonly findFault: (input: PolicyInput) => PolicyFault | undefined;
+}
