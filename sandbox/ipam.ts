@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6 } from "node:net";
+import { addressBytes, addressText } from "./ip-address.ts";
 
 /** Gives each client an address of one prefix; the first address is the endpoint's own, as icmp-responder has it. */
 export interface Ipam {
@@ -37,29 +37,17 @@ export function createIpam(prefix: string): Ipam {
   };
 }
 
-function parsePrefix(text: string): { base: bigint; bits: number; width: 32 | 128 } {
+function parsePrefix(text: string): { base: bigint; bits: number; width: number } {
   const [address = "", length = ""] = text.split("/");
-  const width = isIPv4(address) ? 32 : 128;
+  const bytes = addressBytes(address);
+  const width = bytes.length * 8;
   const bits = Number(length);
-  if (!(isIPv4(address) || isIPv6(address)) || !/^\d+$/.test(length) || bits > width) {
+  if (!/^\d+$/.test(length) || bits > width)
     throw new SyntaxError(`Cannot parse prefix "${text}": want address/length`);
-  }
   const mask = ((1n << BigInt(bits)) - 1n) << BigInt(width - bits);
-  return { base: parseAddress(address) & mask, bits, width };
+  return { base: BigInt(`0x${bytes.toString("hex")}`) & mask, bits, width };
 }
 
-function parseAddress(text: string): bigint {
-  if (isIPv4(text)) return text.split(".").reduce((sum, part) => (sum << 8n) | BigInt(part), 0n);
-  const [head = "", tail] = text.split("::");
-  const left = head === "" ? [] : head.split(":");
-  const right = tail ? tail.split(":") : [];
-  const zeros = tail === undefined ? [] : Array<string>(8 - left.length - right.length).fill("0");
-  return [...left, ...zeros, ...right].reduce((sum, part) => (sum << 16n) | BigInt(`0x${part}`), 0n);
-}
-
-function formatAddress(value: bigint, width: 32 | 128): string {
-  if (width === 32) return [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 0xffn).join(".");
-  const groups = [112n, 96n, 80n, 64n, 48n, 32n, 16n, 0n].map((shift) => ((value >> shift) & 0xffffn).toString(16));
-  // A URL writes its host in the canonical form of RFC 5952, with "::" for the longest run of zeros, as the kernel does.
-  return new URL(`http://[${groups.join(":")}]`).hostname.slice(1, -1);
+function formatAddress(value: bigint, width: number): string {
+  return addressText(Buffer.from(value.toString(16).padStart(width / 4, "0"), "hex"));
 }
