@@ -1,11 +1,11 @@
 import { constants } from "node:os";
 
-const names = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+/** The numbers of errors that code compares with; what Node does not name is from include/uapi/asm-generic/errno.h. */
+export const Errno = { ...constants.errno, ETOOMANYREFS: 109 } as const;
 
-/** The numbers of the errors that code compares with, as on this machine (errno-base.h, errno.h). */
-export const Errno = constants.errno;
+const names = new Map(Object.entries(Errno).map(([name, number]) => [number, name]));
 
-/** The name of an errno, for example "ENODEV"; "E<number>" when Node does not know it. */
+/** The name of an errno, for example "ENODEV"; "E<number>" when it has none here. */
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `E${errno}`;
 }

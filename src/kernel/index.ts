@@ -6,4 +6,7 @@ export { KernelError } from "./error.ts";
 export { Fd, type FileId, fileKey } from "./fd.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
+export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
+export { connectUnix, listenUnix, type UnixListener } from "./unix-socket.ts";
+export { UnixStream } from "./unix-stream.ts";

@@ -1,0 +1,145 @@
+import { type Fd, type FileId, fileKey } from "./fd.ts";
+
+/** How many received descriptors one connection may have lying here; a peer that sends more loses its oldest ones. */
+export const HELD_FDS_LIMIT = 256;
+
+/** Descriptors that travel with the bytes of one unix stream, beneath everything that is spoken on it. */
+export interface PassedFds {
+  /** Queues a duplicate; it leaves with the next bytes that are written. The caller keeps its own descriptor. */
+  send(fd: Fd): void;
+  /**
+   * The descriptor of that file, as soon as the peer has sent it. The caller owns it and closes it. The connection keeps a
+   * copy, since a peer names a file many times and sends it once; see `release`.
+   * @throws the signal's reason, or an error when the connection ends first.
+   */
+  receive(id: FileId, signal: AbortSignal): Promise<Fd>;
+  /** Lets go of the connection's own copy, so that it does not keep a dead pod's namespace alive. */
+  release(id: FileId): void;
+  /** How many received descriptors lie here. */
+  readonly heldCount: number;
+  /** How many were closed because the peer sent too many. */
+  readonly droppedCount: number;
+}
+
+interface Held {
+  readonly fd: Fd;
+  claimed: boolean;
+}
+interface Waiter {
+  resolve(fd: Fd): void;
+  reject(reason: unknown): void;
+}
+
+/** Both queues of one stream: what waits to be sent, and what came and waits to be asked for. */
+export class FdExchange implements PassedFds {
+  readonly #outgoing: Fd[] = [];
+  readonly #held = new Map<string, Held>();
+  readonly #waiters = new Map<string, Set<Waiter>>();
+  #dropped = 0;
+  #closedBecause: Error | undefined;
+
+  get heldCount(): number {
+    return this.#held.size;
+  }
+
+  get droppedCount(): number {
+    return this.#dropped;
+  }
+
+  send(fd: Fd): void {
+    if (this.#closedBecause) throw this.#closedBecause;
+    this.#outgoing.push(fd.dup());
+  }
+
+  receive(id: FileId, signal: AbortSignal): Promise<Fd> {
+    const key = fileKey(id);
+    const held = this.#held.get(key);
+    if (held) {
+      held.claimed = true;
+      return Promise.resolve(held.fd.dup());
+    }
+    if (this.#closedBecause) return Promise.reject(this.#closedBecause);
+    return this.#wait(key, signal);
+  }
+
+  #wait(key: string, signal: AbortSignal): Promise<Fd> {
+    return new Promise((resolve, reject) => {
+      if (signal.aborted) return reject(signal.reason);
+      const waiters = this.#waiters.get(key) ?? new Set();
+      this.#waiters.set(key, waiters);
+      const aborted = () => {
+        leave();
+        reject(signal.reason);
+      };
+      const leave = () => {
+        signal.removeEventListener("abort", aborted);
+        waiters.delete(waiter);
+        if (waiters.size === 0) this.#waiters.delete(key);
+      };
+      const waiter: Waiter = {
+        resolve(fd) {
+          leave();
+          resolve(fd);
+        },
+        reject(reason) {
+          leave();
+          reject(reason);
+        },
+      };
+      signal.addEventListener("abort", aborted, { once: true });
+      waiters.add(waiter);
+    });
+  }
+
+  release(id: FileId): void {
+    const key = fileKey(id);
+    this.#held.get(key)?.fd.close();
+    this.#held.delete(key);
+  }
+
+  /** The next descriptor to send, owned by the caller. */
+  takeOutgoing(): Fd | undefined {
+    return this.#outgoing.shift();
+  }
+
+  /** Puts one back that could not be sent yet. */
+  putBack(fd: Fd): void {
+    this.#outgoing.unshift(fd);
+  }
+
+  get hasOutgoing(): boolean {
+    return this.#outgoing.length > 0;
+  }
+
+  /** Takes over a descriptor that has arrived. */
+  arrived(fd: Fd): void {
+    const key = fileKey(fd.id());
+    if (this.#closedBecause || this.#held.has(key)) {
+      fd.close();
+      return;
+    }
+    const waiters = this.#waiters.get(key);
+    if (this.#held.size >= HELD_FDS_LIMIT) this.#dropOne();
+    this.#held.set(key, { fd, claimed: waiters !== undefined });
+    for (const waiter of [...(waiters ?? [])]) waiter.resolve(fd.dup());
+  }
+
+  // One that somebody has had already is missed the least.
+  #dropOne(): void {
+    const victim = [...this.#held].find(([, held]) => held.claimed) ?? [...this.#held][0];
+    if (!victim) return;
+    victim[1].fd.close();
+    this.#held.delete(victim[0]);
+    this.#dropped += 1;
+  }
+
+  /** The stream has ended: nothing comes or goes any more. */
+  close(because: Error): void {
+    if (this.#closedBecause) return;
+    this.#closedBecause = because;
+    for (const fd of this.#outgoing.splice(0)) fd.close();
+    for (const { fd } of this.#held.values()) fd.close();
+    this.#held.clear();
+    for (const waiters of [...this.#waiters.values()]) for (const waiter of [...waiters]) waiter.reject(because);
+  }
+}
