@@ -1,0 +1,363 @@
+// The cast of this room's stories, for tests only: hand fakes that record what is done to them.
+import { clone, create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import type { Clock } from "../async/index.ts";
+import {
+  type Connection,
+  type ConnectionEvent,
+  ConnectionEventSchema,
+  ConnectionSchema,
+  PathSegmentSchema,
+} from "../gen/connection_pb.ts";
+import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
+import type { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../gen/registry_pb.ts";
+import { NetworkServiceEndpointResponseSchema, NetworkServiceResponseSchema } from "../gen/registry_pb.ts";
+import { RpcError } from "../rpc/index.ts";
+import type { KernelVf, KernelVfSource } from "./kernel.ts";
+import type {
+  AnswerStream,
+  Caller,
+  FileId,
+  IncomingCall,
+  OwnedFd,
+  PassedFds,
+  Peer,
+  PeerConnection,
+  Tokens,
+} from "./needs.ts";
+
+/** A clock that stands until it is moved. */
+export class HandClock implements Clock {
+  #nowMs = 1_700_000_000_000;
+  #timers: { at: number; callback: () => void }[] = [];
+
+  now = () => this.#nowMs;
+  monotonicMs = () => this.#nowMs;
+
+  after(delayMs: number, callback: () => void) {
+    const timer = { at: this.#nowMs + delayMs, callback };
+    this.#timers.push(timer);
+    return {
+      cancel: () => {
+        this.#timers = this.#timers.filter((entry) => entry !== timer);
+      },
+    };
+  }
+
+  sleep(delayMs: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+      this.after(delayMs, resolve);
+    });
+  }
+
+  /** How many timers are set. */
+  get timerCount(): number {
+    return this.#timers.length;
+  }
+
+  /** Moves on, firing what is due in its order, and lets the work that follows run. */
+  async pass(ms: number): Promise<void> {
+    const until = this.#nowMs + ms;
+    for (;;) {
+      const due = this.#timers.filter(({ at }) => at <= until).sort((a, b) => a.at - b.at)[0];
+      if (!due) break;
+      this.#timers = this.#timers.filter((entry) => entry !== due);
+      this.#nowMs = due.at;
+      due.callback();
+      await settled();
+    }
+    this.#nowMs = until;
+    await settled();
+  }
+}
+
+/** Lets everything run that can run without time passing. */
+export async function settled(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+}
+
+/** A descriptor that only counts. */
+export class PaperFd implements OwnedFd {
+  static open = 0;
+  static #next = 100;
+  readonly number = PaperFd.#next++;
+  #isOpen = true;
+
+  constructor() {
+    PaperFd.open += 1;
+  }
+
+  dup(): PaperFd {
+    return new PaperFd();
+  }
+
+  close(): void {
+    if (this.#isOpen) PaperFd.open -= 1;
+    this.#isOpen = false;
+  }
+}
+
+/** The descriptors of one connection: those in `sent` are there, others never come. */
+export class PaperFds implements PassedFds {
+  readonly sent = new Set<string>();
+  readonly released: string[] = [];
+
+  receive(id: FileId, signal: AbortSignal): Promise<OwnedFd> {
+    const key = `inode://${id.dev}/${id.ino}`;
+    if (this.sent.has(key)) return Promise.resolve(new PaperFd());
+    return new Promise((_resolve, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    });
+  }
+
+  release(id: FileId): void {
+    this.released.push(`inode://${id.dev}/${id.ino}`);
+  }
+}
+
+/** A peer of the trust domain `test`. */
+export function peerNamed(name: string): Peer {
+  return { spiffeId: `spiffe://test/${name}`, certificatePem: name, notAfterMs: Number.MAX_SAFE_INTEGER };
+}
+
+/** Tokens that can be read: "sub>aud@expiry". */
+export function paperTokens(clock: Clock, lifetimeMs = 600_000): Tokens {
+  return {
+    issue(audience) {
+      const expiresMs = clock.now() + lifetimeMs;
+      return { token: `fwd>${audience.spiffeId}@${expiresMs}`, expiresMs };
+    },
+    fromHeaders(metadata) {
+      const token = metadata.get("nsm-client-token")?.[0];
+      return token === undefined ? undefined : { token, expiresMs: Number(token.split("@")[1]) };
+    },
+    expiryOf: (token) => Number(token.split("@")[1]),
+  };
+}
+
+/** The manager as a caller of ours. */
+export class Manager {
+  readonly peer: Peer;
+  readonly fds = new PaperFds();
+  readonly #clock: Clock;
+
+  constructor(clock: Clock, name = "nsmgr-a") {
+    this.#clock = clock;
+    this.peer = peerNamed(name);
+  }
+
+  get connection(): PeerConnection {
+    return { peer: this.peer, fds: this.fds };
+  }
+
+  call(
+    options: { readonly signal?: AbortSignal; readonly deadlineMs?: number; readonly tokenMs?: number } = {},
+  ): IncomingCall {
+    const token = `${this.peer.spiffeId}>fwd@${this.#clock.now() + (options.tokenMs ?? 600_000)}`;
+    return {
+      connection: this.connection,
+      signal: options.signal ?? new AbortController().signal,
+      deadlineMs: options.deadlineMs,
+      metadata: new Map([["nsm-client-token", [token]]]),
+    };
+  }
+}
+
+type ConnectionInit = Omit<MessageInitShape<typeof ConnectionSchema>, "$typeName">;
+
+export const NETNS = "inode://4/4026533012";
+export const TOKEN = "sriov-01234567-89ab-cdef-0123-456789abcdef";
+
+/** A first Request for a kernel interface, as a manager sends it. */
+export function kernelRequest(overrides: ConnectionInit = {}, id = "m1"): NetworkServiceRequest {
+  return create(NetworkServiceRequestSchema, {
+    connection: {
+      id,
+      networkService: "ns1",
+      labels: { app: "x" },
+      path: {
+        index: 1,
+        pathSegments: [
+          { name: "client", id: "c1", token: "c>m@1" },
+          { name: "nsmgr", id },
+        ],
+      },
+      ...(overrides as object),
+    },
+    mechanismPreferences: [
+      { cls: "LOCAL", type: "KERNEL", parameters: { inodeURL: NETNS, name: "nsm-1", tokenID: TOKEN } },
+    ],
+  });
+}
+
+/** The Request that a manager sends to keep what was answered. */
+export function refreshOf(answer: Connection): NetworkServiceRequest {
+  return create(NetworkServiceRequestSchema, {
+    connection: clone(ConnectionSchema, answer),
+    mechanismPreferences: kernelRequest().mechanismPreferences,
+  });
+}
+
+/** A virtual function that writes down what is done to it. */
+export class PaperVf implements KernelVf {
+  readonly address = "0000:3b:02.1";
+  readonly done: string[] = [];
+  /** Steps that fail, by name, until removed. */
+  readonly failing = new Map<string, Error>();
+  #stands = "";
+
+  bind = (): Promise<void> => this.#do("bind");
+  async attach(_netns: OwnedFd, asked: { readonly name: string }): Promise<void> {
+    await this.#do(`attach ${asked.name}`);
+    this.#stands = JSON.stringify(asked);
+  }
+  async stands(asked: unknown): Promise<boolean> {
+    return JSON.stringify(asked) === this.#stands;
+  }
+  async detach(): Promise<void> {
+    await this.#do("detach");
+    this.#stands = "";
+  }
+  giveBack = (): Promise<void> => this.#do("give-back");
+
+  async #do(step: string): Promise<void> {
+    await Promise.resolve();
+    const failure = this.failing.get(step.split(" ")[0] ?? "");
+    this.done.push(failure ? `${step} fails` : step);
+    if (failure) throw failure;
+  }
+}
+
+/** One function for every token. */
+export class PaperVfs implements KernelVfSource {
+  readonly vf = new PaperVf();
+  failure: Error | undefined;
+
+  take(): KernelVf {
+    if (this.failure) throw this.failure;
+    this.vf.done.push("take");
+    return this.vf;
+  }
+}
+
+type Reply = (request: NetworkServiceRequest) => Connection | Promise<Connection>;
+
+/** The registry and the endpoints behind our client. */
+export class Outside implements Caller {
+  services: MessageInitShape<typeof NetworkServiceSchema>[] = [{ name: "ns1", payload: "ETHERNET" }];
+  endpoints: MessageInitShape<typeof NetworkServiceEndpointSchema>[] = [
+    { name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" },
+  ];
+  /** By target. */
+  readonly replies = new Map<string, Reply>([["tcp://nse-1:1", endpointReply("nse-1")]]);
+  readonly requests: NetworkServiceRequest[] = [];
+  readonly closes: { readonly target: string; readonly connection: Connection }[] = [];
+  readonly finds: string[] = [];
+  readonly watches: PaperStream<ConnectionEvent>[] = [];
+  readonly fds = new PaperFds();
+  closeFailure: Error | undefined;
+
+  async call<I extends DescMessage, O extends DescMessage>(
+    target: string,
+    method: { readonly name: string; readonly input: I; readonly output: O },
+    request: MessageInitShape<I>,
+    options: { readonly signal?: AbortSignal } = {},
+  ) {
+    await Promise.resolve();
+    options.signal?.throwIfAborted();
+    const connection = { peer: peerNamed("endpoint"), fds: undefined };
+    if (method.name === "Close") {
+      this.closes.push({ target, connection: create(ConnectionSchema, request as never) });
+      if (this.closeFailure) throw this.closeFailure;
+      return { response: create(method.output), metadata: new Map(), connection };
+    }
+    const message = create(NetworkServiceRequestSchema, request as never);
+    this.requests.push(clone(NetworkServiceRequestSchema, message));
+    const reply = this.replies.get(target);
+    if (!reply) throw new RpcError("UNAVAILABLE", `failed to dial ${target}`);
+    const response = (await reply(clone(NetworkServiceRequestSchema, message))) as unknown as MessageShape<O>;
+    return { response, metadata: new Map(), connection };
+  }
+
+  stream<O extends DescMessage>(
+    _target: string,
+    method: { readonly name: string; readonly parent: { readonly typeName: string }; readonly output: O },
+  ): AnswerStream<MessageShape<O>> {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: this.fds });
+    if (method.name === "Find") {
+      this.finds.push(method.parent.typeName);
+      const isServices = method.parent.typeName === "registry.NetworkServiceRegistry";
+      if (isServices) {
+        for (const networkService of this.services)
+          stream.push(create(NetworkServiceResponseSchema, { networkService }));
+      } else {
+        for (const networkServiceEndpoint of this.endpoints) {
+          stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+        }
+      }
+      stream.end();
+    } else {
+      stream.push(create(ConnectionEventSchema, {}));
+      this.watches.push(stream as unknown as PaperStream<ConnectionEvent>);
+    }
+    return stream as unknown as AnswerStream<MessageShape<O>>;
+  }
+}
+
+/** An endpoint that agrees and gives addresses. */
+export function endpointReply(name: string, change: (connection: Connection) => void = () => {}): Reply {
+  return (request) => {
+    const connection = request.connection ?? create(ConnectionSchema);
+    const { path } = connection;
+    if (!path) throw new Error("The forwarder sent no path");
+    path.pathSegments[path.index + 1] = create(PathSegmentSchema, { name, id: "e1", token: "e>f@1" });
+    connection.mechanism = request.mechanismPreferences[0] ?? connection.mechanism;
+    connection.context = create(ConnectionSchema, {
+      context: { ipContext: { srcIpAddrs: ["10.0.0.1/32"], dstIpAddrs: ["10.0.0.2/32"] } },
+    }).context as NonNullable<Connection["context"]>;
+    change(connection);
+    return connection;
+  };
+}
+
+/** A stream that a test feeds. */
+export class PaperStream<T> implements AnswerStream<T> {
+  readonly connection: Promise<PeerConnection>;
+  isCancelled = false;
+  #items: T[] = [];
+  #end: { readonly error?: unknown } | undefined;
+  #wake: () => void = () => {};
+
+  constructor(connection: PeerConnection) {
+    this.connection = Promise.resolve(connection);
+  }
+
+  push(item: T): void {
+    this.#items.push(item);
+    this.#wake();
+  }
+
+  end(error?: unknown): void {
+    this.#end = error === undefined ? {} : { error };
+    this.#wake();
+  }
+
+  cancel(): void {
+    this.isCancelled = true;
+    this.end(new RpcError("CANCELLED", "the call was cancelled"));
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T> {
+    for (;;) {
+      const item = this.#items.shift();
+      if (item !== undefined) yield item;
+      else if (this.#end?.error) throw this.#end.error;
+      else if (this.#end) return;
+      else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,38 @@
+import { clone } from "@bufbuild/protobuf";
+import { type Connection, ConnectionSchema } from "../gen/connection_pb.ts";
+import { admit, type Gate } from "./authorize.ts";
+import { checkConnectionSize } from "./limits.ts";
+import type { IncomingCall } from "./needs.ts";
+import type { PassedFiles } from "./passed-files.ts";
+import { extendPath } from "./path.ts";
+import { type TeardownDeps, takeDown } from "./teardown.ts";
+
+/** Everything that serving a Close takes. */
+export interface CloseDeps extends Gate, TeardownDeps {
+  readonly name: string;
+  readonly newId: () => string;
+  readonly files: PassedFiles;
+}
+
+/**
+ * Serves a Close. What stands is taken down as it was stored, whatever the caller's message says of it; a connection
+ * that is not known is closed already. It waits for the connection's turn even when its caller has gone: a Close that is
+ * dropped would hold the VF until the tokens expire.
+ * @throws {NsmError} teardown-failed: it is tried again, and a repeated Close tries too; endpoint-close-failed.
+ */
+export async function close(deps: CloseDeps, closed: Connection, call: IncomingCall): Promise<void> {
+  checkConnectionSize(closed);
+  const connection = clone(ConnectionSchema, closed);
+  const place = extendPath(connection, deps.name, deps.newId);
+  const files = deps.files.open(call.connection.fds, [connection.mechanism]);
+  try {
+    await deps.turns.run(connection.id, async () => {
+      const record = deps.connections.get(connection.id);
+      if (!record) return;
+      admit(deps, call, { connection, place, owner: record.owner });
+      await takeDown(deps, record, "closed");
+    });
+  } finally {
+    files.end();
+  }
+}

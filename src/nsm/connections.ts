@@ -1,0 +1,49 @@
+import type { Connection } from "../gen/connection_pb.ts";
+import type { Onward } from "./downstream.ts";
+import type { Expiry } from "./expiry.ts";
+import type { Attachment } from "./mechanism.ts";
+import type { Owner } from "./owner.ts";
+import type { MechanismChoice, WantedMechanism } from "./wanted.ts";
+import type { EndpointWatch } from "./watch.ts";
+
+/** `opening`: its first Request is running. `standing`: served. `reclaiming`: being taken down, tried again until clean. */
+export type Phase = "opening" | "standing" | "reclaiming";
+
+/** Everything that one connection holds. What is undefined is not held, so that a teardown can be repeated. */
+export interface ConnectionRecord {
+  readonly id: string;
+  /** Who may act on it; a refresh by a later manager makes that one the owner. */
+  owner: Owner;
+  phase: Phase;
+  /** While it stands: ends it unless refreshed. While it is being reclaimed: the next try. */
+  readonly expiry: Expiry;
+  /** As of the last answer, at our own index, with the mechanism that the client sees. */
+  connection: Connection | undefined;
+  choice: MechanismChoice | undefined;
+  wanted: WantedMechanism | undefined;
+  attachment: Attachment | undefined;
+  onward: Onward | undefined;
+  watch: EndpointWatch | undefined;
+  /** Teardowns that failed so far. */
+  failedTries: number;
+}
+
+/** The connections of this forwarder by their id. */
+export type Connections = Map<string, ConnectionRecord>;
+
+/** A record that holds nothing yet. */
+export function openRecord(id: string, owner: Owner, expiry: Expiry): ConnectionRecord {
+  return {
+    id,
+    owner,
+    phase: "opening",
+    expiry,
+    connection: undefined,
+    choice: undefined,
+    wanted: undefined,
+    attachment: undefined,
+    onward: undefined,
+    watch: undefined,
+    failedTries: 0,
+  };
+}

@@ -1,0 +1,128 @@
+/** What can go wrong in this room. Callers decide by `kind`; `status.ts` turns each kind into a gRPC code. */
+export type NsmFault =
+  /** The path of a connection is not one that we can extend. */
+  | { readonly kind: "bad-path"; readonly problem: string }
+  /** A repeated field or a text is longer than any honest peer sends. */
+  | { readonly kind: "too-large"; readonly what: string; readonly size: number; readonly limit: number }
+  /** A value that a peer sent cannot be used. */
+  | { readonly kind: "bad-value"; readonly what: string; readonly value: string; readonly wanted: string }
+  /** The connection names a mechanism that we do not know. */
+  | { readonly kind: "unsupported-mechanism" }
+  /** A mechanism that this node does not have. */
+  | { readonly kind: "cannot-give"; readonly mechanism: string }
+  /** None of the mechanism preferences could be given; the first attempt that failed is the `cause`. */
+  | { readonly kind: "no-mechanism"; readonly attempts: readonly unknown[] }
+  | { readonly kind: "service-not-found"; readonly service: string }
+  | { readonly kind: "endpoint-not-found"; readonly endpoint: string; readonly why?: string }
+  | { readonly kind: "no-candidates" }
+  /** Every candidate refused; the last refusal is the `cause`. */
+  | { readonly kind: "candidates-failed"; readonly failures: readonly CandidateFailure[] }
+  /** The caller asks about a connection that somebody else made. */
+  | { readonly kind: "not-the-owner"; readonly id: string }
+  /** A peer's token or identity is missing where one is needed. */
+  | { readonly kind: "no-identity"; readonly problem: string }
+  /** The endpoint's answer contradicts what it was asked. */
+  | { readonly kind: "bad-reply"; readonly endpoint: string; readonly problem: string }
+  /** The network namespace of the client did not arrive, or is not one. */
+  | { readonly kind: "no-namespace"; readonly url: string; readonly problem: string }
+  /** An earlier life of the connection is not cleaned up yet; that is tried again on its own. */
+  | { readonly kind: "reclaiming"; readonly id: string }
+  /** Parts of a connection could not be taken down; the first failure is the `cause`. */
+  | { readonly kind: "teardown-failed"; readonly failures: readonly PartFailure[] }
+  /** The endpoint did not take the Close, everything of ours is clean. */
+  | { readonly kind: "endpoint-close-failed"; readonly failure: unknown }
+  /** The registry gave no answer that can be used. */
+  | { readonly kind: "registry"; readonly problem: string };
+
+/** One endpoint that was asked and said no. */
+export interface CandidateFailure {
+  readonly endpoint: string;
+  readonly error: unknown;
+}
+
+/** One part of a connection that resisted. */
+export interface PartFailure {
+  readonly part: string;
+  readonly error: unknown;
+}
+
+/** A Request, Close or registration could not be done. */
+export class NsmError extends Error {
+  override readonly name = "NsmError";
+  readonly fault: NsmFault;
+
+  constructor(fault: NsmFault) {
+    const cause = causeOf(fault);
+    super(describe(fault), cause === undefined ? undefined : { cause });
+    this.fault = fault;
+  }
+}
+
+/** The text of any thrown value. */
+export function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function causeOf(fault: NsmFault): unknown {
+  switch (fault.kind) {
+    case "no-mechanism":
+      return fault.attempts[0];
+    case "candidates-failed":
+      return fault.failures.at(-1)?.error;
+    case "teardown-failed":
+      return fault.failures[0]?.error;
+    case "endpoint-close-failed":
+      return fault.failure;
+    default:
+      return undefined;
+  }
+}
+
+// Texts that stock peers and their operators know are kept word for word: nsm-protocol §1.7.
+function describe(fault: NsmFault): string {
+  switch (fault.kind) {
+    case "bad-path":
+      return fault.problem;
+    case "too-large":
+      return `Cannot accept ${fault.what}: ${fault.size} are more than the limit of ${fault.limit}`;
+    case "bad-value":
+      return `Cannot use ${fault.what} "${fault.value.slice(0, 128)}": want ${fault.wanted}`;
+    case "unsupported-mechanism":
+      return "unsupported mechanism";
+    case "cannot-give":
+      return `Cannot give mechanism ${fault.mechanism}: this node is not set up for it`;
+    case "no-mechanism":
+      return fault.attempts.reduceRight<string>(
+        (text, attempt) => `${textOf(attempt)}: ${text}`,
+        "cannot support any of the requested mechanism",
+      );
+    case "service-not-found":
+      return `network service ${fault.service} is not found`;
+    case "endpoint-not-found":
+      return `network service endpoint ${fault.endpoint} not found${fault.why ? `: ${fault.why}` : ""}`;
+    case "no-candidates":
+      return "network service endpoint candidates not found";
+    case "candidates-failed":
+      return fault.failures.reduce(
+        (text, { endpoint, error }, index) =>
+          `${index}. An error during select endpoint ${endpoint} --> ${textOf(error)}: ${text}`,
+        "all candidates have failed",
+      );
+    case "not-the-owner":
+      return "no sufficient privileges: the connection belongs to another SPIFFE ID";
+    case "no-identity":
+      return `no sufficient privileges: ${fault.problem}`;
+    case "bad-reply":
+      return `Cannot use the answer of endpoint ${fault.endpoint}: ${fault.problem}`;
+    case "no-namespace":
+      return `Cannot reach the client's network namespace ${fault.url}: ${fault.problem}`;
+    case "reclaiming":
+      return `Cannot serve connection ${fault.id}: its earlier life is still being taken down, try again`;
+    case "teardown-failed":
+      return `errors during close: ${fault.failures.map(({ part, error }) => `${part}: ${textOf(error)}`).join("; ")}`;
+    case "endpoint-close-failed":
+      return `errors during client close: ${textOf(fault.failure)}`;
+    case "registry":
+      return `Cannot use the registry: ${fault.problem}`;
+  }
+}

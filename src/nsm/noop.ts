@@ -1,0 +1,16 @@
+import type { Attachment, MechanismDriver } from "./mechanism.ts";
+import type { WantedNoop } from "./wanted.ts";
+
+/** The connection passes through: this node gives it nothing. The role of the forwarder on the endpoint's node. */
+export const noopDriver: MechanismDriver<WantedNoop> = {
+  open: () => nothing,
+};
+
+const nothing: Attachment = {
+  parameters: {},
+  async prepare() {},
+  canBecome: (wanted) => wanted.type === "NOOP",
+  async apply() {},
+  stands: async () => true,
+  async release() {},
+};

@@ -1,0 +1,210 @@
+// READ FIRST: the whole life of a Request, from the caller's message to the answer.
+import { clone, create } from "@bufbuild/protobuf";
+import { startDeadline, UndoStack } from "../async/index.ts";
+import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.ts";
+import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
+import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
+import { type ConnectionRecord, openRecord } from "./connections.ts";
+import { Expiry } from "./expiry.ts";
+import { NsmError, textOf } from "./fault.ts";
+import { checkRequestSize } from "./limits.ts";
+import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
+import type { IncomingCall } from "./needs.ts";
+import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "./onward.ts";
+import { ownerFor } from "./owner.ts";
+import type { CallFiles, PassedFiles } from "./passed-files.ts";
+import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
+import { type SettleDeps, settle, showDown } from "./settle.ts";
+import { releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
+import { both } from "./together.ts";
+import { isSameWanted, type MechanismChoice, mechanismChoices, type WantedMechanism } from "./wanted.ts";
+
+/** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
+const REQUEST_LIMIT_MS = 60_000;
+
+/** Everything that serving a Request takes. */
+export interface RequestDeps extends Gate, TeardownDeps, OnwardDeps, SettleDeps {
+  /** Our name on paths. */
+  readonly name: string;
+  readonly newId: () => string;
+  readonly files: PassedFiles;
+  readonly mechanisms: MechanismDrivers;
+}
+
+/** One Request in its turn. */
+interface Ask {
+  readonly request: NetworkServiceRequest;
+  /** At our own index, with the tokens of this hop, without a mechanism. */
+  readonly connection: Connection;
+  readonly caller: AdmittedCaller;
+  readonly call: IncomingCall;
+  readonly files: CallFiles;
+  readonly signal: AbortSignal;
+}
+
+/** One way to serve it. */
+interface Way {
+  readonly choice: MechanismChoice;
+  readonly wanted: WantedMechanism;
+}
+
+/**
+ * Serves a Request: first, refresh, change and reselect alike. The answer is at the caller's index.
+ * @throws what `toStatus` understands; what was begun is undone by then, or is being reclaimed.
+ */
+export async function request(
+  deps: RequestDeps,
+  request: NetworkServiceRequest,
+  call: IncomingCall,
+): Promise<Connection> {
+  checkRequestSize(request);
+  const connection = request.connection ? clone(ConnectionSchema, request.connection) : create(ConnectionSchema);
+  const place = extendPath(connection, deps.name, deps.newId);
+  const files = deps.files.open(call.connection.fds, [connection.mechanism, ...request.mechanismPreferences]);
+  const what = `Request of connection ${connection.id}`;
+  const deadline = startDeadline(deps.clock, REQUEST_LIMIT_MS, { what, parent: call.signal });
+  const { signal } = deadline;
+  const inTurn = async () => {
+    const caller = admitInTurn(deps, call, { connection, place });
+    delete connection.mechanism;
+    const record = await serve(deps, { request, connection, caller, call, files, signal });
+    const answer = clone(ConnectionSchema, settledConnection(record));
+    returnToCaller(answer, place);
+    return answer;
+  };
+  try {
+    return await deps.turns.run(connection.id, inTurn, signal);
+  } finally {
+    deadline.end();
+    files.end();
+  }
+}
+
+function admitInTurn(
+  deps: RequestDeps,
+  call: IncomingCall,
+  asked: { readonly connection: Connection; readonly place: OwnPlace },
+): AdmittedCaller {
+  return admit(deps, call, { ...asked, owner: deps.connections.get(asked.connection.id)?.owner });
+}
+
+async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
+  await clearTheWay(deps, ask);
+  const hasOwn = (ask.request.connection?.mechanism?.type ?? "") !== "";
+  const attempts: unknown[] = [];
+  for (const choice of mechanismChoices(ask.request)) {
+    try {
+      return await serveWith(deps, ask, { choice, wanted: choice.read() });
+    } catch (error) {
+      if (hasOwn) throw error;
+      ask.signal.throwIfAborted();
+      attempts.push(error);
+    }
+  }
+  throw new NsmError({ kind: "no-mechanism", attempts });
+}
+
+/** An earlier life that is to end, or has not ended well, must be over before a new one begins. */
+async function clearTheWay(deps: RequestDeps, { request, connection }: Ask): Promise<void> {
+  const record = deps.connections.get(connection.id);
+  if (!record) return;
+  const reselect = request.connection?.state === State.RESELECT_REQUESTED;
+  if (record.phase !== "reclaiming" && !reselect) return;
+  await takeDown(deps, record, reselect ? "reselected" : "retried").catch(() => {}); // Told and retried by itself.
+  if (deps.connections.has(record.id)) throw new NsmError({ kind: "reclaiming", id: record.id });
+}
+
+async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<ConnectionRecord> {
+  const record = deps.connections.get(ask.connection.id);
+  if (record?.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
+  if (record?.attachment?.canBecome(way.wanted))
+    return await refresh(deps, ask, { ...way, record, attachment: record.attachment });
+  return await establish(deps, ask, way);
+}
+
+/** A connection that stands goes on: the endpoint is asked again, the node is touched only where something differs. */
+async function refresh(
+  deps: RequestDeps,
+  ask: Ask,
+  standing: Way & { readonly record: ConnectionRecord; readonly attachment: Attachment },
+): Promise<ConnectionRecord> {
+  const { record, attachment, choice, wanted } = standing;
+  const { connection, signal } = ask;
+  try {
+    record.onward = await askOnward(deps, record, { connection, signal });
+    const { context } = record.onward.connection;
+    const isSame = record.wanted !== undefined && isSameWanted(record.wanted, wanted);
+    if (!isSame || !(await attachment.stands(context, signal))) {
+      await attachment.apply(nodeAsk(ask, wanted), context);
+      deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
+    }
+  } catch (error) {
+    // The client keeps what it has; whoever watches learns that the control plane could not confirm it.
+    showDown(deps, record, error);
+    throw error;
+  }
+  await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+  return record;
+}
+
+/** A connection that is new, or whose mechanism is: everything is undone if any step fails. */
+async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): Promise<ConnectionRecord> {
+  const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
+  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
+  const { connection, signal } = ask;
+  const startedMs = deps.clock.monotonicMs();
+  const record = recordFor(deps, ask);
+  const kept = keptEndpoint(record, connection);
+  const undo = new UndoStack();
+  undo.push("connection", () => takeDown(deps, record, "failed"));
+  try {
+    await releaseNode(record); // Of the mechanism before; one connection has one.
+    await deps.journal.put({
+      connectionId: record.id,
+      owner: record.owner,
+      stage: "preparing",
+      mechanism: wanted.type,
+    });
+    const attachment = driver.open(nodeAsk(ask, wanted));
+    record.attachment = attachment;
+    const [offer] = await both(
+      signal,
+      {
+        run: async (either) => (kept ? undefined : await findEndpoints(deps, connection, either)),
+        drop: (found) => releaseOffer(found?.candidates ?? []),
+      },
+      { run: (either) => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either }) },
+    );
+    record.onward = await askOnward(deps, record, { connection, signal, offer });
+    await attachment.apply(nodeAsk(ask, wanted), record.onward.connection.context);
+    signal.throwIfAborted();
+    await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+  } catch (error) {
+    await undo.unwind((what, late) => deps.log.debug("undo-failed", { what, error: textOf(late) }));
+    throw error;
+  }
+  const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
+  const endpoint = record.onward.candidate.name;
+  deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, endpoint, tookMs });
+  return record;
+}
+
+function recordFor(deps: RequestDeps, { connection, caller }: Ask): ConnectionRecord {
+  const known = deps.connections.get(connection.id);
+  if (known) return known;
+  const expiry = new Expiry(deps.clock, () => {
+    void takeDownInTurn(deps, record, record.phase === "reclaiming" ? "retried" : "expired");
+  });
+  const record = openRecord(connection.id, ownerFor(caller.peer.spiffeId, deps.manager), expiry);
+  deps.connections.set(record.id, record);
+  return record;
+}
+
+function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {
+  return { connectionId: connection.id, wanted, files, signal };
+}
+
+function settledConnection({ id, connection }: ConnectionRecord): Connection {
+  if (!connection) throw new Error(`Connection ${id} was served and has no result`);
+  return connection;
+}

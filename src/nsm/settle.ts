@@ -1,0 +1,128 @@
+import { clone, create, toBinary, toJson } from "@bufbuild/protobuf";
+import type { Clock } from "../async/index.ts";
+import { type Connection, ConnectionSchema, MechanismSchema, State } from "../gen/connection_pb.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { AdmittedCaller } from "./authorize.ts";
+import type { ConnectionRecord } from "./connections.ts";
+import type { Asking } from "./downstream.ts";
+import { lifetimeMs } from "./expiry.ts";
+import { textOf } from "./fault.ts";
+import type { MonitorHub } from "./monitor.ts";
+import type { ConnectionJournal } from "./needs.ts";
+import { type ManagerSource, ownerFor } from "./owner.ts";
+import { ownSegment } from "./path.ts";
+import { toStatus } from "./status.ts";
+import { type MechanismChoice, PARAMETER, type WantedMechanism } from "./wanted.ts";
+import { watchEndpoint } from "./watch.ts";
+
+/** What a connection that stands is written into. */
+export interface SettleDeps {
+  readonly manager: ManagerSource;
+  readonly monitor: MonitorHub;
+  readonly journal: ConnectionJournal;
+  readonly asking: Asking;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What has just been served. */
+export interface Served {
+  readonly choice: MechanismChoice;
+  readonly wanted: WantedMechanism;
+  readonly caller: AdmittedCaller;
+  readonly callerDeadlineMs: number | undefined;
+}
+
+/** The end of every Request that worked: what stands is remembered, told, watched, and given its time. */
+export async function settle(deps: SettleDeps, record: ConnectionRecord, served: Served): Promise<void> {
+  const { choice, wanted, caller, callerDeadlineMs } = served;
+  const before = record.connection;
+  const connection = resultOf(record, choice);
+  const nowMs = deps.clock.now();
+  const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
+  // Before anything is told: what cannot be remembered does not stand. A refresh of the same changes nothing on disk.
+  if (!before || contentOf(before) !== contentOf(connection)) {
+    await deps.journal.put({
+      connectionId: record.id,
+      owner: record.owner,
+      stage: "ready",
+      mechanism: wanted.type,
+      ...(wanted.type === "NOOP" ? {} : { tokenId: wanted.tokenId }),
+      connection: toBinary(ConnectionSchema, withoutSecrets(connection)),
+      expiresMs: nowMs + lifeMs,
+    });
+  }
+  record.owner = ownerFor(caller.peer.spiffeId, deps.manager);
+  record.phase = "standing";
+  record.connection = connection;
+  record.choice = choice;
+  record.wanted = wanted;
+  record.failedTries = 0;
+  record.expiry.restart(lifeMs);
+  deps.monitor.update(record.owner, connection);
+  listen(deps, record, connection);
+}
+
+/** Tells watchers that a connection could not be confirmed, unless it was only the caller who went away. */
+export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unknown): void {
+  if (!record.connection || toStatus(error).code === "CANCELLED") return;
+  const down = clone(ConnectionSchema, record.connection);
+  down.state = State.DOWN;
+  deps.log.warn("refresh-failed", { connection: record.id, error: textOf(error) });
+  deps.monitor.update(record.owner, down);
+}
+
+/** The endpoint's word about the connection, with the client's mechanism and what we add to it. */
+function resultOf({ id, onward, attachment }: ConnectionRecord, choice: MechanismChoice): Connection {
+  if (!onward || !attachment) throw new Error(`Connection ${id} is served by nobody`);
+  const connection = clone(ConnectionSchema, onward.connection);
+  const { cls, type, parameters } = choice.mechanism;
+  connection.mechanism = create(MechanismSchema, {
+    cls,
+    type,
+    parameters: { ...parameters, ...attachment.parameters },
+  });
+  connection.state = State.UP;
+  ownSegment(connection).metrics["server_interface"] = `${type}/${parameters[PARAMETER.interfaceName] ?? ""}`;
+  return connection;
+}
+
+function listen(deps: SettleDeps, record: ConnectionRecord, connection: Connection): void {
+  const { candidate } = record.onward ?? {};
+  if (!candidate) return;
+  const { target } = candidate.socket;
+  if (record.watch?.isAlive && record.watch.target === target) {
+    record.watch.rebase(connection);
+    return;
+  }
+  record.watch?.stop();
+  const fields = { connection: record.id, endpoint: candidate.name };
+  record.watch = watchEndpoint(deps.asking.caller, target, {
+    connection,
+    listener: {
+      changed: (changed) => deps.monitor.update(record.owner, changed),
+      lost: (error) => deps.log.warn("endpoint-lost", { ...fields, error: error ? textOf(error) : "stream ended" }),
+    },
+  });
+}
+
+/** What the connection says apart from tokens, times and metrics, which change with each refresh; as comparable text. */
+function contentOf(connection: Connection): string {
+  const copy = withoutSecrets(connection);
+  for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
+  // Go peers send maps in any order.
+  return JSON.stringify(toJson(ConnectionSchema, copy), (_key, value: unknown) =>
+    value !== null && typeof value === "object" && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+}
+
+function withoutSecrets(connection: Connection): Connection {
+  const copy = clone(ConnectionSchema, connection);
+  for (const segment of copy.path?.pathSegments ?? []) {
+    segment.token = "";
+    delete segment.expires;
+  }
+  return copy;
+}

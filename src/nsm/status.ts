@@ -1,0 +1,50 @@
+import { DeadlineError } from "../async/index.ts";
+import { RpcError, type Status } from "../rpc/index.ts";
+import { NsmError, type NsmFault, textOf } from "./fault.ts";
+
+/** The gRPC status that tells a peer about any failure of this room or of those below. */
+export function toStatus(error: unknown): RpcError {
+  if (error instanceof RpcError) return error;
+  return new RpcError(codeOf(error), textOf(error), { cause: error });
+}
+
+function codeOf(error: unknown): Status {
+  if (error instanceof RpcError) return error.code;
+  if (error instanceof NsmError) return codeOfFault(error.fault);
+  if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
+  if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
+  return "UNKNOWN";
+}
+
+function codeOfFault(fault: NsmFault): Status {
+  switch (fault.kind) {
+    case "bad-path":
+    case "too-large":
+    case "bad-value":
+    case "unsupported-mechanism":
+    case "no-namespace":
+      return "INVALID_ARGUMENT";
+    case "no-mechanism":
+      return fault.attempts.length > 0 ? codeOf(fault.attempts[0]) : "INVALID_ARGUMENT";
+    case "service-not-found":
+    case "endpoint-not-found":
+    case "no-candidates":
+      return "NOT_FOUND";
+    case "cannot-give":
+      return "UNIMPLEMENTED";
+    case "candidates-failed":
+      return fault.failures.length > 0 ? codeOf(fault.failures.at(-1)?.error) : "NOT_FOUND";
+    case "not-the-owner":
+    case "no-identity":
+      return "PERMISSION_DENIED";
+    case "bad-reply":
+      return "INTERNAL";
+    case "reclaiming":
+    case "registry":
+      return "UNAVAILABLE";
+    case "teardown-failed":
+      return codeOf(fault.failures[0]?.error);
+    case "endpoint-close-failed":
+      return codeOf(fault.failure);
+  }
+}

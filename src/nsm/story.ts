@@ -1,0 +1,139 @@
+// A forwarder with its whole cast, for this room's tests only.
+import { KeyedQueue } from "../async/index.ts";
+import type { Connection, ConnectionEvent } from "../gen/connection_pb.ts";
+import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
+import type { RpcError } from "../rpc/index.ts";
+import { recordingLog } from "../telemetry/index.ts";
+import { HandClock, Manager, NETNS, Outside, PaperFd, PaperVfs, paperTokens } from "./cast.ts";
+import { type CloseDeps, close } from "./close.ts";
+import type { Connections } from "./connections.ts";
+import { kernelDriver } from "./kernel.ts";
+import { MonitorHub } from "./monitor.ts";
+import type { JournalEntry } from "./needs.ts";
+import { noopDriver } from "./noop.ts";
+import { PassedFiles } from "./passed-files.ts";
+import { Discovery } from "./registry.ts";
+import { type RequestDeps, request } from "./request.ts";
+import { EndpointSockets } from "./sockets.ts";
+import { toStatus } from "./status.ts";
+
+interface Said {
+  readonly from?: Manager;
+  readonly signal?: AbortSignal;
+  readonly deadlineMs?: number;
+  readonly tokenMs?: number;
+}
+
+/** The room at work, without sockets and without a node. */
+export class Story {
+  readonly clock = new HandClock();
+  readonly log = recordingLog();
+  readonly outside = new Outside();
+  readonly vfs = new PaperVfs();
+  readonly manager = new Manager(this.clock);
+  readonly journal = new PaperJournal();
+  readonly deps: RequestDeps & CloseDeps;
+  #currentManager = this.manager.peer.spiffeId;
+  #ids = 0;
+
+  constructor() {
+    PaperFd.open = 0;
+    this.manager.fds.sent.add(NETNS);
+    const { clock, log, outside: caller, journal } = this;
+    const sockets = new EndpointSockets(clock, 1_000);
+    const connections: Connections = new Map();
+    const currentManager = () => this.#currentManager;
+    this.deps = {
+      name: "fwd",
+      newId: () => `f${++this.#ids}`,
+      clock,
+      log,
+      connections,
+      journal,
+      turns: new KeyedQueue<string>(),
+      monitor: new MonitorHub(),
+      files: new PassedFiles(clock),
+      tokens: paperTokens(clock),
+      policies: {
+        check({ segments, index, nowMs }) {
+          const expiresMs = Number(segments[index - 1]?.token.split("@")[1]);
+          if (!(expiresMs > nowMs)) throw new Error("no sufficient privileges");
+        },
+      },
+      manager: {
+        get spiffeId() {
+          return currentManager();
+        },
+      },
+      mechanisms: { KERNEL: kernelDriver(this.vfs), NOOP: noopDriver },
+      discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }),
+      asking: { caller, clock, onCloseFailed: () => {} },
+    };
+  }
+
+  get vf() {
+    return this.vfs.vf;
+  }
+
+  get connections(): number {
+    return this.deps.connections.size;
+  }
+
+  stranger(name: string): Manager {
+    const stranger = new Manager(this.clock, name);
+    stranger.fds.sent.add(NETNS);
+    return stranger;
+  }
+
+  /** The manager's pod was made anew and we have registered with it. */
+  newManager(name: string): Manager {
+    const manager = this.stranger(name);
+    this.#currentManager = manager.peer.spiffeId;
+    return manager;
+  }
+
+  async request(message: NetworkServiceRequest, said: Said = {}): Promise<Connection> {
+    return await request(this.deps, message, (said.from ?? this.manager).call(said));
+  }
+
+  /** The status of a Request that must fail. */
+  async failed(message: NetworkServiceRequest, said: Said = {}): Promise<RpcError> {
+    try {
+      await this.request(message, said);
+    } catch (error) {
+      return toStatus(error);
+    }
+    throw new Error("The Request was answered, it should have failed");
+  }
+
+  async close(connection: Connection, said: Said = {}): Promise<void> {
+    await close(this.deps, connection, (said.from ?? this.manager).call(said));
+  }
+
+  /** What a subscriber of the manager hears from now on. */
+  listen(from = this.manager): ConnectionEvent[] {
+    const heard: ConnectionEvent[] = [];
+    const events = this.deps.monitor.subscribe({
+      selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [], networkServices: [] },
+      sees: (owner) => owner.spiffeId === from.peer.spiffeId,
+      signal: new AbortController().signal,
+    });
+    void (async () => {
+      for await (const event of events) heard.push(event);
+    })();
+    return heard;
+  }
+}
+
+class PaperJournal {
+  readonly puts: JournalEntry[] = [];
+  readonly drops: string[] = [];
+
+  async put(entry: JournalEntry): Promise<void> {
+    this.puts.push(entry);
+  }
+
+  async drop(connectionId: string): Promise<void> {
+    this.drops.push(connectionId);
+  }
+}

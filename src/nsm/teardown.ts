@@ -1,0 +1,99 @@
+import type { Clock, KeyedQueue } from "../async/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { ConnectionRecord, Connections } from "./connections.ts";
+import { type Asking, closeAtEndpoint } from "./downstream.ts";
+import { NsmError, textOf } from "./fault.ts";
+import type { MonitorHub } from "./monitor.ts";
+import type { ConnectionJournal } from "./needs.ts";
+
+/** Waits between tries to bring home what resisted. */
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 30_000;
+
+/** What taking a connection down touches. */
+export interface TeardownDeps {
+  readonly connections: Connections;
+  readonly turns: KeyedQueue<string>;
+  readonly monitor: MonitorHub;
+  readonly journal: ConnectionJournal;
+  readonly asking: Asking;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Why a connection ends; for the log. */
+export type TeardownReason =
+  | "closed"
+  | "failed"
+  | "expired"
+  | "reselected"
+  | "mechanism-changed"
+  | "pod-gone"
+  | "retried";
+
+/**
+ * The one way out of a connection: for Close, a failed Request, expiry, reselect, a lost mechanism. Runs in the
+ * connection's turn. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
+ * twice. While the node part resists, the record stays, nobody else gets its VF, and another try is due.
+ * @throws {NsmError} teardown-failed (it will be tried again), or endpoint-close-failed (our side is clean).
+ */
+export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, reason: TeardownReason): Promise<void> {
+  record.phase = "reclaiming";
+  record.expiry.cancel();
+  record.watch?.stop();
+  record.watch = undefined;
+  const [node, endpoint] = await Promise.allSettled([releaseNode(record), closeOnward(deps, record)]);
+  deps.monitor.remove(record.id);
+  const fields = { connection: record.id, reason };
+  if (endpoint.status === "rejected") {
+    deps.log.warn("endpoint-close-failed", { ...fields, error: textOf(endpoint.reason) });
+  }
+  if (node.status === "rejected") {
+    const retryMs = retryLater(record);
+    deps.log.error("teardown-failed", { ...fields, error: textOf(node.reason), retryMs });
+    throw new NsmError({ kind: "teardown-failed", failures: [{ part: "node", error: node.reason }] });
+  }
+  deps.connections.delete(record.id);
+  await deps.journal
+    .drop(record.id)
+    .catch((error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) }));
+  deps.log.info("connection-ended", fields);
+  if (endpoint.status === "rejected") throw new NsmError({ kind: "endpoint-close-failed", failure: endpoint.reason });
+}
+
+/** Takes a connection down for a reason of our own, in its turn. What fails is logged and tried again, never thrown. */
+export async function takeDownInTurn(
+  deps: TeardownDeps,
+  record: ConnectionRecord,
+  reason: TeardownReason,
+): Promise<void> {
+  await deps.turns.run(record.id, async () => {
+    if (deps.connections.get(record.id) !== record) return; // Closed while this waited.
+    await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
+  });
+}
+
+/** Gives back what the connection holds of this node, and nothing else. */
+export async function releaseNode(record: ConnectionRecord): Promise<void> {
+  await record.attachment?.release();
+  record.attachment = undefined;
+}
+
+/** Tried once: an endpoint that cannot be told ends its side by the expiry of our token. */
+async function closeOnward(deps: TeardownDeps, record: ConnectionRecord): Promise<void> {
+  const { onward } = record;
+  if (!onward) return;
+  record.onward = undefined;
+  try {
+    await closeAtEndpoint(deps.asking, onward);
+  } finally {
+    onward.candidate.socket.release();
+  }
+}
+
+function retryLater(record: ConnectionRecord): number {
+  const retryMs = Math.min(FIRST_RETRY_MS * 2 ** record.failedTries, LONGEST_RETRY_MS);
+  record.failedTries += 1;
+  record.expiry.restart(retryMs);
+  return retryMs;
+}

@@ -1,0 +1,57 @@
+import type { ConnectionContext, Route } from "../gen/connectioncontext_pb.ts";
+import type { WantedKernel } from "./wanted.ts";
+
+/** A route as it was sent. */
+export interface AskedRoute {
+  readonly prefix: string;
+  readonly nextHop: string;
+}
+
+/** A network device as it was asked for: the netdev room checks it and works out what it means. */
+export interface AskedNetdev {
+  readonly name: string;
+  readonly mtu: number | undefined;
+  readonly mac: string;
+  readonly vlan: number;
+  readonly addresses: readonly string[];
+  readonly peerAddresses: readonly string[];
+  readonly routes: readonly AskedRoute[];
+  readonly policies: readonly {
+    readonly from: string;
+    readonly protocol: string;
+    readonly sourcePort: string;
+    readonly destinationPort: string;
+    readonly routes: readonly AskedRoute[];
+  }[];
+  readonly neighbours: readonly { readonly address: string; readonly mac: string }[];
+}
+
+/**
+ * What a client's interface shall be, from the context that the endpoint filled: the client is the source side. A client
+ * with VLAN devices of its own gets the bare interface: no address, route or MTU of ours (sriov-behaviour §6.2).
+ */
+export function askedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
+  const ethernet = context?.ethernetContext;
+  const ip = wanted.bare ? undefined : context?.ipContext;
+  return {
+    name: wanted.interfaceName,
+    mtu: wanted.bare ? undefined : context?.MTU || undefined,
+    mac: ethernet?.srcMac ?? "",
+    vlan: ethernet?.vlanTag ?? 0,
+    addresses: ip?.srcIpAddrs ?? [],
+    peerAddresses: ip?.dstIpAddrs ?? [],
+    routes: (ip?.srcRoutes ?? []).map(askedRoute),
+    policies: (ip?.policies ?? []).map(({ from, proto, srcPort, dstPort, routes }) => ({
+      from,
+      protocol: proto,
+      sourcePort: srcPort,
+      destinationPort: dstPort,
+      routes: routes.map(askedRoute),
+    })),
+    neighbours: (ip?.ipNeighbors ?? []).map(({ ip: address, hardwareAddress: mac }) => ({ address, mac })),
+  };
+}
+
+function askedRoute({ prefix, nextHop }: Route): AskedRoute {
+  return { prefix, nextHop };
+}
