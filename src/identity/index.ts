@@ -3,6 +3,7 @@
 // translates. Start reading at trust.ts (who a peer is) and built-in-policies.ts (what a path of tokens must prove).
 export { checkMonitor, checkPath, checkRegistration } from "./check-policies.ts";
 export { IdentityError, type IdentityFault } from "./error.ts";
+export { type Identity, type IdentityOptions, startIdentity } from "./identity.ts";
 export type { MonitorCheck, PathCheck, Policy, PolicySegment, RegistrationCheck, Signer } from "./policy.ts";
 export { PolicyError, type PolicyFault } from "./policy-error.ts";
 export { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";

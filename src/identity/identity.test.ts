@@ -1,0 +1,172 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { Spire } from "../../sandbox/spire.ts";
+import { WorkloadSocket } from "../../sandbox/workload-socket.ts";
+import { createTestCa } from "../../sandbox/x509.ts";
+import { systemClock } from "../async/index.ts";
+import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
+import { serveRpc, streamHandler } from "../rpc/index.ts";
+import { Health, recordingLog, silentLog } from "../telemetry/index.ts";
+import { IdentityError } from "./error.ts";
+import { type Identity, startIdentity } from "./identity.ts";
+import { decodeToken } from "./token.ts";
+
+const ME = "spiffe://sandbox.test/forwarder";
+
+function agent(t: TestContext) {
+  const folder = mkdtempSync(join(tmpdir(), "identity-"));
+  const spire = new Spire({ clock: systemClock });
+  const socketPath = join(folder, "agent.sock");
+  const socket = new WorkloadSocket({ spire, socketPath, spiffeIds: [ME], log: silentLog, clock: systemClock });
+  t.after(async () => {
+    await socket.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return { spire, socket };
+}
+
+function start(t: TestContext, endpointSocket: string) {
+  const log = recordingLog();
+  const health = new Health(systemClock);
+  const identity = startIdentity({ endpointSocket, clock: systemClock, log, health });
+  t.after(() => identity.close());
+  const codes = () => health.ailments().map((ailment) => ailment.code);
+  return { identity, log, health, codes };
+}
+
+/** Waits for something that another process brings about; the test's own time limit ends it. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+function trusts(identity: Identity, chainDer: readonly Buffer[]): boolean {
+  try {
+    return identity.verifyPeer(chainDer).spiffeId !== "";
+  } catch (error) {
+    assert.ok(error instanceof IdentityError);
+    return false;
+  }
+}
+
+test("startIdentity() waits for an agent that comes late and says what it waits for", {
+  timeout: 20_000,
+}, async (t) => {
+  const { spire, socket } = agent(t);
+  const { identity, log, health, codes } = start(t, socket.url);
+  assert.throws(() => identity.credentials(), /Cannot prove who we are: no X.509 SVID yet/);
+  await until(() => log.of("svid-awaited").length > 1);
+  assert.deepEqual(log.of("svid-awaited")[0], { from: socket.url });
+  assert.match(String(log.of("svid-awaited")[1]?.["problem"]), /no SPIRE agent answers there .* is it running/);
+  assert.match(String(health.ailments()[0]?.sentence), /No X.509 SVID yet from unix:.*agent.sock/);
+  await socket.start();
+  const svid = await identity.ready();
+  assert.equal(svid.id, ME);
+  assert.equal(identity.credentials().keyPem, spire.svid(ME).keyPem);
+  assert.deepEqual([codes(), log.of("svid-received").length], [[], 1]);
+});
+
+test("startIdentity() explains when no identity is issued", { timeout: 20_000 }, async (t) => {
+  const { socket } = agent(t);
+  socket.issue();
+  await socket.start();
+  const { identity, health } = start(t, socket.url);
+  await until(() => health.ailments().some(({ sentence }) => sentence.includes("issues no identity to this process")));
+  assert.throws(() => identity.credentials(), /make sure that a registration entry matches this pod/);
+  socket.issue(ME);
+  assert.equal((await identity.ready()).id, ME);
+});
+
+test("startIdentity() follows rotations", { timeout: 20_000 }, async (t) => {
+  const { spire, socket } = agent(t);
+  await socket.start();
+  const { identity, log } = start(t, socket.url);
+  const first = await identity.ready();
+  let told = 0;
+  identity.onRotate(() => told++);
+  const next = identity.current.next();
+  spire.rotate();
+  const second = await next;
+  assert.notEqual(second.serial, first.serial);
+  assert.equal(identity.credentials().certChainPem, second.certChainPem);
+  assert.deepEqual([told, log.of("svid-rotated").length], [1, 1]);
+});
+
+test("startIdentity() keeps the SVID while the agent is away, and takes the new one after", {
+  timeout: 20_000,
+}, async (t) => {
+  const { spire, socket } = agent(t);
+  await socket.start();
+  const { identity, log, codes } = start(t, socket.url);
+  const first = await identity.ready();
+  await socket.stop();
+  await until(() => log.of("workload-api-lost").length > 0);
+  assert.equal(identity.credentials().certChainPem, first.certChainPem);
+  assert.equal(trusts(identity, spire.svid(ME).chainDer), true);
+  assert.deepEqual(codes(), []);
+  spire.rotate();
+  const next = identity.current.next();
+  await socket.start();
+  assert.notEqual((await next).serial, first.serial);
+  assert.equal(log.of("workload-api-back").length, 1);
+});
+
+test("startIdentity() trusts federated domains from when they are known, without a rotation of ours", {
+  timeout: 20_000,
+}, async (t) => {
+  const { spire, socket } = agent(t);
+  await socket.start();
+  const { identity, log } = start(t, socket.url);
+  await identity.ready();
+  let told = 0;
+  identity.onRotate(() => told++);
+  const stranger = createTestCa("other.test").issue({ spiffeId: "spiffe://other.test/nsc" });
+  assert.equal(trusts(identity, stranger.chainDer), false);
+  spire.federate("other.test");
+  await until(() => log.of("trust-bundles-changed").length > 0);
+  assert.equal(trusts(identity, spire.svid("spiffe://other.test/nsc").chainDer), true);
+  assert.equal(trusts(identity, stranger.chainDer), false);
+  assert.equal(told, 0);
+});
+
+test("Identity.issueToken() is for the peer and no longer than its certificate", { timeout: 20_000 }, async (t) => {
+  const { spire, socket } = agent(t);
+  await socket.start();
+  const { identity } = start(t, socket.url);
+  await identity.ready();
+  const peer = identity.verifyPeer(spire.svid("spiffe://sandbox.test/nsmgr").chainDer);
+  const shortLived = { ...peer, notAfterMs: systemClock.now() + 30_000 };
+  const { token, expiresMs } = identity.issueToken(shortLived, 600_000);
+  assert.deepEqual(decodeToken(token), { sub: ME, aud: ["spiffe://sandbox.test/nsmgr"], expMs: expiresMs });
+  assert.ok(expiresMs <= shortLived.notAfterMs);
+});
+
+test("startIdentity() warns of an SVID that nobody renews, and when it has ended", { timeout: 20_000 }, async (t) => {
+  const { socket, spire } = agent(t);
+  const short = createTestCa("sandbox.test").issue({ spiffeId: ME, notAfterMs: systemClock.now() + 2000 });
+  const handlers = [
+    streamHandler(SpiffeWorkloadAPI.method.fetchX509SVID, async function* (_request, call) {
+      const bundle = spire.bundles().get("sandbox.test")?.[0] ?? Buffer.alloc(0);
+      yield { svids: [{ spiffeId: ME, x509Svid: short.certChainDer, x509SvidKey: short.keyDer, bundle }] };
+      await new Promise((resolve) => call.signal.addEventListener("abort", resolve));
+    }),
+  ];
+  const server = await serveRpc({ url: socket.url, handlers, log: silentLog, clock: systemClock });
+  t.after(() => server.stop(0));
+  const { identity, log, codes } = start(t, socket.url);
+  await identity.ready();
+  await until(() => log.of("svid-expired").length > 0);
+  assert.deepEqual([log.of("svid-near-expiry").length > 0, codes()], [true, ["svid-expired"]]);
+});
+
+for (const text of ["", "agent.sock", "/run/agent.sock", "http://localhost", "unix:relative.sock"]) {
+  test(`startIdentity() refuses "${text}" at once`, () => {
+    const options = { clock: systemClock, log: silentLog, health: new Health(systemClock) };
+    assert.throws(
+      () => startIdentity({ ...options, endpointSocket: text }),
+      (error) => error instanceof IdentityError && error.fault.kind === "bad-socket",
+    );
+  });
+}
