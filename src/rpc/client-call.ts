@@ -3,6 +3,13 @@ import { encodeFrame, FrameReader } from "./frame.ts";
 import { type Metadata, readMetadata } from "./metadata.ts";
 import { decodeStatusMessage, RpcError, statusFromHttp, statusFromNumber, statusFromReset } from "./status.ts";
 
+/** The peer has not begun to work on the call: it may be tried again elsewhere. */
+export class Untouched extends RpcError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("UNAVAILABLE", message, options);
+  }
+}
+
 /** What goes out, and who hears what comes back. */
 export interface ClientCallOptions {
   readonly session: ClientHttp2Session;
@@ -12,11 +19,7 @@ export interface ClientCallOptions {
   /** Each message in its order. After `pause()` none comes but those already in hand. */
   onMessage(message: Uint8Array): void;
   /** Once, after the last message. `error` is undefined when the status was OK. */
-  onEnd(end: {
-    readonly error: RpcError | undefined;
-    readonly metadata: Metadata;
-    readonly isUntouched: boolean;
-  }): void;
+  onEnd(end: { readonly error: RpcError | undefined; readonly metadata: Metadata }): void;
 }
 
 /** A call under way. */
@@ -30,7 +33,7 @@ export interface ClientCall {
 /**
  * Sends a request with one message and listens to its answer. The listeners are there before the first byte comes:
  * over a stream of our own all frames of one read arrive without a pause (nodejs/node#65677).
- * @throws {RpcError} UNAVAILABLE when the session takes no call any more.
+ * @throws {Untouched} when the session takes no call any more.
  */
 export function startClientCall(options: ClientCallOptions): ClientCall {
   const stream = request(options);
@@ -59,8 +62,7 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
   stream.on("error", () => {}); // "close" follows with the code
   stream.once("close", () => {
     error ??= statusOf(stream, headers, trailers, options.session);
-    const isUntouched = stream.rstCode === constants.NGHTTP2_REFUSED_STREAM && headers.length === 0;
-    options.onEnd({ error, metadata: readMetadata(headers, trailers), isUntouched });
+    options.onEnd({ error, metadata: readMetadata(headers, trailers) });
   });
   stream.end(encodeFrame(options.request));
   return { cancel, pause: () => void stream.pause(), resume: () => void stream.resume() };
@@ -70,7 +72,7 @@ function request({ session, headers }: ClientCallOptions): ClientHttp2Stream {
   try {
     return session.request(headers as Record<string, string | string[]>, { endStream: false });
   } catch (cause) {
-    throw new RpcError("UNAVAILABLE", `the connection takes no call: ${(cause as Error).message}`, { cause });
+    throw new Untouched(`the connection takes no call: ${(cause as Error).message}`, { cause });
   }
 }
 
@@ -94,10 +96,12 @@ function statusOf(
       `the peer answered with HTTP status ${httpStatus}, not gRPC`,
     );
   }
+  const code = stream.rstCode ?? 0;
+  if (code === constants.NGHTTP2_REFUSED_STREAM && headers.length === 0)
+    return new Untouched("the peer refused the call");
   // Node closes the streams of a lost session with CANCEL: nobody cancelled.
   if (session.destroyed || session.closed)
     return new RpcError("UNAVAILABLE", "the connection was lost during the call");
-  const code = stream.rstCode ?? 0;
   if (code === constants.NGHTTP2_NO_ERROR) return new RpcError("INTERNAL", "the answer ended without a status");
   return new RpcError(statusFromReset(code), `the peer reset the call (HTTP/2 error ${code})`);
 }

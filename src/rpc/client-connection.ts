@@ -1,6 +1,7 @@
 import { type ClientHttp2Session, connect } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, startDeadline } from "../async/index.ts";
+import { KernelError } from "../kernel/index.ts";
 import { type Connection, openConnection, type PeerIdentity } from "./connection.ts";
 import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { dialRaw, type RawStream } from "./raw-stream.ts";
@@ -38,7 +39,7 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
   const step = { now: "connecting" };
   let raw: RawStream | undefined;
   try {
-    raw = await dialRaw(target, deadline.signal);
+    raw = await dialRaw(target, options.clock, deadline.signal);
     step.now = "the TLS handshake";
     const secure = options.tls && (await connectTls(raw.stream, options.tls, deadline.signal));
     step.now = "waiting for the peer's HTTP/2 settings";
@@ -91,7 +92,8 @@ async function startSession(
   return { connection, session, scheme: secure ? "https" : "http", authority };
 }
 
-/** "connect ECONNREFUSED /path": Node's own texts name the code already. */
+/** The system's words without what was being done: the error says that already. */
 function reason(error: unknown): string {
+  if (error instanceof KernelError) return error.message.slice(`Cannot ${error.op}: `.length);
   return error instanceof Error ? error.message : String(error);
 }

@@ -2,6 +2,7 @@ import type { Clock, Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type ClientConnection, dial } from "./client-connection.ts";
 import type { RpcLimits } from "./limits.ts";
+import { socketIdentity } from "./listen.ts";
 import { RpcError } from "./status.ts";
 import type { TlsIdentity } from "./tls.ts";
 
@@ -21,6 +22,7 @@ export interface Lease extends ClientConnection {
 }
 
 interface Kept {
+  readonly key: string;
   readonly dialling: Promise<ClientConnection>;
   open: ClientConnection | undefined;
   inUse: number;
@@ -48,12 +50,13 @@ export class ConnectionPool {
    */
   async lease(target: string, signal: AbortSignal): Promise<Lease> {
     if (this.#isClosed) throw new RpcError("CANCELLED", "the client was closed");
-    const kept = this.#byTarget.get(target) ?? this.#dial(target);
+    const key = socketIdentity(target);
+    const kept = this.#byTarget.get(key) ?? this.#dial(target, key);
     kept.inUse++;
     kept.idle?.cancel();
     let isReleased = false;
     const release = () => {
-      if (!isReleased) this.#release(target, kept);
+      if (!isReleased) this.#release(kept);
       isReleased = true;
     };
     try {
@@ -77,20 +80,21 @@ export class ConnectionPool {
     await Promise.all(ends);
   }
 
-  #dial(target: string): Kept {
+  #dial(target: string, key: string): Kept {
     const { tls, clock, dialTimeoutMs, limits, log } = this.#options;
     const kept: Kept = {
+      key,
       dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits }),
       open: undefined,
       inUse: 0,
       idle: undefined,
     };
-    this.#byTarget.set(target, kept);
+    this.#byTarget.set(key, kept);
     kept.dialling.then(
       (open) => this.#opened(target, kept, open),
       (error: RpcError) => {
         log.debug("rpc-dial-failed", { target, error: error.message });
-        this.#forget(target, kept);
+        this.#forget(kept);
       },
     );
     return kept;
@@ -105,37 +109,49 @@ export class ConnectionPool {
     kept.open = open;
     this.#all.add(open);
     log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });
-    open.session.once("goaway", () => this.#retire(target, kept));
+    open.session.once("goaway", () => this.#retire(kept));
+    const renewal = this.#renewal(kept, open);
     open.connection.closed.addEventListener("abort", () => {
       kept.idle?.cancel();
+      renewal?.cancel();
       this.#all.delete(open);
-      this.#forget(target, kept);
+      this.#forget(kept);
       log.debug("rpc-connection-closed", { target, connection: open.connection.id });
     });
-    if (open.session.destroyed) this.#forget(target, kept);
-    if (this.#byTarget.get(target) !== kept && kept.inUse === 0) open.session.close(); // retired while it was dialled
+    if (open.session.destroyed) this.#forget(kept);
+    if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) open.session.close(); // retired while it was dialled
   }
 
-  #release(target: string, kept: Kept): void {
+  /**
+   * What a peer's certificate allows is limited by its end. The peer will have a newer one long before that, and
+   * shows it to a new connection only.
+   */
+  #renewal(kept: Kept, { connection }: ClientConnection): Timer | undefined {
+    if (connection.peer === undefined) return undefined;
+    const { clock } = this.#options;
+    return clock.after((connection.peer.notAfterMs - clock.now()) / 2, () => this.#retire(kept));
+  }
+
+  #release(kept: Kept): void {
     kept.inUse--;
     if (kept.inUse > 0) return;
-    if (this.#byTarget.get(target) !== kept) kept.open?.session.close();
-    else kept.idle = this.#options.clock.after(this.#options.idleMs, () => this.#retire(target, kept));
+    if (this.#byTarget.get(kept.key) !== kept) kept.open?.session.close();
+    else kept.idle = this.#options.clock.after(this.#options.idleMs, () => this.#retire(kept));
   }
 
   /** Gives it no further call; it closes when its calls are over. */
-  #retire(target: string, kept: Kept): void {
-    this.#forget(target, kept);
+  #retire(kept: Kept): void {
+    this.#forget(kept);
     kept.idle?.cancel();
     if (kept.inUse === 0) kept.open?.session.close();
   }
 
   #retireAll(): void {
-    for (const [target, kept] of [...this.#byTarget]) this.#retire(target, kept);
+    for (const kept of [...this.#byTarget.values()]) this.#retire(kept);
   }
 
-  #forget(target: string, kept: Kept): void {
-    if (this.#byTarget.get(target) === kept) this.#byTarget.delete(target);
+  #forget(kept: Kept): void {
+    if (this.#byTarget.get(kept.key) === kept) this.#byTarget.delete(kept.key);
   }
 }
 

@@ -1,19 +1,21 @@
 import type {
   DescMessage,
+  DescMethod,
   DescMethodServerStreaming,
   DescMethodUnary,
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
-import { type Clock, type Deadline, startDeadline } from "../async/index.ts";
+import type { Clock } from "../async/index.ts";
+import type { Fd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type ClientCall, startClientCall } from "./client-call.ts";
+import { CallScope } from "./call-scope.ts";
+import { type ClientCall, type ClientCallOptions, startClientCall, Untouched } from "./client-call.ts";
 import { ConnectionPool, type Lease } from "./client-pool.ts";
 import type { Connection, PeerIdentity } from "./connection.ts";
 import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
-import type { Fd } from "./raw-stream.ts";
 import { RpcStream, type StreamSource } from "./rpc-stream.ts";
 import { RpcError } from "./status.ts";
 import { formatTimeout } from "./timeout.ts";
@@ -55,6 +57,7 @@ export class RpcClient {
   readonly #options: ClientOptions;
   readonly #limits: RpcLimits;
   readonly #pool: ConnectionPool;
+  readonly #scopes = new Set<CallScope>();
 
   constructor(options: ClientOptions) {
     this.#options = options;
@@ -73,10 +76,10 @@ export class RpcClient {
     options: CallOptions = {},
   ): Promise<Answer<O>> {
     const bytes = encodeMessage(method.input, request);
-    const scope = new CallScope(this.#options.clock, methodPath(method), target, options);
+    const scope = this.#scope(method, target, options);
     try {
       const { messages, metadata, connection } = await this.#retried(target, scope, (lease) =>
-        this.#unary(lease, scope, bytes),
+        this.#unary(lease, scope, { request: bytes, options }),
       );
       const [message] = messages;
       if (message === undefined || messages.length > 1) {
@@ -84,7 +87,7 @@ export class RpcClient {
       }
       return { response: decodeMessage(method.output, message), metadata, connection };
     } finally {
-      scope.end();
+      this.#end(scope);
     }
   }
 
@@ -95,19 +98,32 @@ export class RpcClient {
     request: MessageInitShape<I>,
     options: CallOptions = {},
   ): RpcStream<MessageShape<O>> {
-    const scope = new CallScope(this.#options.clock, methodPath(method), target, options);
+    const scope = this.#scope(method, target, options);
     const start = async (sink: StreamSource) =>
-      await this.#startStream(target, scope, encodeMessage(method.input, request), sink);
+      await this.#startStream(target, scope, { request: encodeMessage(method.input, request), options }, sink);
     return new RpcStream(start, {
       decode: (bytes) => decodeMessage(method.output, bytes),
-      ended: () => scope.end(),
+      ended: () => this.#end(scope),
       cancel: (error) => scope.cancel(error),
     });
   }
 
   /** Ends every call with CANCELLED and closes every connection. */
   async close(): Promise<void> {
+    for (const scope of this.#scopes) scope.cancel(new RpcError("CANCELLED", "the client was closed"));
     await this.#pool.close();
+  }
+
+  #scope(method: DescMethod, target: string, { timeoutMs, signal }: CallOptions): CallScope {
+    const call = { path: methodPath(method), target };
+    const scope = new CallScope(this.#options.clock, call, { timeoutMs, signal });
+    this.#scopes.add(scope);
+    return scope;
+  }
+
+  #end(scope: CallScope): void {
+    this.#scopes.delete(scope);
+    scope.end();
   }
 
   /** One more try on a new connection when the peer has refused the call without looking at it: it was closing. */
@@ -120,37 +136,32 @@ export class RpcClient {
     try {
       return await attempt(await this.#pool.lease(target, scope.signal));
     } catch (error) {
-      throw scope.failure(error instanceof Untouched ? error.error : error);
+      throw scope.failure(error);
     }
   }
 
-  #unary(lease: Lease, scope: CallScope, request: Uint8Array) {
+  #unary(lease: Lease, scope: CallScope, outgoing: Outgoing) {
     const messages: Uint8Array[] = [];
     return new Promise<{ messages: Uint8Array[]; metadata: Metadata; connection: Connection }>((resolve, reject) => {
-      this.#begin(lease, scope, request, {
+      this.#begin(lease, scope, outgoing, {
         onMessage: (message) => void messages.push(message),
-        onEnd: ({ error, metadata, isUntouched }) => {
+        onEnd: ({ error, metadata }) => {
           if (error === undefined) resolve({ messages, metadata, connection: lease.connection });
-          else reject(isUntouched ? new Untouched(error) : error);
+          else reject(error);
         },
       });
     });
   }
 
-  async #startStream(target: string, scope: CallScope, request: Uint8Array, sink: StreamSource): Promise<void> {
+  async #startStream(target: string, scope: CallScope, outgoing: Outgoing, sink: StreamSource): Promise<void> {
     await this.#retried(
       target,
       scope,
       (lease) =>
         new Promise<void>((resolve, reject) => {
-          let hasBegun = false;
-          const call = this.#begin(lease, scope, request, {
-            onMessage(message) {
-              hasBegun = true;
-              sink.message(message);
-            },
-            onEnd({ error, metadata, isUntouched }) {
-              if (isUntouched && error !== undefined && !hasBegun) return reject(new Untouched(error));
+          const call = this.#begin(lease, scope, outgoing, {
+            onMessage: (message) => sink.message(message),
+            onEnd({ error, metadata }) {
               if (error !== undefined) return reject(error);
               sink.metadata(metadata);
               resolve();
@@ -165,11 +176,11 @@ export class RpcClient {
   #begin(
     lease: Lease,
     scope: CallScope,
-    request: Uint8Array,
-    listener: Pick<Parameters<typeof startClientCall>[0], "onMessage" | "onEnd">,
+    { request, options }: Outgoing,
+    listener: Pick<ClientCallOptions, "onMessage" | "onEnd">,
   ): ClientCall {
     const { connection, session, scheme, authority } = lease;
-    const stop = () => call?.cancel(scope.reason());
+    const stop = () => call?.cancel(scope.signal.reason as RpcError);
     let call: ClientCall | undefined;
     try {
       scope.signal.throwIfAborted();
@@ -182,10 +193,10 @@ export class RpcClient {
         te: "trailers",
         "content-type": "application/grpc",
         ...(leftMs === undefined ? {} : { "grpc-timeout": formatTimeout(leftMs) }),
-        ...toHeaders(this.#options.credentials?.(connection.peer) ?? {}, scope.options.metadata ?? {}),
+        ...toHeaders(this.#options.credentials?.(connection.peer) ?? {}, options.metadata ?? {}),
       };
       // Right before the headers, in one turn: nothing else can be written between.
-      for (const fd of scope.options.fds ?? []) connection.fds?.send(fd);
+      for (const fd of options.fds ?? []) connection.fds?.send(fd);
       call = startClientCall({
         session,
         headers,
@@ -207,58 +218,8 @@ export class RpcClient {
   }
 }
 
-/** The peer had not begun to work on the call. */
-class Untouched extends Error {
-  readonly error: RpcError;
-  constructor(error: RpcError) {
-    super(error.message);
-    this.error = error;
-  }
-}
-
-/** What one call is, from the first dial to its end: its limit, its caller's signal, its words for errors. */
-class CallScope {
-  readonly path: string;
+/** What goes out with a call, apart from where and how long. */
+interface Outgoing {
+  readonly request: Uint8Array;
   readonly options: CallOptions;
-  readonly #target: string;
-  readonly #own = new AbortController();
-  readonly #deadline: Deadline | undefined;
-  readonly signal: AbortSignal;
-
-  constructor(clock: Clock, path: string, target: string, options: CallOptions) {
-    this.path = path;
-    this.options = options;
-    this.#target = target;
-    const { timeoutMs, signal } = options;
-    this.#deadline =
-      timeoutMs === undefined ? undefined : startDeadline(clock, timeoutMs, { what: `${path} at ${target}` });
-    const signals = [this.#own.signal, signal, this.#deadline?.signal].filter((one) => one !== undefined);
-    this.signal = AbortSignal.any(signals);
-  }
-
-  leftMs(): number | undefined {
-    return this.#deadline?.leftMs();
-  }
-
-  cancel(error: RpcError): void {
-    this.#own.abort(error);
-  }
-
-  /** Why the call was given up. */
-  reason(): RpcError {
-    const why: unknown = this.signal.reason;
-    if (why instanceof RpcError) return why;
-    const code = this.#deadline?.signal.aborted === true ? "DEADLINE_EXCEEDED" : "CANCELLED";
-    return new RpcError(code, why instanceof Error ? why.message : String(why), { cause: why });
-  }
-
-  failure(error: unknown): RpcError {
-    if (error instanceof RpcError) return error;
-    if (this.signal.aborted) return this.reason();
-    return new RpcError("INTERNAL", `Cannot call ${this.path} at ${this.#target}: ${String(error)}`, { cause: error });
-  }
-
-  end(): void {
-    this.#deadline?.end();
-  }
 }

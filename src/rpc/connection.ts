@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
-import type { PassedFds } from "./raw-stream.ts";
+import type { PassedFds } from "../kernel/index.ts";
 import { RpcError } from "./status.ts";
 
 /** Who is at the other end of a TLS connection, as the verification of its certificate found. */

@@ -3,6 +3,9 @@ import { RpcError } from "./status.ts";
 // A gRPC message on the wire: one byte (1 = compressed), four bytes of length, the message (grpc doc/PROTOCOL-HTTP2.md).
 const PREFIX_BYTES = 5;
 
+/** Room that is made for a message before its bytes are there: a peer may announce much and send nothing. */
+const FIRST_ROOM_BYTES = 16 * 1024;
+
 /** The message with its prefix, ready to be written. */
 export function encodeFrame(message: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(PREFIX_BYTES + message.length);
@@ -15,8 +18,10 @@ export function encodeFrame(message: Uint8Array): Buffer {
 /** Puts messages together from the bytes of one stream, however they are cut. */
 export class FrameReader {
   readonly #limitBytes: number;
-  #chunks: Buffer[] = [];
-  #held = 0;
+  readonly #prefix = Buffer.alloc(PREFIX_BYTES);
+  #prefixBytes = 0;
+  #body = new Uint8Array(0);
+  #bodyBytes = 0;
 
   constructor(limitBytes: number) {
     this.#limitBytes = limitBytes;
@@ -24,49 +29,64 @@ export class FrameReader {
 
   /** True when no part of a message waits for its rest. */
   get isEmpty(): boolean {
-    return this.#held === 0;
+    return this.#prefixBytes === 0;
   }
 
   /**
-   * Takes bytes and gives the messages that are whole now.
-   * @throws {RpcError} RESOURCE_EXHAUSTED as soon as a prefix announces more than the limit, before anything is held for it.
+   * Takes bytes and gives the messages that are whole now. They are copies: nothing that is decoded from them keeps a
+   * read buffer alive.
+   * @throws {RpcError} RESOURCE_EXHAUSTED as soon as a prefix announces more than the limit; UNIMPLEMENTED when it is compressed.
    */
-  push(chunk: Buffer): Uint8Array[] {
-    this.#chunks.push(chunk);
-    this.#held += chunk.length;
+  push(chunk: Uint8Array): Uint8Array[] {
     const messages: Uint8Array[] = [];
-    for (let message = this.#next(); message !== undefined; message = this.#next()) messages.push(message);
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#prefixBytes < PREFIX_BYTES) at += this.#takePrefix(chunk.subarray(at));
+      if (this.#prefixBytes < PREFIX_BYTES) break;
+      at += this.#takeBody(chunk.subarray(at));
+      if (this.#bodyBytes < this.#length()) break;
+      messages.push(this.#body.subarray(0, this.#bodyBytes));
+      this.#body = new Uint8Array(0);
+      this.#prefixBytes = 0;
+      this.#bodyBytes = 0;
+    }
     return messages;
   }
 
-  #next(): Uint8Array | undefined {
-    if (this.#held < PREFIX_BYTES) return undefined;
-    const prefix = this.#join(PREFIX_BYTES);
-    const length = prefix.readUInt32BE(1);
-    if (prefix.readUInt8(0) !== 0) {
-      throw new RpcError("UNIMPLEMENTED", "Cannot read a compressed message: no compression was agreed on");
-    }
-    if (length > this.#limitBytes) {
-      throw new RpcError(
-        "RESOURCE_EXHAUSTED",
-        `Cannot read a message of ${length} bytes: the limit is ${this.#limitBytes} bytes`,
-      );
-    }
-    if (this.#held < PREFIX_BYTES + length) return undefined;
-    const whole = this.#join(PREFIX_BYTES + length);
-    this.#held -= PREFIX_BYTES + length;
-    const rest = whole.subarray(PREFIX_BYTES + length);
-    this.#chunks = rest.length > 0 ? [rest] : [];
-    // A copy: what is decoded from it may be kept for long, and must not keep the whole read buffer alive.
-    return new Uint8Array(whole.subarray(PREFIX_BYTES, PREFIX_BYTES + length));
+  #length(): number {
+    return this.#prefix.readUInt32BE(1);
   }
 
-  /** Makes the first chunk at least so long. Joins all there is at once, so that the work stays linear in the bytes. */
-  #join(bytes: number): Buffer {
-    const first = this.#chunks[0] ?? Buffer.alloc(0);
-    if (first.length >= bytes) return first;
-    const joined = Buffer.concat(this.#chunks);
-    this.#chunks = [joined];
-    return joined;
+  #takePrefix(bytes: Uint8Array): number {
+    const taken = bytes.subarray(0, PREFIX_BYTES - this.#prefixBytes);
+    this.#prefix.set(taken, this.#prefixBytes);
+    this.#prefixBytes += taken.length;
+    if (this.#prefixBytes === PREFIX_BYTES) this.#checkPrefix();
+    return taken.length;
+  }
+
+  #checkPrefix(): void {
+    if (this.#prefix.readUInt8(0) !== 0) {
+      throw new RpcError("UNIMPLEMENTED", "Cannot read a compressed message: no compression was agreed on");
+    }
+    if (this.#length() > this.#limitBytes) {
+      throw new RpcError(
+        "RESOURCE_EXHAUSTED",
+        `Cannot read a message of ${this.#length()} bytes: the limit is ${this.#limitBytes} bytes`,
+      );
+    }
+  }
+
+  #takeBody(bytes: Uint8Array): number {
+    const taken = bytes.subarray(0, this.#length() - this.#bodyBytes);
+    const filled = this.#bodyBytes + taken.length;
+    if (filled > this.#body.length) {
+      const room = Math.max(filled, 2 * this.#body.length, FIRST_ROOM_BYTES);
+      const larger = new Uint8Array(Math.min(room, this.#length()));
+      larger.set(this.#body.subarray(0, this.#bodyBytes));
+      this.#body = larger;
+    }
+    this.#body.set(taken, this.#bodyBytes);
+    this.#bodyBytes = filled;
+    return taken.length;
   }
 }

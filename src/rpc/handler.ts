@@ -9,9 +9,9 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
+import type { Fd } from "../kernel/index.ts";
 import type { Connection } from "./connection.ts";
 import type { Metadata } from "./metadata.ts";
-import type { Fd } from "./raw-stream.ts";
 import { RpcError } from "./status.ts";
 
 /** One call as its handler sees it. */

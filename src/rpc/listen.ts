@@ -1,7 +1,8 @@
-import { chmodSync, lstatSync, mkdirSync, unlinkSync } from "node:fs";
+import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { dirname } from "node:path";
-import { dialRaw, type RawStream, rawFromSocket } from "./raw-stream.ts";
+import { KernelError, listenUnix } from "../kernel/index.ts";
+import { type RawStream, rawFromTcp, rawFromUnix } from "./raw-stream.ts";
 import { RpcError } from "./status.ts";
 import { parseTarget } from "./target.ts";
 
@@ -9,7 +10,7 @@ import { parseTarget } from "./target.ts";
 export interface Listener {
   /** The real address: with the port that the system chose, where none was asked for. */
   readonly url: string;
-  /** Takes no further connection, and removes the socket file if it is still ours. */
+  /** Takes no further connection, and removes the socket file. */
   close(): void;
 }
 
@@ -18,70 +19,46 @@ export interface ListenOptions {
   /** Permissions of a unix socket; folders that are made for it get the same, with search where there is read. */
   readonly socketMode: number;
   onStream(raw: RawStream): void;
+  /** A connection could not be accepted, for example because descriptors have run out. */
+  onError(error: Error): void;
 }
 
 /**
- * Listens on `unix:///path` or `tcp://host:port`. The socket file of a server that is gone is removed; one that somebody
+ * Listens on `unix:///path` or `tcp://host:port`. The socket file of a server that is gone is replaced; one that somebody
  * listens on, or a file that is no socket, is left alone.
- * @throws {RpcError} UNAVAILABLE with the reason.
+ * @throws {RpcError} UNAVAILABLE with the reason; INVALID_ARGUMENT when it is no address.
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
   const target = parseTarget(options.url);
   try {
-    if (target.kind === "tcp") return await listenNet(target, options);
-    mkdirSync(dirname(target.path), { recursive: true, mode: folderMode(options.socketMode) });
-    await removeStale(target.path);
-    const listener = await listenNet({ path: target.path }, options);
-    chmodSync(target.path, options.socketMode);
-    const { dev, ino } = lstatSync(target.path);
-    return {
-      url: `unix://${target.path}`,
-      close() {
-        removeIf(target.path, dev, ino);
-        listener.close();
-      },
-    };
+    if (target.kind === "tcp") return await listenTcp(target, options);
+    return listenOnPath(target.path, options);
   } catch (error) {
-    throw new RpcError("UNAVAILABLE", `Cannot listen on ${options.url}: ${(error as Error).message}`, { cause: error });
+    const isTaken = error instanceof KernelError && error.code === "EADDRINUSE";
+    const why = isTaken ? "another process listens there" : (error as Error).message;
+    throw new RpcError("UNAVAILABLE", `Cannot listen on ${options.url}: ${why}`, { cause: error });
   }
 }
 
-function folderMode(socketMode: number): number {
-  return socketMode | ((socketMode & 0o444) >> 2);
-}
-
-/** A socket file outlives its process. Only a refused connection tells that nobody listens there any more. */
-async function removeStale(path: string): Promise<void> {
+function listenOnPath(path: string, { socketMode, onStream, onError }: ListenOptions): Listener {
+  mkdirSync(dirname(path), { recursive: true, mode: socketMode | ((socketMode & 0o444) >> 2) });
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
-  if (!found.isSocket()) throw new Error("a file that is no socket is in the way; remove it");
-  let code: string | undefined;
-  try {
-    const { stream } = await dialRaw({ kind: "unix", path }, AbortSignal.timeout(1000));
-    stream.destroy();
-  } catch (error) {
-    code = (error as NodeJS.ErrnoException).code;
-  }
-  if (code !== "ECONNREFUSED") throw new Error(`another process listens there (${code ?? "it accepted a connection"})`);
-  removeIf(path, found.dev, found.ino);
+  if (found !== undefined && !found.isSocket()) throw new Error("a file that is no socket is in the way; remove it");
+  const listener = listenUnix(path, {
+    mode: socketMode,
+    onStream: (stream) => onStream(rawFromUnix(stream, path)),
+    onError,
+  });
+  return { url: `unix://${path}`, close: () => listener.close() };
 }
 
-/** Another process may have put its own socket there since. */
-function removeIf(path: string, dev: number, ino: number): void {
-  const now = lstatSync(path, { throwIfNoEntry: false });
-  if (now?.dev === dev && now.ino === ino) unlinkSync(path);
-}
-
-function listenNet(
-  where: { path: string } | { host: string; port: number },
-  options: ListenOptions,
-): Promise<Listener> {
+function listenTcp(where: { readonly host: string; readonly port: number }, options: ListenOptions): Promise<Listener> {
   return new Promise((resolve, reject) => {
-    const server = createServer((socket) => options.onStream(rawFromSocket(socket)));
+    const server = createServer((socket) => options.onStream(rawFromTcp(socket)));
     server.once("error", reject);
-    server.listen(where, () => {
+    server.listen({ host: where.host, port: where.port }, () => {
       server.off("error", reject);
-      server.on("error", () => {}); // a failed accept (EMFILE) ends that connection only
+      server.on("error", options.onError);
       const address = server.address();
       const url = typeof address === "object" && address !== null ? tcpUrl(address.address, address.port) : options.url;
       resolve({ url, close: () => server.close() });
@@ -91,4 +68,15 @@ function listenNet(
 
 function tcpUrl(host: string, port: number): string {
   return `tcp://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+/**
+ * Names what a target leads to now. A path is only a name: `/proc/self/fd/7` is another socket tomorrow, and a server that
+ * starts again makes a new one under the old path. Two names of one socket are one.
+ */
+export function socketIdentity(url: string): string {
+  const target = parseTarget(url);
+  if (target.kind === "tcp") return url;
+  const found = statSync(target.path, { throwIfNoEntry: false, bigint: true });
+  return found === undefined ? url : `unix-inode:${found.dev}/${found.ino}`;
 }

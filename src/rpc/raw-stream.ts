@@ -1,49 +1,62 @@
 import { createConnection, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { Clock } from "../async/index.ts";
+import { connectUnix, KernelError, type PassedFds, type UnixStream } from "../kernel/index.ts";
 import type { Target } from "./target.ts";
-
-export interface PassedFds {
-  send(fd: Fd): void;
-}
-export interface Fd {
-  readonly number: number;
-}
 
 /** A connected byte stream, below TLS. */
 export interface RawStream {
   readonly stream: Duplex;
+  /** Undefined where no descriptor can travel. */
   readonly fds: PassedFds | undefined;
+  /** The other end, for logs. */
   readonly remote: string;
 }
 
 /** How long a TCP peer may be silent before the kernel asks whether it is still there. */
 const TCP_KEEP_ALIVE_MS = 15_000;
+/** Pause between tries while the listener of a unix socket has no room for one more. */
+const BACKLOG_PAUSE_MS = 10;
 
 /** @throws the system's error (ECONNREFUSED, ENOENT, …) or the signal's reason. */
-export async function dialRaw(target: Target, signal: AbortSignal): Promise<RawStream> {
-  if (target.kind === "unix") return await dialTcp({ path: target.path }, signal);
-  return await dialTcp({ host: target.host, port: target.port }, signal);
+export async function dialRaw(target: Target, clock: Clock, signal: AbortSignal): Promise<RawStream> {
+  if (target.kind === "tcp") return await dialTcp(target.host, target.port, signal);
+  for (;;) {
+    try {
+      return rawFromUnix(connectUnix(target.path), target.path);
+    } catch (error) {
+      if (!(error instanceof KernelError && error.code === "EAGAIN")) throw error;
+      await clock.sleep(BACKLOG_PAUSE_MS, signal);
+    }
+  }
 }
 
-function dialTcp(where: { path: string } | { host: string; port: number }, signal: AbortSignal): Promise<RawStream> {
+function dialTcp(host: string, port: number, signal: AbortSignal): Promise<RawStream> {
   return new Promise((resolve, reject) => {
-    const socket = createConnection(where);
+    const socket = createConnection({ host, port });
     const aborted = () => socket.destroy(signal.reason);
     if (signal.aborted) aborted();
     signal.addEventListener("abort", aborted, { once: true });
     socket.once("error", reject);
+    socket.once("close", () => signal.removeEventListener("abort", aborted));
     socket.once("connect", () => {
       signal.removeEventListener("abort", aborted);
       socket.off("error", reject);
-      resolve(rawFromSocket(socket));
+      resolve(rawFromTcp(socket));
     });
   });
 }
 
-/** A connected net socket as a raw stream. */
-export function rawFromSocket(socket: Socket): RawStream {
+/** A connected TCP socket as a raw stream. */
+export function rawFromTcp(socket: Socket): RawStream {
   socket.setNoDelay(true);
   socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS);
   socket.on("error", () => {}); // its close tells everybody
-  return { stream: socket, fds: undefined, remote: `${socket.remoteAddress ?? "unix"}` };
+  return { stream: socket, fds: undefined, remote: `tcp://${socket.remoteAddress}:${socket.remotePort}` };
+}
+
+/** A connected unix socket as a raw stream. */
+export function rawFromUnix(stream: UnixStream, path: string): RawStream {
+  stream.on("error", () => {}); // its close tells everybody
+  return { stream, fds: stream.fds, remote: `unix://${path} (pid ${stream.peerPid ?? "unknown"})` };
 }

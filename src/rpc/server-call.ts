@@ -14,6 +14,8 @@ export interface ServerCallContext {
   readonly connection: Connection;
   readonly handlers: ReadonlyMap<string, RpcHandler>;
   readonly maxMessageBytes: number;
+  /** Bytes of requests that may still be held while their rest is awaited, on the whole connection. */
+  readonly budget: { leftBytes: number };
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -64,7 +66,7 @@ export function serveCall(
     }
     const metadata = readMetadata(rawHeaders);
     const call = describeCall(context.connection, answer, { signal: controller.signal, deadlineMs, metadata });
-    readRequest(stream, context.maxMessageBytes)
+    readRequest(stream, context)
       .then((request) => run(handler, request, call, answer))
       .catch((error: unknown) => {
         const failure = toRpcError(error);
@@ -141,26 +143,40 @@ async function run(handler: RpcHandler, request: Uint8Array, call: Call, answer:
 }
 
 /** The one message of a request. Listens from the start: an iterator attached late loses data (nodejs/node#65677). */
-function readRequest(stream: ServerHttp2Stream, maxMessageBytes: number): Promise<Uint8Array> {
+function readRequest(stream: ServerHttp2Stream, { maxMessageBytes, budget }: ServerCallContext): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const frames = new FrameReader(maxMessageBytes);
     let request: Uint8Array | undefined;
+    let heldBytes = 0;
+    const giveBack = () => {
+      budget.leftBytes += heldBytes;
+      heldBytes = 0;
+    };
     stream.on("data", (chunk: Buffer) => {
       try {
+        heldBytes += chunk.length;
+        budget.leftBytes -= chunk.length;
+        if (budget.leftBytes < 0)
+          throw new RpcError("RESOURCE_EXHAUSTED", "Cannot take so many large requests at once");
         for (const message of frames.push(chunk)) {
           if (request !== undefined) throw new RpcError("UNIMPLEMENTED", "Cannot take more than one request message");
           request = message;
         }
       } catch (error) {
         stream.removeAllListeners("data").resume();
+        giveBack();
         reject(error);
       }
     });
     stream.once("end", () => {
+      giveBack();
       if (request !== undefined && frames.isEmpty) resolve(request);
       else reject(new RpcError("INTERNAL", "Cannot read the request: it ended before its message was whole"));
     });
-    stream.once("close", () => reject(new RpcError("CANCELLED", "the caller has gone")));
+    stream.once("close", () => {
+      giveBack();
+      reject(new RpcError("CANCELLED", "the caller has gone"));
+    });
   });
 }
 

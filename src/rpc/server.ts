@@ -46,7 +46,12 @@ export interface RpcServer {
 export async function serveRpc(options: ServeOptions): Promise<RpcServer> {
   const server = new Server(options);
   const socketMode = options.socketMode ?? 0o770;
-  const listener = await listen({ url: options.url, socketMode, onStream: (raw) => void server.accept(raw) });
+  const listener = await listen({
+    url: options.url,
+    socketMode,
+    onStream: (raw) => void server.accept(raw),
+    onError: (error) => options.log.warn("rpc-accept-failed", { url: options.url, error: error.message }),
+  });
   return {
     url: listener.url,
     get connectionCount() {
@@ -73,6 +78,7 @@ class Server {
   readonly #handshakes = new Set<Duplex>();
   readonly #open = new Set<Open>();
   #isStopping = false;
+  #isFull = false;
 
   constructor(options: ServeOptions) {
     this.#options = options;
@@ -89,11 +95,14 @@ class Server {
   async accept(raw: RawStream): Promise<void> {
     const { log, clock } = this.#options;
     const { maxConnections, maxHandshakes, handshakeTimeoutMs } = this.#limits;
+    raw.stream.on("error", () => {}); // its close is what counts
     if (this.#isStopping || this.#open.size >= maxConnections) {
-      log.warn("rpc-connection-refused", { remote: raw.remote, open: this.#open.size, maxConnections });
+      if (!this.#isFull) log.warn("rpc-connections-refused", { remote: raw.remote, open: this.#open.size });
+      this.#isFull = true; // told once until there is room again: a flood must not become a flood of lines
       raw.stream.destroy();
       return;
     }
+    this.#isFull = false;
     const [oldest] = this.#handshakes;
     if (this.#handshakes.size >= maxHandshakes) oldest?.destroy(new Error("too many handshakes at once"));
     this.#handshakes.add(raw.stream);
@@ -120,7 +129,14 @@ class Server {
     });
     const open: Open = { session, calls: new Set() };
     session.on("error", (error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }));
+    const expiry =
+      secure &&
+      this.#options.clock.after(secure.peer.notAfterMs - this.#options.clock.now(), () => {
+        log.debug("rpc-peer-expired", { connection: connection.id, remote: raw.remote });
+        session.close(); // GOAWAY: calls go on, the next ones come with a certificate that is valid
+      });
     session.once("close", () => {
+      expiry?.cancel();
       this.#open.delete(open);
       raw.stream.destroy();
       ended(`the connection with ${raw.remote} was closed`);
@@ -141,11 +157,17 @@ class Server {
   #serve(open: Open, connection: Connection): void {
     const { clock, log } = this.#options;
     const { maxMessageBytes } = this.#limits;
-    const context = { connection, handlers: this.#handlers, maxMessageBytes, clock, log };
+    const budget = { leftBytes: MESSAGES_IN_ARRIVAL * maxMessageBytes };
+    const context = { connection, handlers: this.#handlers, maxMessageBytes, budget, clock, log };
     open.session.on("stream", (stream, headers, _flags, rawHeaders) => {
-      const call = serveCall(stream, headers, rawHeaders, context);
-      open.calls.add(call);
-      void call.done.then(() => open.calls.delete(call));
+      try {
+        const call = serveCall(stream, headers, rawHeaders, context);
+        open.calls.add(call);
+        void call.done.then(() => open.calls.delete(call));
+      } catch (error) {
+        log.error("rpc-call-broke", { path: headers[":path"], error });
+        stream.destroy();
+      }
     });
   }
 
@@ -171,6 +193,9 @@ class Server {
     await Promise.all(closed);
   }
 }
+
+/** Requests of full size that may be half received at once on one connection. */
+const MESSAGES_IN_ARRIVAL = 4;
 
 /** Time for the last statuses to leave before connections are cut. */
 const FAREWELL_MS = 200;

@@ -1,0 +1,199 @@
+import assert from "node:assert/strict";
+import { connect as dialHttp2 } from "node:http2";
+import { createConnection, type Socket } from "node:net";
+import { type TestContext, test } from "node:test";
+import { connect as dialTls, type TLSSocket } from "node:tls";
+import { createTestCa } from "../../sandbox/x509.ts";
+import { testIdentity } from "../../test/tls-identity.ts";
+import { systemClock } from "../async/index.ts";
+import { NetworkService } from "../gen/networkservice_pb.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { RpcClient } from "./client.ts";
+import { unaryHandler } from "./handler.ts";
+import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
+
+const ca = createTestCa("example.org");
+const serverIdentity = testIdentity(ca, "spiffe://example.org/server");
+const clientIdentity = testIdentity(ca, "spiffe://example.org/client");
+const { request: Request } = NetworkService.method;
+const never = new Promise<never>(() => {});
+
+const tls = { tls: serverIdentity };
+
+async function serve(t: TestContext, options: Partial<ServeOptions>): Promise<RpcServer & { port: number }> {
+  const echo = unaryHandler(Request, async ({ connection }) => ({ id: connection?.id ?? "" }));
+  const base = { url: "tcp://127.0.0.1:0", handlers: [echo], log: silentLog, clock: systemClock };
+  const server = await serveRpc({ ...base, ...options });
+  t.after(() => server.stop(0));
+  return Object.assign(server, { port: Number(server.url.split(":").at(-1)) });
+}
+
+/** A good peer still gets its answer. */
+async function assertServes(t: TestContext, url: string, isTls = true): Promise<void> {
+  const options = { log: silentLog, clock: systemClock, dialTimeoutMs: 2000, idleMs: 1000 };
+  const client = new RpcClient(isTls ? { ...options, tls: clientIdentity } : options);
+  t.after(() => client.close());
+  const { response } = await client.call(url, Request, { connection: { id: "fine" } }, { timeoutMs: 2000 });
+  assert.equal(response.id, "fine");
+}
+
+function dialRawSocket(t: TestContext, port: number): Promise<Socket> {
+  const socket = createConnection(port, "127.0.0.1").on("error", () => {});
+  t.after(() => socket.destroy());
+  return new Promise((resolve) => socket.once("connect", () => resolve(socket)));
+}
+
+function closed(socket: Socket): Promise<void> {
+  socket.resume();
+  if (socket.closed) return Promise.resolve();
+  return new Promise((resolve) => socket.once("close", () => resolve()));
+}
+
+async function dialTlsSocket(t: TestContext, port: number): Promise<TLSSocket> {
+  const { certChainPem: cert, keyPem: key } = clientIdentity.credentials();
+  const socket = dialTls({ port, host: "127.0.0.1", cert, key, rejectUnauthorized: false, ALPNProtocols: ["h2"] });
+  socket.on("error", () => {});
+  t.after(() => socket.destroy());
+  await new Promise((resolve) => socket.once("secureConnect", resolve));
+  return socket;
+}
+
+const openings = [
+  { says: "garbage before TLS", bytes: Buffer.from("GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(50)) },
+  { says: "a TLS record that is none", bytes: Buffer.from([0x16, 3, 1, 0xff, 0xff, 1, 2, 3]) },
+  { says: "nothing at all", bytes: Buffer.alloc(0) },
+];
+for (const { says, bytes } of openings) {
+  test(`serveRpc() closes a connection that sends ${says}, and serves others`, async (t) => {
+    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 100 } });
+    const socket = await dialRawSocket(t, server.port);
+    socket.write(bytes);
+    await closed(socket);
+    await assertServes(t, server.url);
+  });
+}
+
+const settings = [
+  { says: "garbage in place of HTTP/2", bytes: Buffer.from("x".repeat(1000)) },
+  { says: "no HTTP/2 settings", bytes: Buffer.alloc(0) },
+];
+for (const { says, bytes } of settings) {
+  test(`serveRpc() closes a TLS connection that sends ${says}`, async (t) => {
+    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 100 } });
+    const socket = await dialTlsSocket(t, server.port);
+    socket.write(bytes);
+    await closed(socket);
+    await assertServes(t, server.url);
+    assert.equal(server.connectionCount, 1);
+  });
+}
+
+test("serveRpc() drops a peer that has no certificate before it reads a request", async (t) => {
+  let asked = 0;
+  const server = await serve(t, {
+    ...tls,
+    handlers: [
+      unaryHandler(Request, async () => {
+        asked++;
+        return {};
+      }),
+    ],
+  });
+  const socket = dialTls({ port: server.port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["h2"] });
+  socket.on("error", () => {});
+  const session = dialHttp2("https://localhost", { createConnection: () => socket });
+  session.on("error", () => {});
+  const request = session.request({ ":method": "POST", ":path": "/networkservice.NetworkService/Request" });
+  request.on("error", () => {}).end(Buffer.alloc(5));
+  await new Promise((resolve) => session.once("close", resolve));
+  assert.equal(asked, 0);
+});
+
+test("serveRpc() drops a peer that does not offer HTTP/2", async (t) => {
+  const server = await serve(t, tls);
+  const { certChainPem: cert, keyPem: key } = clientIdentity.credentials();
+  const socket = dialTls({ port: server.port, host: "127.0.0.1", cert, key, rejectUnauthorized: false });
+  await closed(socket.on("error", () => {}));
+  await assertServes(t, server.url);
+});
+
+test("serveRpc() keeps its number of connections, and lets the oldest handshake go for a new one", async (t) => {
+  const server = await serve(t, { ...tls, limits: { maxConnections: 1, maxHandshakes: 2 } });
+  const first = await dialRawSocket(t, server.port);
+  const second = await dialRawSocket(t, server.port);
+  await dialRawSocket(t, server.port);
+  await closed(first);
+  await assertServes(t, server.url); // in the place of the second
+  await closed(second);
+  await closed(await dialRawSocket(t, server.port)); // the one connection is taken
+});
+
+test("serveRpc() survives a peer that goes away in the middle of its requests", async (t) => {
+  const begun: AbortSignal[] = [];
+  const stuck = unaryHandler(NetworkService.method.close, async (_request, call) => {
+    begun.push(call.signal);
+    return await never;
+  });
+  const echo = unaryHandler(Request, async ({ connection }) => ({ id: connection?.id ?? "" }));
+  const server = await serve(t, { ...tls, handlers: [stuck, echo] });
+  const socket = await dialTlsSocket(t, server.port);
+  const session = dialHttp2("https://localhost", { createConnection: () => socket });
+  session.on("error", () => {});
+  for (let i = 0; i < 10; i++) {
+    const headers = {
+      ":method": "POST",
+      ":path": "/networkservice.NetworkService/Close",
+      "content-type": "application/grpc",
+    };
+    const request = session.request(headers).on("error", () => {});
+    request.end(Buffer.alloc(5));
+  }
+  while (begun.length < 10) await new Promise(setImmediate);
+  socket.destroy();
+  while (begun.some((signal) => !signal.aborted)) await new Promise(setImmediate);
+  await assertServes(t, server.url);
+  assert.equal(server.connectionCount, 1);
+});
+
+const requests = [
+  { says: "another method than POST", headers: { ":method": "GET" }, status: "405" },
+  { says: "another content type", headers: { "content-type": "text/plain" }, status: "415" },
+  { says: "a compressed request", headers: { "grpc-encoding": "gzip" }, status: "200 12" },
+  { says: "an odd timeout", headers: { "grpc-timeout": "soon" }, status: "200 13" },
+  { says: "no message", headers: {}, body: Buffer.alloc(0), status: "200 13" },
+  { says: "half a message", headers: {}, body: Buffer.from([0, 0, 0, 0, 9, 1]), status: "200 13" },
+  { says: "two messages", headers: {}, body: Buffer.alloc(10), status: "200 12" },
+  { says: "a message that is no protobuf", headers: {}, body: Buffer.from([0, 0, 0, 0, 1, 255]), status: "200 13" },
+  { says: "a compressed message", headers: {}, body: Buffer.from([1, 0, 0, 0, 0]), status: "200 12" },
+  { says: "a message longer than allowed", headers: {}, body: Buffer.from([0, 255, 0, 0, 0]), status: "200 8" },
+  { says: "an authority as Go sends it for unix", headers: { ":authority": "%2Frun%2Fa.sock" }, status: "200 0" },
+  { says: "an authority that is no URL", headers: { ":authority": "unix:%2F%2F[" }, status: "200 0" },
+  { says: "a content type with a suffix", headers: { "content-type": "application/grpc+proto" }, status: "200 0" },
+  { says: "an unknown method", headers: { ":path": "/a.B/C" }, status: "200 12" },
+  { says: "no service at all", headers: { ":path": "/" }, status: "200 12" },
+];
+for (const { says, headers, body, status } of requests) {
+  test(`serveRpc() answers ${says} with ${status}`, async (t) => {
+    const server = await serve(t, {});
+    const session = dialHttp2(`http://127.0.0.1:${server.port}`);
+    t.after(() => session.destroy());
+    const request = session.request({
+      ":method": "POST",
+      ":path": "/networkservice.NetworkService/Request",
+      "content-type": "application/grpc",
+      ...headers,
+    });
+    let seen = "";
+    request.on("response", (fields) => {
+      seen = [fields[":status"], status.length > 3 ? fields["grpc-status"] : undefined].filter(Boolean).join(" ");
+    });
+    request.on("trailers", (fields) => {
+      seen += ` ${fields["grpc-status"]}`;
+    });
+    request.on("error", () => {}).resume();
+    request.end(body ?? Buffer.alloc(5));
+    await new Promise((resolve) => request.once("close", resolve));
+    assert.equal(seen, status);
+    await assertServes(t, server.url, false);
+  });
+}
