@@ -5,6 +5,32 @@ export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { Fd, type FileId, fileKey } from "./fd.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
+export {
+  type Address,
+  type CreateLink,
+  type IpFamily,
+  ipFromBytes,
+  ipToBytes,
+  type Link,
+  type Neighbour,
+  type NetlinkEvent,
+  type NetlinkGroup,
+  type NetlinkPipe,
+  type NewAddress,
+  type NewNeighbour,
+  type NewRoute,
+  type NewRule,
+  type PortRange,
+  type Route,
+  RT_TABLE_LOCAL,
+  RT_TABLE_MAIN,
+  Rtnl,
+  type Rule,
+  type SetLink,
+  type VfChange,
+  type VfInfo,
+  type VfLinkState,
+} from "./netlink/index.ts";
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";

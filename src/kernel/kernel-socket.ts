@@ -41,6 +41,11 @@ export class KernelSocket {
     call("bind a socket", "bind", this.#fd.number, address, address.length);
   }
 
+  /** Binds it to one peer: from then on it neither sends to nor hears anybody else. */
+  connect(address: Buffer): void {
+    call("connect a socket", "connect", this.#fd.number, address, address.length);
+  }
+
   /** The address the socket is bound to, in the kernel's form. */
   address(): Buffer {
     const address = Buffer.alloc(128);

@@ -11,7 +11,7 @@ import {
 } from "./message.ts";
 
 export const RTM_NEWADDR = 20;
-const RTM_DELADDR = 21;
+export const RTM_DELADDR = 21;
 const RTM_GETADDR = 22;
 
 // enum in include/uapi/linux/if_addr.h

@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { encodeAttributes } from "./attribute.ts";
+import { Conversation, type NetlinkPipe } from "./conversation.ts";
+import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr } from "./layout.ts";
+import { decodeMessages, NLM_F_ACK, NLM_F_DUMP } from "./message.ts";
+
+const PORT = 4242;
+const DONE = 3;
+const ERROR = 2;
+const DATA = 20;
+const INTERRUPTED = 0x10;
+const ACK_TLVS = 0x200;
+const CAPPED = 0x100;
+const dump = { type: 22, flags: NLM_F_DUMP, body: Buffer.alloc(4) };
+const change = { type: 20, flags: NLM_F_ACK, body: Buffer.alloc(4) };
+
+interface Answer {
+  readonly type: number;
+  readonly flags?: number;
+  readonly body?: Buffer;
+  readonly seqOff?: number;
+  readonly port?: number;
+}
+
+function bytesOf({ type, flags = 0, body = Buffer.alloc(4), seqOff = 0, port = PORT }: Answer, seq: number): Buffer {
+  const len = NLMSGHDR_BYTES + body.length;
+  const header = encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len, type, flags, seq: seq + seqOff, pid: port });
+  return Buffer.concat([header, body]);
+}
+
+/** A kernel that answers the n-th request with the n-th script. */
+function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
+  const waiting: Buffer[] = [];
+  const asked: { type: number; flags: number; offThread: boolean }[] = [];
+  const take = (bytes: Buffer, offThread: boolean) => {
+    const [request] = decodeMessages(bytes);
+    assert.ok(request);
+    const script = scripts[Math.min(asked.length, scripts.length - 1)] ?? [];
+    asked.push({ type: request.type, flags: request.flags, offThread });
+    waiting.push(...script.map((answer) => bytesOf(answer, request.seq)));
+  };
+  let closed = false;
+  const pipe: NetlinkPipe = {
+    port: PORT,
+    send: (bytes) => take(bytes, false),
+    sendOffThread: async (bytes) => take(bytes, true),
+    receive: () => waiting.shift(),
+    close: () => {
+      closed = true;
+    },
+  };
+  return { pipe, asked, isClosed: () => closed };
+}
+
+function errorBody(errno: number, options: { readonly quoted: number; readonly text?: string }): Buffer {
+  const quote = encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len: NLMSGHDR_BYTES + options.quoted });
+  const code = Buffer.alloc(4);
+  code.writeInt32LE(-errno);
+  const attributes = encodeAttributes((encoder) => options.text && encoder.string(1, options.text));
+  return Buffer.concat([code, quote, Buffer.alloc(options.quoted), attributes]);
+}
+
+test("Conversation.request() gathers a dump of many datagrams up to its end", async () => {
+  const kernel = pretendKernel([{ type: DATA }, { type: DATA }, { type: DONE }]);
+  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.asked.length], [2, 1]);
+});
+
+test("Conversation.request() begins a dump anew that changes cut", async () => {
+  const kernel = pretendKernel([{ type: DATA, flags: INTERRUPTED }, { type: DONE }], [{ type: DATA }, { type: DONE }]);
+  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.asked.length], [1, 2]);
+});
+
+test("Conversation.request() gives up on a dump that never holds still", async () => {
+  const kernel = pretendKernel([{ type: DATA }, { type: DONE, flags: INTERRUPTED }]);
+  const talk = new Conversation(kernel.pipe).request(dump, { op: "list the links" });
+  await assert.rejects(talk, { code: "EINTR", message: /list the links: changed 10 times while it was read/ });
+});
+
+test("Conversation.request() passes over answers to others", async () => {
+  const stray = [
+    { type: DATA, seqOff: -1 },
+    { type: ERROR, body: errorBody(1, { quoted: 0 }), port: 1 },
+  ];
+  const kernel = pretendKernel([...stray, { type: DATA }, { type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
+  const answer = await new Conversation(kernel.pipe).request(change, { op: "change" });
+  assert.deepEqual(
+    answer.map((message) => message.port),
+    [PORT],
+  );
+});
+
+const texts = [
+  { says: "when the request is quoted", flags: ACK_TLVS, quoted: 20 },
+  { says: "when it is not", flags: ACK_TLVS | CAPPED, quoted: 0 },
+];
+for (const { says, flags, quoted } of texts) {
+  test(`Conversation.request() tells the kernel's own words ${says}`, async () => {
+    const body = errorBody(22, { quoted, text: "Invalid prefix for given prefix length" });
+    const kernel = pretendKernel([{ type: ERROR, flags, body }]);
+    const talk = new Conversation(kernel.pipe).request(change, { op: "add route x" });
+    await assert.rejects(talk, { code: "EINVAL", detail: "Invalid prefix for given prefix length", op: "add route x" });
+  });
+}
+
+const broken = [
+  { says: "no end", answers: [{ type: DATA }] },
+  { says: "a message cut short", answers: [{ type: DATA, body: Buffer.alloc(3) }, { type: DATA }] },
+];
+for (const { says, answers } of broken) {
+  test(`Conversation.request() refuses an answer with ${says}`, async () => {
+    const talk = new Conversation(pretendKernel(answers).pipe).request(change, { op: "change" });
+    await assert.rejects(talk, { code: "EPROTO" });
+  });
+}
+
+test("Conversation sends slow requests from another thread, and all others too while one runs", async () => {
+  const done = [{ type: ERROR, body: errorBody(0, { quoted: 0 }) }];
+  const slow = pretendKernel(done);
+  const other = pretendKernel(done);
+  const moving = new Conversation(slow.pipe).request(change, { op: "move", slow: true });
+  const talk = new Conversation(other.pipe);
+  await Promise.all([moving, talk.request(change, { op: "set" })]);
+  await talk.request(change, { op: "set" });
+  assert.deepEqual(
+    slow.asked.map((request) => request.offThread),
+    [true],
+  );
+  assert.equal(other.asked.at(-1)?.offThread, false);
+});
+
+test("Conversation.close() closes after the request that runs, and refuses those that wait", async () => {
+  const kernel = pretendKernel([{ type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
+  const talk = new Conversation(kernel.pipe);
+  const first = talk.request(change, { op: "one" });
+  talk.close();
+  talk.close();
+  await assert.rejects(talk.request(change, { op: "two" }), { code: "EBADF" });
+  await Promise.allSettled([first]);
+  assert.equal(kernel.isClosed(), true);
+});

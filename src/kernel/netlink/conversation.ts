@@ -1,0 +1,119 @@
+import { Errno } from "../errno.ts";
+import { KernelError } from "../error.ts";
+import type { NetlinkEnd, NetlinkMessage, NetlinkRequest } from "./message.ts";
+import { decodeMessages, encodeMessage, endOf, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR } from "./message.ts";
+
+/** Bytes out, bytes in: all that a conversation needs of its socket. */
+export interface NetlinkPipe {
+  /** The kernel's name of this socket; answers carry it. */
+  readonly port: number;
+  /** The kernel works inside the call: when it returns, the answer is there. @throws {KernelError} */
+  send(bytes: Buffer): void;
+  /** The same on another thread. */
+  sendOffThread(bytes: Buffer): Promise<void>;
+  /** The next datagram, undefined when none waits. @throws {KernelError} */
+  receive(): Buffer | undefined;
+  close(): void;
+}
+
+export interface RequestOptions {
+  /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
+  readonly op: string;
+  /** It waits in the kernel for milliseconds: keep it off the main thread. */
+  readonly slow?: boolean;
+}
+
+/** How often a dump is begun anew when changes cut it. */
+const DUMP_TRIES = 10;
+
+// Slow operations hold the kernel's one rtnl lock, and everything else that needs it would wait in its send: as long as
+// one runs, every request leaves the main thread too.
+let slowSends = 0;
+
+/** One request at a time over one socket. */
+export class Conversation {
+  readonly #pipe: NetlinkPipe;
+  #seq = 0;
+  #tail: Promise<unknown> = Promise.resolve();
+  #closed = false;
+
+  constructor(pipe: NetlinkPipe) {
+    this.#pipe = pipe;
+  }
+
+  /**
+   * Sends the request and gives the messages of the answer.
+   * @throws {KernelError} with the kernel's code and its own words.
+   */
+  request(request: NetlinkRequest, options: RequestOptions): Promise<NetlinkMessage[]> {
+    const answer = this.#tail.then(() => this.#talk(request, options));
+    this.#tail = answer.catch(() => {});
+    return answer;
+  }
+
+  /** Closes the socket as soon as the request that runs is done; those that wait fail. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    void this.#tail.then(() => this.#pipe.close());
+  }
+
+  async #talk(request: NetlinkRequest, options: RequestOptions): Promise<NetlinkMessage[]> {
+    const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP && (request.flags & NLM_F_ACK) === 0;
+    for (let tries = 1; ; tries++) {
+      if (this.#closed) throw new KernelError(options.op, Errno.EBADF, "the socket is closed");
+      const seq = this.#nextSeq();
+      const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
+      await this.#send(bytes, options.slow === true);
+      const { messages, interrupted } = this.#collect(seq, options.op);
+      if (!interrupted) return messages;
+      if (tries === DUMP_TRIES)
+        throw new KernelError(options.op, Errno.EINTR, `changed ${tries} times while it was read`);
+    }
+  }
+
+  #nextSeq(): number {
+    this.#seq = (this.#seq + 1) >>> 0 || 1;
+    return this.#seq;
+  }
+
+  async #send(bytes: Buffer, slow: boolean): Promise<void> {
+    if (!slow && slowSends === 0) return this.#pipe.send(bytes);
+    slowSends += slow ? 1 : 0;
+    try {
+      await this.#pipe.sendOffThread(bytes);
+    } finally {
+      slowSends -= slow ? 1 : 0;
+    }
+  }
+
+  #collect(seq: number, op: string): { messages: NetlinkMessage[]; interrupted: boolean } {
+    const messages: NetlinkMessage[] = [];
+    let interrupted = false;
+    for (let bytes = this.#pipe.receive(); bytes; bytes = this.#pipe.receive()) {
+      for (const message of parse(bytes, op)) {
+        // Left over from a request that failed half way; it can be nobody else's (NetlinkPipe hears only the kernel).
+        if (message.seq !== seq || message.port !== this.#pipe.port) continue;
+        interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
+        const end = endOf(message);
+        if (!end) messages.push(message);
+        else if (end.errno === 0) return { messages, interrupted };
+        else if (end.errno === Errno.EINTR) return { messages, interrupted: true };
+        else throw failure(op, end);
+      }
+    }
+    throw new KernelError(op, Errno.EPROTO, "the kernel's answer has no end");
+  }
+}
+
+function failure(op: string, end: NetlinkEnd): KernelError {
+  return new KernelError(op, end.errno, end.text);
+}
+
+function parse(bytes: Buffer, op: string): NetlinkMessage[] {
+  try {
+    return decodeMessages(bytes);
+  } catch (error) {
+    throw new KernelError(op, Errno.EPROTO, error instanceof Error ? error.message : String(error));
+  }
+}

@@ -1,0 +1,69 @@
+import { Errno } from "../errno.ts";
+import { KernelError } from "../error.ts";
+import { KernelSocket } from "../kernel-socket.ts";
+import type { Netns } from "../netns.ts";
+import type { NetlinkPipe } from "./conversation.ts";
+
+const AF_NETLINK = 16;
+const SOCK_RAW = 3;
+const NETLINK_ROUTE = 0;
+const SOL_NETLINK = 270;
+// Socket options, include/uapi/linux/netlink.h: no request quoted in an error, words with it, filters of dumps honoured.
+const NETLINK_CAP_ACK = 10;
+const NETLINK_EXT_ACK = 11;
+const NETLINK_GET_STRICT_CHK = 12;
+
+/** A PF with 256 VFs tells them in one message of up to 64 KiB; a dump comes in pieces of 32 KiB at most. */
+const SLAB_BYTES = 256 * 1024;
+const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+
+// struct sockaddr_nl, include/uapi/linux/netlink.h: u16 family, u16 padding, u32 port, u32 groups. 12 bytes.
+function netlinkAddress(groups: number): Buffer {
+  const address = Buffer.alloc(12);
+  address.writeUInt16LE(AF_NETLINK, 0);
+  address.writeUInt32LE(groups, 8);
+  return address;
+}
+
+/** A route socket, in the namespace if one is given; `groups` is a mask of what it hears besides answers. */
+export function openRouteSocket(netns: Netns | undefined, groups = 0): KernelSocket {
+  const socket = KernelSocket.open({ domain: AF_NETLINK, type: SOCK_RAW, protocol: NETLINK_ROUTE }, netns);
+  try {
+    socket.bind(netlinkAddress(groups));
+    // To the kernel (port 0): messages of other processes then end in ECONNREFUSED on their side (netlink_getsockbyportid).
+    socket.connect(netlinkAddress(0));
+    for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK]) setIfKnown(socket, option);
+    return socket;
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
+}
+
+/** Older kernels (strict checking: before 4.20) work without. */
+function setIfKnown(socket: KernelSocket, option: number): void {
+  try {
+    socket.setOption(SOL_NETLINK, option, 1);
+  } catch (error) {
+    if (!(error instanceof KernelError) || error.errno !== Errno.ENOPROTOOPT) throw error;
+  }
+}
+
+/** The next datagram of a socket, as bytes of its own. @throws {KernelError} ENOBUFS after some were lost. */
+export function receiveDatagram(socket: KernelSocket): Buffer | undefined {
+  const length = socket.receive(slab);
+  if (length === undefined) return undefined;
+  if (length > SLAB_BYTES) throw new KernelError(`take a netlink message of ${length} bytes`, Errno.EMSGSIZE);
+  return Buffer.from(slab.subarray(0, length));
+}
+
+export function openPipe(netns: Netns | undefined): NetlinkPipe {
+  const socket = openRouteSocket(netns);
+  return {
+    port: socket.address().readUInt32LE(4),
+    send: (bytes) => socket.send(bytes),
+    sendOffThread: (bytes) => socket.sendOffThread(bytes),
+    receive: () => receiveDatagram(socket),
+    close: () => socket.close(),
+  };
+}

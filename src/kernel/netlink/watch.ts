@@ -1,0 +1,71 @@
+import { KernelError } from "../error.ts";
+import type { KernelSocket } from "../kernel-socket.ts";
+import type { Netns } from "../netns.ts";
+import { type Address, decodeAddress, RTM_DELADDR, RTM_NEWADDR } from "./address.ts";
+import { decodeLink, type Link, RTM_DELLINK, RTM_NEWLINK } from "./link.ts";
+import { decodeMessages, type NetlinkMessage } from "./message.ts";
+import { openRouteSocket, receiveDatagram } from "./pipe.ts";
+
+// enum rtnetlink_groups, include/uapi/linux/rtnetlink.h, as bits of sockaddr_nl.
+const GROUPS = { link: 1 << 0, "ipv4-address": 1 << 4, "ipv6-address": 1 << 8 } as const;
+
+/** RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR. */
+export type NetlinkGroup = keyof typeof GROUPS;
+
+export type NetlinkEvent =
+  | { readonly kind: "new-link" | "gone-link"; readonly link: Link }
+  | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
+  /** Events were dropped: only a fresh look at the kernel tells what is so. */
+  | { readonly kind: "lost" };
+
+/** Tells of changes in a namespace, until the function it returns is called. */
+export function watchGroups(
+  netns: Netns | undefined,
+  groups: readonly NetlinkGroup[],
+  listener: (event: NetlinkEvent) => void,
+): () => void {
+  const mask = groups.reduce((bits, group) => bits | GROUPS[group], 0);
+  const socket = openRouteSocket(netns, mask);
+  let watching = true;
+  socket.onReadable(() => {
+    for (const event of drain(socket)) {
+      if (!watching) return;
+      listener(event);
+    }
+  });
+  return () => {
+    watching = false;
+    socket.close();
+  };
+}
+
+function drain(socket: KernelSocket): NetlinkEvent[] {
+  const events: NetlinkEvent[] = [];
+  try {
+    for (let bytes = receiveDatagram(socket); bytes; bytes = receiveDatagram(socket)) {
+      events.push(...decodeMessages(bytes).flatMap(eventsOf));
+    }
+  } catch (error) {
+    // ENOBUFS, or bytes that make no sense: in both cases something was missed.
+    if (!(error instanceof KernelError) && !(error instanceof RangeError)) throw error;
+    events.push({ kind: "lost" });
+  }
+  return events;
+}
+
+function eventsOf(message: NetlinkMessage): NetlinkEvent[] {
+  switch (message.type) {
+    case RTM_NEWLINK:
+      return [{ kind: "new-link", link: decodeLink(message) }];
+    case RTM_DELLINK:
+      return [{ kind: "gone-link", link: decodeLink(message) }];
+    case RTM_NEWADDR:
+    case RTM_DELADDR: {
+      const address = decodeAddress(message);
+      const kind = message.type === RTM_NEWADDR ? "new-address" : "gone-address";
+      return address ? [{ kind, address }] : [];
+    }
+    default:
+      return [];
+  }
+}
