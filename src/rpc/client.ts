@@ -45,6 +45,7 @@ export interface CallOptions {
   readonly fds?: readonly Fd[];
 }
 
+/** What a unary call gives when it succeeds. */
 export interface Answer<O extends DescMessage> {
   readonly response: MessageShape<O>;
   /** Headers and trailers of the answer. */

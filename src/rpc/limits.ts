@@ -12,6 +12,7 @@ export interface RpcLimits {
   readonly handshakeTimeoutMs: number;
 }
 
+/** Far above what a node's own peers ask for, low enough that a hostile one cannot take the memory. */
 export const defaultLimits: RpcLimits = {
   maxMessageBytes: 16 * 1024 * 1024,
   maxConcurrentCalls: 256,

@@ -27,6 +27,7 @@ export interface ServeOptions {
   readonly limits?: Partial<RpcLimits>;
 }
 
+/** A server that listens. */
 export interface RpcServer {
   /** The address that peers can dial, with the real port. */
   readonly url: string;

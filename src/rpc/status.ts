@@ -21,6 +21,7 @@ const statusNumbers = {
   UNAUTHENTICATED: 16,
 } as const;
 
+/** A gRPC status code by its name. */
 export type Status = keyof typeof statusNumbers;
 
 const statusNames = Object.keys(statusNumbers) as Status[]; // in the order of their numbers

@@ -3,6 +3,7 @@ import { type Clock, Latest } from "../async/index.ts";
 /** `blocking`: the forwarder cannot serve, it is not ready. `warning`: it serves, but a person should look. */
 export type Severity = "blocking" | "warning";
 
+/** What is known of a condition before it is ever so. */
 export interface ConditionSpec {
   /** Kebab-case and for ever: alerts and docs/operate.md name it. */
   readonly code: string;

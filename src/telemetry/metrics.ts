@@ -12,6 +12,7 @@ export type LabelSets = Readonly<Record<string, readonly string[]>>;
 /** One value for each label. */
 export type LabelValues<L extends LabelSets> = { readonly [K in keyof L]: L[K][number] };
 
+/** What every metric has. */
 export interface MetricSpec<L extends LabelSets> {
   /** Prometheus name with its unit: `nsm_sriov_…_total`, `…_seconds`, `…_bytes`. */
   readonly name: string;
@@ -34,11 +35,13 @@ export interface Histogram<L extends LabelSets> {
   observe(labels: LabelValues<L>, value: number): void;
 }
 
+/** A gauge that is set, or asked at each scrape. */
 export interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
   /** Called at each scrape, for values that are a view of something: sets every label anew. Values not set are gone. */
   readonly collect?: (gauge: Gauge<L>) => void;
 }
 
+/** A histogram and its buckets. */
 export interface HistogramSpec<L extends LabelSets> extends MetricSpec<L> {
   /** Upper borders of the buckets, in the metric's unit; those of a request (1 ms to 30 s) unless told. */
   readonly buckets?: readonly number[];

@@ -7,12 +7,14 @@ export interface StatusFact {
 /** How a row stands, shown as colour and as a word for those who see none. */
 export type RowState = "good" | "busy" | "bad" | "idle";
 
+/** One thing of the table, for example a function. */
 export interface StatusRow {
   /** As many as the table has columns. Plain text: the page escapes it. Never a token or a key. */
   readonly cells: readonly string[];
   readonly state?: RowState;
 }
 
+/** Rows of one kind. */
 export interface StatusTable {
   readonly title: string;
   readonly columns: readonly string[];

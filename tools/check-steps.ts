@@ -1,0 +1,74 @@
+// The steps of `npm run check`: each is a program of its own or a function of this project, and finds problems or none.
+import { spawn } from "node:child_process";
+import { globSync } from "node:fs";
+import { docProblems } from "./check-docs.ts";
+import { importProblems } from "./check-imports.ts";
+import { sizeProblems } from "./check-size.ts";
+import { wordProblems } from "./check-words.ts";
+import { parseSource, sourcePaths } from "./source.ts";
+import { runTestFiles, type TestCounts } from "./test-files.ts";
+
+/** One step: its name and what it found, as text for people; undefined when all is well. */
+export interface Step {
+  readonly name: string;
+  readonly find: () => Promise<string | undefined>;
+}
+
+/** All steps but the unit tests. */
+export const steps: readonly Step[] = [
+  { name: "format and lint", find: () => runProgram("biome", ["check", "--error-on-warnings", "--colors=force", "."]) },
+  { name: "types", find: () => runProgram("tsc", ["--pretty"]) },
+  { name: "generated code", find: () => runProgram(process.execPath, ["tools/gen.ts", "--check"]) },
+  { name: "imports", find: async () => lines((await importProblems()).broken) },
+  { name: "sizes, comments, words", find: async () => lines(textProblems()) },
+];
+
+/** Tests that need no privilege: all beside the code, and those of the gates. */
+export function unitTestFiles(): readonly string[] {
+  return globSync(["{src,tools,sandbox,bench}/**/*.test.ts", "test/*.test.ts"]).sort();
+}
+
+/** Runs the steps two at a time and the unit tests after them, telling each as it ends. Returns the names of failed steps and the counts. */
+export async function runChecks(
+  tell: (line: string) => void,
+): Promise<{ failed: readonly string[]; counts: TestCounts }> {
+  const waiting = [...steps];
+  const failed: string[] = [];
+  const work = async () => {
+    for (let step = waiting.shift(); step; step = waiting.shift()) {
+      const startedAt = performance.now();
+      const found = await step.find().catch((error: unknown) => `could not run: ${String(error)}`);
+      tell(`${found === undefined ? "✔" : "✖"} ${step.name} (${Math.round(performance.now() - startedAt)} ms)`);
+      if (found === undefined) continue;
+      failed.push(step.name);
+      tell(found);
+    }
+  };
+  await Promise.all([work(), work()]);
+  const startedAt = performance.now();
+  const counts = await runTestFiles(unitTestFiles());
+  tell(
+    `${counts.failed === 0 ? "✔" : "✖"} unit tests: ${counts.passed} (${Math.round(performance.now() - startedAt)} ms)`,
+  );
+  return { failed, counts };
+}
+
+function textProblems(): readonly string[] {
+  const sources = sourcePaths().map((path) => parseSource(path));
+  return [...sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]), ...docProblems(sources)];
+}
+
+function lines(problems: readonly string[]): string | undefined {
+  return problems.length === 0 ? undefined : problems.join("\n");
+}
+
+/** What the program printed when it failed. */
+function runProgram(command: string, args: readonly string[]): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr]) stream.on("data", (data: Buffer) => (output += data));
+    child.on("error", reject);
+    child.on("close", (code) => resolve(code === 0 ? undefined : `${output}${command} ended with ${code}`));
+  });
+}

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { docProblems } from "./check-docs.ts";
+import { sizeProblems } from "./check-size.ts";
+import { wordProblems } from "./check-words.ts";
+import { parseSource } from "./source.ts";
+
+function source(path: string, ...lines: readonly string[]) {
+  return parseSource(path, lines.map((line) => `${line}\n`).join(""));
+}
+
+const filler = (count: number) => Array.from({ length: count }, (_, i) => `  f(${i});`);
+
+test("parseSource() finds lines after other texts were parsed and with letters of more than one byte", () => {
+  parseSource("before.ts", "const before = 1;\n");
+  const { tree, lineOf } = source("a.ts", "// µµµµ", "", "const µ = '–';", "const b = 1;");
+  const items = tree["body"] as { span: { start: number } }[];
+  assert.deepEqual(
+    items.map((item) => lineOf(item.span.start)),
+    [3, 4],
+  );
+});
+
+test("sizeProblems() names a function that is too long, whatever its form", () => {
+  const forms = [
+    ["function long() {", ...filler(59), "}"],
+    ["class C {", "  long() {", ...filler(59), "  }", "}"],
+    ["class C {", "  #long() {", ...filler(59), "  }", "}"],
+    ["class C {", "  get long() {", ...filler(59), "  }", "}"],
+    ["class C {", "  constructor() {", ...filler(59), "  }", "}"],
+    ["const o = {", "  long() {", ...filler(59), "  },", "};"],
+    ["const long = () => {", ...filler(59), "};"],
+    ["call(() => {", ...filler(59), "});"],
+  ];
+  for (const form of forms)
+    assert.match(sizeProblems(source("src/a/b.ts", ...form)).join(), /61 lines, the limit is 60/, form[0]);
+  assert.deepEqual(sizeProblems(source("src/a/b.ts", "function long() {", ...filler(58), "}")), []);
+});
+
+test("sizeProblems() names a file that is too long; tests may be longer, generated files as long as they like", () => {
+  const lines = Array.from({ length: 401 }, (_, i) => `const a${i} = 1;`);
+  assert.match(sizeProblems(source("src/a/b.ts", ...lines)).join(), /401 lines, the limit is 400/);
+  assert.deepEqual(sizeProblems(source("src/a/b.test.ts", ...lines)), []);
+  assert.deepEqual(sizeProblems(source("src/gen/b_pb.ts", ...lines)), []);
+});
+
+const door = ["// One.", "// Two.", "// Three."];
+
+test("docProblems() wants a comment above what leaves the room", () => {
+  const index = source("src/a/index.ts", ...door, 'export { bare, documented, type Shape } from "./b.ts";');
+  const b = source(
+    "src/a/b.ts",
+    "export const bare = 1;",
+    "/** Says something. */",
+    "export function documented() {}",
+    "/** Far above. */",
+    "",
+    "export interface Shape {}",
+    "export const inner = 1;",
+  );
+  const problems = docProblems([index, b]);
+  assert.deepEqual(problems, [
+    "src/a/b.ts:1: bare leaves the room and has no doc comment directly above",
+    "src/a/b.ts:6: Shape leaves the room and has no doc comment directly above",
+  ]);
+});
+
+test("docProblems() wants 3 to 8 lines at the head of a door", () => {
+  for (const count of [0, 2, 9]) {
+    const lines = Array.from({ length: count }, () => "// Line.");
+    assert.match(docProblems([source("src/a/index.ts", ...lines, "export {};")]).join(), /3 to 8/, String(count));
+  }
+  assert.deepEqual(docProblems([source("src/a/index.ts", ...door, "export {};")]), []);
+});
+
+const words = [
+  ["const a = process.env;", "process.env"],
+  ['const a = process["env"];', "process.env"],
+  ["const a = Date.now();", "Date.now"],
+  ["const a = Date.now;", "Date.now"],
+  ["const a = new Date();", "new Date()"],
+  ["const a = performance.now();", "performance.now"],
+  ["class C { m() { setTimeout(() => {}, 1); } }", "setTimeout"],
+  ["f(() => setInterval(g, 1));", "setInterval"],
+] as const;
+for (const [code, word] of words) {
+  test(`wordProblems() finds ${word} in ${code}`, () => {
+    assert.match(
+      wordProblems(source("src/a/b.ts", code)).join(),
+      new RegExp(`^src/a/b.ts:1: ${word.replace(/[()]/g, "\\$&")} has its door`),
+    );
+  });
+}
+
+test("wordProblems() leaves alone what only looks like it, doors, tests and tools", () => {
+  const harmless = [
+    'const text = "process.env";',
+    "// Date.now()",
+    "clock.setTimeout(f);",
+    "new Date(1);",
+    "other.env;",
+  ];
+  assert.deepEqual(wordProblems(source("src/a/b.ts", ...harmless)), []);
+  for (const path of ["src/main.ts", "src/a/b.test.ts", "tools/a.ts", "sandbox/a.ts", "src/gen/a.ts"]) {
+    assert.deepEqual(wordProblems(source(path, "f(process.env);")), [], path);
+  }
+});
