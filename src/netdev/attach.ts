@@ -1,0 +1,70 @@
+import type { Clock } from "../async/index.ts";
+import type { Netns } from "../kernel/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { type AttachedVf, Attachment, type AttachmentParts, type AttachmentState } from "./attachment.ts";
+import type { WantedNetdev } from "./desired.ts";
+import { NetdevError } from "./error.ts";
+import { newTemporaryName, originalOf } from "./move.ts";
+import { NOTHING_OWNED } from "./owned.ts";
+import { inSession } from "./read.ts";
+
+export interface AttachOptions {
+  /** Where the link is now; stays the caller's. */
+  readonly host: Netns;
+  /** Where it shall be; stays the caller's, the attachment keeps a handle of its own. */
+  readonly client: Netns;
+  /** Of the link, in the host. */
+  readonly ifindex: number;
+  readonly wanted: WantedNetdev;
+  readonly vf?: AttachedVf | undefined;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly signal?: AbortSignal | undefined;
+  /** Keeps the state before each step that it does not yet tell of. */
+  readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
+}
+
+/**
+ * Gives a link of the host to a client: settings on the PF, move, name, addresses, routes, rules, neighbours, up.
+ * When a step fails everything is taken back.
+ * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
+ */
+export async function attachNetdev(options: AttachOptions): Promise<Attachment> {
+  const attachment = await openAttachment(options);
+  try {
+    await attachment.enter(options.wanted, options.signal);
+    return attachment;
+  } catch (error) {
+    const left = await attachment.detach();
+    attachment.close();
+    if (left.length === 0) throw error;
+    const reason = error instanceof Error ? error.message : String(error);
+    const { name } = attachment.state.original;
+    const what = left.map((failure) => failure.what);
+    throw new NetdevError({ kind: "left-behind", link: name, reason, left: what }, { cause: error });
+  }
+}
+
+async function openAttachment(options: AttachOptions): Promise<Attachment> {
+  const { host, client, ifindex, wanted, vf, log, clock, record } = options;
+  if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
+  const link = await inSession(host, (session) => session.rtnl.linkByIndex(ifindex));
+  if (!link) throw new NetdevError({ kind: "gone", link: String(ifindex), where: "the host's namespace" });
+  const state: AttachmentState = {
+    original: originalOf(link),
+    temporaryName: newTemporaryName(),
+    name: wanted.name,
+    clientIndex: undefined,
+    owned: NOTHING_OWNED,
+    vfBefore: {},
+  };
+  return new Attachment({ host, client: client.dup(), state, vf, log, clock, record });
+}
+
+/**
+ * Takes over what another process has attached, from the state it kept. Touches nothing: `differences` tells what still
+ * stands, `update` mends it, `detach` brings it home.
+ */
+export function adoptNetdev(parts: AttachmentParts): Attachment {
+  return new Attachment({ ...parts, client: parts.client?.dup() });
+}

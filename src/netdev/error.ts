@@ -1,0 +1,97 @@
+/** What of a wish cannot be read as meant. */
+export type WishPart =
+  | "interface name"
+  | "MTU"
+  | "MAC address"
+  | "VLAN"
+  | "address"
+  | "peer address"
+  | "route"
+  | "next hop"
+  | "rule"
+  | "port range"
+  | "protocol"
+  | "neighbour";
+
+/** What was wrong, to decide by; the message is for people. */
+export type NetdevFault =
+  /** Somebody asked for something that makes no sense; never retry. */
+  | { readonly kind: "invalid"; readonly part: WishPart; readonly text: string; readonly problem: string }
+  /** Another link of the namespace has the name. */
+  | { readonly kind: "name-taken"; readonly name: string; readonly by: string }
+  /** The link is not where it should be: unbound, or moved by somebody else. */
+  | { readonly kind: "gone"; readonly link: string; readonly where: string }
+  /** The namespace given is the host's own. */
+  | { readonly kind: "host-namespace" }
+  | {
+      readonly kind: "mtu-out-of-range";
+      readonly link: string;
+      readonly mtu: number;
+      readonly min: number;
+      readonly max: number;
+    }
+  | { readonly kind: "no-free-table"; readonly limit: number }
+  | { readonly kind: "neighbour-taken"; readonly address: string; readonly mac: string }
+  | { readonly kind: "address-duplicate"; readonly link: string; readonly address: string }
+  | { readonly kind: "address-tentative"; readonly link: string; readonly address: string; readonly afterMs: number }
+  /** Changes were made, and are asked for again: somebody else undoes them. */
+  | { readonly kind: "unsettled"; readonly link: string; readonly changes: readonly string[] }
+  /** An attach failed, and so did its undoing: the VF is not clean. The cause says what failed first. */
+  | { readonly kind: "left-behind"; readonly link: string; readonly reason: string; readonly left: readonly string[] }
+  | { readonly kind: "mac-not-taken"; readonly ifindex: number; readonly mac: string; readonly problem: string }
+  /** The PF or its driver did not take a setting of the VF. */
+  | {
+      readonly kind: "vf-setting";
+      readonly setting: string;
+      readonly vf: number;
+      readonly problem: string;
+      readonly unsupported: boolean;
+    };
+
+/** A network device could not be made as it was wanted, or could not be brought home. */
+export class NetdevError extends Error {
+  override readonly name = "NetdevError";
+  readonly fault: NetdevFault;
+
+  constructor(fault: NetdevFault, options?: ErrorOptions) {
+    super(describe(fault), options);
+    this.fault = fault;
+  }
+}
+
+function describe(fault: NetdevFault): string {
+  switch (fault.kind) {
+    case "invalid":
+      return `Cannot take "${printable(fault.text)}" as ${fault.part}: ${fault.problem}`;
+    case "name-taken":
+      return `Cannot name the interface "${fault.name}": ${fault.by} of the client's namespace has that name; ask for another`;
+    case "gone":
+      return `Cannot find link ${fault.link} in ${fault.where}: it was unbound, removed or moved away`;
+    case "host-namespace":
+      return "Cannot attach a link to the host's own network namespace: a client must send the descriptor of its own";
+    case "mtu-out-of-range":
+      return `Cannot set MTU ${fault.mtu} on link ${fault.link}: its driver takes ${fault.min} to ${fault.max}`;
+    case "no-free-table":
+      return `Cannot find a free routing table for a policy rule: the first ${fault.limit} are all in use`;
+    case "neighbour-taken":
+      return `Cannot set neighbour ${fault.address}: somebody else has set it permanently to ${fault.mac}`;
+    case "address-duplicate":
+      return `Cannot use address ${fault.address} on link ${fault.link}: another host of the network has it`;
+    case "address-tentative":
+      return `Cannot use address ${fault.address} on link ${fault.link}: still tentative after ${fault.afterMs} ms`;
+    case "unsettled":
+      return `Cannot settle link ${fault.link}: somebody else keeps undoing ${fault.changes.slice(0, 5).join("; ")}`;
+    case "left-behind":
+      return `Cannot attach link ${fault.link}: ${fault.reason}; and cannot restore its ${fault.left.join(", ")}`;
+    case "mac-not-taken":
+      return `Cannot set address ${fault.mac} of link ${fault.ifindex}: ${fault.problem}; binding its driver anew may help`;
+    case "vf-setting":
+      return `Cannot set ${fault.setting} of VF ${fault.vf}: ${fault.problem}`;
+  }
+}
+
+/** What strangers send goes into a log line: bounded, without control characters. */
+function printable(text: string): string {
+  const clean = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "?");
+  return clean.length > 80 ? `${clean.slice(0, 80)}…` : clean;
+}

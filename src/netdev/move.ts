@@ -1,0 +1,105 @@
+import { randomBytes } from "node:crypto";
+import { KernelError, type Link } from "../kernel/index.ts";
+import { nameTaken } from "./apply.ts";
+import { NetdevError } from "./error.ts";
+import type { Session } from "./read.ts";
+
+/** A link as it was in the host, to be the same again. Plain data. */
+export interface OriginalLink {
+  readonly index: number;
+  readonly name: string;
+  readonly altNames: readonly string[];
+  readonly mtu: number;
+  readonly address: string | undefined;
+  readonly up: boolean;
+  /** PCI address of a VF: it tells the link wherever it is and whatever it is called. */
+  readonly parentDevice: string | undefined;
+}
+
+/** What is needed to know a link again. */
+export interface LinkIdentity {
+  readonly original: OriginalLink;
+  /** What it is called on its way, unlike any other link. */
+  readonly temporaryName: string;
+  /** What it is called in the client's namespace. */
+  readonly name: string;
+  /** Its index there, once it is in. */
+  readonly clientIndex: number | undefined;
+}
+
+export function originalOf(link: Link): OriginalLink {
+  const { index, name, altNames, mtu, address, up, parentDevice } = link;
+  return { index, name, altNames, mtu, address, up, parentDevice };
+}
+
+/** A name for the way: 14 bytes, so unlikely to be taken that nobody checks. */
+export function newTemporaryName(): string {
+  return `nsm-${randomBytes(5).toString("hex")}`;
+}
+
+/**
+ * Looks before anything is touched whether the name is free in the client's namespace.
+ * @throws {NetdevError} of kind "name-taken".
+ */
+export async function checkNameFree(client: Session, name: string): Promise<void> {
+  const holder = await client.rtnl.linkByName(name);
+  if (!holder) return;
+  const alias = holder.name === name ? "" : ", as an alternative name";
+  throw new NetdevError({ kind: "name-taken", name, by: `link ${holder.name} (index ${holder.index}${alias})` });
+}
+
+/**
+ * Moves a link from the host into a namespace, where it is down and called by its temporary name.
+ * Its alternative names stay behind: one that the namespace has already would stop the move (EEXIST), and they are the
+ * host's own. Answers its index there.
+ */
+export async function moveIn(host: Session, client: Session, identity: LinkIdentity): Promise<number> {
+  const { original, temporaryName } = identity;
+  await host.rtnl.setLink(original.index, { removeAltNames: original.altNames });
+  await host.rtnl.setLink(original.index, { netns: client.netns, name: temporaryName });
+  const moved = await client.rtnl.linkByName(temporaryName);
+  if (!moved) throw new NetdevError({ kind: "gone", link: original.name, where: "the client's namespace" });
+  return moved.index;
+}
+
+/** Gives a link that is down its name. @throws {NetdevError} of kind "name-taken". */
+export async function rename(session: Session, ifindex: number, name: string): Promise<void> {
+  try {
+    await session.rtnl.setLink(ifindex, { name });
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "EEXIST") throw nameTaken(name, error);
+    throw error;
+  }
+}
+
+/** The link in the client's namespace. Whoever lives there may have renamed a VF; the device beneath stays the same. */
+export async function findInClient(client: Session, identity: LinkIdentity): Promise<Link | undefined> {
+  const { clientIndex, temporaryName, original, name } = identity;
+  const known = clientIndex === undefined ? undefined : await client.rtnl.linkByIndex(clientIndex);
+  if (known && isSame(known, identity, [name, temporaryName])) return known;
+  if (original.parentDevice !== undefined) {
+    const links = await client.rtnl.links();
+    return links.find((link) => link.parentDevice === original.parentDevice);
+  }
+  const onTheWay = await client.rtnl.linkByName(temporaryName);
+  return onTheWay?.name === temporaryName ? onTheWay : undefined;
+}
+
+/**
+ * The link in the host: not moved yet, on its way home, or put there by the kernel when the client's namespace died
+ * (under the name it had there, or as "dev<index>").
+ */
+export async function findInHost(host: Session, identity: LinkIdentity): Promise<Link | undefined> {
+  const { original, temporaryName } = identity;
+  const onTheWay = await host.rtnl.linkByName(temporaryName);
+  if (onTheWay?.name === temporaryName) return onTheWay;
+  const known = await host.rtnl.linkByIndex(original.index);
+  if (known && isSame(known, identity, [original.name])) return known;
+  if (original.parentDevice === undefined) return undefined;
+  return (await host.rtnl.links()).find((link) => link.parentDevice === original.parentDevice);
+}
+
+function isSame(link: Link, { original }: LinkIdentity, names: readonly string[]): boolean {
+  if (original.parentDevice !== undefined) return link.parentDevice === original.parentDevice;
+  return names.includes(link.name);
+}

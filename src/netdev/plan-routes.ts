@@ -1,0 +1,155 @@
+import { type NewRule, type Route, RT_TABLE_MAIN, type Rule } from "../kernel/index.ts";
+import type { Change } from "./change.ts";
+import { type RuleSelector, routeText, ruleSelector, type WantedRoute, type WantedRule } from "./desired.ts";
+import { NetdevError } from "./error.ts";
+import { OUR_PROTOCOL, type Owned, ownsRoute, ownsRule, ownTables } from "./owned.ts";
+
+/** What the kernel gives an IPv6 route that names no metric (IP6_RT_PRIO_USER). */
+const IPV6_METRIC = 1024;
+const RT_SCOPE_LINK = 253;
+/** So many tables are looked through for a free one. */
+const TABLE_LIMIT = 4096;
+/** default, main and local. */
+const RESERVED_TABLES = [253, 254, 255];
+
+export interface PlannedEntries {
+  readonly add: Change[];
+  readonly remove: Change[];
+}
+
+/** Our routes in the table that everybody uses. */
+export function planMainRoutes(
+  ifindex: number,
+  standing: readonly Route[],
+  wanted: readonly WantedRoute[],
+): PlannedEntries {
+  return planTable({ ifindex, standing, wanted, table: RT_TABLE_MAIN });
+}
+
+interface RulesInput {
+  readonly ifindex: number;
+  readonly routes: readonly Route[];
+  readonly rules: readonly Rule[];
+  readonly wanted: readonly WantedRule[];
+  readonly owned: Owned;
+}
+
+/** Policy rules, each with a table of its own. */
+export function planRules(input: RulesInput): PlannedEntries {
+  const { ifindex, routes: standing, rules, owned } = input;
+  const tables = ownTables(ifindex, standing, owned);
+  const ours = rules.filter((rule) => ownsRule(tables, rule));
+  const plan: PlannedEntries = { add: [], remove: [] };
+  const kept = new Map<number, Rule>();
+  const taken = new Set([
+    ...RESERVED_TABLES,
+    ...tables,
+    ...standing.map((route) => route.table),
+    ...rules.map((rule) => rule.table),
+  ]);
+  // The kernel puts each new rule before the others: added from the last to the first, the first one asked for is asked first.
+  for (const rule of input.wanted.toReversed()) {
+    const selector = ruleSelector(rule);
+    const there = ours.find((own) => ruleSelector(own) === selector && !kept.has(own.table));
+    const table = there?.table ?? freeTable(taken);
+    taken.add(table);
+    if (there) kept.set(table, there);
+    const routes = planTable({ ifindex, standing, wanted: rule.routes, table });
+    plan.add.push(...routes.add);
+    // Its table is filled before a packet can be sent there.
+    if (!there) plan.add.push({ kind: "add-rule", rule: { ...selectorOf(rule), table, protocol: OUR_PROTOCOL } });
+    plan.remove.push(...routes.remove);
+  }
+  for (const rule of ours) {
+    if (kept.get(rule.table) === rule) continue;
+    const { table, priority } = rule;
+    plan.remove.push({ kind: "remove-rule", rule: { ...selectorOf(rule), table, priority, protocol: OUR_PROTOCOL } });
+  }
+  for (const table of tables.filter((own) => !kept.has(own))) {
+    plan.remove.push(...planTable({ ifindex, standing, wanted: [], table }).remove);
+  }
+  return plan;
+}
+
+function selectorOf(rule: RuleSelector): Omit<NewRule, "table"> {
+  const { family, from, ipProtocol, sourcePorts, destinationPorts } = rule;
+  const source = from && { address: from.address, prefixLength: from.prefixLength };
+  return { family, from: source, ipProtocol, sourcePorts, destinationPorts };
+}
+
+function freeTable(taken: ReadonlySet<number>): number {
+  for (let table = 1; table <= TABLE_LIMIT; table++) {
+    if (!taken.has(table)) return table;
+  }
+  throw new NetdevError({ kind: "no-free-table", limit: TABLE_LIMIT });
+}
+
+interface TableInput {
+  readonly ifindex: number;
+  readonly standing: readonly Route[];
+  readonly wanted: readonly WantedRoute[];
+  readonly table: number;
+}
+
+function planTable({ ifindex, standing, wanted, table }: TableInput): PlannedEntries {
+  const plan: PlannedEntries = { add: [], remove: [] };
+  const inTable = standing.filter((route) => route.table === table);
+  const ours = inTable.filter((route) => ownsRoute(ifindex, route));
+  const stands = new Set(ours.map((route) => routeText(asWanted(route))));
+  const given: Route[] = [...inTable];
+  for (const route of wanted) {
+    if (stands.has(routeText(route))) continue;
+    const added = newRoute(ifindex, route, given);
+    given.push(added);
+    plan.add.push({ kind: "add-route", route: { ...newRouteOf(added), prepend: route.destination.family === 4 } });
+  }
+  const kept = new Set(wanted.map(routeText));
+  for (const route of ours) {
+    if (!kept.has(routeText(asWanted(route)))) plan.remove.push({ kind: "remove-route", route: newRouteOf(route) });
+  }
+  return plan;
+
+  function newRoute(oif: number, route: WantedRoute, others: readonly Route[]): Route {
+    const { family, address, prefixLength } = route.destination;
+    return {
+      family,
+      destination: address,
+      prefixLength,
+      gateway: route.gateway,
+      ifindex: oif,
+      table,
+      protocol: OUR_PROTOCOL,
+      scope: family === 4 && route.gateway === undefined ? RT_SCOPE_LINK : 0,
+      type: 1,
+      metric: family === 4 ? 0 : ipv6Metric(oif, route, others),
+      onlink: route.gateway !== undefined,
+      preferredSource: undefined,
+    };
+  }
+}
+
+/**
+ * A route to the same place that is not ours stays, and ours must come before it. IPv4 can put one of the same metric in
+ * front; IPv6 would spread packets over both, so ours gets a lower metric there.
+ */
+function ipv6Metric(ifindex: number, route: WantedRoute, others: readonly Route[]): number {
+  const { family, address, prefixLength } = route.destination;
+  const same = others.filter(
+    (other) => other.family === family && other.destination === address && other.prefixLength === prefixLength,
+  );
+  const foreign = same.filter((other) => !ownsRoute(ifindex, other)).map((other) => other.metric);
+  const ours = new Set(same.filter((other) => ownsRoute(ifindex, other)).map((other) => other.metric));
+  let metric = Math.min(IPV6_METRIC + 1, ...foreign) - 1;
+  while (ours.has(metric)) metric--;
+  return Math.max(1, metric);
+}
+
+function asWanted(route: Route): WantedRoute {
+  const { family, destination, prefixLength, gateway } = route;
+  return { destination: { family, address: destination, prefixLength }, gateway };
+}
+
+function newRouteOf(route: Route) {
+  const { family, destination, prefixLength, gateway, ifindex, table, protocol, scope, metric, onlink } = route;
+  return { family, destination, prefixLength, gateway, ifindex, table, protocol, scope, metric, onlink };
+}

@@ -1,0 +1,133 @@
+import type { Change } from "./change.ts";
+import type { WantedNetdev } from "./desired.ts";
+import { NetdevError } from "./error.ts";
+import { NOTHING_OWNED, OUR_PROTOCOL, type Owned, ownsAddress, ownsNeighbour } from "./owned.ts";
+import { planMainRoutes, planRules } from "./plan-routes.ts";
+import { broadcastOf, type Prefix, prefixText } from "./prefix.ts";
+import { ipv6Sysctl, type StandingNetdev } from "./read.ts";
+
+/** Any group may open ping sockets: what clients of NSM expect of their namespace. */
+const PING_GROUPS = "0 2147483647";
+
+export interface PlanInput {
+  readonly standing: StandingNetdev;
+  readonly wanted: WantedNetdev;
+  readonly owned?: Owned;
+  /** The MTU to go back to when none is wanted any more. */
+  readonly originalMtu: number;
+  /** The first plan after the link came in: sets what belongs to the namespace as a whole, once. */
+  readonly first?: boolean;
+}
+
+/**
+ * What to do, in this order, so that the link stands as wanted. Empty when it does.
+ *
+ * New entries come before old ones go: losing its last address flushes the IPv4 routes of a link (fib_inetaddr_event,
+ * net/ipv4/fib_frontend.c), and a running client must not lose a route that another one replaces.
+ * @throws {NetdevError} when the wish cannot be met beside what the pod itself has set.
+ */
+export function planChanges(input: PlanInput): Change[] {
+  const { standing, wanted, owned = NOTHING_OWNED } = input;
+  const { ifindex } = { ifindex: standing.link.index };
+  const addresses = planAddresses(standing, wanted, owned);
+  const routes = planMainRoutes(ifindex, standing.routes, wanted.routes);
+  const rules = planRules({ ifindex, routes: standing.routes, rules: standing.rules, wanted: wanted.rules, owned });
+  const neighbours = planNeighbours(standing, wanted);
+  return [
+    ...planLink(input, owned),
+    ...addresses.first,
+    ...addresses.add,
+    ...routes.add,
+    ...rules.add,
+    ...neighbours.add,
+    // A rule goes before the table it leads to: an empty table would send its packets on to main.
+    ...rules.remove,
+    ...routes.remove,
+    ...addresses.remove,
+    ...neighbours.remove,
+  ];
+}
+
+function planLink(input: PlanInput, owned: Owned): Change[] {
+  const { standing, wanted } = input;
+  const { link } = standing;
+  const changes: Change[] = [];
+  if (input.first && standing.pingGroups !== undefined && standing.pingGroups !== PING_GROUPS) {
+    changes.push({ kind: "sysctl", name: "net/ipv4/ping_group_range", value: PING_GROUPS, mayFail: true });
+  }
+  if (link.name !== wanted.name) changes.push({ kind: "rename", name: wanted.name });
+  if (wanted.mac !== undefined && wanted.mac !== link.address) changes.push({ kind: "mac", mac: wanted.mac });
+  const mtu = wanted.mtu ?? (owned.mtu ? input.originalMtu : link.mtu);
+  if (mtu !== link.mtu) changes.push({ kind: "mtu", mtu: checkedMtu(standing, mtu) });
+  if (standing.ipv6Disabled && wantsIpv6(wanted)) {
+    changes.push({ kind: "sysctl", name: ipv6Sysctl(wanted.name), value: "0", mayFail: false });
+  }
+  // Renaming and some changes of the MAC take the link down.
+  const goesDown = changes.some((change) => change.kind === "rename" || change.kind === "mac");
+  if (!link.up || goesDown) changes.push({ kind: "up" });
+  return changes;
+}
+
+function checkedMtu(standing: StandingNetdev, mtu: number): number {
+  const { name, minMtu = 0, maxMtu = 0 } = standing.link;
+  // A driver that names no limit tells 0.
+  const max = maxMtu === 0 ? 65_535 : maxMtu;
+  if (mtu < minMtu || mtu > max) throw new NetdevError({ kind: "mtu-out-of-range", link: name, mtu, min: minMtu, max });
+  return mtu;
+}
+
+function wantsIpv6(wanted: WantedNetdev): boolean {
+  const families = [...wanted.addresses, ...wanted.routes.map((route) => route.destination), ...wanted.rules];
+  return families.some((entry) => entry.family === 6);
+}
+
+function planAddresses(standing: StandingNetdev, wanted: WantedNetdev, owned: Owned) {
+  const plan = { first: [] as Change[], add: [] as Change[], remove: [] as Change[] };
+  const wantedTexts = new Set(wanted.addresses.map(prefixText));
+  const stands = new Set(standing.addresses.map(prefixText));
+  for (const prefix of wanted.addresses) {
+    if (!stands.has(prefixText(prefix))) plan.add.push({ kind: "add-address", address: newAddress(standing, prefix) });
+  }
+  for (const address of standing.addresses) {
+    if (!ownsAddress(owned, address) || wantedTexts.has(prefixText(address))) continue;
+    const { ifindex, prefixLength } = address;
+    const change = { kind: "remove-address", address: { ifindex, address: address.address, prefixLength } } as const;
+    // IPv6 takes an address only once, whatever the length of its network: here the old one has to go first.
+    const blocks = address.family === 6 && wanted.addresses.some((prefix) => prefix.address === address.address);
+    if (blocks) plan.first.push(change);
+    else plan.remove.push(change);
+  }
+  return plan;
+}
+
+function newAddress(standing: StandingNetdev, prefix: Prefix) {
+  const broadcast = broadcastOf(prefix);
+  return {
+    ifindex: standing.link.index,
+    address: prefix.address,
+    prefixLength: prefix.prefixLength,
+    protocol: OUR_PROTOCOL,
+    ...(broadcast !== undefined && { broadcast }),
+    // The endpoint gave the address out and knows that it is free: no second of waiting for nobody's answer.
+    ...(prefix.family === 6 && { noDad: true }),
+  };
+}
+
+function planNeighbours(standing: StandingNetdev, wanted: WantedNetdev) {
+  const plan = { add: [] as Change[], remove: [] as Change[] };
+  const ifindex = standing.link.index;
+  for (const { address, mac } of wanted.neighbours) {
+    const there = standing.neighbours.find((neighbour) => neighbour.address === address);
+    if (there?.permanent && there.mac === mac) continue;
+    if (there?.permanent && !ownsNeighbour(there)) {
+      throw new NetdevError({ kind: "neighbour-taken", address, mac: there.mac ?? "no address" });
+    }
+    plan.add.push({ kind: "add-neighbour", neighbour: { ifindex, address, mac, protocol: OUR_PROTOCOL } });
+  }
+  const kept = new Set(wanted.neighbours.map((neighbour) => neighbour.address));
+  for (const neighbour of standing.neighbours) {
+    if (!ownsNeighbour(neighbour) || kept.has(neighbour.address)) continue;
+    plan.remove.push({ kind: "remove-neighbour", neighbour: { ifindex, address: neighbour.address } });
+  }
+  return plan;
+}

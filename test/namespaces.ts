@@ -1,0 +1,92 @@
+// Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
+import { type Link, Netns, Rtnl } from "../src/kernel/index.ts";
+
+/** A namespace and a socket in it. */
+export interface Place {
+  readonly netns: Netns;
+  readonly rtnl: Rtnl;
+}
+
+/** A host with a link that stands for a VF (a veth, its other end in `wire`), and an empty pod. */
+export interface World {
+  readonly host: Place;
+  readonly pod: Place;
+  readonly wire: Place;
+  readonly vf: Link;
+  close(): void;
+}
+
+export const VF_MAC = "02:00:00:00:aa:01";
+
+export function openPlace(): Place {
+  const netns = Netns.create();
+  return { netns, rtnl: Rtnl.open({ netns }) };
+}
+
+export async function openWorld(): Promise<World> {
+  const [host, pod, wire] = [openPlace(), openPlace(), openPlace()];
+  await host.rtnl.createLink({
+    kind: "veth",
+    name: "vf0",
+    address: VF_MAC,
+    peer: { name: "port0", netns: wire.netns },
+  });
+  const port = await wire.rtnl.linkByName("port0");
+  if (port) await wire.rtnl.setLink(port.index, { up: true });
+  const vf = await linkNamed(host, "vf0");
+  return {
+    host,
+    pod,
+    wire,
+    vf,
+    close() {
+      for (const place of [host, pod, wire]) {
+        place.rtnl.close();
+        place.netns.close();
+      }
+    },
+  };
+}
+
+/** The link of that name. @throws {Error} when there is none. */
+export async function linkNamed(place: Place, name: string): Promise<Link> {
+  const link = await place.rtnl.linkByName(name);
+  if (!link) throw new Error(`No link ${name}`);
+  return link;
+}
+
+/** All that a person would see with `ip`, one line each, in order: what the kernel made by itself is left out. */
+export async function picture({ rtnl }: Place): Promise<string[]> {
+  const links = await rtnl.links();
+  const nameOf = (index: number | undefined) => links.find((link) => link.index === index)?.name ?? "-";
+  const lines = links.map(
+    (link) =>
+      `link ${link.name} ${[...link.altNames].sort()} ${link.address} mtu ${link.mtu} ${link.up ? "up" : "down"}`,
+  );
+  for (const address of await rtnl.addresses()) {
+    if (address.protocol > 3 || address.protocol === 0) {
+      lines.push(
+        `address ${address.address}/${address.prefixLength} on ${nameOf(address.ifindex)} by ${address.protocol}`,
+      );
+    }
+  }
+  for (const route of await rtnl.routes()) {
+    if (route.protocol === 2) continue;
+    const via = `${route.gateway ?? "link"} on ${nameOf(route.ifindex)}`;
+    lines.push(`route ${route.destination}/${route.prefixLength} via ${via} table ${route.table} by ${route.protocol}`);
+  }
+  for (const rule of await rtnl.rules()) {
+    const from = rule.from ? `${rule.from.address}/${rule.from.prefixLength}` : "all";
+    const ports = (range: { first: number; last: number } | undefined) =>
+      range ? `${range.first}-${range.last}` : "*";
+    const selector = `${rule.ipProtocol ?? "*"} ${ports(rule.sourcePorts)} ${ports(rule.destinationPorts)}`;
+    lines.push(`rule IPv${rule.family} from ${from} ${selector} table ${rule.table} by ${rule.protocol}`);
+  }
+  for (const neighbour of await rtnl.neighbours()) {
+    if (!neighbour.permanent) continue;
+    lines.push(
+      `neighbour ${neighbour.address} ${neighbour.mac} on ${nameOf(neighbour.ifindex)} by ${neighbour.protocol}`,
+    );
+  }
+  return lines.sort();
+}

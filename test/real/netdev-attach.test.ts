@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { systemClock } from "../../src/async/index.ts";
+import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { linkNamed, openWorld, picture, VF_MAC, type World } from "../namespaces.ts";
+import { needs } from "../needs.ts";
+
+const full: AskedNetdev = {
+  name: "nsm-1",
+  mtu: 1400,
+  mac: "02:00:00:00:00:05",
+  addresses: ["10.0.0.1/24", "2001:db8::1/64"],
+  peerAddresses: ["10.9.0.2/32", "2001:db8:9::2/128"],
+  routes: [{ prefix: "10.1.0.0/16" }, { prefix: "2001:db8:1::/48" }, { prefix: "10.2.0.0/16", nextHop: "10.0.0.77" }],
+  policies: [
+    {
+      from: "10.0.0.0/24",
+      protocol: "tcp",
+      destinationPort: "80-90",
+      routes: [{ prefix: "10.3.0.0/16", nextHop: "10.0.0.3" }],
+    },
+    { from: "2001:db8::/64", protocol: "udp", sourcePort: "53", routes: [] },
+    { destinationPort: "443", protocol: "tcp", routes: [] },
+  ],
+  neighbours: [
+    { address: "10.0.0.9", mac: "02:00:00:00:00:09" },
+    { address: "2001:db8::9", mac: "02:00:00:00:00:0a" },
+  ],
+};
+const bare: AskedNetdev = { name: "nsm-1", addresses: [], peerAddresses: [], routes: [], policies: [], neighbours: [] };
+
+/** What `full` looks like in the pod, beside what was there before. */
+const FULL_PICTURE = [
+  "address 10.0.0.1/24 on nsm-1 by 110",
+  "address 2001:db8::1/64 on nsm-1 by 110",
+  "link nsm-1  02:00:00:00:00:05 mtu 1400 up",
+  "neighbour 10.0.0.9 02:00:00:00:00:09 on nsm-1 by 110",
+  "neighbour 2001:db8::9 02:00:00:00:00:0a on nsm-1 by 110",
+  "route 0.0.0.0/0 via link on nsm-1 table 1 by 110",
+  "route ::/0 via link on nsm-1 table 2 by 110",
+  "route 10.1.0.0/16 via 10.9.0.2 on nsm-1 table 254 by 110",
+  "route 10.2.0.0/16 via 10.0.0.77 on nsm-1 table 254 by 110",
+  "route 10.3.0.0/16 via 10.0.0.3 on nsm-1 table 3 by 110",
+  "route 10.9.0.2/32 via link on nsm-1 table 254 by 110",
+  "route 2001:db8:1::/48 via 2001:db8:9::2 on nsm-1 table 254 by 110",
+  "route 2001:db8:9::2/128 via link on nsm-1 table 254 by 110",
+  "rule IPv4 from 10.0.0.0/24 6 * 80-90 table 3 by 110",
+  "rule IPv4 from all 6 * 443-443 table 1 by 110",
+  "rule IPv6 from 2001:db8::/64 17 53-53 * table 2 by 110",
+].sort();
+
+async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
+  if (!needs(t, "root", "veth")) return;
+  const world = await openWorld();
+  try {
+    await story(world);
+  } finally {
+    world.close();
+  }
+}
+
+function attach(world: World, asked: AskedNetdev) {
+  return attachNetdev({
+    host: world.host.netns,
+    client: world.pod.netns,
+    ifindex: world.vf.index,
+    wanted: wantNetdev(asked),
+    log: silentLog,
+    clock: systemClock,
+  });
+}
+
+async function added(world: World, before: readonly string[]): Promise<string[]> {
+  return (await picture(world.pod)).filter((line) => !before.includes(line));
+}
+
+test("attachNetdev() makes everything stand exactly as asked, and detach() leaves both namespaces as they were", (t) =>
+  inWorld(t, async (world) => {
+    const { host, pod, vf } = world;
+    await host.rtnl.setLink(vf.index, { up: true, addAltNames: ["vf0-alternative"] });
+    const before = [await picture(host), await picture(pod)];
+    const attachment = await attach(world, full);
+    assert.deepEqual(await added(world, before[1] ?? []), FULL_PICTURE);
+    assert.equal(await host.rtnl.linkByIndex(vf.index), undefined);
+    assert.match(pod.netns.readSysctl("net/ipv4/ping_group_range"), /^0\s+2147483647$/);
+    assert.deepEqual(await attachment.detach(), []);
+    assert.deepEqual([await picture(host), await picture(pod)], before);
+    assert.deepEqual(await attachment.detach(), []);
+  }));
+
+test("Attachment.differences() is empty for what stands, and update() then changes nothing", (t) =>
+  inWorld(t, async (world) => {
+    const attachment = await attach(world, full);
+    assert.deepEqual(await attachment.differences(wantNetdev(full)), []);
+    const { kernelWrites } = attachment;
+    await attachment.update(wantNetdev(full));
+    assert.equal(attachment.kernelWrites, kernelWrites);
+    assert.ok(kernelWrites > 20);
+    await attachment.detach();
+  }));
+
+test("Attachment.update() changes only what differs", (t) =>
+  inWorld(t, async (world) => {
+    const empty = await picture(world.pod);
+    const attachment = await attach(world, full);
+    const next: AskedNetdev = {
+      ...full,
+      addresses: ["10.0.0.1/24", "10.0.0.2/24", "2001:db8::1/96"],
+      routes: [
+        { prefix: "10.1.0.0/16", nextHop: "10.0.0.8" },
+        { prefix: "2001:db8:1::/48", nextHop: "2001:db8::8" },
+      ],
+      policies: full.policies.slice(1),
+      neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:0b" }],
+    };
+    const differences = await attachment.differences(wantNetdev(next));
+    assert.deepEqual(differences, [
+      "remove-address 2001:db8::1/64",
+      "add-address 10.0.0.2/24",
+      "add-address 2001:db8::1/96",
+      "add-route 10.1.0.0/16 via 10.0.0.8 table 254",
+      "add-route 2001:db8:1::/48 via 2001:db8::8 table 254 metric 1023",
+      "add-neighbour 10.0.0.9 at 02:00:00:00:00:0b",
+      "remove-rule IPv4 from 10.0.0.0/24 proto 6 dport 80-90 table 3",
+      "remove-route 10.3.0.0/16 via 10.0.0.3 table 3",
+      "remove-route 10.1.0.0/16 via 10.9.0.2 table 254",
+      "remove-route 10.2.0.0/16 via 10.0.0.77 table 254",
+      "remove-route 2001:db8:1::/48 via 2001:db8:9::2 table 254 metric 1024",
+      "remove-neighbour 2001:db8::9",
+    ]);
+    await attachment.update(wantNetdev(next));
+    assert.deepEqual(await attachment.differences(wantNetdev(next)), []);
+    await attachment.update(wantNetdev(bare));
+    assert.deepEqual(await added(world, empty), ["link nsm-1  02:00:00:00:00:05 mtu 1500 up"]);
+    await attachment.update(wantNetdev({ ...bare, name: "other" }));
+    assert.deepEqual(await added(world, empty), ["link other  02:00:00:00:00:05 mtu 1500 up"]);
+    await attachment.detach();
+    assert.equal((await linkNamed(world.host, "vf0")).address, VF_MAC);
+  }));
+
+test("attachNetdev() touches nothing that is not its own", (t) =>
+  inWorld(t, async (world) => {
+    const { pod } = world;
+    await pod.rtnl.createLink({ kind: "veth", name: "eth0", peer: { name: "far", netns: world.wire.netns } });
+    const eth0 = await linkNamed(pod, "eth0");
+    await pod.rtnl.setLink(eth0.index, { up: true });
+    await pod.rtnl.addAddress({ ifindex: eth0.index, address: "192.168.0.2", prefixLength: 24 });
+    await pod.rtnl.addAddress({ ifindex: eth0.index, address: "fd00::2", prefixLength: 64, noDad: true });
+    const defaults = { ifindex: eth0.index, prefixLength: 0, protocol: 3 };
+    await pod.rtnl.addRoute({ ...defaults, family: 4, destination: "0.0.0.0", gateway: "192.168.0.1" });
+    await pod.rtnl.addRoute({ ...defaults, family: 6, destination: "::", gateway: "fd00::1" });
+    const rule = {
+      family: 4,
+      from: { address: "10.0.0.0", prefixLength: 24 },
+      ipProtocol: 6,
+      destinationPorts: { first: 80, last: 90 },
+    } as const;
+    await pod.rtnl.addRule({ ...rule, table: 1 });
+    const before = await picture(pod);
+    const greedy = { ...full, routes: [{ prefix: "0.0.0.0/0" }, { prefix: "::/0" }] };
+    const attachment = await attach(world, greedy);
+    const nsm = await linkNamed(pod, "nsm-1");
+    await pod.rtnl.addAddress({ ifindex: nsm.index, address: "10.50.0.1", prefixLength: 24 });
+    const standing = await picture(pod);
+    assert.deepEqual(
+      before.filter((line) => !standing.includes(line)),
+      [],
+    );
+    assert.ok(standing.includes("rule IPv4 from 10.0.0.0/24 6 * 80-90 table 4 by 110"));
+    const toDefault = (await pod.rtnl.routes()).filter((route) => route.prefixLength === 0 && route.table === 254);
+    assert.deepEqual(
+      toDefault.map((route) => [route.family, route.ifindex === nsm.index, route.metric]),
+      [
+        [4, true, 0],
+        [4, false, 0],
+        [6, true, 1023],
+        [6, false, 1024],
+      ],
+    );
+    assert.deepEqual(await attachment.differences(wantNetdev(greedy)), []);
+    await attachment.update(wantNetdev(bare));
+    assert.ok((await picture(pod)).includes("address 10.50.0.1/24 on nsm-1 by 0"));
+    await attachment.update(wantNetdev(greedy));
+    await attachment.detach();
+    assert.deepEqual(await picture(pod), before);
+  }));
+
+test("attachNetdev() refuses a name that is taken and leaves the link alone", (t) =>
+  inWorld(t, async (world) => {
+    const { pod, host } = world;
+    await pod.rtnl.createLink({ kind: "bridge", name: "nsm-1" });
+    await pod.rtnl.setLink((await linkNamed(pod, "nsm-1")).index, { addAltNames: ["nsm-2"] });
+    const before = [await picture(host), await picture(pod)];
+    for (const name of ["nsm-1", "nsm-2", "lo"]) {
+      await assert.rejects(attach(world, { ...full, name }), (error: NetdevError) => {
+        assert.equal(error.fault.kind, "name-taken");
+        assert.match(error.message, new RegExp(`Cannot name the interface "${name}": link (nsm-1|lo) `));
+        return true;
+      });
+    }
+    assert.deepEqual([await picture(host), await picture(pod)], before);
+  }));
+
+test("attachNetdev() takes everything back when a step fails", (t) =>
+  inWorld(t, async (world) => {
+    const { pod, host } = world;
+    const before = [await picture(host), await picture(pod)];
+    const impossible = { ...full, routes: [{ prefix: "10.1.0.0/16", nextHop: "10.0.0.1" }] };
+    await assert.rejects(attach(world, impossible), { name: "KernelError", code: "EINVAL", message: /gateway/ });
+    assert.deepEqual([await picture(host), await picture(pod)], before);
+  }));
+
+test("attachNetdev() refuses the host's own namespace", (t) =>
+  inWorld(t, async (world) => {
+    const { host, vf } = world;
+    const options = { host: host.netns, client: host.netns, ifindex: vf.index, log: silentLog, clock: systemClock };
+    const again = attachNetdev({ ...options, wanted: wantNetdev(full) });
+    await assert.rejects(again, /host's own network namespace/);
+  }));
