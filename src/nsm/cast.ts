@@ -45,8 +45,13 @@ export class HandClock implements Clock {
 
   sleep(delayMs: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
-      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-      this.after(delayMs, resolve);
+      const timer = this.after(delayMs, resolve);
+      const aborted = () => {
+        timer.cancel();
+        reject(signal?.reason);
+      };
+      if (signal?.aborted) aborted();
+      signal?.addEventListener("abort", aborted, { once: true });
     });
   }
 
@@ -57,6 +62,7 @@ export class HandClock implements Clock {
 
   /** Moves on, firing what is due in its order, and lets the work that follows run. */
   async pass(ms: number): Promise<void> {
+    await settled();
     const until = this.#nowMs + ms;
     for (;;) {
       const due = this.#timers.filter(({ at }) => at <= until).sort((a, b) => a.at - b.at)[0];

@@ -1,16 +1,28 @@
 import { DeadlineError } from "../async/index.ts";
+import { IdentityError, type IdentityFault, PolicyError } from "../identity/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
+import { InventoryError, type InventoryFault } from "../sriov/index.ts";
 import { NsmError, type NsmFault, textOf } from "./fault.ts";
 
 /** The gRPC status that tells a peer about any failure of this room or of those below. */
 export function toStatus(error: unknown): RpcError {
   if (error instanceof RpcError) return error;
-  return new RpcError(codeOf(error), textOf(error), { cause: error });
+  return new RpcError(codeOf(error), peerText(error), { cause: error });
+}
+
+/** The words of upstream's policy check go before ours: peers and operators know them (nsm-protocol §1.7). */
+function peerText(error: unknown): string {
+  if (!(error instanceof PolicyError)) return textOf(error);
+  const known = "networkservice: an error occurred during authorization policy check: no sufficient privileges";
+  return `${known}: ${error.message}`;
 }
 
 function codeOf(error: unknown): Status {
   if (error instanceof RpcError) return error.code;
   if (error instanceof NsmError) return codeOfFault(error.fault);
+  if (error instanceof PolicyError) return "PERMISSION_DENIED";
+  if (error instanceof InventoryError) return codeOfInventory(error.fault);
+  if (error instanceof IdentityError) return codeOfIdentity(error.fault);
   if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
   return "UNKNOWN";
@@ -46,5 +58,40 @@ function codeOfFault(fault: NsmFault): Status {
       return codeOf(fault.failures[0]?.error);
     case "endpoint-close-failed":
       return codeOf(fault.failure);
+  }
+}
+
+function codeOfInventory(fault: InventoryFault): Status {
+  switch (fault.kind) {
+    case "unknown-token":
+      return "NOT_FOUND";
+    case "token-in-use":
+    case "function-in-use":
+    case "no-free-function":
+      return "RESOURCE_EXHAUSTED";
+    case "connection-holds-function":
+      return "FAILED_PRECONDITION";
+    case "unknown-function":
+    case "unknown-connection":
+    case "wrong-state":
+      return "INTERNAL";
+  }
+}
+
+function codeOfIdentity(fault: IdentityFault): Status {
+  switch (fault.kind) {
+    case "bad-token":
+    case "bad-spiffe-id":
+    case "bad-certificate":
+    case "untrusted-peer":
+      return "PERMISSION_DENIED";
+    case "no-svid":
+    case "expired":
+      return "UNAVAILABLE";
+    case "bad-svid":
+    case "unusable-key":
+    case "bad-socket":
+    case "bad-policy-mask":
+      return "INTERNAL";
   }
 }
