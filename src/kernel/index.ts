@@ -36,3 +36,4 @@ export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
 export { connectUnix, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
+export { type WatchedFolder, watchFolder } from "./watch-folder.ts";

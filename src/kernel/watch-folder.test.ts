@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { systemClock } from "../async/index.ts";
+import { type WatchedFolder, watchFolder } from "./watch-folder.ts";
+
+function open(t: TestContext): WatchedFolder {
+  const base = mkdtempSync(join(tmpdir(), "watch-"));
+  const folder = watchFolder(join(base, "plugins"), systemClock);
+  t.after(() => {
+    folder.close();
+    rmSync(base, { recursive: true });
+  });
+  return folder;
+}
+
+function nextChange(folder: WatchedFolder): Promise<void> {
+  return new Promise((resolve) => {
+    const stop = folder.onChange(() => {
+      stop();
+      resolve();
+    });
+    setTimeout(() => {}, 5000).unref();
+  });
+}
+
+test("watchFolder() tells of files, and tells them apart", { timeout: 10_000 }, async (t) => {
+  const folder = open(t);
+  mkdirSync(folder.path);
+  await nextChange(folder); // the folder has come
+  assert.equal(folder.identity("a.sock"), undefined);
+  for (const what of ["made", "removed", "made anew"]) {
+    const before = folder.identity("a.sock");
+    const change = nextChange(folder);
+    if (what === "removed") rmSync(join(folder.path, "a.sock"));
+    else writeFileSync(join(folder.path, "a.sock"), "");
+    await change;
+    assert.notEqual(folder.identity("a.sock"), before, what);
+  }
+});
+
+test("watchFolder() goes on when the folder itself is made anew", { timeout: 10_000 }, async (t) => {
+  const folder = open(t);
+  for (let round = 0; round < 2; round++) {
+    mkdirSync(folder.path);
+    while (folder.identity("a.sock") === undefined) {
+      const change = nextChange(folder);
+      writeFileSync(join(folder.path, "a.sock"), "");
+      await change;
+    }
+    rmSync(folder.path, { recursive: true });
+    assert.equal(folder.identity("a.sock"), undefined);
+  }
+});

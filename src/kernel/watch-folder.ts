@@ -1,0 +1,81 @@
+import { type FSWatcher, lstatSync, watch } from "node:fs";
+import { join } from "node:path";
+import type { Clock, Timer } from "../async/index.ts";
+
+/** A folder where others make and remove files. */
+export interface WatchedFolder {
+  readonly path: string;
+  /** Tells a file from another one that takes its name later; undefined when there is none. */
+  identity(name: string): string | undefined;
+  /** Calls back after something in the folder was made, removed or renamed. Returns how to stop. */
+  onChange(listener: () => void): () => void;
+  close(): void;
+}
+
+/** A folder that is not there cannot be watched: it is looked for again after this time. */
+const RETRY_MS = 1000;
+
+/**
+ * Watches a folder by inotify, through its own removal and return. Events can be lost (the kernel's queue is bounded), so
+ * whoever must not miss a change also looks at `identity` from time to time.
+ */
+export function watchFolder(path: string, clock: Clock): WatchedFolder {
+  const listeners = new Set<() => void>();
+  const tell = () => {
+    for (const listener of [...listeners]) listener();
+  };
+  let watcher: FSWatcher | undefined;
+  let watched: string | undefined;
+  let timer: Timer | undefined;
+  /** The folder may have been removed and made anew: the old watch then stays silent for ever. */
+  const ensure = () => {
+    const now = identityOf(path);
+    if (now !== watched) {
+      watcher?.close();
+      watcher = now === undefined ? undefined : start(path, tell);
+      watched = watcher === undefined ? undefined : now;
+      if (watched !== undefined) tell();
+    }
+    timer = clock.after(RETRY_MS, ensure);
+  };
+  ensure();
+  return {
+    path,
+    identity: (name) => fileIdentity(join(path, name)),
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close() {
+      timer?.cancel();
+      watcher?.close();
+      listeners.clear();
+    },
+  };
+}
+
+function start(path: string, tell: () => void): FSWatcher | undefined {
+  try {
+    const watcher = watch(path, { persistent: false }, tell);
+    watcher.on("error", () => watcher.close());
+    return watcher;
+  } catch {
+    return undefined; // removed in between, or no inotify watches left: the next look tells
+  }
+}
+
+/** The same folder for as long as it is not made anew. Its own times change with every file in it. */
+function identityOf(path: string): string | undefined {
+  const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  return found?.isDirectory() ? `${found.dev}:${found.ino}:${found.birthtimeNs}` : undefined;
+}
+
+/** Inode numbers are given out again at once; the time of birth is not, and no chmod changes it. */
+function fileIdentity(path: string): string | undefined {
+  try {
+    const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+    return found === undefined ? undefined : `${found.dev}:${found.ino}:${found.birthtimeNs}`;
+  } catch {
+    return undefined; // the folder is gone, or is none
+  }
+}
