@@ -1,0 +1,271 @@
+import assert from "node:assert/strict";
+import { existsSync, linkSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { Kubelet } from "../../sandbox/kubelet.ts";
+import { systemClock } from "../async/index.ts";
+import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
+import { watchFolder } from "../kernel/index.ts";
+import { RpcClient, serveRpc, unaryHandler } from "../rpc/index.ts";
+import { Health, recordingLog, silentLog } from "../telemetry/index.ts";
+import { startDevicePlugins } from "./device-plugins.ts";
+import { socketName } from "./resource-name.ts";
+import type { Device, Preference, TokenSource } from "./token-source.ts";
+
+const FAST = "worker.domain/10G";
+const SLOW = "worker.domain/1G";
+const LIMIT = { timeout: 20_000 };
+
+/** Devices that a test changes by hand. */
+class Tokens implements TokenSource {
+  readonly all = new Map<string, Device[]>();
+  readonly allocated: string[] = [];
+  readonly #listeners = new Set<() => void>();
+
+  constructor(...resources: readonly string[]) {
+    for (const name of resources) this.offer(name);
+  }
+
+  offer(resource: string): void {
+    const device = (index: number) => ({ id: `${resource}-${index}`, healthy: true, numaNode: index % 2 });
+    this.all.set(resource, [0, 1, 2, 3].map(device));
+    this.tell();
+  }
+
+  setHealth(resource: string, index: number, healthy: boolean): void {
+    const devices = this.all.get(resource) ?? [];
+    this.all.set(resource, devices.with(index, { ...(devices[index] as Device), healthy }));
+    this.tell();
+  }
+
+  tell(): void {
+    for (const listener of this.#listeners) listener();
+  }
+
+  resources = () => [...this.all.keys()];
+  devices = (resource: string) => this.all.get(resource) ?? [];
+  preferred = (_resource: string, { available, size }: Preference) => available.toReversed().slice(0, size);
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  allocate(_resource: string, ids: readonly string[]): void {
+    if (ids.some((id) => id.endsWith("-0"))) throw new Error("no function is left for that token");
+    this.allocated.push(...ids);
+  }
+}
+
+function pluginFolder(t: TestContext): string {
+  const base = mkdtempSync(join(tmpdir(), "plugins-"));
+  t.after(() => rmSync(base, { recursive: true }));
+  return join(base, "device-plugins");
+}
+
+function startPlugins(t: TestContext, path: string, source: TokenSource) {
+  const log = recordingLog();
+  const health = new Health(systemClock);
+  const folder = watchFolder(path, systemClock);
+  const plugins = startDevicePlugins({ source, folder, clock: systemClock, log, health });
+  t.after(async () => {
+    await plugins.close();
+    folder.close();
+  });
+  return { plugins, log, health };
+}
+
+async function startKubelet(t: TestContext, folder: string): Promise<Kubelet> {
+  const kubelet = new Kubelet({ folder, log: silentLog, clock: systemClock });
+  await kubelet.start();
+  t.after(() => kubelet.stop());
+  return kubelet;
+}
+
+const allHealthy = (devices: readonly { healthy: boolean }[]) =>
+  devices.length === 4 && devices.every((device) => device.healthy);
+
+test(
+  "startDevicePlugins() offers each resource with NUMA nodes on a socket of its own, for root only",
+  LIMIT,
+  async (t) => {
+    const folder = pluginFolder(t);
+    const kubelet = await startKubelet(t, folder);
+    const { plugins, health } = startPlugins(t, folder, new Tokens(FAST, SLOW));
+    await plugins.ready();
+    assert.deepEqual(plugins.registered.value, [FAST, SLOW]);
+    const devices = await kubelet.until(FAST, allHealthy);
+    assert.deepEqual(devices[1], { id: `${FAST}-1`, healthy: true, numaNode: 1 });
+    await kubelet.until(SLOW, allHealthy);
+    assert.equal(statSync(join(folder, socketName(FAST))).mode & 0o777, 0o600);
+    assert.deepEqual(health.ailments(), []);
+  },
+);
+
+test("startDevicePlugins() waits for a kubelet that comes late, and says so", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const { plugins, health } = startPlugins(t, folder, new Tokens(FAST));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.match(String(health.ailments()[0]?.sentence), /there is no .*kubelet.sock. Is kubelet running/);
+  const kubelet = await startKubelet(t, folder);
+  await kubelet.until(FAST, allHealthy);
+  await plugins.ready();
+  assert.deepEqual(health.ailments(), []);
+});
+
+test("startDevicePlugins() is back with the full list after every restart of kubelet", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const { plugins } = startPlugins(t, folder, new Tokens(FAST, SLOW));
+  for (let round = 0; round < 5; round++) {
+    await Promise.all([kubelet.until(FAST, allHealthy), kubelet.until(SLOW, allHealthy)]);
+    await kubelet.restart();
+  }
+  await Promise.all([kubelet.until(FAST, allHealthy), kubelet.until(SLOW, allHealthy)]);
+  await plugins.ready();
+  assert.equal(kubelet.registrations, 12);
+});
+
+test(
+  "startDevicePlugins() comes back when somebody has removed its socket and kubelet has let go",
+  LIMIT,
+  async (t) => {
+    const folder = pluginFolder(t);
+    const kubelet = await startKubelet(t, folder);
+    const { plugins } = startPlugins(t, folder, new Tokens(FAST));
+    await plugins.ready();
+    await kubelet.stop();
+    for (const name of readdirSync(folder)) rmSync(join(folder, name));
+    await kubelet.start();
+    await kubelet.until(FAST, allHealthy);
+  },
+);
+
+test("startDevicePlugins() tells kubelet of every change, and of a resource that comes later", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const tokens = new Tokens(FAST);
+  startPlugins(t, folder, tokens);
+  await kubelet.until(FAST, allHealthy);
+  tokens.setHealth(FAST, 2, false);
+  const devices = await kubelet.until(FAST, (list) => !allHealthy(list));
+  assert.deepEqual(
+    devices.map(({ healthy }) => healthy),
+    [true, true, false, true],
+  );
+  tokens.setHealth(FAST, 2, true);
+  await kubelet.until(FAST, allHealthy);
+  tokens.offer(SLOW);
+  await kubelet.until(SLOW, allHealthy);
+});
+
+test("startDevicePlugins() gives tokens to pods by its preference and reserves them", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const tokens = new Tokens(FAST);
+  const { log } = startPlugins(t, folder, tokens);
+  await kubelet.until(FAST, allHealthy);
+  const { envs } = await kubelet.allocate({ pod: "a", resource: FAST, count: 2 });
+  assert.deepEqual(envs, { [`NSM_SRIOV_TOKENS_${FAST}`]: `${FAST}-3,${FAST}-2` });
+  assert.deepEqual(tokens.allocated, [`${FAST}-3`, `${FAST}-2`]);
+  await kubelet.restart();
+  await kubelet.until(FAST, allHealthy);
+  const second = await kubelet.allocate({ pod: "b", resource: FAST });
+  assert.deepEqual(second.ids, [`${FAST}-1`]);
+  await assert.rejects(kubelet.allocate({ pod: "c", resource: FAST }), /no function is left for that token/);
+  assert.doesNotMatch(JSON.stringify(log.events), new RegExp(`${FAST}-\\d`)); // ids are secrets
+});
+
+test(
+  "startDevicePlugins() answers with what must be included even where its source prefers nonsense",
+  LIMIT,
+  async (t) => {
+    const folder = pluginFolder(t);
+    await startKubelet(t, folder);
+    const tokens = new Tokens(FAST);
+    tokens.preferred = () => ["unknown", "ids"];
+    const { plugins, log } = startPlugins(t, folder, tokens);
+    await plugins.ready();
+    const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+    t.after(() => client.close());
+    const request = { availableDeviceIDs: ["a", "b", "c"], mustIncludeDeviceIDs: ["c"], allocationSize: 2 };
+    const target = `unix://${folder}/${socketName(FAST)}`;
+    const asked = { containerRequests: [request] };
+    const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
+    assert.deepEqual(response.containerResponses[0]?.deviceIDs, ["c", "a"]);
+    assert.equal(log.of("preference-unsound").length, 1);
+    await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
+  },
+);
+
+test("startDevicePlugins() tries again after a refusal, and never gives up", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const startedMs = systemClock.monotonicMs();
+  let calls = 0;
+  const handlers = [
+    unaryHandler(Registration.method.register, async () => {
+      calls += 1;
+      throw new Error("not today");
+    }),
+  ];
+  const url = `unix://${folder}/kubelet.sock`;
+  const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
+  t.after(() => server.stop(0));
+  const { log, health } = startPlugins(t, folder, new Tokens(FAST));
+  while (calls < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(systemClock.monotonicMs() - startedMs > 50, "without delays between the tries");
+  assert.equal(log.of("resource-not-registered")[0]?.["problem"], "not today");
+  assert.deepEqual(
+    health.ailments().map(({ code, subject }) => [code, subject]),
+    [["resource-not-registered", FAST]],
+  );
+  await server.stop(0);
+  const kubelet = await startKubelet(t, folder);
+  await kubelet.until(FAST, allHealthy);
+});
+
+test("startDevicePlugins() takes over the socket that a dead process left", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const path = join(folder, socketName(FAST));
+  await leaveStaleSocket(path);
+  assert.equal(existsSync(path), true);
+  startPlugins(t, folder, new Tokens(FAST));
+  await kubelet.until(FAST, allHealthy);
+});
+
+test("startDevicePlugins() refuses a name that kubelet would not take, and offers the others", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const { plugins, log, health } = startPlugins(t, folder, new Tokens("Bad_Domain/10G", FAST));
+  await kubelet.until(FAST, allHealthy);
+  await plugins.ready();
+  assert.equal(log.of("resource-name-refused").length, 1);
+  assert.deepEqual(
+    health.ailments().map(({ code }) => code),
+    ["resource-name-refused"],
+  );
+});
+
+test("DevicePlugins.close() ends the list and leaves no socket behind", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const { plugins } = startPlugins(t, folder, new Tokens(FAST));
+  await kubelet.until(FAST, allHealthy);
+  await plugins.close();
+  await kubelet.until(FAST, (devices) => devices.every(({ healthy }) => !healthy));
+  assert.deepEqual(readdirSync(folder), ["kubelet.sock"]);
+});
+
+/** A socket file that nobody listens on: what a killed process leaves. */
+async function leaveStaleSocket(path: string): Promise<void> {
+  const spare = `${path}.spare`;
+  const server = createServer().listen(path);
+  await new Promise((resolve) => server.once("listening", resolve));
+  linkSync(path, spare);
+  await new Promise((resolve) => server.close(resolve));
+  linkSync(spare, path);
+  rmSync(spare);
+}

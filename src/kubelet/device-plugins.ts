@@ -1,0 +1,94 @@
+import { type Clock, Latest } from "../async/index.ts";
+import { RpcClient } from "../rpc/index.ts";
+import type { Health, Log } from "../telemetry/index.ts";
+import { Plugin, type PluginFolder } from "./plugin.ts";
+import { resourceNameProblem } from "./resource-name.ts";
+import type { TokenSource } from "./token-source.ts";
+
+export interface DevicePluginsOptions {
+  readonly source: TokenSource;
+  /** NSM_DEVICE_PLUGIN_PATH, watched. */
+  readonly folder: PluginFolder;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly health: Health;
+}
+
+/** All resources, offered to kubelet. */
+export interface DevicePlugins {
+  /** Names of the resources whose list kubelet follows at the moment, sorted. */
+  readonly registered: Latest<readonly string[]>;
+  /** Resolves when kubelet follows all resources; rejects only with the signal's reason. */
+  ready(signal?: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}
+
+const DIAL_TIMEOUT_MS = 2000;
+const IDLE_MS = 10_000;
+
+/** Starts to offer every resource of the source, also those that it has later. Comes back at once and never fails. */
+export function startDevicePlugins(options: DevicePluginsOptions): DevicePlugins {
+  return new AllPlugins(options);
+}
+
+class AllPlugins implements DevicePlugins {
+  readonly registered = new Latest<readonly string[]>([]);
+  readonly #options: DevicePluginsOptions;
+  readonly #client: RpcClient;
+  readonly #unregistered;
+  readonly #badName;
+  readonly #plugins = new Map<string, Plugin | undefined>();
+  readonly #unsubscribe: () => void;
+
+  constructor(options: DevicePluginsOptions) {
+    const { clock, log, health, source } = options;
+    this.#options = options;
+    this.#client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
+    this.#unregistered = health.declare({ code: "resource-not-registered", severity: "warning" });
+    this.#badName = health.declare({ code: "resource-name-refused", severity: "warning" });
+    this.#unsubscribe = source.onChange(() => this.#startMissing());
+    this.#startMissing();
+  }
+
+  async ready(signal?: AbortSignal): Promise<void> {
+    const isReady = (names: readonly string[]) =>
+      [...this.#plugins].every(([name, plugin]) => plugin === undefined || names.includes(name));
+    let names = this.registered.value ?? [];
+    while (!isReady(names)) names = await this.registered.next(signal);
+  }
+
+  async close(): Promise<void> {
+    this.#unsubscribe();
+    await Promise.all([...this.#plugins.values()].map((plugin) => plugin?.stop()));
+    await this.#client.close();
+  }
+
+  #startMissing(): void {
+    for (const resource of this.#options.source.resources()) {
+      if (!this.#plugins.has(resource)) this.#plugins.set(resource, this.#start(resource));
+    }
+  }
+
+  #start(resource: string): Plugin | undefined {
+    const { log } = this.#options;
+    const problem = resourceNameProblem(resource);
+    if (problem !== undefined) {
+      log.error("resource-name-refused", { resource, problem });
+      this.#badName.raise(`Kubelet takes no resource of the name ${resource}: ${problem}`, resource);
+      return undefined;
+    }
+    const onRegistered = (isRegistered: boolean) => this.#note(resource, isRegistered);
+    return new Plugin({
+      ...this.#options,
+      resource,
+      client: this.#client,
+      unregistered: this.#unregistered,
+      onRegistered,
+    });
+  }
+
+  #note(resource: string, isRegistered: boolean): void {
+    const others = (this.registered.value ?? []).filter((name) => name !== resource);
+    this.registered.set(isRegistered ? [...others, resource].sort() : others);
+  }
+}

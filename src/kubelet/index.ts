@@ -1,0 +1,7 @@
+// The node's allocator: offers resources to kubelet as a device plugin (v1beta1) and hands tokens to pods.
+// It knows device ids and sockets, and nothing of what an id stands for: that is behind TokenSource. Start reading at
+// plugin.ts, the life of one resource with kubelet.
+export { type DevicePlugins, type DevicePluginsOptions, startDevicePlugins } from "./device-plugins.ts";
+export type { PluginFolder } from "./plugin.ts";
+export { TOKENS_VARIABLE } from "./plugin-service.ts";
+export type { Device, Preference, TokenSource } from "./token-source.ts";

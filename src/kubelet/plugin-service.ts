@@ -1,0 +1,124 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { Clock } from "../async/index.ts";
+import type { PreferredAllocationRequest } from "../gen/deviceplugin_pb.ts";
+import { type AllocateRequest, DevicePlugin, type ListAndWatchResponseSchema } from "../gen/deviceplugin_pb.ts";
+import { type Call, type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { Bell } from "./bell.ts";
+import type { Device, TokenSource } from "./token-source.ts";
+
+export interface PluginServiceOptions {
+  readonly resource: string;
+  readonly source: TokenSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** A ListAndWatch stream has begun or ended. */
+  onStreams(open: number): void;
+}
+
+/** Pods find their tokens by this prefix, before the resource name as it is, dots and slash included. */
+export const TOKENS_VARIABLE = "NSM_SRIOV_TOKENS_";
+
+/** What a plugin tells kubelet at registration and when asked. Older kubelets look only at the first, newer at the second. */
+export const pluginOptions = { preStartRequired: false, getPreferredAllocationAvailable: true } as const;
+
+/**
+ * The list is told again after this time, though nothing has changed. A kubelet that notices the end of an earlier stream
+ * of the same socket late takes the whole resource for unhealthy, and learns better only by a list.
+ */
+const REPEAT_MS = 30_000;
+
+/** The device plugin API (v1beta1) for one resource. */
+export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandler[] {
+  const { resource, source, log } = options;
+  const { method } = DevicePlugin;
+  const streams = new Streams(options);
+  return [
+    unaryHandler(method.getDevicePluginOptions, async () => pluginOptions),
+    streamHandler(method.listAndWatch, (_request, call) => streams.follow(call)),
+    unaryHandler(method.getPreferredAllocation, async (request) => prefer(request, options)),
+    unaryHandler(method.allocate, async (request) => {
+      await source.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
+      log.info("devices-allocated", {
+        resource,
+        counts: request.containerRequests.map((one) => one.devicesIds.length),
+      });
+      return { containerResponses: variablesOf(resource, request) };
+    }),
+    unaryHandler(method.preStartContainer, async () => ({})),
+  ];
+}
+
+function variablesOf(resource: string, request: AllocateRequest) {
+  return request.containerRequests.map(({ devicesIds }) => ({
+    envs: { [`${TOKENS_VARIABLE}${resource}`]: devicesIds.join(",") },
+  }));
+}
+
+function prefer({ containerRequests }: PreferredAllocationRequest, { resource, source, log }: PluginServiceOptions) {
+  const containerResponses = containerRequests.map((request) => {
+    const available = request.availableDeviceIDs;
+    const mustInclude = request.mustIncludeDeviceIDs;
+    const size = request.allocationSize;
+    const chosen = [...new Set(source.preferred(resource, { available, mustInclude, size }))];
+    const isSound =
+      chosen.length === size &&
+      mustInclude.every((id) => chosen.includes(id)) &&
+      chosen.every((id) => available.includes(id) || mustInclude.includes(id));
+    if (isSound) return { deviceIDs: chosen };
+    // Kubelet takes an answer as it is and then lacks devices: no preference is better than a wrong one.
+    log.warn("preference-unsound", { resource, wanted: size, available: available.length, chosen: chosen.length });
+    return { deviceIDs: [...new Set([...mustInclude, ...available])].slice(0, Math.max(size, mustInclude.length)) };
+  });
+  return { containerResponses };
+}
+
+/** The open ListAndWatch streams: one, unless kubelet has lost track of an earlier one. */
+class Streams {
+  readonly #options: PluginServiceOptions;
+  #open = 0;
+
+  constructor(options: PluginServiceOptions) {
+    this.#options = options;
+  }
+
+  /** The list at once and after every change, until kubelet goes: nothing of ours ends the stream. */
+  async *follow(call: Call): AsyncGenerator<MessageInitShape<typeof ListAndWatchResponseSchema>> {
+    const { resource, source, clock, log } = this.#options;
+    const bell = new Bell(clock);
+    const stop = source.onChange(() => bell.ring());
+    this.#count(1);
+    try {
+      let told = "";
+      let toldMs = Number.NEGATIVE_INFINITY;
+      while (!call.signal.aborted) {
+        const devices = source.devices(resource);
+        const now = JSON.stringify(devices);
+        if (now !== told || clock.monotonicMs() - toldMs >= REPEAT_MS) {
+          log.debug("devices-told", {
+            resource,
+            healthy: devices.filter(({ healthy }) => healthy).length,
+            all: devices.length,
+          });
+          told = now;
+          toldMs = clock.monotonicMs();
+          yield { devices: devices.map(describe) };
+        }
+        await bell.wait(REPEAT_MS, call.signal);
+      }
+    } finally {
+      stop();
+      this.#count(-1);
+    }
+  }
+
+  #count(change: 1 | -1): void {
+    this.#open += change;
+    this.#options.onStreams(this.#open);
+  }
+}
+
+function describe({ id, healthy, numaNode }: Device) {
+  const topology = numaNode === undefined ? {} : { topology: { nodes: [{ ID: BigInt(numaNode) }] } };
+  return { ID: id, health: healthy ? "Healthy" : "Unhealthy", ...topology };
+}

@@ -1,0 +1,201 @@
+import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
+import { Registration } from "../gen/deviceplugin_pb.ts";
+import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
+import type { Condition, Log } from "../telemetry/index.ts";
+import { Bell } from "./bell.ts";
+import { pluginHandlers, pluginOptions } from "./plugin-service.ts";
+import { socketName } from "./resource-name.ts";
+import type { TokenSource } from "./token-source.ts";
+
+/** The folder where kubelet and its plugins meet. Looking into it needs the host's files, which this room has not. */
+export interface PluginFolder {
+  readonly path: string;
+  /** Tells a file from another one that takes its name later; undefined when there is none. */
+  identity(name: string): string | undefined;
+  /** Calls back after something in the folder was made or removed. Returns how to stop. */
+  onChange(listener: () => void): () => void;
+}
+
+export interface PluginOptions {
+  readonly resource: string;
+  readonly source: TokenSource;
+  readonly folder: PluginFolder;
+  readonly client: RpcClient;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Raised, with the resource as its subject, while kubelet does not follow it. */
+  readonly unregistered: Condition;
+  onRegistered(isRegistered: boolean): void;
+}
+
+export const KUBELET_SOCKET = "kubelet.sock";
+const VERSION = "v1beta1";
+
+/** Kubelet's new socket exists some instants before it answers there. */
+const FIRST_RETRY_MS = 20;
+const LONGEST_RETRY_MS = 5000;
+/** A kubelet that lets go of the list sooner than this is not asked again at once. */
+const STEADY_MS = 5000;
+/** Events of the folder can be lost; looking costs two syscalls. */
+const LOOK_AGAIN_MS = 1000;
+/** Kubelet dials back within Register and gives that 10 s. */
+const REGISTER_TIMEOUT_MS = 15_000;
+/** Kubelet follows the list right after Register. One that does not has dropped us without a word (before 1.25). */
+const FOLLOW_TIMEOUT_MS = 5000;
+
+/**
+ * Offers one resource to kubelet, for ever: listens, registers, and does both anew when kubelet has restarted (it removes
+ * every socket in the folder then), when it has let go of the list, or when our socket file is gone.
+ */
+export class Plugin {
+  readonly #options: PluginOptions;
+  readonly #bell: Bell;
+  readonly #stop = new AbortController();
+  readonly #socket: string;
+  readonly #running: Promise<void>;
+  #server: RpcServer | undefined;
+  /** Identity of our socket file; another, or none, under its name means that nobody can dial us. */
+  #listening: string | undefined;
+  /** Identity of the kubelet socket that was there when we began to listen. */
+  #listeningFor: string | undefined;
+  /** Identity of the kubelet socket that knows us. */
+  #registeredAt: string | undefined;
+  #isFollowed = false;
+  #followedMs = Number.NEGATIVE_INFINITY;
+  /** Of the last try, so that the same words are not told again and again. */
+  #problem: string | undefined;
+
+  constructor(options: PluginOptions) {
+    this.#options = options;
+    this.#bell = new Bell(options.clock);
+    this.#socket = socketName(options.resource);
+    this.#running = this.#run(this.#stop.signal);
+  }
+
+  /** Takes the resource back: kubelet sees its list end. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+    await this.#server?.stop(0);
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    const { folder } = this.#options;
+    const unsubscribe = folder.onChange(() => this.#bell.ring());
+    const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
+    let seen: string | undefined;
+    while (!signal.aborted) {
+      const kubelet = folder.identity(KUBELET_SOCKET);
+      if (kubelet !== seen) backoff.reset(); // a new kubelet owes nothing for the silence of the old one
+      seen = kubelet;
+      if (kubelet === undefined) this.#tellMissing();
+      if (kubelet === undefined || (this.#isFollowed && kubelet === this.#registeredAt)) {
+        await this.#bell.wait(LOOK_AGAIN_MS, signal);
+      } else {
+        const retryMs = await this.#offer(kubelet, backoff, signal);
+        if (retryMs > 0) await this.#pause(retryMs, kubelet, signal);
+      }
+    }
+    unsubscribe();
+  }
+
+  /** Waits, but not for an old kubelet when there is a new one. Other files of the folder come and go: ours among them. */
+  async #pause(limitMs: number, kubelet: string, signal: AbortSignal): Promise<void> {
+    const { clock, folder } = this.#options;
+    const endMs = clock.monotonicMs() + limitMs;
+    while (!signal.aborted && folder.identity(KUBELET_SOCKET) === kubelet) {
+      const leftMs = endMs - clock.monotonicMs();
+      if (leftMs <= 0) return;
+      await this.#bell.wait(leftMs, signal);
+    }
+  }
+
+  /** Listens and registers. Returns how long to wait before the next try; 0 when none is needed. */
+  async #offer(kubelet: string, backoff: Backoff, signal: AbortSignal): Promise<number> {
+    const { clock, log, resource, source, unregistered } = this.#options;
+    const startedMs = clock.monotonicMs();
+    try {
+      if (kubelet === this.#registeredAt && startedMs - this.#followedMs < STEADY_MS) {
+        await this.#pause(backoff.nextMs(), kubelet, signal); // it follows and lets go, again and again
+      }
+      await this.#listen(kubelet);
+      await this.#register(signal);
+      this.#registeredAt = kubelet;
+      await this.#followed(signal);
+      this.#followedMs = clock.monotonicMs();
+      this.#problem = undefined;
+      const tookMs = Math.round(clock.monotonicMs() - startedMs);
+      log.info("resource-registered", { resource, devices: source.devices(resource).length, tookMs });
+      return 0;
+    } catch (error) {
+      if (signal.aborted) return 0;
+      const problem = (error as Error).message;
+      const retryMs = backoff.nextMs();
+      const fields = { resource, problem, retryMs: Math.round(retryMs) };
+      if (problem === this.#problem) log.debug("resource-not-registered", fields);
+      else log.warn("resource-not-registered", fields);
+      this.#problem = problem;
+      unregistered.raise(`Kubelet does not offer ${resource} to pods: ${problem}`, resource);
+      return retryMs;
+    }
+  }
+
+  /** A new socket for a new kubelet; the old one where the same kubelet is asked again and can still dial it. */
+  async #listen(kubelet: string): Promise<void> {
+    const { folder, resource, source, clock, log } = this.#options;
+    const file = folder.identity(this.#socket);
+    const isDialable = this.#server !== undefined && file !== undefined && file === this.#listening;
+    if (isDialable && kubelet === this.#listeningFor) return;
+    // First the old one: ending it removes its socket file, whose name the new one takes.
+    await this.#server?.stop(0);
+    this.#server = undefined;
+    const onStreams = (open: number) => this.#noteStreams(open);
+    this.#server = await serveRpc({
+      url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
+      handlers: pluginHandlers({ resource, source, clock, log, onStreams }),
+      socketMode: 0o600,
+      log,
+      clock,
+    });
+    this.#listening = folder.identity(this.#socket);
+    this.#listeningFor = kubelet;
+  }
+
+  async #register(signal: AbortSignal): Promise<void> {
+    const { client, folder, resource } = this.#options;
+    const target = `unix://${folder.path.replace(/\/+$/, "")}/${KUBELET_SOCKET}`;
+    const request = { version: VERSION, endpoint: this.#socket, resourceName: resource, options: pluginOptions };
+    await client.call(target, Registration.method.register, request, { signal, timeoutMs: REGISTER_TIMEOUT_MS });
+  }
+
+  async #followed(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const endMs = clock.monotonicMs() + FOLLOW_TIMEOUT_MS;
+    while (!this.#isFollowed) {
+      signal.throwIfAborted();
+      const leftMs = endMs - clock.monotonicMs();
+      if (leftMs <= 0) throw new Error("kubelet has accepted the registration and does not follow the device list");
+      await this.#bell.wait(leftMs, signal);
+    }
+  }
+
+  #noteStreams(open: number): void {
+    const { log, resource, unregistered, onRegistered } = this.#options;
+    const isFollowed = open > 0;
+    if (isFollowed === this.#isFollowed) return;
+    this.#isFollowed = isFollowed;
+    if (isFollowed) unregistered.clear(resource);
+    onRegistered(isFollowed);
+    if (!isFollowed && !this.#stop.signal.aborted) {
+      log.info("kubelet-has-gone", { resource });
+      unregistered.raise(`Kubelet does not offer ${resource} to pods: it has let go of the device list`, resource);
+    }
+    this.#bell.ring();
+  }
+
+  #tellMissing(): void {
+    const { folder, resource, unregistered } = this.#options;
+    const sentence = `Kubelet does not offer ${resource} to pods: there is no ${folder.path}/${KUBELET_SOCKET}`;
+    unregistered.raise(`${sentence}. Is kubelet running, and is its folder mounted here?`, resource);
+  }
+}
