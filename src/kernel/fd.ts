@@ -15,6 +15,11 @@ export interface FileId {
   readonly ino: bigint;
 }
 
+/** A descriptor that somebody else owns, as an argument: it stays theirs. */
+export interface BorrowedFd {
+  readonly number: number;
+}
+
 /** An owned descriptor. Whoever holds it closes it, once. */
 export class Fd {
   /** In tests: told of every descriptor that is owned or let go, so that a leak can be named. */
@@ -50,9 +55,14 @@ export class Fd {
     return this.#number < 0;
   }
 
+  /** A second descriptor of a file, owned by the caller, closed on exec. */
+  static dupOf(fd: BorrowedFd): Fd {
+    return new Fd(call("duplicate a descriptor", "fcntl", fd.number, F_DUPFD_CLOEXEC, 0));
+  }
+
   /** A second descriptor of the same file, owned by the caller, closed on exec. */
   dup(): Fd {
-    return new Fd(call("duplicate a descriptor", "fcntl", this.number, F_DUPFD_CLOEXEC, 0));
+    return Fd.dupOf(this);
   }
 
   /** What the descriptor refers to. */

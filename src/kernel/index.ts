@@ -3,7 +3,7 @@
 // Start reading at native.ts (every libc call there is) and netns.ts.
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
-export { Fd, type FileId, fileKey } from "./fd.ts";
+export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
 export {
   type Address,

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
-import { Fd, type FileId } from "./fd.ts";
+import { type BorrowedFd, Fd, type FileId } from "./fd.ts";
 import { call, tryCall } from "./native.ts";
 
 /** CLONE_NEWNET, include/uapi/linux/sched.h. */
@@ -29,7 +29,7 @@ export class Netns {
    * A handle of the namespace that a descriptor refers to; the descriptor stays the caller's. An O_PATH descriptor will do.
    * @throws {NotANetnsError} when it refers to anything else.
    */
-  static fromFd(fd: Fd): Netns {
+  static fromFd(fd: BorrowedFd): Netns {
     return Netns.openPath(`/proc/self/fd/${fd.number}`, "the received descriptor");
   }
 

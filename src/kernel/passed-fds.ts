@@ -1,4 +1,4 @@
-import { type Fd, type FileId, fileKey } from "./fd.ts";
+import { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 
 /** How many received descriptors one connection may have lying here; a peer that sends more loses its oldest ones. */
 export const HELD_FDS_LIMIT = 256;
@@ -6,7 +6,7 @@ export const HELD_FDS_LIMIT = 256;
 /** Descriptors that travel with the bytes of one unix stream, beneath everything that is spoken on it. */
 export interface PassedFds {
   /** Queues a duplicate; it leaves with the next bytes that are written. The caller keeps its own descriptor. */
-  send(fd: Fd): void;
+  send(fd: BorrowedFd): void;
   /**
    * The descriptor of that file, as soon as the peer has sent it. The caller owns it and closes it. The connection keeps a
    * copy, since a peer names a file many times and sends it once; see `release`.
@@ -46,9 +46,9 @@ export class FdExchange implements PassedFds {
     return this.#dropped;
   }
 
-  send(fd: Fd): void {
+  send(fd: BorrowedFd): void {
     if (this.#closedBecause) throw this.#closedBecause;
-    this.#outgoing.push(fd.dup());
+    this.#outgoing.push(Fd.dupOf(fd));
   }
 
   receive(id: FileId, signal: AbortSignal): Promise<Fd> {

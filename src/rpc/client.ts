@@ -7,7 +7,7 @@ import type {
   MessageShape,
 } from "@bufbuild/protobuf";
 import type { Clock } from "../async/index.ts";
-import type { Fd } from "../kernel/index.ts";
+import type { BorrowedFd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { CallScope } from "./call-scope.ts";
 import { type ClientCall, type ClientCallOptions, startClientCall, Untouched } from "./client-call.ts";
@@ -42,7 +42,7 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   readonly metadata?: MetadataInit;
   /** Descriptors that leave with or before the headers of the call. They stay the caller's own. */
-  readonly fds?: readonly Fd[];
+  readonly fds?: readonly BorrowedFd[];
 }
 
 /** What a unary call gives when it succeeds. */

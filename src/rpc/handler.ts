@@ -9,7 +9,7 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import type { Fd } from "../kernel/index.ts";
+import type { BorrowedFd } from "../kernel/index.ts";
 import type { Connection } from "./connection.ts";
 import type { Metadata } from "./metadata.ts";
 import { RpcError } from "./status.ts";
@@ -25,7 +25,7 @@ export interface Call {
   /** Adds a header to the answer. Nothing happens when the answer has begun. */
   setResponseMetadata(key: string, value: string): void;
   /** Sends a descriptor with or before the next bytes of the answer. Nothing happens where none can travel (TCP). */
-  sendFd(fd: Fd): void;
+  sendFd(fd: BorrowedFd): void;
 }
 
 /** A method and what answers it, with messages as bytes. */
