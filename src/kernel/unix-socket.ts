@@ -26,8 +26,9 @@ export interface UnixListener {
  * @throws {KernelError} ENOENT (nobody ever listened there), ECONNREFUSED (nobody listens any more), EAGAIN (backlog full).
  */
 export function connectUnix(path: string): UnixStream {
+  const target = address(path);
   const fd = openSocket();
-  const failed = tryCall("connect", fd.number, address(path), 2 + Buffer.byteLength(path) + 1);
+  const failed = tryCall("connect", fd.number, target, 2 + Buffer.byteLength(path) + 1);
   if (failed === 0) return new UnixStream(fd);
   fd.close();
   throw new KernelError(`connect to ${path}`, -failed);
@@ -81,8 +82,9 @@ function acceptSome(
 }
 
 function removeStale(path: string): void {
+  const target = address(path);
   const fd = openSocket();
-  const failed = tryCall("connect", fd.number, address(path), 2 + Buffer.byteLength(path) + 1);
+  const failed = tryCall("connect", fd.number, target, 2 + Buffer.byteLength(path) + 1);
   fd.close();
   if (failed === -Errno.ECONNREFUSED) rmSync(path, { force: true });
 }
