@@ -41,5 +41,5 @@ after(async () => {
   if (left.length === 0) return;
   // Time for the report to leave; an open handle would otherwise keep the process until its limit.
   setTimeout(() => process.exit(1), 2000).unref();
-  throw new Error(`The tests are done and left open: ${left.join(", ")}`);
+  throw new Error(`The tests of ${process.argv[1]} are done and left open: ${left.join(", ")}`);
 });

@@ -2,7 +2,8 @@
 // nothing is installed and no newer Node is there when this file starts.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { constants as access, accessSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { constants } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -18,20 +19,19 @@ function install(folder, what) {
   const digest = createHash("sha256").update(lock).digest("hex");
   const stamp = join(folder, "node_modules", ".installed-lock");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === digest) return;
+  try {
+    accessSync(folder, access.W_OK);
+  } catch {
+    fail(`Cannot install ${what}: ${folder} cannot be written to; run the command in a copy of the project that can`);
+  }
   process.stderr.write(`Installing ${what} …\n`);
-  const done = spawnSync(
-    "npm",
-    ["install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
-    {
-      cwd: folder,
-      stdio: ["ignore", 2, 2],
-    },
-  );
+  const args = ["install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
+  const done = spawnSync("npm", args, { cwd: folder, stdio: ["ignore", 2, 2] });
+  if (done.error?.code === "ENOENT") fail(`Cannot install ${what}: there is no npm on the PATH; it comes with Node`);
+  if (done.signal) process.exit(128 + constants.signals[done.signal]);
   if (done.status !== 0) {
-    process.stderr.write(
-      `Cannot install ${what}: npm install ended with ${done.status ?? done.error?.message}. Is the npm registry reachable?\n`,
-    );
-    process.exit(1);
+    const why = done.error?.message ?? `npm install ended with ${done.status}`;
+    fail(`Cannot install ${what}: ${why}. Is the npm registry reachable (npm ping)?`);
   }
   writeFileSync(stamp, digest);
 }
@@ -43,15 +43,20 @@ function nodeBinary() {
   install(folder, `Node ${wantedMajor} (this machine has ${process.versions.node})`);
   const binary = join(folder, "node_modules", `node-linux-${process.arch}`, "bin", "node");
   if (!existsSync(binary) || !statSync(binary).isFile()) {
-    process.stderr.write(
-      `Cannot run: no Node ${wantedMajor} for linux-${process.arch} in the npm registry; install Node ${wantedMajor} or newer\n`,
+    fail(
+      `Cannot run: no Node ${wantedMajor} for linux-${process.arch} in the npm registry; install Node ${wantedMajor} or newer`,
     );
-    process.exit(1);
   }
   return binary;
 }
 
+function fail(why) {
+  process.stderr.write(`${why}\n`);
+  process.exit(1);
+}
+
 const [entry, ...args] = process.argv.slice(2);
+if (process.platform !== "linux") fail(`Cannot run on ${process.platform}: the forwarder and its tests are for Linux`);
 install(root, "dependencies");
 const node = nodeBinary();
 const env = {
@@ -63,5 +68,12 @@ const child = spawn(node, ["--disable-warning=ExperimentalWarning", join(root, e
   env,
   stdio: "inherit",
 });
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
-child.on("exit", (code, signal) => process.exit(code ?? (signal ? 130 : 1)));
+child.on("error", (error) => fail(`Cannot run ${node}: ${error.message}`));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"]) {
+  process.on(signal, () => {
+    // Ctrl-C reaches the child by itself: a terminal signals all its processes, and a second signal would mean "at once".
+    const isFromTerminal = process.stdin.isTTY && (signal === "SIGINT" || signal === "SIGQUIT");
+    if (!isFromTerminal) child.kill(signal);
+  });
+}
+child.on("exit", (code, signal) => process.exit(code ?? 128 + constants.signals[signal]));
