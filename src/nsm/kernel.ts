@@ -1,10 +1,11 @@
 import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
+import type { AskedNetdev } from "../netdev/index.ts";
 import { NsmError } from "./fault.ts";
 import type { Attachment, MechanismAsk, MechanismDriver } from "./mechanism.ts";
 import type { OwnedFd } from "./needs.ts";
 import { both } from "./together.ts";
 import { PARAMETER, type WantedKernel, type WantedMechanism } from "./wanted.ts";
-import { type AskedNetdev, askedNetdev } from "./wish.ts";
+import { askedNetdev } from "./wish.ts";
 
 /** Virtual functions to be had as network devices. */
 export interface KernelVfSource {

@@ -7,7 +7,7 @@ import {
   type MonitorScopeSelector,
 } from "../gen/connection_pb.ts";
 import { NetworkService, type NetworkServiceRequest } from "../gen/networkservice_pb.ts";
-import { type Call, type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
+import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type CloseDeps, close } from "./close.ts";
 import type { Connections } from "./connections.ts";
@@ -79,11 +79,9 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   };
   return {
     handlers: [
-      unaryHandler(NetworkService.method.request, (message, call) => answerRequest(deps, message, incoming(call))),
-      unaryHandler(NetworkService.method.close, (message, call) => answerClose(deps, message, incoming(call))),
-      streamHandler(MonitorConnection.method.monitorConnections, (selector, call) =>
-        watch(deps, selector, incoming(call)),
-      ),
+      unaryHandler(NetworkService.method.request, (message, call) => answerRequest(deps, message, call)),
+      unaryHandler(NetworkService.method.close, (message, call) => answerClose(deps, message, call)),
+      streamHandler(MonitorConnection.method.monitorConnections, (selector, call) => watch(deps, selector, call)),
     ],
     get connectionCount() {
       return connections.size;
@@ -142,8 +140,4 @@ function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: Incoming
     sees: (owner) => mayAct(peer.spiffeId, owner, deps.manager),
     signal: call.signal,
   });
-}
-
-function incoming(call: Call): IncomingCall {
-  return call as unknown as IncomingCall;
 }

@@ -1,5 +1,6 @@
 import { DeadlineError } from "../async/index.ts";
 import { IdentityError, type IdentityFault, PolicyError } from "../identity/index.ts";
+import { NetdevError, type NetdevFault } from "../netdev/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
 import { InventoryError, type InventoryFault } from "../sriov/index.ts";
 import { NsmError, type NsmFault, textOf } from "./fault.ts";
@@ -22,6 +23,7 @@ function codeOf(error: unknown): Status {
   if (error instanceof NsmError) return codeOfFault(error.fault);
   if (error instanceof PolicyError) return "PERMISSION_DENIED";
   if (error instanceof InventoryError) return codeOfInventory(error.fault);
+  if (error instanceof NetdevError) return codeOfNetdev(error.fault);
   if (error instanceof IdentityError) return codeOfIdentity(error.fault);
   if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
@@ -74,6 +76,30 @@ function codeOfInventory(fault: InventoryFault): Status {
     case "unknown-function":
     case "unknown-connection":
     case "wrong-state":
+      return "INTERNAL";
+  }
+}
+
+function codeOfNetdev(fault: NetdevFault): Status {
+  switch (fault.kind) {
+    case "invalid":
+    case "host-namespace":
+    case "mtu-out-of-range":
+      return "INVALID_ARGUMENT";
+    case "name-taken":
+    case "neighbour-taken":
+    case "address-duplicate":
+      return "ALREADY_EXISTS";
+    case "no-free-table":
+      return "RESOURCE_EXHAUSTED";
+    case "gone":
+    case "unsettled":
+    case "address-tentative":
+      return "UNAVAILABLE";
+    case "mac-not-taken":
+    case "vf-setting":
+      return "FAILED_PRECONDITION";
+    case "left-behind":
       return "INTERNAL";
   }
 }

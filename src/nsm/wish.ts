@@ -1,34 +1,11 @@
 import type { ConnectionContext, Route } from "../gen/connectioncontext_pb.ts";
+import type { AskedNetdev, AskedRoute } from "../netdev/index.ts";
 import type { WantedKernel } from "./wanted.ts";
-
-/** A route as it was sent. */
-export interface AskedRoute {
-  readonly prefix: string;
-  readonly nextHop: string;
-}
-
-/** A network device as it was asked for: the netdev room checks it and works out what it means. */
-export interface AskedNetdev {
-  readonly name: string;
-  readonly mtu: number | undefined;
-  readonly mac: string;
-  readonly vlan: number;
-  readonly addresses: readonly string[];
-  readonly peerAddresses: readonly string[];
-  readonly routes: readonly AskedRoute[];
-  readonly policies: readonly {
-    readonly from: string;
-    readonly protocol: string;
-    readonly sourcePort: string;
-    readonly destinationPort: string;
-    readonly routes: readonly AskedRoute[];
-  }[];
-  readonly neighbours: readonly { readonly address: string; readonly mac: string }[];
-}
 
 /**
  * What a client's interface shall be, from the context that the endpoint filled: the client is the source side. A client
- * with VLAN devices of its own gets the bare interface: no address, route or MTU of ours (sriov-behaviour §6.2).
+ * with VLAN devices of its own gets the bare interface: no address, route or MTU of ours (sriov-behaviour §6.2). Whether
+ * it makes sense is for the netdev room to say.
  */
 export function askedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
   const ethernet = context?.ethernetContext;
