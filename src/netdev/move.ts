@@ -94,7 +94,7 @@ export async function findInHost(host: Session, identity: LinkIdentity): Promise
   const onTheWay = await host.rtnl.linkByName(temporaryName);
   if (onTheWay?.name === temporaryName) return onTheWay;
   const known = await host.rtnl.linkByIndex(original.index);
-  if (known && isSame(known, identity, [original.name])) return known;
+  if (known && isSame(known, identity, [original.name, identity.name, `dev${known.index}`])) return known;
   if (original.parentDevice === undefined) return undefined;
   return (await host.rtnl.links()).find((link) => link.parentDevice === original.parentDevice);
 }

@@ -9,20 +9,20 @@ const MTU_MIN = 68;
 const MTU_MAX = 65_535;
 
 /** Names of IP protocols that rules are made for, as /etc/protocols has them. */
-const PROTOCOLS: Readonly<Record<string, number>> = {
-  icmp: 1,
-  igmp: 2,
-  tcp: 6,
-  udp: 17,
-  dccp: 33,
-  gre: 47,
-  esp: 50,
-  ah: 51,
-  icmpv6: 58,
-  "ipv6-icmp": 58,
-  sctp: 132,
-  udplite: 136,
-};
+const PROTOCOLS = new Map([
+  ["icmp", 1],
+  ["igmp", 2],
+  ["tcp", 6],
+  ["udp", 17],
+  ["dccp", 33],
+  ["gre", 47],
+  ["esp", 50],
+  ["ah", 51],
+  ["icmpv6", 58],
+  ["ipv6-icmp", 58],
+  ["sctp", 132],
+  ["udplite", 136],
+]);
 
 export function invalid(part: WishPart, text: string, problem: string): NetdevError {
   return new NetdevError({ kind: "invalid", part, text, problem });
@@ -112,10 +112,10 @@ export function parsePorts(text: string): PortRange {
 
 /** A name or a number. @throws {NetdevError} */
 export function parseProtocol(text: string): number {
-  const named = PROTOCOLS[text.toLowerCase()];
+  const named = PROTOCOLS.get(text.toLowerCase());
   if (named !== undefined) return named;
   if (/^[1-9]\d{0,2}$/.test(text) && Number(text) <= 255) return Number(text);
-  throw invalid("protocol", text, `want a number from 1 to 255 or one of ${Object.keys(PROTOCOLS).join(", ")}`);
+  throw invalid("protocol", text, `want a number from 1 to 255 or one of ${[...PROTOCOLS.keys()].join(", ")}`);
 }
 
 function whyNoHost(address: string): string | undefined {

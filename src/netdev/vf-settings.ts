@@ -28,8 +28,16 @@ export interface SettingFault {
   readonly error: NetdevError;
 }
 
-// The address first: some drivers reset the VF when it changes. Rates last: they want the rest to stand.
-const ORDER = ["mac", "vlan", "spoofCheck", "trust", "linkState", "minTxRateMbps", "maxTxRateMbps"] as const;
+// What is written together, in this order. The address first: some drivers reset the VF when it changes. The two rates
+// in one: the kernel compares them with each other, so one after the other may be refused on the way.
+const GROUPS: readonly (readonly (keyof VfSettings)[])[] = [
+  ["mac"],
+  ["vlan"],
+  ["spoofCheck"],
+  ["trust"],
+  ["linkState"],
+  ["minTxRateMbps", "maxTxRateMbps"],
+];
 const NO_MAC = "00:00:00:00:00:00";
 
 /** The port of a PF in the namespace of the socket. The PF is looked up at each use: udev may rename it. */
@@ -81,16 +89,16 @@ export async function applyVfSettings(
   wanted: VfSettings,
 ): Promise<{ readonly before: VfSettings; readonly faults: readonly SettingFault[] }> {
   const standing = await port.read(vf);
-  const asked = ORDER.filter((setting) => wanted[setting] !== undefined);
-  const before = Object.fromEntries(asked.map((setting) => [setting, standing[setting]])) as VfSettings;
+  const before = pick(GROUPS.flat(), standing, wanted);
   const differing = differingSettings(standing, wanted);
   if (differing.length === 0) return { before, faults: [] };
   const faults: SettingFault[] = [];
-  for (const setting of differing) {
+  for (const group of GROUPS.filter((settings) => settings.some((setting) => differing.includes(setting)))) {
     try {
-      await port.write(vf, { [setting]: wanted[setting] });
+      await port.write(vf, pick(group, wanted, wanted));
     } catch (error) {
-      faults.push({ setting, error: settingError(setting, vf, error) });
+      const settings = group.filter((setting) => differing.includes(setting));
+      faults.push(...settings.map((setting) => ({ setting, error: settingError(setting, vf, error) })));
     }
   }
   const after = await port.read(vf);
@@ -103,9 +111,14 @@ export async function applyVfSettings(
   return { before, faults };
 }
 
+/** The values of those settings that are asked for. */
+function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked: VfSettings): VfSettings {
+  return Object.fromEntries(settings.filter((key) => asked[key] !== undefined).map((key) => [key, values[key]]));
+}
+
 /** Which of the wanted settings stand otherwise, in the order they are written. */
 export function differingSettings(standing: VfSettings, wanted: VfSettings): (keyof VfSettings)[] {
-  return ORDER.filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
+  return GROUPS.flat().filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
 }
 
 /**
