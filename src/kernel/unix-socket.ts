@@ -1,4 +1,4 @@
-import { chmodSync, rmSync } from "node:fs";
+import { chmodSync, lstatSync, rmSync } from "node:fs";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd } from "./fd.ts";
@@ -17,7 +17,7 @@ const ACCEPTS_PER_TURN = 32;
 /** A listening unix socket. */
 export interface UnixListener {
   readonly path: string;
-  /** Stops listening and removes the socket file. Streams that were accepted go on. */
+  /** Stops listening and removes the socket file, if it is still ours. Streams that were accepted go on. */
   close(): void;
 }
 
@@ -52,6 +52,7 @@ export function listenUnix(
     fd.close();
     throw error;
   }
+  const ours = lstatSync(path);
   const poll = openPoll(fd.number, () => acceptSome(fd, path, options));
   poll.watch(POLL_READABLE);
   return {
@@ -60,7 +61,9 @@ export function listenUnix(
       if (fd.isClosed) return;
       poll.close();
       fd.close();
-      rmSync(path, { force: true });
+      // A process that took over from us may listen under the same name by now: its file is another one.
+      const found = lstatSync(path, { throwIfNoEntry: false });
+      if (found?.dev === ours.dev && found.ino === ours.ino) rmSync(path, { force: true });
     },
   };
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,6 +16,7 @@ import { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handl
 import { RpcHealth } from "./health.ts";
 import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
+import type { TlsIdentity } from "./tls.ts";
 
 const ca = createTestCa("example.org");
 const log = silentLog;
@@ -218,6 +219,44 @@ test("RpcClient leaves a connection for a new one when its certificate rotates, 
   assert.notEqual(old.connection.peer?.certificatePem, fresh.connection.peer?.certificatePem);
 });
 
+test("RpcClient and serveRpc() part in peace when a certificate grows old", async (t) => {
+  const ids = pair();
+  const lasting = (id: TestIdentity, ms: number): TlsIdentity => ({
+    ...id,
+    verifyPeer: (chain) => ({ ...id.verifyPeer(chain), notAfterMs: Date.now() + ms }),
+  });
+  const hour = 3_600_000;
+  const rows = [
+    { server: lasting(ids.server, 30), client: lasting(ids.client, hour) }, // the server says GOAWAY at the end
+    { server: lasting(ids.server, hour), client: lasting(ids.client, 60) }, // the client leaves at half of the time
+  ];
+  for (const { server: serverTls, client: clientTls } of rows) {
+    const server = await serve(t, { tls: serverTls, handlers: [echo()] });
+    const caller = client(t, { tls: clientTls });
+    const { connection } = await caller.call(server.url, Request, {});
+    await new Promise((resolve) => connection.closed.addEventListener("abort", resolve));
+    await caller.call(server.url, Request, {});
+  }
+});
+
+test("RpcClient.close() ends calls with CANCELLED and forgets its identity", async (t) => {
+  const ids = pair();
+  const begun = Promise.withResolvers<void>();
+  const stuck = unaryHandler(Request, async () => {
+    begun.resolve();
+    return await new Promise<never>(() => {});
+  });
+  const server = await serve(t, { tls: ids.server, handlers: [stuck] });
+  const caller = client(t, { tls: ids.client });
+  const calling = failure(caller.call(server.url, Request, {}));
+  await begun.promise;
+  assert.equal(ids.client.listenerCount, 1);
+  await caller.close();
+  assert.deepEqual([(await calling).code, (await calling).message], ["CANCELLED", "the client was closed"]);
+  assert.equal(ids.client.listenerCount, 0);
+  await assert.rejects(caller.call(server.url, Request, {}), { code: "CANCELLED" });
+});
+
 test("RpcClient.call() names the cause when it cannot connect", async (t) => {
   const alien = createTestCa("alien.org");
   const ids = pair();
@@ -263,6 +302,20 @@ test("serveRpc() makes the folder and the socket with the mode that was asked fo
   assert.equal(statSync(path, { throwIfNoEntry: false }), undefined);
   writeFileSync(path, "");
   await assert.rejects(serve(t, { url }), /a file that is no socket is in the way/);
+});
+
+test("serveRpc() takes the place of a socket file that nobody listens on, and never removes another server's", async (t) => {
+  const url = socketUrl(t);
+  const path = url.slice("unix://".length);
+  const first = await serve(t, { url, handlers: [echo()] });
+  renameSync(path, `${path}.old`);
+  const second = await serve(t, { url, handlers: [echo()] });
+  await first.stop(0);
+  renameSync(`${path}.old`, path); // now a file without a listener, in the place of the second
+  const third = await serve(t, { url, handlers: [echo()] });
+  await second.stop(0);
+  const { response } = await client(t).call(third.url, Request, { connection: { id: "third" } });
+  assert.equal(response.id, "third");
 });
 
 test("serveRpc() serves on TCP and tells the real port", async (t) => {

@@ -80,6 +80,7 @@ class Server {
   readonly #open = new Set<Open>();
   #isStopping = false;
   #isFull = false;
+  #tellsAgainAtMs = 0;
 
   constructor(options: ServeOptions) {
     this.#options = options;
@@ -112,12 +113,20 @@ class Server {
     try {
       await this.#handshake(raw, deadline.signal);
     } catch (error) {
-      log.debug("rpc-handshake-failed", { remote: raw.remote, error: (error as Error).message });
+      this.#tellHandshakeFailure(raw.remote, error as Error);
       raw.stream.destroy();
     } finally {
       deadline.end();
       this.#handshakes.delete(raw.stream);
     }
+  }
+
+  /** An operator must see that a peer is refused; a peer must not be able to fill the log. */
+  #tellHandshakeFailure(remote: string, error: Error): void {
+    const { clock, log } = this.#options;
+    const isTold = clock.monotonicMs() < this.#tellsAgainAtMs;
+    log[isTold ? "debug" : "warn"]("rpc-handshake-failed", { remote, error: error.message });
+    if (!isTold) this.#tellsAgainAtMs = clock.monotonicMs() + HANDSHAKE_FAILURE_PAUSE_MS;
   }
 
   async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
@@ -194,6 +203,9 @@ class Server {
     await Promise.all(closed);
   }
 }
+
+/** At most one failed handshake in this time is told at a level that is on by default. */
+const HANDSHAKE_FAILURE_PAUSE_MS = 10_000;
 
 /** Requests of full size that may be half received at once on one connection. */
 const MESSAGES_IN_ARRIVAL = 4;

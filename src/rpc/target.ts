@@ -13,7 +13,7 @@ const SUN_PATH_BYTES = 108;
  * @throws {RpcError} INVALID_ARGUMENT for anything else: a target may come from a peer.
  */
 export function parseTarget(text: string): Target {
-  const path = /^unix:(?:\/\/)?(\/[^\0]+)$/.exec(text)?.[1];
+  const path = /^unix:(?:\/\/)?(\/(?!\/)[^\0]+)$/.exec(text)?.[1];
   if (path !== undefined) {
     if (Buffer.byteLength(path) >= SUN_PATH_BYTES)
       throw bad(text, `a socket path has at most ${SUN_PATH_BYTES - 1} bytes`);
