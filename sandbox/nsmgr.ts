@@ -1,0 +1,109 @@
+import type { Clock } from "../src/async/index.ts";
+import { RpcClient, type RpcHandler, type RpcServer, serveRpc } from "../src/rpc/index.ts";
+import type { Log } from "../src/telemetry/index.ts";
+import type { Actor } from "./actor.ts";
+import { type ForwardedCall, ForwardingService } from "./forwarding.ts";
+import { MonitorRecord } from "./monitor-record.ts";
+import { Registry } from "./registry.ts";
+import { registryHandlers } from "./registry-service.ts";
+
+export interface NsmgrOptions {
+  /** Name of its path segment. */
+  readonly name: string;
+  /** Where its socket stands. */
+  readonly socketPath: string;
+  readonly actor: Actor;
+  /** The network service under which forwarders register; "forwarder" unless told, as today's NSMgr has it. */
+  readonly forwarderService?: string;
+  /** "sandbox-node" unless told. */
+  readonly nodeName?: string;
+  /** Registrations expire after this, in ms; a minute unless told. */
+  readonly expiryMs?: number;
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+/**
+ * A Network Service Manager of one node, with the registry in memory. It listens on a unix socket, keeps what
+ * forwarders and endpoints register there, and sends each client's Request on to a forwarder.
+ */
+export class Nsmgr {
+  readonly registry: Registry;
+  readonly name: string;
+  readonly url: string;
+  readonly #options: NsmgrOptions;
+  readonly #handlers: readonly RpcHandler[];
+  readonly #forwarding: ForwardingService;
+  readonly #client: RpcClient;
+  readonly #records = new Set<MonitorRecord>();
+  #server: RpcServer | undefined;
+
+  constructor(options: NsmgrOptions) {
+    const { actor, clock, log, name } = options;
+    this.#options = options;
+    this.name = name;
+    this.url = `unix://${options.socketPath}`;
+    this.registry = new Registry(clock);
+    this.#client = new RpcClient({
+      tls: actor.tls,
+      log,
+      clock,
+      dialTimeoutMs: 5000,
+      idleMs: 60_000,
+      credentials: actor.headers,
+    });
+    this.#forwarding = new ForwardingService({
+      hop: { name, actor, clock },
+      registry: this.registry,
+      client: this.#client,
+      forwarderService: options.forwarderService ?? "forwarder",
+      nodeName: options.nodeName ?? "sandbox-node",
+    });
+    this.#handlers = [
+      ...registryHandlers({ registry: this.registry, actor, clock, expiryMs: options.expiryMs ?? 60_000 }),
+      ...this.#forwarding.handlers(),
+    ];
+  }
+
+  /** Requests and Closes that were sent on to a forwarder, in the order they came. */
+  get forwarded(): readonly ForwardedCall[] {
+    return this.#forwarding.calls;
+  }
+
+  /** Starts to listen; also after `stop`, on the same path. */
+  async start(): Promise<void> {
+    const { actor, log, clock } = this.#options;
+    this.#server = await serveRpc({ url: this.url, tls: actor.tls, handlers: this.#handlers, log, clock });
+  }
+
+  /** Breaks every connection, as a dying NSMgr does. `forget`: the registry is lost with it. */
+  async stop(options: { readonly forget?: boolean } = {}): Promise<void> {
+    for (const record of this.#records) record.stop();
+    this.#records.clear();
+    await this.#server?.stop(0);
+    this.#server = undefined;
+    if (options.forget === true) this.registry.clear();
+  }
+
+  /** Watches the connections of a registered forwarder that this NSMgr asked for. */
+  watch(forwarderName: string): MonitorRecord {
+    const entry = this.registry.endpoints.get(forwarderName);
+    if (entry === undefined) throw new Error(`Cannot watch ${forwarderName}: it is not registered`);
+    const target = entry.endpoint.url;
+    const record = new MonitorRecord({
+      client: this.#client,
+      target,
+      segments: [{ name: this.name }],
+      clock: this.#options.clock,
+    });
+    this.#records.add(record);
+    return record;
+  }
+
+  /** Stops for good and lets go of every descriptor. */
+  async close(): Promise<void> {
+    await this.stop({ forget: true });
+    this.#forwarding.close();
+    await this.#client.close();
+  }
+}
