@@ -36,14 +36,15 @@ export function readX509Context(response: X509SVIDResponse): X509Context {
   if (first === undefined) throw new IdentityError({ kind: "bad-svid", problem: "the answer holds none" });
   const svid = readSvid(Buffer.from(first.x509Svid), Buffer.from(first.x509SvidKey));
   const ownDomain = trustDomainOf(svid.id);
-  const bundles = new Map([[ownDomain, readOwnBundle(Buffer.from(first.bundle))]]);
+  const bundles = new Map([[ownDomain, orBadSvid(() => readBundle(Buffer.from(first.bundle)))]]);
   const brokenBundles: { trustDomain: string; problem: string }[] = [];
-  for (const [domainId, der] of Object.entries(response.federatedBundles)) {
+  const others = response.svids.slice(1).map(({ spiffeId, bundle }) => [spiffeId, bundle] as const);
+  for (const [id, der] of [...others, ...Object.entries(response.federatedBundles)]) {
     try {
-      const trustDomain = trustDomainOf(parseSpiffeId(domainId));
+      const trustDomain = trustDomainOf(parseSpiffeId(id));
       if (trustDomain !== ownDomain) bundles.set(trustDomain, readBundle(Buffer.from(der)));
     } catch (error) {
-      brokenBundles.push({ trustDomain: domainId, problem: (error as Error).message });
+      brokenBundles.push({ trustDomain: id, problem: (error as Error).message });
     }
   }
   return { svid, bundles, brokenBundles };
@@ -91,10 +92,6 @@ function requireP256(key: KeyObject): void {
     kind: "unusable-key",
     found: curve === undefined ? String(key.asymmetricKeyType) : `EC ${curve}`,
   });
-}
-
-function readOwnBundle(der: Buffer): readonly Certificate[] {
-  return orBadSvid(() => readBundle(der));
 }
 
 function readBundle(der: Buffer): readonly Certificate[] {

@@ -89,22 +89,31 @@ export function decodeToken(text: string): TokenClaims {
   return readClaims(splitToken(text));
 }
 
-/** As `decodeToken`, of a token that was taken apart already. */
-export function readClaims({ claims }: TokenParts): TokenClaims {
-  const { sub, exp } = claims;
-  if (typeof sub !== "string" || sub === "") throw badToken('its "sub" is no text');
-  // A fraction of a second is legal JSON for NumericDate; another type compares greater than any number in Rego.
-  if (typeof exp !== "number") throw badToken('its "exp" is no number');
-  if (exp < 0 || exp > LATEST_SECONDS) throw badToken('its "exp" is no time that a Timestamp can hold');
-  return { sub, aud: readAudience(claims), expMs: exp * 1000 };
+function readClaims(token: TokenParts): TokenClaims {
+  const sub = subjectOf(token);
+  const aud = audienceOf(token);
+  const expMs = expiryOf(token);
+  if (sub === undefined) throw badToken('its "sub" is no text');
+  if (aud === undefined) throw badToken('its "aud" is no array of texts');
+  if (expMs === undefined) throw badToken('its "exp" is no time');
+  return { sub, aud, expMs };
 }
 
-/** Peers other than the newest may leave `aud` out; a lone text is what the chaining policy does not read. */
-function readAudience({ aud }: Readonly<Record<string, unknown>>): readonly string[] {
+/** The `sub` claim; undefined when it is no text. */
+export function subjectOf({ claims: { sub } }: TokenParts): string | undefined {
+  return typeof sub === "string" && sub !== "" ? sub : undefined;
+}
+
+/** The `exp` claim in ms since 1970, fractions of a second included; undefined when it is no number, or no time. */
+export function expiryOf({ claims: { exp } }: TokenParts): number | undefined {
+  // Of another type it would compare greater than any number in Rego.
+  return typeof exp === "number" && exp >= 0 && exp <= LATEST_SECONDS ? exp * 1000 : undefined;
+}
+
+/** The `aud` claim, empty when it is left out; undefined for a lone text, which the chaining policy does not read. */
+export function audienceOf({ claims: { aud } }: TokenParts): readonly string[] | undefined {
   if (aud === undefined) return [];
-  const isTexts = Array.isArray(aud) && aud.every((one) => typeof one === "string");
-  if (!isTexts) throw badToken('its "aud" is no array of texts');
-  return aud;
+  return Array.isArray(aud) && aud.every((one) => typeof one === "string") ? aud : undefined;
 }
 
 /** Whether the token is ES256 and signed by the holder of this P-256 key. */

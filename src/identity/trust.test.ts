@@ -112,7 +112,7 @@ test("readX509Context() takes the first SVID and the bundles of all domains", ()
   const context = readX509Context(
     create(X509SVIDResponseSchema, {
       svids: [mine, other].map((issued) => ({
-        spiffeId: "ignored: the certificate says it",
+        spiffeId: "spiffe://home.example/the-certificate-says-it",
         x509Svid: issued.certChainDer,
         x509SvidKey: issued.keyDer,
         bundle: home.rootDer,
