@@ -64,6 +64,11 @@ export class Attachment {
     return this.#state;
   }
 
+  /** Whether the link was given to that namespace: a client that comes with another one wants to be attached anew. */
+  isIn(netns: Netns): boolean {
+    return this.#client?.isSame(netns) ?? false;
+  }
+
   /** Requests so far that could change something in the kernel, those of the PF's port not among them. */
   get kernelWrites(): number {
     return this.#kernelWrites;

@@ -83,6 +83,7 @@ test("attachNetdev() makes everything stand exactly as asked, and detach() leave
     const attachment = await attach(world, full);
     assert.deepEqual(await added(world, before[1] ?? []), FULL_PICTURE);
     assert.equal(await host.rtnl.linkByIndex(vf.index), undefined);
+    assert.deepEqual([attachment.isIn(pod.netns), attachment.isIn(host.netns)], [true, false]);
     assert.match(pod.netns.readSysctl("net/ipv4/ping_group_range"), /^0\s+2147483647$/);
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([await picture(host), await picture(pod)], before);

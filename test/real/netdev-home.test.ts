@@ -1,0 +1,218 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { systemClock } from "../../src/async/index.ts";
+import {
+  type AskedNetdev,
+  type AttachmentState,
+  type AttachOptions,
+  adoptNetdev,
+  attachNetdev,
+  type NetdevError,
+  type NotRestored,
+  type PfPort,
+  type VfSettings,
+  wantNetdev,
+} from "../../src/netdev/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { linkNamed, openWorld, picture, type World } from "../namespaces.ts";
+import { needs } from "../needs.ts";
+
+const asked: AskedNetdev = {
+  name: "nsm-1",
+  mtu: 1400,
+  mac: "02:00:00:00:00:05",
+  vlan: 7,
+  addresses: ["10.0.0.1/24", "2001:db8::1/64"],
+  peerAddresses: ["10.0.0.2/24"],
+  routes: [{ prefix: "10.1.0.0/16" }],
+  policies: [{ from: "10.0.0.0/24", protocol: "tcp", destinationPort: "80", routes: [] }],
+  neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:09" }],
+};
+
+async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
+  if (!needs(t, "root", "veth", "bridge")) return;
+  const world = await openWorld();
+  try {
+    await story(world);
+  } finally {
+    world.close();
+  }
+}
+
+function attach(world: World, more: Partial<AttachOptions> = {}) {
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  return attachNetdev({ ...places, wanted: wantNetdev(asked), log: silentLog, clock: systemClock, ...more });
+}
+
+const bothPictures = async ({ host, pod }: World) => [await picture(host), await picture(pod)];
+const whatOf = (left: readonly NotRestored[]) => left.map((failure) => failure.what);
+
+test("Attachment.detach() keeps a link home under another name while its own is taken, and gives it that later", (t) =>
+  inWorld(t, async (world) => {
+    const { host } = world;
+    const before = await bothPictures(world);
+    const attachment = await attach(world);
+    await host.rtnl.createLink({ kind: "bridge", name: "vf0" });
+    const left = await attachment.detach();
+    assert.deepEqual(whatOf(left), ["name"]);
+    assert.match(String(left[0]?.error), /Cannot name the interface "vf0"/);
+    const home = await linkNamed(host, attachment.state.temporaryName);
+    assert.deepEqual([home.mtu, home.address, home.up], [1500, world.vf.address, false]);
+    await host.rtnl.deleteLink((await linkNamed(host, "vf0")).index);
+    assert.deepEqual(await attachment.detach(), []);
+    assert.deepEqual(await bothPictures(world), before);
+  }));
+
+test("adoptNetdev() goes on from the state that another process kept", (t) =>
+  inWorld(t, async (world) => {
+    const before = await bothPictures(world);
+    const kept: string[] = [];
+    const record = async (state: AttachmentState) => void kept.push(JSON.stringify(state));
+    (await attach(world, { record })).close();
+    const state = JSON.parse(kept.at(-1) ?? "") as AttachmentState;
+    const parts = { host: world.host.netns, client: world.pod.netns, state, log: silentLog, clock: systemClock };
+    const adopted = adoptNetdev(parts);
+    assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
+    await adopted.update(wantNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
+    assert.equal(
+      (await world.pod.rtnl.addresses()).some((address) => address.address === "10.0.0.1"),
+      false,
+    );
+    assert.deepEqual(await adopted.detach(), []);
+    assert.deepEqual(await bothPictures(world), before);
+  }));
+
+test("Attachment.detach() restores a link that the kernel put back when the namespace died", (t) =>
+  inWorld(t, async (world) => {
+    const { host, pod } = world;
+    const before = await bothPictures(world);
+    const attachment = await attach(world);
+    const { state } = attachment;
+    attachment.close();
+    const link = await linkNamed(pod, "nsm-1");
+    await pod.rtnl.setLink(link.index, { netns: host.netns });
+    const dead = adoptNetdev({ host: host.netns, client: undefined, state, log: silentLog, clock: systemClock });
+    assert.match((await dead.differences(wantNetdev(asked)))[0] ?? "", /is not in the namespace/);
+    assert.deepEqual(await dead.detach(), []);
+    assert.deepEqual(await picture(host), before[0]);
+  }));
+
+test("Attachment.detach() removes the rules of a link that is gone, and says that it is gone", (t) =>
+  inWorld(t, async (world) => {
+    const { pod } = world;
+    const before = await picture(pod);
+    const attachment = await attach(world);
+    await pod.rtnl.deleteLink((await linkNamed(pod, "nsm-1")).index);
+    assert.deepEqual(await attachment.differences(wantNetdev(asked)), ["link nsm-1 is not in the namespace"]);
+    await assert.rejects(attachment.update(wantNetdev(asked)), (error: NetdevError) => error.fault.kind === "gone");
+    assert.deepEqual(whatOf(await attachment.detach()), ["link"]);
+    assert.deepEqual(await picture(pod), before);
+    attachment.close();
+  }));
+
+test("attachNetdev() leaves nothing behind, whichever step it fails at", (t) =>
+  inWorld(t, async (world) => {
+    await world.host.rtnl.setLink(world.vf.index, { up: true, addAltNames: ["vf0-alternative"] });
+    const before = await bothPictures(world);
+    const outcomes: string[] = [];
+    for (let failing = 1; !outcomes.includes("stands"); failing++) {
+      let steps = 0;
+      const record = async () => {
+        steps++;
+        if (steps === failing) throw new Error(`no journal for step ${failing}`);
+      };
+      const vf = { port: pretendPort(world), index: 0, settings: {} };
+      const attempt = attach(world, { record, vf });
+      outcomes.push(
+        await attempt.then(
+          () => "stands",
+          (error: Error) => error.message,
+        ),
+      );
+      const left = await attempt.then(
+        (attachment) => attachment.detach(),
+        () => [],
+      );
+      assert.deepEqual([await bothPictures(world), left], [before, []]);
+    }
+    assert.deepEqual(outcomes, [1, 2, 3, 4].map((step) => `no journal for step ${step}`).concat("stands"));
+  }));
+
+test("attachNetdev() stops when its caller has gone", (t) =>
+  inWorld(t, async (world) => {
+    const before = await bothPictures(world);
+    const caller = new AbortController();
+    const record = async (state: AttachmentState) => {
+      if (state.clientIndex !== undefined) caller.abort(new Error("caller has gone"));
+    };
+    await assert.rejects(attach(world, { record, signal: caller.signal }), /caller has gone/);
+    assert.deepEqual(await bothPictures(world), before);
+  }));
+
+/** A PF whose VF is the link of the world; it tells when it is asked to change a VF that is up. */
+function pretendPort(
+  world: World,
+  refuses?: keyof VfSettings,
+): PfPort & { readonly writes: string[]; standing: VfSettings } {
+  const port = {
+    writes: [] as string[],
+    standing: { mac: "00:00:00:00:00:00", vlan: 0, spoofCheck: true, trust: false } as VfSettings,
+    async read() {
+      return port.standing;
+    },
+    async write(_vf: number, change: VfSettings) {
+      const link = await world.host.rtnl.linkByIndex(world.vf.index);
+      port.writes.push(`${Object.keys(change)} ${link ? (link.up ? "up" : "down") : "out"}`);
+      if (refuses !== undefined && change[refuses]) throw new Error(`no ${refuses} today`);
+      port.standing = { ...port.standing, ...change };
+    },
+  };
+  return port;
+}
+
+test("attachNetdev() sets the VF while its link is down in the host, and detach() puts back what stood", (t) =>
+  inWorld(t, async (world) => {
+    await world.host.rtnl.setLink(world.vf.index, { up: true });
+    const before = await bothPictures(world);
+    const port = pretendPort(world);
+    const { standing } = port;
+    const settings = { spoofCheck: false, trust: true };
+    const attachment = await attach(world, { vf: { port, index: 0, settings } });
+    assert.deepEqual(port.writes, ["mac down", "vlan down", "spoofCheck down", "trust down"]);
+    assert.deepEqual(await attachment.differences(wantNetdev(asked)), []);
+    assert.deepEqual(await attachment.differences(wantNetdev({ ...asked, vlan: 8 })), ["vf vlan"]);
+    await attachment.update(wantNetdev(asked));
+    assert.equal(port.writes.length, 4);
+    assert.deepEqual(await attachment.detach(), []);
+    assert.deepEqual(port.standing, standing);
+    assert.deepEqual(await bothPictures(world), before);
+  }));
+
+test("attachNetdev() fails when the PF takes no VLAN, before the link has left the host", (t) =>
+  inWorld(t, async (world) => {
+    const before = await bothPictures(world);
+    const port = pretendPort(world, "vlan");
+    const attempt = attach(world, { vf: { port, index: 3, settings: { trust: true } } });
+    await assert.rejects(attempt, /Cannot set vlan of VF 3: no vlan today/);
+    assert.deepEqual([port.standing.mac, port.standing.trust], ["00:00:00:00:00:00", false]);
+    assert.deepEqual(await bothPictures(world), before);
+  }));
+
+test("attachNetdev() gives two links of one pod tables of their own, though they come at once", (t) =>
+  inWorld(t, async (world) => {
+    const { host, pod, wire } = world;
+    await host.rtnl.createLink({ kind: "veth", name: "vf1", peer: { name: "port1", netns: wire.netns } });
+    const before = await bothPictures(world);
+    const second = {
+      ifindex: (await linkNamed(host, "vf1")).index,
+      wanted: wantNetdev({ ...asked, name: "nsm-2", mac: undefined }),
+    };
+    const attachments = await Promise.all([attach(world), attach(world, second)]);
+    const tables = (await pod.rtnl.rules()).filter((rule) => rule.protocol === 110).map((rule) => rule.table);
+    assert.deepEqual(tables.sort(), [1, 2]);
+    assert.deepEqual(await attachments[0].differences(wantNetdev(asked)), []);
+    assert.deepEqual(await attachments[0].detach(), []);
+    assert.deepEqual(await attachments[1].differences(second.wanted), []);
+    assert.deepEqual(await attachments[1].detach(), []);
+    assert.deepEqual(await bothPictures(world), before);
+  }));

@@ -1,0 +1,230 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
+import { linkNamed, openPlace, openWorld, type World } from "../namespaces.ts";
+import { needs } from "../needs.ts";
+
+async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
+  if (!needs(t, "root", "veth", "bridge")) return;
+  const world = await openWorld();
+  try {
+    await story(world);
+  } finally {
+    world.close();
+  }
+}
+
+test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and tells them back", (t) =>
+  inWorld(t, async ({ host, vf }) => {
+    await host.rtnl.createLink({ kind: "bridge", name: "br0" });
+    const bridge = await linkNamed(host, "br0");
+    const change = { name: "renamed", mtu: 1400, address: "02:00:00:00:00:07", master: bridge.index, up: true };
+    await host.rtnl.setLink(vf.index, { ...change, addAltNames: ["one-long-alternative-name", "alt2"] });
+    const link = await linkNamed(host, "renamed");
+    assert.deepEqual([link.index, link.mtu, link.address, link.master], [vf.index, 1400, change.address, bridge.index]);
+    assert.deepEqual([link.up, link.carrier, link.kind, bridge.kind], [true, true, "veth", "bridge"]);
+    assert.deepEqual(link.altNames, ["one-long-alternative-name", "alt2"]);
+    assert.equal((await host.rtnl.linkByName("one-long-alternative-name"))?.index, vf.index);
+    await host.rtnl.setLink(vf.index, { up: false, master: 0, removeAltNames: ["alt2"] });
+    const after = await linkNamed(host, "renamed");
+    assert.deepEqual([after.up, after.master, after.altNames], [false, undefined, ["one-long-alternative-name"]]);
+    assert.equal(await host.rtnl.linkByName("alt2"), undefined);
+  }));
+
+test("Rtnl.setLink() moves a link, down, under another name, while the event loop goes on", (t) =>
+  inWorld(t, async ({ host, pod, vf }) => {
+    await host.rtnl.setLink(vf.index, { up: true });
+    let turns = 0;
+    const ticking = setInterval(() => turns++, 1);
+    await host.rtnl.setLink(vf.index, { netns: pod.netns, name: "moved" });
+    clearInterval(ticking);
+    assert.ok(turns >= 1);
+    assert.equal(await host.rtnl.linkByIndex(vf.index), undefined);
+    assert.deepEqual([(await linkNamed(pod, "moved")).up, await pod.rtnl.linkByName("vf0")], [false, undefined]);
+  }));
+
+test("Rtnl keeps addresses with their maker, and routes, rules and neighbours with theirs", (t) =>
+  inWorld(t, async ({ pod, host, vf }) => {
+    const { rtnl } = host;
+    const ifindex = vf.index;
+    await rtnl.setLink(ifindex, { up: true });
+    await rtnl.addAddress({ ifindex, address: "10.0.0.1", prefixLength: 24, broadcast: "10.0.0.255", protocol: 110 });
+    await rtnl.addAddress({ ifindex, address: "2001:db8::1", prefixLength: 64, noDad: true, protocol: 110 });
+    const ours = (await rtnl.addresses(ifindex)).filter((address) => address.protocol === 110);
+    assert.deepEqual(
+      ours.map((address) => [address.address, address.prefixLength, address.permanent, address.family]),
+      [
+        ["10.0.0.1", 24, true, 4],
+        ["2001:db8::1", 64, true, 6],
+      ],
+    );
+    const route = {
+      family: 4,
+      destination: "10.1.0.0",
+      prefixLength: 16,
+      gateway: "10.7.7.7",
+      ifindex,
+      protocol: 110,
+    } as const;
+    await rtnl.addRoute({ ...route, onlink: true, table: 70_000 });
+    await rtnl.addRoute({ ...route, onlink: true, prepend: true });
+    const routes = (await rtnl.routes()).filter((standing) => standing.protocol === 110);
+    assert.deepEqual(
+      routes.map((standing) => [standing.destination, standing.gateway, standing.onlink, standing.table]).sort(),
+      [
+        ["10.1.0.0", "10.7.7.7", true, 254],
+        ["10.1.0.0", "10.7.7.7", true, 70_000],
+      ],
+    );
+    const selector = { ipProtocol: 17, sourcePorts: { first: 1, last: 2 }, destinationPorts: { first: 53, last: 53 } };
+    const from = { address: "2001:db8::", prefixLength: 64 };
+    await rtnl.addRule({ family: 6, from, ...selector, table: 70_000, protocol: 110 });
+    const [rule] = (await rtnl.rules()).filter((standing) => standing.protocol === 110);
+    assert.deepEqual(rule, { family: 6, from, ...selector, table: 70_000, priority: 32_765, protocol: 110 });
+    await rtnl.addNeighbour({ ifindex, address: "10.0.0.9", mac: "02:00:00:00:00:09", protocol: 110 });
+    await rtnl.addNeighbour({ ifindex, address: "10.0.0.9", mac: "02:00:00:00:00:0a", protocol: 110 });
+    const neighbours = (await rtnl.neighbours(ifindex)).filter((standing) => standing.permanent);
+    assert.deepEqual(
+      neighbours.map((standing) => [standing.address, standing.mac, standing.protocol]),
+      [["10.0.0.9", "02:00:00:00:00:0a", 110]],
+    );
+    await rtnl.deleteNeighbour({ ifindex, address: "10.0.0.9" });
+    await rtnl.deleteRule({ family: 6, from, ...selector, table: 70_000, priority: 32_765, protocol: 110 });
+    await rtnl.deleteRoute({ ...route, table: 70_000 });
+    await rtnl.deleteRoute(route);
+    for (const address of ours) await rtnl.deleteAddress(address);
+    const left = [
+      ...(await rtnl.addresses()),
+      ...(await rtnl.routes()),
+      ...(await rtnl.rules()),
+      ...(await rtnl.neighbours()),
+    ];
+    assert.deepEqual(
+      left.filter((entry) => entry.protocol === 110),
+      [],
+    );
+    assert.deepEqual(await pod.rtnl.addresses(), []);
+  }));
+
+const refusals: readonly {
+  says: string;
+  act: (rtnl: Rtnl, index: number) => Promise<void>;
+  code: string;
+  detail?: RegExp;
+}[] = [
+  { says: "a link that is not there", act: (rtnl) => rtnl.deleteLink(999), code: "ENODEV" },
+  { says: "a name that is taken", act: (rtnl) => rtnl.createLink({ kind: "bridge", name: "vf0" }), code: "EEXIST" },
+  {
+    says: "an address twice",
+    act: async (rtnl, ifindex) => {
+      await rtnl.addAddress({ ifindex, address: "10.0.0.1", prefixLength: 24 });
+      await rtnl.addAddress({ ifindex, address: "10.0.0.1", prefixLength: 24 });
+    },
+    code: "EEXIST",
+    detail: /already assigned/,
+  },
+  {
+    says: "an MTU below the driver's",
+    act: (rtnl, index) => rtnl.setLink(index, { mtu: 20 }),
+    code: "EINVAL",
+    detail: /mtu less than device minimum/,
+  },
+  {
+    says: "a gateway nobody reaches",
+    act: async (rtnl, ifindex) => {
+      await rtnl.setLink(ifindex, { up: true });
+      await rtnl.addRoute({ family: 4, destination: "10.9.0.0", prefixLength: 16, gateway: "99.1.1.1", ifindex });
+    },
+    code: "ENETUNREACH",
+    detail: /Nexthop has invalid gateway/,
+  },
+  {
+    says: "a route of bits behind its length",
+    act: (rtnl, ifindex) => rtnl.addRoute({ family: 4, destination: "10.9.0.1", prefixLength: 16, ifindex }),
+    code: "EINVAL",
+    detail: /Invalid prefix for given prefix length/,
+  },
+  {
+    says: "a rule that is not there",
+    act: (rtnl) => rtnl.deleteRule({ family: 4, table: 77, protocol: 110 }),
+    code: "ENOENT",
+  },
+  {
+    says: "VF settings of a link that is no PF",
+    act: (rtnl, index) => rtnl.setVf(index, 0, { mac: "02:00:00:00:00:01" }),
+    code: "EOPNOTSUPP",
+  },
+];
+for (const { says, act, code, detail } of refusals) {
+  test(`Rtnl tells the kernel's code and words for ${says}`, (t) =>
+    inWorld(t, async ({ host, vf }) => {
+      await assert.rejects(act(host.rtnl, vf.index), (error: KernelError) => {
+        assert.match(error.code, code === "EOPNOTSUPP" ? /^E(OP)?NOTSUPP?$/ : new RegExp(`^${code}$`));
+        if (detail) assert.match(error.detail ?? "", detail);
+        return true;
+      });
+    }));
+}
+
+test("Rtnl.vfInfos() is empty for a link that is no PF", (t) =>
+  inWorld(t, async ({ host, vf }) => assert.deepEqual(await host.rtnl.vfInfos(vf.index), [])));
+
+test("Rtnl lists hundreds of links while others come and go", (t) =>
+  inWorld(t, async ({ host }) => {
+    const other = Rtnl.open({ netns: host.netns });
+    for (let i = 0; i < 60; i++) await host.rtnl.createLink({ kind: "bridge", name: `b${i}` });
+    const churn = (async () => {
+      for (let i = 0; i < 20; i++) {
+        await other.createLink({ kind: "bridge", name: `c${i}` });
+        await other.deleteLink((await linkNamed({ netns: host.netns, rtnl: other }, `c${i}`)).index);
+      }
+    })();
+    for (let i = 0; i < 40; i++) {
+      const names = new Set((await host.rtnl.links()).map((link) => link.name));
+      for (let each = 0; each < 60; each++) assert.ok(names.has(`b${each}`));
+    }
+    await churn;
+    other.close();
+  }));
+
+test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t) => {
+  if (!needs(t, "root", "bridge")) return;
+  const place = openPlace();
+  const seen: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stop = place.rtnl.watch(["link", "ipv4-address"], (event: NetlinkEvent) => {
+    if (event.kind === "lost") return;
+    seen.push(`${event.kind} ${"link" in event ? event.link.name : event.address.address}`);
+    if (event.kind === "gone-link") resolve();
+  });
+  await place.rtnl.createLink({ kind: "bridge", name: "br0" });
+  const { index } = await linkNamed(place, "br0");
+  await place.rtnl.addAddress({ ifindex: index, address: "10.0.0.1", prefixLength: 32 });
+  await place.rtnl.deleteLink(index);
+  // Waiting for events does not keep a process alive by itself.
+  const alive = setInterval(() => {}, 1_000);
+  await promise;
+  clearInterval(alive);
+  assert.equal(seen[0], "new-link br0");
+  assert.ok(seen.includes("new-address 10.0.0.1") && seen.includes("gone-link br0"));
+  stop();
+  const before = seen.length;
+  await place.rtnl.createLink({ kind: "bridge", name: "br1" });
+  await new Promise((done) => setTimeout(done, 20));
+  assert.equal(seen.length, before);
+  place.rtnl.close();
+  place.netns.close();
+});
+
+test("Rtnl stays in its namespace after the handle of it is closed, and refuses requests once it is closed itself", async (t) => {
+  if (!needs(t, "root")) return;
+  const netns = Netns.create();
+  const rtnl = Rtnl.open({ netns });
+  netns.close();
+  assert.deepEqual(
+    (await rtnl.links()).map((link) => link.name),
+    ["lo"],
+  );
+  rtnl.close();
+  await assert.rejects(rtnl.links(), { code: "EBADF" });
+});
