@@ -85,7 +85,12 @@ const variables = {
   ),
   vfioPath: variable("NSM_VFIO_PATH", path, "/host/dev/vfio", "VFIO device nodes of the host"),
   logLevel: variable("NSM_LOG_LEVEL", logLevel, "INFO", "SIGUSR1 switches to TRACE, SIGUSR2 back to this level"),
-  isTelemetryEnabled: variable("TELEMETRY", flag, "false", "Whether traces and metrics are sent by OTLP"),
+  isTelemetryEnabled: variable(
+    "TELEMETRY",
+    flag,
+    "false",
+    "Whether traces and metrics are sent by OTLP; not yet there, a warning says so",
+  ),
   openTelemetryEndpoint: variable(
     "NSM_OPEN_TELEMETRY_ENDPOINT",
     hostPort,
@@ -93,7 +98,12 @@ const variables = {
     "Where they are sent; a collector that cannot be reached delays nothing",
   ),
   metricsExportIntervalMs: variable("NSM_METRICS_EXPORT_INTERVAL", duration, "10s", "How often metrics are sent"),
-  isPprofEnabled: variable("NSM_PPROF_ENABLED", flag, "false", "Whether CPU and heap profiles are served over HTTP"),
+  isPprofEnabled: variable(
+    "NSM_PPROF_ENABLED",
+    flag,
+    "false",
+    "Whether CPU and heap profiles are served over HTTP; not yet there, a warning says so",
+  ),
   pprofListenOn: variable("NSM_PPROF_LISTEN_ON", listenOrOff, "localhost:6060", "Where profiles are served"),
   spiffeEndpointSocket: optional(
     "SPIFFE_ENDPOINT_SOCKET",

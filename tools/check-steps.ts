@@ -5,6 +5,7 @@ import { docProblems } from "./check-docs.ts";
 import { importProblems } from "./check-imports.ts";
 import { sizeProblems } from "./check-size.ts";
 import { wordProblems } from "./check-words.ts";
+import { readmeProblem } from "./readme.ts";
 import { parseSource, sourcePaths } from "./source.ts";
 import { runTestFiles, type TestCounts } from "./test-files.ts";
 
@@ -19,6 +20,7 @@ export const steps: readonly Step[] = [
   { name: "format and lint", find: () => runProgram("biome", ["check", "--error-on-warnings", "--colors=force", "."]) },
   { name: "types", find: () => runProgram("tsc", ["--pretty"]) },
   { name: "generated code", find: () => runProgram(process.execPath, ["tools/gen.ts", "--check"]) },
+  { name: "README", find: async () => readmeProblem() },
   { name: "imports", find: async () => lines((await importProblems()).broken) },
   { name: "sizes, comments, words", find: async () => lines(textProblems()) },
 ];

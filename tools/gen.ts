@@ -1,7 +1,8 @@
-// npm run gen: writes src/gen from proto/. With --check it writes elsewhere and says which files are not what proto/ gives.
+// npm run gen: writes src/gen from proto/, and the README's table from src/config.ts. With --check it writes elsewhere and says which files are not what proto/ gives.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { writeReadme } from "./readme.ts";
 
 const home = "src/gen";
 
@@ -40,4 +41,5 @@ if (process.argv.includes("--check")) {
 } else {
   rmSync(home, { recursive: true, force: true });
   generate(".");
+  writeReadme();
 }
