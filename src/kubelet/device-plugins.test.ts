@@ -226,6 +226,35 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", LIM
   await kubelet.until(FAST, allHealthy);
 });
 
+test(
+  "startDevicePlugins() takes its time with a kubelet that lets go of the list again and again",
+  LIMIT,
+  async (t) => {
+    const folder = pluginFolder(t);
+    const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+    const times: number[] = [];
+    const handlers = [
+      unaryHandler(Registration.method.register, async ({ endpoint }) => {
+        times.push(systemClock.monotonicMs());
+        const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
+        void stream[Symbol.asyncIterator]()
+          .next()
+          .then(() => stream.cancel());
+        return {};
+      }),
+    ];
+    const url = `unix://${folder}/kubelet.sock`;
+    const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
+    t.after(async () => {
+      await client.close();
+      await server.stop(0);
+    });
+    startPlugins(t, folder, new Tokens(FAST));
+    while (times.length < 5) await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.ok(Number(times[4]) - Number(times[0]) > 100, "without growing delays between the tries");
+  },
+);
+
 test("startDevicePlugins() takes over the socket that a dead process left", LIMIT, async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);

@@ -91,12 +91,20 @@ export class Plugin {
       if (kubelet === undefined) this.#tellMissing();
       if (kubelet === undefined || (this.#isFollowed && kubelet === this.#registeredAt)) {
         await this.#bell.wait(LOOK_AGAIN_MS, signal);
+      } else if (this.#hasLetGo(kubelet)) {
+        this.#registeredAt = undefined;
+        await this.#pause(backoff.nextMs(), kubelet, signal);
       } else {
         const retryMs = await this.#offer(kubelet, backoff, signal);
         if (retryMs > 0) await this.#pause(retryMs, kubelet, signal);
       }
     }
     unsubscribe();
+  }
+
+  /** Whether this kubelet has followed the list and dropped it at once: it may do so again and again. */
+  #hasLetGo(kubelet: string): boolean {
+    return kubelet === this.#registeredAt && this.#options.clock.monotonicMs() - this.#followedMs < STEADY_MS;
   }
 
   /** Waits, but not for an old kubelet when there is a new one. Other files of the folder come and go: ours among them. */
@@ -115,9 +123,6 @@ export class Plugin {
     const { clock, log, resource, source, unregistered } = this.#options;
     const startedMs = clock.monotonicMs();
     try {
-      if (kubelet === this.#registeredAt && startedMs - this.#followedMs < STEADY_MS) {
-        await this.#pause(backoff.nextMs(), kubelet, signal); // it follows and lets go, again and again
-      }
       await this.#listen(kubelet);
       await this.#register(signal);
       this.#registeredAt = kubelet;
