@@ -1,9 +1,11 @@
 // The only door to Linux: descriptors, network namespaces, sockets, files of the host. One call of ours is one or a few
 // syscalls; no policy and no word of SR-IOV or NSM lives here. Errors are KernelError with the errno's name.
 // Start reading at native.ts (every libc call there is) and netns.ts.
+export { BlockingWrites } from "./blocking-writes.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
+export { checkedPath, type DeviceNumber, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
 export {
   type Address,
@@ -34,6 +36,7 @@ export {
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
+export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
 export { connectUnix, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
 export { type WatchedFolder, watchFolder } from "./watch-folder.ts";

@@ -1,0 +1,85 @@
+import { lstat, readdir, readFile, readlink, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { BlockingWrites } from "./blocking-writes.ts";
+import { Errno } from "./errno.ts";
+import { KernelError } from "./error.ts";
+
+/** How long one write may take unless told. */
+const WRITE_LIMIT_MS = 10_000;
+
+/** Files of the host beneath one folder (sysfs, /dev/vfio). Paths are relative, and cannot leave it by their text. */
+export interface HostFiles {
+  /** The text without its final newline. @throws {KernelError} */
+  readText(path: string): Promise<string>;
+  /**
+   * Writes to an existing file, in one write, as sysfs wants it. Never holds the main thread or Node's own threads.
+   * @throws {KernelError} the kernel's errno; ETIMEDOUT after `limitMs` (10 s unless told).
+   */
+  writeText(path: string, text: string, options?: { readonly limitMs?: number }): Promise<void>;
+  /** Names in a folder, sorted. @throws {KernelError} ENOENT when it is missing. */
+  list(path: string): Promise<readonly string[]>;
+  /** What a link says, unresolved. @throws {KernelError} EINVAL when it is no link. */
+  readLink(path: string): Promise<string>;
+  /** Whether something is there; a link counts by itself, whatever it leads to. */
+  exists(path: string): Promise<boolean>;
+  /** Numbers of a character device node. @throws {KernelError} ENODEV when it is something else. */
+  deviceNumber(path: string): Promise<DeviceNumber>;
+}
+
+/** Major and minor number of a device. */
+export interface DeviceNumber {
+  readonly major: number;
+  readonly minor: number;
+}
+
+/** The files beneath a folder of this machine. The threads of `writes` may serve many folders. */
+export function openHostFiles(root: string, writes: BlockingWrites): HostFiles {
+  const at = (path: string) => join(root, checkedPath(path));
+  return {
+    readText: (path) => attempt(`read ${at(path)}`, async () => (await readFile(at(path), "utf8")).replace(/\n$/, "")),
+    writeText: (path, text, options) => writes.write(at(path), text, options?.limitMs ?? WRITE_LIMIT_MS),
+    list: (path) => attempt(`list ${at(path)}`, async () => (await readdir(at(path))).sort()),
+    readLink: (path) => attempt(`read link ${at(path)}`, () => readlink(at(path))),
+    exists: (path) =>
+      lstat(at(path)).then(
+        () => true,
+        () => false,
+      ),
+    deviceNumber: (path) => attempt(`read device ${at(path)}`, () => readDeviceNumber(at(path))),
+  };
+}
+
+/** @throws {TypeError} for a path that is absolute or climbs. */
+export function checkedPath(path: string): string {
+  const parts = path.split("/");
+  if (path.startsWith("/") || path.includes("\0") || parts.includes("..")) {
+    throw new TypeError(`Cannot use ${JSON.stringify(path)}: it leads out of its folder`);
+  }
+  return path;
+}
+
+async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const { errno } = error as NodeJS.ErrnoException;
+    if (errno === undefined) throw error;
+    throw new KernelError(op, Math.abs(errno));
+  }
+}
+
+async function readDeviceNumber(path: string): Promise<DeviceNumber> {
+  const node = await stat(path);
+  if (!node.isCharacterDevice())
+    throw new KernelError(`read device ${path}`, Errno.ENODEV, "it is no character device");
+  return deviceNumberOf(node.rdev);
+}
+
+/** gnu_dev_major and gnu_dev_minor, glibc sysmacros.h: 12 + 20 bits of each, interleaved. */
+function deviceNumberOf(rdev: number): DeviceNumber {
+  const number = BigInt(rdev);
+  return {
+    major: Number(((number >> 8n) & 0xfffn) | ((number >> 32n) & 0xfffff000n)),
+    minor: Number((number & 0xffn) | ((number >> 12n) & 0xffffff00n)),
+  };
+}
