@@ -2,8 +2,7 @@ import { AttributeDecoder } from "./attribute.ts";
 import { decodeStruct, encodeStruct, NLMSGHDR_BYTES, nlmsghdr } from "./layout.ts";
 
 // Flags of a request and of an answer, include/uapi/linux/netlink.h.
-export const NLM_F_REQUEST = 0x01;
-export const NLM_F_MULTI = 0x02;
+const NLM_F_REQUEST = 0x01;
 export const NLM_F_ACK = 0x04;
 /** The dump was cut by a change while it ran: what came is not one moment's picture. */
 export const NLM_F_DUMP_INTR = 0x10;

@@ -11,7 +11,7 @@ import {
   NLM_F_EXCL,
 } from "./message.ts";
 
-export const RTM_NEWROUTE = 24;
+const RTM_NEWROUTE = 24;
 const RTM_DELROUTE = 25;
 const RTM_GETROUTE = 26;
 

@@ -94,7 +94,7 @@ export class Rtnl {
     const what = { ...rest, ...(netns && { netnsFd: netns.fd.number }) };
     if (Object.keys(what).length > 0) {
       const op = `set ${Object.keys(change).join(", ")} of link ${index}`;
-      await this.#write(encodeSetLink(index, what), { op, slow: netns !== undefined });
+      await this.#write(encodeSetLink(index, what), { op, slow: isSlow(change) });
     }
     for (const name of addAltNames) {
       await this.#write(encodeAltName("add", index, name), { op: `give altname "${name}" to link ${index}` });
@@ -232,6 +232,12 @@ function decoded<T>(op: string, decode: () => T): T {
     if (error instanceof RangeError) throw new KernelError(op, Errno.EBADMSG, error.message);
     throw error;
   }
+}
+
+/** The namespaces wait for each other (RCU), or a driver talks to its device: 15 ms and more, an igbvf that comes up 50. */
+function isSlow(change: SetLink): boolean {
+  const { netns, up, mtu, address } = change;
+  return netns !== undefined || up !== undefined || mtu !== undefined || address !== undefined;
 }
 
 function routeText(route: NewRoute): string {
