@@ -3,6 +3,9 @@ import test from "node:test";
 import { ConfigError, configMarkdown, parseConfig } from "./config.ts";
 import { duration, labels, list, listenOrOff, logLevel, socketUrl } from "./config-values.ts";
 
+/** What every environment must have. */
+const least = { SPIFFE_ENDPOINT_SOCKET: "unix:///run/spire/sockets/agent.sock" };
+
 /** What the parser wants instead; fails when it takes the text. */
 function refusal(parse: () => unknown): string {
   try {
@@ -91,21 +94,21 @@ test("listenOrOff reads loopback by default and IPv6 in brackets", () => {
   }
 });
 
-test("parseConfig() gives the defaults, frozen, from an empty environment", () => {
-  const { config, warnings } = parseConfig({ NSM_NAME: "" });
+test("parseConfig() gives the defaults, frozen, from an environment with no more than it must have", () => {
+  const { config, warnings } = parseConfig({ ...least, NSM_NAME: "" });
   assert.equal(config.name, "sriov-forwarder");
   assert.equal(config.networkServiceName, "sriovns");
   assert.equal(config.dialTimeoutMs, 1000);
   assert.equal(config.registryClientPolicies.length, 3);
-  assert.equal(config.spiffeEndpointSocket, undefined);
+  assert.equal(config.debugListenOn, undefined);
   assert.deepEqual({ ...config.adminListenOn }, { host: "localhost", port: 9871 });
   assert.deepEqual(warnings, []);
   assert.throws(() => Object.assign(config, { name: "x" }), TypeError);
 });
 
 test("parseConfig() takes the alias, and refuses two names that differ", () => {
-  assert.equal(parseConfig({ NSM_NSNAME: "forwarder" }).config.networkServiceName, "forwarder");
-  assert.equal(parseConfig({ NSM_NS_NAME: "a", NSM_NSNAME: "a" }).config.networkServiceName, "a");
+  assert.equal(parseConfig({ ...least, NSM_NSNAME: "forwarder" }).config.networkServiceName, "forwarder");
+  assert.equal(parseConfig({ ...least, NSM_NS_NAME: "a", NSM_NSNAME: "a" }).config.networkServiceName, "a");
   assert.throws(() => parseConfig({ NSM_NS_NAME: "a", NSM_NSNAME: "b" }), /NSM_NS_NAME and NSM_NSNAME differ/);
 });
 
@@ -116,7 +119,8 @@ test("parseConfig() tells all wrong variables at once, with what was wanted", ()
     (error: unknown) => {
       assert.ok(error instanceof ConfigError);
       const names = error.fault.problems.map((problem) => problem.variable);
-      assert.deepEqual(names, ["NSM_CONNECT_TO", "NSM_DIAL_TIMEOUT", "TELEMETRY"]);
+      assert.deepEqual(names, ["NSM_CONNECT_TO", "NSM_DIAL_TIMEOUT", "TELEMETRY", "SPIFFE_ENDPOINT_SOCKET"]);
+      assert.match(error.message, /SPIFFE_ENDPOINT_SOCKET is not set and has no default/);
       assert.match(error.message, /NSM_DIAL_TIMEOUT is "50": want a duration above zero with its unit/);
       return true;
     },
@@ -125,6 +129,7 @@ test("parseConfig() tells all wrong variables at once, with what was wanted", ()
 
 test("parseConfig() warns of unknown NSM variables with the nearest name, and not of Kubernetes' own", () => {
   const { warnings } = parseConfig({
+    ...least,
     NSM_DIAL_TIMOUT: "1s",
     NSM_SOMETHING_ELSE_ALTOGETHER: "1",
     NSM_REGISTRY_SERVICE_HOST: "10.0.0.1",

@@ -18,6 +18,7 @@ interface Variable<T> {
   readonly kind: ValueKind<T>;
   /** In the variable's own spelling. None: not set unless told. */
   readonly standard: string | undefined;
+  readonly isRequired?: boolean;
   readonly meaning: string;
 }
 
@@ -29,6 +30,10 @@ function variable<T>(names: Names, kind: ValueKind<T>, standard: string, meaning
 
 function optional<T>(names: Names, kind: ValueKind<T>, meaning: string): Variable<T | undefined> {
   return { names: typeof names === "string" ? [names] : names, kind, standard: undefined, meaning };
+}
+
+function required<T>(name: string, kind: ValueKind<T>, meaning: string): Variable<T> {
+  return { names: [name], kind, standard: undefined, isRequired: true, meaning };
 }
 
 const policyMasks = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc/nsm/opa/client/.*.rego";
@@ -105,10 +110,10 @@ const variables = {
     "Whether CPU and heap profiles are served over HTTP; not yet there, a warning says so",
   ),
   pprofListenOn: variable("NSM_PPROF_LISTEN_ON", listenOrOff, "localhost:6060", "Where profiles are served"),
-  spiffeEndpointSocket: optional(
+  spiffeEndpointSocket: required(
     "SPIFFE_ENDPOINT_SOCKET",
     socketUrl,
-    "Workload API of the SPIRE agent; must be set to run, for example `unix:///run/spire/sockets/agent.sock`",
+    "Workload API of the SPIRE agent, for example `unix:///run/spire/sockets/agent.sock`; must be set",
   ),
   debugListenOn: optional(
     "DLV_LISTEN_FORWARDER",
@@ -177,6 +182,9 @@ export function parseConfig(environment: Environment): ParsedConfig {
     const given = new Set(set.map((name) => environment[name]));
     if (given.size > 1) problems.push({ variable: set.join(" and "), problem: "differ and mean the same: set one" });
     const used = environment[set[0] ?? ""] ?? row.standard;
+    if (used === undefined && row.isRequired) {
+      problems.push({ variable: row.names[0], problem: "is not set and has no default" });
+    }
     config[key] = used === undefined ? undefined : parseOne(set[0] ?? row.names[0], used, row.kind, problems);
     effective[row.names[0]] = used ?? "";
   }
