@@ -25,7 +25,6 @@ export function createLog(options: LogOptions): RootLog {
     {
       level: "trace",
       base: null,
-      messageKey: "event",
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       serializers: { err: (value: unknown) => value },
@@ -99,6 +98,6 @@ class PinoLog implements RootLog {
     if (!isTold(level, this.#threshold.level)) return;
     const all = Object.entries({ ...this.#fields, ...fields });
     const plain = redact(Object.fromEntries(all.map(([name, of]) => [TAKEN.has(name) ? `${name}_` : name, of])));
-    this.#writer[level](plain as object, event);
+    this.#writer[level]({ event, ...(plain as object) });
   }
 }
