@@ -1,0 +1,216 @@
+import { setImmediate } from "node:timers/promises";
+import { type Clock, systemClock } from "../src/async/index.ts";
+import { type HostFiles, Netns, type Uevent, type UeventSource } from "../src/kernel/index.ts";
+import { Faults, type Tree } from "./faults.ts";
+import { NamedNetdevs } from "./netdev-names.ts";
+import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
+import { PretendPfPort } from "./pf-port.ts";
+import { type Entry, pretendFiles } from "./pretend-files.ts";
+import { devicesTree, driversTree, type NetdevView, vfioTree } from "./sysfs.ts";
+import { Wire } from "./wire.ts";
+
+/** What the pretend node shall be like. */
+export interface MachineOptions {
+  /** Physical functions: 2 unless told. */
+  readonly pfs?: number;
+  /** The most virtual functions of each, up to 256: 8 unless told. */
+  readonly vfsPerPf?: number;
+  /** How many of them there are at the start: all unless told. */
+  readonly numVfs?: number;
+  /** Real network devices, which need CAP_NET_ADMIN and CAP_SYS_ADMIN; names only unless told. */
+  readonly realLinks?: boolean;
+  /**
+   * The host's network namespace; stays the caller's. Otherwise the machine makes one for real links, and without them
+   * names the process's own, which it does not touch.
+   */
+  readonly netns?: Netns;
+  /** "per-vf" unless told. */
+  readonly iommu?: IommuLayout;
+  /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" unless told. */
+  readonly pfDriver?: string;
+  /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
+  readonly netdevDelayMs?: number;
+  readonly clock?: Clock;
+}
+
+/** A pretend node with SR-IOV adapters: what the forwarder touches of a host, and what a test wants to do to it. */
+export interface Machine {
+  readonly devices: HostFiles;
+  readonly drivers: HostFiles;
+  readonly vfio: HostFiles;
+  readonly uevents: UeventSource;
+  readonly netns: Netns;
+  pfPort(pf: { readonly address: string }): PretendPfPort;
+  readonly faults: Faults;
+  /** A configuration file for its adapters: capabilities intel and 10G in service domain worker.domain. */
+  readonly configText: string;
+  /**
+   * Opens a VFIO group as a pod's process does; close by the function it gives back.
+   * @throws {KernelError} ENODEV, EBUSY, EPERM.
+   */
+  openGroup(group: number): () => void;
+  /** Takes an adapter out of its slot. */
+  removePf(address: string): Promise<void>;
+  /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
+  print(): Promise<string>;
+  /** Takes down every link and namespace it made. */
+  stop(): Promise<void>;
+}
+
+/** Starts the machine; physical functions are bound and up, virtual ones bound by the kernel's own probing. */
+export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
+  const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock } = options;
+  const faults = new Faults();
+  const events = new Events(faults);
+  const ports = new Map<string, PretendPfPort>();
+  const { netdevs, netns, close } = openLinks(options, { ports, events });
+  const delayMs = options.netdevDelayMs ?? 0;
+  const nic = new Nic([pfDriver, `${pfDriver}vf`, "vfio-pci"], {
+    netdevs,
+    emit: (event) => events.emit(event),
+    iommu: options.iommu ?? "per-vf",
+    netdevDelay: () => (delayMs > 0 ? clock.sleep(delayMs) : undefined),
+  });
+  for (let index = 0; index < pfs; index++) {
+    const bus = 1 + index * busesOf(vfsPerPf);
+    const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
+    const onVlan = async (vf: number, vlan: number) => {
+      const fn = pf.vfs[vf];
+      if (fn && netdevs instanceof Wire) await netdevs.setVlan(fn, vlan);
+    };
+    ports.set(pf.address, new PretendPfPort(pf, onVlan));
+    await nic.bind(pfDriver, pf.address);
+    await nic.setNumVfs(pf, numVfs);
+  }
+  const files = (tree: Tree, root: Entry) =>
+    pretendFiles(root, { clock, before: (path, text) => faults.beforeWrite(tree, path, text) });
+  return {
+    devices: files("devices", devicesTree(nic, netdevs)),
+    drivers: files("drivers", driversTree(nic)),
+    vfio: files("vfio", vfioTree(nic)),
+    uevents: events,
+    netns,
+    faults,
+    configText: configOf(nic),
+    pfPort: ({ address }) => portOf(ports, address),
+    openGroup: (group) => nic.openGroup(group),
+    removePf: (address) => nic.unplugPf(address),
+    print: () => print(nic, { netdevs, ports }),
+    async stop() {
+      events.close();
+      await close();
+    },
+  };
+}
+
+type Ports = ReadonlyMap<string, PretendPfPort>;
+
+function openLinks(
+  options: MachineOptions,
+  { ports, events }: { readonly ports: Ports; readonly events: Events },
+): { netdevs: NetdevMaker & NetdevView; netns: Netns; close: () => Promise<void> } {
+  if (!options.realLinks) {
+    const netns = options.netns?.dup() ?? Netns.current();
+    return { netdevs: new NamedNetdevs(), netns, close: async () => netns.close() };
+  }
+  const host = options.netns ?? Netns.create();
+  const wire = Netns.create();
+  const netdevs = new Wire({
+    host,
+    wire,
+    vlanOf: ({ virtual }) => (virtual ? portOf(ports, virtual.pf.address).vlan(virtual.index) : 0),
+    macOf: ({ virtual }) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index),
+    onReturn: (fn, ifname) => events.announceNetdev(fn, ifname),
+  });
+  return {
+    netdevs,
+    netns: host,
+    async close() {
+      await netdevs.close();
+      wire.close();
+      if (!options.netns) host.close();
+    },
+  };
+}
+
+function portOf(ports: Ports, address: string): PretendPfPort {
+  const port = ports.get(address);
+  if (!port) throw new Error(`Cannot find a physical function ${address} in the machine`);
+  return port;
+}
+
+/** The kernel's announcements. They arrive after the write that caused them has returned or while it waits, as over a socket. */
+class Events implements UeventSource {
+  readonly #listeners = new Set<(event: Uevent) => void>();
+  readonly #faults: Faults;
+
+  constructor(faults: Faults) {
+    this.#faults = faults;
+  }
+
+  subscribe(listener: (event: Uevent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  emit(event: Uevent): void {
+    if (this.#faults.isLost(event)) return;
+    // Who subscribes later has not heard it; who has left by then is not told.
+    const listeners = [...this.#listeners];
+    void setImmediate().then(() => {
+      for (const listener of listeners) if (this.#listeners.has(listener)) listener(event);
+    });
+  }
+
+  announceNetdev(fn: NicFunction, ifname: string): void {
+    const devpath = `${devpathOf(fn)}/net/${ifname}`;
+    this.emit({ action: "add", subsystem: "net", devpath, fields: { INTERFACE: ifname } });
+  }
+
+  close(): void {
+    this.#listeners.clear();
+  }
+}
+
+function configOf(nic: Nic): string {
+  const entries = nic.pfs.map(({ address, nativeDriver }) =>
+    [
+      `  ${address}:`,
+      `    pfKernelDriver: ${nativeDriver}`,
+      `    vfKernelDriver: ${nativeDriver}vf`,
+      "    capabilities: [intel, 10G]",
+      "    serviceDomains: [worker.domain]",
+    ].join("\n"),
+  );
+  return `physicalFunctions:\n${entries.join("\n")}\n`;
+}
+
+async function print(
+  nic: Nic,
+  { netdevs, ports }: { readonly netdevs: NetdevView; readonly ports: Ports },
+): Promise<string> {
+  const rows = [["function", "driver", "group", "netdev", "mac", "vlan"]];
+  for (const fn of nic.functions.values()) {
+    const { virtual, iommuGroup } = fn;
+    const port = virtual && ports.get(virtual.pf.address);
+    const seen = await netdevs.seen(fn);
+    const group = iommuGroup === undefined ? "-" : `${iommuGroup}${nic.isOpen(iommuGroup) ? " open" : ""}`;
+    rows.push([
+      virtual ? `  ${fn.address} VF ${virtual.index}` : `${fn.address} PF`,
+      fn.driver ?? "-",
+      group,
+      seen?.ifname ?? (netdevs.has(fn) ? "elsewhere" : "-"),
+      (virtual && port?.adminMac(virtual.index)) ?? "-",
+      virtual && port ? String(port.vlan(virtual.index)) : "-",
+    ]);
+  }
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}

@@ -1,0 +1,81 @@
+import { Errno, KernelError } from "../src/kernel/index.ts";
+import type { NicPf } from "./nic.ts";
+
+/** Settings of one virtual function, made through its physical one. */
+export interface PortSettings {
+  readonly mac?: string;
+  readonly vlan?: number;
+  readonly spoofCheck?: boolean;
+  readonly trust?: boolean;
+  readonly linkState?: "auto" | "enable" | "disable";
+  readonly minTxRateMbps?: number;
+  readonly maxTxRateMbps?: number;
+}
+
+const NO_MAC = "00:00:00:00:00:00";
+const VLAN_MAX = 4095;
+const fresh: Required<PortSettings> = {
+  mac: NO_MAC,
+  vlan: 0,
+  spoofCheck: true,
+  trust: false,
+  linkState: "auto",
+  minTxRateMbps: 0,
+  maxTxRateMbps: 0,
+};
+
+/** What a physical function keeps about its virtual ones, answering as the igb driver does. */
+export class PretendPfPort {
+  readonly #pf: NicPf;
+  readonly #settings = new Map<number, Required<PortSettings>>();
+  readonly #onVlan: (vfIndex: number, vlan: number) => Promise<void>;
+  /** Every write that was accepted, for tests that count them. */
+  readonly writes: { readonly vfIndex: number; readonly change: PortSettings }[] = [];
+
+  constructor(pf: NicPf, onVlan: (vfIndex: number, vlan: number) => Promise<void>) {
+    this.#pf = pf;
+    this.#onVlan = onVlan;
+  }
+
+  /** @throws {KernelError} EINVAL when there is no such virtual function. */
+  async read(vfIndex: number): Promise<Required<PortSettings>> {
+    if (!this.#pf.vfs[vfIndex]) throw refuse(`read VF ${vfIndex} of ${this.#pf.address}`, "EINVAL");
+    return { ...(this.#settings.get(vfIndex) ?? fresh) };
+  }
+
+  /**
+   * A MAC lands on the network device at the next bind, as with igbvf; a VLAN at once.
+   * @throws {KernelError} EINVAL, or EOPNOTSUPP for the link state, which igb does not have.
+   */
+  async write(vfIndex: number, change: PortSettings): Promise<void> {
+    const op = `set ${Object.keys(change).join(", ")} of VF ${vfIndex} of ${this.#pf.address}`;
+    const before = await this.read(vfIndex);
+    if (change.linkState !== undefined && change.linkState !== "auto") throw refuse(op, "EOPNOTSUPP");
+    if (!isValid(change)) throw refuse(op, "EINVAL");
+    const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
+    const after = { ...before, ...given };
+    this.#settings.set(vfIndex, after);
+    this.writes.push({ vfIndex, change });
+    if (after.vlan !== before.vlan) await this.#onVlan(vfIndex, after.vlan);
+  }
+
+  /** The MAC that the physical function gave, if it gave one. */
+  adminMac(vfIndex: number): string | undefined {
+    const mac = this.#settings.get(vfIndex)?.mac;
+    return mac === undefined || mac === NO_MAC ? undefined : mac;
+  }
+
+  vlan(vfIndex: number): number {
+    return this.#settings.get(vfIndex)?.vlan ?? 0;
+  }
+}
+
+function isValid({ mac, vlan, minTxRateMbps }: PortSettings): boolean {
+  const isUnicast = mac === undefined || (/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/i.test(mac) && !(parseInt(mac, 16) & 1));
+  const isTag = vlan === undefined || (Number.isInteger(vlan) && vlan >= 0 && vlan <= VLAN_MAX);
+  return isUnicast && isTag && !minTxRateMbps;
+}
+
+function refuse(op: string, code: keyof typeof Errno): KernelError {
+  return new KernelError(op, Errno[code]);
+}

@@ -1,0 +1,144 @@
+import { Errno, KernelError } from "../src/kernel/index.ts";
+import type { Nic, NicFunction, NicPf } from "./nic.ts";
+import { type Entry, folderOf, textOf } from "./pretend-files.ts";
+
+/** A network device of a function as the host's namespace sees it. */
+export interface SeenNetdev {
+  readonly ifname: string;
+  readonly ifindex: number;
+}
+
+/** Where the network devices of the functions are. */
+export interface NetdevView {
+  /** Whether the function has a network device in any namespace. */
+  has(fn: NicFunction): boolean;
+  /** Its network device, when the host's namespace can see it. */
+  seen(fn: NicFunction): Promise<SeenNetdev | undefined>;
+}
+
+/** /sys/bus/pci/devices */
+export function devicesTree(nic: Nic, netdevs: NetdevView): Entry {
+  return {
+    kind: "folder",
+    names: () => [...nic.functions.keys()],
+    child: (address) => {
+      const fn = nic.functions.get(address);
+      return (
+        fn && linkTo(`../../../devices/pci0000:00/0000:00:01.0/${address}`, () => functionFolder(nic, fn, netdevs))
+      );
+    },
+  };
+}
+
+/** /sys/bus/pci/drivers */
+export function driversTree(nic: Nic): Entry {
+  return {
+    kind: "folder",
+    names: () => [...nic.drivers],
+    child: (driver) => (nic.drivers.has(driver) ? driverFolder(nic, driver) : undefined),
+  };
+}
+
+/** /dev/vfio; character device 10:196 is the container, 245 the major number of the groups on many hosts. */
+export function vfioTree(nic: Nic): Entry {
+  return {
+    kind: "folder",
+    names: () => ["vfio", ...[...nic.vfioGroups.keys()].map(String)],
+    child: (name) => {
+      if (name === "vfio") return { kind: "device", major: 10, minor: 196 };
+      const minor = nic.vfioGroups.get(Number(name));
+      return minor === undefined ? undefined : { kind: "device", major: 245, minor };
+    },
+  };
+}
+
+function driverFolder(nic: Nic, driver: string): Entry {
+  const bound = [...nic.functions.values()].filter((fn) => fn.driver === driver);
+  return folderOf({
+    ...Object.fromEntries(
+      bound.map(({ address }) => [address, linkTo(`../../../../devices/${address}`, () => undefined)]),
+    ),
+    bind: { kind: "file", write: (text) => nic.bind(driver, text.trim()) },
+    unbind: { kind: "file", write: (text) => nic.unbind(driver, text.trim()) },
+  });
+}
+
+function functionFolder(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {
+  const { driver, iommuGroup, virtual } = fn;
+  return folderOf({
+    class: textOf("0x020000"),
+    numa_node: textOf(fn.numaNode),
+    driver_override: {
+      kind: "file",
+      read: () => fn.override ?? "(null)",
+      write: (text) => {
+        fn.override = text.trim() || undefined;
+      },
+    },
+    driver:
+      driver === undefined ? undefined : linkTo(`../../../bus/pci/drivers/${driver}`, () => driverFolder(nic, driver)),
+    iommu_group:
+      iommuGroup === undefined
+        ? undefined
+        : linkTo(`../../../../kernel/iommu_groups/${iommuGroup}`, () => groupFolder(nic, iommuGroup)),
+    net: netdevs.has(fn) ? netFolder(fn, netdevs) : undefined,
+    ...(virtual ? { physfn: functionLink(nic, virtual.pf, netdevs) } : pfEntries(nic, fn as NicPf, netdevs)),
+  });
+}
+
+function pfEntries(nic: Nic, pf: NicPf, netdevs: NetdevView): Record<string, Entry> {
+  const links = pf.vfs.map((vf, index) => [`virtfn${index}`, functionLink(nic, vf, netdevs)] as const);
+  return {
+    ...Object.fromEntries(links),
+    sriov_totalvfs: textOf(pf.totalVfs),
+    sriov_numvfs: {
+      kind: "file",
+      read: () => String(pf.vfs.length),
+      write: (text) => nic.setNumVfs(pf, /^\d+$/.test(text.trim()) ? Number(text) : Number.NaN),
+    },
+    sriov_drivers_autoprobe: {
+      kind: "file",
+      read: () => (pf.autoprobe ? "1" : "0"),
+      write: (text) => {
+        pf.autoprobe = text.trim() === "1";
+      },
+    },
+  };
+}
+
+function groupFolder(nic: Nic, group: number): Entry {
+  const links = nic.members(group).map(({ address }) => [address, linkTo(`../../../${address}`, () => undefined)]);
+  return folderOf({ devices: folderOf(Object.fromEntries(links)), type: textOf("DMA") });
+}
+
+/** Empty while the device lives in another network namespace: sysfs shows those of its mount's namespace only. */
+function netFolder(fn: NicFunction, netdevs: NetdevView): Entry {
+  return {
+    kind: "folder",
+    names: async () => {
+      const seen = await netdevs.seen(fn);
+      return seen ? [seen.ifname] : [];
+    },
+    child: async (name) => {
+      const seen = await netdevs.seen(fn);
+      if (seen?.ifname !== name) return undefined;
+      return folderOf({
+        ifindex: textOf(seen.ifindex),
+        phys_port_name: {
+          kind: "file",
+          read: () => {
+            throw new KernelError(`read phys_port_name of ${name}`, Errno.EOPNOTSUPP);
+          },
+        },
+      });
+    },
+  };
+}
+
+function functionLink(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {
+  return linkTo(`../${fn.address}`, () => functionFolder(nic, fn, netdevs));
+}
+
+function linkTo(target: string, to: () => Entry | undefined): Entry {
+  return { kind: "link", target, to };
+}
