@@ -3,6 +3,10 @@
 // Start reading at inventory.ts: it is the one book of virtual functions, and everything the forwarder counts is a view
 // of it. pf-config.ts, discover.ts and driver.ts say where its facts come from.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
+export type { CreateVfsOptions } from "./create-vfs.ts";
+export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
+export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver.ts";
+export { DriverError, type DriverFault } from "./driver-fault.ts";
 export { type AdoptRequest, Inventory, type Reservation, type TakeRequest } from "./inventory.ts";
 export {
   type DeviceView,
@@ -23,6 +27,7 @@ export {
   type PfEntry,
   type PfSettings,
 } from "./pf-config-form.ts";
+export type { PfFault, PfFaultKind, PfNote, PfNoteKind } from "./pf-fault.ts";
 export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
 export { resourceName } from "./resource-name.ts";
 export { isTokenId, tokenId } from "./tokens.ts";

@@ -1,0 +1,85 @@
+import type { Clock } from "../async/index.ts";
+import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { virtualFunctionLinks } from "./pci-files.ts";
+import type { PfEntry } from "./pf-config-form.ts";
+import { PfError } from "./pf-fault.ts";
+import { isAbout, waitForUevent } from "./uevent-wait.ts";
+
+/** Where to make virtual functions, and how long that may take. */
+export interface CreateVfsOptions {
+  readonly devices: HostFiles;
+  readonly uevents: UeventSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** For the write: 5 min unless told. ixgbe was seen to need more than one minute for its 63. */
+  readonly createLimitMs?: number;
+  /** For the functions to appear after the write: 30 s unless told. */
+  readonly appearLimitMs?: number;
+}
+
+/** How many virtual functions there are and could be. */
+export interface VfCount {
+  readonly total: number;
+  readonly current: number;
+}
+
+/**
+ * Makes the virtual functions of a physical one that has none: as many as configured, else all. A number other than 0 is
+ * never changed: it would take the functions of running clients away.
+ * @throws {PfError} creation-failed, creation-stuck.
+ */
+export async function createVfs(entry: PfEntry, options: CreateVfsOptions): Promise<VfCount> {
+  const { address } = entry;
+  const { devices, clock, log } = options;
+  const total = Number(await devices.readText(`${address}/sriov_totalvfs`));
+  const current = Number(await devices.readText(`${address}/sriov_numvfs`));
+  const wanted = Math.min(entry.numVfs ?? total, total);
+  if (current > 0 || wanted === 0) return { total, current };
+  const startedAt = clock.monotonicMs();
+  await writeCount(entry, wanted, options);
+  const made = await waitForUevent(
+    {
+      what: `${wanted} virtual functions of ${address}`,
+      look: async () => ((await virtualFunctionLinks(devices, address)).length >= wanted ? wanted : undefined),
+      concerns: (event) => event.subsystem === "pci" || isAbout(event, address),
+      limitMs: options.appearLimitMs ?? 30_000,
+    },
+    options,
+  );
+  if (made === undefined) {
+    throw new PfError(
+      "creation-failed",
+      `Cannot use ${address}: asked for ${wanted} virtual functions, not all appeared`,
+    );
+  }
+  log.info("functions-created", { pf: address, count: wanted, tookMs: Math.round(clock.monotonicMs() - startedAt) });
+  return { total, current: wanted };
+}
+
+async function writeCount({ address }: PfEntry, wanted: number, options: CreateVfsOptions): Promise<void> {
+  try {
+    await options.devices.writeText(`${address}/sriov_numvfs`, String(wanted), {
+      limitMs: options.createLimitMs ?? 300_000,
+    });
+  } catch (error) {
+    const code = error instanceof KernelError ? error.code : String(error);
+    const what = `Cannot make ${wanted} virtual functions of ${address}`;
+    if (code === "ETIMEDOUT") {
+      throw new PfError("creation-stuck", `${what}: the driver does not finish`, { cause: error });
+    }
+    const hint = hints[code];
+    throw new PfError("creation-failed", `${what}: the kernel says ${code}${hint ? `; ${hint}` : ""}`, {
+      cause: error,
+    });
+  }
+}
+
+/** sriov_numvfs_store and its drivers: what these codes mean there. */
+const hints: Readonly<Record<string, string>> = {
+  ENOENT: "no driver of the physical function makes them: load it, or configure fewer functions",
+  ERANGE: "that is more than the hardware has: set numVfs",
+  ENOSPC: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",
+  ENOMEM: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",
+  EBUSY: "somebody else is changing their number",
+};

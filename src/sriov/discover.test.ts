@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
+import { systemClock } from "../async/index.ts";
+import type { HostFiles } from "../kernel/index.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { type DiscoverOptions, discover } from "./discover.ts";
+import { parsePfConfig } from "./pf-config.ts";
+
+interface Setup {
+  readonly machine?: MachineOptions;
+  /** Lines put behind those of each physical function. */
+  readonly config?: string;
+  readonly discover?: Partial<DiscoverOptions>;
+  readonly before?: (machine: Machine) => Promise<void> | void;
+}
+
+/** Discovers a machine, and gives what was found in a form that is easy to compare. */
+async function find(setup: Setup = {}) {
+  const machine = await startMachine({ vfsPerPf: 2, ...setup.machine });
+  try {
+    const text = machine.configText.replaceAll("[worker.domain]\n", `[worker.domain]\n${setup.config ?? ""}`);
+    const config = parsePfConfig(text, "pci.config");
+    await setup.before?.(machine);
+    const found = await discover(config, { ...machine, clock: systemClock, log: silentLog, ...setup.discover });
+    return {
+      ...found,
+      indexes: found.pfs.map((pf) => pf.vfs.map(({ index, address }) => `${index} ${address}`)),
+      faultKinds: found.faults.map(({ address, kind }) => `${address} ${kind}`),
+      noteKinds: found.notes.map(({ address, kind }) => `${address} ${kind}`),
+    };
+  } finally {
+    await machine.stop();
+  }
+}
+
+/** File trees with some answers replaced. */
+function overlay(
+  files: HostFiles,
+  texts: Readonly<Record<string, string>>,
+  lists: Readonly<Record<string, string[]>>,
+): HostFiles {
+  return {
+    ...files,
+    readText: async (path) => texts[path] ?? files.readText(path),
+    list: async (path) => lists[path] ?? files.list(path),
+  };
+}
+
+test("discover() reads functions with their real index, group, node, driver and resources", async () => {
+  const { pfs, faults, notes } = await find();
+  assert.deepEqual([faults, notes], [[], []]);
+  assert.deepEqual(
+    pfs.map(({ address, ifname, driver, numaNode, totalVfs }) => ({ address, ifname, driver, numaNode, totalVfs })),
+    [
+      { address: "0000:01:00.0", ifname: "enp1s0f0", driver: "igb", numaNode: 0, totalVfs: 2 },
+      { address: "0000:02:00.0", ifname: "enp2s0f0", driver: "igb", numaNode: 1, totalVfs: 2 },
+    ],
+  );
+  assert.deepEqual(pfs[1]?.vfs[1], {
+    address: "0000:02:10.2",
+    pf: "0000:02:00.0",
+    index: 1,
+    iommuGroup: 6,
+    numaNode: 1,
+    kernelDriver: "igbvf",
+    resources: ["worker.domain/intel", "worker.domain/10G"],
+    driver: "igbvf",
+    vfioProblem: undefined,
+  });
+});
+
+test("discover() numbers 256 functions right, though names sort 10 before 2", async () => {
+  const { pfs } = await find({ machine: { pfs: 1, vfsPerPf: 256 } });
+  const vfs = pfs[0]?.vfs ?? [];
+  assert.equal(vfs.length, 256);
+  assert.ok(vfs.every(({ index, address }, place) => index === place && address === vfAddress(place)));
+});
+
+function vfAddress(index: number): string {
+  const rid = 0x100 + 128 + index * 2;
+  const hex = (value: number) => value.toString(16).padStart(2, "0");
+  return `0000:${hex(rid >> 8)}:${hex((rid >> 3) & 31)}.${rid & 7}`;
+}
+
+test("discover() makes all functions where there are none, with the physical function up by then", async () => {
+  const up: string[] = [];
+  const { indexes } = await find({
+    machine: { numVfs: 0 },
+    discover: { beforeCreate: async ({ ifname }) => void up.push(ifname) },
+  });
+  assert.deepEqual(indexes[0], ["0 0000:01:10.0", "1 0000:01:10.2"]);
+  assert.deepEqual(up.sort(), ["enp1s0f0", "enp2s0f0"]);
+});
+
+test("discover() makes as many as configured, and none when it is only to look", async () => {
+  const one = await find({ machine: { numVfs: 0 }, config: "    numVfs: 1\n" });
+  assert.deepEqual(one.indexes, [["0 0000:01:10.0"], ["0 0000:02:10.0"]]);
+  const none = await find({ machine: { numVfs: 0 }, discover: { onlyLook: true } });
+  assert.deepEqual(none.indexes, [[], []]);
+});
+
+test("discover() never changes an existing number, and tells that it differs", async () => {
+  const { indexes, noteKinds } = await find({ machine: { pfs: 1, vfsPerPf: 4, numVfs: 1 }, config: "    numVfs: 3\n" });
+  assert.deepEqual([indexes, noteKinds], [[["0 0000:01:10.0"]], ["0000:01:00.0 vf-count-differs"]]);
+});
+
+test("discover() tells more functions than the hardware has, and functions the file lists wrongly", async () => {
+  const { noteKinds } = await find({
+    machine: { pfs: 1 },
+    config: "    numVfs: 3\n    virtualFunctions: [{ address: 01:10.2, iommuGroup: 99 }, { address: 01:10.6 }]\n",
+  });
+  assert.deepEqual(noteKinds, [
+    "0000:01:00.0 vf-count-differs",
+    "0000:01:00.0 listed-function-missing",
+    "0000:01:00.0 listed-function-missing",
+  ]);
+});
+
+test("discover() does without an IOMMU", async () => {
+  const { pfs, faults } = await find({ machine: { pfs: 1, iommu: "none" } });
+  assert.deepEqual([faults, pfs[0]?.vfs.map(({ iommuGroup }) => iommuGroup)], [[], [undefined, undefined]]);
+});
+
+test("discover() notes functions whose group holds a stranger", async () => {
+  const { pfs } = await find({ machine: { pfs: 1, iommu: "with-pf" } });
+  assert.deepEqual(
+    pfs[0]?.vfs.map(({ vfioProblem }) => vfioProblem),
+    Array(2).fill("its IOMMU group 1 also holds 0000:01:00.0"),
+  );
+});
+
+const bad: readonly (Setup & { readonly says: string; readonly kind: string })[] = [
+  { says: "that was taken out", kind: "missing", before: (machine) => machine.removePf("0000:01:00.0") },
+  {
+    says: "without a driver",
+    kind: "no-driver",
+    before: ({ drivers }) => drivers.writeText("igb/unbind", "0000:01:00.0"),
+  },
+  {
+    says: "whose functions cannot be made",
+    kind: "creation-failed",
+    machine: { numVfs: 0 },
+    before: ({ faults }) => faults.failWrite({ tree: "devices", path: "0000:01:00.0/sriov_numvfs", code: "ENOSPC" }),
+  },
+  {
+    says: "whose driver does not finish making functions",
+    kind: "creation-stuck",
+    machine: { numVfs: 0 },
+    discover: { createLimitMs: 10 },
+    before: ({ faults }) => void faults.stallWrite({ tree: "devices", path: "0000:01:00.0/sriov_numvfs" }),
+  },
+];
+for (const { says, kind, ...setup } of bad) {
+  test(`discover() tells a physical function ${says}, and uses the others`, async () => {
+    const { pfs, faultKinds } = await find(setup);
+    assert.deepEqual(faultKinds, [`0000:01:00.0 ${kind}`]);
+    assert.deepEqual(
+      pfs.map(({ address, vfs }) => `${address} ${vfs.length}`),
+      ["0000:02:00.0 2"],
+    );
+  });
+}
+
+test("discover() tells a virtual function that is configured as a physical one, and a device without SR-IOV", async () => {
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
+  const config = parsePfConfig(machine.configText.replace("01:00.0", "01:10.0"), "pci.config");
+  const { faults } = await discover(config, { ...machine, clock: systemClock, log: silentLog });
+  await machine.stop();
+  assert.deepEqual(
+    faults.map(({ kind }) => kind),
+    ["is-virtual"],
+  );
+});
+
+test("discover() passes over representors, and refuses to choose among equal network devices", async () => {
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
+  const pf = "0000:01:00.0";
+  const config = parsePfConfig(machine.configText, "pci.config");
+  const common = { ...machine, clock: systemClock, log: silentLog };
+  const lists = { [`${pf}/net`]: ["enp1s0f0", "eth7"] };
+  const two = await discover(config, { ...common, devices: overlay(machine.devices, {}, lists) });
+  assert.deepEqual(
+    two.faults.map(({ kind }) => kind),
+    ["several-netdevs"],
+  );
+  const ports = { [`${pf}/net/eth7/phys_port_name`]: "pf0vf0" };
+  const one = await discover(config, { ...common, devices: overlay(machine.devices, ports, lists) });
+  assert.deepEqual(
+    one.pfs.map(({ ifname }) => ifname),
+    ["enp1s0f0"],
+  );
+  await machine.stop();
+});
+
+test("discover() notes drivers that differ from the file or are not loaded", async () => {
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
+  const text = machine.configText.replace("Driver: igb\n", "Driver: ixgbe\n").replace("igbvf", "iavf");
+  const { notes } = await discover(parsePfConfig(text, "f"), { ...machine, clock: systemClock, log: silentLog });
+  await machine.stop();
+  assert.deepEqual(
+    notes.map(({ message }) => message),
+    [
+      "0000:01:00.0 is bound to igb, the configuration says ixgbe",
+      "0000:01:00.0: driver iavf is not loaded; run: modprobe iavf",
+    ],
+  );
+});
+
+test("discover() survives adapters that give nonsense", async () => {
+  const machine = await startMachine({ vfsPerPf: 1 });
+  const devices: HostFiles = {
+    ...machine.devices,
+    readLink: async (path) => (path === "0000:01:00.0/virtfn0" ? "../nonsense" : machine.devices.readLink(path)),
+  };
+  const config = parsePfConfig(machine.configText, "pci.config");
+  const { pfs, faults } = await discover(config, { ...machine, devices, clock: systemClock, log: silentLog });
+  await machine.stop();
+  assert.deepEqual([pfs.length, faults.map(({ kind }) => kind)], [1, ["unreadable"]]);
+});

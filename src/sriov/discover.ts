@@ -1,0 +1,206 @@
+import type { HostFiles } from "../kernel/index.ts";
+import type { PciAddress } from "./address.ts";
+import { type CreateVfsOptions, createVfs, type VfCount } from "./create-vfs.ts";
+import type { VfFacts } from "./inventory-form.ts";
+import {
+  driverOf,
+  iommuGroupMembers,
+  iommuGroupOf,
+  netdevNames,
+  numaNodeOf,
+  virtualFunctionLinks,
+} from "./pci-files.ts";
+import type { PfConfig, PfEntry } from "./pf-config-form.ts";
+import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
+import { resourceName } from "./resource-name.ts";
+
+/** A usable physical function with its virtual ones, in the order of their index. */
+export interface PhysicalFunction {
+  readonly address: PciAddress;
+  readonly entry: PfEntry;
+  readonly driver: string;
+  /** Its own network device, through which the virtual functions get MAC, VLAN and the like. */
+  readonly ifname: string;
+  readonly numaNode: number | undefined;
+  /** The most virtual functions it could have. */
+  readonly totalVfs: number;
+  readonly vfs: readonly VfFacts[];
+}
+
+/** What the node has of the configuration. */
+export interface Discovery {
+  readonly pfs: readonly PhysicalFunction[];
+  readonly faults: readonly PfFault[];
+  readonly notes: readonly PfNote[];
+}
+
+/** Where to look, and whether to make virtual functions where there are none. */
+export interface DiscoverOptions extends CreateVfsOptions {
+  readonly drivers: HostFiles;
+  /** For a later look: functions that somebody took away stay away. */
+  readonly onlyLook?: boolean;
+  /** Called before functions are made: some drivers want the physical function up by then. */
+  readonly beforeCreate?: (pf: { readonly address: PciAddress; readonly ifname: string }) => Promise<void>;
+}
+
+/**
+ * Reads every configured physical function from sysfs, all at once. One that cannot be used becomes a fault and does not
+ * touch the others; never throws.
+ */
+export async function discover(config: PfConfig, options: DiscoverOptions): Promise<Discovery> {
+  const notes: PfNote[] = [];
+  const faults: PfFault[] = [];
+  const found = await Promise.all(
+    config.physicalFunctions.map(async (entry) => {
+      try {
+        return await readPf(entry, options, (kind, message) => notes.push({ address: entry.address, kind, message }));
+      } catch (error) {
+        faults.push(toFault(entry.address, error));
+        return [];
+      }
+    }),
+  );
+  const pfs = found.flat();
+  return { pfs: await withVfioProblems(pfs, options.devices), faults, notes };
+}
+
+type Tell = (kind: PfNoteKind, message: string) => void;
+
+async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Promise<PhysicalFunction> {
+  const { devices, drivers } = options;
+  const { address } = entry;
+  const driver = await checkPf(entry, devices);
+  const ifname = chooseNetdev(address, await ownNetdevs(devices, address));
+  if (driver !== entry.pfKernelDriver) {
+    tell("pf-driver-differs", `${address} is bound to ${driver}, the configuration says ${entry.pfKernelDriver}`);
+  }
+  if (!(await drivers.exists(entry.vfKernelDriver))) {
+    const { vfKernelDriver } = entry;
+    tell("vf-driver-missing", `${address}: driver ${vfKernelDriver} is not loaded; run: modprobe ${vfKernelDriver}`);
+  }
+  const count = await countVfs({ entry, ifname }, options);
+  const vfs = await readVfs(entry, devices);
+  tellCounts(entry, count, { vfs, tell });
+  return { address, entry, driver, ifname, numaNode: await numaNodeOf(devices, address), totalVfs: count.total, vfs };
+}
+
+async function countVfs(
+  { entry, ifname }: { readonly entry: PfEntry; readonly ifname: string },
+  options: DiscoverOptions,
+): Promise<VfCount> {
+  const { address } = entry;
+  const current = Number(await options.devices.readText(`${address}/sriov_numvfs`));
+  if (options.onlyLook) return { current, total: Number(await options.devices.readText(`${address}/sriov_totalvfs`)) };
+  if (current === 0) await options.beforeCreate?.({ address, ifname });
+  return createVfs(entry, options);
+}
+
+async function checkPf({ address, pfKernelDriver }: PfEntry, devices: HostFiles): Promise<string> {
+  if (!(await devices.exists(address))) {
+    throw new PfError("missing", `Cannot use ${address}: this node has no such PCI function`);
+  }
+  if (await devices.exists(`${address}/physfn`)) {
+    throw new PfError("is-virtual", `Cannot use ${address}: it is a virtual function; configure its physical function`);
+  }
+  if (!(await devices.exists(`${address}/sriov_totalvfs`))) {
+    const hint = "is SR-IOV turned on in the firmware of the adapter and of the machine?";
+    throw new PfError("not-sriov", `Cannot use ${address}: it offers no virtual functions; ${hint}`);
+  }
+  const driver = await driverOf(devices, address);
+  if (driver === undefined) {
+    throw new PfError("no-driver", `Cannot use ${address}: it has no driver; run: modprobe ${pfKernelDriver}`);
+  }
+  return driver;
+}
+
+/** Its network devices without representors, which stand for single virtual functions on a switching NIC ("pf0vf3"). */
+async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
+  const names = await netdevNames(devices, address);
+  if (names.length < 2) return names;
+  const ports = await Promise.all(
+    // A port without a name answers EOPNOTSUPP.
+    names.map((name) => devices.readText(`${address}/net/${name}/phys_port_name`).catch(() => "")),
+  );
+  return names.filter((_, index) => !/^(c\d+)?pf\d+(vf|sf)\d+$/.test(ports[index] ?? ""));
+}
+
+function chooseNetdev(address: PciAddress, names: readonly string[]): string {
+  const [ifname, ...others] = names;
+  if (ifname === undefined) {
+    throw new PfError("no-netdev", `Cannot use ${address}: its driver has made no network device in this namespace`);
+  }
+  if (others.length > 0) {
+    const list = names.join(", ");
+    throw new PfError("several-netdevs", `Cannot use ${address}: it has several network devices, ${list}`);
+  }
+  return ifname;
+}
+
+async function readVfs(entry: PfEntry, devices: HostFiles): Promise<readonly VfFacts[]> {
+  const resources = entry.serviceDomains.flatMap((domain) =>
+    entry.capabilities.map((capability) => resourceName(domain, capability)),
+  );
+  const links = await virtualFunctionLinks(devices, entry.address);
+  return Promise.all(
+    links.map(async ({ index, address }) => ({
+      address,
+      index,
+      pf: entry.address,
+      kernelDriver: entry.vfKernelDriver,
+      resources,
+      iommuGroup: await iommuGroupOf(devices, address),
+      numaNode: await numaNodeOf(devices, address),
+      driver: await driverOf(devices, address),
+    })),
+  );
+}
+
+function tellCounts(
+  entry: PfEntry,
+  { total, current }: VfCount,
+  { vfs, tell }: { readonly vfs: readonly VfFacts[]; readonly tell: Tell },
+): void {
+  const { address, numVfs } = entry;
+  if (total === 0) tell("no-functions", `${address} offers no virtual functions: sriov_totalvfs is 0`);
+  if (numVfs !== undefined && numVfs > total) {
+    tell("vf-count-differs", `${address} can have ${total} virtual functions, the configuration wants ${numVfs}`);
+  } else if (numVfs !== undefined && numVfs !== current) {
+    const why = "an existing number is never changed; write 0 to its sriov_numvfs when no client runs";
+    tell("vf-count-differs", `${address} has ${current} virtual functions, the configuration wants ${numVfs}; ${why}`);
+  }
+  const real = new Map(vfs.map((vf) => [vf.address, vf]));
+  for (const listed of entry.virtualFunctions) {
+    const vf = real.get(listed.address);
+    if (!vf) {
+      tell("listed-function-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
+    } else if (listed.iommuGroup !== undefined && listed.iommuGroup !== vf.iommuGroup) {
+      const group = vf.iommuGroup === undefined ? "no IOMMU group" : `IOMMU group ${vf.iommuGroup}`;
+      tell("listed-function-missing", `${listed.address} is in ${group}, the file says ${listed.iommuGroup}`);
+    }
+  }
+}
+
+/** Notes on each function of a group that somebody else has a part in: VFIO cannot be had there. */
+async function withVfioProblems(
+  pfs: readonly PhysicalFunction[],
+  devices: HostFiles,
+): Promise<readonly PhysicalFunction[]> {
+  const ours = new Set<string>(pfs.flatMap(({ vfs }) => vfs.map(({ address }) => address)));
+  const oneOfEach = new Map(pfs.flatMap(({ vfs }) => vfs.map((vf) => [vf.iommuGroup, vf.address] as const)));
+  const problems = new Map<number, string>();
+  await Promise.all(
+    [...oneOfEach].map(async ([group, address]) => {
+      if (group === undefined) return;
+      const others = (await iommuGroupMembers(devices, address)).filter((member) => !ours.has(member));
+      if (others.length > 0) problems.set(group, `its IOMMU group ${group} also holds ${others.join(", ")}`);
+    }),
+  );
+  const problemOf = ({ iommuGroup }: VfFacts) => (iommuGroup === undefined ? undefined : problems.get(iommuGroup));
+  return pfs.map((pf) => ({ ...pf, vfs: pf.vfs.map((vf) => ({ ...vf, vfioProblem: problemOf(vf) })) }));
+}
+
+function toFault(address: PciAddress, error: unknown): PfFault {
+  if (error instanceof PfError) return { address, kind: error.kind, message: error.message };
+  const what = error instanceof Error ? error.message : String(error);
+  return { address, kind: "unreadable", message: `Cannot use ${address}: ${what}` };
+}

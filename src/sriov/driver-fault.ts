@@ -1,0 +1,58 @@
+import type { PciAddress } from "./address.ts";
+
+/** Why a driver could not be bound, or did not bring what it should. */
+export type DriverFault =
+  /** The kernel does not know the driver: its module is not loaded. */
+  | { readonly kind: "driver-missing"; readonly driver: string }
+  | { readonly kind: "unbind-refused"; readonly driver: string; readonly code: string }
+  | { readonly kind: "bind-refused"; readonly driver: string; readonly code: string }
+  /** A write did not return in time; under VFIO mostly because somebody has the device open. */
+  | { readonly kind: "write-stuck"; readonly driver: string }
+  | { readonly kind: "no-iommu" }
+  | { readonly kind: "group-shared"; readonly group: number; readonly others: readonly string[] }
+  | { readonly kind: "no-vfio-node"; readonly group: number }
+  | { readonly kind: "no-netdev" }
+  | { readonly kind: "several-netdevs"; readonly names: readonly string[] }
+  /** Drivers of physical functions are never changed. */
+  | { readonly kind: "not-virtual" }
+  | { readonly kind: "gone" };
+
+/** A virtual function could not be given the driver that was wanted. */
+export class DriverError extends Error {
+  override readonly name = "DriverError";
+  readonly address: PciAddress;
+  readonly fault: DriverFault;
+
+  constructor(address: PciAddress, fault: DriverFault, options?: ErrorOptions) {
+    super(describe(address, fault), options);
+    this.address = address;
+    this.fault = fault;
+  }
+}
+
+function describe(address: PciAddress, fault: DriverFault): string {
+  switch (fault.kind) {
+    case "driver-missing":
+      return `Cannot bind ${address} to ${fault.driver}: this kernel has no such driver loaded; run: modprobe ${fault.driver}`;
+    case "unbind-refused":
+      return `Cannot unbind ${address} from ${fault.driver}: the kernel says ${fault.code}`;
+    case "bind-refused":
+      return `Cannot bind ${address} to ${fault.driver}: the kernel says ${fault.code || "nothing, and did not bind it"}`;
+    case "write-stuck":
+      return `Cannot bind ${address} to ${fault.driver}: the kernel does not finish the write; is the device still open somewhere?`;
+    case "no-iommu":
+      return `Cannot give ${address} to VFIO: it is in no IOMMU group; turn the IOMMU on (intel_iommu=on or amd_iommu=on)`;
+    case "group-shared":
+      return `Cannot give ${address} to VFIO: its IOMMU group ${fault.group} also holds ${fault.others.join(", ")}, which we do not manage`;
+    case "no-vfio-node":
+      return `Cannot give ${address} to VFIO: /dev/vfio/${fault.group} did not appear`;
+    case "no-netdev":
+      return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
+    case "several-netdevs":
+      return `Cannot choose the network device of ${address}: it has ${fault.names.join(", ")}`;
+    case "not-virtual":
+      return `Cannot change the driver of ${address}: it is no virtual function`;
+    case "gone":
+      return `Cannot use ${address}: the node has no such PCI function any more`;
+  }
+}

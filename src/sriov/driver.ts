@@ -1,0 +1,230 @@
+import { type Clock, KeyedQueue } from "../async/index.ts";
+import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { PciAddress } from "./address.ts";
+import { DriverError } from "./driver-fault.ts";
+import type { VfFacts, VfUse } from "./inventory-form.ts";
+import { driverOf, iommuGroupMembers, iommuGroupOf, netdevNames } from "./pci-files.ts";
+import { isAbout, waitForUevent } from "./uevent-wait.ts";
+
+const VFIO_DRIVER = "vfio-pci";
+
+/** What the binder works on. */
+export interface DriverBinderOptions {
+  /** /sys/bus/pci/devices */
+  readonly devices: HostFiles;
+  /** /sys/bus/pci/drivers */
+  readonly drivers: HostFiles;
+  /** /dev/vfio */
+  readonly vfio: HostFiles;
+  readonly uevents: UeventSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Whether a function of an IOMMU group is a virtual function in our care. */
+  readonly isManaged: (address: string) => boolean;
+  /** Told of every driver change; undefined when a failure left the function without a driver. */
+  readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
+  /** For one write; 10 s unless told. */
+  readonly writeLimitMs?: number;
+  /** For the network device or the VFIO node to appear; 10 s unless told: drivers ask the physical function first. */
+  readonly waitLimitMs?: number;
+}
+
+/** A network device as this network namespace sees it. The name may change at once (udev): keep the index. */
+export interface VfNetdev {
+  readonly ifname: string;
+  readonly ifindex: number;
+}
+
+/** Binds virtual functions to drivers, one at a time within an IOMMU group, all groups at once. */
+export class DriverBinder {
+  readonly #options: DriverBinderOptions;
+  readonly #queue = new KeyedQueue<string>();
+
+  constructor(options: DriverBinderOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Binds the function to its kernel driver or to VFIO; nothing is written when it is bound already. Under VFIO the whole
+   * group goes there, and the group's node is there on return. After a failure the former driver serves again.
+   * @throws {DriverError}, or the signal's reason while it waits for its turn or for the node.
+   */
+  bind(vf: Pick<VfFacts, "address" | "kernelDriver">, use: VfUse, signal?: AbortSignal): Promise<void> {
+    const { address, kernelDriver } = vf;
+    return this.#inTurn(address, signal, async (group) => {
+      await this.#refuseOthers(address);
+      if (use === "kernel") return this.#rebind(address, kernelDriver);
+      if (group === undefined) throw new DriverError(address, { kind: "no-iommu" });
+      await this.#bindGroup(address, group);
+      await this.#vfioNode(address, { group, signal });
+    });
+  }
+
+  /**
+   * The network device of the function, as soon as its driver has made it.
+   * @throws {DriverError} no-netdev when it does not come, or lives in another network namespace.
+   */
+  async netdevOf(address: PciAddress, signal?: AbortSignal): Promise<VfNetdev> {
+    const found = await waitForUevent(
+      {
+        what: `network device of ${address}`,
+        look: () => this.#readNetdev(address),
+        concerns: (event) => isAbout(event, address),
+        limitMs: this.#options.waitLimitMs ?? 10_000,
+        signal,
+      },
+      this.#options,
+    );
+    if (!found) throw new DriverError(address, { kind: "no-netdev" });
+    return found;
+  }
+
+  /** The driver that the function is bound to now. */
+  driverOf(address: PciAddress): Promise<string | undefined> {
+    return driverOf(this.#options.devices, address);
+  }
+
+  async #inTurn<T>(
+    address: PciAddress,
+    signal: AbortSignal | undefined,
+    job: (group: number | undefined) => Promise<T>,
+  ): Promise<T> {
+    const group = await iommuGroupOf(this.#options.devices, address);
+    return this.#queue.run(group === undefined ? address : `group ${group}`, () => job(group), signal);
+  }
+
+  async #refuseOthers(address: PciAddress): Promise<void> {
+    const { devices } = this.#options;
+    if (await devices.exists(`${address}/physfn`)) return;
+    const gone = !(await devices.exists(address));
+    throw new DriverError(address, { kind: gone ? "gone" : "not-virtual" });
+  }
+
+  async #bindGroup(address: PciAddress, group: number): Promise<void> {
+    const members = (await iommuGroupMembers(this.#options.devices, address)) as readonly PciAddress[];
+    const others = members.filter((member) => !this.#options.isManaged(member));
+    if (others.length > 0) throw new DriverError(address, { kind: "group-shared", group, others });
+    // The wanted one first: when its driver refuses, its neighbours are left alone.
+    for (const member of [address, ...members.filter((one) => one !== address)]) {
+      if (member === address || (await this.driverOf(member)) !== undefined) await this.#rebind(member, VFIO_DRIVER);
+    }
+  }
+
+  async #rebind(address: PciAddress, driver: string): Promise<void> {
+    const before = await this.driverOf(address);
+    if (before === driver) return;
+    const { drivers, log, clock, onBound } = this.#options;
+    if (!(await drivers.exists(driver))) throw new DriverError(address, { kind: "driver-missing", driver });
+    const startedAt = clock.monotonicMs();
+    try {
+      await this.#override(address, driver);
+      if (before !== undefined) await this.#unbind(address, before);
+      await this.#bind(address, driver);
+    } catch (error) {
+      const fault = this.#faultOf(error, address, driver);
+      // Another write would hang behind the one that is stuck.
+      if (fault.fault.kind !== "write-stuck") await this.#goBack(address, before);
+      onBound?.(address, await this.driverOf(address).catch(() => undefined));
+      throw fault;
+    }
+    if (driver !== VFIO_DRIVER) await this.#tryTo("clear-override", address, () => this.#override(address, undefined));
+    log.info("driver-bound", { vf: address, driver, before, tookMs: Math.round(clock.monotonicMs() - startedAt) });
+    onBound?.(address, driver);
+  }
+
+  #faultOf(error: unknown, address: PciAddress, driver: string): DriverError {
+    if (error instanceof DriverError) return error;
+    if (isTimeout(error)) return new DriverError(address, { kind: "write-stuck", driver }, { cause: error });
+    const code = error instanceof KernelError ? error.code : String(error);
+    return new DriverError(address, { kind: "bind-refused", driver, code }, { cause: error });
+  }
+
+  /** Names the only driver that may match the function, bound or not; undefined lets the kernel choose again. */
+  #override(address: PciAddress, driver: string | undefined): Promise<void> {
+    return this.#write(this.#options.devices, `${address}/driver_override`, driver ?? "\n");
+  }
+
+  async #unbind(address: PciAddress, driver: string): Promise<void> {
+    try {
+      await this.#write(this.#options.drivers, `${driver}/unbind`, address);
+    } catch (error) {
+      if (isTimeout(error) || (await this.driverOf(address)) === driver) {
+        if (isTimeout(error)) throw error;
+        const code = error instanceof KernelError ? error.code : String(error);
+        throw new DriverError(address, { kind: "unbind-refused", driver, code }, { cause: error });
+      }
+      // It is unbound: somebody else was faster.
+    }
+  }
+
+  /** The link decides: the write can report an error for a function that was bound, and none for one that was not. */
+  async #bind(address: PciAddress, driver: string): Promise<void> {
+    let failure: unknown;
+    try {
+      await this.#write(this.#options.drivers, `${driver}/bind`, address);
+    } catch (error) {
+      if (isTimeout(error)) throw error;
+      failure = error;
+    }
+    if ((await this.driverOf(address)) === driver) return;
+    const code = failure instanceof KernelError ? failure.code : "";
+    throw new DriverError(address, { kind: "bind-refused", driver, code }, { cause: failure });
+  }
+
+  async #goBack(address: PciAddress, before: string | undefined): Promise<void> {
+    await this.#tryTo("restore-driver", address, async () => {
+      await this.#override(address, before);
+      if (before !== undefined && (await this.driverOf(address)) !== before) await this.#bind(address, before);
+      if (before !== undefined && before !== VFIO_DRIVER) await this.#override(address, undefined);
+    });
+  }
+
+  async #tryTo(what: string, address: PciAddress, act: () => Promise<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      this.#options.log.warn("driver-not-restored", { vf: address, what, error: String(error) });
+    }
+  }
+
+  #write(files: HostFiles, path: string, text: string): Promise<void> {
+    return files.writeText(path, text, { limitMs: this.#options.writeLimitMs ?? 10_000 });
+  }
+
+  async #vfioNode(
+    address: PciAddress,
+    { group, signal }: { readonly group: number; readonly signal: AbortSignal | undefined },
+  ): Promise<void> {
+    const found = await waitForUevent(
+      {
+        what: `/dev/vfio/${group}`,
+        look: async () => (await this.#options.vfio.exists(String(group))) || undefined,
+        concerns: (event) => event.subsystem === "vfio" || isAbout(event, address),
+        limitMs: this.#options.waitLimitMs ?? 10_000,
+        signal,
+      },
+      this.#options,
+    );
+    if (!found) throw new DriverError(address, { kind: "no-vfio-node", group });
+  }
+
+  async #readNetdev(address: PciAddress): Promise<VfNetdev | undefined> {
+    const { devices } = this.#options;
+    const names = await netdevNames(devices, address);
+    if (names.length > 1) throw new DriverError(address, { kind: "several-netdevs", names });
+    const [ifname] = names;
+    if (ifname === undefined) return undefined;
+    try {
+      return { ifname, ifindex: Number(await devices.readText(`${address}/net/${ifname}/ifindex`)) };
+    } catch (error) {
+      // Renamed between the two reads: the event of the renaming brings us here again.
+      if (error instanceof KernelError && error.code === "ENOENT") return undefined;
+      throw error;
+    }
+  }
+}
+
+function isTimeout(error: unknown): boolean {
+  return error instanceof KernelError && error.code === "ETIMEDOUT";
+}

@@ -1,0 +1,68 @@
+import { type HostFiles, KernelError } from "../kernel/index.ts";
+import { isPciAddress, type PciAddress } from "./address.ts";
+
+/** The driver a function is bound to; undefined when it is bound to none. */
+export async function driverOf(devices: HostFiles, address: PciAddress): Promise<string | undefined> {
+  return baseName(await orMissing(devices.readLink(`${address}/driver`)));
+}
+
+/** The IOMMU group of a function; undefined without an IOMMU. */
+export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
+  const name = baseName(await orMissing(devices.readLink(`${address}/iommu_group`)));
+  return name !== undefined && /^\d+$/.test(name) ? Number(name) : undefined;
+}
+
+/** Every function of the IOMMU group that this one belongs to, itself included. */
+export async function iommuGroupMembers(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
+  return (await orMissing(devices.list(`${address}/iommu_group/devices`))) ?? [];
+}
+
+/** Names of the network devices of a function that this network namespace can see. */
+export async function netdevNames(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
+  return (await orMissing(devices.list(`${address}/net`))) ?? [];
+}
+
+/** The NUMA node of a function; undefined when the platform does not say. */
+export async function numaNodeOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
+  const node = Number((await orMissing(devices.readText(`${address}/numa_node`))) ?? -1);
+  return Number.isInteger(node) && node >= 0 ? node : undefined;
+}
+
+/**
+ * The virtual functions of a physical one by N of their `virtfnN` links, ascending by number: the kernel's order of names
+ * has 10 before 2.
+ * @throws {KernelError} EINVAL when a `virtfnN` is no link.
+ * @throws {TypeError} when it leads to something that is no PCI function.
+ */
+export async function virtualFunctionLinks(
+  devices: HostFiles,
+  pf: PciAddress,
+): Promise<readonly { readonly index: number; readonly address: PciAddress }[]> {
+  const indexes = (await devices.list(pf)).flatMap((name) => {
+    const match = /^virtfn(\d+)$/.exec(name);
+    return match ? Number(match[1]) : [];
+  });
+  indexes.sort((a, b) => a - b);
+  return Promise.all(
+    indexes.map(async (index) => {
+      const target = await devices.readLink(`${pf}/virtfn${index}`);
+      const address = baseName(target) ?? "";
+      if (!isPciAddress(address)) throw new TypeError(`Cannot read ${pf}/virtfn${index}: it leads to ${target}`);
+      return { index, address };
+    }),
+  );
+}
+
+/** Undefined where the file or folder is missing; every other failure is thrown. */
+export async function orMissing<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof KernelError && (error.code === "ENOENT" || error.code === "ENODEV")) return undefined;
+    throw error;
+  }
+}
+
+function baseName(path: string | undefined): string | undefined {
+  return path?.slice(path.lastIndexOf("/") + 1);
+}

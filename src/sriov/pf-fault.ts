@@ -1,0 +1,47 @@
+import type { PciAddress } from "./address.ts";
+
+/** Why a configured physical function cannot be used, as a code from a closed set. */
+export type PfFaultKind =
+  | "missing"
+  | "not-sriov"
+  | "is-virtual"
+  | "no-driver"
+  | "no-netdev"
+  | "several-netdevs"
+  | "creation-failed"
+  | "creation-stuck"
+  | "unreadable";
+
+/** A configured physical function that cannot be used; the others are not touched by it. */
+export interface PfFault {
+  readonly address: PciAddress;
+  readonly kind: PfFaultKind;
+  /** A sentence for the operator, with what to do where that is known. */
+  readonly message: string;
+}
+
+/** What is odd about a usable physical function, as a code from a closed set. */
+export type PfNoteKind =
+  | "pf-driver-differs"
+  | "vf-driver-missing"
+  | "vf-count-differs"
+  | "no-functions"
+  | "listed-function-missing";
+
+/** Something odd that does not keep the physical function from being used. */
+export interface PfNote {
+  readonly address: PciAddress;
+  readonly kind: PfNoteKind;
+  readonly message: string;
+}
+
+/** Thrown inside this room only; `discover` turns it into a `PfFault`. */
+export class PfError extends Error {
+  override readonly name = "PfError";
+  readonly kind: PfFaultKind;
+
+  constructor(kind: PfFaultKind, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+  }
+}
