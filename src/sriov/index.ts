@@ -18,6 +18,7 @@ export {
   type VfState,
   type VfUse,
 } from "./inventory-form.ts";
+export { type Offer, offerOf } from "./offer.ts";
 export { parsePfConfig } from "./pf-config.ts";
 export {
   type ListedFunction,

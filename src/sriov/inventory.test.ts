@@ -221,9 +221,9 @@ test("Inventory.reserveToken() names the connection of an earlier pod that still
   inventory.reserveToken(tokenId);
   inventory.take({ connectionId: "old", tokenId, use: "kernel" });
   inventory.setState("old", "ready");
-  assert.deepEqual(inventory.releaseToken(tokenId), { address: "0000:01:00.1", heldBy: "old" });
+  assert.deepEqual(inventory.releaseToken(tokenId), { address: "0000:01:00.1", heldBy: "old", isNew: true });
   assert.deepEqual(healthyCounts(inventory), { "d/x": 0 });
-  assert.deepEqual(inventory.reserveToken(tokenId), { address: "0000:01:00.1", heldBy: "old" });
+  assert.deepEqual(inventory.reserveToken(tokenId), { address: "0000:01:00.1", heldBy: "old", isNew: true });
   inventory.setState("old", "reclaiming");
   inventory.release("old");
   assert.equal(inventory.get(parsePciAddress("01:00.1"))?.state, "reserved");

@@ -33,6 +33,8 @@ export interface Reservation {
   readonly address: PciAddress | undefined;
   /** A connection that still holds the function: of an earlier pod, when kubelet gives the token out anew. To be closed. */
   readonly heldBy: string | undefined;
+  /** Whether this call changed anything. */
+  readonly isNew: boolean;
 }
 
 /**
@@ -120,9 +122,10 @@ export class Inventory {
       const wish = { resource: token.resource, use: undefined, owner: "" };
       this.#keep(token, this.#ownOrOther(token, wish));
     }
+    const isNew = !token.allocated;
     token.allocated = true;
-    if (token.vf) this.#tellAbout(token.vf);
-    return { address: token.vf?.facts.address, heldBy: token.vf?.holder?.connectionId };
+    if (token.vf && isNew) this.#tellAbout(token.vf);
+    return { address: token.vf?.facts.address, heldBy: token.vf?.holder?.connectionId, isNew };
   }
 
   /**
@@ -132,11 +135,12 @@ export class Inventory {
   releaseToken(tokenId: string): Reservation {
     const token = this.#tokens.get(tokenId);
     const vf = token?.vf?.token === token ? token?.vf : undefined;
+    const isNew = token?.allocated ?? false;
     if (token?.allocated) {
       token.allocated = false;
       this.#loosen(token, vf);
     }
-    return { address: vf?.facts.address, heldBy: vf?.holder?.connectionId };
+    return { address: vf?.facts.address, heldBy: vf?.holder?.connectionId, isNew };
   }
 
   /** Notes a token that a pod has and this node did not make: an older forwarder did. It gets a free function if there is one. */
