@@ -23,6 +23,8 @@ export interface ConnectionRecord {
   wanted: WantedMechanism | undefined;
   attachment: Attachment | undefined;
   onward: Onward | undefined;
+  /** An earlier process asked an endpoint for it, and this one has not yet: it is to be looked for when it must be told. */
+  hasUnknownEndpoint: boolean;
   watch: EndpointWatch | undefined;
   /** Teardowns that failed so far. */
   failedTries: number;
@@ -43,6 +45,7 @@ export function openRecord(id: string, owner: Owner, expiry: Expiry): Connection
     wanted: undefined,
     attachment: undefined,
     onward: undefined,
+    hasUnknownEndpoint: false,
     watch: undefined,
     failedTries: 0,
   };

@@ -1,6 +1,5 @@
 import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
 import type { AskedNetdev } from "../netdev/index.ts";
-import { NsmError } from "./fault.ts";
 import type { Attachment, MechanismAsk, MechanismDriver } from "./mechanism.ts";
 import type { OwnedFd } from "./needs.ts";
 import { both } from "./together.ts";
@@ -27,8 +26,11 @@ export interface KernelVf {
   attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void>;
   /** True if `attach` with the same would change nothing. Reads only. */
   stands(asked: AskedNetdev, signal: AbortSignal): Promise<boolean>;
-  /** Brings it home and makes it as it was before the client; nothing to do when it never left. */
-  detach(): Promise<void>;
+  /**
+   * Brings it home and makes it as it was before the client; nothing to do when it never left. `elsewhere`: the same
+   * connection attaches it again, in another namespace.
+   */
+  detach(goes: "home" | "elsewhere"): Promise<void>;
   /** Nobody holds it any more. After `detach`. */
   giveBack(): Promise<void>;
 }
@@ -77,11 +79,11 @@ class KernelAttachment implements Attachment {
   async apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
     const wanted = kernelPart(ask.wanted);
     if (this.#where !== undefined && this.#where !== wanted.netns.text) await this.#follow(ask, wanted);
-    const netns = this.#netns;
-    if (!netns) throw new NsmError({ kind: "no-namespace", url: wanted.netns.text, problem: "it was not received" });
+    // After a restart of ours the function is with its client, and the client's namespace comes with its next Request.
+    this.#netns ??= await ask.files.receive(wanted.netns, ask.signal);
     // From here on the function may be away, even if the next step fails.
     this.#where = wanted.netns.text;
-    await this.#vf.attach(netns, askedNetdev(wanted, context), ask.signal);
+    await this.#vf.attach(this.#netns, askedNetdev(wanted, context), ask.signal);
     this.#wanted = wanted;
   }
 
@@ -91,7 +93,7 @@ class KernelAttachment implements Attachment {
 
   async release(): Promise<void> {
     if (this.#isGivenBack) return;
-    await this.#vf.detach();
+    await this.#vf.detach("home");
     this.#where = undefined;
     this.#netns?.close();
     this.#netns = undefined;
@@ -103,7 +105,7 @@ class KernelAttachment implements Attachment {
   async #follow(ask: MechanismAsk, wanted: WantedKernel): Promise<void> {
     const fd = await ask.files.receive(wanted.netns, ask.signal);
     try {
-      await this.#vf.detach();
+      await this.#vf.detach("elsewhere");
     } catch (error) {
       fd.close();
       throw error;

@@ -4,8 +4,7 @@ import { startDeadline, UndoStack } from "../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
-import { type ConnectionRecord, openRecord } from "./connections.ts";
-import { Expiry } from "./expiry.ts";
+import type { ConnectionRecord } from "./connections.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { checkRequestSize } from "./limits.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
@@ -15,7 +14,7 @@ import { ownerFor } from "./owner.ts";
 import type { CallFiles, PassedFiles } from "./passed-files.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
+import { addConnection, releaseNode, type TeardownDeps, takeDown } from "./teardown.ts";
 import { both } from "./together.ts";
 import { isSameWanted, type MechanismChoice, mechanismChoices, type WantedMechanism } from "./wanted.ts";
 
@@ -153,7 +152,8 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
   const { connection, signal } = ask;
   const startedMs = deps.clock.monotonicMs();
-  const record = recordFor(deps, ask);
+  const owner = ownerFor(ask.caller.peer.spiffeId, deps.manager);
+  const record = deps.connections.get(connection.id) ?? addConnection(deps, connection.id, owner);
   const kept = keptEndpoint(record, connection);
   const undo = new UndoStack();
   undo.push("connection", () => takeDown(deps, record, "failed"));
@@ -186,17 +186,6 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
   const endpoint = record.onward.candidate.name;
   deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, endpoint, tookMs });
-  return record;
-}
-
-function recordFor(deps: RequestDeps, { connection, caller }: Ask): ConnectionRecord {
-  const known = deps.connections.get(connection.id);
-  if (known) return known;
-  const expiry = new Expiry(deps.clock, () => {
-    void takeDownInTurn(deps, record, record.phase === "reclaiming" ? "retried" : "expired");
-  });
-  const record = openRecord(connection.id, ownerFor(caller.peer.spiffeId, deps.manager), expiry);
-  deps.connections.set(record.id, record);
   return record;
 }
 

@@ -9,13 +9,14 @@ import {
 import { NetworkService, type NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
+import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
 import type { Connections } from "./connections.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { checkSelectorSize } from "./limits.ts";
 import type { MechanismDrivers } from "./mechanism.ts";
 import { MonitorHub } from "./monitor.ts";
-import type { Caller, ConnectionJournal, IncomingCall, PathPolicies, Tokens } from "./needs.ts";
+import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./needs.ts";
 import { type ManagerSource, mayAct } from "./owner.ts";
 import { PassedFiles } from "./passed-files.ts";
 import { Discovery } from "./registry.ts";
@@ -48,6 +49,12 @@ export interface ForwarderService {
   /** NetworkService and MonitorConnection, for `serveRpc`. */
   readonly handlers: readonly RpcHandler[];
   readonly connectionCount: number;
+  /**
+   * Goes on with a connection that an earlier process served and that still stands: it can be watched, refreshed and
+   * closed. Its virtual function must be held for it already.
+   * @throws when the entry cannot be read, or its mechanism not be taken up; nothing is changed then.
+   */
+  adopt(entry: JournalEntry): void;
   /** Ends a connection for a reason of the node: its pod is gone. Resolves when tried; what resists is tried again. */
   endConnection(connectionId: string): Promise<void>;
   /** Ends the streams and the timers. Connections stay as they are: clients keep their traffic. */
@@ -86,6 +93,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     get connectionCount() {
       return connections.size;
     },
+    adopt: (entry) => adoptConnection(deps, entry),
     async endConnection(connectionId) {
       const record = connections.get(connectionId);
       if (record) await takeDownInTurn(deps, record, "pod-gone");

@@ -58,6 +58,7 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   record.choice = choice;
   record.wanted = wanted;
   record.failedTries = 0;
+  record.hasUnknownEndpoint = false;
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection);
   listen(deps, record, connection);

@@ -1,22 +1,26 @@
-import type { Clock, KeyedQueue } from "../async/index.ts";
+import { type Clock, type KeyedQueue, startDeadline } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { ConnectionRecord, Connections } from "./connections.ts";
-import { type Asking, closeAtEndpoint } from "./downstream.ts";
+import { type ConnectionRecord, type Connections, openRecord } from "./connections.ts";
+import { closeAtEndpoint, type Onward } from "./downstream.ts";
+import { Expiry } from "./expiry.ts";
 import { NsmError, textOf } from "./fault.ts";
 import type { MonitorHub } from "./monitor.ts";
 import type { ConnectionJournal } from "./needs.ts";
+import { findEndpoints, type OnwardDeps, releaseOffer } from "./onward.ts";
+import type { Owner } from "./owner.ts";
 
 /** Waits between tries to bring home what resisted. */
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30_000;
 
+const FIND_LIMIT_MS = 5_000;
+
 /** What taking a connection down touches. */
-export interface TeardownDeps {
+export interface TeardownDeps extends OnwardDeps {
   readonly connections: Connections;
   readonly turns: KeyedQueue<string>;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
-  readonly asking: Asking;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -73,6 +77,16 @@ export async function takeDownInTurn(
   });
 }
 
+/** A new record that holds nothing yet; its time, once it is set, ends it. */
+export function addConnection(deps: TeardownDeps, id: string, owner: Owner): ConnectionRecord {
+  const expiry = new Expiry(deps.clock, () => {
+    void takeDownInTurn(deps, record, record.phase === "reclaiming" ? "retried" : "expired");
+  });
+  const record = openRecord(id, owner, expiry);
+  deps.connections.set(id, record);
+  return record;
+}
+
 /** Gives back what the connection holds of this node, and nothing else. */
 export async function releaseNode(record: ConnectionRecord): Promise<void> {
   await record.attachment?.release();
@@ -81,13 +95,30 @@ export async function releaseNode(record: ConnectionRecord): Promise<void> {
 
 /** Tried once: an endpoint that cannot be told ends its side by the expiry of our token. */
 async function closeOnward(deps: TeardownDeps, record: ConnectionRecord): Promise<void> {
-  const { onward } = record;
-  if (!onward) return;
+  const onward = record.onward ?? (await findUnknown(deps, record));
   record.onward = undefined;
+  record.hasUnknownEndpoint = false;
+  if (!onward) return;
   try {
     await closeAtEndpoint(deps.asking, onward);
   } finally {
     onward.candidate.socket.release();
+  }
+}
+
+/** The endpoint that an earlier process of ours asked for this connection (W24). */
+async function findUnknown(deps: TeardownDeps, record: ConnectionRecord): Promise<Onward | undefined> {
+  const { connection, hasUnknownEndpoint } = record;
+  if (!connection || !hasUnknownEndpoint) return undefined;
+  record.hasUnknownEndpoint = false;
+  const deadline = startDeadline(deps.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
+  try {
+    const offer = await findEndpoints(deps, connection, deadline.signal);
+    const [candidate] = offer.candidates;
+    releaseOffer(offer.candidates, candidate);
+    return candidate && { candidate, connection, mechanism: undefined };
+  } finally {
+    deadline.end();
   }
 }
 

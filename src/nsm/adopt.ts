@@ -1,0 +1,38 @@
+import { create, fromBinary } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../gen/connection_pb.ts";
+import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
+import { NsmError } from "./fault.ts";
+import type { MechanismDriver } from "./mechanism.ts";
+import type { JournalEntry } from "./needs.ts";
+import type { RequestDeps } from "./request.ts";
+import { addConnection } from "./teardown.ts";
+import { mechanismChoices } from "./wanted.ts";
+
+/** At least this long a client has to come back after our restart, whatever its token says. */
+const GRACE_MS = 60_000;
+
+/**
+ * Takes up a connection that an earlier process served. Nothing is touched: the next Request proves that it stands, and
+ * brings the client's namespace; a Close or the end of its time takes it down.
+ * @throws {NsmError} bad-value, unsupported-mechanism, cannot-give; what the mechanism throws.
+ */
+export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
+  const { connectionId: id, owner, connection: bytes, expiresMs = 0 } = entry;
+  if (!bytes)
+    throw new NsmError({ kind: "bad-value", what: "the journal's connection", value: id, wanted: "its answer" });
+  const connection = fromBinary(ConnectionSchema, bytes);
+  const [choice] = mechanismChoices(create(NetworkServiceRequestSchema, { connection }));
+  if (!choice) throw new NsmError({ kind: "unsupported-mechanism" });
+  const wanted = choice.read();
+  const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
+  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
+  const attachment = driver.open({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
+  const record = addConnection(deps, id, owner);
+  Object.assign(record, { phase: "standing", connection, choice, wanted, attachment, hasUnknownEndpoint: true });
+  record.expiry.restart(Math.max(expiresMs - deps.clock.now(), GRACE_MS));
+  deps.monitor.update(owner, connection);
+}
+
+const noFiles = {
+  receive: () => Promise.reject(new Error("No file comes with a connection that is only taken up")),
+};
