@@ -1,5 +1,7 @@
 // Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
+import type { TestContext } from "node:test";
 import { type Link, Netns, Rtnl } from "../src/kernel/index.ts";
+import { needs } from "./needs.ts";
 
 /** A namespace and a socket in it. */
 export interface Place {
@@ -46,6 +48,17 @@ export async function openWorld(): Promise<World> {
       }
     },
   };
+}
+
+/** Tells a story in a world of its own, where the machine can make one. */
+export async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
+  if (!needs(t, "root", "veth", "bridge")) return;
+  const world = await openWorld();
+  try {
+    await story(world);
+  } finally {
+    world.close();
+  }
 }
 
 /** The link of that name. @throws {Error} when there is none. */

@@ -1,10 +1,9 @@
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
 import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { linkNamed, openWorld, picture, VF_MAC, type World } from "../namespaces.ts";
-import { needs } from "../needs.ts";
+import { inWorld, linkNamed, picture, VF_MAC, type World } from "../namespaces.ts";
 
 const full: AskedNetdev = {
   name: "nsm-1",
@@ -49,16 +48,6 @@ const FULL_PICTURE = [
   "rule IPv4 from all 6 * 443-443 table 1 by 110",
   "rule IPv6 from 2001:db8::/64 17 53-53 * table 2 by 110",
 ].sort();
-
-async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
-  if (!needs(t, "root", "veth")) return;
-  const world = await openWorld();
-  try {
-    await story(world);
-  } finally {
-    world.close();
-  }
-}
 
 function attach(world: World, asked: AskedNetdev) {
   return attachNetdev({

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
 import {
   type AskedNetdev,
@@ -14,8 +14,7 @@ import {
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { linkNamed, openWorld, picture, type World } from "../namespaces.ts";
-import { needs } from "../needs.ts";
+import { inWorld, linkNamed, picture, type World } from "../namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -28,16 +27,6 @@ const asked: AskedNetdev = {
   policies: [{ from: "10.0.0.0/24", protocol: "tcp", destinationPort: "80", routes: [] }],
   neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:09" }],
 };
-
-async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
-  if (!needs(t, "root", "veth", "bridge")) return;
-  const world = await openWorld();
-  try {
-    await story(world);
-  } finally {
-    world.close();
-  }
-}
 
 function attach(world: World, more: Partial<AttachOptions> = {}) {
   const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };

@@ -1,18 +1,8 @@
 import assert from "node:assert/strict";
-import { type TestContext, test } from "node:test";
+import { test } from "node:test";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
-import { linkNamed, openPlace, openWorld, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, openPlace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
-
-async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
-  if (!needs(t, "root", "veth", "bridge")) return;
-  const world = await openWorld();
-  try {
-    await story(world);
-  } finally {
-    world.close();
-  }
-}
 
 test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and tells them back", (t) =>
   inWorld(t, async ({ host, vf }) => {

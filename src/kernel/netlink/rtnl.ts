@@ -1,7 +1,14 @@
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
 import type { Netns } from "../netns.ts";
-import { type Address, decodeAddress, encodeAddress, encodeDumpAddresses, type NewAddress } from "./address.ts";
+import {
+  type Address,
+  decodeAddress,
+  encodeAddress,
+  encodeDumpAddresses,
+  type IpFamily,
+  type NewAddress,
+} from "./address.ts";
 import { Conversation, type NetlinkPipe, type RequestOptions } from "./conversation.ts";
 import {
   decodeLink,
@@ -28,6 +35,8 @@ import { decodeRoute, encodeDumpRoutes, encodeRoute, type NewRoute, type Route }
 import { decodeRule, encodeDumpRules, encodeRule, type NewRule, type Rule } from "./rule.ts";
 import { decodeVfInfos, encodeSetVf, type VfChange, type VfInfo } from "./virtual-function.ts";
 import { type NetlinkEvent, type NetlinkGroup, watchGroups } from "./watch.ts";
+
+const NO_SUCH_FAMILY: readonly number[] = [Errno.EAFNOSUPPORT, Errno.EOPNOTSUPP];
 
 /** What to change of a link. Names of the other namespace and altnames go with it in this order: move, rename, the rest. */
 export interface SetLink extends Omit<LinkChange, "netnsFd"> {
@@ -148,8 +157,9 @@ export class Rtnl {
 
   /** All tables, both families. */
   async routes(): Promise<Route[]> {
-    const v4 = await this.#list(encodeDumpRoutes(4), "list the IPv4 routes", decodeRoute);
-    return [...v4, ...(await this.#list(encodeDumpRoutes(6), "list the IPv6 routes", decodeRoute))];
+    return this.#bothFamilies((family) =>
+      this.#list(encodeDumpRoutes(family), `list the IPv${family} routes`, decodeRoute),
+    );
   }
 
   addRoute(route: NewRoute): Promise<void> {
@@ -162,8 +172,9 @@ export class Rtnl {
 
   /** Both families, in the order they are asked. */
   async rules(): Promise<Rule[]> {
-    const v4 = await this.#list(encodeDumpRules(4), "list the IPv4 rules", decodeRule);
-    return [...v4, ...(await this.#list(encodeDumpRules(6), "list the IPv6 rules", decodeRule))];
+    return this.#bothFamilies((family) =>
+      this.#list(encodeDumpRules(family), `list the IPv${family} rules`, decodeRule),
+    );
   }
 
   addRule(rule: NewRule): Promise<void> {
@@ -212,6 +223,18 @@ export class Rtnl {
   ): Promise<T[]> {
     const messages = await this.#read(request, op);
     return decoded(op, () => messages.map(decode).filter((found) => found !== undefined));
+  }
+
+  /** A kernel without IPv6 refuses the question, or answers it with all it has, which is IPv4. */
+  async #bothFamilies<T extends { readonly family: IpFamily }>(list: (family: IpFamily) => Promise<T[]>): Promise<T[]> {
+    const v4 = await list(4);
+    try {
+      return [...v4, ...(await list(6)).filter((entry) => entry.family === 6)];
+    } catch (error) {
+      const isMissing = error instanceof KernelError && NO_SUCH_FAMILY.includes(error.errno);
+      if (isMissing) return v4;
+      throw error;
+    }
   }
 
   #read(request: NetlinkRequest, op: string): Promise<NetlinkMessage[]> {

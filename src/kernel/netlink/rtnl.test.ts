@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Errno } from "../errno.ts";
+import type { NetlinkPipe } from "./conversation.ts";
+import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr, RTMSG_BYTES, rtmsg } from "./layout.ts";
+import { decodeMessages } from "./message.ts";
+import { Rtnl } from "./rtnl.ts";
+
+const RTM_GETRULE = 34;
+
+/** A kernel booted with ipv6.disable=1: it refuses IPv6 rules, and tells its IPv4 routes whatever is asked for. */
+function kernelWithoutIpv6(): NetlinkPipe {
+  const waiting: Buffer[] = [];
+  const answer = (type: number, seq: number, body: Buffer) => {
+    const len = NLMSGHDR_BYTES + body.length;
+    waiting.push(Buffer.concat([encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len, type, seq, pid: 1 }), body]));
+  };
+  return {
+    port: 1,
+    send(bytes) {
+      const [request] = decodeMessages(bytes);
+      assert.ok(request);
+      const isRule = request.type === RTM_GETRULE;
+      const end = Buffer.alloc(4);
+      end.writeInt32LE(isRule && request.body.readUInt8(0) === 10 ? -Errno.EAFNOSUPPORT : 0);
+      if (!isRule) answer(24, request.seq, encodeStruct(rtmsg, RTMSG_BYTES, { family: 2, table: 254, type: 1 }));
+      answer(3, request.seq, end);
+    },
+    sendOffThread: async () => {},
+    receive: () => waiting.shift(),
+    close() {},
+  };
+}
+
+test("Rtnl lists routes and rules of a kernel without IPv6", async () => {
+  const rtnl = Rtnl.over(kernelWithoutIpv6());
+  assert.deepEqual(
+    (await rtnl.routes()).map((route) => [route.family, route.destination]),
+    [[4, "0.0.0.0"]],
+  );
+  assert.deepEqual(await rtnl.rules(), []);
+});
