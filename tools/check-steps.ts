@@ -1,12 +1,9 @@
 // The steps of `npm run check`: each is a program of its own or a function of this project, and finds problems or none.
 import { spawn } from "node:child_process";
 import { globSync } from "node:fs";
-import { docProblems } from "./check-docs.ts";
 import { importProblems } from "./check-imports.ts";
-import { sizeProblems } from "./check-size.ts";
-import { wordProblems } from "./check-words.ts";
+import { textProblems } from "./check-text.ts";
 import { readmeProblem } from "./readme.ts";
-import { parseSource, sourcePaths } from "./source.ts";
 import { runTestFiles, type TestCounts } from "./test-files.ts";
 
 /** One step: its name and what it found, as text for people; undefined when all is well. */
@@ -53,11 +50,6 @@ export async function runChecks(
     `${counts.failed === 0 ? "✔" : "✖"} unit tests: ${counts.passed} (${Math.round(performance.now() - startedAt)} ms)`,
   );
   return { failed, counts };
-}
-
-function textProblems(): readonly string[] {
-  const sources = sourcePaths().map((path) => parseSource(path));
-  return [...sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]), ...docProblems(sources)];
 }
 
 function lines(problems: readonly string[]): string | undefined {

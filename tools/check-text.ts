@@ -1,0 +1,18 @@
+// The checks that read our own text: sizes, comments, words. As a program it runs them alone.
+import { pathToFileURL } from "node:url";
+import { docProblems } from "./check-docs.ts";
+import { sizeProblems } from "./check-size.ts";
+import { wordProblems } from "./check-words.ts";
+import { parseSource, sourcePaths } from "./source.ts";
+
+/** One sentence for each problem in any TypeScript file. */
+export function textProblems(): readonly string[] {
+  const sources = sourcePaths().map((path) => parseSource(path));
+  return [...sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]), ...docProblems(sources)];
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const problems = textProblems();
+  for (const problem of problems) process.stderr.write(`${problem}\n`);
+  process.exitCode = problems.length > 0 ? 1 : 0;
+}
