@@ -53,7 +53,7 @@ export interface Machine {
   removePf(address: string): Promise<void>;
   /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
   print(): Promise<string>;
-  /** Takes down every link and namespace it made. */
+  /** Lets go of every link and namespace it made. */
   stop(): Promise<void>;
 }
 
@@ -126,7 +126,7 @@ function openLinks(
     netdevs,
     netns: host,
     async close() {
-      await netdevs.close();
+      await netdevs.close({ hostLivesOn: options.netns !== undefined });
       wire.close();
       if (!options.netns) host.close();
     },

@@ -43,7 +43,10 @@ export class Wire implements NetdevMaker, NetdevView {
     this.#host = Rtnl.open({ netns: options.host });
     this.#wire = Rtnl.open({ netns: options.wire });
     // A veth dies with the namespace of either end: a function whose client's namespace died must come home.
-    this.#unwatch = this.#wire.watch(["link"], () => void this.#bringHome());
+    this.#unwatch = this.#wire.watch(["link"], (event) => {
+      const gone = event.kind === "gone-link" ? event.link.index : undefined;
+      if (gone !== undefined || event.kind === "lost") void this.#bringHome(gone).catch((error) => this.#ifOpen(error));
+    });
   }
 
   plug(fn: NicFunction): Promise<SeenNetdev> {
@@ -61,6 +64,8 @@ export class Wire implements NetdevMaker, NetdevView {
     this.#ports.set(fn.address, { fn, wireIndex: wireEnd.index });
     await this.#join(wireEnd.index, this.#options.vlanOf(fn));
     await this.#wire.setLink(wireEnd.index, { up: true });
+    // As an operator leaves it; the virtual ones come down and stay so until somebody wants them.
+    if (!fn.virtual && wireEnd.peerIndex !== undefined) await this.#host.setLink(wireEnd.peerIndex, { up: true });
     return { ifname, ifindex: wireEnd.peerIndex ?? 0 };
   }
 
@@ -123,9 +128,10 @@ export class Wire implements NetdevMaker, NetdevView {
     return bridge.index;
   }
 
-  /** Gives every function whose device died with its namespace a new one, as a real function falls back to the host. */
-  async #bringHome(): Promise<void> {
+  /** Gives a function whose device died with its namespace a new one, as a real function falls back to the host. */
+  async #bringHome(gone: number | undefined): Promise<void> {
     for (const port of [...this.#ports.values()]) {
+      if (gone !== undefined && port.wireIndex !== gone) continue;
       await this.#queue.run(port.fn.address, async () => {
         if (this.#isClosing || this.#ports.get(port.fn.address) !== port) return;
         if (await this.#wire.linkByIndex(port.wireIndex)) return;
@@ -136,11 +142,19 @@ export class Wire implements NetdevMaker, NetdevView {
     }
   }
 
-  /** Takes everything down. The namespaces stay the caller's. */
-  async close(): Promise<void> {
+  /** The sockets may close in the middle of the work. */
+  #ifOpen(error: unknown): void {
+    if (!this.#isClosing) throw error;
+  }
+
+  /**
+   * Lets go of the links. They die with the namespace of the wire, in the kernel's own time; where the host's namespace
+   * lives on they are taken away before this returns.
+   */
+  async close({ hostLivesOn }: { readonly hostLivesOn: boolean }): Promise<void> {
     this.#isClosing = true;
     this.#unwatch();
-    const ports = [...this.#ports.values()];
+    const ports = hostLivesOn ? [...this.#ports.values()] : [];
     this.#ports.clear();
     await Promise.all(ports.map(({ wireIndex }) => this.#wire.deleteLink(wireIndex).catch(ignoreGone)));
     this.#wire.close();

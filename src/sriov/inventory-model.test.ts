@@ -78,6 +78,14 @@ function walk(seed: number, steps: number): Inventory {
     () => inventory.releaseToken(pick(ids)),
     () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
     () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
+    () => {
+      // Where nobody else is in the group: what is found on a node may not be as we would have it, but here it is.
+      const groups = new Set(inventory.snapshot().flatMap((one) => (one.connectionId ? (one.iommuGroup ?? []) : [])));
+      const one = pick(facts);
+      if (groups.has(one.iommuGroup ?? 0)) return;
+      const state = pick(["preparing", "ready", "reclaiming"] as const);
+      inventory.adopt({ connectionId: connectionId(), tokenId: pick(ids), use: use(), address: one.address, state });
+    },
     () => inventory.setState(connectionId(), pick(["ready", "reclaiming"] as const)),
     () => inventory.release(connectionId()),
     () => inventory.release(connectionId()),

@@ -56,6 +56,10 @@ test("startMachine() makes real links in a namespace of its own, and leaves none
   withMachine(t, {}, async (machine, host) => {
     const names = (await host.links()).map(({ name }) => name).filter((name) => name.startsWith("enp"));
     assert.deepEqual(names.sort(), ["enp1s0f0", "enp1s0f0v0", "enp1s0f0v1"]);
+    assert.deepEqual(
+      [(await host.linkByName("enp1s0f0"))?.up, (await host.linkByName("enp1s0f0v0"))?.up],
+      [true, false],
+    );
     const own = Netns.current();
     const isOwn = own.isSame(machine.netns);
     own.close();
