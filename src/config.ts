@@ -129,7 +129,7 @@ const variables = {
   statePath: variable(
     "NSM_STATE_PATH",
     path,
-    "/var/lib/networkservicemesh/forwarder-sriov",
+    "/var/lib/networkservicemesh/sriov-forwarder",
     "Folder of our journal and of the node's secret; must outlive the pod",
   ),
 } as const satisfies Readonly<Record<string, Variable<unknown>>>;

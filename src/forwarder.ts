@@ -1,0 +1,139 @@
+// The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
+import { type Clock, UndoStack } from "./async/index.ts";
+import type { Host } from "./host.ts";
+import { startIdentity } from "./identity/index.ts";
+import { watchFolder } from "./kernel/index.ts";
+import { kernelVfSource } from "./kernel-vf-source.ts";
+import { startDevicePlugins } from "./kubelet/index.ts";
+import { type Node, openNode } from "./node.ts";
+import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
+import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
+import { offerOf, type PfConfig } from "./sriov/index.ts";
+import { nodeStatus } from "./status-source.ts";
+import { createMetrics, Health, type Log, serveAdmin } from "./telemetry/index.ts";
+
+/** What the environment says; names and units as in config.ts. */
+export interface ForwarderSettings extends NsmSettings {
+  readonly spiffeEndpointSocket: string;
+  readonly devicePluginPath: string;
+  readonly adminListenOn: { readonly host: string; readonly port: number } | undefined;
+}
+
+export interface ForwarderOptions {
+  readonly settings: ForwarderSettings;
+  readonly pfConfig: PfConfig;
+  readonly host: Host;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Aborted when a stop is asked for while the start still waits for its peers. */
+  readonly signal: AbortSignal;
+}
+
+/** The running forwarder. */
+export interface Forwarder {
+  /** Where it serves NSM, `unix:///…`. */
+  readonly url: string;
+  /** The status page, `http://…`; undefined when it is off. */
+  readonly adminUrl: string | undefined;
+  readonly node: Node;
+  readonly nsm: NsmServer;
+  readonly health: Health;
+  /** Unregisters and stops serving. Connections stay as they are: clients keep their traffic. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts everything; resolves when the manager knows us and kubelet is being told.
+ * @throws when a phase cannot be done; what was started is stopped by then.
+ */
+export async function startForwarder(options: ForwarderOptions): Promise<Forwarder> {
+  const undo = new UndoStack();
+  const stop = () =>
+    undo.unwind((part, error) => options.log.error("part-not-stopped", { part, error: String(error) }));
+  try {
+    return { ...(await start(options, undo)), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<Forwarder, "stop">> {
+  const { settings, pfConfig, host, clock, log, signal } = options;
+  const { statePath } = settings;
+  const phase = phases(clock, log);
+  const health = new Health(clock);
+
+  phase("look at the node");
+  const node = await openNode({ pfConfig, host, statePath, health, clock, log });
+  const admin = await startAdmin(options, { health, node }, undo);
+
+  phase("retrieve the SVID (no line after this one: look at the SPIRE agent)");
+  const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
+  undo.push("identity", () => identity.close());
+  log.info("svid", { id: (await identity.ready(signal)).id });
+
+  phase("serve NSM");
+  const nsm = await serveNsm({ settings, identity, mechanisms: mechanisms(options, node), health, clock, log }, undo);
+
+  phase("register with the manager");
+  await nsm.register(signal);
+
+  phase("offer the virtual functions to kubelet");
+  await offerToKubelet(options, { health, node, nsm }, undo);
+
+  phase("started");
+  return { url: nsm.url, adminUrl: admin, node, nsm, health };
+}
+
+/** Last of all: a pod that gets a device now can be served. Kubelet may be away; it is awaited without holding up the start. */
+async function offerToKubelet(
+  { settings, clock, log }: ForwarderOptions,
+  { health, node, nsm }: { readonly health: Health; readonly node: Node; readonly nsm: NsmServer },
+  undo: UndoStack,
+): Promise<void> {
+  const folder = watchFolder(settings.devicePluginPath, clock);
+  undo.push("watch of kubelet's folder", () => folder.close());
+  const source = offerOf(node.inventory, (connectionId) => {
+    log.warn("token-given-anew", { connection: connectionId });
+    void nsm.endConnection(connectionId);
+  });
+  const plugins = startDevicePlugins({ source, folder, clock, log, health });
+  undo.push("device plugins", () => plugins.close());
+}
+
+/** Tells each phase with the time since the start, so that a start that hangs says where. */
+function phases(clock: Clock, log: Log): (title: string) => void {
+  const startedMs = clock.monotonicMs();
+  let number = 0;
+  return (title) => {
+    number += 1;
+    log.info("phase", { number, title, sinceStartMs: Math.round(clock.monotonicMs() - startedMs) });
+  };
+}
+
+function mechanisms({ host, clock, log }: ForwarderOptions, node: Node): MechanismDrivers {
+  return {
+    KERNEL: kernelDriver(kernelVfSource({ ...node, host: host.netns, clock, log })),
+    NOOP: noopDriver,
+  };
+}
+
+async function startAdmin(
+  { settings, clock, log }: ForwarderOptions,
+  { health, node }: { readonly health: Health; readonly node: Node },
+  undo: UndoStack,
+): Promise<string | undefined> {
+  const { adminListenOn: listenOn, name: title } = settings;
+  if (!listenOn) return undefined;
+  try {
+    const status = nodeStatus(title, node.inventory);
+    const admin = await serveAdmin({ listenOn, title, health, metrics: createMetrics(), status, clock, log });
+    undo.push("status page", () => admin.close());
+    return admin.url;
+  } catch (error) {
+    // Clients are served all the same.
+    log.error("status-page-off", { error: error instanceof Error ? error.message : String(error) });
+    return undefined;
+  }
+}

@@ -1,0 +1,150 @@
+// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: the inventory says which virtual
+// function, the binder gives it its driver, netdev takes its network device to the client and home.
+import type { Clock } from "./async/index.ts";
+import { Netns } from "./kernel/index.ts";
+import {
+  type AskedNetdev,
+  type Attachment,
+  attachNetdev,
+  NetdevError,
+  type PfPort,
+  type VfSettings,
+  wantNetdev,
+} from "./netdev/index.ts";
+import type { KernelVf, KernelVfSource, OwnedFd } from "./nsm/index.ts";
+import { type DriverBinder, DriverError, type Inventory, type PciAddress, type VfRecord } from "./sriov/index.ts";
+import type { Log } from "./telemetry/index.ts";
+
+/** A function that could not be bound is left out for so long, then it gets another chance. */
+const PROBLEM_MS = 30_000;
+/** So many functions are tried within one Request. */
+const BIND_TRIES = 3;
+
+/** The physical function of a virtual one, as far as its clients' settings go. */
+export interface PfDoor {
+  readonly port: PfPort;
+  /** What the operator wants of every virtual function. */
+  readonly settings: VfSettings;
+}
+
+/** The rooms' parts. */
+export interface KernelVfParts {
+  readonly inventory: Inventory;
+  readonly binder: DriverBinder;
+  readonly host: Netns;
+  readonly pfDoor: (pf: PciAddress) => PfDoor;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Virtual functions of this node for the KERNEL mechanism. */
+export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
+  return {
+    take({ connectionId, tokenId }) {
+      const vf = parts.inventory.take({ connectionId, tokenId, use: "kernel" });
+      return new NodeVf(parts, { connectionId, tokenId, vf });
+    },
+  };
+}
+
+/** One function, from the moment a connection holds it until it is given back. */
+class NodeVf implements KernelVf {
+  readonly #parts: KernelVfParts;
+  readonly #connectionId: string;
+  readonly #tokenId: string;
+  #vf: VfRecord;
+  #ifindex: number | undefined;
+  #attachment: Attachment | undefined;
+
+  constructor(
+    parts: KernelVfParts,
+    held: { readonly connectionId: string; readonly tokenId: string; readonly vf: VfRecord },
+  ) {
+    this.#parts = parts;
+    this.#connectionId = held.connectionId;
+    this.#tokenId = held.tokenId;
+    this.#vf = held.vf;
+  }
+
+  get address(): string {
+    return this.#vf.address;
+  }
+
+  async bind(signal: AbortSignal): Promise<void> {
+    const { binder } = this.#parts;
+    for (let left = BIND_TRIES; ; left -= 1) {
+      try {
+        await binder.bind(this.#vf, "kernel", signal);
+        this.#ifindex = (await binder.netdevOf(this.#vf.address, signal)).ifindex;
+        return;
+      } catch (error) {
+        if (left <= 1 || !(error instanceof DriverError) || error.fault.kind === "driver-missing") throw error;
+        this.#takeAnother(error);
+      }
+    }
+  }
+
+  /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
+  #takeAnother(error: DriverError): void {
+    const { inventory, clock, log } = this.#parts;
+    const { address } = this.#vf;
+    if (error.fault.kind === "write-stuck") {
+      inventory.quarantine(address, error.message);
+    } else {
+      inventory.setProblem(address, error.message);
+      clock.after(PROBLEM_MS, () => inventory.get(address) && inventory.setProblem(address, undefined));
+    }
+    inventory.release(this.#connectionId);
+    try {
+      this.#vf = inventory.take({ connectionId: this.#connectionId, tokenId: this.#tokenId, use: "kernel" });
+    } catch {
+      throw error; // None is left: what was wrong with the first one is what the caller has to know.
+    }
+    log.warn("vf-replaced", {
+      connection: this.#connectionId,
+      vf: address,
+      by: this.#vf.address,
+      error: error.message,
+    });
+  }
+
+  async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
+    const wanted = wantNetdev(asked);
+    if (this.#attachment) return await this.#attachment.update(wanted, signal);
+    const { host, inventory, log, clock } = this.#parts;
+    if (this.#ifindex === undefined) throw new Error(`${this.#vf.address} is attached before it is bound`);
+    const client = Netns.fromFd(netns);
+    try {
+      const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
+      const vf = { port, index: this.#vf.index, settings };
+      this.#attachment = await attachNetdev({ host, client, ifindex: this.#ifindex, wanted, vf, log, clock, signal });
+    } catch (error) {
+      if (error instanceof NetdevError && error.fault.kind === "left-behind") {
+        inventory.quarantine(this.#vf.address, error.message);
+      }
+      throw error;
+    } finally {
+      client.close();
+    }
+    inventory.setState(this.#connectionId, "ready");
+  }
+
+  async stands(asked: AskedNetdev): Promise<boolean> {
+    return this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked))).length === 0;
+  }
+
+  async detach(): Promise<void> {
+    const { inventory } = this.#parts;
+    if (inventory.ofConnection(this.#connectionId)) inventory.setState(this.#connectionId, "reclaiming");
+    const [failure] = (await this.#attachment?.detach()) ?? [];
+    if (failure) {
+      const { what, error } = failure;
+      throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
+    }
+    this.#attachment = undefined;
+  }
+
+  async giveBack(): Promise<void> {
+    this.#parts.inventory.release(this.#connectionId);
+  }
+}
