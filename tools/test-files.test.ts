@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { addCounts, closingLine, type TestCounts } from "./test-files.ts";
+
+/** Runs the texts as test files in a runner of their own: Node refuses one within another. */
+async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; told: string }> {
+  const folder = mkdtempSync(join(tmpdir(), "runner-"));
+  try {
+    const files = texts.map((text, i) => {
+      const path = join(folder, `${i}.test.ts`);
+      writeFileSync(path, `import test from "node:test";\n${text}\n`);
+      return path;
+    });
+    const report = join(folder, "counts.json");
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const args = ["tools/test-files.ts", report, ...files];
+    const told = await new Promise<string>((resolve) => {
+      execFile(process.execPath, args, { env }, (_error, _stdout, stderr) => resolve(stderr));
+    });
+    return { counts: JSON.parse(readFileSync(report, "utf8")) as TestCounts, told };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+test("runTestFiles() counts tests, tests within tests and skips with their reasons", async () => {
+  const { counts } = await ran(
+    `test("a", async (t) => { await t.test("b", () => {}); });`,
+    `test("c", (t) => t.skip("needs vfio")); test.skip("d"); test.todo("e");`,
+  );
+  assert.deepEqual(counts, {
+    passed: 2,
+    failed: 0,
+    skips: [
+      { name: "c", why: "needs vfio" },
+      { name: "d", why: "no reason given" },
+      { name: "e", why: "no reason given" },
+    ],
+  });
+});
+
+test("runTestFiles() counts failures and tells them, also of a file that cannot be loaded", async () => {
+  const { counts, told } = await ran(`test("a", () => { throw new Error("bad luck"); });`, `import "./nowhere.ts";`);
+  assert.deepEqual([counts.passed, counts.failed], [0, 2]);
+  assert.match(told, /✖ a\n.*\n {2}Error: bad luck/);
+  assert.match(told, /nowhere/);
+});
+
+test("runTestFiles() fails a file that leaves a socket open, and does not wait for it", async () => {
+  const { counts, told } = await ran(
+    `import { createServer } from "node:net"; import { once } from "node:events";
+     test("a", async () => { await once(createServer().listen(0), "listening"); });`,
+  );
+  assert.deepEqual([counts.passed, counts.failed], [1, 1]);
+  assert.match(told, /done and left open: socket:/);
+});
+
+test("closingLine() adds up, and names skips only where there are some", () => {
+  const one: TestCounts = { passed: 1, failed: 0, skips: [] };
+  assert.equal(closingLine(addCounts(one, one)), "2 passed, 0 failed");
+  assert.equal(
+    closingLine(addCounts(one, { ...one, skips: [{ name: "a", why: "b" }] })),
+    "2 passed, 0 failed, 1 skipped",
+  );
+});
