@@ -2,7 +2,7 @@ import { type ClientHttp2Session, connect } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, startDeadline } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
-import { type Connection, openConnection, type PeerIdentity } from "./connection.ts";
+import { type Connection, cut, openConnection, type PeerIdentity } from "./connection.ts";
 import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { dialRaw, type RawStream } from "./raw-stream.ts";
 import { RpcError } from "./status.ts";
@@ -23,6 +23,8 @@ export interface DialOptions {
 export interface ClientConnection {
   readonly connection: Connection;
   readonly session: ClientHttp2Session;
+  /** Ends it now, with all its calls. */
+  cut(): void;
   /** `:scheme` and `:authority` of its calls. */
   readonly scheme: "http" | "https";
   readonly authority: string;
@@ -89,7 +91,7 @@ async function startSession(
   });
   // For unix sockets grpc-go and nghttp2 agree on this name only; a raw path is refused by nghttp2.
   const authority = target.kind === "unix" ? "localhost" : `${target.host}:${target.port}`;
-  return { connection, session, scheme: secure ? "https" : "http", authority };
+  return { connection, session, cut: () => cut(session, raw.stream), scheme: secure ? "https" : "http", authority };
 }
 
 /** The system's words without what was being done: the error says that already. */

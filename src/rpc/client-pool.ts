@@ -76,7 +76,7 @@ export class ConnectionPool {
       ({ connection }) =>
         new Promise<void>((resolve) => connection.closed.addEventListener("abort", () => resolve(), { once: true })),
     );
-    for (const { session } of this.#all) session.destroy();
+    for (const open of this.#all) open.cut();
     await Promise.all(ends);
   }
 
@@ -103,7 +103,7 @@ export class ConnectionPool {
   #opened(target: string, kept: Kept, open: ClientConnection): void {
     const { log } = this.#options;
     if (this.#isClosed) {
-      open.session.destroy();
+      open.cut();
       return;
     }
     kept.open = open;
@@ -119,7 +119,7 @@ export class ConnectionPool {
       log.debug("rpc-connection-closed", { target, connection: open.connection.id });
     });
     if (open.session.destroyed) this.#forget(kept);
-    if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) open.session.close(); // retired while it was dialled
+    if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) open.cut(); // retired while it was dialled
   }
 
   /**
@@ -135,7 +135,7 @@ export class ConnectionPool {
   #release(kept: Kept): void {
     kept.inUse--;
     if (kept.inUse > 0) return;
-    if (this.#byTarget.get(kept.key) !== kept) kept.open?.session.close();
+    if (this.#byTarget.get(kept.key) !== kept) kept.open?.cut();
     else kept.idle = this.#options.clock.after(this.#options.idleMs, () => this.#retire(kept));
   }
 
@@ -143,7 +143,7 @@ export class ConnectionPool {
   #retire(kept: Kept): void {
     this.#forget(kept);
     kept.idle?.cancel();
-    if (kept.inUse === 0) kept.open?.session.close();
+    if (kept.inUse === 0) kept.open?.cut();
   }
 
   #retireAll(): void {

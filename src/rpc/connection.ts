@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
+import type { Http2Session } from "node:http2";
+import type { Duplex } from "node:stream";
 import type { PassedFds } from "../kernel/index.ts";
 import { RpcError } from "./status.ts";
 
@@ -44,4 +46,13 @@ export function openConnection(facts: ConnectionFacts): { connection: Connection
       if (!controller.signal.aborted) controller.abort(new RpcError("UNAVAILABLE", why));
     },
   };
+}
+
+/**
+ * Ends a connection now. A session alone, once it has said GOAWAY, waits for the peer to close: some never do.
+ * The stream beneath it gets one turn of the loop for the last frames.
+ */
+export function cut(session: Http2Session, raw: Duplex): void {
+  session.destroy();
+  setImmediate(() => raw.destroy());
 }

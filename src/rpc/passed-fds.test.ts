@@ -117,7 +117,7 @@ test("Connection.closed tells of a peer that is gone, and its descriptors are le
   const told = new Promise((resolve) =>
     connection.closed.addEventListener("abort", () => resolve(connection.closed.reason)),
   );
-  await Promise.all([server.stop(0), assert.rejects(waiting, /closed/)]);
+  await Promise.all([server.stop(0), assert.rejects(waiting)]);
   const reason = await told;
   assert.ok(reason instanceof RpcError && reason.code === "UNAVAILABLE");
   await new Promise(setImmediate);

@@ -1,8 +1,8 @@
 import { performServerHandshake, type ServerHttp2Session } from "node:http2";
 import type { Duplex } from "node:stream";
-import { type Clock, startDeadline } from "../async/index.ts";
+import { type Clock, startDeadline, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type Connection, openConnection } from "./connection.ts";
+import { type Connection, cut, openConnection } from "./connection.ts";
 import type { RpcHandler } from "./handler.ts";
 import type { RpcHealth } from "./health.ts";
 import { defaultLimits, type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
@@ -68,6 +68,7 @@ export async function serveRpc(options: ServeOptions): Promise<RpcServer> {
 /** A connection that is past its handshake. */
 interface Open {
   readonly session: ServerHttp2Session;
+  readonly raw: Duplex;
   readonly calls: Set<ServerCall>;
 }
 
@@ -137,14 +138,10 @@ class Server {
       settings: { maxConcurrentStreams: this.#limits.maxConcurrentCalls, initialWindowSize: STREAM_WINDOW_BYTES },
       maxSessionMemory: sessionMemoryMb(this.#limits),
     });
-    const open: Open = { session, calls: new Set() };
+    const open: Open = { session, raw: raw.stream, calls: new Set() };
     session.on("error", (error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }));
-    const expiry =
-      secure &&
-      this.#options.clock.after(secure.peer.notAfterMs - this.#options.clock.now(), () => {
-        log.debug("rpc-peer-expired", { connection: connection.id, remote: raw.remote });
-        session.close(); // GOAWAY: calls go on, the next ones come with a certificate that is valid
-      });
+    const expiry = this.#goAwayAtExpiry(open, connection);
+    session.on("goaway", () => this.#leave(open));
     session.once("close", () => {
       expiry?.cancel();
       this.#open.delete(open);
@@ -155,7 +152,7 @@ class Server {
     this.#serve(open, connection);
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
     await firstSettings(session, signal);
-    if (session.destroyed || this.#isStopping) return session.destroy();
+    if (session.destroyed || this.#isStopping) return cut(session, raw.stream);
     this.#open.add(open);
     log.debug("rpc-connection-open", {
       connection: connection.id,
@@ -173,12 +170,31 @@ class Server {
       try {
         const call = serveCall(stream, headers, rawHeaders, context);
         open.calls.add(call);
-        void call.done.then(() => open.calls.delete(call));
+        void call.done.then(() => {
+          open.calls.delete(call);
+          this.#leave(open);
+        });
       } catch (error) {
         log.error("rpc-call-broke", { path: headers[":path"], error });
         stream.destroy();
       }
     });
+  }
+
+  /** A peer whose certificate has ended keeps its calls; for the next ones it must come back with one that is valid. */
+  #goAwayAtExpiry(open: Open, { id, peer }: Connection): Timer | undefined {
+    const { clock, log } = this.#options;
+    if (peer === undefined) return undefined;
+    return clock.after(peer.notAfterMs - clock.now(), () => {
+      log.debug("rpc-peer-expired", { connection: id, peer: peer.spiffeId });
+      open.session.close(); // says GOAWAY
+      this.#leave(open);
+    });
+  }
+
+  /** After GOAWAY and the last call the peer has time to close, and to read what is on its way; some would never do it. */
+  #leave({ session, raw, calls }: Open): void {
+    if (session.closed && calls.size === 0) this.#options.clock.after(LINGER_MS, () => raw.destroy());
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -199,10 +215,13 @@ class Server {
     for (const call of left) call.end(new RpcError("UNAVAILABLE", "the server is stopping"));
     await Promise.race([Promise.all(left.map((call) => call.done)), clock.sleep(Math.min(graceMs, FAREWELL_MS))]);
     const closed = [...this.#open].map(({ session }) => new Promise((resolve) => session.once("close", resolve)));
-    for (const { session } of this.#open) session.destroy();
+    for (const { session, raw } of this.#open) cut(session, raw);
     await Promise.all(closed);
   }
 }
+
+/** From the end of a connection's last call to its end, where the peer does not close it. */
+const LINGER_MS = 1000;
 
 /** At most one failed handshake in this time is told at a level that is on by default. */
 const HANDSHAKE_FAILURE_PAUSE_MS = 10_000;

@@ -103,6 +103,8 @@ async function verified(
 /** Neither half outlives the other: descriptors in flight belong to the raw stream and must be closed with it. */
 function endTogether(socket: TLSSocket, raw: Duplex): void {
   socket.on("error", () => {}); // whoever uses the socket is told by its close
+  // Half open like the stream beneath it, TLS would outlive the peer's farewell for as long as a call is open.
+  socket.once("end", () => setImmediate(() => socket.destroy()));
   socket.once("close", () => raw.destroy());
   raw.once("close", () => socket.destroy());
 }

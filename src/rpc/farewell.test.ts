@@ -1,0 +1,125 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createConnection, createServer, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { createTestCa } from "../../sandbox/x509.ts";
+import { testIdentity } from "../../test/tls-identity.ts";
+import { systemClock } from "../async/index.ts";
+import { NetworkService } from "../gen/networkservice_pb.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { RpcClient } from "./client.ts";
+import { unaryHandler } from "./handler.ts";
+import { type RpcServer, serveRpc } from "./server.ts";
+
+const ca = createTestCa("example.org");
+const { request: Request } = NetworkService.method;
+
+/** A server whose one call never ends, a relay that can cut the line, and a client behind it. */
+async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
+  const folder = mkdtempSync(join(tmpdir(), "rpc-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const tls = (name: string) => (isTls ? { tls: testIdentity(ca, `spiffe://example.org/${name}`) } : {});
+  const options = { log: silentLog, clock: systemClock };
+  const begun = Promise.withResolvers<AbortSignal>();
+  const stuck = unaryHandler(Request, async (_request, call) => {
+    begun.resolve(call.signal);
+    return await new Promise<never>(() => {});
+  });
+  const url = `unix://${folder}/server.sock`;
+  const server = await serveRpc({ ...options, ...tls("server"), url, handlers: [stuck] });
+  const relay = join(folder, "relay.sock");
+  const [near, far] = await startRelay(t, relay, { onward: `${folder}/server.sock`, tellsEnds });
+  const client = new RpcClient({ ...options, ...tls("client"), dialTimeoutMs: 2000, idleMs: 60_000 });
+  t.after(() => Promise.all([client.close(), server.stop(0)]));
+  const code = client.call(`unix://${relay}`, Request, {}).then(
+    () => "OK",
+    (error: { code: string }) => error.code,
+  );
+  return { server, client, signal: await begun.promise, code, near, far };
+}
+
+interface RelayOptions {
+  readonly onward: string;
+  /** False: neither side learns that the other has closed. */
+  readonly tellsEnds: boolean;
+}
+
+/** Passes bytes between both, and hands out its own two ends. */
+async function startRelay(
+  t: TestContext,
+  path: string,
+  { onward, tellsEnds }: RelayOptions,
+): Promise<[Promise<Socket>, Promise<Socket>]> {
+  const near = Promise.withResolvers<Socket>();
+  const far = Promise.withResolvers<Socket>();
+  const relay = createServer({ allowHalfOpen: true }, (socket) => {
+    const other = createConnection({ path: onward, allowHalfOpen: true });
+    socket.on("error", () => {});
+    other.on("error", () => {});
+    socket.pipe(other, { end: tellsEnds });
+    other.pipe(socket, { end: tellsEnds });
+    near.resolve(socket);
+    far.resolve(other);
+  });
+  await new Promise<void>((resolve) => relay.listen(path, resolve));
+  t.after(() => relay.close());
+  return [near.promise, far.promise];
+}
+
+async function waitForNone(server: RpcServer): Promise<void> {
+  while (server.connectionCount > 0) await new Promise(setImmediate);
+}
+
+for (const isTls of [true, false]) {
+  const how = isTls ? "with TLS" : "without TLS";
+
+  test(`serveRpc() lets go of a client that closes with a call open, ${how}`, async (t) => {
+    const { server, client, signal, code } = await line(t, isTls);
+    await client.close();
+    await waitForNone(server);
+    assert.deepEqual([signal.aborted, await code], [true, "CANCELLED"]);
+  });
+
+  test(`serveRpc() lets go of a client that only ends its half, ${how}`, async (t) => {
+    const { server, signal, far, near } = await line(t, isTls);
+    (await far).end();
+    await waitForNone(server);
+    assert.equal(signal.aborted, true);
+    (await near).destroy();
+  });
+
+  test(`RpcClient ends its calls when the server stops hard, ${how}`, async (t) => {
+    const { server, code, near } = await line(t, isTls);
+    await server.stop(0);
+    assert.equal(await code, "UNAVAILABLE");
+    (await near).destroy();
+  });
+
+  test(`RpcServer.stop() and RpcClient.close() do not wait for a peer that never closes, ${how}`, async (t) => {
+    const { server, client, code, near, far } = await line(t, isTls, false);
+    await server.stop(0);
+    await client.close();
+    assert.equal(server.connectionCount, 0);
+    assert.match(await code, /UNAVAILABLE|CANCELLED/);
+    (await near).destroy();
+    (await far).destroy();
+  });
+
+  test(`RpcClient ends its calls when the server only ends its half, ${how}`, async (t) => {
+    const { code, near, far } = await line(t, isTls);
+    (await near).end();
+    assert.equal(await code, "UNAVAILABLE");
+    (await far).destroy();
+  });
+
+  test(`RpcClient and serveRpc() end their calls when the line is cut, ${how}`, async (t) => {
+    const { server, signal, code, near, far } = await line(t, isTls);
+    (await near).destroy();
+    (await far).destroy();
+    assert.equal(await code, "UNAVAILABLE");
+    await waitForNone(server);
+    assert.equal(signal.aborted, true);
+  });
+}
