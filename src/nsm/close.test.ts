@@ -3,7 +3,7 @@ import { beforeEach, test } from "node:test";
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionEventType, ConnectionSchema, State } from "../gen/connection_pb.ts";
 import { RpcError } from "../rpc/index.ts";
-import { kernelRequest, PaperFd, refreshOf, settled } from "./cast.ts";
+import { endpointReply, kernelRequest, PaperFd, refreshOf, settled } from "./cast.ts";
 import { toStatus } from "./status.ts";
 import { Story } from "./story.ts";
 import { takeDownInTurn } from "./teardown.ts";
@@ -130,3 +130,28 @@ async function failed(work: Promise<unknown>): Promise<RpcError> {
   }
   throw new Error("The Close was answered, it should have failed");
 }
+
+test("a refresh that is running when the time is up keeps the connection", async () => {
+  const gate = Promise.withResolvers<void>();
+  story.outside.replies.set("tcp://nse-1:1", async (request) => {
+    await gate.promise;
+    return await endpointReply("nse-1")(request);
+  });
+  const refresh = story.request(refreshOf(answer), { tokenMs: 10_000_000 });
+  await story.clock.pass(0);
+  story.deps.connections.get("f1")?.expiry.restart(0);
+  await story.clock.pass(1);
+  gate.resolve();
+  await refresh;
+  await settled();
+  assert.equal(story.connections, 1);
+});
+
+test("close() writes down that a function is being reclaimed before it is touched", async () => {
+  await story.close(answer);
+  assert.deepEqual(
+    story.journal.puts.map(({ stage }) => stage),
+    ["preparing", "ready", "reclaiming"],
+  );
+  assert.ok(story.journal.puts.every(({ connection }) => !Buffer.from(connection ?? []).includes("fwd>")));
+});

@@ -23,20 +23,30 @@ export class Expiry {
   readonly #clock: Clock;
   readonly #onExpired: () => void;
   #timer: Timer | undefined;
+  #isDue = false;
 
   constructor(clock: Clock, onExpired: () => void) {
     this.#clock = clock;
     this.#onExpired = onExpired;
   }
 
+  /** The time was up and has not been started anew since: what waited for its turn meanwhile may be overtaken by a refresh. */
+  get isDue(): boolean {
+    return this.#isDue;
+  }
+
   /** (Re)starts: calls back once after `delayMs` unless restarted or cancelled. */
   restart(delayMs: number): void {
     this.cancel();
-    this.#timer = this.#clock.after(delayMs, this.#onExpired);
+    this.#timer = this.#clock.after(delayMs, () => {
+      this.#isDue = true;
+      this.#onExpired();
+    });
   }
 
   cancel(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
+    this.#isDue = false;
   }
 }

@@ -16,6 +16,7 @@ export function keptEndpoint(record: ConnectionRecord | undefined, connection: C
   const onward = record?.onward;
   const asked = connection.networkServiceEndpointName;
   if (!onward || (asked !== "" && asked !== onward.candidate.name)) return undefined;
+  if (connection.networkService !== onward.connection.networkService) return undefined;
   // No endpoint named: any will do, so the one that serves; unless it was lost.
   return asked === "" && !record.watch?.isAlive ? undefined : onward;
 }

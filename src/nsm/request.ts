@@ -6,6 +6,7 @@ import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
 import type { ConnectionRecord } from "./connections.ts";
 import { NsmError, textOf } from "./fault.ts";
+import { journalEntry } from "./journal.ts";
 import { checkRequestSize } from "./limits.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
 import type { IncomingCall } from "./needs.ts";
@@ -159,12 +160,7 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   undo.push("connection", () => takeDown(deps, record, "failed"));
   try {
     await releaseNode(record); // Of the mechanism before; one connection has one.
-    await deps.journal.put({
-      connectionId: record.id,
-      owner: record.owner,
-      stage: "preparing",
-      mechanism: wanted.type,
-    });
+    await deps.journal.put(journalEntry({ ...record, wanted }, "preparing"));
     const attachment = driver.open(nodeAsk(ask, wanted));
     record.attachment = attachment;
     const [offer] = await both(

@@ -1,20 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { type Clock, KeyedQueue } from "../async/index.ts";
-import {
-  type Connection,
-  type ConnectionEvent,
-  MonitorConnection,
-  type MonitorScopeSelector,
-} from "../gen/connection_pb.ts";
-import { NetworkService, type NetworkServiceRequest } from "../gen/networkservice_pb.ts";
+import { type ConnectionEvent, MonitorConnection, type MonitorScopeSelector } from "../gen/connection_pb.ts";
+import { NetworkService } from "../gen/networkservice_pb.ts";
 import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
-import type { Log } from "../telemetry/index.ts";
+import type { Log, Metrics } from "../telemetry/index.ts";
 import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
 import type { Connections } from "./connections.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { checkSelectorSize } from "./limits.ts";
 import type { MechanismDrivers } from "./mechanism.ts";
+import { declareMetrics, type ServiceMetrics } from "./metrics.ts";
 import { MonitorHub } from "./monitor.ts";
 import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./needs.ts";
 import { type ManagerSource, mayAct } from "./owner.ts";
@@ -42,6 +38,7 @@ export interface ForwarderServiceOptions {
   readonly callerIdleMs: number;
   readonly clock: Clock;
   readonly log: Log;
+  readonly metrics?: Metrics;
 }
 
 /** The forwarder as its peers see it. */
@@ -70,8 +67,14 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS);
   const connections: Connections = new Map();
   const monitor = new MonitorHub();
-  const deps: RequestDeps & CloseDeps = {
+  const counts = () => {
+    const phases = [...connections.values()].map(({ phase }) => phase);
+    const reclaiming = phases.filter((phase) => phase === "reclaiming").length;
+    return { standing: phases.length - reclaiming, reclaiming, watchers: monitor.subscriberCount };
+  };
+  const deps: ServiceDeps = {
     ...options,
+    metrics: options.metrics && declareMetrics(options.metrics, counts),
     newId: randomUUID,
     connections,
     monitor,
@@ -86,8 +89,15 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   };
   return {
     handlers: [
-      unaryHandler(NetworkService.method.request, (message, call) => answerRequest(deps, message, call)),
-      unaryHandler(NetworkService.method.close, (message, call) => answerClose(deps, message, call)),
+      unaryHandler(NetworkService.method.request, (message, call) =>
+        answer(deps, { method: "Request", call }, () => request(deps, message, call)),
+      ),
+      unaryHandler(NetworkService.method.close, (message, call) =>
+        answer(deps, { method: "Close", call }, async () => {
+          await close(deps, message, call);
+          return {};
+        }),
+      ),
       streamHandler(MonitorConnection.method.monitorConnections, (selector, call) => watch(deps, selector, call)),
     ],
     get connectionCount() {
@@ -109,40 +119,39 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   };
 }
 
-async function answerRequest(
-  deps: RequestDeps,
-  message: NetworkServiceRequest,
-  call: IncomingCall,
-): Promise<Connection> {
+/** Runs one call to its end, whatever that is: measured, and a failure told to the log and the caller alike. */
+async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>): Promise<T> {
+  const startedMs = deps.clock.monotonicMs();
+  const ended = (code: string) => deps.metrics?.ended(ask.method, code, deps.clock.monotonicMs() - startedMs);
   try {
-    return await request(deps, message, call);
+    const result = await work();
+    ended("OK");
+    return result;
   } catch (error) {
     const status = toStatus(error);
-    deps.log.warn("request-failed", {
-      caller: call.connection.peer?.spiffeId,
-      code: status.code,
-      error: status.message,
-    });
+    ended(status.code);
+    const caller = ask.call.connection.peer?.spiffeId;
+    deps.log.warn("call-failed", { method: ask.method, caller, code: status.code, error: status.message });
     throw status;
   }
 }
 
-async function answerClose(deps: CloseDeps, message: Connection, call: IncomingCall): Promise<Record<string, never>> {
-  try {
-    await close(deps, message, call);
-    return {};
-  } catch (error) {
-    const status = toStatus(error);
-    deps.log.warn("close-failed", { caller: call.connection.peer?.spiffeId, code: status.code, error: status.message });
-    throw status;
-  }
+interface Asked {
+  readonly method: "Request" | "Close";
+  readonly call: IncomingCall;
 }
+
+type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined };
 
 /** Whoever is asking sees the connections that are its own, and no others: docs/decisions. */
 function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: IncomingCall): AsyncIterable<ConnectionEvent> {
-  checkSelectorSize(selector);
   const peer = call.connection.peer;
   if (!peer) throw toStatus(new NsmError({ kind: "no-identity", problem: "the caller has no certificate" }));
+  try {
+    checkSelectorSize(selector);
+  } catch (error) {
+    throw toStatus(error);
+  }
   return deps.monitor.subscribe({
     selector,
     sees: (owner) => mayAct(peer.spiffeId, owner, deps.manager),

@@ -1,4 +1,4 @@
-import { clone, create, toBinary, toJson } from "@bufbuild/protobuf";
+import { clone, create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../gen/connection_pb.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -7,6 +7,7 @@ import type { ConnectionRecord } from "./connections.ts";
 import type { Asking } from "./downstream.ts";
 import { lifetimeMs } from "./expiry.ts";
 import { textOf } from "./fault.ts";
+import { journalEntry, withoutTokens } from "./journal.ts";
 import type { MonitorHub } from "./monitor.ts";
 import type { ConnectionJournal } from "./needs.ts";
 import { type ManagerSource, ownerFor } from "./owner.ts";
@@ -38,21 +39,15 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   const { choice, wanted, caller, callerDeadlineMs } = served;
   const before = record.connection;
   const connection = resultOf(record, choice);
+  const owner = ownerFor(caller.peer.spiffeId, deps.manager);
   const nowMs = deps.clock.now();
   const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
   // Before anything is told: what cannot be remembered does not stand. A refresh of the same changes nothing on disk.
   if (!before || contentOf(before) !== contentOf(connection)) {
-    await deps.journal.put({
-      connectionId: record.id,
-      owner: record.owner,
-      stage: "ready",
-      mechanism: wanted.type,
-      ...(wanted.type === "NOOP" ? {} : { tokenId: wanted.tokenId }),
-      connection: toBinary(ConnectionSchema, withoutSecrets(connection)),
-      expiresMs: nowMs + lifeMs,
-    });
+    const entry = journalEntry({ ...record, owner, wanted, connection }, "ready");
+    await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
   }
-  record.owner = ownerFor(caller.peer.spiffeId, deps.manager);
+  record.owner = owner;
   record.phase = "standing";
   record.connection = connection;
   record.choice = choice;
@@ -109,7 +104,7 @@ function listen(deps: SettleDeps, record: ConnectionRecord, connection: Connecti
 
 /** What the connection says apart from tokens, times and metrics, which change with each refresh; as comparable text. */
 function contentOf(connection: Connection): string {
-  const copy = withoutSecrets(connection);
+  const copy = withoutTokens(connection);
   for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
   // Go peers send maps in any order.
   return JSON.stringify(toJson(ConnectionSchema, copy), (_key, value: unknown) =>
@@ -117,13 +112,4 @@ function contentOf(connection: Connection): string {
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value,
   );
-}
-
-function withoutSecrets(connection: Connection): Connection {
-  const copy = clone(ConnectionSchema, connection);
-  for (const segment of copy.path?.pathSegments ?? []) {
-    segment.token = "";
-    delete segment.expires;
-  }
-  return copy;
 }

@@ -4,6 +4,7 @@ import { type ConnectionRecord, type Connections, openRecord } from "./connectio
 import { closeAtEndpoint, type Onward } from "./downstream.ts";
 import { Expiry } from "./expiry.ts";
 import { NsmError, textOf } from "./fault.ts";
+import { journalEntry } from "./journal.ts";
 import type { MonitorHub } from "./monitor.ts";
 import type { ConnectionJournal } from "./needs.ts";
 import { findEndpoints, type OnwardDeps, releaseOffer } from "./onward.ts";
@@ -46,9 +47,11 @@ export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, rea
   record.expiry.cancel();
   record.watch?.stop();
   record.watch = undefined;
+  const fields = { connection: record.id, reason };
+  const tellJournal = (error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) });
+  if (record.attachment) await deps.journal.put(journalEntry(record, "reclaiming")).catch(tellJournal);
   const [node, endpoint] = await Promise.allSettled([releaseNode(record), closeOnward(deps, record)]);
   deps.monitor.remove(record.id);
-  const fields = { connection: record.id, reason };
   if (endpoint.status === "rejected") {
     deps.log.warn("endpoint-close-failed", { ...fields, error: textOf(endpoint.reason) });
   }
@@ -58,9 +61,7 @@ export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, rea
     throw new NsmError({ kind: "teardown-failed", failures: [{ part: "node", error: node.reason }] });
   }
   deps.connections.delete(record.id);
-  await deps.journal
-    .drop(record.id)
-    .catch((error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) }));
+  await deps.journal.drop(record.id).catch(tellJournal);
   deps.log.info("connection-ended", fields);
   if (endpoint.status === "rejected") throw new NsmError({ kind: "endpoint-close-failed", failure: endpoint.reason });
 }
@@ -79,12 +80,19 @@ export async function takeDownInTurn(
 
 /** A new record that holds nothing yet; its time, once it is set, ends it. */
 export function addConnection(deps: TeardownDeps, id: string, owner: Owner): ConnectionRecord {
-  const expiry = new Expiry(deps.clock, () => {
-    void takeDownInTurn(deps, record, record.phase === "reclaiming" ? "retried" : "expired");
-  });
+  const expiry = new Expiry(deps.clock, () => void endOverdue(deps, record));
   const record = openRecord(id, owner, expiry);
   deps.connections.set(id, record);
   return record;
+}
+
+/** In its turn: a refresh that was running when the time was up has started it anew. */
+async function endOverdue(deps: TeardownDeps, record: ConnectionRecord): Promise<void> {
+  await deps.turns.run(record.id, async () => {
+    if (deps.connections.get(record.id) !== record || !record.expiry.isDue) return;
+    const reason = record.phase === "reclaiming" ? "retried" : "expired";
+    await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
+  });
 }
 
 /** Gives back what the connection holds of this node, and nothing else. */

@@ -1,0 +1,55 @@
+import type { Metrics } from "../telemetry/index.ts";
+
+const CODES = [
+  "OK",
+  "CANCELLED",
+  "UNKNOWN",
+  "INVALID_ARGUMENT",
+  "DEADLINE_EXCEEDED",
+  "NOT_FOUND",
+  "ALREADY_EXISTS",
+  "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED",
+  "FAILED_PRECONDITION",
+  "UNIMPLEMENTED",
+  "INTERNAL",
+  "UNAVAILABLE",
+] as const;
+
+/** How the service does, for Prometheus. */
+export interface ServiceMetrics {
+  /** A Request or Close has ended. */
+  ended(method: "Request" | "Close", code: string, tookMs: number): void;
+}
+
+/** Declares the metrics of this room; `counts` is asked at each scrape. */
+export function declareMetrics(
+  metrics: Metrics,
+  counts: () => { readonly standing: number; readonly reclaiming: number; readonly watchers: number },
+): ServiceMetrics {
+  const calls = metrics.histogram({
+    name: "nsm_sriov_calls_seconds",
+    help: "How long Requests and Closes took, by their gRPC code",
+    labels: { method: ["Request", "Close"], code: [...CODES] },
+  });
+  metrics.gauge({
+    name: "nsm_sriov_connections",
+    help: "Connections that stand, and those that resist being taken down",
+    labels: { state: ["standing", "reclaiming"] },
+    collect(gauge) {
+      const { standing, reclaiming } = counts();
+      gauge.set({ state: "standing" }, standing);
+      gauge.set({ state: "reclaiming" }, reclaiming);
+    },
+  });
+  metrics.gauge({
+    name: "nsm_sriov_monitor_subscribers",
+    help: "Peers that watch their connections",
+    collect: (gauge) => gauge.set({}, counts().watchers),
+  });
+  return {
+    ended(method, code, tookMs) {
+      calls.observe({ method, code: CODES.find((known) => known === code) ?? "UNKNOWN" }, tookMs / 1000);
+    },
+  };
+}
