@@ -28,7 +28,7 @@ export interface EndpointOptions {
   readonly labels?: Readonly<Record<string, string>>;
   /** Prefixes that addresses come from: "172.16.1.0/24", "2001:db8::/120". */
   readonly prefixes: readonly string[];
-  readonly context?: WantedContext;
+  readonly context?: WantedContext | ContextOf;
   readonly socketPath: string;
   /** URL of the node's NSMgr. */
   readonly registryUrl: string;
@@ -36,6 +36,9 @@ export interface EndpointOptions {
   readonly log: Log;
   readonly clock: Clock;
 }
+
+/** What an endpoint wants of one connection; asked at every Request, so the same connection should get the same. */
+export type ContextOf = (connection: Connection) => WantedContext;
 
 /** How an endpoint can be made to misbehave; change them at any time. */
 export interface EndpointKnobs {
@@ -60,7 +63,7 @@ export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #client: RpcClient;
   readonly #enlistment: Enlistment;
-  #wanted: WantedContext;
+  #wanted: WantedContext | ContextOf;
   #server: RpcServer | undefined;
 
   constructor(options: EndpointOptions) {
@@ -105,7 +108,7 @@ export class Endpoint {
   }
 
   /** Other MAC, VLAN, MTU, routes … from the next Request on. */
-  want(context: WantedContext): void {
+  want(context: WantedContext | ContextOf): void {
     this.#wanted = context;
   }
 
@@ -147,7 +150,8 @@ export class Endpoint {
     connection.networkServiceEndpointName = this.name;
     connection.payload = this.#options.payload ?? "ETHERNET";
     connection.state = State.UP;
-    connection.context = describeContext(connection.context, { ipams: this.ipams, key: connection.id }, this.#wanted);
+    const wanted = typeof this.#wanted === "function" ? this.#wanted(connection) : this.#wanted;
+    connection.context = describeContext(connection.context, { ipams: this.ipams, key: connection.id }, wanted);
     this.monitor.put(connection);
     const reply = leave(connection);
     this.knobs.alterReply?.(reply);

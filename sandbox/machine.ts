@@ -7,7 +7,7 @@ import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFu
 import { PretendPfPort } from "./pf-port.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
 import { devicesTree, driversTree, type NetdevView, vfioTree } from "./sysfs.ts";
-import { Wire } from "./wire.ts";
+import { type Cable, Wire } from "./wire.ts";
 
 /** What the pretend node shall be like. */
 export interface MachineOptions {
@@ -49,6 +49,8 @@ export interface Machine {
    * @throws {KernelError} ENODEV, EBUSY, EPERM.
    */
   openGroup(group: number): () => void;
+  /** Connects a device outside the node to the adapters' wire. @throws without real links. */
+  connect(cable: Cable): Promise<void>;
   /** Takes an adapter out of its slot. */
   removePf(address: string): Promise<void>;
   /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
@@ -93,6 +95,10 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     faults,
     configText: configOf(nic),
     pfPort: ({ address }) => portOf(ports, address),
+    async connect(cable) {
+      if (!(netdevs instanceof Wire)) throw new Error("Cannot connect a cable: the machine has no real links");
+      await netdevs.connect(cable);
+    },
     openGroup: (group) => nic.openGroup(group),
     removePf: (address) => nic.unplugPf(address),
     print: () => print(nic, { netdevs, ports }),

@@ -1,3 +1,4 @@
+import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { Clock } from "../src/async/index.ts";
 import { RpcClient, type RpcHandler, type RpcServer, serveRpc } from "../src/rpc/index.ts";
 import type { Log } from "../src/telemetry/index.ts";
@@ -22,6 +23,8 @@ export interface NsmgrOptions {
   readonly log: Log;
   readonly clock: Clock;
 }
+
+const CALL_TIMEOUT_MS = 15_000;
 
 /**
  * A Network Service Manager of one node, with the registry in memory. It listens on a unix socket, keeps what
@@ -87,9 +90,7 @@ export class Nsmgr {
 
   /** Watches the connections of a registered forwarder that this NSMgr asked for. */
   watch(forwarderName: string): MonitorRecord {
-    const entry = this.registry.endpoints.get(forwarderName);
-    if (entry === undefined) throw new Error(`Cannot watch ${forwarderName}: it is not registered`);
-    const target = entry.endpoint.url;
+    const target = this.#urlOf(forwarderName);
     const record = new MonitorRecord({
       client: this.#client,
       target,
@@ -98,6 +99,21 @@ export class Nsmgr {
     });
     this.#records.add(record);
     return record;
+  }
+
+  /** Calls a registered endpoint, a forwarder for example, over the socket that it registered. */
+  async ask<I extends DescMessage, O extends DescMessage>(
+    name: string,
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+  ): Promise<MessageShape<O>> {
+    return (await this.#client.call(this.#urlOf(name), method, request, { timeoutMs: CALL_TIMEOUT_MS })).response;
+  }
+
+  #urlOf(name: string): string {
+    const entry = this.registry.endpoints.get(name);
+    if (entry === undefined) throw new Error(`Cannot reach ${name}: it is not registered`);
+    return entry.endpoint.url;
   }
 
   /** Stops for good and lets go of every descriptor. */

@@ -7,6 +7,8 @@ export interface PodLink {
   readonly up: boolean;
   readonly mtu: number;
   readonly mac: string | undefined;
+  /** Of a veth: index of its other end, which does not change when the link is moved or renamed. */
+  readonly peerIndex: number | undefined;
   /** "172.16.1.1/32", both families, without link-local ones; sorted. */
   readonly addresses: readonly string[];
   /** "172.16.1.0/32" or "10.0.0.0/8 via 172.16.1.0", all tables but the kernel's own; sorted. */
@@ -35,12 +37,13 @@ export class Pod {
       const [links, addresses, routes] = [await rtnl.links(), await rtnl.addresses(), await rtnl.routes()];
       return links
         .filter(({ name }) => name !== "lo")
-        .map(({ name, index, up, mtu, address }) => ({
+        .map(({ name, index, up, mtu, address, peerIndex }) => ({
           name,
           index,
           up,
           mtu,
           mac: address,
+          peerIndex,
           addresses: addresses
             .filter((one) => one.ifindex === index && !one.address.startsWith("fe80:"))
             .map((one) => `${one.address}/${one.prefixLength}`)

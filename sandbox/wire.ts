@@ -11,6 +11,14 @@ interface Port {
   readonly wireIndex: number;
 }
 
+/** What is at the far end of the wire: an endpoint, another node. */
+export interface Cable {
+  readonly netns: Netns;
+  /** Of the device there. */
+  readonly name: string;
+  readonly vlan: number;
+}
+
 /** What the wire asks the physical functions. */
 export interface WireOptions {
   readonly host: Netns;
@@ -104,6 +112,16 @@ export class Wire implements NetdevMaker, NetdevView {
     // The same number may belong to another link of the host; only the right one points back.
     if (link?.kind !== "veth" || link.peerIndex !== wireEnd.index) return undefined;
     return { ifname: link.name, ifindex: link.index };
+  }
+
+  /** A cable from elsewhere into one VLAN: its other end is the device `name` in the namespace given. */
+  async connect(cable: Cable): Promise<void> {
+    const name = `w${this.#made++}`;
+    await this.#wire.createLink({ kind: "veth", name, peer: { name: cable.name, netns: cable.netns } });
+    const wireEnd = await this.#wire.linkByName(name);
+    if (!wireEnd) throw new Error(`Cannot find ${name}, which was just made`);
+    await this.#join(wireEnd.index, cable.vlan);
+    await this.#wire.setLink(wireEnd.index, { up: true });
   }
 
   /** Moves the function's port to the bridge of its VLAN. */

@@ -18,6 +18,8 @@ export interface WorkloadSocketOptions {
 export class WorkloadSocket {
   /** For SPIFFE_ENDPOINT_SOCKET. */
   readonly url: string;
+  /** How many answers with SVIDs were handed out since the beginning. */
+  handedOut = 0;
   readonly #options: WorkloadSocketOptions;
   readonly #listeners = new Set<() => void>();
   readonly #unsubscribe: () => void;
@@ -94,6 +96,7 @@ export class WorkloadSocket {
       const bundle = bundles[`spiffe://${trustDomainOf(spiffeId)}`] ?? new Uint8Array();
       return { spiffeId, x509Svid: certChainDer, x509SvidKey: keyDer, bundle };
     });
+    this.handedOut += 1;
     const { [`spiffe://${spire.trustDomain}`]: _own, ...federatedBundles } = bundles;
     return { svids, crl: [], federatedBundles };
   }

@@ -21,10 +21,10 @@ test("Screen writes plain lines, and no line of a running step, where nobody loo
   assert.equal(
     terminal.text,
     [
-      "  ✓ node up                         12 ms  two cards with",
-      "                                           eight functions",
-      "                                           each",
-      "  ✗ ping                           3.0 ms  does not hold",
+      "  ✓ node up                       12 ms  two cards with",
+      "                                         eight functions",
+      "                                         each",
+      "  ✗ ping                         3.0 ms  does not hold",
       "        expected: an answer",
       "       but it is: silence",
       "",
@@ -44,7 +44,7 @@ test("Screen colours and rewrites on a terminal, unless told not to colour", () 
 test("Screen.table() lines the columns up", () => {
   const terminal = fakeTerminal();
   new Screen(terminal, { noColour: true }).table(["a", "long"], [["wide cell", "b"]]);
-  assert.equal(terminal.text, "  a          long\n  wide cell  b\n");
+  assert.equal(terminal.text, "\n  a          long\n  wide cell  b\n");
 });
 
 test("wrap() breaks at blanks and leaves long words whole", () => {

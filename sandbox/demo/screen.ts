@@ -12,7 +12,7 @@ const codes: Record<Paint, readonly [number, number]> = { green: [32, 39], red: 
 
 const WIDEST = 120;
 const NARROWEST = 50;
-const TITLE_WIDTH = 28;
+const TITLE_WIDTH = 26;
 
 /** Prints the demo: headings, steps as they happen, tables. Knows nothing of what they are about. */
 export class Screen {
@@ -66,6 +66,7 @@ export class Screen {
     );
     const format = (row: readonly string[]) =>
       `  ${row.map((cell, at) => cell.padEnd(widths[at] ?? 0)).join("  ")}`.trimEnd().slice(0, this.width);
+    this.#line("");
     this.#line(this.#paint("dim", format(headings)));
     for (const row of rows) this.#line(format(row));
   }

@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
 import { Screen } from "./screen.ts";
-import { eventually, expectSame, NotSo, runSteps } from "./steps.ts";
+import { eventually, expectSame, NotSo, Steps } from "./steps.ts";
 
-test("runSteps() shows what held, what did not and what was not tried", async () => {
+test("Steps.run() shows what held, what did not and what was not tried", async () => {
   let text = "";
   const terminal = {
     columns: 100,
@@ -14,16 +14,13 @@ test("runSteps() shows what held, what did not and what was not tried", async ()
   };
   const screen = new Screen(terminal, { noColour: true });
   const clock = { ...systemClock, monotonicMs: () => 0 };
-  const held = await runSteps(
-    [
-      { title: "one", run: async () => "fine" },
-      { title: "two", run: async () => expectSame("drivers", ["iavf"], ["ixgbevf"]) as never },
-      { title: "three", run: async () => "never" },
-    ],
-    screen,
-    clock,
-  );
-  assert.equal(held, false);
+  const steps = new Steps(screen, clock);
+  await steps.run([
+    { title: "one", run: async () => "fine" },
+    { title: "two", run: async () => expectSame("drivers", ["iavf"], ["ixgbevf"]) as never },
+    { title: "three", run: async () => "never" },
+  ]);
+  assert.equal(steps.held, false);
   assert.deepEqual(
     text.split("\n").map((line) => line.trim().replaceAll(/ {2,}/g, " ")),
     [

@@ -20,28 +20,50 @@ export interface Step {
   readonly run: () => Promise<string>;
 }
 
-/**
- * Runs the steps one after the other and shows each as it happens. The first that does not hold ends the story: those after
- * it build on it. Returns whether every step held.
- */
-export async function runSteps(steps: readonly Step[], screen: Screen, clock: Clock): Promise<boolean> {
-  let hasFailed = false;
-  for (const { title, run } of steps) {
-    if (hasFailed) {
-      screen.skipped(title, "not tried");
-      continue;
-    }
-    screen.begin(title);
-    const startedAt = clock.monotonicMs();
-    try {
-      const found = await run();
-      screen.done(title, clock.monotonicMs() - startedAt, found);
-    } catch (error) {
-      hasFailed = true;
-      screen.failed(title, clock.monotonicMs() - startedAt, failureOf(error));
+/** Runs steps one after the other and shows each as it happens. After the first that does not hold no other is tried: they build on it. */
+export class Steps {
+  readonly #screen: Screen;
+  readonly #clock: Clock;
+  #hasFailed = false;
+
+  constructor(screen: Screen, clock: Clock) {
+    this.#screen = screen;
+    this.#clock = clock;
+  }
+
+  /** Whether every step held so far. */
+  get held(): boolean {
+    return !this.#hasFailed;
+  }
+
+  async run(steps: readonly Step[]): Promise<void> {
+    for (const step of steps) {
+      if (this.#hasFailed) this.#screen.skipped(step.title, "not tried");
+      else await this.#try(step);
     }
   }
-  return !hasFailed;
+
+  /** Runs a step whatever failed before: cleaning up. */
+  async runAnyway(step: Step): Promise<void> {
+    await this.#try(step);
+  }
+
+  /** Shows steps that this machine cannot run. */
+  leaveOut(steps: readonly Step[], why: string): void {
+    for (const { title } of steps) this.#screen.skipped(title, why);
+  }
+
+  async #try({ title, run }: Step): Promise<void> {
+    this.#screen.begin(title);
+    const startedAt = this.#clock.monotonicMs();
+    try {
+      const found = await run();
+      this.#screen.done(title, this.#clock.monotonicMs() - startedAt, found);
+    } catch (error) {
+      this.#hasFailed = true;
+      this.#screen.failed(title, this.#clock.monotonicMs() - startedAt, failureOf(error));
+    }
+  }
 }
 
 /** @throws {NotSo} unless both are the same; compared as JSON, to show them as they are compared. */

@@ -1,0 +1,90 @@
+import type { Clock } from "../../src/async/index.ts";
+import { createLog, silentLog } from "../../src/telemetry/index.ts";
+import { closeSteps, connectSteps, refreshSteps } from "./connection-steps.ts";
+import { pfHeadings, pfRows, pictureOf, podHeadings, podRows } from "./node-picture.ts";
+import type { Screen } from "./screen.ts";
+import { Stage } from "./stage.ts";
+import { nodeSteps, startSteps } from "./start-steps.ts";
+import { Steps } from "./steps.ts";
+
+/** Well within the ten minutes that the peers' tokens live. */
+const REFRESH_MS = 60_000;
+
+export interface DemoContext {
+  readonly isOnce: boolean;
+  readonly isLogShown: boolean;
+  /** Why there are no real links; undefined when there are. */
+  readonly whyNoLinks: string | undefined;
+  readonly screen: Screen;
+  readonly clock: Clock;
+  /** Aborted when the person wants to leave. */
+  readonly stop: AbortSignal;
+}
+
+const connectionPhases = (stage: Stage) => [
+  { heading: "A first pod", steps: connectSteps(stage, 0) },
+  { heading: "A second pod", steps: connectSteps(stage, 1) },
+  { heading: "A refresh", steps: refreshSteps(stage) },
+  { heading: "And back", steps: closeSteps(stage) },
+];
+
+/** Tells the whole story. Returns whether every step held that this machine can run. */
+export async function runDemo(context: DemoContext): Promise<boolean> {
+  const { screen, clock, stop } = context;
+  const log = context.isLogShown ? createLog({ level: "debug" }) : silentLog;
+  const machine = { realLinks: context.whyNoLinks === undefined };
+  const stage = new Stage({ machine, log, peerLog: silentLog, clock });
+  const steps = new Steps(screen, clock);
+  await tell(stage, steps, context);
+  if (steps.held && !context.isOnce && !stop.aborted) await stayUp(stage, context);
+  screen.heading("The end");
+  await steps.runAnyway({ title: "taken down", run: () => takeDown(stage) });
+  screen.heading(steps.held ? "Every step held." : "Not every step held.");
+  return steps.held;
+}
+
+async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks }: DemoContext): Promise<void> {
+  screen.heading("SR-IOV forwarder of Network Service Mesh, on a pretend node");
+  screen.text(
+    "The NIC is pretended; everything else is real: unix sockets with passed descriptors, mutual TLS with SPIFFE identities, " +
+      "gRPC, rtnetlink and network namespaces. Each step is checked against the node itself.",
+  );
+  screen.heading("The node");
+  await steps.run(nodeSteps(stage));
+  if (steps.held) screen.table(pfHeadings, pfRows(stage.before));
+  screen.heading("The forwarder starts");
+  await steps.run(startSteps(stage));
+  for (const { heading, steps: phase } of connectionPhases(stage)) {
+    screen.heading(heading);
+    if (whyNoLinks === undefined) await steps.run(phase);
+    else steps.leaveOut(phase, "needs real links");
+    if (steps.held && heading === "A second pod" && whyNoLinks === undefined) await showPods(stage, screen);
+  }
+  if (whyNoLinks !== undefined) screen.text(`No real links here: ${whyNoLinks}. Run it as root to see the rest.`);
+  else if (steps.held) screen.table(pfHeadings, pfRows(await pictureOf(stage.sandbox.machine)));
+}
+
+async function showPods(stage: Stage, screen: Screen): Promise<void> {
+  const picture = await pictureOf(stage.sandbox.machine);
+  screen.table(pfHeadings, pfRows(picture));
+  screen.table(podHeadings, await podRows(picture, stage.pods));
+}
+
+async function takeDown(stage: Stage): Promise<string> {
+  await stage.close();
+  return "forwarder, peers, links, namespaces, sockets and files";
+}
+
+/** Stays up with the status page, and a connection for it to show, until the person leaves. */
+async function stayUp(stage: Stage, { screen, stop, clock, whyNoLinks }: DemoContext): Promise<void> {
+  const { adminUrl } = await stage.forwarder();
+  screen.heading(`Status page: ${adminUrl ?? "off"}`);
+  if (whyNoLinks === undefined)
+    screen.text("The first pod connects again, for the page to show, and refreshes every minute.");
+  screen.text("Ctrl-C takes everything down.");
+  while (!stop.aborted) {
+    if (whyNoLinks === undefined) await stage.pod(0).client.request();
+    await clock.sleep(REFRESH_MS, stop).catch(() => {}); // the signal ends it
+  }
+  if (whyNoLinks === undefined) await stage.pod(0).client.close();
+}

@@ -1,0 +1,246 @@
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Clock, UndoStack } from "../src/async/index.ts";
+import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
+import { parsePfConfig } from "../src/sriov/index.ts";
+import type { Log } from "../src/telemetry/index.ts";
+import { type Actor, createActor } from "./actor.ts";
+import { ChangeWatch } from "./change-watch.ts";
+import { Client } from "./client.ts";
+import { type ContextOf, Endpoint, type EndpointOptions } from "./endpoint.ts";
+import { Kubelet, type PodAllocation } from "./kubelet.ts";
+import { type Machine, type MachineOptions, startMachine } from "./machine.ts";
+import { Nsmgr } from "./nsmgr.ts";
+import { Pod } from "./pod.ts";
+import { Spire } from "./spire.ts";
+import { WorkloadSocket } from "./workload-socket.ts";
+
+export interface SandboxOptions {
+  readonly machine?: Omit<MachineOptions, "clock">;
+  /** What differs from the sandbox's own settings of the forwarder. */
+  readonly settings?: Partial<ForwarderSettings>;
+  readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
+  /** Of the forwarder. */
+  readonly log: Log;
+  /** Of the peers; the same as the forwarder's unless told. */
+  readonly peerLog?: Log;
+  readonly clock: Clock;
+}
+
+/** A pod that has got a virtual function's token from kubelet, with its NSM client. */
+export interface SandboxPod {
+  readonly name: string;
+  readonly allocation: PodAllocation;
+  /** The token that its client sends. */
+  readonly tokenId: string;
+  readonly pod: Pod;
+  readonly client: Client;
+}
+
+/** The resource that pods of the sandbox ask for. */
+export const SANDBOX_RESOURCE = "worker.domain/10G";
+/** The network service that the endpoint serves. */
+export const SANDBOX_SERVICE = "sriov-kernel2noop";
+/** The forwarder's name in paths and in the registry. */
+export const SANDBOX_FORWARDER = "forwarder-1";
+
+/** The VLAN that the endpoint is in on the wire. */
+export const SANDBOX_VLAN = 1044;
+
+const ENDPOINT_PREFIXES = ["172.16.1.0/24", "2001:db8::/120"];
+
+/** A whole node in one process: machine, kubelet, SPIRE agent, NSMgr, endpoint, pods, and the forwarder under test. */
+export class Sandbox {
+  readonly machine: Machine;
+  readonly spire: Spire;
+  readonly workload: WorkloadSocket;
+  readonly nsmgr: Nsmgr;
+  readonly kubelet: Kubelet;
+  readonly endpoint: Endpoint;
+  /** What the forwarder changes on the node, seen from outside. */
+  readonly changes = new ChangeWatch();
+  /** Sockets and the forwarder's state. Short: a socket path has at most 107 bytes. */
+  readonly folder: string;
+  readonly #options: SandboxOptions;
+  readonly #undo: UndoStack;
+  #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
+
+  private constructor(options: SandboxOptions, machine: Machine, folder: string, undo: UndoStack) {
+    const { clock, log, peerLog = log } = options;
+    const common = { log: peerLog, clock };
+    this.#options = options;
+    this.#undo = undo;
+    this.folder = folder;
+    this.machine = machine;
+    this.spire = new Spire({ clock });
+    const spiffeIds = [this.spire.idOf("forwarder")];
+    this.workload = new WorkloadSocket({ ...common, spire: this.spire, socketPath: `${folder}/agent.sock`, spiffeIds });
+    this.nsmgr = new Nsmgr({
+      ...common,
+      name: "nsmgr-1",
+      socketPath: `${folder}/nsm.sock`,
+      actor: this.actor("nsmgr"),
+    });
+    this.kubelet = new Kubelet({ ...common, folder: `${folder}/plugins` });
+    this.endpoint = new Endpoint({
+      ...common,
+      name: "nse-1",
+      networkService: SANDBOX_SERVICE,
+      prefixes: ENDPOINT_PREFIXES,
+      socketPath: `${folder}/nse.sock`,
+      registryUrl: this.nsmgr.url,
+      actor: this.actor("nse"),
+      context: macPerConnection(),
+      ...options.endpoint,
+    });
+  }
+
+  /** Starts everything but the forwarder. What was started is taken down again when something fails. */
+  static async start(options: SandboxOptions): Promise<Sandbox> {
+    const undo = new UndoStack();
+    try {
+      const machine = await startMachine({ ...options.machine, clock: options.clock });
+      undo.push("machine", () => machine.stop());
+      const folder = mkdtempSync(join(tmpdir(), "nsm-sandbox-"));
+      undo.push("folder", () => rmSync(folder, { recursive: true, force: true }));
+      const sandbox = new Sandbox(options, machine, folder, undo);
+      await sandbox.#startPeers();
+      return sandbox;
+    } catch (error) {
+      await undo.unwind(() => {}); // the first failure is the one to show
+      throw error;
+    }
+  }
+
+  /** Someone on this node with an identity of the sandbox's trust domain. */
+  actor(path: string): Actor {
+    return createActor({ spire: this.spire, spiffeId: this.spire.idOf(path), clock: this.#options.clock });
+  }
+
+  /** Starts the forwarder, in this process, against the sandbox. */
+  async startForwarder(): Promise<Forwarder> {
+    if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
+    const { machine, changes } = this;
+    const host = {
+      devices: changes.watchFiles("devices", machine.devices),
+      drivers: changes.watchFiles("drivers", machine.drivers),
+      vfio: machine.vfio,
+      uevents: machine.uevents,
+      netns: machine.netns,
+      pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
+    };
+    const { clock, log } = this.#options;
+    const abort = new AbortController();
+    const pfConfig = parsePfConfig(machine.configText, "pci.config");
+    const settings = this.#settings();
+    const forwarder = startForwarder({ settings, pfConfig, host, clock, log, signal: abort.signal });
+    this.#running = { forwarder, abort };
+    return forwarder;
+  }
+
+  /** Stops the forwarder as SIGTERM does, also one that is still starting; connections stay. */
+  async stopForwarder(): Promise<void> {
+    const running = this.#running;
+    this.#running = undefined;
+    running?.abort.abort(new Error("the forwarder is stopped"));
+    const forwarder = await running?.forwarder.catch(() => undefined); // whoever started it heard of the failure
+    await forwarder?.stop();
+  }
+
+  /** Admits a pod that asks for one device: kubelet allocates it, the pod gets a network namespace and an NSM client. */
+  async startPod(name: string): Promise<SandboxPod> {
+    const allocation = await this.kubelet.allocate({ pod: name, resource: SANDBOX_RESOURCE });
+    const tokenId = allocation.envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? "";
+    const pod = new Pod(name);
+    const client = this.#clientOf(name, pod, tokenId);
+    this.#undo.push(`pod ${name}`, async () => {
+      await client.hangUp();
+      pod.close();
+    });
+    return { name, allocation, tokenId, pod, client };
+  }
+
+  /** Takes everything down: forwarder, peers, links, namespaces, sockets and files. */
+  async stop(): Promise<void> {
+    const failures: string[] = [];
+    await this.#undo.unwind((what, error) => failures.push(`${what}: ${String(error)}`));
+    if (failures.length > 0) throw new Error(`Cannot take the sandbox down: ${failures.join("; ")}`);
+  }
+
+  async #startPeers(): Promise<void> {
+    const { folder, spire, workload, nsmgr, kubelet, endpoint } = this;
+    for (const name of ["plugins", "state"]) mkdirSync(`${folder}/${name}`);
+    this.#undo.push("spire", () => spire.stop());
+    this.#undo.push("workload socket", () => workload.close());
+    await workload.start();
+    this.#undo.push("kubelet", () => kubelet.stop());
+    await kubelet.start();
+    this.#undo.push("nsmgr", () => nsmgr.close());
+    await nsmgr.start();
+    this.#undo.push("endpoint", () => endpoint.close());
+    await endpoint.start();
+    if (this.#options.machine?.realLinks === true) await this.#connectEndpoint();
+    this.#undo.push("changes", () => this.changes.close());
+    this.#undo.push("forwarder", () => this.stopForwarder());
+  }
+
+  /** Puts the endpoint's own addresses at the far end of the wire, in its VLAN: what a pod's ping reaches. */
+  async #connectEndpoint(): Promise<void> {
+    const { endpoint, machine } = this;
+    const pod = new Pod(endpoint.name);
+    this.#undo.push("endpoint's pod", () => pod.close());
+    await machine.connect({ netns: pod.netns, name: "wire", vlan: SANDBOX_VLAN });
+    const prefixes = this.#options.endpoint?.prefixes ?? ENDPOINT_PREFIXES;
+    await pod.takeLink(
+      "wire",
+      endpoint.ipams.map(({ own }) => own),
+      prefixes,
+    );
+  }
+
+  /** What the node's NSM client does with the token of its environment: see the spec of the token client (§3). */
+  #clientOf(name: string, pod: Pod, tokenId: string): Client {
+    const { log, peerLog = log, clock } = this.#options;
+    const [serviceDomain = ""] = SANDBOX_RESOURCE.split("/");
+    return new Client({
+      log: peerLog,
+      clock,
+      name,
+      actor: this.actor(`ns/default/pod/${name}`),
+      target: this.nsmgr.url,
+      networkService: SANDBOX_SERVICE,
+      labels: { serviceDomain },
+      netns: pod.netns,
+      parameters: { name: "nsm-1", tokenID: tokenId },
+    });
+  }
+
+  #settings(): ForwarderSettings {
+    const { folder } = this;
+    return {
+      name: SANDBOX_FORWARDER,
+      networkServiceName: "forwarder",
+      labels: { p2p: "true" },
+      connectTo: this.nsmgr.url,
+      dialTimeoutMs: 1000,
+      maxTokenLifetimeMs: 600_000,
+      registryClientPolicies: ["common", "registry", "client"].map((kind) => `etc/nsm/opa/${kind}/.*.rego`),
+      devicePluginPath: `${folder}/plugins/`,
+      spiffeEndpointSocket: this.workload.url,
+      adminListenOn: { host: "127.0.0.1", port: 0 },
+      statePath: `${folder}/state`,
+      ...this.#options.settings,
+    };
+  }
+}
+
+/** A MAC of its own for each connection, and the VLAN that the endpoint is in. */
+function macPerConnection(): ContextOf {
+  const macs = new Map<string, string>();
+  return ({ id }) => {
+    const srcMac = macs.get(id) ?? `0a:55:44:33:22:${(macs.size + 1).toString(16).padStart(2, "0")}`;
+    macs.set(id, srcMac);
+    return { ethernet: { srcMac, vlanTag: SANDBOX_VLAN } };
+  };
+}
