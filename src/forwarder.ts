@@ -10,7 +10,7 @@ import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts"
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { offerOf, type PfConfig } from "./sriov/index.ts";
 import { nodeStatus } from "./status-source.ts";
-import { createMetrics, Health, type Log, serveAdmin } from "./telemetry/index.ts";
+import { createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings {
@@ -23,6 +23,8 @@ export interface ForwarderOptions {
   readonly settings: ForwarderSettings;
   readonly pfConfig: PfConfig;
   readonly host: Host;
+  /** Where rooms declare theirs; one of its own unless told. */
+  readonly metrics?: Metrics;
   readonly clock: Clock;
   readonly log: Log;
   /** Aborted when a stop is asked for while the start still waits for its peers. */
@@ -120,7 +122,7 @@ function mechanisms({ host, clock, log }: ForwarderOptions, node: Node): Mechani
 }
 
 async function startAdmin(
-  { settings, clock, log }: ForwarderOptions,
+  { settings, metrics = createMetrics(), clock, log }: ForwarderOptions,
   { health, node }: { readonly health: Health; readonly node: Node },
   undo: UndoStack,
 ): Promise<string | undefined> {
@@ -128,8 +130,9 @@ async function startAdmin(
   if (!listenOn) return undefined;
   try {
     const status = nodeStatus(title, node.inventory);
-    const admin = await serveAdmin({ listenOn, title, health, metrics: createMetrics(), status, clock, log });
+    const admin = await serveAdmin({ listenOn, title, health, metrics, status, clock, log });
     undo.push("status page", () => admin.close());
+    log.info("status-page", { url: admin.url });
     return admin.url;
   } catch (error) {
     // Clients are served all the same.

@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+
+interface Ended {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the program with nothing in its environment but this, in a folder of its own with an empty PF configuration. */
+async function ran(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  act: (child: ChildProcess, told: () => string) => void = () => {},
+): Promise<Ended> {
+  const folder = mkdtempSync(join(tmpdir(), "forwarder-"));
+  writeFileSync(join(folder, "pci.config"), "physicalFunctions: {}\n");
+  const own = { NSM_STATE_PATH: join(folder, "state"), NSM_ADMIN_LISTEN_ON: "localhost:0" };
+  const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts"), ...args], {
+    cwd: folder,
+    env: { ...own, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (data: Buffer) => {
+    stdout += data;
+  });
+  child.stderr.on("data", (data: Buffer) => {
+    stderr += data;
+    act(child, () => stderr);
+  });
+  try {
+    const [code] = (await once(child, "close")) as [number | null];
+    return { code, stdout, stderr };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const agent = { SPIFFE_ENDPOINT_SOCKET: "unix:///nowhere/agent.sock" };
+
+test("main prints its version on standard output", async () => {
+  const { code, stdout } = await ran(["--version"], {});
+  assert.equal(code, 0);
+  assert.match(stdout, /^forwarder \d+\.\d+\.\d+\n$/);
+});
+
+test("main ends with 2 at a command line that makes no sense", async () => {
+  const { code, stderr } = await ran(["discovre"], {});
+  assert.deepEqual([code, stderr], [2, 'forwarder: there is no command "discovre"; see forwarder --help\n']);
+});
+
+test("main ends with 1 and names every wrong variable", async () => {
+  const { code, stderr } = await ran([], { NSM_DIAL_TIMEOUT: "50", TELEMETRY: "perhaps" });
+  assert.equal(code, 1);
+  for (const name of ["NSM_DIAL_TIMEOUT", "TELEMETRY", "SPIFFE_ENDPOINT_SOCKET"])
+    assert.match(stderr, new RegExp(name));
+});
+
+test("main ends with 1 when there is no PF configuration, and names the file", async () => {
+  const { code, stderr } = await ran([], { ...agent, NSM_SRIOV_CONFIG_FILE: "/nowhere/pci.config" });
+  assert.equal(code, 1);
+  assert.match(stderr, /"start-failed".*\/nowhere\/pci\.config/);
+});
+
+test("main waits for its SPIRE agent, changes its log level when told, and ends with 0 at SIGTERM", async () => {
+  const sent = new Set<NodeJS.Signals>();
+  const send = (child: ChildProcess, signal: NodeJS.Signals) => {
+    if (!sent.has(signal)) child.kill(signal);
+    sent.add(signal);
+  };
+  const { code, stderr } = await ran([], agent, (child, told) => {
+    if (told().includes("svid-awaited")) send(child, "SIGUSR1");
+    if (told().includes('"to":"trace"')) send(child, "SIGUSR2");
+    if (told().includes('"to":"info"')) send(child, "SIGTERM");
+  });
+  assert.deepEqual([code, sent.size], [0, 3], stderr);
+  assert.match(stderr, /"event":"configuration","NSM_NAME":"sriov-forwarder"/);
+});

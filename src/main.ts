@@ -1,0 +1,97 @@
+// The program's edge: command line, environment, signals. What it then runs is put together in forwarder.ts.
+import { readFileSync } from "node:fs";
+import { systemClock } from "./async/index.ts";
+import { readCommand, usageExitCode, version } from "./cli.ts";
+import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
+import { startForwarder } from "./forwarder.ts";
+import { type LinuxHost, openLinuxHost } from "./linux-host.ts";
+import { live, type Running } from "./process-life.ts";
+import { parsePfConfig } from "./sriov/index.ts";
+import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
+
+let host: LinuxHost | undefined;
+
+/** Half of the time that Kubernetes gives a pod to end by default. */
+const STOP_LIMIT_MS = 15_000;
+
+const command = readCommand(process.argv.slice(2));
+if (command.kind === "run") await run();
+else if (command.kind === "print") process.stdout.write(command.text);
+else {
+  process.stderr.write(command.text);
+  process.exitCode = usageExitCode;
+}
+
+async function run(): Promise<void> {
+  const parsed = readEnvironment();
+  if (!parsed) return;
+  const { config, effective, warnings } = parsed;
+  const log = createLog({ level: config.logLevel });
+  await openInspector(config.debugListenOn, log);
+  log.info("starting", { version, node: process.version, pid: process.pid });
+  log.info("configuration", effective);
+  for (const sentence of [...warnings, ...notYet(config)]) log.warn("configuration-doubt", { sentence });
+  await live({
+    start: (signal) => start(config, log, signal),
+    log,
+    configuredLevel: config.logLevel,
+    clock: systemClock,
+    process: { on: process.on.bind(process), exit: (code) => end(code, log) },
+    stopLimitMs: STOP_LIMIT_MS,
+  });
+}
+
+function readEnvironment(): ParsedConfig | undefined {
+  try {
+    return parseConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    process.stderr.write(`${error.message}\nSee forwarder --help\n`);
+    process.exitCode = 1;
+    return undefined;
+  }
+}
+
+async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
+  const pfConfig = parsePfConfig(readFileSync(config.sriovConfigFile, "utf8"), config.sriovConfigFile);
+  const opened = openLinuxHost(config, log);
+  host = opened;
+  const metrics = createMetrics();
+  metrics.addProcessMetrics();
+  const options = { settings: config, pfConfig, host: opened, metrics, clock: systemClock, log, signal };
+  const forwarder = await startForwarder(options);
+  return {
+    async stop() {
+      await forwarder.stop();
+      await opened.close();
+    },
+  };
+}
+
+/** Node waits for its threads before it exits, and one that the kernel holds in a write never comes back. */
+function end(code: number, log: Log): void {
+  if ((host?.stuckWrites ?? 0) === 0) process.exit(code);
+  log.warn("killed-with-stuck-writes", { writes: host?.stuckWrites });
+  process.kill(process.pid, "SIGKILL");
+}
+
+/** Variables that are read and that nothing answers to as yet: to be silent about it would be a lie. */
+function notYet(config: Config): readonly string[] {
+  return [
+    ...(config.isTelemetryEnabled
+      ? ["TELEMETRY is set, but this version sends nothing by OTLP; /metrics is there"]
+      : []),
+    ...(config.isPprofEnabled ? ["NSM_PPROF_ENABLED is set, but this version serves no profiles"] : []),
+  ];
+}
+
+/** Waits for a debugger where one was asked for, before anything else runs. */
+async function openInspector(listenOn: Config["debugListenOn"], log: Log): Promise<void> {
+  if (listenOn === undefined) {
+    log.info("debugger-off", { hint: "set DLV_LISTEN_FORWARDER=[host]:port to wait for one before the start" });
+    return;
+  }
+  log.warn("waiting-for-debugger", { host: listenOn.host, port: listenOn.port });
+  const inspector = await import("node:inspector");
+  inspector.open(listenOn.port, listenOn.host === "localhost" ? "127.0.0.1" : listenOn.host, true);
+}
