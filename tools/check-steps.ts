@@ -18,7 +18,7 @@ export const steps: readonly Step[] = [
   { name: "types", find: () => runProgram("tsc", ["--pretty"]) },
   { name: "generated code", find: () => runProgram(process.execPath, ["tools/gen.ts", "--check"]) },
   { name: "README", find: async () => readmeProblem() },
-  { name: "imports", find: async () => lines((await importProblems()).broken) },
+  { name: "imports", find: async () => lines(Object.values(await importProblems()).flat()) },
   { name: "sizes, comments, words", find: async () => lines(textProblems()) },
 ];
 
