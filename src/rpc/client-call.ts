@@ -40,10 +40,15 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
   const frames = new FrameReader(options.maxMessageBytes);
   let headers: readonly string[] = [];
   let trailers: readonly string[] = [];
-  let error: RpcError | undefined;
+  let hasEnded = false;
+  const end = (error: RpcError | undefined) => {
+    if (hasEnded) return;
+    hasEnded = true;
+    options.onEnd({ error, metadata: readMetadata(headers, trailers) });
+  };
   const cancel = (why: RpcError) => {
-    error ??= why;
     stream.close(constants.NGHTTP2_CANCEL);
+    end(why); // not at the stream's close: that waits for a peer that does not read, for ever if need be
   };
   stream.on("response", (_fields, _flags, raw) => {
     headers = raw;
@@ -52,7 +57,7 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
     trailers = raw;
   });
   stream.on("data", (chunk: Buffer) => {
-    if (error !== undefined) return;
+    if (hasEnded) return;
     try {
       for (const message of frames.push(chunk)) options.onMessage(message);
     } catch (cause) {
@@ -60,10 +65,7 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
     }
   });
   stream.on("error", () => {}); // "close" follows with the code
-  stream.once("close", () => {
-    error ??= statusOf(stream, headers, trailers, options.session);
-    options.onEnd({ error, metadata: readMetadata(headers, trailers) });
-  });
+  stream.once("close", () => end(statusOf(stream, headers, trailers, options.session)));
   stream.end(encodeFrame(options.request));
   return { cancel, pause: () => void stream.pause(), resume: () => void stream.resume() };
 }

@@ -17,6 +17,8 @@ export interface DialOptions {
   /** For connect, TLS and the first HTTP/2 settings together. */
   readonly timeoutMs: number;
   readonly limits: RpcLimits;
+  /** Gives the dial up. */
+  readonly signal: AbortSignal;
 }
 
 /** A connection that we dialled and that can carry calls. */
@@ -37,7 +39,7 @@ export interface ClientConnection {
  */
 export async function dial(options: DialOptions): Promise<ClientConnection> {
   const target = parseTarget(options.target);
-  const deadline = startDeadline(options.clock, options.timeoutMs, { what: "it" });
+  const deadline = startDeadline(options.clock, options.timeoutMs, { what: "it", parent: options.signal });
   const step = { now: "connecting" };
   let raw: RawStream | undefined;
   try {
@@ -48,6 +50,7 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
     return await startSession(raw, secure, { target, limits: options.limits, signal: deadline.signal });
   } catch (error) {
     raw?.stream.destroy();
+    options.signal.throwIfAborted();
     const cause = deadline.signal.aborted ? `${step.now} took longer than ${options.timeoutMs} ms` : reason(error);
     throw new RpcError("UNAVAILABLE", `Cannot connect to ${options.target}: ${cause}`, { cause: error });
   } finally {

@@ -36,7 +36,7 @@ export class ConnectionPool {
   /** Every connection that is open, retired ones too. */
   readonly #all = new Set<ClientConnection>();
   readonly #stopWatching: (() => void) | undefined;
-  #isClosed = false;
+  readonly #closing = new AbortController();
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -46,10 +46,11 @@ export class ConnectionPool {
 
   /**
    * The connection to a target, dialled if there is none; calls at the same time share one dial.
-   * @throws {RpcError} of the dial; the signal's reason when the caller leaves first (the dial goes on for the others).
+   * @throws {RpcError} of the dial, or CANCELLED when the pool is closed; the signal's reason when the caller leaves first
+   * (the dial goes on for the others).
    */
   async lease(target: string, signal: AbortSignal): Promise<Lease> {
-    if (this.#isClosed) throw new RpcError("CANCELLED", "the client was closed");
+    this.#closing.signal.throwIfAborted();
     const key = socketIdentity(target);
     const kept = this.#byTarget.get(key) ?? this.#dial(target, key);
     kept.inUse++;
@@ -69,7 +70,7 @@ export class ConnectionPool {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#closing.abort(new RpcError("CANCELLED", "the client was closed"));
     this.#stopWatching?.();
     this.#byTarget.clear();
     const ends = [...this.#all].map(
@@ -84,7 +85,7 @@ export class ConnectionPool {
     const { tls, clock, dialTimeoutMs, limits, log } = this.#options;
     const kept: Kept = {
       key,
-      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits }),
+      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits, signal: this.#closing.signal }),
       open: undefined,
       inUse: 0,
       idle: undefined,
@@ -102,10 +103,6 @@ export class ConnectionPool {
 
   #opened(target: string, kept: Kept, open: ClientConnection): void {
     const { log } = this.#options;
-    if (this.#isClosed) {
-      open.cut();
-      return;
-    }
     kept.open = open;
     this.#all.add(open);
     log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });

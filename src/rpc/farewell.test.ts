@@ -33,11 +33,12 @@ async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
   const [near, far] = await startRelay(t, relay, { onward: `${folder}/server.sock`, tellsEnds });
   const client = new RpcClient({ ...options, ...tls("client"), dialTimeoutMs: 2000, idleMs: 60_000 });
   t.after(() => Promise.all([client.close(), server.stop(0)]));
-  const code = client.call(`unix://${relay}`, Request, {}).then(
+  const target = `unix://${relay}`;
+  const code = client.call(target, Request, {}).then(
     () => "OK",
     (error: { code: string }) => error.code,
   );
-  return { server, client, signal: await begun.promise, code, near, far };
+  return { server, client, target, signal: await begun.promise, code, near, far };
 }
 
 interface RelayOptions {
@@ -88,6 +89,16 @@ for (const isTls of [true, false]) {
     await waitForNone(server);
     assert.equal(signal.aborted, true);
     (await near).destroy();
+  });
+
+  test(`RpcClient keeps its deadline with a peer that does not read, ${how}`, async (t) => {
+    const { client, target, near, far, code } = await line(t, isTls);
+    (await near).pause();
+    const request = { connection: { id: "x".repeat(10_000_000) } };
+    await assert.rejects(client.call(target, Request, request, { timeoutMs: 50 }), { code: "DEADLINE_EXCEEDED" });
+    (await near).destroy();
+    (await far).destroy();
+    assert.equal(await code, "UNAVAILABLE");
   });
 
   test(`RpcClient ends its calls when the server stops hard, ${how}`, async (t) => {

@@ -1,6 +1,6 @@
 /** Bounds that keep one peer from using up the process. */
 export interface RpcLimits {
-  /** Longest message in either direction, in bytes. */
+  /** Longest message that is read, in bytes. */
   readonly maxMessageBytes: number;
   /** Calls that one peer may have open at once on one connection. */
   readonly maxConcurrentCalls: number;

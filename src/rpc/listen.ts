@@ -77,6 +77,10 @@ function tcpUrl(host: string, port: number): string {
 export function socketIdentity(url: string): string {
   const target = parseTarget(url);
   if (target.kind === "tcp") return url;
-  const found = statSync(target.path, { throwIfNoEntry: false, bigint: true });
-  return found === undefined ? url : `unix-inode:${found.dev}/${found.ino}`;
+  try {
+    const found = statSync(target.path, { bigint: true });
+    return `unix-inode:${found.dev}/${found.ino}`;
+  } catch {
+    return url; // the dial tells what is wrong with it
+  }
 }
