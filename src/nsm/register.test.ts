@@ -5,7 +5,8 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
 import { RpcError } from "../rpc/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
-import { HandClock, PaperFd, PaperStream, peerNamed, settled } from "./cast.ts";
+import { HandClock, PaperFd, peerNamed, settled } from "./cast.ts";
+import { PaperStream } from "./cast-outside.ts";
 import type { Caller, CallOptions } from "./needs.ts";
 import { Registration } from "./register.ts";
 

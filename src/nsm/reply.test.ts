@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { type Connection, MechanismSchema, PathSegmentSchema } from "../gen/connection_pb.ts";
-import { endpointReply, kernelRequest, PaperFd } from "./cast.ts";
+import { kernelRequest, PaperFd } from "./cast.ts";
+import { endpointReply } from "./cast-outside.ts";
 import { Story } from "./story.ts";
 
 let story: Story;

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { type Connection, State } from "../gen/connection_pb.ts";
 import { RpcError } from "../rpc/index.ts";
-import { endpointReply, kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "./cast.ts";
+import { kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "./cast.ts";
+import { endpointReply } from "./cast-outside.ts";
 import { Story } from "./story.ts";
 
 let story: Story;
@@ -152,6 +153,28 @@ test("request() of a client that restarted keeps its virtual function", async ()
   delete restarted.connection?.mechanism;
   await story.request(restarted);
   assert.deepEqual(story.vf.done, []);
+});
+
+test("request() refuses a token that another connection holds", async () => {
+  await story.request(kernelRequest());
+  const other = kernelRequest({}, "m2");
+  const first = other.connection?.path?.pathSegments[0];
+  if (first) first.id = "c2";
+  const failure = await story.failed(other);
+  assert.equal(failure.code, "RESOURCE_EXHAUSTED");
+  assert.ok(!failure.message.includes(TOKEN));
+  assert.equal(story.connections, 1);
+});
+
+test("request() of a client that comes back on a new path takes over from its old one", async () => {
+  await story.request(kernelRequest());
+  const manager = story.newManager("nsmgr-b");
+  const answer = await story.request(kernelRequest({}, "m2"), { from: manager });
+  assert.equal(answer.path?.pathSegments[2]?.id, "f2");
+  assert.equal(story.connections, 1);
+  assert.deepEqual(story.vf.done.slice(3), ["detach", "give-back", "take", "bind", "attach nsm-1"]);
+  const stranger = story.stranger("evil");
+  assert.equal((await story.failed(kernelRequest({}, "m3"), { from: stranger })).code, "RESOURCE_EXHAUSTED");
 });
 
 test("request() follows a client into another namespace", async () => {

@@ -11,11 +11,12 @@ import { checkRequestSize } from "./limits.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
 import type { IncomingCall } from "./needs.ts";
 import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "./onward.ts";
-import { ownerFor } from "./owner.ts";
+import { mayAct, ownerFor } from "./owner.ts";
 import type { CallFiles, PassedFiles } from "./passed-files.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { addConnection, releaseNode, type TeardownDeps, takeDown } from "./teardown.ts";
+import { supersededBy } from "./supersede.ts";
+import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
 import { both } from "./together.ts";
 import { isSameWanted, type MechanismChoice, mechanismChoices, type WantedMechanism } from "./wanted.ts";
 
@@ -33,7 +34,7 @@ export interface RequestDeps extends Gate, TeardownDeps, OnwardDeps, SettleDeps 
 
 /** One Request in its turn. */
 interface Ask {
-  readonly request: NetworkServiceRequest;
+  readonly message: NetworkServiceRequest;
   /** At our own index, with the tokens of this hop, without a mechanism. */
   readonly connection: Connection;
   readonly caller: AdmittedCaller;
@@ -54,20 +55,20 @@ interface Way {
  */
 export async function request(
   deps: RequestDeps,
-  request: NetworkServiceRequest,
+  message: NetworkServiceRequest,
   call: IncomingCall,
 ): Promise<Connection> {
-  checkRequestSize(request);
-  const connection = request.connection ? clone(ConnectionSchema, request.connection) : create(ConnectionSchema);
+  checkRequestSize(message);
+  const connection = message.connection ? clone(ConnectionSchema, message.connection) : create(ConnectionSchema);
   const place = extendPath(connection, deps.name, deps.newId);
-  const files = deps.files.open(call.connection.fds, [connection.mechanism, ...request.mechanismPreferences]);
+  const files = deps.files.open(call.connection.fds, [connection.mechanism, ...message.mechanismPreferences]);
   const what = `Request of connection ${connection.id}`;
   const deadline = startDeadline(deps.clock, REQUEST_LIMIT_MS, { what, parent: call.signal });
   const { signal } = deadline;
   const inTurn = async () => {
     const caller = admitInTurn(deps, call, { connection, place });
     delete connection.mechanism;
-    const record = await serve(deps, { request, connection, caller, call, files, signal });
+    const record = await serve(deps, { message, connection, caller, call, files, signal });
     const answer = clone(ConnectionSchema, settledConnection(record));
     returnToCaller(answer, place);
     return answer;
@@ -90,9 +91,9 @@ function admitInTurn(
 
 async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
   await clearTheWay(deps, ask);
-  const hasOwn = (ask.request.connection?.mechanism?.type ?? "") !== "";
+  const hasOwn = (ask.message.connection?.mechanism?.type ?? "") !== "";
   const attempts: unknown[] = [];
-  for (const choice of mechanismChoices(ask.request)) {
+  for (const choice of mechanismChoices(ask.message)) {
     try {
       return await serveWith(deps, ask, { choice, wanted: choice.read() });
     } catch (error) {
@@ -105,10 +106,10 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
 }
 
 /** An earlier life that is to end, or has not ended well, must be over before a new one begins. */
-async function clearTheWay(deps: RequestDeps, { request, connection }: Ask): Promise<void> {
+async function clearTheWay(deps: RequestDeps, { message, connection }: Ask): Promise<void> {
   const record = deps.connections.get(connection.id);
   if (!record) return;
-  const reselect = request.connection?.state === State.RESELECT_REQUESTED;
+  const reselect = message.connection?.state === State.RESELECT_REQUESTED;
   if (record.phase !== "reclaiming" && !reselect) return;
   await takeDown(deps, record, reselect ? "reselected" : "retried").catch(() => {}); // Told and retried by itself.
   if (deps.connections.has(record.id)) throw new NsmError({ kind: "reclaiming", id: record.id });
@@ -161,7 +162,7 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   try {
     await releaseNode(record); // Of the mechanism before; one connection has one.
     await deps.journal.put(journalEntry({ ...record, wanted }, "preparing"));
-    const attachment = driver.open(nodeAsk(ask, wanted));
+    const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
     record.attachment = attachment;
     const [offer] = await both(
       signal,
@@ -183,6 +184,18 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   const endpoint = record.onward.candidate.name;
   deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, endpoint, tookMs });
   return record;
+}
+
+/** Reserves the virtual function; from an earlier path of the same client's connection if that still has it. */
+async function openNode(deps: RequestDeps, { connection, caller }: Ask, open: () => Attachment): Promise<Attachment> {
+  try {
+    return open();
+  } catch (error) {
+    const stale = supersededBy(deps.connections, error, connection);
+    if (!stale || !mayAct(caller.peer.spiffeId, stale.owner, deps.manager)) throw error;
+    await takeDownInTurn(deps, stale, "superseded");
+    return open();
+  }
 }
 
 function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {

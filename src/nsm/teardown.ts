@@ -27,14 +27,7 @@ export interface TeardownDeps extends OnwardDeps {
 }
 
 /** Why a connection ends; for the log. */
-export type TeardownReason =
-  | "closed"
-  | "failed"
-  | "expired"
-  | "reselected"
-  | "mechanism-changed"
-  | "pod-gone"
-  | "retried";
+export type TeardownReason = "closed" | "failed" | "expired" | "reselected" | "superseded" | "pod-gone" | "retried";
 
 /**
  * The one way out of a connection: for Close, a failed Request, expiry, reselect, a lost mechanism. Runs in the
