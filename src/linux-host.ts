@@ -13,7 +13,7 @@ export interface HostPaths {
 
 /** The opened node. */
 export interface LinuxHost extends Host {
-  /** Writes that the kernel has not finished; with any of them the process cannot exit by itself. */
+  /** Writes that the kernel has not finished in time. */
   readonly stuckWrites: number;
   close(): Promise<void>;
 }
@@ -41,7 +41,6 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
       uevents.close();
       rtnl.close();
       netns.close();
-      await writes.close();
     },
   };
 }

@@ -1,51 +1,49 @@
-// Writes that the kernel may hold for long: an unbind waits until user space has closed the device. They run in threads of
-// their own, so that neither the main thread nor libuv's pool of four ever waits with them.
-import { Worker } from "node:worker_threads";
+// Writes that the kernel may hold for long: an unbind waits until user space has closed the device, a bind for the driver's
+// probe. They run on threads of the C library: POSIX asynchronous I/O (aio(7)), which calls uv_async_send when it is done.
+// Why not worker threads: docs/decisions/003-writes-that-hang.md.
 import { type Clock, systemClock } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
+import { Fd } from "./fd.ts";
+import { addressOf, allowAioThreads, call, offHeap, openWake, tryCall, type Wake } from "./native.ts";
 
-/** Threads that work side by side; further writes wait for one of them. */
-const THREADS = 4;
+/** So many writes may run at once, those that hang included; more wait for a thread. */
+const THREADS = 256;
 /** Writes that may hang at the same time; beyond that something is badly wrong and more threads would not mend it. */
-const STUCK_LIMIT = 32;
+const STUCK_LIMIT = 64;
 
-/** The thread: opens, writes once, closes, answers. As text, so that it needs no file beside the bundle. */
-const threadSource = `
-const { parentPort } = require("node:worker_threads");
-const fs = require("node:fs");
-parentPort.on("message", ({ path, text }) => {
-  try {
-    const fd = fs.openSync(path, fs.constants.O_WRONLY);
-    try { fs.writeSync(fd, text); } finally { fs.closeSync(fd); }
-    parentPort.postMessage(0);
-  } catch (error) {
-    parentPort.postMessage(-error.errno || 5);
-  }
-});
-`;
+/** O_WRONLY | O_NONBLOCK | O_CLOEXEC, include/uapi/asm-generic/fcntl.h. */
+const OPEN_FLAGS = 0o1 | 0o4000 | 0o2000000;
+const F_SETFL = 4;
+/** SIGEV_THREAD, bits/sigevent-consts.h: a thread calls a function when the write has ended. */
+const SIGEV_THREAD = 2;
+// struct aiocb of 64-bit glibc and musl (168 bytes): s32 descriptor, buffer, size_t length, then struct sigevent: its value,
+// s32 signal, s32 kind, function. The offset to write at (128) and the rest stay 0.
+const aiocb = { fd: 0, buffer: 16, length: 24, value: 32, notify: 44, function: 48, size: 168 } as const;
 
-interface Job {
-  readonly path: string;
-  readonly text: string;
-  readonly settle: (errno: number) => void;
+interface Running {
+  readonly block: Buffer;
+  readonly bytes: Buffer;
+  readonly fd: Fd;
+  /** Bytes written, or minus the errno. */
+  ended(result: number): void;
   /** Its limit has passed; nobody waits for it any more. */
   isLate: boolean;
 }
 
-/** A few threads that write. One that hangs is left alone, and another one takes its place. */
+const running = new Set<Running>();
+let wake: Wake | undefined;
+
+/** Writes with a limit. One that hangs is left alone, and others pass it. */
 export class BlockingWrites {
   readonly #clock: Clock;
-  readonly #idle: Worker[] = [];
-  readonly #waiting: Job[] = [];
-  #busy = 0;
   #stuck = 0;
 
   constructor(clock: Clock = systemClock) {
     this.#clock = clock;
   }
 
-  /** Writes that passed their limit and have not returned. As long as there are any, the process cannot exit by itself. */
+  /** Writes that passed their limit and have not returned. They do not keep the process from exiting. */
   get stuckCount(): number {
     return this.#stuck;
   }
@@ -55,76 +53,81 @@ export class BlockingWrites {
    * @throws {KernelError} the kernel's errno; ETIMEDOUT when it does not return within the limit (it goes on hanging and
    * may still take effect); EBUSY when too many writes hang already.
    */
-  write(path: string, text: string, limitMs: number): Promise<void> {
+  async write(path: string, text: string, limitMs: number): Promise<void> {
     const op = `write ${JSON.stringify(text.trim())} to ${path}`;
+    if (this.#stuck >= STUCK_LIMIT) throw new KernelError(op, Errno.EBUSY, `${this.#stuck} earlier writes still hang`);
+    const bytes = offHeap(Buffer.byteLength(text));
+    const length = bytes.write(text);
+    const fd = openForWrite(path, op);
+    const result = await this.#within(limitMs, op, { fd, bytes, length });
+    if (result < 0) throw new KernelError(op, -result);
+    if (result < length) throw new KernelError(op, Errno.EIO, `only ${result} of ${length} bytes were taken`);
+  }
+
+  #within(limitMs: number, op: string, what: Pick<Running, "fd" | "bytes"> & { length: number }): Promise<number> {
     return new Promise((resolve, reject) => {
-      const settle = (errno: number) => {
-        limit.cancel();
-        if (errno === 0) resolve();
-        else reject(new KernelError(op, errno));
-      };
-      const job: Job = { path, text, settle, isLate: false };
       const limit = this.#clock.after(limitMs, () => {
-        this.#giveUp(job);
+        write.isLate = true;
+        this.#stuck += 1;
+        keepProcessAlive();
         reject(new KernelError(op, Errno.ETIMEDOUT, `the kernel did not finish within ${limitMs} ms`));
       });
-      this.#waiting.push(job);
-      this.#next();
+      const write: Running = {
+        ...what,
+        block: offHeap(aiocb.size),
+        isLate: false,
+        ended: (result) => {
+          limit.cancel();
+          what.fd.close();
+          if (write.isLate) this.#stuck -= 1;
+          resolve(result);
+        },
+      };
+      const failed = start(write, what.length);
+      if (failed < 0) write.ended(failed);
     });
-  }
-
-  /** Ends the threads that are not in a write. */
-  async close(): Promise<void> {
-    await Promise.all(this.#idle.splice(0).map((thread) => thread.terminate()));
-  }
-
-  #next(): void {
-    while (this.#busy < THREADS) {
-      const job = this.#waiting.shift();
-      if (!job) return;
-      if (this.#stuck >= STUCK_LIMIT) job.settle(Errno.EBUSY);
-      else this.#run(job, this.#idle.pop() ?? startThread());
-    }
-  }
-
-  #run(job: Job, thread: Worker): void {
-    this.#busy += 1;
-    thread.once("message", (errno: number) => this.#returned(job, thread, errno));
-    thread.postMessage({ path: job.path, text: job.text });
-  }
-
-  #returned(job: Job, thread: Worker, errno: number): void {
-    if (job.isLate) {
-      this.#stuck -= 1;
-      void thread.terminate();
-      return;
-    }
-    this.#busy -= 1;
-    this.#idle.push(thread);
-    job.settle(errno);
-    this.#next();
-  }
-
-  #giveUp(job: Job): void {
-    job.isLate = true;
-    const waitingAt = this.#waiting.indexOf(job);
-    if (waitingAt >= 0) {
-      this.#waiting.splice(waitingAt, 1);
-      return;
-    }
-    this.#stuck += 1;
-    this.#busy -= 1;
-    this.#next();
   }
 }
 
-function startThread(): Worker {
-  const thread = new Worker(threadSource, {
-    eval: true,
-    env: {},
-    // It does nothing but wait and write.
-    resourceLimits: { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 },
-  });
-  thread.unref();
-  return thread;
+/** Opening must not hang either: O_NONBLOCK, which is taken away again for the write. */
+function openForWrite(path: string, op: string): Fd {
+  const fd = Fd.own(call(op, "open", path, OPEN_FLAGS, 0));
+  tryCall("fcntl", fd.number, F_SETFL, 0);
+  return fd;
+}
+
+/** Answers 0, or minus the errno: EAGAIN when the C library can take no more. */
+function start(write: Running, length: number): number {
+  if (wake === undefined) {
+    allowAioThreads(THREADS);
+    wake = openWake(collect);
+  }
+  const { block } = write;
+  block.writeInt32LE(write.fd.number, aiocb.fd);
+  block.writeBigUInt64LE(addressOf(write.bytes), aiocb.buffer);
+  block.writeBigUInt64LE(BigInt(length), aiocb.length);
+  block.writeBigUInt64LE(wake.argument, aiocb.value);
+  block.writeInt32LE(SIGEV_THREAD, aiocb.notify);
+  block.writeBigUInt64LE(wake.functionAddress, aiocb.function);
+  const failed = tryCall("aio_write", block);
+  if (failed === 0) running.add(write);
+  keepProcessAlive();
+  return failed;
+}
+
+/** A wake does not say whose write has ended. */
+function collect(): void {
+  for (const write of running) {
+    const state = tryCall("aio_error", write.block);
+    if (state === Errno.EINPROGRESS) continue;
+    running.delete(write);
+    const result = tryCall("aio_return", write.block);
+    write.ended(state === 0 ? result : -state);
+  }
+  keepProcessAlive();
+}
+
+/** Somebody may wait for a write; for one that hangs nobody does. */
+function keepProcessAlive(): void {
+  wake?.keepAlive([...running].some((write) => !write.isLate));
 }

@@ -1,13 +1,20 @@
-import { fstatSync } from "node:fs";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
-import { call, tryCall } from "./native.ts";
+import { call, offHeap, tryCall } from "./native.ts";
 
 /** F_DUPFD_CLOEXEC, include/uapi/linux/fcntl.h. */
 const F_DUPFD_CLOEXEC = 1030;
 /** O_PATH | O_CLOEXEC, include/uapi/asm-generic/fcntl.h. */
 const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
+
+/** include/uapi/linux/fcntl.h, include/uapi/linux/stat.h (Linux 4.11). */
+const AT_EMPTY_PATH = 0x1000;
+const AT_STATX_DONT_SYNC = 0x4000;
+const STATX_INO = 0x100;
+/** Offsets in struct statx, 256 bytes. */
+const statx = { ino: 0x20, devMajor: 0x88, devMinor: 0x8c } as const;
+const statxArea = offHeap(256);
 
 /** What a descriptor refers to: st_dev and st_ino, by which NSM names it on the wire. */
 export interface FileId {
@@ -65,10 +72,14 @@ export class Fd {
     return Fd.dupOf(this);
   }
 
-  /** What the descriptor refers to. */
+  /**
+   * What the descriptor refers to. A peer may pass a file of a file system that it serves itself (FUSE) and never answers:
+   * the kernel tells what it knows already and does not ask there.
+   */
   id(): FileId {
-    const { dev, ino } = fstatSync(this.number, { bigint: true });
-    return { dev, ino };
+    call("look at a descriptor", "statx", this.number, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, statxArea);
+    const dev = makeDev(statxArea.readUInt32LE(statx.devMajor), statxArea.readUInt32LE(statx.devMinor));
+    return { dev, ino: statxArea.readBigUInt64LE(statx.ino) };
   }
 
   /** Closes it; a second time does nothing. */
@@ -91,4 +102,10 @@ export class Fd {
 /** Text form of a file id, for maps and logs. */
 export function fileKey(id: FileId): string {
   return `${id.dev}/${id.ino}`;
+}
+
+/** st_dev as stat(2) gives it, which is what peers put into an inode URL (gnu_dev_makedev in glibc and musl). */
+function makeDev(major: number, minor: number): bigint {
+  const [high, low] = [BigInt(major), BigInt(minor)];
+  return ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn);
 }

@@ -85,11 +85,26 @@ export class KernelSocket {
     return length;
   }
 
+  /** The same, with the sender's address in the kernel's form; undefined when none is waiting. */
+  receiveFrom(into: Buffer): { readonly length: number; readonly from: Buffer } | undefined {
+    const from = Buffer.alloc(128);
+    const size = Buffer.alloc(4);
+    size.writeUInt32LE(from.length);
+    const length = tryCall("recvfrom", this.#fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC, from, size);
+    if (length === -Errno.EAGAIN || length === -Errno.EINTR) return undefined;
+    if (length < 0) throw new KernelError("receive on a socket", -length);
+    return { length, from: from.subarray(0, size.readUInt32LE()) };
+  }
+
   /** Calls back when there is something to read, from now on. Waiting does not keep the process alive. */
   onReadable(listener: () => void): void {
     this.#poll ??= openPoll(this.#fd.number, () => listener());
     this.#poll.keepAlive(false);
     this.#poll.watch(POLL_READABLE);
+  }
+
+  get isClosed(): boolean {
+    return this.#fd.isClosed;
   }
 
   close(): void {

@@ -4,6 +4,8 @@ import koffi from "koffi";
 import { KernelError } from "./error.ts";
 
 const self = koffi.load(null);
+/** glibc before 2.34 keeps POSIX asynchronous I/O in a library of its own. */
+const aioLibrary = loadAio();
 
 const calls = {
   socket: self.func("int socket(int domain, int type, int protocol)"),
@@ -19,17 +21,33 @@ const calls = {
     "intptr_t sendto(int fd, const void *bytes, size_t length, int flags, const void *address, uint32_t size)",
   ),
   recv: self.func("intptr_t recv(int fd, void *bytes, size_t length, int flags)"),
+  recvfrom: self.func(
+    "intptr_t recvfrom(int fd, void *bytes, size_t length, int flags, void *address, void *address_length)",
+  ),
   getsockopt: self.func("int getsockopt(int fd, int level, int name, void *value, void *length)"),
   setsockopt: self.func("int setsockopt(int fd, int level, int name, const void *value, uint32_t length)"),
   getsockname: self.func("int getsockname(int fd, void *address, void *length)"),
   shutdown: self.func("int shutdown(int fd, int how)"),
   open: self.func("int open(const char *path, int flags, int mode)"),
   close: self.func("int close(int fd)"),
+  statx: self.func("int statx(int fd, const char *path, int flags, uint32_t mask, void *into)"),
   fcntl: self.func("int fcntl(int fd, int command, int argument)"),
   ioctl: self.func("int ioctl(int fd, unsigned long request, int argument)"),
   setns: self.func("int setns(int fd, int type)"),
   unshare: self.func("int unshare(int flags)"),
+  aio_write: aioLibrary.func("int aio_write(void *block)"),
+  aio_error: aioLibrary.func("int aio_error(const void *block)"),
+  aio_return: aioLibrary.func("intptr_t aio_return(void *block)"),
 } as const;
+
+function loadAio(): typeof self {
+  try {
+    self.func("int aio_write(void *block)");
+    return self;
+  } catch {
+    return koffi.load("librt.so.1");
+  }
+}
 
 /** Names of the calls that answer -1 with errno set. */
 export type NativeCall = keyof typeof calls;
@@ -75,6 +93,7 @@ export function offHeap(bytes: number): Buffer {
 }
 
 const pollCallback = koffi.proto("void uv_poll_cb(void *handle, int status, int events)");
+const asyncCallback = koffi.proto("void uv_async_cb(void *handle)");
 const closeCallback = koffi.proto("void uv_close_cb(void *handle)");
 const uv = {
   defaultLoop: self.func("void *uv_default_loop()"),
@@ -82,22 +101,28 @@ const uv = {
   init: self.func("int uv_poll_init(void *loop, void *handle, int fd)"),
   start: self.func("int uv_poll_start(void *handle, int events, uv_poll_cb *callback)"),
   stop: self.func("int uv_poll_stop(void *handle)"),
+  asyncInit: self.func("int uv_async_init(void *loop, void *handle, uv_async_cb *callback)"),
   close: self.func("void uv_close(void *handle, uv_close_cb *callback)"),
   ref: self.func("void uv_ref(void *handle)"),
   unref: self.func("void uv_unref(void *handle)"),
 };
 
-/** UV_POLL, uv.h: the kind of handle that reports when a descriptor can be read or written. */
+/** Kinds of handles, uv.h: one that any thread may wake the loop by, one that tells when a descriptor can be used. */
+const UV_ASYNC = 1;
 const UV_POLL = 8;
 const loop = uv.defaultLoop();
-const handles = new Map<bigint, { memory: Buffer; onEvents: (events: number) => void }>();
+/** Keeps the memory of each open handle, by its address; libuv holds nothing but the address. */
+const handles = new Map<bigint, { memory: Buffer; dispatch: (status: number, events: number) => void }>();
 
 // libuv calls these outside any callback scope of Node: promises made there would not run. setImmediate mends that.
 const onPoll = koffi.register((handle: unknown, status: number, events: number) => {
   const address = BigInt(koffi.address(handle));
-  // A lone POLLERR arrives as an error status and stops the watcher. The next recvmsg or sendmsg tells what is wrong.
-  setImmediate(() => handles.get(address)?.onEvents(status < 0 ? POLL_READABLE | POLL_WRITABLE : events));
+  setImmediate(() => handles.get(address)?.dispatch(status, events));
 }, koffi.pointer(pollCallback));
+const onAsync = koffi.register((handle: unknown) => {
+  const address = BigInt(koffi.address(handle));
+  setImmediate(() => handles.get(address)?.dispatch(0, 0));
+}, koffi.pointer(asyncCallback));
 const onClosed = koffi.register((handle: unknown) => {
   handles.delete(BigInt(koffi.address(handle)));
 }, koffi.pointer(closeCallback));
@@ -126,7 +151,14 @@ export function openPoll(fd: number, onEvents: (events: number) => void): Poll {
   if (failed < 0) throw new KernelError(`watch descriptor ${fd}`, -failed);
   let closed = false;
   let watching = 0;
-  handles.set(addressOf(memory), { memory, onEvents: (events) => closed || onEvents(events & watching) });
+  const dispatch = (status: number, events: number) => {
+    if (closed) return;
+    // POLLERR arrives as an error status, and libuv has stopped the watcher. The next call on the socket tells what is
+    // wrong; a socket may live on after that (netlink after ENOBUFS), so the watch goes on too.
+    onEvents((status < 0 ? POLL_READABLE | POLL_WRITABLE : events) & watching);
+    if (status < 0 && !closed && watching !== 0) uv.start(memory, watching, onPoll);
+  };
+  handles.set(addressOf(memory), { memory, dispatch });
   return {
     watch(events) {
       if (closed) return;
@@ -143,4 +175,43 @@ export function openPoll(fd: number, onEvents: (events: number) => void): Poll {
       uv.close(memory, onClosed);
     },
   };
+}
+
+/** Something that a thread of C may call to wake the main thread. */
+export interface Wake {
+  /** Address of a function void(void *), to be called with `argument`. */
+  readonly functionAddress: bigint;
+  readonly argument: bigint;
+  /** Whether waiting for it keeps the process alive; it does not unless told. */
+  keepAlive(yes: boolean): void;
+}
+
+/** Opens a wake; several calls in a row may arrive as one. It stays open for as long as the process runs. */
+export function openWake(onWake: () => void): Wake {
+  const memory = offHeap(Number(uv.handleSize(UV_ASYNC)));
+  const failed = uv.asyncInit(loop, memory, onAsync);
+  if (failed < 0) throw new KernelError("open a wake-up of the main thread", -failed);
+  uv.unref(memory);
+  handles.set(addressOf(memory), { memory, dispatch: onWake });
+  return {
+    functionAddress: BigInt(koffi.address(self.symbol("uv_async_send", "void"))),
+    argument: addressOf(memory),
+    keepAlive: (yes) => (yes ? uv.ref : uv.unref)(memory),
+  };
+}
+
+/** Lets the C library run so many asynchronous writes at once, each on a small thread of its own (glibc: 20 unless told). */
+export function allowAioThreads(count: number): void {
+  let aioInit: (settings: Buffer) => void;
+  try {
+    aioInit = aioLibrary.func("void aio_init(const void *settings)");
+  } catch {
+    return; // musl has no limit and no such function
+  }
+  // struct aioinit, aio.h: int aio_threads, aio_num, five unused or internal, aio_idle_time at 24 (seconds).
+  const settings = Buffer.alloc(32);
+  settings.writeInt32LE(count, 0);
+  settings.writeInt32LE(count, 4);
+  settings.writeInt32LE(1, 24);
+  aioInit(settings);
 }

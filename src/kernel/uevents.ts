@@ -1,6 +1,4 @@
 import type { Log } from "../telemetry/index.ts";
-import { Errno } from "./errno.ts";
-import { KernelError } from "./error.ts";
 import { KernelSocket } from "./kernel-socket.ts";
 import type { Netns } from "./netns.ts";
 
@@ -16,6 +14,7 @@ const SO_RCVBUFFORCE = 33;
 const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 /** UEVENT_BUFFER_SIZE (2 KiB) and the header line, include/linux/kobject.h; a page is more than any event. */
 const EVENT_BYTES = 8192;
+const EVENTS_PER_TURN = 64;
 
 /** News of a device, as the kernel told it. */
 export interface Uevent {
@@ -40,30 +39,50 @@ export interface UeventSource {
  * every namespace of the host.
  * @throws {KernelError}
  */
-export function openUevents(log: Log, netns?: Netns): UeventSource {
+export function openUevents(
+  log: Log,
+  netns?: Netns,
+  { receiveBufferBytes = RECEIVE_BUFFER_BYTES }: { readonly receiveBufferBytes?: number } = {},
+): UeventSource {
   const kind = { domain: AF_NETLINK, type: SOCK_RAW, protocol: NETLINK_KOBJECT_UEVENT };
   const socket = KernelSocket.open(kind, netns);
-  enlarge(socket, log);
-  socket.bind(netlinkAddress(KERNEL_GROUP));
   const listeners = new Set<(event: Uevent) => void>();
-  const buffer = Buffer.allocUnsafeSlow(EVENT_BYTES);
-  const tell = (event: Uevent) => {
-    for (const listener of [...listeners]) listener(event);
-  };
-  socket.onReadable(() => {
-    for (;;) {
-      const event = readEvent(socket, buffer, log);
-      if (event === "none") return;
-      if (event) tell(event);
-    }
-  });
+  try {
+    enlarge(socket, receiveBufferBytes, log);
+    socket.bind(netlinkAddress(KERNEL_GROUP));
+    const buffer = Buffer.allocUnsafeSlow(EVENT_BYTES);
+    socket.onReadable(() => {
+      // A listener may close us. What is left is told in the next turn.
+      for (let turn = 0; turn < EVENTS_PER_TURN && !socket.isClosed; turn += 1) {
+        const event = readEvent(socket, buffer, log);
+        if (event === "none") return;
+        if (event) tell(event, listeners, log);
+      }
+    });
+  } catch (error) {
+    socket.close();
+    throw error;
+  }
   return {
     subscribe(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    close: () => socket.close(),
+    close() {
+      listeners.clear();
+      socket.close();
+    },
   };
+}
+
+function tell(event: Uevent, listeners: ReadonlySet<(event: Uevent) => void>, log: Log): void {
+  for (const listener of [...listeners]) {
+    try {
+      listener(event);
+    } catch (error) {
+      log.error("uevent-listener-failed", { action: event.action, devpath: event.devpath, error: String(error) });
+    }
+  }
 }
 
 /**
@@ -84,19 +103,22 @@ export function parseUevent(datagram: Buffer): Uevent | undefined {
 
 function readEvent(socket: KernelSocket, buffer: Buffer, log: Log): Uevent | undefined | "none" {
   try {
-    const length = socket.receive(buffer);
-    if (length === undefined) return "none";
-    return length > buffer.length ? undefined : parseUevent(buffer.subarray(0, length));
+    const received = socket.receiveFrom(buffer);
+    if (received === undefined) return "none";
+    const { length, from } = received;
+    // Whoever has CAP_NET_ADMIN may send to the group, but only the kernel sends from port 0.
+    const isKernel = from.length >= 12 && from.readUInt32LE(4) === 0;
+    return isKernel && length <= buffer.length ? parseUevent(buffer.subarray(0, length)) : undefined;
   } catch (error) {
-    if (!(error instanceof KernelError) || error.errno !== Errno.ENOBUFS) throw error;
-    log.warn("uevents-lost", { why: error.message });
+    // ENOBUFS: more came than the buffer holds. Nothing else is known to come; then too nobody may rely on the news.
+    log.warn("uevents-lost", { why: String(error) });
     return { action: "lost", devpath: "", subsystem: "", fields: {} };
   }
 }
 
-function enlarge(socket: KernelSocket, log: Log): void {
+function enlarge(socket: KernelSocket, bytes: number, log: Log): void {
   try {
-    socket.setOption(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES);
+    socket.setOption(SOL_SOCKET, SO_RCVBUFFORCE, bytes);
   } catch (error) {
     log.debug("uevent-buffer-not-enlarged", { error: String(error) });
   }
