@@ -35,7 +35,9 @@ export interface ApplyInput {
 export async function applyWanted(input: ApplyInput): Promise<void> {
   let wrote = false;
   for (let pass = 1; ; pass++) {
-    const changes = planChanges({ ...input, owned: input.owned(), standing: await readStanding(input) });
+    // Settings of the namespace may be refused (a user namespace knows few groups): they are tried in the first pass only.
+    const first = input.first === true && pass === 1;
+    const changes = planChanges({ ...input, first, owned: input.owned(), standing: await readStanding(input) });
     if (changes.length === 0) break;
     if (pass > PASSES) {
       throw new NetdevError({ kind: "unsettled", link: input.wanted.name, changes: changes.map(changeText) });
