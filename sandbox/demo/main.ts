@@ -7,7 +7,7 @@ import { runDemo } from "./story.ts";
 
 const options = readOptions(process.argv.slice(2));
 if (options === undefined) {
-  process.stderr.write(usage);
+  process.stderr.write(`npm start: unknown arguments ${process.argv.slice(2).join(" ")}\n\n${usage}`);
   process.exit(2);
 }
 if (options.isHelpWanted) {

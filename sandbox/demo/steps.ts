@@ -25,6 +25,7 @@ export class Steps {
   readonly #screen: Screen;
   readonly #clock: Clock;
   #hasFailed = false;
+  #leftOut = 0;
 
   constructor(screen: Screen, clock: Clock) {
     this.#screen = screen;
@@ -34,6 +35,13 @@ export class Steps {
   /** Whether every step held so far. */
   get held(): boolean {
     return !this.#hasFailed;
+  }
+
+  /** How it went, in one sentence. */
+  get verdict(): string {
+    if (this.#hasFailed) return "Not every step held.";
+    if (this.#leftOut === 0) return "Every step held.";
+    return `Every step that this machine can run held; ${this.#leftOut} were left out.`;
   }
 
   async run(steps: readonly Step[]): Promise<void> {
@@ -50,6 +58,7 @@ export class Steps {
 
   /** Shows steps that this machine cannot run. */
   leaveOut(steps: readonly Step[], why: string): void {
+    this.#leftOut += steps.length;
     for (const { title } of steps) this.#screen.skipped(title, why);
   }
 

@@ -39,7 +39,7 @@ export async function runDemo(context: DemoContext): Promise<boolean> {
   if (steps.held && !context.isOnce && !stop.aborted) await stayUp(stage, context);
   screen.heading("The end");
   await steps.runAnyway({ title: "taken down", run: () => takeDown(stage) });
-  screen.heading(steps.held ? "Every step held." : "Not every step held.");
+  screen.heading(steps.verdict);
   return steps.held;
 }
 

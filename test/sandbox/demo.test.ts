@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { Screen } from "../../sandbox/demo/screen.ts";
 import { runDemo } from "../../sandbox/demo/story.ts";
 import { systemClock } from "../../src/async/index.ts";
@@ -26,4 +28,13 @@ test("the demo holds from its first step to its last", { timeout: 60_000 }, asyn
   });
   assert.ok(held, text);
   assert.equal(text.match(/ ✓ /g)?.length, 21);
+});
+
+test("the demo holds for somebody who is not root, in a user namespace of their own", { timeout: 60_000 }, (t) => {
+  if (!needs(t, "root", "userns", "veth", "bridge")) return; // root, to become somebody else
+  const nobody = 65_534;
+  const args = [fileURLToPath(new URL("../../sandbox/demo/main.ts", import.meta.url)), "--once"];
+  const done = spawnSync(process.execPath, args, { uid: nobody, gid: nobody, encoding: "utf8" });
+  assert.equal(done.status, 0, done.stdout + done.stderr);
+  assert.match(done.stdout, /Every step held/);
 });
