@@ -188,6 +188,21 @@ test("RpcClient keeps one connection per target, and calls at the same time shar
   assert.equal(server.connectionCount, 1);
 });
 
+test("RpcClient lets calls wait that are more than the server takes at once", async (t) => {
+  let atOnce = 0;
+  let most = 0;
+  const handler = unaryHandler(Request, async () => {
+    most = Math.max(most, ++atOnce);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    atOnce--;
+    return {};
+  });
+  const server = await serve(t, { handlers: [handler], limits: { maxConcurrentCalls: 3 } });
+  const caller = client(t);
+  await Promise.all(Array.from({ length: 20 }, () => caller.call(server.url, Request, {}, { timeoutMs: 5000 })));
+  assert.equal(most, 3);
+});
+
 test("RpcClient closes a connection that is idle, and dials anew", async (t) => {
   const server = await serve(t, { handlers: [echo()] });
   const caller = client(t, { idleMs: 10 });
