@@ -53,7 +53,6 @@ class NodeVf implements KernelVf {
   readonly #connectionId: string;
   readonly #tokenId: string;
   #vf: VfRecord;
-  #ifindex: number | undefined;
   #attachment: Attachment | undefined;
 
   constructor(
@@ -75,7 +74,7 @@ class NodeVf implements KernelVf {
     for (let left = BIND_TRIES; ; left -= 1) {
       try {
         await binder.bind(this.#vf, "kernel", signal);
-        this.#ifindex = (await binder.netdevOf(this.#vf.address, signal)).ifindex;
+        await binder.netdevOf(this.#vf.address, signal);
         return;
       } catch (error) {
         if (left <= 1 || !(error instanceof DriverError) || error.fault.kind === "driver-missing") throw error;
@@ -111,13 +110,14 @@ class NodeVf implements KernelVf {
   async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
     const wanted = wantNetdev(asked);
     if (this.#attachment) return await this.#attachment.update(wanted, signal);
-    const { host, inventory, log, clock } = this.#parts;
-    if (this.#ifindex === undefined) throw new Error(`${this.#vf.address} is attached before it is bound`);
+    const { binder, host, inventory, log, clock } = this.#parts;
+    // Read anew: a function that comes home from another namespace may have got another index there.
+    const { ifindex } = await binder.netdevOf(this.#vf.address, signal);
     const client = Netns.fromFd(netns);
     try {
       const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
       const vf = { port, index: this.#vf.index, settings };
-      this.#attachment = await attachNetdev({ host, client, ifindex: this.#ifindex, wanted, vf, log, clock, signal });
+      this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal });
     } catch (error) {
       if (error instanceof NetdevError && error.fault.kind === "left-behind") {
         inventory.quarantine(this.#vf.address, error.message);
@@ -133,9 +133,10 @@ class NodeVf implements KernelVf {
     return this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked))).length === 0;
   }
 
-  async detach(): Promise<void> {
+  async detach(goes: "home" | "elsewhere"): Promise<void> {
     const { inventory } = this.#parts;
-    if (inventory.ofConnection(this.#connectionId)) inventory.setState(this.#connectionId, "reclaiming");
+    const isHeld = inventory.ofConnection(this.#connectionId) !== undefined;
+    if (goes === "home" && isHeld) inventory.setState(this.#connectionId, "reclaiming");
     const [failure] = (await this.#attachment?.detach()) ?? [];
     if (failure) {
       const { what, error } = failure;

@@ -1,7 +1,8 @@
 // READ FIRST: the whole life of a Request, from the caller's message to the answer.
-import { clone, create } from "@bufbuild/protobuf";
+import { clone, create, equals } from "@bufbuild/protobuf";
 import { startDeadline, UndoStack } from "../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.ts";
+import { type ConnectionContext, ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
 import type { ConnectionRecord } from "./connections.ts";
@@ -131,11 +132,14 @@ async function refresh(
 ): Promise<ConnectionRecord> {
   const { record, attachment, choice, wanted } = standing;
   const { connection, signal } = ask;
+  const isSame = record.wanted !== undefined && isSameWanted(record.wanted, wanted);
+  const { context: before } = record.onward?.connection ?? {};
+  // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
+  const stoodBefore = isSame ? attachment.stands(before, signal).catch(() => false) : Promise.resolve(false);
   try {
     record.onward = await askOnward(deps, record, { connection, signal });
     const { context } = record.onward.connection;
-    const isSame = record.wanted !== undefined && isSameWanted(record.wanted, wanted);
-    if (!isSame || !(await attachment.stands(context, signal))) {
+    if (!(await stoodBefore) || !isSameContext(before, context)) {
       await attachment.apply(nodeAsk(ask, wanted), context);
       deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
     }
@@ -200,6 +204,10 @@ async function openNode(deps: RequestDeps, { connection, caller }: Ask, open: ()
 
 function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {
   return { connectionId: connection.id, wanted, files, signal };
+}
+
+function isSameContext(a: ConnectionContext | undefined, b: ConnectionContext | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : equals(ConnectionContextSchema, a, b);
 }
 
 function settledConnection({ id, connection }: ConnectionRecord): Connection {
