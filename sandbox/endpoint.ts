@@ -104,7 +104,12 @@ export class Endpoint {
       log,
       clock,
     });
-    await this.#enlistment.enlist();
+    await this.enlist();
+  }
+
+  /** Registers anew: the registry has forgotten it. */
+  enlist(): Promise<void> {
+    return this.#enlistment.enlist();
   }
 
   /** Other MAC, VLAN, MTU, routes … from the next Request on. */

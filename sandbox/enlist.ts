@@ -38,6 +38,7 @@ export class Enlistment {
 
   /** Registers the network service and the endpoint; the socket goes along as a passed descriptor. */
   async enlist(): Promise<void> {
+    this.stop();
     const { client, registryUrl, networkService, payload } = this.#options;
     const service = { name: networkService, payload };
     await client.call(registryUrl, NetworkServiceRegistry.method.register, service, { metadata: pathHeader() });

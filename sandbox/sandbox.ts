@@ -7,7 +7,7 @@ import { parsePfConfig } from "../src/sriov/index.ts";
 import type { Log } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";
-import { Client } from "./client.ts";
+import { Client, type ClientOptions } from "./client.ts";
 import { type ContextOf, Endpoint, type EndpointOptions } from "./endpoint.ts";
 import { Kubelet, type PodAllocation } from "./kubelet.ts";
 import { type Machine, type MachineOptions, startMachine } from "./machine.ts";
@@ -159,6 +159,28 @@ export class Sandbox {
       pod.close();
     });
     return { name, allocation, tokenId, pod, client };
+  }
+
+  /**
+   * Someone of the trust domain who calls the forwarder as an NSMgr does, with a connection of its own. It has a socket URL
+   * from the registry, as anybody can get it.
+   */
+  directClient(name: string, changes: Partial<ClientOptions> = {}): Client {
+    const entry = this.nsmgr.registry.endpoints.get(SANDBOX_FORWARDER);
+    if (entry === undefined) throw new Error("Cannot call the forwarder: it is not registered");
+    const { log, peerLog = log, clock } = this.#options;
+    const client = new Client({
+      log: peerLog,
+      clock,
+      name,
+      actor: this.actor(name),
+      target: entry.endpoint.url,
+      manager: { name: `${name}-manager`, actor: this.actor(`${name}-manager`) },
+      networkService: SANDBOX_SERVICE,
+      ...changes,
+    });
+    this.#undo.push(`client ${name}`, () => client.hangUp());
+    return client;
   }
 
   /** Takes everything down: forwarder, peers, links, namespaces, sockets and files. */
