@@ -20,6 +20,9 @@ function openDescriptors(): Map<string, string> {
   return found;
 }
 
+/** How long things may take to close after the last test. */
+const PATIENCE_MS = 3000;
+
 const before = openDescriptors();
 
 /** Handles that keep Node's loop alive; those of standard streams and of the report to the runner are there from the start. */
@@ -34,9 +37,9 @@ function leaked(): readonly string[] {
 }
 
 after(async () => {
-  // What was closed just now leaves the lists a few turns of the loop later.
-  for (let waitMs = 0; waitMs < 20 && (leaked().length > 0 || activeHandles().length > 0); waitMs++)
-    await sleep(waitMs);
+  // What was closed just now leaves the lists some turns of the loop later, on a busy machine many.
+  const untilMs = Date.now() + PATIENCE_MS;
+  while (Date.now() < untilMs && (leaked().length > 0 || activeHandles().length > 0)) await sleep(5);
   const left = [...leaked(), ...activeHandles()];
   if (left.length === 0) return;
   // Time for the report to leave; an open handle would otherwise keep the process until its limit.
