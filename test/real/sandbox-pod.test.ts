@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ping } from "../../sandbox/ping.ts";
+import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
 import { Pod } from "../../sandbox/pod.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { needs } from "../needs.ts";
@@ -33,6 +33,9 @@ test("Pod.links() tells what the pod sees of a link, and two pods ping each othe
     { up: link?.up, mtu: link?.mtu, addresses: link?.addresses, routes: link?.routes },
     { up: true, mtu: 1400, addresses: ["172.16.1.1/32"], routes: ["172.16.1.0/32"] },
   );
-  assert.equal(typeof (await ping({ netns: one.netns, to: "172.16.1.0", clock: systemClock })), "number");
+  assert.equal(
+    typeof (await pingUntilAnswered({ netns: one.netns, to: "172.16.1.0", tries: 5, clock: systemClock })),
+    "number",
+  );
   assert.equal(await one.link("nsm-2"), undefined);
 });
