@@ -7,7 +7,6 @@ export type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from
 export type { Caller, ConnectionJournal, JournalEntry, OwnedFd, PathPolicies, PathToCheck, Tokens } from "./needs.ts";
 export { noopDriver } from "./noop.ts";
 export type { ManagerSource, Owner } from "./owner.ts";
-export { identityTokens, registrationPolicies, serverPolicies } from "./proofs.ts";
 export {
   type OwnSocket,
   Registration,

@@ -14,17 +14,16 @@ import { Spire } from "../../sandbox/spire.ts";
 import { systemClock, UndoStack } from "../../src/async/index.ts";
 import { PathSegmentSchema, State } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import { decodeToken, readTokenHeaders } from "../../src/identity/index.ts";
+import {
+  checkPath,
+  decodeToken,
+  readTokenHeaders,
+  selectPolicies,
+  serverPolicyMasks,
+} from "../../src/identity/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { PaperVfs, TOKEN } from "../../src/nsm/cast.ts";
-import {
-  createForwarderService,
-  kernelDriver,
-  noopDriver,
-  Registration,
-  serverPolicies,
-  type Tokens,
-} from "../../src/nsm/index.ts";
+import { createForwarderService, kernelDriver, noopDriver, Registration, type Tokens } from "../../src/nsm/index.ts";
 import { RpcClient, serveRpc } from "../../src/rpc/index.ts";
 import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
 
@@ -111,7 +110,7 @@ async function startForwarder(
     },
     caller,
     tokens,
-    policies: serverPolicies(),
+    policies: { check: (path) => checkPath(selectPolicies(serverPolicyMasks), path) },
     mechanisms: { KERNEL: kernelDriver(vfs), NOOP: noopDriver },
     journal: { put: async () => {}, drop: async () => {} },
     callerIdleMs: 60_000,
