@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, readlinkSync, writeFileSync } from "node:fs";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { type BorrowedFd, Fd, type FileId } from "./fd.ts";
@@ -30,6 +30,13 @@ export class Netns {
    * @throws {NotANetnsError} when it refers to anything else.
    */
   static fromFd(fd: BorrowedFd): Netns {
+    // A peer may have passed anything. Opening a FIFO may block, opening a device may set it going, a FUSE file asks whoever
+    // serves it; but the name that the kernel gives an open file is free of all that, and a path begins with a slash.
+    const name = readlinkSync(`/proc/self/fd/${fd.number}`);
+    if (!/^net:\[\d+\]$/.test(name)) {
+      const isNamespace = /^[a-z_]+:\[\d+\]$/.test(name) && !/^(socket|pipe):/.test(name);
+      throw notANetns("the received descriptor", isNamespace ? "a namespace of another kind" : "no namespace at all");
+    }
     return Netns.openPath(`/proc/self/fd/${fd.number}`, "the received descriptor");
   }
 

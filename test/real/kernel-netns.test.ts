@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
-import { closeSync, openSync, readlinkSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { closeSync, mkdtempSync, openSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { Fd, inNetns, Netns, NotANetnsError } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
@@ -43,10 +46,15 @@ test("Netns.fromFd() takes an O_PATH descriptor and refuses what is no network n
   const own = Netns.current();
   assert.equal(netns.isSame(own), true);
   for (const handle of [path, netns, own]) handle.close();
+  const fifo = join(mkdtempSync(join(tmpdir(), "netns-")), "net:[1]");
+  t.after(() => rmSync(dirname(fifo), { recursive: true }));
+  execFileSync("mkfifo", [fifo]);
   for (const [other, says] of [
     ["/proc/self/ns/uts", /namespace of another kind/],
     ["/dev/null", /no namespace at all/],
     ["/", /no namespace at all/],
+    [fifo, /no namespace at all/],
+    ["/proc/self/net", /no namespace at all/],
   ] as const) {
     const fd = Fd.ofPath(other);
     assert.throws(
@@ -68,6 +76,15 @@ test("Netns.writeSysctl() changes the namespace and not ours", (t) => {
   assert.throws(() => made.readSysctl("net/../../etc/passwd"), /Cannot use/);
   made.close();
   own.close();
+});
+
+test("Fd.id() agrees with what stat says of it", () => {
+  for (const path of ["/dev/null", "/proc/self/ns/net", "/", "/proc/version", "/sys/kernel"]) {
+    const { dev, ino } = statSync(path, { bigint: true });
+    const fd = Fd.ofPath(path);
+    assert.deepEqual(fd.id(), { dev, ino });
+    fd.close();
+  }
 });
 
 test("Fd.close() closes once, and a number that was given away is not closed", () => {
