@@ -35,8 +35,9 @@ export {
 } from "./netlink/index.ts";
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
+export { selfTest } from "./self-test.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
-export { connectUnix, listenUnix, type UnixListener } from "./unix-socket.ts";
+export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
 export { type WatchedFolder, watchFolder } from "./watch-folder.ts";

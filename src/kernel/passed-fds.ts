@@ -10,14 +10,14 @@ export interface PassedFds {
   /**
    * The descriptor of that file, as soon as the peer has sent it. The caller owns it and closes it. The connection keeps a
    * copy, since a peer names a file many times and sends it once; see `release`.
-   * @throws the signal's reason, or an error when the connection ends first.
+   * @throws the signal's reason, or an error when the connection ends first or the kernel could not keep what came.
    */
   receive(id: FileId, signal: AbortSignal): Promise<Fd>;
   /** Lets go of the connection's own copy, so that it does not keep a dead pod's namespace alive. */
   release(id: FileId): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
-  /** How many were closed because the peer sent too many. */
+  /** How many were closed because the peer sent too many, or lost because this process has too many open. */
   readonly droppedCount: number;
 }
 
@@ -51,26 +51,19 @@ export class FdExchange implements PassedFds {
     this.#outgoing.push(Fd.dupOf(fd));
   }
 
-  receive(id: FileId, signal: AbortSignal): Promise<Fd> {
-    const key = fileKey(id);
-    const held = this.#held.get(key);
-    if (held) {
-      held.claimed = true;
-      return Promise.resolve(held.fd.dup());
-    }
-    if (this.#closedBecause) return Promise.reject(this.#closedBecause);
-    return this.#wait(key, signal);
+  async receive(id: FileId, signal: AbortSignal): Promise<Fd> {
+    signal.throwIfAborted();
+    if (this.#closedBecause) throw this.#closedBecause;
+    const held = this.#held.get(fileKey(id));
+    if (!held) return this.#wait(fileKey(id), signal);
+    held.claimed = true;
+    return held.fd.dup();
   }
 
   #wait(key: string, signal: AbortSignal): Promise<Fd> {
     return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(signal.reason);
       const waiters = this.#waiters.get(key) ?? new Set();
       this.#waiters.set(key, waiters);
-      const aborted = () => {
-        leave();
-        reject(signal.reason);
-      };
       const leave = () => {
         signal.removeEventListener("abort", aborted);
         waiters.delete(waiter);
@@ -86,6 +79,7 @@ export class FdExchange implements PassedFds {
           reject(reason);
         },
       };
+      const aborted = () => waiter.reject(signal.reason);
       signal.addEventListener("abort", aborted, { once: true });
       waiters.add(waiter);
     });
@@ -118,19 +112,36 @@ export class FdExchange implements PassedFds {
       fd.close();
       return;
     }
-    const waiters = this.#waiters.get(key);
+    const waiters = [...(this.#waiters.get(key) ?? [])];
     if (this.#held.size >= HELD_FDS_LIMIT) this.#dropOne();
-    this.#held.set(key, { fd, claimed: waiters !== undefined });
-    for (const waiter of [...(waiters ?? [])]) waiter.resolve(fd.dup());
+    this.#held.set(key, { fd, claimed: waiters.length > 0 });
+    for (const waiter of waiters) {
+      try {
+        waiter.resolve(fd.dup());
+      } catch (error) {
+        waiter.reject(error); // EMFILE
+      }
+    }
+  }
+
+  /** The kernel threw descriptors away that had come. Nobody knows which: none of those who wait now waits in vain. */
+  lost(because: Error): void {
+    this.#dropped += 1;
+    this.#rejectWaiters(because);
   }
 
   // One that somebody has had already is missed the least.
   #dropOne(): void {
-    const victim = [...this.#held].find(([, held]) => held.claimed) ?? [...this.#held][0];
-    if (!victim) return;
-    victim[1].fd.close();
-    this.#held.delete(victim[0]);
+    const held = [...this.#held];
+    const [key, victim] = held.find(([, { claimed }]) => claimed) ?? held[0] ?? [];
+    if (key === undefined) return;
+    victim?.fd.close();
+    this.#held.delete(key);
     this.#dropped += 1;
+  }
+
+  #rejectWaiters(because: Error): void {
+    for (const waiters of [...this.#waiters.values()]) for (const waiter of [...waiters]) waiter.reject(because);
   }
 
   /** The stream has ended: nothing comes or goes any more. */
@@ -140,6 +151,6 @@ export class FdExchange implements PassedFds {
     for (const fd of this.#outgoing.splice(0)) fd.close();
     for (const { fd } of this.#held.values()) fd.close();
     this.#held.clear();
-    for (const waiters of [...this.#waiters.values()]) for (const waiter of [...waiters]) waiter.reject(because);
+    this.#rejectWaiters(because);
   }
 }

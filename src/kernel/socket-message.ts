@@ -107,8 +107,26 @@ export function readPeerPid(socket: number): number | undefined {
   return failed === 0 && ucred.readInt32LE(0) > 0 ? ucred.readInt32LE(0) : undefined;
 }
 
-/** Sends plain bytes; answers how many the kernel took, or minus the errno. */
-export function sendBytes(socket: number, bytes: Buffer): number {
+/** Small pieces are joined up to this size, so that a burst of frames is one call. */
+const joined = offHeap(64 * 1024);
+const PIECES_PER_CALL = 256;
+
+/**
+ * Sends plain bytes: of the first piece from `at`, and of the pieces behind it while they fit into one call.
+ * Answers how many bytes the kernel took, or minus the errno.
+ */
+export function sendPieces(socket: number, pieces: readonly Buffer[], at: number): number {
+  const first = pieces[0]?.subarray(at) ?? joined.subarray(0, 0);
+  if (pieces.length < 2 || first.length >= joined.length) return sendBytes(socket, first);
+  let length = first.copy(joined);
+  for (const piece of pieces.slice(1, PIECES_PER_CALL)) {
+    length += piece.copy(joined, length);
+    if (length === joined.length) break;
+  }
+  return sendBytes(socket, joined.subarray(0, length));
+}
+
+function sendBytes(socket: number, bytes: Buffer): number {
   return tryCall("send", socket, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 

@@ -1,8 +1,9 @@
 import { chmodSync, lstatSync, rmSync } from "node:fs";
+import { systemClock } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd } from "./fd.ts";
-import { call, openPoll, POLL_READABLE, tryCall } from "./native.ts";
+import { call, openPoll, POLL_READABLE, type Poll, tryCall } from "./native.ts";
 import { UnixStream } from "./unix-stream.ts";
 
 const AF_UNIX = 1;
@@ -13,6 +14,17 @@ const SOCK_CLOEXEC = 0o2000000;
 const SUN_PATH_BYTES = 108;
 const BACKLOG = 511;
 const ACCEPTS_PER_TURN = 32;
+/** How long a listener rests when descriptors or memory have run out; meanwhile the backlog keeps the callers. */
+const REST_MS = 100;
+
+export interface ListenUnixOptions {
+  /** Permissions of the socket file; nobody can connect before they are set. */
+  readonly mode: number;
+  /** Each stream is the receiver's to close. */
+  onStream(stream: UnixStream): void;
+  /** A connection could not be taken (EMFILE, ENOMEM); it is tried again soon. */
+  onError(error: KernelError): void;
+}
 
 /** A listening unix socket. */
 export interface UnixListener {
@@ -38,10 +50,7 @@ export function connectUnix(path: string): UnixStream {
  * Listens on a unix socket. A socket file that nobody listens on any more is replaced; one in use is left alone.
  * @throws {KernelError} EADDRINUSE when somebody listens there.
  */
-export function listenUnix(
-  path: string,
-  options: { readonly mode: number; onStream(stream: UnixStream): void; onError(error: KernelError): void },
-): UnixListener {
+export function listenUnix(path: string, options: ListenUnixOptions): UnixListener {
   removeStale(path);
   const fd = openSocket();
   try {
@@ -53,38 +62,41 @@ export function listenUnix(
     throw error;
   }
   const ours = lstatSync(path);
-  const poll = openPoll(fd.number, () => acceptSome(fd, path, options));
+  const poll = openPoll(fd.number, () => acceptSome(fd, path, { ...options, poll }));
   poll.watch(POLL_READABLE);
   return {
     path,
     close() {
       if (fd.isClosed) return;
       poll.close();
-      fd.close();
-      // A process that took over from us may listen under the same name by now: its file is another one.
+      // A process that took over from us may listen under the same name by now: its file is another one, and has another
+      // number as long as our socket is open.
       const found = lstatSync(path, { throwIfNoEntry: false });
       if (found?.dev === ours.dev && found.ino === ours.ino) rmSync(path, { force: true });
+      fd.close();
     },
   };
 }
 
-function acceptSome(
-  listener: Fd,
-  path: string,
-  options: { onStream(stream: UnixStream): void; onError(error: KernelError): void },
-): void {
+function acceptSome(listener: Fd, path: string, options: ListenUnixOptions & { readonly poll: Poll }): void {
   for (let turn = 0; turn < ACCEPTS_PER_TURN && !listener.isClosed; turn += 1) {
     const accepted = tryCall("accept4", listener.number, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (accepted >= 0) options.onStream(new UnixStream(Fd.own(accepted)));
-    else if (accepted === -Errno.EAGAIN) return;
-    else if (accepted !== -Errno.EINTR && accepted !== -Errno.ECONNABORTED) {
+    if (accepted === -Errno.EAGAIN) return;
+    if (accepted === -Errno.EINTR || accepted === -Errno.ECONNABORTED) continue;
+    if (accepted < 0) {
+      // The connection that still waits would wake us again at once and for ever.
+      options.poll.watch(0);
+      systemClock.after(REST_MS, () => options.poll.watch(POLL_READABLE));
       options.onError(new KernelError(`accept on ${path}`, -accepted));
       return;
     }
+    options.onStream(new UnixStream(Fd.own(accepted)));
   }
 }
 
+/** A refused connection tells that nobody listens any more; it is refused for a file that is no socket too. */
 function removeStale(path: string): void {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
   const target = address(path);
   const fd = openSocket();
   const failed = tryCall("connect", fd.number, target, 2 + Buffer.byteLength(path) + 1);

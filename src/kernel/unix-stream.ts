@@ -4,13 +4,20 @@ import { KernelError } from "./error.ts";
 import type { Fd } from "./fd.ts";
 import { openPoll, POLL_READABLE, POLL_WRITABLE, type Poll, tryCall } from "./native.ts";
 import { FdExchange, type PassedFds } from "./passed-fds.ts";
-import { readPeerPid, receiveMessage, sendBytes, sendByteWithFd } from "./socket-message.ts";
+import { readPeerPid, receiveMessage, sendByteWithFd, sendPieces } from "./socket-message.ts";
 
 /** So many reads in one go, then others get their turn. */
 const READS_PER_TURN = 16;
 const SHUT_WR = 1;
-/** Small pieces of one flush are joined up to this size into one send. */
-const GATHER_BYTES = 64 * 1024;
+
+type Done = (error?: Error | null) => void;
+
+/** A write under way: `at` bytes of its first piece are sent. */
+interface Sending {
+  readonly pieces: Buffer[];
+  at: number;
+  readonly done: Done;
+}
 
 /** A connected unix stream socket that carries descriptors beside its bytes. TLS and HTTP/2 run on it unaware of them. */
 export class UnixStream extends Duplex {
@@ -18,7 +25,7 @@ export class UnixStream extends Duplex {
   readonly #poll: Poll;
   readonly #exchange = new FdExchange();
   #wants = 0;
-  #resumeWrite: (() => void) | undefined;
+  #sending: Sending | undefined;
 
   /** Takes over a connected, non-blocking unix stream socket. */
   constructor(fd: Fd) {
@@ -43,24 +50,28 @@ export class UnixStream extends Duplex {
     this.#want(POLL_READABLE, true);
   }
 
-  override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
-    this.#writeFrom(chunk, 0, done);
+  override _write(chunk: Buffer, _encoding: string, done: Done): void {
+    this.#send({ pieces: [chunk], at: 0, done });
   }
 
-  override _writev(chunks: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
-    const joined = Buffer.concat(chunks.map((piece) => piece.chunk));
-    this.#writeFrom(joined, 0, done);
+  override _writev(chunks: { chunk: Buffer }[], done: Done): void {
+    this.#send({ pieces: chunks.map(({ chunk }) => chunk), at: 0, done });
   }
 
-  override _final(done: (error?: Error | null) => void): void {
+  override _final(done: Done): void {
     tryCall("shutdown", this.#fd.number, SHUT_WR);
     done();
   }
 
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+  override _destroy(error: Error | null, done: Done): void {
+    // The watch ends before the descriptor: its number may be somebody else's in the next moment.
     this.#poll.close();
     this.#fd.close();
-    this.#exchange.close(error ?? new Error("The connection was closed"));
+    const because = error ?? new Error("The connection was closed");
+    this.#exchange.close(because);
+    const sending = this.#sending;
+    this.#sending = undefined;
+    sending?.done(because);
     done(error);
   }
 
@@ -73,13 +84,11 @@ export class UnixStream extends Duplex {
 
   #onEvents(events: number): void {
     if (this.destroyed) return;
-    if (events & POLL_WRITABLE) {
-      this.#want(POLL_WRITABLE, false);
-      this.#resumeWrite?.();
-    }
+    if (events & POLL_WRITABLE && this.#sending) this.#send(this.#sending);
     if (events & POLL_READABLE && !this.destroyed) this.#readSome();
   }
 
+  // A message that brought descriptors ends its read early: only EAGAIN tells that there is nothing more.
   #readSome(): void {
     for (let turn = 0; turn < READS_PER_TURN && !this.destroyed; turn += 1) {
       const { result, bytes, fds, truncated } = receiveMessage(this.#fd.number);
@@ -89,7 +98,7 @@ export class UnixStream extends Duplex {
         return;
       }
       for (const fd of fds) this.#exchange.arrived(fd);
-      if (truncated) this.emit("fds-lost");
+      if (truncated) this.#exchange.lost(new KernelError("keep the descriptors that a peer has sent", Errno.EMFILE));
       if (result === 0) {
         this.#want(POLL_READABLE, false);
         this.push(null);
@@ -102,44 +111,49 @@ export class UnixStream extends Duplex {
     }
   }
 
-  #writeFrom(chunk: Buffer, start: number, done: (error?: Error | null) => void): void {
-    let at = start;
-    while (at < chunk.length) {
-      const sent = this.#exchange.hasOutgoing ? this.#sendFdWith(chunk, at) : this.#sendPlain(chunk, at);
+  #send(sending: Sending): void {
+    this.#sending = sending;
+    const { pieces } = sending;
+    while (pieces.length > 0) {
+      const sent = this.#sendSome(sending);
       if (sent === -Errno.EAGAIN) {
-        const rest = at;
-        this.#resumeWrite = () => this.#writeFrom(chunk, rest, done);
         this.#want(POLL_WRITABLE, true);
         return;
       }
       if (sent < 0 && sent !== -Errno.EINTR) {
-        done(new KernelError("write to a unix socket", -sent));
+        this.#sent(new KernelError("write to a unix socket", -sent));
         return;
       }
-      at += Math.max(sent, 0);
+      sending.at += Math.max(sent, 0);
+      let whole = 0;
+      for (let first = pieces[0]; first && sending.at >= first.length; first = pieces[whole]) {
+        sending.at -= first.length;
+        whole += 1;
+      }
+      pieces.splice(0, whole);
     }
-    this.#resumeWrite = undefined;
-    done();
+    this.#sent();
   }
 
-  #sendPlain(chunk: Buffer, at: number): number {
-    return sendBytes(this.#fd.number, chunk.subarray(at, at + GATHER_BYTES));
+  #sent(error?: Error): void {
+    const done = this.#sending?.done;
+    this.#sending = undefined;
+    this.#want(POLL_WRITABLE, false);
+    done?.(error);
   }
 
-  /** Sends the byte at `at` with the oldest waiting descriptor; a descriptor that the kernel refuses is dropped alone. */
-  #sendFdWith(chunk: Buffer, at: number): number {
-    const fd = this.#exchange.takeOutgoing();
-    if (!fd) return 0;
-    const sent = sendByteWithFd(this.#fd.number, chunk[at] ?? 0, fd);
+  /** While descriptors wait, one byte with one of them, as NSM's peers expect; then as much as the kernel takes. */
+  #sendSome({ pieces, at }: Sending): number {
+    const byte = pieces[0]?.[at];
+    const fd = byte === undefined ? undefined : this.#exchange.takeOutgoing();
+    if (byte === undefined || !fd) return sendPieces(this.#fd.number, pieces, at);
+    const sent = sendByteWithFd(this.#fd.number, byte, fd);
     if (sent === -Errno.EAGAIN || sent === -Errno.EINTR) {
       this.#exchange.putBack(fd);
       return sent;
     }
     fd.close();
-    if (sent === -Errno.ETOOMANYREFS) {
-      this.emit("fds-lost");
-      return 0;
-    }
-    return sent;
+    // Too many descriptors are on their way: this one is lost, its byte goes without it, the stream stays whole.
+    return sent === -Errno.ETOOMANYREFS ? 0 : sent;
   }
 }
