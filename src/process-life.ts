@@ -38,7 +38,7 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
  * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
  * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
  * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
- * docs/decisions/001-errors-that-nobody-caught.md has the reasons.
+ * docs/decisions/004-errors-that-nobody-caught.md has the reasons.
  */
 export async function live(options: LifeOptions): Promise<void> {
   const { log, process } = options;

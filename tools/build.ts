@@ -4,7 +4,7 @@ import { build } from "esbuild";
 
 /**
  * Flags that must be there before the program starts. A server that talks much lets Node's young generation grow to several
- * times what it needs, and the container's limit is measured with these; docs/decisions/002-memory-flags.md has the figures.
+ * times what it needs, and the container's limit is measured with these; docs/decisions/005-memory-flags.md has the figures.
  */
 const FLAGS = "--max-semi-space-size=4 --max-old-space-size=256";
 
