@@ -52,7 +52,7 @@ export async function openWorld(): Promise<World> {
 
 /** Tells a story in a world of its own, where the machine can make one. */
 export async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
-  if (!needs(t, "root", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const world = await openWorld();
   try {
     await story(world);

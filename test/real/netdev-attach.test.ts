@@ -4,6 +4,7 @@ import { systemClock } from "../../src/async/index.ts";
 import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { inWorld, linkNamed, picture, VF_MAC, type World } from "../namespaces.ts";
+import { needs } from "../needs.ts";
 
 const full: AskedNetdev = {
   name: "nsm-1",
@@ -73,10 +74,24 @@ test("attachNetdev() makes everything stand exactly as asked, and detach() leave
     assert.deepEqual(await added(world, before[1] ?? []), FULL_PICTURE);
     assert.equal(await host.rtnl.linkByIndex(vf.index), undefined);
     assert.deepEqual([attachment.isIn(pod.netns), attachment.isIn(host.netns)], [true, false]);
-    assert.match(pod.netns.readSysctl("net/ipv4/ping_group_range"), /^0\s+2147483647$/);
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([await picture(host), await picture(pod)], before);
     assert.deepEqual(await attachment.detach(), []);
+  }));
+
+test("attachNetdev() lets any group of the pod ping, and IPv6 in where it was off", (t) =>
+  // A root made by `unshare -r` may not name groups that it does not have.
+  inWorld(t, async (world) => {
+    if (!needs(t, "root")) return;
+    const { pod } = world;
+    pod.netns.writeSysctl("net/ipv6/conf/default/disable_ipv6", "1");
+    const attachment = await attach(world, full);
+    assert.match(pod.netns.readSysctl("net/ipv4/ping_group_range"), /^0\s+2147483647$/);
+    assert.equal(pod.netns.readSysctl("net/ipv6/conf/nsm-1/disable_ipv6"), "0");
+    assert.deepEqual(await added(world, []).then((lines) => lines.filter((line) => line.includes("2001:db8::1/64"))), [
+      "address 2001:db8::1/64 on nsm-1 by 110",
+    ]);
+    await attachment.detach();
   }));
 
 test("Attachment.differences() is empty for what stands, and update() then changes nothing", (t) =>

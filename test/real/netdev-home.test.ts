@@ -104,7 +104,7 @@ test("attachNetdev() leaves nothing behind, whichever step it fails at", (t) =>
     await world.host.rtnl.setLink(world.vf.index, { up: true, addAltNames: ["vf0-alternative"] });
     const before = await bothPictures(world);
     const outcomes: string[] = [];
-    for (let failing = 1; !outcomes.includes("stands"); failing++) {
+    for (let failing = 1; failing <= 5; failing++) {
       let steps = 0;
       const record = async () => {
         steps++;

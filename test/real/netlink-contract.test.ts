@@ -178,7 +178,7 @@ test("Rtnl lists hundreds of links while others come and go", (t) =>
   }));
 
 test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t) => {
-  if (!needs(t, "root", "bridge")) return;
+  if (!needs(t, "netns", "bridge")) return;
   const place = openPlace();
   const seen: string[] = [];
   const { promise, resolve } = Promise.withResolvers<void>();
@@ -207,7 +207,7 @@ test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t)
 });
 
 test("Rtnl stays in its namespace after the handle of it is closed, and refuses requests once it is closed itself", async (t) => {
-  if (!needs(t, "root")) return;
+  if (!needs(t, "netns")) return;
   const netns = Netns.create();
   const rtnl = Rtnl.open({ netns });
   netns.close();
