@@ -24,7 +24,7 @@ export class Screen {
   constructor(terminal: Terminal, options: { readonly noColour: boolean }) {
     this.#terminal = terminal;
     this.#isColoured = terminal.isTTY === true && !options.noColour;
-    this.width = Math.max(NARROWEST, Math.min(WIDEST, terminal.columns ?? 80));
+    this.width = Math.max(NARROWEST, Math.min(WIDEST, terminal.columns || 80));
   }
 
   heading(text: string): void {

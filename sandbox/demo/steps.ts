@@ -24,12 +24,15 @@ export interface Step {
 export class Steps {
   readonly #screen: Screen;
   readonly #clock: Clock;
+  readonly #stop: AbortSignal | undefined;
   #hasFailed = false;
   #leftOut = 0;
 
-  constructor(screen: Screen, clock: Clock) {
+  /** `stop`: aborted when the person wants to leave; no further step is begun then. */
+  constructor(screen: Screen, clock: Clock, stop?: AbortSignal) {
     this.#screen = screen;
     this.#clock = clock;
+    this.#stop = stop;
   }
 
   /** Whether every step held so far. */
@@ -37,16 +40,23 @@ export class Steps {
     return !this.#hasFailed;
   }
 
+  /** Whether every step was tried so far, and held. */
+  get isUnbroken(): boolean {
+    return !this.#hasFailed && this.#leftOut === 0;
+  }
+
   /** How it went, in one sentence. */
   get verdict(): string {
     if (this.#hasFailed) return "Not every step held.";
+    if (this.#stop?.aborted === true && this.#leftOut > 0) return "Left before the end.";
     if (this.#leftOut === 0) return "Every step held.";
     return `Every step that this machine can run held; ${this.#leftOut} were left out.`;
   }
 
   async run(steps: readonly Step[]): Promise<void> {
     for (const step of steps) {
-      if (this.#hasFailed) this.#screen.skipped(step.title, "not tried");
+      if (this.#stop?.aborted === true) this.leaveOut([step], "not tried: you left");
+      else if (this.#hasFailed) this.#screen.skipped(step.title, "not tried");
       else await this.#try(step);
     }
   }

@@ -34,7 +34,7 @@ export async function runDemo(context: DemoContext): Promise<boolean> {
   const log = context.isLogShown ? createLog({ level: "debug" }) : silentLog;
   const machine = { realLinks: context.whyNoLinks === undefined };
   const stage = new Stage({ machine, log, peerLog: silentLog, clock });
-  const steps = new Steps(screen, clock);
+  const steps = new Steps(screen, clock, stop);
   await tell(stage, steps, context);
   if (steps.held && !context.isOnce && !stop.aborted) await stayUp(stage, context);
   screen.heading("The end");
@@ -51,17 +51,17 @@ async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks }: DemoCont
   );
   screen.heading("The node");
   await steps.run(nodeSteps(stage));
-  if (steps.held) screen.table(pfHeadings, pfRows(stage.before));
+  if (steps.isUnbroken) screen.table(pfHeadings, pfRows(stage.before));
   screen.heading("The forwarder starts");
   await steps.run(startSteps(stage));
   for (const { heading, steps: phase } of connectionPhases(stage)) {
     screen.heading(heading);
     if (whyNoLinks === undefined) await steps.run(phase);
     else steps.leaveOut(phase, "needs real links");
-    if (steps.held && heading === "A second pod" && whyNoLinks === undefined) await showPods(stage, screen);
+    if (steps.isUnbroken && heading === "A second pod") await showPods(stage, screen);
   }
   if (whyNoLinks !== undefined) screen.text(`No real links here: ${whyNoLinks}. Run it as root to see the rest.`);
-  else if (steps.held) screen.table(pfHeadings, pfRows(await pictureOf(stage.sandbox.machine)));
+  else if (steps.isUnbroken) screen.table(pfHeadings, pfRows(await pictureOf(stage.sandbox.machine)));
 }
 
 async function showPods(stage: Stage, screen: Screen): Promise<void> {
