@@ -3,7 +3,6 @@ import { systemClock } from "../../src/async/index.ts";
 import { enterOwnNamespaces } from "./namespaces.ts";
 import { readOptions, usage } from "./options.ts";
 import { Screen } from "./screen.ts";
-import { runDemo } from "./story.ts";
 
 const options = readOptions(process.argv.slice(2));
 if (options === undefined) {
@@ -24,6 +23,8 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
 
 process.stdout.on("error", () => stop.abort()); // nobody reads any more: npm start | head
 
+// Loaded here: what only helps or hands on has no use for a whole forwarder.
+const { runDemo } = await import("./story.ts");
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
 const held = await runDemo({
   ...options,
