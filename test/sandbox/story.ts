@@ -1,0 +1,143 @@
+// The stage of the scenarios: one whole node for all stories of a file, and ways to look at it that are not the forwarder's own.
+import assert from "node:assert/strict";
+import { readdirSync, readlinkSync } from "node:fs";
+import { after, describe, test } from "node:test";
+import type { Client } from "../../sandbox/client.ts";
+import { pictureOf } from "../../sandbox/demo/node-picture.ts";
+import { Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { systemClock } from "../../src/async/index.ts";
+import type { Forwarder } from "../../src/forwarder.ts";
+import type { VfSettings } from "../../src/netdev/index.ts";
+import { type RecordingLog, recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+import { ipDump } from "./ip.ts";
+
+/** One story; it leaves the node as it found it, but for pods that it started and that hold nothing. */
+export type Story = (scene: Scene) => Promise<void>;
+
+/** A node with a running forwarder. */
+export class Scene {
+  readonly sandbox: Sandbox;
+  /** Of the forwarder. */
+  readonly log: RecordingLog;
+  forwarder: Forwarder;
+  #pods: readonly SandboxPod[] = [];
+  #podCount = 0;
+
+  private constructor(sandbox: Sandbox, log: RecordingLog, forwarder: Forwarder) {
+    this.sandbox = sandbox;
+    this.log = log;
+    this.forwarder = forwarder;
+  }
+
+  static async open(options: Omit<SandboxOptions, "log" | "clock">): Promise<Scene> {
+    const log = recordingLog();
+    const machine = { realLinks: true, vfsPerPf: 2, ...options.machine };
+    const sandbox = await Sandbox.start({ ...options, machine, log, peerLog: silentLog, clock: systemClock });
+    try {
+      const forwarder = await sandbox.startForwarder();
+      const offered = machine.vfsPerPf * (options.machine?.pfs ?? 2);
+      await sandbox.kubelet.until("worker.domain/10G", (devices) => devices.length === offered);
+      return new Scene(sandbox, log, forwarder);
+    } catch (error) {
+      await sandbox.stop();
+      throw error;
+    }
+  }
+
+  /** A new pod with a token. */
+  async pod(): Promise<SandboxPod> {
+    this.#podCount += 1;
+    const pod = await this.sandbox.startPod(`pod-${this.#podCount}`);
+    this.#pods = [...this.#pods, pod];
+    return pod;
+  }
+
+  /** The pods of a story that has been told end: their tokens are free for others. */
+  endPods(): void {
+    for (const { name } of this.#pods) this.sandbox.kubelet.free(name);
+    this.#pods = [];
+  }
+
+  /** All that stands on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
+  async dump(pods: readonly SandboxPod[] = []): Promise<unknown> {
+    const { machine } = this.sandbox;
+    const picture = await pictureOf(machine);
+    const settings = await Promise.all(
+      picture.flatMap(({ address, vfs }) => vfs.map((vf) => machine.pfPort({ address }).read(vf.index))),
+    );
+    const namespaces = await Promise.all([machine.netns, ...pods.map(({ pod }) => pod.netns)].map(ipDump));
+    const vfs = this.forwarder.node.inventory.snapshot().map(({ address, state, connectionId, problem }) => {
+      return { address, isHeld: connectionId !== undefined, state: state === "reserved" ? "idle" : state, problem };
+    });
+    return { picture, settings, namespaces, vfs, connections: this.forwarder.nsm.connectionCount };
+  }
+
+  /** The function that the client was given, as the physical one keeps it. */
+  async vfOf(client: Client): Promise<{ readonly address: string; readonly settings: VfSettings }> {
+    const given = client.connection?.mechanism?.parameters["pciAddress"];
+    const vf = this.forwarder.node.inventory.snapshot().find(({ address }) => address === given);
+    assert.ok(vf, `${given} is no virtual function of the node`);
+    return { address: vf.address, settings: await this.sandbox.machine.pfPort({ address: vf.pf }).read(vf.index) };
+  }
+
+  /** Another pod is served from its Request to its Close: nothing that happened before has harmed the forwarder. */
+  async serves(pod: SandboxPod): Promise<void> {
+    await pod.client.request();
+    assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+    await pod.client.close();
+  }
+}
+
+/** Tells the stories one after the other on one node, where the machine can make it: real links in namespaces of their own. */
+export function tellStories(
+  title: string,
+  options: Omit<SandboxOptions, "log" | "clock">,
+  stories: Readonly<Record<string, Story>>,
+): void {
+  describe(title, () => {
+    let scene: Promise<Scene> | undefined;
+    after(async () => (await scene)?.sandbox.stop());
+    for (const [name, story] of Object.entries(stories)) {
+      test(name, { timeout: 30_000 }, async (t) => {
+        if (!needs(t, "root", "netns", "veth", "bridge")) return;
+        scene ??= Scene.open(options);
+        const open = await scene;
+        const before = await open.dump();
+        try {
+          await story(open);
+        } finally {
+          open.endPods();
+        }
+        assert.deepEqual(await open.dump(), before);
+      });
+    }
+  });
+}
+
+/** Looks until it is so; the error tells what was seen last. */
+export async function eventually<T>(
+  look: () => T | Promise<T>,
+  isSo: (seen: T) => boolean,
+  limitMs = 8000,
+): Promise<T> {
+  const endsAt = systemClock.monotonicMs() + limitMs;
+  for (;;) {
+    const seen = await look();
+    if (isSo(seen)) return seen;
+    if (systemClock.monotonicMs() >= endsAt) assert.fail(`not so within ${limitMs} ms: ${JSON.stringify(seen)}`);
+    await systemClock.sleep(10);
+  }
+}
+
+/** Descriptors of this process of one kind, by what they point to: "socket:[123]", "net:[4026531840]". */
+export function openFiles(kind: "socket" | "net"): readonly string[] {
+  const found = readdirSync("/proc/self/fd").map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // the descriptor of the listing itself
+    }
+  });
+  return found.filter((target) => target.startsWith(`${kind}:`)).sort();
+}
