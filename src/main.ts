@@ -4,12 +4,11 @@ import { systemClock } from "./async/index.ts";
 import { readCommand, usageExitCode, version } from "./cli.ts";
 import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
-import { type LinuxHost, openLinuxHost } from "./linux-host.ts";
+import { exitNow } from "./kernel/index.ts";
+import { openLinuxHost } from "./linux-host.ts";
 import { live, type Running } from "./process-life.ts";
 import { parsePfConfig } from "./sriov/index.ts";
 import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
-
-let host: LinuxHost | undefined;
 
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;
@@ -36,7 +35,7 @@ async function run(): Promise<void> {
     log,
     configuredLevel: config.logLevel,
     clock: systemClock,
-    process: { on: process.on.bind(process), exit: (code) => end(code, log) },
+    process: { on: process.on.bind(process), exit: exitNow },
     stopLimitMs: STOP_LIMIT_MS,
   });
 }
@@ -55,7 +54,6 @@ function readEnvironment(): ParsedConfig | undefined {
 async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
   const pfConfig = parsePfConfig(readFileSync(config.sriovConfigFile, "utf8"), config.sriovConfigFile);
   const opened = openLinuxHost(config, log);
-  host = opened;
   const metrics = createMetrics();
   metrics.addProcessMetrics();
   const options = { settings: config, pfConfig, host: opened, metrics, clock: systemClock, log, signal };
@@ -66,13 +64,6 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
       await opened.close();
     },
   };
-}
-
-/** Node waits for its threads before it exits, and one that the kernel holds in a write never comes back. */
-function end(code: number, log: Log): void {
-  if ((host?.stuckWrites ?? 0) === 0) process.exit(code);
-  log.warn("killed-with-stuck-writes", { writes: host?.stuckWrites });
-  process.kill(process.pid, "SIGKILL");
 }
 
 /** Variables that are read and that nothing answers to as yet: to be silent about it would be a lie. */

@@ -7,6 +7,7 @@ export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 export { checkedPath, type DeviceNumber, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
+export { exitNow } from "./native.ts";
 export {
   type Address,
   type CreateLink,

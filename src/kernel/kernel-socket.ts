@@ -21,6 +21,7 @@ export interface SocketKind {
 export class KernelSocket {
   readonly #fd: Fd;
   #poll: Poll | undefined;
+  #listener: () => void = () => {};
 
   private constructor(fd: Fd) {
     this.#fd = fd;
@@ -69,8 +70,14 @@ export class KernelSocket {
 
   /** Sends one datagram from another thread: for requests during which the kernel sleeps for long. */
   async sendOffThread(bytes: Buffer): Promise<void> {
-    const sent = await callOffThread("send", this.#fd.number, bytes, bytes.length, 0);
-    if (sent < 0) throw new KernelError("send on a socket", -sent);
+    // A descriptor of its own: this socket may be closed meanwhile, and its number be somebody else's.
+    const fd = this.#fd.dup();
+    try {
+      const sent = await callOffThread("send", fd.number, bytes, bytes.length, 0);
+      if (sent < 0) throw new KernelError("send on a socket", -sent);
+    } finally {
+      fd.close();
+    }
   }
 
   /**
@@ -96,9 +103,10 @@ export class KernelSocket {
     return { length, from: from.subarray(0, size.readUInt32LE()) };
   }
 
-  /** Calls back when there is something to read, from now on. Waiting does not keep the process alive. */
+  /** Calls this listener, and no earlier one, when there is something to read. Waiting does not keep the process alive. */
   onReadable(listener: () => void): void {
-    this.#poll ??= openPoll(this.#fd.number, () => listener());
+    this.#listener = listener;
+    this.#poll ??= openPoll(this.#fd.number, () => this.#listener());
     this.#poll.keepAlive(false);
     this.#poll.watch(POLL_READABLE);
   }
