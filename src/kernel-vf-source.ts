@@ -148,4 +148,8 @@ class NodeVf implements KernelVf {
   async giveBack(): Promise<void> {
     this.#parts.inventory.release(this.#connectionId);
   }
+
+  letGo(): void {
+    this.#attachment?.close();
+  }
 }

@@ -33,6 +33,8 @@ export interface KernelVf {
   detach(goes: "home" | "elsewhere"): Promise<void>;
   /** Nobody holds it any more. After `detach`. */
   giveBack(): Promise<void>;
+  /** Closes its handle of the namespace, without touching the network device. */
+  letGo(): void;
 }
 
 /** Gives clients a virtual function as a network device in their namespace. */
@@ -99,6 +101,12 @@ class KernelAttachment implements Attachment {
     this.#netns = undefined;
     await this.#vf.giveBack();
     this.#isGivenBack = true;
+  }
+
+  letGo(): void {
+    this.#vf.letGo();
+    this.#netns?.close();
+    this.#netns = undefined;
   }
 
   /** The client lives in another namespace now, after a restart for example (E13). */

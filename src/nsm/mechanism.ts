@@ -50,6 +50,8 @@ export interface Attachment {
    * nobody else's until this has succeeded.
    */
   release(): Promise<void>;
+  /** Closes what it holds open and touches nothing: the service stops, and the client keeps what it has. */
+  letGo(): void;
 }
 
 /** What this node can give; a type that is missing cannot be given. */

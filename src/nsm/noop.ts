@@ -13,4 +13,5 @@ const nothing: Attachment = {
   async apply() {},
   stands: async () => true,
   async release() {},
+  letGo() {},
 };

@@ -113,6 +113,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       for (const record of connections.values()) {
         record.expiry.cancel();
         record.watch?.stop();
+        record.attachment?.letGo();
       }
       sockets.stop();
     },

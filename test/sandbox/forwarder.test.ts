@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
 import { eventually } from "../../sandbox/demo/steps.ts";
-import { ping } from "../../sandbox/ping.ts";
+import { pingUntilAnswered } from "../../sandbox/ping.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
@@ -34,7 +34,7 @@ async function kubeletKnows(sandbox: Sandbox, count: number): Promise<void> {
 
 async function isReached(sandbox: Sandbox, { pod }: SandboxPod): Promise<boolean> {
   const [own = ""] = sandbox.endpoint.ipams.map((ipam) => ipam.own.split("/")[0] ?? "");
-  return (await ping({ netns: pod.netns, to: own, clock: systemClock })) !== undefined;
+  return (await pingUntilAnswered({ netns: pod.netns, to: own, tries: 5, clock: systemClock })) !== undefined;
 }
 
 /** Addresses of the functions whose devices are not in the host's namespace. */

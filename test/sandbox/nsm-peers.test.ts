@@ -69,9 +69,7 @@ async function startForwarder(
 ) {
   const { folder, managerTarget, actor } = options;
   const log = recordingLog();
-  // Any file will do: nobody looks into it here. A connection that stands when the service stops keeps its handle of it, as
-  // it should, and the check for open descriptors does not mind this file.
-  const netns = Fd.ofPath("/dev/null");
+  const netns = Fd.ofPath(folder); // Any file will do: nobody looks into it here.
   undo.push("netns", () => netns.close());
   const caller = new RpcClient({
     ...common,
