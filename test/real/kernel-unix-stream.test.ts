@@ -181,3 +181,41 @@ test("three hundred connections with descriptors that come and go leave nothing 
   for (const fd of files) fd.close();
   listener.close();
 });
+
+test("five hundred connections at once, a third cut off amid their descriptors, leave nothing open", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "fds-"));
+  const path = join(folder, "s.sock");
+  const ends: Promise<unknown>[] = [];
+  const listener = listenUnix(path, {
+    mode: 0o600,
+    onError: assert.ifError,
+    onStream(stream) {
+      stream.resume();
+      stream.on("error", () => {});
+      ends.push(once(stream, "close"));
+    },
+  });
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const files = makeFiles(folder, 3);
+  const before = openFds();
+  const clients: UnixStream[] = [];
+  for (let i = 0; i < 500; i += 1) {
+    clients.push(connectUnix(path));
+    if (i % 100 === 99) await new Promise(setImmediate); // the backlog is shorter than that
+  }
+  const closed = clients.map(async (client, i) => {
+    client.resume();
+    client.on("error", () => {});
+    for (const fd of files) client.fds.send(fd);
+    if (i % 3 === 0) client.write(Buffer.alloc(300_000));
+    else client.end("hello");
+    setImmediate(() => i % 3 === 0 && client.destroy());
+    await once(client, "close");
+  });
+  await Promise.all(closed);
+  while (ends.length < 500) await new Promise(setImmediate);
+  await Promise.all(ends);
+  assert.equal(openFds(), before);
+  for (const fd of files) fd.close();
+  listener.close();
+});
