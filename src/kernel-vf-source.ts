@@ -1,7 +1,7 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: the inventory says which virtual
 // function, the binder gives it its driver, netdev takes its network device to the client and home.
 import type { Clock } from "./async/index.ts";
-import { Netns } from "./kernel/index.ts";
+import { Netns, NotANetnsError } from "./kernel/index.ts";
 import {
   type AskedNetdev,
   type Attachment,
@@ -45,6 +45,16 @@ export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
       return new NodeVf(parts, { connectionId, tokenId, vf });
     },
   };
+}
+
+/** @throws {NetdevError} when the client has sent something else. */
+function clientNetns(fd: OwnedFd): Netns {
+  try {
+    return Netns.fromFd(fd);
+  } catch (error) {
+    if (!(error instanceof NotANetnsError)) throw error;
+    throw new NetdevError({ kind: "not-a-namespace", problem: error.message }, { cause: error });
+  }
 }
 
 /** One function, from the moment a connection holds it until it is given back. */
@@ -113,7 +123,7 @@ class NodeVf implements KernelVf {
     const { binder, host, inventory, log, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.#vf.address, signal);
-    const client = Netns.fromFd(netns);
+    const client = clientNetns(netns);
     try {
       const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
       const vf = { port, index: this.#vf.index, settings };

@@ -21,6 +21,8 @@ export type NetdevFault =
   | { readonly kind: "name-taken"; readonly name: string; readonly by: string }
   /** The link is not where it should be: unbound, or moved by somebody else. */
   | { readonly kind: "gone"; readonly link: string; readonly where: string }
+  /** What was given as the client's namespace is none. */
+  | { readonly kind: "not-a-namespace"; readonly problem: string }
   /** The namespace given is the host's own. */
   | { readonly kind: "host-namespace" }
   | {
@@ -67,6 +69,8 @@ function describe(fault: NetdevFault): string {
       return `Cannot name the interface "${fault.name}": ${fault.by} of the client's namespace has that name; ask for another`;
     case "gone":
       return `Cannot find link ${fault.link} in ${fault.where}: it was unbound, removed or moved away`;
+    case "not-a-namespace":
+      return fault.problem;
     case "host-namespace":
       return "Cannot attach a link to the host's own network namespace: a client must send the descriptor of its own";
     case "mtu-out-of-range":

@@ -83,6 +83,7 @@ function codeOfInventory(fault: InventoryFault): Status {
 function codeOfNetdev(fault: NetdevFault): Status {
   switch (fault.kind) {
     case "invalid":
+    case "not-a-namespace":
     case "host-namespace":
     case "mtu-out-of-range":
       return "INVALID_ARGUMENT";

@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { readdirSync, readlinkSync } from "node:fs";
 import { after, describe, test } from "node:test";
-import type { Client } from "../../sandbox/client.ts";
+import { Client, type ClientOptions } from "../../sandbox/client.ts";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
-import { Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { SANDBOX_SERVICE, Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
+import { RpcError } from "../../src/rpc/index.ts";
 import { type RecordingLog, recordingLog, silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 import { ipDump } from "./ip.ts";
@@ -23,6 +24,7 @@ export class Scene {
   forwarder: Forwarder;
   #pods: readonly SandboxPod[] = [];
   #podCount = 0;
+  readonly #direct: Client[] = [];
 
   private constructor(sandbox: Sandbox, log: RecordingLog, forwarder: Forwarder) {
     this.sandbox = sandbox;
@@ -53,10 +55,30 @@ export class Scene {
     return pod;
   }
 
+  /** The pod's client as one that plays the manager too: it hears the forwarder's own codes and words. */
+  direct({ name, pod, tokenId }: SandboxPod, options: Partial<ClientOptions> = {}): Client {
+    const { sandbox, forwarder } = this;
+    const client = new Client({
+      log: silentLog,
+      clock: systemClock,
+      name,
+      actor: sandbox.actor(`ns/default/pod/${name}`),
+      target: forwarder.url,
+      manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
+      networkService: SANDBOX_SERVICE,
+      netns: pod.netns,
+      parameters: { name: "nsm-1", tokenID: tokenId },
+      ...options,
+    });
+    this.#direct.push(client);
+    return client;
+  }
+
   /** The pods of a story that has been told end: their tokens are free for others. */
-  endPods(): void {
+  async endPods(): Promise<void> {
     for (const { name } of this.#pods) this.sandbox.kubelet.free(name);
     this.#pods = [];
+    for (const client of this.#direct.splice(0)) await client.hangUp();
   }
 
   /** All that stands on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
@@ -107,7 +129,7 @@ export function tellStories(
         try {
           await story(open);
         } finally {
-          open.endPods();
+          await open.endPods();
         }
         assert.deepEqual(await open.dump(), before);
       });
@@ -140,4 +162,17 @@ export function openFiles(kind: "socket" | "net"): readonly string[] {
     }
   });
   return found.filter((target) => target.startsWith(`${kind}:`)).sort();
+}
+
+/** For `assert.rejects`: the gRPC code, and telling words. */
+export function refusal(code: string, message: RegExp): (error: unknown) => true {
+  return (error) => {
+    assert.ok(error instanceof RpcError, String(error));
+    assert.deepEqual(
+      [error.code, message.test(error.message)],
+      [code, true],
+      `${error.code}: ${error.message.slice(0, 500)}`,
+    );
+    return true;
+  };
 }
