@@ -52,7 +52,7 @@ function readEnvironment(): ParsedConfig | undefined {
 }
 
 async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
-  const pfConfig = parsePfConfig(readFileSync(config.sriovConfigFile, "utf8"), config.sriovConfigFile);
+  const pfConfig = parsePfConfig(readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
   const opened = openLinuxHost(config, log);
   const metrics = createMetrics();
   metrics.addProcessMetrics();
@@ -64,6 +64,15 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
       await opened.close();
     },
   };
+}
+
+function readPfConfig(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot read the list of physical functions, NSM_SRIOV_CONFIG_FILE=${path}: ${why}`);
+  }
 }
 
 /** Variables that are read and that nothing answers to as yet: to be silent about it would be a lie. */
