@@ -4,7 +4,7 @@ import { systemClock } from "./async/index.ts";
 import { readCommand, usageExitCode, version } from "./cli.ts";
 import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
-import { exitNow } from "./kernel/index.ts";
+import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost } from "./linux-host.ts";
 import { live, type Running } from "./process-life.ts";
 import { parsePfConfig } from "./sriov/index.ts";
@@ -53,6 +53,7 @@ function readEnvironment(): ParsedConfig | undefined {
 
 async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
   const pfConfig = parsePfConfig(readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
+  await selfTest();
   const opened = openLinuxHost(config, log);
   const metrics = createMetrics();
   metrics.addProcessMetrics();

@@ -1,6 +1,7 @@
 import { lstat, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { BlockingWrites } from "./blocking-writes.ts";
+import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 
@@ -24,12 +25,6 @@ export interface HostFiles {
   exists(path: string): Promise<boolean>;
   /** Numbers of a character device node. @throws {KernelError} ENODEV when it is something else. */
   deviceNumber(path: string): Promise<DeviceNumber>;
-}
-
-/** Major and minor number of a device. */
-export interface DeviceNumber {
-  readonly major: number;
-  readonly minor: number;
 }
 
 /** The files beneath a folder of this machine. The threads of `writes` may serve many folders. */
@@ -72,14 +67,5 @@ async function readDeviceNumber(path: string): Promise<DeviceNumber> {
   const node = await stat(path);
   if (!node.isCharacterDevice())
     throw new KernelError(`read device ${path}`, Errno.ENODEV, "it is no character device");
-  return deviceNumberOf(node.rdev);
-}
-
-/** gnu_dev_major and gnu_dev_minor, glibc sysmacros.h: 12 + 20 bits of each, interleaved. */
-function deviceNumberOf(rdev: number): DeviceNumber {
-  const number = BigInt(rdev);
-  return {
-    major: Number(((number >> 8n) & 0xfffn) | ((number >> 32n) & 0xfffff000n)),
-    minor: Number((number & 0xffn) | ((number >> 12n) & 0xffffff00n)),
-  };
+  return deviceNumberOf(BigInt(node.rdev));
 }

@@ -2,12 +2,14 @@
 // syscalls; no policy and no word of SR-IOV or NSM lives here. Errors are KernelError with the errno's name.
 // Start reading at native.ts (every libc call there is) and netns.ts.
 export { BlockingWrites } from "./blocking-writes.ts";
+export { BpfCommand, bpf } from "./bpf.ts";
+export { type DeviceNumber, makeCharDevice } from "./device-node.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
-export { checkedPath, type DeviceNumber, type HostFiles, openHostFiles } from "./host-files.ts";
+export { checkedPath, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
-export { exitNow } from "./native.ts";
+export { addressOf, exitNow, offHeap } from "./native.ts";
 export {
   type Address,
   type CreateLink,
