@@ -76,6 +76,8 @@ function count(event: TestEvent, counts: TestCounts): void {
 function describe(error: Error): string {
   const cause = error.cause instanceof Error ? error.cause : undefined;
   const told = cause ?? error;
+  const { exitCode, signal } = error as { exitCode?: number | null; signal?: string | null };
+  if (exitCode !== undefined) return `  the process of this file ended with ${signal ?? `code ${exitCode}`}`;
   const stack = told.stack ?? "";
   return `${stack.includes(told.message) ? "" : `${told.message}\n`}${stack || String(error.cause)}`.replace(
     /^/gm,
