@@ -152,8 +152,8 @@ export async function eventually<T>(
   }
 }
 
-/** Descriptors of this process of one kind, by what they point to: "socket:[123]", "net:[4026531840]". */
-export function openFiles(kind: "socket" | "net"): readonly string[] {
+/** Descriptors of this process of one kind, by what they point to: "socket:[123]", "net:[4026531840]", "/tmp/x". */
+export function openFiles(kind: "socket" | "net" | "file"): readonly string[] {
   const found = readdirSync("/proc/self/fd").map((fd) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`);
@@ -161,7 +161,7 @@ export function openFiles(kind: "socket" | "net"): readonly string[] {
       return ""; // the descriptor of the listing itself
     }
   });
-  return found.filter((target) => target.startsWith(`${kind}:`)).sort();
+  return found.filter((target) => target.startsWith(kind === "file" ? "/" : `${kind}:`)).sort();
 }
 
 /** For `assert.rejects`: the gRPC code, and telling words. */
