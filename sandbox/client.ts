@@ -30,6 +30,8 @@ export interface ClientOptions {
   readonly mechanism?: "KERNEL" | "VFIO";
   /** Parameters of the mechanism: `name`, `tokenID`, `cgroupDir` …; `inodeURL` comes from `netns`. */
   readonly parameters?: Readonly<Record<string, string>>;
+  /** Connections that are shared with others, as a manager's are; stays the caller's. Its own unless told. */
+  readonly rpc?: RpcClient;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -60,7 +62,7 @@ export class Client {
     const caller = options.manager?.actor ?? options.actor;
     const common = { tls: caller.tls, log, clock, dialTimeoutMs: 5000, idleMs: 60_000 };
     this.#options = options;
-    this.#rpc = new RpcClient({ ...common, credentials: caller.headers });
+    this.#rpc = options.rpc ?? new RpcClient({ ...common, credentials: caller.headers });
     this.#bareRpc = new RpcClient(common);
     this.#ids = options.manager === undefined ? [randomUUID()] : [randomUUID(), randomUUID()];
   }
@@ -120,7 +122,7 @@ export class Client {
 
   /** Hangs up; the connection stays as it is at the other side. */
   async hangUp(): Promise<void> {
-    await this.#rpc.close();
+    if (this.#options.rpc === undefined) await this.#rpc.close();
     await this.#bareRpc.close();
   }
 

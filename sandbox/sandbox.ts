@@ -133,7 +133,7 @@ export class Sandbox {
     const { clock, log } = this.#options;
     const abort = new AbortController();
     const pfConfig = parsePfConfig(machine.configText, "pci.config");
-    const settings = this.#settings();
+    const settings = this.forwarderSettings;
     const forwarder = startForwarder({ settings, pfConfig, host, clock, log, signal: abort.signal });
     this.#running = { forwarder, abort };
     return forwarder;
@@ -238,7 +238,8 @@ export class Sandbox {
     });
   }
 
-  #settings(): ForwarderSettings {
+  /** How the forwarder finds the sandbox; for one that is started elsewhere, too. */
+  get forwarderSettings(): ForwarderSettings {
     const { folder } = this;
     return {
       name: SANDBOX_FORWARDER,

@@ -15,7 +15,8 @@ export interface RpcLimits {
 /** Far above what a node's own peers ask for, low enough that a hostile one cannot take the memory. */
 export const defaultLimits: RpcLimits = {
   maxMessageBytes: 16 * 1024 * 1024,
-  maxConcurrentCalls: 256,
+  // A manager may watch and ask for every connection of a node with 256 virtual functions over one connection of its own.
+  maxConcurrentCalls: 1024,
   maxConnections: 1024,
   maxHandshakes: 128,
   handshakeTimeoutMs: 10_000,

@@ -58,6 +58,8 @@ export interface CreateLink extends Omit<NewLink, "netnsFd" | "peer"> {
  * the namespace.
  */
 export class Rtnl {
+  /** Requests so far of every socket of this process. */
+  static readonly totals = { reads: 0, writes: 0 };
   /** Requests so far. */
   readonly counts = { reads: 0, writes: 0 };
   readonly #conversation: Conversation;
@@ -239,11 +241,13 @@ export class Rtnl {
 
   #read(request: NetlinkRequest, op: string): Promise<NetlinkMessage[]> {
     this.counts.reads++;
+    Rtnl.totals.reads++;
     return this.#conversation.request(request, { op });
   }
 
   async #write(request: NetlinkRequest, options: RequestOptions): Promise<void> {
     this.counts.writes++;
+    Rtnl.totals.writes++;
     await this.#conversation.request(request, options);
   }
 }

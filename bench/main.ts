@@ -1,0 +1,78 @@
+// npm run bench: how fast the forwarder is, and what it takes. docs/bench.md tells how to read the figures.
+import { writeFileSync } from "node:fs";
+import { cpus, release } from "node:os";
+import { join } from "node:path";
+import { enterOwnNamespaces } from "../sandbox/demo/namespaces.ts";
+import { Screen } from "../sandbox/demo/screen.ts";
+import { bundleNodeProcess } from "./bundle.ts";
+import { readOptions, usage } from "./options.ts";
+import type { MachineLine } from "./report.ts";
+import { reportOf, tableOf } from "./report.ts";
+import { Runner } from "./runner.ts";
+
+const options = readOptions(process.argv.slice(2));
+if (options === undefined) {
+  process.stderr.write(usage);
+  process.exit(2);
+}
+if (options.isHelpWanted) {
+  process.stdout.write(usage);
+  process.exit(0);
+}
+
+const privileges = await enterOwnNamespaces(process.argv.slice(1));
+if (privileges.kind === "handed-on") process.exit(privileges.exitCode);
+
+const stop = new AbortController();
+// npm and the terminal may both pass a Ctrl-C on: one is enough, the clean-up must not be cut short by the second.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => stop.abort(new Error(`ended by ${signal}`)));
+}
+process.stdout.on("error", () => stop.abort(new Error("nobody reads any more")));
+
+const { whyNoLinks } = privileges;
+const machine: MachineLine = {
+  cpus: cpus().length,
+  cpuModel: cpus()[0]?.model ?? "unknown",
+  kernel: release(),
+  node: process.version,
+  links: whyNoLinks === undefined ? "veth in network namespaces" : "none",
+};
+const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
+const bundle = await bundleNodeProcess(join(import.meta.dirname, ".."));
+const runner = new Runner({
+  ...options,
+  program: bundle.path,
+  realLinks: whyNoLinks === undefined,
+  tell: (line) => screen.text(line),
+  signal: stop.signal,
+});
+try {
+  screen.heading("The forwarder, measured");
+  screen.text(
+    `${machine.cpus} × ${machine.cpuModel}, Linux ${machine.kernel}, Node ${machine.node}, links: ${machine.links}`,
+  );
+  if (whyNoLinks !== undefined) screen.text(`Without links there is no Request to measure: ${whyNoLinks}.`);
+  const report = options.cycles > 0 ? await soaked(options.cycles) : await measured();
+  if (options.jsonFile !== undefined) writeFileSync(options.jsonFile, `${JSON.stringify(report, undefined, 2)}\n`);
+} catch (error) {
+  process.exitCode = 1;
+  const isWanted = stop.signal.aborted && error === stop.signal.reason;
+  process.stderr.write(`${error instanceof Error && !isWanted ? error.stack : String(error)}\n`);
+} finally {
+  bundle.remove();
+}
+process.exit();
+
+async function measured() {
+  const nodes = await runner.measure();
+  const { headings, rows } = tableOf(nodes);
+  screen.table(headings, rows);
+  return reportOf(machine, nodes);
+}
+
+async function soaked(cycles: number) {
+  const { cycles: done, ...figures } = await runner.soak(cycles);
+  screen.table(["after", ...Object.keys(figures)], [[`${done} cycles`, ...Object.values(figures).map(String)]]);
+  return { machine, [`cycles_${cycles}`]: figures };
+}

@@ -1,0 +1,52 @@
+import type { ForwarderSettings } from "../src/forwarder.ts";
+
+/** What the bench asks the process of the forwarder. One question at a time; each is answered. */
+export type Question =
+  | {
+      readonly kind: "start";
+      readonly pfs: number;
+      readonly vfsPerPf: number;
+      readonly realLinks: boolean;
+      readonly settings: ForwarderSettings;
+    }
+  | { readonly kind: "counts" }
+  /** Starts measuring how late the event loop is. */
+  | { readonly kind: "watch-loop" }
+  | { readonly kind: "loop" }
+  | { readonly kind: "stop" };
+
+/** The process is loaded and the manager knows the forwarder. */
+export interface Started {
+  /** From the start of the process until the forwarder's code was loaded. */
+  readonly loadMs: number;
+  /** From the call of the forwarder's start to its end. */
+  readonly startMs: number;
+  /** When that call was, on the clock that all processes of a machine share (process.hrtime). */
+  readonly calledAtMs: number;
+}
+
+/** What has been written to the kernel since the process began, the pretend card's own netlink writes among them. */
+export interface Counts {
+  readonly netlinkWrites: number;
+  readonly netlinkReads: number;
+  readonly fileWrites: number;
+}
+
+/** How much later than planned a timer ran, in ms. */
+export interface LoopDelay {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** The answer to each question. */
+export interface Answers {
+  readonly start: Started;
+  readonly counts: Counts;
+  readonly "watch-loop": null;
+  readonly loop: LoopDelay;
+  readonly stop: null;
+}
+
+/** An answer on its way: what was asked for, or why there is none. */
+export type Reply = { readonly answer: Answers[keyof Answers] } | { readonly failure: string };

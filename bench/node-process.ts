@@ -1,0 +1,91 @@
+// The process of the forwarder: the pretend card, which must share its memory, and the forwarder as main.ts starts it.
+import { type ELDHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import type { Answers, LoopDelay, Question, Started } from "./node-messages.ts";
+
+// Loaded first and alone, so that the time it takes can be told.
+const { startForwarder } = await import("../src/forwarder.ts");
+const { createLog, createMetrics } = await import("../src/telemetry/index.ts");
+const { parsePfConfig } = await import("../src/sriov/index.ts");
+const { systemClock } = await import("../src/async/index.ts");
+const { Rtnl } = await import("../src/kernel/index.ts");
+const loadMs = performance.now();
+const { startMachine } = await import("../sandbox/machine.ts");
+const { ChangeWatch } = await import("../sandbox/change-watch.ts");
+
+const LOOP_RESOLUTION_MS = 1;
+const changes = new ChangeWatch();
+const stopping = new AbortController();
+const running: (() => Promise<void>)[] = [];
+let loop: ELDHistogram | undefined;
+
+async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started> {
+  const { pfs, vfsPerPf, realLinks, settings } = ask;
+  const machine = await startMachine({ pfs, vfsPerPf, realLinks });
+  running.push(() => machine.stop());
+  const host = {
+    devices: changes.watchFiles("devices", machine.devices),
+    drivers: changes.watchFiles("drivers", machine.drivers),
+    vfio: machine.vfio,
+    uevents: machine.uevents,
+    netns: machine.netns,
+    pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
+  };
+  const pfConfig = parsePfConfig(machine.configText, "pci.config");
+  const metrics = createMetrics();
+  metrics.addProcessMetrics();
+  const log = createLog({ level: "info" });
+  const calledAtMs = Number(process.hrtime.bigint()) / 1e6;
+  const startedAtMs = performance.now();
+  const parts = { settings, pfConfig, host, metrics, clock: systemClock, log, signal: stopping.signal };
+  const forwarder = await startForwarder(parts);
+  running.push(() => forwarder.stop());
+  return { loadMs, startMs: performance.now() - startedAtMs, calledAtMs };
+}
+
+function watchLoop(): null {
+  loop?.disable();
+  loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
+  loop.enable();
+  return null;
+}
+
+function loopDelay(): LoopDelay {
+  if (!loop) throw new Error("Cannot tell the delay of the event loop: it is not watched");
+  loop.disable();
+  const late = (ns: number) => Math.max(0, ns / 1e6 - LOOP_RESOLUTION_MS);
+  return { p50: late(loop.percentile(50)), p99: late(loop.percentile(99)), max: late(loop.max) };
+}
+
+async function stop(): Promise<null> {
+  stopping.abort(new Error("the bench is over"));
+  for (const end of running.splice(0).reverse()) await end();
+  return null;
+}
+
+async function answer(question: Question): Promise<Answers[keyof Answers]> {
+  switch (question.kind) {
+    case "start":
+      return await start(question);
+    case "counts": {
+      const { reads, writes } = Rtnl.totals;
+      return { netlinkReads: reads, netlinkWrites: writes, fileWrites: changes.seen.length };
+    }
+    case "watch-loop":
+      return watchLoop();
+    case "loop":
+      return loopDelay();
+    case "stop":
+      return await stop();
+  }
+}
+
+process.on("message", (question: Question) => {
+  answer(question).then(
+    (found) => process.send?.({ answer: found }),
+    (error: unknown) => process.send?.({ failure: error instanceof Error ? (error.stack ?? error.message) : error }),
+  );
+});
+// Whoever asks is gone: links and namespaces go with this process, files are the other's.
+process.on("disconnect", () => process.exit(0));
+// Ctrl-C reaches every process of the terminal; the bench says when this one is to end.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});
