@@ -4,7 +4,8 @@ import { readdirSync, readlinkSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import { Client, type ClientOptions } from "../../sandbox/client.ts";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
-import { SANDBOX_SERVICE, Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { Endpoint } from "../../sandbox/endpoint.ts";
+import { SANDBOX_SERVICE, SANDBOX_VLAN, Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
@@ -72,6 +73,22 @@ export class Scene {
     });
     this.#direct.push(client);
     return client;
+  }
+
+  /** Another endpoint of the same service; start and close it. */
+  endpoint(name: string): Endpoint {
+    const { folder, nsmgr } = this.sandbox;
+    return new Endpoint({
+      log: silentLog,
+      clock: systemClock,
+      name,
+      networkService: SANDBOX_SERVICE,
+      prefixes: ["172.16.2.0/24"],
+      context: { ethernet: { vlanTag: SANDBOX_VLAN } },
+      socketPath: `${folder}/${name}.sock`,
+      registryUrl: nsmgr.url,
+      actor: this.sandbox.actor(name),
+    });
   }
 
   /** The pods of a story that has been told end: their tokens are free for others. */
