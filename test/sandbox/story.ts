@@ -22,7 +22,9 @@ export class Scene {
   readonly sandbox: Sandbox;
   /** Of the forwarder. */
   readonly log: RecordingLog;
-  forwarder: Forwarder;
+  readonly forwarder: Forwarder;
+  /** The story has changed the node itself, as an operator does: it cannot leave it as it was. */
+  isMended = false;
   #pods: readonly SandboxPod[] = [];
   #podCount = 0;
   readonly #direct: Client[] = [];
@@ -148,7 +150,8 @@ export function tellStories(
         } finally {
           await open.endPods();
         }
-        assert.deepEqual(await open.dump(), before);
+        if (!open.isMended) assert.deepEqual(await open.dump(), before);
+        open.isMended = false;
       });
     }
   });
