@@ -61,14 +61,14 @@ export async function startForwarder(options: ForwarderOptions): Promise<Forward
 }
 
 async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<Forwarder, "stop">> {
-  const { settings, pfConfig, host, clock, log, signal } = options;
+  const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics() } = options;
   const { statePath } = settings;
   const phase = phases(clock, log);
   const health = new Health(clock);
 
   phase("look at the node");
   const node = await openNode({ pfConfig, host, statePath, health, clock, log });
-  const admin = await startAdmin(options, { health, node }, undo);
+  const admin = await startAdmin(options, { health, node, metrics }, undo);
 
   phase("retrieve the SVID (no line after this one: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
@@ -76,7 +76,8 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   log.info("svid", { id: (await identity.ready(signal)).id });
 
   phase("serve NSM");
-  const nsm = await serveNsm({ settings, identity, mechanisms: mechanisms(options, node), health, clock, log }, undo);
+  const parts = { settings, identity, mechanisms: mechanisms(options, node), metrics, health, clock, log };
+  const nsm = await serveNsm(parts, undo);
 
   phase("register with the manager");
   await nsm.register(signal);
@@ -122,8 +123,8 @@ function mechanisms({ host, clock, log }: ForwarderOptions, node: Node): Mechani
 }
 
 async function startAdmin(
-  { settings, metrics = createMetrics(), clock, log }: ForwarderOptions,
-  { health, node }: { readonly health: Health; readonly node: Node },
+  { settings, clock, log }: ForwarderOptions,
+  { health, node, metrics }: { readonly health: Health; readonly node: Node; readonly metrics: Metrics },
   undo: UndoStack,
 ): Promise<string | undefined> {
   const { adminListenOn: listenOn, name: title } = settings;

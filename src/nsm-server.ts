@@ -19,7 +19,7 @@ import {
   type RegistrationToCheck,
 } from "./nsm/index.ts";
 import { RpcClient, RpcHealth, serveRpc } from "./rpc/index.ts";
-import type { Health, Log } from "./telemetry/index.ts";
+import type { Health, Log, Metrics } from "./telemetry/index.ts";
 
 /** What the environment says about NSM; names and units as in config.ts. */
 export interface NsmSettings {
@@ -38,6 +38,7 @@ export interface NsmServerOptions {
   readonly settings: NsmSettings;
   readonly identity: Identity;
   readonly mechanisms: MechanismDrivers;
+  readonly metrics: Metrics;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -86,6 +87,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     mechanisms: options.mechanisms,
     journal: forgetful,
     callerIdleMs: CALLER_IDLE_MS,
+    metrics: options.metrics,
     clock,
     log,
   });
