@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { SANDBOX_FORWARDER, Sandbox } from "../../sandbox/sandbox.ts";
+import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
@@ -10,6 +10,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   const { adminUrl } = await sandbox.startForwarder();
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
   const read = async (path: string) => {
     const answer = await fetch(`${adminUrl}${path}`, { headers: { connection: "close" } });
     return { code: answer.status, text: await answer.text() };
