@@ -4,6 +4,7 @@ module.exports = {
   telemetry: ["async"],
   gen: [],
   kernel: ["async", "telemetry"],
+  journal: ["kernel", "async"],
   sriov: ["kernel", "async", "telemetry"],
   netdev: ["kernel", "async", "telemetry"],
   rpc: ["gen", "kernel", "async", "telemetry"],

@@ -24,3 +24,20 @@ test("openStateFolder() refuses names that leave the folder", async (t) => {
   const folder = await openStateFolder(parent);
   await assert.rejects(folder.read("../secret"), /Cannot use/);
 });
+
+test("openStateFolder() appends to a file, and takes up what is in it", async (t) => {
+  const parent = await mkdtemp(join(tmpdir(), "state-"));
+  t.after(() => rm(parent, { recursive: true }));
+  const folder = await openStateFolder(parent);
+  const file = await folder.openAppend("journal");
+  assert.equal(file.found.length, 0);
+  for (const text of ["one,", "two,"]) await file.append(Buffer.from(text));
+  await file.close();
+  const again = await folder.openAppend("journal");
+  assert.deepEqual([String(again.found), again.sizeBytes], ["one,two,", 8]);
+  await again.replace(Buffer.from("three,"));
+  await again.append(Buffer.from("four"));
+  await again.close();
+  assert.equal(await folder.read("journal"), "three,four");
+  assert.deepEqual(await readdir(parent), ["journal"]);
+});

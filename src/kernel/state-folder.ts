@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { chmod, mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { type AppendFile, openAppendFile } from "./append-file.ts";
 
 /** The folder on the host where the forwarder keeps what must outlive it. Only root may read it. */
 export interface StateFolder {
@@ -9,6 +10,8 @@ export interface StateFolder {
   read(name: string): Promise<string | undefined>;
   /** Replaces a file at once: after a crash at any instant it holds the old text or the new one, never a mixture. */
   replace(name: string, text: string): Promise<void>;
+  /** Opens a file to append to; made with the first bytes. @throws when it cannot be read. */
+  openAppend(name: string): Promise<AppendFile>;
 }
 
 /**
@@ -17,7 +20,10 @@ export interface StateFolder {
  */
 export async function openStateFolder(path: string): Promise<StateFolder> {
   await mkdir(path, { recursive: true, mode: 0o700 });
-  await chmod(path, 0o700);
+  // A disk that has become read-only can still be read, and its clients still be served.
+  await chmod(path, 0o700).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EROFS") throw error;
+  });
   return {
     path,
     async read(name) {
@@ -29,6 +35,10 @@ export async function openStateFolder(path: string): Promise<StateFolder> {
       }
     },
     replace: (name, text) => replaceFile(path, beneath(path, name), text),
+    openAppend(name) {
+      const file = beneath(path, name);
+      return openAppendFile(file, (bytes) => replaceFile(path, file, bytes));
+    },
   };
 }
 
@@ -37,12 +47,12 @@ function beneath(folder: string, name: string): string {
   return join(folder, name);
 }
 
-async function replaceFile(folder: string, file: string, text: string): Promise<void> {
+async function replaceFile(folder: string, file: string, content: string | Uint8Array): Promise<void> {
   const fresh = `${file}.${randomUUID()}`;
   try {
     const handle = await open(fresh, "wx", 0o600);
     try {
-      await handle.writeFile(text);
+      await handle.writeFile(content);
       await handle.sync();
     } finally {
       await handle.close();
