@@ -59,6 +59,9 @@ export class Discovery {
   readonly #options: DiscoveryOptions;
   /** How often each service was asked for: successive Requests begin at successive candidates. */
   readonly #turns = new Map<string, number>();
+  #finding = 0;
+  /** Sockets that came with answers and were of no use to the search they came for, by their URL. */
+  readonly #unwanted = new Map<string, PassedFds>();
 
   constructor(options: DiscoveryOptions) {
     this.#options = options;
@@ -66,7 +69,19 @@ export class Discovery {
 
   /** @throws {NsmError} service-not-found, endpoint-not-found, no-candidates, registry; the registry's RpcError. */
   async find(wish: Wish, signal: AbortSignal): Promise<Offer> {
-    return wish.endpointName === "" ? await this.#byService(wish, signal) : await this.#byName(wish, signal);
+    this.#finding += 1;
+    try {
+      return wish.endpointName === "" ? await this.#byService(wish, signal) : await this.#byName(wish, signal);
+    } finally {
+      this.#finding -= 1;
+      if (this.#finding === 0 || this.#unwanted.size > ANSWER_LIMIT) this.#letGo();
+    }
+  }
+
+  /** Searches at the same time share one connection, and that holds one copy of each socket: the last one clears up. */
+  #letGo(): void {
+    for (const [url, fds] of this.#unwanted) this.#options.sockets.disclaim(url, fds);
+    this.#unwanted.clear();
   }
 
   async #byName(wish: Wish, signal: AbortSignal): Promise<Offer> {
@@ -160,7 +175,7 @@ export class Discovery {
         missing = error;
       }
     }
-    for (const { url } of found.list) sockets.disclaim(url, found.fds);
+    if (found.fds) for (const { url } of found.list) this.#unwanted.set(url, found.fds);
     if (candidates.length === 0) throw missing;
     return candidates;
   }

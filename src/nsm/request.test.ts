@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import { type Connection, State } from "../gen/connection_pb.ts";
+import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { RpcError } from "../rpc/index.ts";
 import { kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "./cast.ts";
 import { endpointReply } from "./cast-outside.ts";
@@ -146,6 +148,17 @@ test("request() to reselect takes down what stands and begins anew", async () =>
   assert.deepEqual(story.vf.done.slice(3), ["detach", "give-back", "take", "bind", "attach nsm-1"]);
 });
 
+test("request() of a client that restarted does not lose what it has because its endpoint is away", async () => {
+  const first = await story.request(kernelRequest());
+  story.vf.done.length = 0;
+  story.outside.replies.clear();
+  const message = refreshOf(first);
+  delete message.connection?.mechanism;
+  message.mechanismPreferences.push(...noop());
+  assert.equal((await story.failed(message)).code, "UNAVAILABLE");
+  assert.deepEqual([story.vf.done, story.connections], [[], 1]);
+});
+
 test("request() of a client that restarted keeps its virtual function", async () => {
   const first = await story.request(kernelRequest());
   story.vf.done.length = 0;
@@ -254,4 +267,9 @@ function noopRequest(id: string) {
     parameters: {},
   }));
   return request;
+}
+
+function noop() {
+  return create(NetworkServiceRequestSchema, { mechanismPreferences: [{ cls: "LOCAL", type: "NOOP" }] })
+    .mechanismPreferences;
 }

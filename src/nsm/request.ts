@@ -95,10 +95,14 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
   const hasOwn = (ask.message.connection?.mechanism?.type ?? "") !== "";
   const attempts: unknown[] = [];
   for (const choice of mechanismChoices(ask.message)) {
+    let isRefresh = false;
     try {
-      return await serveWith(deps, ask, { choice, wanted: choice.read() });
+      const wanted = choice.read();
+      isRefresh = deps.connections.get(ask.connection.id)?.attachment?.canBecome(wanted) ?? false;
+      return await serveWith(deps, ask, { choice, wanted });
     } catch (error) {
-      if (hasOwn) throw error;
+      // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
+      if (hasOwn || isRefresh) throw error;
       ask.signal.throwIfAborted();
       attempts.push(error);
     }

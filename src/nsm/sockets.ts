@@ -62,9 +62,15 @@ export class EndpointSockets {
     return this.#hold(url);
   }
 
-  /** The descriptor that came with this URL is not wanted. */
-  disclaim(url: string, fds: PassedFds | undefined): void {
-    if (fds && isInodeUrl(url)) fds.release(parseInodeUrl(url, "the endpoint's URL"));
+  /** The descriptor that came with this URL is not wanted. A URL that cannot be read came with none. */
+  disclaim(url: string, fds: PassedFds): void {
+    let file: InodeUrl;
+    try {
+      file = parseInodeUrl(url, "the endpoint's URL");
+    } catch {
+      return;
+    }
+    fds.release(file);
   }
 
   /** Closes everything at once, used or not: for the end of the process. */

@@ -2,7 +2,7 @@ import { DeadlineError } from "../async/index.ts";
 import { IdentityError, type IdentityFault, PolicyError } from "../identity/index.ts";
 import { NetdevError, type NetdevFault } from "../netdev/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
-import { InventoryError, type InventoryFault } from "../sriov/index.ts";
+import { DriverError, type DriverFault, InventoryError, type InventoryFault } from "../sriov/index.ts";
 import { NsmError, type NsmFault, textOf } from "./fault.ts";
 
 /** The gRPC status that tells a peer about any failure of this room or of those below. */
@@ -23,10 +23,13 @@ function codeOf(error: unknown): Status {
   if (error instanceof NsmError) return codeOfFault(error.fault);
   if (error instanceof PolicyError) return "PERMISSION_DENIED";
   if (error instanceof InventoryError) return codeOfInventory(error.fault);
+  if (error instanceof DriverError) return codeOfDriver(error.fault);
   if (error instanceof NetdevError) return codeOfNetdev(error.fault);
   if (error instanceof IdentityError) return codeOfIdentity(error.fault);
   if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
+  // By its name: this room does not know the kernel's. It refused something that we had checked.
+  if (error instanceof Error && error.name === "KernelError") return "INTERNAL";
   return "UNKNOWN";
 }
 
@@ -77,6 +80,24 @@ function codeOfInventory(fault: InventoryFault): Status {
     case "unknown-connection":
     case "wrong-state":
       return "INTERNAL";
+  }
+}
+
+function codeOfDriver(fault: DriverFault): Status {
+  switch (fault.kind) {
+    case "driver-missing":
+    case "no-iommu":
+    case "group-shared":
+    case "not-virtual":
+      return "FAILED_PRECONDITION";
+    case "unbind-refused":
+    case "bind-refused":
+    case "write-stuck":
+    case "no-vfio-node":
+    case "no-netdev":
+    case "several-netdevs":
+    case "gone":
+      return "UNAVAILABLE";
   }
 }
 

@@ -1,0 +1,78 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { NetworkServiceEndpointResponseSchema } from "../gen/registry_pb.ts";
+import { HandClock, PaperFds, peerNamed, settled } from "./cast.ts";
+import { Outside, PaperStream } from "./cast-outside.ts";
+import type { AnswerStream, FileId } from "./needs.ts";
+import { Discovery } from "./registry.ts";
+import { EndpointSockets } from "./sockets.ts";
+
+const ours = "inode://8/1";
+const theirs = "inode://8/2";
+
+/** Of one connection: what was let go of does not come back until it is sent again. */
+class ForgetfulFds extends PaperFds {
+  override release(id: FileId): void {
+    super.release(id);
+    this.sent.delete(`inode://${id.dev}/${id.ino}`);
+  }
+}
+
+function setUp(caller: Outside) {
+  const clock = new HandClock();
+  const sockets = new EndpointSockets(clock, 1_000);
+  return { sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
+}
+
+const wish = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
+const { signal } = new AbortController();
+
+test("Discovery.find() leaves out an endpoint whose URL cannot be read", async () => {
+  const outside = new Outside();
+  outside.fds.sent.add(ours);
+  outside.endpoints = [
+    { name: "broken", networkServiceNames: ["ns1"], url: "inode://nobody" },
+    { name: "nse-1", networkServiceNames: ["ns1"], url: ours },
+  ];
+  const { sockets, discovery } = setUp(outside);
+  const { candidates } = await discovery.find(wish, signal);
+  assert.deepEqual(
+    candidates.map(({ name }) => name),
+    ["nse-1"],
+  );
+  for (const { socket } of candidates) socket.release();
+  sockets.stop();
+});
+
+test("Discovery.find() leaves a socket that it does not want to a search that is still running", async () => {
+  const fds = new ForgetfulFds();
+  const answers = new Map<string, PaperStream<unknown>>();
+  const outside = new Outside();
+  outside.stream = ((_target: string, _method: unknown, query: { networkServiceEndpoint: { name: string } }) => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds });
+    answers.set(query.networkServiceEndpoint.name, stream);
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  const { sockets, discovery } = setUp(outside);
+  const slow = discovery.find({ ...wish, endpointName: "theirs" }, signal);
+  const quick = discovery.find({ ...wish, endpointName: "ours" }, signal);
+  await settled();
+  for (const [name, url] of [
+    ["ours", ours],
+    ["theirs", theirs],
+  ] as const) {
+    fds.sent.add(url);
+    const networkServiceEndpoint = { name, networkServiceNames: ["ns1"], url };
+    for (const stream of answers.values()) {
+      stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+    }
+  }
+  answers.get("ours")?.end();
+  await quick;
+  answers.get("theirs")?.end();
+  const { candidates } = await slow;
+  assert.equal(candidates[0]?.socket.url, theirs);
+  assert.deepEqual([...fds.sent], [], "what nobody wants is let go of in the end");
+  sockets.stop();
+});
