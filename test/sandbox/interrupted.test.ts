@@ -42,7 +42,7 @@ async function clientCancels(scene: Scene): Promise<void> {
 
 async function cancelsWhileBinding(scene: Scene): Promise<void> {
   const { machine } = scene.sandbox;
-  const pod = await scene.pod();
+  const [pod, other] = [await scene.pod(), await scene.pod()];
   const address = await unbound(scene, pod.tokenId);
   const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
   const gone = new AbortController();
@@ -53,6 +53,7 @@ async function cancelsWhileBinding(scene: Scene): Promise<void> {
   );
   gone.abort();
   await assert.rejects(request, refusal("CANCELLED", /./));
+  await scene.serves(other); // meanwhile, and long enough for the forwarder to notice
   // Not idle before the write has ended: what it does would be done to somebody else's function.
   const record = () => scene.forwarder.node.inventory.snapshot().find((vf) => vf.address === address);
   assert.notEqual(record()?.connectionId, undefined);
