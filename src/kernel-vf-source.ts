@@ -1,6 +1,6 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: the inventory says which virtual
 // function, the binder gives it its driver, netdev takes its network device to the client and home.
-import type { Clock } from "./async/index.ts";
+import type { Clock, Timer } from "./async/index.ts";
 import { Netns, NotANetnsError } from "./kernel/index.ts";
 import {
   type AskedNetdev,
@@ -39,12 +39,35 @@ export interface KernelVfParts {
 
 /** Virtual functions of this node for the KERNEL mechanism. */
 export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
+  const failed = new FailedFunctions(parts);
   return {
     take({ connectionId, tokenId }) {
       const vf = parts.inventory.take({ connectionId, tokenId, use: "kernel" });
-      return new NodeVf(parts, { connectionId, tokenId, vf });
+      return new NodeVf(parts, failed, { connectionId, tokenId, vf });
     },
   };
+}
+
+/** Functions that are left out for a while. */
+class FailedFunctions {
+  readonly #parts: KernelVfParts;
+  readonly #timers = new Map<PciAddress, Timer>();
+
+  constructor(parts: KernelVfParts) {
+    this.#parts = parts;
+  }
+
+  leaveOut(address: PciAddress, problem: string): void {
+    const { inventory, clock } = this.#parts;
+    inventory.setProblem(address, problem);
+    this.#timers.get(address)?.cancel(); // of an earlier failure: the time counts from the last one
+    const timer = clock.after(PROBLEM_MS, () => {
+      this.#timers.delete(address);
+      // What somebody else has said of it meanwhile is not ours to take back.
+      if (inventory.get(address)?.problem === problem) inventory.setProblem(address, undefined);
+    });
+    this.#timers.set(address, timer);
+  }
 }
 
 /** @throws {NetdevError} when the client has sent something else. */
@@ -60,16 +83,21 @@ function clientNetns(fd: OwnedFd): Netns {
 /** One function, from the moment a connection holds it until it is given back. */
 class NodeVf implements KernelVf {
   readonly #parts: KernelVfParts;
+  readonly #failed: FailedFunctions;
   readonly #connectionId: string;
   readonly #tokenId: string;
   #vf: VfRecord;
   #attachment: Attachment | undefined;
+  /** The attachment failed on its way in, and what it left has to come home before anything else. */
+  #isLeftBehind = false;
 
   constructor(
     parts: KernelVfParts,
+    failed: FailedFunctions,
     held: { readonly connectionId: string; readonly tokenId: string; readonly vf: VfRecord },
   ) {
     this.#parts = parts;
+    this.#failed = failed;
     this.#connectionId = held.connectionId;
     this.#tokenId = held.tokenId;
     this.#vf = held.vf;
@@ -95,14 +123,10 @@ class NodeVf implements KernelVf {
 
   /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
   #takeAnother(error: DriverError): void {
-    const { inventory, clock, log } = this.#parts;
+    const { inventory, log } = this.#parts;
     const { address } = this.#vf;
-    if (error.fault.kind === "write-stuck") {
-      inventory.quarantine(address, error.message);
-    } else {
-      inventory.setProblem(address, error.message);
-      clock.after(PROBLEM_MS, () => inventory.get(address) && inventory.setProblem(address, undefined));
-    }
+    if (error.fault.kind === "write-stuck") inventory.quarantine(address, error.message);
+    else this.#failed.leaveOut(address, error.message);
     inventory.release(this.#connectionId);
     try {
       this.#vf = inventory.take({ connectionId: this.#connectionId, tokenId: this.#tokenId, use: "kernel" });
@@ -119,6 +143,7 @@ class NodeVf implements KernelVf {
 
   async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
     const wanted = wantNetdev(asked);
+    if (this.#isLeftBehind) await this.detach("elsewhere");
     if (this.#attachment) return await this.#attachment.update(wanted, signal);
     const { binder, host, inventory, log, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
@@ -127,12 +152,11 @@ class NodeVf implements KernelVf {
     try {
       const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
       const vf = { port, index: this.#vf.index, settings };
-      this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal });
-    } catch (error) {
-      if (error instanceof NetdevError && error.fault.kind === "left-behind") {
-        inventory.quarantine(this.#vf.address, error.message);
-      }
-      throw error;
+      const keepLeft = (left: Attachment) => {
+        this.#attachment = left;
+        this.#isLeftBehind = true;
+      };
+      this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal, keepLeft });
     } finally {
       client.close();
     }
@@ -153,6 +177,7 @@ class NodeVf implements KernelVf {
       throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
     }
     this.#attachment = undefined;
+    this.#isLeftBehind = false;
   }
 
   async giveBack(): Promise<void> {

@@ -22,6 +22,11 @@ export interface AttachOptions {
   readonly signal?: AbortSignal | undefined;
   /** Keeps the state before each step that it does not yet tell of. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
+  /**
+   * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` goes on
+   * with it. Without this the handle is closed.
+   */
+  readonly keepLeft?: ((attachment: Attachment) => void) | undefined;
 }
 
 /**
@@ -36,8 +41,9 @@ export async function attachNetdev(options: AttachOptions): Promise<Attachment> 
     return attachment;
   } catch (error) {
     const left = await attachment.detach();
-    attachment.close();
+    if (left.length === 0 || !options.keepLeft) attachment.close();
     if (left.length === 0) throw error;
+    options.keepLeft?.(attachment);
     const reason = error instanceof Error ? error.message : String(error);
     const { name } = attachment.state.original;
     const what = left.map((failure) => failure.what);

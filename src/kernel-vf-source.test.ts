@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Clock } from "./async/index.ts";
+import type { Netns } from "./kernel/index.ts";
+import { kernelVfSource } from "./kernel-vf-source.ts";
+import { type DriverBinder, DriverError, type DriverFault, Inventory, parsePciAddress } from "./sriov/index.ts";
+import { recordingLog } from "./telemetry/index.ts";
+
+const pf = parsePciAddress("01:00.0");
+const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
+const { signal } = new AbortController();
+
+/** A node with two functions, and a binder that fails for those in `faults`. */
+function setUp(faults: Map<string, DriverFault>) {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
+  inventory.sync(
+    pf,
+    [first, second].map((address, index) => ({ ...common, address, index, resources: ["d/x"] })),
+  );
+  const timers: { readonly run: () => void; isCancelled: boolean }[] = [];
+  const clock = {
+    after(_delayMs: number, run: () => void) {
+      const timer = { run, isCancelled: false };
+      timers.push(timer);
+      return {
+        cancel() {
+          timer.isCancelled = true;
+        },
+      };
+    },
+  } as unknown as Clock;
+  const bound: string[] = [];
+  const binder = {
+    async bind({ address }: { readonly address: string }) {
+      bound.push(address);
+      const fault = faults.get(address);
+      if (fault) throw new DriverError(parsePciAddress(address), fault);
+    },
+    netdevOf: async () => ({ ifname: "eth1", ifindex: 7 }),
+  } as unknown as DriverBinder;
+  const pfDoor = () => assert.fail("no settings are needed to bind");
+  const host = {} as Netns;
+  const source = kernelVfSource({ inventory, binder, host, pfDoor, clock, log: recordingLog() });
+  const passTime = () => {
+    for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
+  };
+  const tokenOf = (address: string) =>
+    inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
+  return { inventory, source, bound, passTime, tokenId: tokenOf(first) };
+}
+
+test("bind() gives the connection another function when its own fails, and the failed one another chance later", async () => {
+  const { inventory, source, bound, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await vf.bind(signal);
+  assert.deepEqual([bound, vf.address], [[first, second], second]);
+  assert.equal(inventory.ofConnection("c1")?.address, second);
+  assert.match(inventory.get(first)?.problem ?? "", /Cannot find the network device/);
+  passTime();
+  assert.equal(inventory.get(first)?.problem, undefined);
+});
+
+test("bind() that failed takes back its own word about a function and nobody else's", async () => {
+  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+  inventory.setProblem(first, "its physical function is down");
+  passTime();
+  assert.equal(inventory.get(first)?.problem, "its physical function is down");
+});
+
+test("bind() says what was wrong with the last function when none is left, and holds none then", async () => {
+  const faults = new Map<string, DriverFault>([
+    [first, { kind: "bind-refused", driver: "igbvf", code: "EIO" }],
+    [second, { kind: "no-netdev" }],
+  ]);
+  const { inventory, source, bound, tokenId } = setUp(faults);
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await assert.rejects(vf.bind(signal), { fault: { kind: "no-netdev" } });
+  assert.deepEqual(bound, [first, second]);
+  assert.equal(inventory.ofConnection("c1"), undefined);
+  await vf.detach("home");
+  await vf.giveBack();
+});
+
+test("bind() keeps a function back whose driver does not answer, and tries no other without the driver", async () => {
+  const stuck = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
+  const vf = stuck.source.take({ connectionId: "c1", tokenId: stuck.tokenId });
+  await vf.bind(signal);
+  stuck.passTime();
+  assert.equal(stuck.inventory.get(first)?.state, "quarantined");
+
+  const missing = setUp(new Map([[first, { kind: "driver-missing", driver: "igbvf" }]]));
+  const other = missing.source.take({ connectionId: "c1", tokenId: missing.tokenId });
+  await assert.rejects(other.bind(signal), { fault: { kind: "driver-missing", driver: "igbvf" } });
+  assert.deepEqual(missing.bound, [first]);
+});
