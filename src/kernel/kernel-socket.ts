@@ -86,10 +86,17 @@ export class KernelSocket {
    * @throws {KernelError} for example ENOBUFS after messages were lost.
    */
   receive(into: Buffer): number | undefined {
-    const length = tryCall("recv", this.#fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC);
-    if (length === -Errno.EAGAIN || length === -Errno.EINTR) return undefined;
-    if (length < 0) throw new KernelError("receive on a socket", -length);
-    return length;
+    return received(tryCall("recv", this.#fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC));
+  }
+
+  /** The same from another thread, for answers that the kernel makes while they are read. */
+  async receiveOffThread(into: Buffer): Promise<number | undefined> {
+    const fd = this.#fd.dup();
+    try {
+      return received(await callOffThread("recv", fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC));
+    } finally {
+      fd.close();
+    }
   }
 
   /** The same, with the sender's address in the kernel's form; undefined when none is waiting. */
@@ -119,4 +126,10 @@ export class KernelSocket {
     this.#poll?.close();
     this.#fd.close();
   }
+}
+
+function received(length: number): number | undefined {
+  if (length === -Errno.EAGAIN || length === -Errno.EINTR) return undefined;
+  if (length < 0) throw new KernelError("receive on a socket", -length);
+  return length;
 }

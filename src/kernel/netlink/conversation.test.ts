@@ -46,6 +46,7 @@ function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
     send: (bytes) => take(bytes, false),
     sendOffThread: async (bytes) => take(bytes, true),
     receive: () => waiting.shift(),
+    receiveOffThread: async () => waiting.shift(),
     close: () => {
       closed = true;
     },
@@ -129,6 +130,29 @@ test("Conversation sends slow requests from another thread, and all others too w
     [true],
   );
   assert.equal(other.asked.at(-1)?.offThread, false);
+});
+
+test("Conversation takes a dump on another thread while the lock may be held", async () => {
+  const gate = Promise.withResolvers<void>();
+  const slow = pretendKernel([{ type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
+  const held = {
+    ...slow.pipe,
+    sendOffThread: (bytes: Buffer) => gate.promise.then(() => slow.pipe.sendOffThread(bytes)),
+  };
+  const moving = new Conversation(held).request(change, { op: "move", slow: true });
+  const { pipe } = pretendKernel([{ type: DATA }, { type: DONE, body: errorBody(0, { quoted: 0 }) }]);
+  const offThread: string[] = [];
+  const watched = {
+    ...pipe,
+    receiveOffThread() {
+      offThread.push("piece");
+      return pipe.receiveOffThread();
+    },
+  };
+  await new Conversation(watched).request(dump, { op: "list" });
+  assert.notEqual(offThread.length, 0);
+  gate.resolve();
+  await moving;
 });
 
 test("Conversation.close() closes after the request that runs, and refuses those that wait", async () => {

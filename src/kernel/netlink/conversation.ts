@@ -13,6 +13,8 @@ export interface NetlinkPipe {
   sendOffThread(bytes: Buffer): Promise<void>;
   /** The next datagram, undefined when none waits. @throws {KernelError} */
   receive(): Buffer | undefined;
+  /** The same on another thread. */
+  receiveOffThread(): Promise<Buffer | undefined>;
   close(): void;
 }
 
@@ -65,7 +67,7 @@ export class Conversation {
       const seq = this.#nextSeq();
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
       await this.#send(bytes, options.slow === true);
-      const { messages, interrupted } = this.#collect(seq, options.op);
+      const { messages, interrupted } = await this.#collect(seq, { op: options.op, isDump });
       if (!interrupted) return messages;
       if (tries === DUMP_TRIES)
         throw new KernelError(options.op, Errno.EINTR, `changed ${tries} times while it was read`);
@@ -87,10 +89,18 @@ export class Conversation {
     }
   }
 
-  #collect(seq: number, op: string): { messages: NetlinkMessage[]; interrupted: boolean } {
+  /** Of a dump the kernel makes each further piece while the one before is taken: that can wait for the lock like a send. */
+  async #receive(isDump: boolean): Promise<Buffer | undefined> {
+    return isDump && slowSends > 0 ? await this.#pipe.receiveOffThread() : this.#pipe.receive();
+  }
+
+  async #collect(
+    seq: number,
+    { op, isDump }: { readonly op: string; readonly isDump: boolean },
+  ): Promise<{ messages: NetlinkMessage[]; interrupted: boolean }> {
     const messages: NetlinkMessage[] = [];
     let interrupted = false;
-    for (let bytes = this.#pipe.receive(); bytes; bytes = this.#pipe.receive()) {
+    for (let bytes = await this.#receive(isDump); bytes; bytes = await this.#receive(isDump)) {
       for (const message of parse(bytes, op)) {
         // Left over from a request that failed half way; it can be nobody else's (NetlinkPipe hears only the kernel).
         if (message.seq !== seq || message.port !== this.#pipe.port) continue;

@@ -53,8 +53,26 @@ function setIfKnown(socket: KernelSocket, option: number): void {
 export function receiveDatagram(socket: KernelSocket): Buffer | undefined {
   const length = socket.receive(slab);
   if (length === undefined) return undefined;
-  if (length > SLAB_BYTES) throw new KernelError(`take a netlink message of ${length} bytes`, Errno.EMSGSIZE);
-  return Buffer.from(slab.subarray(0, length));
+  return copyOf(slab, length);
+}
+
+/** Buffers for receiving on other threads, which may be several at the same time. */
+const spareSlabs: Buffer[] = [];
+
+/** The same on another thread, for a dump. */
+async function receiveOffThread(socket: KernelSocket): Promise<Buffer | undefined> {
+  const own = spareSlabs.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES);
+  try {
+    const length = await socket.receiveOffThread(own);
+    return length === undefined ? undefined : copyOf(own, length);
+  } finally {
+    spareSlabs.push(own);
+  }
+}
+
+function copyOf(bytes: Buffer, length: number): Buffer {
+  if (length > bytes.length) throw new KernelError(`take a netlink message of ${length} bytes`, Errno.EMSGSIZE);
+  return Buffer.from(bytes.subarray(0, length));
 }
 
 export function openPipe(netns: Netns | undefined): NetlinkPipe {
@@ -64,6 +82,7 @@ export function openPipe(netns: Netns | undefined): NetlinkPipe {
     send: (bytes) => socket.send(bytes),
     sendOffThread: (bytes) => socket.sendOffThread(bytes),
     receive: () => receiveDatagram(socket),
+    receiveOffThread: () => receiveOffThread(socket),
     close: () => socket.close(),
   };
 }

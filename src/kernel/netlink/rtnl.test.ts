@@ -28,6 +28,7 @@ function kernelWithoutIpv6(): NetlinkPipe {
     },
     sendOffThread: async () => {},
     receive: () => waiting.shift(),
+    receiveOffThread: async () => waiting.shift(),
     close() {},
   };
 }
