@@ -10,7 +10,7 @@ import { setLinkMac } from "./mac.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import { type Owned, ownTables } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, readNetdev, type Session } from "./read.ts";
+import { inSession, readAround, type Session } from "./read.ts";
 import { applyVfSettings, differingSettings, isBearable, type PfPort, type VfSettings } from "./vf-settings.ts";
 
 /** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
@@ -98,7 +98,7 @@ export class Attachment {
    * @throws {NetdevError | KernelError} with the link in between: call again, or detach.
    */
   update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
-    return this.#inTurn(async (_host, client) => {
+    return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state));
       if (!link) throw new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
       if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
@@ -113,9 +113,9 @@ export class Attachment {
 
   /** What is not as wanted, as text, by reading only. Empty: an unchanged refresh has nothing to do. */
   differences(wanted: WantedNetdev): Promise<readonly string[]> {
-    return this.#inTurn(async (_host, client) => {
+    return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state));
-      const standing = link && (await readNetdev(client, link.index));
+      const standing = link && (await readAround(client, link));
       if (!standing) return [`link ${wanted.name} is not in the namespace`];
       const { owned, original } = this.#state;
       const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
@@ -153,21 +153,26 @@ export class Attachment {
     this.#client = undefined;
   }
 
+  /** Work on both sides. */
   #inTurn<T>(work: (host: Session, client: Session | undefined) => Promise<T>): Promise<T> {
+    return this.#inClient((client) => this.#counted(this.#parts.host, (host) => work(host, client)));
+  }
+
+  /** Work that does not touch the host's namespace. */
+  #inClient<T>(work: (client: Session | undefined) => Promise<T>): Promise<T> {
     const client = this.#client;
     const key = client ? `${client.id.dev}:${client.id.ino}` : `no namespace, link ${this.#state.temporaryName}`;
-    const counted = async (host: Session, session: Session | undefined) => {
+    return turns.run(key, () => (client ? this.#counted(client, work) : work(undefined)));
+  }
+
+  #counted<T>(netns: Netns, work: (session: Session) => Promise<T>): Promise<T> {
+    return inSession(netns, async (session) => {
       try {
-        return await work(host, session);
+        return await work(session);
       } finally {
-        this.#kernelWrites += host.rtnl.counts.writes + (session?.rtnl.counts.writes ?? 0);
+        this.#kernelWrites += session.rtnl.counts.writes;
       }
-    };
-    return turns.run(key, () =>
-      inSession(this.#parts.host, (host) =>
-        client ? inSession(client, (session) => counted(host, session)) : counted(host, undefined),
-      ),
-    );
+    });
   }
 
   async #apply(

@@ -34,17 +34,20 @@ export async function inSession<T>(netns: Netns, work: (session: Session) => Pro
 
 /** undefined when the link is not there (any more). */
 export async function readNetdev(session: Session, ifindex: number): Promise<StandingNetdev | undefined> {
-  const { rtnl } = session;
-  const link = await rtnl.linkByIndex(ifindex);
-  if (!link) return undefined;
+  const link = await session.rtnl.linkByIndex(ifindex);
+  return link && (await readAround(session, link));
+}
+
+/** The same around a link that was just looked up. */
+export async function readAround({ netns, rtnl }: Session, link: Link): Promise<StandingNetdev> {
   return {
     link,
-    addresses: await rtnl.addresses(ifindex),
+    addresses: await rtnl.addresses(link.index),
     routes: await rtnl.routes(),
     rules: await rtnl.rules(),
-    neighbours: await rtnl.neighbours(ifindex),
-    ipv6Disabled: readIpv6Disabled(session.netns, link.name),
-    pingGroups: readSysctl(session.netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
+    neighbours: await rtnl.neighbours(link.index),
+    ipv6Disabled: readIpv6Disabled(netns, link.name),
+    pingGroups: readSysctl(netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
   };
 }
 
