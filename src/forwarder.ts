@@ -10,7 +10,7 @@ import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts"
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { offerOf, type PfConfig } from "./sriov/index.ts";
 import { nodeStatus } from "./status-source.ts";
-import { createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
+import { type Condition, createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings {
@@ -63,14 +63,16 @@ export async function startForwarder(options: ForwarderOptions): Promise<Forward
 async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<Forwarder, "stop">> {
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics() } = options;
   const { statePath } = settings;
-  const phase = phases(clock, log);
   const health = new Health(clock);
+  const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
+  const notServing = health.declare(spec);
+  const phase = phases(clock, log, notServing);
 
   phase("look at the node");
   const node = await openNode({ pfConfig, host, statePath, health, clock, log });
   const admin = await startAdmin(options, { health, node, metrics }, undo);
 
-  phase("retrieve the SVID (no line after this one: look at the SPIRE agent)");
+  phase("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
   undo.push("identity", () => identity.close());
   log.info("svid", { id: (await identity.ready(signal)).id });
@@ -86,6 +88,8 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   await offerToKubelet(options, { health, node, nsm }, undo);
 
   phase("started");
+  notServing.clear();
+  undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
 }
 
@@ -105,12 +109,13 @@ async function offerToKubelet(
   undo.push("device plugins", () => plugins.close());
 }
 
-/** Tells each phase with the time since the start, so that a start that hangs says where. */
-function phases(clock: Clock, log: Log): (title: string) => void {
+/** Tells each phase with the time since the start, so that a start that hangs says where; not ready as long as it lasts. */
+function phases(clock: Clock, log: Log, notServing: Condition): (title: string) => void {
   const startedMs = clock.monotonicMs();
   let number = 0;
   return (title) => {
     number += 1;
+    notServing.raise(`Starting: ${title}`);
     log.info("phase", { number, title, sinceStartMs: Math.round(clock.monotonicMs() - startedMs) });
   };
 }

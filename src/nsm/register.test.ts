@@ -112,6 +112,17 @@ test("Registration.stop() takes us out of the registry, and leaves no timer", as
   assert.ok(registry.watches.every((watch) => watch.isCancelled));
 });
 
+test("Registration.stop() takes us out of the registry also while the manager's watch is broken", async () => {
+  const { registration, registry } = setUp();
+  registration.start();
+  await settled();
+  registry.watches[0]?.end(new RpcError("UNAVAILABLE", "connection lost"));
+  await settled();
+  assert.equal(registration.state.value?.kind, "trying");
+  await registration.stop();
+  assert.equal(registry.calls.at(-1)?.method, "Unregister");
+});
+
 test("Registration.stop() of one that never registered asks nobody", async () => {
   const { registration, registry } = setUp();
   registry.failure = new RpcError("UNAVAILABLE", "no socket");

@@ -89,10 +89,10 @@ export class Registration implements ManagerSource {
 
   /** Ends the registration and takes us out of the registry, as well as that works within a bounded time. */
   async stop(): Promise<void> {
-    const wasRegistered = this.state.value?.kind === "registered";
     this.#stop.abort(new Error("the registration was stopped"));
     await this.#loop;
-    if (wasRegistered) await this.#unregister();
+    // Also when the manager was lost since: it, or the next one, may still know our entry.
+    if (this.#manager !== undefined) await this.#unregister();
   }
 
   async #unregister(): Promise<void> {
