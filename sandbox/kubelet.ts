@@ -1,13 +1,20 @@
-import { lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Clock, Latest } from "../src/async/index.ts";
 import { DevicePlugin, type RegisterRequest, Registration } from "../src/gen/deviceplugin_pb.ts";
 import { RpcClient, RpcError, type RpcServer, serveRpc, unaryHandler } from "../src/rpc/index.ts";
 import type { Log } from "../src/telemetry/index.ts";
+import { checkpointText, type PodAllocation } from "./kubelet-checkpoint.ts";
+import { type ListedPod, PodResourcesServer } from "./pod-resources.ts";
+
+export type { PodAllocation } from "./kubelet-checkpoint.ts";
 
 export interface KubeletOptions {
   /** The device plugin folder; made when it is missing. */
   readonly folder: string;
+  /** The folder of the pod resources socket, where that is wanted. */
+  readonly podResourcesFolder?: string;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -19,25 +26,21 @@ export interface KubeletDevice {
   readonly numaNode: number | undefined;
 }
 
-/** What one container of a pod has got. */
-export interface PodAllocation {
-  readonly pod: string;
-  readonly container: string;
-  readonly resource: string;
-  readonly ids: readonly string[];
-  /** Environment that the plugin asks for. */
-  readonly envs: Readonly<Record<string, string>>;
-}
-
 export interface AllocateOptions {
   readonly pod: string;
   readonly container?: string;
+  /** A plain init container: List does not name it, though its devices are the pod's until the pod ends. */
+  readonly isInit?: boolean;
   readonly resource: string;
   /** How many devices; one unless told. */
   readonly count?: number;
 }
 
 const CHECKPOINT = "kubelet_internal_checkpoint";
+/** What kubelet's gRPC client takes for one message, unless a plugin is to be dropped. */
+const MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024;
+/** A node is never without pods: the one that every List names, whoever else is there. */
+const OWN_POD: ListedPod = { namespace: "nsm-system", name: "forwarder-sriov", containers: [] };
 
 /**
  * The device manager of a kubelet: removes every socket of the folder when it starts, dials a plugin back while that waits
@@ -48,13 +51,19 @@ export class Kubelet {
   readonly devices = new Latest<ReadonlyMap<string, readonly KubeletDevice[]>>(new Map());
   /** How many registrations were accepted since the first start. */
   registrations = 0;
+  /** Its pod resources API. */
+  readonly podResources: PodResourcesServer;
   readonly #options: KubeletOptions;
   readonly #endpoints = new Map<string, { readonly target: string }>();
   #allocations: readonly PodAllocation[] = [];
+  /** UIDs by name. */
+  readonly #pods = new Map<string, string>();
   #running: { readonly server: RpcServer; readonly client: RpcClient } | undefined;
 
   constructor(options: KubeletOptions) {
     this.#options = options;
+    const { folder, podResourcesFolder = `${folder}/../pod-resources`, log, clock } = options;
+    this.podResources = new PodResourcesServer({ folder: podResourcesFolder, log, clock, pods: () => this.#listed() });
   }
 
   async start(): Promise<void> {
@@ -64,10 +73,12 @@ export class Kubelet {
       const path = join(folder, name);
       if (name !== CHECKPOINT && !lstatSync(path).isDirectory()) rmSync(path);
     }
-    const client = new RpcClient({ log, clock, dialTimeoutMs: 10_000, idleMs: 60_000 });
+    const limits = { maxMessageBytes: MESSAGE_LIMIT_BYTES };
+    const client = new RpcClient({ log, clock, dialTimeoutMs: 10_000, idleMs: 60_000, limits });
     const handlers = [unaryHandler(Registration.method.register, (request) => this.#register(request, client))];
     const server = await serveRpc({ url: `unix://${folder}/kubelet.sock`, handlers, log, clock });
     this.#running = { server, client };
+    if (this.#options.podResourcesFolder !== undefined) await this.podResources.start();
   }
 
   /** The process ends. What pods hold stays theirs; nothing is known of any device until plugins come again. */
@@ -76,6 +87,7 @@ export class Kubelet {
     this.#running = undefined;
     this.#endpoints.clear();
     this.devices.set(new Map());
+    await this.podResources.stop();
     await running?.client.close();
     await running?.server.stop(0);
   }
@@ -104,7 +116,7 @@ export class Kubelet {
    * @throws what kubelet fails the pod with
    */
   async allocate(options: AllocateOptions): Promise<PodAllocation> {
-    const { pod, container = "app", resource, count = 1 } = options;
+    const { pod, container = "app", isInit = false, resource, count = 1 } = options;
     const endpoint = this.#endpoints.get(resource);
     const client = this.#running?.client;
     if (endpoint === undefined || client === undefined)
@@ -113,14 +125,52 @@ export class Kubelet {
     const containerRequests = [{ devicesIds: [...ids] }];
     const { response } = await client.call(endpoint.target, DevicePlugin.method.allocate, { containerRequests });
     const envs = response.containerResponses[0]?.envs ?? {};
-    const allocation = { pod, container, resource, ids, envs };
+    const podUid = this.admit(pod);
+    const allocation = { pod, podUid, container, isInit, resource, ids, envs };
     this.#allocations = [...this.#allocations, allocation];
+    this.#writeCheckpoint();
     return allocation;
   }
 
-  /** The pod has ended: its devices are free for others. No plugin is told: the API has no word for it. */
+  /** A pod is there from now on, with or without devices. Returns its UID. */
+  admit(pod: string): string {
+    const uid = this.#pods.get(pod) ?? randomUUID();
+    this.#pods.set(pod, uid);
+    return uid;
+  }
+
+  /** Remembers that a pod has devices which no plugin of now gave out. */
+  remember(pod: string, resource: string, ids: readonly string[]): void {
+    const podUid = this.admit(pod);
+    this.#allocations = [
+      ...this.#allocations,
+      { pod, podUid, container: "app", isInit: false, resource, ids, envs: {} },
+    ];
+  }
+
+  /**
+   * The pod has ended: its devices are free for others. No plugin is told: the API has no word for it. The checkpoint
+   * names it until the next device is given out.
+   */
   free(pod: string): void {
+    this.#pods.delete(pod);
     this.#allocations = this.#allocations.filter((allocation) => allocation.pod !== pod);
+  }
+
+  #listed(): readonly ListedPod[] {
+    const pods = [...this.#pods.keys()].map((name) => {
+      const own = this.#allocations.filter(({ pod, isInit }) => pod === name && !isInit);
+      const containers = own.map(({ container, resource, ids }) => ({
+        name: container,
+        devices: [{ resourceName: resource, deviceIds: [...ids] }],
+      }));
+      return { namespace: "default", name, containers };
+    });
+    return [OWN_POD, ...pods];
+  }
+
+  #writeCheckpoint(): void {
+    writeFileSync(join(this.#options.folder, CHECKPOINT), checkpointText(this.#allocations));
   }
 
   /** Who holds what. */

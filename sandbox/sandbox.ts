@@ -18,6 +18,8 @@ import { WorkloadSocket } from "./workload-socket.ts";
 
 export interface SandboxOptions {
   readonly machine?: Omit<MachineOptions, "clock">;
+  /** In place of the machine's own list of physical functions. */
+  readonly pfConfigText?: string;
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
@@ -82,7 +84,7 @@ export class Sandbox {
       socketPath: `${folder}/nsm.sock`,
       actor: this.actor("nsmgr"),
     });
-    this.kubelet = new Kubelet({ ...common, folder: `${folder}/plugins` });
+    this.kubelet = new Kubelet({ ...common, folder: `${folder}/plugins`, podResourcesFolder: `${folder}/pods` });
     this.endpoint = new Endpoint({
       ...common,
       name: "nse-1",
@@ -130,9 +132,9 @@ export class Sandbox {
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
     };
-    const { clock, log } = this.#options;
+    const { clock, log, pfConfigText = machine.configText } = this.#options;
     const abort = new AbortController();
-    const pfConfig = parsePfConfig(machine.configText, "pci.config");
+    const pfConfig = parsePfConfig(pfConfigText, "pci.config");
     const settings = this.forwarderSettings;
     const forwarder = startForwarder({ settings, pfConfig, host, clock, log, signal: abort.signal });
     this.#running = { forwarder, abort };
@@ -250,6 +252,8 @@ export class Sandbox {
       maxTokenLifetimeMs: 600_000,
       registryClientPolicies: ["common", "registry", "client"].map((kind) => `etc/nsm/opa/${kind}/.*.rego`),
       devicePluginPath: `${folder}/plugins/`,
+      podResourcesPath: `${folder}/pods/`,
+      resourcePollTimeoutMs: 30_000,
       spiffeEndpointSocket: this.workload.url,
       adminListenOn: { host: "127.0.0.1", port: 0 },
       statePath: `${folder}/state`,

@@ -26,6 +26,8 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
     statePath: join(folder, "state"),
     spiffeEndpointSocket: `unix://${folder}/agent.sock`,
     devicePluginPath: folder,
+    podResourcesPath: join(folder, "pods"),
+    resourcePollTimeoutMs: 30_000,
     adminListenOn: { host: "127.0.0.1", port: 0 },
   };
   const uevents = { subscribe: () => () => {}, close() {} };

@@ -2,20 +2,18 @@
 import { type Clock, UndoStack } from "./async/index.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
-import { watchFolder } from "./kernel/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
-import { startDevicePlugins } from "./kubelet/index.ts";
+import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { type Node, openNode } from "./node.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
-import { offerOf, type PfConfig } from "./sriov/index.ts";
+import type { PfConfig } from "./sriov/index.ts";
 import { nodeStatus } from "./status-source.ts";
 import { type Condition, createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
-export interface ForwarderSettings extends NsmSettings {
+export interface ForwarderSettings extends NsmSettings, KubeletSettings {
   readonly spiffeEndpointSocket: string;
-  readonly devicePluginPath: string;
   readonly adminListenOn: { readonly host: string; readonly port: number } | undefined;
 }
 
@@ -85,28 +83,13 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   await nsm.register(signal);
 
   phase("offer the virtual functions to kubelet");
-  await offerToKubelet(options, { health, node, nsm }, undo);
+  const { inventory } = node;
+  await offerToKubelet({ settings, inventory, endConnection: nsm.endConnection, health, clock, log }, undo);
 
   phase("started");
   notServing.clear();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
-}
-
-/** Last of all: a pod that gets a device now can be served. Kubelet may be away; it is awaited without holding up the start. */
-async function offerToKubelet(
-  { settings, clock, log }: ForwarderOptions,
-  { health, node, nsm }: { readonly health: Health; readonly node: Node; readonly nsm: NsmServer },
-  undo: UndoStack,
-): Promise<void> {
-  const folder = watchFolder(settings.devicePluginPath, clock);
-  undo.push("watch of kubelet's folder", () => folder.close());
-  const source = offerOf(node.inventory, (connectionId) => {
-    log.warn("token-given-anew", { connection: connectionId });
-    void nsm.endConnection(connectionId);
-  });
-  const plugins = startDevicePlugins({ source, folder, clock, log, health });
-  undo.push("device plugins", () => plugins.close());
 }
 
 /** Tells each phase with the time since the start, so that a start that hangs says where; not ready as long as it lasts. */

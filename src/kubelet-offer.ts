@@ -1,0 +1,66 @@
+// Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
+import type { Clock, UndoStack } from "./async/index.ts";
+import { BlockingWrites, KernelError, openHostFiles, watchFolder } from "./kernel/index.ts";
+import { CHECKPOINT_FILE, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
+import { type Inventory, offerOf } from "./sriov/index.ts";
+import type { Health, Log } from "./telemetry/index.ts";
+import { keepTokens } from "./token-keeper.ts";
+
+/** What the environment says about kubelet; names and units as in config.ts. */
+export interface KubeletSettings {
+  readonly devicePluginPath: string;
+  readonly podResourcesPath: string;
+  readonly resourcePollTimeoutMs: number;
+}
+
+export interface KubeletOfferOptions {
+  readonly settings: KubeletSettings;
+  readonly inventory: Inventory;
+  /** Takes down a connection whose pod has died, or whose token another pod has got. */
+  endConnection(connectionId: string): Promise<void>;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Last of all: a pod that gets a device now can be served. Kubelet may be away; it is awaited without holding up the start. */
+export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<void> {
+  const { settings, inventory, endConnection, health, clock, log } = options;
+  const intervalMs = settings.resourcePollTimeoutMs;
+  const podResources = startPodResources({ folder: settings.podResourcesPath, intervalMs, clock, log, health });
+  undo.push("pod resources", () => podResources.close());
+  const offer = offerOf(inventory, (connectionId) => {
+    log.warn("token-given-anew", { connection: connectionId });
+    void endConnection(connectionId);
+  });
+  const readCheckpoint = checkpointReader(settings.devicePluginPath, log);
+  const tokens = await keepTokens({
+    inventory,
+    offer,
+    podResources,
+    readCheckpoint,
+    intervalMs,
+    endConnection,
+    clock,
+    log,
+  });
+  undo.push("tokens of pods", () => tokens.close());
+  const folder = watchFolder(settings.devicePluginPath, clock);
+  undo.push("watch of kubelet's folder", () => folder.close());
+  const plugins = startDevicePlugins({ source: tokens.source, folder, clock, log, health });
+  undo.push("device plugins", () => plugins.close());
+}
+
+/** Without the file everything works; pods in their init containers are then known by time alone. */
+function checkpointReader(folder: string, log: Log): () => Promise<string | undefined> {
+  const files = openHostFiles(folder, new BlockingWrites());
+  return async () => {
+    try {
+      return await files.readText(CHECKPOINT_FILE);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      log.debug("checkpoint-unreadable", { code: error.code });
+      return undefined;
+    }
+  };
+}

@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { type ListedPod, PodResourcesServer } from "../../sandbox/pod-resources.ts";
+import { systemClock } from "../async/index.ts";
+import { Health, recordingLog, silentLog } from "../telemetry/index.ts";
+import { type PodResourcesState, startPodResources } from "./pod-resources.ts";
+
+const LIMIT = { timeout: 20_000 };
+const web: ListedPod = {
+  namespace: "default",
+  name: "web",
+  containers: [{ name: "app", devices: [{ resourceName: "worker.domain/10G", deviceIds: ["t1", "t2"] }] }],
+};
+
+function startServer(t: TestContext): PodResourcesServer {
+  const folder = mkdtempSync(join(tmpdir(), "pods-"));
+  const server = new PodResourcesServer({ folder, log: silentLog, clock: systemClock, pods: () => [web] });
+  folders.set(server, folder);
+  t.after(async () => {
+    await server.stop();
+    rmSync(folder, { recursive: true });
+  });
+  return server;
+}
+const folders = new WeakMap<PodResourcesServer, string>();
+
+function startPoller(t: TestContext, server: PodResourcesServer, intervalMs: number) {
+  const [log, health] = [recordingLog(), new Health(systemClock)];
+  const resources = startPodResources({
+    folder: `${folders.get(server)}/`,
+    intervalMs,
+    clock: systemClock,
+    log,
+    health,
+  });
+  t.after(() => resources.close());
+  return { resources, state: resources.state, log, health };
+}
+
+async function until(
+  { state }: { readonly state: { next(): Promise<PodResourcesState>; value: PodResourcesState | undefined } },
+  kind: PodResourcesState["kind"],
+): Promise<PodResourcesState> {
+  let now = state.value ?? (await state.next());
+  while (now.kind !== kind) now = await state.next();
+  return now;
+}
+
+for (const versions of [["v1"], ["v1alpha1"], ["v1", "v1alpha1"]] as const) {
+  test(`startPodResources() reads who has what from a kubelet with ${versions.join(" and ")}`, LIMIT, async (t) => {
+    const server = startServer(t);
+    server.versions = versions;
+    await server.start();
+    const state = await until(startPoller(t, server, 60_000), "known");
+    const holder = { resource: "worker.domain/10G", pod: "default/web", container: "app" };
+    assert.deepEqual(state, {
+      kind: "known",
+      holdings: { pods: new Set(["default/web"]), devices: new Map(["t1", "t2"].map((id) => [id, holder])) },
+    });
+  });
+}
+
+test("startPodResources() tells once of a kubelet that fails, and goes on by itself", LIMIT, async (t) => {
+  const server = startServer(t);
+  const poller = startPoller(t, server, 100);
+  await until(poller, "unknown");
+  await server.start();
+  await until(poller, "known");
+  for (const mood of ["limited", "failing", "empty"] as const) {
+    server.mood = mood;
+    await until(poller, "unknown");
+    await poller.state.next();
+    assert.deepEqual(
+      poller.health.ailments().map(({ code }) => code),
+      ["pod-resources-unknown"],
+      mood,
+    );
+    server.mood = "well";
+    await until(poller, "known");
+    assert.deepEqual(poller.health.ailments(), [], mood);
+  }
+  const told = poller.log.events.filter(({ level }) => level === "warn" || level === "error");
+  assert.equal(told.length, 4);
+});
+
+test("startPodResources() asks no more often than it was told, whatever goes wrong", LIMIT, async (t) => {
+  const server = startServer(t);
+  await server.start();
+  server.mood = "limited";
+  const poller = startPoller(t, server, 60_000);
+  await until(poller, "unknown");
+  await poller.state.next();
+  assert.equal(server.calls, 2);
+});
+
+test("PodResources.askSoon() asks once, soon, for many pods", LIMIT, async (t) => {
+  const server = startServer(t);
+  await server.start();
+  const { resources, state } = startPoller(t, server, 60_000);
+  await state.first();
+  for (let pod = 0; pod < 20; pod += 1) resources.askSoon();
+  await state.next();
+  await systemClock.sleep(100);
+  assert.equal(server.calls, 2);
+});

@@ -1,0 +1,183 @@
+// What kubelet does and says, from the side of the pods: nothing that restarts or fails loses a function or gives one twice.
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { type TestContext, test } from "node:test";
+import type { KubeletDevice } from "../../sandbox/kubelet.ts";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
+import { systemClock } from "../../src/async/index.ts";
+import type { Forwarder } from "../../src/forwarder.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+import { eventually } from "./story.ts";
+
+const LIMIT = { timeout: 60_000 };
+const SIBLING = "worker.domain/intel";
+const POLL_MS = 150;
+/** Longer than any grace. */
+const LONG_MS = 6 * POLL_MS;
+
+async function startNode(t: TestContext, options: Partial<SandboxOptions> = {}): Promise<Sandbox> {
+  const sandbox = await Sandbox.start({
+    machine: { vfsPerPf: 2 },
+    settings: { resourcePollTimeoutMs: POLL_MS },
+    log: silentLog,
+    clock: systemClock,
+    ...options,
+  });
+  t.after(() => sandbox.stop());
+  return sandbox;
+}
+
+const healthy = (devices: readonly KubeletDevice[]) => devices.filter((one) => one.healthy).length;
+
+/** Waits until kubelet has so many healthy devices of a resource. */
+async function offered(sandbox: Sandbox, resource: string, count: number): Promise<void> {
+  const seen = () => healthy(sandbox.kubelet.devices.value?.get(resource) ?? []);
+  await eventually(seen, (now) => now === count);
+}
+
+/** Kubelet has been asked since. */
+async function listedAgain({ kubelet: { podResources } }: Sandbox): Promise<void> {
+  const before = podResources.calls;
+  await eventually(
+    () => podResources.calls,
+    (calls) => calls > before + 1,
+  );
+}
+
+const states = ({ node }: Forwarder) => node.inventory.snapshot().map(({ state }) => state);
+const reserved = (forwarder: Forwarder) => states(forwarder).filter((state) => state === "reserved").length;
+
+test("a token is reserved at Allocate, and free some time after its pod", LIMIT, async (t) => {
+  const sandbox = await startNode(t);
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, SIBLING, 4);
+  await sandbox.kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
+  await offered(sandbox, SIBLING, 3);
+  await systemClock.sleep(LONG_MS);
+  assert.equal(reserved(forwarder), 1);
+  sandbox.kubelet.free("web");
+  await offered(sandbox, SIBLING, 4);
+  assert.deepEqual(states(forwarder), ["idle", "idle", "idle", "idle"]);
+});
+
+test("an init container keeps its token, which no list names", LIMIT, async (t) => {
+  const sandbox = await startNode(t);
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, SANDBOX_RESOURCE, 4);
+  await sandbox.kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE, isInit: true });
+  await systemClock.sleep(LONG_MS);
+  assert.equal(reserved(forwarder), 1);
+});
+
+test("nothing is freed while kubelet's list fails or is wrong, and its streams stay", LIMIT, async (t) => {
+  const sandbox = await startNode(t);
+  const forwarder = await sandbox.startForwarder();
+  const { kubelet } = sandbox;
+  await offered(sandbox, SIBLING, 4);
+  for (const pod of ["web", "gone"]) await kubelet.allocate({ pod, resource: SANDBOX_RESOURCE });
+  await offered(sandbox, SIBLING, 2);
+  await listedAgain(sandbox);
+  const { registrations } = kubelet;
+  for (const mood of ["failing", "limited", "empty"] as const) {
+    kubelet.podResources.mood = mood;
+    if (mood === "failing") kubelet.free("gone");
+    await systemClock.sleep(LONG_MS);
+    assert.equal(reserved(forwarder), 2, mood);
+    assert.deepEqual(
+      forwarder.health.ailments().map(({ code }) => code),
+      ["pod-resources-unknown"],
+      mood,
+    );
+  }
+  await kubelet.podResources.stop();
+  await systemClock.sleep(LONG_MS);
+  assert.equal(reserved(forwarder), 2);
+  kubelet.podResources.mood = "well";
+  await kubelet.podResources.start();
+  await offered(sandbox, SIBLING, 3);
+  assert.equal(kubelet.registrations, registrations);
+  kubelet.podResources.mood = "silent";
+  kubelet.free("web");
+  await systemClock.sleep(LONG_MS);
+  assert.equal(reserved(forwarder), 1);
+});
+
+test("a forwarder that starts again offers nothing that a pod has, in either order of restarts", LIMIT, async (t) => {
+  const sandbox = await startNode(t);
+  const { kubelet } = sandbox;
+  await sandbox.startForwarder();
+  await offered(sandbox, SIBLING, 4);
+  const { ids } = await kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
+  await offered(sandbox, SIBLING, 3);
+  const counts: number[] = [];
+  kubelet.devices.onChange((known) => {
+    const devices = known.get(SIBLING) ?? [];
+    if (devices.length > 0) counts.push(healthy(devices));
+  });
+  for (const order of ["forwarder", "kubelet first", "forwarder first"]) {
+    if (order === "kubelet first") await kubelet.restart();
+    await sandbox.stopForwarder();
+    if (order === "forwarder first") await kubelet.restart();
+    const forwarder = await sandbox.startForwarder();
+    await offered(sandbox, SANDBOX_RESOURCE, 4);
+    await offered(sandbox, SIBLING, 3);
+    assert.equal(forwarder.node.inventory.resourceOf(ids[0] ?? ""), SANDBOX_RESOURCE, order);
+    await systemClock.sleep(LONG_MS);
+    assert.equal(reserved(forwarder), 1, order);
+  }
+  assert.ok(Math.max(...counts) <= 3, `offered more than there was: ${counts}`);
+});
+
+test("ids of an older forwarder are kept for their pods", LIMIT, async (t) => {
+  const sandbox = await startNode(t);
+  const id = `sriov-${randomUUID()}`;
+  sandbox.kubelet.remember("old", SANDBOX_RESOURCE, [id]);
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, SIBLING, 3);
+  assert.equal(forwarder.node.inventory.resourceOf(id), SANDBOX_RESOURCE);
+  sandbox.kubelet.free("old");
+  await offered(sandbox, SIBLING, 4);
+});
+
+test("a pod that dies without a Close gives its function back", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, SANDBOX_RESOURCE, 4);
+  const pod = await sandbox.startPod("client-1");
+  await pod.client.request();
+  await systemClock.sleep(LONG_MS);
+  assert.equal(states(forwarder).filter((state) => state === "ready").length, 1);
+  sandbox.kubelet.free("client-1");
+  await eventually(
+    () => states(forwarder),
+    (now) => now.every((state) => state === "idle"),
+  );
+  assert.deepEqual(await pod.pod.links(), []);
+  assert.equal(forwarder.nsm.connectionCount, 0);
+});
+
+test("two physical functions with different domains and capabilities are counted as one book", LIMIT, async (t) => {
+  const pf = (address: string, domains: string, capabilities: string, numVfs: number) => `
+  ${address}:
+    pfKernelDriver: igb
+    vfKernelDriver: igbvf
+    serviceDomains: [${domains}]
+    capabilities: [${capabilities}]
+    numVfs: ${numVfs}`;
+  const pfConfigText = `physicalFunctions:${pf("0000:01:00.0", "d1", "intel, 10G", 1)}${pf("0000:02:00.0", "d1, d2", "intel, 20G", 3)}\n`;
+  const sandbox = await startNode(t, { machine: { vfsPerPf: 3, numVfs: 0 }, pfConfigText });
+  await sandbox.startForwarder();
+  const counts = async (...wanted: readonly number[]) => {
+    const names = ["d1/intel", "d1/10G", "d1/20G", "d2/intel", "d2/20G"];
+    for (const [at, name] of names.entries()) await offered(sandbox, name, wanted[at] ?? 0);
+  };
+  await counts(4, 1, 3, 3, 3);
+  for (const pod of ["a", "b", "c"]) await sandbox.kubelet.allocate({ pod, resource: "d2/20G" });
+  await counts(1, 1, 0, 0, 3);
+  await listedAgain(sandbox);
+  await assert.rejects(sandbox.kubelet.allocate({ pod: "d", resource: "d2/20G" }), /0 of 3 are available/);
+  sandbox.kubelet.free("b");
+  await counts(2, 1, 1, 1, 3);
+});
