@@ -51,6 +51,7 @@ function checkPathSize(connection: Connection): void {
 function checkContextSize(connection: Connection): void {
   const context = connection.context;
   if (!context) return;
+  checkTexts("a context", context);
   checkMap("extra context", context.extraContext);
   atMost("DNS configurations", context.dnsContext?.configs.length ?? 0, LIMITS.contextEntries);
   const ip = context.ipContext;
@@ -65,7 +66,19 @@ function checkContextSize(connection: Connection): void {
   }
 }
 
+/** Every text, wherever it stands, and every list that has no narrower limit: DNS servers, search domains. */
+function checkTexts(what: string, value: unknown): void {
+  if (typeof value === "string") atMost(`characters of ${what}`, value.length, LIMITS.textBytes);
+  else if (ArrayBuffer.isView(value)) atMost(`bytes of ${what}`, value.byteLength, LIMITS.textBytes);
+  else if (typeof value === "object" && value !== null) {
+    const parts = Object.values(value);
+    atMost(`parts of ${what}`, parts.length, 8 * LIMITS.contextEntries);
+    for (const part of parts) checkTexts(what, part);
+  }
+}
+
 function checkMechanismSize(mechanism: Mechanism): void {
+  checkTexts("a mechanism's name", [mechanism.cls, mechanism.type]);
   checkMap("mechanism parameters", mechanism.parameters);
 }
 

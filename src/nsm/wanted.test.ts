@@ -48,6 +48,7 @@ const refused: readonly (readonly [says: string, parameters: Record<string, stri
   ["an interface name that is a path", { ...kernel, name: "../eth0" }, /interface name/],
   ["an interface name that is a pattern", { ...kernel, name: "eth%d" }, /interface name/],
   ["the interface name ..", { ...kernel, name: ".." }, /interface name/],
+  ["an interface name that stands for all interfaces", { ...kernel, name: "all" }, /interface name/],
   ["no namespace", { ...kernel, inodeURL: "" }, /network namespace \(inodeURL\)/],
   ["a namespace by path", { ...kernel, inodeURL: "file:///proc/1/ns/net" }, /want inode:/],
   ["a namespace of another scheme", { ...kernel, inodeURL: "x://y" }, /want inode:/],

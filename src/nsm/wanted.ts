@@ -1,5 +1,6 @@
 import type { Mechanism } from "../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
+import { NetdevError, parseInterfaceName } from "../netdev/index.ts";
 import { NsmError } from "./fault.ts";
 import { type InodeUrl, parseInodeUrl } from "./inode-url.ts";
 
@@ -130,15 +131,16 @@ function readTokenId(parameters: ReadonlyMap<string, string>): string {
   return value;
 }
 
-/** The kernel's own rule (dev_valid_name, net/core/dev.c), and none of its name patterns ("eth%d"). */
+/** Before anything is begun: the same rule holds when the interface is made. */
 function readInterfaceName(parameters: ReadonlyMap<string, string>): string {
   const value = parameters.get(PARAMETER.interfaceName) ?? "";
-  const fits = Buffer.byteLength(value) <= 15 && /^[^/:%\s\p{Cc}]+$/u.test(value) && value !== "." && value !== "..";
-  if (!fits) {
-    const wanted = "1 to 15 bytes without slash, colon, percent sign or space";
+  try {
+    return parseInterfaceName(value);
+  } catch (error) {
+    if (!(error instanceof NetdevError)) throw error;
+    const wanted = "1 to 15 bytes without slash, colon, percent sign or blank, and neither ., .., all nor default";
     throw new NsmError({ kind: "bad-value", what: "the interface name (name)", value, wanted });
   }
-  return value;
 }
 
 /** Upstream reads a value that does not parse as 0, which means "no VLAN". */
