@@ -42,6 +42,22 @@ test("KeyedQueue.run() never runs a job whose caller has gone, and goes on after
   assert.equal(queue.busyKeys, 0);
 });
 
+test("KeyedQueue.run() waits for a job that runs, though its caller has gone", async () => {
+  const queue = new KeyedQueue<string>();
+  const [begun, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const caller = new AbortController();
+  const job = async () => {
+    begun.resolve();
+    await gate.promise;
+    return "done";
+  };
+  const result = queue.run("a", job, caller.signal);
+  await begun.promise;
+  caller.abort(new Error("caller has gone"));
+  gate.resolve();
+  assert.equal(await result, "done");
+});
+
 test("UndoStack.unwind() goes backwards past failures and names them", async () => {
   const undo = new UndoStack();
   const seen: string[] = [];

@@ -12,13 +12,16 @@ export class KeyedQueue<K> {
 
   /**
    * Runs the job when its turn comes. A job whose signal is aborted while it waits is dropped and never runs:
-   * nobody is there to hear its answer.
+   * nobody is there to hear its answer. One that runs is waited for whatever the signal says: what it does to the node
+   * must be over before anybody acts on its failure.
    * @throws the job's own error, or the signal's reason when it was dropped.
    */
   run<T>(key: K, job: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const before = this.#tails.get(key) ?? Promise.resolve();
+    let isWaiting = true;
     const result = before.then(() => {
       signal?.throwIfAborted();
+      isWaiting = false;
       return job();
     });
     const tail = result.then(
@@ -29,14 +32,14 @@ export class KeyedQueue<K> {
     void tail.then(() => {
       if (this.#tails.get(key) === tail) this.#tails.delete(key);
     });
-    return signal ? raceAbort(result, signal) : result;
+    return signal ? raceAbort(result, signal, () => isWaiting) : result;
   }
 }
 
 /** Lets a waiting caller go at once when its signal is aborted, though its turn has not come yet. */
-function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+function raceAbort<T>(work: Promise<T>, signal: AbortSignal, isWaiting: () => boolean): Promise<T> {
   return new Promise((resolve, reject) => {
-    const aborted = () => reject(signal.reason);
+    const aborted = () => isWaiting() && reject(signal.reason);
     if (signal.aborted) aborted();
     signal.addEventListener("abort", aborted, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));
