@@ -1,5 +1,6 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
 import { type Clock, UndoStack } from "./async/index.ts";
+import { openNodeJournal, type VfJournal } from "./connection-journal.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
@@ -7,7 +8,10 @@ import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { type Node, openNode } from "./node.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
+
+import { type Recovered, recover, watchReturns } from "./recover.ts";
 import type { PfConfig } from "./sriov/index.ts";
+
 import { nodeStatus } from "./status-source.ts";
 import { type Condition, createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
 
@@ -70,21 +74,29 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   const node = await openNode({ pfConfig, host, statePath, health, clock, log });
   const admin = await startAdmin(options, { health, node, metrics }, undo);
 
+  phase("read the journal");
+  const journal = await openNodeJournal({ statePath, health, clock, log });
+  undo.push("journal", () => journal.close());
+  const recovered = await recover({ ...node, journal, log });
+
   phase("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
   undo.push("identity", () => identity.close());
   log.info("svid", { id: (await identity.ready(signal)).id });
 
   phase("serve NSM");
-  const parts = { settings, identity, mechanisms: mechanisms(options, node), metrics, health, clock, log };
-  const nsm = await serveNsm(parts, undo);
+  const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
+  const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet });
+  const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
+  const { endConnection } = nsm;
+  undo.push("returns", watchReturns({ ...node, log }, recovered, { uevents: host.uevents, endConnection }));
 
   phase("register with the manager");
   await nsm.register(signal);
 
   phase("offer the virtual functions to kubelet");
   const { inventory } = node;
-  await offerToKubelet({ settings, inventory, endConnection: nsm.endConnection, health, clock, log }, undo);
+  await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
 
   phase("started");
   notServing.clear();
@@ -103,9 +115,13 @@ function phases(clock: Clock, log: Log, notServing: Condition): (title: string) 
   };
 }
 
-function mechanisms({ host, clock, log }: ForwarderOptions, node: Node): MechanismDrivers {
+function mechanisms(
+  { host, clock, log }: ForwarderOptions,
+  node: Node,
+  kept: Pick<Recovered, "unmet"> & { readonly journal: VfJournal },
+): MechanismDrivers {
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...node, host: host.netns, clock, log })),
+    KERNEL: kernelDriver(kernelVfSource({ ...node, ...kept, host: host.netns, clock, log })),
     NOOP: noopDriver,
   };
 }

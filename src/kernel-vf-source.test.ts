@@ -41,7 +41,16 @@ function setUp(faults: Map<string, DriverFault>) {
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = {} as Netns;
-  const source = kernelVfSource({ inventory, binder, host, pfDoor, clock, log: recordingLog() });
+  const source = kernelVfSource({
+    journal: { keepVf: async () => {}, forgetVf() {} },
+    unmet: new Map(),
+    inventory,
+    binder,
+    host,
+    pfDoor,
+    clock,
+    log: recordingLog(),
+  });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };

@@ -1,14 +1,19 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: the inventory says which virtual
 // function, the binder gives it its driver, netdev takes its network device to the client and home.
 import type { Clock, Timer } from "./async/index.ts";
-import { Netns, NotANetnsError } from "./kernel/index.ts";
+import type { KeptVf, VfJournal } from "./connection-journal.ts";
+import { fileKey, Netns, NotANetnsError } from "./kernel/index.ts";
 import {
   type AskedNetdev,
+  type AttachedVf,
   type Attachment,
+  type AttachmentState,
+  adoptNetdev,
   attachNetdev,
   NetdevError,
   type PfPort,
   type VfSettings,
+  type WantedNetdev,
   wantNetdev,
 } from "./netdev/index.ts";
 import type { KernelVf, KernelVfSource, OwnedFd } from "./nsm/index.ts";
@@ -33,6 +38,9 @@ export interface KernelVfParts {
   readonly binder: DriverBinder;
   readonly host: Netns;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
+  readonly journal: VfJournal;
+  /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
+  readonly unmet: Map<PciAddress, KeptVf>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -108,6 +116,7 @@ class NodeVf implements KernelVf {
   }
 
   async bind(signal: AbortSignal): Promise<void> {
+    if (this.#kept) return; // It is bound, and may be with the client.
     const { binder } = this.#parts;
     for (let left = BIND_TRIES; ; left -= 1) {
       try {
@@ -145,46 +154,112 @@ class NodeVf implements KernelVf {
     const wanted = wantNetdev(asked);
     if (this.#isLeftBehind) await this.detach("elsewhere");
     if (this.#attachment) return await this.#attachment.update(wanted, signal);
-    const { binder, host, inventory, log, clock } = this.#parts;
-    // Read anew: a function that comes home from another namespace may have got another index there.
-    const { ifindex } = await binder.netdevOf(this.#vf.address, signal);
     const client = clientNetns(netns);
     try {
-      const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
-      const vf = { port, index: this.#vf.index, settings };
-      const keepLeft = (left: Attachment) => {
-        this.#attachment = left;
-        this.#isLeftBehind = true;
-      };
-      this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal, keepLeft });
+      const resumed = await this.#resume(client);
+      if (resumed) await resumed.update(wanted, signal);
+      else await this.#enter(client, wanted, signal);
     } finally {
       client.close();
     }
-    inventory.setState(this.#connectionId, "ready");
+    this.#parts.inventory.setState(this.#connectionId, "ready");
+  }
+
+  async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+    const { binder, host, log, clock } = this.#parts;
+    // Read anew: a function that comes home from another namespace may have got another index there.
+    const { ifindex } = await binder.netdevOf(this.#vf.address, signal);
+    const keepLeft = (left: Attachment) => {
+      this.#attachment = left;
+      this.#isLeftBehind = true;
+    };
+    const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
+    this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal, record, keepLeft });
+  }
+
+  /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
+  async #resume(client: Netns): Promise<Attachment | undefined> {
+    const kept = this.#kept;
+    if (!kept) return undefined;
+    const { binder, unmet } = this.#parts;
+    if (kept.netns !== fileKey(client.id) || (await binder.netdevNow(kept.address))) {
+      await this.detach("elsewhere");
+      return undefined;
+    }
+    unmet.delete(kept.address);
+    this.#attachment = this.#adopt(kept.state, client);
+    return this.#attachment;
   }
 
   async stands(asked: AskedNetdev): Promise<boolean> {
     return this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked))).length === 0;
   }
 
-  async detach(goes: "home" | "elsewhere"): Promise<void> {
+  async detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
     const { inventory } = this.#parts;
     const isHeld = inventory.ofConnection(this.#connectionId) !== undefined;
     if (goes === "home" && isHeld) inventory.setState(this.#connectionId, "reclaiming");
-    const [failure] = (await this.#attachment?.detach()) ?? [];
-    if (failure) {
-      const { what, error } = failure;
-      throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
+    const kept = this.#kept;
+    const attachment = kept ? await this.#meet(kept, netns) : this.#attachment;
+    try {
+      const [failure] = (await attachment?.detach()) ?? [];
+      if (failure) {
+        const { what, error } = failure;
+        throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
+      }
+    } finally {
+      if (kept) attachment?.close();
     }
+    if (kept) this.#parts.unmet.delete(kept.address);
     this.#attachment = undefined;
     this.#isLeftBehind = false;
   }
 
   async giveBack(): Promise<void> {
-    this.#parts.inventory.release(this.#connectionId);
+    const { inventory, journal } = this.#parts;
+    // What is quarantined stays in the journal: a restart alone makes nothing sound.
+    if (inventory.get(this.#vf.address)?.state !== "quarantined") journal.forgetVf(this.#vf.address);
+    inventory.release(this.#connectionId);
   }
 
   letGo(): void {
     this.#attachment?.close();
+  }
+
+  get #kept(): KeptVf | undefined {
+    const kept = this.#parts.unmet.get(this.#vf.address);
+    return kept?.connectionId === this.#connectionId ? kept : undefined;
+  }
+
+  /** What an earlier process attached, wherever it is now: the kernel may have put it home when its namespace ended. */
+  async #meet({ address, netns: where, state }: KeptVf, netns: OwnedFd | undefined): Promise<Attachment> {
+    const netdev = await this.#parts.binder.netdevNow(address);
+    if (netdev) {
+      const original = { ...state.original, index: netdev.ifindex };
+      return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
+    }
+    const client = netns && clientNetns(netns);
+    try {
+      return this.#adopt(state, client && fileKey(client.id) === where ? client : undefined);
+    } finally {
+      client?.close();
+    }
+  }
+
+  #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
+    const { host, clock, log } = this.#parts;
+    const record = client && this.#recordFor(client);
+    return adoptNetdev({ host, client, state, vf: this.#attachedVf(), log, clock, record });
+  }
+
+  #attachedVf(): AttachedVf {
+    const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
+    return { port, index: this.#vf.index, settings };
+  }
+
+  #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
+    const { address } = this.#vf;
+    const [connectionId, tokenId, netns] = [this.#connectionId, this.#tokenId, fileKey(client.id)];
+    return (state) => this.#parts.journal.keepVf({ address, connectionId, tokenId, netns, state });
   }
 }

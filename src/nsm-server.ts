@@ -14,6 +14,8 @@ import { Fd } from "./kernel/index.ts";
 import {
   type ConnectionJournal,
   createForwarderService,
+  type ForwarderService,
+  type JournalEntry,
   type MechanismDrivers,
   Registration,
   type RegistrationToCheck,
@@ -38,6 +40,9 @@ export interface NsmServerOptions {
   readonly settings: NsmSettings;
   readonly identity: Identity;
   readonly mechanisms: MechanismDrivers;
+  readonly journal: ConnectionJournal;
+  /** What an earlier process left, to be gone on with or taken down. */
+  readonly left: readonly JournalEntry[];
   readonly metrics: Metrics;
   readonly health: Health;
   readonly clock: Clock;
@@ -85,13 +90,14 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     },
     policies: serverPolicies(),
     mechanisms: options.mechanisms,
-    journal: forgetful,
+    journal: options.journal,
     callerIdleMs: CALLER_IDLE_MS,
     metrics: options.metrics,
     clock,
     log,
   });
   undo.push("timers of connections", () => service.stop());
+  adoptAll(service, options);
   const path = `${settings.statePath}/forwarder.sock`;
   const health = new RpcHealth();
   const handlers = service.handlers;
@@ -186,5 +192,15 @@ function subjectOf(token: string): string | undefined {
   }
 }
 
-/** Nothing is kept over a restart yet. */
-const forgetful: ConnectionJournal = { put: async () => {}, drop: async () => {} };
+/** What cannot be taken up keeps its function and its place in the journal: a later start may know more. */
+function adoptAll(service: ForwarderService, { left, log }: NsmServerOptions): void {
+  for (const entry of left) {
+    const { connectionId: connection, stage } = entry;
+    try {
+      service.adopt(entry);
+      log.info("connection-taken-up", { connection, stage });
+    } catch (error) {
+      log.error("connection-not-taken-up", { connection, stage, error: String(error) });
+    }
+  }
+}

@@ -13,7 +13,8 @@ const GRACE_MS = 60_000;
 
 /**
  * Takes up a connection that an earlier process served. Nothing is touched: the next Request proves that it stands, and
- * brings the client's namespace; a Close or the end of its time takes it down.
+ * brings the client's namespace; a Close or the end of its time takes it down. One that was half made or half taken down
+ * is taken down at once, and again with the next call that brings the namespace.
  * @throws {NsmError} bad-value, unsupported-mechanism, cannot-give; what the mechanism throws.
  */
 export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
@@ -28,7 +29,14 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
   const attachment = driver.open({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
   const record = addConnection(deps, id, owner);
-  Object.assign(record, { phase: "standing", connection, choice, wanted, attachment, hasUnknownEndpoint: true });
+  const hasUnknownEndpoint = connection.networkServiceEndpointName !== "";
+  Object.assign(record, { connection, choice, wanted, attachment, hasUnknownEndpoint });
+  if (entry.stage !== "ready") {
+    record.phase = "reclaiming";
+    record.expiry.restart(0);
+    return;
+  }
+  record.phase = "standing";
   record.expiry.restart(Math.max(expiresMs - deps.clock.now(), GRACE_MS));
   deps.monitor.update(owner, connection);
 }

@@ -1,6 +1,7 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../gen/connection_pb.ts";
 import { admit, type Gate } from "./authorize.ts";
+import { textOf } from "./fault.ts";
 import { checkConnectionSize } from "./limits.ts";
 import type { IncomingCall } from "./needs.ts";
 import type { PassedFiles } from "./passed-files.ts";
@@ -30,6 +31,11 @@ export async function close(deps: CloseDeps, closed: Connection, call: IncomingC
       const record = deps.connections.get(connection.id);
       if (!record) return;
       admit(deps, call, { connection, place, owner: record.owner });
+      // After a restart of ours the client's namespace comes with its next call. Without it the function can come home only
+      // when that namespace ends: the teardown says so, and is tried again.
+      const unmet = (error: unknown) =>
+        deps.log.debug("files-not-met", { connection: record.id, error: textOf(error) });
+      await record.attachment?.meet(files, call.signal).catch(unmet);
       await takeDown(deps, record, "closed");
     });
   } finally {

@@ -1,6 +1,6 @@
 import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
 import type { AskedNetdev } from "../netdev/index.ts";
-import type { Attachment, MechanismAsk, MechanismDriver } from "./mechanism.ts";
+import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "./mechanism.ts";
 import type { OwnedFd } from "./needs.ts";
 import { both } from "./together.ts";
 import { PARAMETER, type WantedKernel, type WantedMechanism } from "./wanted.ts";
@@ -28,9 +28,10 @@ export interface KernelVf {
   stands(asked: AskedNetdev, signal: AbortSignal): Promise<boolean>;
   /**
    * Brings it home and makes it as it was before the client; nothing to do when it never left. `elsewhere`: the same
-   * connection attaches it again, in another namespace.
+   * connection attaches it again, in another namespace. The client's namespace is needed only where an earlier process
+   * attached it.
    */
-  detach(goes: "home" | "elsewhere"): Promise<void>;
+  detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void>;
   /** Nobody holds it any more. After `detach`. */
   giveBack(): Promise<void>;
   /** Closes its handle of the namespace, without touching the network device. */
@@ -93,9 +94,13 @@ class KernelAttachment implements Attachment {
     return await this.#vf.stands(askedNetdev(this.#wanted, context), signal);
   }
 
+  async meet(files: PassedFilesOfCall, signal: AbortSignal): Promise<void> {
+    if (!this.#isGivenBack) this.#netns ??= await files.receive(this.#wanted.netns, signal);
+  }
+
   async release(): Promise<void> {
     if (this.#isGivenBack) return;
-    await this.#vf.detach("home");
+    await this.#vf.detach("home", this.#netns);
     this.#where = undefined;
     this.#netns?.close();
     this.#netns = undefined;

@@ -45,6 +45,8 @@ export interface Attachment {
   apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void>;
   /** True if the node is as `apply` with the same wanted and this context would leave it. Reads only. */
   stands(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
+  /** A Close names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */
+  meet(files: PassedFilesOfCall, signal: AbortSignal): Promise<void>;
   /**
    * Brings everything home. Goes on past errors and throws the first; call it again to retry what failed. The VF is
    * nobody else's until this has succeeded.

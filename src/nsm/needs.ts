@@ -131,7 +131,7 @@ export interface JournalEntry {
   readonly stage: "preparing" | "ready" | "reclaiming";
   readonly mechanism: "KERNEL" | "VFIO" | "NOOP";
   readonly tokenId?: string;
-  /** The connection as of the last answer, in protobuf form, without tokens; absent while preparing. */
+  /** The connection as of the last answer, or as it is asked for while preparing; in protobuf form, without tokens. */
   readonly connection?: Uint8Array;
   /** Unix time at which nobody will refresh it any more, in ms. */
   readonly expiresMs?: number;

@@ -12,6 +12,7 @@ const nothing: Attachment = {
   canBecome: (wanted) => wanted.type === "NOOP",
   async apply() {},
   stands: async () => true,
+  async meet() {},
   async release() {},
   letGo() {},
 };

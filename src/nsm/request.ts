@@ -111,11 +111,13 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
 }
 
 /** An earlier life that is to end, or has not ended well, must be over before a new one begins. */
-async function clearTheWay(deps: RequestDeps, { message, connection }: Ask): Promise<void> {
+async function clearTheWay(deps: RequestDeps, { message, connection, files, signal }: Ask): Promise<void> {
   const record = deps.connections.get(connection.id);
   if (!record) return;
   const reselect = message.connection?.state === State.RESELECT_REQUESTED;
   if (record.phase !== "reclaiming" && !reselect) return;
+  // What an earlier process left half done may need the client's namespace to be undone. Without it: told by the teardown.
+  await record.attachment?.meet(files, signal).catch(() => {});
   await takeDown(deps, record, reselect ? "reselected" : "retried").catch(() => {}); // Told and retried by itself.
   if (deps.connections.has(record.id)) throw new NsmError({ kind: "reclaiming", id: record.id });
 }
@@ -169,7 +171,8 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   undo.push("connection", () => takeDown(deps, record, "failed"));
   try {
     await releaseNode(record); // Of the mechanism before; one connection has one.
-    await deps.journal.put(journalEntry({ ...record, wanted }, "preparing"));
+    const asked = { ...connection, mechanism: choice.mechanism };
+    await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
     const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
     record.attachment = attachment;
     const [offer] = await both(
@@ -195,13 +198,15 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
 }
 
 /** Reserves the virtual function; from an earlier path of the same client's connection if that still has it. */
-async function openNode(deps: RequestDeps, { connection, caller }: Ask, open: () => Attachment): Promise<Attachment> {
+async function openNode(deps: RequestDeps, ask: Ask, open: () => Attachment): Promise<Attachment> {
+  const { connection, caller, files, signal } = ask;
   try {
     return open();
   } catch (error) {
     const stale = supersededBy(deps.connections, error, connection);
     if (!stale || !mayAct(caller.peer.spiffeId, stale.owner, deps.manager)) throw error;
-    await takeDownInTurn(deps, stale, "superseded");
+    // It is the same client's: its namespace has come with this call.
+    await takeDownInTurn(deps, stale, "superseded", () => stale.attachment?.meet(files, signal));
     return open();
   }
 }

@@ -59,14 +59,19 @@ export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, rea
   if (endpoint.status === "rejected") throw new NsmError({ kind: "endpoint-close-failed", failure: endpoint.reason });
 }
 
-/** Takes a connection down for a reason of our own, in its turn. What fails is logged and tried again, never thrown. */
+/**
+ * Takes a connection down for a reason of our own, in its turn; `meet` brings what it needs for that. What fails is logged
+ * and tried again, never thrown.
+ */
 export async function takeDownInTurn(
   deps: TeardownDeps,
   record: ConnectionRecord,
   reason: TeardownReason,
+  meet?: () => Promise<void> | undefined,
 ): Promise<void> {
   await deps.turns.run(record.id, async () => {
     if (deps.connections.get(record.id) !== record) return; // Closed while this waited.
+    await meet?.()?.catch(() => {}); // The teardown says what it lacks.
     await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
   });
 }

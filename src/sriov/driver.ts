@@ -69,7 +69,7 @@ export class DriverBinder {
     const found = await waitForUevent(
       {
         what: `network device of ${address}`,
-        look: () => this.#readNetdev(address),
+        look: () => this.netdevNow(address),
         concerns: (event) => isAbout(event, address),
         limitMs: this.#options.waitLimitMs ?? 10_000,
         signal,
@@ -209,7 +209,8 @@ export class DriverBinder {
     if (!found) throw new DriverError(address, { kind: "no-vfio-node", group });
   }
 
-  async #readNetdev(address: PciAddress): Promise<VfNetdev | undefined> {
+  /** The network device of the function, where the host's namespace has it now. @throws {DriverError} several-netdevs. */
+  async netdevNow(address: PciAddress): Promise<VfNetdev | undefined> {
     const { devices } = this.#options;
     const names = await netdevNames(devices, address);
     if (names.length > 1) throw new DriverError(address, { kind: "several-netdevs", names });

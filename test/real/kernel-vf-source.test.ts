@@ -27,6 +27,8 @@ test("attach() that fails and cannot be taken back at once comes home with the n
     const caller = new AbortController();
     const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));
     const source = kernelVfSource({
+      journal: { keepVf: async () => {}, forgetVf() {} },
+      unmet: new Map(),
       inventory,
       binder: { netdevOf: async () => ({ ifname: "vf0", ifindex: world.vf.index }) } as unknown as DriverBinder,
       host: world.host.netns,

@@ -10,8 +10,6 @@ import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 
 const LIMIT_MS = 10_000;
-/** Why the restart does not hold yet. */
-const RESTART = "the journal is not wired into the forwarder";
 
 /** A node with a forwarder that serves; undefined where the machine has no links to give. */
 async function startNode(t: TestContext): Promise<Sandbox | undefined> {
@@ -121,10 +119,7 @@ test("the forwarder brings a function home when the endpoint refuses, and gives 
   await pod.client.close();
 });
 
-test("a connection outlives the forwarder that made it, and the next one closes it", {
-  timeout: 60_000,
-  todo: RESTART,
-}, async (t) => {
+test("a connection outlives the forwarder that made it, and the next one closes it", { timeout: 60_000 }, async (t) => {
   const sandbox = await startNode(t);
   if (sandbox === undefined) return;
   const before = await pictureOf(sandbox.machine);

@@ -1,0 +1,95 @@
+// What is kept on disk of connections and of the functions that are out with them: docs/decisions/013.
+import type { Clock } from "./async/index.ts";
+import { Journal, type Json } from "./journal/index.ts";
+import { openStateFolder } from "./kernel/index.ts";
+import type { AttachmentState } from "./netdev/index.ts";
+import type { ConnectionJournal, JournalEntry } from "./nsm/index.ts";
+import { RpcError } from "./rpc/index.ts";
+import type { PciAddress } from "./sriov/index.ts";
+import type { Health, Log } from "./telemetry/index.ts";
+
+/** A function that has been touched for a connection, and how to make it again what it was. */
+export interface KeptVf {
+  readonly address: PciAddress;
+  readonly connectionId: string;
+  readonly tokenId: string;
+  /** The client's namespace, "4:4026532441": by device and inode, as long as it lives. */
+  readonly netns: string;
+  readonly state: AttachmentState;
+}
+
+/** Where the mechanism keeps its part. */
+export interface VfJournal {
+  /** Resolves when it is on disk. @throws {RpcError} UNAVAILABLE. */
+  keepVf(vf: KeptVf): Promise<void>;
+  /** The function is home and clean. Written before anything that comes later; what fails is told, and made up for. */
+  forgetVf(address: PciAddress): void;
+}
+
+/** The journal of one node. */
+export interface NodeJournal extends ConnectionJournal, VfJournal {
+  /** As an earlier process left it. */
+  readonly connections: readonly JournalEntry[];
+  readonly vfs: readonly KeptVf[];
+  /** Waits for what is being written. */
+  close(): Promise<void>;
+}
+
+const CONNECTION = "connection ";
+const VF = "vf ";
+
+/**
+ * Opens the journal in the state folder. What is damaged is told once.
+ * @throws {JournalError} newer-version; the file system's error when it cannot be read.
+ */
+export async function openNodeJournal(options: {
+  readonly statePath: string;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}): Promise<NodeJournal> {
+  const { statePath, health, clock, log } = options;
+  const folder = await openStateFolder(statePath);
+  const trouble = health.declare({ code: "journal-not-written", severity: "blocking" });
+  const journal = new Journal({
+    file: await folder.openAppend("journal"),
+    clock,
+    onTrouble(problem) {
+      if (problem === undefined) return trouble.clear();
+      log.error("journal-not-written", { folder: statePath, error: problem });
+      trouble.raise(`New connections are refused: the journal in ${statePath} cannot be written: ${problem}`);
+    },
+  });
+  const { entries, damagedBytes } = journal.found;
+  if (damagedBytes > 0) log.error("journal-damaged", { folder: statePath, damagedBytes, entries: entries.size });
+  const valuesOf = (kind: string) => [...entries].filter(([key]) => key.startsWith(kind)).map(([, value]) => value);
+  return {
+    connections: valuesOf(CONNECTION).map(readConnection),
+    vfs: valuesOf(VF) as unknown as readonly KeptVf[], // the journal's checksum says that they are ours
+    put: (entry) => saved(journal.put(`${CONNECTION}${entry.connectionId}`, connectionJson(entry))),
+    drop: (connectionId) => journal.drop(`${CONNECTION}${connectionId}`),
+    keepVf: (vf) => saved(journal.put(`${VF}${vf.address}`, vf as unknown as Json)),
+    forgetVf: (address) => void journal.drop(`${VF}${address}`).catch(() => {}),
+    close: () => journal.close(),
+  };
+}
+
+/** What cannot be remembered is not begun; the caller may try again when a person has seen to the disk. */
+async function saved(writing: Promise<void>): Promise<void> {
+  try {
+    await writing;
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new RpcError("UNAVAILABLE", message, { cause });
+  }
+}
+
+function connectionJson(entry: JournalEntry): Json {
+  const { connection, ...rest } = entry;
+  return { ...rest, ...(connection && { connection: Buffer.from(connection).toString("base64") }) };
+}
+
+function readConnection(value: Json): JournalEntry {
+  const { connection, ...rest } = value as unknown as Omit<JournalEntry, "connection"> & { connection?: string };
+  return { ...rest, ...(connection !== undefined && { connection: Buffer.from(connection, "base64") }) };
+}
