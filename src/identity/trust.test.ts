@@ -65,6 +65,11 @@ const untrusted: readonly (readonly [string, readonly Buffer[], RegExp])[] = [
     [...impostor.issue({ spiffeId }).chainDer, impostor.rootDer],
     /leads to no authority/,
   ],
+  [
+    "authorities that all vouch for each other",
+    [...impostor.issue({ spiffeId }).chainDer, ...Array(9).fill(impostor.rootDer)],
+    /takes more than 100 signature checks/,
+  ],
   ["its intermediate left out", home.intermediate().issue({ spiffeId }).chainDer.slice(0, 1), /leads to no authority/],
 ];
 for (const [says, chain, reason] of untrusted) {
