@@ -27,6 +27,9 @@ function runs(stop: () => Promise<void> = () => Promise.resolve()): LifeOptions[
   return async (): Promise<Running> => ({ stop });
 }
 
+/** Every time is up at once. */
+const hurried: Clock = { ...systemClock, after: (_delayMs, callback) => systemClock.after(0, callback) };
+
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]) {
@@ -75,8 +78,19 @@ test("live() stops what has started although a signal came first", async () => {
   assert.deepEqual([process.code, stops], [0, 1]);
 });
 
+test("live() ends with 1 when a start is asked to stop and does not", async () => {
+  const keepAlive = setInterval(() => {}, 1000);
+  try {
+    const { process, ended, events } = alive(() => new Promise(() => {}), hurried);
+    process.emit("SIGTERM");
+    await ended;
+    assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
+  } finally {
+    clearInterval(keepAlive);
+  }
+});
+
 test("live() ends with 1 when the stop takes too long or fails", async () => {
-  const hurried: Clock = { ...systemClock, after: (_delayMs, callback) => systemClock.after(0, callback) };
   // A timer of this clock never keeps a process alive, so something else must while the test waits.
   const keepAlive = setInterval(() => {}, 1000);
   try {

@@ -1,6 +1,6 @@
 // From start to exit code: signals, log level, and what happens when an error reaches nobody.
 import { constants } from "node:os";
-import { type Clock, startDeadline } from "./async/index.ts";
+import { type Clock, DeadlineError, startDeadline, type Timer } from "./async/index.ts";
 import type { LogLevel, RootLog } from "./telemetry/index.ts";
 
 /** Something that runs until it is stopped. */
@@ -22,7 +22,7 @@ export interface LifeOptions {
   readonly configuredLevel: LogLevel;
   readonly clock: Clock;
   readonly process: ProcessEvents;
-  /** How long a stop may take, in ms; then the process ends all the same. */
+  /** How long a stop may take, in ms, also that of a start that is under way; then the process ends all the same. */
   readonly stopLimitMs: number;
 }
 
@@ -33,7 +33,7 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
 
 /**
  * Starts, waits for a signal that asks to stop, stops. Ends the process with 0 when it was asked to stop, 1 when the start
- * failed or the stop took too long.
+ * failed or the stop took too long, before the start was done or after.
  *
  * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
  * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
@@ -47,12 +47,30 @@ export async function live(options: LifeOptions): Promise<void> {
   changeLevelOnSignals(options);
   for (const name of STOP_SIGNALS) process.on(name, () => stopAsked(name, asked, options));
   try {
-    const running = await options.start(asked.signal);
+    const running = await startOrGiveUp(options, asked.signal);
     await aborted(asked.signal);
     process.exit(await stop(running, options));
   } catch (err) {
-    if (!asked.signal.aborted) log.error("start-failed", { err });
-    process.exit(asked.signal.aborted ? 0 : 1);
+    const isGivenUp = asked.signal.aborted && !(err instanceof DeadlineError);
+    if (!isGivenUp) log.error(asked.signal.aborted ? "stop-failed" : "start-failed", { err });
+    process.exit(isGivenUp ? 0 : 1);
+  }
+}
+
+/** A start that waits where no signal reaches it, in a write to a device for example, must not hold up the stop. */
+async function startOrGiveUp({ start, clock, stopLimitMs }: LifeOptions, asked: AbortSignal): Promise<Running> {
+  const limit = Promise.withResolvers<never>();
+  let timer: Timer | undefined;
+  const arm = () => {
+    const late = new DeadlineError(`Giving up the start took longer than ${stopLimitMs} ms`);
+    timer = clock.after(stopLimitMs, () => limit.reject(late));
+  };
+  asked.addEventListener("abort", arm, { once: true });
+  try {
+    return await Promise.race([start(asked), limit.promise]);
+  } finally {
+    timer?.cancel();
+    asked.removeEventListener("abort", arm);
   }
 }
 
