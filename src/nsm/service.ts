@@ -144,7 +144,7 @@ interface Asked {
 
 type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined };
 
-/** Whoever is asking sees the connections that are its own, and no others: docs/decisions. */
+/** Whoever is asking sees the connections that are its own, and no others: docs/decisions/011-who-may-act-on-a-connection.md. */
 function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: IncomingCall): AsyncIterable<ConnectionEvent> {
   const peer = call.connection.peer;
   if (!peer) throw toStatus(new NsmError({ kind: "no-identity", problem: "the caller has no certificate" }));
