@@ -51,8 +51,10 @@ export interface Machine {
   openGroup(group: number): () => void;
   /** Connects a device outside the node to the adapters' wire. @throws without real links. */
   connect(cable: Cable): Promise<void>;
-  /** Takes an adapter out of its slot. */
-  removePf(address: string): Promise<void>;
+  /** Takes an adapter out of its slot. The function it gives back puts it in again. */
+  removePf(address: string): Promise<() => Promise<void>>;
+  /** Says something as the kernel does. */
+  announce(event: Uevent): void;
   /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
   print(): Promise<string>;
   /** Lets go of every link and namespace it made. */
@@ -100,7 +102,11 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
       await netdevs.connect(cable);
     },
     openGroup: (group) => nic.openGroup(group),
-    removePf: (address) => nic.unplugPf(address),
+    async removePf(address) {
+      const pf = await nic.unplugPf(address);
+      return () => nic.plugPf(pf);
+    },
+    announce: (event) => events.emit(event),
     print: () => print(nic, { netdevs, ports }),
     async stop() {
       events.close();

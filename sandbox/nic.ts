@@ -199,7 +199,7 @@ export class Nic {
   }
 
   /** Takes the adapter out of its slot. */
-  async unplugPf(address: string): Promise<void> {
+  async unplugPf(address: string): Promise<NicPf> {
     const pf = this.pfs.find((one) => one.address === address);
     if (!pf) throw refuse(`take out ${address}`, "ENODEV");
     for (const vf of pf.vfs) if (vf.iommuGroup !== undefined) this.#closeGroup(vf.iommuGroup);
@@ -208,6 +208,15 @@ export class Nic {
     this.pfs.splice(this.pfs.indexOf(pf), 1);
     this.functions.delete(address);
     this.#emit("remove", "pci", devpathOf(pf), { PCI_SLOT_NAME: address });
+    return pf;
+  }
+
+  /** Puts it back, with its driver and without virtual functions. */
+  async plugPf(pf: NicPf): Promise<void> {
+    this.pfs.push(pf);
+    this.functions.set(pf.address, pf);
+    this.#emit("add", "pci", devpathOf(pf), { PCI_SLOT_NAME: pf.address });
+    await this.bind(pf.nativeDriver, pf.address);
   }
 
   members(group: number): readonly NicFunction[] {

@@ -13,6 +13,7 @@ import { Kubelet, type PodAllocation } from "./kubelet.ts";
 import { type Machine, type MachineOptions, startMachine } from "./machine.ts";
 import { Nsmgr } from "./nsmgr.ts";
 import { Pod } from "./pod.ts";
+import { PretendConfigFile } from "./pretend-config-file.ts";
 import { Spire } from "./spire.ts";
 import { WorkloadSocket } from "./workload-socket.ts";
 
@@ -64,6 +65,8 @@ export class Sandbox {
   readonly changes = new ChangeWatch();
   /** Sockets and the forwarder's state. Short: a socket path has at most 107 bytes. */
   readonly folder: string;
+  /** The list of physical functions, as the forwarder finds it. */
+  readonly pfConfigFile: PretendConfigFile;
   readonly #options: SandboxOptions;
   readonly #undo: UndoStack;
   #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
@@ -75,6 +78,7 @@ export class Sandbox {
     this.#undo = undo;
     this.folder = folder;
     this.machine = machine;
+    this.pfConfigFile = new PretendConfigFile(options.pfConfigText ?? machine.configText);
     this.spire = new Spire({ clock });
     const spiffeIds = [this.spire.idOf("forwarder")];
     this.workload = new WorkloadSocket({ ...common, spire: this.spire, socketPath: `${folder}/agent.sock`, spiffeIds });
@@ -132,11 +136,19 @@ export class Sandbox {
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
     };
-    const { clock, log, pfConfigText = machine.configText } = this.#options;
+    const { clock, log } = this.#options;
     const abort = new AbortController();
-    const pfConfig = parsePfConfig(pfConfigText, "pci.config");
+    const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");
     const settings = this.forwarderSettings;
-    const forwarder = startForwarder({ settings, pfConfig, host, clock, log, signal: abort.signal });
+    const forwarder = startForwarder({
+      settings,
+      pfConfig,
+      pfConfigFile: this.pfConfigFile,
+      host,
+      clock,
+      log,
+      signal: abort.signal,
+    });
     this.#running = { forwarder, abort };
     return forwarder;
   }

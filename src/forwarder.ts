@@ -6,6 +6,8 @@ import { startIdentity } from "./identity/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { type Node, openNode } from "./node.ts";
+import { declareNodeMetrics } from "./node-metrics.ts";
+import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 
@@ -24,6 +26,8 @@ export interface ForwarderSettings extends NsmSettings, KubeletSettings {
 export interface ForwarderOptions {
   readonly settings: ForwarderSettings;
   readonly pfConfig: PfConfig;
+  /** Where another list may come from while we run. */
+  readonly pfConfigFile?: PfConfigFile;
   readonly host: Host;
   /** Where rooms declare theirs; one of its own unless told. */
   readonly metrics?: Metrics;
@@ -72,6 +76,7 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
 
   phase("look at the node");
   const node = await openNode({ pfConfig, host, statePath, health, clock, log });
+  declareNodeMetrics(metrics, node.inventory);
   const admin = await startAdmin(options, { health, node, metrics }, undo);
 
   phase("read the journal");
@@ -95,6 +100,7 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   await nsm.register(signal);
 
   phase("offer the virtual functions to kubelet");
+  undo.push("watch of the node", watchNode({ node, host, pfConfigFile: options.pfConfigFile, health, clock, log }));
   const { inventory } = node;
   await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
 

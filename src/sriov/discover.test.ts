@@ -131,7 +131,11 @@ test("discover() notes functions whose group holds a stranger", async () => {
 });
 
 const bad: readonly (Setup & { readonly says: string; readonly kind: string })[] = [
-  { says: "that was taken out", kind: "missing", before: (machine) => machine.removePf("0000:01:00.0") },
+  {
+    says: "that was taken out",
+    kind: "missing",
+    before: async (machine) => void (await machine.removePf("0000:01:00.0")),
+  },
   {
     says: "without a driver",
     kind: "no-driver",

@@ -18,6 +18,8 @@ export interface PfEntry {
   readonly virtualFunctions: readonly ListedFunction[];
   /** How many virtual functions to make when there are none; undefined means as many as the hardware has. */
   readonly numVfs: number | undefined;
+  /** Whether its functions are unhealthy without a carrier: "watch", once it had one; "require", from the start. */
+  readonly carrier: "watch" | "require" | "ignore";
   /** What every virtual function of this one gets before a client does. */
   readonly settings: PfSettings;
 }

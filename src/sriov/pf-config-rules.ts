@@ -9,6 +9,7 @@ const VFS_MAX = 256;
 const RATE_MAX_MBPS = 0xffff_ffff;
 const driverForm = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 const linkStates = ["auto", "enable", "disable"] as const;
+const carrierRules = ["watch", "require", "ignore"] as const;
 
 type Tell = (at: Located, problem: string, hint?: string) => void;
 
@@ -52,6 +53,7 @@ const pfKeys = [
   "serviceDomains",
   "virtualFunctions",
   "numVfs",
+  "carrier",
   "spoofCheck",
   "trust",
   "linkState",
@@ -86,9 +88,11 @@ function readPf(spot: Spot, make: MakeSpot, { address, seen }: PfContext): PfEnt
   );
   const virtualFunctions = readListed(keys.get("virtualFunctions"), make, seen);
   const numVfs = readInteger(keys.get("numVfs"), 1, VFS_MAX);
+  const carrier = readWord(keys.get("carrier"), carrierRules) ?? "watch";
   const settings = readSettings(keys);
   if (!address || !pfKernelDriver || !vfKernelDriver) return undefined;
-  return { address, pfKernelDriver, vfKernelDriver, capabilities, serviceDomains, virtualFunctions, numVfs, settings };
+  const names = { capabilities, serviceDomains, virtualFunctions };
+  return { address, pfKernelDriver, vfKernelDriver, ...names, numVfs, carrier, settings };
 }
 
 function readSettings(keys: ReadonlyMap<string, Spot>): PfSettings {
@@ -101,7 +105,7 @@ function readSettings(keys: ReadonlyMap<string, Spot>): PfSettings {
   return {
     spoofCheck: readBoolean(keys.get("spoofCheck")),
     trust: readBoolean(keys.get("trust")),
-    linkState: readLinkState(keys.get("linkState")),
+    linkState: readWord(keys.get("linkState"), linkStates),
     minTxRateMbps,
     maxTxRateMbps,
   };
@@ -217,11 +221,12 @@ function readBoolean(spot: Spot | undefined): boolean | undefined {
   return undefined;
 }
 
-function readLinkState(spot: Spot | undefined): PfSettings["linkState"] {
+function readWord<T extends string>(spot: Spot | undefined, words: readonly T[]): T | undefined {
   if (!spot) return undefined;
-  const state = linkStates.find((known) => known === asText(spot.at));
-  if (!state) spot.tell(spot.at, `is ${kindOf(spot.at)}: want auto, enable or disable`);
-  return state;
+  const found = words.find((known) => known === asText(spot.at));
+  const wanted = `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+  if (!found) spot.tell(spot.at, `is ${kindOf(spot.at)}: want ${wanted}`);
+  return found;
 }
 
 /** Text, or a number or truth value spelt as text: upstream's parser takes `10` for "10" wherever it wants text. */

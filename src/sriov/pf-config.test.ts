@@ -63,6 +63,7 @@ physicalFunctions:
     capabilities: [10, true, intel]
     serviceDomains: [worker.domain]
     numVfs: 4
+    carrier: require
     spoofCheck: true
     trust: false
     linkState: auto
@@ -78,6 +79,7 @@ physicalFunctions:
     serviceDomains: ["worker.domain"],
     virtualFunctions: [],
     numVfs: 4,
+    carrier: "require",
     settings: { spoofCheck: true, trust: false, linkState: "auto", minTxRateMbps: undefined, maxTxRateMbps: 1000 },
   });
   assert.deepEqual(second, { ...first, address: "10000:01:00.0" });
@@ -103,6 +105,7 @@ physicalFunctions:
     serviceDomains: [Worker.Domain, my.kubernetes.io]
     numVfs: 300
     linkState: up
+    carrier: no
     minTxRateMbps: 20
     maxTxRateMbps: 10
     virtualFunctions: [{ address: nonsense }, { adress: 01:00.1 }, { address: 01:00.0, iommuGroup: -1 }]
@@ -119,16 +122,17 @@ physicalFunctions:
     'f:7:37: physicalFunctions["01:00.0"].serviceDomains[1] is "my.kubernetes.io", which ends in kubernetes.io, which Kubernetes keeps for itself',
     'f:8:13: physicalFunctions["01:00.0"].numVfs is 300: want a whole number from 1 to 256',
     'f:9:16: physicalFunctions["01:00.0"].linkState is "up": want auto, enable or disable',
-    'f:11:20: physicalFunctions["01:00.0"].maxTxRateMbps is 10, less than minTxRateMbps (20)',
-    'f:12:35: physicalFunctions["01:00.0"].virtualFunctions[0].address is no PCI address: "nonsense" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
-    'f:12:47: physicalFunctions["01:00.0"].virtualFunctions[1] has no address',
-    'f:12:49: physicalFunctions["01:00.0"].virtualFunctions[1].adress is no known key (did you mean address?)',
-    'f:12:79: physicalFunctions["01:00.0"].virtualFunctions[2].address names 0000:01:00.0, which physicalFunctions["01:00.0"] names already',
-    'f:12:100: physicalFunctions["01:00.0"].virtualFunctions[2].iommuGroup is -1: want a whole number from 0 to 9007199254740991',
-    'f:13:3: physicalFunctions["0000:01:00.0"] names 0000:01:00.0, which physicalFunctions["01:00.0"].virtualFunctions[2] names already',
-    'f:13:16: physicalFunctions["0000:01:00.0"] has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains',
-    'f:14:3: physicalFunctions["card"] is no PCI address: "card" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
-    'f:14:9: physicalFunctions["card"] is 7: want keys with values',
+    'f:10:14: physicalFunctions["01:00.0"].carrier is "no": want watch, require or ignore',
+    'f:12:20: physicalFunctions["01:00.0"].maxTxRateMbps is 10, less than minTxRateMbps (20)',
+    'f:13:35: physicalFunctions["01:00.0"].virtualFunctions[0].address is no PCI address: "nonsense" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:13:47: physicalFunctions["01:00.0"].virtualFunctions[1] has no address',
+    'f:13:49: physicalFunctions["01:00.0"].virtualFunctions[1].adress is no known key (did you mean address?)',
+    'f:13:79: physicalFunctions["01:00.0"].virtualFunctions[2].address names 0000:01:00.0, which physicalFunctions["01:00.0"] names already',
+    'f:13:100: physicalFunctions["01:00.0"].virtualFunctions[2].iommuGroup is -1: want a whole number from 0 to 9007199254740991',
+    'f:14:3: physicalFunctions["0000:01:00.0"] names 0000:01:00.0, which physicalFunctions["01:00.0"].virtualFunctions[2] names already',
+    'f:14:16: physicalFunctions["0000:01:00.0"] has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains',
+    'f:15:3: physicalFunctions["card"] is no PCI address: "card" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:15:9: physicalFunctions["card"] is 7: want keys with values',
   ]);
 });
 

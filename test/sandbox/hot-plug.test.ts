@@ -1,0 +1,130 @@
+// What comes, goes and breaks on the node while the forwarder runs, as kubelet hears of it.
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
+import { systemClock } from "../../src/async/index.ts";
+import type { Forwarder } from "../../src/forwarder.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+import { ip } from "./ip.ts";
+import { eventually } from "./story.ts";
+
+const LIMIT = { timeout: 60_000 };
+const [FIRST_PF, SECOND_PF] = ["0000:01:00.0", "0000:02:00.0"];
+
+async function startNode(t: TestContext, options: Partial<SandboxOptions> = {}) {
+  const machine = { vfsPerPf: 2, ...options.machine };
+  const sandbox = await Sandbox.start({ log: silentLog, clock: systemClock, ...options, machine });
+  t.after(() => sandbox.stop());
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, 4);
+  return { sandbox, forwarder };
+}
+
+/** Waits until kubelet has so many healthy devices, of so many that it knows. */
+async function offered({ kubelet }: Sandbox, healthy: number, all?: number, resource = SANDBOX_RESOURCE) {
+  const seen = () => {
+    const devices = kubelet.devices.value?.get(resource) ?? [];
+    return { healthy: devices.filter((one) => one.healthy).length, all: devices.length };
+  };
+  await eventually(seen, (now) => now.healthy === healthy && (all ?? now.all) === now.all);
+}
+
+const codes = ({ health }: Forwarder) => health.ailments().map(({ code }) => code);
+
+test("functions that somebody takes away are offered no more, and again when they come", LIMIT, async (t) => {
+  const { sandbox, forwarder } = await startNode(t);
+  const { devices } = sandbox.machine;
+  await devices.writeText(`${SECOND_PF}/sriov_numvfs`, "0");
+  await offered(sandbox, 2, 2);
+  assert.equal(await devices.readText(`${SECOND_PF}/sriov_numvfs`), "0");
+  await devices.writeText(`${SECOND_PF}/sriov_numvfs`, "2");
+  await offered(sandbox, 4, 4);
+  assert.deepEqual(codes(forwarder), []);
+});
+
+test("an adapter that is taken out is told, and serves again when it is back", LIMIT, async (t) => {
+  const { sandbox, forwarder } = await startNode(t);
+  const putBack = await sandbox.machine.removePf(SECOND_PF);
+  await offered(sandbox, 2, 2);
+  assert.deepEqual(codes(forwarder), ["pf-unusable"]);
+  await putBack();
+  await offered(sandbox, 4, 4);
+  assert.deepEqual(codes(forwarder), []);
+});
+
+test("events that were lost are made up for when the kernel says so", LIMIT, async (t) => {
+  const { sandbox } = await startNode(t);
+  await systemClock.sleep(300); // it looks once more after its start
+  sandbox.machine.faults.loseUevents(1000);
+  await sandbox.machine.devices.writeText(`${SECOND_PF}/sriov_numvfs`, "0");
+  await systemClock.sleep(300);
+  await offered(sandbox, 4, 4);
+  sandbox.machine.faults.clear();
+  sandbox.machine.announce({ action: "lost", devpath: "", subsystem: "", fields: {} });
+  await offered(sandbox, 2, 2);
+});
+
+test("a physical function without a driver has unhealthy functions, which stay on the list", LIMIT, async (t) => {
+  const { sandbox, forwarder } = await startNode(t);
+  const { drivers } = sandbox.machine;
+  await drivers.writeText("igb/unbind", SECOND_PF);
+  await offered(sandbox, 2, 4);
+  assert.deepEqual(codes(forwarder), ["pf-unusable"]);
+  await drivers.writeText("igb/bind", SECOND_PF);
+  await offered(sandbox, 4, 4);
+});
+
+test("a function that is torn from a client is unhealthy, its neighbours are not", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  const pod = await sandbox.startPod("client-1");
+  const connection = await pod.client.request();
+  const address = connection.mechanism?.parameters["pciAddress"] ?? "";
+  await sandbox.machine.drivers.writeText("igbvf/unbind", address);
+  await offered(sandbox, 3, 4);
+  const torn = forwarder.node.inventory.snapshot().filter(({ problem }) => problem !== undefined);
+  assert.deepEqual(
+    torn.map((vf) => vf.address),
+    [address],
+  );
+});
+
+test("a physical function that loses its carrier has unhealthy functions, where it counts", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  const { machine, pfConfigFile } = sandbox;
+  const ifname = forwarder.node.survey.pfs.get(FIRST_PF as never)?.ifname ?? "";
+  await systemClock.sleep(200);
+  await ip(machine.netns, `link set dev ${ifname} down`);
+  await offered(sandbox, 2, 4);
+  assert.deepEqual(codes(forwarder), ["pf-without-carrier"]);
+  const before = pfConfigFile.text;
+  pfConfigFile.write(before.replaceAll("pfKernelDriver", "carrier: ignore\n    pfKernelDriver"));
+  await offered(sandbox, 4, 4);
+  pfConfigFile.write(before);
+  await offered(sandbox, 2, 4);
+  await ip(machine.netns, `link set dev ${ifname} up`);
+  await offered(sandbox, 4, 4);
+  assert.deepEqual(codes(forwarder), []);
+});
+
+test("another list of physical functions is taken while it runs, and a bad one is not", LIMIT, async (t) => {
+  const { sandbox, forwarder } = await startNode(t);
+  const { pfConfigFile } = sandbox;
+  const before = pfConfigFile.text;
+  pfConfigFile.write(before.replace("[intel, 10G]", "[intel, 25G]"));
+  await offered(sandbox, 2, 2);
+  await offered(sandbox, 2, 2, "worker.domain/25G");
+  await offered(sandbox, 4, 4, "worker.domain/intel");
+  pfConfigFile.write("physicalFunctions: [nonsense]\n");
+  await eventually(
+    () => codes(forwarder),
+    (now) => now.includes("pf-config-refused"),
+  );
+  await offered(sandbox, 2, 2);
+  pfConfigFile.write(before.slice(0, before.indexOf(`  ${SECOND_PF}`)));
+  await offered(sandbox, 2, 2, "worker.domain/intel");
+  await offered(sandbox, 0, 0, "worker.domain/25G");
+  assert.deepEqual(codes(forwarder), []);
+});
