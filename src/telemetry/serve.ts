@@ -1,10 +1,13 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Clock } from "../async/index.ts";
 import type { Health } from "./health.ts";
 import type { Log } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
 import { type PageContent, pageCss, pageScript, renderMain, renderPage } from "./page.ts";
 import type { StatusSource } from "./status.ts";
+
+// An import would read every property of node:http, and some of them load a client and a WebSocket: 10 MiB and 20 ms.
+const { createServer } = process.getBuiltinModule("node:http");
 
 /** Why the admin listener could not start. */
 export type AdminFault =
