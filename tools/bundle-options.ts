@@ -5,7 +5,11 @@ import type { BuildOptions } from "esbuild";
  * Flags that must be there before the program starts. A server that talks much lets Node's young generation grow to several
  * times what it needs, and the container's limit is measured with these; docs/decisions/005-memory-flags.md has the figures.
  */
-export const runtimeFlags: readonly string[] = ["--max-semi-space-size=4", "--max-old-space-size=256"];
+export const runtimeFlags: readonly string[] = [
+  "--max-semi-space-size=4",
+  "--max-old-space-size=256",
+  "--optimize-for-size",
+];
 
 /** All but the entry points and where to. */
 export const bundleOptions: BuildOptions = {
