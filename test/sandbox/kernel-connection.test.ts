@@ -3,6 +3,7 @@ import type { WantedContext } from "../../sandbox/endpoint-context.ts";
 import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
 import { SANDBOX_VLAN, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
+import { Rtnl } from "../../src/kernel/index.ts";
 import { IpMonitor, ip, ipDump } from "./ip.ts";
 import { openFiles, type Scene, tellStories } from "./story.ts";
 
@@ -117,8 +118,10 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
       sockets: openFiles("socket"),
       asked: endpoint.requests.length,
       dump: await ipDump(pod.netns),
+      writes: Rtnl.totals.writes,
     };
     const second = await client.request();
+    assert.equal(Rtnl.totals.writes, before.writes);
     assert.deepEqual(await news(), [[], []]);
     assert.deepEqual(changes.seen, []);
     assert.deepEqual(openFiles("socket"), before.sockets);
