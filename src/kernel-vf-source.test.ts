@@ -70,6 +70,17 @@ test("bind() gives the connection another function when its own fails, and the f
   assert.equal(inventory.get(first)?.problem, undefined);
 });
 
+test("bind() sets a function aside whose write hangs, until its driver serves it again", async () => {
+  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
+  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  passTime();
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  inventory.setDriver(first, "igbvf");
+  passTime();
+  assert.equal(inventory.get(first)?.state, "idle");
+});
+
 test("bind() that failed takes back its own word about a function and nobody else's", async () => {
   const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
   await source.take({ connectionId: "c1", tokenId }).bind(signal);

@@ -76,6 +76,26 @@ class FailedFunctions {
     });
     this.#timers.set(address, timer);
   }
+
+  /**
+   * The kernel still holds a write on it: nobody gets it before that has returned and its driver serves it again, which
+   * the inventory hears of from the kernel's events.
+   */
+  setAside(address: PciAddress, why: string): void {
+    const { inventory, clock, log } = this.#parts;
+    inventory.quarantine(address, why);
+    const look = () => {
+      const vf = inventory.get(address);
+      if (!vf) return;
+      if (vf.driver !== vf.kernelDriver) {
+        clock.after(PROBLEM_MS, look);
+        return;
+      }
+      inventory.restore(address);
+      log.info("vf-restored", { vf: address, driver: vf.driver });
+    };
+    clock.after(PROBLEM_MS, look);
+  }
 }
 
 /** @throws {NetdevError} when the client has sent something else. */
@@ -134,7 +154,7 @@ class NodeVf implements KernelVf {
   #takeAnother(error: DriverError): void {
     const { inventory, log } = this.#parts;
     const { address } = this.#vf;
-    if (error.fault.kind === "write-stuck") inventory.quarantine(address, error.message);
+    if (error.fault.kind === "write-stuck") this.#failed.setAside(address, error.message);
     else this.#failed.leaveOut(address, error.message);
     inventory.release(this.#connectionId);
     try {
