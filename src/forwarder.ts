@@ -100,7 +100,8 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   await nsm.register(signal);
 
   phase("offer the virtual functions to kubelet");
-  undo.push("watch of the node", watchNode({ node, host, pfConfigFile: options.pfConfigFile, health, clock, log }));
+  const watched = { node, host, pfConfigFile: options.pfConfigFile, health, clock, log };
+  undo.push("watch of the node", await watchNode(watched));
   const { inventory } = node;
   await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
 

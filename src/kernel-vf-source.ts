@@ -222,8 +222,11 @@ class NodeVf implements KernelVf {
     const kept = this.#kept;
     const attachment = kept ? await this.#meet(kept, netns) : this.#attachment;
     try {
-      const [failure] = (await attachment?.detach()) ?? [];
-      if (failure) {
+      const failures = (await attachment?.detach()) ?? [];
+      const [failure] = failures;
+      if (failure && (await this.#isDestroyed(failures.map(({ error }) => error)))) {
+        attachment?.close();
+      } else if (failure) {
         const { what, error } = failure;
         throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
       }
@@ -233,6 +236,16 @@ class NodeVf implements KernelVf {
     if (kept) this.#parts.unmet.delete(kept.address);
     this.#attachment = undefined;
     this.#isLeftBehind = false;
+  }
+
+  /** The device went with its driver or its function: there is nothing to bring home, or a new device that was never away. */
+  async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
+    if (!(await this.#parts.binder.isPresent(this.#vf.address))) return true;
+    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
+    const { binder } = this.#parts;
+    const { address, kernelDriver } = this.#vf;
+    if ((await binder.driverOf(address)) !== kernelDriver) return true;
+    return (await binder.netdevNow(address)) !== undefined;
   }
 
   async giveBack(): Promise<void> {

@@ -28,9 +28,13 @@ export interface NodeWatchOptions {
 /** An adapter that comes or goes brings hundreds of events within some milliseconds. */
 const SETTLE_MS = 50;
 
-/** Keeps what is known of the node true from now on. Returns how to stop. */
-export function watchNode(options: NodeWatchOptions): () => Promise<void> {
+/** A look may wait for a driver that makes functions: a stop does not. */
+const STOP_MS = 1000;
+
+/** Keeps what is known of the node true from now on; the links are known on return. Returns how to stop. */
+export async function watchNode(options: NodeWatchOptions): Promise<() => Promise<void>> {
   const watch = new NodeWatch(options);
+  await watch.start();
   return () => watch.close();
 }
 
@@ -57,16 +61,21 @@ class NodeWatch {
     ];
     const stop = pfConfigFile?.onChange(() => this.#want({ config: true }));
     if (stop) this.#stops.push(stop);
+  }
+
+  async start(): Promise<void> {
+    this.#todo.links = true;
+    await this.#work();
     // What happened between the first look and now.
-    this.#want({ all: true, config: pfConfigFile !== undefined });
+    this.#want({ all: true, config: true });
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const stop of this.#stops) stop();
     this.#timer?.cancel();
-    await this.#running;
-    this.#rtnl.close();
+    const done = this.#running.finally(() => this.#rtnl.close());
+    await Promise.race([done, this.#options.clock.sleep(STOP_MS)]);
   }
 
   #heard({ action, subsystem, devpath }: Uevent): void {

@@ -80,6 +80,11 @@ export class DriverBinder {
     return found;
   }
 
+  /** Whether the node has the function at all. */
+  isPresent(address: PciAddress): Promise<boolean> {
+    return this.#options.devices.exists(address);
+  }
+
   /** The driver that the function is bound to now. */
   driverOf(address: PciAddress): Promise<string | undefined> {
     return driverOf(this.#options.devices, address);

@@ -90,6 +90,40 @@ test("a function that is torn from a client is unhealthy, its neighbours are not
   );
 });
 
+test("functions that vanish under a client come back whole, and the client is served anew", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  const pod = await sandbox.startPod("client-1");
+  await pod.client.request();
+  const held = forwarder.node.inventory.snapshot().find(({ state }) => state === "ready");
+  const file = `${held?.pf}/sriov_numvfs`;
+  await sandbox.machine.devices.writeText(file, "0");
+  await offered(sandbox, 2, 3);
+  await sandbox.machine.devices.writeText(file, "2");
+  await offered(sandbox, 4, 4);
+  await pod.client.close();
+  await pod.client.request();
+  assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+  await pod.client.close();
+  await eventually(
+    () => forwarder.node.inventory.snapshot().map(({ state }) => state),
+    (now) => now.every((state) => state === "idle" || state === "reserved"),
+  );
+});
+
+test("a client whose function has gone for good can close, and nothing of it stays", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  const { name, client } = await sandbox.startPod("client-1");
+  await client.request();
+  const held = forwarder.node.inventory.snapshot().find(({ state }) => state === "ready");
+  await sandbox.machine.removePf(held?.pf ?? "");
+  await offered(sandbox, 2, 3);
+  sandbox.kubelet.free(name);
+  await client.close();
+  assert.equal(forwarder.nsm.connectionCount, 0);
+});
+
 test("a physical function that loses its carrier has unhealthy functions, where it counts", LIMIT, async (t) => {
   if (!needs(t, "root", "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });

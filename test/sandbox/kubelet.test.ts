@@ -158,6 +158,26 @@ test("a pod that dies without a Close gives its function back", LIMIT, async (t)
   assert.equal(forwarder.nsm.connectionCount, 0);
 });
 
+test("a pod that died while no forwarder ran is noticed, though its connection was taken up", LIMIT, async (t) => {
+  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
+  await sandbox.startForwarder();
+  await offered(sandbox, SANDBOX_RESOURCE, 4);
+  const pod = await sandbox.startPod("client-1");
+  await pod.client.request();
+  await sandbox.stopForwarder();
+  sandbox.kubelet.free("client-1");
+  const forwarder = await sandbox.startForwarder();
+  assert.equal(states(forwarder).filter((state) => state === "ready").length, 1);
+  await offered(sandbox, SANDBOX_RESOURCE, 4);
+  // Kubelet's file names the pod until it is written anew.
+  await sandbox.kubelet.allocate({ pod: "client-2", resource: SIBLING });
+  await eventually(
+    () => states(forwarder),
+    (now) => !now.includes("ready"),
+  );
+});
+
 test("two physical functions with different domains and capabilities are counted as one book", LIMIT, async (t) => {
   const pf = (address: string, domains: string, capabilities: string, numVfs: number) => `
   ${address}:
