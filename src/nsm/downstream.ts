@@ -2,6 +2,7 @@ import { clone, create } from "@bufbuild/protobuf";
 import { type Clock, startDeadline } from "../async/index.ts";
 import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } from "../gen/connection_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
+import { RpcError } from "../rpc/index.ts";
 import { type CandidateFailure, NsmError } from "./fault.ts";
 import type { Caller } from "./needs.ts";
 import type { Candidate } from "./registry.ts";
@@ -42,19 +43,32 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
   connection.networkServiceEndpointName = candidate.name;
   if (question.mechanism) connection.mechanism = question.mechanism;
   const offered = create(MechanismSchema, { cls: candidate.socket.isLocal ? "LOCAL" : "REMOTE", type: "NOOP" });
-  const { response } = await asking.caller.call(
-    candidate.socket.target,
-    NetworkService.method.request,
-    { connection, mechanismPreferences: [offered] },
-    { signal: question.signal },
-  );
+  const takeBack = () =>
+    closeAtEndpoint(asking, { candidate, connection, mechanism: offered }).catch((late: unknown) =>
+      asking.onCloseFailed(candidate.name, late),
+    );
+  let response: Connection;
+  try {
+    const message = { connection, mechanismPreferences: [offered] };
+    const { target } = candidate.socket;
+    ({ response } = await asking.caller.call(target, NetworkService.method.request, message, {
+      signal: question.signal,
+    }));
+  } catch (error) {
+    // It may agree after we have stopped to listen, and would keep an address for nobody. A connection that stands goes on.
+    if (!question.mechanism && isGivenUp(error)) void takeBack();
+    throw error;
+  }
   try {
     return { candidate, ...readReply(connection, response, candidate.name) };
   } catch (error) {
-    const agreed = { candidate, connection, mechanism: offered };
-    await closeAtEndpoint(asking, agreed).catch((late: unknown) => asking.onCloseFailed(candidate.name, late));
+    await takeBack();
     throw error;
   }
+}
+
+function isGivenUp(error: unknown): boolean {
+  return error instanceof RpcError && (error.code === "CANCELLED" || error.code === "DEADLINE_EXCEEDED");
 }
 
 /**

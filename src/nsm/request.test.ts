@@ -96,6 +96,15 @@ test("request() closes the endpoint again when the node fails after it had agree
   assert.deepEqual(story.vf.done, ["take", "bind", "attach nsm-1 fails", "detach", "give-back"]);
 });
 
+test("request() tells an endpoint that was too slow to agree that nobody waits any more", async () => {
+  story.outside.replies.set("tcp://nse-1:1", () => {
+    throw new RpcError("DEADLINE_EXCEEDED", "no answer in time");
+  });
+  assert.equal((await story.failed(kernelRequest())).code, "DEADLINE_EXCEEDED");
+  assert.equal(story.outside.closes.length, 1);
+  assert.equal(PaperFd.open, 0);
+});
+
 test("request() tries the next candidate when one fails", async () => {
   story.outside.endpoints.unshift({ name: "dead", networkServiceNames: ["ns1"], url: "tcp://dead:1" });
   const answer = await story.request(kernelRequest());
