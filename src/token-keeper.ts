@@ -84,7 +84,13 @@ class Keeper implements TokenKeeper {
     } finally {
       deadline.end();
     }
-    this.#stop = podResources.state.onChange((state) => void this.#observe(state));
+    // One answer after the other: reading the checkpoint takes time, and an older answer must not come last.
+    let turn = Promise.resolve();
+    this.#stop = podResources.state.onChange((state) => {
+      turn = turn
+        .then(() => this.#observe(state))
+        .catch((error: unknown) => log.error("tokens-of-pods-unknown", { problem: String(error) }));
+    });
   }
 
   close(): void {
