@@ -1,6 +1,6 @@
 // npm run bench: how fast the forwarder is, and what it takes. docs/bench.md tells how to read the figures.
 import { writeFileSync } from "node:fs";
-import { cpus, release } from "node:os";
+import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
 import { enterOwnNamespaces } from "../sandbox/demo/namespaces.ts";
 import { Screen } from "../sandbox/demo/screen.ts";
@@ -37,6 +37,7 @@ const machine: MachineLine = {
   kernel: release(),
   node: process.version,
   links: whyNoLinks === undefined ? "veth in network namespaces" : "none",
+  loadAverage: loadavg()[0] ?? 0,
 };
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
 const bundle = await bundleNodeProcess(join(import.meta.dirname, ".."));
@@ -52,6 +53,9 @@ try {
   screen.text(
     `${machine.cpus} × ${machine.cpuModel}, Linux ${machine.kernel}, Node ${machine.node}, links: ${machine.links}`,
   );
+  if (machine.loadAverage > machine.cpus) {
+    screen.text(`The machine is busy (load average ${machine.loadAverage.toFixed(1)}): every time will be too long.`);
+  }
   if (whyNoLinks !== undefined) screen.text(`Without links there is no Request to measure: ${whyNoLinks}.`);
   const report = options.cycles > 0 ? await soaked(options.cycles) : await measured();
   if (options.jsonFile !== undefined) writeFileSync(options.jsonFile, `${JSON.stringify(report, undefined, 2)}\n`);

@@ -9,6 +9,7 @@ export type Question =
       readonly realLinks: boolean;
       readonly settings: ForwarderSettings;
     }
+  /** Also lets the pretend card forget what it has written down. */
   | { readonly kind: "counts" }
   /** Starts measuring how late the event loop is. */
   | { readonly kind: "watch-loop" }

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { type NodeFigures, reportOf, tableOf } from "./report.ts";
 import { distributionOf } from "./statistics.ts";
 
-const machine = { cpus: 2, cpuModel: "a cpu", kernel: "6.18", node: "v24", links: "none" };
+const machine = { cpus: 2, cpuModel: "a cpu", kernel: "6.18", node: "v24", links: "none", loadAverage: 0.5 };
 
 /** Calls that all took the same. */
 function callsOf(requestMs: number) {

@@ -22,6 +22,8 @@ export interface MachineLine {
   readonly kernel: string;
   readonly node: string;
   readonly links: string;
+  /** Of the last minute before the first measurement: beyond the number of CPUs, times are those of a busy machine. */
+  readonly loadAverage: number;
 }
 
 /** The report as JSON has it: figures that were not measured are left out. */

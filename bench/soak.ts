@@ -28,6 +28,7 @@ export async function soak(stage: Stage, cycles: number, tell: (line: string) =>
     await callAll(pods, "close");
     if (round % between !== 0 && round !== rounds) continue;
     stage.forgetCalls();
+    await stage.node.ask<"counts">({ kind: "counts" });
     looks.push({ x: (round * PODS) / 1000, y: stage.node.rssMib * 1024 });
     const { fds } = stage.node.descriptors;
     tell(`${round * PODS} cycles: ${fds} descriptors, ${stage.node.rssMib.toFixed(1)} MiB`);
