@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Clock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
+import type { Host } from "../src/host.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import type { Log } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
@@ -24,6 +25,8 @@ export interface SandboxOptions {
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
+  /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
+  readonly host?: (host: Host) => Host;
   /** Of the forwarder. */
   readonly log: Log;
   /** Of the peers; the same as the forwarder's unless told. */
@@ -128,14 +131,15 @@ export class Sandbox {
   async startForwarder(): Promise<Forwarder> {
     if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
     const { machine, changes } = this;
-    const host = {
+    const { host: between = (same: Host) => same } = this.#options;
+    const host = between({
       devices: changes.watchFiles("devices", machine.devices),
       drivers: changes.watchFiles("drivers", machine.drivers),
       vfio: machine.vfio,
       uevents: machine.uevents,
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
-    };
+    });
     const { clock, log } = this.#options;
     const abort = new AbortController();
     const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");

@@ -31,6 +31,7 @@ export async function close(deps: CloseDeps, closed: Connection, call: IncomingC
       const record = deps.connections.get(connection.id);
       if (!record) return;
       admit(deps, call, { connection, place, owner: record.owner });
+      if (record.hasUnknownEndpoint) renewTokens(record.connection, connection);
       // After a restart of ours the client's namespace comes with its next call. Without it the function can come home only
       // when that namespace ends: the teardown says so, and is tried again.
       const unmet = (error: unknown) =>
@@ -40,5 +41,15 @@ export async function close(deps: CloseDeps, closed: Connection, call: IncomingC
     });
   } finally {
     files.end();
+  }
+}
+
+/** No token outlives a restart of ours, and the endpoint wants to see those of the whole path. */
+function renewTokens(stored: Connection | undefined, closed: Connection): void {
+  for (const [index, { id, token, expires }] of (closed.path?.pathSegments ?? []).entries()) {
+    const segment = stored?.path?.pathSegments[index];
+    if (segment?.id !== id) return;
+    segment.token = token;
+    if (expires) segment.expires = expires;
   }
 }

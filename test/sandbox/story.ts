@@ -22,7 +22,7 @@ export class Scene {
   readonly sandbox: Sandbox;
   /** Of the forwarder. */
   readonly log: RecordingLog;
-  readonly forwarder: Forwarder;
+  forwarder: Forwarder;
   /** The story has changed the node itself, as an operator does: it cannot leave it as it was. */
   isMended = false;
   #pods: readonly SandboxPod[] = [];

@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { inspect } from "node:util";
+import type { Client } from "../../sandbox/client.ts";
+import { ping } from "../../sandbox/ping.ts";
+import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { systemClock as clock } from "../../src/async/index.ts";
+import { Crashes } from "./crashes.ts";
+import { eventually, openFiles, Scene } from "./story.ts";
+
+/** Something that a forwarder may die of; the signal is aborted when it has. */
+export type Work = (signal: AbortSignal) => Promise<unknown>;
+
+const VFS = 4;
+
+/** A node whose forwarder can crash, with a pod whose traffic must never stop. */
+export class CrashScene {
+  readonly crashes = new Crashes();
+  readonly scene: Scene;
+  readonly #restore: () => void;
+  readonly #bystander: SandboxPod;
+  readonly #pinging: Promise<{ sent: number; lost: number }>;
+  #isOver = false;
+
+  private constructor(scene: Scene, crashes: Crashes, bystander: SandboxPod, restore: () => void) {
+    this.scene = scene;
+    this.crashes = crashes;
+    this.#bystander = bystander;
+    this.#restore = restore;
+    this.#pinging = this.#ping();
+  }
+
+  static async open(): Promise<CrashScene> {
+    const crashes = new Crashes();
+    const restore = crashes.intercept();
+    const scene = await Scene.open({ host: crashes.between, settings: { adminListenOn: undefined } });
+    const bystander = await scene.pod();
+    await bystander.client.request();
+    return new CrashScene(scene, crashes, bystander, restore);
+  }
+
+  /** Kills the forwarder where it is and starts the next one. */
+  async restart(meanwhile: () => Promise<void> = async () => {}): Promise<void> {
+    const { sandbox, log } = this.scene;
+    this.crashes.end();
+    const told = log.events.length;
+    const stopped = sandbox.stopForwarder();
+    // What a stopping forwarder still waits for is nobody's any more: the dead do not answer.
+    await eventually(
+      () => log.events.slice(told).some(({ event }) => event === "unregistered" || event === "not-unregistered"),
+      (isGone) => isGone,
+    );
+    await eventually(
+      () => existsSync(`${sandbox.folder}/state/forwarder.sock`),
+      (isThere) => !isThere,
+    );
+    void stopped;
+    await meanwhile();
+    this.scene.forwarder = await sandbox.startForwarder();
+    await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === VFS);
+  }
+
+  /** The pod ends; its namespace does as soon as nobody has a descriptor of it any more. */
+  async endPod({ name, pod }: SandboxPod, client: Client): Promise<void> {
+    await client.hangUp();
+    pod.close();
+    this.scene.sandbox.kubelet.free(name);
+    await eventually(
+      () => openFiles("net").filter((file) => file === `net:[${pod.netns.id.ino}]`),
+      (left) => left.length === 0,
+    );
+  }
+
+  /**
+   * Runs the work until the forwarder crashes before that step, and starts the next one then; says where that was. Undefined
+   * when the work came to its end first.
+   */
+  async crashAt(step: number, work: Work): Promise<string | undefined> {
+    this.crashes.arm(step);
+    const gone = new AbortController();
+    const working = work(gone.signal);
+    const hasCrashed = await Promise.race([this.crashes.crashed.then(() => true), working.then(() => false)]);
+    const { last } = this.crashes;
+    if (!hasCrashed) {
+      this.crashes.arm(Number.POSITIVE_INFINITY);
+      return undefined;
+    }
+    gone.abort(new Error("the forwarder has died"));
+    await working.catch(() => {});
+    await this.restart();
+    return `before step ${step}, ${last}`;
+  }
+
+  /** Runs the checks of one crash; a failure says where it was, and what the forwarder told last. */
+  async told(what: () => string, check: () => Promise<void>): Promise<void> {
+    try {
+      await check();
+    } catch (cause) {
+      const events = this.scene.log.events.filter(({ level }) => level !== "debug").slice(-25);
+      const lines = events.map(({ event, fields }) => `${event} ${inspect(fields, { breakLength: Infinity })}`);
+      throw new Error(`${what()}: ${String(cause)}\n${lines.join("\n")}`, { cause });
+    }
+  }
+
+  /**
+   * All functions but the bystander's are home, and the bystander has its own. What the kernel made anew may differ where a
+   * network device has `ended`, with its driver or, as the machine's are veths, with a namespace.
+   */
+  async isAsBefore(before: unknown, ended?: "ended"): Promise<void> {
+    const anew = ended ? ["wireEnd", "namespaces"] : [];
+    const text = (dump: unknown) => JSON.stringify(dump, (key, value) => (anew.includes(key) ? "anew" : value), 1);
+    const wanted = text(before);
+    let seen = "";
+    const isSame = async () => {
+      seen = text(await this.scene.dump());
+      return seen === wanted;
+    };
+    await eventually(isSame, (same) => same, 4000).catch(() => assert.equal(seen, wanted));
+  }
+
+  /** Tries each step in turn; the round after the last one tells what follows without a crash. Answers how many there are. */
+  async eachStep(
+    tell: (pod: SandboxPod, crashAt: (work: Work) => Promise<boolean>, step: number) => Promise<void>,
+    ended?: "ended",
+  ): Promise<number> {
+    const before = await this.scene.dump();
+    let [step, isDone] = [0, false];
+    for (; !isDone; step++) {
+      const pod = await this.scene.pod();
+      let where = "before anything";
+      const crashAt = async (work: Work) => {
+        const crashed = await this.crashAt(step, work);
+        where = crashed ?? "without a crash";
+        isDone = crashed === undefined;
+        return !isDone;
+      };
+      await this.told(
+        () => where,
+        async () => {
+          await tell(pod, crashAt, step);
+          assert.deepEqual(await pod.pod.links(), []);
+          this.scene.sandbox.kubelet.free(pod.name);
+          await this.isAsBefore(before, ended);
+        },
+      );
+    }
+    return step - 1;
+  }
+
+  async stop(): Promise<{ sent: number; lost: number }> {
+    this.#isOver = true;
+    const pings = await this.#pinging;
+    await this.#bystander.client.close();
+    this.#restore();
+    await this.scene.sandbox.stop();
+    return pings;
+  }
+
+  async #ping(): Promise<{ sent: number; lost: number }> {
+    const { client, pod } = this.#bystander;
+    const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
+    const count = { sent: 0, lost: 0 };
+    while (!this.#isOver) {
+      count.sent += 1;
+      if ((await ping({ netns: pod.netns, to, timeoutMs: 2000, clock })) === undefined) count.lost += 1;
+      await clock.sleep(20);
+    }
+    return count;
+  }
+}
