@@ -1,13 +1,12 @@
 // The program's edge: command line, environment, signals. What it then runs is put together in forwarder.ts.
 import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import { systemClock } from "./async/index.ts";
 import { readCommand, usageExitCode, version } from "./cli.ts";
 import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
-import { exitNow, selfTest, watchFolder } from "./kernel/index.ts";
+import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost } from "./linux-host.ts";
+import { openPfConfigFile } from "./pf-config-file.ts";
 import { live, type Running } from "./process-life.ts";
 import { parsePfConfig } from "./sriov/index.ts";
 import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
@@ -59,16 +58,13 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   const opened = openLinuxHost(config, log);
   const metrics = createMetrics();
   metrics.addProcessMetrics();
-  const path = config.sriovConfigFile;
-  // The folder: a ConfigMap changes by a link that is put in its place, an editor by a new file.
-  const folder = watchFolder(dirname(path), systemClock);
-  const pfConfigFile = { path, read: () => readFile(path, "utf8"), onChange: folder.onChange };
+  const pfConfigFile = openPfConfigFile(config.sriovConfigFile, systemClock);
   const options = { settings: config, pfConfig, pfConfigFile, host: opened, metrics, clock: systemClock, log, signal };
   const forwarder = await startForwarder(options);
   return {
     async stop() {
       await forwarder.stop();
-      folder.close();
+      pfConfigFile.close();
       await opened.close();
     },
   };

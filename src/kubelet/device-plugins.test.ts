@@ -22,7 +22,7 @@ const LIMIT = { timeout: 20_000 };
 class Tokens implements TokenSource {
   readonly all = new Map<string, Device[]>();
   readonly allocated: string[] = [];
-  readonly #listeners = new Set<() => void>();
+  readonly #listeners = new Set<(resources: ReadonlySet<string>) => void>();
 
   constructor(...resources: readonly string[]) {
     for (const name of resources) this.offer(name);
@@ -41,14 +41,14 @@ class Tokens implements TokenSource {
   }
 
   tell(): void {
-    for (const listener of this.#listeners) listener();
+    for (const listener of this.#listeners) listener(new Set(this.all.keys()));
   }
 
   resources = () => [...this.all.keys()];
   devices = (resource: string) => this.all.get(resource) ?? [];
   preferred = (_resource: string, { available, size }: Preference) => available.toReversed().slice(0, size);
 
-  onChange(listener: () => void): () => void {
+  onChange(listener: (resources: ReadonlySet<string>) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }

@@ -86,7 +86,9 @@ class Streams {
   async *follow(call: Call): AsyncGenerator<MessageInitShape<typeof ListAndWatchResponseSchema>> {
     const { resource, source, clock, log } = this.#options;
     const bell = new Bell(clock);
-    const stop = source.onChange(() => bell.ring());
+    const stop = source.onChange((changed) => {
+      if (changed.has(resource)) bell.ring();
+    });
     this.#count(1);
     try {
       let told = "";

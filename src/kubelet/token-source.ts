@@ -21,8 +21,8 @@ export interface TokenSource {
   resources(): readonly string[];
   /** All devices of a resource, the unhealthy ones too: kubelet drops what is not named. */
   devices(resource: string): readonly Device[];
-  /** Calls back when a resource or any of its devices may look different. Returns how to stop. */
-  onChange(listener: () => void): () => void;
+  /** Calls back with the resources of which some device may look different. Returns how to stop. */
+  onChange(listener: (resources: ReadonlySet<string>) => void): () => void;
   /**
    * Reserves all the ids for pods, or none; an id that is reserved already stays so.
    * @throws when one cannot be reserved: kubelet then fails the pod with the message

@@ -7,7 +7,7 @@ export interface Offer {
   /** A resource that was offered once stays, if need be without devices: kubelet has to hear that there are none. */
   resources(): readonly string[];
   devices(resource: string): readonly DeviceView[];
-  onChange(listener: () => void): () => void;
+  onChange(listener: (resources: ReadonlySet<string>) => void): () => void;
   /** @throws {InventoryError} when one of the ids cannot be reserved; none of them is then. */
   allocate(resource: string, ids: readonly string[]): void;
   preferred(resource: string, preference: PreferenceRequest): readonly string[];
@@ -24,7 +24,7 @@ export function offerOf(inventory: Inventory, onStale: (connectionId: string) =>
       return [...offered];
     },
     devices: (resource) => inventory.devicesOf(resource),
-    onChange: (listener) => inventory.onChange(() => listener()),
+    onChange: (listener) => inventory.onChange(({ resources }) => listener(resources)),
     allocate(_resource, ids) {
       const reserved: string[] = [];
       const stale: string[] = [];
