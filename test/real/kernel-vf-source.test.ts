@@ -30,7 +30,10 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       journal: { keepVf: async () => {}, forgetVf() {} },
       unmet: new Map(),
       inventory,
-      binder: { netdevOf: async () => ({ ifname: "vf0", ifindex: world.vf.index }) } as unknown as DriverBinder,
+      binder: {
+        netdevOf: async () => ({ ifname: "vf0", ifindex: world.vf.index }),
+        isPresent: async () => true,
+      } as unknown as DriverBinder,
       host: world.host.netns,
       pfDoor: () => ({ port, settings: {} }),
       clock: systemClock,
