@@ -82,7 +82,7 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   phase("read the journal");
   const journal = await openNodeJournal({ statePath, health, clock, log });
   undo.push("journal", () => journal.close());
-  const recovered = await recover({ ...node, journal, log });
+  const recovered = await recover({ ...node, journal, clock, log });
 
   phase("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });

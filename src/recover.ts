@@ -1,5 +1,6 @@
 // After a restart: the journal says what the process before was about, the node says what is. Where the two agree, the
 // connection is taken up; where the node contradicts the journal, the function is kept back until a person has looked.
+import { type Clock, startDeadline } from "./async/index.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
 import type { Uevent, UeventSource } from "./kernel/index.ts";
 import type { JournalEntry } from "./nsm/index.ts";
@@ -10,6 +11,7 @@ export interface RecoverParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: NodeJournal;
+  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -79,21 +81,22 @@ async function takeUp(
 
 /** A function without a network device here that nobody has: it is in some pod, and must not be given to another. */
 async function findHidden(
-  { inventory, binder, log }: RecoverParts,
+  { inventory, binder, clock, log }: RecoverParts,
   unmet: ReadonlyMap<PciAddress, KeptVf>,
 ): Promise<Set<PciAddress>> {
   const hidden = new Set<PciAddress>();
   const idle = inventory.snapshot().filter((vf) => isOnKernelDriver(vf) && !unmet.has(vf.address) && !vf.problem);
+  const deadline = startDeadline(clock, NETDEV_MS, { what: "the network devices of idle functions" });
   await Promise.all(
     idle.map(async ({ address }) => {
       if (await binder.netdevNow(address).catch(() => undefined)) return;
-      const comes = binder.netdevOf(address, AbortSignal.timeout(NETDEV_MS));
-      if (await comes.catch(() => undefined)) return;
+      if (await binder.netdevOf(address, deadline.signal).catch(() => undefined)) return;
       hidden.add(address);
       log.error("vf-hidden", { vf: address });
       inventory.quarantine(address, "Its network device is in a namespace that the journal does not know of");
     }),
   );
+  deadline.end();
   return hidden;
 }
 
@@ -106,7 +109,7 @@ function isOnKernelDriver({ driver, kernelDriver }: VfRecord): boolean {
  * Returns how to stop.
  */
 export function watchReturns(
-  { inventory, binder, log }: Omit<RecoverParts, "journal">,
+  { inventory, binder, log }: Omit<RecoverParts, "journal" | "clock">,
   { unmet, hidden }: Recovered,
   { uevents, endConnection }: { readonly uevents: UeventSource; readonly endConnection: (id: string) => Promise<void> },
 ): () => void {

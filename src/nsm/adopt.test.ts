@@ -49,3 +49,34 @@ test("adoptConnection() keeps strangers out", async () => {
   const failure = await story.failed(refreshOf(answer), { from: story.stranger("evil") });
   assert.equal(failure.code, "PERMISSION_DENIED");
 });
+
+test("adoptConnection() takes down at once what was half done, and tells its endpoint", async () => {
+  const before = new Story();
+  await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  for (const stage of ["preparing", "reclaiming"] as const) {
+    story = new Story();
+    adoptConnection(story.deps, { ...entry, stage });
+    const heard = story.listen();
+    await story.clock.pass(1);
+    await settled();
+    assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
+    assert.deepEqual(Object.keys(heard[0]?.connections ?? {}), []);
+    assert.deepEqual([story.outside.closes.length, story.connections, story.journal.drops], [1, 0, ["f1"]]);
+  }
+});
+
+test("adoptConnection() makes anew what was half done and resisted, when its client asks again", async () => {
+  const before = new Story();
+  await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  story = new Story();
+  story.vf.failing.set("detach", new Error("its namespace is not known"));
+  adoptConnection(story.deps, { ...entry, stage: "reclaiming" });
+  await story.clock.pass(1);
+  await settled();
+  assert.equal(story.connections, 1);
+  story.vf.failing.delete("detach");
+  await story.request(refreshOf(answer));
+  assert.deepEqual(story.vf.done.slice(0, 6), ["take", "detach fails", "detach", "give-back", "take", "bind"]);
+});
