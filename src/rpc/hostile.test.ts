@@ -65,7 +65,7 @@ const openings = [
 ];
 for (const { says, bytes } of openings) {
   test(`serveRpc() closes a connection that sends ${says}, and serves others`, async (t) => {
-    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 100 } });
+    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 1000 } });
     const socket = await dialRawSocket(t, server.port);
     socket.write(bytes);
     await closed(socket);
@@ -79,7 +79,7 @@ const settings = [
 ];
 for (const { says, bytes } of settings) {
   test(`serveRpc() closes a TLS connection that sends ${says}`, async (t) => {
-    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 100 } });
+    const server = await serve(t, { ...tls, limits: { handshakeTimeoutMs: 1000 } });
     const socket = await dialTlsSocket(t, server.port);
     socket.write(bytes);
     await closed(socket);
