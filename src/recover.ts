@@ -46,8 +46,9 @@ export async function recover(parts: RecoverParts): Promise<Recovered> {
     if (inventory.get(vf.address)) inventory.quarantine(vf.address, problem);
   }
   for (const entry of entries.values()) {
-    if (entry.mechanism === "NOOP") connections.push(entry);
-    else await journal.drop(entry.connectionId).catch(() => {}); // no function had been touched for it, or none any more
+    // Where a function was touched the journal would tell: none was yet, or it is home again.
+    if (entry.mechanism === "KERNEL") await journal.drop(entry.connectionId).catch(() => {});
+    else connections.push(entry);
   }
   const hidden = await findHidden(parts, unmet);
   const standing = connections.filter(({ stage }) => stage === "ready").length;
