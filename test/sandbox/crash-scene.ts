@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { inspect } from "node:util";
 import type { Client } from "../../sandbox/client.ts";
 import { ping } from "../../sandbox/ping.ts";
 import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
+import { Fd } from "../../src/kernel/index.ts";
 import { Crashes } from "./crashes.ts";
 import { eventually, openFiles, Scene } from "./story.ts";
 
@@ -21,6 +22,7 @@ export class CrashScene {
   readonly #bystander: SandboxPod;
   readonly #pinging: Promise<{ sent: number; lost: number }>;
   #isOver = false;
+  readonly #before = namespaceDescriptors();
 
   private constructor(scene: Scene, crashes: Crashes, bystander: SandboxPod, restore: () => void) {
     this.scene = scene;
@@ -153,6 +155,7 @@ export class CrashScene {
     await this.#bystander.client.close();
     this.#restore();
     await this.scene.sandbox.stop();
+    closeNamespacesOfTheDead(this.#before);
     return pings;
   }
 
@@ -167,4 +170,20 @@ export class CrashScene {
     }
     return count;
   }
+}
+
+/** What the kernel does when a process dies; those that died here share one that lives on. */
+function closeNamespacesOfTheDead(before: ReadonlySet<number>): void {
+  for (const number of namespaceDescriptors()) if (!before.has(number)) Fd.own(number).close();
+}
+
+function namespaceDescriptors(): ReadonlySet<number> {
+  const isNamespace = (fd: string) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith("net:");
+    } catch {
+      return false; // the descriptor of the listing itself
+    }
+  };
+  return new Set(readdirSync("/proc/self/fd").filter(isNamespace).map(Number));
 }
