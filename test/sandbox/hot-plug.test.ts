@@ -76,7 +76,7 @@ test("a physical function without a driver has unhealthy functions, which stay o
 });
 
 test("a function that is torn from a client is unhealthy, its neighbours are not", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const pod = await sandbox.startPod("client-1");
   const connection = await pod.client.request();
@@ -91,7 +91,7 @@ test("a function that is torn from a client is unhealthy, its neighbours are not
 });
 
 test("functions that vanish under a client come back whole, and the client is served anew", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const pod = await sandbox.startPod("client-1");
   await pod.client.request();
@@ -112,7 +112,7 @@ test("functions that vanish under a client come back whole, and the client is se
 });
 
 test("a client whose function has gone for good can close, and nothing of it stays", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const { name, client } = await sandbox.startPod("client-1");
   await client.request();
@@ -125,7 +125,7 @@ test("a client whose function has gone for good can close, and nothing of it sta
 });
 
 test("a physical function that loses its carrier has unhealthy functions, where it counts", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const { machine, pfConfigFile } = sandbox;
   const ifname = forwarder.node.survey.pfs.get(FIRST_PF as never)?.ifname ?? "";

@@ -141,7 +141,7 @@ test("ids of an older forwarder are kept for their pods", LIMIT, async (t) => {
 });
 
 test("a pod that dies without a Close gives its function back", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const forwarder = await sandbox.startForwarder();
   await offered(sandbox, SANDBOX_RESOURCE, 4);
@@ -159,7 +159,7 @@ test("a pod that dies without a Close gives its function back", LIMIT, async (t)
 });
 
 test("a pod that died while no forwarder ran is noticed, though its connection was taken up", LIMIT, async (t) => {
-  if (!needs(t, "root", "netns", "veth", "bridge")) return;
+  if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   await sandbox.startForwarder();
   await offered(sandbox, SANDBOX_RESOURCE, 4);

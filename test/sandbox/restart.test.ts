@@ -9,7 +9,7 @@ let opening: Promise<CrashScene> | undefined;
 
 function story(name: string, tell: (crash: CrashScene) => Promise<unknown>): void {
   test(name, { timeout: 120_000 }, async (t) => {
-    if (!needs(t, "root", "netns", "veth", "bridge")) return;
+    if (!needs(t, "netns", "veth", "bridge")) return;
     opening ??= CrashScene.open();
     const steps = await tell(await opening);
     if (typeof steps !== "number") return;

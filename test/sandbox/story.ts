@@ -143,7 +143,7 @@ export function tellStories(
     after(async () => (await scene)?.sandbox.stop());
     for (const [name, story] of Object.entries(stories)) {
       test(name, { timeout: 30_000 }, async (t) => {
-        if (!needs(t, "root", "netns", "veth", "bridge")) return;
+        if (!needs(t, "netns", "veth", "bridge")) return;
         scene ??= Scene.open(options);
         const open = await scene;
         const before = asItWas ?? (await open.dump());
