@@ -78,7 +78,7 @@ export class IpMonitor {
       await rule("del");
     } while (!(await this.#hears(mark)));
     const news = this.#lines.splice(0);
-    return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400"));
+    return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400") && !isLinkLocal(line));
   }
 
   async close(): Promise<void> {
@@ -99,6 +99,11 @@ export class IpMonitor {
     }
     return this.#lines.some(isDeleted);
   }
+}
+
+/** The kernel gives each link such an address, and tells of it once its trial is over, a second after the link has come up. */
+function isLinkLocal(line: string): boolean {
+  return /\b(inet6|local) fe80:/.test(line);
 }
 
 function inNetns(netns: Netns, command: readonly string[]): [string, string[]] {
