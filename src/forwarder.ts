@@ -1,6 +1,7 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
 import { type Clock, UndoStack } from "./async/index.ts";
 import { openNodeJournal, type VfJournal } from "./connection-journal.ts";
+import { VfHolds } from "./held-vf.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
@@ -127,8 +128,10 @@ function mechanisms(
   node: Node,
   kept: Pick<Recovered, "unmet"> & { readonly journal: VfJournal },
 ): MechanismDrivers {
+  const parts = { ...node, ...kept, clock, log };
+  const holds = new VfHolds(parts);
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...node, ...kept, host: host.netns, clock, log })),
+    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns })),
     NOOP: noopDriver,
   };
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Clock } from "./async/index.ts";
+import { VfHolds } from "./held-vf.ts";
 import type { Netns } from "./kernel/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
 import { type DriverBinder, DriverError, type DriverFault, Inventory, parsePciAddress } from "./sriov/index.ts";
@@ -41,16 +42,9 @@ function setUp(faults: Map<string, DriverFault>) {
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = {} as Netns;
-  const source = kernelVfSource({
-    journal: { keepVf: async () => {}, forgetVf() {} },
-    unmet: new Map(),
-    inventory,
-    binder,
-    host,
-    pfDoor,
-    clock,
-    log: recordingLog(),
-  });
+  const journal = { keepVf: async () => {}, forgetVf() {} };
+  const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, clock, log: recordingLog() };
+  const source = kernelVfSource({ ...parts, holds: new VfHolds(parts) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };

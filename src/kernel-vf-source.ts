@@ -1,7 +1,9 @@
-// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: the inventory says which virtual
-// function, the binder gives it its driver, netdev takes its network device to the client and home.
-import type { Clock, Timer } from "./async/index.ts";
+// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
+// its kernel driver, netdev takes its network device to the client and home. After a restart: earlier-netdev.ts.
+import type { Clock } from "./async/index.ts";
 import type { KeptVf, VfJournal } from "./connection-journal.ts";
+import { EarlierNetdev } from "./earlier-netdev.ts";
+import type { HeldVf, VfHolds } from "./held-vf.ts";
 import { fileKey, Netns, NotANetnsError } from "./kernel/index.ts";
 import {
   type AskedNetdev,
@@ -11,34 +13,21 @@ import {
   adoptNetdev,
   attachNetdev,
   NetdevError,
-  type PfPort,
-  type VfSettings,
   type WantedNetdev,
   wantNetdev,
 } from "./netdev/index.ts";
 import type { KernelVf, KernelVfSource, OwnedFd } from "./nsm/index.ts";
-import { type DriverBinder, DriverError, type Inventory, type PciAddress, type VfRecord } from "./sriov/index.ts";
+import type { PfDoor } from "./pf-survey.ts";
+import type { DriverBinder, PciAddress } from "./sriov/index.ts";
 import type { Log } from "./telemetry/index.ts";
-
-/** A function that could not be bound is left out for so long, then it gets another chance. */
-const PROBLEM_MS = 30_000;
-/** So many functions are tried within one Request. */
-const BIND_TRIES = 3;
-
-/** The physical function of a virtual one, as far as its clients' settings go. */
-export interface PfDoor {
-  readonly port: PfPort;
-  /** What the operator wants of every virtual function. */
-  readonly settings: VfSettings;
-}
 
 /** The rooms' parts. */
 export interface KernelVfParts {
-  readonly inventory: Inventory;
+  readonly holds: VfHolds;
   readonly binder: DriverBinder;
   readonly host: Netns;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
-  readonly journal: VfJournal;
+  readonly journal: Pick<VfJournal, "keepVf">;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
   readonly unmet: Map<PciAddress, KeptVf>;
   readonly clock: Clock;
@@ -47,55 +36,7 @@ export interface KernelVfParts {
 
 /** Virtual functions of this node for the KERNEL mechanism. */
 export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
-  const failed = new FailedFunctions(parts);
-  return {
-    take({ connectionId, tokenId }) {
-      const vf = parts.inventory.take({ connectionId, tokenId, use: "kernel" });
-      return new NodeVf(parts, failed, { connectionId, tokenId, vf });
-    },
-  };
-}
-
-/** Functions that are left out for a while. */
-class FailedFunctions {
-  readonly #parts: KernelVfParts;
-  readonly #timers = new Map<PciAddress, Timer>();
-
-  constructor(parts: KernelVfParts) {
-    this.#parts = parts;
-  }
-
-  leaveOut(address: PciAddress, problem: string): void {
-    const { inventory, clock } = this.#parts;
-    inventory.setProblem(address, problem);
-    this.#timers.get(address)?.cancel(); // of an earlier failure: the time counts from the last one
-    const timer = clock.after(PROBLEM_MS, () => {
-      this.#timers.delete(address);
-      // What somebody else has said of it meanwhile is not ours to take back.
-      if (inventory.get(address)?.problem === problem) inventory.setProblem(address, undefined);
-    });
-    this.#timers.set(address, timer);
-  }
-
-  /**
-   * The kernel still holds a write on it: nobody gets it before that has returned and its driver serves it again, which
-   * the inventory hears of from the kernel's events.
-   */
-  setAside(address: PciAddress, why: string): void {
-    const { inventory, clock, log } = this.#parts;
-    inventory.quarantine(address, why);
-    const look = () => {
-      const vf = inventory.get(address);
-      if (!vf) return;
-      if (vf.driver !== vf.kernelDriver) {
-        clock.after(PROBLEM_MS, look);
-        return;
-      }
-      inventory.restore(address);
-      log.info("vf-restored", { vf: address, driver: vf.driver });
-    };
-    clock.after(PROBLEM_MS, look);
-  }
+  return { take: (ask) => new NodeVf(parts, parts.holds.take({ ...ask, use: "kernel" })) };
 }
 
 /** @throws {NetdevError} when the client has sent something else. */
@@ -111,63 +52,26 @@ function clientNetns(fd: OwnedFd): Netns {
 /** One function, from the moment a connection holds it until it is given back. */
 class NodeVf implements KernelVf {
   readonly #parts: KernelVfParts;
-  readonly #failed: FailedFunctions;
-  readonly #connectionId: string;
-  readonly #tokenId: string;
-  #vf: VfRecord;
+  readonly #held: HeldVf;
+  readonly #earlier: EarlierNetdev;
   #attachment: Attachment | undefined;
   /** The attachment failed on its way in, and what it left has to come home before anything else. */
   #isLeftBehind = false;
 
-  constructor(
-    parts: KernelVfParts,
-    failed: FailedFunctions,
-    held: { readonly connectionId: string; readonly tokenId: string; readonly vf: VfRecord },
-  ) {
+  constructor(parts: KernelVfParts, held: HeldVf) {
+    const adopt = (state: AttachmentState, client: Netns | undefined) => this.#adopt(state, client);
     this.#parts = parts;
-    this.#failed = failed;
-    this.#connectionId = held.connectionId;
-    this.#tokenId = held.tokenId;
-    this.#vf = held.vf;
+    this.#held = held;
+    this.#earlier = new EarlierNetdev({ ...parts, adopt }, held);
   }
 
-  get address(): string {
-    return this.#vf.address;
+  get address(): PciAddress {
+    return this.#held.address;
   }
 
   async bind(signal: AbortSignal): Promise<void> {
-    if (this.#kept) return; // It is bound, and may be with the client.
-    const { binder } = this.#parts;
-    for (let left = BIND_TRIES; ; left -= 1) {
-      try {
-        await binder.bind(this.#vf, "kernel", signal);
-        await binder.netdevOf(this.#vf.address, signal);
-        return;
-      } catch (error) {
-        if (left <= 1 || !(error instanceof DriverError) || error.fault.kind === "driver-missing") throw error;
-        this.#takeAnother(error);
-      }
-    }
-  }
-
-  /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
-  #takeAnother(error: DriverError): void {
-    const { inventory, log } = this.#parts;
-    const { address } = this.#vf;
-    if (error.fault.kind === "write-stuck") this.#failed.setAside(address, error.message);
-    else this.#failed.leaveOut(address, error.message);
-    inventory.release(this.#connectionId);
-    try {
-      this.#vf = inventory.take({ connectionId: this.#connectionId, tokenId: this.#tokenId, use: "kernel" });
-    } catch {
-      throw error; // None is left: what was wrong with the first one is what the caller has to know.
-    }
-    log.warn("vf-replaced", {
-      connection: this.#connectionId,
-      vf: address,
-      by: this.#vf.address,
-      error: error.message,
-    });
+    if (this.#earlier.kept) return; // It is bound, and may be with the client.
+    await this.#held.bind(signal, (address) => this.#parts.binder.netdevOf(address, signal));
   }
 
   async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
@@ -182,13 +86,13 @@ class NodeVf implements KernelVf {
     } finally {
       client.close();
     }
-    this.#parts.inventory.setState(this.#connectionId, "ready");
+    this.#held.setReady();
   }
 
   async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
     const { binder, host, log, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
-    const { ifindex } = await binder.netdevOf(this.#vf.address, signal);
+    const { ifindex } = await binder.netdevOf(this.address, signal);
     const keepLeft = (left: Attachment) => {
       this.#attachment = left;
       this.#isLeftBehind = true;
@@ -199,15 +103,10 @@ class NodeVf implements KernelVf {
 
   /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
   async #resume(client: Netns): Promise<Attachment | undefined> {
-    const kept = this.#kept;
+    const { kept } = this.#earlier;
     if (!kept) return undefined;
-    const { binder, unmet } = this.#parts;
-    if (kept.netns !== fileKey(client.id) || (await binder.netdevNow(kept.address))) {
-      await this.detach("elsewhere");
-      return undefined;
-    }
-    unmet.delete(kept.address);
-    this.#attachment = this.#adopt(kept.state, client);
+    if (await this.#earlier.isIn(client)) this.#attachment = this.#earlier.resume(kept, client);
+    else await this.detach("elsewhere");
     return this.#attachment;
   }
 
@@ -216,11 +115,10 @@ class NodeVf implements KernelVf {
   }
 
   async detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
-    const { inventory } = this.#parts;
-    const isHeld = inventory.ofConnection(this.#connectionId) !== undefined;
-    if (goes === "home" && isHeld) inventory.setState(this.#connectionId, "reclaiming");
-    const kept = this.#kept;
-    const attachment = kept ? await this.#meet(kept, netns) : this.#attachment;
+    if (goes === "home") this.#held.setReclaiming();
+    const { kept } = this.#earlier;
+    const openClient = () => netns && clientNetns(netns);
+    const attachment = kept ? await this.#earlier.toBringHome(kept, openClient) : this.#attachment;
     try {
       const failures = (await attachment?.detach()) ?? [];
       const [failure] = failures;
@@ -228,55 +126,32 @@ class NodeVf implements KernelVf {
         attachment?.close();
       } else if (failure) {
         const { what, error } = failure;
-        throw new Error(`Cannot bring ${this.#vf.address} home: ${what}: ${String(error)}`, { cause: error });
+        throw new Error(`Cannot bring ${this.address} home: ${what}: ${String(error)}`, { cause: error });
       }
     } finally {
       if (kept) attachment?.close();
     }
-    if (kept) this.#parts.unmet.delete(kept.address);
+    if (kept) this.#earlier.forget(kept);
     this.#attachment = undefined;
     this.#isLeftBehind = false;
   }
 
   /** The device went with its driver or its function: there is nothing to bring home, or a new device that was never away. */
   async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
-    if (!(await this.#parts.binder.isPresent(this.#vf.address))) return true;
-    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
     const { binder } = this.#parts;
-    const { address, kernelDriver } = this.#vf;
+    const { address, kernelDriver } = this.#held.vf;
+    if (!(await binder.isPresent(address))) return true;
+    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
     if ((await binder.driverOf(address)) !== kernelDriver) return true;
     return (await binder.netdevNow(address)) !== undefined;
   }
 
   async giveBack(): Promise<void> {
-    const { inventory, journal } = this.#parts;
-    // What is quarantined stays in the journal: a restart alone makes nothing sound.
-    if (inventory.get(this.#vf.address)?.state !== "quarantined") journal.forgetVf(this.#vf.address);
-    inventory.release(this.#connectionId);
+    this.#held.giveBack();
   }
 
   letGo(): void {
     this.#attachment?.close();
-  }
-
-  get #kept(): KeptVf | undefined {
-    const kept = this.#parts.unmet.get(this.#vf.address);
-    return kept?.connectionId === this.#connectionId ? kept : undefined;
-  }
-
-  /** What an earlier process attached, wherever it is now: the kernel may have put it home when its namespace ended. */
-  async #meet({ address, netns: where, state }: KeptVf, netns: OwnedFd | undefined): Promise<Attachment> {
-    const netdev = await this.#parts.binder.netdevNow(address);
-    if (netdev) {
-      const original = { ...state.original, index: netdev.ifindex };
-      return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
-    }
-    const client = netns && clientNetns(netns);
-    try {
-      return this.#adopt(state, client && fileKey(client.id) === where ? client : undefined);
-    } finally {
-      client?.close();
-    }
   }
 
   #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
@@ -286,13 +161,14 @@ class NodeVf implements KernelVf {
   }
 
   #attachedVf(): AttachedVf {
-    const { port, settings } = this.#parts.pfDoor(this.#vf.pf);
-    return { port, index: this.#vf.index, settings };
+    const { pf, index } = this.#held.vf;
+    const { port, settings } = this.#parts.pfDoor(pf);
+    return { port, index, settings };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
-    const { address } = this.#vf;
-    const [connectionId, tokenId, netns] = [this.#connectionId, this.#tokenId, fileKey(client.id)];
+    const { connectionId, tokenId } = this.#held.ask;
+    const [address, netns] = [this.address, fileKey(client.id)];
     return (state) => this.#parts.journal.keepVf({ address, connectionId, tokenId, netns, state });
   }
 }

@@ -3,8 +3,7 @@ import { randomUUID } from "node:crypto";
 import type { Clock } from "./async/index.ts";
 import type { Host } from "./host.ts";
 import { openStateFolder } from "./kernel/index.ts";
-import type { PfDoor } from "./kernel-vf-source.ts";
-import { PfSurvey } from "./pf-survey.ts";
+import { type PfDoor, PfSurvey } from "./pf-survey.ts";
 import { DriverBinder, Inventory, type PciAddress, type PfConfig } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 

@@ -2,7 +2,7 @@
 import type { Clock } from "./async/index.ts";
 import type { Host } from "./host.ts";
 import { Rtnl } from "./kernel/index.ts";
-import type { PfDoor } from "./kernel-vf-source.ts";
+import type { PfPort, VfSettings } from "./netdev/index.ts";
 import {
   type Discovery,
   discover,
@@ -15,6 +15,13 @@ import {
   type VfRecord,
 } from "./sriov/index.ts";
 import type { Condition, Health, Log } from "./telemetry/index.ts";
+
+/** The physical function of a virtual one, as far as its clients' settings go. */
+export interface PfDoor {
+  readonly port: PfPort;
+  /** What the operator wants of every virtual function. */
+  readonly settings: VfSettings;
+}
 
 export interface PfSurveyOptions {
   readonly pfConfig: PfConfig;

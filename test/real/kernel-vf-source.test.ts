@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
+import { VfHolds } from "../../src/held-vf.ts";
 import { KernelError } from "../../src/kernel/index.ts";
 import { kernelVfSource } from "../../src/kernel-vf-source.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
@@ -26,7 +27,7 @@ test("attach() that fails and cannot be taken back at once comes home with the n
     inventory.sync(pf, [{ ...common, address: parsePciAddress("01:10.0"), index: 0, resources: ["d/x"] }]);
     const caller = new AbortController();
     const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));
-    const source = kernelVfSource({
+    const parts = {
       journal: { keepVf: async () => {}, forgetVf() {} },
       unmet: new Map(),
       inventory,
@@ -38,7 +39,8 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       pfDoor: () => ({ port, settings: {} }),
       clock: systemClock,
       log: silentLog,
-    });
+    };
+    const source = kernelVfSource({ ...parts, holds: new VfHolds(parts) });
     const before = [await picture(world.host), await picture(world.pod)];
     const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
     const vf = source.take({ connectionId: "c1", tokenId });
