@@ -7,6 +7,7 @@ module.exports = {
   journal: ["kernel", "async"],
   sriov: ["kernel", "async", "telemetry"],
   netdev: ["kernel", "async", "telemetry"],
+  access: ["kernel", "async", "telemetry"],
   rpc: ["gen", "kernel", "async", "telemetry"],
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],

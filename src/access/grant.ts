@@ -1,0 +1,106 @@
+import type { Clock } from "../async/index.ts";
+import type { DeviceNumber } from "../kernel/index.ts";
+import type { Log, Metrics } from "../telemetry/index.ts";
+
+/** A pod as kubelet's records tell it. */
+export interface PodRef {
+  /** As in kubelet's checkpoint: for a static pod its hash, not the UID of its mirror. */
+  readonly uid: string;
+  readonly namespace?: string | undefined;
+  readonly name?: string | undefined;
+}
+
+/** A rule that we wrote into a version 1 cgroup because nothing allowed the same before. */
+export interface WrittenRule extends DeviceNumber {
+  /** Path beneath the hierarchy's root. */
+  readonly cgroup: string;
+  /** What we added: "r", "w" or "rw". */
+  readonly access: string;
+}
+
+/** All that must be known to take a grant back, also by another process: plain JSON, to be kept in a journal. */
+export interface GrantState {
+  readonly connectionId: string;
+  readonly podUid: string;
+  /** Which containers, by the name of their cgroup: a name in which `*` stands for any text; "*" for all of the pod's. */
+  readonly containers: string;
+  /** Character devices. */
+  readonly devices: readonly DeviceNumber[];
+  /** Version 1 only; version 2 programs carry our mark themselves. Holds what is about to be written too. */
+  readonly wrote: readonly WrittenRule[];
+}
+
+/** Keeps the state. It is called, and waited for, before each write that the state did not tell of yet. */
+export type RecordState = (state: GrantState) => Promise<void>;
+
+/** What one connection asks for. */
+export interface GrantAsk {
+  readonly connectionId: string;
+  /** Undefined where kubelet's records are silent: then `cgroupDir` must name one pod in the strict form. */
+  readonly pod: PodRef | undefined;
+  /** As the client sent it, or "": `kubepods/burstable/pod<uid>/*`. */
+  readonly cgroupDir: string;
+  /** Character devices, to be opened for reading and writing. */
+  readonly devices: readonly DeviceNumber[];
+  /** Called as long as the grant lives: containers that start later are written to as well. */
+  readonly record: RecordState;
+}
+
+/** The access of one pod to some devices, for one connection. All calls for one pod run one after the other. */
+export interface DeviceGrant {
+  /** As it is now; the same object as was recorded last. */
+  readonly state: GrantState;
+  /**
+   * Lets every container of the pod open the devices, all or none: a failure undoes what it did. Repeatable: reads first and
+   * writes only what is missing. From then on it is kept so: containers that start later, filters that are installed anew.
+   * @throws {AccessError}, or the signal's reason before it wrote anything.
+   */
+  apply(signal?: AbortSignal): Promise<void>;
+  /** Whether every container of the pod can open the devices now. Reads only. */
+  stands(): Promise<boolean>;
+  /**
+   * Takes back what we gave and reads back that it is gone; what another grant of the pod needs, and what the container's
+   * own rules allow, stays. Nothing to do when the pod has gone. Call it again after a failure, also after one of `apply`.
+   * @throws {AccessError} not-revoked, with what resisted.
+   */
+  revoke(): Promise<void>;
+  /** Forgets it and touches nothing: the process stops, and the pod keeps what it has. */
+  letGo(): void;
+}
+
+/** Access found in a pod's cgroup that carries our mark and that no grant explains. */
+export interface StrayAccess {
+  readonly cgroup: string;
+  readonly devices: readonly DeviceNumber[];
+  /** Why it could not be taken away; undefined when it was. */
+  readonly problem?: string | undefined;
+}
+
+/** Which device nodes the pods of this node may open. */
+export interface DeviceAccess {
+  /** Which kind of hierarchy decides. */
+  readonly version: 1 | 2;
+  /**
+   * A grant that is not applied yet; touches nothing.
+   * @throws {AccessError} bad-name, foreign-cgroup.
+   */
+  open(ask: GrantAsk): DeviceGrant;
+  /** A grant of an earlier process, from its journal; `apply`, `stands` and `revoke` as if it were ours. Touches nothing. */
+  adopt(state: GrantState, record: RecordState): DeviceGrant;
+  /**
+   * For the start, after every `adopt`: takes away what an earlier process left and no grant explains. On version 2 all that
+   * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices.
+   */
+  clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]>;
+  /** Stops keeping; whatever is granted stays. */
+  close(): void;
+}
+
+/** What the room works on. */
+export interface DeviceAccessOptions {
+  /** NSM_CGROUP_PATH: the host's version 1 devices hierarchy; on a unified host the mount that holds this path is used. */
+  readonly cgroupPath: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}

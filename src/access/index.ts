@@ -1,0 +1,16 @@
+// Which device nodes the processes of a pod may open: device cgroups, by rules on version 1 and by BPF programs on version 2.
+// Knows pods only as names of cgroups, and devices only as numbers; nothing of NSM, tokens, VFIO or PCI. Whatever a runtime
+// or systemd has installed is added to, never replaced by something of our own making, and taken back the same way.
+// Start reading at grant.ts: what is promised.
+export { AccessError, type AccessFault } from "./error.ts";
+export type {
+  DeviceAccess,
+  DeviceAccessOptions,
+  DeviceGrant,
+  GrantAsk,
+  GrantState,
+  PodRef,
+  RecordState,
+  StrayAccess,
+  WrittenRule,
+} from "./grant.ts";
