@@ -32,6 +32,7 @@ export class ChangeWatch {
       readLink: (path) => files.readLink(path),
       exists: (path) => files.exists(path),
       deviceNumber: (path) => files.deviceNumber(path),
+      heldBy: (path) => files.heldBy(path),
       writeText: (path, text, options) => {
         this.seen.push(`${name}: write ${path}`);
         return files.writeText(path, text, options);

@@ -1,5 +1,5 @@
 import { type Clock, startDeadline } from "../src/async/index.ts";
-import { Errno, type HostFiles, KernelError } from "../src/kernel/index.ts";
+import { type DeviceUse, Errno, type HostFiles, KernelError } from "../src/kernel/index.ts";
 
 /** One entry of a pretend file tree, made anew at each look. */
 export type Entry =
@@ -10,7 +10,12 @@ export type Entry =
     }
   | { readonly kind: "file"; readonly read?: () => string; readonly write?: (text: string) => Promise<void> | void }
   | { readonly kind: "link"; readonly target: string; readonly to: () => Entry | undefined }
-  | { readonly kind: "device"; readonly major: number; readonly minor: number };
+  | {
+      readonly kind: "device";
+      readonly major: number;
+      readonly minor: number;
+      readonly heldBy?: () => Promise<DeviceUse | undefined>;
+    };
 
 /** A folder with fixed names; an entry that is undefined is not there. */
 export function folderOf(entries: Readonly<Record<string, Entry | undefined>>): Entry {
@@ -71,6 +76,10 @@ export function pretendFiles(root: Entry, guard: WriteGuard): HostFiles {
       const entry = await find(path, true);
       if (entry.kind !== "device") throw refuse("read the device number of", path, "ENODEV");
       return { major: entry.major, minor: entry.minor };
+    },
+    async heldBy(path) {
+      const entry = await find(path, true).catch(() => undefined);
+      return entry?.kind === "device" ? entry.heldBy?.() : undefined;
     },
   };
 }

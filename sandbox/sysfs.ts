@@ -47,7 +47,9 @@ export function vfioTree(nic: Nic): Entry {
     child: (name) => {
       if (name === "vfio") return { kind: "device", major: 10, minor: 196 };
       const minor = nic.vfioGroups.get(Number(name));
-      return minor === undefined ? undefined : { kind: "device", major: 245, minor };
+      if (minor === undefined) return undefined;
+      const heldBy = async () => (nic.isOpen(Number(name)) ? { processes: [] } : undefined);
+      return { kind: "device", major: 245, minor, heldBy };
     },
   };
 }

@@ -1,12 +1,20 @@
-import { lstat, readdir, readFile, readlink, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { constants } from "node:fs";
+import { lstat, open, readdir, readFile, readlink, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
 import type { BlockingWrites } from "./blocking-writes.ts";
+import { deviceHolders } from "./device-holders.ts";
 import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 
 /** How long one write may take unless told. */
 const WRITE_LIMIT_MS = 10_000;
+
+/** Who has a device open that only one may open. */
+export interface DeviceUse {
+  /** "4711 (testpmd)"; empty when the holder is not among the processes that we see. */
+  readonly processes: readonly string[];
+}
 
 /** Files of the host beneath one folder (sysfs, /dev/vfio). Paths are relative, and cannot leave it by their text. */
 export interface HostFiles {
@@ -25,6 +33,11 @@ export interface HostFiles {
   exists(path: string): Promise<boolean>;
   /** Numbers of a character device node. @throws {KernelError} ENODEV when it is something else. */
   deviceNumber(path: string): Promise<DeviceNumber>;
+  /**
+   * Who has open a character device that takes one at a time, such as a VFIO group: it is opened for a moment, and refused
+   * with EBUSY. Undefined when nobody has, or there is no such device. @throws {KernelError} another errno.
+   */
+  heldBy(path: string): Promise<DeviceUse | undefined>;
 }
 
 /** The files beneath a folder of this machine. The threads of `writes` may serve many folders. */
@@ -41,6 +54,7 @@ export function openHostFiles(root: string, writes: BlockingWrites): HostFiles {
         () => false,
       ),
     deviceNumber: (path) => attempt(`read device ${at(path)}`, () => readDeviceNumber(at(path))),
+    heldBy: (path) => attempt(`open ${at(path)}`, () => readHolders(at(path))),
   };
 }
 
@@ -68,4 +82,20 @@ async function readDeviceNumber(path: string): Promise<DeviceNumber> {
   if (!node.isCharacterDevice())
     throw new KernelError(`read device ${path}`, Errno.ENODEV, "it is no character device");
   return deviceNumberOf(BigInt(node.rdev));
+}
+
+const NOBODY_CAN: readonly (string | undefined)[] = ["ENOENT", "ENODEV", "ENXIO"];
+
+async function readHolders(path: string): Promise<DeviceUse | undefined> {
+  try {
+    const handle = await open(path, constants.O_RDWR | constants.O_NONBLOCK);
+    await handle.close();
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (NOBODY_CAN.includes(code)) return undefined;
+    if (code !== "EBUSY") throw error;
+    const device = await readDeviceNumber(path).catch(() => undefined);
+    return { processes: device ? await deviceHolders(basename(path), device) : [] };
+  }
 }

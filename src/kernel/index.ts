@@ -4,11 +4,12 @@
 export type { AppendFile } from "./append-file.ts";
 export { BlockingWrites } from "./blocking-writes.ts";
 export { BpfCommand, bpf } from "./bpf.ts";
+export { deviceHolders } from "./device-holders.ts";
 export { type DeviceNumber, makeCharDevice } from "./device-node.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
-export { checkedPath, type HostFiles, openHostFiles } from "./host-files.ts";
+export { checkedPath, type DeviceUse, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
 export { addressOf, exitNow, offHeap } from "./native.ts";
 export {

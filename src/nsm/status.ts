@@ -89,11 +89,13 @@ function codeOfDriver(fault: DriverFault): Status {
     case "no-iommu":
     case "group-shared":
     case "not-virtual":
+    case "no-vfio-container":
       return "FAILED_PRECONDITION";
     case "unbind-refused":
     case "bind-refused":
     case "write-stuck":
     case "no-vfio-node":
+    case "group-open":
     case "no-netdev":
     case "several-netdevs":
     case "gone":

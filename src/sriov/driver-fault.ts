@@ -11,6 +11,10 @@ export type DriverFault =
   | { readonly kind: "no-iommu" }
   | { readonly kind: "group-shared"; readonly group: number; readonly others: readonly string[] }
   | { readonly kind: "no-vfio-node"; readonly group: number }
+  /** The node by which every VFIO client begins: the module is not loaded, or the folder is not the host's. */
+  | { readonly kind: "no-vfio-container" }
+  /** Somebody has the IOMMU group open; the kernel would not let go of a function of it before that one closes it. */
+  | { readonly kind: "group-open"; readonly group: number; readonly processes: readonly string[] }
   | { readonly kind: "no-netdev" }
   | { readonly kind: "several-netdevs"; readonly names: readonly string[] }
   /** Drivers of physical functions are never changed. */
@@ -45,7 +49,11 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "group-shared":
       return `Cannot give ${address} to VFIO: its IOMMU group ${fault.group} also holds ${fault.others.join(", ")}, which we do not manage`;
     case "no-vfio-node":
-      return `Cannot give ${address} to VFIO: /dev/vfio/${fault.group} did not appear`;
+      return `Cannot give ${address} to VFIO: /dev/vfio/${fault.group} did not appear; is the host's /dev/vfio mounted at NSM_VFIO_PATH?`;
+    case "no-vfio-container":
+      return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
+    case "group-open":
+      return `Cannot let go of ${address}: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first`;
     case "no-netdev":
       return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
     case "several-netdevs":
@@ -55,4 +63,9 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "gone":
       return `Cannot use ${address}: the node has no such PCI function any more`;
   }
+}
+
+function holderText(processes: readonly string[]): string {
+  if (processes.length === 0) return "a process that is not visible from here";
+  return `${processes.length > 1 ? "processes" : "process"} ${processes.slice(0, 5).join(", ")}`;
 }

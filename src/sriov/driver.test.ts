@@ -109,13 +109,31 @@ test("DriverBinder.bind() gives up a write that does not return, and other funct
   }));
 
 test("DriverBinder.bind() does not take a function from a process that has it open", () =>
-  withBinder({ writeLimitMs: 20 }, async ({ machine, binder }) => {
+  withBinder({}, async ({ machine, binder, told }) => {
     await binder.bind(vf, "vfio");
     const close = machine.openGroup(2);
-    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), { kind: "write-stuck", driver: "igbvf" });
+    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), { kind: "group-open", group: 2, processes: [] });
+    assert.equal(await binder.driverOf(address), "vfio-pci");
     close();
-    await new Promise(setImmediate);
     await binder.bind(vf, "kernel");
+    assert.deepEqual(told.at(-1), `${address} igbvf`);
+  }));
+
+test("DriverBinder.bind() gives up a write that waits for a process which opened the function just then", () =>
+  withBinder({ writeLimitMs: 20 }, async ({ machine, binder }) => {
+    await binder.bind(vf, "vfio");
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "vfio-pci/unbind" });
+    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), { kind: "write-stuck", driver: "igbvf" });
+    letGo();
+  }));
+
+test("VfioGroups.deviceOf() has the numbers of the nodes, and says which node is missing", () =>
+  withBinder({}, async ({ machine, binder }) => {
+    assert.deepEqual(await faultOf(binder.vfio.deviceOf(address)), { kind: "no-vfio-node", group: 2 });
+    await binder.bind(vf, "vfio");
+    const [container, device] = [await machine.vfio.deviceNumber("vfio"), await machine.vfio.deviceNumber("2")];
+    assert.deepEqual(await binder.vfio.deviceOf(address), { group: 2, container, device });
+    assert.deepEqual(container, { major: 10, minor: 196 });
   }));
 
 test("DriverBinder.bind() moves the whole IOMMU group to VFIO, one function at a time", () =>

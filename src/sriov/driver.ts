@@ -6,6 +6,7 @@ import { DriverError } from "./driver-fault.ts";
 import type { VfFacts, VfUse } from "./inventory-form.ts";
 import { driverOf, iommuGroupMembers, iommuGroupOf, netdevNames } from "./pci-files.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
+import { VfioGroups } from "./vfio-group.ts";
 
 const VFIO_DRIVER = "vfio-pci";
 
@@ -38,11 +39,14 @@ export interface VfNetdev {
 
 /** Binds virtual functions to drivers, one at a time within an IOMMU group, all groups at once. */
 export class DriverBinder {
+  /** The nodes that VFIO makes. */
+  readonly vfio: VfioGroups;
   readonly #options: DriverBinderOptions;
   readonly #queue = new KeyedQueue<string>();
 
   constructor(options: DriverBinderOptions) {
     this.#options = options;
+    this.vfio = new VfioGroups(options);
   }
 
   /**
@@ -57,7 +61,7 @@ export class DriverBinder {
       if (use === "kernel") return this.#rebind(address, kernelDriver);
       if (group === undefined) throw new DriverError(address, { kind: "no-iommu" });
       await this.#bindGroup(address, group);
-      await this.#vfioNode(address, { group, signal });
+      await this.vfio.appears(address, group, signal);
     });
   }
 
@@ -123,6 +127,8 @@ export class DriverBinder {
     if (!(await drivers.exists(driver))) throw new DriverError(address, { kind: "driver-missing", driver });
     const startedAt = clock.monotonicMs();
     try {
+      // The write that unbinds would not return.
+      if (before === VFIO_DRIVER) await this.vfio.refuseOpen(address);
       await this.#override(address, driver);
       if (before !== undefined) await this.#unbind(address, before);
       await this.#bind(address, driver);
@@ -195,23 +201,6 @@ export class DriverBinder {
 
   #write(files: HostFiles, path: string, text: string): Promise<void> {
     return files.writeText(path, text, { limitMs: this.#options.writeLimitMs ?? 10_000 });
-  }
-
-  async #vfioNode(
-    address: PciAddress,
-    { group, signal }: { readonly group: number; readonly signal: AbortSignal | undefined },
-  ): Promise<void> {
-    const found = await waitForUevent(
-      {
-        what: `/dev/vfio/${group}`,
-        look: async () => (await this.#options.vfio.exists(String(group))) || undefined,
-        concerns: (event) => event.subsystem === "vfio" || isAbout(event, address),
-        limitMs: this.#options.waitLimitMs ?? 10_000,
-        signal,
-      },
-      this.#options,
-    );
-    if (!found) throw new DriverError(address, { kind: "no-vfio-node", group });
   }
 
   /** The network device of the function, where the host's namespace has it now. @throws {DriverError} several-netdevs. */

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { BlockingWrites, openHostFiles } from "../../src/kernel/index.ts";
+import { BlockingWrites, deviceHolders, openHostFiles } from "../../src/kernel/index.ts";
 
 function folder(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "files-"));
@@ -56,6 +56,28 @@ test("openHostFiles() says what the kernel said, and refuses to leave its folder
 test("HostFiles.deviceNumber() reads the numbers of a character device", async () => {
   const writes = new BlockingWrites();
   assert.deepEqual(await openHostFiles("/dev", writes).deviceNumber("null"), { major: 1, minor: 3 });
+});
+
+test("HostFiles.heldBy() finds nobody where the kernel lets it open, or there is no device", async () => {
+  const files = openHostFiles("/dev", new BlockingWrites());
+  assert.equal(await files.heldBy("null"), undefined);
+  assert.equal(await files.heldBy("no-such-device"), undefined);
+});
+
+test("deviceHolders() names each process that has the device open, and no other", async () => {
+  const device = { major: 1, minor: 7 };
+  const before = await deviceHolders("full", device);
+  const holder = openSync("/dev/full", constants.O_RDONLY);
+  const other = openSync("/dev/zero", constants.O_RDONLY);
+  try {
+    const found = (await deviceHolders("full", device)).filter((one) => !before.includes(one));
+    assert.deepEqual(found, [`${process.pid} (${readFileSync("/proc/self/comm", "utf8").trim()})`]);
+    const zero = await deviceHolders("zero", device);
+    assert.ok(!zero.some((one) => one.startsWith(`${process.pid} `)));
+  } finally {
+    closeSync(holder);
+    closeSync(other);
+  }
 });
 
 /** A pipe that is full: a write to it hangs until `drain` has made room. */

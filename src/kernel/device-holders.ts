@@ -1,0 +1,33 @@
+import { readdir, readFile, readlink, stat } from "node:fs/promises";
+import { basename } from "node:path";
+import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
+
+/**
+ * Processes that have the device open, "4711 (testpmd)", as far as this process sees the host's. Looks only at descriptors
+ * of files with that name: a `stat` of every file of the node could hang on a dead network file system.
+ */
+export async function deviceHolders(name: string, device: DeviceNumber): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (const pid of (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry))) {
+    if (await holds(pid, name, device)) found.push(`${pid} (${await commandOf(pid)})`);
+  }
+  return found;
+}
+
+async function holds(pid: string, name: string, device: DeviceNumber): Promise<boolean> {
+  // Gone meanwhile, or not ours to look at.
+  const fds = await readdir(`/proc/${pid}/fd`).catch(() => []);
+  for (const fd of fds) {
+    const path = `/proc/${pid}/fd/${fd}`;
+    if (basename(await readlink(path).catch(() => "")) !== name) continue;
+    const node = await stat(path).catch(() => undefined);
+    if (!node?.isCharacterDevice()) continue;
+    const { major, minor } = deviceNumberOf(BigInt(node.rdev));
+    if (major === device.major && minor === device.minor) return true;
+  }
+  return false;
+}
+
+async function commandOf(pid: string): Promise<string> {
+  return (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "?")).trim();
+}
