@@ -6,15 +6,15 @@ import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
+import { watchLateFunctions } from "./late-functions.ts";
 import { type Node, openNode } from "./node.ts";
 import { declareNodeMetrics } from "./node-metrics.ts";
 import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
-
-import { type Recovered, recover, watchReturns } from "./recover.ts";
+import { type Recovered, recover } from "./recover.ts";
+import { watchReturns } from "./returns.ts";
 import type { PfConfig } from "./sriov/index.ts";
-
 import { nodeStatus } from "./status-source.ts";
 import { type Condition, createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
 
@@ -94,8 +94,9 @@ async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<F
   const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
   const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet });
   const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
-  const { endConnection } = nsm;
-  undo.push("returns", watchReturns({ ...node, log }, recovered, { uevents: host.uevents, endConnection }));
+  const { adopt, endConnection } = nsm;
+  undo.push("returns", watchReturns({ ...node, left: recovered, uevents: host.uevents, endConnection, log }));
+  undo.push("late functions", watchLateFunctions({ ...node, left: recovered, adopt, log }));
 
   phase("register with the manager");
   await nsm.register(signal);

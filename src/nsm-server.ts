@@ -54,6 +54,8 @@ export interface NsmServer {
   /** `unix:///…` */
   readonly url: string;
   readonly connectionCount: number;
+  /** Goes on with a connection that an earlier process served; what cannot be taken up is told. */
+  adopt(entry: JournalEntry): void;
   /** Takes a connection down for a reason of the node: its pod has gone. What fails is told and tried again. */
   endConnection(connectionId: string): Promise<void>;
   /** Registers with the manager; resolves at the first success and keeps the registration from then on. */
@@ -97,7 +99,8 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     log,
   });
   undo.push("timers of connections", () => service.stop());
-  adoptAll(service, options);
+  const adopt = (entry: JournalEntry) => adoptOne(service, options.log, entry);
+  for (const entry of options.left) adopt(entry);
   const path = `${settings.statePath}/forwarder.sock`;
   const health = new RpcHealth();
   const handlers = service.handlers;
@@ -114,6 +117,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     get connectionCount() {
       return service.connectionCount;
     },
+    adopt,
     endConnection: (connectionId) => service.endConnection(connectionId),
     async register(signal) {
       undo.push("registration", () => registration.stop());
@@ -193,14 +197,12 @@ function subjectOf(token: string): string | undefined {
 }
 
 /** What cannot be taken up keeps its function and its place in the journal: a later start may know more. */
-function adoptAll(service: ForwarderService, { left, log }: NsmServerOptions): void {
-  for (const entry of left) {
-    const { connectionId: connection, stage } = entry;
-    try {
-      service.adopt(entry);
-      log.info("connection-taken-up", { connection, stage });
-    } catch (error) {
-      log.error("connection-not-taken-up", { connection, stage, error: String(error) });
-    }
+function adoptOne(service: ForwarderService, log: Log, entry: JournalEntry): void {
+  const { connectionId: connection, stage } = entry;
+  try {
+    service.adopt(entry);
+    log.info("connection-taken-up", { connection, stage });
+  } catch (error) {
+    log.error("connection-not-taken-up", { connection, stage, error: String(error) });
   }
 }

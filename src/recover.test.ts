@@ -5,7 +5,8 @@ import { systemClock } from "./async/index.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
 import type { Uevent, UeventSource } from "./kernel/index.ts";
 import type { JournalEntry } from "./nsm/index.ts";
-import { recover, watchReturns } from "./recover.ts";
+import { recover } from "./recover.ts";
+import { watchReturns } from "./returns.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "./sriov/index.ts";
 import { recordingLog } from "./telemetry/index.ts";
 
@@ -84,7 +85,11 @@ test("recover() keeps back a function that is in a namespace nobody knows of, un
   const listeners: ((event: Uevent) => void)[] = [];
   const uevents = { subscribe: (listener: (event: Uevent) => void) => listeners.push(listener) };
   const ended: string[] = [];
-  watchReturns({ inventory, binder, log }, result, {
+  watchReturns({
+    inventory,
+    binder,
+    log,
+    left: result,
     uevents: uevents as unknown as UeventSource,
     endConnection: async (id) => void ended.push(id),
   });

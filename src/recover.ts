@@ -1,10 +1,11 @@
 // After a restart: the journal says what the process before was about, the node says what is. Where the two agree, the
-// connection is taken up; where the node contradicts the journal, the function is kept back until a person has looked.
+// connection is taken up; where the node contradicts the journal, the function is kept back. What comes later: returns.ts,
+// late-functions.ts.
 import { type Clock, startDeadline } from "./async/index.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
-import type { Uevent, UeventSource } from "./kernel/index.ts";
 import type { JournalEntry } from "./nsm/index.ts";
-import type { DriverBinder, Inventory, PciAddress, VfRecord } from "./sriov/index.ts";
+import type { DriverBinder, Inventory, PciAddress } from "./sriov/index.ts";
+import { type KeptFunction, takeUp } from "./take-up.ts";
 import type { Log } from "./telemetry/index.ts";
 
 export interface RecoverParts {
@@ -15,7 +16,7 @@ export interface RecoverParts {
   readonly log: Log;
 }
 
-/** What is there of an earlier process. */
+/** What is there of an earlier process. The maps are shared: whoever settles a function takes it out. */
 export interface Recovered {
   /** For the service: what stands, and what is to be taken down. */
   readonly connections: readonly JournalEntry[];
@@ -23,6 +24,10 @@ export interface Recovered {
   readonly unmet: Map<PciAddress, KeptVf>;
   /** Functions whose network device is in a namespace that nobody knows of. */
   readonly hidden: Set<PciAddress>;
+  /** Functions of the journal that the node does not have now. */
+  readonly late: Map<PciAddress, KeptFunction>;
+  /** Functions of the journal that are kept back, because the node says otherwise. */
+  readonly contradicting: Map<PciAddress, KeptVf>;
 }
 
 /** So long a driver that has just been bound may take to make its network device. */
@@ -30,104 +35,75 @@ const NETDEV_MS = 2_000;
 
 /** Compares the journal with the node and books what each connection holds. Changes nothing on the node. */
 export async function recover(parts: RecoverParts): Promise<Recovered> {
-  const { journal, inventory, log } = parts;
+  const { journal, log } = parts;
   const entries = new Map(journal.connections.map((entry) => [entry.connectionId, entry]));
-  const unmet = new Map<PciAddress, KeptVf>();
   const connections: JournalEntry[] = [];
+  const left = {
+    connections,
+    unmet: new Map(),
+    hidden: new Set<PciAddress>(),
+    late: new Map(),
+    contradicting: new Map(),
+  };
   for (const vf of journal.vfs) {
     const entry = entries.get(vf.connectionId);
-    const problem = await takeUp(parts, { vf, entry }, (stage) => {
-      unmet.set(vf.address, vf);
-      if (entry) connections.push({ ...entry, stage });
-    });
-    entries.delete(vf.connectionId); // What is not taken up stays in the journal, for a person or a later start.
-    if (problem === undefined) continue;
-    log.error("vf-contradicts-journal", { vf: vf.address, connection: vf.connectionId, problem });
-    if (inventory.get(vf.address)) inventory.quarantine(vf.address, problem);
+    entries.delete(vf.connectionId); // What is not taken up stays in the journal.
+    const goesOn = await settleKept(parts, left, { vf, entry });
+    if (goesOn) connections.push(goesOn);
   }
   for (const entry of entries.values()) {
     // Where a function was touched the journal would tell: none was yet, or it is home again.
     if (entry.mechanism === "KERNEL") await journal.drop(entry.connectionId).catch(() => {});
     else connections.push(entry);
   }
-  const hidden = await findHidden(parts, unmet);
+  await findHidden(parts, left);
   const standing = connections.filter(({ stage }) => stage === "ready").length;
-  log.info("recovered", { standing, halfDone: connections.length - standing, hidden: hidden.size });
-  return { connections, unmet, hidden };
+  const [hidden, late] = [left.hidden.size, left.late.size];
+  log.info("recovered", { standing, halfDone: connections.length - standing, hidden, late });
+  return left;
 }
 
-/** Says what contradicts the journal, or calls back with how to go on. */
-async function takeUp(
-  { inventory, binder }: RecoverParts,
-  { vf, entry }: { readonly vf: KeptVf; readonly entry: JournalEntry | undefined },
-  goOn: (stage: JournalEntry["stage"]) => void,
-): Promise<string | undefined> {
-  const record = inventory.get(vf.address);
-  if (!record) return "It is not among the virtual functions of this node";
-  if (!entry?.connection) return `It was out for connection ${vf.connectionId}, of which nothing else is known`;
-  if (!isOnKernelDriver(record)) {
-    return `It was out for connection ${vf.connectionId}, and is bound to ${record.driver ?? "no driver"} now`;
-  }
-  try {
-    const isInHost = (await binder.netdevNow(vf.address)) !== undefined;
-    inventory.adopt({ ...vf, use: "kernel", state: "preparing" });
-    const stands = entry.stage === "ready" && !isInHost;
-    if (stands) inventory.setState(vf.connectionId, "ready");
-    goOn(stands ? "ready" : "reclaiming");
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
+/** Takes the function up, or notes why not. Answers with the connection that goes on. */
+export async function settleKept(
+  { inventory, binder, log }: Pick<RecoverParts, "inventory" | "binder" | "log">,
+  left: Pick<Recovered, "unmet" | "late" | "contradicting">,
+  kept: KeptFunction,
+): Promise<JournalEntry | undefined> {
+  const { vf } = kept;
+  const fields = { vf: vf.address, connection: vf.connectionId };
+  const taken = await takeUp({ inventory, binder }, kept);
+  switch (taken.kind) {
+    case "goes-on":
+      left.unmet.set(vf.address, vf);
+      inventory.restore(vf.address);
+      return taken.entry;
+    case "absent":
+      left.late.set(vf.address, kept);
+      log.warn("vf-of-journal-absent", fields);
+      return undefined;
+    case "contradiction":
+      left.contradicting.set(vf.address, vf);
+      inventory.restore(vf.address); // The first reason would stand: this one tells more.
+      inventory.quarantine(vf.address, taken.problem);
+      log.error("vf-contradicts-journal", { ...fields, problem: taken.problem });
+      return undefined;
   }
 }
 
 /** A function without a network device here that nobody has: it is in some pod, and must not be given to another. */
-async function findHidden(
-  { inventory, binder, clock, log }: RecoverParts,
-  unmet: ReadonlyMap<PciAddress, KeptVf>,
-): Promise<Set<PciAddress>> {
-  const hidden = new Set<PciAddress>();
-  const idle = inventory.snapshot().filter((vf) => isOnKernelDriver(vf) && !unmet.has(vf.address) && !vf.problem);
+async function findHidden({ inventory, binder, clock, log }: RecoverParts, left: Recovered): Promise<void> {
+  const isIdle = (vf: { readonly address: PciAddress; readonly problem: string | undefined }) =>
+    !left.unmet.has(vf.address) && !vf.problem;
+  const idle = inventory.snapshot().filter((vf) => vf.driver === vf.kernelDriver && isIdle(vf));
   const deadline = startDeadline(clock, NETDEV_MS, { what: "the network devices of idle functions" });
   await Promise.all(
     idle.map(async ({ address }) => {
       if (await binder.netdevNow(address).catch(() => undefined)) return;
       if (await binder.netdevOf(address, deadline.signal).catch(() => undefined)) return;
-      hidden.add(address);
+      left.hidden.add(address);
       log.error("vf-hidden", { vf: address });
       inventory.quarantine(address, "Its network device is in a namespace that the journal does not know of");
     }),
   );
   deadline.end();
-  return hidden;
-}
-
-function isOnKernelDriver({ driver, kernelDriver }: VfRecord): boolean {
-  return driver === kernelDriver;
-}
-
-/**
- * Watches for functions that the kernel puts home because their namespace has ended, until the client has come back.
- * Returns how to stop.
- */
-export function watchReturns(
-  { inventory, binder, log }: Omit<RecoverParts, "journal" | "clock">,
-  { unmet, hidden }: Recovered,
-  { uevents, endConnection }: { readonly uevents: UeventSource; readonly endConnection: (id: string) => Promise<void> },
-): () => void {
-  const look = async (address: PciAddress) => {
-    if (!(await binder.netdevNow(address).catch(() => undefined))) return;
-    log.info("vf-returned", { vf: address });
-    if (hidden.delete(address)) return inventory.restore(address);
-    const connectionId = unmet.get(address)?.connectionId;
-    if (connectionId !== undefined) await endConnection(connectionId);
-  };
-  const concerns = (event: Uevent, address: string) =>
-    event.action === "lost" || (event.subsystem === "net" && event.devpath.split("/").includes(address));
-  const lookAt = (event: Uevent) => {
-    for (const address of [...hidden, ...unmet.keys()]) if (concerns(event, address)) void look(address);
-  };
-  const stop = uevents.subscribe(lookAt);
-  // What returned before this was watching.
-  for (const address of [...hidden, ...unmet.keys()]) void look(address);
-  return stop;
 }

@@ -21,6 +21,8 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   const { connectionId: id, owner, connection: bytes, expiresMs = 0 } = entry;
   if (!bytes)
     throw new NsmError({ kind: "bad-value", what: "the journal's connection", value: id, wanted: "its answer" });
+  // Its client has come back already, and gets from the node what is its own.
+  if (deps.connections.has(id)) return;
   const connection = fromBinary(ConnectionSchema, bytes);
   const [choice] = mechanismChoices(create(NetworkServiceRequestSchema, { connection }));
   if (!choice) throw new NsmError({ kind: "unsupported-mechanism" });

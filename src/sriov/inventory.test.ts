@@ -259,6 +259,29 @@ test("Inventory.adoptToken() keeps the id of an older forwarder until its pod is
   assert.deepEqual(healthyCounts(inventory), { "d/x": 2 });
 });
 
+test("Inventory.sync() takes a token that a pod had before its function came for that function's own", () => {
+  const early = inventoryOf({ pf: "02:00.0", resources: ["d/x"], vfs: [["02:00.1"]] });
+  const id = idOf(early, "d/x", "02:00.1");
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
+  inventory.adoptToken(id, "d/x");
+  assert.deepEqual(healthyCounts(inventory), { "d/x": 2 }, "its pod may come for a function");
+  inventory.sync(parsePciAddress("02:00.0"), factsOf({ pf: "02:00.0", resources: ["d/x"], vfs: [["02:00.1"]] }));
+  assert.equal(inventory.devicesOf("d/x").length, 3);
+  const address = parsePciAddress("02:00.1");
+  inventory.adopt({ connectionId: "c", tokenId: id, address, use: "kernel", state: "preparing" });
+  assert.deepEqual(healthyCounts(inventory), { "d/x": 3 }, "that one is free again");
+  inventory.release("c");
+  inventory.releaseToken(id);
+  assert.deepEqual(
+    inventory.devicesOf("d/x").map((device) => [device.id === id, device.healthy, device.address === address]),
+    [
+      [false, true, false],
+      [false, true, false],
+      [true, true, true],
+    ],
+  );
+});
+
 test("Inventory.adopt() believes the node: the token stands for the function its pod has", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];

@@ -29,8 +29,8 @@ export interface Vf {
 export interface Token {
   readonly id: string;
   readonly resource: string;
-  /** The function its id was made from; undefined for an id that an older forwarder made. */
-  readonly home: PciAddress | undefined;
+  /** The function its id was made from; undefined for one that an older forwarder made, or whose function is not there yet. */
+  home: PciAddress | undefined;
   /** The function it stands for now: its home, unless that was unfit when it was wanted. */
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
@@ -68,9 +68,18 @@ export class TokenBook {
     for (const resource of vf.facts.resources) {
       if (vf.standIns.has(resource)) continue;
       const id = tokenId(this.#namespace, vf.facts.address, resource);
-      // An id of the same function may have outlived it in a pod's hands.
-      if (!this.#byId.has(id)) this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false });
+      const known = this.#byId.get(id);
+      // An id of the same function may have outlived it in a pod's hands, or was in a pod's hands before it came.
+      if (known) this.#bringHome(known, vf.facts.address);
+      else this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false });
     }
+  }
+
+  /** It is one of the pairs from now on; `settle` finds the partner that it takes the place of another one. */
+  #bringHome(token: Token, home: PciAddress): void {
+    if (token.home !== undefined) return;
+    token.home = home;
+    token.vf?.standIns.set(token.resource, token);
   }
 
   /** Adds an id that was not made here. */
