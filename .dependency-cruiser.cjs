@@ -6,7 +6,7 @@ const doors = {
   "^(node:)?fs(/|$)":
     "^src/kernel/host-files[.]ts$|^src/kernel/(append-file|blocking-writes|device-holders|state-folder|watch-folder|fd|netns|unix-socket)[.]ts$|^src/rpc/listen[.]ts$|^src/main[.]ts$",
   "^(node:)?(net|tls|http2|dgram)$": "^src/rpc/",
-  "^(node:)?http$": "^src/telemetry/serve[.]ts$",
+  "^(node:)?http$": "^src/admin/",
   "^(node:)?child_process$": "^$",
   "^(node:)?worker_threads$": "^$",
   "node_modules/koffi/": "^src/kernel/native[.]ts$",

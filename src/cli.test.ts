@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { readCommand, version } from "./cli.ts";
+import { readCommand } from "./cli.ts";
+import { version } from "./version.ts";
 
 test("readCommand() runs without arguments", () => {
   assert.deepEqual(readCommand([]), { kind: "run" });

@@ -1,16 +1,13 @@
 // What may be said on the command line.
 import { parseArgs } from "node:util";
-import manifest from "../package.json" with { type: "json" };
 import { configRows } from "./config.ts";
+import { version } from "./version.ts";
 
 /** What the command line asks for. `wrong` holds what to print before the process ends with `usageExitCode`. */
 export type Command =
   | { readonly kind: "run" }
   | { readonly kind: "print"; readonly text: string }
   | { readonly kind: "wrong"; readonly text: string };
-
-/** The version in package.json. */
-export const version: string = manifest.version;
 
 /** Exit code of a command line that makes no sense. */
 export const usageExitCode = 2;

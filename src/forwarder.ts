@@ -1,4 +1,5 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
+import { serveAdmin } from "./admin/index.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
 import { openNodeJournal, type VfJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
@@ -9,14 +10,15 @@ import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { watchLateFunctions } from "./late-functions.ts";
 import { type Node, openNode } from "./node.ts";
 import { declareNodeMetrics } from "./node-metrics.ts";
+import { ShownNode } from "./node-view.ts";
 import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { type Recovered, recover } from "./recover.ts";
 import { watchReturns } from "./returns.ts";
 import type { PfConfig } from "./sriov/index.ts";
-import { nodeStatus } from "./status-source.ts";
-import { type Condition, createMetrics, Health, type Log, type Metrics, serveAdmin } from "./telemetry/index.ts";
+import { startPhases } from "./start-phases.ts";
+import { createMetrics, Health, type Log, type Metrics } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
@@ -60,68 +62,70 @@ export async function startForwarder(options: ForwarderOptions): Promise<Forward
   const stop = () =>
     undo.unwind((part, error) => options.log.error("part-not-stopped", { part, error: String(error) }));
   try {
-    return { ...(await start(options, undo)), stop };
+    const { settings, clock, log } = options;
+    const health = new Health(clock);
+    const shown = new ShownNode({ name: settings.name, health, clock, log });
+    return { ...(await start({ ...options, log: shown.log }, { health, shown, undo })), stop };
   } catch (error) {
     await stop();
     throw error;
   }
 }
 
-async function start(options: ForwarderOptions, undo: UndoStack): Promise<Omit<Forwarder, "stop">> {
+interface Frame {
+  readonly health: Health;
+  readonly shown: ShownNode;
+  readonly undo: UndoStack;
+}
+
+async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop">> {
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics() } = options;
+  const { health, shown, undo } = frame;
   const { statePath } = settings;
-  const health = new Health(clock);
   const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
   const notServing = health.declare(spec);
-  const phase = phases(clock, log, notServing);
+  const phases = startPhases(clock, log, notServing);
 
-  phase("look at the node");
+  phases.begin("look at the node");
+  const admin = await startAdmin(options, metrics, frame);
   const node = await openNode({ pfConfig, host, statePath, health, clock, log });
   declareNodeMetrics(metrics, node.inventory);
-  const admin = await startAdmin(options, { health, node, metrics }, undo);
+  shown.show(node);
 
-  phase("read the journal");
+  phases.begin("read the journal");
   const journal = await openNodeJournal({ statePath, health, clock, log });
   undo.push("journal", () => journal.close());
   const recovered = await recover({ ...node, journal, clock, log });
 
-  phase("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
+  phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
   undo.push("identity", () => identity.close());
+  shown.learn({ identity });
   log.info("svid", { id: (await identity.ready(signal)).id });
 
-  phase("serve NSM");
+  phases.begin("serve NSM");
   const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
   const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet });
   const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
   const { adopt, endConnection } = nsm;
+  shown.learn({ nsm });
   undo.push("returns", watchReturns({ ...node, left: recovered, uevents: host.uevents, endConnection, log }));
   undo.push("late functions", watchLateFunctions({ ...node, left: recovered, adopt, log }));
 
-  phase("register with the manager");
+  phases.begin("register with the manager");
   await nsm.register(signal);
 
-  phase("offer the virtual functions to kubelet");
+  phases.begin("offer the virtual functions to kubelet");
   const watched = { node, host, pfConfigFile: options.pfConfigFile, health, clock, log };
   undo.push("watch of the node", await watchNode(watched));
   const { inventory } = node;
-  await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
+  const kubelet = await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
+  kubelet.onChange(() => shown.changed());
+  shown.learn({ podOf: kubelet.podOf });
 
-  phase("started");
-  notServing.clear();
+  phases.completed();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
-}
-
-/** Tells each phase with the time since the start, so that a start that hangs says where; not ready as long as it lasts. */
-function phases(clock: Clock, log: Log, notServing: Condition): (title: string) => void {
-  const startedMs = clock.monotonicMs();
-  let number = 0;
-  return (title) => {
-    number += 1;
-    notServing.raise(`Starting: ${title}`);
-    log.info("phase", { number, title, sinceStartMs: Math.round(clock.monotonicMs() - startedMs) });
-  };
 }
 
 function mechanisms(
@@ -139,14 +143,13 @@ function mechanisms(
 
 async function startAdmin(
   { settings, clock, log }: ForwarderOptions,
-  { health, node, metrics }: { readonly health: Health; readonly node: Node; readonly metrics: Metrics },
-  undo: UndoStack,
+  metrics: Metrics,
+  { health, shown, undo }: Frame,
 ): Promise<string | undefined> {
-  const { adminListenOn: listenOn, name: title } = settings;
+  const { adminListenOn: listenOn } = settings;
   if (!listenOn) return undefined;
   try {
-    const status = nodeStatus(title, node.inventory);
-    const admin = await serveAdmin({ listenOn, title, health, metrics, status, clock, log });
+    const admin = await serveAdmin({ listenOn, source: shown, health, metrics, clock, log });
     undo.push("status page", () => admin.close());
     log.info("status-page", { url: admin.url });
     return admin.url;

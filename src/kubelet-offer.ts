@@ -1,7 +1,7 @@
 // Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
 import type { Clock, UndoStack } from "./async/index.ts";
 import { BlockingWrites, KernelError, openHostFiles, watchFolder } from "./kernel/index.ts";
-import { CHECKPOINT_FILE, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
+import { CHECKPOINT_FILE, type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
 import { type Inventory, offerOf } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 import { keepTokens } from "./token-keeper.ts";
@@ -23,8 +23,16 @@ export interface KubeletOfferOptions {
   readonly log: Log;
 }
 
+/** What kubelet has said about its pods. */
+export interface KubeletNews {
+  /** "namespace/name" of the pod that has the token; undefined when none is known to. */
+  podOf(tokenId: string): string | undefined;
+  /** Calls back when kubelet has spoken. */
+  onChange(listener: () => void): void;
+}
+
 /** Last of all: a pod that gets a device now can be served. Kubelet may be away; it is awaited without holding up the start. */
-export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<void> {
+export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
   const { settings, inventory, endConnection, health, clock, log } = options;
   const intervalMs = settings.resourcePollTimeoutMs;
   const podResources = startPodResources({ folder: settings.podResourcesPath, intervalMs, clock, log, health });
@@ -49,6 +57,19 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   undo.push("watch of kubelet's folder", () => folder.close());
   const plugins = startDevicePlugins({ source: tokens.source, folder, clock, log, health });
   undo.push("device plugins", () => plugins.close());
+  return newsOf(podResources);
+}
+
+/** While kubelet is away, what it said last is the best that people can be told. */
+function newsOf({ state }: PodResources): KubeletNews {
+  let said = state.value?.kind === "known" ? state.value.holdings : undefined;
+  state.onChange((now) => {
+    if (now.kind === "known") said = now.holdings;
+  });
+  return {
+    podOf: (tokenId) => said?.devices.get(tokenId)?.pod,
+    onChange: (listener) => void state.onChange(listener),
+  };
 }
 
 /** Without the file everything works; pods in their init containers are then known by time alone. */

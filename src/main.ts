@@ -1,7 +1,7 @@
 // The program's edge: command line, environment, signals. What it then runs is put together in forwarder.ts.
 import { readFileSync } from "node:fs";
 import { systemClock } from "./async/index.ts";
-import { readCommand, usageExitCode, version } from "./cli.ts";
+import { readCommand, usageExitCode } from "./cli.ts";
 import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
 import { exitNow, selfTest } from "./kernel/index.ts";
@@ -10,6 +10,7 @@ import { openPfConfigFile } from "./pf-config-file.ts";
 import { live, type Running } from "./process-life.ts";
 import { parsePfConfig } from "./sriov/index.ts";
 import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
+import { version } from "./version.ts";
 
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;

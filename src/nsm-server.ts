@@ -13,6 +13,7 @@ import {
 import { Fd } from "./kernel/index.ts";
 import {
   type ConnectionJournal,
+  type ConnectionSummary,
   createForwarderService,
   type ForwarderService,
   type JournalEntry,
@@ -56,6 +57,8 @@ export interface NsmServer {
   readonly connectionCount: number;
   /** Goes on with a connection that an earlier process served; what cannot be taken up is told. */
   adopt(entry: JournalEntry): void;
+  /** For people. */
+  connections(): readonly ConnectionSummary[];
   /** Takes a connection down for a reason of the node: its pod has gone. What fails is told and tried again. */
   endConnection(connectionId: string): Promise<void>;
   /** Registers with the manager; resolves at the first success and keeps the registration from then on. */
@@ -118,6 +121,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
       return service.connectionCount;
     },
     adopt,
+    connections: () => service.connections(),
     endConnection: (connectionId) => service.endConnection(connectionId),
     async register(signal) {
       undo.push("registration", () => registration.stop());

@@ -69,6 +69,19 @@ export class PfSurvey {
     return this.#pfs;
   }
 
+  /** Whether there is a signal on the wire, as far as the kernel has said. */
+  carrierOf(pf: PciAddress): "up" | "down" | "unknown" {
+    const carrier = this.#carriers.get(pf);
+    if (carrier === undefined) return "unknown";
+    return carrier === "there" ? "up" : "down";
+  }
+
+  /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
+  problemOf(pf: PciAddress): string | undefined {
+    const entry = this.#pfs.get(pf)?.entry;
+    return this.#faults.get(pf)?.message ?? (entry && carrierProblem(entry, this.#carriers.get(pf)));
+  }
+
   /** The way to the settings of virtual functions; also of a physical function that has gone since, for who cleans up. */
   door(pf: PciAddress): PfDoor {
     const door = this.#doors.get(pf);

@@ -25,6 +25,8 @@ const probes = {
   mknod: makesDeviceNodes,
   vfio: () => existsSync("/dev/vfio/vfio"),
   iommu: () => existsSync("/sys/kernel/iommu_groups") && readdirSync("/sys/kernel/iommu_groups").length > 0,
+  /** A browser for the status page. */
+  chromium: () => runs("chromium", "--version"),
   go: () => runs("go", "version"),
 } as const satisfies Record<string, () => boolean>;
 

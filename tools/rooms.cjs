@@ -2,6 +2,7 @@
 module.exports = {
   async: [],
   telemetry: ["async"],
+  admin: ["async", "telemetry"],
   gen: [],
   kernel: ["async", "telemetry"],
   journal: ["kernel", "async"],

@@ -24,6 +24,7 @@ export class Expiry {
   readonly #onExpired: () => void;
   #timer: Timer | undefined;
   #isDue = false;
+  #dueMs: number | undefined;
 
   constructor(clock: Clock, onExpired: () => void) {
     this.#clock = clock;
@@ -35,9 +36,15 @@ export class Expiry {
     return this.#isDue;
   }
 
+  /** When the time is up, ms since 1970; undefined while none runs. */
+  get dueMs(): number | undefined {
+    return this.#dueMs;
+  }
+
   /** (Re)starts: calls back once after `delayMs` unless restarted or cancelled. */
   restart(delayMs: number): void {
     this.cancel();
+    this.#dueMs = this.#clock.now() + delayMs;
     this.#timer = this.#clock.after(delayMs, () => {
       this.#isDue = true;
       this.#onExpired();
@@ -48,5 +55,6 @@ export class Expiry {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#isDue = false;
+    this.#dueMs = undefined;
   }
 }

@@ -15,4 +15,5 @@ export {
   type RegistrationToCheck,
 } from "./register.ts";
 export { createForwarderService, type ForwarderService, type ForwarderServiceOptions } from "./service.ts";
+export type { ConnectionSummary } from "./summary.ts";
 export type { WantedKernel, WantedMechanism, WantedVfio } from "./wanted.ts";

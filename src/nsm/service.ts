@@ -19,6 +19,7 @@ import { Discovery } from "./registry.ts";
 import { type RequestDeps, request } from "./request.ts";
 import { EndpointSockets } from "./sockets.ts";
 import { toStatus } from "./status.ts";
+import { type ConnectionSummary, summaries } from "./summary.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
 /** What `forwarder.ts` gives the service. */
@@ -46,6 +47,8 @@ export interface ForwarderService {
   /** NetworkService and MonitorConnection, for `serveRpc`. */
   readonly handlers: readonly RpcHandler[];
   readonly connectionCount: number;
+  /** For people: what stands, is begun, or resists its end. */
+  connections(): readonly ConnectionSummary[];
   /**
    * Goes on with a connection that an earlier process served and that still stands: it can be watched, refreshed and
    * closed. Its virtual function must be held for it already.
@@ -103,6 +106,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     get connectionCount() {
       return connections.size;
     },
+    connections: () => summaries(connections),
     adopt: (entry) => adoptConnection(deps, entry),
     async endConnection(connectionId) {
       const record = connections.get(connectionId);

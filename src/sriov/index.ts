@@ -31,5 +31,5 @@ export {
 export type { PfFault, PfFaultKind, PfNote, PfNoteKind } from "./pf-fault.ts";
 export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
 export { resourceName } from "./resource-name.ts";
-export { isTokenId, tokenId } from "./tokens.ts";
+export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";
 export { type VfioDevice, VfioGroups } from "./vfio-group.ts";

@@ -46,6 +46,8 @@ export interface VfRecord extends VfFacts {
 export interface DeviceView {
   readonly id: string;
   readonly healthy: boolean;
+  /** Kubelet has given it to a pod. */
+  readonly allocated: boolean;
   readonly numaNode: number | undefined;
   readonly address: PciAddress | undefined;
 }

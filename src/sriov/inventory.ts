@@ -267,7 +267,8 @@ export class Inventory {
     return [...this.#tokens.ofResource(resource)].map((token) => {
       const { vf } = token;
       const healthy = vf !== undefined && (token.allocated ? isWell(vf) && vf.token === token : this.#isOfferable(vf));
-      return { id: token.id, healthy, numaNode: vf?.facts.numaNode, address: vf?.facts.address };
+      const { id, allocated } = token;
+      return { id, healthy, allocated, numaNode: vf?.facts.numaNode, address: vf?.facts.address };
     });
   }
 

@@ -19,6 +19,18 @@ export function isTokenId(text: string): boolean {
   return text.length === TOKEN_CHARS && text.startsWith(TOKEN_PREFIX);
 }
 
+const SHORT_CHARS = TOKEN_PREFIX.length + 4;
+
+/** The beginning of a token id: enough for people to tell two apart, and of no use to anybody else. */
+export function shortToken(id: string): string {
+  return `${id.slice(0, SHORT_CHARS)}…`;
+}
+
+/** A text for people in which every token id is shortened. */
+export function shortTokens(text: string): string {
+  return text.replace(/sriov-[0-9a-f]{4}[0-9a-f-]+/gi, shortToken);
+}
+
 /** A name-based UUID (RFC 9562, section 5.5). */
 function uuidV5(namespace: string, name: string): string {
   const space = Buffer.from(namespace.replaceAll("-", ""), "hex");

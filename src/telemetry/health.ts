@@ -39,6 +39,7 @@ export class Health {
   readonly #clock: Clock;
   readonly #specs = new Map<string, ConditionSpec>();
   readonly #standing = new Map<string, Omit<Ailment, "causedBy">>();
+  readonly #listeners = new Set<() => void>();
   /** Whether no blocking condition stands; changes are told to its listeners. */
   readonly ready = new Latest<boolean>(true);
 
@@ -62,6 +63,12 @@ export class Health {
     return condition;
   }
 
+  /** Calls back when anything has begun to stand, stands no more, or is said in other words. Returns how to stop. */
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
   /** What stands now: blocking before warning, causes before consequences, then the oldest first. */
   ailments(): readonly Ailment[] {
     const codes = new Set([...this.#standing.values()].map((ailment) => ailment.code));
@@ -76,7 +83,9 @@ export class Health {
 
   #raise(spec: ConditionSpec, sentence: string, subject: string | undefined): void {
     const key = keyOf(spec, subject);
-    const sinceMs = this.#standing.get(key)?.sinceMs ?? this.#clock.now();
+    const before = this.#standing.get(key);
+    if (before?.sentence === sentence) return;
+    const sinceMs = before?.sinceMs ?? this.#clock.now();
     this.#standing.set(key, { code: spec.code, severity: spec.severity, subject, sentence, sinceMs });
     this.#tell();
   }
@@ -88,6 +97,7 @@ export class Health {
   #tell(): void {
     const isReady = ![...this.#standing.values()].some((ailment) => ailment.severity === "blocking");
     if (isReady !== this.ready.value) this.ready.set(isReady);
+    for (const listener of [...this.#listeners]) listener();
   }
 
   /** Also causes of causes: a condition in the middle may not stand itself. */

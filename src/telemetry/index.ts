@@ -1,4 +1,4 @@
-// What the outside may see of the process: logs, metrics, health, the status page.
+// What the outside may see of the process: logs, metrics, health.
 // It knows no subject of the forwarder: each room declares its own metrics and health conditions beside its code.
 // Start reading at log.ts; tests take recordingLog() or silentLog, createMetrics() and a Health of their own.
 export { createLog, type LogOptions } from "./create-log.ts";
@@ -17,5 +17,5 @@ export {
   type Metrics,
 } from "./metrics.ts";
 export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";
-export { AdminError, type AdminFault, type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
-export type { RowState, StatusFact, StatusRow, StatusSource, StatusTable } from "./status.ts";
+export { type LogListener, tapLog } from "./tap.ts";
+export { type Trouble, Troubles } from "./troubles.ts";

@@ -1,11 +1,23 @@
 const COLOURS: Readonly<Record<string, string>> = { error: "31", warn: "33", info: "32", debug: "36", trace: "90" };
 
-/** A JSON line of the log as one line for people: time of day, level, event, `name=value` fields. */
+/** A JSON line of the log as one line for people: time of day, level, event, its message, `name=value` fields. */
 export function prettyLine(line: string): string {
-  const { level, time, event, ...fields } = JSON.parse(line) as Record<string, unknown>;
-  const shown = Object.entries(fields).map(([name, value]) => ` \u001b[90m${name}=\u001b[0m${showValue(value)}`);
+  const { level, time, event, message, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const mark = `\u001b[${COLOURS[String(level)] ?? "0"}m${String(level).toUpperCase().padEnd(5)}\u001b[0m`;
-  return `${String(time).slice(11, 23)} ${mark} ${escapeControls(String(event))}${shown.join("")}\n`;
+  const shown = fieldsText(fields, (name) => `\u001b[90m${name}=\u001b[0m`);
+  const told = [escapeControls(String(event)), message && escapeControls(String(message)), shown].filter(Boolean);
+  return `${String(time).slice(11, 23)} ${mark} ${told.join(" ")}\n`;
+}
+
+/** Fields as `name=value`, in one line that steers no terminal. */
+export function fieldsText(
+  fields: Readonly<Record<string, unknown>>,
+  paint: (name: string) => string = (name) => `${name}=`,
+): string {
+  return Object.entries(fields)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `${paint(name)}${showValue(value)}`)
+    .join(" ");
 }
 
 function showValue(value: unknown): string {

@@ -21,7 +21,10 @@ test("the status page, health and metrics tell of a connection while it stands, 
   assert.equal((await read("/readyz")).code, 200);
   const page = (await read("/")).text;
   assert.match(page, new RegExp(SANDBOX_FORWARDER));
-  assert.match(page, new RegExp(`${connection.mechanism?.parameters["pciAddress"]}.*ready`));
+  assert.match(
+    page,
+    new RegExp(`${connection.mechanism?.parameters["pciAddress"]}</code></td>\n<td class="state">.* ready</td>`),
+  );
   const metrics = (await read("/metrics")).text;
   assert.match(metrics, /nsm_sriov_connections\{state="standing"\} 1/);
   assert.match(metrics, /nsm_sriov_calls_seconds_count\{method="Request",code="OK"\} 1/);

@@ -1,10 +1,11 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Clock } from "../async/index.ts";
-import type { Health } from "./health.ts";
-import type { Log } from "./log.ts";
-import type { Metrics } from "./metrics.ts";
-import { type PageContent, pageCss, pageScript, renderMain, renderPage } from "./page.ts";
-import type { StatusSource } from "./status.ts";
+import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
+import { LiveViews, type RenderEvent } from "./live.ts";
+import type { NodeViewSource } from "./node-view.ts";
+import { renderMain, renderPage } from "./page.ts";
+import { pageScript } from "./page-script.ts";
+import { pageStyle } from "./page-style.ts";
 
 // An import would read every property of node:http, and some of them load a client and a WebSocket: 10 MiB and 20 ms.
 const { createServer } = process.getBuiltinModule("node:http");
@@ -35,11 +36,9 @@ function describe(fault: AdminFault, cause: unknown): string {
 
 export interface AdminOptions {
   readonly listenOn: { readonly host: string; readonly port: number };
-  /** Heading of the page, for example the forwarder's name. */
-  readonly title: string;
   readonly health: Health;
   readonly metrics: Metrics;
-  readonly status: StatusSource;
+  readonly source: NodeViewSource;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -63,26 +62,23 @@ const CONTENT_POLICY =
   "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /**
- * Serves `/` (status page), `/status.json`, `/metrics`, `/healthz` (the process answers) and `/readyz` (it can serve; 503 with
- * the reasons if not) on a loopback address.
+ * Serves `/` (status page), `/events` (the same, live), `/status.json` and `/status.events`, `/metrics`, `/healthz` (the
+ * process answers) and `/readyz` (it can serve; 503 with the reasons if not) on a loopback address.
  * @throws {AdminError}
  */
 export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
   const { host, port } = options.listenOn;
   if (!isLoopback(host)) throw new AdminError({ kind: "not-loopback", host });
-  const server = createServer(
-    { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 },
-    (request, response) => {
-      answer(options, request).then(
-        (found) => send(response, request, found),
-        (error: unknown) => {
-          options.log.warn("admin-page-failed", { path: request.url, err: error });
-          send(response, request, plain(500, "This page failed; the log says why\n"));
-        },
-      );
-    },
-  );
-  server.maxConnections = 32;
+  const live = new LiveViews(options.source, options.clock);
+  const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
+  const server = createServer(limits, (request, response) => {
+    serve(options, live, request, response).catch((error: unknown) => {
+      options.log.warn("admin-page-failed", { path: request.url, err: error });
+      if (response.headersSent) response.destroy();
+      else send(response, request, plain(500, "This page failed; the log says why\n"));
+    });
+  });
+  server.maxConnections = 64;
   await listen(server, host, port);
   server.on("error", (err) => options.log.warn("admin-listener-failed", { err }));
   server.unref();
@@ -109,66 +105,90 @@ function close(server: Server): Promise<void> {
   });
 }
 
-async function answer(options: AdminOptions, request: IncomingMessage): Promise<Answer> {
-  if (request.method !== "GET" && request.method !== "HEAD") return plain(405, "Only GET\n");
-  if (!isLoopback(hostOf(request))) return plain(421, "Ask for this page by a loopback name\n");
-  switch (new URL(request.url ?? "/", "http://localhost").pathname) {
-    case "/":
-      return { code: 200, type: "text/html", body: renderPage(content(options)) };
-    case "/main.html":
-      return { code: 200, type: "text/html", body: renderMain(content(options)) };
-    case "/page.css":
-      return { code: 200, type: "text/css", body: pageCss };
-    case "/page.js":
-      return { code: 200, type: "text/javascript", body: pageScript };
-    case "/status.json":
-      return { code: 200, type: "application/json", body: `${JSON.stringify(content(options), undefined, 1)}\n` };
-    case "/metrics":
-      return plain(200, await options.metrics.text());
-    case "/healthz":
-      return plain(200, "ok\n");
-    case "/readyz":
-      return readiness(options.health);
-    default:
-      return plain(404, "No such page; there are / /status.json /metrics /healthz /readyz\n");
+async function serve(
+  options: AdminOptions,
+  live: LiveViews,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const refusal = refusalOf(request);
+  const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
+  const render = streams[pathname];
+  if (refusal) send(response, request, refusal);
+  else if (!render) send(response, request, await answer(options, pathname, searchParams.has("verbose")));
+  else if (live.isFull) send(response, request, plain(503, "Too many watch this node already\n"));
+  else {
+    response.writeHead(200, headersOf("text/event-stream"));
+    if (request.method === "HEAD") response.end();
+    else live.serve(response, render);
   }
 }
 
-function readiness(health: Health): Answer {
-  if (health.ready.value) return plain(200, "ready\n");
-  const blocking = health.ailments().filter((ailment) => ailment.severity === "blocking");
-  return plain(
-    503,
-    blocking
-      .map(({ code, subject, sentence }) => `${[code, subject].filter(Boolean).join(" ")}: ${sentence}\n`)
-      .join(""),
-  );
+/** What is sent at each change, on one line. */
+const streams: Readonly<Record<string, RenderEvent>> = {
+  "/events": (view) => JSON.stringify(renderMain(view).text),
+  "/status.events": (view) => JSON.stringify(view),
+};
+
+function refusalOf(request: IncomingMessage): Answer | undefined {
+  if (request.method !== "GET" && request.method !== "HEAD") return plain(405, "Only GET\n");
+  if (!isLoopback(hostOf(request))) return plain(421, "Ask for this page by a loopback name\n");
+  return undefined;
 }
 
-function content({ title, health, status, clock }: AdminOptions): PageContent {
-  return {
-    title,
-    isReady: health.ready.value === true,
-    ailments: health.ailments(),
-    facts: status.facts(),
-    tables: status.tables(),
-    nowMs: clock.now(),
-  };
+async function answer({ source, health, metrics }: AdminOptions, path: string, isVerbose: boolean): Promise<Answer> {
+  switch (path) {
+    case "/":
+      return { code: 200, type: "text/html", body: renderPage(source.view()) };
+    case "/page.css":
+      return { code: 200, type: "text/css", body: pageStyle };
+    case "/page.js":
+      return { code: 200, type: "text/javascript", body: pageScript };
+    case "/status.json":
+      return { code: 200, type: "application/json", body: `${JSON.stringify(source.view(), undefined, 1)}\n` };
+    case "/metrics":
+      return plain(200, await metrics.text());
+    case "/healthz":
+      return plain(200, "ok\n");
+    case "/readyz":
+      return readiness(health, isVerbose);
+    default:
+      return plain(
+        404,
+        `No such page; there are / /status.json /metrics /healthz /readyz ${Object.keys(streams).join(" ")}\n`,
+      );
+  }
+}
+
+/** A line for each condition that blocks; with `?verbose` also for those that do not. */
+function readiness(health: Health, isVerbose: boolean): Answer {
+  const isReady = health.ready.value === true;
+  const told = health.ailments().filter(({ severity }) => isVerbose || severity === "blocking");
+  return plain(isReady ? 200 : 503, `${isReady ? "ready\n" : ""}${told.map(lineOf).join("")}`);
+}
+
+function lineOf({ code, subject, severity, sentence, causedBy }: Ailment): string {
+  const cause = causedBy.length > 0 ? ` (follows from ${causedBy.join(", ")})` : "";
+  const kind = severity === "blocking" ? "" : `${severity} `;
+  return `${kind}${[code, subject].filter(Boolean).join(" ")}: ${sentence}${cause}\n`;
 }
 
 function plain(code: number, body: string): Answer {
   return { code, type: "text/plain", body };
 }
 
-function send(response: ServerResponse, request: IncomingMessage, { code, type, body }: Answer): void {
-  response.writeHead(code, {
+function headersOf(type: string): Record<string, string> {
+  return {
     "content-type": `${type}; charset=utf-8`,
-    "content-length": Buffer.byteLength(body),
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
-  });
+  };
+}
+
+function send(response: ServerResponse, request: IncomingMessage, { code, type, body }: Answer): void {
+  response.writeHead(code, { ...headersOf(type), "content-length": Buffer.byteLength(body) });
   response.end(request.method === "HEAD" ? undefined : body);
 }
 

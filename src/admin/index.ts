@@ -1,0 +1,16 @@
+// What people and probes see over HTTP: the status page, its data, metrics and health, read only.
+// Knows nothing of functions, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
+// the views, and says who may come from outside the node. Start reading at serve.ts.
+
+export {
+  type Carrier,
+  type ConnectionView,
+  isUnwell,
+  type NodeView,
+  type NodeViewSource,
+  type PfView,
+  type ResourceView,
+  type VfView,
+  vfStates,
+} from "./node-view.ts";
+export { AdminError, type AdminFault, type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";

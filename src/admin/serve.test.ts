@@ -1,0 +1,199 @@
+import assert from "node:assert/strict";
+import { request } from "node:http";
+import test from "node:test";
+import { systemClock } from "../async/index.ts";
+import { createMetrics, Health, silentLog } from "../telemetry/index.ts";
+import type { NodeView, NodeViewSource } from "./node-view.ts";
+import { AdminError, type AdminOptions, serveAdmin } from "./serve.ts";
+
+const evil = `<script>alert("1")</script>'&`;
+const pf = {
+  address: "0000:3b:00.0",
+  ifname: "ens1f0",
+  driver: evil,
+  carrier: "up",
+  resources: [],
+  totalVfs: 4,
+} as const;
+const viewNow: NodeView = {
+  name: "fwd",
+  version: "1.2.3",
+  startedMs: 1000,
+  seenMs: 61_000,
+  isReady: true,
+  ailments: [],
+  identity: { spiffeId: evil, expiresMs: 3_661_000 },
+  pfs: [
+    {
+      ...pf,
+      vfs: [
+        { address: "0000:3b:02.0", index: 0, state: "ready", pod: evil, connection: evil, token: "sriov-1a2b…" },
+        { address: "0000:3b:02.1", index: 1, state: "idle", problem: evil },
+        { address: "0000:3b:02.2", index: 2, state: "idle" },
+      ],
+    },
+  ],
+  connections: [],
+  resources: [{ name: evil, total: 2, inUse: 1, free: 1, unhealthy: 0 }],
+  troubles: [{ atMs: 1000, level: "error", event: evil, text: evil }],
+};
+
+function sourceOf(
+  view: () => NodeView = () => viewNow,
+): NodeViewSource & { change(): void; readonly listeners: number } {
+  const listeners = new Set<() => void>();
+  return {
+    view,
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    change: () => {
+      for (const listener of listeners) listener();
+    },
+    get listeners() {
+      return listeners.size;
+    },
+  };
+}
+
+function optionsOf(change: Partial<AdminOptions> = {}): AdminOptions {
+  const health = new Health(systemClock);
+  const listenOn = { host: "127.0.0.1", port: 0 };
+  const common = { listenOn, health, metrics: createMetrics(), source: sourceOf() };
+  return { ...common, clock: systemClock, log: silentLog, ...change };
+}
+
+async function withServer(options: AdminOptions, act: (url: string) => Promise<void>): Promise<void> {
+  const server = await serveAdmin(options);
+  try {
+    await act(server.url);
+  } finally {
+    await server.close();
+  }
+}
+
+/** fetch() does not let its user choose the Host header. */
+function statusWithHost(url: string, host: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const asked = request(url, { headers: { host } }, (answer) => {
+      answer.resume();
+      resolve(answer.statusCode);
+    });
+    asked.on("error", reject).end();
+  });
+}
+
+test("serveAdmin() shows the node with every text escaped and forbids foreign scripts", async () => {
+  await withServer(optionsOf(), async (url) => {
+    const answer = await fetch(url);
+    const page = await answer.text();
+    assert.match(answer.headers.get("content-type") ?? "", /^text\/html/);
+    assert.match(answer.headers.get("content-security-policy") ?? "", /default-src 'none'/);
+    assert.ok(!page.includes("<script>alert"), page);
+    assert.match(page, /&lt;script&gt;alert\(&quot;1&quot;\)/);
+    assert.match(page, /<tr id="vf-0000-3b-02-0" class="good"/);
+    assert.match(page, /href="#vf-0000-3b-02-1" aria-label="VF 1, idle, /);
+    assert.match(page, /No client has a connection/);
+    assert.deepEqual(await (await fetch(`${url}/status.json`)).json(), viewNow);
+  });
+});
+
+test("serveAdmin() sends a view at once and at each change, and forgets a reader that has gone", async () => {
+  let isReady = true;
+  const source = sourceOf(() => ({ ...viewNow, isReady }));
+  await withServer(optionsOf({ source }), async (url) => {
+    const leave = new AbortController();
+    const answer = await fetch(`${url}/status.events`, { signal: leave.signal });
+    assert.match(answer.headers.get("content-type") ?? "", /^text\/event-stream/);
+    const seen: boolean[] = [];
+    let text = "";
+    for await (const piece of (answer.body ?? assert.fail()).pipeThrough(new TextDecoderStream())) {
+      text += piece;
+      seen.splice(
+        0,
+        seen.length,
+        ...[...text.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json ?? "").isReady),
+      );
+      if (seen.length === 1 && isReady) {
+        isReady = false;
+        source.change();
+      }
+      if (seen.length === 2) break;
+    }
+    leave.abort();
+    assert.deepEqual(seen, [true, false]);
+    while (source.listeners > 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+});
+
+test("serveAdmin() lets a bounded number watch", async () => {
+  const source = sourceOf();
+  await withServer(optionsOf({ source }), async (url) => {
+    const leave = new AbortController();
+    const codes: number[] = [];
+    for (let n = 0; n < 17; n++) codes.push((await fetch(`${url}/events`, { signal: leave.signal })).status);
+    assert.deepEqual([codes.filter((code) => code === 200).length, codes.at(-1)], [16, 503]);
+    leave.abort();
+  });
+});
+
+test("serveAdmin() answers ready only while nothing blocks, and says what does", async () => {
+  const options = optionsOf();
+  const svid = options.health.declare({ code: "no-svid", severity: "blocking" }, "Waiting for the SPIRE agent");
+  await withServer(options, async (url) => {
+    const waiting = await fetch(`${url}/readyz`);
+    assert.deepEqual([waiting.status, await waiting.text()], [503, "no-svid: Waiting for the SPIRE agent\n"]);
+    assert.equal((await fetch(`${url}/healthz`)).status, 200);
+    svid.clear();
+    const vf = options.health.declare({ code: "vf-odd", severity: "warning", dependsOn: ["no-svid"] });
+    vf.raise("Odd", "0000:3b:02.1");
+    const ready = await fetch(`${url}/readyz`);
+    assert.deepEqual([ready.status, await ready.text()], [200, "ready\n"]);
+    const verbose = await (await fetch(`${url}/readyz?verbose`)).text();
+    assert.equal(verbose, "ready\nwarning vf-odd 0000:3b:02.1: Odd\n");
+  });
+});
+
+test("serveAdmin() serves metrics, style and script, and refuses the rest", async () => {
+  const options = optionsOf();
+  options.metrics.counter({ name: "nsm_requests_total", help: "Requests" }).add({});
+  await withServer(options, async (url) => {
+    assert.match(await (await fetch(`${url}/metrics`)).text(), /^nsm_requests_total 1$/m);
+    for (const name of ["page.css", "page.js"]) assert.equal((await fetch(`${url}/${name}`)).status, 200);
+    assert.equal((await fetch(`${url}/../etc/passwd`)).status, 404);
+    assert.equal((await fetch(url, { method: "POST", body: "x" })).status, 405);
+    assert.equal(await statusWithHost(url, "evil.example:9871"), 421);
+    assert.equal(await statusWithHost(url, "localhost:9871"), 200);
+  });
+});
+
+test("serveAdmin() answers 500 when the source fails, and stays up", async () => {
+  const source = sourceOf(() => {
+    throw new Error("gone");
+  });
+  await withServer(optionsOf({ source }), async (url) => {
+    assert.equal((await fetch(url)).status, 500);
+    assert.equal((await fetch(`${url}/healthz`)).status, 200);
+  });
+});
+
+for (const host of ["0.0.0.0", "::", "10.0.0.1", "node1", "127.0.0.1.example"]) {
+  test(`serveAdmin() refuses ${host}`, async () => {
+    await assert.rejects(serveAdmin(optionsOf({ listenOn: { host, port: 0 } })), (error: unknown) => {
+      assert.ok(error instanceof AdminError);
+      assert.equal(error.fault.kind, "not-loopback");
+      return true;
+    });
+  });
+}
+
+test("serveAdmin() says which port is taken", async () => {
+  await withServer(optionsOf(), async (url) => {
+    const port = Number(new URL(url).port);
+    await assert.rejects(
+      serveAdmin(optionsOf({ listenOn: { host: "127.0.0.1", port } })),
+      /port \d+: .*EADDRINUSE.*choose another port/,
+    );
+  });
+});

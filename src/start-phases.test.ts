@@ -1,0 +1,35 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "./async/index.ts";
+import { goDuration, phaseTitles, startPhases } from "./start-phases.ts";
+import { Health, recordingLog } from "./telemetry/index.ts";
+
+test("startPhases() names each phase with the time since the start, and ends in the success line", () => {
+  let nowMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => nowMs };
+  const log = recordingLog();
+  const health = new Health(clock);
+  const phases = startPhases(clock, log, health.declare({ code: "not-serving", severity: "blocking" }));
+  for (const title of phaseTitles) {
+    phases.begin(title);
+    assert.equal(health.ready.value, false);
+    nowMs += 250;
+  }
+  phases.completed();
+  assert.equal(health.ready.value, true);
+  const told = log.events.map(({ fields }) => fields["message"]);
+  assert.equal(told.length, phaseTitles.length + 2);
+  assert.equal(told[2], "executing phase 2: read the journal (time since start: 250ms)");
+  assert.equal(told.at(-1), "Startup completed in 1.5s");
+  assert.deepEqual(Object.values(log.events.at(-1)?.fields["phasesMs"] ?? {}), Array(phaseTitles.length).fill(250));
+});
+
+for (const [ms, text] of [
+  [0.85, "850µs"],
+  [12.5, "12.5ms"],
+  [1250, "1.25s"],
+  [123_000, "2m3s"],
+  [3_661_000, "1h1m1s"],
+] as const) {
+  test(`goDuration() says ${text}`, () => assert.equal(goDuration(ms), text));
+}

@@ -1,0 +1,63 @@
+// The start in named phases: each is told as it begins, so that a start that hangs says where.
+import type { Clock } from "./async/index.ts";
+import type { Condition, Log } from "./telemetry/index.ts";
+
+/** In their order; the words are the operator's way to the cause. */
+export const phaseTitles = [
+  "look at the node",
+  "read the journal",
+  "retrieve the SVID (if nothing follows: look at the SPIRE agent)",
+  "serve NSM",
+  "register with the manager",
+  "offer the virtual functions to kubelet",
+] as const;
+
+/** The start as it goes on. */
+export interface StartPhases {
+  /** The next phase begins. */
+  begin(title: (typeof phaseTitles)[number]): void;
+  /** All is done. */
+  completed(): void;
+}
+
+/**
+ * Tells what is going to be done, then each phase with the time since the start, then the success line, in the words that
+ * operators of the original look for. Not ready as long as it lasts.
+ */
+export function startPhases(clock: Clock, log: Log, notServing: Condition): StartPhases {
+  const startedMs = clock.monotonicMs();
+  const sinceStart = () => goDuration(clock.monotonicMs() - startedMs);
+  const begunMs = new Map<string, number>();
+  log.info("phases", {
+    message: `there are ${phaseTitles.length} phases, then a success message`,
+    titles: phaseTitles,
+  });
+  return {
+    begin(title) {
+      notServing.raise(`Starting: ${title}`);
+      begunMs.set(title, clock.monotonicMs());
+      const message = `executing phase ${begunMs.size}: ${title} (time since start: ${sinceStart()})`;
+      log.info("phase", { message });
+    },
+    completed() {
+      const ends = [...begunMs.values()].slice(1);
+      const took = [...begunMs].map(([title, beganMs], at) => [
+        title.replace(/ \(.*/, ""),
+        Math.round((ends[at] ?? clock.monotonicMs()) - beganMs),
+      ]);
+      notServing.clear();
+      log.info("started", { message: `Startup completed in ${sinceStart()}`, phasesMs: Object.fromEntries(took) });
+    },
+  };
+}
+
+/** A duration as Go prints it, to a microsecond: `850µs`, `12.5ms`, `1.25s`, `2m3s`. */
+export function goDuration(ms: number): string {
+  const round = (value: number) => String(Number(value.toFixed(3)));
+  if (ms < 1) return `${Math.round(ms * 1000)}µs`;
+  if (ms < 1000) return `${round(ms)}ms`;
+  const minutes = Math.floor(ms / 60_000);
+  const seconds = `${round((ms % 60_000) / 1000)}s`;
+  if (minutes < 60) return minutes > 0 ? `${minutes}m${seconds}` : seconds;
+  return `${Math.floor(minutes / 60)}h${minutes % 60}m${seconds}`;
+}
