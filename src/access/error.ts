@@ -4,6 +4,8 @@ export type AccessFault =
   | { readonly kind: "no-hierarchy"; readonly path: string; readonly problem: string }
   /** What a client sent as its cgroup, or what should be a pod's UID, is not acceptable; never retry. */
   | { readonly kind: "bad-name"; readonly text: string; readonly problem: string }
+  /** Neither kubelet's records nor the client tell whose processes are meant. */
+  | { readonly kind: "no-pod" }
   /** What a client sent as its cgroup is not within the pod that its token belongs to; never retry. */
   | { readonly kind: "foreign-cgroup"; readonly text: string; readonly pod: string }
   /** The pod has no cgroup (yet, or any more), or none that the client's wish matches. */
@@ -36,6 +38,8 @@ function describe(fault: AccessFault): string {
       return `Cannot find the device cgroups of this host at ${fault.path}: ${fault.problem}; set NSM_CGROUP_PATH to where the host's /sys/fs/cgroup/devices, or /sys/fs/cgroup on a unified host, is mounted`;
     case "bad-name":
       return `Cannot take "${printable(fault.text)}" as the cgroup of a client: ${fault.problem}`;
+    case "no-pod":
+      return "Cannot find the client's cgroup: kubelet's records name no pod for its token, and it sent no cgroupDir";
     case "foreign-cgroup":
       return `Cannot take "${printable(fault.text)}" as the cgroup of a client: it is not within pod ${fault.pod}, which has the token; send none, and the pod's own is found`;
     case "no-cgroup":

@@ -92,8 +92,8 @@ export interface DeviceAccess {
    * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices.
    */
   clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]>;
-  /** Stops keeping; whatever is granted stays. */
-  close(): void;
+  /** Stops keeping and lets go of everything; whatever is granted stays. */
+  close(): Promise<void>;
 }
 
 /** What the room works on. */

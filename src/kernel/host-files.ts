@@ -67,7 +67,8 @@ export function checkedPath(path: string): string {
   return path;
 }
 
-async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
+/** Turns what Node throws into a KernelError. */
+export async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

@@ -4,8 +4,20 @@
 export type { AppendFile } from "./append-file.ts";
 export { BlockingWrites } from "./blocking-writes.ts";
 export { BpfCommand, bpf } from "./bpf.ts";
+export { CgroupFolder, cgroupVersionOf } from "./cgroup-folder.ts";
 export { deviceHolders } from "./device-holders.ts";
 export { type DeviceNumber, makeCharDevice } from "./device-node.ts";
+export {
+  type AttachedPrograms,
+  AttachFlag,
+  attachDeviceProgram,
+  detachDeviceProgram,
+  deviceProgramsOf,
+  type LoadedProgram,
+  loadDeviceProgram,
+  openProgram,
+  readProgram,
+} from "./device-program.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";

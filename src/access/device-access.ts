@@ -1,0 +1,190 @@
+import { KeyedQueue, type Timer } from "../async/index.ts";
+import type { CgroupFolder, DeviceNumber } from "../kernel/index.ts";
+import type {
+  DeviceAccess,
+  DeviceAccessOptions,
+  DeviceGrant,
+  GrantAsk,
+  GrantState,
+  RecordState,
+  StrayAccess,
+} from "./grant.ts";
+import { HeldGrant } from "./held-grant.ts";
+import { openHierarchy, PodFinder } from "./hierarchy.ts";
+import { type AccessMetrics, accessMetrics, timed } from "./metrics.ts";
+import { PodAccess } from "./pod-access.ts";
+import type { Rules } from "./rules.ts";
+import { RulesV1 } from "./rules-v1.ts";
+import { RulesV2 } from "./rules-v2.ts";
+
+/**
+ * The kernel tells of no program that is replaced, so version 2 must be looked at: one bpf(2) for each cgroup. Whoever writes
+ * rules of version 1 is told of by inotify, unless events were lost.
+ */
+const LOOK_MS = { 1: 2000, 2: 500 } as const;
+/** Every so many looks also at the folders, whose events may be lost. */
+const FOLDER_LOOKS = 8;
+/** Events come in bursts when a container starts. */
+const SETTLE_MS = 10;
+
+/**
+ * Opens the host's device cgroups.
+ * @throws {AccessError} no-hierarchy.
+ */
+export function openDeviceAccess(options: DeviceAccessOptions): DeviceAccess {
+  return new HostDeviceAccess(options);
+}
+
+class HostDeviceAccess implements DeviceAccess {
+  readonly version: 1 | 2;
+  readonly #options: DeviceAccessOptions;
+  readonly #root: CgroupFolder;
+  readonly #finder: PodFinder;
+  readonly #rules: Rules;
+  readonly #metrics: AccessMetrics;
+  /** By UID. Each is touched in its own turn only. */
+  readonly #pods = new Map<string, PodAccess>();
+  readonly #queue = new KeyedQueue<string>();
+  readonly #soon = new Map<string, Timer>();
+  /** Pods whose next look waits for its turn. */
+  readonly #looking = new Set<string>();
+  #timer: Timer | undefined;
+  #looks = 0;
+
+  constructor(options: DeviceAccessOptions) {
+    const { version, path, root } = openHierarchy(options.cgroupPath, options.clock);
+    this.version = version;
+    this.#options = options;
+    this.#root = root;
+    this.#finder = new PodFinder(root);
+    this.#rules = version === 1 ? new RulesV1(root) : new RulesV2(root, options.log);
+    this.#metrics = accessMetrics(options.metrics, () => this.#grantCount());
+    options.log.info("device-cgroups", { version, path });
+  }
+
+  open(ask: GrantAsk): DeviceGrant {
+    const grant = HeldGrant.ofAsk(ask);
+    if (ask.pod === undefined) {
+      this.#options.log.info("access-by-client-cgroup", { connection: ask.connectionId, cgroupDir: ask.cgroupDir });
+    }
+    return this.#handle(grant);
+  }
+
+  adopt(state: GrantState, record: RecordState): DeviceGrant {
+    const grant = new HeldGrant(state, record);
+    grant.isKept = true;
+    this.#podOf(state.podUid).grants.add(grant);
+    this.#watch();
+    return this.#handle(grant);
+  }
+
+  async clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]> {
+    const found: StrayAccess[] = [];
+    for (const uid of await this.#finder.uids()) {
+      found.push(...(await this.#inTurn(uid, (pod) => pod.clearStrays(managed))));
+    }
+    for (const stray of found) this.#options.log.warn("access-stray", { ...stray });
+    return found;
+  }
+
+  async close(): Promise<void> {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    for (const timer of this.#soon.values()) timer.cancel();
+    this.#soon.clear();
+    const letGo = async (pod: PodAccess) => {
+      for (const grant of [...pod.grants]) pod.forget(grant);
+    };
+    await Promise.all([...this.#pods.keys()].map((uid) => this.#inTurn(uid, letGo)));
+    this.#root.close();
+  }
+
+  #handle(grant: HeldGrant): DeviceGrant {
+    const uid = grant.state.podUid;
+    const { clock } = this.#options;
+    return {
+      get state() {
+        return grant.state;
+      },
+      apply: (signal) =>
+        timed(this.#metrics, { step: "grant", clock }, () =>
+          this.#inTurn(uid, (pod) => pod.apply(grant, signal), signal),
+        ),
+      stands: () => this.#inTurn(uid, (pod) => pod.stands(grant)),
+      revoke: () =>
+        timed(this.#metrics, { step: "revoke", clock }, () => this.#inTurn(uid, (pod) => pod.revoke(grant))),
+      letGo: () => void this.#inTurn(uid, async (pod) => pod.forget(grant)),
+    };
+  }
+
+  #grantCount(): number {
+    return [...this.#pods.values()].reduce((sum, { grants }) => sum + grants.size, 0);
+  }
+
+  #podOf(uid: string): PodAccess {
+    const pod =
+      this.#pods.get(uid) ??
+      new PodAccess(uid, {
+        root: this.#root,
+        finder: this.#finder,
+        rules: this.#rules,
+        log: this.#options.log,
+        onRepair: () => this.#metrics.repairs.add({}),
+        onChange: () => this.#lookSoon(uid),
+      });
+    this.#pods.set(uid, pod);
+    return pod;
+  }
+
+  /** One at a time for each pod; a pod without grants takes nothing. */
+  #inTurn<T>(uid: string, act: (pod: PodAccess) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const job = async () => {
+      const pod = this.#podOf(uid);
+      try {
+        return await act(pod);
+      } finally {
+        if (pod.grants.size === 0) {
+          pod.close();
+          this.#pods.delete(uid);
+        }
+        this.#watch();
+      }
+    };
+    return this.#queue.run(uid, job, signal);
+  }
+
+  #watch(): void {
+    if (this.#pods.size === 0) {
+      this.#timer?.cancel();
+      this.#timer = undefined;
+    } else {
+      this.#timer ??= this.#options.clock.after(LOOK_MS[this.version], () => this.#lookAtAll());
+    }
+  }
+
+  #lookAtAll(): void {
+    this.#timer = undefined;
+    this.#looks += 1;
+    const atFolders = this.#looks % FOLDER_LOOKS === 0;
+    for (const uid of this.#pods.keys()) this.#look(uid, atFolders);
+    this.#watch();
+  }
+
+  #lookSoon(uid: string): void {
+    if (this.#soon.has(uid)) return;
+    const look = () => {
+      this.#soon.delete(uid);
+      this.#look(uid, true);
+    };
+    this.#soon.set(uid, this.#options.clock.after(SETTLE_MS, look));
+  }
+
+  #look(uid: string, atFolders: boolean): void {
+    if (!this.#pods.has(uid) || (this.#looking.has(uid) && !atFolders)) return;
+    this.#looking.add(uid);
+    void this.#inTurn(uid, (pod) => {
+      this.#looking.delete(uid);
+      return pod.lookAgain({ atFolders });
+    });
+  }
+}

@@ -1,0 +1,45 @@
+import type { Clock } from "../async/index.ts";
+import type { Counter, Histogram, Metrics } from "../telemetry/index.ts";
+
+const steps = ["grant", "revoke"] as const;
+
+/** What is counted of this room. */
+export interface AccessMetrics {
+  readonly seconds: Histogram<{ readonly step: typeof steps }>;
+  readonly repairs: Counter<Record<never, never>>;
+}
+
+/** Declares them. `grants` tells how many there are now. */
+export function accessMetrics(metrics: Metrics, grants: () => number): AccessMetrics {
+  metrics.gauge({
+    name: "nsm_sriov_device_grants",
+    help: "Connections whose pods may open device nodes by our doing",
+    collect: (gauge) => gauge.set({}, grants()),
+  });
+  return {
+    seconds: metrics.histogram({
+      name: "nsm_sriov_device_access_seconds",
+      help: "How long it took to let a pod at its devices, or to take that back with proof",
+      labels: { step: steps },
+      buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+    }),
+    repairs: metrics.counter({
+      name: "nsm_sriov_device_access_repairs_total",
+      help: "Cgroups whose device rules somebody else had replaced, and to which ours were added again",
+    }),
+  };
+}
+
+/** Measures a step, also one that fails. */
+export async function timed(
+  { seconds }: AccessMetrics,
+  { step, clock }: { readonly step: (typeof steps)[number]; readonly clock: Clock },
+  act: () => Promise<void>,
+): Promise<void> {
+  const startedAt = clock.monotonicMs();
+  try {
+    await act();
+  } finally {
+    seconds.observe({ step }, (clock.monotonicMs() - startedAt) / 1000);
+  }
+}

@@ -1,0 +1,216 @@
+import type { CgroupFolder } from "../kernel/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { AccessError } from "./error.ts";
+import type { StrayAccess } from "./grant.ts";
+import type { HeldGrant } from "./held-grant.ts";
+import type { PodFinder } from "./hierarchy.ts";
+import { PodTree } from "./pod-tree.ts";
+import { type Cgroup, deviceText, type Known, type Ours, type Rules } from "./rules.ts";
+
+/** So often a cgroup is looked at again before its next turn, when its rules change while we write them. */
+const LOOKS = 3;
+/** New cgroups may appear while others are taken from. */
+const SWEEPS = 5;
+
+/** What all pods share. */
+export interface PodParts {
+  readonly root: CgroupFolder;
+  readonly finder: PodFinder;
+  readonly rules: Rules;
+  readonly log: Log;
+  /** Told of each cgroup in which something was missing that had been there. */
+  readonly onRepair: () => void;
+  /** Asks for `lookAgain` soon. */
+  readonly onChange: () => void;
+}
+
+/** All grants of one pod. Its methods are called one after the other. */
+export class PodAccess {
+  readonly uid: string;
+  readonly grants = new Set<HeldGrant>();
+  readonly #parts: PodParts;
+  #tree: PodTree | undefined;
+  /** The fingerprint of each cgroup in which all kept grants were found to stand. */
+  #settled = new WeakMap<Cgroup, string>();
+  #trouble: string | undefined;
+  #hasLooked = false;
+
+  constructor(uid: string, parts: PodParts) {
+    this.uid = uid;
+    this.#parts = parts;
+  }
+
+  /** @throws {AccessError}; what it did is undone then. */
+  async apply(grant: HeldGrant, signal?: AbortSignal): Promise<void> {
+    this.grants.add(grant);
+    const cgroups = await this.#find(grant);
+    signal?.throwIfAborted();
+    const done: { cgroup: Cgroup; ours: Ours }[] = [];
+    try {
+      for (const cgroup of cgroups) {
+        const ours = await this.#allow(cgroup, grant);
+        if (ours) done.push({ cgroup, ours });
+      }
+    } catch (error) {
+      for (const { cgroup, ours } of done.toReversed()) {
+        const left = await this.#parts.rules.withdraw(cgroup, ours);
+        if (left.length > 0) this.#parts.log.warn("access-not-undone", { pod: this.uid, left });
+      }
+      throw error;
+    }
+    grant.isKept = true;
+  }
+
+  async stands(grant: HeldGrant): Promise<boolean> {
+    const tree = await this.#current();
+    const cgroups = tree?.meant(grant.state.containers) ?? [];
+    if (cgroups.length < 2) return false;
+    for (const cgroup of cgroups) {
+      const isAsLeft = grant.isKept && (await this.#isAsSettled(cgroup));
+      if (!isAsLeft && !(await this.#parts.rules.stands(cgroup, grant.devices))) return false;
+    }
+    return true;
+  }
+
+  /** @throws {AccessError} not-revoked. */
+  async revoke(grant: HeldGrant): Promise<void> {
+    this.grants.add(grant);
+    grant.isKept = false;
+    const tree = await this.#current();
+    await grant.handOver((rule) =>
+      this.#kept().find(
+        (other) =>
+          other.wants(rule) && tree?.meant(other.state.containers).some(({ path }) => path === rule.cgroup) === true,
+      ),
+    );
+    const left = await this.#sweep(tree, (cgroup) => ({
+      devices: grant.devices.filter((device) => !this.#wanting(cgroup).some((other) => other.wants(device))),
+      wrote: grant.wroteInto(cgroup),
+    }));
+    if (left.length > 0) throw new AccessError({ kind: "not-revoked", pod: this.uid, left });
+    this.forget(grant);
+  }
+
+  /** Makes sure of all kept grants: for the clock, and after events. */
+  async lookAgain({ atFolders }: { readonly atFolders: boolean }): Promise<void> {
+    if (this.#kept().length === 0) return;
+    try {
+      // A pod that is gone is not searched for at every look.
+      const tree = atFolders || !this.#hasLooked ? await this.#current() : this.#tree;
+      this.#hasLooked = true;
+      for (const cgroup of tree?.cgroups ?? []) {
+        if (!(await this.#isAsSettled(cgroup))) await this.#settle(cgroup);
+      }
+      this.#trouble = undefined;
+    } catch (error) {
+      this.#tellOnce((error as Error).message);
+    }
+  }
+
+  /** Takes away what no grant explains. */
+  async clearStrays(managed: Known["managed"]): Promise<readonly StrayAccess[]> {
+    const tree = await this.#current();
+    const found: StrayAccess[] = [];
+    for (const cgroup of tree?.cgroups ?? []) {
+      const explained = this.#wanting(cgroup).flatMap(({ devices }) => devices);
+      const devices = await this.#parts.rules.strays(cgroup, { explained, managed });
+      if (devices.length === 0) continue;
+      const wrote = devices.map((device) => ({ ...device, cgroup: cgroup.path, access: "rw" }));
+      const left = await this.#parts.rules.withdraw(cgroup, { devices, wrote });
+      found.push({ cgroup: cgroup.path, devices, ...(left.length > 0 ? { problem: left.join("; ") } : {}) });
+    }
+    return found;
+  }
+
+  /** Touches nothing. */
+  forget(grant: HeldGrant): void {
+    grant.isKept = false;
+    this.grants.delete(grant);
+  }
+
+  close(): void {
+    this.#tree?.close();
+    this.#tree = undefined;
+  }
+
+  #kept(): readonly HeldGrant[] {
+    return [...this.grants].filter(({ isKept }) => isKept);
+  }
+
+  /** The kept grants that concern the cgroup. */
+  #wanting(cgroup: Cgroup): readonly HeldGrant[] {
+    return this.#kept().filter(({ state }) => this.#tree?.meant(state.containers).includes(cgroup));
+  }
+
+  /** The pod's cgroups as they are now. */
+  async #current(): Promise<PodTree | undefined> {
+    await this.#tree?.refresh();
+    if (this.#tree?.cgroups.length === 0) this.#tree = undefined;
+    this.#tree ??= await PodTree.open(this.#parts, this.uid, () => this.#parts.onChange());
+    return this.#tree;
+  }
+
+  /** @throws {AccessError} no-cgroup, foreign-cgroup. */
+  async #find({ state, seenPodPath }: HeldGrant): Promise<readonly Cgroup[]> {
+    const tree = await this.#current();
+    const missing = (looked: string) => new AccessError({ kind: "no-cgroup", pod: this.uid, looked });
+    if (!tree) throw missing("no cgroup beneath kubepods is named after it; has it ended, or is it not on this node?");
+    // A client in a cgroup namespace of an outer host sees more in front of it.
+    if (seenPodPath !== undefined && seenPodPath !== tree.path && !seenPodPath.endsWith(`/${tree.path}`)) {
+      throw new AccessError({ kind: "foreign-cgroup", text: seenPodPath, pod: this.uid });
+    }
+    const cgroups = tree.meant(state.containers);
+    if (cgroups.length < 2) throw missing(`${tree.path} has no container ${state.containers}`);
+    return cgroups;
+  }
+
+  #allow(cgroup: Cgroup, grant: HeldGrant): Promise<Ours | undefined> {
+    return this.#parts.rules.allow(cgroup, grant.devices, (rules) => grant.addWrote(rules));
+  }
+
+  async #isAsSettled(cgroup: Cgroup): Promise<boolean> {
+    return this.#settled.get(cgroup) === (await this.#parts.rules.fingerprint(cgroup));
+  }
+
+  /** Until all kept grants are found to stand. */
+  async #settle(cgroup: Cgroup): Promise<void> {
+    const wasSettled = this.#settled.has(cgroup);
+    for (let look = 0; look < LOOKS; look++) {
+      // Taken before the look: what changes during it shows the next time.
+      const fingerprint = await this.#parts.rules.fingerprint(cgroup);
+      let wrote = false;
+      for (const grant of this.#wanting(cgroup)) wrote = (await this.#allow(cgroup, grant)) !== undefined || wrote;
+      if (!wrote) {
+        this.#settled.set(cgroup, fingerprint);
+        return;
+      }
+      if (look > 0) continue;
+      const devices = this.#wanting(cgroup).flatMap((grant) => grant.devices.map(deviceText));
+      this.#parts.log.info(wasSettled ? "access-repaired" : "access-extended", { cgroup: cgroup.path, devices });
+      if (wasSettled) this.#parts.onRepair();
+    }
+  }
+
+  /** Goes over the pod's cgroups until no new one has appeared; answers what is left. */
+  async #sweep(tree: PodTree | undefined, oursIn: (cgroup: Cgroup) => Ours): Promise<readonly string[]> {
+    const seen = new Set<Cgroup>();
+    const left: string[] = [];
+    for (let sweep = 0; sweep < SWEEPS; sweep++) {
+      const fresh = (tree?.cgroups ?? []).filter((cgroup) => !seen.has(cgroup));
+      if (fresh.length === 0) return left;
+      // Those above first: on version 1 a rule that is taken from one goes from all beneath it.
+      for (const cgroup of fresh) {
+        seen.add(cgroup);
+        left.push(...(await this.#parts.rules.withdraw(cgroup, oursIn(cgroup))));
+      }
+      await tree?.refresh();
+    }
+    return [...left, `${tree?.path}: new cgroups keep appearing`];
+  }
+
+  #tellOnce(trouble: string): void {
+    if (trouble === this.#trouble) return;
+    this.#trouble = trouble;
+    this.#parts.log.warn("access-not-kept", { pod: this.uid, error: trouble });
+  }
+}

@@ -1,0 +1,123 @@
+import type { CgroupFolder } from "../kernel/index.ts";
+import type { PodFinder } from "./hierarchy.ts";
+import { isMeant } from "./pod-name.ts";
+import { type Cgroup, isGone } from "./rules.ts";
+
+/**
+ * A pod may make as many cgroups within its own as it likes, and each that we hold open takes a descriptor and a watch. The
+ * rules of one further down follow from those above it.
+ */
+const MAX_CGROUPS = 256;
+
+interface HeldCgroup extends Cgroup {
+  readonly identity: string;
+  readonly stopWatching: () => void;
+}
+
+/** The cgroups of one pod, held open and watched. */
+export class PodTree {
+  readonly path: string;
+  readonly #onChange: () => void;
+  #cgroups: readonly HeldCgroup[] = [];
+
+  private constructor(path: string, onChange: () => void) {
+    this.path = path;
+    this.#onChange = onChange;
+  }
+
+  /** Undefined when the pod has no cgroup. `onChange` is called after one has come or gone, or a file of one was written. */
+  static async open(
+    { root, finder }: { readonly root: CgroupFolder; readonly finder: PodFinder },
+    uid: string,
+    onChange: () => void,
+  ): Promise<PodTree | undefined> {
+    const path = await finder.find(uid);
+    if (path === undefined) return undefined;
+    const tree = new PodTree(path, onChange);
+    const own = tree.#hold(() => root.beneath(path), { path });
+    if (!own) return undefined;
+    tree.#cgroups = [own];
+    await tree.refresh();
+    return tree;
+  }
+
+  /** Those above first; the first is the pod's own. None when the pod has gone. */
+  get cgroups(): readonly Cgroup[] {
+    return this.#cgroups;
+  }
+
+  /** The pod's own cgroup, those of the containers that the pattern means, and all beneath these. */
+  meant(containers: string): readonly Cgroup[] {
+    return this.#cgroups.filter(({ path }) => {
+      const [container] = path.slice(this.path.length + 1).split("/");
+      return container === "" || isMeant(container ?? "", containers);
+    });
+  }
+
+  /** Looks at the folders again. */
+  async refresh(): Promise<void> {
+    const [own] = this.#cgroups;
+    if (!own) return;
+    const known = new Map(this.#cgroups.map((cgroup) => [cgroup.path, cgroup]));
+    const found: HeldCgroup[] = [own];
+    for (let i = 0; i < found.length && found.length < MAX_CGROUPS; i++) {
+      const at = found[i] as HeldCgroup;
+      const names = await childrenOf(at);
+      if (names === undefined && at === own) return this.close();
+      for (const name of names?.slice(0, MAX_CGROUPS - found.length) ?? []) {
+        const child = this.#sameOrNew(known, { parent: at, name });
+        if (child) found.push(child);
+      }
+    }
+    for (const cgroup of this.#cgroups) if (!found.includes(cgroup)) release(cgroup);
+    this.#cgroups = found;
+  }
+
+  close(): void {
+    for (const cgroup of this.#cgroups) release(cgroup);
+    this.#cgroups = [];
+  }
+
+  /** A cgroup can be removed, and another one made under its name. */
+  #sameOrNew(
+    known: ReadonlyMap<string, HeldCgroup>,
+    { parent, name }: { readonly parent: HeldCgroup; readonly name: string },
+  ): HeldCgroup | undefined {
+    const path = `${parent.path}/${name}`;
+    return this.#hold(() => parent.folder.beneath(name), { path, before: known.get(path) });
+  }
+
+  #hold(
+    open: () => CgroupFolder,
+    { path, before }: { readonly path: string; readonly before?: HeldCgroup | undefined },
+  ): HeldCgroup | undefined {
+    let folder: CgroupFolder | undefined;
+    try {
+      folder = open();
+      const { identity } = folder;
+      if (before?.identity !== identity) {
+        return { path, folder, identity, stopWatching: folder.onChange(this.#onChange) };
+      }
+      folder.close();
+      return before;
+    } catch (error) {
+      folder?.close();
+      if (isGone(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+async function childrenOf({ folder }: Cgroup): Promise<readonly string[] | undefined> {
+  try {
+    return await folder.children();
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+function release({ folder, stopWatching }: HeldCgroup): void {
+  stopWatching();
+  folder.close();
+}

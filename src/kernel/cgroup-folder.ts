@@ -1,0 +1,109 @@
+import { constants, existsSync, statfsSync, watch } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import type { BlockingWrites } from "./blocking-writes.ts";
+import { Fd, fileKey } from "./fd.ts";
+import { attempt, checkedPath } from "./host-files.ts";
+import { call } from "./native.ts";
+
+/** CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC, include/uapi/linux/magic.h. */
+const CGROUP_MAGIC = 0x27e0eb;
+const CGROUP2_MAGIC = 0x63677270;
+
+const O_CLOEXEC = 0o2000000;
+const O_FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | O_CLOEXEC;
+const AT_FDCWD = -100;
+/** The kernel answers a write to a cgroup file at once, or after another one of the same kind. */
+const WRITE_LIMIT_MS = 5_000;
+
+/** Which version of cgroups the folder belongs to; undefined when it is missing or no cgroup. */
+export function cgroupVersionOf(path: string): 1 | 2 | undefined {
+  try {
+    const { type } = statfsSync(path);
+    return type === CGROUP_MAGIC ? 1 : type === CGROUP2_MAGIC ? 2 : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** A cgroup by descriptor: always the same one, whatever is made under its name later. Owned; close it. */
+export class CgroupFolder {
+  readonly fd: Fd;
+  readonly #writes: BlockingWrites;
+
+  private constructor(fd: Fd, writes: BlockingWrites) {
+    this.fd = fd;
+    this.#writes = writes;
+  }
+
+  /** The folder at a path of this machine; links on the way are followed. @throws {KernelError} */
+  static open(path: string, writes: BlockingWrites): CgroupFolder {
+    const fd = Fd.own(call(`open cgroup ${path}`, "openat", AT_FDCWD, `${path}/.`, O_FOLDER, 0));
+    return new CgroupFolder(fd, writes);
+  }
+
+  /**
+   * A cgroup beneath this one, by a path of plain names. No link is followed on the way.
+   * @throws {KernelError} ENOENT; ELOOP or ENOTDIR for what is no folder. {TypeError} for a path that climbs.
+   */
+  beneath(path: string): CgroupFolder {
+    let at = this.fd.dup();
+    for (const name of checkedPath(path).split("/")) {
+      const above = at;
+      try {
+        at = Fd.own(call(`open cgroup ${path}`, "openat", above.number, name, O_FOLDER, 0));
+      } finally {
+        above.close();
+      }
+    }
+    return new CgroupFolder(at, this.#writes);
+  }
+
+  /** Tells this cgroup from every other one of its hierarchy. */
+  get identity(): string {
+    return fileKey(this.fd.id());
+  }
+
+  /** Names of the cgroups directly beneath, sorted. @throws {KernelError} ENOENT or ENODEV when this one is gone. */
+  async children(): Promise<readonly string[]> {
+    const entries = await attempt("list a cgroup", () => readdir(this.#path(), { withFileTypes: true }));
+    return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
+  }
+
+  /** Whether it has a file of that name. */
+  has(name: string): boolean {
+    return existsSync(this.#path(name));
+  }
+
+  /** The text of one of its files. @throws {KernelError} ENODEV when the cgroup is gone. */
+  readText(name: string): Promise<string> {
+    return attempt(`read ${name} of a cgroup`, () => readFile(this.#path(name), "utf8"));
+  }
+
+  /** Writes to one of its files in one write. @throws {KernelError} */
+  writeText(name: string, text: string): Promise<void> {
+    return this.#writes.write(this.#path(name), text, WRITE_LIMIT_MS);
+  }
+
+  /**
+   * Calls back after a cgroup was made or removed directly beneath, or somebody wrote to one of its files. Returns how to
+   * stop. Events can be lost, and there are none for BPF programs: who must not miss a change also looks from time to time.
+   */
+  onChange(listener: () => void): () => void {
+    try {
+      const watcher = watch(this.#path(), { persistent: false }, listener);
+      watcher.on("error", () => watcher.close());
+      return () => watcher.close();
+    } catch {
+      return () => {}; // it is gone, or no inotify watch is left
+    }
+  }
+
+  close(): void {
+    this.fd.close();
+  }
+
+  /** By way of the descriptor. */
+  #path(name = ""): string {
+    return `/proc/self/fd/${this.fd.number}/${name}`;
+  }
+}

@@ -1,0 +1,75 @@
+// Device filters as runtimes make them, on cgroups of tests.
+import { encodeProgram, type Instruction, instruction, Op, type Program } from "../src/access/bpf/instruction.ts";
+import {
+  AttachFlag,
+  attachDeviceProgram,
+  type CgroupFolder,
+  type DeviceNumber,
+  detachDeviceProgram,
+  deviceProgramsOf,
+  type Fd,
+  loadDeviceProgram,
+  openProgram,
+  readProgram,
+} from "../src/kernel/index.ts";
+
+const JUMP_NOT_EQUAL = 0x55;
+const MOV64_IMMEDIATE = 0xb7;
+
+/**
+ * A filter like those of runc and crun: type, access, major and minor into R2 to R5, then rule after rule, and no at the end.
+ * The devices are character devices and may be opened for anything.
+ */
+export function runtimeFilter(allowed: readonly DeviceNumber[]): Program {
+  const context = { src: 1 };
+  const head: Instruction[] = [
+    instruction(Op.LOAD_WORD, { ...context, dst: 2 }),
+    instruction(Op.AND32, { dst: 2, imm: 0xffff }),
+    instruction(Op.LOAD_WORD, { ...context, dst: 3 }),
+    instruction(Op.SHIFT_RIGHT32, { dst: 3, imm: 16 }),
+    instruction(Op.LOAD_WORD, { ...context, dst: 4, offset: 4 }),
+    instruction(Op.LOAD_WORD, { ...context, dst: 5, offset: 8 }),
+  ];
+  const rules = allowed.flatMap(({ major, minor }) => [
+    instruction(JUMP_NOT_EQUAL, { dst: 2, imm: 2, offset: 4 }),
+    instruction(JUMP_NOT_EQUAL, { dst: 4, imm: major, offset: 3 }),
+    instruction(JUMP_NOT_EQUAL, { dst: 5, imm: minor, offset: 2 }),
+    instruction(MOV64_IMMEDIATE, { dst: 0, imm: 1 }),
+    instruction(Op.EXIT),
+  ]);
+  return [...head, ...rules, instruction(MOV64_IMMEDIATE, { dst: 0, imm: 0 }), instruction(Op.EXIT)];
+}
+
+/** /dev/null, which every container has. */
+export const nothing = runtimeFilter([{ major: 1, minor: 3 }]);
+
+/** Loads and attaches; answers the program's number. */
+export function install(
+  folder: CgroupFolder,
+  program: Program,
+  { name = "", flags = AttachFlag.MULTI as number } = {},
+): number {
+  const loaded = loadDeviceProgram(encodeProgram(program), name);
+  try {
+    attachDeviceProgram(folder.fd, loaded, { flags });
+    return readProgram(loaded).id;
+  } finally {
+    loaded.close();
+  }
+}
+
+/** Takes what is attached off, and attaches the program in its place, as `runc update` does. */
+export function reinstall(folder: CgroupFolder, program: Program): void {
+  const before = deviceProgramsOf(folder.fd).ids;
+  install(folder, program);
+  for (const id of before) detach(folder, id);
+}
+
+export function detach(folder: CgroupFolder, id: number): void {
+  const program: Fd = openProgram(id);
+  try {
+    detachDeviceProgram(folder.fd, program);
+  } finally {
+    program.close();
+  }
+}
