@@ -5,11 +5,17 @@ import { openNodeJournal, type VfJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
-import { kernelVfSource } from "./kernel-vf-source.ts";
+import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { watchLateFunctions } from "./late-functions.ts";
 import { type Node, openNode } from "./node.ts";
-import { declareNodeMetrics } from "./node-metrics.ts";
+import {
+  declareBinds,
+  declareHealthMetrics,
+  declareIdentityMetrics,
+  declareMoves,
+  declareNodeMetrics,
+} from "./node-metrics.ts";
 import { ShownNode } from "./node-view.ts";
 import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
@@ -82,14 +88,15 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics() } = options;
   const { health, shown, undo } = frame;
   const { statePath } = settings;
+  declareHealthMetrics(metrics, health);
   const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
   const notServing = health.declare(spec);
   const phases = startPhases(clock, log, notServing);
 
   phases.begin("look at the node");
   const admin = await startAdmin(options, metrics, frame);
-  const node = await openNode({ pfConfig, host, statePath, health, clock, log });
-  declareNodeMetrics(metrics, node.inventory);
+  const node = await openNode({ pfConfig, host, statePath, health, ...declareBinds(metrics), clock, log });
+  declareNodeMetrics(metrics, node);
   shown.show(node);
 
   phases.begin("read the journal");
@@ -101,11 +108,12 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
   undo.push("identity", () => identity.close());
   shown.learn({ identity });
+  declareIdentityMetrics(metrics, identity);
   log.info("svid", { id: (await identity.ready(signal)).id });
 
   phases.begin("serve NSM");
   const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
-  const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet });
+  const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet, ...declareMoves(metrics) });
   const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
   const { adopt, endConnection } = nsm;
   shown.learn({ nsm });
@@ -131,7 +139,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
 function mechanisms(
   { host, clock, log }: ForwarderOptions,
   node: Node,
-  kept: Pick<Recovered, "unmet"> & { readonly journal: VfJournal },
+  kept: Pick<Recovered, "unmet"> & Pick<KernelVfParts, "onMoved"> & { readonly journal: VfJournal },
 ): MechanismDrivers {
   const parts = { ...node, ...kept, clock, log };
   const holds = new VfHolds(parts);

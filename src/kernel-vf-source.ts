@@ -19,7 +19,7 @@ import {
 import type { KernelVf, KernelVfSource, OwnedFd } from "./nsm/index.ts";
 import type { PfDoor } from "./pf-survey.ts";
 import type { DriverBinder, PciAddress } from "./sriov/index.ts";
-import type { Log } from "./telemetry/index.ts";
+import { type Log, timed } from "./telemetry/index.ts";
 
 /** The rooms' parts. */
 export interface KernelVfParts {
@@ -30,6 +30,8 @@ export interface KernelVfParts {
   readonly journal: Pick<VfJournal, "keepVf">;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
   readonly unmet: Map<PciAddress, KeptVf>;
+  /** Told of every move of a network device: where to, how it ended, and how long it took. */
+  readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -98,7 +100,8 @@ class NodeVf implements KernelVf {
       this.#isLeftBehind = true;
     };
     const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
-    this.#attachment = await attachNetdev({ host, client, ifindex, wanted, vf, log, clock, signal, record, keepLeft });
+    const move = { host, client, ifindex, wanted, vf, log, clock, signal, record, keepLeft };
+    this.#attachment = await this.#moving("client", () => attachNetdev(move));
   }
 
   /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
@@ -120,20 +123,29 @@ class NodeVf implements KernelVf {
     const openClient = () => netns && clientNetns(netns);
     const attachment = kept ? await this.#earlier.toBringHome(kept, openClient) : this.#attachment;
     try {
-      const failures = (await attachment?.detach()) ?? [];
-      const [failure] = failures;
-      if (failure && (await this.#isDestroyed(failures.map(({ error }) => error)))) {
-        attachment?.close();
-      } else if (failure) {
-        const { what, error } = failure;
-        throw new Error(`Cannot bring ${this.address} home: ${what}: ${String(error)}`, { cause: error });
-      }
+      if (attachment) await this.#moving("home", () => this.#bringHome(attachment));
     } finally {
       if (kept) attachment?.close();
     }
     if (kept) this.#earlier.forget(kept);
     this.#attachment = undefined;
     this.#isLeftBehind = false;
+  }
+
+  async #bringHome(attachment: Attachment): Promise<void> {
+    const failures = await attachment.detach();
+    const [failure] = failures;
+    if (!failure) return;
+    if (!(await this.#isDestroyed(failures.map(({ error }) => error)))) {
+      const { what, error } = failure;
+      throw new Error(`Cannot bring ${this.address} home: ${what}: ${String(error)}`, { cause: error });
+    }
+    attachment.close();
+  }
+
+  #moving<T>(to: "client" | "home", move: () => Promise<T>): Promise<T> {
+    const { clock, onMoved } = this.#parts;
+    return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
   }
 
   /** The device went with its driver or its function: there is nothing to bring home, or a new device that was never away. */

@@ -4,7 +4,7 @@ import type { Clock } from "./async/index.ts";
 import type { Host } from "./host.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { type PfDoor, PfSurvey } from "./pf-survey.ts";
-import { DriverBinder, Inventory, type PciAddress, type PfConfig } from "./sriov/index.ts";
+import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 
 /** What is known of this node, and the tools to work on it. */
@@ -22,6 +22,8 @@ export interface NodeOptions {
   /** NSM_STATE_PATH */
   readonly statePath: string;
   readonly health: Health;
+  /** Told of every try to change a driver. */
+  readonly onTried?: DriverBinderOptions["onTried"];
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -31,7 +33,7 @@ export interface NodeOptions {
  * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {
-  const { pfConfig, host, statePath, health, clock, log } = options;
+  const { pfConfig, host, statePath, health, onTried, clock, log } = options;
   const inventory = new Inventory(await tokenNamespace(statePath));
   const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
   await survey.look();
@@ -40,6 +42,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     clock,
     log,
     isManaged: (address) => inventory.get(address as PciAddress) !== undefined,
+    ...(onTried && { onTried }),
     onBound: (address, driver) => inventory.setDriver(address, driver),
   });
   return { inventory, binder, survey, pfDoor: (pf) => survey.door(pf) };

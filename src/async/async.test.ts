@@ -22,6 +22,21 @@ test("KeyedQueue.run() keeps the order within a key and lets other keys pass", a
   assert.deepEqual(seen, ["b1", "a1", "a2"]);
 });
 
+test("KeyedQueue.waiting counts jobs that have not had their turn, also those whose caller has gone", async () => {
+  const queue = new KeyedQueue<string>();
+  const gate = Promise.withResolvers<void>();
+  const leave = new AbortController();
+  const first = queue.run("a", () => gate.promise);
+  const second = queue.run("a", async () => {});
+  const third = queue.run("a", async () => assert.fail("nobody waits for it"), leave.signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(queue.waiting, 2);
+  leave.abort(new Error("gone"));
+  gate.resolve();
+  await Promise.allSettled([first, second, third]);
+  assert.equal(queue.waiting, 0);
+});
+
 test("KeyedQueue.run() never runs a job whose caller has gone, and goes on after a failed one", async () => {
   const queue = new KeyedQueue<string>();
   const gate = Promise.withResolvers<void>();

@@ -4,10 +4,16 @@
  */
 export class KeyedQueue<K> {
   readonly #tails = new Map<K, Promise<void>>();
+  #waiting = 0;
 
   /** How many keys have a job running or waiting. */
   get busyKeys(): number {
     return this.#tails.size;
+  }
+
+  /** How many jobs have not had their turn yet. */
+  get waiting(): number {
+    return this.#waiting;
   }
 
   /**
@@ -19,7 +25,9 @@ export class KeyedQueue<K> {
   run<T>(key: K, job: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const before = this.#tails.get(key) ?? Promise.resolve();
     let isWaiting = true;
+    this.#waiting += 1;
     const result = before.then(() => {
+      this.#waiting -= 1;
       signal?.throwIfAborted();
       isWaiting = false;
       return job();

@@ -25,7 +25,7 @@ export interface ServiceMetrics {
 /** Declares the metrics of this room; `counts` is asked at each scrape. */
 export function declareMetrics(
   metrics: Metrics,
-  counts: () => { readonly standing: number; readonly reclaiming: number; readonly watchers: number },
+  counts: () => Readonly<Record<"standing" | "reclaiming" | "watchers" | "waiting", number>>,
 ): ServiceMetrics {
   const calls = metrics.histogram({
     name: "nsm_sriov_calls_seconds",
@@ -46,6 +46,11 @@ export function declareMetrics(
     name: "nsm_sriov_monitor_subscribers",
     help: "Peers that watch their connections",
     collect: (gauge) => gauge.set({}, counts().watchers),
+  });
+  metrics.gauge({
+    name: "nsm_sriov_connection_queue_length",
+    help: "Calls that wait for their turn behind another call of the same connection",
+    collect: (gauge) => gauge.set({}, counts().waiting),
   });
   return {
     ended(method, code, tookMs) {

@@ -8,7 +8,7 @@ import type { Candidate, Discovery, Offer } from "./registry.ts";
 /** What choosing and asking an endpoint takes. */
 export interface OnwardDeps {
   readonly asking: Asking;
-  readonly discovery: Discovery;
+  readonly discovery: Pick<Discovery, "find">;
 }
 
 /** The endpoint that serves the connection already, if this Request is content with it. */

@@ -19,6 +19,7 @@ import { Discovery } from "./registry.ts";
 import { type RequestDeps, request } from "./request.ts";
 import { EndpointSockets } from "./sockets.ts";
 import { toStatus } from "./status.ts";
+import { discoveryIn, inSteps, measuredSteps, unwatchedSteps } from "./steps.ts";
 import { type ConnectionSummary, summaries } from "./summary.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
@@ -66,24 +67,23 @@ const SOCKET_MARGIN_MS = 10_000;
 
 /** Puts the rooms' parts together into the service. */
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
-  const { clock, log, caller, managerTarget, callerIdleMs } = options;
+  const { clock, log, managerTarget, callerIdleMs } = options;
+  const steps = options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps;
+  const parts = inSteps(options, steps);
+  const { caller } = parts;
   const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS);
   const connections: Connections = new Map();
   const monitor = new MonitorHub();
-  const counts = () => {
-    const phases = [...connections.values()].map(({ phase }) => phase);
-    const reclaiming = phases.filter((phase) => phase === "reclaiming").length;
-    return { standing: phases.length - reclaiming, reclaiming, watchers: monitor.subscriberCount };
-  };
+  const turns = new KeyedQueue<string>();
   const deps: ServiceDeps = {
-    ...options,
-    metrics: options.metrics && declareMetrics(options.metrics, counts),
+    ...parts,
+    metrics: options.metrics && declareMetrics(options.metrics, () => countsOf({ connections, monitor, turns })),
     newId: randomUUID,
     connections,
     monitor,
-    turns: new KeyedQueue<string>(),
+    turns,
     files: new PassedFiles(clock),
-    discovery: new Discovery({ target: managerTarget, caller, sockets, clock }),
+    discovery: discoveryIn(new Discovery({ target: managerTarget, caller, sockets, clock }), steps),
     asking: {
       caller,
       clock,
@@ -122,6 +122,13 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       sockets.stop();
     },
   };
+}
+
+function countsOf({ connections, monitor, turns }: Pick<ServiceDeps, "connections" | "monitor" | "turns">) {
+  const phases = [...connections.values()].map(({ phase }) => phase);
+  const reclaiming = phases.filter((phase) => phase === "reclaiming").length;
+  const standing = phases.length - reclaiming;
+  return { standing, reclaiming, watchers: monitor.subscriberCount, waiting: turns.waiting };
 }
 
 /** Runs one call to its end, whatever that is: measured, and a failure told to the log and the caller alike. */

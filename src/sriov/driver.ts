@@ -1,6 +1,6 @@
 import { type Clock, KeyedQueue } from "../async/index.ts";
 import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
-import type { Log } from "../telemetry/index.ts";
+import { type Log, timed } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
 import type { VfFacts, VfUse } from "./inventory-form.ts";
@@ -25,6 +25,8 @@ export interface DriverBinderOptions {
   readonly isManaged: (address: string) => boolean;
   /** Told of every driver change; undefined when a failure left the function without a driver. */
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
+  /** Told of every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
+  readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
   /** For one write; 10 s unless told. */
   readonly writeLimitMs?: number;
   /** For the network device or the VFIO node to appear; 10 s unless told: drivers ask the physical function first. */
@@ -84,6 +86,11 @@ export class DriverBinder {
     return found;
   }
 
+  /** How many binds wait for another one of their IOMMU group. */
+  get waiting(): number {
+    return this.#queue.waiting;
+  }
+
   /** Whether the node has the function at all. */
   isPresent(address: PciAddress): Promise<boolean> {
     return this.#options.devices.exists(address);
@@ -123,6 +130,13 @@ export class DriverBinder {
   async #rebind(address: PciAddress, driver: string): Promise<void> {
     const before = await this.driverOf(address);
     if (before === driver) return;
+    const { clock, onTried } = this.#options;
+    const use = driver === VFIO_DRIVER ? "vfio" : "kernel";
+    const told = (outcome: "ok" | "failed", seconds: number) => onTried?.(use, outcome, seconds);
+    await timed(clock, told, () => this.#change(address, driver, before));
+  }
+
+  async #change(address: PciAddress, driver: string, before: string | undefined): Promise<void> {
     const { drivers, log, clock, onBound } = this.#options;
     if (!(await drivers.exists(driver))) throw new DriverError(address, { kind: "driver-missing", driver });
     const startedAt = clock.monotonicMs();

@@ -15,7 +15,9 @@ export {
   type LabelValues,
   type MetricSpec,
   type Metrics,
+  ofNode,
 } from "./metrics.ts";
 export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";
 export { type LogListener, tapLog } from "./tap.ts";
+export { outcomes, timed } from "./timed.ts";
 export { type Trouble, Troubles } from "./troubles.ts";

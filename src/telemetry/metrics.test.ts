@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { createMetrics } from "./metrics.ts";
+import { systemClock } from "../async/index.ts";
+import { createMetrics, ofNode } from "./metrics.ts";
+import { timed } from "./timed.ts";
 
 async function linesOf(metrics: { text(): Promise<string> }): Promise<readonly string[]> {
   return (await metrics.text()).split("\n").filter((line) => line !== "" && !line.startsWith("#"));
@@ -43,4 +45,28 @@ test("a metric declared twice is one metric", async () => {
   const metrics = createMetrics();
   for (let i = 0; i < 2; i++) metrics.counter({ name: "nsm_total", help: "Twice" }).add({});
   assert.deepEqual(await linesOf(metrics), ["nsm_total 2"]);
+});
+
+test("a label of the node takes any value", async () => {
+  const metrics = createMetrics();
+  metrics.gauge({ name: "nsm_up", help: "Up", labels: { pf: ofNode } }).set({ pf: "0000:01:00.0" }, 1);
+  assert.deepEqual(await linesOf(metrics), ['nsm_up{pf="0000:01:00.0"} 1']);
+});
+
+test("timed() tells how long work took and how it ended", async () => {
+  const seen: string[] = [];
+  let nowMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => nowMs };
+  const tell = (outcome: string, seconds: number) => seen.push(`${outcome} ${seconds}`);
+  const work = async (tookMs: number) => {
+    nowMs += tookMs;
+    if (tookMs > 1000) throw new Error("late");
+    return "done";
+  };
+  assert.equal(await timed(clock, tell, () => work(500)), "done");
+  await assert.rejects(
+    timed(clock, tell, () => work(2000)),
+    /late/,
+  );
+  assert.deepEqual(seen, ["ok 0.5", "failed 2"]);
 });

@@ -6,11 +6,16 @@ import {
   Registry,
 } from "prom-client";
 
+/** In place of a label's values: what this node and its configuration name, for example PCI addresses. Never a peer's text. */
+export const ofNode = "of-node";
+
 /** Every label with all values it may ever have: a peer's text must not make new time series. */
-export type LabelSets = Readonly<Record<string, readonly string[]>>;
+export type LabelSets = Readonly<Record<string, readonly string[] | typeof ofNode>>;
 
 /** One value for each label. */
-export type LabelValues<L extends LabelSets> = { readonly [K in keyof L]: L[K][number] };
+export type LabelValues<L extends LabelSets> = {
+  readonly [K in keyof L]: L[K] extends readonly (infer V extends string)[] ? V : string;
+};
 
 /** What every metric has. */
 export interface MetricSpec<L extends LabelSets> {
@@ -111,7 +116,8 @@ function declareGauge<L extends LabelSets>(
 function closed(spec: MetricSpec<LabelSets>, labels: Readonly<Record<string, string>>): Record<string, string> {
   const rows = Object.entries(spec.labels ?? {}).map(([name, values]) => {
     const value = labels[name];
-    return [name, value !== undefined && values.includes(value) ? value : OTHER];
+    const isKnown = value !== undefined && (values === ofNode || values.includes(value));
+    return [name, isKnown ? value : OTHER];
   });
   return Object.fromEntries(rows);
 }

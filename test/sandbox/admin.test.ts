@@ -28,9 +28,29 @@ test("the status page, health and metrics tell of a connection while it stands, 
   const metrics = (await read("/metrics")).text;
   assert.match(metrics, /nsm_sriov_connections\{state="standing"\} 1/);
   assert.match(metrics, /nsm_sriov_calls_seconds_count\{method="Request",code="OK"\} 1/);
+  for (const line of [
+    /^nsm_sriov_virtual_functions\{pf="0000:01:00.0",state="ready"\} 1$/m,
+    /^nsm_sriov_physical_function_up\{pf="0000:02:00.0"\} 1$/m,
+    /^nsm_sriov_tokens\{resource="worker.domain\/10G",state="allocated"\} 1$/m,
+    /^nsm_sriov_tokens\{resource="worker.domain\/intel",state="held-back"\} 1$/m,
+    /^nsm_sriov_move_seconds_count\{to="client",outcome="ok"\} 1$/m,
+    /^nsm_sriov_connection_queue_length 0$/m,
+    /^nsm_sriov_driver_queue_length 0$/m,
+    /^nsm_sriov_ready 1$/m,
+    /^nsm_sriov_info\{version="\d+\.\d+\.\d+"\} 1$/m,
+  ]) {
+    assert.match(metrics, line);
+  }
+  for (const step of ["prepare", "find-endpoints", "endpoint-request", "apply"]) {
+    assert.match(metrics, new RegExp(`^nsm_sriov_step_seconds_count\\{step="${step}",outcome="ok"\\} 1$`, "m"));
+  }
+  const svidEnds = /^nsm_sriov_svid_expiry_timestamp_seconds (\S+)$/m.exec(metrics)?.[1];
+  assert.ok(Number(svidEnds) * 1000 > Date.now());
   const secrets = [tokenId, ...(connection.path?.pathSegments ?? []).map((segment) => segment.token)];
   for (const secret of secrets) assert.ok(secret !== "" && !page.includes(secret) && !metrics.includes(secret));
 
   await client.close();
-  assert.match((await read("/metrics")).text, /nsm_sriov_connections\{state="standing"\} 0/);
+  const afterwards = (await read("/metrics")).text;
+  assert.match(afterwards, /nsm_sriov_connections\{state="standing"\} 0/);
+  assert.match(afterwards, /^nsm_sriov_move_seconds_count\{to="home",outcome="ok"\} 1$/m);
 });
