@@ -53,6 +53,8 @@ export interface Machine {
   connect(cable: Cable): Promise<void>;
   /** Takes an adapter out of its slot. The function it gives back puts it in again. */
   removePf(address: string): Promise<() => Promise<void>>;
+  /** Takes a function out of its IOMMU group, of which the kernel tells nobody. */
+  loseGroup(address: string): void;
   /** Says something as the kernel does. */
   announce(event: Uevent): void;
   /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
@@ -105,6 +107,10 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     async removePf(address) {
       const pf = await nic.unplugPf(address);
       return () => nic.plugPf(pf);
+    },
+    loseGroup(address) {
+      const fn = nic.functions.get(address);
+      if (fn) fn.iommuGroup = undefined;
     },
     announce: (event) => events.emit(event),
     print: () => print(nic, { netdevs, ports }),

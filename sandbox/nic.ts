@@ -16,7 +16,7 @@ export interface NicFunction {
   readonly address: string;
   /** The physical function and N of `virtfnN`; undefined for a physical one. */
   readonly virtual: { readonly pf: NicPf; readonly index: number } | undefined;
-  readonly iommuGroup: number | undefined;
+  iommuGroup: number | undefined;
   readonly numaNode: number;
   /** The driver whose table of ids names the function. */
   readonly nativeDriver: string;

@@ -5,7 +5,7 @@ import { type Clock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/host.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
-import type { Log } from "../src/telemetry/index.ts";
+import type { Log, Metrics } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";
 import { Client, type ClientOptions } from "./client.ts";
@@ -27,6 +27,8 @@ export interface SandboxOptions {
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
   /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
   readonly host?: (host: Host) => Host;
+  /** Of all forwarders that are started; each has its own unless told. */
+  readonly metrics?: Metrics;
   /** Of the forwarder. */
   readonly log: Log;
   /** Of the peers; the same as the forwarder's unless told. */
@@ -127,6 +129,10 @@ export class Sandbox {
     return createActor({ spire: this.spire, spiffeId: this.spire.idOf(path), clock: this.#options.clock });
   }
 
+  get metrics(): Metrics | undefined {
+    return this.#options.metrics;
+  }
+
   /** Starts the forwarder, in this process, against the sandbox. */
   async startForwarder(): Promise<Forwarder> {
     if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
@@ -140,7 +146,7 @@ export class Sandbox {
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
     });
-    const { clock, log } = this.#options;
+    const { clock, log, metrics } = this.#options;
     const abort = new AbortController();
     const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");
     const settings = this.forwarderSettings;
@@ -149,6 +155,7 @@ export class Sandbox {
       pfConfig,
       pfConfigFile: this.pfConfigFile,
       host,
+      ...(metrics && { metrics }),
       clock,
       log,
       signal: abort.signal,
@@ -270,6 +277,7 @@ export class Sandbox {
       devicePluginPath: `${folder}/plugins/`,
       podResourcesPath: `${folder}/pods/`,
       resourcePollTimeoutMs: 30_000,
+      reconcileIntervalMs: 5_000,
       spiffeEndpointSocket: this.workload.url,
       adminListenOn: { host: "127.0.0.1", port: 0 },
       statePath: `${folder}/state`,

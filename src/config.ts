@@ -62,6 +62,12 @@ const variables = {
     "30s",
     "How often kubelet is asked which pod holds which device",
   ),
+  reconcileIntervalMs: variable(
+    "NSM_RECONCILE_INTERVAL",
+    duration,
+    "5s",
+    "How often the node is compared with what is known of it, besides the kernel's events",
+  ),
   devicePluginPath: variable(
     "NSM_DEVICE_PLUGIN_PATH",
     path,

@@ -7,6 +7,7 @@ import { systemClock as clock } from "./async/index.ts";
 import { type KeptVf, openNodeJournal } from "./connection-journal.ts";
 import type { JournalEntry } from "./nsm/index.ts";
 import { RpcError } from "./rpc/index.ts";
+import type { PciAddress } from "./sriov/index.ts";
 import { Health, recordingLog } from "./telemetry/index.ts";
 
 const entry: JournalEntry = {
@@ -39,13 +40,14 @@ test("openNodeJournal() finds what was kept, byte by byte, and tells of damage o
   await before.drop("c2");
   await before.close();
   const { journal, log } = await open(folder);
-  assert.deepEqual([journal.connections, journal.vfs], [[entry], [vf]]);
+  assert.deepEqual([journal.connections, [...journal.vfs.values()]], [[entry], [vf]]);
   await truncate(join(folder, "journal"), 10_000).catch(() => {}); // grows: zeros, as after a power cut
-  journal.forgetVf(journal.vfs[0]?.address ?? ("" as never));
+  journal.forgetVf(vf.address as PciAddress);
+  assert.deepEqual([journal.vfs.size, [...journal.forgotten.values()]], [0, [vf]]);
   await journal.close();
   assert.deepEqual(log.events, []);
   const next = await open(folder);
-  assert.deepEqual([next.journal.connections, next.journal.vfs], [[entry], []]);
+  assert.deepEqual([next.journal.connections, [...next.journal.vfs.values()]], [[entry], []]);
   assert.deepEqual(
     next.log.events.map(({ event }) => event),
     ["journal-damaged"],

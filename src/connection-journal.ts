@@ -30,7 +30,10 @@ export interface VfJournal {
 export interface NodeJournal extends ConnectionJournal, VfJournal {
   /** As an earlier process left it. */
   readonly connections: readonly JournalEntry[];
-  readonly vfs: readonly KeptVf[];
+  /** What it has now; at first as an earlier process left it. */
+  readonly vfs: ReadonlyMap<PciAddress, KeptVf>;
+  /** What was forgotten since the start: how functions were before their last client. */
+  readonly forgotten: ReadonlyMap<PciAddress, KeptVf>;
   /** Waits for what is being written. */
   close(): Promise<void>;
 }
@@ -63,13 +66,26 @@ export async function openNodeJournal(options: {
   const { entries, damagedBytes } = journal.found;
   if (damagedBytes > 0) log.error("journal-damaged", { folder: statePath, damagedBytes, entries: entries.size });
   const valuesOf = (kind: string) => [...entries].filter(([key]) => key.startsWith(kind)).map(([, value]) => value);
+  const kept = valuesOf(VF) as unknown as readonly KeptVf[]; // the journal's checksum says that they are ours
+  const vfs = new Map(kept.map((vf) => [vf.address, vf]));
+  const forgotten = new Map<PciAddress, KeptVf>();
   return {
     connections: valuesOf(CONNECTION).map(readConnection),
-    vfs: valuesOf(VF) as unknown as readonly KeptVf[], // the journal's checksum says that they are ours
+    vfs,
+    forgotten,
     put: (entry) => saved(journal.put(`${CONNECTION}${entry.connectionId}`, connectionJson(entry))),
     drop: (connectionId) => journal.drop(`${CONNECTION}${connectionId}`),
-    keepVf: (vf) => saved(journal.put(`${VF}${vf.address}`, vf as unknown as Json)),
-    forgetVf: (address) => void journal.drop(`${VF}${address}`).catch(() => {}),
+    keepVf(vf) {
+      vfs.set(vf.address, vf);
+      forgotten.delete(vf.address);
+      return saved(journal.put(`${VF}${vf.address}`, vf as unknown as Json));
+    },
+    forgetVf(address) {
+      const last = vfs.get(address);
+      if (last) forgotten.set(address, last);
+      vfs.delete(address);
+      void journal.drop(`${VF}${address}`).catch(() => {});
+    },
     close: () => journal.close(),
   };
 }

@@ -28,6 +28,7 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
     devicePluginPath: folder,
     podResourcesPath: join(folder, "pods"),
     resourcePollTimeoutMs: 30_000,
+    reconcileIntervalMs: 5_000,
     adminListenOn: { host: "127.0.0.1", port: 0 },
   };
   const uevents = { subscribe: () => () => {}, close() {} };

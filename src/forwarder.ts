@@ -1,7 +1,7 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
 import { serveAdmin } from "./admin/index.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
-import { openNodeJournal, type VfJournal } from "./connection-journal.ts";
+import { type NodeJournal, openNodeJournal, type VfJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
@@ -20,8 +20,8 @@ import { ShownNode } from "./node-view.ts";
 import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
+import { startReconciler } from "./reconcile.ts";
 import { type Recovered, recover } from "./recover.ts";
-import { watchReturns } from "./returns.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { createMetrics, Health, type Log, type Metrics } from "./telemetry/index.ts";
@@ -29,6 +29,8 @@ import { createMetrics, Health, type Log, type Metrics } from "./telemetry/index
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
   readonly spiffeEndpointSocket: string;
+  /** Between two looks at the node that no event has asked for. */
+  readonly reconcileIntervalMs: number;
   readonly adminListenOn: { readonly host: string; readonly port: number } | undefined;
 }
 
@@ -115,17 +117,14 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
   const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet, ...declareMoves(metrics) });
   const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
-  const { adopt, endConnection } = nsm;
+  const { endConnection } = nsm;
   shown.learn({ nsm });
-  undo.push("returns", watchReturns({ ...node, left: recovered, uevents: host.uevents, endConnection, log }));
-  undo.push("late functions", watchLateFunctions({ ...node, left: recovered, adopt, log }));
+  await followNode(options, { node, nsm, left: recovered, journal, health, metrics }, undo);
 
   phases.begin("register with the manager");
   await nsm.register(signal);
 
   phases.begin("offer the virtual functions to kubelet");
-  const watched = { node, host, pfConfigFile: options.pfConfigFile, health, clock, log };
-  undo.push("watch of the node", await watchNode(watched));
   const { inventory } = node;
   const kubelet = await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
   kubelet.onChange(() => shown.changed());
@@ -134,6 +133,33 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.completed();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
+}
+
+/** From here on what is known of the node stays true, and what an earlier process left is settled as soon as it can be. */
+async function followNode(
+  { settings, host, pfConfigFile, clock, log }: ForwarderOptions,
+  parts: {
+    readonly node: Node;
+    readonly nsm: NsmServer;
+    readonly left: Recovered;
+    readonly journal: NodeJournal;
+    readonly health: Health;
+    readonly metrics: Metrics;
+  },
+  undo: UndoStack,
+): Promise<void> {
+  const { node, nsm, left, health } = parts;
+  const { adopt, endConnection } = nsm;
+  undo.push("late functions", watchLateFunctions({ ...node, left, adopt, log }));
+  const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
+  undo.push("watch of the node", () => watch.close());
+  const { netns, uevents } = host;
+  const lookAnew = () => watch.lookAnew();
+  const intervalMs = settings.reconcileIntervalMs;
+  undo.push(
+    "reconciler",
+    startReconciler({ ...parts, netns, uevents, lookAnew, endConnection, intervalMs, clock, log }),
+  );
 }
 
 function mechanisms(

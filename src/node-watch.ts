@@ -31,14 +31,14 @@ const SETTLE_MS = 50;
 /** A look may wait for a driver that makes functions: a stop does not. */
 const STOP_MS = 1000;
 
-/** Keeps what is known of the node true from now on; the links are known on return. Returns how to stop. */
-export async function watchNode(options: NodeWatchOptions): Promise<() => Promise<void>> {
+/** Keeps what is known of the node true from now on; the links are known on return. */
+export async function watchNode(options: NodeWatchOptions): Promise<NodeWatch> {
   const watch = new NodeWatch(options);
   await watch.start();
-  return () => watch.close();
+  return watch;
 }
 
-class NodeWatch {
+export class NodeWatch {
   readonly #options: NodeWatchOptions;
   readonly #rtnl: Rtnl;
   readonly #refused: Condition;
@@ -68,6 +68,11 @@ class NodeWatch {
     await this.#work();
     // What happened between the first look and now.
     this.#want({ all: true, config: true });
+  }
+
+  /** Somebody has seen that what is known is not true any more. */
+  lookAnew(): void {
+    this.#want({ all: true });
   }
 
   async close(): Promise<void> {

@@ -49,6 +49,8 @@ export class PfSurvey {
   /** Why a physical function cannot be used. */
   readonly #faults = new Map<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>();
   readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
+  /** The IOMMU group that each virtual function was seen in. */
+  readonly #groups = new Map<PciAddress, number>();
   /** What was said of a virtual function last, by this survey. */
   readonly #told = new Map<PciAddress, string>();
   readonly #notes = new Set<string>();
@@ -142,6 +144,10 @@ export class PfSurvey {
     if (vf.state === "ready" && vf.use !== undefined && vf.driverUse !== vf.use) {
       return `somebody took it from its driver while a client has it; it is bound to ${vf.driver ?? "none"}`;
     }
+    const group = this.#groups.get(vf.address);
+    if (group !== undefined && vf.iommuGroup === undefined) {
+      return `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`;
+    }
     return carrierProblem(pf.entry, this.#carriers.get(vf.pf));
   }
 
@@ -161,6 +167,7 @@ export class PfSurvey {
       this.#pfs.set(address, pf);
       this.#doors.set(address, { port: host.pfPort({ address, ifname }), settings: entry.settings });
       if (this.#faults.delete(address)) this.#unusable.clear(address);
+      for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
       inventory.sync(address, vfs);
     }
     for (const { address, kind, message } of faults) {

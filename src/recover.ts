@@ -1,5 +1,5 @@
 // After a restart: the journal says what the process before was about, the node says what is. Where the two agree, the
-// connection is taken up; where the node contradicts the journal, the function is kept back. What comes later: returns.ts,
+// connection is taken up; where the node contradicts the journal, the function is kept back. What comes later: reconcile.ts,
 // late-functions.ts.
 import { type Clock, startDeadline } from "./async/index.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
@@ -45,7 +45,7 @@ export async function recover(parts: RecoverParts): Promise<Recovered> {
     late: new Map(),
     contradicting: new Map(),
   };
-  for (const vf of journal.vfs) {
+  for (const vf of [...journal.vfs.values()]) {
     const entry = entries.get(vf.connectionId);
     entries.delete(vf.connectionId); // What is not taken up stays in the journal.
     const goesOn = await settleKept(parts, left, { vf, entry });

@@ -7,6 +7,7 @@ import { NetdevError } from "./error.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
 import { NOTHING_OWNED } from "./owned.ts";
 import { inSession } from "./read.ts";
+import { NO_MAC } from "./vf-settings.ts";
 
 export interface AttachOptions {
   /** Where the link is now; stays the caller's. */
@@ -73,4 +74,25 @@ async function openAttachment(options: AttachOptions): Promise<Attachment> {
  */
 export function adoptNetdev(parts: AttachmentParts): Attachment {
   return new Attachment({ ...parts, client: parts.client?.dup() });
+}
+
+/** The Ethernet default; what a link had before a client that nobody knew is not known either. */
+const DEFAULT_MTU = 1500;
+
+/**
+ * The state of a link whose own state nobody kept, in the host: `detach` of what is adopted with it makes it a link that is
+ * down, has that name and the default MTU, and for which its PF sets no address and no VLAN.
+ * @throws {NetdevError} of kind "gone".
+ */
+export async function strangerState(host: Netns, ifindex: number, name: string): Promise<AttachmentState> {
+  const link = await inSession(host, (session) => session.rtnl.linkByIndex(ifindex));
+  if (!link) throw new NetdevError({ kind: "gone", link: String(ifindex), where: "the host's namespace" });
+  return {
+    original: { ...originalOf(link), name, mtu: DEFAULT_MTU, up: false },
+    temporaryName: newTemporaryName(),
+    name: link.name,
+    clientIndex: undefined,
+    owned: NOTHING_OWNED,
+    vfBefore: { mac: NO_MAC, vlan: 0 },
+  };
 }

@@ -2,7 +2,7 @@
 // and the way home. Knows links, addresses, routes and the settings of a VF on its PF; nothing of NSM, tokens or drivers.
 // Only what carries our mark (owned.ts) is ever removed. Start reading at attach.ts and attachment.ts; plan.ts is the
 // pure middle.
-export { type AttachOptions, adoptNetdev, attachNetdev } from "./attach.ts";
+export { type AttachOptions, adoptNetdev, attachNetdev, strangerState } from "./attach.ts";
 export type { AttachedVf, Attachment, AttachmentParts, AttachmentState } from "./attachment.ts";
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
@@ -10,6 +10,7 @@ export type { NotRestored } from "./home.ts";
 export { parseInterfaceName } from "./parse.ts";
 export {
   applyVfSettings,
+  differingSettings,
   type PfPort,
   restoreVfSettings,
   rtnlPfPort,

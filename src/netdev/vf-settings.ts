@@ -38,7 +38,8 @@ const GROUPS: readonly (readonly (keyof VfSettings)[])[] = [
   ["linkState"],
   ["minTxRateMbps", "maxTxRateMbps"],
 ];
-const NO_MAC = "00:00:00:00:00:00";
+/** No administrative address. */
+export const NO_MAC = "00:00:00:00:00:00";
 
 /** The port of a PF in the namespace of the socket. The PF is looked up at each use: udev may rename it. */
 export function rtnlPfPort(rtnl: Rtnl, pf: { readonly ifname: string } | { readonly ifindex: number }): PfPort {

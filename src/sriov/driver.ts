@@ -101,6 +101,11 @@ export class DriverBinder {
     return driverOf(this.#options.devices, address);
   }
 
+  /** The IOMMU group that it is in now. */
+  iommuGroupOf(address: PciAddress): Promise<number | undefined> {
+    return iommuGroupOf(this.#options.devices, address);
+  }
+
   async #inTurn<T>(
     address: PciAddress,
     signal: AbortSignal | undefined,

@@ -33,6 +33,8 @@ export interface VfFacts {
 export interface VfRecord extends VfFacts {
   readonly state: VfState;
   readonly driverUse: VfUse | "none";
+  /** The node has it no more; it stays in the book as long as something refers to it. */
+  readonly isGone: boolean;
   /** Why it is quarantined, or what is wrong with it or its physical function; undefined when it is healthy. */
   readonly problem: string | undefined;
   /** The token that reserves it or under which it was taken. */

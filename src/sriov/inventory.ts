@@ -370,6 +370,7 @@ export class Inventory {
       ...vf.facts,
       state: stateOf(vf),
       driverUse: driverUse(vf.facts),
+      isGone: !vf.present,
       problem: vf.present ? (vf.quarantine ?? vf.problem) : "it is gone from the node",
       tokenId: vf.token?.id,
       connectionId: vf.holder?.connectionId,

@@ -1,0 +1,202 @@
+// Book, journal and node are made to differ behind the forwarder's back; it has to notice and to mend it, or to keep it back.
+import assert from "node:assert/strict";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type TestContext, test } from "node:test";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { systemClock } from "../../src/async/index.ts";
+import type { Forwarder } from "../../src/forwarder.ts";
+import { Netns } from "../../src/kernel/index.ts";
+import { createMetrics, recordingLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+import { ip } from "./ip.ts";
+import { eventually } from "./story.ts";
+
+const LIMIT = { timeout: 60_000 };
+const INTERVAL_MS = 50;
+/** Of a client whose namespace nobody else keeps open: the sandbox's manager would. */
+const POD = "client-1";
+
+async function startNode(t: TestContext) {
+  const log = recordingLog();
+  const sandbox = await Sandbox.start({
+    machine: { vfsPerPf: 2, realLinks: true },
+    settings: { reconcileIntervalMs: INTERVAL_MS },
+    metrics: createMetrics(),
+    log,
+    clock: systemClock,
+  });
+  t.after(() => sandbox.stop());
+  const forwarder = await sandbox.startForwarder();
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
+  return { sandbox, forwarder, log };
+}
+
+/** A node with one client, whose forwarder has been stopped, and how its function was before and is now. */
+async function stoppedNode(t: TestContext) {
+  const { sandbox, forwarder, log } = await startNode(t);
+  const before = await look(sandbox);
+  const pod = await sandbox.startPod(POD);
+  const client = sandbox.directClient(POD, {
+    manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
+    netns: pod.pod.netns,
+    parameters: { name: "nsm-1", tokenID: pod.tokenId },
+  });
+  const { mechanism } = await client.request();
+  const address = mechanism?.parameters["pciAddress"] ?? "";
+  const { pf = "", index = 0 } = vfOf(forwarder, address) ?? {};
+  await client.hangUp();
+  await sandbox.stopForwarder();
+  return { sandbox, log, pod, address, pf, index, before };
+}
+
+/** Names of the host's links, and the settings of each function. */
+async function look({ machine }: Sandbox) {
+  const rows = (await machine.print()).split("\n").slice(1);
+  return rows.map((row) => row.trim().split(/ {2,}/).slice(0, 6));
+}
+
+function vfOf({ node }: Forwarder, address: string) {
+  return node.inventory.snapshot().find((vf) => vf.address === address);
+}
+
+/** Waits until the function is in that state and healthy, or not. */
+async function becomes(forwarder: Forwarder, address: string, state: string): Promise<void> {
+  await eventually(
+    () => vfOf(forwarder, address),
+    (vf) => vf?.state === state,
+  );
+}
+
+async function repaired({ metrics }: Sandbox, kind: string): Promise<number> {
+  const line = new RegExp(`^nsm_sriov_repairs_total\\{kind="${kind}"\\} (\\d+)$`, "m");
+  return Number(line.exec((await metrics?.text()) ?? "")?.[1] ?? 0);
+}
+
+async function endPod(sandbox: Sandbox, { pod, name }: SandboxPod): Promise<void> {
+  sandbox.kubelet.free(name);
+  pod.close();
+}
+
+test("a function in a namespace that no journal tells of is kept back, and clean when it returns", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, pod, address, pf, index } = await stoppedNode(t);
+  rmSync(`${sandbox.folder}/state/journal`);
+  const forwarder = await sandbox.startForwarder();
+  assert.equal(vfOf(forwarder, address)?.state, "quarantined");
+  await endPod(sandbox, pod);
+  await eventually(
+    () => vfOf(forwarder, address)?.problem,
+    (problem) => problem === undefined,
+  );
+  const port = sandbox.machine.pfPort({ address: pf });
+  const { mac, vlan } = await port.read(index);
+  const ifname = forwarder.node.survey.pfs.get(pf as never)?.ifname;
+  const here = await sandbox.machine.devices.list(`${address}/net`);
+  assert.deepEqual({ mac, vlan, here }, { mac: "00:00:00:00:00:00", vlan: 0, here: [`${ifname}v${index}`] });
+  assert.equal(await repaired(sandbox, "clean"), 1);
+});
+
+test(
+  "a function that somebody has unbound from under its client is bound, restored and free again",
+  LIMIT,
+  async (t) => {
+    if (!needs(t, "netns", "veth", "bridge")) return;
+    const { sandbox, pod, address, before } = await stoppedNode(t);
+    await sandbox.machine.drivers.writeText("igbvf/unbind", address);
+    const forwarder = await sandbox.startForwarder();
+    sandbox.kubelet.free(pod.name);
+    await eventually(
+      () => vfOf(forwarder, address)?.problem,
+      (problem) => problem === undefined,
+    );
+    assert.deepEqual([await repaired(sandbox, "rebind"), await repaired(sandbox, "restore")], [1, 1]);
+    assert.deepEqual(withoutMac(await look(sandbox)), withoutMac(before));
+    const text = readFileSync(`${sandbox.folder}/state/journal`, "utf8");
+    await sandbox.stopForwarder();
+    assert.ok(text.includes(address));
+    const again = await sandbox.startForwarder();
+    assert.deepEqual([again.nsm.connectionCount, vfOf(again, address)?.problem], [0, undefined]);
+  },
+);
+
+test("a free function that somebody takes away is kept back, and free again when it is back", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t);
+  const { address = "" } = forwarder.node.inventory.snapshot()[0] ?? {};
+  const [name = ""] = await sandbox.machine.devices.list(`${address}/net`);
+  const elsewhere = Netns.create();
+  t.after(() => elsewhere.close());
+  await ip(sandbox.machine.netns, `link set dev ${name} netns /proc/${process.pid}/fd/${elsewhere.fd.number}`);
+  await becomes(forwarder, address, "quarantined");
+  await ip(elsewhere, `link set dev ${name} netns /proc/${process.pid}/fd/${sandbox.machine.netns.fd.number}`);
+  await becomes(forwarder, address, "idle");
+  assert.deepEqual([await repaired(sandbox, "keep-back"), await repaired(sandbox, "clean")], [1, 1]);
+});
+
+test("what a late write leaves on a function that has come home is taken away", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder, log } = await startNode(t);
+  const pod = await sandbox.startPod(POD);
+  const { mechanism } = await pod.client.request();
+  const address = mechanism?.parameters["pciAddress"] ?? "";
+  const { pf = "", index = 0 } = vfOf(forwarder, address) ?? {};
+  await pod.client.close();
+  const port = sandbox.machine.pfPort({ address: pf });
+  const home = await port.read(index);
+  await port.write(index, { vlan: 77 });
+  await eventually(
+    async () => [await port.read(index), vfOf(forwarder, address)?.problem],
+    ([now, problem]) => problem === undefined && JSON.stringify(now) === JSON.stringify(home),
+  );
+  assert.equal(await repaired(sandbox, "restore"), 1);
+  assert.deepEqual(log.of("vf-not-repaired"), []);
+});
+
+test("the entry of a function that is gone for good is forgotten, and its connection", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, log, pf, address } = await stoppedNode(t);
+  await sandbox.machine.removePf(pf);
+  const forwarder = await sandbox.startForwarder();
+  await eventually(
+    () => repaired(sandbox, "forget"),
+    (count) => count === 1,
+  );
+  assert.equal(forwarder.nsm.connectionCount, 0);
+  await sandbox.stopForwarder();
+  const told = log.of("vf-of-journal-absent").length;
+  assert.equal(told, 1);
+  await sandbox.startForwarder();
+  assert.deepEqual([log.of("vf-of-journal-absent").length, log.of("vf-forgotten").length], [told, 1]);
+  assert.ok(log.of("vf-forgotten").every((fields) => fields["vf"] === address));
+});
+
+test("a lost IOMMU group makes its function unhealthy, though no event tells of it", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t);
+  const { address = "" } = forwarder.node.inventory.snapshot()[0] ?? {};
+  sandbox.machine.loseGroup(address);
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.filter((one) => !one.healthy).length === 1);
+  assert.match(vfOf(forwarder, address)?.problem ?? "", /lost its IOMMU group/);
+});
+
+test("a running client is looked at, and nothing of it is touched", LIMIT, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t);
+  const pod = await sandbox.startPod(POD);
+  const { mechanism } = await pod.client.request();
+  const address = mechanism?.parameters["pciAddress"] ?? "";
+  const link = await pod.pod.link("nsm-1");
+  sandbox.changes.forget();
+  writeFileSync(`${sandbox.folder}/state/unrelated`, "");
+  await systemClock.sleep(10 * INTERVAL_MS);
+  assert.deepEqual([sandbox.changes.seen, await pod.pod.link("nsm-1")], [[], link]);
+  assert.equal(vfOf(forwarder, address)?.state, "ready");
+  const all = await sandbox.metrics?.text();
+  assert.match(all ?? "", /nsm_sriov_repairs_total/);
+  assert.doesNotMatch(all ?? "", /nsm_sriov_repairs_(failed_)?total\{[^}]*\} [1-9]/);
+});
+
+/** What is made anew with a driver has another address. */
+function withoutMac(rows: readonly (readonly string[])[]) {
+  return rows.map((row) => row.filter((_, column) => column !== 4));
+}
