@@ -83,7 +83,10 @@ async function startSession(
     raw.stream.destroy();
     ended(`the connection with ${raw.remote} was closed${failure}`);
   });
-  session.once("connect", () => session.setLocalWindowSize(SESSION_WINDOW_BYTES));
+  session.once("connect", () => {
+    // The event comes a turn later: the dialling may have been given up by then.
+    if (!session.destroyed) session.setLocalWindowSize(SESSION_WINDOW_BYTES);
+  });
   await new Promise<void>((resolve, reject) => {
     session.once("remoteSettings", () => resolve());
     session.once("close", () => {
