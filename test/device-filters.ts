@@ -41,7 +41,7 @@ export function runtimeFilter(allowed: readonly DeviceNumber[]): Program {
 }
 
 /** /dev/null, which every container has. */
-export const nothing = runtimeFilter([{ major: 1, minor: 3 }]);
+export const onlyNull = runtimeFilter([{ major: 1, minor: 3 }]);
 
 /** Loads and attaches; answers the program's number. */
 export function install(
@@ -69,6 +69,16 @@ export function detach(folder: CgroupFolder, id: number): void {
   const program: Fd = openProgram(id);
   try {
     detachDeviceProgram(folder.fd, program);
+  } finally {
+    program.close();
+  }
+}
+
+/** The instructions of a loaded program, in hex. */
+export function codeOf(id: number): string {
+  const program = openProgram(id);
+  try {
+    return readProgram(program).code?.toString("hex") ?? "hidden";
   } finally {
     program.close();
   }

@@ -71,8 +71,7 @@ class HostDeviceAccess implements DeviceAccess {
   }
 
   adopt(state: GrantState, record: RecordState): DeviceGrant {
-    const grant = new HeldGrant(state, record);
-    grant.isKept = true;
+    const grant = HeldGrant.ofState(state, record);
     this.#podOf(state.podUid).grants.add(grant);
     this.#watch();
     return this.#handle(grant);

@@ -10,16 +10,25 @@ export class HeldGrant {
   /** The pod's cgroup as the client sees it; undefined when it sent none. */
   readonly seenPodPath: string | undefined;
   #state: GrantState;
+  #isRecorded = false;
   /** Whether it is to be kept, from its first `apply` to its `revoke`. */
   isKept = false;
 
-  constructor(state: GrantState, record: RecordState, seenPodPath?: string) {
+  private constructor(state: GrantState, record: RecordState, seenPodPath?: string) {
     this.#state = state;
     this.#record = record;
     this.seenPodPath = seenPodPath;
   }
 
-  /** @throws {AccessError} bad-name, foreign-cgroup. */
+  /** One of an earlier process. */
+  static ofState(state: GrantState, record: RecordState): HeldGrant {
+    const grant = new HeldGrant(state, record);
+    grant.#isRecorded = true;
+    grant.isKept = true;
+    return grant;
+  }
+
+  /** @throws {AccessError} bad-name, foreign-cgroup, no-pod. */
   static ofAsk({ connectionId, pod, cgroupDir, devices, record }: GrantAsk): HeldGrant {
     const uid = pod && checkedUid(pod);
     if (cgroupDir === "") {
@@ -52,10 +61,11 @@ export class HeldGrant {
     return this.#state.wrote.filter(({ cgroup }) => path === cgroup || path.startsWith(`${cgroup}/`));
   }
 
-  /** Keeps the rules with the state; they count as written from now on. */
-  async addWrote(rules: readonly WrittenRule[]): Promise<void> {
+  /** Makes sure that the state is recorded, with the rules that are about to be written; they count as written from now on. */
+  async intend(rules: readonly WrittenRule[]): Promise<void> {
     const added = rules.filter((rule) => !this.#state.wrote.some((known) => ruleKey(known) === ruleKey(rule)));
-    if (added.length > 0) await this.#become({ ...this.#state, wrote: [...this.#state.wrote, ...added] });
+    if (added.length === 0 && this.#isRecorded) return;
+    await this.#become({ ...this.#state, wrote: [...this.#state.wrote, ...added] });
   }
 
   /** Gives what was written for it to others who want the same, so that taking it back does not take from them. */
@@ -63,7 +73,7 @@ export class HeldGrant {
     const left: WrittenRule[] = [];
     for (const rule of this.#state.wrote) {
       const heir = heirOf(rule);
-      if (heir) await heir.addWrote([rule]);
+      if (heir) await heir.intend([rule]);
       else left.push(rule);
     }
     if (left.length < this.#state.wrote.length) await this.#become({ ...this.#state, wrote: left });
@@ -72,6 +82,7 @@ export class HeldGrant {
   async #become(state: GrantState): Promise<void> {
     this.#state = state;
     await this.#record(state);
+    this.#isRecorded = true;
   }
 }
 

@@ -165,7 +165,7 @@ export class PodAccess {
   }
 
   #allow(cgroup: Cgroup, grant: HeldGrant): Promise<Ours | undefined> {
-    return this.#parts.rules.allow(cgroup, grant.devices, (rules) => grant.addWrote(rules));
+    return this.#parts.rules.allow(cgroup, grant.devices, (rules) => grant.intend(rules));
   }
 
   async #isAsSettled(cgroup: Cgroup): Promise<boolean> {

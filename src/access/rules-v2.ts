@@ -3,6 +3,7 @@ import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
 import { type Filter, filterText, letsOpen, readFilter } from "./filter.ts";
 import { changeFilters, readFilters } from "./filter-change.ts";
+import type { WrittenRule } from "./grant.ts";
 import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
 
 /** Others may change the filters while we do. */
@@ -21,13 +22,19 @@ export class RulesV2 implements Rules {
     this.#log = log;
   }
 
-  async allow(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<Ours | undefined> {
+  async allow(
+    cgroup: Cgroup,
+    devices: readonly DeviceNumber[],
+    intend: (rules: readonly WrittenRule[]) => Promise<void>,
+  ): Promise<Ours | undefined> {
+    const missing = this.#unlessGone<readonly DeviceNumber[]>([], () => {
+      const { list } = readFilters(cgroup);
+      return devices.filter((device) => !list.every((filter) => passes(filter, device)));
+    });
+    if (missing.length > 0) await intend([]);
     return this.#unlessGone<Ours | undefined>(undefined, () => {
-      const before = readFilters(cgroup);
-      const missing = devices.filter((device) => !before.list.every((filter) => passes(filter, device)));
-      const changed = this.#change(cgroup, devices);
-      if (changed === 0) return undefined;
-      this.#tell(cgroup, before.flags);
+      if (this.#change(cgroup, devices) === 0) return undefined;
+      this.#tell(cgroup);
       return { devices: missing, wrote: [] };
     });
   }
@@ -134,7 +141,8 @@ export class RulesV2 implements Rules {
     return "/";
   }
 
-  #tell({ path }: Cgroup, flags: number): void {
+  #tell({ path, folder }: Cgroup): void {
+    const { flags } = deviceProgramsOf(folder.fd);
     if (flags === AttachFlag.MULTI) return;
     this.#log.info("access-single-filter", { cgroup: path, attached: flags === 0 ? "alone" : "to be overridden" });
   }

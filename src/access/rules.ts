@@ -12,7 +12,7 @@ export interface Cgroup {
 export interface Rules {
   /**
    * Lets them open the devices, all or none. Answers what `withdraw` would have to take back; undefined when they could
-   * open them before. Waits for `intend` before it writes rules that carry no mark of ours.
+   * open them before. Waits for `intend` before it writes, with the rules that carry no mark of ours.
    * @throws {AccessError}
    */
   allow(

@@ -27,11 +27,12 @@ export function problemOf(program: Program): string | undefined {
   return undefined;
 }
 
-function problemOfOne({ op, dst, src, offset, imm }: Instruction): string | undefined {
+function problemOfOne({ op, dst, src, offset }: Instruction): string | undefined {
   if (dst === BLINDING_REGISTER || src === BLINDING_REGISTER) {
     return "the kernel has blinded its constants; set the sysctl net.core.bpf_jit_harden to 0 or 1 and start the pod anew";
   }
-  if (op === Op.CALL) return src === 0 ? `it calls helper ${imm}` : "it calls a function of its own or of the kernel";
+  // The kernel shows the address of a helper, not its number.
+  if (op === Op.CALL) return src === 0 ? "it calls a helper of the kernel" : "it calls a function";
   if (op === Op.LOAD_IMMEDIATE64) return "it loads a 64-bit value, as programs with maps do";
   const isKnown = isPlainAccess(op) || isPlainArithmetic(op, offset) || isPlainJump(op);
   if (!isKnown || dst > MAX_REGISTER || (src > MAX_REGISTER && usesSource(op))) {
