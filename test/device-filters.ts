@@ -14,7 +14,8 @@ import {
 } from "../src/kernel/index.ts";
 
 const JUMP_NOT_EQUAL = 0x55;
-const MOV64_IMMEDIATE = 0xb7;
+/** What every filter ends with: no. */
+const no = [instruction(Op.MOV64, { dst: 0, imm: 0 }), instruction(Op.EXIT)];
 
 /**
  * A filter like those of runc and crun: type, access, major and minor into R2 to R5, then rule after rule, and no at the end.
@@ -34,14 +35,23 @@ export function runtimeFilter(allowed: readonly DeviceNumber[]): Program {
     instruction(JUMP_NOT_EQUAL, { dst: 2, imm: 2, offset: 4 }),
     instruction(JUMP_NOT_EQUAL, { dst: 4, imm: major, offset: 3 }),
     instruction(JUMP_NOT_EQUAL, { dst: 5, imm: minor, offset: 2 }),
-    instruction(MOV64_IMMEDIATE, { dst: 0, imm: 1 }),
+    instruction(Op.MOV64, { dst: 0, imm: 1 }),
     instruction(Op.EXIT),
   ]);
-  return [...head, ...rules, instruction(MOV64_IMMEDIATE, { dst: 0, imm: 0 }), instruction(Op.EXIT)];
+  return [...head, ...rules, ...no];
 }
 
 /** /dev/null, which every container has. */
 export const onlyNull = runtimeFilter([{ major: 1, minor: 3 }]);
+
+/** Calls bpf_get_current_uid_gid. */
+export const withHelper: Program = [instruction(Op.CALL, { imm: 15 }), ...no];
+
+/** Refers to a map, by its descriptor. */
+export function withMap(map: Fd): Program {
+  const value = instruction(Op.LOAD_IMMEDIATE64, { dst: 2, src: 1, imm: map.number });
+  return [value, instruction(0), ...no];
+}
 
 /** Loads and attaches; answers the program's number. */
 export function install(

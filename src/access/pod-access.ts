@@ -59,6 +59,7 @@ export class PodAccess {
       throw error;
     }
     grant.isKept = true;
+    for (const cgroup of cgroups) await this.#settle(cgroup);
   }
 
   async stands(grant: HeldGrant): Promise<boolean> {

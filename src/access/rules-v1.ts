@@ -4,6 +4,9 @@ import { AccessError } from "./error.ts";
 import type { WrittenRule } from "./grant.ts";
 import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
 
+/** Others may remove what we write while we read it back. */
+const TRIES = 5;
+
 /**
  * Rules of the version 1 devices controller. The kernel merges ours with those of the runtime, so what we wrote must be
  * remembered; what a wider rule allows is left alone. A rule of a cgroup is no rule of the cgroups that are beneath it
@@ -21,23 +24,21 @@ export class RulesV1 implements Rules {
     devices: readonly DeviceNumber[],
     intend: (rules: readonly WrittenRule[]) => Promise<void>,
   ): Promise<Ours | undefined> {
-    const entries = await readList(cgroup);
-    if (entries === undefined) return undefined;
-    const rules = devices.flatMap((device) => {
-      const access = missingAccess(entries, device);
-      return access === "" ? [] : [{ ...device, cgroup: cgroup.path, access }];
-    });
-    if (rules.length === 0) return undefined;
-    await intend(rules);
+    const wrote: WrittenRule[] = [];
     try {
-      for (const rule of rules) await this.#write(cgroup, rule);
-      await this.#prove(cgroup, devices);
+      for (let attempt = 0; attempt < TRIES; attempt++) {
+        const rules = missingRules(cgroup, { devices, entries: await readList(cgroup) });
+        if (rules.length === 0) return wrote.length > 0 ? { devices, wrote } : undefined;
+        await intend(rules);
+        wrote.push(...rules);
+        for (const rule of rules) await this.#write(cgroup, rule);
+      }
+      throw new AccessError({ kind: "unsettled", cgroup: cgroup.path, tries: TRIES });
     } catch (error) {
       // What cannot be denied either stays among the rules that were told to `intend`.
-      await denyAll(cgroup, rules).catch(() => {});
+      await denyAll(cgroup, wrote).catch(() => {});
       throw error;
     }
-    return { devices, wrote: rules };
   }
 
   async stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
@@ -104,14 +105,20 @@ export class RulesV1 implements Rules {
     }
     return undefined;
   }
+}
 
-  async #prove(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<void> {
-    const entries = await readList(cgroup);
-    const missing = entries === undefined ? undefined : devices.find((device) => !isAllowed(entries, device));
-    if (missing === undefined) return;
-    const problem = "the rule was written and is not in devices.list: somebody else removes it";
-    throw new AccessError({ kind: "not-taken", cgroup: cgroup.path, device: deviceText(missing), problem });
-  }
+/** What must be written for the devices to be openable; nothing in a cgroup that has gone. */
+function missingRules(
+  { path }: Cgroup,
+  {
+    devices,
+    entries,
+  }: { readonly devices: readonly DeviceNumber[]; readonly entries: readonly ListEntry[] | undefined },
+): readonly WrittenRule[] {
+  return devices.flatMap((device) => {
+    const access = entries === undefined ? "" : missingAccess(entries, device);
+    return access === "" ? [] : [{ ...device, cgroup: path, access }];
+  });
 }
 
 /** Undefined when the cgroup has gone. */

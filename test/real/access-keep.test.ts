@@ -1,0 +1,169 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { deviceProgramsOf } from "../../src/kernel/index.ts";
+import { AccessScene, eventually, needsVersion, OTHER_UID, POD_UID, podPath, versions } from "../access-scene.ts";
+import { install, onlyNull, reinstall, runtimeFilter, withHelper } from "../device-filters.ts";
+import { full, type Opener, REFUSED, zero } from "../pod-cgroups.ts";
+
+const POD = podPath(POD_UID);
+const ONE = `${POD}/one`;
+
+/** What the opener says once it may, or at last. */
+function openedAtLast(opener: Opener): Promise<string> {
+  return eventually(
+    () => opener.open(zero),
+    (answer) => answer === "ok",
+  );
+}
+
+for (const version of versions) {
+  test(`a container that starts later is let at the devices too, and its sibling is not, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    scene.close(ONE);
+    const grant = scene.grant([zero]);
+    await grant.apply();
+    const [later, sibling] = [scene.container(`${POD}/two`), scene.container(`${podPath(OTHER_UID)}/one`)];
+    assert.equal(await openedAtLast(later), "ok");
+    assert.match(await sibling.open(zero), REFUSED);
+    const nested = scene.container(`${POD}/two/nested`);
+    assert.equal(await openedAtLast(nested), "ok");
+    await grant.revoke();
+    for (const opener of [later, nested]) assert.match(await opener.open(zero), REFUSED);
+  });
+
+  test(`a container made again under its name is let at the devices again, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    scene.close(ONE);
+    const grant = scene.grant([zero]);
+    await grant.apply();
+    scene.place.remove(ONE);
+    const again = scene.container(ONE);
+    assert.equal(await openedAtLast(again), "ok");
+    await grant.revoke();
+    assert.match(await again.open(zero), REFUSED);
+  });
+
+  test(`after revoke() and letGo() nothing is kept any more, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    scene.close(ONE);
+    const [revoked, left] = [scene.grant([zero]), scene.grant([zero], { id: "c2" })];
+    await revoked.apply();
+    await revoked.revoke();
+    await left.apply();
+    left.letGo();
+    const later = scene.container(`${POD}/two`);
+    // The grant of another pod is kept meanwhile: so many looks have passed when it stands.
+    scene.close(`${podPath(OTHER_UID)}/one`);
+    await scene.grant([zero], { id: "c3", uid: OTHER_UID }).apply();
+    assert.equal(await openedAtLast(scene.container(`${podPath(OTHER_UID)}/two`)), "ok");
+    assert.match(await later.open(zero), REFUSED);
+  });
+}
+
+test("rules that a runtime writes anew are completed again, version 1", async (t) => {
+  if (!needsVersion(t, 1)) return;
+  const scene = new AccessScene(t, 1);
+  const one = scene.container(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  for (let update = 0; update < 5; update++) {
+    scene.place.makeClosed(ONE);
+    assert.equal(await openedAtLast(one), "ok");
+    assert.equal(await grant.stands(), true);
+  }
+  assert.ok(scene.log.of("access-repaired").length >= 5);
+});
+
+test("a filter that a runtime installs anew is completed again, and their number stays, version 2", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.place.make(ONE);
+  const folder = scene.place.folder(ONE);
+  install(folder, onlyNull);
+  const one = scene.place.start(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  for (let update = 0; update < 5; update++) {
+    reinstall(
+      folder,
+      runtimeFilter([
+        { major: 1, minor: 3 },
+        { major: 200, minor: update },
+      ]),
+    );
+    assert.match(await one.open(zero), REFUSED);
+    assert.equal(await openedAtLast(one), "ok");
+    assert.equal(deviceProgramsOf(folder.fd).ids.length, 1);
+  }
+  assert.ok(scene.log.of("access-repaired").length >= 5);
+  await grant.revoke();
+  assert.equal(deviceProgramsOf(folder.fd).ids.length, 1);
+});
+
+test("a filter that systemd adds at daemon-reload takes the place of its former one, version 2", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.place.make(ONE);
+  const folder = scene.place.folder(ONE);
+  const other = runtimeFilter([
+    { major: 1, minor: 3 },
+    { major: 200, minor: 1 },
+  ]);
+  install(folder, onlyNull, { name: "sd_devices" });
+  install(folder, other);
+  const one = scene.place.start(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  for (let reload = 0; reload < 5; reload++) {
+    // It cannot find the program that it attached before: ours is in its place.
+    install(folder, onlyNull, { name: "sd_devices" });
+    assert.match(await one.open(zero), REFUSED);
+    assert.equal(await openedAtLast(one), "ok");
+    assert.equal(deviceProgramsOf(folder.fd).ids.length, 2);
+  }
+  await grant.revoke();
+  assert.match(await one.open(zero), REFUSED);
+  assert.equal(deviceProgramsOf(folder.fd).ids.length, 2);
+});
+
+test("a filter that comes to a pod without any is completed, version 2", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.place.make(ONE);
+  const one = scene.place.start(ONE);
+  await scene.grant([zero, full]).apply();
+  install(scene.place.folder(ONE), onlyNull);
+  assert.match(await one.open(zero), REFUSED);
+  assert.equal(await openedAtLast(one), "ok");
+});
+
+test("DeviceGrant.stands() reads the kernel, and sees a filter that was installed anew", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.place.make(ONE);
+  const folder = scene.place.folder(ONE);
+  install(folder, onlyNull);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  reinstall(folder, onlyNull);
+  assert.equal(await grant.stands(), false);
+});
+
+test("a filter that comes later and cannot be added to is told of once, and revoke() still proves", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.close(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  install(scene.place.folder(ONE), withHelper, { name: "guard" });
+  const told = await eventually(
+    async () => scene.log.of("access-not-kept"),
+    (found) => found.length > 0,
+  );
+  assert.match(String(told[0]?.["error"]), /filter \d+ \(guard\) of cgroup .*helper/);
+  await grant.revoke();
+  assert.equal(scene.log.of("access-not-kept").length, 1);
+});
