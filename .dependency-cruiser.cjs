@@ -43,7 +43,7 @@ module.exports = {
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
     rule(
       "main-reads-config",
-      { pathNot: `^src/(main|cli|forwarder)[.]ts$|^(tools|sandbox|test|bench)/|${testFile}` },
+      { pathNot: `^src/(main|forwarder)[.]ts$|^(tools|sandbox|test|bench)/|${testFile}` },
       { path: "^src/config[.]ts$" },
     ),
     rule(

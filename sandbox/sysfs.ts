@@ -69,6 +69,8 @@ function functionFolder(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {
   const { driver, iommuGroup, virtual } = fn;
   return folderOf({
     class: textOf("0x020000"),
+    vendor: textOf("0x8086"),
+    device: textOf(virtual ? "0x10ca" : "0x10c9"), // those of the 82576
     numa_node: textOf(fn.numaNode),
     driver_override: {
       kind: "file",
@@ -93,6 +95,7 @@ function pfEntries(nic: Nic, pf: NicPf, netdevs: NetdevView): Record<string, Ent
   return {
     ...Object.fromEntries(links),
     sriov_totalvfs: textOf(pf.totalVfs),
+    sriov_vf_device: textOf("10ca"),
     sriov_numvfs: {
       kind: "file",
       read: () => String(pf.vfs.length),
@@ -126,6 +129,9 @@ function netFolder(fn: NicFunction, netdevs: NetdevView): Entry {
       if (seen?.ifname !== name) return undefined;
       return folderOf({
         ifindex: textOf(seen.ifindex),
+        flags: textOf("0x1003"), // up, broadcast, multicast
+        carrier: textOf(1),
+        speed: textOf(10_000),
         phys_port_name: {
           kind: "file",
           read: () => {

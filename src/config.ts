@@ -180,6 +180,22 @@ type Environment = Readonly<Record<string, string | undefined>>;
  * @throws {ConfigError} with every variable that is wrong.
  */
 export function parseConfig(environment: Environment): ParsedConfig {
+  const { config, effective, warnings, problems } = inspectConfig(environment);
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { config: Object.freeze(config) as Config, effective, warnings };
+}
+
+/** What the environment gives, as far as it does. */
+export interface InspectedConfig {
+  /** A wrong variable has its default here; one that must be set and is not is undefined. */
+  readonly config: Omit<Config, "spiffeEndpointSocket"> & { readonly spiffeEndpointSocket: string | undefined };
+  readonly effective: ParsedConfig["effective"];
+  readonly warnings: ParsedConfig["warnings"];
+  readonly problems: readonly ConfigProblem[];
+}
+
+/** Reads the whole environment for somebody who wants to see what is wrong with it. */
+export function inspectConfig(environment: Environment): InspectedConfig {
   const problems: ConfigProblem[] = [];
   const config: Record<string, unknown> = {};
   const effective: Record<string, string> = {};
@@ -191,20 +207,25 @@ export function parseConfig(environment: Environment): ParsedConfig {
     if (used === undefined && row.isRequired) {
       problems.push({ variable: row.names[0], problem: "is not set and has no default" });
     }
-    config[key] = used === undefined ? undefined : parseOne(set[0] ?? row.names[0], used, row.kind, problems);
+    config[key] = used === undefined ? undefined : parseOne(set[0] ?? row.names[0], used, row, problems);
     effective[row.names[0]] = used ?? "";
   }
-  if (problems.length > 0) throw new ConfigError(problems);
-  return { config: Object.freeze(config) as Config, effective, warnings: unknownVariables(environment) };
+  const read = config as InspectedConfig["config"];
+  return { config: read, effective, warnings: unknownVariables(environment), problems };
 }
 
-function parseOne(variable: string, given: string, kind: ValueKind<unknown>, problems: ConfigProblem[]): unknown {
+function parseOne(
+  variable: string,
+  given: string,
+  { kind, standard }: Variable<unknown>,
+  problems: ConfigProblem[],
+): unknown {
   try {
     return kind.parse(given.trim());
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     problems.push({ variable, problem: `is ${JSON.stringify(given)}: want ${error.message}` });
-    return undefined;
+    return standard === undefined ? undefined : kind.parse(standard);
   }
 }
 

@@ -1,8 +1,9 @@
 // The program's edge: command line, environment, signals. What it then runs is put together in forwarder.ts.
 import { readFileSync } from "node:fs";
+import type { WriteStream } from "node:tty";
 import { systemClock } from "./async/index.ts";
-import { readCommand, usageExitCode } from "./cli.ts";
-import { type Config, ConfigError, type ParsedConfig, parseConfig } from "./config.ts";
+import type { Terminal } from "./commands/index.ts";
+import { type Config, ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
 import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost } from "./linux-host.ts";
@@ -15,13 +16,9 @@ import { version } from "./version.ts";
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;
 
-const command = readCommand(process.argv.slice(2));
-if (command.kind === "run") await run();
-else if (command.kind === "print") process.stdout.write(command.text);
-else {
-  process.stderr.write(command.text);
-  process.exitCode = usageExitCode;
-}
+const args = process.argv.slice(2);
+if (args.length === 0) await run();
+else await runCommand(args);
 
 async function run(): Promise<void> {
   const parsed = readEnvironment();
@@ -99,4 +96,38 @@ async function openInspector(listenOn: Config["debugListenOn"], log: Log): Promi
   log.warn("waiting-for-debugger", { host: listenOn.host, port: listenOn.port });
   const inspector = await import("node:inspector");
   inspector.open(listenOn.port, listenOn.host === "localhost" ? "127.0.0.1" : listenOn.host, true);
+}
+
+/** Everything but running is loaded when it is asked for: the forwarder itself starts without it. */
+async function runCommand(args: readonly string[]): Promise<void> {
+  const { runCommandLine } = await import("./commands/index.ts");
+  const { config, problems, warnings } = inspectConfig(process.env);
+  const variables = configRows().map(({ names: [name = ""], standard }) => ({ name, standard }));
+  const asked = new AbortController();
+  process.once("SIGINT", () => asked.abort()).once("SIGTERM", () => asked.abort());
+  process.exitCode = await runCommandLine(args, {
+    version,
+    environment: { settings: config, problems, warnings, variables },
+    out: terminal(process.stdout),
+    err: terminal(process.stderr),
+    clock: systemClock,
+    signal: asked.signal,
+  });
+}
+
+/** How wide text is that goes to a file or to another program. */
+const COLUMNS_OF_FILES = 110;
+
+function terminal(stream: WriteStream): Terminal {
+  // A reader that has seen enough, as in `forwarder check | head`.
+  stream.on("error", (error: NodeJS.ErrnoException) => exitNow(error.code === "EPIPE" ? 0 : 1));
+  return {
+    write: (text) => stream.write(text),
+    get columns() {
+      return stream.columns ?? COLUMNS_OF_FILES;
+    },
+    isScreen: stream.isTTY === true,
+    // Knows NO_COLOR, FORCE_COLOR and TERM.
+    hasColors: stream.isTTY === true && stream.hasColors(),
+  };
 }

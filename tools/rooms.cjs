@@ -12,5 +12,6 @@ module.exports = {
   rpc: ["gen", "kernel", "async", "telemetry"],
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
+  commands: ["kernel", "sriov", "async"],
   nsm: ["gen", "rpc", "identity", "sriov", "netdev", "async", "telemetry"],
 };

@@ -6,8 +6,8 @@ import {
   driverOf,
   iommuGroupMembers,
   iommuGroupOf,
-  netdevNames,
   numaNodeOf,
+  ownNetdevs,
   virtualFunctionLinks,
 } from "./pci-files.ts";
 import type { PfConfig, PfEntry } from "./pf-config-form.ts";
@@ -111,17 +111,6 @@ async function checkPf({ address, pfKernelDriver }: PfEntry, devices: HostFiles)
     throw new PfError("no-driver", `Cannot use ${address}: it has no driver; run: modprobe ${pfKernelDriver}`);
   }
   return driver;
-}
-
-/** Its network devices without representors, which stand for single virtual functions on a switching NIC ("pf0vf3"). */
-async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
-  const names = await netdevNames(devices, address);
-  if (names.length < 2) return names;
-  const ports = await Promise.all(
-    // A port without a name answers EOPNOTSUPP.
-    names.map((name) => devices.readText(`${address}/net/${name}/phys_port_name`).catch(() => "")),
-  );
-  return names.filter((_, index) => !/^(c\d+)?pf\d+(vf|sf)\d+$/.test(ports[index] ?? ""));
 }
 
 function chooseNetdev(address: PciAddress, names: readonly string[]): string {

@@ -19,6 +19,16 @@ export {
   type VfUse,
 } from "./inventory-form.ts";
 export { type Offer, offerOf } from "./offer.ts";
+export {
+  driverOf,
+  iommuGroupMembers,
+  iommuGroupOf,
+  netdevNames,
+  numaNodeOf,
+  orMissing,
+  ownNetdevs,
+  virtualFunctionLinks,
+} from "./pci-files.ts";
 export { parsePfConfig } from "./pf-config.ts";
 export {
   type ListedFunction,
@@ -30,6 +40,6 @@ export {
 } from "./pf-config-form.ts";
 export type { PfFault, PfFaultKind, PfNote, PfNoteKind } from "./pf-fault.ts";
 export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
-export { resourceName } from "./resource-name.ts";
+export { resourceName, serviceDomainProblem } from "./resource-name.ts";
 export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";
 export { type VfioDevice, VfioGroups } from "./vfio-group.ts";

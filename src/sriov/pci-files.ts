@@ -22,6 +22,17 @@ export async function netdevNames(devices: HostFiles, address: PciAddress): Prom
   return (await orMissing(devices.list(`${address}/net`))) ?? [];
 }
 
+/** Its network devices without representors, which stand for single virtual functions on a switching NIC ("pf0vf3"). */
+export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
+  const names = await netdevNames(devices, address);
+  if (names.length < 2) return names;
+  const ports = await Promise.all(
+    // A port without a name answers EOPNOTSUPP.
+    names.map((name) => devices.readText(`${address}/net/${name}/phys_port_name`).catch(() => "")),
+  );
+  return names.filter((_, index) => !/^(c\d+)?pf\d+(vf|sf)\d+$/.test(ports[index] ?? ""));
+}
+
 /** The NUMA node of a function; undefined when the platform does not say. */
 export async function numaNodeOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
   const node = Number((await orMissing(devices.readText(`${address}/numa_node`))) ?? -1);

@@ -1,0 +1,38 @@
+import type { Command } from "./command.ts";
+
+/** All commands, in the order of their use. What does the work is loaded with the command, not with the list. */
+export const commands: readonly Command[] = [
+  {
+    name: "discover",
+    summary: "print a PF configuration for this node",
+    about: [
+      "Prints a PF configuration with every physical function of this node that can be used. Comments say why",
+      "each value was chosen, and why each other network adapter was left out. Changes nothing on the node.",
+    ],
+    options: [
+      {
+        name: "service-domain",
+        short: "s",
+        value: "NAME",
+        isMultiple: true,
+        says: "the network that the adapters' cables lead to; may be given several times",
+      },
+      {
+        name: "pf",
+        short: "p",
+        value: "PF",
+        isMultiple: true,
+        says: "only this physical function, by PCI address or network device; may be given several times",
+      },
+    ],
+    examples: [
+      { line: "forwarder discover -s worker.domain > sriov.config", says: "a file to look through and to use" },
+      { line: "forwarder discover -p ens6f3", says: "only one port" },
+    ],
+    exitCodes: [
+      { code: 0, says: "printed" },
+      { code: 1, says: "no physical function can be used, or one that was asked for is not there" },
+    ],
+    run: async (given, surroundings) => (await import("./discover/run.ts")).discover(given, surroundings),
+  },
+];
