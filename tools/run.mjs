@@ -1,4 +1,4 @@
-// Runs one of the project's commands on Node 24, installing first what is missing. Plain JavaScript that Node 20 can run:
+// Runs one of the project's commands on Node 24, installing first what is missing; without a command it only installs. Plain JavaScript that Node 20 can run:
 // nothing is installed and no newer Node is there when this file starts.
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -59,6 +59,7 @@ const [entry, ...args] = process.argv.slice(2);
 if (process.platform !== "linux") fail(`Cannot run on ${process.platform}: the forwarder and its tests are for Linux`);
 install(root, "dependencies");
 const node = nodeBinary();
+if (entry === undefined) process.exit(0);
 const env = {
   ...process.env,
   PATH: `${dirname(node)}:${join(root, "node_modules", ".bin")}:${process.env.PATH ?? ""}`,
