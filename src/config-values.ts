@@ -112,15 +112,22 @@ export const hostPort: ValueKind<string> = {
 };
 
 /** Where to listen, or `off`. Without a host it is this machine's loopback address. */
-export const listenOrOff: ValueKind<ListenAddress | undefined> = {
-  title: "[host]:port or off",
-  parse(given) {
-    if (given === "off") return undefined;
-    const found = splitHostPort(given);
-    if (found === undefined) return wanted("[host]:port, like localhost:9871, or off");
-    return Object.freeze({ host: found.host === "" ? "localhost" : found.host, port: found.port });
-  },
-};
+export const listenOrOff: ValueKind<ListenAddress | undefined> = listenKind("localhost");
+
+/** The same, but without a host it is every address of this machine: `dlv --listen=:50000` means that. */
+export const listenAnywhereOrOff: ValueKind<ListenAddress | undefined> = listenKind("0.0.0.0");
+
+function listenKind(standardHost: string): ValueKind<ListenAddress | undefined> {
+  return {
+    title: "[host]:port or off",
+    parse(given) {
+      if (given === "off") return undefined;
+      const found = splitHostPort(given);
+      if (found === undefined) return wanted("[host]:port, like localhost:9871, or off");
+      return Object.freeze({ host: found.host === "" ? standardHost : found.host, port: found.port });
+    },
+  };
+}
 
 function isHostPort(given: string): boolean {
   const found = splitHostPort(given);

@@ -5,6 +5,7 @@ import {
   hostPort,
   labels,
   list,
+  listenAnywhereOrOff,
   listenOrOff,
   logLevel,
   path,
@@ -109,13 +110,13 @@ const variables = {
     "Where they are sent; a collector that cannot be reached delays nothing",
   ),
   metricsExportIntervalMs: variable("NSM_METRICS_EXPORT_INTERVAL", duration, "10s", "How often metrics are sent"),
-  isPprofEnabled: variable(
-    "NSM_PPROF_ENABLED",
-    flag,
-    "false",
-    "Whether CPU and heap profiles are served over HTTP; not yet there, a warning says so",
+  isPprofEnabled: variable("NSM_PPROF_ENABLED", flag, "false", "Whether CPU and heap profiles are served over HTTP"),
+  pprofListenOn: variable(
+    "NSM_PPROF_LISTEN_ON",
+    listenOrOff,
+    "localhost:6060",
+    "Where profiles are served; loopback addresses only",
   ),
-  pprofListenOn: variable("NSM_PPROF_LISTEN_ON", listenOrOff, "localhost:6060", "Where profiles are served"),
   spiffeEndpointSocket: required(
     "SPIFFE_ENDPOINT_SOCKET",
     socketUrl,
@@ -123,8 +124,8 @@ const variables = {
   ),
   debugListenOn: optional(
     "DLV_LISTEN_FORWARDER",
-    listenOrOff,
-    "Opens the Node inspector there and waits for a debugger before anything else runs; without a host on loopback only",
+    listenAnywhereOrOff,
+    "Opens the Node inspector there and waits for a debugger before anything else runs; without a host on every address",
   ),
   adminListenOn: variable(
     "NSM_ADMIN_LISTEN_ON",

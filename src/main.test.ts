@@ -68,17 +68,37 @@ test("main ends with 1 when there is no PF configuration, and names the file", a
   assert.match(stderr, /"start-failed".*\/nowhere\/pci\.config/);
 });
 
+/** Who debugs the tests may debug the program that this one starts: README.md, "Debugging". */
+const { DLV_LISTEN_FORWARDER = "" } = process.env;
+
 test("main waits for its SPIRE agent, changes its log level when told, and ends with 0 at SIGTERM", async () => {
   const sent = new Set<NodeJS.Signals>();
   const send = (child: ChildProcess, signal: NodeJS.Signals) => {
     if (!sent.has(signal)) child.kill(signal);
     sent.add(signal);
   };
-  const { code, stderr } = await ran([], agent, (child, told) => {
+  const { code, stderr } = await ran([], { ...agent, DLV_LISTEN_FORWARDER }, (child, told) => {
     if (told().includes("svid-awaited")) send(child, "SIGUSR1");
     if (told().includes('"to":"trace"')) send(child, "SIGUSR2");
     if (told().includes('"to":"info"')) send(child, "SIGTERM");
   });
   assert.deepEqual([code, sent.size], [0, 3], stderr);
   assert.match(stderr, /"event":"configuration","NSM_NAME":"sriov-forwarder"/);
+});
+
+test("main opens the debugger before anything else, says where, and waits for it", async () => {
+  let debugged = "";
+  const { stderr } = await ran([], { ...agent, DLV_LISTEN_FORWARDER: "localhost:0" }, (child, told) => {
+    debugged = /"url":"(ws:[^"]*)"/.exec(told())?.[1] ?? "";
+    if (debugged !== "") child.kill("SIGKILL");
+  });
+  assert.match(debugged, /^ws:\/\/127\.0\.0\.1:\d+\//);
+  assert.doesNotMatch(stderr, /"event":"starting"/);
+});
+
+test("main says early how to ask for a debugger", async () => {
+  const { stderr } = await ran([], agent, (child, told) => {
+    if (told().includes('"starting"')) child.kill("SIGTERM");
+  });
+  assert.match(stderr.split("\n")[0] ?? "", /DLV_LISTEN_FORWARDER/);
 });

@@ -1,10 +1,12 @@
 // The program's edge: command line, environment, signals. What it then runs is put together in forwarder.ts.
 import { readFileSync } from "node:fs";
 import type { WriteStream } from "node:tty";
+import { AdminError, type AdminServer, serveProfiles } from "./admin/index.ts";
 import { systemClock } from "./async/index.ts";
 import type { Terminal } from "./commands/index.ts";
 import { type Config, ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
+import { waitForDebugger } from "./inspector.ts";
 import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost } from "./linux-host.ts";
 import { openPfConfigFile } from "./pf-config-file.ts";
@@ -25,7 +27,7 @@ async function run(): Promise<void> {
   if (!parsed) return;
   const { config, effective, warnings } = parsed;
   const log = createLog({ level: config.logLevel });
-  await openInspector(config.debugListenOn, log);
+  await waitForDebugger(config.debugListenOn, log);
   log.info("starting", { version, node: process.version, pid: process.pid });
   log.info("configuration", effective);
   for (const sentence of [...warnings, ...notYet(config)]) log.warn("configuration-doubt", { sentence });
@@ -58,14 +60,30 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   metrics.addProcessMetrics();
   const pfConfigFile = openPfConfigFile(config.sriovConfigFile, systemClock);
   const options = { settings: config, pfConfig, pfConfigFile, host: opened, metrics, clock: systemClock, log, signal };
+  const profiles = config.isPprofEnabled ? await startProfiles(config.pprofListenOn, log) : undefined;
   const forwarder = await startForwarder(options);
   return {
     async stop() {
       await forwarder.stop();
+      await profiles?.close();
       pfConfigFile.close();
       await opened.close();
     },
   };
+}
+
+/** Clients are served without them too. */
+async function startProfiles(listenOn: Config["pprofListenOn"], log: Log): Promise<AdminServer | undefined> {
+  if (!listenOn) return undefined;
+  try {
+    const profiles = await serveProfiles({ listenOn, clock: systemClock, log });
+    log.info("profiles", { url: `${profiles.url}/debug/pprof/` });
+    return profiles;
+  } catch (error) {
+    if (!(error instanceof AdminError)) throw error;
+    log.error("profiles-off", { error: error.message });
+    return undefined;
+  }
 }
 
 function readPfConfig(path: string): string {
@@ -83,19 +101,7 @@ function notYet(config: Config): readonly string[] {
     ...(config.isTelemetryEnabled
       ? ["TELEMETRY is set, but this version sends nothing by OTLP; /metrics is there"]
       : []),
-    ...(config.isPprofEnabled ? ["NSM_PPROF_ENABLED is set, but this version serves no profiles"] : []),
   ];
-}
-
-/** Waits for a debugger where one was asked for, before anything else runs. */
-async function openInspector(listenOn: Config["debugListenOn"], log: Log): Promise<void> {
-  if (listenOn === undefined) {
-    log.info("debugger-off", { hint: "set DLV_LISTEN_FORWARDER=[host]:port to wait for one before the start" });
-    return;
-  }
-  log.warn("waiting-for-debugger", { host: listenOn.host, port: listenOn.port });
-  const inspector = await import("node:inspector");
-  inspector.open(listenOn.port, listenOn.host === "localhost" ? "127.0.0.1" : listenOn.host, true);
 }
 
 /** Everything but running is loaded when it is asked for: the forwarder itself starts without it. */

@@ -1,7 +1,8 @@
-// What people and probes see over HTTP: the status page, its data, metrics and health, read only.
+// What people and probes see over HTTP: the status page, its data, metrics, health and, if asked for, profiles; read only.
 // Knows nothing of functions, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
+export { AdminError, type AdminFault } from "./loopback.ts";
 export {
   type Carrier,
   type ConnectionView,
@@ -13,4 +14,5 @@ export {
   type VfView,
   vfStates,
 } from "./node-view.ts";
-export { AdminError, type AdminFault, type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
+export { type ProfileOptions, serveProfiles } from "./profiles.ts";
+export { type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";

@@ -3,8 +3,9 @@ import { request } from "node:http";
 import test from "node:test";
 import { systemClock } from "../async/index.ts";
 import { createMetrics, Health, silentLog } from "../telemetry/index.ts";
+import { AdminError } from "./loopback.ts";
 import type { NodeView, NodeViewSource } from "./node-view.ts";
-import { AdminError, type AdminOptions, serveAdmin } from "./serve.ts";
+import { type AdminOptions, serveAdmin } from "./serve.ts";
 
 const evil = `<script>alert("1")</script>'&`;
 const pf = {

@@ -1,7 +1,8 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Clock } from "../async/index.ts";
 import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
+import { closeServer, isAskedByLoopbackName, listenOnLoopback } from "./loopback.ts";
 import type { NodeViewSource } from "./node-view.ts";
 import { renderMain, renderPage } from "./page.ts";
 import { pageScript } from "./page-script.ts";
@@ -9,30 +10,6 @@ import { pageStyle } from "./page-style.ts";
 
 // An import would read every property of node:http, and some of them load a client and a WebSocket: 10 MiB and 20 ms.
 const { createServer } = process.getBuiltinModule("node:http");
-
-/** Why the admin listener could not start. */
-export type AdminFault =
-  | { readonly kind: "not-loopback"; readonly host: string }
-  | { readonly kind: "cannot-listen"; readonly host: string; readonly port: number };
-
-/** The admin listener could not start; the forwarder can do its work without it. */
-export class AdminError extends Error {
-  override readonly name = "AdminError";
-  readonly fault: AdminFault;
-
-  constructor(fault: AdminFault, options?: ErrorOptions) {
-    super(describe(fault, options?.cause), options);
-    this.fault = fault;
-  }
-}
-
-function describe(fault: AdminFault, cause: unknown): string {
-  if (fault.kind === "not-loopback") {
-    return `Cannot serve the status page on ${fault.host}: it has no access control, so only loopback addresses are taken; want localhost, 127.0.0.1 or [::1]`;
-  }
-  const why = cause instanceof Error ? cause.message : String(cause);
-  return `Cannot serve the status page on ${fault.host} port ${fault.port}: ${why}; choose another port, or off`;
-}
 
 export interface AdminOptions {
   readonly listenOn: { readonly host: string; readonly port: number };
@@ -67,8 +44,6 @@ const CONTENT_POLICY =
  * @throws {AdminError}
  */
 export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
-  const { host, port } = options.listenOn;
-  if (!isLoopback(host)) throw new AdminError({ kind: "not-loopback", host });
   const live = new LiveViews(options.source, options.clock);
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
   const server = createServer(limits, (request, response) => {
@@ -79,30 +54,9 @@ export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
     });
   });
   server.maxConnections = 64;
-  await listen(server, host, port);
+  const url = await listenOnLoopback(server, options.listenOn, "the status page");
   server.on("error", (err) => options.log.warn("admin-listener-failed", { err }));
-  server.unref();
-  const { address, family, port: realPort } = server.address() as { address: string; family: string; port: number };
-  const url = `http://${family === "IPv6" ? `[${address}]` : address}:${realPort}`;
-  return { url, close: () => close(server) };
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const failed = (cause: Error) => reject(new AdminError({ kind: "cannot-listen", host, port }, { cause }));
-    server.once("error", failed);
-    server.listen({ host, port }, () => {
-      server.off("error", failed);
-      resolve();
-    });
-  });
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
+  return { url, close: () => closeServer(server) };
 }
 
 async function serve(
@@ -132,7 +86,7 @@ const streams: Readonly<Record<string, RenderEvent>> = {
 
 function refusalOf(request: IncomingMessage): Answer | undefined {
   if (request.method !== "GET" && request.method !== "HEAD") return plain(405, "Only GET\n");
-  if (!isLoopback(hostOf(request))) return plain(421, "Ask for this page by a loopback name\n");
+  if (!isAskedByLoopbackName(request)) return plain(421, "Ask for this page by a loopback name\n");
   return undefined;
 }
 
@@ -190,13 +144,4 @@ function headersOf(type: string): Record<string, string> {
 function send(response: ServerResponse, request: IncomingMessage, { code, type, body }: Answer): void {
   response.writeHead(code, { ...headersOf(type), "content-length": Buffer.byteLength(body) });
   response.end(request.method === "HEAD" ? undefined : body);
-}
-
-/** The host part of the Host header: a page of another site, whose name was made to point at us, must not read ours. */
-function hostOf(request: IncomingMessage): string {
-  return (request.headers.host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1");
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }

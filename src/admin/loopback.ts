@@ -1,0 +1,65 @@
+// A listener that only this machine reaches, and that no page of another site can ask through a browser here.
+import type { IncomingMessage, Server } from "node:http";
+
+/** Why a listener could not start; `what` it was to serve. */
+export type AdminFault =
+  | { readonly kind: "not-loopback"; readonly what: string; readonly host: string }
+  | { readonly kind: "cannot-listen"; readonly what: string; readonly host: string; readonly port: number };
+
+/** A listener could not start; the forwarder can do its work without it. */
+export class AdminError extends Error {
+  override readonly name = "AdminError";
+  readonly fault: AdminFault;
+
+  constructor(fault: AdminFault, options?: ErrorOptions) {
+    super(describe(fault, options?.cause), options);
+    this.fault = fault;
+  }
+}
+
+function describe(fault: AdminFault, cause: unknown): string {
+  if (fault.kind === "not-loopback") {
+    return `Cannot serve ${fault.what} on ${fault.host}: it has no access control, so only loopback addresses are taken; want localhost, 127.0.0.1 or [::1]`;
+  }
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return `Cannot serve ${fault.what} on ${fault.host} port ${fault.port}: ${why}; choose another port, or off`;
+}
+
+/**
+ * Listens, without keeping the process alive. Returns where, `http://127.0.0.1:9871`.
+ * @throws {AdminError}
+ */
+export function listenOnLoopback(
+  server: Server,
+  { host, port }: { readonly host: string; readonly port: number },
+  what: string,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    if (!isLoopback(host)) throw new AdminError({ kind: "not-loopback", what, host });
+    const failed = (cause: Error) => reject(new AdminError({ kind: "cannot-listen", what, host, port }, { cause }));
+    server.once("error", failed);
+    server.listen({ host, port }, () => {
+      server.off("error", failed);
+      server.unref();
+      const { address, family, port: real } = server.address() as { address: string; family: string; port: number };
+      resolve(`http://${family === "IPv6" ? `[${address}]` : address}:${real}`);
+    });
+  });
+}
+
+/** Ends the listener and every connection. */
+export function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+/** Whether the Host header is a loopback name: a page of another site, whose name was made to point at us, must not read ours. */
+export function isAskedByLoopbackName(request: IncomingMessage): boolean {
+  return isLoopback((request.headers.host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"));
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
+}
