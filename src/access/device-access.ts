@@ -22,10 +22,12 @@ import { RulesV2 } from "./rules-v2.ts";
  * rules of version 1 is told of by inotify, unless events were lost.
  */
 const LOOK_MS = { 1: 2000, 2: 500 } as const;
-/** Every so many looks also at the folders, whose events may be lost. */
-const FOLDER_LOOKS = 8;
-/** Events come in bursts when a container starts. */
+const LOOK_SLICES = 16;
+/** Every so many looks at a pod also at its folders, whose events may be lost: every 16 s. */
+const FOLDER_LOOKS = { 1: 8, 2: 32 } as const;
+/** Events come in bursts when a container starts; a pod that goes on making them is looked at no more often than this. */
 const SETTLE_MS = 10;
+const EVENT_LOOK_MS = 200;
 
 /**
  * Opens the host's device cgroups.
@@ -79,7 +81,7 @@ class HostDeviceAccess implements DeviceAccess {
 
   async clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]> {
     const found: StrayAccess[] = [];
-    for (const uid of await this.#finder.uids()) {
+    for (const uid of this.#finder.uids()) {
       found.push(...(await this.#inTurn(uid, (pod) => pod.clearStrays(managed))));
     }
     for (const stray of found) this.#options.log.warn("access-stray", { ...stray });
@@ -157,25 +159,36 @@ class HostDeviceAccess implements DeviceAccess {
       this.#timer?.cancel();
       this.#timer = undefined;
     } else {
-      this.#timer ??= this.#options.clock.after(LOOK_MS[this.version], () => this.#lookAtAll());
+      const slices = Math.min(this.#pods.size, LOOK_SLICES);
+      this.#timer ??= this.#options.clock.after(LOOK_MS[this.version] / slices, () => this.#lookAtSome(slices));
     }
   }
 
-  #lookAtAll(): void {
+  /** A few pods at each time, so that many do not hold up everything else. */
+  #lookAtSome(slices: number): void {
     this.#timer = undefined;
-    this.#looks += 1;
-    const atFolders = this.#looks % FOLDER_LOOKS === 0;
-    for (const uid of this.#pods.keys()) this.#look(uid, atFolders);
+    const uids = [...this.#pods.keys()];
+    const count = Math.ceil(uids.length / slices);
+    for (let i = 0; i < count; i++) {
+      const at = this.#looks++;
+      const uid = uids[at % uids.length] ?? "";
+      const round = Math.floor(at / uids.length);
+      this.#look(uid, (round + at) % FOLDER_LOOKS[this.version] === 0);
+    }
     this.#watch();
   }
 
   #lookSoon(uid: string): void {
     if (this.#soon.has(uid)) return;
+    const { clock } = this.#options;
+    const sinceMs = clock.monotonicMs() - (this.#pods.get(uid)?.eventLookAtMs ?? Number.NEGATIVE_INFINITY);
     const look = () => {
       this.#soon.delete(uid);
+      const pod = this.#pods.get(uid);
+      if (pod) pod.eventLookAtMs = clock.monotonicMs();
       this.#look(uid, true);
     };
-    this.#soon.set(uid, this.#options.clock.after(SETTLE_MS, look));
+    this.#soon.set(uid, clock.after(Math.max(SETTLE_MS, EVENT_LOOK_MS - sinceMs), look));
   }
 
   #look(uid: string, atFolders: boolean): void {

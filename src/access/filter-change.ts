@@ -9,13 +9,12 @@ import {
   KernelError,
   loadDeviceProgram,
   openProgram,
-  readProgram,
 } from "../kernel/index.ts";
 import { type AllowBlock, joinProgram, sortedDevices } from "./bpf/allow-block.ts";
 import { encodeProgram, isSameProgram, type Program } from "./bpf/instruction.ts";
 import { MAX_INSTRUCTIONS } from "./bpf/simple.ts";
 import { AccessError } from "./error.ts";
-import { type Filter, filterText, readFilter, withProgram } from "./filter.ts";
+import { type Filter, filterText, readFilter, readOpened, withProgram } from "./filter.ts";
 import type { Cgroup } from "./rules.ts";
 
 /** Others may change the filters between our look and our write; the kernel tells, and we look again. */
@@ -132,12 +131,9 @@ function takeStep(cgroup: Cgroup, step: Step, flags: number): { before: Fd; now:
 
 /** The very program from before us where it still lives: its maker (systemd) may want to find it there. */
 function programFor({ filter, originalId }: Step, next: Program): Fd {
-  const code = encodeProgram(next);
-  const original =
-    originalId === undefined
-      ? undefined
-      : withProgram(originalId, (program) => (readProgram(program).code?.equals(code) ? program.dup() : undefined));
-  return original ?? loadDeviceProgram(code, filter.name);
+  const dupIfSame = (program: Fd) => (isSameProgram(readOpened(program).program, next) ? program.dup() : undefined);
+  const original = originalId === undefined ? undefined : withProgram(originalId, dupIfSame);
+  return original ?? loadDeviceProgram(encodeProgram(next), filter.name);
 }
 
 function replace(
@@ -165,13 +161,13 @@ function goBack(cgroup: Cgroup, done: readonly { before: Fd; now: Fd | undefined
 }
 
 function notTaken({ path }: Cgroup, error: unknown): AccessError {
-  const code = error instanceof KernelError ? error.code : "";
-  const hint =
-    code === "EPERM"
-      ? "; the forwarder needs CAP_SYS_ADMIN"
-      : code === "E2BIG"
-        ? "; the kernel takes 64 filters for each cgroup, and changes none when there are so many"
-        : "";
-  const problem = `${(error as Error).message}${hint}`;
+  const hint = error instanceof KernelError ? hints[error.code] : undefined;
+  const problem = hint === undefined ? (error as Error).message : `${(error as Error).message}; ${hint}`;
   return new AccessError({ kind: "not-taken", cgroup: path, device: "devices", problem }, { cause: error });
 }
+
+const hints: Readonly<Record<string, string>> = {
+  EPERM: "the forwarder needs CAP_SYS_ADMIN",
+  E2BIG: "the kernel takes 64 filters for each cgroup, and changes none when there are so many",
+  EINVAL: "want Linux 5.6 or newer, which can replace a filter",
+};

@@ -1,14 +1,16 @@
-import { type DeviceNumber, type Fd, KernelError, openProgram, readProgram } from "../kernel/index.ts";
+import { type BorrowedFd, type DeviceNumber, type Fd, KernelError, openProgram, readProgram } from "../kernel/index.ts";
 import { type AllowBlock, splitProgram } from "./bpf/allow-block.ts";
 import { allows, OPEN_READ_WRITE } from "./bpf/evaluate.ts";
 import { decodeProgram, type Program } from "./bpf/instruction.ts";
 import { problemOf } from "./bpf/simple.ts";
+import { unblind } from "./bpf/unblind.ts";
 
 /** A device program as it is loaded. */
 export interface Filter {
   readonly id: number;
   /** "" for those of runc and crun, sd_devices for systemd's. */
   readonly name: string;
+  /** With its constants as its maker wrote them. */
   readonly program: Program;
   /** What is ours of it. */
   readonly block: AllowBlock | undefined;
@@ -20,13 +22,16 @@ export interface Filter {
 
 /** Reads a filter; undefined when the kernel has no program of that number any more. @throws {KernelError} for example EPERM. */
 export function readFilter(id: number): Filter | undefined {
-  return withProgram(id, (program) => {
-    const { name, code, mapCount } = readProgram(program);
-    if (code === undefined) return { id, name, program: [], block: undefined, rest: [], problem: HIDDEN };
-    const whole = decodeProgram(code);
-    const problem = mapCount > 0 ? `it uses ${mapCount} maps` : problemOf(whole);
-    return { id, name, program: whole, ...splitProgram(whole), problem };
-  });
+  return withProgram(id, readOpened);
+}
+
+/** Reads the filter behind a descriptor. @throws {KernelError} */
+export function readOpened(program: BorrowedFd): Filter {
+  const { id, name, code, mapCount } = readProgram(program);
+  if (code === undefined) return { id, name, program: [], block: undefined, rest: [], problem: HIDDEN };
+  const whole = unblind(decodeProgram(code));
+  const problem = mapCount > 0 ? `it uses ${mapCount} maps` : problemOf(whole);
+  return { id, name, program: whole, ...splitProgram(whole), problem };
 }
 
 const HIDDEN =

@@ -54,11 +54,11 @@ function openRoot(
 }
 
 /** Paths of the cgroups that hold pods, those nearest to the root first. Several: a host keeps what another driver made. */
-async function kubepodsTrees(root: CgroupFolder): Promise<readonly string[]> {
+function kubepodsTrees(root: CgroupFolder): readonly string[] {
   const found: string[] = [];
   let level: readonly string[] = [""];
   for (let depth = 0; depth < SEARCH_DEPTH; depth++) {
-    const below = (await Promise.all(level.map((path) => childPaths(root, path)))).flat();
+    const below = level.flatMap((path) => childPaths(root, path));
     found.push(...below.filter((path) => isKubepods(lastName(path))));
     level = below.filter((path) => !isKubepods(lastName(path)) && path !== USERS);
   }
@@ -75,21 +75,21 @@ export class PodFinder {
   }
 
   /** The path of the pod's cgroup; undefined when it has none. */
-  async find(uid: string): Promise<string | undefined> {
+  find(uid: string): string | undefined {
     const known = this.#existing(uid);
     if (known !== undefined) return known;
-    this.#trees = await kubepodsTrees(this.#root);
+    this.#trees = kubepodsTrees(this.#root);
     return this.#existing(uid);
   }
 
   /** UIDs of all pods that have a cgroup now. */
-  async uids(): Promise<readonly string[]> {
-    this.#trees = await kubepodsTrees(this.#root);
+  uids(): readonly string[] {
+    this.#trees = kubepodsTrees(this.#root);
     const found = new Set<string>();
     for (const tree of this.#trees) {
-      const children = await childPaths(this.#root, tree);
-      const below = await Promise.all(children.map((path) => (isPod(path) ? [] : childPaths(this.#root, path))));
-      for (const path of [...children, ...below.flat()]) {
+      const children = childPaths(this.#root, tree);
+      const below = children.flatMap((path) => (isPod(path) ? [] : childPaths(this.#root, path)));
+      for (const path of [...children, ...below]) {
         const uid = podUidOf(lastName(path));
         if (uid !== undefined) found.add(uid);
       }
@@ -120,11 +120,11 @@ function exists(root: CgroupFolder, path: string): boolean {
 }
 
 /** A cgroup that goes away while it is looked at has no children. */
-async function childPaths(root: CgroupFolder, path: string): Promise<readonly string[]> {
+function childPaths(root: CgroupFolder, path: string): readonly string[] {
   let folder: CgroupFolder | undefined;
   try {
     folder = path === "" ? root : root.beneath(path);
-    const names = await folder.children();
+    const names = folder.children();
     return names.map((name) => (path === "" ? name : `${path}/${name}`));
   } catch (error) {
     if (error instanceof KernelError) return [];

@@ -28,6 +28,8 @@ export interface PodParts {
 export class PodAccess {
   readonly uid: string;
   readonly grants = new Set<HeldGrant>();
+  /** When an event last made us look. */
+  eventLookAtMs = Number.NEGATIVE_INFINITY;
   readonly #parts: PodParts;
   #tree: PodTree | undefined;
   /** The fingerprint of each cgroup in which all kept grants were found to stand. */
@@ -43,7 +45,7 @@ export class PodAccess {
   /** @throws {AccessError}; what it did is undone then. */
   async apply(grant: HeldGrant, signal?: AbortSignal): Promise<void> {
     this.grants.add(grant);
-    const cgroups = await this.#find(grant);
+    const cgroups = this.#find(grant);
     signal?.throwIfAborted();
     const done: { cgroup: Cgroup; ours: Ours }[] = [];
     try {
@@ -63,7 +65,7 @@ export class PodAccess {
   }
 
   async stands(grant: HeldGrant): Promise<boolean> {
-    const tree = await this.#current();
+    const tree = this.#current();
     const cgroups = tree?.meant(grant.state.containers) ?? [];
     if (cgroups.length < 2) return false;
     for (const cgroup of cgroups) {
@@ -77,7 +79,7 @@ export class PodAccess {
   async revoke(grant: HeldGrant): Promise<void> {
     this.grants.add(grant);
     grant.isKept = false;
-    const tree = await this.#current();
+    const tree = this.#current();
     await grant.handOver((rule) =>
       this.#kept().find(
         (other) =>
@@ -97,7 +99,7 @@ export class PodAccess {
     if (this.#kept().length === 0) return;
     try {
       // A pod that is gone is not searched for at every look.
-      const tree = atFolders || !this.#hasLooked ? await this.#current() : this.#tree;
+      const tree = atFolders || !this.#hasLooked ? this.#current() : this.#tree;
       this.#hasLooked = true;
       for (const cgroup of tree?.cgroups ?? []) {
         if (!(await this.#isAsSettled(cgroup))) await this.#settle(cgroup);
@@ -110,7 +112,7 @@ export class PodAccess {
 
   /** Takes away what no grant explains. */
   async clearStrays(managed: Known["managed"]): Promise<readonly StrayAccess[]> {
-    const tree = await this.#current();
+    const tree = this.#current();
     const found: StrayAccess[] = [];
     for (const cgroup of tree?.cgroups ?? []) {
       const explained = this.#wanting(cgroup).flatMap(({ devices }) => devices);
@@ -144,16 +146,16 @@ export class PodAccess {
   }
 
   /** The pod's cgroups as they are now. */
-  async #current(): Promise<PodTree | undefined> {
-    await this.#tree?.refresh();
+  #current(): PodTree | undefined {
+    this.#tree?.refresh();
     if (this.#tree?.cgroups.length === 0) this.#tree = undefined;
-    this.#tree ??= await PodTree.open(this.#parts, this.uid, () => this.#parts.onChange());
+    this.#tree ??= PodTree.open(this.#parts, this.uid, () => this.#parts.onChange());
     return this.#tree;
   }
 
   /** @throws {AccessError} no-cgroup, foreign-cgroup. */
-  async #find({ state, seenPodPath }: HeldGrant): Promise<readonly Cgroup[]> {
-    const tree = await this.#current();
+  #find({ state, seenPodPath }: HeldGrant): readonly Cgroup[] {
+    const tree = this.#current();
     const missing = (looked: string) => new AccessError({ kind: "no-cgroup", pod: this.uid, looked });
     if (!tree) throw missing("no cgroup beneath kubepods is named after it; has it ended, or is it not on this node?");
     // A client in a cgroup namespace of an outer host sees more in front of it.
@@ -204,7 +206,7 @@ export class PodAccess {
         seen.add(cgroup);
         left.push(...(await this.#parts.rules.withdraw(cgroup, oursIn(cgroup))));
       }
-      await tree?.refresh();
+      tree?.refresh();
     }
     return [...left, `${tree?.path}: new cgroups keep appearing`];
   }

@@ -26,18 +26,18 @@ export class PodTree {
   }
 
   /** Undefined when the pod has no cgroup. `onChange` is called after one has come or gone, or a file of one was written. */
-  static async open(
+  static open(
     { root, finder }: { readonly root: CgroupFolder; readonly finder: PodFinder },
     uid: string,
     onChange: () => void,
-  ): Promise<PodTree | undefined> {
-    const path = await finder.find(uid);
+  ): PodTree | undefined {
+    const path = finder.find(uid);
     if (path === undefined) return undefined;
     const tree = new PodTree(path, onChange);
     const own = tree.#hold(() => root.beneath(path), { path });
     if (!own) return undefined;
     tree.#cgroups = [own];
-    await tree.refresh();
+    tree.refresh();
     return tree;
   }
 
@@ -55,15 +55,18 @@ export class PodTree {
   }
 
   /** Looks at the folders again. */
-  async refresh(): Promise<void> {
+  refresh(): void {
     const [own] = this.#cgroups;
     if (!own) return;
     const known = new Map(this.#cgroups.map((cgroup) => [cgroup.path, cgroup]));
     const found: HeldCgroup[] = [own];
     for (let i = 0; i < found.length && found.length < MAX_CGROUPS; i++) {
       const at = found[i] as HeldCgroup;
-      const names = await childrenOf(at);
-      if (names === undefined && at === own) return this.close();
+      const names = childrenOf(at);
+      if (names === undefined && at === own) {
+        this.close();
+        return;
+      }
       for (const name of names?.slice(0, MAX_CGROUPS - found.length) ?? []) {
         const child = this.#sameOrNew(known, { parent: at, name });
         if (child) found.push(child);
@@ -108,9 +111,9 @@ export class PodTree {
   }
 }
 
-async function childrenOf({ folder }: Cgroup): Promise<readonly string[] | undefined> {
+function childrenOf({ folder }: Cgroup): readonly string[] | undefined {
   try {
-    return await folder.children();
+    return folder.children();
   } catch (error) {
     if (isGone(error)) return undefined;
     throw error;

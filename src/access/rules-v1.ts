@@ -27,7 +27,7 @@ export class RulesV1 implements Rules {
     const wrote: WrittenRule[] = [];
     try {
       for (let attempt = 0; attempt < TRIES; attempt++) {
-        const rules = missingRules(cgroup, { devices, entries: await readList(cgroup) });
+        const rules = missingRules(cgroup, { devices, entries: readList(cgroup) });
         if (rules.length === 0) return wrote.length > 0 ? { devices, wrote } : undefined;
         await intend(rules);
         wrote.push(...rules);
@@ -42,30 +42,30 @@ export class RulesV1 implements Rules {
   }
 
   async stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
-    const entries = await readList(cgroup);
+    const entries = readList(cgroup);
     return entries === undefined || devices.every((device) => isAllowed(entries, device));
   }
 
   async withdraw(cgroup: Cgroup, { wrote }: Ours): Promise<readonly string[]> {
-    const before = (await readList(cgroup)) ?? [];
+    const before = readList(cgroup) ?? [];
     const there = wrote.filter((rule) => isLeft(before, rule));
     try {
       await denyAll(cgroup, there);
     } catch (error) {
       if (!isGone(error)) return [`${cgroup.path} keeps its rules: ${(error as Error).message}`];
     }
-    const after = (await readList(cgroup)) ?? [];
+    const after = readList(cgroup) ?? [];
     return wrote.filter((rule) => isLeft(after, rule)).map((rule) => `${cgroup.path} still has ${ruleText(rule)}`);
   }
 
   async strays(cgroup: Cgroup, { explained, managed }: Known): Promise<readonly DeviceNumber[]> {
-    const entries = (await readList(cgroup)) ?? [];
+    const entries = readList(cgroup) ?? [];
     return withoutDevices(managed, explained).filter((device) => /[rw]/.test(exactAccess(entries, device)));
   }
 
   async fingerprint(cgroup: Cgroup): Promise<string> {
     try {
-      return await cgroup.folder.readText("devices.list");
+      return cgroup.folder.readText("devices.list");
     } catch (error) {
       if (isGone(error)) return "";
       throw error;
@@ -98,7 +98,7 @@ export class RulesV1 implements Rules {
       const above = names.slice(0, length).join("/");
       const folder = this.#root.beneath(above);
       try {
-        if (!isAllowed((await readList({ path: above, folder })) ?? [], device)) return above;
+        if (!isAllowed(readList({ path: above, folder }) ?? [], device)) return above;
       } finally {
         folder.close();
       }
@@ -122,9 +122,9 @@ function missingRules(
 }
 
 /** Undefined when the cgroup has gone. */
-async function readList({ folder }: Cgroup): Promise<readonly ListEntry[] | undefined> {
+function readList({ folder }: Cgroup): readonly ListEntry[] | undefined {
   try {
-    return parseDevicesList(await folder.readText("devices.list"));
+    return parseDevicesList(folder.readText("devices.list"));
   } catch (error) {
     if (isGone(error)) return undefined;
     throw error;

@@ -1,5 +1,6 @@
 // BPF programs of type CGROUP_DEVICE: what bpf(2) needs and answers, laid out by include/uapi/linux/bpf.h (Linux 6.18).
 import { BpfCommand, bpf } from "./bpf.ts";
+import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { type BorrowedFd, Fd } from "./fd.ts";
 import { addressOf, offHeap, tryCall } from "./native.ts";
@@ -12,6 +13,7 @@ const QUERY_IDS = 64 * 16;
 const INSTRUCTION_BYTES = 8;
 const NAME_BYTES = 16;
 const LOG_BYTES = 64 * 1024;
+const LOAD_TRIES = 10;
 
 /** BPF_F_ALLOW_OVERRIDE, BPF_F_ALLOW_MULTI, BPF_F_REPLACE. */
 export const AttachFlag = { OVERRIDE: 1, MULTI: 2, REPLACE: 4 } as const;
@@ -109,10 +111,14 @@ export function loadDeviceProgram(code: Buffer, name: string): Fd {
   attributes.writeBigUInt64LE(addressOf(instructions), loadAttr.code);
   attributes.writeBigUInt64LE(addressOf(licence), loadAttr.licence);
   attributes.write(name.replace(/[^\w.]/g, "_").slice(0, NAME_BYTES - 1), loadAttr.name, "latin1");
-  try {
-    return Fd.own(bpf("load a device program", BpfCommand.PROG_LOAD, attributes));
-  } catch (error) {
-    throw explained(error, attributes);
+  for (let tries = 1; ; tries++) {
+    try {
+      return Fd.own(bpf("load a device program", BpfCommand.PROG_LOAD, attributes));
+    } catch (error) {
+      // The verifier gives up when a signal arrives, as they do all the time under a profiler.
+      const isInterrupted = error instanceof KernelError && error.errno === Errno.EAGAIN;
+      if (!isInterrupted || tries === LOAD_TRIES) throw explained(error, attributes);
+    }
   }
 }
 

@@ -67,8 +67,7 @@ export function checkedPath(path: string): string {
   return path;
 }
 
-/** Turns what Node throws into a KernelError. */
-export async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
+async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
