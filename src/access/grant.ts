@@ -53,6 +53,7 @@ export interface DeviceGrant {
   /**
    * Lets every container of the pod open the devices, all or none: a failure undoes what it did. Repeatable: reads first and
    * writes only what is missing. From then on it is kept so: containers that start later, filters that are installed anew.
+   * After a failure it wants `revoke` or `letGo`, or `apply` again.
    * @throws {AccessError}, or the signal's reason before it wrote anything.
    */
   apply(signal?: AbortSignal): Promise<void>;

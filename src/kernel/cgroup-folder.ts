@@ -49,8 +49,9 @@ export class CgroupFolder {
    * @throws {KernelError} ENOENT; ELOOP or ENOTDIR for what is no folder. {TypeError} for a path that climbs.
    */
   beneath(path: string): CgroupFolder {
+    const names = checkedPath(path).split("/");
     let at = this.fd.dup();
-    for (const name of checkedPath(path).split("/")) {
+    for (const name of names) {
       const above = at;
       try {
         at = Fd.own(call(`open cgroup ${path}`, "openat", above.number, name, O_FOLDER, 0));
