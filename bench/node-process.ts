@@ -36,6 +36,9 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
       memories.push(port.writes);
       return changes.watchPort(pf.address, port);
     },
+    openAccess() {
+      throw new Error("The benchmark gives no VFIO");
+    },
   };
   const pfConfig = parsePfConfig(machine.configText, "pci.config");
   const metrics = createMetrics();

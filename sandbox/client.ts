@@ -24,7 +24,7 @@ export interface ClientOptions {
   readonly manager?: { readonly name: string; readonly actor: Actor };
   readonly networkService: string;
   readonly labels?: Readonly<Record<string, string>>;
-  /** Pod network namespace that a KERNEL link is wanted in; passed with each call. */
+  /** Pod network namespace that a KERNEL link is wanted in; passed with each call. VFIO takes none. */
   readonly netns?: Netns;
   /** "KERNEL" unless told. */
   readonly mechanism?: "KERNEL" | "VFIO";
@@ -98,7 +98,7 @@ export class Client {
     const own = this.#ownSegments();
     const beyond = connection.path?.pathSegments.slice(own.length) ?? [];
     connection.path = { $typeName: "connection.Path", index: own.length - 1, pathSegments: [...own, ...beyond] };
-    const inode = netns === undefined ? {} : { inodeURL: inodeUrlOf(netns.id) };
+    const inode = netns === undefined || mechanism === "VFIO" ? {} : { inodeURL: inodeUrlOf(netns.id) };
     return create(NetworkServiceRequestSchema, {
       connection,
       mechanismPreferences: [{ cls: "LOCAL", type: mechanism, parameters: { ...inode, ...parameters } }],
@@ -128,7 +128,8 @@ export class Client {
 
   #callWith(changes: CallChanges) {
     const { headers, signal, timeoutMs = 15_000 } = changes;
-    const fds = changes.fds ?? (this.#options.netns === undefined ? [] : [this.#options.netns.fd]);
+    const { netns, mechanism } = this.#options;
+    const fds = changes.fds ?? (netns === undefined || mechanism === "VFIO" ? [] : [netns.fd]);
     const options = {
       fds,
       timeoutMs,

@@ -6,7 +6,7 @@ import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
 import { PretendPfPort } from "./pf-port.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
-import { devicesTree, driversTree, type NetdevView, vfioTree } from "./sysfs.ts";
+import { devicesTree, driversTree, type NetdevView, type VfioStandIns, vfioTree } from "./sysfs.ts";
 import { type Cable, Wire } from "./wire.ts";
 
 /** What the pretend node shall be like. */
@@ -30,6 +30,8 @@ export interface MachineOptions {
   readonly pfDriver?: string;
   /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
   readonly netdevDelayMs?: number;
+  /** Devices that processes can open in place of VFIO's; numbers that no device has unless told. */
+  readonly vfioStandIns?: VfioStandIns;
   readonly clock?: Clock;
 }
 
@@ -93,7 +95,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   return {
     devices: files("devices", devicesTree(nic, netdevs)),
     drivers: files("drivers", driversTree(nic)),
-    vfio: files("vfio", vfioTree(nic)),
+    vfio: files("vfio", vfioTree(nic, options.vfioStandIns)),
     uevents: events,
     netns,
     faults,

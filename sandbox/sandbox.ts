@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { openDeviceAccess } from "../src/access/index.ts";
 import { type Clock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/host.ts";
@@ -9,11 +10,13 @@ import type { Log, Metrics } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";
 import { Client, type ClientOptions } from "./client.ts";
+import { Container } from "./container.ts";
 import { type ContextOf, Endpoint, type EndpointOptions } from "./endpoint.ts";
 import { Kubelet, type PodAllocation } from "./kubelet.ts";
 import { type Machine, type MachineOptions, startMachine } from "./machine.ts";
 import { Nsmgr } from "./nsmgr.ts";
 import { Pod } from "./pod.ts";
+import type { PodCgroups } from "./pod-cgroups.ts";
 import { PretendConfigFile } from "./pretend-config-file.ts";
 import { Spire } from "./spire.ts";
 import { WorkloadSocket } from "./workload-socket.ts";
@@ -25,6 +28,8 @@ export interface SandboxOptions {
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
+  /** Real cgroups for the pods, which VFIO takes; the caller closes them. */
+  readonly cgroups?: PodCgroups | undefined;
   /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
   readonly host?: (host: Host) => Host;
   /** Of all forwarders that are started; each has its own unless told. */
@@ -56,6 +61,8 @@ export const SANDBOX_FORWARDER = "forwarder-1";
 /** The VLAN that the endpoint is in on the wire. */
 export const SANDBOX_VLAN = 1044;
 
+/** Where no cgroup is: VFIO cannot be given then. */
+const NO_CGROUPS = "/nonexistent";
 const ENDPOINT_PREFIXES = ["172.16.1.0/24", "2001:db8::/120"];
 
 /** A whole node in one process: machine, kubelet, SPIRE agent, NSMgr, endpoint, pods, and the forwarder under test. */
@@ -137,7 +144,7 @@ export class Sandbox {
   async startForwarder(): Promise<Forwarder> {
     if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
     const { machine, changes } = this;
-    const { host: between = (same: Host) => same } = this.#options;
+    const { host: between = (same: Host) => same, cgroups } = this.#options;
     const host = between({
       devices: changes.watchFiles("devices", machine.devices),
       drivers: changes.watchFiles("drivers", machine.drivers),
@@ -145,6 +152,8 @@ export class Sandbox {
       uevents: machine.uevents,
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
+      openAccess: (parts: Parameters<Host["openAccess"]>[0]) =>
+        openDeviceAccess({ ...parts, cgroupPath: cgroups?.path ?? NO_CGROUPS }),
     });
     const { clock, log, metrics } = this.#options;
     const abort = new AbortController();
@@ -178,12 +187,24 @@ export class Sandbox {
     const allocation = await this.kubelet.allocate({ pod: name, resource: SANDBOX_RESOURCE });
     const tokenId = allocation.envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? "";
     const pod = new Pod(name);
+    this.#options.cgroups?.addPod(allocation.podUid);
     const client = this.#clientOf(name, pod, tokenId);
     this.#undo.push(`pod ${name}`, async () => {
       await client.hangUp();
       pod.close();
     });
     return { name, allocation, tokenId, pod, client };
+  }
+
+  /** Starts a container of the pod, in a cgroup of its own. @throws without cgroups. */
+  async startContainer({ name, allocation }: SandboxPod, container = "app"): Promise<Container> {
+    const { cgroups } = this.#options;
+    if (!cgroups) throw new Error("Cannot start a container: the sandbox has no cgroups");
+    const cgroup = cgroups.addContainer(allocation.podUid, container);
+    const folder = `${this.folder}/${name}-${container}`;
+    const started = await Container.start({ cgroup, cgroupRoot: cgroups.path, folder });
+    this.#undo.push(`container ${container} of ${name}`, () => started.kill());
+    return started;
   }
 
   /**

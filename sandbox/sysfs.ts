@@ -1,4 +1,4 @@
-import { Errno, KernelError } from "../src/kernel/index.ts";
+import { type DeviceNumber, deviceHolders, Errno, KernelError } from "../src/kernel/index.ts";
 import type { Nic, NicFunction, NicPf } from "./nic.ts";
 import { type Entry, folderOf, textOf } from "./pretend-files.ts";
 
@@ -39,19 +39,43 @@ export function driversTree(nic: Nic): Entry {
   };
 }
 
+/** Real devices that stand in for those of VFIO, so that processes can open them. */
+export interface VfioStandIns {
+  /** In place of /dev/vfio/vfio. */
+  readonly container: DeviceNumber;
+  /** One for each group that is bound to VFIO at the same time. */
+  readonly groups: readonly DeviceNumber[];
+}
+
 /** /dev/vfio; character device 10:196 is the container, 245 the major number of the groups on many hosts. */
-export function vfioTree(nic: Nic): Entry {
+export function vfioTree(nic: Nic, standIns: VfioStandIns | undefined): Entry {
   return {
     kind: "folder",
     names: () => ["vfio", ...[...nic.vfioGroups.keys()].map(String)],
     child: (name) => {
-      if (name === "vfio") return { kind: "device", major: 10, minor: 196 };
+      if (name === "vfio") return { kind: "device", ...(standIns?.container ?? { major: 10, minor: 196 }) };
       const minor = nic.vfioGroups.get(Number(name));
       if (minor === undefined) return undefined;
-      const heldBy = async () => (nic.isOpen(Number(name)) ? { processes: [] } : undefined);
-      return { kind: "device", major: 245, minor, heldBy };
+      if (!standIns) return groupNode(nic, name, { major: 245, minor });
+      const device = standIns.groups[minor];
+      if (!device) throw new Error(`Cannot make /dev/vfio/${name}: only ${standIns.groups.length} devices stand in`);
+      return groupNode(nic, name, device, () => deviceHolders(name, device));
     },
   };
+}
+
+/** Open to the machine's own `openGroup`, or to a process of a pod that has a node of that name and number open. */
+function groupNode(
+  nic: Nic,
+  name: string,
+  device: DeviceNumber,
+  holders: () => Promise<readonly string[]> = async () => [],
+): Entry {
+  const heldBy = async () => {
+    const processes = await holders();
+    return processes.length > 0 || nic.isOpen(Number(name)) ? { processes } : undefined;
+  };
+  return { kind: "device", ...device, heldBy };
 }
 
 function driverFolder(nic: Nic, driver: string): Entry {

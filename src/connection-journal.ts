@@ -1,8 +1,9 @@
 // What is kept on disk of connections and of the functions that are out with them: docs/decisions/013.
+import type { GrantState } from "./access/index.ts";
 import type { Clock } from "./async/index.ts";
 import { Journal, type Json } from "./journal/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
-import type { AttachmentState } from "./netdev/index.ts";
+import type { AttachmentState, VfSettings } from "./netdev/index.ts";
 import type { ConnectionJournal, JournalEntry } from "./nsm/index.ts";
 import { RpcError } from "./rpc/index.ts";
 import type { PciAddress } from "./sriov/index.ts";
@@ -18,10 +19,24 @@ export interface KeptVf {
   readonly state: AttachmentState;
 }
 
-/** Where the mechanism keeps its part. */
+/** A function that a pod may open by VFIO, and how to take it back. */
+export interface KeptVfio {
+  readonly use: "vfio";
+  readonly address: PciAddress;
+  readonly connectionId: string;
+  readonly tokenId: string;
+  /** The pod, as the inventory knows it; undefined where kubelet's records were silent. */
+  readonly owner: string | undefined;
+  /** What the pod may open; undefined before anything was to be written. */
+  readonly grant: GrantState | undefined;
+  /** What the PF held before. */
+  readonly before: VfSettings;
+}
+
+/** Where the mechanisms keep their part. A function has one entry, whichever of them it serves. */
 export interface VfJournal {
   /** Resolves when it is on disk. @throws {RpcError} UNAVAILABLE. */
-  keepVf(vf: KeptVf): Promise<void>;
+  keepVf(vf: KeptVf | KeptVfio): Promise<void>;
   /** The function is home and clean. Written before anything that comes later; what fails is told, and made up for. */
   forgetVf(address: PciAddress): void;
 }
@@ -34,6 +49,7 @@ export interface NodeJournal extends ConnectionJournal, VfJournal {
   readonly vfs: ReadonlyMap<PciAddress, KeptVf>;
   /** What was forgotten since the start: how functions were before their last client. */
   readonly forgotten: ReadonlyMap<PciAddress, KeptVf>;
+  readonly vfioVfs: ReadonlyMap<PciAddress, KeptVfio>;
   /** Waits for what is being written. */
   close(): Promise<void>;
 }
@@ -66,17 +82,25 @@ export async function openNodeJournal(options: {
   const { entries, damagedBytes } = journal.found;
   if (damagedBytes > 0) log.error("journal-damaged", { folder: statePath, damagedBytes, entries: entries.size });
   const valuesOf = (kind: string) => [...entries].filter(([key]) => key.startsWith(kind)).map(([, value]) => value);
-  const kept = valuesOf(VF) as unknown as readonly KeptVf[]; // the journal's checksum says that they are ours
-  const vfs = new Map(kept.map((vf) => [vf.address, vf]));
+  // The journal's checksum says that they are ours.
+  const kept = valuesOf(VF) as unknown as readonly (KeptVf | KeptVfio)[];
+  const vfs = new Map<PciAddress, KeptVf>();
+  const vfioVfs = new Map<PciAddress, KeptVfio>();
+  const note = (vf: KeptVf | KeptVfio) => {
+    if (isVfio(vf)) vfioVfs.set(vf.address, vf);
+    else vfs.set(vf.address, vf);
+  };
+  kept.forEach(note);
   const forgotten = new Map<PciAddress, KeptVf>();
   return {
     connections: valuesOf(CONNECTION).map(readConnection),
     vfs,
+    vfioVfs,
     forgotten,
     put: (entry) => saved(journal.put(`${CONNECTION}${entry.connectionId}`, connectionJson(entry))),
     drop: (connectionId) => journal.drop(`${CONNECTION}${connectionId}`),
     keepVf(vf) {
-      vfs.set(vf.address, vf);
+      note(vf);
       forgotten.delete(vf.address);
       return saved(journal.put(`${VF}${vf.address}`, vf as unknown as Json));
     },
@@ -84,10 +108,15 @@ export async function openNodeJournal(options: {
       const last = vfs.get(address);
       if (last) forgotten.set(address, last);
       vfs.delete(address);
+      vfioVfs.delete(address);
       void journal.drop(`${VF}${address}`).catch(() => {});
     },
     close: () => journal.close(),
   };
+}
+
+function isVfio(vf: KeptVf | KeptVfio): vf is KeptVfio {
+  return "use" in vf;
 }
 
 /** What cannot be remembered is not begun; the caller may try again when a person has seen to the disk. */

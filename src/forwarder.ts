@@ -1,13 +1,12 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
 import { serveAdmin } from "./admin/index.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
-import { type NodeJournal, openNodeJournal, type VfJournal } from "./connection-journal.ts";
-import { VfHolds } from "./held-vf.ts";
+import { type NodeJournal, openNodeJournal } from "./connection-journal.ts";
 import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
-import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { watchLateFunctions } from "./late-functions.ts";
+import { mechanisms, openAccess } from "./mechanisms.ts";
 import { type Node, openNode } from "./node.ts";
 import {
   declareBinds,
@@ -18,13 +17,14 @@ import {
 } from "./node-metrics.ts";
 import { ShownNode } from "./node-view.ts";
 import { type PfConfigFile, watchNode } from "./node-watch.ts";
-import { kernelDriver, type MechanismDrivers, noopDriver } from "./nsm/index.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { startReconciler } from "./reconcile.ts";
 import { type Recovered, recover } from "./recover.ts";
+import { recoverVfio } from "./recover-vfio.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { createMetrics, Health, type Log, type Metrics } from "./telemetry/index.ts";
+import { checkpointReader, tokenPods } from "./token-pods.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
@@ -104,7 +104,9 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("read the journal");
   const journal = await openNodeJournal({ statePath, health, clock, log });
   undo.push("journal", () => journal.close());
-  const recovered = await recover({ ...node, journal, clock, log });
+  const access = openAccess(host, { metrics, clock, log }, undo);
+  const vfio = await recoverVfio({ ...node, access, journal, log });
+  const recovered = await recover({ ...node, journal: { ...journal, connections: vfio.others }, clock, log });
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
@@ -114,9 +116,12 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   log.info("svid", { id: (await identity.ready(signal)).id });
 
   phases.begin("serve NSM");
-  const parts = { settings, identity, journal, left: recovered.connections, metrics, health, clock, log };
-  const drivers = mechanisms(options, node, { journal, unmet: recovered.unmet, ...declareMoves(metrics) });
-  const nsm = await serveNsm({ ...parts, mechanisms: drivers }, undo);
+  const left = [...recovered.connections, ...vfio.connections];
+  const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
+  const found = { ...node, ...recovered, ...vfio, ...declareMoves(metrics) };
+  const drivers = mechanisms({ ...found, host, access, pods, journal, clock, log });
+  const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, health, clock, log };
+  const nsm = await serveNsm(parts, undo);
   const { endConnection } = nsm;
   shown.learn({ nsm });
   await followNode(options, { node, nsm, left: recovered, journal, health, metrics }, undo);
@@ -160,19 +165,6 @@ async function followNode(
     "reconciler",
     startReconciler({ ...parts, netns, uevents, lookAnew, endConnection, intervalMs, clock, log }),
   );
-}
-
-function mechanisms(
-  { host, clock, log }: ForwarderOptions,
-  node: Node,
-  kept: Pick<Recovered, "unmet"> & Pick<KernelVfParts, "onMoved"> & { readonly journal: VfJournal },
-): MechanismDrivers {
-  const parts = { ...node, ...kept, clock, log };
-  const holds = new VfHolds(parts);
-  return {
-    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns })),
-    NOOP: noopDriver,
-  };
 }
 
 async function startAdmin(

@@ -1,4 +1,5 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
+import type { DeviceAccess, DeviceAccessOptions } from "./access/index.ts";
 import type { HostFiles, Netns, UeventSource } from "./kernel/index.ts";
 import type { PfPort } from "./netdev/index.ts";
 
@@ -15,4 +16,6 @@ export interface Host {
   readonly netns: Netns;
   /** The settings of the VFs of a PF. */
   pfPort(pf: { readonly address: string; readonly ifname: string }): PfPort;
+  /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */
+  openAccess(parts: Omit<DeviceAccessOptions, "cgroupPath">): DeviceAccess;
 }

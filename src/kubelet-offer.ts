@@ -1,10 +1,11 @@
 // Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
 import type { Clock, UndoStack } from "./async/index.ts";
-import { BlockingWrites, KernelError, openHostFiles, watchFolder } from "./kernel/index.ts";
-import { CHECKPOINT_FILE, type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
+import { watchFolder } from "./kernel/index.ts";
+import { type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
 import { type Inventory, offerOf } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 import { keepTokens } from "./token-keeper.ts";
+import { checkpointReader } from "./token-pods.ts";
 
 /** What the environment says about kubelet; names and units as in config.ts. */
 export interface KubeletSettings {
@@ -41,6 +42,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
     log.warn("token-given-anew", { connection: connectionId });
     void endConnection(connectionId);
   });
+  // Without the file everything works; pods in their init containers are then known by time alone.
   const readCheckpoint = checkpointReader(settings.devicePluginPath, log);
   const tokens = await keepTokens({
     inventory,
@@ -69,19 +71,5 @@ function newsOf({ state }: PodResources): KubeletNews {
   return {
     podOf: (tokenId) => said?.devices.get(tokenId)?.pod,
     onChange: (listener) => void state.onChange(listener),
-  };
-}
-
-/** Without the file everything works; pods in their init containers are then known by time alone. */
-function checkpointReader(folder: string, log: Log): () => Promise<string | undefined> {
-  const files = openHostFiles(folder, new BlockingWrites());
-  return async () => {
-    try {
-      return await files.readText(CHECKPOINT_FILE);
-    } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-      log.debug("checkpoint-unreadable", { code: error.code });
-      return undefined;
-    }
   };
 }

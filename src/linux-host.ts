@@ -1,4 +1,5 @@
 // The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
+import { openDeviceAccess } from "./access/index.ts";
 import type { Host } from "./host.ts";
 import { BlockingWrites, Netns, openHostFiles, openUevents, Rtnl } from "./kernel/index.ts";
 import { rtnlPfPort } from "./netdev/index.ts";
@@ -9,6 +10,7 @@ export interface HostPaths {
   readonly pciDevicesPath: string;
   readonly pciDriversPath: string;
   readonly vfioPath: string;
+  readonly cgroupPath: string;
 }
 
 /** The opened node. */
@@ -34,6 +36,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     uevents,
     netns,
     pfPort: ({ ifname }) => rtnlPfPort(rtnl, { ifname }),
+    openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     get stuckWrites() {
       return writes.stuckCount;
     },

@@ -41,7 +41,11 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     ...host,
     clock,
     log,
-    isManaged: (address) => inventory.get(address as PciAddress) !== undefined,
+    // What is kept back is not ours to bind: the pod that it is hidden in would lose it.
+    isManaged(address) {
+      const vf = inventory.get(address as PciAddress);
+      return vf !== undefined && vf.state !== "quarantined";
+    },
     ...(onTried && { onTried }),
     onBound: (address, driver) => inventory.setDriver(address, driver),
   });

@@ -13,5 +13,5 @@ module.exports = {
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
   commands: ["kernel", "sriov", "async"],
-  nsm: ["gen", "rpc", "identity", "sriov", "netdev", "async", "telemetry"],
+  nsm: ["gen", "rpc", "identity", "sriov", "netdev", "access", "async", "telemetry"],
 };

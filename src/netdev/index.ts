@@ -7,6 +7,7 @@ export type { AttachedVf, Attachment, AttachmentParts, AttachmentState } from ".
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
 export type { NotRestored } from "./home.ts";
+export { type AskedSettings, LentSettings, type LentSettingsParts } from "./lent-settings.ts";
 export { parseInterfaceName } from "./parse.ts";
 export {
   applyVfSettings,

@@ -29,7 +29,7 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   const wanted = choice.read();
   const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
   if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
-  const attachment = driver.open({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
+  const attachment = driver.adopt({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
   const record = addConnection(deps, id, owner);
   const hasUnknownEndpoint = connection.networkServiceEndpointName !== "";
   Object.assign(record, { connection, choice, wanted, attachment, hasUnknownEndpoint });

@@ -16,4 +16,5 @@ export {
 } from "./register.ts";
 export { createForwarderService, type ForwarderService, type ForwarderServiceOptions } from "./service.ts";
 export type { ConnectionSummary } from "./summary.ts";
+export { type AskedVfio, type VfioAsk, type VfioNumbers, type VfioVf, type VfioVfSource, vfioDriver } from "./vfio.ts";
 export type { WantedKernel, WantedMechanism, WantedVfio } from "./wanted.ts";

@@ -40,11 +40,10 @@ export interface KernelVf {
 
 /** Gives clients a virtual function as a network device in their namespace. */
 export function kernelDriver(source: KernelVfSource): MechanismDriver<WantedKernel> {
-  return {
-    open({ connectionId, wanted }) {
-      return new KernelAttachment(source.take({ connectionId, tokenId: wanted.tokenId }), wanted);
-    },
-  };
+  // The inventory gives an earlier process's function to its connection again, as it does at every call.
+  const take = ({ connectionId, wanted }: MechanismAsk<WantedKernel>) =>
+    new KernelAttachment(source.take({ connectionId, tokenId: wanted.tokenId }), wanted);
+  return { open: async (ask) => take(ask), adopt: take };
 }
 
 class KernelAttachment implements Attachment {

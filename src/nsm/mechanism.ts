@@ -21,10 +21,12 @@ export interface PassedFilesOfCall {
 /** One kind of mechanism on this node. */
 export interface MechanismDriver<W extends WantedMechanism = WantedMechanism> {
   /**
-   * Reserves what the connection needs, at once and without touching the node.
+   * Reserves what the connection needs, without touching the node.
    * @throws when there is none to have; nothing is held then.
    */
-  open(ask: MechanismAsk<W>): Attachment;
+  open(ask: MechanismAsk<W>): Promise<Attachment>;
+  /** What an earlier process reserved, and perhaps applied, for the connection. Touches nothing. @throws when it is not there. */
+  adopt(ask: MechanismAsk<W>): Attachment;
 }
 
 /** What one connection holds of this node, from `open` until `release` has succeeded. */

@@ -3,7 +3,8 @@ import type { WantedNoop } from "./wanted.ts";
 
 /** The connection passes through: this node gives it nothing. The role of the forwarder on the endpoint's node. */
 export const noopDriver: MechanismDriver<WantedNoop> = {
-  open: () => nothing,
+  open: async () => nothing,
+  adopt: () => nothing,
 };
 
 const nothing: Attachment = {

@@ -198,16 +198,16 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
 }
 
 /** Reserves the virtual function; from an earlier path of the same client's connection if that still has it. */
-async function openNode(deps: RequestDeps, ask: Ask, open: () => Attachment): Promise<Attachment> {
+async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachment>): Promise<Attachment> {
   const { connection, caller, files, signal } = ask;
   try {
-    return open();
+    return await open();
   } catch (error) {
     const stale = supersededBy(deps.connections, error, connection);
     if (!stale || !mayAct(caller.peer.spiffeId, stale.owner, deps.manager)) throw error;
     // It is the same client's: its namespace has come with this call.
     await takeDownInTurn(deps, stale, "superseded", () => stale.attachment?.meet(files, signal));
-    return open();
+    return await open();
   }
 }
 

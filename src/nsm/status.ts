@@ -1,3 +1,4 @@
+import { AccessError, type AccessFault } from "../access/index.ts";
 import { DeadlineError } from "../async/index.ts";
 import { IdentityError, type IdentityFault, PolicyError } from "../identity/index.ts";
 import { NetdevError, type NetdevFault } from "../netdev/index.ts";
@@ -25,6 +26,7 @@ function codeOf(error: unknown): Status {
   if (error instanceof InventoryError) return codeOfInventory(error.fault);
   if (error instanceof DriverError) return codeOfDriver(error.fault);
   if (error instanceof NetdevError) return codeOfNetdev(error.fault);
+  if (error instanceof AccessError) return codeOfAccess(error.fault);
   if (error instanceof IdentityError) return codeOfIdentity(error.fault);
   if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
@@ -125,6 +127,25 @@ function codeOfNetdev(fault: NetdevFault): Status {
       return "FAILED_PRECONDITION";
     case "left-behind":
       return "INTERNAL";
+  }
+}
+
+function codeOfAccess(fault: AccessFault): Status {
+  switch (fault.kind) {
+    case "bad-name":
+      return "INVALID_ARGUMENT";
+    case "foreign-cgroup":
+      return "PERMISSION_DENIED";
+    case "no-hierarchy":
+    case "no-pod":
+    case "refused-above":
+    case "foreign-filter":
+      return "FAILED_PRECONDITION";
+    case "no-cgroup":
+    case "not-taken":
+    case "unsettled":
+    case "not-revoked":
+      return "UNAVAILABLE";
   }
 }
 

@@ -61,7 +61,10 @@ export function inSteps<
 }
 
 function driverIn(driver: MechanismDriver, steps: Steps): MechanismDriver {
-  return { ...driver, open: (ask) => attachmentIn(driver.open(ask), steps) };
+  return {
+    open: async (ask) => attachmentIn(await driver.open(ask), steps),
+    adopt: (ask) => attachmentIn(driver.adopt(ask), steps),
+  };
 }
 
 function attachmentIn(attachment: Attachment, steps: Steps): Attachment {

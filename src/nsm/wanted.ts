@@ -13,6 +13,10 @@ export const PARAMETER = {
   vlan: "vlan",
   cgroupDir: "cgroupDir",
   iommuGroup: "iommuGroup",
+  vfioMajor: "vfioMajor",
+  vfioMinor: "vfioMinor",
+  deviceMajor: "deviceMajor",
+  deviceMinor: "deviceMinor",
 } as const;
 
 /** A VF as a network device in the client's namespace. */

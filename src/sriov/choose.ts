@@ -25,12 +25,14 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
   if (vf.problem !== undefined) return "unhealthy";
   if (vf.holder) return "in use";
   if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
-  if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return "unfit for VFIO";
-  for (const { holder } of groupOf(vf)) {
+  if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
+  for (const { holder, facts } of groupOf(vf)) {
     if (!holder) continue;
-    if (wish.use === "vfio" && holder.use === "kernel") return "in an IOMMU group that serves a kernel driver";
+    if (wish.use === "vfio" && holder.use === "kernel") {
+      return `in an IOMMU group that serves a kernel driver (${facts.address})`;
+    }
     if (holder.use === "vfio" && (wish.use === "kernel" || holder.owner !== wish.owner)) {
-      return "in an IOMMU group that another pod has";
+      return `in an IOMMU group that another pod has (${facts.address})`;
     }
   }
   return undefined;

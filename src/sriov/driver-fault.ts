@@ -47,13 +47,13 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "no-iommu":
       return `Cannot give ${address} to VFIO: it is in no IOMMU group; turn the IOMMU on (intel_iommu=on or amd_iommu=on)`;
     case "group-shared":
-      return `Cannot give ${address} to VFIO: its IOMMU group ${fault.group} also holds ${fault.others.join(", ")}, which we do not manage`;
+      return `Cannot give ${address} to VFIO: its IOMMU group ${fault.group} also holds ${fault.others.join(", ")}, which is not ours to bind`;
     case "no-vfio-node":
       return `Cannot give ${address} to VFIO: /dev/vfio/${fault.group} did not appear; is the host's /dev/vfio mounted at NSM_VFIO_PATH?`;
     case "no-vfio-container":
       return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
     case "group-open":
-      return `Cannot let go of ${address}: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first`;
+      return `Cannot use ${address} for anybody else: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first`;
     case "no-netdev":
       return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
     case "several-netdevs":

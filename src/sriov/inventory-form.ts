@@ -117,8 +117,13 @@ function describe(fault: InventoryFault): string {
   }
 }
 
+/** Reasons that name a function of a group are many where groups are. */
+const MOST_REASONS = 6;
+
 function describeScarcity(fault: InventoryFault & { kind: "no-free-function" }): string {
   const reasons = Object.entries(fault.because).map(([why, count]) => `${count} ${why}`);
-  const detail = reasons.length > 0 ? `: of ${fault.total}, ${reasons.join(", ")}` : ": none offers it";
+  const more = reasons.length > MOST_REASONS ? ", …" : "";
+  const told = reasons.slice(0, MOST_REASONS).join(", ");
+  const detail = reasons.length > 0 ? `: of ${fault.total}, ${told}${more}` : ": none offers it";
   return `Cannot find a virtual function for ${fault.resource}${fault.use ? ` as ${fault.use}` : ""}${detail}`;
 }

@@ -2,8 +2,9 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { inspect } from "node:util";
 import type { Client } from "../../sandbox/client.ts";
+import type { KubeletDevice } from "../../sandbox/kubelet.ts";
 import { ping } from "../../sandbox/ping.ts";
-import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { Crashes } from "./crashes.ts";
@@ -32,10 +33,10 @@ export class CrashScene {
     this.#pinging = this.#ping();
   }
 
-  static async open(): Promise<CrashScene> {
+  static async open(options: Omit<SandboxOptions, "log" | "clock"> = {}): Promise<CrashScene> {
     const crashes = new Crashes();
     const restore = crashes.intercept();
-    const scene = await Scene.open({ host: crashes.between, settings: { adminListenOn: undefined } });
+    const scene = await Scene.open({ ...options, host: crashes.between, settings: { adminListenOn: undefined } });
     const bystander = await scene.pod();
     await bystander.client.request();
     return new CrashScene(scene, crashes, bystander, restore);
@@ -59,7 +60,10 @@ export class CrashScene {
     void stopped;
     await meanwhile();
     this.scene.forwarder = await sandbox.startForwarder();
-    await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === VFS);
+    // All unhealthy: the list of the dead one, whose stream has ended.
+    const isNew = (devices: readonly KubeletDevice[]) =>
+      devices.length === VFS && devices.some(({ healthy }) => healthy);
+    await sandbox.kubelet.until(SANDBOX_RESOURCE, isNew);
   }
 
   /** The pod ends; its namespace does as soon as nobody has a descriptor of it any more. */

@@ -1,5 +1,6 @@
 // Ends a forwarder at a chosen step as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the
 // endpoint.
+import type { DeviceAccess, DeviceGrant } from "../../src/access/index.ts";
 import type { Host } from "../../src/host.ts";
 import { Journal } from "../../src/journal/index.ts";
 import { type HostFiles, Rtnl } from "../../src/kernel/index.ts";
@@ -8,6 +9,7 @@ import { RpcClient } from "../../src/rpc/index.ts";
 /** One forwarder, from its start to its crash. */
 interface Life {
   isOver: boolean;
+  readonly ending: (() => unknown)[];
 }
 
 /** Calls that change something in a network namespace. */
@@ -32,7 +34,7 @@ export class Crashes {
   steps: string[] = [];
   /** The step that it did not live to see. */
   last = "its end";
-  #life: Life = { isOver: false };
+  #life: Life = { isOver: false, ending: [] };
   #at = Number.POSITIVE_INFINITY;
   #crashed = Promise.withResolvers<void>();
   readonly #owners = new WeakMap<object, Life>();
@@ -53,7 +55,8 @@ export class Crashes {
   /** Ends it now, wherever it is; the next host belongs to another one. */
   end(): void {
     this.#life.isOver = true;
-    this.#life = { isOver: false };
+    for (const end of this.#life.ending) end();
+    this.#life = { isOver: false, ending: [] };
     this.#at = Number.POSITIVE_INFINITY;
   }
 
@@ -70,8 +73,30 @@ export class Crashes {
           this.#step(life, `set ${Object.keys(change).join(", ")}`, () => port.write(vf, change));
         return { read: (vf) => port.read(vf), write };
       },
+      openAccess: (parts) => this.#access(life, host.openAccess(parts)),
     };
   };
+
+  /** What a dead forwarder kept is kept no more. */
+  #access(life: Life, access: DeviceAccess): DeviceAccess {
+    const grant = (made: DeviceGrant): DeviceGrant => ({
+      get state() {
+        return made.state;
+      },
+      apply: (signal) => this.#step(life, "let the pod at its devices", () => made.apply(signal)),
+      stands: () => made.stands(),
+      revoke: () => this.#step(life, "keep the pod from its devices", () => made.revoke()),
+      letGo: () => made.letGo(),
+    });
+    life.ending.push(() => access.close());
+    return {
+      version: access.version,
+      open: (ask) => grant(access.open(ask)),
+      adopt: (...args) => grant(access.adopt(...args)),
+      clearStrays: (devices) => this.#step(life, "take strays away", () => access.clearStrays(devices)),
+      close: () => access.close(),
+    };
+  }
 
   /** Takes the steps that no host is asked for, the journal's and those inside namespaces. Returns how to leave them be. */
   intercept(): () => void {

@@ -11,7 +11,7 @@ import type { Forwarder } from "../../src/forwarder.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
 import { RpcError } from "../../src/rpc/index.ts";
 import { type RecordingLog, recordingLog, silentLog } from "../../src/telemetry/index.ts";
-import { needs } from "../needs.ts";
+import { type Need, needs } from "../needs.ts";
 import { ipDump } from "./ip.ts";
 
 /** One story; it leaves the node as it found it, but for pods that it started and that hold nothing. */
@@ -135,6 +135,7 @@ export function tellStories(
   title: string,
   options: Omit<SandboxOptions, "log" | "clock">,
   stories: Readonly<Record<string, Story>>,
+  wants: readonly Need[] = ["netns", "veth", "bridge"],
 ): void {
   describe(title, () => {
     let scene: Promise<Scene> | undefined;
@@ -143,7 +144,7 @@ export function tellStories(
     after(async () => (await scene)?.sandbox.stop());
     for (const [name, story] of Object.entries(stories)) {
       test(name, { timeout: 30_000 }, async (t) => {
-        if (!needs(t, "netns", "veth", "bridge")) return;
+        if (!needs(t, ...wants)) return;
         scene ??= Scene.open(options);
         const open = await scene;
         const before = asItWas ?? (await open.dump());

@@ -1,0 +1,83 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { DeviceNumber } from "../src/kernel/index.ts";
+
+/** Where Linux mounts its version 1 hierarchy of devices. */
+const DEVICES = "/sys/fs/cgroup/devices";
+/** What the containers of the sandbox may open by themselves: /dev/null. They may make any node, as a runtime's default lets them. */
+const DEFAULT_RULES = ["c *:* m", "b *:* m", "c 1:3 rwm"];
+
+/**
+ * Real device cgroups of pretend pods, named as kubelet's cgroupfs driver names them, in a tree of their own: what a pod may
+ * open is for the kernel to say. Version 1. Needs root.
+ */
+export class PodCgroups {
+  /** For NSM_CGROUP_PATH. */
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /** Undefined where the machine has no such hierarchy, or does not let this process at it. */
+  static make(): PodCgroups | undefined {
+    const path = join(DEVICES, `nsm-sandbox-${process.pid}-${Date.now()}`);
+    try {
+      if (!existsSync(join(DEVICES, "devices.allow"))) return undefined;
+      mkdirSync(path);
+      mkdirSync(join(path, "kubepods/besteffort"), { recursive: true });
+      return new PodCgroups(path);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Makes the cgroup of a pod. What is beneath follows with its containers. */
+  addPod(uid: string): void {
+    mkdirSync(this.#pod(uid), { recursive: true });
+  }
+
+  /** Makes the cgroup of a container, and lets nothing be opened in it but what every container may. */
+  addContainer(uid: string, container: string): string {
+    const path = join(this.#pod(uid), container);
+    mkdirSync(path);
+    writeFileSync(join(path, "devices.deny"), "a");
+    for (const rule of DEFAULT_RULES) writeFileSync(join(path, "devices.allow"), rule);
+    return path;
+  }
+
+  /** Lets the container open a device, as somebody does of whom nobody knows. */
+  allow(uid: string, container: string, { major, minor }: DeviceNumber): void {
+    writeFileSync(join(this.#pod(uid), container, "devices.allow"), `c ${major}:${minor} rw`);
+  }
+
+  /** Each rule beneath for one of the devices, with its cgroup. */
+  rulesFor(devices: readonly DeviceNumber[]): readonly string[] {
+    const wanted = devices.map(({ major, minor }) => `${major}:${minor}`);
+    return foldersBelow(this.path).flatMap((path) => {
+      const rules = readFileSync(join(path, "devices.list"), "utf8").trim().split("\n");
+      return rules.filter((rule) => wanted.includes(rule.split(" ")[1] ?? "")).map((rule) => `${path}: ${rule}`);
+    });
+  }
+
+  /** The pod has ended, and its processes have. */
+  removePod(uid: string): void {
+    for (const path of foldersBelow(this.#pod(uid)).toReversed()) rmdirSync(path);
+  }
+
+  /** Removes the tree; the processes in it must have ended. */
+  close(): void {
+    for (const path of foldersBelow(this.path).toReversed()) rmdirSync(path);
+  }
+
+  #pod(uid: string): string {
+    return join(this.path, "kubepods/besteffort", `pod${uid}`);
+  }
+}
+
+/** The folder and all beneath it, each before what is in it. */
+function foldersBelow(path: string): readonly string[] {
+  if (!existsSync(path)) return [];
+  const children = readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return [path, ...children.flatMap(({ name }) => foldersBelow(join(path, name)))];
+}

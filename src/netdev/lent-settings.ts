@@ -1,0 +1,88 @@
+import { randomBytes } from "node:crypto";
+import type { Log } from "../telemetry/index.ts";
+import type { AttachedVf } from "./attachment.ts";
+import { parseMac, parseVlan } from "./parse.ts";
+import { applyVfSettings, differingSettings, isBearable, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
+
+/** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
+export interface AskedSettings {
+  readonly mac?: string | undefined;
+  readonly vlan?: number | undefined;
+}
+
+/** What the settings are of, and how they are kept. */
+export interface LentSettingsParts {
+  readonly vf: AttachedVf;
+  /** What the PF held before an earlier process changed it. */
+  readonly before: VfSettings;
+  /** Told, and waited for, before anything is changed that `before` does not tell of yet. */
+  readonly record: (before: VfSettings) => Promise<void>;
+  readonly log: Log;
+}
+
+/** The settings of a VF on its PF while a client drives the VF itself. */
+export class LentSettings {
+  readonly #parts: LentSettingsParts;
+  #before: VfSettings;
+  /** Settings that the driver can tell but not set. */
+  readonly #unsupported = new Set<keyof VfSettings>();
+
+  constructor(parts: LentSettingsParts) {
+    this.#parts = parts;
+    this.#before = parts.before;
+  }
+
+  /**
+   * Brings the PF to what is wanted; writes only what differs.
+   * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
+   */
+  async apply(asked: AskedSettings): Promise<void> {
+    const { vf, record, log } = this.#parts;
+    const wanted = this.#wanted(asked);
+    const standing = await vf.port.read(vf.index);
+    const fresh = Object.keys(wanted).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
+    if (fresh.length > 0) {
+      this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
+      await record(this.#before);
+    }
+    const { faults } = await applyVfSettings(vf.port, vf.index, wanted);
+    for (const fault of faults) {
+      if (!isBearable(fault, wanted)) throw fault.error;
+      this.#unsupported.add(fault.setting);
+      log.warn("vf-setting-unsupported", { vf: vf.index, setting: fault.setting, error: fault.error });
+    }
+  }
+
+  /** Whether `apply` would change nothing. Reads only. */
+  async stands(asked: AskedSettings): Promise<boolean> {
+    const { port, index } = this.#parts.vf;
+    const differing = differingSettings(await port.read(index), this.#wanted(asked));
+    return differing.every((setting) => this.#unsupported.has(setting));
+  }
+
+  /**
+   * Makes the PF what it was before. Can be called again for what failed.
+   * @throws {NetdevError} the first setting that is not as it was.
+   */
+  async restore(): Promise<void> {
+    const { port, index } = this.#parts.vf;
+    if (Object.keys(this.#before).length === 0) return;
+    // A driver that does not take "no address" gets one that is nobody's: nothing of the last client may stay.
+    const ownMac = newMac();
+    const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac });
+    if (fault) throw fault.error;
+    this.#before = {};
+  }
+
+  #wanted({ mac, vlan }: AskedSettings): VfSettings {
+    const { settings } = this.#parts.vf;
+    return { ...settings, ...(mac && { mac: parseMac("MAC address", mac) }), vlan: parseVlan(vlan ?? 0) };
+  }
+}
+
+/** Random, locally administered, of one station: IEEE 802, bits 0 and 1 of the first byte. */
+function newMac(): string {
+  const bytes = randomBytes(6);
+  bytes[0] = ((bytes[0] ?? 0) & 0xfc) | 0x02;
+  return bytes.toString("hex").replace(/..(?=.)/g, "$&:");
+}

@@ -1,0 +1,67 @@
+// Functions that share an IOMMU group: whoever opens the group reaches all of them, so it is one pod's.
+import assert from "node:assert/strict";
+import { after } from "node:test";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { refusal, type Scene, tellStories } from "./story.ts";
+import { groupOf, nothingGranted, STAND_INS, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+
+const cgroups = PodCgroups.make();
+after(() => cgroups?.close());
+
+tellStories(
+  "VFIO with two functions in each IOMMU group",
+  { machine: { vfioStandIns: STAND_INS, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
+  {
+    "gives two pods two groups, and a third one an error that says why": threePods,
+    "leaves a group alone that serves a kernel driver": besideKernel,
+  },
+  VFIO_NEEDS,
+);
+
+tellStories(
+  "VFIO with the physical function in the group of its virtual ones",
+  { machine: { vfioStandIns: STAND_INS, iommu: "with-pf", pfs: 1, vfsPerPf: 4 }, cgroups },
+  { "is refused, and the error names it": withPf },
+  VFIO_NEEDS,
+);
+
+async function threePods(scene: Scene): Promise<void> {
+  const [first, second, third] = [await vfioPod(scene), await vfioPod(scene), await vfioPod(scene)];
+  await Promise.all([first.vfio.request(), second.vfio.request()]);
+  const groups = [groupOf(first.vfio), groupOf(second.vfio)];
+  assert.equal(new Set(groups).size, 2);
+  const taken = (await scene.vfOf(first.vfio)).address;
+  const other = new RegExp(`in an IOMMU group that another pod has \\(${taken}\\)`);
+  await assert.rejects(third.vfio.request(), refusal("RESOURCE_EXHAUSTED", other));
+  await first.vfio.close();
+  await third.vfio.request();
+  assert.equal(groupOf(third.vfio), groups[0]);
+  for (const { vfio } of [second, third]) await vfio.close();
+  done(scene);
+}
+
+async function besideKernel(scene: Scene): Promise<void> {
+  const pods: VfioPod[] = [await vfioPod(scene), await vfioPod(scene)];
+  const [pod, other] = pods;
+  assert.ok(pod && other);
+  await other.client.request(); // as a network device
+  await pod.vfio.request();
+  const groupsOf = (use: string) =>
+    scene.forwarder.node.inventory.snapshot().flatMap((vf) => (vf.use === use ? [vf.iommuGroup] : []));
+  assert.notDeepEqual(groupsOf("kernel"), groupsOf("vfio"));
+  assert.equal((await other.pod.link("nsm-1"))?.up, true);
+  for (const client of [pod.vfio, other.client]) await client.close();
+  done(scene);
+}
+
+async function withPf(scene: Scene): Promise<void> {
+  const pod = await vfioPod(scene);
+  await assert.rejects(pod.vfio.request(), refusal("RESOURCE_EXHAUSTED", /its IOMMU group 1 also holds 0000:01:00\.0/));
+  await scene.serves(pod); // as a network device
+  done(scene);
+}
+
+function done(scene: Scene): void {
+  nothingGranted(cgroups ?? assert.fail("no cgroups"));
+  scene.isMended = true;
+}

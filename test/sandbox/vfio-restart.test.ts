@@ -1,0 +1,146 @@
+// The forwarder dies at every step of a VFIO connection. Afterwards pods may open what the journal and kubelet say they have,
+// and nothing else.
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { parsePciAddress } from "../../src/sriov/index.ts";
+import { needs } from "../needs.ts";
+import { CrashScene, type Work } from "./crash-scene.ts";
+import { eventually } from "./story.ts";
+import { groupOf, nothingGranted, opening, STAND_INS, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+
+const PERMITTED = ["", ""];
+const REFUSED = ["EPERM", "EPERM"];
+const cgroups = PodCgroups.make();
+after(() => cgroups?.close());
+
+let stage: Promise<CrashScene> | undefined;
+
+function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
+  test(name, { timeout: 120_000 }, async (t) => {
+    if (!needs(t, ...VFIO_NEEDS)) return;
+    stage ??= CrashScene.open({ machine: { vfioStandIns: STAND_INS }, cgroups });
+    await tell(await stage);
+  });
+}
+
+/** Tries each step of the work in turn, each with a new pod and its function on its kernel driver; then all is as before. */
+async function eachStep(
+  crash: CrashScene,
+  tell: (pod: VfioPod, crashAt: (work: Work) => Promise<boolean>) => Promise<void>,
+): Promise<void> {
+  const settings = await settingsOf(crash);
+  let [step, isDone] = [0, false];
+  for (; !isDone; step++) {
+    const pod = await vfioPod(crash.scene);
+    const { inventory, binder } = crash.scene.forwarder.node;
+    const vf = inventory.snapshot().find((one) => one.tokenId === pod.tokenId);
+    if (vf) await binder.bind(vf, "kernel");
+    let where = "before anything";
+    const crashAt = async (work: Work) => {
+      const crashed = await crash.crashAt(step, work);
+      where = crashed ?? "without a crash";
+      isDone = crashed === undefined;
+      return !isDone;
+    };
+    const check = async () => {
+      await tell(pod, crashAt);
+      await nothingLeft(crash, pod);
+      assert.deepEqual(await settingsOf(crash), settings);
+    };
+    await crash.told(() => where, check);
+    await endPod(crash, pod);
+  }
+  assert.ok(step > 6, `too few steps were seen: ${step}`);
+}
+
+describe("a forwarder that dies", () => {
+  after(async () => {
+    const pings = await (await stage)?.stop();
+    if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
+  });
+
+  story("at any step of a VFIO Request grants nothing that stays, and the next Request works", (crash) =>
+    eachStep(crash, async ({ vfio, container }, crashAt) => {
+      if (await crashAt((signal) => vfio.request({ signal }))) await vfio.request({ timeoutMs: 5000 });
+      await container.makeNodes(vfio.connection ?? assert.fail());
+      assert.deepEqual(await opening(container, groupOf(vfio)), PERMITTED);
+      await vfio.close({ timeoutMs: 5000 });
+      assert.equal(await container.tries("vfio"), "EPERM");
+    }),
+  );
+
+  story("at any step of a VFIO Request whose client does not come back leaves nothing", (crash) =>
+    eachStep(crash, async ({ vfio }, crashAt) => {
+      if (await crashAt((signal) => vfio.request({ signal }))) return;
+      await vfio.close({ timeoutMs: 5000 });
+    }),
+  );
+
+  story("at any step of a VFIO Close is closed again", (crash) =>
+    eachStep(crash, async ({ vfio, container }, crashAt) => {
+      await vfio.request();
+      const group = groupOf(vfio);
+      await container.makeNodes(vfio.connection ?? assert.fail());
+      if (await crashAt((signal) => vfio.close({ signal }))) await vfio.close({ timeoutMs: 5000 });
+      assert.deepEqual(await opening(container, group), REFUSED);
+    }),
+  );
+
+  story("leaves a VFIO connection as it is, for its client to refresh and close", async (crash) => {
+    const [pod, other] = [await vfioPod(crash.scene), await vfioPod(crash.scene)];
+    await pod.vfio.request();
+    const group = groupOf(pod.vfio);
+    for (const one of [pod, other]) await one.container.makeNodes(pod.vfio.connection ?? assert.fail());
+    assert.equal(await pod.container.open(group), "");
+    await crash.restart();
+    assert.deepEqual(await opening(pod.container, group), PERMITTED);
+    assert.deepEqual(await opening(other.container, group), REFUSED);
+    await pod.vfio.request({ timeoutMs: 5000 });
+    assert.equal(groupOf(pod.vfio), group);
+    await pod.container.close(group);
+    await crash.restart();
+    await pod.vfio.close({ timeoutMs: 5000 });
+    assert.deepEqual(await opening(pod.container, group), REFUSED);
+    await nothingLeft(crash, pod);
+    for (const one of [pod, other]) await endPod(crash, one);
+  });
+
+  story("takes away what nothing explains", async (crash) => {
+    const pod = await vfioPod(crash.scene);
+    await pod.vfio.request();
+    const { device } = await crash.scene.forwarder.node.binder.vfio.deviceOf(
+      parsePciAddress((await crash.scene.vfOf(pod.vfio)).address),
+    );
+    await pod.vfio.close();
+    cgroups?.allow(pod.allocation.podUid, "app", device);
+    await crash.restart();
+    nothingGranted(cgroups ?? assert.fail());
+    await endPod(crash, pod);
+  });
+});
+
+async function nothingLeft({ scene }: CrashScene, pod: VfioPod): Promise<void> {
+  const held = () =>
+    scene.forwarder.node.inventory
+      .snapshot()
+      .filter(
+        ({ problem, tokenId, connectionId }) => problem !== undefined || (connectionId && tokenId === pod.tokenId),
+      );
+  await eventually(held, (vfs) => vfs.length === 0);
+  nothingGranted(cgroups ?? assert.fail());
+}
+
+async function endPod({ scene }: CrashScene, { name, container, allocation }: VfioPod): Promise<void> {
+  await container.kill();
+  cgroups?.removePod(allocation.podUid);
+  scene.sandbox.kubelet.free(name);
+}
+
+/** Of all functions, as their physical ones keep them. */
+async function settingsOf({ scene }: CrashScene): Promise<unknown> {
+  const { forwarder, sandbox } = scene;
+  return Promise.all(
+    forwarder.node.inventory.snapshot().map(({ pf, index }) => sandbox.machine.pfPort({ address: pf }).read(index)),
+  );
+}

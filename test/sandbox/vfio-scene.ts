@@ -1,0 +1,51 @@
+// What the stories of VFIO share: real cgroups, real device nodes in place of VFIO's, and a client that speaks as cmd-nsc does.
+import assert from "node:assert/strict";
+import type { Client, ClientOptions } from "../../sandbox/client.ts";
+import type { Container } from "../../sandbox/container.ts";
+import type { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import type { Need } from "../needs.ts";
+import type { Scene } from "./story.ts";
+
+export const VFIO_NEEDS: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup1-devices", "mknod"];
+
+/** /dev/full for /dev/vfio/vfio; /dev/zero, random, urandom and kmsg for groups: every machine has them. */
+export const STAND_INS = {
+  container: { major: 1, minor: 7 },
+  groups: [5, 8, 9, 11].map((minor) => ({ major: 1, minor })),
+};
+
+/** A pod whose container has an NSM client and an application in one. */
+export interface VfioPod extends SandboxPod {
+  readonly container: Container;
+  /** Plays the manager too. */
+  readonly vfio: Client;
+}
+
+export async function vfioPod(
+  scene: Scene,
+  options: Partial<ClientOptions> & { readonly cgroupDir?: string } = {},
+): Promise<VfioPod> {
+  const pod = await scene.pod();
+  const container = await scene.sandbox.startContainer(pod);
+  const { cgroupDir = await container.cgroupDir(), ...rest } = options;
+  const parameters = { tokenID: pod.tokenId, cgroupDir };
+  return { ...pod, container, vfio: scene.direct(pod, { mechanism: "VFIO", parameters, ...rest }) };
+}
+
+/** The group's name, which is its number. */
+export function groupOf(client: Client): string {
+  const group = client.connection?.mechanism?.parameters["iommuGroup"];
+  assert.ok(group, "the answer names no IOMMU group");
+  return group;
+}
+
+/** What a process of the container can do with the two nodes: "" or the errno's name of each. */
+export async function opening(container: Container, group: string): Promise<readonly string[]> {
+  return [await container.tries("vfio"), await container.tries(group)];
+}
+
+/** No cgroup of the sandbox lets anybody at a device that stands in for VFIO's. */
+export function nothingGranted(cgroups: PodCgroups): void {
+  assert.deepEqual(cgroups.rulesFor([STAND_INS.container, ...STAND_INS.groups]), []);
+}
