@@ -3,12 +3,14 @@ import { encodeProgram, type Instruction, instruction, Op, type Program } from "
 import {
   AttachFlag,
   attachDeviceProgram,
+  bpf,
   type CgroupFolder,
   type DeviceNumber,
   detachDeviceProgram,
   deviceProgramsOf,
-  type Fd,
+  Fd,
   loadDeviceProgram,
+  offHeap,
   openProgram,
   readProgram,
 } from "../src/kernel/index.ts";
@@ -65,6 +67,37 @@ export function install(
     return readProgram(loaded).id;
   } finally {
     loaded.close();
+  }
+}
+
+const BPF_LINK_CREATE = 28;
+const BPF_CGROUP_DEVICE = 6;
+
+/** Attaches by a link; the filter goes when the descriptor is closed. */
+export function installByLink(folder: CgroupFolder, program: Program): Fd {
+  const loaded = loadDeviceProgram(encodeProgram(program), "linked");
+  try {
+    const attributes = offHeap(64);
+    for (const [i, value] of [loaded.number, folder.fd.number, BPF_CGROUP_DEVICE].entries()) {
+      attributes.writeUInt32LE(value, i * 4);
+    }
+    return Fd.own(bpf("attach by a link", BPF_LINK_CREATE, attributes));
+  } finally {
+    loaded.close();
+  }
+}
+
+/** Puts a program in front of what is there, as hooks do that let a container at one more device. */
+export function putInFront(folder: CgroupFolder, front: Program): void {
+  const [id = 0] = deviceProgramsOf(folder.fd).ids;
+  const before = openProgram(id);
+  const code = Buffer.concat([encodeProgram(front), readProgram(before).code ?? Buffer.alloc(0)]);
+  const now = loadDeviceProgram(code, "hook");
+  try {
+    attachDeviceProgram(folder.fd, now, { flags: AttachFlag.MULTI | AttachFlag.REPLACE, replaced: before });
+  } finally {
+    before.close();
+    now.close();
   }
 }
 

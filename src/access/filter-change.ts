@@ -70,10 +70,8 @@ function stepFor(
   const block: AllowBlock = { devices: sortedDevices(wanted), originalId: filter.block?.originalId ?? filter.id };
   const next = joinProgram(block, filter.rest);
   if (isSameProgram(next, filter.program)) return undefined;
-  const refuse = (problem: string) =>
-    new AccessError({ kind: "foreign-filter", cgroup: cgroup.path, program: filterText(filter), problem });
-  if (filter.problem !== undefined) throw refuse(filter.problem);
-  if (next.length > MAX_INSTRUCTIONS) throw refuse(`it would have ${next.length} instructions`);
+  if (filter.problem !== undefined) throw refused(cgroup, filter, filter.problem);
+  if (next.length > MAX_INSTRUCTIONS) throw refused(cgroup, filter, `it would have ${next.length} instructions`);
   return { filter, next, originalId: block.devices.length === 0 ? block.originalId : undefined };
 }
 
@@ -123,9 +121,11 @@ function takeStep(cgroup: Cgroup, step: Step, flags: number): { before: Fd; now:
   } catch (error) {
     before?.close();
     now?.close();
+    if (!(error instanceof KernelError)) throw error;
+    if (error.code !== "ENOENT") throw notTaken(cgroup, error);
     // The filter is no longer attached, or not alive: somebody has put another one in its place.
-    if (error instanceof KernelError && error.code === "ENOENT" && deviceProgramsOf(cgroup.folder.fd)) return undefined;
-    throw error instanceof KernelError ? notTaken(cgroup, error) : error;
+    if (!deviceProgramsOf(cgroup.folder.fd).ids.includes(step.filter.id)) return undefined;
+    throw refused(cgroup, step.filter, "it is attached by a BPF link, and only who has the link can replace it");
   }
 }
 
@@ -158,6 +158,10 @@ function goBack(cgroup: Cgroup, done: readonly { before: Fd; now: Fd | undefined
       if (!(error instanceof KernelError && error.code === "ENOENT")) throw notTaken(cgroup, error);
     }
   }
+}
+
+function refused({ path }: Cgroup, filter: Filter, problem: string): AccessError {
+  return new AccessError({ kind: "foreign-filter", cgroup: path, program: filterText(filter), problem });
 }
 
 function notTaken({ path }: Cgroup, error: unknown): AccessError {

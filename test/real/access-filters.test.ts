@@ -14,7 +14,16 @@ import {
 } from "../../src/kernel/index.ts";
 import { AccessScene, needsVersion, POD_UID, podPath } from "../access-scene.ts";
 import { crunFilter } from "../captured-filters.ts";
-import { codeOf, install, onlyNull, runtimeFilter, withHelper, withMap } from "../device-filters.ts";
+import {
+  codeOf,
+  install,
+  installByLink,
+  onlyNull,
+  putInFront,
+  runtimeFilter,
+  withHelper,
+  withMap,
+} from "../device-filters.ts";
 import { full, REFUSED, zero } from "../pod-cgroups.ts";
 
 const POD = podPath(POD_UID);
@@ -162,6 +171,38 @@ for (const { says, problem, load } of foreign) {
     await grant.revoke();
   });
 }
+
+test("a filter that is attached by a link is refused, and that is said", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  const folder = bare(scene);
+  install(folder, onlyNull);
+  const link = installByLink(folder, onlyNull);
+  try {
+    const before = scene.rulesOf(ONE);
+    const grant = scene.grant([zero]);
+    await assert.rejects(grant.apply(), faultOf("foreign-filter", /BPF link/));
+    assert.deepEqual(scene.rulesOf(ONE), before);
+    grant.letGo();
+  } finally {
+    link.close();
+  }
+});
+
+test("what others have put in front of our block since stays when it is taken out", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  const folder = bare(scene);
+  install(folder, onlyNull);
+  const one = scene.place.start(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  putInFront(folder, encodeBlock({ devices: [full], originalId: 1 }).slice(3));
+  assert.deepEqual([await one.open(zero), await one.open(full)], ["ok", "ok"]);
+  await grant.revoke();
+  assert.match(await one.open(zero), REFUSED);
+  assert.equal(await one.open(full), "ok");
+});
 
 test("a filter above the pod that refuses the device is named, and not touched", async (t) => {
   if (!needsVersion(t, 2)) return;
