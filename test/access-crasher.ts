@@ -1,5 +1,5 @@
 // Grants and revokes as a process of its own, which kills itself at a step: `access-crasher.ts CGROUP_PATH UID JOURNAL STEP`.
-// A step is a descriptor that is opened or closed after the first record: there is one before and one after each write.
+// A step is a descriptor that is opened after the first record: there is one between any two writes.
 import { writeFileSync } from "node:fs";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock } from "../src/async/index.ts";
@@ -10,8 +10,8 @@ import { full, zero } from "./pod-cgroups.ts";
 const [cgroupPath = "", uid = "", journal = "", step = ""] = process.argv.slice(2);
 let steps = 0;
 let isWriting = false;
-Fd.trace = () => {
-  if (!isWriting) return;
+Fd.trace = (what) => {
+  if (!isWriting || what === "close") return;
   steps += 1;
   if (steps === Number(step)) process.kill(process.pid, "SIGKILL");
 };
