@@ -42,6 +42,8 @@ export interface CallChanges {
   readonly alter?: (request: NetworkServiceRequest) => void;
   /** Headers in place of the proper token and its expiry. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** The trace that this call belongs to: W3C's traceparent. */
+  readonly traceparent?: string;
   /** Descriptors in place of the pod's network namespace. */
   readonly fds?: readonly Fd[];
   readonly timeoutMs?: number;
@@ -127,14 +129,14 @@ export class Client {
   }
 
   #callWith(changes: CallChanges) {
-    const { headers, signal, timeoutMs = 15_000 } = changes;
+    const { headers, traceparent, signal, timeoutMs = 15_000 } = changes;
     const { netns, mechanism } = this.#options;
     const fds = changes.fds ?? (netns === undefined || mechanism === "VFIO" ? [] : [netns.fd]);
     const options = {
       fds,
       timeoutMs,
       ...(signal === undefined ? {} : { signal }),
-      ...(headers === undefined ? {} : { metadata: headers }),
+      metadata: { ...headers, ...(traceparent === undefined ? {} : { traceparent }) },
     };
     return { rpc: headers === undefined ? this.#rpc : this.#bareRpc, options };
   }

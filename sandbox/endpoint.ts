@@ -56,6 +56,8 @@ export class Endpoint {
   /** Requests as they came in, the path already extended by this endpoint. */
   readonly requests: Connection[] = [];
   readonly closes: Connection[] = [];
+  /** The traces that Requests belonged to: W3C's traceparent, empty where there was none. */
+  readonly traceparents: string[] = [];
   readonly knobs: EndpointKnobs = { delayMs: 0, failTimes: 0, alterReply: undefined };
   /** Its monitor stream: `monitor.setState(id, State.DOWN)` tells the forwarder that a connection is down. */
   readonly monitor = new MonitorBoard();
@@ -147,6 +149,7 @@ export class Endpoint {
     if (connection === undefined) throw new RpcError("INVALID_ARGUMENT", "a Request must have a connection");
     const leave = await enterPath(this.#hop(), connection, call);
     this.requests.push(clone(ConnectionSchema, connection));
+    this.traceparents.push(call.metadata.get("traceparent")?.join() ?? "");
     await this.#misbehave(call.signal);
     const offered = connection.mechanism === undefined ? request.mechanismPreferences : [connection.mechanism];
     const noop = offered.find(({ type, cls }) => type === "NOOP" && cls === "LOCAL");

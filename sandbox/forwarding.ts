@@ -78,7 +78,7 @@ export class ForwardingService {
           endpoint.url,
           NetworkService.method.request,
           create(NetworkServiceRequestSchema, { ...request, connection }),
-          { signal: call.signal, timeoutMs: call.deadlineMs ?? CALL_TIMEOUT_MS, fds },
+          { signal: call.signal, timeoutMs: call.deadlineMs ?? CALL_TIMEOUT_MS, fds, metadata: traceOf(call) },
         );
         for (const fd of fds) call.sendFd(fd);
         return leave(response);
@@ -127,4 +127,10 @@ export class ForwardingService {
       .filter(({ endpoint }) => endpoint.networkServiceNames.includes(forwarderService))
       .filter(({ endpoint }) => hasLabels(endpoint.networkServiceLabels[forwarderService]?.labels ?? {}, wanted));
   }
+}
+
+/** The trace that the caller belongs to, handed on. */
+function traceOf(call: Call): Readonly<Record<string, readonly string[]>> {
+  const traceparent = call.metadata.get("traceparent");
+  return traceparent === undefined ? {} : { traceparent };
 }

@@ -6,7 +6,7 @@ import { type Clock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/host.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
-import type { Log, Metrics } from "../src/telemetry/index.ts";
+import type { Log, Metrics, Tracer } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";
 import { Client, type ClientOptions } from "./client.ts";
@@ -34,6 +34,8 @@ export interface SandboxOptions {
   readonly host?: (host: Host) => Host;
   /** Of all forwarders that are started; each has its own unless told. */
   readonly metrics?: Metrics;
+  /** Follows the forwarder's calls. */
+  readonly tracer?: Tracer;
   /** Of the forwarder. */
   readonly log: Log;
   /** Of the peers; the same as the forwarder's unless told. */
@@ -155,7 +157,7 @@ export class Sandbox {
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) =>
         openDeviceAccess({ ...parts, cgroupPath: cgroups?.path ?? NO_CGROUPS }),
     });
-    const { clock, log, metrics } = this.#options;
+    const { clock, log, metrics, tracer } = this.#options;
     const abort = new AbortController();
     const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");
     const settings = this.forwarderSettings;
@@ -165,6 +167,7 @@ export class Sandbox {
       pfConfigFile: this.pfConfigFile,
       host,
       ...(metrics && { metrics }),
+      ...(tracer && { tracer }),
       clock,
       log,
       signal: abort.signal,

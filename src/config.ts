@@ -97,12 +97,7 @@ const variables = {
   ),
   vfioPath: variable("NSM_VFIO_PATH", path, "/host/dev/vfio", "VFIO device nodes of the host"),
   logLevel: variable("NSM_LOG_LEVEL", logLevel, "INFO", "SIGUSR1 switches to TRACE, SIGUSR2 back to this level"),
-  isTelemetryEnabled: variable(
-    "TELEMETRY",
-    flag,
-    "false",
-    "Whether traces and metrics are sent by OTLP; not yet there, a warning says so",
-  ),
+  isTelemetryEnabled: variable("TELEMETRY", flag, "false", "Whether traces and metrics are sent by OTLP"),
   openTelemetryEndpoint: variable(
     "NSM_OPEN_TELEMETRY_ENDPOINT",
     hostPort,

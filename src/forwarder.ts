@@ -23,7 +23,7 @@ import { type Recovered, recover } from "./recover.ts";
 import { recoverVfio } from "./recover-vfio.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
-import { createMetrics, Health, type Log, type Metrics } from "./telemetry/index.ts";
+import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 import { checkpointReader, tokenPods } from "./token-pods.ts";
 
 /** What the environment says; names and units as in config.ts. */
@@ -42,6 +42,8 @@ export interface ForwarderOptions {
   readonly host: Host;
   /** Where rooms declare theirs; one of its own unless told. */
   readonly metrics?: Metrics;
+  /** Follows Requests and Closes; nobody does unless told. */
+  readonly tracer?: Tracer;
   readonly clock: Clock;
   readonly log: Log;
   /** Aborted when a stop is asked for while the start still waits for its peers. */
@@ -87,7 +89,7 @@ interface Frame {
 }
 
 async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop">> {
-  const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics() } = options;
+  const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics(), tracer = noTracer } = options;
   const { health, shown, undo } = frame;
   const { statePath } = settings;
   declareHealthMetrics(metrics, health);
@@ -120,7 +122,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
   const found = { ...node, ...recovered, ...vfio, ...declareMoves(metrics) };
   const drivers = mechanisms({ ...found, host, access, pods, journal, clock, log });
-  const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, health, clock, log };
+  const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
   const nsm = await serveNsm(parts, undo);
   const { endConnection } = nsm;
   shown.learn({ nsm });

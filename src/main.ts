@@ -9,10 +9,11 @@ import { startForwarder } from "./forwarder.ts";
 import { waitForDebugger } from "./inspector.ts";
 import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost } from "./linux-host.ts";
+import type { Otlp } from "./otlp/index.ts";
 import { openPfConfigFile } from "./pf-config-file.ts";
 import { live, type Running } from "./process-life.ts";
 import { parsePfConfig } from "./sriov/index.ts";
-import { createLog, createMetrics, type Log } from "./telemetry/index.ts";
+import { createLog, createMetrics, type Log, type Metrics } from "./telemetry/index.ts";
 import { version } from "./version.ts";
 
 /** Half of the time that Kubernetes gives a pod to end by default. */
@@ -30,7 +31,7 @@ async function run(): Promise<void> {
   await waitForDebugger(config.debugListenOn, log);
   log.info("starting", { version, node: process.version, pid: process.pid });
   log.info("configuration", effective);
-  for (const sentence of [...warnings, ...notYet(config)]) log.warn("configuration-doubt", { sentence });
+  for (const sentence of warnings) log.warn("configuration-doubt", { sentence });
   await live({
     start: (signal) => start(config, log, signal),
     log,
@@ -61,15 +62,24 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   const pfConfigFile = openPfConfigFile(config.sriovConfigFile, systemClock);
   const options = { settings: config, pfConfig, pfConfigFile, host: opened, metrics, clock: systemClock, log, signal };
   const profiles = config.isPprofEnabled ? await startProfiles(config.pprofListenOn, log) : undefined;
-  const forwarder = await startForwarder(options);
+  const otlp = config.isTelemetryEnabled ? await startOtlp(config, metrics, log) : undefined;
+  const forwarder = await startForwarder({ ...options, ...(otlp ? { tracer: otlp.tracer } : {}) });
   return {
     async stop() {
       await forwarder.stop();
-      await profiles?.close();
+      await Promise.all([profiles?.close(), otlp?.stop()]);
       pfConfigFile.close();
       await opened.close();
     },
   };
+}
+
+/** Its code is loaded where it is wanted only. */
+async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<Otlp> {
+  const { startOtlp: start } = await import("./otlp/index.ts");
+  const { openTelemetryEndpoint: endpoint, metricsExportIntervalMs: metricsIntervalMs, name } = config;
+  log.info("telemetry", { endpoint });
+  return start({ endpoint, metricsIntervalMs, service: { name, version }, metrics, clock: systemClock, log });
 }
 
 /** Clients are served without them too. */
@@ -93,15 +103,6 @@ function readPfConfig(path: string): string {
     const why = error instanceof Error ? error.message : String(error);
     throw new Error(`Cannot read the list of physical functions, NSM_SRIOV_CONFIG_FILE=${path}: ${why}`);
   }
-}
-
-/** Variables that are read and that nothing answers to as yet: to be silent about it would be a lie. */
-function notYet(config: Config): readonly string[] {
-  return [
-    ...(config.isTelemetryEnabled
-      ? ["TELEMETRY is set, but this version sends nothing by OTLP; /metrics is there"]
-      : []),
-  ];
 }
 
 /** Everything but running is loaded when it is asked for: the forwarder itself starts without it. */

@@ -22,7 +22,7 @@ import {
   type RegistrationToCheck,
 } from "./nsm/index.ts";
 import { RpcClient, RpcHealth, serveRpc } from "./rpc/index.ts";
-import type { Health, Log, Metrics } from "./telemetry/index.ts";
+import type { Health, Log, Metrics, Tracer } from "./telemetry/index.ts";
 
 /** What the environment says about NSM; names and units as in config.ts. */
 export interface NsmSettings {
@@ -45,6 +45,7 @@ export interface NsmServerOptions {
   /** What an earlier process left, to be gone on with or taken down. */
   readonly left: readonly JournalEntry[];
   readonly metrics: Metrics;
+  readonly tracer: Tracer;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -98,6 +99,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     journal: options.journal,
     callerIdleMs: CALLER_IDLE_MS,
     metrics: options.metrics,
+    tracer: options.tracer,
     clock,
     log,
   });

@@ -10,6 +10,7 @@ module.exports = {
   netdev: ["kernel", "async", "telemetry"],
   access: ["kernel", "async", "telemetry"],
   rpc: ["gen", "kernel", "async", "telemetry"],
+  otlp: ["gen", "rpc", "async", "telemetry"],
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
   commands: ["kernel", "sriov", "async"],

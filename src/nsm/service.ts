@@ -1,9 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { type Clock, KeyedQueue } from "../async/index.ts";
-import { type ConnectionEvent, MonitorConnection, type MonitorScopeSelector } from "../gen/connection_pb.ts";
+import {
+  type Connection,
+  type ConnectionEvent,
+  MonitorConnection,
+  type MonitorScopeSelector,
+} from "../gen/connection_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
-import type { Log, Metrics } from "../telemetry/index.ts";
+import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
 import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
 import type { Connections } from "./connections.ts";
@@ -19,7 +24,7 @@ import { Discovery } from "./registry.ts";
 import { type RequestDeps, request } from "./request.ts";
 import { EndpointSockets } from "./sockets.ts";
 import { toStatus } from "./status.ts";
-import { discoveryIn, inSteps, measuredSteps, unwatchedSteps } from "./steps.ts";
+import { callerInTrace, discoveryIn, inSteps, measuredSteps, tracedSteps, unwatchedSteps } from "./steps.ts";
 import { type ConnectionSummary, summaries } from "./summary.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
@@ -41,6 +46,8 @@ export interface ForwarderServiceOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics?: Metrics;
+  /** Follows Requests and Closes; nobody does unless told. */
+  readonly tracer?: Tracer;
 }
 
 /** The forwarder as its peers see it. */
@@ -68,8 +75,9 @@ const SOCKET_MARGIN_MS = 10_000;
 /** Puts the rooms' parts together into the service. */
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
   const { clock, log, managerTarget, callerIdleMs } = options;
-  const steps = options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps;
-  const parts = inSteps(options, steps);
+  const { tracer = noTracer } = options;
+  const steps = tracedSteps(options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps, tracer);
+  const parts = inSteps({ ...options, caller: callerInTrace(options.caller, tracer) }, steps);
   const { caller } = parts;
   const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS);
   const connections: Connections = new Map();
@@ -78,6 +86,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   const deps: ServiceDeps = {
     ...parts,
     metrics: options.metrics && declareMetrics(options.metrics, () => countsOf({ connections, monitor, turns })),
+    tracer,
     newId: randomUUID,
     connections,
     monitor,
@@ -93,10 +102,10 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   return {
     handlers: [
       unaryHandler(NetworkService.method.request, (message, call) =>
-        answer(deps, { method: "Request", call }, () => request(deps, message, call)),
+        answer(deps, { method: "Request", call, connection: message.connection }, () => request(deps, message, call)),
       ),
       unaryHandler(NetworkService.method.close, (message, call) =>
-        answer(deps, { method: "Close", call }, async () => {
+        answer(deps, { method: "Close", call, connection: message }, async () => {
           await close(deps, message, call);
           return {};
         }),
@@ -136,7 +145,7 @@ async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>):
   const startedMs = deps.clock.monotonicMs();
   const ended = (code: string) => deps.metrics?.ended(ask.method, code, deps.clock.monotonicMs() - startedMs);
   try {
-    const result = await work();
+    const result = await deps.tracer.serve(nameOf(ask), ask.call.metadata, factsOf(ask), work);
     ended("OK");
     return result;
   } catch (error) {
@@ -151,9 +160,25 @@ async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>):
 interface Asked {
   readonly method: "Request" | "Close";
   readonly call: IncomingCall;
+  readonly connection: Connection | undefined;
 }
 
-type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined };
+/** As OpenTelemetry's conventions name a gRPC call. */
+function nameOf({ method }: Asked): string {
+  return `${NetworkService.typeName}/${method}`;
+}
+
+/** Longest text of a peer that goes into a trace. */
+const LONGEST_FACT = 128;
+
+function factsOf({ connection }: Asked): SpanFacts {
+  const { id = "", networkService = "", mechanism } = connection ?? {};
+  const facts = { "nsm.connection": id, "nsm.network_service": networkService, "nsm.mechanism": mechanism?.type ?? "" };
+  const known = Object.entries(facts).filter(([, text]) => text !== "");
+  return Object.fromEntries(known.map(([name, text]) => [name, text.slice(0, LONGEST_FACT)]));
+}
+
+type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined; readonly tracer: Tracer };
 
 /** Whoever is asking sees the connections that are its own, and no others: docs/decisions/011-who-may-act-on-a-connection.md. */
 function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: IncomingCall): AsyncIterable<ConnectionEvent> {

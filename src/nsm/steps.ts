@@ -2,7 +2,7 @@
 // free of it.
 import type { Clock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { type Histogram, type Metrics, outcomes, timed } from "../telemetry/index.ts";
+import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../telemetry/index.ts";
 import type { Attachment, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
 import type { Caller, ConnectionJournal } from "./needs.ts";
 import type { Discovery } from "./registry.ts";
@@ -41,6 +41,20 @@ export function measuredSteps(metrics: Metrics, clock: Clock): Steps {
   });
   return {
     run: (step, work) => timed(clock, (outcome, took) => seconds.observe({ step, outcome }, took), work),
+  };
+}
+
+/** The same steps as spans of the call that they belong to. */
+export function tracedSteps(steps: Steps, tracer: Tracer): Steps {
+  return { run: (step, work) => tracer.step(step, () => steps.run(step, work)) };
+}
+
+/** Peers learn which trace a call belongs to. */
+export function callerInTrace(caller: Caller, tracer: Tracer): Caller {
+  return {
+    call: (target, method, request, options) =>
+      caller.call(target, method, request, { ...options, metadata: { ...options?.metadata, ...tracer.headers() } }),
+    stream: (target, method, request, options) => caller.stream(target, method, request, options),
   };
 }
 

@@ -13,11 +13,14 @@ export {
   type HistogramSpec,
   type LabelSets,
   type LabelValues,
+  type MetricReading,
   type MetricSpec,
   type Metrics,
   ofNode,
+  type Sample,
 } from "./metrics.ts";
 export { type RecordedEvent, type RecordingLog, recordingLog, silentLog } from "./recording-log.ts";
 export { type LogListener, tapLog } from "./tap.ts";
 export { outcomes, timed } from "./timed.ts";
+export { noTracer, type SpanFacts, type Tracer } from "./tracer.ts";
 export { type Trouble, Troubles } from "./troubles.ts";

@@ -1,5 +1,7 @@
 import {
   collectDefaultMetrics,
+  type MetricObjectWithValues,
+  type MetricValue,
   Counter as PromCounter,
   Gauge as PromGauge,
   Histogram as PromHistogram,
@@ -59,8 +61,25 @@ export interface Metrics {
   histogram<const L extends LabelSets = Record<never, never>>(spec: HistogramSpec<L>): Histogram<L>;
   /** All metrics in Prometheus' text format. */
   text(): Promise<string>;
+  /** The same as values. */
+  read(): Promise<readonly MetricReading[]>;
   /** Adds memory, CPU, descriptors, garbage collection and event-loop delay of this process. At most once per process. */
   addProcessMetrics(): void;
+}
+
+/** One metric as it stands now. */
+export interface MetricReading {
+  readonly name: string;
+  readonly help: string;
+  readonly kind: "counter" | "gauge" | "histogram";
+  readonly samples: readonly Sample[];
+}
+
+/** One value; a histogram has one for each bucket (growing, labelled `le`), and its sum and count. */
+export interface Sample {
+  readonly part: "value" | "bucket" | "sum" | "count";
+  readonly labels: Readonly<Record<string, string>>;
+  readonly value: number;
 }
 
 const REQUEST_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
@@ -95,9 +114,21 @@ export function createMetrics(): Metrics {
         return { observe: (labels, value) => histogram.observe(closed(spec, labels), value) };
       }),
     text: () => registry.metrics(),
+    read: async () => (await registry.getMetricsAsJSON()).map(readingOf),
     // 100 ms instead of 10: a sampling timer that wakes an idle process a hundred times a second costs more than it tells.
     addProcessMetrics: () => collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 }),
   };
+}
+
+function readingOf({ name, help, type, values }: MetricObjectWithValues<MetricValue<string>>): MetricReading {
+  const kind = type.toString() === "counter" || type.toString() === "histogram" ? type.toString() : "gauge";
+  const samples = values.map((sample) => {
+    const { metricName = name } = sample as { readonly metricName?: string };
+    const part = metricName === name ? "value" : metricName.slice(name.length + 1);
+    const labels = Object.entries(sample.labels).map(([label, of]) => [label, String(of)]);
+    return { part: part as Sample["part"], labels: Object.fromEntries(labels), value: sample.value };
+  });
+  return { name, help, kind: kind as MetricReading["kind"], samples };
 }
 
 function declareGauge<L extends LabelSets>(

@@ -1,0 +1,47 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { childOf, readTraceContext, traceHeaders } from "./trace-context.ts";
+
+const traceId = "0af7651916cd43dd8448eb211c80319c";
+const spanId = "b7ad6b7169203331";
+const read = (traceparent: string | string[], tracestate?: string) =>
+  readTraceContext(
+    new Map([
+      ["traceparent", [traceparent].flat()],
+      ...(tracestate === undefined ? [] : [["tracestate", [tracestate]] as const]),
+    ] as [string, string[]][]),
+  );
+
+test("readTraceContext() reads what W3C's examples say", () => {
+  const context = { traceId, spanId, isSampled: true, state: "" };
+  assert.deepEqual(read(`00-${traceId}-${spanId}-01`), context);
+  assert.deepEqual(read(`00-${traceId}-${spanId}-02`), { ...context, isSampled: false });
+  assert.deepEqual(read(`cc-${traceId}-${spanId}-01-what-the-future-holds`), context);
+  assert.deepEqual(read(`00-${traceId}-${spanId}-01`, "congo=t61rcWkgMzE"), { ...context, state: "congo=t61rcWkgMzE" });
+});
+
+for (const [why, wrong] of [
+  ["version ff", `ff-${traceId}-${spanId}-01`],
+  ["more than version 00 has", `00-${traceId}-${spanId}-01-more`],
+  ["a trace of zeros", `00-${"0".repeat(32)}-${spanId}-01`],
+  ["a span of zeros", `00-${traceId}-${"0".repeat(16)}-01`],
+  ["capitals", `00-${traceId.toUpperCase()}-${spanId}-01`],
+  ["nothing", ""],
+] as const) {
+  test(`readTraceContext() takes no ${why}`, () => assert.equal(read(wrong), undefined));
+}
+
+test("readTraceContext() takes no header that came twice, and no state that is too long", () => {
+  const good = `00-${traceId}-${spanId}-01`;
+  assert.equal(read([good, good]), undefined);
+  assert.equal(read(good, `a=${"x".repeat(600)}`)?.state, "");
+});
+
+test("childOf() stays in the trace with a span of its own, and begins a trace without a parent", () => {
+  const parent = { traceId, spanId, isSampled: false, state: "a=b" };
+  const child = childOf(parent);
+  assert.deepEqual({ ...child, spanId }, parent);
+  assert.notEqual(child.spanId, spanId);
+  assert.deepEqual(read(traceHeaders(child)["traceparent"] ?? "", "a=b"), child);
+  assert.match(traceHeaders(childOf(undefined))["traceparent"] ?? "", /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
+});
