@@ -113,7 +113,11 @@ test("serveRpc() streams to grpc-js until its deadline", async (t) => {
   const client = theirClient(t, await ourServer(t));
   const { path, requestSerialize, responseDeserialize } = definition(Find);
   const empty = fromBinary(Find.input, new Uint8Array());
-  const options = { deadline: Date.now() + 300 };
+  // On a connection that stands, so that all of the time is the stream's.
+  await new Promise<void>((resolve, reject) =>
+    client.waitForReady(Date.now() + 30_000, (error) => (error ? reject(error) : resolve())),
+  );
+  const options = { deadline: Date.now() + 1500 };
   const call = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, empty, options);
   let count = 0;
   call.on("data", () => count++);
