@@ -4,7 +4,7 @@ import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
 import { enterOwnNamespaces } from "../sandbox/demo/namespaces.ts";
 import { Screen } from "../sandbox/demo/screen.ts";
-import { bundleNodeProcess } from "./bundle.ts";
+import { bundleProgram } from "../tools/bundle-program.ts";
 import { readOptions, usage } from "./options.ts";
 import type { MachineLine } from "./report.ts";
 import { reportOf, tableOf } from "./report.ts";
@@ -40,7 +40,7 @@ const machine: MachineLine = {
   loadAverage: loadavg()[0] ?? 0,
 };
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
-const bundle = await bundleNodeProcess(join(import.meta.dirname, ".."));
+const bundle = await bundleProgram(join(import.meta.dirname, ".."), "bench/node-process.ts");
 const runner = new Runner({
   ...options,
   program: bundle.path,

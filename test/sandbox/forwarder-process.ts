@@ -1,0 +1,104 @@
+// The forwarder in a process of its own, to be killed: its node is asked of the process that started it, and each of its steps
+// waits there before and after it is done.
+
+import { systemClock as clock } from "../../src/async/index.ts";
+import { startForwarder } from "../../src/forwarder.ts";
+import type { Host } from "../../src/host.ts";
+import { type HostFiles, KernelError, Netns, type Uevent } from "../../src/kernel/index.ts";
+import type { PfPort } from "../../src/netdev/index.ts";
+import { parsePfConfig } from "../../src/sriov/index.ts";
+import { createLog } from "../../src/telemetry/index.ts";
+import type { Ask, Heard, StartAsk } from "./process-messages.ts";
+import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
+
+/** Where the parent has put the host's network namespace. */
+const NETNS_FD = 4;
+
+const waiting = new Map<number, PromiseWithResolvers<unknown>>();
+const listeners = new Set<(event: Uevent) => void>();
+let asked = 0;
+
+function ask(what: Ask): Promise<unknown> {
+  asked += 1;
+  const answer = Promise.withResolvers<unknown>();
+  waiting.set(asked, answer);
+  process.send?.({ id: asked, ...what });
+  return answer.promise;
+}
+
+const taker: StepTaker = {
+  async take(_part, what, act) {
+    await ask({ kind: "step", what: `before ${what}` });
+    const result = await act();
+    await ask({ kind: "step", what: `after ${what}` });
+    return result;
+  },
+};
+
+function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
+  const call = (method: keyof HostFiles) =>
+    ((...args: unknown[]) => ask({ kind: "files", tree, method, args })) as never;
+  return {
+    readText: call("readText"),
+    writeText: call("writeText"),
+    list: call("list"),
+    readLink: call("readLink"),
+    exists: call("exists"),
+    deviceNumber: call("deviceNumber"),
+    heldBy: call("heldBy"),
+  };
+}
+
+const host: Host = {
+  devices: filesOf("devices"),
+  drivers: filesOf("drivers"),
+  vfio: filesOf("vfio"),
+  uevents: {
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: () => listeners.clear(),
+  },
+  netns: Netns.fromFd({ number: NETNS_FD }),
+  openAccess() {
+    throw new Error("The killed forwarder gives no VFIO");
+  },
+  pfPort: ({ address }) => ({
+    read: (vf) => ask({ kind: "port", pf: address, method: "read", args: [vf] }) as ReturnType<PfPort["read"]>,
+    write: async (vf, change) => void (await ask({ kind: "port", pf: address, method: "write", args: [vf, change] })),
+  }),
+};
+
+async function start({ settings, pfConfigText }: StartAsk): Promise<void> {
+  interceptSteps(taker, () => true);
+  const { node, nsm } = await startForwarder({
+    settings,
+    pfConfig: parsePfConfig(pfConfigText, "pci.config"),
+    host: hostWithSteps(taker, host),
+    clock,
+    log: createLog({ level: "info" }),
+    signal: new AbortController().signal,
+  });
+  process.on("message", ({ kind }: Heard) => {
+    if (kind !== "book") return;
+    const vfs = node.inventory.snapshot().map(({ address, state, connectionId, problem, tokenId }) => {
+      const isHeld = connectionId !== undefined;
+      return { address, isHeld, state: state === "reserved" ? "idle" : state, problem, tokenId };
+    });
+    process.send?.({ kind: "book", book: { vfs, connections: nsm.connectionCount } });
+  });
+  process.send?.({ kind: "started" });
+}
+
+process.on("message", (heard: Heard) => {
+  if (heard.kind === "start") void start(heard);
+  if (heard.kind === "uevent") for (const listener of [...listeners]) listener(heard.event);
+  if (heard.kind !== "answer") return;
+  const answer = waiting.get(heard.id);
+  waiting.delete(heard.id);
+  const { failure } = heard;
+  if (failure) answer?.reject(new KernelError(failure.op, failure.errno, failure.detail));
+  else answer?.resolve(heard.value);
+});
+process.on("disconnect", () => process.exit(0));

@@ -1,0 +1,49 @@
+import type { ForwarderSettings } from "../../src/forwarder.ts";
+import type { HostFiles, Uevent } from "../../src/kernel/index.ts";
+
+/** What a forwarder's process asks of the process that has its node. */
+export type Ask =
+  | {
+      readonly kind: "files";
+      readonly tree: "devices" | "drivers" | "vfio";
+      readonly method: keyof HostFiles;
+      readonly args: readonly unknown[];
+    }
+  | { readonly kind: "port"; readonly pf: string; readonly method: "read" | "write"; readonly args: readonly unknown[] }
+  /** It is about to do something, or has done it, and waits. */
+  | { readonly kind: "step"; readonly what: string };
+
+export interface StartAsk {
+  readonly settings: ForwarderSettings;
+  readonly pfConfigText: string;
+}
+
+/** What the book of the forwarder says. */
+export interface Book {
+  readonly vfs: readonly {
+    readonly address: string;
+    readonly isHeld: boolean;
+    readonly state: string;
+    readonly problem: string | undefined;
+    readonly tokenId: string | undefined;
+  }[];
+  readonly connections: number;
+}
+
+/** To the forwarder's process. */
+export type Heard =
+  | ({ readonly kind: "start" } & StartAsk)
+  | { readonly kind: "uevent"; readonly event: Uevent }
+  | { readonly kind: "book" }
+  | {
+      readonly kind: "answer";
+      readonly id: number;
+      readonly value?: unknown;
+      readonly failure?: { readonly op: string; readonly errno: number; readonly detail: string | undefined };
+    };
+
+/** From it. */
+export type Told =
+  | (Ask & { readonly id: number })
+  | { readonly kind: "started" }
+  | { readonly kind: "book"; readonly book: Book };
