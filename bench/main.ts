@@ -7,7 +7,7 @@ import { Screen } from "../sandbox/demo/screen.ts";
 import { bundleProgram } from "../tools/bundle-program.ts";
 import { readOptions, usage } from "./options.ts";
 import type { MachineLine } from "./report.ts";
-import { reportOf, tableOf } from "./report.ts";
+import { kubeletTable, reportOf, tableOf } from "./report.ts";
 import { Runner } from "./runner.ts";
 
 const options = readOptions(process.argv.slice(2));
@@ -41,9 +41,11 @@ const machine: MachineLine = {
 };
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
 const bundle = await bundleProgram(join(import.meta.dirname, ".."), "bench/node-process.ts");
+const killable = await bundleProgram(join(import.meta.dirname, ".."), "sandbox/forwarder-process.ts");
 const runner = new Runner({
   ...options,
   program: bundle.path,
+  killableProgram: killable.path,
   realLinks: whyNoLinks === undefined,
   tell: (line) => screen.text(line),
   signal: stop.signal,
@@ -65,14 +67,14 @@ try {
   process.stderr.write(`${error instanceof Error && !isWanted ? error.stack : String(error)}\n`);
 } finally {
   bundle.remove();
+  killable.remove();
 }
 process.exit();
 
 async function measured() {
-  const nodes = await runner.measure();
-  const { headings, rows } = tableOf(nodes);
-  screen.table(headings, rows);
-  return reportOf(machine, nodes);
+  const { nodes, kubelet, recovery } = await runner.measure();
+  for (const { headings, rows } of [tableOf(nodes), kubeletTable(kubelet, recovery)]) screen.table(headings, rows);
+  return reportOf(machine, nodes, { kubelet, recovery });
 }
 
 async function soaked(cycles: number) {

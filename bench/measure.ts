@@ -10,6 +10,10 @@ export interface Effort {
   readonly singles: number;
   /** Rounds of 32 at a time, and of 64. */
   readonly rounds: number;
+  /** Restarts of kubelet, faults, and devices for pods. */
+  readonly kubelet: number;
+  /** Kills of the process. */
+  readonly kills: number;
   /** Starts of the process on the smallest node. */
   readonly starts: number;
   /** Nodes on which the calls of many pods at once are measured, by their virtual functions. */
@@ -17,8 +21,8 @@ export interface Effort {
 }
 
 export const efforts: Readonly<Record<"full" | "quick", Effort>> = {
-  full: { singles: 200, rounds: 10, starts: 5, crowded: [64, 256] },
-  quick: { singles: 24, rounds: 2, starts: 3, crowded: [64] },
+  full: { singles: 200, rounds: 10, kubelet: 100, kills: 20, starts: 5, crowded: [64, 256] },
+  quick: { singles: 24, rounds: 2, kubelet: 20, kills: 3, starts: 3, crowded: [64] },
 };
 
 /** Calls of one kind, told as its callers saw them, in ms. */

@@ -7,6 +7,8 @@ export type Question =
       readonly pfs: number;
       readonly vfsPerPf: number;
       readonly realLinks: boolean;
+      /** Whether each physical function has 6 resource names instead of 2. */
+      readonly hasManyNames: boolean;
       readonly settings: ForwarderSettings;
     }
   /** Also lets the pretend card forget what it has written down. */
@@ -14,6 +16,8 @@ export type Question =
   /** Starts measuring how late the event loop is. */
   | { readonly kind: "watch-loop" }
   | { readonly kind: "loop" }
+  /** Takes the first physical function from its driver, or gives it back. */
+  | { readonly kind: "fault"; readonly isOver: boolean }
   | { readonly kind: "stop" };
 
 /** The process is loaded and the manager knows the forwarder. */
@@ -46,6 +50,8 @@ export interface Answers {
   readonly counts: Counts;
   readonly "watch-loop": null;
   readonly loop: LoopDelay;
+  /** When that was begun, on the clock that all processes of a machine share. */
+  readonly fault: number;
   readonly stop: null;
 }
 

@@ -1,5 +1,6 @@
 // The process of the forwarder: the pretend card, which must share its memory, and the forwarder as main.ts starts it.
 import { type ELDHistogram, monitorEventLoopDelay } from "node:perf_hooks";
+import type { Machine } from "../sandbox/machine.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
 // Loaded first and alone, so that the time it takes can be told.
@@ -19,20 +20,22 @@ const running: (() => Promise<void>)[] = [];
 /** What the pretend card writes down for tests; it grows with each call, and would look like a leak of the forwarder. */
 const memories: unknown[][] = [changes.seen];
 let fileWrites = 0;
+let machine: Machine | undefined;
 let loop: ELDHistogram | undefined;
 
 async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started> {
-  const { pfs, vfsPerPf, realLinks, settings } = ask;
-  const machine = await startMachine({ pfs, vfsPerPf, realLinks });
-  running.push(() => machine.stop());
+  const { pfs, vfsPerPf, realLinks, hasManyNames, settings } = ask;
+  machine = await startMachine({ pfs, vfsPerPf, realLinks });
+  const card = machine;
+  running.push(() => card.stop());
   const host = {
-    devices: changes.watchFiles("devices", machine.devices),
-    drivers: changes.watchFiles("drivers", machine.drivers),
-    vfio: machine.vfio,
-    uevents: machine.uevents,
-    netns: machine.netns,
+    devices: changes.watchFiles("devices", card.devices),
+    drivers: changes.watchFiles("drivers", card.drivers),
+    vfio: card.vfio,
+    uevents: card.uevents,
+    netns: card.netns,
     pfPort(pf: { readonly address: string }) {
-      const port = machine.pfPort(pf);
+      const port = card.pfPort(pf);
       memories.push(port.writes);
       return changes.watchPort(pf.address, port);
     },
@@ -40,7 +43,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
       throw new Error("The benchmark gives no VFIO");
     },
   };
-  const pfConfig = parsePfConfig(machine.configText, "pci.config");
+  const pfConfig = parsePfConfig(hasManyNames ? manyNames(card.configText) : card.configText, "pci.config");
   const metrics = createMetrics();
   metrics.addProcessMetrics();
   const log = createLog({ level: "info" });
@@ -50,6 +53,21 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
   const forwarder = await startForwarder(parts);
   running.push(() => forwarder.stop());
   return { loadMs, startMs: performance.now() - startedAtMs, calledAtMs };
+}
+
+/** Two service domains and three capabilities. */
+function manyNames(text: string): string {
+  return text
+    .replaceAll("[intel, 10G]", "[intel, 10G, e810]")
+    .replaceAll("[worker.domain]", "[worker.domain, other.domain]");
+}
+
+async function fault(isOver: boolean): Promise<number> {
+  const [address] = machine?.configText.match(/[0-9a-f]{4}:[0-9a-f:.]+(?=:\n)/) ?? [];
+  if (!machine || address === undefined) throw new Error("Cannot make a fault: there is no card");
+  const atMs = Number(process.hrtime.bigint()) / 1e6;
+  await machine.drivers.writeText(isOver ? "igb/bind" : "igb/unbind", address);
+  return atMs;
 }
 
 function counts(): Counts {
@@ -89,6 +107,8 @@ async function answer(question: Question): Promise<Answers[keyof Answers]> {
       return watchLoop();
     case "loop":
       return loopDelay();
+    case "fault":
+      return await fault(question.isOver);
     case "stop":
       return await stop();
   }

@@ -60,8 +60,19 @@ export class NodeProcess {
     return Number(kib) / 1024;
   }
 
-  /** Open descriptors, and how many of them hold a network namespace. */
-  get descriptors(): { readonly fds: number; readonly netns: number } {
+  /** CPU time of the process so far, by the kernel's clock of 100 ticks a second. */
+  get cpuMs(): number {
+    const stat = readFileSync(`/proc/${this.#child.pid}/stat`, "utf8");
+    const [user = Number.NaN, system = Number.NaN] = stat
+      .slice(stat.lastIndexOf(")") + 2)
+      .split(" ")
+      .slice(11, 13)
+      .map(Number);
+    return (user + system) * 10;
+  }
+
+  /** Open descriptors, and how many of them hold a network namespace or a BPF program. */
+  get descriptors(): { readonly fds: number; readonly netns: number; readonly bpf: number } {
     const folder = `/proc/${this.#child.pid}/fd`;
     const targets = readdirSync(folder).map((fd) => {
       try {
@@ -71,7 +82,8 @@ export class NodeProcess {
       }
     });
     const open = targets.filter((target) => target !== "");
-    return { fds: open.length, netns: open.filter((target) => target.startsWith("net:")).length };
+    const holding = (what: string) => open.filter((target) => target.startsWith(what)).length;
+    return { fds: open.length, netns: holding("net:"), bpf: holding("anon_inode:bpf-prog") };
   }
 
   /** Stops the forwarder and the process; whatever it made in the kernel goes with it. */

@@ -1,3 +1,4 @@
+import type { KubeletFigures } from "./kubelet.ts";
 import type { BusyFigures, CallFigures, ParallelFigures } from "./measure.ts";
 import type { StartFigures } from "./stage.ts";
 import { type Distribution, distributionOf } from "./statistics.ts";
@@ -13,6 +14,12 @@ export interface NodeFigures {
   readonly refreshWrites?: number;
   /** With every function in use. */
   readonly full?: { readonly calls: CallFigures; readonly rssMib: number };
+}
+
+/** What was measured between kubelet and a forwarder with so many functions, each with so many resource names. */
+export interface NamedKubeletFigures extends KubeletFigures {
+  readonly vfs: number;
+  readonly names: number;
 }
 
 /** The machine that the figures are of. */
@@ -33,7 +40,12 @@ export type Report = Readonly<Record<string, unknown>>;
 const MAIN_VFS = 64;
 
 /** Puts the figures under the names that others read. Times in ms, memory in MiB. */
-export function reportOf(machine: MachineLine, nodes: readonly NodeFigures[]): Report {
+export function reportOf(
+  machine: MachineLine,
+  nodes: readonly NodeFigures[],
+  more: { readonly kubelet: readonly NamedKubeletFigures[]; readonly recovery: Distribution | undefined },
+): Report {
+  const kubelet = more.kubelet.find(({ vfs }) => vfs === MAIN_VFS);
   const of = (vfs: number) => nodes.find((node) => node.vfs === vfs);
   const [small, main, large] = [of(8), of(MAIN_VFS), of(256)];
   return rounded({
@@ -47,8 +59,20 @@ export function reportOf(machine: MachineLine, nodes: readonly NodeFigures[]): R
     ...(small && { start_to_registered_ms: startToRegistered(small) }),
     ...(large && { rss_idle_mib: large.rssIdleMib }),
     ...(large?.full && { rss_256_connections_mib: large.full.rssMib }),
+    ...(kubelet && { kubelet_restart_ms: kubelet.restart, fault_to_kubelet_ms: kubelet.fault }),
+    ...(more.recovery && { recovery_ms: more.recovery }),
+    by_names: Object.fromEntries(more.kubelet.map((one) => [`${one.vfs}x${one.names}`, kubeletKeys(one)])),
     by_vfs: Object.fromEntries(nodes.map((node) => [node.vfs, nodeKeys(node)])),
   }) as Report;
+}
+
+function kubeletKeys({ restart, fault, allocate, allocateCpuMs }: KubeletFigures): Report {
+  return {
+    kubelet_restart_ms: restart,
+    fault_to_kubelet_ms: fault,
+    allocate_ms: allocate,
+    allocate_cpu_ms: allocateCpuMs,
+  };
 }
 
 function nodeKeys(node: NodeFigures): Report {
@@ -135,4 +159,25 @@ function timeText(times: Distribution | undefined): string | undefined {
 
 function ms(value: number): string {
   return value.toFixed(value < 10 ? 2 : 1);
+}
+
+/** What kubelet and a kill cost, for people. */
+export function kubeletTable(
+  kubelet: readonly NamedKubeletFigures[],
+  recovery: Distribution | undefined,
+): { readonly headings: readonly string[]; readonly rows: readonly (readonly string[])[] } {
+  const row = (title: string, cell: (figures: NamedKubeletFigures) => string | undefined) => [
+    title,
+    ...kubelet.map((figures) => cell(figures) ?? "–"),
+  ];
+  return {
+    headings: ["ms: p50 / p99", ...kubelet.map(({ vfs, names }) => `${vfs} VFs × ${names} names`)],
+    rows: [
+      row("kubelet restart until the full list", ({ restart }) => timeText(restart)),
+      row("fault until kubelet knows", ({ fault }) => timeText(fault)),
+      row("a device for a pod", ({ allocate }) => timeText(allocate)),
+      row("  CPU of the forwarder for it", ({ allocateCpuMs }) => ms(allocateCpuMs)),
+      row("SIGKILL until a client is served again", ({ vfs }) => (vfs === MAIN_VFS ? timeText(recovery) : undefined)),
+    ],
+  };
 }

@@ -1,3 +1,4 @@
+import { kubeletFigures } from "./kubelet.ts";
 import {
   type Effort,
   efforts,
@@ -9,16 +10,35 @@ import {
   warmUp,
   writesOfRefresh,
 } from "./measure.ts";
-import type { NodeFigures } from "./report.ts";
+import { recoveryTimes } from "./recovery.ts";
+import type { NamedKubeletFigures, NodeFigures } from "./report.ts";
 import { type SoakFigures, soak } from "./soak.ts";
 import { Stage, type StageOptions, type StartFigures } from "./stage.ts";
+import type { Distribution } from "./statistics.ts";
 
 /** Nodes that are measured, by their virtual functions. */
 const SIZES = [8, 64, 256];
+/** Nodes on which kubelet is measured: functions, and resource names of each. */
+const KUBELET_NODES = [
+  [64, 2],
+  [256, 2],
+  [256, 6],
+] as const;
 const SMALLEST = 8;
 const LARGEST = 256;
 
+/** What is measured. */
+export interface Measured {
+  readonly nodes: readonly NodeFigures[];
+  /** By functions and resource names of each. */
+  readonly kubelet: readonly NamedKubeletFigures[];
+  /** From a SIGKILL on; without links there is nothing to recover. */
+  readonly recovery: Distribution | undefined;
+}
+
 export interface RunnerOptions extends Omit<StageOptions, "vfs"> {
+  /** The forwarder alone, to be killed. */
+  readonly killableProgram: string;
   readonly isQuick: boolean;
   /** Hears what is being done. */
   readonly tell: (line: string) => void;
@@ -34,10 +54,23 @@ export class Runner {
     this.#options = options;
   }
 
-  async measure(): Promise<readonly NodeFigures[]> {
+  async measure(): Promise<Measured> {
+    const { tell, realLinks, isQuick, killableProgram, signal } = this.#options;
+    const { kubelet, kills } = efforts[isQuick ? "quick" : "full"];
     const nodes: NodeFigures[] = [];
     for (const vfs of SIZES) nodes.push(await this.#measureNode(vfs));
-    return nodes;
+    const kubelets: NamedKubeletFigures[] = [];
+    for (const [vfs, names] of KUBELET_NODES) {
+      tell(`kubelet, ${vfs} virtual functions with ${names} resource names …`);
+      // Each device that is measured is held until the end.
+      const count = Math.min(kubelet, vfs / 2);
+      const more = { realLinks: false, hasManyNames: names === 6 };
+      kubelets.push({ vfs, names, ...(await this.#on(vfs, (stage) => kubeletFigures(stage, count), more)) });
+    }
+    signal.throwIfAborted();
+    tell("kills and restarts …");
+    const recovery = realLinks ? await recoveryTimes(killableProgram, kills) : undefined;
+    return { nodes, kubelet: kubelets, recovery };
   }
 
   soak(cycles: number): Promise<SoakFigures> {
@@ -63,10 +96,10 @@ export class Runner {
   }
 
   /** The work ends with an error as soon as the person wants to leave. */
-  async #on<T>(vfs: number, work: (stage: Stage) => Promise<T>): Promise<T> {
+  async #on<T>(vfs: number, work: (stage: Stage) => Promise<T>, changes: Partial<StageOptions> = {}): Promise<T> {
     const { signal } = this.#options;
     signal.throwIfAborted();
-    const stage = await Stage.open({ ...this.#options, vfs });
+    const stage = await Stage.open({ ...this.#options, ...changes, vfs });
     const leave = Promise.withResolvers<never>();
     const left = () => leave.reject(signal.reason);
     signal.addEventListener("abort", left, { once: true });

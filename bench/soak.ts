@@ -9,6 +9,8 @@ export interface SoakFigures {
   readonly fds: number;
   /** More of them that hold a network namespace. */
   readonly netns: number;
+  /** More of them that hold a BPF program. */
+  readonly bpf: number;
   /** Growth of resident memory over the second half, when caches are full and code is compiled. */
   readonly rss_slope_kib_per_1000: number;
 }
@@ -39,6 +41,7 @@ export async function soak(stage: Stage, cycles: number, tell: (line: string) =>
     cycles: rounds * PODS,
     fds: after.fds - before.fds,
     netns: after.netns - before.netns,
+    bpf: after.bpf - before.bpf,
     rss_slope_kib_per_1000: Math.round(slopeOf(looks.slice(Math.floor(looks.length / 2)))),
   };
 }

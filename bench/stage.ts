@@ -1,6 +1,7 @@
 import type { Actor } from "../sandbox/actor.ts";
 import { Client } from "../sandbox/client.ts";
 import type { ContextOf } from "../sandbox/endpoint.ts";
+import type { Kubelet } from "../sandbox/kubelet.ts";
 import { Pod } from "../sandbox/pod.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox } from "../sandbox/sandbox.ts";
 import { systemClock, UndoStack } from "../src/async/index.ts";
@@ -18,6 +19,8 @@ export interface StageOptions extends NodeProcessOptions {
   /** Virtual functions of the node, an even number. */
   readonly vfs: number;
   readonly realLinks: boolean;
+  /** Whether each function has 6 resource names instead of 2. */
+  readonly hasManyNames?: boolean;
 }
 
 /** How the forwarder came up. */
@@ -58,7 +61,6 @@ export class Stage {
 
   /** Starts everything; answers when kubelet has the whole list. */
   static async open(options: StageOptions): Promise<Stage> {
-    const { realLinks } = options;
     const undo = new UndoStack();
     try {
       const sandbox = await Sandbox.start({
@@ -69,7 +71,7 @@ export class Stage {
       });
       undo.push("sandbox", () => sandbox.stop());
       const stage = new Stage(options, sandbox, undo);
-      await stage.#startNode(realLinks);
+      await stage.#startNode(options);
       return stage;
     } catch (error) {
       await undo.unwind(() => {}); // the first failure is the one to show
@@ -77,12 +79,12 @@ export class Stage {
     }
   }
 
-  async #startNode(realLinks: boolean): Promise<void> {
+  async #startNode({ realLinks, hasManyNames = false }: StageOptions): Promise<void> {
     const settings = this.#sandbox.forwarderSettings;
     const listed = this.#sandbox.kubelet
       .until(SANDBOX_RESOURCE, (devices) => devices.length === this.vfs)
       .then(() => Number(process.hrtime.bigint()) / 1e6);
-    const question = { kind: "start", pfs: PFS, vfsPerPf: this.vfs / PFS, realLinks, settings } as const;
+    const question = { kind: "start", pfs: PFS, vfsPerPf: this.vfs / PFS, realLinks, hasManyNames, settings } as const;
     const started = await this.node.ask<"start">(question);
     this.#start = { ...started, toKubeletMs: (await listed) - started.calledAtMs };
   }
@@ -123,6 +125,10 @@ export class Stage {
       pod.close();
     });
     return { name, client };
+  }
+
+  get kubelet(): Kubelet {
+    return this.#sandbox.kubelet;
   }
 
   /** What peers have written down for tests; nobody reads it here, and it grows with each call. */

@@ -1,8 +1,9 @@
 // Ends a forwarder at a chosen step as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the
 // endpoint.
+
+import { hostWithSteps, interceptSteps, type StepTaker } from "../../sandbox/steps.ts";
 import type { Host } from "../../src/host.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
-import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 
 /** One forwarder, from its start to its crash. */
 interface Life {

@@ -3,13 +3,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "../../sandbox/client.ts";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
+import { KillableForwarder } from "../../sandbox/killable.ts";
 import { ping } from "../../sandbox/ping.ts";
 import { SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../tools/bundle-program.ts";
 import { ipDump } from "./ip.ts";
-import { KillableForwarder } from "./killable.ts";
 import { eventually } from "./story.ts";
 
 const VFS = 4;
@@ -37,7 +37,7 @@ export class KillScene {
   }
 
   static async open(): Promise<KillScene> {
-    const bundle = await bundleProgram(ROOT, "test/sandbox/forwarder-process.ts");
+    const bundle = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
     try {
       const machine = { realLinks: true, vfsPerPf: 2 };
       const settings = { adminListenOn: undefined };

@@ -1,10 +1,10 @@
 // A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL at any of its steps.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import type { Sandbox } from "../../sandbox/sandbox.ts";
-import { KernelError } from "../../src/kernel/index.ts";
-import { runtimeFlags } from "../../tools/bundle-options.ts";
+import { KernelError } from "../src/kernel/index.ts";
+import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Ask, Book, Heard, Told } from "./process-messages.ts";
+import type { Sandbox } from "./sandbox.ts";
 
 export class KillableForwarder {
   /** The steps since `arm`, in words. */

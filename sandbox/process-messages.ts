@@ -1,5 +1,5 @@
-import type { ForwarderSettings } from "../../src/forwarder.ts";
-import type { HostFiles, Uevent } from "../../src/kernel/index.ts";
+import type { ForwarderSettings } from "../src/forwarder.ts";
+import type { HostFiles, Uevent } from "../src/kernel/index.ts";
 
 /** What a forwarder's process asks of the process that has its node. */
 export type Ask =

@@ -1,13 +1,13 @@
 // The forwarder in a process of its own, to be killed: its node is asked of the process that started it, and each of its steps
 // waits there before and after it is done.
 
-import { systemClock as clock } from "../../src/async/index.ts";
-import { startForwarder } from "../../src/forwarder.ts";
-import type { Host } from "../../src/host.ts";
-import { type HostFiles, KernelError, Netns, type Uevent } from "../../src/kernel/index.ts";
-import type { PfPort } from "../../src/netdev/index.ts";
-import { parsePfConfig } from "../../src/sriov/index.ts";
-import { createLog } from "../../src/telemetry/index.ts";
+import { systemClock as clock } from "../src/async/index.ts";
+import { startForwarder } from "../src/forwarder.ts";
+import type { Host } from "../src/host.ts";
+import { type HostFiles, KernelError, Netns, type Uevent } from "../src/kernel/index.ts";
+import type { PfPort } from "../src/netdev/index.ts";
+import { parsePfConfig } from "../src/sriov/index.ts";
+import { createLog } from "../src/telemetry/index.ts";
 import type { Ask, Heard, StartAsk } from "./process-messages.ts";
 import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 

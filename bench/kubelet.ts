@@ -1,0 +1,71 @@
+// How fast kubelet hears of what it has to know, and what that costs.
+import { SANDBOX_RESOURCE } from "../sandbox/sandbox.ts";
+import type { Stage } from "./stage.ts";
+import { type Distribution, distributionOf } from "./statistics.ts";
+
+/** What was measured between kubelet and the forwarder, in ms. */
+export interface KubeletFigures {
+  /** From the start of kubelet, which makes its socket, until it has every resource with every device. */
+  readonly restart: Distribution;
+  /** From the fault of a physical function until kubelet knows that its functions are unhealthy. */
+  readonly fault: Distribution;
+  /** One device for one pod. */
+  readonly allocate: Distribution;
+  /** CPU time of the forwarder for one device for one pod, with all lists that follow from it. */
+  readonly allocateCpuMs: number;
+}
+
+/** After this the forwarder has told kubelet everything that follows from the last device. */
+const REST_MS = 500;
+
+/** Leaves the devices of `count` pods allocated. */
+export async function kubeletFigures(stage: Stage, count: number): Promise<KubeletFigures> {
+  const restart = await restarts(stage, count);
+  const fault = await faults(stage, count);
+  return { restart, fault, ...(await allocations(stage, count)) };
+}
+
+async function restarts({ kubelet, vfs }: Stage, count: number): Promise<Distribution> {
+  const names = [...(kubelet.devices.value?.keys() ?? [])];
+  const samples: number[] = [];
+  for (let done = 0; done < count; done += 1) {
+    await kubelet.stop();
+    const startedAt = performance.now();
+    const listed = names.map((name) => kubelet.until(name, (devices) => devices.length === vfs));
+    await kubelet.start();
+    await Promise.all(listed);
+    samples.push(performance.now() - startedAt);
+  }
+  return distributionOf(samples);
+}
+
+async function faults({ kubelet, node }: Stage, count: number): Promise<Distribution> {
+  const samples: number[] = [];
+  const healthy = () => (kubelet.devices.value?.get(SANDBOX_RESOURCE) ?? []).filter((one) => one.healthy).length;
+  const all = healthy();
+  for (let done = 0; done < count; done += 1) {
+    const told = kubelet
+      .until(SANDBOX_RESOURCE, (devices) => devices.some((one) => !one.healthy))
+      .then(() => Number(process.hrtime.bigint()) / 1e6);
+    const atMs = await node.ask<"fault">({ kind: "fault", isOver: false });
+    samples.push((await told) - atMs);
+    await node.ask<"fault">({ kind: "fault", isOver: true });
+    await kubelet.until(SANDBOX_RESOURCE, (devices) => devices.filter((one) => one.healthy).length === all);
+  }
+  return distributionOf(samples);
+}
+
+async function allocations(
+  { kubelet, node }: Stage,
+  count: number,
+): Promise<Pick<KubeletFigures, "allocate" | "allocateCpuMs">> {
+  const samples: number[] = [];
+  const before = node.cpuMs;
+  for (let done = 0; done < count; done += 1) {
+    const startedAt = performance.now();
+    await kubelet.allocate({ pod: `allocated-${done}`, resource: SANDBOX_RESOURCE });
+    samples.push(performance.now() - startedAt);
+  }
+  await new Promise((resolve) => setTimeout(resolve, REST_MS));
+  return { allocate: distributionOf(samples), allocateCpuMs: (node.cpuMs - before) / count };
+}
