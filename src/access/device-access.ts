@@ -74,7 +74,7 @@ class HostDeviceAccess implements DeviceAccess {
 
   adopt(state: GrantState, record: RecordState): DeviceGrant {
     const grant = HeldGrant.ofState(state, record);
-    this.#podOf(state.podUid).grants.add(grant);
+    this.#podOf(state.podUid).adopt(grant);
     this.#watch();
     return this.#handle(grant);
   }

@@ -42,6 +42,12 @@ export class PodAccess {
     this.#parts = parts;
   }
 
+  /** A grant of an earlier process, of which nobody knows whether it stands. */
+  adopt(grant: HeldGrant): void {
+    this.grants.add(grant);
+    this.#settled = new WeakMap();
+  }
+
   /** @throws {AccessError}; what it did is undone then. */
   async apply(grant: HeldGrant, signal?: AbortSignal): Promise<void> {
     this.grants.add(grant);
@@ -50,6 +56,7 @@ export class PodAccess {
     const done: { cgroup: Cgroup; ours: Ours }[] = [];
     try {
       for (const cgroup of cgroups) {
+        if (grant.isKept && (await this.#isAsSettled(cgroup))) continue;
         const ours = await this.#allow(cgroup, grant);
         if (ours) done.push({ cgroup, ours });
       }
@@ -61,7 +68,9 @@ export class PodAccess {
       throw error;
     }
     grant.isKept = true;
-    for (const cgroup of cgroups) await this.#settle(cgroup);
+    for (const cgroup of cgroups) {
+      if (!(await this.#isAsSettled(cgroup))) await this.#settle(cgroup);
+    }
   }
 
   async stands(grant: HeldGrant): Promise<boolean> {

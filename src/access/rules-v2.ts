@@ -69,10 +69,7 @@ export class RulesV2 implements Rules {
   }
 
   async fingerprint({ folder }: Cgroup): Promise<string> {
-    return this.#unlessGone("", () => {
-      const { ids, flags } = deviceProgramsOf(folder.fd);
-      return `${flags}:${ids.join()}`;
-    });
+    return this.#unlessGone("", () => deviceProgramsOf(folder.fd, { inForce: true }).ids.join());
   }
 
   #unlessGone<T>(gone: T, read: () => T): T {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AccessError, type AccessFault } from "../../src/access/index.ts";
-import { AccessScene, needsVersion, OTHER_UID, POD_UID, podPath, versions } from "../access-scene.ts";
+import { AccessScene, eventually, needsVersion, OTHER_UID, POD_UID, podPath, versions } from "../access-scene.ts";
 import { full, REFUSED, random, zero } from "../pod-cgroups.ts";
 
 const POD = podPath(POD_UID);
@@ -166,6 +166,21 @@ for (const version of versions) {
     await later.revoke();
     assert.match(await one.open(zero), REFUSED);
     assert.deepEqual(scene.rulesOf(`${POD}/one`), before);
+  });
+
+  test(`DeviceAccess.adopt() of a second grant of a pod makes sure of it too, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    const one = scene.container(`${POD}/one`);
+    await scene.grant([zero]).apply();
+    const lost = scene.access.adopt({ ...scene.grant([full], { id: "c2" }).state }, async () => {});
+    assert.equal(await lost.stands(), false);
+    const answer = await eventually(
+      () => one.open(full),
+      (text) => text === "ok",
+    );
+    assert.equal(answer, "ok");
+    assert.equal(await lost.stands(), true);
   });
 
   test(`DeviceAccess.clearStrays() takes away what no grant explains, version ${version}`, async (t) => {
