@@ -5,7 +5,8 @@ const testFile = "[.]test[.]ts$";
 const doors = {
   "^(node:)?fs(/|$)":
     "^src/kernel/host-files[.]ts$|^src/kernel/(append-file|blocking-writes|cgroup-folder|device-holders|state-folder|watch-folder|fd|netns|unix-socket)[.]ts$|^src/rpc/listen[.]ts$|^src/main[.]ts$",
-  "^(node:)?(net|tls|http2|dgram)$": "^src/rpc/",
+  "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
+  "^(node:)?net$": "^src/rpc/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",
   "^(node:)?child_process$": "^$",
   "^(node:)?worker_threads$": "^$",

@@ -126,7 +126,7 @@ const variables = {
     "NSM_ADMIN_LISTEN_ON",
     listenOrOff,
     "localhost:9871",
-    "Status page, metrics and health over HTTP; loopback addresses only",
+    "Status page, metrics and health over HTTP; off loopback only by mutual TLS, to SVIDs of our trust domain",
   ),
   statePath: variable(
     "NSM_STATE_PATH",

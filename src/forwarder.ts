@@ -1,5 +1,5 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
-import { serveAdmin } from "./admin/index.ts";
+import { openAdmin } from "./admin-doors.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
 import { type NodeJournal, openNodeJournal } from "./connection-journal.ts";
 import type { Host } from "./host.ts";
@@ -177,8 +177,8 @@ async function startAdmin(
   const { adminListenOn: listenOn } = settings;
   if (!listenOn) return undefined;
   try {
-    const admin = await serveAdmin({ listenOn, source: shown, health, metrics, clock, log });
-    undo.push("status page", () => admin.close());
+    const identity = () => shown.identity;
+    const admin = await openAdmin({ listenOn, source: shown, identity, health, metrics, clock, log }, undo);
     log.info("status-page", { url: admin.url });
     return admin.url;
   } catch (error) {

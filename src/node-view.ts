@@ -10,7 +10,7 @@ import { version } from "./version.ts";
 
 /** What is known later than the node itself. */
 export interface LaterParts {
-  readonly identity: Pick<Identity, "current">;
+  readonly identity: Identity;
   readonly nsm: Pick<NsmServer, "connections">;
   /** "namespace/name" of the pod that has the token, as far as kubelet has said. */
   podOf(tokenId: string): string | undefined;
@@ -77,6 +77,10 @@ export class ShownNode implements NodeViewSource {
       resources: this.#resources(),
       troubles: this.#troubles.list.map((one) => ({ ...one, text: shortTokens(one.text) })),
     };
+  }
+
+  get identity(): Identity | undefined {
+    return this.#later.identity;
   }
 
   /** To be called for what the log and the rooms' books do not tell. */

@@ -1,5 +1,6 @@
 // A listener that only this machine reaches, and that no page of another site can ask through a browser here.
-import type { IncomingMessage, Server } from "node:http";
+import type { Server as HttpServer, IncomingMessage } from "node:http";
+import type { Server } from "node:net";
 
 /** Why a listener could not start; `what` it was to serve. */
 export type AdminFault =
@@ -25,30 +26,40 @@ function describe(fault: AdminFault, cause: unknown): string {
   return `Cannot serve ${fault.what} on ${fault.host} port ${fault.port}: ${why}; choose another port, or off`;
 }
 
+/** Where to listen; port 0 lets the system choose. */
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
 /**
- * Listens, without keeping the process alive. Returns where, `http://127.0.0.1:9871`.
+ * Listens where only this machine can connect. Returns where, `http://127.0.0.1:9871`.
  * @throws {AdminError}
  */
-export function listenOnLoopback(
-  server: Server,
-  { host, port }: { readonly host: string; readonly port: number },
-  what: string,
-): Promise<string> {
+export async function listenOnLoopback(server: Server, where: ListenAddress, what: string): Promise<string> {
+  if (!isLoopback(where.host)) throw new AdminError({ kind: "not-loopback", what, host: where.host });
+  return `http://${await listening(server, where, what)}`;
+}
+
+/**
+ * Listens, without keeping the process alive. Returns where, `127.0.0.1:9871`.
+ * @throws {AdminError} cannot-listen.
+ */
+export function listening(server: Server, { host, port }: ListenAddress, what: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    if (!isLoopback(host)) throw new AdminError({ kind: "not-loopback", what, host });
     const failed = (cause: Error) => reject(new AdminError({ kind: "cannot-listen", what, host, port }, { cause }));
     server.once("error", failed);
     server.listen({ host, port }, () => {
       server.off("error", failed);
       server.unref();
       const { address, family, port: real } = server.address() as { address: string; family: string; port: number };
-      resolve(`http://${family === "IPv6" ? `[${address}]` : address}:${real}`);
+      resolve(`${family === "IPv6" ? `[${address}]` : address}:${real}`);
     });
   });
 }
 
 /** Ends the listener and every connection. */
-export function closeServer(server: Server): Promise<void> {
+export function closeServer(server: HttpServer): Promise<void> {
   return new Promise((resolve) => {
     server.close(() => resolve());
     server.closeAllConnections();
@@ -60,6 +71,7 @@ export function isAskedByLoopbackName(request: IncomingMessage): boolean {
   return isLoopback((request.headers.host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"));
 }
 
-function isLoopback(host: string): boolean {
+/** Whether the name is one of this machine alone. */
+export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }

@@ -1,8 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 import type { Clock } from "../async/index.ts";
 import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
+import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
-import { closeServer, isAskedByLoopbackName, listenOnLoopback } from "./loopback.ts";
+import { AdminError, isAskedByLoopbackName, isLoopback } from "./loopback.ts";
 import type { NodeViewSource } from "./node-view.ts";
 import { renderMain, renderPage } from "./page.ts";
 import { pageScript } from "./page-script.ts";
@@ -16,6 +18,10 @@ export interface AdminOptions {
   readonly health: Health;
   readonly metrics: Metrics;
   readonly source: NodeViewSource;
+  /** Off loopback: does the TLS handshake and lets in whom it trusts. @throws with the reason. */
+  readonly admit?: (stream: Duplex) => Promise<Duplex>;
+  /** On loopback: takes over a connection that speaks gRPC. */
+  readonly grpc?: (stream: Duplex, remote: string) => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -34,38 +40,50 @@ interface Answer {
   readonly body: string;
 }
 
+const PAGE = "the status page";
+
 /** Nothing from elsewhere, nothing inline: what a peer's text could smuggle into the page would not run. */
 const CONTENT_POLICY =
   "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /**
  * Serves `/` (status page), `/events` (the same, live), `/status.json` and `/status.events`, `/metrics`, `/healthz` (the
- * process answers) and `/readyz` (it can serve; 503 with the reasons if not) on a loopback address.
+ * process answers) and `/readyz` (it can serve; 503 with the reasons if not). On a loopback address to everybody on this
+ * node, and gRPC beside it; elsewhere over TLS, to those whom `admit` lets in.
  * @throws {AdminError}
  */
 export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
+  const { listenOn, admit, log } = options;
+  const isOpen = isLoopback(listenOn.host);
+  if (!isOpen && !admit) throw new AdminError({ kind: "not-loopback", what: PAGE, host: listenOn.host });
   const live = new LiveViews(options.source, options.clock);
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
   const server = createServer(limits, (request, response) => {
-    serve(options, live, request, response).catch((error: unknown) => {
-      options.log.warn("admin-page-failed", { path: request.url, err: error });
+    serve({ ...options, isOpen }, live, request, response).catch((error: unknown) => {
+      log.warn("admin-page-failed", { path: request.url, err: error });
       if (response.headersSent) response.destroy();
       else send(response, request, plain(500, "This page failed; the log says why\n"));
     });
   });
-  server.maxConnections = 64;
-  const url = await listenOnLoopback(server, options.listenOn, "the status page");
-  server.on("error", (err) => options.log.warn("admin-listener-failed", { err }));
-  return { url, close: () => closeServer(server) };
+  const http = (stream: Duplex) => void server.emit("connection", stream);
+  const grpc = options.grpc ?? ((stream: Duplex) => void stream.destroy());
+  const listener = await openListener(listenOn, { http, grpc, admit: isOpen ? undefined : admit }, { what: PAGE, log });
+  return {
+    url: `${isOpen ? "http" : "https"}://${listener.address}`,
+    async close() {
+      listener.close();
+      server.closeAllConnections();
+    },
+  };
 }
 
 async function serve(
-  options: AdminOptions,
+  options: AdminOptions & { readonly isOpen: boolean },
   live: LiveViews,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const refusal = refusalOf(request);
+  const refusal = refusalOf(request, options.isOpen);
   const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
   const render = streams[pathname];
   if (refusal) send(response, request, refusal);
@@ -84,9 +102,9 @@ const streams: Readonly<Record<string, RenderEvent>> = {
   "/status.events": (view) => JSON.stringify(view),
 };
 
-function refusalOf(request: IncomingMessage): Answer | undefined {
+function refusalOf(request: IncomingMessage, isOpen: boolean): Answer | undefined {
   if (request.method !== "GET" && request.method !== "HEAD") return plain(405, "Only GET\n");
-  if (!isAskedByLoopbackName(request)) return plain(421, "Ask for this page by a loopback name\n");
+  if (isOpen && !isAskedByLoopbackName(request)) return plain(421, "Ask for this page by a loopback name\n");
   return undefined;
 }
 

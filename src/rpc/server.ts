@@ -65,6 +65,22 @@ export async function serveRpc(options: ServeOptions): Promise<RpcServer> {
   };
 }
 
+/** A server for streams that somebody else accepts. */
+export interface StreamServer {
+  /** Takes a stream over; it ends with its connection. Never throws. */
+  accept(stream: Duplex, remote: string): void;
+  stop(graceMs: number): Promise<void>;
+}
+
+/** Serves gRPC on streams that are handed in. */
+export function serveStreams(options: Omit<ServeOptions, "url" | "socketMode">): StreamServer {
+  const server = new Server(options);
+  return {
+    accept: (stream, remote) => void server.accept({ stream, fds: undefined, remote }),
+    stop: (graceMs) => server.stop(graceMs),
+  };
+}
+
 /** A connection that is past its handshake. */
 interface Open {
   readonly session: ServerHttp2Session;
@@ -73,7 +89,7 @@ interface Open {
 }
 
 class Server {
-  readonly #options: ServeOptions;
+  readonly #options: Omit<ServeOptions, "url">;
   readonly #limits: RpcLimits;
   readonly #handlers: ReadonlyMap<string, RpcHandler>;
   /** Oldest first. */
@@ -83,7 +99,7 @@ class Server {
   #isFull = false;
   #tellsAgainAtMs = 0;
 
-  constructor(options: ServeOptions) {
+  constructor(options: Omit<ServeOptions, "url">) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
     const handlers = [...options.handlers, ...(options.health?.handlers() ?? [])];

@@ -25,26 +25,34 @@ export interface SecureStream {
 /** HTTP/2 by its name in TLS (RFC 9113, 3.2): gRPC over TLS has no other way to say what it speaks. */
 const ALPN = "h2";
 
+/** What the peer must speak in TLS. Who speaks HTTP/1.1 need not name it. */
+export type Protocol = typeof ALPN | "http/1.1";
+
 /**
  * TLS as a server on a stream that was accepted. The stream ends with the TLS socket, and at once when the handshake fails.
  * A TLS server object per connection costs 0.3 ms and gives each connection the newest certificate; handing a bare
  * `TLSSocket` to node:http2 does not work: it stays "connecting" for ever.
  * @throws {RpcError} UNAVAILABLE with the reason.
  */
-export async function acceptTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
+export async function acceptTls(
+  raw: Duplex,
+  identity: TlsIdentity,
+  signal: AbortSignal,
+  protocol: Protocol = ALPN,
+): Promise<SecureStream> {
   const { certChainPem, keyPem } = identity.credentials();
   const server = createServer({
     cert: certChainPem,
     key: keyPem,
     requestCert: true,
     rejectUnauthorized: false, // OpenSSL knows no SPIFFE: verifyPeer decides
-    ALPNProtocols: [ALPN],
+    ALPNProtocols: [protocol],
     minVersion: "TLSv1.2",
   });
   const done = Promise.withResolvers<TLSSocket>();
   server.once("secureConnection", done.resolve);
   server.on("tlsClientError", done.reject);
-  return await verified(raw, identity, signal, done, () => server.emit("connection", raw));
+  return await verified(raw, identity, { signal, protocol, done }, () => server.emit("connection", raw));
 }
 
 /**
@@ -54,7 +62,7 @@ export async function acceptTls(raw: Duplex, identity: TlsIdentity, signal: Abor
 export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
   const { certChainPem, keyPem } = identity.credentials();
   const done = Promise.withResolvers<TLSSocket>();
-  return await verified(raw, identity, signal, done, () => {
+  return await verified(raw, identity, { signal, protocol: ALPN, done }, () => {
     const socket = connect({
       socket: raw,
       cert: certChainPem,
@@ -69,11 +77,16 @@ export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: Abo
   });
 }
 
+interface Handshake {
+  readonly signal: AbortSignal;
+  readonly protocol: Protocol;
+  readonly done: PromiseWithResolvers<TLSSocket>;
+}
+
 async function verified(
   raw: Duplex,
   identity: TlsIdentity,
-  signal: AbortSignal,
-  done: PromiseWithResolvers<TLSSocket>,
+  { signal, protocol, done }: Handshake,
   begin: () => void,
 ): Promise<SecureStream> {
   const lost = () => done.reject(new Error("the peer closed the connection"));
@@ -87,7 +100,11 @@ async function verified(
     else begin();
     socket = await done.promise;
     endTogether(socket, raw);
-    if (socket.alpnProtocol !== ALPN) throw new Error(`the peer does not speak HTTP/2 (ALPN ${socket.alpnProtocol})`);
+    const isUnnamed = protocol !== ALPN && socket.alpnProtocol === false;
+    if (socket.alpnProtocol !== protocol && !isUnnamed)
+      throw new Error(
+        `the peer does not speak ${protocol === ALPN ? "HTTP/2" : "HTTP/1.1"} (ALPN ${socket.alpnProtocol})`,
+      );
     const peer = identity.verifyPeer(peerChain(socket));
     return { socket, peer };
   } catch (error) {

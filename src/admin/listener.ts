@@ -1,0 +1,82 @@
+import { createServer, type Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import type { Log } from "../telemetry/index.ts";
+import { type ListenAddress, listening } from "./loopback.ts";
+
+/** Where a connection goes. */
+export interface Doors {
+  /** HTTP/1.1 */
+  http(stream: Duplex): void;
+  /** HTTP/2 from its first byte, as gRPC speaks it without TLS. */
+  grpc(stream: Duplex, remote: string): void;
+  /**
+   * Given where strangers can connect: lets in whom it trusts, before anything that they say is read.
+   * @throws with the reason when it does not.
+   */
+  readonly admit: ((stream: Duplex) => Promise<Duplex>) | undefined;
+}
+
+/** Where it listens really. */
+export interface AdminListener {
+  /** `127.0.0.1:9871` */
+  readonly address: string;
+  close(): void;
+}
+
+const MOST_CONNECTIONS = 64;
+/** A peer that connects and says nothing is let go. */
+const SILENCE_MS = 5000;
+/** How an HTTP/2 client begins without TLS (RFC 9113, 3.4); no method of HTTP/1.1 does. */
+const HTTP2_BEGINS = "PRI";
+
+/**
+ * Takes connections and leads each to its door.
+ * @throws {AdminError} cannot-listen.
+ */
+export async function openListener(
+  where: ListenAddress,
+  doors: Doors,
+  { what, log }: { readonly what: string; readonly log: Log },
+): Promise<AdminListener> {
+  const open = new Set<Socket>();
+  const server = createServer((socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+    socket.on("error", () => {}); // its close is what counts
+    lead(socket, doors).catch((error: unknown) => {
+      log.warn("admin-connection-refused", { remote: remoteOf(socket), error: (error as Error).message });
+      socket.destroy();
+    });
+  });
+  server.maxConnections = MOST_CONNECTIONS;
+  const address = await listening(server, where, what);
+  server.on("error", (err) => log.warn("admin-listener-failed", { err }));
+  return {
+    address,
+    close() {
+      server.close();
+      for (const socket of open) socket.destroy();
+    },
+  };
+}
+
+async function lead(socket: Socket, { http, grpc, admit }: Doors): Promise<void> {
+  socket.setTimeout(SILENCE_MS, () => socket.destroy());
+  if (admit) {
+    http(await admit(socket));
+    socket.setTimeout(0);
+    return;
+  }
+  socket.once("data", (first: Buffer) => {
+    socket.pause();
+    socket.unshift(first);
+    socket.setTimeout(0);
+    if (first.toString("latin1", 0, HTTP2_BEGINS.length) === HTTP2_BEGINS) return grpc(socket, remoteOf(socket));
+    http(socket);
+    socket.resume(); // HTTP/1.1 waits for data; HTTP/2 fetches what is there
+  });
+}
+
+function remoteOf({ remoteAddress, remotePort }: Socket): string {
+  return `tcp://${remoteAddress}:${remotePort}`;
+}
