@@ -8,7 +8,7 @@ import type { Node } from "./node.ts";
 import type { Recovered } from "./recover.ts";
 import { isOdd, type Repair, repairOf, repairs, type VfSight } from "./repairs.ts";
 import type { PciAddress, VfRecord } from "./sriov/index.ts";
-import type { Counter, Log, Metrics } from "./telemetry/index.ts";
+import { type Counter, type Histogram, type Log, type Metrics, outcomes, timed } from "./telemetry/index.ts";
 
 export interface ReconcileOptions {
   readonly node: Node;
@@ -48,6 +48,7 @@ class Reconciler {
   readonly #parts: BringBackParts;
   readonly #repaired: Counter<{ readonly kind: readonly Repair[] }>;
   readonly #failed: Counter<{ readonly kind: readonly Repair[] }>;
+  readonly #looks: Histogram<{ readonly outcome: typeof outcomes }>;
   readonly #stop: () => void;
   /** Found without a network device, or otherwise than in the book, by the last look. */
   readonly #missing = new Set<PciAddress>();
@@ -71,6 +72,11 @@ class Reconciler {
     this.#repaired = metrics.counter({ name, help: "Differences between book and node that were mended", labels });
     const help = "Differences that could not be mended; each is tried again";
     this.#failed = metrics.counter({ name: "nsm_sriov_repairs_failed_total", help, labels });
+    this.#looks = metrics.histogram({
+      name: "nsm_sriov_reconcile_seconds",
+      help: "How long it took to read the whole node back and to mend what differed",
+      labels: { outcome: outcomes },
+    });
     this.#stop = uevents.subscribe((event) => this.#heard(event));
     this.#inTurn(() => this.#lookAtAll());
   }
@@ -116,7 +122,9 @@ class Reconciler {
   }
 
   async #lookAtAll(): Promise<void> {
-    await this.#lookAt(this.#options.node.inventory.snapshot().map(({ address }) => address));
+    const all = this.#options.node.inventory.snapshot().map(({ address }) => address);
+    const told = (outcome: (typeof outcomes)[number], took: number) => this.#looks.observe({ outcome }, took);
+    await timed(this.#options.clock, told, () => this.#lookAt(all));
     await this.#forgetGone();
     const { clock, intervalMs } = this.#options;
     if (this.#isClosed) return;
