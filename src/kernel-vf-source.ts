@@ -67,6 +67,10 @@ class NodeVf implements KernelVf {
     this.#earlier = new EarlierNetdev({ ...parts, adopt }, held);
   }
 
+  get #log(): Log {
+    return this.#parts.log.with({ connection: this.#held.ask.connectionId, vf: this.address });
+  }
+
   get address(): PciAddress {
     return this.#held.address;
   }
@@ -92,7 +96,7 @@ class NodeVf implements KernelVf {
   }
 
   async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
-    const { binder, host, log, clock } = this.#parts;
+    const { binder, host, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.address, signal);
     const keepLeft = (left: Attachment) => {
@@ -100,7 +104,7 @@ class NodeVf implements KernelVf {
       this.#isLeftBehind = true;
     };
     const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
-    const move = { host, client, ifindex, wanted, vf, log, clock, signal, record, keepLeft };
+    const move = { host, client, ifindex, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
     this.#attachment = await this.#moving("client", () => attachNetdev(move));
   }
 
@@ -167,9 +171,9 @@ class NodeVf implements KernelVf {
   }
 
   #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
-    const { host, clock, log } = this.#parts;
+    const { host, clock } = this.#parts;
     const record = client && this.#recordFor(client);
-    return adoptNetdev({ host, client, state, vf: this.#attachedVf(), log, clock, record });
+    return adoptNetdev({ host, client, state, vf: this.#attachedVf(), log: this.#log, clock, record });
   }
 
   #attachedVf(): AttachedVf {

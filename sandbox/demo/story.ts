@@ -78,13 +78,17 @@ async function takeDown(stage: Stage): Promise<string> {
 /** Stays up with the status page, and a connection for it to show, until the person leaves. */
 async function stayUp(stage: Stage, { screen, stop, clock, whyNoLinks }: DemoContext): Promise<void> {
   const { adminUrl } = await stage.forwarder();
-  screen.heading(`Status page: ${adminUrl ?? "off"}`);
-  if (whyNoLinks === undefined)
-    screen.text("The first pod connects again, for the page to show, and refreshes every minute.");
+  const pods = whyNoLinks === undefined ? stage.pods.slice(0, 2) : [];
+  screen.heading(`Open in a browser: ${adminUrl ?? "the status page is off"}`);
+  screen.text("The node as a picture, live. For programs: /status.json, /metrics and /readyz beside it.");
+  if (pods.length > 0) {
+    const names = pods.map(({ name }) => name).join(" and ");
+    screen.text(`${names} connect again, for the page to show, and refresh every minute.`);
+  }
   screen.text("Ctrl-C takes everything down.");
   while (!stop.aborted) {
-    if (whyNoLinks === undefined) await stage.pod(0).client.request();
+    for (const { client } of pods) await client.request();
     await clock.sleep(REFRESH_MS, stop).catch(() => {}); // the signal ends it
   }
-  if (whyNoLinks === undefined) await stage.pod(0).client.close();
+  for (const { client } of pods) await client.close();
 }

@@ -19,7 +19,7 @@ import { type SettleDeps, settle, showDown } from "./settle.ts";
 import { supersededBy } from "./supersede.ts";
 import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
 import { both } from "./together.ts";
-import { isSameWanted, type MechanismChoice, mechanismChoices, type WantedMechanism } from "./wanted.ts";
+import { isSameWanted, type MechanismChoice, mechanismChoices, PARAMETER, type WantedMechanism } from "./wanted.ts";
 
 /** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
 const REQUEST_LIMIT_MS = 60_000;
@@ -193,7 +193,8 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   }
   const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
   const endpoint = record.onward.candidate.name;
-  deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, endpoint, tookMs });
+  const vf = record.attachment?.parameters[PARAMETER.pciAddress];
+  deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, vf, endpoint, tookMs });
   return record;
 }
 
