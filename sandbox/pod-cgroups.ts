@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { DeviceNumber } from "../src/kernel/index.ts";
 
 /** Where Linux mounts its version 1 hierarchy of devices. */
@@ -61,17 +62,32 @@ export class PodCgroups {
   }
 
   /** The pod has ended, and its processes have. */
-  removePod(uid: string): void {
-    for (const path of foldersBelow(this.#pod(uid)).toReversed()) rmdirSync(path);
+  removePod(uid: string): Promise<void> {
+    return removeTree(this.#pod(uid));
   }
 
   /** Removes the tree; the processes in it must have ended. */
-  close(): void {
-    for (const path of foldersBelow(this.path).toReversed()) rmdirSync(path);
+  close(): Promise<void> {
+    return removeTree(this.path);
   }
 
   #pod(uid: string): string {
     return join(this.path, "kubepods/besteffort", `pod${uid}`);
+  }
+}
+
+/** A process leaves its cgroup a moment after its end was told. */
+async function removeTree(root: string): Promise<void> {
+  for (const path of foldersBelow(root).toReversed()) {
+    for (let tries = 0; ; tries++) {
+      try {
+        rmdirSync(path);
+        break;
+      } catch (error) {
+        if (tries === 200) throw error;
+        await sleep(10);
+      }
+    }
   }
 }
 

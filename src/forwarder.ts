@@ -6,7 +6,7 @@ import type { Host } from "./host.ts";
 import { startIdentity } from "./identity/index.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { watchLateFunctions } from "./late-functions.ts";
-import { mechanisms, openAccess } from "./mechanisms.ts";
+import { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
 import { type Node, openNode } from "./node.ts";
 import {
   declareBinds,
@@ -125,6 +125,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
   const nsm = await serveNsm(parts, undo);
   const { endConnection } = nsm;
+  undo.push("ends of pods", endWithPods(access, endConnection, log));
   shown.learn({ nsm });
   await followNode(options, { node, nsm, left: recovered, journal, health, metrics }, undo);
 

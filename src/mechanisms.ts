@@ -60,6 +60,19 @@ export function openAccess(
   }
 }
 
+/** A pod whose cgroup has gone has ended, long before kubelet's list says so. Returns how to stop. */
+export function endWithPods(
+  access: DeviceAccess | Error,
+  endConnection: (connectionId: string) => Promise<void>,
+  log: Log,
+): () => void {
+  if (access instanceof Error) return () => {};
+  return access.onPodGone((connection) => {
+    log.info("pod-has-ended", { connection });
+    void endConnection(connection);
+  });
+}
+
 /** Tells each caller why. */
 function refusing(reason: Error): MechanismDriver<WantedVfio> {
   return {

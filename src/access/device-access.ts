@@ -50,6 +50,7 @@ class HostDeviceAccess implements DeviceAccess {
   readonly #soon = new Map<string, Timer>();
   /** Pods whose next look waits for its turn. */
   readonly #looking = new Set<string>();
+  readonly #goneListeners = new Set<(connectionId: string) => void>();
   #timer: Timer | undefined;
   #looks = 0;
 
@@ -88,7 +89,18 @@ class HostDeviceAccess implements DeviceAccess {
     return found;
   }
 
+  onPodGone(listener: (connectionId: string) => void): () => void {
+    this.#goneListeners.add(listener);
+    // One that was found gone before anybody listened is found again.
+    for (const [uid, pod] of this.#pods) {
+      pod.isToldGone = false;
+      this.#lookSoon(uid);
+    }
+    return () => this.#goneListeners.delete(listener);
+  }
+
   async close(): Promise<void> {
+    this.#goneListeners.clear();
     this.#timer?.cancel();
     this.#timer = undefined;
     for (const timer of this.#soon.values()) timer.cancel();
@@ -132,9 +144,14 @@ class HostDeviceAccess implements DeviceAccess {
         log: this.#options.log,
         onRepair: () => this.#metrics.repairs.add({}),
         onChange: () => this.#lookSoon(uid),
+        onGone: (connectionIds) => this.#tellGone(connectionIds),
       });
     this.#pods.set(uid, pod);
     return pod;
+  }
+
+  #tellGone(connectionIds: readonly string[]): void {
+    for (const listener of this.#goneListeners) for (const id of connectionIds) listener(id);
   }
 
   /** One at a time for each pod; a pod without grants takes nothing. */

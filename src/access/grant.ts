@@ -93,6 +93,11 @@ export interface DeviceAccess {
    * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices.
    */
   clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]>;
+  /**
+   * Calls back with the connection of each kept grant whose pod has no cgroup any more: it has ended, and nobody of it can
+   * hold a device. Returns how to stop.
+   */
+  onPodGone(listener: (connectionId: string) => void): () => void;
   /** Stops keeping and lets go of everything; whatever is granted stays. */
   close(): Promise<void>;
 }

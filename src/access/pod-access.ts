@@ -22,6 +22,8 @@ export interface PodParts {
   readonly onRepair: () => void;
   /** Asks for `lookAgain` soon. */
   readonly onChange: () => void;
+  /** Told of the connections of all kept grants when the pod has no cgroup any more. */
+  readonly onGone: (connectionIds: readonly string[]) => void;
 }
 
 /** All grants of one pod. Its methods are called one after the other. */
@@ -30,6 +32,7 @@ export class PodAccess {
   readonly grants = new Set<HeldGrant>();
   /** When an event last made us look. */
   eventLookAtMs = Number.NEGATIVE_INFINITY;
+  isToldGone = false;
   readonly #parts: PodParts;
   #tree: PodTree | undefined;
   /** The fingerprint of each cgroup in which all kept grants were found to stand. */
@@ -110,6 +113,7 @@ export class PodAccess {
       // A pod that is gone is not searched for at every look.
       const tree = atFolders || !this.#hasLooked ? this.#current() : this.#tree;
       this.#hasLooked = true;
+      if (atFolders || tree) this.#noteWhether(tree !== undefined);
       for (const cgroup of tree?.cgroups ?? []) {
         if (!(await this.#isAsSettled(cgroup))) await this.#settle(cgroup);
       }
@@ -147,6 +151,11 @@ export class PodAccess {
 
   #kept(): readonly HeldGrant[] {
     return [...this.grants].filter(({ isKept }) => isKept);
+  }
+
+  #noteWhether(isThere: boolean): void {
+    if (!isThere && !this.isToldGone) this.#parts.onGone(this.#kept().map(({ state }) => state.connectionId));
+    this.isToldGone = !isThere;
   }
 
   /** The kept grants that concern the cgroup. */

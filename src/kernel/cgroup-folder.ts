@@ -1,5 +1,6 @@
 import { constants, existsSync, readdirSync, readFileSync, statfsSync, watch } from "node:fs";
 import type { BlockingWrites } from "./blocking-writes.ts";
+import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd, fileKey } from "./fd.ts";
 import { checkedPath } from "./host-files.ts";
@@ -11,6 +12,8 @@ const CGROUP2_MAGIC = 0x63677270;
 
 const O_CLOEXEC = 0o2000000;
 const O_FOLDER = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW | O_CLOEXEC;
+/** Every cgroup of both versions has it. */
+const PROCESSES = "cgroup.procs";
 const AT_FDCWD = -100;
 /** The kernel answers a write to a cgroup file at once, or after another one of the same kind. */
 const WRITE_LIMIT_MS = 5_000;
@@ -69,6 +72,8 @@ export class CgroupFolder {
 
   /** Names of the cgroups directly beneath, sorted. @throws {KernelError} ENOENT or ENODEV when this one is gone. */
   children(): readonly string[] {
+    // A folder that was removed lists as an empty one.
+    if (!this.has(PROCESSES)) throw new KernelError("list a cgroup", Errno.ENOENT);
     const entries = attempt("list a cgroup", () => readdirSync(this.#path(), { withFileTypes: true }));
     return entries.flatMap((entry) => (entry.isDirectory() ? [entry.name] : [])).sort();
   }

@@ -167,3 +167,29 @@ test("a filter that comes later and cannot be added to is told of once, and revo
   await grant.revoke();
   assert.equal(scene.log.of("access-not-kept").length, 1);
 });
+
+for (const version of versions) {
+  test(`onPodGone() tells of each kept grant of a pod whose cgroup has gone, once, on version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    const app = `${podPath(POD_UID)}/app`;
+    scene.close(app);
+    scene.close(`${podPath(OTHER_UID)}/app`);
+    const kept = scene.grant([zero]);
+    await kept.apply();
+    await scene.grant([zero], { id: "c2", uid: OTHER_UID }).apply();
+    const gone: string[] = [];
+    scene.access.onPodGone((id) => gone.push(id));
+    scene.place.remove(app);
+    scene.place.remove(podPath(POD_UID));
+    assert.deepEqual(
+      await eventually(
+        async () => [...gone],
+        ({ length }) => length > 0,
+      ),
+      ["c1"],
+    );
+    await kept.revoke();
+    assert.deepEqual(gone, ["c1"]);
+  });
+}

@@ -133,7 +133,7 @@ async function nothingLeft({ scene }: CrashScene, pod: VfioPod): Promise<void> {
 
 async function endPod({ scene }: CrashScene, { name, container, allocation }: VfioPod): Promise<void> {
   await container.kill();
-  cgroups?.removePod(allocation.podUid);
+  await cgroups?.removePod(allocation.podUid);
   scene.sandbox.kubelet.free(name);
 }
 

@@ -23,6 +23,7 @@ tellStories(
     "writes nothing when it is refreshed": refresh,
     "becomes a KERNEL connection and back, and the endpoint does not notice": changes,
     "is had by a client that would rather have KERNEL where that cannot be": preferences,
+    "of a pod that dies ends": podDies,
     "can be had and closed over and over": cycles,
   },
   VFIO_NEEDS,
@@ -190,6 +191,21 @@ async function preferences(scene: Scene): Promise<void> {
   });
   assert.equal(both.mechanism?.type, "KERNEL");
   await kernel.close();
+  done(scene);
+}
+
+async function podDies(scene: Scene): Promise<void> {
+  const pod = await vfioPod(scene);
+  await pod.vfio.request();
+  await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
+  assert.equal(await pod.container.open(groupOf(pod.vfio)), "");
+  await pod.container.kill();
+  // Nothing is said by kubelet: the cgroup is enough.
+  await cgroups?.removePod(pod.allocation.podUid);
+  await eventually(
+    () => scene.forwarder.nsm.connectionCount,
+    (count) => count === 0,
+  );
   done(scene);
 }
 
