@@ -93,10 +93,23 @@ async function restoreLink({ host, identity, vf, clock }: HomeInput, link: Link,
   const mac = original.address === link.address ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
   if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => rtnl.setLink(index, { up: false }));
-  if (changed.name) await attempt("name", () => rename(host, index, original.name));
+  if (changed.name) await attempt("name", () => giveName(host, index, original.name));
   if (changed.mtu) await attempt("mtu", () => rtnl.setLink(index, { mtu: original.mtu }));
   if (mac !== undefined) await attempt("address", () => setLinkMac({ session: host, ifindex: index, mac, vf, clock }));
   for (const name of altNames) await attempt("altnames", () => rtnl.setLink(index, { addAltNames: [name] }));
   const up = (await rtnl.linkByIndex(index))?.up ?? false;
   if (up !== original.up) await attempt("up", () => rtnl.setLink(index, { up: original.up }));
+}
+
+/**
+ * Its own name; where another link has it by now, the next free one of the kernel's: whoever waits for a name that comes and
+ * goes with other VFs (the kernel calls the next new one as the one that is away) might wait for ever.
+ */
+async function giveName(host: Session, ifindex: number, name: string): Promise<void> {
+  try {
+    await rename(host, ifindex, name);
+  } catch (error) {
+    if (!(error instanceof NetdevError) || error.fault.kind !== "name-taken") throw error;
+    await host.rtnl.setLink(ifindex, { name: "eth%d" });
+  }
 }
