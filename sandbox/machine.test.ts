@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { driverBindingContracts } from "../test/contracts/driver-binding.ts";
+import { sysfsContracts } from "../test/contracts/sysfs.ts";
 import { type MachineOptions, startMachine } from "./machine.ts";
 
 async function withMachine(
@@ -15,7 +16,7 @@ async function withMachine(
   }
 }
 
-for (const [sentence, contract] of Object.entries(driverBindingContracts)) {
+for (const [sentence, contract] of Object.entries({ ...driverBindingContracts, ...sysfsContracts })) {
   test(`startMachine() is as a kernel: ${sentence}`, () =>
     withMachine({ pfs: 1, vfsPerPf: 4 }, (machine) =>
       contract({ ...machine, pf: "0000:01:00.0", vf: "0000:01:10.2", kernelDriver: "igbvf" }),

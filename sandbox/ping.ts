@@ -1,4 +1,4 @@
-import type { Clock } from "../src/async/index.ts";
+import { type Clock, systemClock } from "../src/async/index.ts";
 import { KernelSocket, type Netns } from "../src/kernel/index.ts";
 import { decodeEchoReply, type Echo, encodeEchoRequest, type IpVersion } from "./icmp.ts";
 import { addressBytes } from "./ip-address.ts";
@@ -22,7 +22,7 @@ export interface PingOptions {
   readonly to: string;
   /** A second unless told, in ms. */
   readonly timeoutMs?: number;
-  readonly clock: Clock;
+  readonly clock?: Clock;
 }
 
 let pings = 0;
@@ -33,7 +33,7 @@ let pings = 0;
  * @throws {KernelError} when it cannot be sent, for example ENETUNREACH without a route.
  */
 export async function ping(options: PingOptions): Promise<number | undefined> {
-  const { netns, to, timeoutMs = 1000, clock } = options;
+  const { netns, to, timeoutMs = 1000, clock = systemClock } = options;
   const version: IpVersion = to.includes(":") ? 6 : 4;
   pings = (pings + 1) & 0xffff;
   const echo: Echo = { id: process.pid & 0xffff, sequence: pings };

@@ -2,11 +2,12 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openDeviceAccess } from "../src/access/index.ts";
-import { type Clock, UndoStack } from "../src/async/index.ts";
+import { type Clock, systemClock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/host.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
-import type { Log, Metrics, Tracer } from "../src/telemetry/index.ts";
+
+import { type Log, type Metrics, silentLog, type Tracer } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";
 import { Client, type ClientOptions } from "./client.ts";
@@ -32,16 +33,21 @@ export interface SandboxOptions {
   readonly cgroups?: PodCgroups | undefined;
   /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
   readonly host?: (host: Host) => Host;
+  /** Of each call of a pod's client: a machine that is much slower needs more than the client's own limit. */
+  readonly callTimeoutMs?: number;
   /** Of all forwarders that are started; each has its own unless told. */
   readonly metrics?: Metrics;
   /** Follows the forwarder's calls. */
   readonly tracer?: Tracer;
-  /** Of the forwarder. */
-  readonly log: Log;
+  /** Of the forwarder; nobody reads it unless told. */
+  readonly log?: Log;
   /** Of the peers; the same as the forwarder's unless told. */
   readonly peerLog?: Log;
-  readonly clock: Clock;
+  /** The machine's unless told. */
+  readonly clock?: Clock;
 }
+
+type CompleteOptions = SandboxOptions & Required<Pick<SandboxOptions, "log" | "clock">>;
 
 /** A pod that has got a virtual function's token from kubelet, with its NSM client. */
 export interface SandboxPod {
@@ -81,11 +87,11 @@ export class Sandbox {
   readonly folder: string;
   /** The list of physical functions, as the forwarder finds it. */
   readonly pfConfigFile: PretendConfigFile;
-  readonly #options: SandboxOptions;
+  readonly #options: CompleteOptions;
   readonly #undo: UndoStack;
   #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
 
-  private constructor(options: SandboxOptions, machine: Machine, folder: string, undo: UndoStack) {
+  private constructor(options: CompleteOptions, machine: Machine, folder: string, undo: UndoStack) {
     const { clock, log, peerLog = log } = options;
     const common = { log: peerLog, clock };
     this.#options = options;
@@ -117,7 +123,8 @@ export class Sandbox {
   }
 
   /** Starts everything but the forwarder. What was started is taken down again when something fails. */
-  static async start(options: SandboxOptions): Promise<Sandbox> {
+  static async start(told: SandboxOptions): Promise<Sandbox> {
+    const options = { log: silentLog, clock: systemClock, ...told };
     const undo = new UndoStack();
     try {
       const machine = await startMachine({ ...options.machine, clock: options.clock });
@@ -186,12 +193,12 @@ export class Sandbox {
   }
 
   /** Admits a pod that asks for one device: kubelet allocates it, the pod gets a network namespace and an NSM client. */
-  async startPod(name: string): Promise<SandboxPod> {
-    const allocation = await this.kubelet.allocate({ pod: name, resource: SANDBOX_RESOURCE });
-    const tokenId = allocation.envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? "";
+  async startPod(name: string, resource = SANDBOX_RESOURCE): Promise<SandboxPod> {
+    const allocation = await this.kubelet.allocate({ pod: name, resource });
+    const tokenId = allocation.envs[`NSM_SRIOV_TOKENS_${resource}`] ?? "";
     const pod = new Pod(name);
     this.#options.cgroups?.addPod(allocation.podUid);
-    const client = this.#clientOf(name, pod, tokenId);
+    const client = this.clientOf({ name, pod, tokenId });
     this.#undo.push(`pod ${name}`, async () => {
       await client.hangUp();
       pod.close();
@@ -217,10 +224,8 @@ export class Sandbox {
   directClient(name: string, changes: Partial<ClientOptions> = {}): Client {
     const entry = this.nsmgr.registry.endpoints.get(SANDBOX_FORWARDER);
     if (entry === undefined) throw new Error("Cannot call the forwarder: it is not registered");
-    const { log, peerLog = log, clock } = this.#options;
     const client = new Client({
-      log: peerLog,
-      clock,
+      ...this.#clientCommon,
       name,
       actor: this.actor(name),
       target: entry.endpoint.url,
@@ -270,13 +275,17 @@ export class Sandbox {
     );
   }
 
-  /** What the node's NSM client does with the token of its environment: see the spec of the token client (§3). */
-  #clientOf(name: string, pod: Pod, tokenId: string): Client {
-    const { log, peerLog = log, clock } = this.#options;
+  /**
+   * What the node's NSM client does with the token of its environment: see the spec of the token client (§3). The caller hangs
+   * up.
+   */
+  clientOf(
+    { name, pod, tokenId }: Pick<SandboxPod, "name" | "pod" | "tokenId">,
+    changes: Partial<ClientOptions> = {},
+  ): Client {
     const [serviceDomain = ""] = SANDBOX_RESOURCE.split("/");
     return new Client({
-      log: peerLog,
-      clock,
+      ...this.#clientCommon,
       name,
       actor: this.actor(`ns/default/pod/${name}`),
       target: this.nsmgr.url,
@@ -284,7 +293,13 @@ export class Sandbox {
       labels: { serviceDomain },
       netns: pod.netns,
       parameters: { name: "nsm-1", tokenID: tokenId },
+      ...changes,
     });
+  }
+
+  get #clientCommon(): Pick<ClientOptions, "log" | "clock" | "timeoutMs"> {
+    const { log, peerLog = log, clock, callTimeoutMs: timeoutMs } = this.#options;
+    return { log: peerLog, clock, ...(timeoutMs !== undefined && { timeoutMs }) };
   }
 
   /** How the forwarder finds the sandbox; for one that is started elsewhere, too. */

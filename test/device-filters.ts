@@ -3,8 +3,9 @@ import { encodeProgram, type Instruction, instruction, Op, type Program } from "
 import {
   AttachFlag,
   attachDeviceProgram,
+  BlockingWrites,
   bpf,
-  type CgroupFolder,
+  CgroupFolder,
   type DeviceNumber,
   detachDeviceProgram,
   deviceProgramsOf,
@@ -98,6 +99,16 @@ export function putInFront(folder: CgroupFolder, front: Program): void {
   } finally {
     before.close();
     now.close();
+  }
+}
+
+/** The same as `install`, for who has no descriptor of the cgroup. */
+export function installAt(path: string, program: Program): number {
+  const folder = CgroupFolder.open(path, new BlockingWrites());
+  try {
+    return install(folder, program);
+  } finally {
+    folder.close();
   }
 }
 

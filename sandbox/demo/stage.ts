@@ -15,7 +15,7 @@ export class Stage {
   #forwarder: Promise<Forwarder> | undefined;
   #forwarderFailure: unknown;
 
-  constructor(options: SandboxOptions) {
+  constructor(options: SandboxOptions & { readonly clock: Clock }) {
     this.#options = options;
     this.clock = options.clock;
   }

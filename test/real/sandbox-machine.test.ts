@@ -5,6 +5,8 @@ import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { Netns, Rtnl } from "../../src/kernel/index.ts";
 import { driverBindingContracts } from "../contracts/driver-binding.ts";
+import { sysfsContracts } from "../contracts/sysfs.ts";
+import { vfSettingsContracts } from "../contracts/vf-settings.ts";
 import { openPlace, type Place } from "../namespaces.ts";
 import { needs } from "../needs.ts";
 
@@ -45,11 +47,24 @@ function closePlace(place: Place): void {
   place.netns.close();
 }
 
-for (const [sentence, contract] of Object.entries(driverBindingContracts)) {
+for (const [sentence, contract] of Object.entries({ ...driverBindingContracts, ...sysfsContracts })) {
   test(`startMachine() with real links is as a kernel: ${sentence}`, (t) =>
     withMachine(t, {}, (machine) =>
       contract({ ...machine, pf: pf.address, vf: "0000:01:10.2", kernelDriver: "igbvf" }),
     ));
+}
+
+for (const [sentence, contract] of Object.entries(vfSettingsContracts)) {
+  test(`startMachine() with real links keeps settings as igb does: ${sentence}`, (t) =>
+    withMachine(t, {}, (machine, host) => {
+      const vf = "0000:01:10.2";
+      const macOfNetdev = async () => {
+        const [ifname = ""] = await machine.devices.list(`${vf}/net`);
+        return (await host.linkByName(ifname))?.address ?? "";
+      };
+      const port = machine.pfPort(pf);
+      return contract({ ...machine, pf: pf.address, vf, index: 1, kernelDriver: "igbvf", port, macOfNetdev });
+    }));
 }
 
 test("startMachine() makes real links in a namespace of its own, and leaves none in ours", (t) =>

@@ -29,8 +29,8 @@ const COMMANDS = [
   "ip -o neighbour show nud permanent",
 ];
 
-/** All tables of one namespace. */
-export async function ipDump(netns: Netns): Promise<IpDump> {
+/** All tables of one namespace; of this process's own unless told. */
+export async function ipDump(netns?: Netns): Promise<IpDump> {
   const script = COMMANDS.join("; echo ----; ");
   const { stdout } = await run(...inNetns(netns, ["sh", "-ec", script]), { maxBuffer: 1e8 });
   const [links = "", addresses = "", ...texts] = stdout.split("----\n");
@@ -45,20 +45,20 @@ export async function ipDump(netns: Netns): Promise<IpDump> {
 }
 
 /** Runs iproute2 in the namespace: `ip(netns, "link set lo up")`. */
-export async function ip(netns: Netns, command: string): Promise<string> {
+export async function ip(netns: Netns | undefined, command: string): Promise<string> {
   const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
   return (await run(file, args)).stdout;
 }
 
 /** Writes down each change of links, addresses, routes and rules that the kernel tells of. */
 export class IpMonitor {
-  readonly #netns: Netns;
+  readonly #netns: Netns | undefined;
   readonly #child;
   readonly #lines: string[] = [];
   #wake: () => void = () => {};
   #marks = 0;
 
-  constructor(netns: Netns) {
+  constructor(netns?: Netns) {
     this.#netns = netns;
     const [file, args] = inNetns(netns, ["ip", "-o", "monitor", "link", "address", "route", "rule"]);
     this.#child = spawn(file, args, { stdio: ["ignore", "pipe", "ignore"] });
@@ -106,7 +106,9 @@ function isLinkLocal(line: string): boolean {
   return /\b(inet6|local) fe80:/.test(line);
 }
 
-function inNetns(netns: Netns, command: readonly string[]): [string, string[]] {
+function inNetns(netns: Netns | undefined, command: readonly string[]): [string, string[]] {
+  const [file = "", ...args] = command;
+  if (!netns) return [file, args];
   return ["nsenter", [`--net=/proc/${process.pid}/fd/${netns.fd.number}`, "--", ...command]];
 }
 

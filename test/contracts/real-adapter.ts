@@ -1,0 +1,62 @@
+// A real adapter as the contracts want it: the files of this machine, its netlink, one of its virtual functions.
+import { Rtnl } from "../../src/kernel/index.ts";
+import { openLinuxHost } from "../../src/linux-host.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import type { SettingsSubject } from "./vf-settings.ts";
+
+const LIMIT_MS = 10_000;
+
+export interface RealAdapterOptions {
+  /** PCI address of the physical function, bound to its driver. Nobody may use its virtual ones. */
+  readonly pf: string;
+  /** Driver of the virtual functions. */
+  readonly vfDriver: string;
+  readonly numVfs: number;
+}
+
+/** The adapter with virtual functions, for as long as the work takes; it has none before and after. Needs root. */
+export async function withRealAdapter(
+  options: RealAdapterOptions,
+  work: (subject: SettingsSubject) => Promise<void>,
+): Promise<void> {
+  const { pf, vfDriver, numVfs } = options;
+  const paths = { pciDevicesPath: "/sys/bus/pci/devices", pciDriversPath: "/sys/bus/pci/drivers" };
+  const host = openLinuxHost({ ...paths, vfioPath: "/dev/vfio", cgroupPath: "/sys/fs/cgroup" }, silentLog);
+  const rtnl = Rtnl.open();
+  const { devices } = host;
+  const linkOf = async (address: string) => {
+    const [ifname = ""] = await devices.list(`${address}/net`);
+    const link = await rtnl.linkByName(ifname);
+    if (!link) throw new Error(`${address} has no network device`);
+    return link;
+  };
+  try {
+    const pfLink = await linkOf(pf);
+    await rtnl.setLink(pfLink.index, { up: true });
+    await devices.writeText(`${pf}/sriov_numvfs`, String(numVfs));
+    const index = numVfs - 1;
+    const vf = (await devices.readLink(`${pf}/virtfn${index}`)).split("/").at(-1) ?? "";
+    await untilThere(() => devices.exists(`${vf}/net`), vf);
+    await work({
+      ...host,
+      pf,
+      vf,
+      index,
+      kernelDriver: vfDriver,
+      port: host.pfPort({ address: pf, ifname: pfLink.name }),
+      macOfNetdev: async () => (await linkOf(vf)).address ?? "",
+    });
+  } finally {
+    await devices.writeText(`${pf}/sriov_numvfs`, "0");
+    rtnl.close();
+    await host.close();
+  }
+}
+
+async function untilThere(isThere: () => Promise<boolean>, vf: string): Promise<void> {
+  const endsAt = performance.now() + LIMIT_MS;
+  while (!(await isThere())) {
+    if (performance.now() > endsAt) throw new Error(`${vf} has no network device after ${LIMIT_MS / 1000} s`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
