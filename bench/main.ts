@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { enterOwnNamespaces } from "../sandbox/demo/namespaces.ts";
 import { Screen } from "../sandbox/demo/screen.ts";
 import { bundleProgram } from "../tools/bundle-program.ts";
+import { labFigures } from "./lab-figures.ts";
 import { readOptions, usage } from "./options.ts";
 import type { MachineLine } from "./report.ts";
 import { kubeletTable, reportOf, tableOf } from "./report.ts";
@@ -74,7 +75,8 @@ process.exit();
 async function measured() {
   const { nodes, kubelet, recovery } = await runner.measure();
   for (const { headings, rows } of [tableOf(nodes), kubeletTable(kubelet, recovery)]) screen.table(headings, rows);
-  return reportOf(machine, nodes, { kubelet, recovery });
+  const lab = labFigures();
+  return { ...reportOf(machine, nodes, { kubelet, recovery }), ...(lab !== undefined && { lab }) };
 }
 
 async function soaked(cycles: number) {

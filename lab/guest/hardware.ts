@@ -1,0 +1,82 @@
+// The guest's adapters as sysfs and iproute2 show them: nothing here is the forwarder's own code.
+import { execFile } from "node:child_process";
+import { existsSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+const DEVICES = "/sys/bus/pci/devices";
+const DRIVERS = "/sys/bus/pci/drivers";
+
+/** The adapters: their addresses follow from the order of the root ports. */
+export const adapters = { left: "0000:01:00.0", right: "0000:02:00.0" } as const;
+
+/** Functions of each. */
+export const VFS_PER_ADAPTER = 7;
+
+/** A virtual function as it stands. */
+export interface VfState {
+  readonly address: string;
+  readonly driver: string;
+  /** Its network device in the host's namespace. */
+  readonly netdev: string | undefined;
+  /** What the physical function keeps about it. */
+  readonly port: { readonly mac: string; readonly vlan: number };
+}
+
+/** Every virtual function of an adapter, in order; none when the adapter is not there. */
+export async function vfsOf(pf: string): Promise<readonly VfState[]> {
+  if (!existsSync(`${DEVICES}/${pf}/net`)) return [];
+  const [ifname = ""] = readdirSync(`${DEVICES}/${pf}/net`);
+  const { stdout } = await run("ip", ["-json", "-details", "link", "show", "dev", ifname]);
+  const [link] = JSON.parse(stdout) as {
+    vfinfo_list?: { vf: number; address: string; vlan_list?: { vlan?: number }[] }[];
+  }[];
+  return (link?.vfinfo_list ?? []).map(({ vf, address: mac, vlan_list }) => {
+    const address = vfAddress(pf, vf);
+    return {
+      address,
+      driver: driverOf(address),
+      netdev: netdevOf(address),
+      port: { mac, vlan: vlan_list?.[0]?.vlan ?? 0 },
+    };
+  });
+}
+
+/** PCI address of the adapter's Nth virtual function. */
+export function vfAddress(pf: string, index: number): string {
+  return basename(readlinkSync(`${DEVICES}/${pf}/virtfn${index}`));
+}
+
+/** Name of the driver, or "none". */
+export function driverOf(address: string): string {
+  const link = `${DEVICES}/${address}/driver`;
+  return existsSync(link) ? basename(readlinkSync(link)) : "none";
+}
+
+/** The network device in this namespace. */
+export function netdevOf(address: string): string | undefined {
+  const folder = `${DEVICES}/${address}/net`;
+  return existsSync(folder) ? readdirSync(folder)[0] : undefined;
+}
+
+/** Every function of its IOMMU group, itself included; none without an IOMMU. */
+export function groupMembers(address: string): readonly string[] {
+  const folder = `${DEVICES}/${address}/iommu_group/devices`;
+  return existsSync(folder) ? readdirSync(folder) : [];
+}
+
+/** What an operator writes with echo: `operate("0000:01:00.0/sriov_numvfs", "0")`. */
+export function operate(path: string, text: string): void {
+  writeFileSync(`${DEVICES}/${path}`, text);
+}
+
+/** As an operator who binds and unbinds by hand. */
+export function driverFile(driver: string, file: "bind" | "unbind", address: string): void {
+  writeFileSync(`${DRIVERS}/${driver}/${file}`, address);
+}
+
+/** Makes the kernel look for adapters that were taken off the bus. */
+export function rescanBus(): void {
+  writeFileSync("/sys/bus/pci/rescan", "1");
+}

@@ -1,0 +1,193 @@
+import { writeFileSync } from "node:fs";
+import type { Client, ClientOptions } from "../../sandbox/client.ts";
+import type { WantedContext } from "../../sandbox/endpoint-context.ts";
+import type { KubeletDevice } from "../../sandbox/kubelet.ts";
+import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { ForwarderProcess } from "./forwarder-process.ts";
+import { adapters, VFS_PER_ADAPTER } from "./hardware.ts";
+import type { Stopwatch } from "./telling.ts";
+import { eventually } from "./waiting.ts";
+
+const CONFIG = "/tmp/pci.config";
+const ADMIN_PORT = 9871;
+/** Everything is emulated, and the machine may have other guests. */
+const CALL_TIMEOUT_MS = 60_000;
+
+/** A resource for each adapter, so that a story can choose. */
+export const resources = { left: "worker.domain/left", right: "worker.domain/right" } as const;
+export type Side = keyof typeof resources;
+
+/** The guest as a node of a cluster: real adapters, the forwarder as it is shipped, pretend peers on real sockets. */
+export class LabNode {
+  readonly sandbox: Sandbox;
+  readonly stopwatch: Stopwatch;
+  #forwarder: ForwarderProcess | undefined;
+  #podCount = 0;
+  #pods: readonly SandboxPod[] = [];
+  #clients: readonly { readonly pod: SandboxPod; readonly client: Client }[] = [];
+  /** What the endpoint wants of a pod's connection, by the pod's name. */
+  readonly #contexts: Map<string, WantedContext>;
+
+  private constructor(sandbox: Sandbox, contexts: Map<string, WantedContext>, stopwatch: Stopwatch) {
+    this.sandbox = sandbox;
+    this.stopwatch = stopwatch;
+    this.#contexts = contexts;
+  }
+
+  static async open(stopwatch: Stopwatch): Promise<LabNode> {
+    writeFileSync(CONFIG, configText());
+    const contexts = new Map<string, WantedContext>();
+    const sandbox = await Sandbox.start({
+      machine: { pfs: 0 },
+      endpoint: {
+        prefixes: ["172.16.1.0/24", "2001:db8::/120"],
+        context: ({ path }) => contexts.get(path?.pathSegments[0]?.name ?? "") ?? {},
+      },
+      callTimeoutMs: CALL_TIMEOUT_MS,
+      // Polled often: a pod that has died is noticed after two intervals.
+      settings: {
+        dialTimeoutMs: 30_000,
+        resourcePollTimeoutMs: 2_000,
+        adminListenOn: { host: "127.0.0.1", port: ADMIN_PORT },
+      },
+    });
+    const node = new LabNode(sandbox, contexts, stopwatch);
+    await node.startForwarder();
+    return node;
+  }
+
+  get forwarder(): ForwarderProcess {
+    if (!this.#forwarder) throw new Error("The forwarder does not run");
+    return this.#forwarder;
+  }
+
+  /** Starts it and waits until it serves and kubelet knows every function. */
+  async startForwarder(): Promise<void> {
+    const startedAt = performance.now();
+    this.#forwarder = new ForwarderProcess(this.#environment());
+    await this.forwarder.line("started", ({ event }) => event === "started");
+    this.stopwatch.add("start", performance.now() - startedAt);
+    await this.untilHealthy();
+  }
+
+  /** As the kernel ends a process, with no word. */
+  async killForwarder(): Promise<void> {
+    await this.forwarder.end("SIGKILL");
+  }
+
+  /** Kubelet has heard of each function of the side that it is well. */
+  async untilHealthy(...sides: readonly Side[]): Promise<void> {
+    const wanted = sides.length > 0 ? sides : (["left", "right"] as const);
+    const isWell = (devices: readonly KubeletDevice[]) =>
+      devices.length === VFS_PER_ADAPTER && devices.every(({ healthy }) => healthy);
+    for (const side of wanted) await eventually(() => this.devices(side), isWell);
+  }
+
+  /** What kubelet knows of an adapter's functions. */
+  devices(side: Side): readonly KubeletDevice[] {
+    return this.sandbox.kubelet.devices.value?.get(resources[side]) ?? [];
+  }
+
+  /** A new pod with a token; its connection will be as `wanted`. */
+  async pod(side: Side, wanted: WantedContext = {}): Promise<SandboxPod> {
+    this.#podCount += 1;
+    const name = `pod-${this.#podCount}`;
+    this.#contexts.set(name, wanted);
+    const pod = await this.sandbox.startPod(name, resources[side]);
+    this.#pods = [...this.#pods, pod];
+    return pod;
+  }
+
+  /** Another client of the pod, that asks for something else. */
+  client(pod: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
+    const client = this.sandbox.clientOf(pod, changes);
+    this.#clients = [...this.#clients, { pod, client }];
+    return client;
+  }
+
+  /** The pod's client as one that plays the manager too. */
+  directClient({ name, pod, tokenId }: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
+    const { sandbox } = this;
+    return sandbox.directClient(name, {
+      actor: sandbox.actor(`ns/default/pod/${name}`),
+      manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
+      netns: pod.netns,
+      parameters: { name: "nsm-1", tokenID: tokenId },
+      ...changes,
+    });
+  }
+
+  /** Another wish for a pod's next Request. */
+  want({ name }: SandboxPod, wanted: WantedContext): void {
+    this.#contexts.set(name, wanted);
+  }
+
+  /** Closes the connections and ends the pods. */
+  async endPods(...pods: readonly SandboxPod[]): Promise<void> {
+    for (const pod of pods) {
+      if (pod.client.connection) await pod.client.close();
+      await this.dropPod(pod);
+    }
+  }
+
+  /** A pod dies: its process and its namespace are gone, kubelet knows it, and nobody has closed anything. */
+  async dropPod(dead: SandboxPod): Promise<void> {
+    this.#pods = this.#pods.filter((pod) => pod !== dead);
+    for (const { pod, client } of this.#clients) if (pod === dead) await client.hangUp();
+    this.#clients = this.#clients.filter(({ pod }) => pod !== dead);
+    await dead.client.hangUp();
+    dead.pod.close();
+    this.sandbox.kubelet.free(dead.name);
+  }
+
+  /** Ends what a story that failed has left. */
+  async endLeftPods(): Promise<void> {
+    for (const pod of this.#pods) await this.endPods(pod).catch(() => this.dropPod(pod));
+  }
+
+  /** The status page as JSON. */
+  async status(): Promise<unknown> {
+    return (await fetch(`http://127.0.0.1:${ADMIN_PORT}/status.json`)).json();
+  }
+
+  /** As SIGTERM does. Answers with how the forwarder ended. */
+  async stop(): Promise<string> {
+    const how = await this.forwarder.end("SIGTERM");
+    await this.sandbox.stop();
+    return how;
+  }
+
+  /** The sandbox's settings as the environment has them. */
+  #environment(): Readonly<Record<string, string>> {
+    const settings = this.sandbox.forwarderSettings;
+    return {
+      NSM_NAME: settings.name,
+      NSM_NS_NAME: settings.networkServiceName,
+      NSM_CONNECT_TO: settings.connectTo,
+      NSM_DIAL_TIMEOUT: `${settings.dialTimeoutMs}ms`,
+      NSM_MAX_TOKEN_LIFETIME: `${settings.maxTokenLifetimeMs}ms`,
+      NSM_RESOURCE_POLL_TIMEOUT: `${settings.resourcePollTimeoutMs}ms`,
+      NSM_DEVICE_PLUGIN_PATH: settings.devicePluginPath,
+      NSM_POD_RESOURCES_PATH: settings.podResourcesPath,
+      NSM_SRIOV_CONFIG_FILE: CONFIG,
+      NSM_CGROUP_PATH: "/sys/fs/cgroup/devices",
+      NSM_VFIO_PATH: "/dev/vfio",
+      NSM_LOG_LEVEL: "DEBUG",
+      NSM_ADMIN_LISTEN_ON: `localhost:${ADMIN_PORT}`,
+      NSM_STATE_PATH: settings.statePath,
+      SPIFFE_ENDPOINT_SOCKET: settings.spiffeEndpointSocket,
+    };
+  }
+}
+
+function configText(): string {
+  const entry = (side: Side) =>
+    [
+      `  ${adapters[side]}:`,
+      "    pfKernelDriver: igb",
+      "    vfKernelDriver: igbvf",
+      `    capabilities: [${side}]`,
+      "    serviceDomains: [worker.domain]",
+    ].join("\n");
+  return `physicalFunctions:\n${entry("left")}\n${entry("right")}\n`;
+}

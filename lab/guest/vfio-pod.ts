@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import type { Client } from "../../sandbox/client.ts";
+import type { WantedContext } from "../../sandbox/endpoint-context.ts";
+import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import { installAt, onlyNull } from "../../test/device-filters.ts";
+import type { LabNode, Side } from "./node.ts";
+import { within } from "./waiting.ts";
+
+const ROOT = "/sys/fs/cgroup";
+const V1 = `${ROOT}/devices`;
+const LIMIT_MS = 30_000;
+
+/** What the test program said, one word for each step that held, and how it ended. */
+export interface Outcome {
+  readonly steps: readonly string[];
+  /** Ends the program where it still holds what it opened. */
+  close(): Promise<void>;
+}
+
+/** All that the program says when every step holds; igbvf's identity among it. */
+export const EVERYTHING = ["group", "container", "dma", "device", "config 808610ca", "reset"];
+/** What it says when its cgroup does not let it at the group: EPERM. */
+export const REFUSED = ["group: error 1"];
+
+/** A pod with a container in a device cgroup of its own, as a runtime makes it, and an NSM client that asks for VFIO. */
+export class VfioPod {
+  readonly sandboxPod: SandboxPod;
+  readonly client: Client;
+  readonly #cgroup: string;
+  readonly #nodes: string;
+
+  private constructor(sandboxPod: SandboxPod, client: Client, cgroup: string) {
+    this.sandboxPod = sandboxPod;
+    this.client = client;
+    this.#cgroup = cgroup;
+    this.#nodes = `/tmp/${sandboxPod.name}`;
+  }
+
+  static async start(node: LabNode, side: Side, wanted: WantedContext): Promise<VfioPod> {
+    const pod = await node.pod(side, wanted);
+    const path = `kubepods/besteffort/pod${pod.allocation.podUid}`;
+    const cgroup = `${existsSync(V1) ? V1 : ROOT}/${path}/app`;
+    mkdirSync(cgroup, { recursive: true });
+    closeDevices(cgroup);
+    // Stock clients name their cgroup where the host has version 1, and cannot on a unified one.
+    const cgroupDir = existsSync(V1) ? `${path}/*` : "";
+    const parameters = { tokenID: pod.tokenId, cgroupDir };
+    return new VfioPod(pod, node.client(pod, { mechanism: "VFIO", parameters }), cgroup);
+  }
+
+  /** The program in this pod's cgroup, at the function of a connection: the pod's own, or another's. */
+  async tries({ client }: VfioPod): Promise<Outcome> {
+    const { pciAddress = "", iommuGroup = "", ...numbers } = client.connection?.mechanism?.parameters ?? {};
+    const container = this.#makeNode("vfio", numbers["vfioMajor"], numbers["vfioMinor"]);
+    const group = this.#makeNode(iommuGroup, numbers["deviceMajor"], numbers["deviceMinor"]);
+    return this.#run([container, group, pciAddress]);
+  }
+
+  /** The same as `tries`, without holding anything. */
+  async steps(of: VfioPod): Promise<readonly string[]> {
+    const outcome = await this.tries(of);
+    await outcome.close();
+    return outcome.steps;
+  }
+
+  /** The very nodes that it had made for a connection which is closed since. */
+  async stepsAt(group: string, pciAddress: string): Promise<readonly string[]> {
+    const outcome = await this.#run([`${this.#nodes}/vfio`, `${this.#nodes}/${group}`, pciAddress]);
+    await outcome.close();
+    return outcome.steps;
+  }
+
+  /** As cmd-nsc does in its container; a node that is there already stays. */
+  #makeNode(name: string, major = "", minor = ""): string {
+    const path = `${this.#nodes}/${name}`;
+    mkdirSync(this.#nodes, { recursive: true });
+    if (!existsSync(path)) execFileSync("mknod", ["-m", "666", path, "c", major, minor]);
+    return path;
+  }
+
+  async #run(args: readonly string[]): Promise<Outcome> {
+    const enter = 'echo $$ > "$0/cgroup.procs" && exec vfio-client "$@"';
+    const child = spawn("sh", ["-c", enter, this.#cgroup, ...args], { stdio: ["pipe", "pipe", "inherit"] });
+    const gone = new Promise<void>((resolve) => child.once("close", () => resolve()));
+    const steps = await within(LIMIT_MS, "the test program", stepsOf(child, gone));
+    return {
+      steps,
+      async close() {
+        child.stdin?.end();
+        await within(LIMIT_MS, "the end of the test program", gone);
+      },
+    };
+  }
+}
+
+/** Until it has done everything, or has ended. */
+async function stepsOf(child: ChildProcess, gone: Promise<void>): Promise<readonly string[]> {
+  const steps: string[] = [];
+  const { promise, resolve } = Promise.withResolvers<void>();
+  assert.ok(child.stdout);
+  createInterface({ input: child.stdout }).on("line", (line) => {
+    steps.push(line);
+    if (line === EVERYTHING.at(-1)) resolve();
+  });
+  await Promise.race([promise, gone]);
+  return steps;
+}
+
+/** Nothing may be opened in it but /dev/null, and what a program needs to start. */
+function closeDevices(cgroup: string): void {
+  if (cgroup.startsWith(V1)) {
+    writeFileSync(`${cgroup}/devices.deny`, "a");
+    for (const rule of ["c *:* m", "c 1:3 rwm"]) writeFileSync(`${cgroup}/devices.allow`, rule);
+    return;
+  }
+  installAt(cgroup, onlyNull);
+}

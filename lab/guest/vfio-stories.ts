@@ -1,0 +1,128 @@
+import assert from "node:assert/strict";
+import type { Client } from "../../sandbox/client.ts";
+import { adapters, driverOf, vfsOf } from "./hardware.ts";
+import { answer, wish } from "./kernel-stories.ts";
+import type { LabNode } from "./node.ts";
+import { serves } from "./trouble-stories.ts";
+import { EVERYTHING, REFUSED, VfioPod } from "./vfio-pod.ts";
+import { eventually } from "./waiting.ts";
+
+const VLAN = 600;
+
+/** A function as a device that only its pod's programs can open: real groups, a real IOMMU. */
+export const vfioStories = {
+  "a program of the pod opens the group, maps memory and resets the function; no other pod's can, nor anybody after Close":
+    lifeOfOne,
+  "a pod keeps its function while the forwarder is killed and comes back, and loses it at Close": survivesRestart,
+  "one function is KERNEL, then VFIO, then KERNEL again": becomesAnother,
+  "a function that a program will not let go of keeps nobody else waiting, and is home when it does": heldOpen,
+};
+
+async function lifeOfOne(node: LabNode): Promise<void> {
+  const one = await VfioPod.start(node, "left", wish("0a:55:44:33:27:01", VLAN));
+  const other = await VfioPod.start(node, "left", wish("0a:55:44:33:27:02", VLAN));
+  await node.stopwatch.time("request_vfio", () => one.client.request());
+  const { group, address } = functionOf(one.client);
+  assert.equal(driverOf(address), "vfio-pci");
+  const vf = (await vfsOf(adapters.left)).find((state) => state.address === address);
+  assert.deepEqual(vf?.port, { mac: "0a:55:44:33:27:01", vlan: VLAN });
+  assert.deepEqual(await one.steps(one), EVERYTHING);
+  assert.deepEqual(await other.steps(one), REFUSED);
+
+  await other.client.request();
+  assert.notEqual(functionOf(other.client).group, group);
+  assert.deepEqual(await other.steps(other), EVERYTHING);
+  assert.deepEqual(await other.steps(one), REFUSED);
+  await node.stopwatch.time("close_vfio", () => one.client.close());
+  assert.deepEqual(await one.stepsAt(group, address), REFUSED);
+  assert.equal((await vfsOf(adapters.left)).find((state) => state.address === address)?.port.vlan, 0);
+  assert.deepEqual(await other.steps(other), EVERYTHING);
+  await other.client.close();
+}
+
+async function survivesRestart(node: LabNode): Promise<void> {
+  const pod = await VfioPod.start(node, "left", wish("0a:55:44:33:27:03", VLAN));
+  await pod.client.request();
+  const { group, address } = functionOf(pod.client);
+  const holder = await pod.tries(pod);
+  assert.deepEqual(holder.steps, EVERYTHING);
+  await node.killForwarder();
+  await holder.close();
+  assert.deepEqual(await pod.steps(pod), EVERYTHING);
+  await node.startForwarder();
+  assert.deepEqual(await pod.steps(pod), EVERYTHING);
+  await pod.client.request(); // a refresh: it was taken up
+  assert.equal(functionOf(pod.client).group, group);
+  await pod.client.close();
+  assert.deepEqual(await pod.stepsAt(group, address), REFUSED);
+}
+
+async function becomesAnother(node: LabNode): Promise<void> {
+  const peer = await node.pod("right", wish("0a:55:44:33:27:10", VLAN));
+  await peer.client.request();
+  const pod = await VfioPod.start(node, "left", wish("0a:55:44:33:27:04", VLAN));
+  const { pod: place } = pod.sandboxPod;
+  const asVfio = pod.client.proposal().mechanismPreferences;
+  const asKernel = node.client(pod.sandboxPod).proposal().mechanismPreferences;
+  const become = (mechanismPreferences: typeof asVfio) =>
+    pod.client.request({
+      fds: [place.netns.fd],
+      alter(request) {
+        delete request.connection?.mechanism;
+        request.mechanismPreferences = mechanismPreferences;
+      },
+    });
+  const addresses = new Set<string>();
+  for (const round of ["first", "again"]) {
+    await become(asKernel);
+    addresses.add(functionOf(pod.client).address);
+    assert.equal((await place.link("nsm-1"))?.mac, "0a:55:44:33:27:04", round);
+    const asPeer = { ...pod.sandboxPod, client: pod.client };
+    assert.notEqual(await answer(peer, asPeer), undefined, round);
+    if (round === "again") break;
+    await become(asVfio);
+    assert.deepEqual(await place.links(), []);
+    assert.deepEqual(await pod.steps(pod), EVERYTHING);
+  }
+  assert.equal(addresses.size, 1);
+  await pod.client.close();
+  await node.endPods(peer);
+}
+
+async function heldOpen(node: LabNode): Promise<void> {
+  const pod = await VfioPod.start(node, "left", wish("0a:55:44:33:27:05", VLAN));
+  await pod.client.request();
+  const { address } = functionOf(pod.client);
+  const holder = await pod.tries(pod);
+  assert.deepEqual(holder.steps, EVERYTHING);
+  // It cannot be taken from the program: the unbind would wait for it. Others do not.
+  await pod.client.close({ timeoutMs: 60_000 }).catch(() => {});
+  assert.equal(driverOf(address), "vfio-pci");
+  await serves(node, "left");
+  await serves(node, "right");
+  await holder.close();
+  await node.dropPod(pod.sandboxPod);
+  await eventually(
+    () => node.devices("left").filter(({ healthy }) => healthy).length,
+    (healthy) => healthy === 7,
+  );
+  // Whoever gets the very function next has it as a network device.
+  await everyFunctionServes(node);
+  assert.equal(driverOf(address), "igbvf");
+}
+
+/** Each function of the left adapter serves a client. */
+export async function everyFunctionServes(node: LabNode): Promise<void> {
+  const pods = [];
+  for (let number = 0; number < 7; number++) pods.push(await node.pod("left", wish(`0a:55:44:33:28:0${number}`, VLAN)));
+  for (const { client, pod } of pods) {
+    await client.request();
+    assert.equal((await pod.link("nsm-1"))?.up, true);
+  }
+  await node.endPods(...pods);
+}
+
+function functionOf({ connection }: Client): { readonly address: string; readonly group: string } {
+  const { pciAddress = "", iommuGroup = "" } = connection?.mechanism?.parameters ?? {};
+  return { address: pciAddress, group: iommuGroup };
+}

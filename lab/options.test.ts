@@ -1,0 +1,39 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { readOptions } from "./options.ts";
+import { planGuests, titleOf, topologies } from "./topologies.ts";
+
+test("readOptions() takes all kernels and one guest for each two CPUs unless told", () => {
+  const options = readOptions([], 5);
+  assert.deepEqual(
+    [options?.kernels, options?.only, options?.jobs, options?.isShellWanted],
+    [["6.1", "6.12"], "", 2, false],
+  );
+  assert.equal(readOptions([], 1)?.jobs, 1);
+});
+
+test("readOptions() refuses kernels, numbers and words that it does not know", () => {
+  for (const args of [["--kernel", "5.10"], ["--jobs", "0"], ["--jobs", "many"], ["--nly", "x"], ["x"]]) {
+    assert.equal(readOptions(args, 2), undefined, args.join(" "));
+  }
+  assert.deepEqual(readOptions(["--kernel", "6.1"], 2)?.kernels, ["6.1"]);
+});
+
+test("planGuests() boots every topology on every kernel, each with all of its scenarios", () => {
+  const plans = planGuests({ kernels: ["6.1", "6.12"], only: "" });
+  assert.equal(plans.length, 2 * topologies.length);
+  for (const { topology, scenarios } of plans) assert.deepEqual(scenarios, topology.scenarios);
+});
+
+test("planGuests() keeps what the word names, topology or scenario, and boots nothing else", () => {
+  const titles = (only: string) =>
+    planGuests({ kernels: ["6.12"], only }).map((plan) => [titleOf(plan), plan.scenarios.length]);
+  const [hub] = topologies;
+  assert.deepEqual(titles("hub"), [["6.12 hub", hub?.scenarios.length]]);
+  assert.deepEqual(titles("crowd"), [["6.12 hub", 1]]);
+  assert.deepEqual(titles("crowd,no-iommu,kernel"), [
+    ["6.12 hub", 2],
+    ["6.12 no-iommu", 1],
+  ]);
+  assert.deepEqual(titles("nothing"), []);
+});

@@ -1,0 +1,81 @@
+// What there is to boot, and what each guest has to show. Both the host and the guest read this; the guest must tell of every
+// scenario that is listed here, or the run has failed.
+
+/** Debian's own kernels. 6.1 has every cgroup of version 1; 6.12 has a unified hierarchy. */
+export type Kernel = "6.1" | "6.12";
+
+export const kernels: readonly Kernel[] = ["6.1", "6.12"];
+
+/** What a guest's machine is like. All have two adapters with seven virtual functions each. */
+export interface Topology {
+  readonly name: "hub" | "shared-groups" | "no-iommu";
+  readonly says: string;
+  readonly hasIommu: boolean;
+  /** Whether the ports of the bus keep functions apart: without, all of an adapter are in one IOMMU group. */
+  readonly hasAcs: boolean;
+  /** In this order, on one running node. */
+  readonly scenarios: readonly string[];
+  /** The guest is killed after so long. */
+  readonly limitMs: number;
+}
+
+export const topologies: readonly Topology[] = [
+  {
+    name: "hub",
+    says: "two adapters on one wire, an IOMMU group for each function",
+    hasIommu: true,
+    hasAcs: true,
+    scenarios: ["contracts", "kernel", "vfio", "trouble", "crashes", "crowd"],
+    limitMs: 600_000,
+  },
+  {
+    name: "shared-groups",
+    says: "as hub, but ACS is off: an adapter and its functions share one group",
+    hasIommu: true,
+    hasAcs: false,
+    scenarios: ["shared-groups"],
+    limitMs: 180_000,
+  },
+  {
+    name: "no-iommu",
+    says: "as hub, but there is no IOMMU",
+    hasIommu: false,
+    hasAcs: true,
+    scenarios: ["no-iommu"],
+    limitMs: 180_000,
+  },
+];
+
+/** A round takes some seconds, and what it shows is the same on both kernels. */
+export const crowdRounds: Readonly<Record<Kernel, number>> = { "6.1": 5, "6.12": 50 };
+
+/** One guest to boot. */
+export interface GuestPlan {
+  readonly kernel: Kernel;
+  readonly topology: Topology;
+  readonly scenarios: readonly string[];
+}
+
+/** "6.12 hub" */
+export function titleOf({ kernel, topology }: Pick<GuestPlan, "kernel" | "topology">): string {
+  return `${kernel} ${topology.name}`;
+}
+
+/**
+ * The guests for these kernels. `only` keeps topologies or scenarios whose name holds one of its words, which commas part; a
+ * guest without a scenario left is not booted.
+ */
+export function planGuests(wanted: {
+  readonly kernels: readonly Kernel[];
+  readonly only: string;
+}): readonly GuestPlan[] {
+  const words = wanted.only.split(",");
+  const isWanted = (name: string) => words.some((word) => name.includes(word));
+  const plans = wanted.kernels.flatMap((kernel) =>
+    topologies.map((topology) => {
+      const scenarios = topology.scenarios.filter((scenario) => isWanted(topology.name) || isWanted(scenario));
+      return { kernel, topology, scenarios };
+    }),
+  );
+  return plans.filter(({ scenarios }) => scenarios.length > 0);
+}
