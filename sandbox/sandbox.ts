@@ -205,6 +205,16 @@ export class Sandbox {
     return { name, allocation, tokenId, pod, client };
   }
 
+  /** Admits a pod that asks for VFIO: its client runs in a container, and sends the cgroup that it finds itself in. */
+  async startVfioPod(name: string): Promise<SandboxPod & { readonly container: Container }> {
+    const started = await this.startPod(name);
+    const container = await this.startContainer(started);
+    const parameters = { tokenID: started.tokenId, cgroupDir: await container.cgroupDir() };
+    const client = this.clientOf(started, { mechanism: "VFIO", parameters });
+    this.#undo.push(`VFIO client of ${name}`, () => client.hangUp());
+    return { ...started, container, client };
+  }
+
   /** Starts a container of the pod, in a cgroup of its own. @throws without cgroups. */
   async startContainer({ name, allocation }: SandboxPod, container = "app"): Promise<Container> {
     const { cgroups } = this.#options;

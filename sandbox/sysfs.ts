@@ -47,6 +47,12 @@ export interface VfioStandIns {
   readonly groups: readonly DeviceNumber[];
 }
 
+/** /dev/full for the container; /dev/zero, random, urandom and kmsg for groups: every machine has them. */
+export const commonStandIns: VfioStandIns = {
+  container: { major: 1, minor: 7 },
+  groups: [5, 8, 9, 11].map((minor) => ({ major: 1, minor })),
+};
+
 /** /dev/vfio; character device 10:196 is the container, 245 the major number of the groups on many hosts. */
 export function vfioTree(nic: Nic, standIns: VfioStandIns | undefined): Entry {
   return {

@@ -37,7 +37,7 @@ async function request(stage: Stage, at: number): Promise<string> {
 }
 
 /** The function that the answer names, as the node has it. */
-async function vfOf(stage: Stage, pod: SandboxPod): Promise<VfPicture> {
+export async function vfOf(stage: Stage, pod: SandboxPod): Promise<VfPicture> {
   const address = pod.client.connection?.mechanism?.parameters["pciAddress"];
   const vfs = (await pictureOf(stage.sandbox.machine)).flatMap((pf) => pf.vfs);
   const vf = vfs.find((one) => one.address === address);

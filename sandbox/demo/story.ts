@@ -1,11 +1,14 @@
 import type { Clock } from "../../src/async/index.ts";
 import { createLog, silentLog } from "../../src/telemetry/index.ts";
+import { PodCgroups } from "../pod-cgroups.ts";
+import { commonStandIns } from "../sysfs.ts";
 import { closeSteps, connectSteps, refreshSteps } from "./connection-steps.ts";
 import { pfHeadings, pfRows, pictureOf, podHeadings, podRows } from "./node-picture.ts";
 import type { Screen } from "./screen.ts";
 import { Stage } from "./stage.ts";
 import { nodeSteps, startSteps } from "./start-steps.ts";
 import { Steps } from "./steps.ts";
+import { vfioSteps } from "./vfio-steps.ts";
 
 /** Well within the ten minutes that the peers' tokens live. */
 const REFRESH_MS = 60_000;
@@ -28,22 +31,28 @@ const connectionPhases = (stage: Stage) => [
   { heading: "And back", steps: closeSteps(stage) },
 ];
 
+interface TellContext extends DemoContext {
+  /** Real ones for the pods; undefined where this machine has none for us. */
+  readonly cgroups: PodCgroups | undefined;
+}
+
 /** Tells the whole story. Returns whether every step held that this machine can run. */
 export async function runDemo(context: DemoContext): Promise<boolean> {
   const { screen, clock, stop } = context;
   const log = context.isLogShown ? createLog({ level: "debug" }) : silentLog;
-  const machine = { realLinks: context.whyNoLinks === undefined };
-  const stage = new Stage({ machine, log, peerLog: silentLog, clock });
+  const cgroups = PodCgroups.make();
+  const machine = { realLinks: context.whyNoLinks === undefined, ...(cgroups && { vfioStandIns: commonStandIns }) };
+  const stage = new Stage({ machine, cgroups, log, peerLog: silentLog, clock });
   const steps = new Steps(screen, clock, stop);
-  await tell(stage, steps, context);
+  await tell(stage, steps, { ...context, cgroups });
   if (steps.held && !context.isOnce && !stop.aborted) await stayUp(stage, context);
   screen.heading("The end");
-  await steps.runAnyway({ title: "taken down", run: () => takeDown(stage) });
+  await steps.runAnyway({ title: "taken down", run: () => takeDown(stage, cgroups) });
   screen.heading(steps.verdict);
   return steps.held;
 }
 
-async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks }: DemoContext): Promise<void> {
+async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks, cgroups }: TellContext): Promise<void> {
   screen.heading("SR-IOV forwarder of Network Service Mesh, on a pretend node");
   screen.text(
     "The NIC is pretended; everything else is real: unix sockets with passed descriptors, mutual TLS with SPIFFE identities, " +
@@ -62,6 +71,10 @@ async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks }: DemoCont
   }
   if (whyNoLinks !== undefined) screen.text(`No real links here: ${whyNoLinks}. Run it as root to see the rest.`);
   else if (steps.isUnbroken) screen.table(pfHeadings, pfRows(await pictureOf(stage.sandbox.machine)));
+  screen.heading("A pod that wants VFIO");
+  const vfio = vfioSteps(stage, cgroups);
+  if (cgroups) await steps.run(vfio);
+  else steps.leaveOut(vfio, "needs root and device cgroups of version 1");
 }
 
 async function showPods(stage: Stage, screen: Screen): Promise<void> {
@@ -70,9 +83,10 @@ async function showPods(stage: Stage, screen: Screen): Promise<void> {
   screen.table(podHeadings, await podRows(picture, stage.pods));
 }
 
-async function takeDown(stage: Stage): Promise<string> {
+async function takeDown(stage: Stage, cgroups: PodCgroups | undefined): Promise<string> {
   await stage.close();
-  return "forwarder, peers, links, namespaces, sockets and files";
+  await cgroups?.close();
+  return "forwarder, peers, links, namespaces, cgroups, sockets and files";
 }
 
 /** Stays up with the status page, and a connection for it to show, until the person leaves. */

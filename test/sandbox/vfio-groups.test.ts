@@ -2,15 +2,16 @@
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { refusal, type Scene, tellStories } from "./story.ts";
-import { groupOf, nothingGranted, STAND_INS, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+import { groupOf, nothingGranted, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
 tellStories(
   "VFIO with two functions in each IOMMU group",
-  { machine: { vfioStandIns: STAND_INS, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
+  { machine: { vfioStandIns: commonStandIns, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
   {
     "gives two pods two groups, and a third one an error that says why": threePods,
     "leaves a group alone that serves a kernel driver": besideKernel,
@@ -20,7 +21,7 @@ tellStories(
 
 tellStories(
   "VFIO with the physical function in the group of its virtual ones",
-  { machine: { vfioStandIns: STAND_INS, iommu: "with-pf", pfs: 1, vfsPerPf: 4 }, cgroups },
+  { machine: { vfioStandIns: commonStandIns, iommu: "with-pf", pfs: 1, vfsPerPf: 4 }, cgroups },
   { "is refused, and the error names it": withPf },
   VFIO_NEEDS,
 );

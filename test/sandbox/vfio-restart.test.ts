@@ -3,11 +3,12 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { needs } from "../needs.ts";
 import { CrashScene, type Work } from "./crash-scene.ts";
 import { eventually } from "./story.ts";
-import { groupOf, nothingGranted, opening, STAND_INS, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
 const PERMITTED = ["", ""];
 const REFUSED = ["EPERM", "EPERM"];
@@ -19,7 +20,7 @@ let stage: Promise<CrashScene> | undefined;
 function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
   test(name, { timeout: 120_000 }, async (t) => {
     if (!needs(t, ...VFIO_NEEDS)) return;
-    stage ??= CrashScene.open({ machine: { vfioStandIns: STAND_INS }, cgroups });
+    stage ??= CrashScene.open({ machine: { vfioStandIns: commonStandIns }, cgroups });
     await tell(await stage);
   });
 }

@@ -4,16 +4,11 @@ import type { Client, ClientOptions } from "../../sandbox/client.ts";
 import type { Container } from "../../sandbox/container.ts";
 import type { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import type { Need } from "../needs.ts";
 import type { Scene } from "./story.ts";
 
 export const VFIO_NEEDS: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup1-devices", "mknod"];
-
-/** /dev/full for /dev/vfio/vfio; /dev/zero, random, urandom and kmsg for groups: every machine has them. */
-export const STAND_INS = {
-  container: { major: 1, minor: 7 },
-  groups: [5, 8, 9, 11].map((minor) => ({ major: 1, minor })),
-};
 
 /** A pod whose container has an NSM client and an application in one. */
 export interface VfioPod extends SandboxPod {
@@ -47,5 +42,5 @@ export async function opening(container: Container, group: string): Promise<read
 
 /** No cgroup of the sandbox lets anybody at a device that stands in for VFIO's. */
 export function nothingGranted(cgroups: PodCgroups): void {
-  assert.deepEqual(cgroups.rulesFor([STAND_INS.container, ...STAND_INS.groups]), []);
+  assert.deepEqual(cgroups.rulesFor([commonStandIns.container, ...commonStandIns.groups]), []);
 }

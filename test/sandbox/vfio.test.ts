@@ -3,17 +3,18 @@ import assert from "node:assert/strict";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { eventually, refusal, type Scene, tellStories } from "./story.ts";
-import { groupOf, nothingGranted, opening, STAND_INS, VFIO_NEEDS, vfioPod } from "./vfio-scene.ts";
+import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
 tellStories(
   "a VFIO connection",
-  { machine: { vfioStandIns: STAND_INS }, cgroups },
+  { machine: { vfioStandIns: commonStandIns }, cgroups },
   {
     "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne,
     "of a client that cannot name its cgroup is its token's pod's": emptyCgroupDir,
