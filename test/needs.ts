@@ -27,6 +27,8 @@ const probes = {
   iommu: () => existsSync("/sys/kernel/iommu_groups") && readdirSync("/sys/kernel/iommu_groups").length > 0,
   /** A browser for the status page. */
   chromium: () => runs("chromium", "--version"),
+  kustomize: () => runs("kustomize", "version"),
+  helm: () => runs("helm", "version"),
   go: () => runs("go", "version"),
 } as const satisfies Record<string, () => boolean>;
 
