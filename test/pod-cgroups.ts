@@ -50,7 +50,9 @@ export class CgroupPlace {
   constructor(t: TestContext, version: 1 | 2) {
     places += 1;
     this.version = version;
-    this.path = join(mountOf(version), `forwarder-test-${process.pid}-${places}`);
+    const mount = mountOf(version);
+    removeLeft(mount);
+    this.path = join(mount, `forwarder-test-${process.pid}-${places}`);
     mkdirSync(this.path);
     t.after(() => this.#close());
   }
@@ -131,6 +133,15 @@ function mountOf(version: 1 | 2): string {
   const [, path] = mounts[0] ?? [];
   if (path === undefined) throw new Error(`No hierarchy of version ${version} is mounted here`);
   return path;
+}
+
+/** Places of test processes that were killed. Nobody else removes them. */
+function removeLeft(mount: string): void {
+  for (const name of readdirSync(mount)) {
+    const [, pid] = /^forwarder-test-(\d+)-\d+$/.exec(name) ?? [];
+    if (pid === undefined || existsSync(`/proc/${pid}`)) continue;
+    void removeTree(join(mount, name)).catch(() => {}); // another test process does the same just now
+  }
 }
 
 /** A process leaves its cgroup a moment after its end was told. */

@@ -1,6 +1,6 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { basename, join } from "node:path";
-import { build } from "esbuild";
+import { build, stop } from "esbuild";
 import { bundleOptions } from "./bundle-options.ts";
 
 /** A program in the form in which the forwarder is shipped. */
@@ -23,6 +23,9 @@ export async function bundleProgram(root: string, entry: string): Promise<Bundle
   } catch (error) {
     remove();
     throw error;
+  } finally {
+    // It stays as a process of its own otherwise, whose pipes a test would leave open. One bundle is made at a time.
+    await stop();
   }
   return { path: join(folder, "program.mjs"), remove };
 }

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import type { GrantState } from "../../src/access/index.ts";
+import { bundleProgram } from "../../tools/bundle-program.ts";
 import { AccessScene, needsVersion, podPath, versions } from "../access-scene.ts";
 import { full, REFUSED, zero } from "../pod-cgroups.ts";
 
-const CRASHER = new URL("../access-crasher.ts", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
 
 /** What a process that died at a step has left: its pod, and its journal. */
 interface Wreck {
@@ -21,10 +22,10 @@ interface Wreck {
 /** Runs a process that dies at the step; answers how many steps there were, 0 when it died. */
 async function crash(
   scene: AccessScene,
-  { uid, journal, step }: { uid: string; journal: string; step: number },
+  { program, uid, journal, step }: { program: string; uid: string; journal: string; step: number },
 ): Promise<number> {
   for (const container of ["one", "two"]) scene.close(`${podPath(uid)}/${container}`);
-  const args = ["--disable-warning=ExperimentalWarning", CRASHER, scene.place.path, uid, journal, String(step)];
+  const args = [program, scene.place.path, uid, journal, String(step)];
   try {
     return Number((await promisify(execFile)(process.execPath, args)).stdout);
   } catch (error) {
@@ -36,8 +37,12 @@ async function crash(
 /** Dies once at every step, two processes at a time, each with a pod of its own. */
 async function crashEverywhere(t: TestContext, scene: AccessScene): Promise<readonly Wreck[]> {
   const folder = mkdtempSync(join(tmpdir(), "journals-"));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const steps = await crash(scene, { uid: "whole", journal: join(folder, "whole"), step: 0 });
+  const { path: program, remove } = await bundleProgram(ROOT, "test/access-crasher.ts");
+  t.after(() => {
+    rmSync(folder, { recursive: true });
+    remove();
+  });
+  const steps = await crash(scene, { program, uid: "whole", journal: join(folder, "whole"), step: 0 });
   assert.ok(steps > 10, `the work has ${steps} steps`);
   const waiting = Array.from({ length: steps }, (_, i) => i + 1);
   const wrecks: Wreck[] = [];
@@ -45,7 +50,7 @@ async function crashEverywhere(t: TestContext, scene: AccessScene): Promise<read
     for (let step = waiting.shift(); step !== undefined; step = waiting.shift()) {
       const [uid, journal] = [`died-${step}`, join(folder, String(step))];
       // An event may make it look once more or less: then it has ended before its last step.
-      if ((await crash(scene, { uid, journal, step })) > 0) continue;
+      if ((await crash(scene, { program, uid, journal, step })) > 0) continue;
       const text = existsSync(journal) ? readFileSync(journal, "utf8") : "";
       wrecks.push({ uid, step, journal: text === "" ? undefined : (JSON.parse(text) as GrantState) });
     }
