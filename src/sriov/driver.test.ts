@@ -16,6 +16,8 @@ interface Bench {
   readonly binder: DriverBinder;
   /** Driver changes as the binder tells them. */
   readonly told: string[];
+  /** Tries to change a driver, as they are measured. */
+  readonly tried: string[];
 }
 
 async function withBinder(
@@ -25,17 +27,19 @@ async function withBinder(
   const { writeLimitMs = 1_000, waitLimitMs = 1_000, isManaged = (name) => !name.endsWith(":00.0"), ...rest } = options;
   const machine = await startMachine({ pfs: 1, vfsPerPf: 2, ...rest });
   const told: string[] = [];
+  const tried: string[] = [];
   const binder = new DriverBinder({
     ...machine,
     clock: systemClock,
     log: recordingLog(),
     isManaged,
+    onTried: (use, outcome, seconds) => tried.push(`${use} ${outcome} ${seconds >= 0}`),
     onBound: (which, driver) => told.push(`${which} ${driver}`),
     writeLimitMs,
     waitLimitMs,
   });
   try {
-    await run({ machine, binder, told });
+    await run({ machine, binder, told, tried });
   } finally {
     await machine.stop();
   }
@@ -52,7 +56,7 @@ async function faultOf(work: Promise<unknown>): Promise<unknown> {
 }
 
 test("DriverBinder.bind() takes a function to VFIO and back, and clears the override for the kernel driver", () =>
-  withBinder({}, async ({ machine, binder, told }) => {
+  withBinder({}, async ({ machine, binder, told, tried }) => {
     await binder.bind(vf, "vfio");
     assert.equal(await binder.driverOf(address), "vfio-pci");
     assert.equal(await machine.vfio.exists("2"), true);
@@ -60,19 +64,20 @@ test("DriverBinder.bind() takes a function to VFIO and back, and clears the over
     assert.equal(await binder.driverOf(address), "igbvf");
     assert.equal(await machine.devices.readText(`${address}/driver_override`), "(null)");
     assert.deepEqual(told, [`${address} vfio-pci`, `${address} igbvf`]);
+    assert.deepEqual(tried, ["vfio ok true", "kernel ok true"]);
     assert.equal((await binder.netdevOf(address)).ifname, "enp1s0f0v0");
   }));
 
 test("DriverBinder.bind() writes nothing for a driver that is bound already", () =>
-  withBinder({}, async ({ machine, binder, told }) => {
+  withBinder({}, async ({ machine, binder, told, tried }) => {
     machine.faults.failWrite({ tree: "drivers", path: /./, code: "EIO", times: 9 });
     machine.faults.failWrite({ tree: "devices", path: /./, code: "EIO", times: 9 });
     await binder.bind(vf, "kernel");
-    assert.deepEqual(told, []);
+    assert.deepEqual([told, tried], [[], []]);
   }));
 
 test("DriverBinder.bind() restores the former driver when the new one refuses, and says what the kernel said", () =>
-  withBinder({}, async ({ machine, binder, told }) => {
+  withBinder({}, async ({ machine, binder, told, tried }) => {
     machine.faults.failWrite({ tree: "drivers", path: "vfio-pci/bind", code: "EBUSY" });
     assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), {
       kind: "bind-refused",
@@ -82,6 +87,7 @@ test("DriverBinder.bind() restores the former driver when the new one refuses, a
     assert.deepEqual(told, [`${address} igbvf`]);
     assert.equal(await machine.devices.readText(`${address}/driver_override`), "(null)");
     await binder.bind(vf, "vfio");
+    assert.deepEqual(tried, ["vfio failed true", "vfio ok true"]);
   }));
 
 test("DriverBinder.bind() believes the link, not an error from a write that did its work", () =>
