@@ -19,6 +19,9 @@ import { version } from "./version.ts";
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;
 
+/** How wide text is that goes to a file or to another program. */
+const COLUMNS_OF_FILES = 110;
+
 const args = process.argv.slice(2);
 if (args.length === 0) await run();
 else await runCommand(args);
@@ -121,9 +124,6 @@ async function runCommand(args: readonly string[]): Promise<void> {
     signal: asked.signal,
   });
 }
-
-/** How wide text is that goes to a file or to another program. */
-const COLUMNS_OF_FILES = 110;
 
 function terminal(stream: WriteStream): Terminal {
   // A reader that has seen enough, as in `forwarder check | head`.

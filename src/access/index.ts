@@ -15,3 +15,4 @@ export type {
   StrayAccess,
   WrittenRule,
 } from "./grant.ts";
+export { type Hierarchy, openHierarchy } from "./hierarchy.ts";

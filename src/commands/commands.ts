@@ -35,4 +35,35 @@ export const commands: readonly Command[] = [
     ],
     run: async (given, surroundings) => (await import("./discover/run.ts")).discover(given, surroundings),
   },
+  {
+    name: "check",
+    summary: "say what on this node keeps clients from getting a function, and what to do",
+    about: [
+      "Looks at every precondition of KERNEL and VFIO: the PF configuration and each physical function in it, drivers,",
+      "IOMMU, cgroups, sockets, folders, capabilities. For each finding it says what is so, why it matters and what to",
+      "do. Reads the same variables as the forwarder: run it where the forwarder runs. Changes nothing on the node.",
+    ],
+    options: [
+      {
+        name: "mechanism",
+        short: "m",
+        value: "NAME",
+        words: ["KERNEL", "VFIO", "kernel", "vfio"],
+        isMultiple: true,
+        says: "only what concerns KERNEL, or VFIO",
+      },
+      { name: "quiet", short: "q", says: "leave out what is well" },
+      { name: "json", short: "j", says: "for programs" },
+    ],
+    examples: [
+      { line: "forwarder check", says: "on the node, or: kubectl exec POD -- forwarder check" },
+      { line: "forwarder check -q -m KERNEL", says: "only problems, on a node without an IOMMU" },
+      { line: "forwarder check --json | jq '.findings[] | select(.level == \"fail\")'", says: "in a script" },
+    ],
+    exitCodes: [
+      { code: 0, says: "both mechanisms, or those that were named, can work here" },
+      { code: 1, says: "one of them cannot" },
+    ],
+    run: async (given, surroundings) => (await import("./check/run.ts")).check(given, surroundings),
+  },
 ];

@@ -58,3 +58,4 @@ export { openUevents, parseUevent, type Uevent, type UeventSource } from "./ueve
 export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
 export { type WatchedFolder, watchFolder } from "./watch-folder.ts";
+export { writeRefusal } from "./write-refusal.ts";

@@ -1,0 +1,363 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { recordingTerminal } from "../cast.ts";
+import { somePf, soundNode } from "./cast.ts";
+import type { CheckFacts } from "./facts.ts";
+import { type Finding, mechanisms } from "./finding.ts";
+import { judge } from "./judge.ts";
+import { reportJson, reportText } from "./report.ts";
+
+const { vfio, process, discovery, peers, stateFolder, pluginFolder } = soundNode;
+const pf = somePf.address;
+const portOf = (isUp: boolean, hasCarrier: boolean | undefined) =>
+  new Map([[pf, { ifname: "ens6f0", isUp, hasCarrier }]]);
+const pfsOf = (more: Partial<typeof somePf>) => ({ ...discovery, pfs: [{ ...somePf, ...more }] });
+const noteOf = (
+  kind: "vf-driver-missing" | "no-functions" | "pf-driver-differs" | "vf-count-differs",
+  message: string,
+) => ({
+  ...discovery,
+  notes: [{ address: pf, kind, message: `${pf} ${message}` }],
+});
+const faultOf = (kind: "missing" | "no-driver" | "no-netdev", message: string) => ({
+  ...discovery,
+  pfs: [],
+  faults: [{ address: pf, kind, message: `Cannot use ${pf}: ${message}` }],
+});
+const peersOf = (check: string, refusal: string) =>
+  peers.map((one) => (one.check === check ? { ...one, refusal } : one));
+
+interface Row {
+  readonly broken: string;
+  readonly facts: Partial<CheckFacts>;
+  /** level check [mechanisms]: what is said, in order. */
+  readonly found: readonly string[];
+  readonly says: RegExp;
+}
+
+const both = "KERNEL,VFIO";
+const rows: readonly Row[] = [
+  {
+    broken: "a variable",
+    facts: { environment: { problems: [{ variable: "TELEMETRY", problem: "is odd" }], warnings: [] } },
+    found: [`fail environment ${both}`],
+    says: /TELEMETRY is odd/,
+  },
+  {
+    broken: "a variable's name",
+    facts: { environment: { problems: [], warnings: ["NSM_NMAE is set and nothing reads it"] } },
+    found: [`warn environment ${both}`],
+    says: /NSM_NMAE/,
+  },
+  {
+    broken: "the list: there is none",
+    facts: {
+      pfList: { path: "/x", kind: "unreadable", code: "ENOENT" },
+      discovery: { pfs: [], faults: [], notes: [] },
+    },
+    found: [`fail pf-config ${both}`],
+    says: /no file \/x.*forwarder discover > \/x/s,
+  },
+  {
+    broken: "the list: it is wrong in two places",
+    facts: {
+      pfList: { path: "/x", kind: "wrong", issues: ["/x:1:1: a", "/x:2:1: b"] },
+      discovery: { pfs: [], faults: [], notes: [] },
+    },
+    found: [`fail pf-config ${both}`, `fail pf-config ${both}`],
+    says: /x:1:1: a.*x:2:1: b/s,
+  },
+  {
+    broken: "the list: it is empty",
+    facts: {
+      pfList: { path: "/x", kind: "read", config: { physicalFunctions: [] } },
+      discovery: { pfs: [], faults: [], notes: [] },
+    },
+    found: [`warn pf-config ${both}`],
+    says: /lists no physical function/,
+  },
+  {
+    broken: "a physical function: it is not there",
+    facts: { discovery: faultOf("missing", "this node has no such PCI function") },
+    found: [`fail pf ${both}`],
+    says: /0000:3b:00.0: this node has no such PCI function.*correct the address/s,
+  },
+  {
+    broken: "a physical function: no driver",
+    facts: { discovery: faultOf("no-driver", "it has no driver; run: modprobe ice") },
+    found: [`fail pf ${both}`],
+    says: /it has no driver\n.*to do\s+run: modprobe ice/s,
+  },
+  {
+    broken: "a physical function: another network namespace",
+    facts: { discovery: faultOf("no-netdev", "its driver has made no network device in this namespace") },
+    found: [`fail pf ${both}`],
+    says: /hostNetwork: true/,
+  },
+  {
+    broken: "the driver of virtual functions",
+    facts: { discovery: noteOf("vf-driver-missing", "…") },
+    found: ["fail vf-driver KERNEL"],
+    says: /modprobe iavf/,
+  },
+  {
+    broken: "the firmware's number of functions",
+    facts: { discovery: noteOf("no-functions", "…") },
+    found: [`fail pf ${both}`],
+    says: /sriov_totalvfs is 0/,
+  },
+  {
+    broken: "the number in the file",
+    facts: {
+      discovery: noteOf("vf-count-differs", "has 2 virtual functions, the configuration wants 4; write 0 first"),
+    },
+    found: [`warn pf ${both}`],
+    says: /has 2 virtual functions, the configuration wants 4\n.*to do\s+write 0 first/s,
+  },
+  {
+    broken: "the link: down",
+    facts: { ports: portOf(false, undefined) },
+    found: [`warn pf-link ${both}`],
+    says: /ip link set ens6f0 up/,
+  },
+  { broken: "the carrier", facts: { ports: portOf(true, false) }, found: [`warn pf-link ${both}`], says: /no carrier/ },
+  {
+    broken: "the carrier where it is required",
+    facts: { ports: portOf(true, false), discovery: pfsOf({ entry: { ...somePf.entry, carrier: "require" } }) },
+    found: [`fail pf-link ${both}`],
+    says: /no carrier/,
+  },
+  {
+    broken: "nothing, with a carrier that does not matter",
+    facts: { ports: portOf(true, false), discovery: pfsOf({ entry: { ...somePf.entry, carrier: "ignore" } }) },
+    found: [],
+    says: /ens6f0 \(ice\), 2 functions/,
+  },
+  {
+    broken: "nothing: no functions yet",
+    facts: { discovery: pfsOf({ vfs: [], entry: { ...somePf.entry, numVfs: 4 } }) },
+    found: [],
+    says: /no functions yet; the forwarder makes 4/,
+  },
+  {
+    broken: "sysfs",
+    facts: { sysfsRefusals: new Map([[pf, "EROFS"]]) },
+    found: [`fail sysfs ${both}`],
+    says: /mounted read-only/,
+  },
+  {
+    broken: "one IOMMU group",
+    facts: {
+      discovery: pfsOf({
+        vfs: somePf.vfs.map((vf, i) =>
+          i === 0 ? { ...vf, vfioProblem: "its IOMMU group 70 also holds 0000:3b:00.0" } : vf,
+        ),
+      }),
+    },
+    found: ["warn iommu-group VFIO"],
+    says: /group 70 also holds 0000:3b:00.0/,
+  },
+  {
+    broken: "every IOMMU group",
+    facts: {
+      discovery: pfsOf({ vfs: somePf.vfs.map((vf) => ({ ...vf, vfioProblem: "its IOMMU group 1 also holds x" })) }),
+    },
+    found: ["fail iommu-group VFIO"],
+    says: /, and 1 more such.*ACS/s,
+  },
+  {
+    broken: "a slot without IOMMU",
+    facts: { discovery: pfsOf({ vfs: somePf.vfs.map((vf) => ({ ...vf, iommuGroup: undefined })) }) },
+    found: ["fail iommu-group VFIO"],
+    says: /2 functions of 2 in no IOMMU group/,
+  },
+  {
+    broken: "the IOMMU, once and not for each function",
+    facts: {
+      vfio: { ...vfio, iommuGroupCount: 0 },
+      discovery: pfsOf({ vfs: somePf.vfs.map((vf) => ({ ...vf, iommuGroup: undefined })) }),
+    },
+    found: ["fail iommu VFIO"],
+    says: /intel_iommu=on/,
+  },
+  {
+    broken: "vfio-pci",
+    facts: { vfio: { ...vfio, hasDriver: false } },
+    found: ["fail vfio-pci VFIO"],
+    says: /modprobe vfio-pci/,
+  },
+  {
+    broken: "the module for clients' memory",
+    facts: { vfio: { ...vfio, hasMemoryModule: false } },
+    found: ["warn vfio-iommu-type1 VFIO"],
+    says: /modprobe vfio_iommu_type1/,
+  },
+  {
+    broken: "/dev/vfio: no folder",
+    facts: { vfio: { ...vfio, hasFolder: false, hasContainerNode: false } },
+    found: ["fail vfio-nodes VFIO"],
+    says: /NSM_VFIO_PATH=\/dev\/vfio/,
+  },
+  {
+    broken: "/dev/vfio: no node",
+    facts: { vfio: { ...vfio, hasContainerNode: false } },
+    found: ["fail vfio-nodes VFIO"],
+    says: /has no device node vfio/,
+  },
+  {
+    broken: "the memory limit",
+    facts: { vfio: { ...vfio, memlockBytes: 8 * 1024 * 1024 } },
+    found: ["warn memlock VFIO"],
+    says: /containerd \(process 700\) may lock only 8 MiB/,
+  },
+  {
+    broken: "the cgroups: none",
+    facts: { cgroups: { path: "/x", kind: "none", problem: "Cannot find them; look there" } },
+    found: ["fail device-cgroups VFIO"],
+    says: /cannot find them\n.*to do\s+look there/s,
+  },
+  {
+    broken: "the cgroups: version 1, read-only",
+    facts: { cgroups: { path: "/x", kind: "v1", refusal: "EROFS" } },
+    found: ["fail device-cgroups VFIO"],
+    says: /\/x\/devices.allow cannot be written to \(EROFS\)/,
+  },
+  {
+    broken: "the cgroups: version 2 without BPF",
+    facts: { cgroups: { path: "/x", kind: "v2", bpfProblem: "the kernel takes no BPF program (EPERM)" } },
+    found: ["fail device-cgroups VFIO"],
+    says: /CAP_BPF/,
+  },
+  {
+    broken: "the kernel for BPF",
+    facts: { process: { ...process, release: "5.4.0-150-generic" } },
+    found: ["fail kernel-for-bpf VFIO"],
+    says: /older than 5.6/,
+  },
+  {
+    broken: "nothing: an old kernel with version 1",
+    facts: { process: { ...process, release: "4.18.0" }, cgroups: { path: "/x", kind: "v1", refusal: undefined } },
+    found: [],
+    says: /Linux 4.18.0/,
+  },
+  {
+    broken: "the capabilities",
+    facts: { process: { ...process, capabilities: 0n }, cgroups: { path: "/x", kind: "v1", refusal: undefined } },
+    found: [`fail capabilities ${both}`, `fail capabilities ${both}`],
+    says: /CAP_NET_ADMIN.*CAP_SYS_ADMIN/s,
+  },
+  {
+    broken: "the user namespace",
+    facts: { process: { ...process, isUserNamespace: true } },
+    found: [`fail user-namespace ${both}`],
+    says: /is in a user namespace/,
+  },
+  {
+    broken: "the network namespace",
+    facts: { process: { ...process, seesHardware: false } },
+    found: [`warn network-namespace ${both}`],
+    says: /not the host's network namespace/,
+  },
+  {
+    broken: "the self test",
+    facts: { process: { ...process, selfTestProblem: "Cannot pass" } },
+    found: [`fail kernel ${both}`],
+    says: /Cannot pass/,
+  },
+  {
+    broken: "the SPIRE agent",
+    facts: { peers: peersOf("spire-agent", "ENOENT") },
+    found: [`fail spire-agent ${both}`],
+    says: /no socket \/run\/spire-agent.sock/,
+  },
+  {
+    broken: "the NSMgr that has died",
+    facts: { peers: peersOf("nsmgr", "ECONNREFUSED") },
+    found: [`fail nsmgr ${both}`],
+    says: /restart NSMgr/,
+  },
+  {
+    broken: "kubelet",
+    facts: { peers: peersOf("kubelet", "EACCES") },
+    found: [`fail kubelet ${both}`],
+    says: /EACCES/,
+  },
+  {
+    broken: "kubelet's folder, and not its socket too",
+    facts: { pluginFolder: { ...pluginFolder, nearest: "/" }, peers: peersOf("kubelet", "ENOENT") },
+    found: [`fail plugin-folder ${both}`],
+    says: /there is no folder \/plugins/,
+  },
+  {
+    broken: "the state folder",
+    facts: { stateFolder: { ...stateFolder, refusal: "EROFS" } },
+    found: [`fail state-folder ${both}`],
+    says: /\/state cannot be made in \/ \(EROFS\)/,
+  },
+  {
+    broken: "the state folder: it does not last",
+    facts: { stateFolder: { ...stateFolder, fileSystem: "overlay" } },
+    found: [`warn state-folder ${both}`],
+    says: /is on overlay/,
+  },
+];
+
+const problemsOf = (findings: readonly Finding[]) => findings.filter(({ level }) => level !== "ok");
+
+for (const { broken, facts, found, says } of rows) {
+  test(`judge() tells what is wrong with ${broken}, and nothing else`, () => {
+    const findings = judge({ ...soundNode, ...facts }, mechanisms);
+    const told = problemsOf(findings).map((one) => `${one.level} ${one.check} ${one.mechanisms.join(",")}`);
+    assert.deepEqual(told, found);
+    const text = reportText(findings, recordingTerminal({ columns: 500 }), { mechanisms, isQuiet: false });
+    assert.match(text, says);
+    for (const { why = "", todo = "" } of problemsOf(findings)) assert.ok(why !== "" && todo !== "");
+  });
+}
+
+test("judge() finds nothing wrong with a sound node", () => {
+  assert.deepEqual(problemsOf(judge(soundNode, mechanisms)), []);
+});
+
+test("judge() leaves out what does not concern the mechanisms, and puts failures first", () => {
+  const facts = {
+    ...soundNode,
+    vfio: { ...vfio, hasDriver: false, memlockBytes: 1 },
+    stateFolder: { ...stateFolder, fileSystem: "tmpfs" },
+  };
+  const levels = judge(facts, mechanisms).map(({ level }) => level);
+  assert.deepEqual(
+    levels,
+    levels.toSorted((a, b) => ["fail", "warn", "ok"].indexOf(a) - ["fail", "warn", "ok"].indexOf(b)),
+  );
+  assert.deepEqual(
+    problemsOf(judge(facts, ["KERNEL"])).map(({ check }) => check),
+    ["state-folder"],
+  );
+});
+
+test("reportText() ends with a line for each mechanism, and leaves out what is well when asked", () => {
+  const findings = judge({ ...soundNode, vfio: { ...vfio, hasDriver: false, memlockBytes: 1 } }, mechanisms);
+  const text = reportText(findings, recordingTerminal(), { mechanisms, isQuiet: true });
+  assert.match(text, /\n\nKERNEL {2}can work here\nVFIO {4}cannot work here: 1 failure, 1 warning\n$/);
+  assert.doesNotMatch(text, /^ok /m);
+});
+
+test("reportText() keeps to the width, and paints only where colours are seen", () => {
+  const findings = judge({ ...soundNode, vfio: { ...vfio, hasDriver: false, memlockBytes: 1 } }, mechanisms);
+  const narrow = reportText(findings, recordingTerminal({ columns: 60 }), { mechanisms, isQuiet: false });
+  assert.ok(
+    narrow.split("\n").every((line) => line.length <= 60 || !line.slice(13).includes(" ")),
+    narrow,
+  );
+  assert.ok(!narrow.includes("\x1b"));
+  const painted = reportText(findings, recordingTerminal({ hasColors: true }), { mechanisms, isQuiet: false });
+  assert.ok(painted.includes("\u001b[1m\u001b[31mFAIL"), painted);
+});
+
+test("reportJson() says for each mechanism whether it can work", () => {
+  const findings = judge({ ...soundNode, vfio: { ...vfio, hasDriver: false } }, mechanisms);
+  const json = JSON.parse(reportJson(findings, "1.2.3", mechanisms));
+  assert.deepEqual([json.version, json.works], ["1.2.3", { KERNEL: true, VFIO: false }]);
+  assert.deepEqual(json.findings[0], findings[0]);
+});

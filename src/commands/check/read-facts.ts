@@ -1,0 +1,130 @@
+import { dirname, join } from "node:path";
+import { AccessError, openHierarchy } from "../../access/index.ts";
+import type { Clock } from "../../async/index.ts";
+import {
+  BlockingWrites,
+  connectUnix,
+  type HostFiles,
+  KernelError,
+  loadDeviceProgram,
+  openHostFiles,
+  writeRefusal,
+} from "../../kernel/index.ts";
+import {
+  type Discovery,
+  discover,
+  type PciAddress,
+  PfConfigError,
+  type PhysicalFunction,
+  parsePfConfig,
+} from "../../sriov/index.ts";
+import { silentLog } from "../../telemetry/index.ts";
+import type { CommandSettings, Surroundings } from "../command.ts";
+import type { CheckFiles } from "./check-files.ts";
+import type { CgroupFacts, CheckFacts, PeerFact, PfListFact, PortFact } from "./facts.ts";
+import { readFolder, readProcess, readVfio } from "./read-node.ts";
+
+/** Reads all that is judged. Changes nothing: connections are closed at once, the BPF program is loaded and attached nowhere. */
+export async function readFacts({ environment, clock }: Surroundings, files: CheckFiles): Promise<CheckFacts> {
+  const { settings } = environment;
+  const pfList = await readPfList(settings.sriovConfigFile);
+  const config = pfList.kind === "read" ? pfList.config : { physicalFunctions: [] };
+  const never = { subscribe: () => () => {}, close: () => {} };
+  const discovery = await discover(config, { ...files, uevents: never, clock, log: silentLog, onlyLook: true });
+  return {
+    environment,
+    pfList,
+    discovery,
+    ports: await readPorts(discovery, files.devices),
+    sysfsRefusals: await readSysfsRefusals(discovery, settings.pciDevicesPath),
+    vfio: await readVfio(settings, files),
+    cgroups: await readCgroups(settings.cgroupPath, clock),
+    peers: readPeers(settings),
+    pluginFolder: await readFolder(settings.devicePluginPath, files.proc),
+    stateFolder: await readFolder(settings.statePath, files.proc),
+    process: await readProcess(files),
+  };
+}
+
+async function readPfList(path: string): Promise<PfListFact> {
+  try {
+    const folder = openHostFiles(dirname(path), new BlockingWrites());
+    const text = await folder.readText(path.slice(path.lastIndexOf("/") + 1));
+    return { path, kind: "read", config: parsePfConfig(text, path) };
+  } catch (error) {
+    if (error instanceof KernelError) return { path, kind: "unreadable", code: error.code };
+    if (!(error instanceof PfConfigError)) throw error;
+    return { path, kind: "wrong", issues: error.message.split("\n").slice(1) };
+  }
+}
+
+async function readPorts({ pfs }: Discovery, devices: HostFiles): Promise<ReadonlyMap<PciAddress, PortFact>> {
+  return new Map(await Promise.all(pfs.map(async (pf) => [pf.address, await readPort(pf, devices)] as const)));
+}
+
+/** IFF_UP, include/uapi/linux/if.h. */
+const IFF_UP = 1;
+
+async function readPort({ address, ifname }: PhysicalFunction, devices: HostFiles): Promise<PortFact> {
+  const read = (name: string) => devices.readText(`${address}/net/${ifname}/${name}`).catch(() => undefined);
+  const flags = Number(await read("flags")) || 0;
+  const carrier = await read("carrier");
+  return { ifname, isUp: (flags & IFF_UP) !== 0, hasCarrier: carrier === undefined ? undefined : carrier === "1" };
+}
+
+async function readSysfsRefusals({ pfs }: Discovery, root: string): Promise<ReadonlyMap<PciAddress, string>> {
+  const asked = await Promise.all(
+    pfs.map(async ({ address }) => [address, await writeRefusal(join(root, address, "sriov_numvfs"))] as const),
+  );
+  return new Map(asked.flatMap(([address, refusal]) => (refusal === undefined ? [] : [[address, refusal] as const])));
+}
+
+/** Asked of the room that works on them. */
+async function readCgroups(given: string, clock: Clock): Promise<CgroupFacts> {
+  try {
+    const { version, path, root } = openHierarchy(given, clock);
+    root.close();
+    if (version === 1) return { path, kind: "v1", refusal: await writeRefusal(join(path, "devices.allow")) };
+    return { path, kind: "v2", bpfProblem: bpfProblem() };
+  } catch (error) {
+    if (error instanceof AccessError) return { path: given, kind: "none", problem: error.message };
+    throw error;
+  }
+}
+
+/** `r0 = 1; exit`: lets everything pass. struct bpf_insn, include/uapi/linux/bpf.h. */
+const ALLOW_ALL = Buffer.from("b7000000010000009500000000000000", "hex");
+
+function bpfProblem(): string | undefined {
+  try {
+    loadDeviceProgram(ALLOW_ALL, "forwarder_check").close();
+    return undefined;
+  } catch (error) {
+    const code = error instanceof KernelError ? ` (${error.code})` : `: ${String(error)}`;
+    return `the kernel takes no BPF program from this process${code}`;
+  }
+}
+
+/** Each is connected to and left again: a socket file alone proves nothing. */
+function readPeers(settings: CommandSettings): readonly PeerFact[] {
+  const peers: readonly (readonly [PeerFact["check"], string | undefined])[] = [
+    ["spire-agent", pathOfUrl(settings.spiffeEndpointSocket)],
+    ["nsmgr", pathOfUrl(settings.connectTo)],
+    ["kubelet", join(settings.devicePluginPath, "kubelet.sock")],
+    ["pod-resources", join(settings.podResourcesPath, "kubelet.sock")],
+  ];
+  return peers.map(([check, path]) => ({ check, path, refusal: path === undefined ? undefined : refusalOf(path) }));
+}
+
+function pathOfUrl(url: string | undefined): string | undefined {
+  return url?.startsWith("unix://") ? url.slice("unix://".length) : undefined;
+}
+
+function refusalOf(path: string): string | undefined {
+  try {
+    connectUnix(path).destroy();
+    return undefined;
+  } catch (error) {
+    return error instanceof KernelError ? error.code : (error as Error).message;
+  }
+}
