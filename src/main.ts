@@ -133,6 +133,9 @@ function terminal(stream: WriteStream): Terminal {
     get columns() {
       return stream.columns ?? COLUMNS_OF_FILES;
     },
+    get rows() {
+      return stream.rows ?? Number.POSITIVE_INFINITY;
+    },
     isScreen: stream.isTTY === true,
     // Knows NO_COLOR, FORCE_COLOR and TERM.
     hasColors: stream.isTTY === true && stream.hasColors(),

@@ -13,6 +13,6 @@ module.exports = {
   otlp: ["gen", "rpc", "async", "telemetry"],
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
-  commands: ["kernel", "sriov", "access", "async", "telemetry"],
+  commands: ["admin", "kernel", "sriov", "access", "async", "telemetry"],
   nsm: ["gen", "rpc", "identity", "sriov", "netdev", "access", "async", "telemetry"],
 };

@@ -11,6 +11,7 @@ export function recordingTerminal(form: Partial<Terminal> = {}): RecordingTermin
   let text = "";
   return {
     columns: 100,
+    rows: 40,
     isScreen: false,
     hasColors: false,
     ...form,

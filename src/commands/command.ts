@@ -44,6 +44,8 @@ export interface Terminal {
   write(text: string): void;
   /** Characters in a line: those of the terminal, or what reads well in a file. */
   readonly columns: number;
+  /** Lines of the terminal. */
+  readonly rows: number;
   /** Whether somebody looks at it now, so that it may be drawn over. */
   readonly isScreen: boolean;
   readonly hasColors: boolean;

@@ -66,4 +66,50 @@ export const commands: readonly Command[] = [
     ],
     run: async (given, surroundings) => (await import("./check/run.ts")).check(given, surroundings),
   },
+  {
+    name: "status",
+    summary: "show what a running forwarder says of its node",
+    about: [
+      "Asks the forwarder that runs here, at NSM_ADMIN_LISTEN_ON: what is wrong first, then physical functions, the virtual",
+      "ones that somebody has or that are not well, connections, what kubelet is offered, and the latest warnings.",
+    ],
+    options: [
+      { name: "watch", short: "w", says: "show each change as it comes, until interrupted" },
+      { name: "all", short: "a", says: "also functions that are idle and well, and older warnings" },
+      { name: "json", short: "j", says: "for programs; with --watch one document a line" },
+      {
+        name: "url",
+        short: "u",
+        value: "URL",
+        says: "another place than NSM_ADMIN_LISTEN_ON, such as a forwarded port",
+      },
+    ],
+    examples: [
+      { line: "kubectl exec POD -- forwarder status", says: "the node of a pod" },
+      { line: "forwarder status --watch", says: "live, on the node" },
+      {
+        line: "forwarder status --json | jq '.pfs[].vfs[] | select(.problem)'",
+        says: "every function that is not well",
+      },
+    ],
+    exitCodes: [
+      { code: 0, says: "it is ready" },
+      { code: 1, says: "it is not ready, or cannot be reached" },
+    ],
+    run: async (given, surroundings) => (await import("./status/run.ts")).status(given, surroundings),
+  },
+  {
+    name: "completion",
+    summary: "print a script that lets a shell complete all this",
+    about: ["Prints the script for one shell: commands, options, and the values of those that have few."],
+    argument: { name: "SHELL", words: ["bash", "zsh", "fish"] },
+    options: [],
+    examples: [
+      { line: "source <(forwarder completion bash)", says: "bash, in ~/.bashrc" },
+      { line: "source <(forwarder completion zsh)", says: "zsh, in ~/.zshrc after compinit" },
+      { line: "forwarder completion fish > ~/.config/fish/completions/forwarder.fish", says: "fish" },
+    ],
+    exitCodes: [{ code: 0, says: "printed" }],
+    run: async (given, surroundings) => (await import("./completion/run.ts")).completion(given, surroundings, commands),
+  },
 ];

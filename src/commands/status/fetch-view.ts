@@ -1,0 +1,82 @@
+import type { NodeView } from "../../admin/index.ts";
+import { eventData } from "./events.ts";
+
+/** The forwarder's picture could not be had; the message says why and what to do. */
+export class NoViewError extends Error {
+  override readonly name = "NoViewError";
+}
+
+/** The node as it is now. @throws {NoViewError} */
+export async function fetchView(base: string, signal: AbortSignal): Promise<NodeView> {
+  const answer = await ask(`${base}/status.json`, signal);
+  return toView(await read(answer.text(), base), base);
+}
+
+/** The node now and at each change, until the forwarder ends the stream. @throws {NoViewError} */
+export async function* watchViews(base: string, signal: AbortSignal): AsyncIterable<NodeView> {
+  const answer = await ask(`${base}/status.events`, signal);
+  if (!answer.body) return;
+  const stream = answer.body.pipeThrough(new TextDecoderStream());
+  for await (const data of eventData(checked(stream, base))) yield toView(data, base);
+}
+
+async function* checked(stream: AsyncIterable<string>, base: string): AsyncIterable<string> {
+  try {
+    yield* stream;
+  } catch (error) {
+    throw broken(base, error);
+  }
+}
+
+async function ask(url: string, signal: AbortSignal): Promise<Response> {
+  const base = new URL(url).origin;
+  let answer: Response;
+  try {
+    answer = await fetch(url, { signal, headers: { connection: "close" } }); // a kept one would hold up the end
+  } catch (error) {
+    throw unreachable(base, error);
+  }
+  if (answer.ok) return answer;
+  const said = (await read(answer.text(), base)).split("\n")[0] ?? "";
+  throw new NoViewError(`Cannot read the status at ${url}: it answers ${answer.status} ${said}`.trim());
+}
+
+async function read(text: Promise<string>, base: string): Promise<string> {
+  try {
+    return await text;
+  } catch (error) {
+    throw broken(base, error);
+  }
+}
+
+function unreachable(base: string, error: unknown): NoViewError {
+  const { cause = error } = error as Error;
+  const code = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
+  const why = code === "ECONNREFUSED" ? "nobody listens there" : code;
+  const hint =
+    "is it running here (else: kubectl exec POD -- forwarder status), with the same NSM_ADMIN_LISTEN_ON? See also: forwarder check";
+  return new NoViewError(`Cannot reach a forwarder at ${base}: ${why}; ${hint}`, { cause: error });
+}
+
+function broken(base: string, error: unknown): NoViewError {
+  return new NoViewError(`Lost the forwarder at ${base}: ${(error as Error).message}`, { cause: error });
+}
+
+/** Another program may listen there, or another version: what is drawn must be there. */
+function toView(text: string, base: string): NodeView {
+  const value = parsed(text);
+  const lists = ["pfs", "connections", "resources", "ailments", "troubles"];
+  if (typeof value["name"] === "string" && lists.every((name) => Array.isArray(value[name]))) {
+    return value as unknown as NodeView;
+  }
+  throw new NoViewError(`Cannot read the status at ${base}: what answers there is no forwarder of this version`);
+}
+
+function parsed(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null ? (value as Readonly<Record<string, unknown>>) : {};
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type TestContext, test } from "node:test";
+import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
+import { systemClock } from "../../src/async/index.ts";
+import { recordingTerminal, someSurroundings } from "../../src/commands/cast.ts";
+import { runCommandLine } from "../../src/commands/run.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+
+async function startedNode(t: TestContext) {
+  const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
+  t.after(() => sandbox.stop());
+  const forwarder = await sandbox.startForwarder();
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
+  return { sandbox, url: forwarder.adminUrl ?? "" };
+}
+
+test("status shows a connection while it stands, for people and for programs", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, url } = await startedNode(t);
+  const { client, tokenId } = await sandbox.startPod("client-1");
+  const connection = await client.request();
+  const people = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--url", url], people), 0, people.err.text);
+  assert.match(people.out.text, new RegExp(`^${SANDBOX_FORWARDER} \\S+, ready`));
+  const vf = connection.mechanism?.parameters["pciAddress"] ?? "";
+  assert.match(people.out.text, new RegExp(`^${vf} .* ready `, "m"));
+  assert.match(people.out.text, new RegExp(` standing +KERNEL +${vf} +client-1 `));
+  assert.ok(!people.out.text.includes(tokenId));
+  const programs = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--json", "--url", url], programs), 0);
+  const { connections } = JSON.parse(programs.out.text);
+  assert.deepEqual([connections.length, connections[0].vf, connections[0].client], [1, vf, "client-1"]);
+});
+
+test("status --watch shows what comes and goes, and ends when told", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, url } = await startedNode(t);
+  const asked = new AbortController();
+  const seen = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const counts: number[] = [];
+  const out = {
+    ...recordingTerminal(),
+    write(line: string) {
+      const { length } = JSON.parse(line).connections;
+      if (counts.at(-1) !== length) counts.push(length);
+      seen[counts.length - 1]?.resolve();
+    },
+  };
+  const around = { ...someSurroundings(), out, signal: asked.signal };
+  const watching = runCommandLine(["status", "--watch", "--json", "--url", url], around);
+  await seen[0]?.promise;
+  const { client } = await sandbox.startPod("client-1");
+  await client.request();
+  await seen[1]?.promise;
+  await client.close();
+  await seen[2]?.promise;
+  asked.abort();
+  assert.deepEqual([await watching, counts], [0, [0, 1, 0]]);
+});
+
+test("status says that nobody answers, or that it is somebody else", async () => {
+  const server = createServer((_, response) => response.end('{"hello":1}')).listen(0, "127.0.0.1");
+  await new Promise((resolve) => server.once("listening", resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const other = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--url", url], other), 1);
+  assert.match(other.err.text, /no forwarder of this version/);
+  server.closeAllConnections();
+  await new Promise((resolve) => server.close(resolve));
+  const nobody = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--url", url], nobody), 1);
+  assert.match(
+    nobody.err.text,
+    /^forwarder status: Cannot reach a forwarder at http:\/\/127.0.0.1:\d+: nobody listens there; is it running/,
+  );
+  const off = someSurroundings({ adminListenOn: undefined });
+  assert.equal(await runCommandLine(["status"], off), 1);
+  assert.match(off.err.text, /NSM_ADMIN_LISTEN_ON is off/);
+  assert.equal(await runCommandLine(["status", "--url", "localhost"], someSurroundings()), 2);
+});
