@@ -55,6 +55,20 @@ test("main ends with 2 at a command line that makes no sense", async () => {
   assert.deepEqual([code, stderr], [2, 'forwarder: there is no command "discovre"; see forwarder --help\n']);
 });
 
+test("main runs a command with what the environment says, and ends with its code", async () => {
+  const { code, stdout } = await ran(["check", "--json", "-m", "KERNEL"], { TELEMETRY: "perhaps" });
+  const { findings, works } = JSON.parse(stdout) as { findings: { what: string }[]; works: unknown };
+  assert.deepEqual([code, works], [1, { KERNEL: false }]);
+  assert.ok(
+    findings.some(({ what }) => /^TELEMETRY is "perhaps"/.test(what)),
+    stdout,
+  );
+  assert.ok(
+    findings.some(({ what }) => /pci\.config lists no physical function/.test(what)),
+    stdout,
+  );
+});
+
 test("main ends with 1 and names every wrong variable", async () => {
   const { code, stderr } = await ran([], { NSM_DIAL_TIMEOUT: "50", TELEMETRY: "perhaps" });
   assert.equal(code, 1);

@@ -4,6 +4,8 @@ import { printable } from "./text.ts";
 export interface Cell {
   readonly text: string;
   readonly paint?: (text: string) => string;
+  /** Never cut, nor anything else in its column. */
+  readonly isWhole?: boolean;
 }
 
 export interface TableOptions {
@@ -14,7 +16,7 @@ export interface TableOptions {
 
 const GAP = "  ";
 /** A column is not cut below this: what is left would tell nothing. */
-const LEAST_COLUMNS = 10;
+const LEAST_COLUMNS = 6;
 
 /** Rows under a heading, aligned. A column in which no row says anything is left out. */
 export function table(heads: readonly string[], rows: readonly (readonly Cell[])[], options: TableOptions): string[] {
@@ -23,7 +25,8 @@ export function table(heads: readonly string[], rows: readonly (readonly Cell[])
   const clean = rows.map((row) => pick(row).map((cell) => ({ ...cell, text: printable(cell.text) })));
   const shown = pick(heads);
   const wanted = shown.map((head, at) => Math.max(head.length, ...clean.map((row) => row[at]?.text.length ?? 0)));
-  const widths = options.columns === undefined ? wanted : narrowed(wanted, options.columns);
+  const canShrink = shown.map((_, at) => !clean.some((row) => row[at]?.isWhole));
+  const widths = options.columns === undefined ? wanted : narrowed(wanted, canShrink, options.columns);
   const lines = clean.map((row) => line(row, widths));
   return [
     options.paintHead(
@@ -42,17 +45,17 @@ function line(cells: readonly Cell[], widths: readonly number[]): string {
     const cut = text.length > width ? `${text.slice(0, width - 1)}…` : text;
     return paint(cut) + (at < cells.length - 1 ? " ".repeat(width - cut.length) : "");
   });
-  return padded.join(GAP);
+  return padded.join(GAP).trimEnd();
 }
 
 /** The widest columns give way first. */
-function narrowed(wanted: readonly number[], columns: number): readonly number[] {
+function narrowed(wanted: readonly number[], canShrink: readonly boolean[], columns: number): readonly number[] {
   const widths = [...wanted];
   const total = () => widths.reduce((sum, width) => sum + width, GAP.length * (widths.length - 1));
   while (total() > columns) {
-    const widest = Math.max(...widths);
-    if (widest <= LEAST_COLUMNS) break;
-    widths[widths.indexOf(widest)] = widest - 1;
+    const widest = Math.max(...widths.filter((_, at) => canShrink[at]));
+    if (!(widest > LEAST_COLUMNS)) break;
+    widths[widths.findIndex((width, at) => width === widest && canShrink[at])] = widest - 1;
   }
   return widths;
 }

@@ -19,7 +19,7 @@ export async function discover(given: Given, surroundings: Surroundings, files?:
   }
   const node = await readAdapters(files ?? openFiles(environment.settings.pciDevicesPath));
   const choice = choosePfs(node, { serviceDomains, only });
-  out.write(configText(choice, headingOf(choice, { version, serviceDomains })));
+  out.write(configText(choice, headingOf(choice, { version, serviceDomains }), out.columns));
   for (const name of choice.unknown) err.write(`forwarder discover: this node has no network adapter ${name}\n`);
   if (choice.chosen.length > 0) return choice.unknown.length === 0 ? 0 : 1;
   const where = choice.leftOut.length === 0 ? "it has no network adapter at all" : "the comments say why";

@@ -1,17 +1,21 @@
 import { wrap } from "../text.ts";
 import type { Choice, ChosenPf, LeftOut, Reasoned } from "./choose.ts";
 
-/** Lines of comments end here. */
-const COLUMNS = 110;
+/** Comments of a file end here at the latest. */
+const MOST_COLUMNS = 110;
 
-/** The choice as a PF configuration with the reasons as comments. */
-export function configText({ chosen, leftOut }: Choice, heading: readonly string[]): string {
-  const list = chosen.length === 0 ? ["physicalFunctions: {}"] : ["physicalFunctions:", ...chosen.flatMap(pfLines)];
-  const rest = leftOut.length === 0 ? [] : ["", "# Left out:", ...leftOutLines(leftOut)];
-  return `${[...heading.flatMap((line) => comment("", line)), "", ...list, ...rest].join("\n")}\n`;
+/** The choice as a PF configuration with the reasons as comments, which keep to the width as far as their words let them. */
+export function configText({ chosen, leftOut }: Choice, heading: readonly string[], width = MOST_COLUMNS): string {
+  const columns = Math.min(width, MOST_COLUMNS);
+  const list =
+    chosen.length === 0
+      ? ["physicalFunctions: {}"]
+      : ["physicalFunctions:", ...chosen.flatMap((pf) => pfLines(pf, columns))];
+  const rest = leftOut.length === 0 ? [] : ["", "# Left out:", ...leftOutLines(leftOut, columns)];
+  return `${[...heading.flatMap((line) => comment("", line, columns)), "", ...list, ...rest].join("\n")}\n`;
 }
 
-function pfLines(pf: ChosenPf): readonly string[] {
+function pfLines(pf: ChosenPf, columns: number): readonly string[] {
   const values: (readonly [string, string])[] = [
     field("pfKernelDriver", pf.pfKernelDriver),
     field("vfKernelDriver", pf.vfKernelDriver),
@@ -23,7 +27,7 @@ function pfLines(pf: ChosenPf): readonly string[] {
   const width = Math.max(...values.map(([value]) => value.length));
   const numVfs = pf.mostVfs === undefined ? [] : [`    # numVfs: ${pf.mostVfs}`];
   return [
-    ...pf.says.flatMap((line) => comment("  ", line)),
+    ...pf.says.flatMap((line) => comment("  ", line, columns)),
     `  ${pf.address}:`,
     ...values.map(([value, why]) => (why === "" ? value : `${value.padEnd(width)}  # ${why}`)),
     ...numVfs.map((line) => `${line.padEnd(width)}  # that many are made at the start; say so here for fewer`),
@@ -45,16 +49,16 @@ function scalar(text: string): string {
   return isPlain && !isNumber ? text : JSON.stringify(text);
 }
 
-function leftOutLines(leftOut: readonly LeftOut[]): readonly string[] {
+function leftOutLines(leftOut: readonly LeftOut[], columns: number): readonly string[] {
   const width = Math.max(...leftOut.map(({ name }) => name.length));
   return leftOut.flatMap(({ address, name, why, todo }) => {
     const said = todo === undefined ? why : `${why}; ${todo}`;
-    const [first = "", ...more] = wrap(said, COLUMNS - address.length - width - 6);
+    const [first = "", ...more] = wrap(said, columns - address.length - width - 6);
     const indent = " ".repeat(address.length + width + 6);
     return [`#   ${address}  ${name.padEnd(width)}  ${first}`, ...more.map((line) => `# ${indent}${line}`)];
   });
 }
 
-function comment(indent: string, text: string): readonly string[] {
-  return wrap(text, COLUMNS - indent.length - 2).map((line) => `${indent}# ${line}`);
+function comment(indent: string, text: string, columns: number): readonly string[] {
+  return wrap(text, columns - indent.length - 2).map((line) => `${indent}# ${line}`);
 }

@@ -64,23 +64,34 @@ function ailmentLines({ ailments, seenMs }: NodeView, terminal: Terminal): reado
   });
 }
 
+const address = (text: string | undefined): Cell => ({ text: text ?? "", isWhole: true });
 const plain = (text: string | number | undefined): Cell => ({ text: text === undefined ? "" : String(text) });
 
 function pfTable({ pfs }: NodeView, form: Form, paint: Painter): readonly string[] {
   if (pfs.length === 0) return ["none is configured; see forwarder discover"];
-  const heads = ["PF", "device", "driver", "carrier", "NUMA", "functions", "resources", "problem"];
+  const heads = ["PF", "device", "driver", "carrier", "NUMA", "functions", "resources"];
   const carrierPaint = { up: paint.good, down: paint.bad, unknown: paint.dim };
   const rows = pfs.map((pf) => [
-    plain(pf.address),
+    address(pf.address),
     plain(pf.ifname),
     plain(pf.driver),
     { text: pf.carrier, paint: carrierPaint[pf.carrier] },
     plain(pf.numaNode),
     plain(stateCounts(pf)),
     plain(pf.resources.join(", ")),
-    { text: pf.problem ?? "", paint: paint.bad },
   ]);
-  return table(heads, rows, form);
+  return [...table(heads, rows, form), ...problemLines(pfs, form, paint)];
+}
+
+/** Under the table, where there is room for whole sentences. */
+function problemLines(
+  functions: readonly (PfView | VfView)[],
+  { columns = Number.POSITIVE_INFINITY }: Form,
+  paint: Painter,
+): readonly string[] {
+  return functions.flatMap(({ address: name, problem }) =>
+    problem === undefined ? [] : wrap(`${name}: ${problem}`, columns).map(paint.bad),
+  );
 }
 
 /** "8: 5 idle, 2 ready, 1 quarantined". */
@@ -100,9 +111,9 @@ function vfTable(
   const left = all.length - shown.length;
   const rest = left === 0 ? [] : [paint.dim(`${left} more, idle and well (--all shows them)`)];
   if (shown.length === 0) return rest;
-  const heads = ["VF", "of", "state", "driver", "group", "NUMA", "pod", "connection", "problem"];
+  const heads = ["VF", "of", "state", "driver", "group", "NUMA", "pod", "connection"];
   const rows = shown.map(({ vf, pf }) => [
-    plain(vf.address),
+    address(vf.address),
     plain(`${pf.ifname ?? pf.address} ${vf.index}`),
     { text: vf.state, paint: statePaint(vf, paint) },
     plain(vf.driver ?? "none"),
@@ -110,9 +121,13 @@ function vfTable(
     plain(vf.numaNode),
     plain(vf.pod),
     plain(vf.connection),
-    { text: vf.problem ?? "", paint: paint.bad },
   ]);
-  return [...table(heads, rows, form), ...rest];
+  const problems = problemLines(
+    shown.map(({ vf }) => vf),
+    form,
+    paint,
+  );
+  return [...table(heads, rows, form), ...problems, ...rest];
 }
 
 function statePaint(vf: VfView, paint: Painter): (text: string) => string {
@@ -127,7 +142,7 @@ function connectionTable({ connections, seenMs }: NodeView, form: Form, paint: P
     plain(one.id),
     plain(one.phase),
     plain(one.mechanism),
-    plain(one.vf),
+    address(one.vf),
     plain(one.client),
     plain(one.pod),
     plain(one.networkService),

@@ -1,5 +1,6 @@
 import type { NodeView } from "../../admin/index.ts";
 import type { Given, Surroundings } from "../command.ts";
+import { wrap } from "../text.ts";
 import { fetchView, NoViewError, watchViews } from "./fetch-view.ts";
 import { pictureText } from "./picture.ts";
 
@@ -56,7 +57,9 @@ async function watch(base: string, given: Given, surroundings: Surroundings): Pr
       } catch (error) {
         if (signal.aborted) break;
         if (!(error instanceof NoViewError)) throw error;
-        if (error.message !== told) (out.isScreen ? out : err).write(`forwarder status: ${error.message}\n`);
+        const line = `forwarder status: ${error.message}`;
+        if (error.message !== told && out.isScreen) out.write(`\n${wrap(line, out.columns).join("\n")}\n`);
+        else if (error.message !== told) err.write(`${line}\n`);
         told = error.message;
       }
       await clock.sleep(RETRY_MS, signal).catch(() => {}); // told to end

@@ -69,7 +69,10 @@ test("pictureText() shows the functions that somebody has or that are not well, 
   const text = picture();
   assert.match(text, /0000:3b:00\.0 +ens6f0 +ice +up +3: 2 idle, 1 ready +worker\.domain\/10G/);
   assert.match(text, /0000:3b:01\.1 +ens6f0 1 +ready +iavf +70 +default\/nsc +c-1/);
-  assert.match(text, /0000:3b:01\.2 .* its driver cannot be bound\n1 more, idle and well \(--all shows them\)/);
+  assert.match(
+    text,
+    /0000:3b:01\.2 .*\n0000:3b:01\.2: its driver cannot be bound\n1 more, idle and well \(--all shows them\)/,
+  );
   assert.doesNotMatch(text, /0000:3b:01\.0/);
   assert.match(picture({}, { isWhole: true }), /0000:3b:01\.0/);
 });
@@ -84,10 +87,17 @@ test("pictureText() cuts on a screen only, and shows no control characters of pe
   const [connection] = node.connections;
   assert.ok(connection);
   const id = `c-${"x".repeat(200)}`;
-  const hostile = { ...connection, id, client: "\u001b[2Jnsc\nFORGED" };
-  const narrow = picture({ connections: [hostile] }, { columns: 80, isScreen: true });
+  const hostile = {
+    ...connection,
+    id,
+    client: "\u001b[2Jnsc\nFORGED",
+    pod: "default/nsc",
+    endpoint: id,
+    networkService: id,
+  };
+  const narrow = picture({ connections: [hostile] }, { columns: 90, isScreen: true });
   assert.ok(
-    narrow.split("\n").every((line) => line.length <= 80),
+    narrow.split("\n").every((line) => line.length <= 90),
     narrow,
   );
   const whole = picture({ connections: [hostile] });
