@@ -1,8 +1,8 @@
 // A process of a pod's container, started by container.ts. Reads one command a line, answers with one line. What it does with
 // VFIO is what cmd-nsc does, and the pod's application after it: sriov-behaviour §7.2.
-import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, mkdirSync, openSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { makeCharDevice } from "../src/kernel/index.ts";
+import { type DeviceNumber, KernelError, makeCharDevice } from "../src/kernel/index.ts";
 import type { ContainerAnswer, ContainerCommand } from "./container.ts";
 
 /** The last one opened is closed first. */
@@ -24,9 +24,7 @@ function run(command: ContainerCommand): ContainerAnswer {
     }
     case "make-node":
       mkdirSync(command.folder, { recursive: true });
-      if (!existsSync(`${command.folder}/${command.name}`)) {
-        makeCharDevice(`${command.folder}/${command.name}`, command.device, 0o666);
-      }
+      makeNode(`${command.folder}/${command.name}`, command.device);
       return {};
     case "open":
       opened.set(command.path, [...(opened.get(command.path) ?? []), openSync(command.path, constants.O_RDWR)]);
@@ -36,6 +34,15 @@ function run(command: ContainerCommand): ContainerAnswer {
       if (fd !== undefined) closeSync(fd);
       return {};
     }
+  }
+}
+
+/** One that is there is left alone. */
+function makeNode(path: string, device: DeviceNumber): void {
+  try {
+    makeCharDevice(path, device, 0o666);
+  } catch (error) {
+    if (!(error instanceof KernelError) || error.code !== "EEXIST") throw error;
   }
 }
 

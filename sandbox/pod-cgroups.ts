@@ -5,29 +5,37 @@ import type { DeviceNumber } from "../src/kernel/index.ts";
 
 /** Where Linux mounts its version 1 hierarchy of devices. */
 const DEVICES = "/sys/fs/cgroup/devices";
+
+/** What keeps the processes of a new container's cgroup from devices; the cgroup's path on this machine. */
+export type Restrict = (path: string) => void;
 /** What the containers of the sandbox may open by themselves: /dev/null. They may make any node, as a runtime's default lets them. */
 const DEFAULT_RULES = ["c *:* m", "b *:* m", "c 1:3 rwm"];
 
 /**
  * Real device cgroups of pretend pods, named as kubelet's cgroupfs driver names them, in a tree of their own: what a pod may
- * open is for the kernel to say. Version 1. Needs root.
+ * open is for the kernel to say. Needs root.
  */
 export class PodCgroups {
   /** For NSM_CGROUP_PATH. */
   readonly path: string;
+  readonly #restrict: Restrict;
 
-  private constructor(path: string) {
+  private constructor(path: string, restrict: Restrict) {
     this.path = path;
+    this.#restrict = restrict;
+  }
+
+  /** Beneath any mounted hierarchy, with other means to restrict containers; what tells of rules is of version 1 only. */
+  static at(mount: string, restrict: Restrict): PodCgroups {
+    const path = join(mount, `nsm-sandbox-${process.pid}-${Date.now()}`);
+    mkdirSync(join(path, "kubepods/besteffort"), { recursive: true });
+    return new PodCgroups(path, restrict);
   }
 
   /** Undefined where the machine has no such hierarchy, or does not let this process at it. */
   static make(): PodCgroups | undefined {
-    const path = join(DEVICES, `nsm-sandbox-${process.pid}-${Date.now()}`);
     try {
-      if (!existsSync(join(DEVICES, "devices.allow"))) return undefined;
-      mkdirSync(path);
-      mkdirSync(join(path, "kubepods/besteffort"), { recursive: true });
-      return new PodCgroups(path);
+      return existsSync(join(DEVICES, "devices.allow")) ? PodCgroups.at(DEVICES, allowDefaults) : undefined;
     } catch {
       return undefined;
     }
@@ -42,8 +50,7 @@ export class PodCgroups {
   addContainer(uid: string, container: string): string {
     const path = join(this.#pod(uid), container);
     mkdirSync(path);
-    writeFileSync(join(path, "devices.deny"), "a");
-    for (const rule of DEFAULT_RULES) writeFileSync(join(path, "devices.allow"), rule);
+    this.#restrict(path);
     return path;
   }
 
@@ -74,6 +81,11 @@ export class PodCgroups {
   #pod(uid: string): string {
     return join(this.path, "kubepods/besteffort", `pod${uid}`);
   }
+}
+
+function allowDefaults(path: string): void {
+  writeFileSync(join(path, "devices.deny"), "a");
+  for (const rule of DEFAULT_RULES) writeFileSync(join(path, "devices.allow"), rule);
 }
 
 /** A process leaves its cgroup a moment after its end was told. */

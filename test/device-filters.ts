@@ -47,6 +47,17 @@ export function runtimeFilter(allowed: readonly DeviceNumber[]): Program {
 /** /dev/null, which every container has. */
 export const onlyNull = runtimeFilter([{ major: 1, minor: 3 }]);
 
+/** Lets any node be made as well, as the default of runtimes does: the access is BPF_DEVCG_ACC_MKNOD alone. */
+export function withAnyMknod(filter: Program): Program {
+  const headLength = 6; // after it the access is in R3
+  const rule = [
+    instruction(JUMP_NOT_EQUAL, { dst: 3, imm: 1, offset: 2 }),
+    instruction(Op.MOV64, { dst: 0, imm: 1 }),
+    instruction(Op.EXIT),
+  ];
+  return [...filter.slice(0, headLength), ...rule, ...filter.slice(headLength)];
+}
+
 /** Calls bpf_get_current_uid_gid. */
 export const withHelper: Program = [instruction(Op.CALL, { imm: 15 }), ...no];
 

@@ -123,7 +123,8 @@ export class CgroupPlace {
   }
 }
 
-function mountOf(version: 1 | 2): string {
+/** Where a hierarchy of that version is mounted. */
+export function mountOf(version: 1 | 2): string {
   const rows = readFileSync("/proc/self/mounts", "utf8").split("\n");
   const mounts = rows
     .map((row) => row.split(" "))

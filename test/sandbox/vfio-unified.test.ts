@@ -1,0 +1,55 @@
+// VFIO where BPF programs say what a container may open, as on every unified host.
+import assert from "node:assert/strict";
+import { after } from "node:test";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
+import { BlockingWrites, CgroupFolder, deviceProgramsOf } from "../../src/kernel/index.ts";
+import { install, onlyNull, withAnyMknod } from "../device-filters.ts";
+import { has, type Need } from "../needs.ts";
+import { mountOf } from "../pod-cgroups.ts";
+import { type Scene, tellStories } from "./story.ts";
+import { groupOf, opening, vfioPod } from "./vfio-scene.ts";
+
+const wants: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup2", "bpf", "mknod"];
+const cgroups = wants.every(has) ? PodCgroups.at(mountOf(2), restrict) : undefined;
+after(() => cgroups?.close());
+
+/** As a runtime does: /dev/null, and no node is forbidden to be made. */
+function restrict(path: string): void {
+  withFolder(path, (folder) => install(folder, withAnyMknod(onlyNull)));
+}
+
+function withFolder<T>(path: string, act: (folder: CgroupFolder) => T): T {
+  const folder = CgroupFolder.open(path, new BlockingWrites());
+  try {
+    return act(folder);
+  } finally {
+    folder.close();
+  }
+}
+
+tellStories(
+  "VFIO with version 2 of cgroups",
+  { machine: { vfioStandIns: commonStandIns }, cgroups },
+  { "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne },
+  wants,
+);
+
+async function lifeOfOne(scene: Scene): Promise<void> {
+  // A client on a unified host cannot tell its cgroup.
+  const [one, other] = [await vfioPod(scene, { cgroupDir: "" }), await vfioPod(scene, { cgroupDir: "" })];
+  const path = `${cgroups?.path}/kubepods/besteffort/pod${one.allocation.podUid}/app`;
+  const programs = () => withFolder(path, ({ fd }) => deviceProgramsOf(fd).ids.length);
+  for (let count = 0; count < 5; count++) {
+    await one.vfio.request();
+    const group = groupOf(one.vfio);
+    for (const { container } of [one, other]) await container.makeNodes(one.vfio.connection ?? assert.fail());
+    assert.deepEqual(await opening(one.container, group), ["", ""]);
+    assert.deepEqual(await opening(other.container, group), ["EPERM", "EPERM"]);
+    assert.equal(programs(), 1);
+    await one.vfio.close();
+    assert.deepEqual(await opening(one.container, group), ["EPERM", "EPERM"]);
+    assert.equal(programs(), 1);
+  }
+  scene.isMended = true; // the driver stays that of the last use
+}
