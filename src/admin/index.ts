@@ -2,7 +2,7 @@
 // Knows nothing of functions, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
-export { AdminError, type AdminFault } from "./loopback.ts";
+export { AdminError, type AdminFault, isLoopback } from "./loopback.ts";
 export {
   type Carrier,
   type ConnectionView,

@@ -79,5 +79,8 @@ test("status says that nobody answers, or that it is somebody else", async () =>
   const off = someSurroundings({ adminListenOn: undefined });
   assert.equal(await runCommandLine(["status"], off), 1);
   assert.match(off.err.text, /NSM_ADMIN_LISTEN_ON is off/);
+  const open = someSurroundings({ adminListenOn: { host: "0.0.0.0", port: 9871 } });
+  assert.equal(await runCommandLine(["status"], open), 1);
+  assert.match(open.err.text, /0\.0\.0\.0:9871, where only SVIDs of its trust domain are answered/);
   assert.equal(await runCommandLine(["status", "--url", "localhost"], someSurroundings()), 2);
 });

@@ -1,4 +1,4 @@
-import type { NodeView } from "../../admin/index.ts";
+import { isLoopback, type NodeView } from "../../admin/index.ts";
 import type { Given, Surroundings } from "../command.ts";
 import { wrap } from "../text.ts";
 import { fetchView, NoViewError, watchViews } from "./fetch-view.ts";
@@ -14,6 +14,12 @@ export async function status(given: Given, surroundings: Surroundings): Promise<
   const [base = listenOn && urlOf(listenOn)] = given.values("url");
   if (base === undefined) {
     err.write("forwarder status: NSM_ADMIN_LISTEN_ON is off here: nothing tells the status\n");
+    return 1;
+  }
+  if (!given.has("url") && listenOn && !isLoopback(listenOn.host)) {
+    err.write(
+      `forwarder status: NSM_ADMIN_LISTEN_ON is ${listenOn.host}:${listenOn.port}, where only SVIDs of its trust domain are answered; ask from loopback: set it to localhost:${listenOn.port}\n`,
+    );
     return 1;
   }
   if (!/^https?:$/.test(URL.parse(base)?.protocol ?? "")) {
