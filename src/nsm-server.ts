@@ -155,6 +155,7 @@ function openRegistration(
     labels: settings.labels,
     managerTarget: settings.connectTo,
     socket: { fd: socket, id: socket.id() },
+    tokenLifetimeMs: settings.maxTokenLifetimeMs,
     caller,
     checkAnswer: registryPolicies(settings.registryClientPolicies),
     clock,

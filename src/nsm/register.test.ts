@@ -30,6 +30,19 @@ test("Registration registers, and renews at two thirds of the time granted", asy
   await registration.stop();
 });
 
+test("Registration bounds its calls, so that the manager keeps an entry until it is renewed", async () => {
+  for (const [tokenLifetimeMs, timeoutMs] of [
+    [600_000, 15_000],
+    [30_000, 5_000],
+  ] as const) {
+    const { registration, registry } = setUp(undefined, tokenLifetimeMs);
+    registration.start();
+    await settled();
+    assert.equal(registry.calls[0]?.options.timeoutMs, timeoutMs);
+    await registration.stop();
+  }
+});
+
 test("Registration sends its own URL again, whatever the registry made of it", async () => {
   const { clock, registration, registry } = setUp();
   registry.reply.url = "unix:///somewhere/else";
@@ -146,7 +159,7 @@ test("Registration whose first answer a policy refuses is taken out again", asyn
   await registration.stop();
 });
 
-function setUp(checkAnswer?: () => void) {
+function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
   const clock = new HandClock();
   const log = recordingLog();
   const registry = new PaperRegistry(clock);
@@ -156,6 +169,7 @@ function setUp(checkAnswer?: () => void) {
     labels: { p2p: "true" },
     managerTarget: "unix:///nsmgr",
     socket: { fd: new PaperFd(), id: { dev: 8n, ino: 99n } },
+    tokenLifetimeMs,
     caller: registry,
     ...(checkAnswer ? { checkAnswer } : {}),
     clock,

@@ -12,6 +12,12 @@ import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type Re
 
 /** One try may take this long: nsm-protocol §7.4. */
 const TRY_LIMIT_MS = 15_000;
+
+/**
+ * And no more than this part of our token's life. A manager drops an entry before its token ends, and earlier by as much as
+ * the call that made the entry might have taken: with 15 s for that, a token of 30 s is dropped before it is renewed.
+ */
+const TRY_PART_OF_TOKEN = 1 / 6;
 const UNREGISTER_LIMIT_MS = 2_000;
 
 /** A registration that expires sooner, or has expired by a clock that differs, is not renewed more often (W48). */
@@ -43,6 +49,8 @@ export interface RegistrationOptions {
   /** NSM_CONNECT_TO. */
   readonly managerTarget: string;
   readonly socket: OwnSocket;
+  /** NSM_MAX_TOKEN_LIFETIME, in ms. */
+  readonly tokenLifetimeMs: number;
   readonly caller: Caller;
   /** NSM_REGISTRY_CLIENT_POLICIES. @throws when a policy refuses the answer. */
   readonly checkAnswer?: (answer: RegistrationToCheck) => void;
@@ -119,8 +127,9 @@ export class Registration implements ManagerSource {
 
   /** Registers once. Returns when to do it again, in ms; undefined when the registration does not expire. */
   async #register(signal: AbortSignal): Promise<number | undefined> {
-    const { caller, managerTarget, clock, name, checkAnswer, log } = this.#options;
-    const options = { ...this.#callOptions(), timeoutMs: TRY_LIMIT_MS, signal };
+    const { caller, managerTarget, clock, name, checkAnswer, tokenLifetimeMs, log } = this.#options;
+    const timeoutMs = Math.min(TRY_LIMIT_MS, tokenLifetimeMs * TRY_PART_OF_TOKEN);
+    const options = { ...this.#callOptions(), timeoutMs, signal };
     const method = NetworkServiceEndpointRegistry.method.register;
     const { response, metadata, connection } = await caller.call(managerTarget, method, this.#entry(), options);
     const path = parseRegistryPath(metadata.get(PATH_HEADER)) ?? this.#path;

@@ -92,6 +92,7 @@ async function startForwarder(
       labels: { p2p: "true" },
       managerTarget,
       socket: { fd, id: fd.id() },
+      tokenLifetimeMs: 600_000,
       caller,
       clock: systemClock,
       log,
