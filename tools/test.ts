@@ -5,6 +5,7 @@ import { globSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runChecks } from "./check-steps.ts";
+import { fence } from "./fence.ts";
 import { addCounts, closingLine, type TestCounts } from "./test-files.ts";
 
 const words = process.argv.slice(2);
@@ -28,7 +29,7 @@ function runApart(paths: readonly string[]): TestCounts {
   const report = join(folder, "counts.json");
   const startedAt = performance.now();
   try {
-    const [command = "", ...args] = [...fence(), process.execPath, "tools/test-files.ts", report, ...paths];
+    const [command = "", ...args] = [...fence(tell), process.execPath, "tools/test-files.ts", report, ...paths];
     spawnSync(command, args, { stdio: ["ignore", "inherit", "inherit"] });
     const counts = JSON.parse(readFileSync(report, "utf8")) as TestCounts;
     tell(
@@ -41,16 +42,6 @@ function runApart(paths: readonly string[]): TestCounts {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-/** The command that makes the namespaces, as far as this user may: root does, others as root of a user namespace of their own. */
-function fence(): readonly string[] {
-  const asRoot = process.getuid?.() === 0 ? [] : ["--map-root-user"];
-  const inside = ["unshare", ...asRoot, "--net", "--mount", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"];
-  const [command = "", ...args] = inside;
-  if (spawnSync(command, [...args, "true"], { stdio: "ignore" }).status === 0) return inside;
-  tell("The tests run without namespaces of their own: this needs unshare and ip, and the right to make namespaces");
-  return [];
 }
 
 function tellSkips({ skips }: TestCounts): void {
