@@ -23,7 +23,10 @@ module.exports = {
       rule(
         `${room}-imports-only-below`,
         { path: `^src/${room}/`, pathNot: testFile },
-        { path: "^(src|sandbox|lab|test|tools|bench)/", pathNot: `^src/(${[room, ...rooms[room]].join("|")})/` },
+        {
+          path: "^(src|sandbox|lab|test|tools|bench|interop)/",
+          pathNot: `^src/(${[room, ...rooms[room]].join("|")})/`,
+        },
       ),
     ),
     ...Object.entries(doors).map(([thing, who], i) =>
@@ -44,7 +47,7 @@ module.exports = {
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
     rule(
       "main-reads-config",
-      { pathNot: `^src/(main|forwarder)[.]ts$|^(tools|sandbox|test|bench)/|${testFile}` },
+      { pathNot: `^src/(main|forwarder)[.]ts$|^(tools|sandbox|test|bench|interop)/|${testFile}` },
       { path: "^src/config[.]ts$" },
     ),
     rule(
@@ -55,7 +58,7 @@ module.exports = {
     rule(
       "production-knows-no-tests",
       { path: "^src/", pathNot: testFile },
-      { path: `${testFile}|^(sandbox|lab|test|bench)/` },
+      { path: `${testFile}|^(sandbox|lab|test|bench|interop)/` },
     ),
     rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),
     rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: `^src/(${names.join("|")})/` }, {}),

@@ -24,7 +24,7 @@ export const steps: readonly Step[] = [
 
 /** Tests that need no privilege: all beside the code, and those of the gates. */
 export function unitTestFiles(): readonly string[] {
-  return globSync(["{src,tools,sandbox,bench,lab}/**/*.test.ts", "test/*.test.ts"]).sort();
+  return globSync(["{src,tools,sandbox,bench,lab,interop}/**/*.test.ts", "test/*.test.ts"]).sort();
 }
 
 /** Runs the steps two at a time and the unit tests after them, telling each as it ends. Returns the names of failed steps and the counts. */

@@ -1,0 +1,239 @@
+package scenario
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"interop/node"
+	"interop/nsm"
+	"interop/peer"
+)
+
+func TestConnectionFromRequestToClose(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	events, err := client.Events(w.within(time.Minute))
+	must(t, err)
+	if event := <-events; event.Type != nsm.ConnectionEventType_INITIAL_STATE_TRANSFER || len(event.Connections) != 0 {
+		t.Fatalf("the first event of an idle forwarder is %v", event)
+	}
+	first := w.request(client)
+	link := w.linkOf(client)
+	if link.MAC != mac || link.MTU != 1400 || !link.IsUp || len(link.Addresses) != 1 || link.Addresses[0] != "172.16.1.2/32" {
+		t.Fatalf("the device in the pod is %+v", link)
+	}
+	if first.NetworkServiceEndpointName != "nse-1" || first.Payload != "ETHERNET" || first.Mechanism.Type != "KERNEL" {
+		t.Fatalf("the reply is %v", first)
+	}
+	checkOffer(t, w.endpoint.Requests()[0], "LOCAL")
+	checkUpdate(t, <-events, first)
+	second := w.request(client)
+	for i, segment := range second.Path.PathSegments {
+		if segment.Id != first.Path.PathSegments[i].Id {
+			t.Fatalf("the refresh has moved to another connection: %v, and was %v", second.Path, first.Path)
+		}
+	}
+	if again := w.endpoint.Requests()[1].Connection; again.Mechanism.GetType() != "NOOP" || again.NetworkServiceEndpointName != "nse-1" {
+		t.Fatalf("the endpoint hears of the refresh as %v", again)
+	}
+	must(t, client.Close(w.within(peer.CallLimit)))
+	for event := range events {
+		if event.Type == nsm.ConnectionEventType_DELETE {
+			break
+		}
+	}
+	if closes := w.endpoint.Closes(); len(closes) != 1 || !w.hasNoLink(client) || !w.isIdle() {
+		t.Fatalf("after Close: %d closes at the endpoint, without a link %v, idle %v", len(closes), w.hasNoLink(client), w.isIdle())
+	}
+}
+
+// checkOffer is what the endpoint of a new connection is asked for: spec nsm-protocol §9.1.
+func checkOffer(t *testing.T, request *nsm.NetworkServiceRequest, class string) {
+	t.Helper()
+	offers := request.MechanismPreferences
+	path := request.Connection.Path
+	if request.Connection.Mechanism != nil || len(offers) != 1 || offers[0].Type != "NOOP" || offers[0].Cls != class {
+		t.Fatalf("the endpoint is offered %v, with %v", offers, request.Connection.Mechanism)
+	}
+	if path.Index != 2 || len(path.PathSegments) != 3 || path.PathSegments[2].Name != node.ForwarderName {
+		t.Fatalf("the endpoint sees the path %v", path)
+	}
+}
+
+// checkUpdate is what the event must tell for a manager's monitor and a client's heal to follow: the forwarder's own id and index.
+func checkUpdate(t *testing.T, event *nsm.ConnectionEvent, reply *nsm.Connection) {
+	t.Helper()
+	own := reply.Path.PathSegments[2].Id
+	told := event.Connections[own]
+	if event.Type != nsm.ConnectionEventType_UPDATE || told == nil || told.Id != own || told.Path.Index != 2 || told.State != nsm.State_UP {
+		t.Fatalf("the event is %v", event)
+	}
+	if told.Path.PathSegments[1].Id != reply.Id {
+		t.Fatalf("the event's path does not lead to the caller: %v", told.Path)
+	}
+}
+
+func TestRefreshOverSeveralTokenLifetimesAndExpiry(t *testing.T) {
+	w := open(t, options{})
+	const lifetime = 3 * time.Second
+	client := w.newClient(lifetime)
+	start := time.Now()
+	for time.Since(start) < 3*lifetime {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		_, err := client.Request(ctx)
+		cancel()
+		must(t, err)
+		w.linkOf(client)
+		time.Sleep(lifetime / 4)
+	}
+	if closes := w.endpoint.Closes(); len(closes) != 0 {
+		t.Fatalf("the forwarder has closed it: %v", closes)
+	}
+	w.eventually("the connection that nobody refreshes is taken down", 2*lifetime, func() bool {
+		return w.hasNoLink(client) && w.isIdle() && len(w.endpoint.Closes()) == 1
+	})
+}
+
+func TestRegistrationIsRefreshedAndMadeAnew(t *testing.T) {
+	w := open(t, options{registrationExpiry: 4 * time.Second})
+	client := w.newClient(longTokens)
+	w.request(client)
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if w.manager.Forwarder() == "" {
+			t.Fatal("the registration was let expire")
+		}
+	}
+	w.manager.Stop()
+	before := w.manager.Registrations()
+	time.Sleep(500 * time.Millisecond)
+	must(t, w.manager.Start())
+	w.eventually("the forwarder registers with the new manager", 10*time.Second, func() bool {
+		return w.manager.Registrations() > before && w.manager.Forwarder() != ""
+	})
+	w.request(client) // the new manager's first Request, with the old path, is a refresh
+	must(t, client.Close(w.within(peer.CallLimit)))
+	must(t, w.forwarder.Stop())
+	if w.manager.Forwarder() != "" {
+		t.Fatal("a forwarder that was stopped is still registered")
+	}
+}
+
+func TestEndpointDeathAndReselect(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	w.request(client)
+	events, err := client.Events(w.within(time.Minute))
+	must(t, err)
+	second := w.newEndpoint("nse-2", w.folder+"/nse-2.sock")
+	second.Context.IpContext.SrcIpAddrs = []string{"172.16.2.2/32"}
+	w.endpoint.Stop()
+	for event := range events {
+		if isDown(event) {
+			break
+		}
+	}
+	// What the client's heal does: ask for another endpoint; the dead one is still listed.
+	client.Change = func(request *nsm.NetworkServiceRequest) {
+		request.Connection.State = nsm.State_RESELECT_REQUESTED
+		request.Connection.Mechanism, request.Connection.NetworkServiceEndpointName = nil, ""
+	}
+	reply := w.request(client)
+	if reply.NetworkServiceEndpointName != "nse-2" || reply.State != nsm.State_UP || len(second.Requests()) != 1 {
+		t.Fatalf("reselected %s in state %s", reply.NetworkServiceEndpointName, reply.State)
+	}
+	if link := w.linkOf(client); len(link.Addresses) != 1 || link.Addresses[0] != "172.16.2.2/32" {
+		t.Fatalf("the device in the pod is %+v", link)
+	}
+	client.Change = nil
+	w.request(client)
+	must(t, client.Close(w.within(peer.CallLimit)))
+}
+
+func isDown(event *nsm.ConnectionEvent) bool {
+	for _, connection := range event.Connections {
+		if connection.State == nsm.State_DOWN {
+			return true
+		}
+	}
+	return false
+}
+
+func TestEndpointTellsThatItIsDown(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	w.request(client)
+	events, err := client.Events(w.within(time.Minute))
+	must(t, err)
+	w.endpoint.Down()
+	for event := range events {
+		if isDown(event) {
+			return
+		}
+	}
+	t.Fatal("the stream ended before the event came")
+}
+
+func TestForwarderRestartKeepsTheConnection(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	first := w.request(client)
+	device := w.linkOf(client)
+	events, err := client.Events(w.within(time.Minute))
+	must(t, err)
+	must(t, w.forwarder.Stop())
+	for range events { // ends: a manager sees that its forwarder has gone
+	}
+	if w.linkOf(client).MAC != device.MAC {
+		t.Fatal("the device did not outlive the forwarder")
+	}
+	must(t, w.forwarder.Start())
+	link, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens)
+	must(t, err)
+	defer link.Close()
+	client.Link = link
+	second := w.request(client)
+	if second.Path.PathSegments[2].Id != first.Path.PathSegments[2].Id || !sameDevice(w.linkOf(client), device) {
+		t.Fatalf("after the restart: %v with %+v", second.Path, w.linkOf(client))
+	}
+	must(t, client.Close(w.within(peer.CallLimit)))
+	if !w.hasNoLink(client) || !w.isIdle() {
+		t.Fatal("the connection outlived its Close")
+	}
+}
+
+func sameDevice(a, b node.Link) bool {
+	return a.Name == b.Name && a.MAC == b.MAC && len(a.Addresses) == len(b.Addresses)
+}
+
+func TestRemoteNextHop(t *testing.T) {
+	w := open(t, options{})
+	w.manager.Withdraw("nse-1")
+	remote := w.newEndpoint("nse-remote", "tcp")
+	client := w.newClient(longTokens)
+	reply := w.request(client)
+	checkOffer(t, remote.Requests()[0], "REMOTE")
+	if reply.Mechanism.Cls != "LOCAL" || reply.Mechanism.Type != "KERNEL" {
+		t.Fatalf("the caller is told of the next hop's mechanism: %v", reply.Mechanism)
+	}
+	w.linkOf(client)
+	w.request(client)
+	must(t, client.Close(w.within(peer.CallLimit)))
+	if len(remote.Closes()) != 1 {
+		t.Fatal("the next hop heard of no Close")
+	}
+}
+
+func TestSecondCloseIsNoError(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	reply := w.request(client)
+	must(t, client.Close(w.within(peer.CallLimit)))
+	_, err := nsm.NewNetworkServiceClient(client.Link).Close(w.within(peer.CallLimit), proto.CloneOf(reply))
+	must(t, err)
+	if len(w.endpoint.Closes()) != 1 {
+		t.Fatal("a Close of nothing was passed on")
+	}
+}

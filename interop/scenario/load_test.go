@@ -1,0 +1,239 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+
+	"interop/node"
+	"interop/nsm"
+	"interop/peer"
+)
+
+const (
+	manyLinks = 64
+	manyCalls = 1000
+)
+
+func TestThousandConcurrentRequestsOnManyConnections(t *testing.T) {
+	w := open(t, options{Settings: node.Settings{VFs: manyLinks}})
+	w.endpoint.Context.EthernetContext = nil // every pod has an address of its own
+	clients := make([]*peer.Client, manyLinks)
+	for i := range clients {
+		clients[i] = w.newClient(longTokens)
+	}
+	established := clients[:manyLinks/2]
+	for _, client := range established {
+		w.request(client)
+	}
+	start := time.Now()
+	failures := make(chan error, manyCalls)
+	var all sync.WaitGroup
+	for call := range manyCalls {
+		client := established[call%len(established)]
+		if call >= len(established) && call < manyLinks {
+			client = clients[call] // its first; as from any manager, one at a time
+		}
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			defer cancel()
+			if _, err := client.Request(ctx); err != nil {
+				failures <- err
+			}
+		})
+	}
+	all.Wait()
+	took := time.Since(start)
+	close(failures)
+	for err := range failures {
+		t.Fatalf("%d more of %d failed: %v", len(failures), manyCalls, err)
+	}
+	for _, client := range clients {
+		w.linkOf(client)
+	}
+	count, err := w.forwarder.Count("held")
+	must(t, err)
+	if count != manyLinks {
+		t.Fatalf("%d functions are held by %d pods", count, manyLinks)
+	}
+	t.Logf("%d Requests and refreshes at once on %d connections: %s", manyCalls, manyLinks, took.Round(time.Millisecond))
+	for _, client := range clients {
+		must(t, client.Close(w.within(peer.CallLimit)))
+	}
+	if !w.isIdle() {
+		t.Fatal("something is held after every Close")
+	}
+}
+
+// Whatever a call that was given up has left, the client's next try takes it over.
+func TestCancelledAndDroppedCallsAreTakenOver(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	for round := range 20 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(round)*2*time.Millisecond)
+		_, err := client.Request(ctx)
+		cancel()
+		if err != nil {
+			// Unknown: it was too late to send it. ResourceExhausted: what the one before has begun is still being undone.
+			refused(t, err, codes.DeadlineExceeded, codes.Unknown, codes.ResourceExhausted)
+		}
+		client.Fail()
+	}
+	for round := range 10 {
+		link, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens)
+		must(t, err)
+		client.Link = link
+		drop := time.AfterFunc(time.Duration(10+round*4)*time.Millisecond, link.Drop)
+		if _, err = client.Request(w.within(peer.CallLimit)); err != nil {
+			refused(t, err, codes.Unavailable, codes.ResourceExhausted)
+		}
+		drop.Stop()
+		_ = link.Close()
+		client.Fail()
+	}
+	client.Link = w.newClient(longTokens).Link
+	w.eventually("a try of a client that tries again is served", 5*time.Second, func() bool {
+		_, err := client.Request(w.within(peer.CallLimit))
+		return err == nil
+	})
+	w.linkOf(client)
+	must(t, client.Close(w.within(peer.CallLimit)))
+	w.eventually("nothing is held", 5*time.Second, func() bool { return w.isIdle() && w.hasNoLink(client) })
+}
+
+func TestMessageLimitsAndKeepAlives(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	client.Change = func(request *nsm.NetworkServiceRequest) {
+		request.Connection.Labels["large"] = strings.Repeat("x", 5<<20) // grpc-go takes 4 MiB and sends whatever
+	}
+	_, err := client.Request(w.within(peer.CallLimit))
+	refused(t, err, codes.ResourceExhausted, codes.InvalidArgument)
+	client.Change = nil
+	w.request(client)
+	// The quickest pings that grpc-go makes; a server of grpc-go with its defaults would end such a connection.
+	kept, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens, grpc.WithKeepaliveParams(keepalive.ClientParameters{
+		Time: 10 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true,
+	}))
+	must(t, err)
+	defer kept.Close()
+	client.Link = kept
+	w.request(client)
+	time.Sleep(21 * time.Second)
+	w.request(client)
+}
+
+// A monitor that does not read must hold nobody up, and those who do read hear everything.
+func TestSlowMonitorStream(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	slow, err := nsm.NewMonitorConnectionClient(client.Link).MonitorConnections(w.within(time.Minute), &nsm.MonitorScopeSelector{})
+	must(t, err)
+	quick := w.newClient(longTokens)
+	events, err := quick.Events(w.within(time.Minute))
+	must(t, err)
+	<-events
+	before := usage(t, w)
+	// What is not read does not fit into the windows of the connection.
+	quick.Labels = map[string]string{"serviceDomain": "worker.domain", "note": strings.Repeat("n", 2000)}
+	const rounds = 200
+	for range rounds {
+		w.request(quick)
+	}
+	heard := 0
+	for heard < rounds {
+		select {
+		case <-events:
+			heard++
+		case <-time.After(5 * time.Second):
+			t.Fatalf("the quick reader heard %d of %d events", heard, rounds)
+		}
+	}
+	t.Logf("%d events to a reader that does not read: %d KiB more", rounds, usage(t, w).ResidentKiB-before.ResidentKiB)
+	must(t, quick.Close(w.within(peer.CallLimit)))
+	for { // it comes to the same end, or is told that it has missed something
+		event, err := slow.Recv()
+		if err != nil {
+			refused(t, err, codes.ResourceExhausted, codes.Aborted)
+			return
+		}
+		if event.Type == nsm.ConnectionEventType_DELETE {
+			return
+		}
+	}
+}
+
+// Many rounds leave neither descriptors nor namespaces; memory is told, and grows only so far.
+func TestManyRequestsAndCloses(t *testing.T) {
+	rounds := 500
+	if text := os.Getenv("INTEROP_ROUNDS"); text != "" {
+		rounds, _ = strconv.Atoi(text)
+	}
+	w := open(t, options{})
+	const pods = 8
+	clients := make([]*peer.Client, pods)
+	link := w.newClient(longTokens).Link
+	for i := range pods - 1 {
+		clients[i] = w.clientOn(link, longTokens)
+	}
+	clients = clients[:pods-1]
+	play := func(count int) {
+		for range count / len(clients) {
+			var all sync.WaitGroup
+			for _, client := range clients {
+				all.Go(func() {
+					if err := requestAndClose(client); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if t.Failed() {
+				t.FailNow()
+			}
+		}
+		w.endpoint.Forget()
+		must(t, w.forwarder.Ask("forget", nil))
+	}
+	play(rounds / 5)
+	before := usage(t, w)
+	half := rounds * 2 / 5
+	play(half)
+	between := usage(t, w)
+	play(half)
+	w.eventually("everything is let go of", 5*time.Second, w.isIdle)
+	after := usage(t, w)
+	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d, resident memory %+d KiB in the second half, %d KiB in all",
+		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, after.ResidentKiB-between.ResidentKiB, after.ResidentKiB)
+	if after.Descriptors > before.Descriptors || after.Namespaces > before.Namespaces {
+		t.Fatalf("descriptors or namespaces are left: %+v, and there were %+v", after, before)
+	}
+}
+
+func requestAndClose(client *peer.Client) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := client.Request(ctx); err != nil {
+		return fmt.Errorf("Request: %w", err)
+	}
+	if err := client.Close(ctx); err != nil {
+		return fmt.Errorf("Close: %w", err)
+	}
+	return nil
+}
+
+func usage(t *testing.T, w *world) node.Usage {
+	t.Helper()
+	found, err := w.forwarder.Usage()
+	must(t, err)
+	return found
+}

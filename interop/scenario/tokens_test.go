@@ -1,0 +1,121 @@
+package scenario
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"interop/nsm"
+	"interop/peer"
+)
+
+// The endpoint and the manager check each token of the forwarder (peer/hop.go); here it checks theirs. Codes: spec
+// nsm-protocol §1.7; where the original has Unknown for what a caller did wrong, ours says INVALID_ARGUMENT (docs/interop.md).
+func TestEachCorruptionOfPathAndTokensIsRefused(t *testing.T) {
+	w := open(t, options{})
+	stranger := w.authority.Actor("/stranger")
+	client := w.newClient(longTokens)
+	token := func(audience string, lifetime time.Duration) string {
+		text, _, err := stranger.Token(audience, lifetime)
+		must(t, err)
+		return text
+	}
+	corruptions := map[string]struct {
+		change func(path *nsm.Path, connection *nsm.Connection)
+		codes  []codes.Code
+	}{
+		"a token that is no token": {func(path *nsm.Path, _ *nsm.Connection) {
+			path.PathSegments[0].Token = "a.b.c"
+		}, []codes.Code{codes.PermissionDenied}},
+		"no token": {func(path *nsm.Path, _ *nsm.Connection) {
+			path.PathSegments[0].Token = ""
+		}, []codes.Code{codes.PermissionDenied}},
+		"a token that has expired": {func(path *nsm.Path, _ *nsm.Connection) {
+			text, _, err := client.App.Actor.Token(client.Manager.Actor.ID(), -time.Minute)
+			must(t, err)
+			path.PathSegments[0].Token = text
+		}, []codes.Code{codes.PermissionDenied}},
+		"a token for somebody else": {func(path *nsm.Path, _ *nsm.Connection) {
+			path.PathSegments[0].Token = token("spiffe://interop.test/nobody", longTokens)
+		}, []codes.Code{codes.PermissionDenied}},
+		"an index behind the end": {func(path *nsm.Path, _ *nsm.Connection) {
+			path.Index = 7
+		}, []codes.Code{codes.InvalidArgument}},
+		"an id that is not the segment's": {func(_ *nsm.Path, connection *nsm.Connection) {
+			connection.Id = "another"
+		}, []codes.Code{codes.InvalidArgument}},
+	}
+	for name, corruption := range corruptions {
+		t.Run(name, func(t *testing.T) {
+			client.Forget()
+			client.Change = func(request *nsm.NetworkServiceRequest) {
+				corruption.change(request.Connection.Path, request.Connection)
+			}
+			_, err := client.Request(w.within(peer.CallLimit))
+			refused(t, err, corruption.codes...)
+		})
+	}
+	if count := len(w.endpoint.Requests()); count != 0 || !w.isIdle() {
+		t.Fatalf("the endpoint heard of %d refused Requests; idle %v", count, w.isIdle())
+	}
+	client.Change = nil
+	client.Forget()
+	w.request(client)
+}
+
+// An older time in the path does not count: the call's own headers do.
+func TestTheCallersTokenComesFromTheHeaders(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	client.Change = func(request *nsm.NetworkServiceRequest) {
+		request.Connection.Path.PathSegments[1].Token = "a.b.c"
+		request.Connection.Path.PathSegments[1].Expires = timestamppb.New(time.Now().Add(-time.Hour))
+	}
+	w.request(client)
+}
+
+func TestTokensOfAnotherSignerAreRefused(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	// Somebody of the trust domain calls with its own certificate and the manager's token.
+	link, err := peer.DialAs(w.authority.Actor("/stranger"), w.manager.Actor, w.manager.Forwarder(), longTokens)
+	must(t, err)
+	defer link.Close()
+	client.Link = link
+	_, err = client.Request(w.within(peer.CallLimit))
+	refused(t, err, codes.PermissionDenied)
+}
+
+func TestAnotherPodCannotTouchTheConnection(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	w.request(client)
+	thief := w.authority.Actor("/thief")
+	link, err := peer.Dial(thief, w.manager.Forwarder(), longTokens)
+	must(t, err)
+	defer link.Close()
+	stolen := client.Connection()
+	app, _, err := client.App.Actor.Token(thief.ID(), longTokens)
+	must(t, err)
+	stolen.Path.PathSegments[0].Token = app
+	_, err = nsm.NewNetworkServiceClient(link).Close(w.within(peer.CallLimit), stolen)
+	refused(t, err, codes.PermissionDenied)
+	w.linkOf(client)
+	w.request(client)
+}
+
+func TestAReplyWithAnUnsoundPathIsUndone(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	w.endpoint.Answer = func(connection *nsm.Connection) error {
+		connection.Path.PathSegments = connection.Path.PathSegments[:1]
+		return nil
+	}
+	_, err := client.Request(w.within(peer.CallLimit))
+	if err == nil {
+		t.Fatal("a reply whose path has lost the caller was taken")
+	}
+	w.eventually("what was begun is undone", 5*time.Second, func() bool { return w.isIdle() && w.hasNoLink(client) })
+}
