@@ -17,7 +17,7 @@ export const sharedGroupStories = {
 export const noIommuStories = {
   "KERNEL works as everywhere": kernelWorks,
   "VFIO is refused, with the reason": (node: LabNode) =>
-    vfioIsRefused(node, /in no IOMMU group/, groupMembers("0000:01:10.0").length === 0),
+    vfioIsRefused(node, /without an IOMMU group/, groupMembers("0000:01:10.0").length === 0),
 };
 
 async function kernelWorks(node: LabNode): Promise<void> {

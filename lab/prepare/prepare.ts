@@ -24,9 +24,13 @@ export interface PrepareOptions {
   readonly tell: (line: string) => void;
 }
 
-/** In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ping and nsenter to look with; a compiler for the test program. */
+/**
+ * In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ping and nsenter to look with; xz for kernels, and a
+ * compiler for the test program.
+ */
 const packages = [
-  ...["qemu-system-x86", "libstdc++6", "iproute2", "iputils-ping", "util-linux", "dash", "busybox-static", "tcc"],
+  ...["qemu-system-x86", "libstdc++6", "xz-utils", "tcc"],
+  ...["dash", "busybox-static", "iproute2", "iputils-ping", "util-linux"],
 ];
 
 /** In the order of loading. vfio_iommu_type1 by name: nothing asks for it by itself where there is no modprobe. */
@@ -115,7 +119,9 @@ async function makeKernel(
   await unpack([file], unpacked);
   rmSync(file);
   const busybox = join(root, "bin/busybox");
-  const unxz = (packed: Buffer) => runProgram(busybox, ["xzcat"], { input: packed });
+  const [xz, ...first] = commandInRoot(root, "usr/bin/xz");
+  // Behind the kernel there is what fills its section up.
+  const unxz = (packed: Buffer) => runProgram(xz, [...first, "-dc", "--single-stream"], { input: packed });
   const [image] = globSync("boot/vmlinuz-*", { cwd: unpacked });
   if (image === undefined) throw new LabError(`There is no kernel in ${basename(file)}`);
   writeFileSync(join(folder, "vmlinux"), await extractVmlinux(readFileSync(join(unpacked, image)), unxz));
