@@ -75,6 +75,13 @@ class NodeVf implements KernelVf {
     return this.#held.address;
   }
 
+  check(netns: OwnedFd): void {
+    const client = clientNetns(netns);
+    const isHost = client.isSame(this.#parts.host);
+    client.close();
+    if (isHost) throw new NetdevError({ kind: "host-namespace" });
+  }
+
   async bind(signal: AbortSignal): Promise<void> {
     if (this.#earlier.kept) return; // It is bound, and may be with the client.
     await this.#held.bind(signal, (address) => this.#parts.binder.netdevOf(address, signal));

@@ -199,6 +199,7 @@ export class PaperVf implements KernelVf {
     this.#givenBack = givenBack;
   }
 
+  check(): void {}
   bind = (): Promise<void> => this.#do("bind");
   async attach(_netns: OwnedFd, asked: { readonly name: string }): Promise<void> {
     await this.#do(`attach ${asked.name}`);

@@ -1,5 +1,6 @@
 import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
 import type { AskedNetdev } from "../netdev/index.ts";
+import type { InodeUrl } from "./inode-url.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "./mechanism.ts";
 import type { OwnedFd } from "./needs.ts";
 import { both } from "./together.ts";
@@ -16,6 +17,8 @@ export interface KernelVfSource {
 export interface KernelVf {
   /** Its PCI address. */
   readonly address: string;
+  /** Touches nothing. @throws when the descriptor is no network namespace, or the host's own. */
+  check(netns: OwnedFd): void;
   /** Binds it to its kernel driver; resolves when its network device is there. */
   bind(signal: AbortSignal): Promise<void>;
   /**
@@ -68,10 +71,22 @@ class KernelAttachment implements Attachment {
     const { netns } = kernelPart(ask.wanted);
     const [fd] = await both(
       ask.signal,
-      { run: (signal) => ask.files.receive(netns, signal), drop: (received) => received.close() },
+      { run: (signal) => this.#receive(ask.files, netns, signal), drop: (received) => received.close() },
       { run: (signal) => this.#vf.bind(signal) },
     );
     this.#netns = fd;
+  }
+
+  /** What cannot be used is refused before the endpoint is asked and the function is touched. */
+  async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<OwnedFd> {
+    const fd = await files.receive(url, signal);
+    try {
+      this.#vf.check(fd);
+      return fd;
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
   }
 
   canBecome(wanted: WantedMechanism): boolean {

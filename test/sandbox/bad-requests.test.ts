@@ -149,8 +149,11 @@ async function refused(scene: Scene, { parameters, alter, file, code, message }:
     parameters: { ...good, ...(fd && { inodeURL: inodeUrlOf(fd.id()) }), ...parameters },
   });
   const changes: CallChanges = { ...(alter && { alter }), ...(fd && { fds: [fd] }) };
+  const { endpoint } = scene.sandbox;
+  const asked = endpoint.requests.length;
   try {
     await assert.rejects(client.request(changes), refusal(code, message));
+    assert.equal(endpoint.requests.length, asked, "no endpoint was asked");
   } finally {
     fd?.close();
   }
