@@ -101,11 +101,20 @@ export function wish(srcMac: string, vlanTag: number, more: WantedContext = {}):
 
 /**
  * All that stands in the host's namespace, and every function of both adapters. igbvf calls the address permanent that the
- * physical function gave last: that is no trace of a client that anybody could meet.
+ * physical function gave last: that is no trace of a client that anybody could meet. Nor is it whether a physical function
+ * keeps no address of a virtual one, or the one that this has anyway: igb of 6.1 cannot go back to none.
  */
 export async function wholeNode(): Promise<unknown> {
-  const dump = JSON.stringify(await ipDump(), (key, value) => (key === "permaddr" ? undefined : value));
-  return [JSON.parse(dump), await vfsOf(adapters.left), await vfsOf(adapters.right)];
+  const dump = await ipDump();
+  const own = new Set<unknown>(["00:00:00:00:00:00", ...dump.links.map(({ address }) => address)]);
+  const settled = (mac: string) => (own.has(mac) ? "its own" : mac);
+  const plain = JSON.stringify(dump, (key, value) => {
+    if (key === "permaddr") return undefined;
+    if (key !== "vfinfo_list") return value;
+    return value.map((vf: { readonly address: string }) => ({ ...vf, address: settled(vf.address) }));
+  });
+  const vfs = [...(await vfsOf(adapters.left)), ...(await vfsOf(adapters.right))];
+  return [JSON.parse(plain), vfs.map(({ port, ...vf }) => ({ ...vf, port: { ...port, mac: settled(port.mac) } }))];
 }
 
 /** Until all is as it was; the difference is shown when that does not come true. */
