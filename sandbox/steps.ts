@@ -94,6 +94,7 @@ function accessWithSteps(taker: StepTaker, part: object, access: DeviceAccess): 
     version: access.version,
     open: (ask) => grant(access.open(ask)),
     adopt: (...args) => grant(access.adopt(...args)),
+    watch: (pod, connectionId) => access.watch(pod, connectionId),
     onPodGone: (listener) => access.onPodGone(listener),
     clearStrays: (devices) => taker.take(part, "take strays away", () => access.clearStrays(devices)),
     close: () => access.close(),

@@ -43,7 +43,8 @@ function setUp(faults: Map<string, DriverFault>) {
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = {} as Netns;
   const journal = { keepVf: async () => {}, forgetVf() {} };
-  const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, clock, log: recordingLog() };
+  const watchPod = async () => () => {};
+  const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, watchPod, clock, log: recordingLog() };
   const source = kernelVfSource({ ...parts, holds: new VfHolds(parts) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();

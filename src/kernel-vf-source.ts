@@ -30,6 +30,8 @@ export interface KernelVfParts {
   readonly journal: Pick<VfJournal, "keepVf">;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
   readonly unmet: Map<PciAddress, KeptVf>;
+  /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
+  readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
   /** Told of every move of a network device: where to, how it ended, and how long it took. */
   readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;
@@ -59,6 +61,7 @@ class NodeVf implements KernelVf {
   #attachment: Attachment | undefined;
   /** The attachment failed on its way in, and what it left has to come home before anything else. */
   #isLeftBehind = false;
+  #stopWatch: (() => void) | undefined;
 
   constructor(parts: KernelVfParts, held: HeldVf) {
     const adopt = (state: AttachmentState, client: Netns | undefined) => this.#adopt(state, client);
@@ -99,6 +102,7 @@ class NodeVf implements KernelVf {
     } finally {
       client.close();
     }
+    this.#stopWatch ??= await this.#parts.watchPod(this.#held.ask);
     this.#held.setReady();
   }
 
@@ -129,7 +133,11 @@ class NodeVf implements KernelVf {
   }
 
   async detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
-    if (goes === "home") this.#held.setReclaiming();
+    if (goes === "home") {
+      this.#held.setReclaiming();
+      this.#stopWatch?.();
+      this.#stopWatch = undefined;
+    }
     const { kept } = this.#earlier;
     const openClient = () => netns && clientNetns(netns);
     const attachment = kept ? await this.#earlier.toBringHome(kept, openClient) : this.#attachment;
@@ -174,6 +182,7 @@ class NodeVf implements KernelVf {
   }
 
   letGo(): void {
+    this.#stopWatch?.();
     this.#attachment?.close();
   }
 

@@ -37,9 +37,22 @@ export function mechanisms(parts: MechanismParts): MechanismDrivers {
   const { access, host } = parts;
   const holds = new VfHolds(parts);
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns })),
+    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns, watchPod: podWatch(parts) })),
     VFIO: access instanceof Error ? refusing(access) : vfioDriver(vfioVfSource({ ...parts, holds, access })),
     NOOP: noopDriver,
+  };
+}
+
+/** By the cgroup of the pod that has the token; where nothing tells of one, kubelet's list of pods must do. */
+function podWatch({ access, pods, log }: Pick<MechanismParts, "access" | "pods" | "log">): KernelVfParts["watchPod"] {
+  return async ({ tokenId, connectionId }) => {
+    try {
+      const pod = await pods.podOf(tokenId);
+      if (pod && !(access instanceof Error)) return await access.watch(pod, connectionId);
+    } catch (error) {
+      log.debug("pod-not-watched", { connection: connectionId, error: String(error) });
+    }
+    return () => {};
   };
 }
 

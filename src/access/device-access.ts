@@ -6,6 +6,7 @@ import type {
   DeviceGrant,
   GrantAsk,
   GrantState,
+  PodRef,
   RecordState,
   StrayAccess,
 } from "./grant.ts";
@@ -89,6 +90,13 @@ class HostDeviceAccess implements DeviceAccess {
     return found;
   }
 
+  async watch(pod: PodRef, connectionId: string): Promise<() => void> {
+    const watcher = HeldGrant.ofAsk({ connectionId, pod, cgroupDir: "", devices: [], record: async () => {} });
+    const { podUid } = watcher.state;
+    await this.#inTurn(podUid, async (known) => known.watch(watcher));
+    return () => void this.#inTurn(podUid, async (known) => known.forget(watcher));
+  }
+
   onPodGone(listener: (connectionId: string) => void): () => void {
     this.#goneListeners.add(listener);
     // One that was found gone before anybody listened is found again.
@@ -131,7 +139,8 @@ class HostDeviceAccess implements DeviceAccess {
   }
 
   #grantCount(): number {
-    return [...this.#pods.values()].reduce((sum, { grants }) => sum + grants.size, 0);
+    return [...this.#pods.values()].flatMap(({ grants }) => [...grants]).filter(({ devices }) => devices.length > 0)
+      .length;
   }
 
   #podOf(uid: string): PodAccess {

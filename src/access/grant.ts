@@ -94,8 +94,14 @@ export interface DeviceAccess {
    */
   clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]>;
   /**
-   * Calls back with the connection of each kept grant whose pod has no cgroup any more: it has ended, and nobody of it can
-   * hold a device. Returns how to stop.
+   * Watches the pod for a connection that holds something else of it than a device. Resolves with how to stop; nothing is
+   * watched where the pod has no cgroup now.
+   * @throws {AccessError} bad-name.
+   */
+  watch(pod: PodRef, connectionId: string): Promise<() => void>;
+  /**
+   * Calls back with the connection of each kept grant, and of each `watch`, whose pod has no cgroup any more: it has ended, and
+   * nobody of it can hold a device. Returns how to stop.
    */
   onPodGone(listener: (connectionId: string) => void): () => void;
   /** Stops keeping and lets go of everything; whatever is granted stays. */

@@ -76,6 +76,13 @@ export class PodAccess {
     }
   }
 
+  /** Only to be told of the pod's end; nothing where it has none to wait for. */
+  watch(watcher: HeldGrant): void {
+    if (!this.#current()) return;
+    watcher.isKept = true;
+    this.grants.add(watcher);
+  }
+
   async stands(grant: HeldGrant): Promise<boolean> {
     const tree = this.#current();
     const cgroups = tree?.meant(grant.state.containers) ?? [];
@@ -110,11 +117,13 @@ export class PodAccess {
   async lookAgain({ atFolders }: { readonly atFolders: boolean }): Promise<void> {
     if (this.#kept().length === 0) return;
     try {
-      // A pod that is gone is not searched for at every look.
-      const tree = atFolders || !this.#hasLooked ? this.#current() : this.#tree;
+      // A pod that is gone is not searched for at every look; one whose containers have ended goes next, and no event says so.
+      const atPod = atFolders || !this.#hasLooked || this.#tree?.cgroups.length === 1;
+      const tree = atPod ? this.#current() : this.#tree;
       this.#hasLooked = true;
-      if (atFolders || tree) this.#noteWhether(tree !== undefined);
-      for (const cgroup of tree?.cgroups ?? []) {
+      if (atPod || tree) this.#noteWhether(tree !== undefined);
+      const isOnlyWatched = this.#kept().every(({ devices }) => devices.length === 0);
+      for (const cgroup of isOnlyWatched ? [] : (tree?.cgroups ?? [])) {
         if (!(await this.#isAsSettled(cgroup))) await this.#settle(cgroup);
       }
       this.#trouble = undefined;
@@ -160,7 +169,8 @@ export class PodAccess {
 
   /** The kept grants that concern the cgroup. */
   #wanting(cgroup: Cgroup): readonly HeldGrant[] {
-    return this.#kept().filter(({ state }) => this.#tree?.meant(state.containers).includes(cgroup));
+    const withDevices = this.#kept().filter(({ devices }) => devices.length > 0);
+    return withDevices.filter(({ state }) => this.#tree?.meant(state.containers).includes(cgroup));
   }
 
   /** The pod's cgroups as they are now. */

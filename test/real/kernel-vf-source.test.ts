@@ -37,6 +37,7 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       } as unknown as DriverBinder,
       host: world.host.netns,
       pfDoor: () => ({ port, settings: {} }),
+      watchPod: async () => () => {},
       clock: systemClock,
       log: silentLog,
     };
