@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -36,6 +36,7 @@ test("CgroupFolder stays with its folder when another takes the name", (t) => {
   const before = root.beneath("a");
   rmSync(join(path, "a"), { recursive: true });
   mkdirSync(join(path, "a/new"), { recursive: true });
+  writeFileSync(join(path, "a/cgroup.procs"), ""); // every cgroup has one
   const after = root.beneath("a");
   assert.notEqual(before.identity, after.identity);
   assert.deepEqual(after.children(), ["new"]);
