@@ -15,6 +15,8 @@ import type { Log } from "./telemetry/index.ts";
 
 /** So many functions are tried within one Request. */
 const BIND_TRIES = 3;
+/** Faults of the node: another function would have the same one. */
+const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing", "no-vfio-container", "group-hidden"];
 
 export interface VfHoldParts {
   readonly inventory: Inventory;
@@ -74,7 +76,7 @@ export class HeldVf {
         await isThere?.(this.#vf.address);
         return;
       } catch (error) {
-        if (left <= 1 || !(error instanceof DriverError) || error.fault.kind === "driver-missing") throw error;
+        if (left <= 1 || !(error instanceof DriverError) || COMMON_FAULTS.includes(error.fault.kind)) throw error;
         this.#takeAnother(error);
       }
     }

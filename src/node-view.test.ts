@@ -43,7 +43,7 @@ test("view() shows each function as the inventory has it at this moment, with it
     ],
   );
   assert.deepEqual([view.connections[0]?.vf, view.connections[0]?.pod], ["0000:01:10.0", "default/pod-1"]);
-  assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, unhealthy: 2 }]);
+  assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, heldBack: 2 }]);
 });
 
 test("view() holds the beginning of a token and never a whole one, whoever wrote it", () => {

@@ -136,7 +136,7 @@ export class ShownNode implements NodeViewSource {
       const devices = inventory?.devicesOf(name) ?? [];
       const inUse = devices.filter(({ allocated }) => allocated).length;
       const free = devices.filter(({ allocated, healthy }) => !allocated && healthy).length;
-      return { name, total: devices.length, inUse, free, unhealthy: devices.length - inUse - free };
+      return { name, total: devices.length, inUse, free, heldBack: devices.length - inUse - free };
     });
   }
 }

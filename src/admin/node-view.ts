@@ -65,11 +65,11 @@ export interface ConnectionView {
 /** A resource as kubelet is offered it. */
 export interface ResourceView {
   readonly name: string;
-  /** Device ids, and how many of them a pod has, could get, or must not get now. */
+  /** Device ids, and how many of them a pod has, could get, or must not get now: the function is taken by another name, or unfit. */
   readonly total: number;
   readonly inUse: number;
   readonly free: number;
-  readonly unhealthy: number;
+  readonly heldBack: number;
 }
 
 /** Something that went wrong lately, as the log told it. */

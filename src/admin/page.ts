@@ -98,8 +98,8 @@ ${list.map(resource)}
 </tbody></table></div></section>`;
 }
 
-function resource({ name, total, inUse, free, unhealthy }: ResourceView): Html {
-  return html`<tr><th scope="row"><code>${name}</code></th><td class="num">${total}</td><td class="num">${inUse}</td><td class="num">${free}</td><td class="num">${unhealthy}</td><td><meter min="0" max="${total}" value="${inUse}">${inUse} of ${total}</meter></td></tr>`;
+function resource({ name, total, inUse, free, heldBack }: ResourceView): Html {
+  return html`<tr><th scope="row"><code>${name}</code></th><td class="num">${total}</td><td class="num">${inUse}</td><td class="num">${free}</td><td class="num">${heldBack}</td><td><meter min="0" max="${total}" value="${inUse}">${inUse} of ${total}</meter></td></tr>`;
 }
 
 function troubles(list: readonly TroubleView[], nowMs: number): Html {

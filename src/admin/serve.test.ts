@@ -35,7 +35,7 @@ const viewNow: NodeView = {
     },
   ],
   connections: [],
-  resources: [{ name: evil, total: 2, inUse: 1, free: 1, unhealthy: 0 }],
+  resources: [{ name: evil, total: 2, inUse: 1, free: 1, heldBack: 0 }],
   troubles: [{ atMs: 1000, level: "error", event: evil, text: evil }],
 };
 

@@ -92,6 +92,7 @@ function codeOfDriver(fault: DriverFault): Status {
     case "group-shared":
     case "not-virtual":
     case "no-vfio-container":
+    case "group-hidden":
       return "FAILED_PRECONDITION";
     case "unbind-refused":
     case "bind-refused":

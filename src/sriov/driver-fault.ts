@@ -15,6 +15,8 @@ export type DriverFault =
   | { readonly kind: "no-vfio-container" }
   /** Somebody has the IOMMU group open; the kernel would not let go of a function of it before that one closes it. */
   | { readonly kind: "group-open"; readonly group: number; readonly processes: readonly string[] }
+  /** We may not open the group, so that nobody can prove that it is free. */
+  | { readonly kind: "group-hidden"; readonly group: number; readonly code: string }
   | { readonly kind: "no-netdev" }
   | { readonly kind: "several-netdevs"; readonly names: readonly string[] }
   /** Drivers of physical functions are never changed. */
@@ -54,6 +56,8 @@ function describe(address: PciAddress, fault: DriverFault): string {
       return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
     case "group-open":
       return `Cannot use ${address} for anybody else: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first`;
+    case "group-hidden":
+      return `Cannot tell whether anybody has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
     case "no-netdev":
       return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
     case "several-netdevs":

@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
 import { systemClock } from "../async/index.ts";
+import { KernelError } from "../kernel/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
 import { parsePciAddress } from "./address.ts";
 import { DriverBinder, type DriverBinderOptions } from "./driver.ts";
 import { DriverError } from "./driver-fault.ts";
+import { VfioGroups } from "./vfio-group.ts";
 
 const address = parsePciAddress("0000:01:10.0");
 const vf = { address, kernelDriver: "igbvf" };
@@ -123,6 +125,17 @@ test("DriverBinder.bind() does not take a function from a process that has it op
     close();
     await binder.bind(vf, "kernel");
     assert.deepEqual(told.at(-1), `${address} igbvf`);
+  }));
+
+test("VfioGroups.refuseOpen() says so where it may not look, and passes on every other errno", () =>
+  withBinder({}, async ({ machine, binder }) => {
+    await binder.bind(vf, "vfio");
+    let errno = 1; // EPERM
+    const heldBy = () => Promise.reject(new KernelError("open the group", errno));
+    const groups = new VfioGroups({ ...machine, vfio: { ...machine.vfio, heldBy }, clock: systemClock });
+    assert.deepEqual(await faultOf(groups.refuseOpen(address)), { kind: "group-hidden", group: 2, code: "EPERM" });
+    errno = 5;
+    await assert.rejects(groups.refuseOpen(address), { code: "EIO" });
   }));
 
 test("DriverBinder.bind() gives up a write that waits for a process which opened the function just then", () =>

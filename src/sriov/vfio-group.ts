@@ -62,10 +62,22 @@ export class VfioGroups {
     return { group, container, device };
   }
 
-  /** @throws {DriverError} group-open while somebody has the function's group open. */
+  /** @throws {DriverError} group-open while somebody has the function's group open; group-hidden where we may not look. */
   async refuseOpen(address: PciAddress): Promise<void> {
     const group = await iommuGroupOf(this.#options.devices, address);
-    const use: DeviceUse | undefined = group === undefined ? undefined : await this.#options.vfio.heldBy(String(group));
-    if (group !== undefined && use) throw new DriverError(address, { kind: "group-open", group, ...use });
+    if (group === undefined) return;
+    const use = await this.#heldBy(address, group);
+    if (use) throw new DriverError(address, { kind: "group-open", group, ...use });
+  }
+
+  async #heldBy(address: PciAddress, group: number): Promise<DeviceUse | undefined> {
+    try {
+      return await this.#options.vfio.heldBy(String(group));
+    } catch (error) {
+      // The device cgroup of a container that is not privileged.
+      const code = error instanceof Error && "code" in error ? String(error.code) : "";
+      if (code !== "EPERM" && code !== "EACCES") throw error;
+      throw new DriverError(address, { kind: "group-hidden", group, code }, { cause: error });
+    }
   }
 }

@@ -22,7 +22,7 @@ export function pictureText(view: NodeView, terminal: Terminal, { isWhole }: Pic
     section("Physical functions", pfTable(view, form, paint), paint),
     section("Virtual functions", vfTable(view, isWhole, { form, paint }), paint),
     section("Connections", connectionTable(view, form, paint), paint),
-    section("Offered to kubelet", resourceTable(view, form, paint), paint),
+    section("Offered to kubelet", resourceTable(view, form), paint),
     section("Latest warnings", troubleTable(view, isWhole, { form, paint }), paint),
   ];
   return `${parts
@@ -158,15 +158,15 @@ function expiryCell({ expiresMs }: ConnectionView, seenMs: number, paint: Painte
   return left > 0 ? { text: durationText(left) } : { text: "is over", paint: paint.bad };
 }
 
-function resourceTable({ resources }: NodeView, form: Form, paint: Painter): readonly string[] {
+function resourceTable({ resources }: NodeView, form: Form): readonly string[] {
   if (resources.length === 0) return [];
-  const heads = ["resource", "total", "in use", "free", "unhealthy"];
-  const rows = resources.map(({ name, total, inUse, free, unhealthy }) => [
+  const heads = ["resource", "total", "in use", "free", "held back"];
+  const rows = resources.map(({ name, total, inUse, free, heldBack }) => [
     plain(name),
     plain(total),
     plain(inUse),
     plain(free),
-    { text: String(unhealthy), ...(unhealthy > 0 ? { paint: paint.doubtful } : {}) },
+    plain(heldBack),
   ]);
   return table(heads, rows, form);
 }

@@ -39,7 +39,7 @@ const node: NodeView = {
   connections: [
     { id: "c-1", phase: "standing", mechanism: "KERNEL", vf: held.address, client: "nsc", expiresMs: 140 * minuteMs },
   ],
-  resources: [{ name: "worker.domain/10G", total: 3, inUse: 1, free: 1, unhealthy: 1 }],
+  resources: [{ name: "worker.domain/10G", total: 3, inUse: 1, free: 1, heldBack: 1 }],
   troubles: [],
 };
 
