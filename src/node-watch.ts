@@ -45,7 +45,8 @@ export class NodeWatch {
   readonly #stops: (() => void)[];
   /** What is to be looked at. */
   readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
-  readonly #pfByIndex = new Map<number, PciAddress>();
+  #pfByIndex: ReadonlyMap<number, PciAddress> = new Map();
+  #isReadingLinks = false;
   #timer: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
@@ -100,7 +101,8 @@ export class NodeWatch {
   }
 
   #linkSaid(event: NetlinkEvent): void {
-    if (event.kind === "lost") this.#want({ links: true });
+    // What is being read may be older than this event, or the link one that is only just being known.
+    if (event.kind === "lost" || this.#isReadingLinks) this.#want({ links: true });
     if (event.kind !== "new-link") return;
     const { index, up, carrier } = event.link;
     const pf = this.#pfByIndex.get(index);
@@ -141,12 +143,18 @@ export class NodeWatch {
 
   async #readLinks(): Promise<void> {
     const { survey } = this.#options.node;
-    this.#pfByIndex.clear();
-    for (const [address, { ifname }] of survey.pfs) {
-      const link = await this.#rtnl.linkByName(ifname);
-      if (!link) continue;
-      this.#pfByIndex.set(link.index, address);
-      survey.setCarrier(address, link.up && link.carrier);
+    const found = new Map<number, PciAddress>();
+    this.#isReadingLinks = true;
+    try {
+      for (const [address, { ifname }] of survey.pfs) {
+        const link = await this.#rtnl.linkByName(ifname);
+        if (!link) continue;
+        found.set(link.index, address);
+        survey.setCarrier(address, link.up && link.carrier);
+      }
+      this.#pfByIndex = found;
+    } finally {
+      this.#isReadingLinks = false;
     }
   }
 
