@@ -5,6 +5,7 @@ import { cpus } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { buildPrograms } from "./bundle.ts";
 import { readOptions, usage } from "./options.ts";
+import { debianMirror } from "./prepare/mirror.ts";
 import { type Prepared, prepare } from "./prepare/prepare.ts";
 import { LabError } from "./prepare/program.ts";
 import { qemuCommand } from "./qemu.ts";
@@ -34,7 +35,7 @@ const plans = planGuests(options);
 try {
   if (plans.length === 0) throw new LabError(`Nothing to run: no topology or scenario is called ${options.only}`);
   const kernels = [...new Set(plans.map(({ kernel }) => kernel))];
-  const mirror = process.env["LAB_DEBIAN_MIRROR"] ?? "";
+  const mirror = debianMirror();
   const prepared = await prepare({ cache, kernels, mirror, tell });
   const program = `/project/${relative(project, await buildPrograms(project, cache))}`;
   if (options.isShellWanted) await openShell(prepared, plans[0] as GuestPlan);

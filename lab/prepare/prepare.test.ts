@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { zstdCompressSync } from "node:zlib";
 import { cachedFolder } from "./checksums.ts";
 import { cpioArchive } from "./cpio.ts";
+import { mirrorIn } from "./mirror.ts";
 import { dependenciesOf } from "./modules.ts";
 import { extractVmlinux } from "./vmlinux.ts";
 
@@ -68,4 +69,26 @@ test("cachedFolder() makes a folder once, and again when its recipe or its conte
   await assert.rejects(cachedFolder(folder, { format: 3 }, fails), /no network/);
   await cachedFolder(folder, { format: 2 }, make);
   assert.equal(made, 3);
+});
+
+const sources = [
+  {
+    says: "one line",
+    text: "# deb http://old/debian x main\ndeb [arch=amd64] http://mirror.test/debian bookworm main\n",
+  },
+  {
+    says: "a stanza",
+    text: "Types: deb\n# http://other.test/debian\nURIs: http://mirror.test/debian/\nSuites: bookworm\n",
+  },
+  { says: "several addresses", text: "URIs: http://mirror.test/debian-security http://mirror.test/debian\n" },
+];
+for (const { says, text } of sources) {
+  test(`mirrorIn() finds the mirror in ${says}`, () => assert.equal(mirrorIn(text), "http://mirror.test/debian"));
+}
+
+test("mirrorIn() finds none among the sources of others", () => {
+  assert.equal(
+    mirrorIn("deb http://mirror.test/ubuntu noble main\ndeb http://mirror.test/debian-security x main\n"),
+    undefined,
+  );
 });
