@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { addressOf, BpfCommand, bpf, Fd, makeCharDevice, offHeap } from "../../src/kernel/index.ts";
+import { addressOf, BpfCommand, bpf, Errno, Fd, KernelError, makeCharDevice, offHeap } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
 
 test("makeCharDevice() makes a node that is the device, and says when one is there", (t) => {
@@ -22,6 +22,7 @@ test("makeCharDevice() makes a node that is the device, and says when one is the
 
 /** BPF_PROG_TYPE_CGROUP_DEVICE, include/uapi/linux/bpf.h. */
 const CGROUP_DEVICE = 15;
+const LOAD_TRIES = 10;
 
 function load(instructions: readonly string[]): Fd {
   const code = offHeap(instructions.length * 8);
@@ -33,7 +34,14 @@ function load(instructions: readonly string[]): Fd {
   attributes.writeUInt32LE(instructions.length, 4);
   attributes.writeBigUInt64LE(addressOf(code), 8);
   attributes.writeBigUInt64LE(addressOf(licence), 16);
-  return Fd.own(bpf("load a device program", BpfCommand.PROG_LOAD, attributes));
+  for (let tries = 1; ; tries++) {
+    try {
+      return Fd.own(bpf("load a device program", BpfCommand.PROG_LOAD, attributes));
+    } catch (error) {
+      // The verifier gives up when a signal arrives.
+      if (!(error instanceof KernelError) || error.errno !== Errno.EAGAIN || tries === LOAD_TRIES) throw error;
+    }
+  }
 }
 
 test("bpf() loads a program that the verifier takes, and tells of one that it refuses", (t) => {
