@@ -10,7 +10,8 @@ import { shells } from "./shells.ts";
 function offered(...words: string[]): readonly string[] {
   const line = `COMP_WORDS=(${words.map((word) => `'${word}'`).join(" ")}); COMP_CWORD=${words.length - 1}`;
   const script = `${shells.bash(commands)}\n${line}; _forwarder; printf '%s\\n' "\${COMPREPLY[@]}"`;
-  const { stdout, stderr, status } = spawnSync("bash", ["-uc", script], { encoding: "utf8" });
+  // With a socket as its input bash takes itself for a remote shell, and reads the machine's own settings.
+  const { stdout, stderr, status } = spawnSync("bash", ["--norc", "-uc", script], { encoding: "utf8" });
   assert.deepEqual([status, stderr], [0, ""]);
   return stdout.split("\n").filter(Boolean);
 }
