@@ -4,7 +4,7 @@ const names = Object.keys(rooms);
 const testFile = "[.]test[.]ts$";
 const doors = {
   "^(node:)?fs(/|$)":
-    "^src/kernel/host-files[.]ts$|^src/kernel/(append-file|blocking-writes|cgroup-folder|device-holders|state-folder|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/main[.]ts$",
+    "^src/kernel/host-files[.]ts$|^src/kernel/(append-file|blocking-writes|cgroup-folder|device-holders|state-folder|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/run-forwarder[.]ts$",
   "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
   "^(node:)?net$": "^src/rpc/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",
@@ -47,12 +47,12 @@ module.exports = {
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
     rule(
       "main-reads-config",
-      { pathNot: `^src/(main|forwarder)[.]ts$|^(tools|sandbox|test|bench|interop)/|${testFile}` },
+      { pathNot: `^src/(main|forwarder|run-forwarder)[.]ts$|^(tools|sandbox|test|bench|interop)/|${testFile}` },
       { path: "^src/config[.]ts$" },
     ),
     rule(
       "forwarder-knows-config-as-type",
-      { path: "^src/forwarder[.]ts$" },
+      { path: "^src/(forwarder|run-forwarder)[.]ts$" },
       { path: "^src/config[.]ts$", dependencyTypesNot: ["type-only"] },
     ),
     rule(

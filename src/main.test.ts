@@ -100,6 +100,18 @@ test("main waits for its SPIRE agent, changes its log level when told, and ends 
   assert.match(stderr, /"event":"configuration","NSM_NAME":"sriov-forwarder"/);
 });
 
+test("main serves metrics of its process beside the forwarder's", async () => {
+  let metrics: Promise<string> | undefined;
+  await ran([], agent, (child, told) => {
+    const url = /"event":"status-page","url":"([^"]*)"/.exec(told())?.[1];
+    if (url === undefined || metrics !== undefined) return;
+    metrics = fetch(`${url}/metrics`, { headers: { connection: "close" } }).then((answer) => answer.text());
+    void metrics.finally(() => child.kill("SIGTERM"));
+  });
+  for (const name of ["nodejs_eventloop_lag_p99_seconds", "process_resident_memory_bytes", "nsm_sriov_ready"])
+    assert.match((await metrics) ?? "", new RegExp(`^${name} [0-9.e-]+$`, "m"));
+});
+
 test("main opens the debugger before anything else, says where, and waits for it", async () => {
   let debugged = "";
   const { stderr } = await ran([], { ...agent, DLV_LISTEN_FORWARDER: "localhost:0" }, (child, told) => {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import test from "node:test";
 
 interface Packed {
@@ -39,6 +39,22 @@ test("the package holds the built program and nothing else, asks for what is not
     packages.filter((name) => !process.getBuiltinModule(name ?? "")),
     Object.keys(manifest.dependencies),
   );
+  // A word on the command line must not wait for the forwarder to be loaded.
+  const atOnce = loadedAtOnce(folder, "dist/forwarder.mjs");
+  const bytesAtOnce = [...atOnce].reduce((sum, path) => sum + readFileSync(join(folder, path)).length, 0);
+  assert.ok(bytesAtOnce < 50_000, `${[...atOnce]} are loaded by every command, ${bytesAtOnce} bytes`);
+
   const told = execFileSync(process.execPath, ["dist/forwarder.mjs", "--version"], { cwd: folder }).toString();
   assert.equal(told, `forwarder ${manifest.version}\n`);
 });
+
+/** The part and all that it imports before it runs. */
+function loadedAtOnce(folder: string, part: string, seen = new Set<string>()): ReadonlySet<string> {
+  if (seen.has(part)) return seen;
+  seen.add(part);
+  const text = readFileSync(join(folder, part), "utf8");
+  for (const [, path = ""] of text.matchAll(/^(?:import|} from).*"(\.[^"]+)";$/gm)) {
+    loadedAtOnce(folder, join(dirname(part), path), seen);
+  }
+  return seen;
+}
