@@ -46,6 +46,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
       const vf = inventory.get(address as PciAddress);
       return vf !== undefined && vf.state !== "quarantined";
     },
+    connectionOf: (address) => inventory.get(address)?.connectionId,
     ...(onTried && { onTried }),
     onBound: (address, driver) => inventory.setDriver(address, driver),
   });

@@ -68,10 +68,16 @@ class Reconciler {
     this.#options = options;
     this.#parts = options;
     const labels = { kind: repairs };
-    const name = "nsm_sriov_repairs_total";
-    this.#repaired = metrics.counter({ name, help: "Differences between book and node that were mended", labels });
-    const help = "Differences that could not be mended; each is tried again";
-    this.#failed = metrics.counter({ name: "nsm_sriov_repairs_failed_total", help, labels });
+    this.#repaired = metrics.counter({
+      name: "nsm_sriov_repairs_total",
+      help: "Differences between book and node that were mended",
+      labels,
+    });
+    this.#failed = metrics.counter({
+      name: "nsm_sriov_repairs_failed_total",
+      help: "Differences that could not be mended; each is tried again",
+      labels,
+    });
     this.#looks = metrics.histogram({
       name: "nsm_sriov_reconcile_seconds",
       help: "How long it took to read the whole node back and to mend what differed",

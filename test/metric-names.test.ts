@@ -2,32 +2,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { parseSource, type Source, sourcePaths, walk } from "../tools/source.ts";
+import { type Node, parseSource, sourcePaths, walk } from "../tools/source.ts";
 
 const sources = sourcePaths()
   .filter((path) => path.startsWith("src/") && !path.endsWith(".test.ts") && !path.startsWith("src/gen/"))
   .map((path) => parseSource(path));
-
-interface Property {
-  readonly key?: { readonly value?: string };
-  readonly value?: string | { readonly type: string; readonly value?: string };
-}
-
-/** Texts that stand as the value of this field in any object, which also has the other field. */
-function valuesOf(field: string, beside: string, all: readonly Source[] = sources): readonly string[] {
-  const found = new Set<string>();
-  for (const { tree } of all) {
-    walk(tree, (node) => {
-      if (node.type !== "ObjectExpression") return;
-      const properties = node["properties"] as Property[];
-      // `{ help }` is an identifier of its own in swc's tree.
-      if (!properties.some(({ key, value }) => key?.value === beside || value === beside)) return;
-      const value = properties.find(({ key }) => key?.value === field)?.value;
-      if (typeof value === "object" && value.type === "StringLiteral" && value.value) found.add(value.value);
-    });
-  }
-  return [...found].sort();
-}
 
 const texts = new Set<string>();
 for (const { tree } of sources) {
@@ -36,7 +15,54 @@ for (const { tree } of sources) {
   });
 }
 const metricNames = [...texts].filter((text) => /^nsm_sriov_[a-z_]+$/.test(text)).sort();
-const codes = valuesOf("code", "severity");
+
+interface Spec {
+  readonly code: string;
+  readonly severity: string;
+}
+
+interface Literal {
+  readonly type: string;
+  readonly value: string;
+}
+
+function literalsOf(node: Node): Readonly<Record<string, string | undefined>> {
+  const properties = node["properties"] as readonly { readonly key?: Literal; readonly value?: Literal }[];
+  const texts = properties.map(({ key, value }) => [
+    key?.value,
+    value?.type === "StringLiteral" ? value.value : undefined,
+  ]);
+  return Object.fromEntries(texts);
+}
+
+/** What each metric says of itself at /metrics. */
+function helps(): ReadonlyMap<string | undefined, string | undefined> {
+  const found = new Map<string, string | undefined>();
+  for (const { tree } of sources) {
+    walk(tree, (node) => {
+      if (node.type !== "ObjectExpression") return;
+      const { name, help } = literalsOf(node);
+      if (name?.startsWith("nsm_sriov_")) found.set(name, help);
+    });
+  }
+  return new Map([...found].sort());
+}
+
+/** The health conditions that are written out, and how many are declared: one that is not written out would escape us. */
+function conditions(): { readonly specs: readonly Spec[]; readonly declared: number } {
+  const specs: Spec[] = [];
+  let declared = 0;
+  for (const { tree } of sources) {
+    walk(tree, (node) => {
+      const callee = node["callee"] as { readonly property?: { readonly value?: string } } | undefined;
+      if (node.type === "CallExpression" && callee?.property?.value === "declare") declared += 1;
+      if (node.type !== "ObjectExpression") return;
+      const { code, severity } = literalsOf(node);
+      if (code && severity) specs.push({ code, severity });
+    });
+  }
+  return { specs, declared };
+}
 
 test("the dashboard asks for metrics that exist", () => {
   const dashboard = readFileSync("deploy/grafana/forwarder-sriov.json", "utf8");
@@ -50,9 +76,17 @@ test("the dashboard asks for metrics that exist", () => {
   );
 });
 
-test("docs/operate.md tells each metric and each health code, and no others", () => {
+test("docs/operate.md tells each metric and each health code, with its severity, and no others", () => {
   const operate = readFileSync("docs/operate.md", "utf8");
   const rows = (pattern: RegExp) => [...operate.matchAll(pattern)].map(([, name]) => name).sort();
   assert.deepEqual(rows(/^\| `(nsm_sriov_[a-z_]+)` \|/gm), metricNames);
-  assert.deepEqual(rows(/^### `([a-z-]+)`$/gm), codes);
+  const rowTexts = [...operate.matchAll(/^\| `(nsm_sriov_[a-z_]+)` \|[^|]*\| (.*) \|$/gm)];
+  assert.deepEqual(new Map(rowTexts.map(([, name, help]) => [name, help])), helps());
+  const { specs, declared } = conditions();
+  assert.equal(specs.length, declared, "a condition is declared whose code or severity is not written out there");
+  const told = [...operate.matchAll(/^### `([a-z-]+)`\n(Blocking|Warning)[.,]/gm)];
+  assert.deepEqual(
+    told.map(([, code, severity]) => `${code} ${severity?.toLowerCase()}`).sort(),
+    specs.map(({ code, severity }) => `${code} ${severity}`).sort(),
+  );
 });

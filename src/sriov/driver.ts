@@ -23,6 +23,8 @@ export interface DriverBinderOptions {
   readonly log: Log;
   /** Whether a function of an IOMMU group is a virtual function in our care. */
   readonly isManaged: (address: string) => boolean;
+  /** The connection that a function is bound for, for the log. */
+  readonly connectionOf?: (address: PciAddress) => string | undefined;
   /** Told of every driver change; undefined when a failure left the function without a driver. */
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
   /** Told of every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
@@ -142,7 +144,7 @@ export class DriverBinder {
   }
 
   async #change(address: PciAddress, driver: string, before: string | undefined): Promise<void> {
-    const { drivers, log, clock, onBound } = this.#options;
+    const { drivers, log, clock, onBound, connectionOf } = this.#options;
     if (!(await drivers.exists(driver))) throw new DriverError(address, { kind: "driver-missing", driver });
     const startedAt = clock.monotonicMs();
     try {
@@ -159,7 +161,8 @@ export class DriverBinder {
       throw fault;
     }
     if (driver !== VFIO_DRIVER) await this.#tryTo("clear-override", address, () => this.#override(address, undefined));
-    log.info("driver-bound", { vf: address, driver, before, tookMs: Math.round(clock.monotonicMs() - startedAt) });
+    const tookMs = Math.round(clock.monotonicMs() - startedAt);
+    log.info("driver-bound", { connection: connectionOf?.(address), vf: address, driver, before, tookMs });
     onBound?.(address, driver);
   }
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
@@ -9,7 +10,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
-  const { adminUrl } = await sandbox.startForwarder();
+  const { adminUrl, node } = await sandbox.startForwarder();
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
   const read = async (path: string) => {
     const answer = await fetch(`${adminUrl}${path}`, { headers: { connection: "close" } });
@@ -49,6 +50,27 @@ test("the status page, health and metrics tell of a connection while it stands, 
   assert.ok(Number(svidEnds) * 1000 > Date.now());
   const secrets = [tokenId, ...(connection.path?.pathSegments ?? []).map((segment) => segment.token)];
   for (const secret of secrets) assert.ok(secret !== "" && !page.includes(secret) && !metrics.includes(secret));
+
+  const documented = [...readFileSync("docs/operate.md", "utf8").matchAll(/^\| `(nsm_sriov_[a-z_]+)` \|/gm)];
+  // Traces and the devices of VFIO are off here.
+  const isOff = (name: string) => name === "nsm_sriov_spans_dropped_total" || name.startsWith("nsm_sriov_device_");
+  const served = documented.map(([, name = ""]) => name).filter((name) => !isOff(name));
+  assert.ok(served.length > 15);
+  const kinds = [...metrics.matchAll(/^# TYPE (\w+) /gm)].map(([, name]) => name);
+  assert.deepEqual(
+    served.filter((name) => !kinds.includes(name)),
+    [],
+  );
+
+  const idle = node.inventory.snapshot().find(({ state }) => state === "idle") ?? assert.fail("none is idle");
+  node.inventory.quarantine(idle.address, "it is stuck");
+  const quarantined = (await read("/metrics")).text;
+  for (const line of [
+    `nsm_sriov_virtual_functions{pf="${idle.pf}",state="quarantined"} 1`,
+    `nsm_sriov_virtual_functions_unhealthy{pf="${idle.pf}"} 1`,
+  ]) {
+    assert.ok(quarantined.split("\n").includes(line), line);
+  }
 
   await client.close();
   const afterwards = (await read("/metrics")).text;
