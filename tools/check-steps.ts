@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { globSync } from "node:fs";
 import { importProblems } from "./check-imports.ts";
+import { allProseProblems } from "./check-prose.ts";
 import { textProblems } from "./check-text.ts";
 import { readmeProblem } from "./readme.ts";
 import { runTestFiles, type TestCounts } from "./test-files.ts";
@@ -20,6 +21,7 @@ export const steps: readonly Step[] = [
   { name: "README", find: async () => readmeProblem() },
   { name: "imports", find: async () => lines(Object.values(await importProblems()).flat()) },
   { name: "sizes, comments, words", find: async () => lines(textProblems()) },
+  { name: "documents", find: async () => lines(allProseProblems()) },
 ];
 
 /** Tests that need no privilege: all beside the code, and those of the gates. */

@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { proseProblems } from "./check-prose.ts";
+
+const isThere = (path: string) => ["docs/a.md", "src/a.ts", "README.md"].includes(path);
+
+test("proseProblems() finds links and named files that are not there", () => {
+  const text = "[a](a.md), [b](b.md#part),\n[up](../README.md), `src/a.ts` and `src/gone.ts`.\n";
+  assert.deepEqual(proseProblems("docs/x.md", text, isThere), [
+    "docs/x.md:1: docs/b.md is not there",
+    "docs/x.md:2: src/gone.ts is not there",
+  ]);
+});
+
+test("proseProblems() leaves alone what leads elsewhere or names no file of ours", () => {
+  const text =
+    "[a](https://example.org/b.md) [b](#part) `src/` `etc/nsm/opa/common/.*.rego` `src/*.ts`\n| --- |\n=====\n";
+  assert.deepEqual(proseProblems("docs/x.md", text, isThere), []);
+});
+
+test("proseProblems() finds what a stopped merge left", () => {
+  for (const mark of ["<<<<<<< HEAD", "=======", ">>>>>>> other"]) {
+    assert.match(proseProblems("a.md", `text\n${mark}\n`, isThere).join(), /^a\.md:2: the mark of a merge/);
+  }
+});
