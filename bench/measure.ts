@@ -49,6 +49,9 @@ const REFRESHES = 2;
 /** After load, until what was put off is done. */
 const REST_MS = 1_500;
 
+/** Some intervals of what is done in idleness, in seconds. */
+const IDLE_S = 20;
+
 /** Lets the forwarder's code become warm. */
 export async function warmUp(stage: Stage, cycles = WARM_UP): Promise<void> {
   const pods = await stage.pods(Math.min(8, stage.vfs));
@@ -116,6 +119,13 @@ export async function writesOfRefresh(stage: Stage): Promise<number> {
 export async function restingRss(stage: Stage): Promise<number> {
   await new Promise((resolve) => setTimeout(resolve, REST_MS));
   return stage.node.rssMib;
+}
+
+/** CPU time of the process in ms a second when nothing happens: what looking at the node now and then costs. */
+export async function restingCpu({ node }: Stage): Promise<number> {
+  const before = node.cpuMs;
+  await new Promise((resolve) => setTimeout(resolve, IDLE_S * 1000));
+  return (node.cpuMs - before) / IDLE_S;
 }
 
 /** With every function but eight in use: what the last eight cost, and the memory that all of them take. */

@@ -27,16 +27,18 @@ test("reportOf() leaves out what was not measured", () => {
 
 test("reportOf() names the calls of 64 functions, and compares few connections with a full house", () => {
   const full = { calls: callsOf(20), rssMib: 111.116 };
+  const cpuIdleMsPerS = 9.876;
   const nodes = [
     nodeOf(8, { one: callsOf(10) }),
     nodeOf(64, { one: callsOf(30), refreshWrites: 0 }),
-    nodeOf(256, { full }),
+    nodeOf(256, { full, cpuIdleMsPerS }),
   ];
   const report = reportOf(machine, nodes, nothingMore);
   assert.deepEqual(report["request_first_ms"], { p50: 30, p99: 30, n: 2 });
   assert.equal(report["refresh_unchanged_kernel_writes"], 0);
   assert.equal(report["request_cost_ratio_8_to_256"], 1.5);
   assert.equal(report["rss_256_connections_mib"], 111.12);
+  assert.equal(report["cpu_idle_ms_per_s"], 9.88);
   assert.ok(!("request_first_32_ms" in report));
 });
 

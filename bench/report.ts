@@ -8,6 +8,7 @@ export interface NodeFigures {
   readonly vfs: number;
   readonly starts: readonly StartFigures[];
   readonly rssIdleMib: number;
+  readonly cpuIdleMsPerS?: number;
   readonly one?: CallFigures;
   readonly many?: BusyFigures;
   readonly parallel?: ParallelFigures;
@@ -58,6 +59,7 @@ export function reportOf(
     ...(small?.one && large?.full && { request_cost_ratio_8_to_256: costRatio(small.one, large.full.calls) }),
     ...(small && { start_to_registered_ms: startToRegistered(small) }),
     ...(large && { rss_idle_mib: large.rssIdleMib }),
+    ...(large?.cpuIdleMsPerS !== undefined && { cpu_idle_ms_per_s: large.cpuIdleMsPerS }),
     ...(large?.full && { rss_256_connections_mib: large.full.rssMib }),
     ...(kubelet && { kubelet_restart_ms: kubelet.restart, fault_to_kubelet_ms: kubelet.fault }),
     ...(more.recovery && { recovery_ms: more.recovery }),
@@ -147,6 +149,7 @@ export function tableOf(nodes: readonly NodeFigures[]): {
     row("Close, all VFs in use", ({ full }) => timeText(full?.calls.close)),
     row("kernel writes of a refresh", ({ refreshWrites }) => refreshWrites?.toString()),
     row("start until registered", (node) => timeText(startToRegistered(node))),
+    row("CPU, idle, a second", ({ cpuIdleMsPerS }) => cpuIdleMsPerS?.toFixed(1)),
     row("memory, idle", ({ rssIdleMib }) => `${rssIdleMib.toFixed(1)} MiB`),
     row("memory, all VFs in use", ({ full }) => full && `${full.rssMib.toFixed(1)} MiB`),
   ];

@@ -5,6 +5,7 @@ import {
   fullHouse,
   manyAtATime,
   oneAtATime,
+  restingCpu,
   restingRss,
   sixtyFour,
   warmUp,
@@ -91,7 +92,8 @@ export class Runner {
       tell(`a node with ${vfs} virtual functions …`);
       starts.push(stage.start);
       const rssIdleMib = await restingRss(stage);
-      return { vfs, starts, rssIdleMib, ...(realLinks && (await measureCalls(stage, effort))) };
+      const cpuIdle = vfs === LARGEST ? { cpuIdleMsPerS: await restingCpu(stage) } : {};
+      return { vfs, starts, rssIdleMib, ...cpuIdle, ...(realLinks && (await measureCalls(stage, effort))) };
     });
   }
 

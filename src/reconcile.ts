@@ -166,23 +166,18 @@ class Reconciler {
 
   async #see(record: VfRecord): Promise<VfSight> {
     const { node, left, journal } = this.#options;
-    const { binder } = node;
     const { address } = record;
-    const [isPresent, driver, iommuGroup, netdev] = await Promise.all([
-      binder.isPresent(address),
-      binder.driverOf(address),
-      binder.iommuGroupOf(address),
-      binder.netdevNow(address),
-    ]);
+    const seen = await node.binder.glanceAt(address);
     return {
-      ...{ record, isPresent, driver, iommuGroup, hasNetdev: netdev !== undefined },
+      record,
+      ...seen,
       wasMissing: this.#missing.has(address),
       wasOdd: this.#odd.has(address),
       kept: journal.vfs.get(address) ?? left.contradicting.get(address),
       isContradicting: left.contradicting.has(address),
       isHidden: left.hidden.has(address),
       isUnmet: left.unmet.has(address),
-      isSpoilt: netdev !== undefined && (await this.#isSpoilt(record)),
+      isSpoilt: seen.hasNetdev && (await this.#isSpoilt(record)),
     };
   }
 

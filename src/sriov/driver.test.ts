@@ -57,6 +57,17 @@ async function faultOf(work: Promise<unknown>): Promise<unknown> {
   return "none";
 }
 
+test("DriverBinder.glanceAt() tells what a function is now, also of one that is not there", () =>
+  withBinder({}, async ({ machine, binder }) => {
+    const asKernel = { isPresent: true, driver: "igbvf", iommuGroup: 2, hasNetdev: true };
+    assert.deepEqual(await binder.glanceAt(address), asKernel);
+    await binder.bind(vf, "vfio");
+    assert.deepEqual(await binder.glanceAt(address), { ...asKernel, driver: "vfio-pci", hasNetdev: false });
+    await machine.removePf("0000:01:00.0");
+    const nothing = { isPresent: false, driver: undefined, iommuGroup: undefined, hasNetdev: false };
+    assert.deepEqual(await binder.glanceAt(address), nothing);
+  }));
+
 test("DriverBinder.bind() takes a function to VFIO and back, and clears the override for the kernel driver", () =>
   withBinder({}, async ({ machine, binder, told, tried }) => {
     await binder.bind(vf, "vfio");

@@ -4,7 +4,7 @@ import { type Log, timed } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
 import type { VfFacts, VfUse } from "./inventory-form.ts";
-import { driverOf, iommuGroupMembers, iommuGroupOf, netdevNames } from "./pci-files.ts";
+import { driverOf, glanceAt, iommuGroupMembers, iommuGroupOf, netdevNames, type VfGlance } from "./pci-files.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 import { VfioGroups } from "./vfio-group.ts";
 
@@ -103,9 +103,9 @@ export class DriverBinder {
     return driverOf(this.#options.devices, address);
   }
 
-  /** The IOMMU group that it is in now. */
-  iommuGroupOf(address: PciAddress): Promise<number | undefined> {
-    return iommuGroupOf(this.#options.devices, address);
+  /** What the node has of it now. */
+  glanceAt(address: PciAddress): Promise<VfGlance> {
+    return glanceAt(this.#options.devices, address);
   }
 
   async #inTurn<T>(

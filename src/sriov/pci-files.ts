@@ -33,6 +33,27 @@ export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promi
   return names.filter((_, index) => !/^(c\d+)?pf\d+(vf|sf)\d+$/.test(ports[index] ?? ""));
 }
 
+/** A function as sysfs has it at this moment. */
+export interface VfGlance {
+  readonly isPresent: boolean;
+  readonly driver: string | undefined;
+  readonly iommuGroup: number | undefined;
+  /** In the network namespace of the reader. */
+  readonly hasNetdev: boolean;
+}
+
+/** In as few reads as there can be: hundreds of functions are looked at every few seconds. */
+export async function glanceAt(devices: HostFiles, address: PciAddress): Promise<VfGlance> {
+  const [driver, iommuGroup, netdevs] = await Promise.all([
+    driverOf(devices, address),
+    iommuGroupOf(devices, address),
+    netdevNames(devices, address),
+  ]);
+  const hasNetdev = netdevs.length > 0;
+  const isPresent = driver !== undefined || iommuGroup !== undefined || hasNetdev || (await devices.exists(address));
+  return { isPresent, driver, iommuGroup, hasNetdev };
+}
+
 /** The NUMA node of a function; undefined when the platform does not say. */
 export async function numaNodeOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
   const node = Number((await orMissing(devices.readText(`${address}/numa_node`))) ?? -1);
