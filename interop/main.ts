@@ -36,8 +36,10 @@ function formatted(): TestCounts {
 
 async function play(): Promise<TestCounts> {
   const program = await bundleProgram(root, "interop/forwarder.ts");
+  const killable = await bundleProgram(root, "sandbox/forwarder-process.ts");
   const env = {
     INTEROP_FORWARDER: program.path,
+    INTEROP_KILLABLE_PROGRAM: killable.path,
     INTEROP_NODE: process.execPath,
     INTEROP_NODE_FLAGS: runtimeFlags.join(" "),
   };
@@ -49,6 +51,7 @@ async function play(): Promise<TestCounts> {
     return addCounts(...counts);
   } finally {
     program.remove();
+    killable.remove();
   }
 }
 

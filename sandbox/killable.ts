@@ -6,11 +6,16 @@ import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Ask, Book, Heard, Told } from "./process-messages.ts";
 import type { Sandbox } from "./sandbox.ts";
 
+/** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
+export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
+  readonly pfConfigFile: { readonly text: string };
+};
+
 export class KillableForwarder {
   /** The steps since `arm`, in words. */
   readonly steps: string[] = [];
   readonly #child: ChildProcess;
-  readonly #sandbox: Sandbox;
+  readonly #sandbox: KillableNode;
   readonly #started = Promise.withResolvers<void>();
   readonly #ended: Promise<void>;
   #at = Number.POSITIVE_INFINITY;
@@ -18,7 +23,7 @@ export class KillableForwarder {
   #killed = Promise.withResolvers<string>();
   #book = Promise.withResolvers<Book>();
 
-  constructor(sandbox: Sandbox, { program, logFile }: { readonly program: string; readonly logFile: string }) {
+  constructor(sandbox: KillableNode, { program, logFile }: { readonly program: string; readonly logFile: string }) {
     const { machine } = sandbox;
     this.#sandbox = sandbox;
     const log = openSync(logFile, "a");

@@ -24,14 +24,14 @@ type Settings struct {
 	Env []string
 	// PluginFolder and PodResourcesFolder of kubelet; folders of the node unless told.
 	PluginFolder, PodResourcesFolder string
+	// Killable puts the forwarder into a process of its own beside the card, for Kill. It cannot give VFIO there.
+	Killable bool
 }
 
 // Forwarder is the process under test, bundled as it is shipped.
 type Forwarder struct {
 	// Folder of its sockets and files.
-	Folder string
-	// URL that it serves NSM on, after Start.
-	URL     string
+	Folder  string
 	command *exec.Cmd
 	input   io.WriteCloser
 	output  *bufio.Scanner
@@ -90,7 +90,7 @@ func environment(folder string, settings Settings) []string {
 	if pods == "" {
 		pods = folder + "/pods"
 	}
-	return []string{
+	env := []string{
 		"NSM_NAME=" + ForwarderName,
 		"NSM_NS_NAME=forwarder",
 		"NSM_CONNECT_TO=unix://" + folder + "/nsm.sock",
@@ -101,6 +101,10 @@ func environment(folder string, settings Settings) []string {
 		"NSM_LOG_LEVEL=DEBUG",
 		"SPIFFE_ENDPOINT_SOCKET=unix://" + folder + "/agent.sock",
 	}
+	if settings.Killable {
+		env = append(env, "INTEROP_KILLABLE="+os.Getenv("INTEROP_KILLABLE_PROGRAM"))
+	}
+	return env
 }
 
 // ForwarderName is its name in paths and in the registry.
@@ -138,7 +142,10 @@ func (f *Forwarder) Ask(command string, result any) error {
 }
 
 // Start returns when the manager knows it.
-func (f *Forwarder) Start() error { return f.Ask("start", &f.URL) }
+func (f *Forwarder) Start() error { return f.Ask("start", nil) }
+
+// Kill ends a killable one by SIGKILL; the card and what was made in the kernel stay.
+func (f *Forwarder) Kill() error { return f.Ask("kill", nil) }
 
 // Stop ends it as SIGTERM does; the card and its connections stay.
 func (f *Forwarder) Stop() error { return f.Ask("stop", nil) }

@@ -2,8 +2,10 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -28,11 +30,12 @@ type Kubelet struct {
 	devices []*plugin.Device
 	client  plugin.DevicePluginClient
 	holders map[string][]string
+	uids    map[string]string
 }
 
 // StartKubelet serves registration and pod resources in the folder of the node.
 func StartKubelet(folder string) (*Kubelet, error) {
-	kubelet := &Kubelet{folder: folder, holders: map[string][]string{}}
+	kubelet := &Kubelet{folder: folder, holders: map[string][]string{}, uids: map[string]string{}}
 	kubelet.changed = sync.NewCond(&kubelet.mutex)
 	sockets := map[string]func(*grpc.Server){
 		"/plugins/kubelet.sock": func(s *grpc.Server) { plugin.RegisterRegistrationServer(s, kubelet) },
@@ -93,6 +96,9 @@ func (k *Kubelet) Admit(ctx context.Context, pod string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := k.writeCheckpoint(); err != nil {
+		return "", err
+	}
 	response, err := client.Allocate(ctx, &plugin.AllocateRequest{ContainerRequests: []*plugin.ContainerAllocateRequest{{DevicesIds: []string{id}}}})
 	if err != nil {
 		return "", err
@@ -114,12 +120,47 @@ func (k *Kubelet) choose(ctx context.Context, pod string) (string, plugin.Device
 		for _, device := range k.devices {
 			if device.Health == plugin.Healthy && !k.isHeld(device.ID) {
 				k.holders[pod] = append(k.holders[pod], device.ID)
+				k.uids[pod] = uuid()
 				return device.ID, k.client, nil
 			}
 		}
 		k.changed.Wait()
 	}
 	return "", nil, fmt.Errorf("cannot admit %s: none of %d devices is free", pod, len(k.devices))
+}
+
+// UID of a pod that was admitted.
+func (k *Kubelet) UID(pod string) string {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	return k.uids[pod]
+}
+
+// writeCheckpoint tells in a file which pod has what, as kubelet does (pkg/kubelet/cm/devicemanager/checkpoint).
+func (k *Kubelet) writeCheckpoint() error {
+	type entry struct {
+		PodUID, ContainerName, ResourceName string
+		DeviceIDs                           map[string][]string
+	}
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	var entries []entry
+	for pod, held := range k.holders {
+		entries = append(entries, entry{k.uids[pod], "app", Resource, map[string][]string{"-1": held}})
+	}
+	text, err := json.Marshal(map[string]any{"Data": map[string]any{"PodDeviceEntries": entries}})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(k.folder+"/plugins/kubelet_internal_checkpoint", text, 0o600)
+}
+
+func uuid() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/uuid")
+	if err != nil {
+		panic(err) // Linux has it
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func (k *Kubelet) isHeld(id string) bool {

@@ -24,6 +24,8 @@ type Client struct {
 	// Namespace is passed to the forwarder.
 	Namespace *os.File
 	TokenID   string
+	// Preferences in place of KERNEL with the namespace.
+	Preferences []*nsm.Mechanism
 	// Labels of the connection; that of the pretend card's service domain unless told.
 	Labels map[string]string
 	// Change is the last hand on a message before it leaves.
@@ -81,7 +83,10 @@ func (c *Client) request(ctx context.Context) (*nsm.NetworkServiceRequest, error
 	if err := c.sign(connection); err != nil {
 		return nil, err
 	}
-	request := &nsm.NetworkServiceRequest{Connection: connection, MechanismPreferences: []*nsm.Mechanism{c.kernel()}}
+	request := &nsm.NetworkServiceRequest{Connection: connection, MechanismPreferences: c.Preferences}
+	if c.Preferences == nil {
+		request.MechanismPreferences = []*nsm.Mechanism{c.Kernel()}
+	}
 	if c.Change != nil {
 		c.Change(request)
 	}
@@ -114,12 +119,19 @@ func (c *Client) sign(connection *nsm.Connection) error {
 	return err
 }
 
-func (c *Client) kernel() *nsm.Mechanism {
+// Kernel asks for a network device in the namespace.
+func (c *Client) Kernel() *nsm.Mechanism {
 	parameters := map[string]string{"name": "nsm-1", "tokenID": c.TokenID}
 	if c.Namespace != nil {
 		parameters["inodeURL"] = fdconn.InodeURL(c.Namespace)
 	}
 	return &nsm.Mechanism{Cls: "LOCAL", Type: "KERNEL", Parameters: parameters}
+}
+
+// Vfio asks for a device that the processes of a cgroup can open.
+func (c *Client) Vfio(cgroupDir string) *nsm.Mechanism {
+	parameters := map[string]string{"tokenID": c.TokenID, "cgroupDir": cgroupDir}
+	return &nsm.Mechanism{Cls: "LOCAL", Type: "VFIO", Parameters: parameters}
 }
 
 // check is what every client and manager of NSM takes for granted in a reply.
@@ -164,6 +176,24 @@ func (c *Client) Fail() {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.connection, c.managerID = nil, ""
+}
+
+// Adopt takes a connection for its own.
+func (c *Client) Adopt(connection *nsm.Connection) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.connection = connection
+}
+
+// MoveTo has another manager take the client over, as one that was made anew: it puts its own name and id on the client's path.
+func (c *Client) MoveTo(manager Hop) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	c.Manager, c.managerID = manager, newID()
+	if c.connection != nil {
+		segment := c.connection.Path.PathSegments[1]
+		segment.Name, segment.Id = manager.Name, c.managerID
+	}
 }
 
 // Events follows the connections of the manager until ctx ends; the channel is closed with the stream.

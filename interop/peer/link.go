@@ -61,14 +61,22 @@ func (l *Link) dial(ctx context.Context, path string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Send has the file leave with the next call.
-func (l *Link) Send(ctx context.Context, file *os.File) error {
+// Ready returns when it is connected.
+func (l *Link) Ready(ctx context.Context) error {
 	l.Connect()
 	for state := l.GetState(); state != connectivity.Ready; state = l.GetState() {
 		if !l.WaitForStateChange(ctx, state) {
 			return fmt.Errorf("not connected (%s): %w", state, ctx.Err())
 		}
 		l.Connect()
+	}
+	return nil
+}
+
+// Send has the file leave with the next call.
+func (l *Link) Send(ctx context.Context, file *os.File) error {
+	if err := l.Ready(ctx); err != nil {
+		return err
 	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()

@@ -190,10 +190,7 @@ func TestForwarderRestartKeepsTheConnection(t *testing.T) {
 		t.Fatal("the device did not outlive the forwarder")
 	}
 	must(t, w.forwarder.Start())
-	link, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens)
-	must(t, err)
-	defer link.Close()
-	client.Link = link
+	w.redial(client)
 	second := w.request(client)
 	if second.Path.PathSegments[2].Id != first.Path.PathSegments[2].Id || !sameDevice(w.linkOf(client), device) {
 		t.Fatalf("after the restart: %v with %+v", second.Path, w.linkOf(client))

@@ -41,9 +41,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 		t.Fatalf("the forwarder took only %d new SVIDs", given)
 	}
 	t.Logf("%d calls, each on a new connection, over %d SVIDs", calls, w.agent.Served()-served)
-	client.Link, err = peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens)
-	must(t, err)
-	defer client.Link.Close()
+	w.redial(client)
 	must(t, client.Close(w.within(peer.CallLimit)))
 }
 

@@ -129,6 +129,15 @@ func (w *world) clientOn(link *peer.Link, lifetime time.Duration) *peer.Client {
 	return &peer.Client{Link: link, App: w.hop(name, lifetime), Manager: manager, Service: service, Namespace: netns.File, TokenID: token}
 }
 
+// redial gives the client a connection to the forwarder that is registered now.
+func (w *world) redial(client *peer.Client) {
+	w.Helper()
+	link, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens)
+	must(w, err)
+	w.Cleanup(func() { _ = link.Close() })
+	client.Link = link
+}
+
 // linkOf is the device in the client's namespace.
 func (w *world) linkOf(client *peer.Client) node.Link {
 	w.Helper()

@@ -1,0 +1,59 @@
+package peer
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"interop/nsm"
+)
+
+// Watch is one connection as a client's heal follows it: spec nsm-protocol §3.6. The selector names the client's own hop.
+type Watch struct {
+	stream  nsm.MonitorConnection_MonitorConnectionsClient
+	watched *nsm.Connection
+}
+
+// Watch opens the stream for the client's connection.
+func (c *Client) Watch(ctx context.Context) (*Watch, error) {
+	connection := c.Connection()
+	own := connection.Path.PathSegments[connection.Path.Index]
+	selector := &nsm.MonitorScopeSelector{PathSegments: []*nsm.PathSegment{{Id: own.Id, Name: own.Name}}}
+	stream, err := nsm.NewMonitorConnectionClient(c.Link).MonitorConnections(ctx, selector)
+	return &Watch{stream, connection}, err
+}
+
+// WaitDown returns when heal would start: nil where the connection was told to be down or gone, and otherwise the stream's end.
+func (w *Watch) WaitDown() error {
+	for {
+		event, err := w.stream.Recv()
+		if err != nil {
+			return err
+		}
+		for _, told := range event.Connections {
+			if w.isOurs(told) && (told.State == nsm.State_DOWN || event.Type == nsm.ConnectionEventType_DELETE) {
+				return nil
+			}
+		}
+	}
+}
+
+// isOurs holds for what the next hop tells about the connection: its path has our hop where we are, and it is there or one behind.
+func (w *Watch) isOurs(told *nsm.Connection) bool {
+	index := w.watched.Path.Index
+	segments := told.GetPath().GetPathSegments()
+	return int(index) < len(segments) && segments[index].Id == w.watched.Id && (told.Path.Index == index || told.Path.Index == index+1)
+}
+
+// Reselect does what a client's begin does when heal wants another endpoint: spec nsm-protocol §9.7. The Close may fail: the
+// endpoint is mostly gone.
+func (c *Client) Reselect(ctx context.Context) (*nsm.Connection, error) {
+	before := c.Connection()
+	_ = c.Close(ctx)
+	c.mutex.Lock()
+	c.connection = proto.CloneOf(before)
+	c.connection.Mechanism, c.connection.NetworkServiceEndpointName = nil, ""
+	c.connection.State = nsm.State_RESELECT_REQUESTED
+	c.mutex.Unlock()
+	return c.Request(ctx)
+}
