@@ -11,6 +11,13 @@ export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
   readonly pfConfigFile: { readonly text: string };
 };
 
+export interface KillableOptions {
+  readonly program: string;
+  readonly logFile: string;
+  /** What starts Node, for example with fewer privileges. */
+  readonly starter?: readonly string[];
+}
+
 export class KillableForwarder {
   /** The steps since `arm`, in words. */
   readonly steps: string[] = [];
@@ -23,12 +30,13 @@ export class KillableForwarder {
   #killed = Promise.withResolvers<string>();
   #book = Promise.withResolvers<Book>();
 
-  constructor(sandbox: KillableNode, { program, logFile }: { readonly program: string; readonly logFile: string }) {
+  constructor(sandbox: KillableNode, { program, logFile, starter = [] }: KillableOptions) {
     const { machine } = sandbox;
     this.#sandbox = sandbox;
     const log = openSync(logFile, "a");
     const stdio = ["ignore", log, log, "ipc", machine.netns.fd.number] as const;
-    this.#child = spawn(process.execPath, [...runtimeFlags, program], { stdio: [...stdio], serialization: "advanced" });
+    const [command, ...words] = [...starter, process.execPath, ...runtimeFlags, program] as const;
+    this.#child = spawn(command ?? "", words, { stdio: [...stdio], serialization: "advanced" });
     closeSync(log);
     this.#ended = new Promise((resolve) => this.#child.once("exit", () => resolve()));
     this.#child.on("error", (error) => this.#started.reject(error));
