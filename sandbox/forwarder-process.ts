@@ -1,13 +1,14 @@
-// The forwarder in a process of its own, to be killed: its node is asked of the process that started it, and each of its steps
-// waits there before and after it is done.
-
+// The forwarder in a process of its own, to be killed: its node is asked of the process that started it, but for cgroups, which
+// are the machine's. Each step that it takes for a call with a trace waits there before and after it is done.
+import { AsyncLocalStorage } from "node:async_hooks";
+import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock as clock } from "../src/async/index.ts";
 import { startForwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/host.ts";
 import { type HostFiles, KernelError, Netns, type Uevent } from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
-import { createLog } from "../src/telemetry/index.ts";
+import { createLog, type Tracer } from "../src/telemetry/index.ts";
 import type { Ask, Heard, StartAsk } from "./process-messages.ts";
 import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 
@@ -26,11 +27,38 @@ function ask(what: Ask): Promise<unknown> {
   return answer.promise;
 }
 
+/** A call that tells its trace; what goes on behind its answer belongs to nobody. */
+interface TracedCall {
+  readonly name: string;
+  isOver: boolean;
+}
+
+const calls = new AsyncLocalStorage<TracedCall>();
+
+const tracer: Tracer = {
+  async serve(_name, headers, _facts, work) {
+    const [name] = headers.get("traceparent") ?? [];
+    if (name === undefined) return await work();
+    const call: TracedCall = { name, isOver: false };
+    try {
+      return await calls.run(call, work);
+    } finally {
+      call.isOver = true;
+    }
+  },
+  step: (_name, work) => work(),
+  headers: () => ({}),
+};
+
 const taker: StepTaker = {
   async take(_part, what, act) {
-    await ask({ kind: "step", what: `before ${what}` });
+    const call = calls.getStore();
+    const tell = async (when: string) => {
+      if (call && !call.isOver) await ask({ kind: "step", call: call.name, what: `${when} ${what}` });
+    };
+    await tell("before");
     const result = await act();
-    await ask({ kind: "step", what: `after ${what}` });
+    await tell("after");
     return result;
   },
 };
@@ -49,7 +77,7 @@ function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
   };
 }
 
-const host: Host = {
+const hostWith = (cgroupPath: string): Host => ({
   devices: filesOf("devices"),
   drivers: filesOf("drivers"),
   vfio: filesOf("vfio"),
@@ -61,21 +89,20 @@ const host: Host = {
     close: () => listeners.clear(),
   },
   netns: Netns.fromFd({ number: NETNS_FD }),
-  openAccess() {
-    throw new Error("The killed forwarder gives no VFIO");
-  },
+  openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
   pfPort: ({ address }) => ({
     read: (vf) => ask({ kind: "port", pf: address, method: "read", args: [vf] }) as ReturnType<PfPort["read"]>,
     write: async (vf, change) => void (await ask({ kind: "port", pf: address, method: "write", args: [vf, change] })),
   }),
-};
+});
 
-async function start({ settings, pfConfigText }: StartAsk): Promise<void> {
+async function start({ settings, pfConfigText, cgroupPath }: StartAsk): Promise<void> {
   interceptSteps(taker, () => true);
   const { node, nsm } = await startForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
-    host: hostWithSteps(taker, host),
+    host: hostWithSteps(taker, hostWith(cgroupPath)),
+    tracer,
     clock,
     log: createLog({ level: "info" }),
     signal: new AbortController().signal,

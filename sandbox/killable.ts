@@ -1,4 +1,4 @@
-// A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL at any of its steps.
+// A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL while its calls stand at any of their steps.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { KernelError } from "../src/kernel/index.ts";
@@ -9,7 +9,11 @@ import type { Sandbox } from "./sandbox.ts";
 /** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
 export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
   readonly pfConfigFile: { readonly text: string };
+  /** For NSM_CGROUP_PATH; it can give no VFIO without. */
+  readonly cgroupPath?: string;
 };
+
+const NO_CGROUPS = "/nonexistent";
 
 export interface KillableOptions {
   readonly program: string;
@@ -18,17 +22,21 @@ export interface KillableOptions {
   readonly starter?: readonly string[];
 }
 
+/** A call that is to wait at one of its steps. */
+interface Halt {
+  readonly at: number;
+  readonly halted: PromiseWithResolvers<string>;
+  steps: number;
+}
+
 export class KillableForwarder {
-  /** The steps since `arm`, in words. */
-  readonly steps: string[] = [];
   readonly #child: ChildProcess;
   readonly #sandbox: KillableNode;
   readonly #started = Promise.withResolvers<void>();
   readonly #ended: Promise<void>;
-  #at = Number.POSITIVE_INFINITY;
-  #isHit = false;
-  #killed = Promise.withResolvers<string>();
-  #book = Promise.withResolvers<Book>();
+  readonly #halts = new Map<string, Halt>();
+  /** Who asks for the book, in their order. */
+  readonly #readers: PromiseWithResolvers<Book>[] = [];
 
   constructor(sandbox: KillableNode, { program, logFile, starter = [] }: KillableOptions) {
     const { machine } = sandbox;
@@ -46,8 +54,8 @@ export class KillableForwarder {
       stop();
       this.#started.reject(new Error(`the forwarder's process has ended: see ${logFile}`));
     });
-    const { forwarderSettings: settings, pfConfigFile } = sandbox;
-    this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text });
+    const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS } = sandbox;
+    this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text, cgroupPath });
   }
 
   /** Resolves when it is registered with the manager and kubelet is being told. */
@@ -55,27 +63,26 @@ export class KillableForwarder {
     return this.#started.promise;
   }
 
-  /** From now on, kills it at the step of this number: each one counts twice, before and after. */
-  arm(at: number): void {
-    this.steps.length = 0;
-    this.#at = at;
-    this.#killed = Promise.withResolvers();
+  /**
+   * Lets the call with that trace come to its step of this number, each one counted twice, before and after, and no further.
+   * Resolves with the step's name when it is there.
+   */
+  halt(call: string, at: number): Promise<string> {
+    const halted = Promise.withResolvers<string>();
+    this.#halts.set(call, { at, halted, steps: 0 });
+    return halted.promise;
   }
 
-  /** It has come to that step, and dies. */
-  get isHit(): boolean {
-    return this.#isHit;
-  }
-
-  /** Resolves with the name of the step when it is dead. */
-  get killed(): Promise<string> {
-    return this.#killed.promise;
+  /** How many steps the call has begun. */
+  stepsOf(call: string): number {
+    return this.#halts.get(call)?.steps ?? 0;
   }
 
   async book(): Promise<Book> {
-    this.#book = Promise.withResolvers();
+    const reader = Promise.withResolvers<Book>();
+    this.#readers.push(reader);
     this.#tell({ kind: "book" });
-    return await this.#book.promise;
+    return await reader.promise;
   }
 
   async kill(): Promise<void> {
@@ -89,15 +96,16 @@ export class KillableForwarder {
 
   #heard(told: Told): void {
     if (told.kind === "started") this.#started.resolve();
-    else if (told.kind === "book") this.#book.resolve(told.book);
-    else if (told.kind === "step" && this.steps.length === this.#at) {
-      this.#at = Number.POSITIVE_INFINITY;
-      this.#isHit = true;
-      void this.kill().then(() => this.#killed.resolve(told.what));
-    } else {
-      if (told.kind === "step") this.steps.push(told.what);
-      void this.#reply(told.id, told);
-    }
+    else if (told.kind === "book") this.#readers.shift()?.resolve(told.book);
+    else if (told.kind !== "step" || this.#goesOn(told)) void this.#reply(told.id, told);
+  }
+
+  #goesOn({ call, what }: Ask & { readonly kind: "step" }): boolean {
+    const halt = this.#halts.get(call);
+    if (!halt) return true;
+    if (halt.steps === halt.at) halt.halted.resolve(what);
+    halt.steps += 1;
+    return halt.steps <= halt.at; // What it does beside that step it has not done either.
   }
 
   async #reply(id: number, ask: Ask): Promise<void> {

@@ -10,12 +10,14 @@ export type Ask =
       readonly args: readonly unknown[];
     }
   | { readonly kind: "port"; readonly pf: string; readonly method: "read" | "write"; readonly args: readonly unknown[] }
-  /** It is about to do something, or has done it, and waits. */
-  | { readonly kind: "step"; readonly what: string };
+  /** For a call with that trace it is about to do something, or has done it, and waits. */
+  | { readonly kind: "step"; readonly call: string; readonly what: string };
 
 export interface StartAsk {
   readonly settings: ForwarderSettings;
   readonly pfConfigText: string;
+  /** For NSM_CGROUP_PATH. */
+  readonly cgroupPath: string;
 }
 
 /** What the book of the forwarder says. */

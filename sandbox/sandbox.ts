@@ -144,6 +144,11 @@ export class Sandbox {
     return createActor({ spire: this.spire, spiffeId: this.spire.idOf(path), clock: this.#options.clock });
   }
 
+  /** For NSM_CGROUP_PATH. */
+  get cgroupPath(): string {
+    return this.#options.cgroups?.path ?? NO_CGROUPS;
+  }
+
   get metrics(): Metrics | undefined {
     return this.#options.metrics;
   }
@@ -152,7 +157,8 @@ export class Sandbox {
   async startForwarder(): Promise<Forwarder> {
     if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
     const { machine, changes } = this;
-    const { host: between = (same: Host) => same, cgroups } = this.#options;
+    const { host: between = (same: Host) => same } = this.#options;
+    const { cgroupPath } = this;
     const host = between({
       devices: changes.watchFiles("devices", machine.devices),
       drivers: changes.watchFiles("drivers", machine.drivers),
@@ -160,8 +166,7 @@ export class Sandbox {
       uevents: machine.uevents,
       netns: machine.netns,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
-      openAccess: (parts: Parameters<Host["openAccess"]>[0]) =>
-        openDeviceAccess({ ...parts, cgroupPath: cgroups?.path ?? NO_CGROUPS }),
+      openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });
     const { clock, log, metrics, tracer } = this.#options;
     const abort = new AbortController();

@@ -2,7 +2,7 @@
 import type { DeviceAccess, DeviceGrant } from "../src/access/index.ts";
 import type { Host } from "../src/host.ts";
 import { Journal } from "../src/journal/index.ts";
-import { type HostFiles, Rtnl } from "../src/kernel/index.ts";
+import { CgroupFolder, type HostFiles, Rtnl } from "../src/kernel/index.ts";
 
 /** Stands around each step. */
 export interface StepTaker {
@@ -26,11 +26,12 @@ const NETLINK_WRITES = [
 ] as const;
 
 /**
- * Takes the steps that no host is asked for: the journal's, and those inside namespaces. `isForwarders` says of a netlink
+ * Takes the steps that no host is asked for: the journal's, those inside namespaces, and each rule of a cgroup. `isForwarders` says of a netlink
  * socket that is being opened whether the forwarder opens it. Returns how to leave them be.
  */
 export function interceptSteps(taker: StepTaker, isForwarders: () => boolean): () => void {
   const [openRtnl, put, drop] = [Rtnl.open, Journal.prototype.put, Journal.prototype.drop];
+  const { writeText } = CgroupFolder.prototype;
   Rtnl.open = (options) => {
     const rtnl = openRtnl(options);
     if (isForwarders()) watch(taker, rtnl);
@@ -42,9 +43,13 @@ export function interceptSteps(taker: StepTaker, isForwarders: () => boolean): (
   Journal.prototype.drop = function (...args) {
     return taker.take(this, `unjournal ${args[0].split(" ")[0]}`, () => drop.apply(this, args));
   };
+  CgroupFolder.prototype.writeText = function (...args) {
+    return taker.take(this, `write ${args[0]}`, () => writeText.apply(this, args));
+  };
   return () => {
     Rtnl.open = openRtnl;
     Object.assign(Journal.prototype, { put, drop });
+    Object.assign(CgroupFolder.prototype, { writeText });
   };
 }
 
