@@ -5,11 +5,14 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type MachineOptions, startMachine } from "../../sandbox/machine.ts";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { someSurroundings } from "../../src/commands/cast.ts";
+import type { CheckFiles } from "../../src/commands/check/check-files.ts";
 import type { Finding } from "../../src/commands/check/finding.ts";
 import { check } from "../../src/commands/check/run.ts";
 import type { CommandSettings, Given } from "../../src/commands/command.ts";
-import { BlockingWrites, openHostFiles } from "../../src/kernel/index.ts";
+import { BlockingWrites, type HostFiles, KernelError, openHostFiles } from "../../src/kernel/index.ts";
+import { needs } from "../needs.ts";
 
 /** A folder with these files and folders in it; a name that ends in a slash is a folder. */
 function tree(t: TestContext, entries: Readonly<Record<string, string>>): string {
@@ -39,19 +42,60 @@ interface Checked {
   readonly findings: readonly Finding[];
 }
 
+interface NodeToCheck {
+  /** Holds what is not of the machine: sockets, folders, the list. */
+  readonly root: string;
+  readonly files: CheckFiles;
+  readonly settings: Partial<CommandSettings>;
+}
+
+/** A node on which nothing is wrong, as far as this machine lets one be made. */
+async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToCheck> {
+  const machine = await startMachine({});
+  t.after(() => machine.stop());
+  const root = tree(t, { "pci.config": machine.configText, "plugins/": "", "pods/": "", "state/": "" });
+  const sockets = ["agent.sock", "nsm.io.sock", "plugins/kubelet.sock", "pods/kubelet.sock"];
+  for (const name of sockets) await listening(t, join(root, name));
+  const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
+  const writes = new BlockingWrites();
+  const { devices, drivers, vfio } = machine;
+  return {
+    root,
+    files: { devices, drivers, vfio, proc: openHostFiles("/proc", writes), sys: openHostFiles(sys, writes) },
+    settings: {
+      sriovConfigFile: join(root, "pci.config"),
+      spiffeEndpointSocket: `unix://${join(root, "agent.sock")}`,
+      connectTo: `unix://${join(root, "nsm.io.sock")}`,
+      devicePluginPath: join(root, "plugins"),
+      podResourcesPath: join(root, "pods"),
+      statePath: join(root, "state"),
+      pciDevicesPath: tree(t, { "0000:01:00.0/sriov_numvfs": "8", "0000:02:00.0/sriov_numvfs": "8" }),
+      cgroupPath: cgroups.path,
+    },
+  };
+}
+
+async function checkedNode({ files, settings }: NodeToCheck): Promise<Checked> {
+  const around = someSurroundings(settings);
+  const code = await check(json, around, files);
+  const { works, findings } = JSON.parse(around.out.text) as Pick<Checked, "works" | "findings">;
+  const lines = findings.map(({ level, check: name, subject }) => [level, name, subject].filter(Boolean).join(" "));
+  return { code, works, findings, lines };
+}
+
 async function checked(t: TestContext, options: MachineOptions, settings: Partial<CommandSettings>): Promise<Checked> {
   const machine = await startMachine(options);
   t.after(() => machine.stop());
   const config = tree(t, { "pci.config": machine.configText });
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
-  const around = someSurroundings({ sriovConfigFile: join(config, "pci.config"), ...settings });
   const writes = new BlockingWrites();
   const { devices, drivers, vfio } = machine;
   const files = { devices, drivers, vfio, proc: openHostFiles("/proc", writes), sys: openHostFiles(sys, writes) };
-  const code = await check(json, around, files);
-  const { works, findings } = JSON.parse(around.out.text) as Pick<Checked, "works" | "findings">;
-  const lines = findings.map(({ level, check: name, subject }) => [level, name, subject].filter(Boolean).join(" "));
-  return { code, works, findings, lines };
+  return await checkedNode({
+    root: config,
+    files,
+    settings: { sriovConfigFile: join(config, "pci.config"), ...settings },
+  });
 }
 
 const PFS = ["0000:01:00.0", "0000:02:00.0"];
@@ -120,4 +164,143 @@ test("check names every mistake of the list with its place", async (t) => {
   const told = findings.filter(({ check: name }) => name === "pf-config");
   assert.deepEqual([told.length, told.every(({ level }) => level === "fail")], [3, true]);
   for (const { what } of told) assert.match(what, /pci\.config:\d+:\d+: /);
+});
+
+/** Of the machine that the test runs on, whatever the sandbox is like: its memory limits, and where /tmp lies. */
+const OF_THIS_MACHINE = ["warn memlock", "warn state-folder"];
+
+const without = (files: HostFiles, gone: RegExp): HostFiles => ({
+  ...files,
+  exists: async (path) => !gone.test(path) && (await files.exists(path)),
+  readText: async (path) => (gone.test(path) ? Promise.reject(new KernelError(path, ENOENT)) : files.readText(path)),
+  list: async (path) => (gone.test(path) ? Promise.reject(new KernelError(path, ENOENT)) : files.list(path)),
+  deviceNumber: async (path) =>
+    gone.test(path) ? Promise.reject(new KernelError(path, ENOENT)) : files.deviceNumber(path),
+});
+const ENOENT = 2;
+
+interface Break {
+  readonly broken: string;
+  readonly change: (node: NodeToCheck) => Partial<NodeToCheck> | undefined;
+  readonly line: string;
+  readonly fails: "both" | "KERNEL" | "VFIO" | "none";
+  /** What it tells to do. */
+  readonly todo: RegExp;
+}
+
+const removes = (name: string) => (node: NodeToCheck) => void rmSync(join(node.root, name), { recursive: true });
+const hides = (tree: keyof CheckFiles, gone: RegExp) => (node: NodeToCheck) => ({
+  files: { ...node.files, [tree]: without(node.files[tree], gone) },
+});
+
+const breaks: readonly Break[] = [
+  {
+    broken: "no list",
+    change: removes("pci.config"),
+    line: "fail pf-config",
+    fails: "both",
+    todo: /forwarder discover >/,
+  },
+  {
+    broken: "no SPIRE agent",
+    change: removes("agent.sock"),
+    line: "fail spire-agent",
+    fails: "both",
+    todo: /start the SPIRE/,
+  },
+  { broken: "no manager", change: removes("nsm.io.sock"), line: "fail nsmgr", fails: "both", todo: /start the NSMgr/ },
+  {
+    broken: "no kubelet",
+    change: removes("plugins/kubelet.sock"),
+    line: "fail kubelet",
+    fails: "both",
+    todo: /kubelet runs/,
+  },
+  {
+    broken: "no plugin folder",
+    change: removes("plugins"),
+    line: "fail plugin-folder",
+    fails: "both",
+    todo: /mount the host's/,
+  },
+  {
+    broken: "no pod resources",
+    change: removes("pods/kubelet.sock"),
+    line: "fail pod-resources",
+    fails: "both",
+    todo: /mount/,
+  },
+  {
+    broken: "the card is gone",
+    change: hides("devices", /^0000:02:00\.0/),
+    line: "fail pf 0000:02:00.0",
+    fails: "both",
+    todo: /lspci/,
+  },
+  {
+    broken: "no VF driver",
+    change: hides("drivers", /^igbvf$/),
+    line: "fail vf-driver 0000:01:00.0",
+    fails: "KERNEL",
+    todo: /modprobe igbvf/,
+  },
+  {
+    broken: "no vfio-pci",
+    change: hides("drivers", /^vfio-pci$/),
+    line: "fail vfio-pci",
+    fails: "VFIO",
+    todo: /modprobe vfio-pci/,
+  },
+  { broken: "no IOMMU", change: hides("sys", /iommu_groups/), line: "fail iommu", fails: "VFIO", todo: /IOMMU|VT-d/ },
+  {
+    broken: "no memory module",
+    change: hides("sys", /vfio_iommu_type1/),
+    line: "warn vfio-iommu-type1",
+    fails: "none",
+    todo: /modprobe/,
+  },
+  {
+    broken: "no VFIO node",
+    change: hides("vfio", /^vfio$/),
+    line: "fail vfio-nodes",
+    fails: "VFIO",
+    todo: /mount the host's \/dev\/vfio/,
+  },
+  {
+    broken: "no host network",
+    change: hides("sys", /device$/),
+    line: "warn network-namespace",
+    fails: "none",
+    todo: /hostNetwork/,
+  },
+  {
+    broken: "no cgroups",
+    change: ({ settings }) => ({ settings: { ...settings, cgroupPath: "/nowhere" } }),
+    line: "fail device-cgroups",
+    fails: "VFIO",
+    todo: /NSM_CGROUP_PATH/,
+  },
+];
+
+test("check finds nothing wrong with a sound node, and the one thing that is wrong with another", async (t) => {
+  if (!needs(t, "root", "cgroup1-devices")) return;
+  const cgroups = PodCgroups.make() ?? assert.fail("no device cgroups");
+  t.after(() => cgroups.close());
+  const sound = await checkedNode(await soundNode(t, cgroups));
+  const odd = sound.lines.filter((line) => !line.startsWith("ok ") && !OF_THIS_MACHINE.includes(line));
+  assert.deepEqual([odd, sound.works, sound.code], [[], { KERNEL: true, VFIO: true }, 0]);
+  for (const { broken, change, line, fails, todo } of breaks) {
+    const node = await soundNode(t, cgroups);
+    const { lines, works, findings, code } = await checkedNode({ ...node, ...change(node) });
+    const wrong = findings.filter(
+      (_, index) => !lines[index]?.startsWith("ok ") && !sound.lines.includes(lines[index] ?? ""),
+    );
+    const told = JSON.stringify(wrong);
+    assert.ok(lines.includes(line), `${broken}: ${told}`);
+    const subjects = new Set(wrong.map((one) => one.check));
+    assert.equal(subjects.size, 1, `${broken}: ${told}`);
+    assert.match(wrong[0]?.todo ?? "", todo);
+    const fine = { KERNEL: !["both", "KERNEL"].includes(fails), VFIO: !["both", "VFIO"].includes(fails) };
+    assert.deepEqual([works, code], [fine, fails === "none" ? 0 : 1], broken);
+  }
 });

@@ -55,6 +55,7 @@ export const soundNode: CheckFacts = {
     path: "/host/dev/vfio",
     hasFolder: true,
     hasContainerNode: true,
+    openRefusal: undefined,
     isAtItsUsualPlace: true,
     memlockBytes: undefined,
     memlockOf: "containerd (process 700)",

@@ -31,6 +31,8 @@ export interface VfioFacts {
   readonly hasFolder: boolean;
   /** The node `vfio` in it. */
   readonly hasContainerNode: boolean;
+  /** Why this process may not open that node, as the errno's name; undefined when it may, or it was not tried. */
+  readonly openRefusal: string | undefined;
   /** Whether there is a /dev/vfio here, whatever NSM_VFIO_PATH says. */
   readonly isAtItsUsualPlace: boolean;
   /** How much memory clients may lock; undefined is no limit. */

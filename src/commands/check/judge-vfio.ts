@@ -53,9 +53,16 @@ function judgeModules({ hasDriver, hasMemoryModule }: VfioFacts): readonly Findi
   return [driver, memory];
 }
 
-function judgeFolder({ path, hasFolder, hasContainerNode, isAtItsUsualPlace, hasDriver }: VfioFacts): Finding {
+function judgeFolder(vfio: VfioFacts): Finding {
+  const { path, hasFolder, hasContainerNode, openRefusal, isAtItsUsualPlace, hasDriver } = vfio;
   const check = "vfio-nodes";
-  if (hasContainerNode) return fine(check, `${path}/vfio is there`, only);
+  if (hasContainerNode && openRefusal === undefined) return fine(check, `${path}/vfio is there`, only);
+  if (openRefusal !== undefined) {
+    const what = `${path}/vfio cannot be opened by this process (${openRefusal})`;
+    const why = "a function goes to nobody before its group was opened for a moment, to prove that nobody else has it";
+    const todo = "run the container privileged: the device rules of others forbid it, whatever their capabilities";
+    return failure({ check, mechanisms, what, why, todo });
+  }
   const base = { check, mechanisms, why: "a client is given the numbers of these device nodes" };
   if (hasFolder) {
     const todo = hasDriver ? "mount the host's /dev/vfio there" : "load vfio-pci, which makes it";

@@ -95,6 +95,12 @@ const rows: readonly Row[] = [
     says: /hostNetwork: true/,
   },
   {
+    broken: "the container: it is not privileged",
+    facts: { vfio: { ...vfio, openRefusal: "EPERM" } },
+    found: ["fail vfio-nodes VFIO"],
+    says: /cannot be opened by this process \(EPERM\).*run the container privileged/s,
+  },
+  {
     broken: "the driver of virtual functions",
     facts: { discovery: noteOf("vf-driver-missing", "…") },
     found: ["fail vf-driver KERNEL"],

@@ -16,19 +16,32 @@ import type { FolderFact, ProcessFacts, VfioFacts } from "./facts.ts";
 export async function readVfio({ vfioPath }: CommandSettings, files: CheckFiles): Promise<VfioFacts> {
   const { drivers, vfio, proc, sys } = files;
   const memlock = await readMemlock(proc);
+  const hasDriver = await drivers.exists("vfio-pci");
   const noIommu = await orMissing(sys.readText("module/vfio/parameters/enable_unsafe_noiommu_mode"));
   return {
     iommuGroupCount: ((await orMissing(sys.list("kernel/iommu_groups"))) ?? []).length,
     cpuVendor: /^vendor_id\s*:\s*(\S+)/m.exec((await orMissing(proc.readText("cpuinfo"))) ?? "")?.[1],
-    hasDriver: await drivers.exists("vfio-pci"),
+    hasDriver,
     hasMemoryModule: await sys.exists("module/vfio_iommu_type1"),
     isNoIommuMode: noIommu === "Y",
     path: vfioPath,
     hasFolder: (await orMissing(vfio.list("."))) !== undefined,
     hasContainerNode: (await orMissing(vfio.deviceNumber("vfio"))) !== undefined,
+    // Without the driver the node may be there all the same, and opening it would load the module.
+    openRefusal: hasDriver ? await openRefusal(vfio, "vfio") : undefined,
     isAtItsUsualPlace: await exists("/dev/vfio"),
     ...memlock,
   };
+}
+
+async function openRefusal(files: HostFiles, name: string): Promise<string | undefined> {
+  try {
+    await files.heldBy(name);
+    return undefined;
+  } catch (error) {
+    if (error instanceof KernelError) return error.code;
+    throw error;
+  }
 }
 
 const runtimes = ["containerd", "crio", "dockerd"] as const;
