@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { POOL_THREADS } from "../src/process-life.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Answers, Question, Reply } from "./node-messages.ts";
 
@@ -23,6 +24,7 @@ export class NodeProcess {
     const log = openSync(logFile ?? "/dev/null", "a");
     this.#child = spawn(process.execPath, [...runtimeFlags, ...profile, program], {
       stdio: ["ignore", "inherit", log, "ipc"],
+      env: { UV_THREADPOOL_SIZE: String(POOL_THREADS), ...process.env },
     });
     closeSync(log);
     this.#ended = new Promise((resolve) => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
@@ -98,6 +98,18 @@ test("main waits for its SPIRE agent, changes its log level when told, and ends 
   });
   assert.deepEqual([code, sent.size], [0, 3], stderr);
   assert.match(stderr, /"event":"configuration","NSM_NAME":"sriov-forwarder"/);
+});
+
+test("main has threads enough for files beside links that move", async () => {
+  const threads: string[] = [];
+  await ran([], agent, ({ pid }, told) => {
+    if (!told().includes("svid-awaited") || threads.length > 0) return;
+    for (const id of readdirSync(`/proc/${pid}/task`)) {
+      threads.push(readFileSync(`/proc/${pid}/task/${id}/comm`, "utf8").trim());
+    }
+    process.kill(pid ?? 0, "SIGTERM");
+  });
+  assert.equal(threads.filter((name) => name === "libuv-worker").length, 32, threads.join(" "));
 });
 
 test("main serves metrics of its process beside the forwarder's", async () => {

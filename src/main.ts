@@ -3,6 +3,7 @@ import type { WriteStream } from "node:tty";
 import { systemClock } from "./async/index.ts";
 import type { Terminal } from "./commands/index.ts";
 import { ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
+import { POOL_THREADS } from "./process-life.ts";
 import { version } from "./version.ts";
 
 /** How wide text is that goes to a file or to another program. */
@@ -15,6 +16,8 @@ else await runCommand(args);
 async function run(): Promise<void> {
   const parsed = readEnvironment();
   if (!parsed) return;
+  // Read when the first thread is needed.
+  process.env["UV_THREADPOOL_SIZE"] ??= String(POOL_THREADS);
   const { runForwarder } = await import("./run-forwarder.ts");
   await runForwarder(parsed);
 }

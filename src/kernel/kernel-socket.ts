@@ -68,7 +68,7 @@ export class KernelSocket {
     call("send on a socket", "sendto", this.#fd.number, bytes, bytes.length, 0, address ?? null, address?.length ?? 0);
   }
 
-  /** Sends one datagram from another thread: for requests during which the kernel sleeps for long. */
+  /** Sends one datagram from another thread: for requests that wait in the kernel. */
   async sendOffThread(bytes: Buffer): Promise<void> {
     // A descriptor of its own: this socket may be closed meanwhile, and its number be somebody else's.
     const fd = this.#fd.dup();

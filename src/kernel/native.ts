@@ -77,7 +77,7 @@ export function call(op: string, name: NativeCall, ...args: readonly Argument[])
 }
 
 /**
- * The same off the main thread, for calls that the kernel answers slowly (a link moved to a namespace: 15 to 20 ms).
+ * The same off the main thread, for calls that wait in the kernel (for a link that moves to a namespace: 15 to 20 ms).
  * It takes a thread of libuv's pool, so never for a call that may not return.
  */
 export function callOffThread(name: "send" | "sendmsg" | "recv", ...args: readonly Argument[]): Promise<number> {

@@ -32,21 +32,20 @@ function bytesOf({ type, flags = 0, body = Buffer.alloc(4), seqOff = 0, port = P
 /** A kernel that answers the n-th request with the n-th script. */
 function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
   const waiting: Buffer[] = [];
-  const asked: { type: number; flags: number; offThread: boolean }[] = [];
-  const take = (bytes: Buffer, offThread: boolean) => {
+  const asked: { type: number; flags: number }[] = [];
+  const take = (bytes: Buffer) => {
     const [request] = decodeMessages(bytes);
     assert.ok(request);
     const script = scripts[Math.min(asked.length, scripts.length - 1)] ?? [];
-    asked.push({ type: request.type, flags: request.flags, offThread });
+    asked.push({ type: request.type, flags: request.flags });
     waiting.push(...script.map((answer) => bytesOf(answer, request.seq)));
   };
   let closed = false;
   const pipe: NetlinkPipe = {
     port: PORT,
-    send: (bytes) => take(bytes, false),
-    sendOffThread: async (bytes) => take(bytes, true),
+    send: async (bytes) => take(bytes),
     receive: () => waiting.shift(),
-    receiveOffThread: async () => waiting.shift(),
+    receiveDumped: async () => waiting.shift(),
     close: () => {
       closed = true;
     },
@@ -117,42 +116,22 @@ for (const { says, answers } of broken) {
   });
 }
 
-test("Conversation sends slow requests from another thread, and all others too while one runs", async () => {
-  const done = [{ type: ERROR, body: errorBody(0, { quoted: 0 }) }];
-  const slow = pretendKernel(done);
-  const other = pretendKernel(done);
-  const moving = new Conversation(slow.pipe).request(change, { op: "move", slow: true });
-  const talk = new Conversation(other.pipe);
-  await Promise.all([moving, talk.request(change, { op: "set" })]);
+test("Conversation takes a dump on another thread, piece by piece, and other answers here", async () => {
+  const done = errorBody(0, { quoted: 0 });
+  const { pipe } = pretendKernel([{ type: DATA }, { type: DONE, body: done }], [{ type: ERROR, body: done }]);
+  const taken: string[] = [];
+  const receive = () => {
+    taken.push("here");
+    return pipe.receive();
+  };
+  const receiveDumped = () => {
+    taken.push("on another thread");
+    return pipe.receiveDumped();
+  };
+  const talk = new Conversation({ ...pipe, receive, receiveDumped });
+  await talk.request(dump, { op: "list" });
   await talk.request(change, { op: "set" });
-  assert.deepEqual(
-    slow.asked.map((request) => request.offThread),
-    [true],
-  );
-  assert.equal(other.asked.at(-1)?.offThread, false);
-});
-
-test("Conversation takes a dump on another thread while the lock may be held", async () => {
-  const gate = Promise.withResolvers<void>();
-  const slow = pretendKernel([{ type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
-  const held = {
-    ...slow.pipe,
-    sendOffThread: (bytes: Buffer) => gate.promise.then(() => slow.pipe.sendOffThread(bytes)),
-  };
-  const moving = new Conversation(held).request(change, { op: "move", slow: true });
-  const { pipe } = pretendKernel([{ type: DATA }, { type: DONE, body: errorBody(0, { quoted: 0 }) }]);
-  const offThread: string[] = [];
-  const watched = {
-    ...pipe,
-    receiveOffThread() {
-      offThread.push("piece");
-      return pipe.receiveOffThread();
-    },
-  };
-  await new Conversation(watched).request(dump, { op: "list" });
-  assert.notEqual(offThread.length, 0);
-  gate.resolve();
-  await moving;
+  assert.deepEqual(taken, ["on another thread", "on another thread", "here"]);
 });
 
 test("Conversation.close() closes after the request that runs, and refuses those that wait", async () => {

@@ -7,32 +7,27 @@ import { decodeMessages, encodeMessage, endOf, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP
 export interface NetlinkPipe {
   /** The kernel's name of this socket; answers carry it. */
   readonly port: number;
-  /** The kernel works inside the call: when it returns, the answer is there. @throws {KernelError} */
-  send(bytes: Buffer): void;
-  /** The same on another thread. */
-  sendOffThread(bytes: Buffer): Promise<void>;
+  /** The kernel works meanwhile: once it is sent, the answer is there. On another thread. @throws {KernelError} */
+  send(bytes: Buffer): Promise<void>;
   /** The next datagram, undefined when none waits. @throws {KernelError} */
   receive(): Buffer | undefined;
-  /** The same on another thread. */
-  receiveOffThread(): Promise<Buffer | undefined>;
+  /** The same on another thread: of a dump the kernel makes each further piece while the one before is taken. */
+  receiveDumped(): Promise<Buffer | undefined>;
   close(): void;
 }
 
 export interface RequestOptions {
   /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
   readonly op: string;
-  /** It waits in the kernel for milliseconds: keep it off the main thread. */
-  readonly slow?: boolean;
 }
 
 /** How often a dump is begun anew when changes cut it. */
 const DUMP_TRIES = 10;
 
-// Slow operations hold the kernel's one rtnl lock, and everything else that needs it would wait in its send: as long as
-// one runs, every request leaves the main thread too.
-let slowSends = 0;
-
-/** One request at a time over one socket. */
+/**
+ * One request at a time over one socket. Each waits in the kernel for its one lock for links (rtnl), which anybody on the node
+ * may hold for tens of milliseconds: who moves a link, or a namespace that ends. The main thread does not wait with it.
+ */
 export class Conversation {
   readonly #pipe: NetlinkPipe;
   #seq = 0;
@@ -66,7 +61,7 @@ export class Conversation {
       if (this.#closed) throw new KernelError(options.op, Errno.EBADF, "the socket is closed");
       const seq = this.#nextSeq();
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
-      await this.#send(bytes, options.slow === true);
+      await this.#pipe.send(bytes);
       const { messages, interrupted } = await this.#collect(seq, { op: options.op, isDump });
       if (!interrupted) return messages;
       if (tries === DUMP_TRIES)
@@ -79,19 +74,8 @@ export class Conversation {
     return this.#seq;
   }
 
-  async #send(bytes: Buffer, slow: boolean): Promise<void> {
-    if (!slow && slowSends === 0) return this.#pipe.send(bytes);
-    slowSends += slow ? 1 : 0;
-    try {
-      await this.#pipe.sendOffThread(bytes);
-    } finally {
-      slowSends -= slow ? 1 : 0;
-    }
-  }
-
-  /** Of a dump the kernel makes each further piece while the one before is taken: that can wait for the lock like a send. */
   async #receive(isDump: boolean): Promise<Buffer | undefined> {
-    return isDump && slowSends > 0 ? await this.#pipe.receiveOffThread() : this.#pipe.receive();
+    return isDump ? await this.#pipe.receiveDumped() : this.#pipe.receive();
   }
 
   async #collect(

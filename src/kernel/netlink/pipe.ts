@@ -79,10 +79,9 @@ export function openPipe(netns: Netns | undefined): NetlinkPipe {
   const socket = openRouteSocket(netns);
   return {
     port: socket.address().readUInt32LE(4),
-    send: (bytes) => socket.send(bytes),
-    sendOffThread: (bytes) => socket.sendOffThread(bytes),
+    send: (bytes) => socket.sendOffThread(bytes),
     receive: () => receiveDatagram(socket),
-    receiveOffThread: () => receiveOffThread(socket),
+    receiveDumped: () => receiveOffThread(socket),
     close: () => socket.close(),
   };
 }

@@ -17,7 +17,7 @@ function kernelWithoutIpv6(): NetlinkPipe {
   };
   return {
     port: 1,
-    send(bytes) {
+    async send(bytes) {
       const [request] = decodeMessages(bytes);
       assert.ok(request);
       const isRule = request.type === RTM_GETRULE;
@@ -26,9 +26,8 @@ function kernelWithoutIpv6(): NetlinkPipe {
       if (!isRule) answer(24, request.seq, encodeStruct(rtmsg, RTMSG_BYTES, { family: 2, table: 254, type: 1 }));
       answer(3, request.seq, end);
     },
-    sendOffThread: async () => {},
     receive: () => waiting.shift(),
-    receiveOffThread: async () => waiting.shift(),
+    receiveDumped: async () => waiting.shift(),
     close() {},
   };
 }

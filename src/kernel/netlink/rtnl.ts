@@ -105,7 +105,7 @@ export class Rtnl {
     const what = { ...rest, ...(netns && { netnsFd: netns.fd.number }) };
     if (Object.keys(what).length > 0) {
       const op = `set ${Object.keys(change).join(", ")} of link ${index}`;
-      await this.#write(encodeSetLink(index, what), { op, slow: isSlow(change) });
+      await this.#write(encodeSetLink(index, what), { op });
     }
     for (const name of addAltNames) {
       await this.#write(encodeAltName("add", index, name), { op: `give altname "${name}" to link ${index}` });
@@ -120,11 +120,11 @@ export class Rtnl {
       ...(netns && { netnsFd: netns.fd.number }),
       ...(peer && { peer: { ...peerRest, ...(peerNetns && { netnsFd: peerNetns.fd.number }) } }),
     });
-    return this.#write(request, { op: `make ${link.kind} "${link.name}"`, slow: true });
+    return this.#write(request, { op: `make ${link.kind} "${link.name}"` });
   }
 
   deleteLink(index: number): Promise<void> {
-    return this.#write(encodeDeleteLink(index), { op: `delete link ${index}`, slow: true });
+    return this.#write(encodeDeleteLink(index), { op: `delete link ${index}` });
   }
 
   /** The VFs of a PF, or only the one asked for. Empty for a link that is no PF, or has no VFs. */
@@ -136,8 +136,7 @@ export class Rtnl {
 
   setVf(pfIndex: number, vf: number, change: VfChange): Promise<void> {
     const op = `set ${Object.keys(change).join(", ")} of VF ${vf} through link ${pfIndex}`;
-    // Drivers talk to the device here, some for many milliseconds.
-    return this.#write(encodeSetVf(pfIndex, vf, change), { op, slow: true });
+    return this.#write(encodeSetVf(pfIndex, vf, change), { op });
   }
 
   /** Of one link, or of all. */
@@ -259,12 +258,6 @@ function decoded<T>(op: string, decode: () => T): T {
     if (error instanceof RangeError) throw new KernelError(op, Errno.EBADMSG, error.message);
     throw error;
   }
-}
-
-/** The namespaces wait for each other (RCU), or a driver talks to its device: 15 ms and more, an igbvf that comes up 50. */
-function isSlow(change: SetLink): boolean {
-  const { netns, up, mtu, address } = change;
-  return netns !== undefined || up !== undefined || mtu !== undefined || address !== undefined;
 }
 
 function routeText(route: NewRoute): string {
