@@ -33,12 +33,13 @@ const ENTER = 'echo $$ > "$0/cgroup.procs" && exec unshare --cgroup "$@"';
 
 /** A process in a cgroup of its own that makes device nodes and opens them, as the containers of a VFIO pod do. Needs root. */
 export class Container {
-  readonly folder: string;
+  #folder: string;
+  #folders = 0;
   readonly #child: ChildProcess;
   readonly #lines: Interface;
 
   private constructor(folder: string, child: ChildProcess, lines: Interface) {
-    this.folder = folder;
+    this.#folder = folder;
     this.#child = child;
     this.#lines = lines;
   }
@@ -52,6 +53,17 @@ export class Container {
     await container.#do({ kind: "cgroup-dir" }); // it runs, and is in the namespace
     writeFileSync(`${cgroup}/cgroup.procs`, String(child.pid));
     return container;
+  }
+
+  /** Where its device nodes are. */
+  get folder(): string {
+    return this.#folder;
+  }
+
+  /** Has no node any more, as one that was started anew: numbers of earlier ones may be other groups' by now. */
+  forgetNodes(): void {
+    this.#folders += 1;
+    this.#folder = this.#folder.replace(/(\.\d+)?$/, `.${this.#folders}`);
   }
 
   get pid(): number {

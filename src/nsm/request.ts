@@ -170,7 +170,9 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   const undo = new UndoStack();
   undo.push("connection", () => takeDown(deps, record, "failed"));
   try {
-    await releaseNode(record); // Of the mechanism before; one connection has one.
+    // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
+    await record.attachment?.meet(ask.files, signal).catch(() => {}); // The release says what it lacks.
+    await releaseNode(record);
     const asked = { ...connection, mechanism: choice.mechanism };
     await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
     const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));

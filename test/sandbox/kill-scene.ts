@@ -41,7 +41,8 @@ export class KillScene {
   readonly #vfs: number;
   forwarder: KillableForwarder;
   readonly #bundle: Bundle;
-  #bystander: SandboxPod | undefined;
+  /** Its traffic must never stop. */
+  bystander: SandboxPod | undefined;
   #pinging: Promise<{ sent: number; lost: number }> | undefined;
   #isOver = false;
   #clients: Client[] = [];
@@ -74,9 +75,9 @@ export class KillScene {
 
   async #begin(): Promise<void> {
     await this.#isServing();
-    this.#bystander = await this.sandbox.startPod("bystander");
-    await this.#bystander.client.request();
-    this.#pinging = this.#ping(this.#bystander);
+    this.bystander = await this.sandbox.startPod("bystander");
+    await this.bystander.client.request();
+    this.#pinging = this.#ping(this.bystander);
     while (this.pods.length < this.#vfs - 1) this.pods.push(await this.sandbox.startPod(`pod-${this.pods.length}`));
   }
 
@@ -195,7 +196,7 @@ export class KillScene {
   async stop(): Promise<{ sent: number; lost: number } | undefined> {
     this.#isOver = true;
     const pings = await this.#pinging;
-    await this.#bystander?.client.close();
+    await this.bystander?.client.close();
     await this.forwarder.kill();
     await this.sandbox.stop();
     this.#bundle.remove();

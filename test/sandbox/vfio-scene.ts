@@ -2,13 +2,25 @@
 import assert from "node:assert/strict";
 import type { Client, ClientOptions } from "../../sandbox/client.ts";
 import type { Container } from "../../sandbox/container.ts";
-import type { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
-import type { Need } from "../needs.ts";
+import { installAt, onlyNull, withAnyMknod } from "../device-filters.ts";
+import { has, type Need } from "../needs.ts";
+import { mountOf } from "../pod-cgroups.ts";
 import type { Scene } from "./story.ts";
 
 export const VFIO_NEEDS: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup1-devices", "mknod"];
+export const UNIFIED_NEEDS: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup2", "bpf", "mknod"];
+
+/**
+ * Cgroups of version 2 where the machine has them. Containers may open /dev/null and make any node, as a runtime lets them.
+ * The caller closes them.
+ */
+export function unifiedCgroups(): PodCgroups | undefined {
+  if (!UNIFIED_NEEDS.every(has)) return undefined;
+  return PodCgroups.at(mountOf(2), (path) => installAt(path, withAnyMknod(onlyNull)));
+}
 
 /** A pod whose container has an NSM client and an application in one. */
 export interface VfioPod extends SandboxPod {

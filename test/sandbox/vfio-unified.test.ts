@@ -1,23 +1,13 @@
 // VFIO where BPF programs say what a container may open, as on every unified host.
 import assert from "node:assert/strict";
 import { after } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { BlockingWrites, CgroupFolder, deviceProgramsOf } from "../../src/kernel/index.ts";
-import { install, onlyNull, withAnyMknod } from "../device-filters.ts";
-import { has, type Need } from "../needs.ts";
-import { mountOf } from "../pod-cgroups.ts";
 import { type Scene, tellStories } from "./story.ts";
-import { groupOf, opening, vfioPod } from "./vfio-scene.ts";
+import { groupOf, opening, UNIFIED_NEEDS, unifiedCgroups, vfioPod } from "./vfio-scene.ts";
 
-const wants: readonly Need[] = ["root", "netns", "veth", "bridge", "cgroup2", "bpf", "mknod"];
-const cgroups = wants.every(has) ? PodCgroups.at(mountOf(2), restrict) : undefined;
+const cgroups = unifiedCgroups();
 after(() => cgroups?.close());
-
-/** As a runtime does: /dev/null, and no node is forbidden to be made. */
-function restrict(path: string): void {
-  withFolder(path, (folder) => install(folder, withAnyMknod(onlyNull)));
-}
 
 function withFolder<T>(path: string, act: (folder: CgroupFolder) => T): T {
   const folder = CgroupFolder.open(path, new BlockingWrites());
@@ -32,7 +22,7 @@ tellStories(
   "VFIO with version 2 of cgroups",
   { machine: { vfioStandIns: commonStandIns }, cgroups },
   { "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne },
-  wants,
+  UNIFIED_NEEDS,
 );
 
 async function lifeOfOne(scene: Scene): Promise<void> {
