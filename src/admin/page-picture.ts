@@ -73,8 +73,10 @@ ${quiet.length > 0 && html`<details id="${anchor("quiet", address)}"><summary>${
 
 function table(vfs: readonly VfView[]): Html {
   const hasProblems = vfs.some(({ problem }) => problem !== undefined);
-  const headings = ["VF", "Address", "State", "Pod", "Connection", "Token", "Driver", "IOMMU group"];
-  return html`<div class="scroll"><table><thead><tr>${headings.map((text) => html`<th scope="col">${text}</th>`)}${hasProblems && html`<th scope="col">Problem</th>`}</tr></thead>
+  // What is wrong stands first: on a narrow screen the rest has to be scrolled to.
+  const problem = hasProblems ? ["Problem"] : [];
+  const headings = ["VF", "Address", "State", ...problem, "Pod", "Connection", "Token", "Driver", "IOMMU group"];
+  return html`<div class="scroll"><table><thead><tr>${headings.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead>
 <tbody>
 ${vfs.map((vf) => row(vf, hasProblems))}
 </tbody></table></div>`;
@@ -84,9 +86,9 @@ function row(vf: VfView, hasProblems: boolean): Html {
   const { tone, sign } = lookOf(vf);
   const { connection, token } = vf;
   return html`<tr id="${vfAnchor(vf.address)}" class="${tone}" tabindex="-1"><th scope="row">${vf.index}</th><td><code>${vf.address}</code></td>
-<td class="state"><span aria-hidden="true">${sign}</span> ${vf.state}</td><td>${vf.pod ?? "–"}</td>
+<td class="state"><span aria-hidden="true">${sign}</span> ${vf.state}</td>${hasProblems && html`<td class="wrap">${vf.problem}</td>`}<td>${vf.pod ?? "–"}</td>
 <td>${connection ? html`<a href="#c-${connection}" title="${connection}"><code>${shortId(connection)}</code></a>` : "–"}</td><td>${token ? html`<code>${token}</code>` : "–"}</td>
-<td>${vf.driver ?? "none"}</td><td>${vf.iommuGroup ?? "–"}</td>${hasProblems && html`<td class="wrap">${vf.problem}</td>`}</tr>`;
+<td>${vf.driver ?? "none"}</td><td>${vf.iommuGroup ?? "–"}</td></tr>`;
 }
 
 /** The first part of a UUID: ids are compared by eye, and the whole one is in the tooltip and in status.json. */

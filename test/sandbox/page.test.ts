@@ -2,16 +2,20 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
+import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
+import { VFIO_NEEDS } from "./vfio-scene.ts";
 
 /** Debian's browser; its own sandbox does not work for root. */
 const launch = () => chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });
 
-async function node(t: TestContext) {
-  const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
+async function node(t: TestContext, options: Partial<SandboxOptions> = {}) {
+  const machine = { realLinks: true, ...options.machine };
+  const sandbox = await Sandbox.start({ ...options, machine, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   const forwarder = await sandbox.startForwarder();
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
@@ -55,6 +59,63 @@ test("the page shows a connection as it comes and goes, offline and without secr
   await client.close();
   await row.waitFor({ state: "detached" });
   assert.deepEqual(faults, []);
+});
+
+test("the page and the metrics show a VFIO connection, with the driver that its function has for it", async (t) => {
+  if (!needs(t, "chromium", ...VFIO_NEEDS)) return;
+  const cgroups = PodCgroups.make() ?? assert.fail("no device cgroups");
+  const { sandbox, browser, url } = await node(t, { machine: { vfioStandIns: commonStandIns }, cgroups });
+  t.after(() => cgroups.close()); // after the sandbox, whose containers are in them
+  const { page, faults } = await opened(browser, url);
+  const { client } = await sandbox.startVfioPod("vfio-1");
+  const connection = await client.request();
+  await page.getByRole("row", { name: /vfio-1 default\/vfio-1 sriov-kernel2noop nse-1 VFIO/ }).waitFor();
+  const vf = connection.mechanism?.parameters["pciAddress"] ?? "";
+  const row = page.getByRole("row", { name: new RegExp(`${vf} ready default/vfio-1 .* vfio-pci \\d+$`) });
+  await row.waitFor();
+  const metrics = async () => await (await fetch(`${url}/metrics`, { headers: { connection: "close" } })).text();
+  const during = await metrics();
+  for (const line of [
+    /^nsm_sriov_device_grants 1$/m,
+    /^nsm_sriov_device_access_seconds_count\{step="grant"\} 1$/m,
+    /^nsm_sriov_device_access_repairs_total 0$/m,
+    /^nsm_sriov_driver_bind_seconds_count\{use="vfio",outcome="ok"\} 1$/m,
+  ]) {
+    assert.match(during, line);
+  }
+  await client.close();
+  await row.waitFor({ state: "detached" });
+  const afterwards = await metrics();
+  assert.match(afterwards, /^nsm_sriov_device_grants 0$/m);
+  assert.match(afterwards, /^nsm_sriov_device_access_seconds_count\{step="revoke"\} 1$/m);
+  assert.deepEqual(faults, []);
+});
+
+test("the page tells a screen reader what each part is, and a quarantined function with its reason", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge", "chromium")) return;
+  const { forwarder, browser, url } = await node(t);
+  const { page } = await opened(browser, url);
+  const [first] = forwarder.node.inventory.snapshot();
+  forwarder.node.inventory.quarantine(first?.address ?? assert.fail("there is no function"), "it is stuck");
+  await tile(page, /^VF 0, quarantined, it is stuck$/).waitFor();
+  const tree = await page.locator("body").ariaSnapshot();
+  for (const line of [
+    /^- link "To the virtual functions"/m,
+    /^- banner:\n {2}- heading "forwarder-1" \[level=1\]/m,
+    /^- main:\n {2}- status: ● Ready$/m,
+    /^ {2}- region "Functions":\n {4}- heading "Functions" \[level=2\]/m,
+    /^ {4}- list "Virtual functions by state":\n(?: {6}- listitem: .*\n)* {6}- listitem: 1 quarantined$/m,
+    /^ {4}- article "enp1s0f0":\n {6}- heading "enp1s0f0" \[level=3\]/m,
+    /^ {6}- list "Virtual functions of enp1s0f0":\n {8}- listitem:\n {10}- link "VF 0, quarantined, it is stuck"/m,
+    /- row "VF Address State Problem Pod Connection Token Driver IOMMU group":/,
+    /- row "0 0000:01:10\.0 quarantined it is stuck /,
+    /^ {2}- region "Connections \d+":/m,
+    /^ {2}- region "What kubelet is offered":/m,
+    /^ {2}- region "Latest warnings and errors":/m,
+    /^- contentinfo/m,
+  ]) {
+    assert.match(tree, line);
+  }
 });
 
 test("the page can be used by keyboard, and what changes beneath leaves focus and folds alone", async (t) => {
