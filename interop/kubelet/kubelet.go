@@ -1,5 +1,5 @@
-// Package kubelet joins what kubelet is for a device plugin from its own code: the registration server and plugin client of its
-// device manager, its pod resources server, and its checkpoint. What is ours is which pod asks for what.
+// Package kubelet joins what kubelet is for a device plugin, all of it kubelet's own code: the device manager with its plugin
+// server and checkpoint, the topology manager, and the pod resources server. What is ours is which pods there are.
 package kubelet
 
 import (
@@ -10,229 +10,160 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
+	"sync/atomic"
 
+	cadvisor "github.com/google/cadvisor/lib/model"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 	core "k8s.io/api/core/v1"
-	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
-	plugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 	podapi "k8s.io/kubelet/pkg/apis/podresources/v1"
 	"k8s.io/kubernetes/pkg/kubelet/apis/podresources"
-	"k8s.io/kubernetes/pkg/kubelet/checkpointmanager"
-	"k8s.io/kubernetes/pkg/kubelet/cm/devicemanager/checkpoint"
-	"k8s.io/kubernetes/pkg/kubelet/cm/devicemanager/plugin/v1beta1"
+	"k8s.io/kubernetes/pkg/kubelet/cm/containermap"
+	"k8s.io/kubernetes/pkg/kubelet/cm/devicemanager"
+	"k8s.io/kubernetes/pkg/kubelet/cm/topologymanager"
+	"k8s.io/kubernetes/pkg/kubelet/config"
+	"k8s.io/kubernetes/pkg/kubelet/lifecycle"
 )
 
-const checkpointName = "kubelet_internal_checkpoint"
+// PodsFolder has the pod resources socket. That of device plugins is fixed in kubelet's code, beside it.
+const PodsFolder = "/var/lib/kubelet/pod-resources"
+
+// nodes of the machine, as the pretend card has them.
+var nodes = []cadvisor.Node{{Id: 0}, {Id: 1}}
 
 // Kubelet is a node's, as far as devices go.
 type Kubelet struct {
-	pluginFolder, podsFolder string
-	registration             v1beta1.Server
-	podsServer               *grpc.Server
-	mutex                    sync.Mutex
-	plugins                  map[string]v1beta1.DevicePlugin
-	options                  map[string]*plugin.DevicePluginOptions
-	devices                  map[string][]*plugin.Device
-	connected                int
-	pods                     []*core.Pod
-	held                     map[types.UID]*held
+	policy     string
+	devices    *devicemanager.ManagerImpl
+	topology   topologymanager.Manager
+	podsServer *grpc.Server
+	mutex      sync.Mutex
+	pods       []*core.Pod
+	lists      atomic.Int32
 }
 
-// held is what one pod has.
-type held struct {
-	resource string
-	ids      []string
-	response []byte
-}
-
-// New makes one for the folders.
-func New(pluginFolder, podsFolder string) *Kubelet {
-	return &Kubelet{pluginFolder: pluginFolder, podsFolder: podsFolder, held: map[types.UID]*held{}}
-}
+// New makes one with the topology manager's policy.
+func New(policy string) *Kubelet { return &Kubelet{policy: policy} }
 
 // Start serves both sockets; also again after Stop, as a kubelet that restarts: what pods have stays theirs.
 func (k *Kubelet) Start() error {
-	k.mutex.Lock()
-	k.plugins, k.options = map[string]v1beta1.DevicePlugin{}, map[string]*plugin.DevicePluginOptions{}
-	k.devices = map[string][]*plugin.Device{}
-	k.mutex.Unlock()
-	var err error
-	k.registration, err = v1beta1.NewServer(klog.Background(), filepath.Join(k.pluginFolder, "kubelet.sock"), k, k)
+	logger := klog.Background()
+	topology, err := topologymanager.NewManager(logger, nodes, k.policy, topologymanager.ContainerTopologyScope, nil)
 	if err != nil {
 		return err
 	}
-	if err := k.registration.Start(klog.Background()); err != nil {
+	devices, err := devicemanager.NewManagerImpl(logger, nodes, topology)
+	if err != nil {
 		return err
 	}
-	providers := podresources.PodResourcesProviders{Pods: k, Devices: k, Cpus: nothing{}, Memory: nothing{}, DynamicResources: nothing{}}
-	socket := filepath.Join(k.podsFolder, "kubelet.sock")
+	topology.AddHintProvider(logger, devices)
+	k.mutex.Lock()
+	k.topology, k.devices = topology, devices
+	k.mutex.Unlock()
+	ready := config.NewSourcesReady(func(sets.Set[string]) bool { return true })
+	if err := devices.Start(logger, k.GetPods, ready, containermap.NewContainerMap(), sets.New[string]()); err != nil {
+		return err
+	}
+	return k.servePods()
+}
+
+func (k *Kubelet) servePods() error {
+	socket := filepath.Join(PodsFolder, "kubelet.sock")
+	if err := os.MkdirAll(PodsFolder, 0o750); err != nil {
+		return err
+	}
 	_ = os.Remove(socket)
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer()
+	providers := podresources.PodResourcesProviders{Pods: k, Devices: k, Cpus: nothing{}, Memory: nothing{}, DynamicResources: nothing{}}
+	server := grpc.NewServer(grpc.UnaryInterceptor(k.count))
 	podapi.RegisterPodResourcesListerServer(server, podresources.NewV1PodResourcesServer(context.Background(), providers))
 	k.podsServer = server
 	go func() { _ = server.Serve(listener) }()
 	return nil
 }
 
+func (k *Kubelet) count(ctx context.Context, ask any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	answer, err := handle(ctx, ask)
+	k.lists.Add(1)
+	return answer, err
+}
+
+// Lists is how often pod resources were told.
+func (k *Kubelet) Lists() int { return int(k.lists.Load()) }
+
 // Stop ends both.
 func (k *Kubelet) Stop() error {
 	k.podsServer.Stop()
-	return k.registration.Stop(klog.Background())
+	return k.manager().Stop(klog.Background())
 }
 
-// CleanupPluginDirectory removes every socket, as kubelet's device manager does when it starts.
-func (k *Kubelet) CleanupPluginDirectory(_ klog.Logger, folder string) error {
-	entries, err := os.ReadDir(folder)
-	for _, entry := range entries {
-		if entry.Name() != checkpointName {
-			err = os.RemoveAll(filepath.Join(folder, entry.Name()))
-		}
-	}
-	return err
-}
-
-// PluginConnected asks for the options, as the device manager does before it takes a plugin.
-func (k *Kubelet) PluginConnected(ctx context.Context, resource string, connected v1beta1.DevicePlugin) error {
-	options, err := connected.API().GetDevicePluginOptions(ctx, &plugin.Empty{})
-	if err != nil {
-		return err
-	}
+func (k *Kubelet) manager() *devicemanager.ManagerImpl {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	k.plugins[resource], k.options[resource] = connected, options
-	k.connected++
-	return nil
+	return k.devices
 }
 
-// PluginDisconnected makes every device of the resource unhealthy.
-func (k *Kubelet) PluginDisconnected(_ klog.Logger, resource, _ string) {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	delete(k.plugins, resource)
-	delete(k.devices, resource)
+// Counts are a resource's capacity and allocatable amount, as the node's status shows them.
+func (k *Kubelet) Counts(resource string) (capacity, allocatable int64) {
+	all, usable, _ := k.manager().GetCapacity(klog.Background())
+	name := core.ResourceName(resource)
+	has, can := all[name], usable[name]
+	return has.Value(), can.Value()
 }
 
-// PluginListAndWatchReceiver takes a list.
-func (k *Kubelet) PluginListAndWatchReceiver(_ klog.Logger, resource string, list *plugin.ListAndWatchResponse) {
+// Admit gives each container of a new pod what it asks for, and answers with the environment of the last one.
+func (k *Kubelet) Admit(ctx context.Context, pod *core.Pod) (map[string]string, error) {
 	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	k.devices[resource] = list.Devices
-}
-
-// Healthy are the ids of a resource that could be given out by their health.
-func (k *Kubelet) Healthy(resource string) []string {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	var ids []string
-	for _, device := range k.devices[resource] {
-		if device.Health == plugin.Healthy {
-			ids = append(ids, device.ID)
-		}
-	}
-	return ids
-}
-
-// Connected is how often a plugin was taken.
-func (k *Kubelet) Connected() int {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	return k.connected
-}
-
-// Prefer asks the plugin which of the ids it would give.
-func (k *Kubelet) Prefer(ctx context.Context, resource string, from, must []string, count int) ([]string, error) {
-	k.mutex.Lock()
-	connected, options := k.plugins[resource], k.options[resource]
-	k.mutex.Unlock()
-	if connected == nil || !options.GetPreferredAllocationAvailable {
-		return nil, fmt.Errorf("nobody offers a preference for %s", resource)
-	}
-	request := &plugin.ContainerPreferredAllocationRequest{AvailableDeviceIDs: from, MustIncludeDeviceIDs: must, AllocationSize: int32(count)}
-	response, err := connected.API().GetPreferredAllocation(ctx, &plugin.PreferredAllocationRequest{ContainerRequests: []*plugin.ContainerPreferredAllocationRequest{request}})
-	if err != nil {
-		return nil, err
-	}
-	return response.ContainerResponses[0].DeviceIDs, nil
-}
-
-// Admit gives devices to a new pod and returns the environment of its container.
-func (k *Kubelet) Admit(ctx context.Context, name, resource string, count int) (map[string]string, []string, error) {
-	free := slices.DeleteFunc(k.Healthy(resource), k.isHeld)
-	ids, err := k.Prefer(ctx, resource, free, nil, count)
-	if err != nil {
-		return nil, nil, err
-	}
-	k.mutex.Lock()
-	connected := k.plugins[resource]
-	k.mutex.Unlock()
-	response, err := connected.API().Allocate(ctx, &plugin.AllocateRequest{ContainerRequests: []*plugin.ContainerAllocateRequest{{DevicesIds: ids}}})
-	if err != nil {
-		return nil, nil, err
-	}
-	bytes, err := proto.Marshal(response.ContainerResponses[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	pod := &core.Pod{ObjectMeta: meta.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name)}, Spec: core.PodSpec{Containers: []core.Container{{Name: "app"}}}}
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
 	k.pods = append(k.pods, pod)
-	k.held[pod.UID] = &held{resource, ids, bytes}
-	return response.ContainerResponses[0].Envs, ids, k.writeCheckpoint()
-}
-
-// End is the end of a pod; the checkpoint names it until the next Allocate, as kubelet's does.
-func (k *Kubelet) End(name string) {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	k.pods = slices.DeleteFunc(k.pods, func(pod *core.Pod) bool { return pod.Name == name })
-	delete(k.held, types.UID(name))
-}
-
-func (k *Kubelet) isHeld(id string) bool {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	for _, held := range k.held {
-		if slices.Contains(held.ids, id) {
-			return true
+	topology := k.topology
+	k.mutex.Unlock()
+	result := topology.Admit(ctx, &lifecycle.PodAdmitAttributes{Pod: pod, Operation: lifecycle.AddOperation})
+	if !result.Admit {
+		k.End(pod)
+		return nil, fmt.Errorf("cannot admit %s: %s: %s", pod.Name, result.Reason, result.Message)
+	}
+	envs := map[string]string{}
+	for _, container := range pod.Spec.Containers {
+		options, err := k.manager().GetDeviceRunContainerOptions(ctx, pod, &container)
+		if err != nil {
+			return nil, err
+		}
+		for _, env := range options.Envs {
+			envs[env.Name] = env.Value
 		}
 	}
-	return false
+	return envs, nil
 }
 
-func (k *Kubelet) writeCheckpoint() error {
-	manager, err := checkpointmanager.NewCheckpointManager(k.pluginFolder)
-	if err != nil {
-		return err
-	}
-	var entries []checkpoint.PodDevicesEntry
-	for uid, held := range k.held {
-		entries = append(entries, checkpoint.PodDevicesEntry{
-			PodUID: string(uid), ContainerName: "app", ResourceName: held.resource, DeviceIDs: checkpoint.DevicesPerNUMA{0: held.ids}, AllocResp: held.response,
-		})
-	}
-	registered := map[string][]string{}
-	for resource, devices := range k.devices {
-		for _, device := range devices {
-			registered[resource] = append(registered[resource], device.ID)
+// End is the end of a pod; the checkpoint names it until the next Allocate.
+func (k *Kubelet) End(pod *core.Pod) {
+	k.mutex.Lock()
+	defer k.mutex.Unlock()
+	k.pods = slices.DeleteFunc(k.pods, func(other *core.Pod) bool { return other.UID == pod.UID })
+}
+
+// Has are the devices of a container with their NUMA nodes.
+func (k *Kubelet) Has(pod *core.Pod, container, resource string) map[string]int64 {
+	has := map[string]int64{}
+	for id, device := range k.manager().GetDevices(string(pod.UID), container)[resource] {
+		has[id] = -1
+		for _, node := range device.GetTopology().GetNodes() {
+			has[id] = node.ID
 		}
 	}
-	return manager.CreateCheckpoint(checkpointName, checkpoint.New(entries, registered))
+	return has
 }
 
 // GetPods implements podresources.PodsProvider; a node is never without pods.
 func (k *Kubelet) GetPods() []*core.Pod {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()
-	own := &core.Pod{ObjectMeta: meta.ObjectMeta{Name: "forwarder", Namespace: "nsm-system", UID: "forwarder"}}
+	own := newPod("forwarder")
+	own.Namespace = "nsm-system"
 	return append([]*core.Pod{own}, k.pods...)
 }
 
@@ -250,24 +181,29 @@ func (k *Kubelet) GetPodByName(namespace, name string) (*core.Pod, bool) {
 }
 
 // UpdateAllocatedDevices implements podresources.DevicesProvider.
-func (k *Kubelet) UpdateAllocatedDevices(klog.Logger) {}
+func (k *Kubelet) UpdateAllocatedDevices(logger klog.Logger) {
+	k.manager().UpdateAllocatedDevices(logger)
+}
 
-// GetDevices implements podresources.DevicesProvider.
-func (k *Kubelet) GetDevices(uid, _ string) []*podapi.ContainerDevices {
-	k.mutex.Lock()
-	defer k.mutex.Unlock()
-	held := k.held[types.UID(uid)]
-	if held == nil {
-		return nil
-	}
-	return []*podapi.ContainerDevices{{ResourceName: held.resource, DeviceIds: held.ids}}
+// GetDevices implements podresources.DevicesProvider, with an entry for each device as kubelet's container manager has it.
+func (k *Kubelet) GetDevices(uid, container string) []*podapi.ContainerDevices {
+	return entries(k.manager().GetDevices(uid, container))
 }
 
 // GetAllocatableDevices implements podresources.DevicesProvider.
-func (k *Kubelet) GetAllocatableDevices(klog.Logger) []*podapi.ContainerDevices { return nil }
+func (k *Kubelet) GetAllocatableDevices(logger klog.Logger) []*podapi.ContainerDevices {
+	return entries(k.manager().GetAllocatableDevices(logger))
+}
 
-// registrationLimit is how long a plugin may take to come back after a restart of kubelet.
-const registrationLimit = 10 * time.Second
+func entries(resources devicemanager.ResourceDeviceInstances) []*podapi.ContainerDevices {
+	var list []*podapi.ContainerDevices
+	for resource, devices := range resources {
+		for id := range devices {
+			list = append(list, &podapi.ContainerDevices{ResourceName: resource, DeviceIds: []string{id}})
+		}
+	}
+	return list
+}
 
 // nothing is a node without managers of CPUs, memory and dynamic resources.
 type nothing struct{}

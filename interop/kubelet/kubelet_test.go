@@ -2,124 +2,135 @@ package kubelet
 
 import (
 	"context"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	plugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	core "k8s.io/api/core/v1"
 
-	"interop/identity"
 	"interop/node"
-	"interop/peer"
 )
 
 const (
 	vfs   = 8
 	other = "worker.domain/intel"
+	env   = "NSM_SRIOV_TOKENS_" + node.Resource
 )
 
-// world is a node with its forwarder; the manager is there only to register with.
-type world struct {
-	*testing.T
-	kubelet   *Kubelet
-	forwarder *node.Forwarder
-}
-
-func open(t *testing.T) *world {
-	folder, err := os.MkdirTemp("", "interop-")
-	must(t, err)
-	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	authority := identity.NewAuthority(time.Hour)
-	agent := identity.NewAgent(authority, folder+"/agent.sock", "/forwarder")
-	must(t, agent.Start())
-	t.Cleanup(agent.Stop)
-	hop := peer.Hop{Name: "nsmgr-1", Actor: authority.Actor("/nsmgr-1"), Lifetime: time.Hour}
-	manager := &peer.Manager{Hop: hop, Socket: folder + "/nsm.sock", Expiry: time.Minute}
-	must(t, manager.Start())
-	t.Cleanup(manager.Stop)
-	forwarder, err := node.Open(folder, node.Settings{VFs: vfs, Env: []string{"NSM_RESOURCE_POLL_TIMEOUT=1s"}})
-	must(t, err)
-	t.Cleanup(func() { must(t, forwarder.Close()) })
-	kubelet := New(folder+"/plugins", folder+"/pods")
-	must(t, kubelet.Start())
-	t.Cleanup(func() { must(t, kubelet.Stop()) })
-	must(t, forwarder.Start())
-	w := &world{t, kubelet, forwarder}
-	w.lists(vfs, vfs)
-	return w
-}
-
-// lists waits until kubelet knows so many healthy devices of the two resources.
-func (w *world) lists(first, second int) {
-	w.Helper()
-	for end := time.Now().Add(registrationLimit); ; time.Sleep(20 * time.Millisecond) {
-		has, hasOther := len(w.kubelet.Healthy(node.Resource)), len(w.kubelet.Healthy(other))
-		if has == first && hasOther == second {
-			return
-		}
-		if time.Now().After(end) {
-			w.Fatalf("kubelet knows %d and %d healthy devices, and not %d and %d", has, hasOther, first, second)
-		}
-	}
-}
-
 func TestDevicesFromRegistrationToThePodsEnd(t *testing.T) {
-	w := open(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	all := w.kubelet.Healthy(node.Resource)
-	preferred, err := w.kubelet.Prefer(ctx, node.Resource, all, all[5:6], 2)
-	must(t, err)
-	if len(preferred) != 2 || !slices.Contains(preferred, all[5]) || preferred[0] == preferred[1] {
-		t.Fatalf("of two with %s, preferred are %v", all[5], preferred)
-	}
-	envs, ids, err := w.kubelet.Admit(ctx, "pod-1", node.Resource, 2)
-	must(t, err)
-	if named := envs["NSM_SRIOV_TOKENS_"+node.Resource]; len(ids) != 2 || named != strings.Join(ids, ",") {
-		t.Fatalf("%v were allocated, and the environment is %v", ids, envs)
+	w := open(t, "none", node.Settings{})
+	pod := podWith("pod-1", node.Resource, 2)
+	envs := w.admit(pod)
+	has := w.kubelet.Has(pod, "app", node.Resource)
+	if named := strings.Split(envs[env], ","); len(has) != 2 || !slices.Equal(sorted(named), keys(has)) {
+		t.Fatalf("%v were allocated, and the environment is %v", has, envs)
 	}
 	// A function that one resource has given out cannot be the other's.
-	w.lists(vfs, vfs-2)
+	w.counts(node.Resource, vfs, vfs)
+	w.counts(other, vfs, vfs-2)
+	w.isListed() // a pod that was never listed could still be on its way
+	w.kubelet.End(pod)
+	w.counts(other, vfs, vfs)
+}
 
-	before := w.kubelet.Connected()
+// What is left is what others do not have, to the last one, and then a pod is refused.
+func TestPodsShareOutTheDevices(t *testing.T) {
+	w := open(t, "none", node.Settings{})
+	var given []string
+	for _, name := range []string{"pod-1", "pod-2", "pod-3", "pod-4"} {
+		pod := podWith(name, node.Resource, 2)
+		w.admit(pod)
+		has := w.kubelet.Has(pod, "app", node.Resource)
+		given = append(given, keys(has)...)
+		// Without a policy kubelet takes any two, unless the plugin prefers some: those of one NUMA node.
+		if nodes := slices.Collect(values(has)); nodes[0] != nodes[1] || nodes[0] < 0 {
+			t.Fatalf("%s has devices of different NUMA nodes: %v", name, has)
+		}
+	}
+	if slices.Sort(given); len(slices.Compact(given)) != vfs {
+		t.Fatalf("four pods with two devices each have %v", given)
+	}
+	w.counts(other, vfs, 0)
+	if _, err := w.kubelet.Admit(context.Background(), podWith("pod-5", node.Resource, 1)); err == nil {
+		t.Fatal("a ninth device was given out")
+	}
+}
+
+// The topology manager decides by what the list says of each device.
+func TestTopologyManagerAligns(t *testing.T) {
+	w := open(t, "single-numa-node", node.Settings{})
+	pod := podWith("pod-1", node.Resource, 3)
+	w.admit(pod)
+	has := w.kubelet.Has(pod, "app", node.Resource)
+	if nodes := slices.Compact(slices.Sorted(values(has))); len(has) != 3 || len(nodes) != 1 {
+		t.Fatalf("three devices of one node were asked for, and given %v", has)
+	}
+	if _, err := w.kubelet.Admit(context.Background(), podWith("pod-2", node.Resource, vfs/2+1)); err == nil {
+		t.Fatal("more than a node has were given out as of one node")
+	}
+	w.admit(podWith("pod-3", node.Resource, vfs/2))
+}
+
+// Kubelet gives an init container's devices to the containers after it: the plugin is asked again for the same ones.
+func TestInitContainersPassTheirDevicesOn(t *testing.T) {
+	w := open(t, "none", node.Settings{})
+	pod := podWith("pod-1", node.Resource, 2)
+	pod.Spec.InitContainers = []core.Container{{Name: "init", Resources: asking(node.Resource, 1)}}
+	w.admit(pod)
+	first, then := w.kubelet.Has(pod, "init", node.Resource), w.kubelet.Has(pod, "app", node.Resource)
+	if len(first) != 1 || len(then) != 2 || !slices.Contains(keys(then), keys(first)[0]) {
+		t.Fatalf("init has %v, and app %v", first, then)
+	}
+	w.counts(other, vfs, vfs-2)
+}
+
+func TestRestartsOfKubelet(t *testing.T) {
+	w := open(t, "none", node.Settings{})
+	pod := podWith("pod-1", node.Resource, 2)
+	w.admit(pod)
+	has := keys(w.kubelet.Has(pod, "app", node.Resource))
+	for range 3 {
+		must(t, w.kubelet.Stop())
+		must(t, w.kubelet.Start())
+		w.counts(node.Resource, vfs, vfs)
+		w.counts(other, vfs, vfs-2)
+		if now := keys(w.kubelet.Has(pod, "app", node.Resource)); !slices.Equal(now, has) {
+			t.Fatalf("%s had %v, and has %v", pod.Name, has, now)
+		}
+	}
+	// Kubelet comes back while nobody is there to register: it knows what was given, and offers nothing.
+	must(t, w.forwarder.Stop())
 	must(t, w.kubelet.Stop())
 	must(t, w.kubelet.Start())
-	w.lists(vfs, vfs-2)
-	if w.kubelet.Connected() < before+2 || !slices.Equal(sorted(w.kubelet.Healthy(node.Resource)), sorted(all)) {
-		t.Fatal("after kubelet's restart the devices are others")
-	}
-
-	must(t, w.forwarder.Stop())
+	w.counts(node.Resource, 0, 0)
 	must(t, w.forwarder.Start())
-	w.lists(vfs, vfs-2)
-	if !slices.Equal(sorted(w.kubelet.Healthy(node.Resource)), sorted(all)) {
-		t.Fatal("after the forwarder's restart the devices are others")
+	w.counts(node.Resource, vfs, vfs)
+	second := podWith("pod-2", node.Resource, vfs-2)
+	w.admit(second)
+	for _, id := range keys(w.kubelet.Has(second, "app", node.Resource)) {
+		if slices.Contains(has, id) {
+			t.Fatalf("%s was given out twice", id)
+		}
 	}
-
-	w.kubelet.End("pod-1")
-	w.lists(vfs, vfs)
 }
 
-func TestAllocateRefusesWhatIsNotThere(t *testing.T) {
-	w := open(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	ask := &plugin.AllocateRequest{ContainerRequests: []*plugin.ContainerAllocateRequest{{DevicesIds: []string{"no-such-device"}}}}
-	if _, err := w.kubelet.plugins[node.Resource].API().Allocate(ctx, ask); err == nil {
-		t.Fatal("a device that does not exist was allocated")
+// A plugin comes back at the same socket; kubelet takes it only when it has seen the end of the one before.
+func TestRestartsOfTheForwarder(t *testing.T) {
+	w := open(t, "none", node.Settings{Killable: true})
+	pod := podWith("pod-1", node.Resource, 2)
+	w.admit(pod)
+	has := keys(w.kubelet.Has(pod, "app", node.Resource))
+	for range 3 {
+		must(t, w.forwarder.Kill())
+		w.counts(node.Resource, vfs, 0)
+		must(t, w.forwarder.Start())
+		w.counts(node.Resource, vfs, vfs)
+		w.counts(other, vfs, vfs-2)
 	}
-	_, _, err := w.kubelet.Admit(ctx, "pod-1", node.Resource, vfs)
-	must(t, err)
-	w.lists(vfs, 0)
-}
-
-func sorted(ids []string) []string { return slices.Sorted(slices.Values(ids)) }
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
+	w.isListed()
+	if now := keys(w.kubelet.Has(pod, "app", node.Resource)); !slices.Equal(now, has) {
+		t.Fatalf("%s had %v, and has %v", pod.Name, has, now)
 	}
+	w.kubelet.End(pod)
+	w.counts(other, vfs, vfs)
 }

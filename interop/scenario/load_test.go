@@ -204,16 +204,18 @@ func TestManyRequestsAndCloses(t *testing.T) {
 		w.endpoint.Forget()
 		must(t, w.forwarder.Ask("forget", nil))
 	}
-	play(rounds / 5)
-	before := usage(t, w)
-	half := rounds * 2 / 5
-	play(half)
-	between := usage(t, w)
-	play(half)
-	w.eventually("everything is let go of", 5*time.Second, w.isIdle)
-	after := usage(t, w)
-	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d, resident memory %+d KiB in the second half, %d KiB in all",
-		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, after.ResidentKiB-between.ResidentKiB, after.ResidentKiB)
+	const parts = 5
+	var seen []node.Usage
+	var resident []string
+	for range parts {
+		play(rounds / parts)
+		w.eventually("everything is let go of", 5*time.Second, w.isIdle)
+		seen = append(seen, usage(t, w))
+		resident = append(resident, fmt.Sprint(seen[len(seen)-1].ResidentKiB))
+	}
+	before, after := seen[0], seen[parts-1]
+	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d after the first fifth; KiB resident after each fifth: %s",
+		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, strings.Join(resident, ", "))
 	if after.Descriptors > before.Descriptors || after.Namespaces > before.Namespaces {
 		t.Fatalf("descriptors or namespaces are left: %+v, and there were %+v", after, before)
 	}
