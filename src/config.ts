@@ -13,6 +13,7 @@ import {
   text,
   type ValueKind,
 } from "./config-values.ts";
+import { nearestWord } from "./sriov/index.ts";
 
 interface Variable<T> {
   readonly names: readonly [name: string, ...aliases: string[]];
@@ -233,27 +234,12 @@ function unknownVariables(environment: Environment): readonly string[] {
   const foreign = Object.keys(environment).filter(
     (name) => name.startsWith("NSM_") && !known.includes(name) && !SERVICE_LINK.test(name),
   );
+  const bare = (name: string) => name.replace(/^NSM_/, ""); // all have it in common: it must not make words near
   return foreign.sort().map((name) => {
-    const nearest = known
-      .map((other) => ({ other, edits: editDistance(name, other) }))
-      .sort((a, b) => a.edits - b.edits)[0];
-    const hint = nearest && nearest.edits <= 4 ? `; did you mean ${nearest.other}?` : "";
-    return `${name} is set and nothing reads it${hint}`;
+    const near = nearestWord(bare(name), known.map(bare));
+    const meant = known.find((other) => bare(other) === near);
+    return `${name} is set and nothing reads it${meant === undefined ? "" : `; did you mean ${meant}?`}`;
   });
-}
-
-/** How many letters must be changed, added or left out to make one text the other. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (const [i, letter] of [...a].entries()) {
-    const next = [i + 1];
-    for (const [j, other] of [...b].entries()) {
-      const [left = 0, above = 0, corner = 0] = [next[j], row[j + 1], row[j]];
-      next.push(Math.min(left + 1, above + 1, corner + (letter === other ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row.at(-1) ?? 0;
 }
 
 /** One row for each variable: name with aliases, kind, default, meaning. */

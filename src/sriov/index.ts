@@ -18,6 +18,7 @@ export {
   type VfState,
   type VfUse,
 } from "./inventory-form.ts";
+export { nearestWord } from "./nearest.ts";
 export { type Offer, offerOf } from "./offer.ts";
 export {
   driverOf,
