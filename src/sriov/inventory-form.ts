@@ -56,7 +56,7 @@ export interface DeviceView {
 
 /** What an operation touched. */
 export interface InventoryChange {
-  /** Resource names of which some device may look different now. */
+  /** Resource names of which some device looks different to kubelet now; none for most of what happens to a function. */
   readonly resources: ReadonlySet<string>;
 }
 

@@ -53,6 +53,18 @@ function check(inventory: Inventory): void {
   }
 }
 
+const listOf = (inventory: Inventory, resource: string) =>
+  inventory.devicesOf(resource).map(({ id, healthy, numaNode }) => ({ id, healthy, numaNode }));
+
+/** What somebody knows who reads a list only when its resource is named. */
+function follow(inventory: Inventory): ReadonlyMap<string, ReturnType<typeof listOf>> {
+  const seen = new Map<string, ReturnType<typeof listOf>>();
+  inventory.onChange(({ resources }) => {
+    for (const resource of resources) seen.set(resource, listOf(inventory, resource));
+  });
+  return seen;
+}
+
 function walk(seed: number, steps: number): Inventory {
   let state = seed;
   const below = (limit: number) => {
@@ -60,6 +72,7 @@ function walk(seed: number, steps: number): Inventory {
     return Math.floor((state / 2_147_483_648) * limit);
   };
   const inventory = new Inventory(namespace);
+  const seen = follow(inventory);
   const facts = world();
   const pfs = [...new Set(facts.map(({ pf }) => pf))];
   for (const pf of pfs)
@@ -109,6 +122,8 @@ function walk(seed: number, steps: number): Inventory {
       assert.equal(JSON.stringify(inventory.snapshot()), before, "a refusal changed something");
     }
     check(inventory);
+    for (const [resource, devices] of seen)
+      assert.deepEqual(devices, listOf(inventory, resource), `${resource} is told late`);
   }
   for (let index = 0; index < 8; index++) {
     if (inventory.ofConnection(`c${index}`)) inventory.setState(`c${index}`, "reclaiming");

@@ -315,18 +315,22 @@ test("Inventory.sync() lets an idle function go, and keeps a used one quarantine
   assert.equal(idOf(inventory, "d/x", "01:00.1"), a);
 });
 
-test("Inventory.onChange() names the resources that a change shows on, those of the IOMMU group too", () => {
+test("Inventory.onChange() names the resources whose list has changed, those of the IOMMU group too, and no others", () => {
   const inventory = inventoryOf(...upstream);
   const seen: string[][] = [];
   const stop = inventory.onChange(({ resources }) => seen.push([...resources].sort()));
-  inventory.take({ connectionId: "c", tokenId: idOf(inventory, "d2/10G", "02:00.2"), use: "vfio" });
-  inventory.setProblem(parsePciAddress("01:00.1"), "no carrier");
-  inventory.setProblem(parsePciAddress("01:00.1"), "no carrier");
+  inventory.reserveToken(idOf(inventory, "d2/10G", "02:00.1"));
+  inventory.take({ connectionId: "c", tokenId: idOf(inventory, "d2/10G", "02:00.1"), use: "vfio" });
+  inventory.setState("c", "ready");
+  inventory.setProblem(parsePciAddress("02:00.1"), "no carrier");
+  inventory.setProblem(parsePciAddress("02:00.1"), "no carrier");
   stop();
-  inventory.release("c");
+  inventory.setState("c", "reclaiming");
   assert.deepEqual(seen, [
-    ["d2/10G", "d2/intel"],
-    ["d1/10G", "d1/intel", "d2/10G", "d2/20G", "d2/intel"],
+    ["d2/intel"], // the sibling; the token itself is healthy in its pod's hands
+    ["d1/10G", "d1/intel", "d2/20G", "d2/intel"], // group 1 is one pod's now
+    [],
+    ["d2/10G"],
   ]);
 });
 

@@ -1,5 +1,6 @@
 import type { PciAddress } from "./address.ts";
 import { chooseFunction, driverUse, unfitBecause, type Wish } from "./choose.ts";
+import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { FunctionIndex } from "./function-index.ts";
 import {
   type DeviceView,
@@ -46,10 +47,12 @@ export class Inventory {
   readonly #byConnection = new Map<string, Vf>();
   readonly #listeners = new Set<(change: InventoryChange) => void>();
   readonly #tokens: TokenBook;
+  readonly #news: ListNews;
 
   /** @param tokenNamespace a random UUID, made once per node and kept secret. */
   constructor(tokenNamespace: string) {
     this.#tokens = new TokenBook(tokenNamespace);
+    this.#news = new ListNews(this.#functions, this.#tokens);
   }
 
   /** Calls back after every operation that changed something. Returns how to stop. */
@@ -67,13 +70,15 @@ export class Inventory {
     const here = new Set(functions.map(({ address }) => address));
     for (const vf of [...this.#functions.onPf(pf)]) {
       for (const resource of vf.facts.resources) touched.add(resource);
+      this.#news.of(vf);
       if (here.has(vf.facts.address)) continue;
       vf.present = false;
       this.#forgetIfGone(vf);
     }
     for (const facts of functions) this.#tokens.addFunction(this.#functions.put(facts));
     for (const resource of touched) this.#tokens.settle(resource, this.#functions.all);
-    this.#tell(touched);
+    this.#news.ofLists(touched);
+    this.#tell();
   }
 
   #forgetIfGone(vf: Vf): void {
@@ -81,6 +86,7 @@ export class Inventory {
     this.#functions.remove(vf);
     for (const token of vf.standIns.values()) token.vf = undefined;
     for (const resource of vf.facts.resources) this.#tokens.settle(resource, this.#functions.all);
+    this.#news.ofLists([...vf.facts.resources, ...vf.standIns.keys()]);
   }
 
   /** Notes the driver that a function is bound to now. */
@@ -124,7 +130,7 @@ export class Inventory {
     }
     const isNew = !token.allocated;
     token.allocated = true;
-    if (token.vf && isNew) this.#tellAbout(token.vf);
+    if (token.vf) this.#tellAbout(token.vf);
     return { address: token.vf?.facts.address, heldBy: token.vf?.holder?.connectionId, isNew };
   }
 
@@ -145,14 +151,17 @@ export class Inventory {
 
   /** Notes a token that a pod has and this node did not make: an older forwarder did. It gets a free function if there is one. */
   adoptToken(tokenId: string, resource: string): void {
-    const token = this.#tokens.get(tokenId) ?? this.#tokens.addForeign(tokenId, resource);
+    const known = this.#tokens.get(tokenId);
+    const token = known ?? this.#tokens.addForeign(tokenId, resource);
     if (token.vf?.token !== token) {
       const wish = { resource: token.resource, use: undefined, owner: "" };
       const vf = this.#isFit(token.vf, token, wish) ? token.vf : this.#other(wish);
       if (vf) this.#keep(token, vf);
     }
     token.allocated = true;
-    this.#tell(new Set([resource, ...(token.vf?.facts.resources ?? [])]));
+    if (!known) this.#news.ofLists([resource]);
+    if (token.vf) this.#news.of(token.vf);
+    this.#tell();
   }
 
   /**
@@ -204,6 +213,7 @@ export class Inventory {
     vf.token = undefined;
     this.#keep(token, vf);
     if (displaced?.allocated) this.#replace(displaced);
+    if (displaced) this.#news.ofLists([displaced.resource]);
     return this.#hold(vf, { connectionId, owner, use, phase: request.state });
   }
 
@@ -259,22 +269,16 @@ export class Inventory {
     return this.#tokens.resources;
   }
 
-  /**
-   * The devices of a resource as kubelet is to see them. An id that no pod has is healthy while its function could be given
-   * out; an allocated one while nothing is wrong with its function, whatever its siblings do.
-   */
+  /** The devices of a resource as kubelet is to see them. */
   devicesOf(resource: string): readonly DeviceView[] {
-    return [...this.#tokens.ofResource(resource)].map((token) => {
-      const { vf } = token;
-      const healthy = vf !== undefined && (token.allocated ? isWell(vf) && vf.token === token : this.#isOfferable(vf));
-      const { id, allocated } = token;
-      return { id, healthy, allocated, numaNode: vf?.facts.numaNode, address: vf?.facts.address };
-    });
+    return [...this.#tokens.ofResource(resource)].map((token) => viewOf(token, this.#functions.groupOf));
   }
 
-  /** Where the device lies, for `preferDevices`. */
+  /** Where the device lies, for `preferDevices`; undefined for one that a pod could not be given now. */
   placementOf(tokenId: string): Placement | undefined {
-    return this.#tokens.get(tokenId)?.vf?.facts;
+    const token = this.#tokens.get(tokenId);
+    const isForPods = token?.vf && (token.allocated || isOfferable(token.vf, this.#functions.groupOf));
+    return isForPods ? token.vf?.facts : undefined;
   }
 
   /** Every function, in the order they were found. */
@@ -319,20 +323,19 @@ export class Inventory {
 
   #other(wish: Wish): Vf | undefined {
     const fit = this.#functions.offering(wish.resource).filter((vf) => this.#isFit(vf, undefined, wish));
-    const freeOn = (pf: PciAddress) => [...this.#functions.onPf(pf)].filter((vf) => this.#isOfferable(vf)).length;
-    return chooseFunction(fit, wish, { groupOf: this.#functions.groupOf, freeOn });
-  }
-
-  /** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
-  #isOfferable(vf: Vf): boolean {
-    if (vf.token || vf.holder || !isWell(vf)) return false;
-    return unfitBecause(vf, { use: undefined, owner: "" }, this.#functions.groupOf) === undefined;
+    const { groupOf } = this.#functions;
+    const freeOn = (pf: PciAddress) => [...this.#functions.onPf(pf)].filter((vf) => isOfferable(vf, groupOf)).length;
+    return chooseFunction(fit, wish, { groupOf, freeOn });
   }
 
   #keep(token: Token, vf: Vf): void {
-    if (token.vf && token.vf !== vf) this.#tellAbout(token.vf);
+    const before = token.vf;
     this.#tokens.move(token, vf);
     vf.token = token;
+    this.#news.of(vf);
+    if (before === vf) return;
+    this.#news.ofLists([token.resource]);
+    if (before) this.#news.of(before);
   }
 
   /** A token that lost its function to a connection found on the node gets another one, or waits for one. */
@@ -355,14 +358,13 @@ export class Inventory {
       if (vf) vf.token = undefined;
       if (token.home === undefined || token.home !== vf?.facts.address) {
         this.#tokens.settle(token.resource, this.#functions.all);
+        this.#news.ofLists([token.resource]);
       }
     }
-    if (vf) {
-      this.#forgetIfGone(vf);
-      this.#tellAbout(vf);
-    } else {
-      this.#tell(new Set([token.resource]));
-    }
+    if (vf) this.#forgetIfGone(vf);
+    if (vf) this.#news.of(vf);
+    else this.#news.ofLists([token.resource]);
+    this.#tell();
   }
 
   #record(vf: Vf): VfRecord {
@@ -378,14 +380,14 @@ export class Inventory {
     };
   }
 
-  /** A change of one function also shows on those of its IOMMU group. */
   #tellAbout(vf: Vf): void {
-    const group = [vf, ...this.#functions.groupOf(vf)];
-    const own = vf.token ? [vf.token.resource] : [];
-    this.#tell(new Set([...own, ...group.flatMap(({ facts }) => facts.resources)]));
+    this.#news.of(vf);
+    this.#tell();
   }
 
-  #tell(resources: ReadonlySet<string>): void {
+  /** At the end of an operation: who listens may read anything. */
+  #tell(): void {
+    const resources = this.#news.take();
     for (const listener of [...this.#listeners]) listener({ resources });
   }
 }
@@ -393,8 +395,4 @@ export class Inventory {
 function stateOf(vf: Vf): VfState {
   if (vf.quarantine !== undefined || !vf.present) return "quarantined";
   return vf.holder?.phase ?? (vf.token ? "reserved" : "idle");
-}
-
-function isWell(vf: Vf): boolean {
-  return vf.present && vf.quarantine === undefined && vf.problem === undefined;
 }

@@ -53,3 +53,18 @@ test("offerOf() prefers devices of one NUMA node", () => {
   const [a, , c] = ids;
   assert.deepEqual(offer.preferred("d/x", { available: ids, mustInclude: [], size: 2 }), [a, c]);
 });
+
+test("offerOf() prefers last what another resource has taken and kubelet does not know of yet", () => {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const common = { pf, iommuGroup: undefined, numaNode: 0, kernelDriver: "iavf", resources: ["d/x", "d/y"] };
+  const functions = [1, 2].map((n) => ({ ...common, address: parsePciAddress(`01:00.${n}`), index: n - 1 }));
+  inventory.sync(
+    pf,
+    functions.map((one) => ({ ...one, driver: undefined })),
+  );
+  const offer = offerOf(inventory, () => {});
+  const [x = ""] = offer.devices("d/x").map(({ id }) => id);
+  const available = offer.devices("d/y").map(({ id }) => id);
+  offer.allocate("d/x", [x]);
+  assert.deepEqual(offer.preferred("d/y", { available, mustInclude: [], size: 1 }), available.slice(1));
+});

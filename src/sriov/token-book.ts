@@ -35,6 +35,8 @@ export interface Token {
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
   allocated: boolean;
+  /** As what it was told of last; undefined before. */
+  shownHealthy: boolean | undefined;
 }
 
 /**
@@ -71,7 +73,8 @@ export class TokenBook {
       const known = this.#byId.get(id);
       // An id of the same function may have outlived it in a pod's hands, or was in a pod's hands before it came.
       if (known) this.#bringHome(known, vf.facts.address);
-      else this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false });
+      else
+        this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false, shownHealthy: undefined });
     }
   }
 
@@ -84,7 +87,7 @@ export class TokenBook {
 
   /** Adds an id that was not made here. */
   addForeign(id: string, resource: string): Token {
-    return this.#add({ id, resource, home: undefined, vf: undefined, allocated: false });
+    return this.#add({ id, resource, home: undefined, vf: undefined, allocated: false, shownHealthy: undefined });
   }
 
   #add(token: Token): Token {
@@ -141,6 +144,11 @@ export class TokenBook {
       if (vf) pair(token, vf);
     }
   }
+}
+
+/** All that stand for the function: one of each resource, and the one of an older forwarder that a pod may have beside them. */
+export function tokensOf({ standIns, token }: Vf): readonly Token[] {
+  return token && token.home === undefined ? [...standIns.values(), token] : [...standIns.values()];
 }
 
 /** Whether kubelet or a connection holds the token. */

@@ -1,0 +1,84 @@
+// What kubelet is to see of each token, and whose list an event has changed.
+import { type GroupOf, unfitBecause } from "./choose.ts";
+import type { FunctionIndex } from "./function-index.ts";
+import type { DeviceView } from "./inventory-form.ts";
+import { type Token, type TokenBook, tokensOf, type Vf } from "./token-book.ts";
+
+/** Nothing is wrong with the function itself, whoever has it. */
+function isWell(vf: Vf): boolean {
+  return vf.present && vf.quarantine === undefined && vf.problem === undefined;
+}
+
+/** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
+export function isOfferable(vf: Vf, groupOf: GroupOf): boolean {
+  if (vf.token || vf.holder || !isWell(vf)) return false;
+  return unfitBecause(vf, { use: undefined, owner: "" }, groupOf) === undefined;
+}
+
+/**
+ * One token as kubelet is to see it: healthy, while no pod has it, as long as its function could be given out; when a pod has
+ * it, as long as nothing is wrong with its function, whatever its siblings do.
+ */
+export function viewOf(token: Token, groupOf: GroupOf): DeviceView {
+  const { id, allocated, vf } = token;
+  return {
+    id,
+    healthy: isHealthy(token, groupOf),
+    allocated,
+    numaNode: vf?.facts.numaNode,
+    address: vf?.facts.address,
+  };
+}
+
+function isHealthy(token: Token, groupOf: GroupOf): boolean {
+  const { vf, allocated } = token;
+  if (vf === undefined) return false;
+  return allocated ? isWell(vf) && vf.token === token : isOfferable(vf, groupOf);
+}
+
+/**
+ * Whose list looks other than when this was asked last. Most that happens to a function is none of kubelet's business, and
+ * kubelet can only be told whole lists: what is touched is compared with what was told of it.
+ */
+export class ListNews {
+  readonly #functions: Pick<FunctionIndex, "groupOf">;
+  readonly #tokens: Pick<TokenBook, "ofResource">;
+  readonly #touched = new Set<Vf>();
+  readonly #lists = new Set<string>();
+
+  constructor(functions: Pick<FunctionIndex, "groupOf">, tokens: Pick<TokenBook, "ofResource">) {
+    this.#functions = functions;
+    this.#tokens = tokens;
+  }
+
+  /** Something has happened to the function. It may show on those of its IOMMU group, too. */
+  of(vf: Vf): void {
+    this.#touched.add(vf);
+  }
+
+  /** Devices of these resources have come or gone, or stand for other functions than before: rare. */
+  ofLists(resources: Iterable<string>): void {
+    for (const resource of resources) this.#lists.add(resource);
+  }
+
+  /** Resources of which some device looks different now; from here on that counts as told. */
+  take(): ReadonlySet<string> {
+    const changed = new Set(this.#lists);
+    for (const resource of this.#lists) this.#compare(this.#tokens.ofResource(resource), changed);
+    for (const vf of this.#touched) {
+      this.#compare(tokensOf(vf), changed);
+      for (const other of this.#functions.groupOf(vf)) if (other !== vf) this.#compare(tokensOf(other), changed);
+    }
+    this.#lists.clear();
+    this.#touched.clear();
+    return changed;
+  }
+
+  #compare(tokens: Iterable<Token>, changed: Set<string>): void {
+    for (const token of tokens) {
+      const healthy = isHealthy(token, this.#functions.groupOf);
+      if (healthy !== token.shownHealthy) changed.add(token.resource);
+      token.shownHealthy = healthy;
+    }
+  }
+}
