@@ -258,6 +258,31 @@ test(
   },
 );
 
+test("startDevicePlugins() sees that kubelet has gone while its Register was still under way", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+  let calls = 0;
+  const handlers = [
+    unaryHandler(Registration.method.register, async ({ endpoint }) => {
+      calls += 1;
+      const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
+      await stream[Symbol.asyncIterator]().next();
+      stream.cancel();
+      await new Promise((resolve) => setTimeout(resolve, 20)); // the plugin hears of the end before the answer
+      return {};
+    }),
+  ];
+  const url = `unix://${folder}/kubelet.sock`;
+  const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
+  t.after(async () => {
+    await client.close();
+    await server.stop(0);
+  });
+  const { log } = startPlugins(t, folder, new Tokens(FAST));
+  while (calls < 5) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.deepEqual(log.of("resource-not-registered"), [], "it has followed the list, and was waited for all the same");
+});
+
 test("startDevicePlugins() takes over the socket that a dead process left", LIMIT, async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);

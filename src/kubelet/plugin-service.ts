@@ -1,15 +1,17 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../async/index.ts";
 import type { PreferredAllocationRequest } from "../gen/deviceplugin_pb.ts";
-import { type AllocateRequest, DevicePlugin, type ListAndWatchResponseSchema } from "../gen/deviceplugin_pb.ts";
-import { type Call, type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
+import { type AllocateRequest, DevicePlugin } from "../gen/deviceplugin_pb.ts";
+import { type Call, encodedStreamHandler, type RpcHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
-import type { Device, TokenSource } from "./token-source.ts";
+import type { DeviceList } from "./device-list.ts";
+import type { TokenSource } from "./token-source.ts";
 
 export interface PluginServiceOptions {
   readonly resource: string;
   readonly source: TokenSource;
+  /** Outlives these handlers: a new kubelet wants the list that the one before had. */
+  readonly list: DeviceList;
   readonly clock: Clock;
   readonly log: Log;
   /** A ListAndWatch stream has begun or ended. */
@@ -28,6 +30,9 @@ export const pluginOptions = { preStartRequired: false, getPreferredAllocationAv
  */
 const REPEAT_MS = 30_000;
 
+/** Pods come and end in crowds. What happens so soon after a list goes out together, in the next one. */
+const GAP_MS = 50;
+
 /** The device plugin API (v1beta1) for one resource. */
 export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandler[] {
   const { resource, source, log } = options;
@@ -35,7 +40,7 @@ export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandl
   const streams = new Streams(options);
   return [
     unaryHandler(method.getDevicePluginOptions, async () => pluginOptions),
-    streamHandler(method.listAndWatch, (_request, call) => streams.follow(call)),
+    encodedStreamHandler(method.listAndWatch, (_request, call) => streams.follow(call)),
     unaryHandler(method.getPreferredAllocation, async (request) => prefer(request, options)),
     unaryHandler(method.allocate, async (request) => {
       await source.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
@@ -83,28 +88,26 @@ class Streams {
   }
 
   /** The list at once and after every change, until kubelet goes: nothing of ours ends the stream. */
-  async *follow(call: Call): AsyncGenerator<MessageInitShape<typeof ListAndWatchResponseSchema>> {
-    const { resource, source, clock, log } = this.#options;
+  async *follow(call: Call): AsyncGenerator<Uint8Array> {
+    const { resource, source, list, clock, log } = this.#options;
     const bell = new Bell(clock);
     const stop = source.onChange((changed) => {
       if (changed.has(resource)) bell.ring();
     });
     this.#count(1);
     try {
-      let told = "";
+      let told: Uint8Array | undefined;
       let toldMs = Number.NEGATIVE_INFINITY;
       while (!call.signal.aborted) {
         const devices = source.devices(resource);
-        const now = JSON.stringify(devices);
+        const now = list.encode(devices);
         if (now !== told || clock.monotonicMs() - toldMs >= REPEAT_MS) {
-          log.debug("devices-told", {
-            resource,
-            healthy: devices.filter(({ healthy }) => healthy).length,
-            all: devices.length,
-          });
+          const healthy = devices.reduce((count, one) => count + (one.healthy ? 1 : 0), 0);
+          log.debug("devices-told", { resource, healthy, all: devices.length });
           told = now;
           toldMs = clock.monotonicMs();
-          yield { devices: devices.map(describe) };
+          yield now;
+          await clock.sleep(GAP_MS, call.signal).catch(() => {}); // only the end of the call ends it early
         }
         await bell.wait(REPEAT_MS, call.signal);
       }
@@ -118,9 +121,4 @@ class Streams {
     this.#open += change;
     this.#options.onStreams(this.#open);
   }
-}
-
-function describe({ id, healthy, numaNode }: Device) {
-  const topology = numaNode === undefined ? {} : { topology: { nodes: [{ ID: BigInt(numaNode) }] } };
-  return { ID: id, health: healthy ? "Healthy" : "Unhealthy", ...topology };
 }

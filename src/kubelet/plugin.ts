@@ -3,6 +3,7 @@ import { Registration } from "../gen/deviceplugin_pb.ts";
 import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
+import { DeviceList } from "./device-list.ts";
 import { pluginHandlers, pluginOptions } from "./plugin-service.ts";
 import { socketName } from "./resource-name.ts";
 import type { TokenSource } from "./token-source.ts";
@@ -52,6 +53,7 @@ export class Plugin {
   readonly #bell: Bell;
   readonly #stop = new AbortController();
   readonly #socket: string;
+  readonly #list = new DeviceList();
   readonly #running: Promise<void>;
   #server: RpcServer | undefined;
   /** Identity of our socket file; another, or none, under its name means that nobody can dial us. */
@@ -61,6 +63,8 @@ export class Plugin {
   /** Identity of the kubelet socket that knows us. */
   #registeredAt: string | undefined;
   #isFollowed = false;
+  /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before anybody looks. */
+  #follows = 0;
   #followedMs = Number.NEGATIVE_INFINITY;
   /** Of the last try, so that the same words are not told again and again. */
   #problem: string | undefined;
@@ -122,11 +126,12 @@ export class Plugin {
   async #offer(kubelet: string, backoff: Backoff, signal: AbortSignal): Promise<number> {
     const { clock, log, resource, source, unregistered } = this.#options;
     const startedMs = clock.monotonicMs();
+    const followsBefore = this.#follows;
     try {
       await this.#listen(kubelet);
       await this.#register(signal);
       this.#registeredAt = kubelet;
-      await this.#followed(signal);
+      if (!(await this.#followed(followsBefore, kubelet, signal))) return 0;
       this.#followedMs = clock.monotonicMs();
       this.#problem = undefined;
       const tookMs = Math.round(clock.monotonicMs() - startedMs);
@@ -157,7 +162,7 @@ export class Plugin {
     const onStreams = (open: number) => this.#noteStreams(open);
     this.#server = await serveRpc({
       url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
-      handlers: pluginHandlers({ resource, source, clock, log, onStreams }),
+      handlers: pluginHandlers({ resource, source, list: this.#list, clock, log, onStreams }),
       socketMode: 0o600,
       log,
       clock,
@@ -173,15 +178,18 @@ export class Plugin {
     await client.call(target, Registration.method.register, request, { signal, timeoutMs: REGISTER_TIMEOUT_MS });
   }
 
-  async #followed(signal: AbortSignal): Promise<void> {
-    const { clock } = this.#options;
+  /** Waits until kubelet has begun to follow the list. False when another kubelet has come meanwhile, or none is there. */
+  async #followed(followsBefore: number, kubelet: string, signal: AbortSignal): Promise<boolean> {
+    const { clock, folder } = this.#options;
     const endMs = clock.monotonicMs() + FOLLOW_TIMEOUT_MS;
-    while (!this.#isFollowed) {
+    while (this.#follows === followsBefore) {
       signal.throwIfAborted();
+      if (folder.identity(KUBELET_SOCKET) !== kubelet) return false;
       const leftMs = endMs - clock.monotonicMs();
       if (leftMs <= 0) throw new Error("kubelet has accepted the registration and does not follow the device list");
       await this.#bell.wait(leftMs, signal);
     }
+    return true;
   }
 
   #noteStreams(open: number): void {
@@ -189,7 +197,10 @@ export class Plugin {
     const isFollowed = open > 0;
     if (isFollowed === this.#isFollowed) return;
     this.#isFollowed = isFollowed;
-    if (isFollowed) unregistered.clear(resource);
+    if (isFollowed) {
+      this.#follows += 1;
+      unregistered.clear(resource);
+    }
     onRegistered(isFollowed);
     if (!isFollowed && !this.#stop.signal.aborted) {
       log.info("kubelet-has-gone", { resource });

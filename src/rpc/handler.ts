@@ -52,14 +52,20 @@ export function streamHandler<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   handle: (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>,
 ): RpcHandler {
+  return encodedStreamHandler(method, async function* (request, call) {
+    for await (const message of handle(request, call)) yield encodeMessage(method.output, message);
+  });
+}
+
+/** The same for answers that `encodeMessage` has made before: large ones that are sent again and again. */
+export function encodedStreamHandler<I extends DescMessage, O extends DescMessage>(
+  method: DescMethodServerStreaming<I, O>,
+  handle: (request: MessageShape<I>, call: Call) => AsyncIterable<Uint8Array>,
+): RpcHandler {
   return {
     path: methodPath(method),
     kind: "stream",
-    async *run(request, call) {
-      for await (const message of handle(decodeMessage(method.input, request), call)) {
-        yield encodeMessage(method.output, message);
-      }
-    },
+    run: (request, call) => handle(decodeMessage(method.input, request), call),
   };
 }
 

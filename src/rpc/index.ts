@@ -3,7 +3,14 @@
 // decided by the TlsIdentity that is handed in. Start reading at server.ts and client.ts.
 export { type Answer, type CallOptions, type ClientOptions, RpcClient } from "./client.ts";
 export type { Connection, PeerIdentity } from "./connection.ts";
-export { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
+export {
+  type Call,
+  encodedStreamHandler,
+  encodeMessage,
+  type RpcHandler,
+  streamHandler,
+  unaryHandler,
+} from "./handler.ts";
 export { RpcHealth } from "./health.ts";
 export { defaultLimits, type RpcLimits } from "./limits.ts";
 export type { Metadata, MetadataInit } from "./metadata.ts";
