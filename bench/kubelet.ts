@@ -11,12 +11,16 @@ export interface KubeletFigures {
   readonly fault: Distribution;
   /** One device for one pod. */
   readonly allocate: Distribution;
-  /** CPU time of the forwarder for one device for one pod, with all lists that follow from it. */
+  /** CPU time of the forwarder for one device for one pod, with all lists that follow from it, beyond what it takes at rest. */
   readonly allocateCpuMs: number;
+  /** Lists that kubelet was told for it. */
+  readonly listsPerAllocate: number;
 }
 
 /** After this the forwarder has told kubelet everything that follows from the last device. */
 const REST_MS = 500;
+/** Long enough to hold what the forwarder looks at every few seconds. */
+const AT_REST_MS = 5_000;
 
 /** Leaves the devices of `count` pods allocated. */
 export async function kubeletFigures(stage: Stage, count: number): Promise<KubeletFigures> {
@@ -58,14 +62,31 @@ async function faults({ kubelet, node }: Stage, count: number): Promise<Distribu
 async function allocations(
   { kubelet, node }: Stage,
   count: number,
-): Promise<Pick<KubeletFigures, "allocate" | "allocateCpuMs">> {
+): Promise<Pick<KubeletFigures, "allocate" | "allocateCpuMs" | "listsPerAllocate">> {
+  const restCpuPerMs = (await cpuOf(node, () => pause(AT_REST_MS))).cpuPerMs;
   const samples: number[] = [];
-  const before = node.cpuMs;
-  for (let done = 0; done < count; done += 1) {
-    const startedAt = performance.now();
-    await kubelet.allocate({ pod: `allocated-${done}`, resource: SANDBOX_RESOURCE });
-    samples.push(performance.now() - startedAt);
-  }
-  await new Promise((resolve) => setTimeout(resolve, REST_MS));
-  return { allocate: distributionOf(samples), allocateCpuMs: (node.cpuMs - before) / count };
+  let lists = 0;
+  const stop = kubelet.devices.onChange(() => {
+    lists += 1;
+  });
+  const { cpuMs, tookMs } = await cpuOf(node, async () => {
+    for (let done = 0; done < count; done += 1) {
+      const startedAt = performance.now();
+      await kubelet.allocate({ pod: `allocated-${done}`, resource: SANDBOX_RESOURCE });
+      samples.push(performance.now() - startedAt);
+    }
+    await pause(REST_MS);
+  });
+  stop();
+  const allocateCpuMs = Math.max(0, cpuMs - restCpuPerMs * tookMs) / count;
+  return { allocate: distributionOf(samples), allocateCpuMs, listsPerAllocate: lists / count };
 }
+
+async function cpuOf(node: Stage["node"], work: () => Promise<void>) {
+  const [cpuBeforeMs, startedAt] = [node.cpuMs, performance.now()];
+  await work();
+  const [cpuMs, tookMs] = [node.cpuMs - cpuBeforeMs, performance.now() - startedAt];
+  return { cpuMs, tookMs, cpuPerMs: cpuMs / tookMs };
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));

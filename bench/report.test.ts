@@ -44,13 +44,27 @@ test("reportOf() names the calls of 64 functions, and compares few connections w
 
 test("reportOf() names what kubelet costs, of 64 functions and by functions and names", () => {
   const times = distributionOf([7]);
-  const few = { vfs: 64, names: 2, restart: times, fault: times, allocate: times, allocateCpuMs: 1.234 };
+  const few = {
+    vfs: 64,
+    names: 2,
+    restart: times,
+    fault: times,
+    allocate: times,
+    allocateCpuMs: 1.234,
+    listsPerAllocate: 1,
+  };
   const report = reportOf(machine, [], { kubelet: [few, { ...few, vfs: 256, names: 6 }], recovery: times });
   assert.deepEqual(
     [report["kubelet_restart_ms"], report["fault_to_kubelet_ms"], report["recovery_ms"]],
     [times, times, times],
   );
-  const one = { kubelet_restart_ms: times, fault_to_kubelet_ms: times, allocate_ms: times, allocate_cpu_ms: 1.23 };
+  const one = {
+    kubelet_restart_ms: times,
+    fault_to_kubelet_ms: times,
+    allocate_ms: times,
+    allocate_cpu_ms: 1.23,
+    lists_per_allocate: 1,
+  };
   assert.deepEqual(report["by_names"], { "64x2": one, "256x6": one });
 });
 

@@ -68,12 +68,13 @@ export function reportOf(
   }) as Report;
 }
 
-function kubeletKeys({ restart, fault, allocate, allocateCpuMs }: KubeletFigures): Report {
+function kubeletKeys({ restart, fault, allocate, allocateCpuMs, listsPerAllocate }: KubeletFigures): Report {
   return {
     kubelet_restart_ms: restart,
     fault_to_kubelet_ms: fault,
     allocate_ms: allocate,
     allocate_cpu_ms: allocateCpuMs,
+    lists_per_allocate: listsPerAllocate,
   };
 }
 
@@ -180,6 +181,7 @@ export function kubeletTable(
       row("fault until kubelet knows", ({ fault }) => timeText(fault)),
       row("a device for a pod", ({ allocate }) => timeText(allocate)),
       row("  CPU of the forwarder for it", ({ allocateCpuMs }) => ms(allocateCpuMs)),
+      row("  lists told for it", ({ listsPerAllocate }) => listsPerAllocate.toFixed(1)),
       row("SIGKILL until a client is served again", ({ vfs }) => (vfs === MAIN_VFS ? timeText(recovery) : undefined)),
     ],
   };
