@@ -5,6 +5,7 @@ import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync } 
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { proveDebugger } from "./image-debugger.ts";
 
 const { values } = parseArgs({
   options: { base: { type: "string" }, tag: { type: "string" }, test: { type: "boolean" } },
@@ -14,19 +15,19 @@ const tag = values.tag ?? "localhost/cmd-forwarder-sriov";
 const CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt";
 
 try {
-  image();
+  await image();
 } catch (error) {
   tell(`image: ${(error as Error).message}`);
   process.exitCode = 1;
 }
 
-function image(): void {
+async function image(): Promise<void> {
   const base = values.base ?? makeBase();
   const startedAt = performance.now();
   build(base, "runtime", tag);
   tell(`built ${tag} in ${Math.round((performance.now() - startedAt) / 1000)} s, ${sizeOf(tag)}`);
-  smoke();
-  if (values.test) test(base);
+  await smoke();
+  if (values.test) await test(base);
 }
 
 /** Runs buildah and returns its output; the process ends where that fails. */
@@ -88,7 +89,7 @@ function sizeOf(name: string): string {
 }
 
 /** The program answers in the image, and nothing is there that could help an intruder. */
-function smoke(): void {
+async function smoke(): Promise<void> {
   const container = buildah("from", tag);
   try {
     const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
@@ -103,19 +104,51 @@ function smoke(): void {
       String.raw`.*/\(sh\|bash\|dash\|npm\|npx\|apt\|apt-get\|dpkg\|cc\|gcc\|ld\|gdb\|strace\)`,
     ]);
     if (found !== "") throw new Error(`the image holds what it does not need: ${found}`);
+    const env = { DLV_LISTEN_FORWARDER: "localhost:50000", SPIFFE_ENDPOINT_SOCKET: "unix:///nowhere/agent.sock" };
+    const command = inContainer(container, ["/bin/forwarder"], env);
+    await proveDebugger({ command, port: 50_000, says: /"event":"starting"/ });
     tell(`${told} runs in ${tag}: ${run("find", [root, "-type", "f"]).split("\n").length} files, no shell`);
   } finally {
     buildah("rm", container);
   }
 }
 
-/** The tests in the target `test`, with what `docker run --privileged` would give. */
-function test(base: string): void {
-  const name = `${tag}-test`;
-  build(base, "test", name);
+/** `buildah run` in the container, in words. */
+function inContainer(
+  container: string,
+  words: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): readonly string[] {
+  const variables = Object.entries(env).flatMap(([key, value]) => ["--env", `${key}=${value}`]);
+  return [
+    "buildah",
+    "--storage-driver",
+    "vfs",
+    "run",
+    "--isolation",
+    "chroot",
+    ...variables,
+    container,
+    "--",
+    ...words,
+  ];
+}
+
+/** What the image runs unless told. */
+function commandOf(name: string): readonly string[] {
+  const { OCIv1 } = JSON.parse(buildah("inspect", "--type", "image", name)) as { OCIv1: { config: { Cmd: string[] } } };
+  return OCIv1.config.Cmd;
+}
+
+/** The target `debug` waits for a debugger; the tests of the target `test`, which it is made from, pass with what `docker run --privileged` would give. */
+async function test(base: string): Promise<void> {
+  const name = `${tag}-debug`;
+  build(base, "debug", name);
   const limit = run("sh", ["-c", "ulimit -Hn"]);
   const container = buildah("from", "--ulimit", `nofile=${limit}:${limit}`, name);
   try {
+    await proveDebugger({ command: inContainer(container, commandOf(name)), port: 40_000, says: /^✔ /m });
+    tell(`${name} waits for a debugger on port 40000, then runs the tests`);
     const all = capabilities().flatMap((capability) => ["--cap-add", capability]);
     // buildah mounts these two read-only whatever it is told; an engine's privileged container can write there.
     const script =
