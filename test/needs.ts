@@ -28,7 +28,8 @@ const probes = {
   /** A browser for the status page. */
   chromium: () => runs("chromium", "--version"),
   kustomize: () => runs("kustomize", "version"),
-  helm: () => runs("helm", "version"),
+  /** Helm, or its engine alone (tools/helm-render). */
+  helm: () => runs("helm", "version") || runs("helm-render", "version"),
   go: () => runs("go", "version"),
 } as const satisfies Record<string, () => boolean>;
 
