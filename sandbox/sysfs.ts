@@ -45,6 +45,8 @@ export interface VfioStandIns {
   readonly container: DeviceNumber;
   /** One for each group that is bound to VFIO at the same time. */
   readonly groups: readonly DeviceNumber[];
+  /** The processes that can have one open; any unless told, which takes a look at all of this machine. */
+  readonly processes?: () => readonly number[];
 }
 
 /** /dev/full for the container; /dev/zero, random, urandom and kmsg for groups: every machine has them. */
@@ -65,7 +67,7 @@ export function vfioTree(nic: Nic, standIns: VfioStandIns | undefined): Entry {
       if (!standIns) return groupNode(nic, name, { major: 245, minor });
       const device = standIns.groups[minor];
       if (!device) throw new Error(`Cannot make /dev/vfio/${name}: only ${standIns.groups.length} devices stand in`);
-      return groupNode(nic, name, device, () => deviceHolders(name, device));
+      return groupNode(nic, name, device, () => deviceHolders(name, device, standIns.processes?.()));
     },
   };
 }

@@ -4,11 +4,16 @@ import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 
 /**
  * Processes that have the device open, "4711 (testpmd)", as far as this process sees the host's. Looks only at descriptors
- * of files with that name: a `stat` of every file of the node could hang on a dead network file system.
+ * of files with that name: a `stat` of every file of the node could hang on a dead network file system. Of all processes unless
+ * told.
  */
-export async function deviceHolders(name: string, device: DeviceNumber): Promise<readonly string[]> {
+export async function deviceHolders(
+  name: string,
+  device: DeviceNumber,
+  pids?: readonly number[],
+): Promise<readonly string[]> {
   const found: string[] = [];
-  for (const pid of (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry))) {
+  for (const pid of pids?.map(String) ?? (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry))) {
     if (await holds(pid, name, device)) found.push(`${pid} (${await commandOf(pid)})`);
   }
   return found;

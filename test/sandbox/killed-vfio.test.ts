@@ -18,11 +18,9 @@ const RETRY = { timeoutMs: 30_000 };
 const PERMITTED = ["", ""];
 const REFUSED = ["EPERM", "EPERM"];
 
+const VFS_PER_PF = 8;
 /** The kernel asks the cgroup first: where no device has the number, ENXIO says that it was let through. */
-const standIns: VfioStandIns = {
-  ...commonStandIns,
-  groups: [...commonStandIns.groups, ...[100, 101, 102, 103].map((minor) => ({ major: 1, minor }))],
-};
+const nobodys = Array.from({ length: 2 * VFS_PER_PF }, (_, i) => ({ major: 1, minor: 100 + i }));
 
 /** A scene with a container in each of its pods. */
 class Stage {
@@ -36,10 +34,18 @@ class Stage {
   }
 
   static async open(cgroups: PodCgroups | undefined): Promise<Stage> {
-    const scene = await KillScene.open({ vfsPerPf: 4, cgroups, machine: { vfioStandIns: standIns } });
+    const containers: Container[] = [];
+    const vfioStandIns: VfioStandIns = {
+      container: commonStandIns.container,
+      groups: [...commonStandIns.groups, ...nobodys],
+      processes: () => containers.map(({ pid }) => pid),
+    };
+    const scene = await KillScene.open({ vfsPerPf: VFS_PER_PF, cgroups, machine: { vfioStandIns } });
     const stage = new Stage(scene);
     for (const pod of [scene.bystander ?? assert.fail(), ...scene.pods]) {
-      stage.#containers.set(pod.name, await scene.sandbox.startContainer(pod));
+      const container = await scene.sandbox.startContainer(pod);
+      containers.push(container);
+      stage.#containers.set(pod.name, container);
     }
     return stage;
   }
