@@ -10,9 +10,6 @@ import { Fd } from "../../src/kernel/index.ts";
 import { Crashes } from "./crashes.ts";
 import { eventually, openFiles, Scene } from "./story.ts";
 
-/** Something that a forwarder may die of; the signal is aborted when it has. */
-export type Work = (signal: AbortSignal) => Promise<unknown>;
-
 const VFS = 4;
 
 /** A node whose forwarder can crash, with a pod whose traffic must never stop. */
@@ -77,26 +74,6 @@ export class CrashScene {
     );
   }
 
-  /**
-   * Runs the work until the forwarder crashes before that step, and starts the next one then; says where that was. Undefined
-   * when the work came to its end first.
-   */
-  async crashAt(step: number, work: Work): Promise<string | undefined> {
-    this.crashes.arm(step);
-    const gone = new AbortController();
-    const working = work(gone.signal);
-    const hasCrashed = await Promise.race([this.crashes.crashed.then(() => true), working.then(() => false)]);
-    const { last } = this.crashes;
-    if (!hasCrashed) {
-      this.crashes.arm(Number.POSITIVE_INFINITY);
-      return undefined;
-    }
-    gone.abort(new Error("the forwarder has died"));
-    await working.catch(() => {});
-    await this.restart();
-    return `before step ${step}, ${last}`;
-  }
-
   /** Runs the checks of one crash; a failure says where it was, and what the forwarder told last. */
   async told(what: () => string, check: () => Promise<void>): Promise<void> {
     try {
@@ -122,35 +99,6 @@ export class CrashScene {
       return seen === wanted;
     };
     await eventually(isSame, (same) => same, 4000).catch(() => assert.equal(seen, wanted));
-  }
-
-  /** Tries each step in turn; the round after the last one tells what follows without a crash. Answers how many there are. */
-  async eachStep(
-    tell: (pod: SandboxPod, crashAt: (work: Work) => Promise<boolean>, step: number) => Promise<void>,
-    ended?: "ended",
-  ): Promise<number> {
-    const before = await this.scene.dump();
-    let [step, isDone] = [0, false];
-    for (; !isDone; step++) {
-      const pod = await this.scene.pod();
-      let where = "before anything";
-      const crashAt = async (work: Work) => {
-        const crashed = await this.crashAt(step, work);
-        where = crashed ?? "without a crash";
-        isDone = crashed === undefined;
-        return !isDone;
-      };
-      await this.told(
-        () => where,
-        async () => {
-          await tell(pod, crashAt, step);
-          assert.deepEqual(await pod.pod.links(), []);
-          this.scene.sandbox.kubelet.free(pod.name);
-          await this.isAsBefore(before, ended);
-        },
-      );
-    }
-    return step - 1;
   }
 
   async stop(): Promise<{ sent: number; lost: number }> {

@@ -1,5 +1,4 @@
-// Ends a forwarder at a chosen step as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the
-// endpoint.
+// Ends a forwarder as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the endpoint.
 
 import { hostWithSteps, interceptSteps, type StepTaker } from "../../sandbox/steps.ts";
 import type { Host } from "../../src/host.ts";
@@ -12,38 +11,18 @@ interface Life {
 }
 
 /**
- * Counts the steps of the forwarder under test that change the disk or the kernel, and ends it just before one of them. Its
- * memory lives on in this process, but each further step of it fails; reads go on, they leave no trace.
+ * Ends the forwarder under test. Its memory lives on in this process, but each further step of it fails; reads go on, they leave
+ * no trace.
  */
 export class Crashes implements StepTaker {
-  /** The steps since `arm`, in words; after a crash those of the next forwarder too. */
-  steps: string[] = [];
-  /** The step that it did not live to see. */
-  last = "its end";
   #life: Life = { isOver: false, ending: [] };
-  #at = Number.POSITIVE_INFINITY;
-  #crashed = Promise.withResolvers<void>();
   readonly #owners = new WeakMap<object, Life>();
-
-  /** From now on, ends it just before the step of this number. */
-  arm(at: number): void {
-    this.steps = [];
-    this.last = "its end";
-    this.#at = at;
-    this.#crashed = Promise.withResolvers();
-  }
-
-  /** Resolves when it has come to that step. */
-  get crashed(): Promise<void> {
-    return this.#crashed.promise;
-  }
 
   /** Ends it now, wherever it is; the next host belongs to another one. */
   end(): void {
     this.#life.isOver = true;
     for (const end of this.#life.ending) end();
     this.#life = { isOver: false, ending: [] };
-    this.#at = Number.POSITIVE_INFINITY;
   }
 
   /** The host of the next forwarder. */
@@ -87,12 +66,6 @@ export class Crashes implements StepTaker {
 
   async take<T>(part: object, what: string, act: () => Promise<T>): Promise<T> {
     const life = this.#lifeOf(part);
-    if (!life.isOver && life === this.#life && this.steps.length === this.#at) {
-      life.isOver = true;
-      this.last = what;
-      this.#crashed.resolve();
-    }
-    if (!life.isOver) this.steps.push(what);
     const result = life.isOver ? undefined : await act();
     if (life.isOver) throw new Error(`The forwarder died before it could ${what}`);
     return result as T;

@@ -1,12 +1,12 @@
-// The forwarder dies at every step of a VFIO connection. Afterwards pods may open what the journal and kubelet say they have,
-// and nothing else.
+// The forwarder dies. Afterwards pods may open what the journal and kubelet say they have, and nothing else. Deaths in the
+// middle of a call: killed-vfio.test.ts.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { needs } from "../needs.ts";
-import { CrashScene, type Work } from "./crash-scene.ts";
+import { CrashScene } from "./crash-scene.ts";
 import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
@@ -25,68 +25,11 @@ function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
   });
 }
 
-/** Tries each step of the work in turn, each with a new pod and its function on its kernel driver; then all is as before. */
-async function eachStep(
-  crash: CrashScene,
-  tell: (pod: VfioPod, crashAt: (work: Work) => Promise<boolean>) => Promise<void>,
-): Promise<void> {
-  const settings = await settingsOf(crash);
-  let [step, isDone] = [0, false];
-  for (; !isDone; step++) {
-    const pod = await vfioPod(crash.scene);
-    const { inventory, binder } = crash.scene.forwarder.node;
-    const vf = inventory.snapshot().find((one) => one.tokenId === pod.tokenId);
-    if (vf) await binder.bind(vf, "kernel");
-    let where = "before anything";
-    const crashAt = async (work: Work) => {
-      const crashed = await crash.crashAt(step, work);
-      where = crashed ?? "without a crash";
-      isDone = crashed === undefined;
-      return !isDone;
-    };
-    const check = async () => {
-      await tell(pod, crashAt);
-      await nothingLeft(crash, pod);
-      assert.deepEqual(await settingsOf(crash), settings);
-    };
-    await crash.told(() => where, check);
-    await endPod(crash, pod);
-  }
-  assert.ok(step > 6, `too few steps were seen: ${step}`);
-}
-
 describe("a forwarder that dies", () => {
   after(async () => {
     const pings = await (await stage)?.stop();
     if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
   });
-
-  story("at any step of a VFIO Request grants nothing that stays, and the next Request works", (crash) =>
-    eachStep(crash, async ({ vfio, container }, crashAt) => {
-      if (await crashAt((signal) => vfio.request({ signal }))) await vfio.request({ timeoutMs: 5000 });
-      await container.makeNodes(vfio.connection ?? assert.fail());
-      assert.deepEqual(await opening(container, groupOf(vfio)), PERMITTED);
-      await vfio.close({ timeoutMs: 5000 });
-      assert.equal(await container.tries("vfio"), "EPERM");
-    }),
-  );
-
-  story("at any step of a VFIO Request whose client does not come back leaves nothing", (crash) =>
-    eachStep(crash, async ({ vfio }, crashAt) => {
-      if (await crashAt((signal) => vfio.request({ signal }))) return;
-      await vfio.close({ timeoutMs: 5000 });
-    }),
-  );
-
-  story("at any step of a VFIO Close is closed again", (crash) =>
-    eachStep(crash, async ({ vfio, container }, crashAt) => {
-      await vfio.request();
-      const group = groupOf(vfio);
-      await container.makeNodes(vfio.connection ?? assert.fail());
-      if (await crashAt((signal) => vfio.close({ signal }))) await vfio.close({ timeoutMs: 5000 });
-      assert.deepEqual(await opening(container, group), REFUSED);
-    }),
-  );
 
   story("leaves a VFIO connection as it is, for its client to refresh and close", async (crash) => {
     const [pod, other] = [await vfioPod(crash.scene), await vfioPod(crash.scene)];
@@ -136,12 +79,4 @@ async function endPod({ scene }: CrashScene, { name, container, allocation }: Vf
   await container.kill();
   await cgroups?.removePod(allocation.podUid);
   scene.sandbox.kubelet.free(name);
-}
-
-/** Of all functions, as their physical ones keep them. */
-async function settingsOf({ scene }: CrashScene): Promise<unknown> {
-  const { forwarder, sandbox } = scene;
-  return Promise.all(
-    forwarder.node.inventory.snapshot().map(({ pf, index }) => sandbox.machine.pfPort({ address: pf }).read(index)),
-  );
 }
