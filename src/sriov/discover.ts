@@ -89,8 +89,12 @@ async function countVfs(
   options: DiscoverOptions,
 ): Promise<VfCount> {
   const { address } = entry;
+  if (options.onlyLook) {
+    // Reading sriov_numvfs would wait for whoever writes it, and that may be for a device that somebody has open.
+    const current = (await virtualFunctionLinks(options.devices, address)).length;
+    return { current, total: Number(await options.devices.readText(`${address}/sriov_totalvfs`)) };
+  }
   const current = Number(await options.devices.readText(`${address}/sriov_numvfs`));
-  if (options.onlyLook) return { current, total: Number(await options.devices.readText(`${address}/sriov_totalvfs`)) };
   if (current === 0) await options.beforeCreate?.({ address, ifname });
   return createVfs(entry, options);
 }

@@ -12,9 +12,17 @@ export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Pro
   return name !== undefined && /^\d+$/.test(name) ? Number(name) : undefined;
 }
 
-/** Every function of the IOMMU group that this one belongs to, itself included. */
+/** PCI-to-PCI, include/linux/pci_ids.h. */
+const BRIDGE_CLASS = "0x0604";
+
+/**
+ * Every function of the IOMMU group that this one belongs to, itself included. Ports of the bus are left out: nobody can be
+ * given one, and their driver leaves the group to VFIO.
+ */
 export async function iommuGroupMembers(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
-  return (await orMissing(devices.list(`${address}/iommu_group/devices`))) ?? [];
+  const members = (await orMissing(devices.list(`${address}/iommu_group/devices`))) ?? [];
+  const classes = await Promise.all(members.map((member) => orMissing(devices.readText(`${member}/class`))));
+  return members.filter((_, index) => !classes[index]?.startsWith(BRIDGE_CLASS));
 }
 
 /** Names of the network devices of a function that this network namespace can see. */
