@@ -78,7 +78,7 @@ export class Endpoint {
       tls: actor.tls,
       log,
       clock,
-      dialTimeoutMs: 5000,
+      dialTimeoutMs: 30_000,
       idleMs: 60_000,
       credentials: actor.headers,
     });

@@ -51,7 +51,7 @@ export class Nsmgr {
       tls: actor.tls,
       log,
       clock,
-      dialTimeoutMs: 5000,
+      dialTimeoutMs: 30_000,
       idleMs: 60_000,
       credentials: actor.headers,
     });
