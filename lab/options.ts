@@ -21,7 +21,7 @@ hardware, no KVM, no root. Downloads QEMU and kernels as Debian packages into la
   --kernel 6.1   only this kernel: 6.1 with cgroups of version 1, 6.12 with the unified hierarchy
   --only NAME    only topologies or scenarios whose name holds NAME; more than one with commas between
   --shell        a shell in such a guest (Ctrl-A X ends it); the forwarder is /project/dist/forwarder.mjs
-  --jobs N       guests side by side; one for each two CPUs unless told
+  --jobs N       guests side by side; one for each CPU unless told
   --help         this text
 
 ${topologies.map(({ name, says, scenarios }) => `  ${name}: ${says}\n    ${scenarios.join(", ")}`).join("\n")}
@@ -41,7 +41,7 @@ export function readOptions(args: readonly string[], cpus: number): LabOptions |
       },
     });
     const chosen = kernels.filter((kernel) => values.kernel === undefined || kernel === values.kernel);
-    const jobs = values.jobs ?? String(Math.max(1, Math.floor(cpus / 2)));
+    const jobs = values.jobs ?? String(cpus);
     if (chosen.length === 0 || !/^[1-9]\d?$/.test(jobs)) return undefined;
     return {
       kernels: chosen,

@@ -39,7 +39,18 @@ export function qemuCommand(machine: Machine): readonly [string, ...string[]] {
     ...program,
     ...["-L", join(root, "usr/share/qemu"), "-L", join(root, "usr/share/seabios")],
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"],
-    ...["-machine", `q35,${off}`, "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2", "-m", "1536"],
+    ...[
+      "-machine",
+      `q35,${off}`,
+      "-accel",
+      "tcg,thread=multi,tb-size=512",
+      "-cpu",
+      "max",
+      "-smp",
+      process.env["LAB_SMP"] ?? "1",
+      "-m",
+      "1536",
+    ],
     ...["-kernel", machine.vmlinux, "-initrd", machine.initramfs],
     ...(topology.hasIommu ? ["-device", "intel-iommu,intremap=on"] : []),
     ...Array.from({ length: ADAPTERS }, (_, index) => adapter(index, topology)).flat(),
@@ -58,7 +69,7 @@ function adapter(index: number, { hasAcs }: Topology): readonly string[] {
   const place = `bus=pcie.0,chassis=${index + 1},slot=${index + 1},addr=${4 + index}.0`;
   return [
     ...["-netdev", `hubport,id=wire${index},hubid=0`],
-    ...["-device", `pcie-root-port,id=port${index},${place}${hasAcs ? "" : ",disable-acs=on"}`],
+    ...["-device", `pcie-root-port,id=port${index},${place}${index > 0 || hasAcs ? "" : ",disable-acs=on"}`],
     ...["-device", `igb,bus=port${index},netdev=wire${index},mac=52:54:00:aa:0${index}:01,romfile=`],
   ];
 }
@@ -78,6 +89,8 @@ function commandLine({ kernel, isInteractive }: Machine): string {
     "console=ttyS0,115200 panic=-1 loglevel=4 intel_iommu=on iommu=pt",
     // What only costs time where each instruction is emulated.
     "mitigations=off nokaslr tsc=reliable no_timer_check random.trust_cpu=1",
+    // Ticks come by themselves: now and then QEMU loses a timer that the kernel sets for once, and with it a whole CPU.
+    "nohz=off highres=off",
     `lab.cgroup=${kernel === "6.1" ? "v1" : "v2"}${isInteractive ? "" : " quiet"}`,
   ].join(" ");
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { deviceAccessContracts } from "../test/contracts/device-access.ts";
 import { driverBindingContracts } from "../test/contracts/driver-binding.ts";
 import { sysfsContracts } from "../test/contracts/sysfs.ts";
 import { type MachineOptions, startMachine } from "./machine.ts";
@@ -23,6 +24,17 @@ for (const [sentence, contract] of Object.entries({ ...driverBindingContracts, .
     ));
 }
 
+for (const [sentence, contract] of Object.entries(deviceAccessContracts)) {
+  test(`startMachine() is as a kernel: ${sentence}`, () =>
+    withMachine({ pfs: 1, vfsPerPf: 4 }, (machine) => {
+      const hold = async (group: string) => {
+        const close = machine.openGroup(Number(group));
+        return { close: async () => close() };
+      };
+      return contract({ ...machine, hold, pf: "0000:01:00.0", vf: "0000:01:10.2", kernelDriver: "igbvf" });
+    }));
+}
+
 test("startMachine() prints its adapters as a table", () =>
   withMachine({ vfsPerPf: 2 }, async (machine) => {
     await machine.pfPort({ address: "0000:02:00.0" }).write(1, { mac: "0a:00:00:00:00:01", vlan: 100 });
@@ -38,21 +50,6 @@ test("startMachine() prints its adapters as a table", () =>
         "  0000:02:10.2 VF 1  igbvf   6      enp2s0f0v1  0a:00:00:00:00:01  100",
       ].join("\n"),
     );
-  }));
-
-test("startMachine() unbinds an open VFIO function only when it is closed", () =>
-  withMachine({ pfs: 1, vfsPerPf: 1 }, async ({ devices, drivers, openGroup }) => {
-    const vf = "0000:01:10.0";
-    await devices.writeText(`${vf}/driver_override`, "vfio-pci");
-    await drivers.writeText("igbvf/unbind", vf);
-    await drivers.writeText("vfio-pci/bind", vf);
-    const close = openGroup(2);
-    assert.throws(() => openGroup(2), { code: "EBUSY" });
-    await assert.rejects(drivers.writeText("vfio-pci/unbind", vf, { limitMs: 5 }), { code: "ETIMEDOUT" });
-    assert.equal(await devices.exists(`${vf}/driver`), true);
-    close();
-    await new Promise(setImmediate);
-    assert.equal(await devices.exists(`${vf}/driver`), false);
   }));
 
 test("startMachine() answers settings as igb does", () =>

@@ -138,8 +138,9 @@ export class Nic {
     const { driver, iommuGroup: group } = fn;
     if (driver === undefined) return;
     if (driver === VFIO_DRIVER && group !== undefined) {
-      await this.#open.get(group)?.promise;
+      // The function is without a driver at once; the rest waits for whoever has it open.
       fn.driver = undefined;
+      await this.#open.get(group)?.promise;
       if (!this.members(group).some((other) => other.driver === VFIO_DRIVER)) {
         this.#minors.delete(group);
         this.#emit("remove", "vfio", `/devices/virtual/vfio/${group}`, { DEVNAME: `vfio/${group}` });

@@ -1,3 +1,4 @@
+import { deviceAccessContracts } from "../../test/contracts/device-access.ts";
 import { driverBindingContracts } from "../../test/contracts/driver-binding.ts";
 import { withRealAdapter } from "../../test/contracts/real-adapter.ts";
 import { timeSteps } from "../../test/contracts/step-times.ts";
@@ -5,6 +6,7 @@ import { sysfsContracts } from "../../test/contracts/sysfs.ts";
 import { vfSettingsContracts } from "../../test/contracts/vf-settings.ts";
 import { promisesOf, realTests } from "../real-tests.ts";
 import { adapters } from "./hardware.ts";
+import { holdFunction } from "./hold-function.ts";
 import { runRealTest } from "./real-test.ts";
 import type { Stage } from "./stage.ts";
 
@@ -20,6 +22,10 @@ export async function contracts(stage: Stage): Promise<void> {
     }
     for (const [name, contract] of Object.entries(vfSettingsContracts)) {
       await stage.story(`settings: ${name}`, () => contract(subject));
+    }
+    const hold = (group: string) => holdFunction({ group, address: subject.vf });
+    for (const [name, contract] of Object.entries(deviceAccessContracts)) {
+      await stage.story(`access: ${name}`, () => contract({ ...subject, hold }));
     }
     await stage.story("the steps of a connection are timed", async () => {
       for (const [step, times] of Object.entries(await timeSteps(subject))) {

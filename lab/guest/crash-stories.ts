@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { netdevOf } from "./hardware.ts";
-import { addressOf, answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
+import { answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
+import { PacedPings } from "./paced-pings.ts";
+import type { Stage } from "./stage.ts";
 import { eventually, pause } from "./waiting.ts";
 
 const VLAN = 300;
@@ -12,48 +13,78 @@ const VLAN = 300;
 const REQUEST_STEPS = [0.3, 0.6, 0.85];
 const CLOSE_STEPS = [0.3, 0.7];
 
-/** The forwarder dies while two clients talk. */
-export const crashStories: Readonly<Record<string, (node: LabNode) => Promise<void>>> = {
-  ...Object.fromEntries(
-    REQUEST_STEPS.map((part, step) => [
-      `killed at ${part} of a Request it goes on where it was, and two that talk lose no packet`,
-      (node: LabNode) => besideFlood(node, (far) => diesInRequest(node, { part, mac: mac(10 + step), far })),
-    ]),
-  ),
-  ...Object.fromEntries(
-    CLOSE_STEPS.map((part, step) => [
-      `killed at ${part} of a Close it goes on where it was, and two that talk lose no packet`,
-      (node: LabNode) => besideFlood(node, () => diesInClose(node, { part, mac: mac(20 + step) })),
-    ]),
-  ),
-  "what happens while it is down is put right by its next start: a pod dies, and its function comes home":
-    podDiesMeanwhile,
-};
+/** Two clients that talk all the time: near on one adapter, far on the other. */
+interface Talkers {
+  readonly far: SandboxPod;
+  readonly pings: PacedPings;
+  /** How long a Request and a Close take here and now. */
+  readonly requestMs: number;
+  readonly closeMs: number;
+}
 
-/** Two clients talk as fast as they can meanwhile, and lose nothing; they are taken up, and all is as it was. */
-async function besideFlood(node: LabNode, work: (far: SandboxPod) => Promise<void>): Promise<void> {
+/** The forwarder dies while two clients talk. */
+export async function crashes(stage: Stage): Promise<void> {
+  const node = await stage.node();
   const [near, far] = [await node.pod("left", wish(mac(1), VLAN)), await node.pod("right", wish(mac(2), VLAN))];
   for (const { client } of [near, far]) await client.request();
   assert.notEqual(await answer(near, far), undefined);
-  const before = await wholeNode();
-  const flood = new Flood(near, addressOf(far));
+  const pings = await PacedPings.start(near, far);
   try {
-    await work(far);
+    await stage.story("two that talk lose no packet while nobody crashes, with as much work beside them", () =>
+      nobodyDies(node, pings),
+    );
+    const talkers = { far, pings, ...(await timesOfALife(node)) };
+    for (const [step, part] of REQUEST_STEPS.entries()) {
+      await stage.story(
+        `killed at ${part} of a Request it goes on where it was, and two that talk lose no packet`,
+        () => goesOn(talkers, () => diesInRequest(node, talkers, { part, mac: mac(10 + step) })),
+      );
+    }
+    for (const [step, part] of CLOSE_STEPS.entries()) {
+      await stage.story(`killed at ${part} of a Close it goes on where it was, and two that talk lose no packet`, () =>
+        goesOn(talkers, () => diesInClose(node, talkers, { part, mac: mac(20 + step) })),
+      );
+    }
+    await stage.story("after every crash both are taken up still, with all that they had", async () => {
+      const before = await wholeNode();
+      for (const { client } of [near, far]) await client.request(); // a refresh
+      assert.deepEqual(await wholeNode(), before);
+      await pings.lostNothing();
+    });
   } finally {
-    const { sent, lost } = await flood.end();
-    assert.ok(sent > 50, `only ${sent} packets were sent`);
-    assert.equal(lost, 0, `of ${sent} packets`);
+    await pings.end();
+    await node.endLeftPods();
   }
-  for (const { client } of [near, far]) await client.request(); // both were taken up: this is a refresh
+  await stage.stories({
+    "what happens while it is down is put right by its next start: a pod dies, and its function comes home":
+      podDiesMeanwhile,
+  });
+}
+
+/** The comparison: the same pace and the same work, Request, Close and a program's start; only nobody dies. */
+async function nobodyDies(node: LabNode, pings: PacedPings): Promise<void> {
+  await pings.lostNothing();
+  await timesOfALife(node);
+  await node.startAnotherProgram();
+  const sent = await pings.lostNothing();
+  assert.ok(sent > 100, `only ${sent} packets were sent`);
+}
+
+/** Nobody loses a packet meanwhile, and all is as it was. */
+async function goesOn({ pings }: Talkers, work: () => Promise<void>): Promise<void> {
+  const before = await wholeNode();
+  await pings.lostNothing();
+  await work();
   assert.deepEqual(await wholeNode(), before);
-  await node.endPods(near, far);
+  const sent = await pings.lostNothing();
+  assert.ok(sent > 100, `only ${sent} packets were sent`);
 }
 
 async function diesInRequest(
   node: LabNode,
-  { part, mac, far }: { readonly part: number; readonly mac: string; readonly far: SandboxPod },
+  { far, requestMs }: Talkers,
+  { part, mac }: { readonly part: number; readonly mac: string },
 ): Promise<void> {
-  const { requestMs } = await timesOfALife(node);
   const pod = await node.pod("left", wish(mac, VLAN));
   await dieAfter(node, part * requestMs, () => pod.client.request());
   await node.stopwatch.time("restart", () => node.startForwarder());
@@ -64,9 +95,9 @@ async function diesInRequest(
 
 async function diesInClose(
   node: LabNode,
+  { closeMs }: Talkers,
   { part, mac }: { readonly part: number; readonly mac: string },
 ): Promise<void> {
-  const { closeMs } = await timesOfALife(node);
   const pod = await node.pod("left", wish(mac, VLAN));
   await pod.client.request();
   await dieAfter(node, part * closeMs, () => pod.client.close());
@@ -92,7 +123,6 @@ async function podDiesMeanwhile(node: LabNode): Promise<void> {
   await untilAsBefore(before);
 }
 
-/** How long a Request and a Close take here and now. */
 async function timesOfALife(node: LabNode): Promise<{ readonly requestMs: number; readonly closeMs: number }> {
   const pod = await node.pod("left", wish(mac(9), VLAN));
   const startedAt = performance.now();
@@ -113,29 +143,4 @@ async function dieAfter(node: LabNode, ms: number, call: () => Promise<unknown>)
 
 function mac(number: number): string {
   return `0a:55:44:33:24:${number.toString(16).padStart(2, "0")}`;
-}
-
-/** Pings as fast as answers come, at least a hundred times a second, from a pod to an address. */
-class Flood {
-  readonly #child: ChildProcess;
-  readonly #said: Promise<string>;
-
-  constructor({ pod }: SandboxPod, to: string) {
-    const netns = `--net=/proc/${process.pid}/fd/${pod.netns.fd.number}`;
-    this.#child = spawn("nsenter", [netns, "--", "ping", "-f", to], { stdio: ["ignore", "pipe", 2] });
-    let text = "";
-    this.#child.stdout?.on("data", (data: Buffer) => (text += data));
-    this.#said = new Promise((resolve) => this.#child.once("close", () => resolve(text)));
-  }
-
-  /** How many packets found no answer, but for one that was under way at the end. */
-  async end(): Promise<{ readonly sent: number; readonly lost: number }> {
-    this.#child.kill("SIGINT");
-    const said = await this.#said;
-    const counts = /(\d+) packets transmitted, (\d+) received/.exec(said);
-    assert.ok(counts, `ping said: ${said.slice(-500)}`);
-    // It writes a dot for each packet and takes it away with the answer.
-    const underWay = /\.\s*---/.test(said) ? 1 : 0;
-    return { sent: Number(counts[1]), lost: Number(counts[1]) - Number(counts[2]) - underWay };
-  }
 }

@@ -38,6 +38,11 @@ export class ForwarderProcess {
     });
   }
 
+  /** Resolves with how it ended: "SIGKILL", "exit status 0". */
+  get ended(): Promise<string> {
+    return this.#ended;
+  }
+
   get pid(): number {
     return this.#child.pid ?? 0;
   }

@@ -1,12 +1,27 @@
 // The guest's adapters as sysfs and iproute2 show them: nothing here is the forwarder's own code.
-import { execFile } from "node:child_process";
-import { existsSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
-import { basename } from "node:path";
+import { execFile, spawn } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { basename, dirname } from "node:path";
 import { promisify } from "node:util";
 
 const run = promisify(execFile);
 const DEVICES = "/sys/bus/pci/devices";
 const DRIVERS = "/sys/bus/pci/drivers";
+
+// include/uapi/linux/pci_regs.h
+const EXTENDED_CAPABILITIES = 0x100;
+const ACS_CAPABILITY = 0x0d;
+const ACS_CONTROL = 6;
 
 /** The adapters: their addresses follow from the order of the root ports. */
 export const adapters = { left: "0000:01:00.0", right: "0000:02:00.0" } as const;
@@ -74,6 +89,39 @@ export function operate(path: string, text: string): void {
 /** As an operator who binds and unbinds by hand. */
 export function driverFile(driver: string, file: "bind" | "unbind", address: string): void {
   writeFileSync(`${DRIVERS}/${driver}/${file}`, address);
+}
+
+/** An operator's write that the kernel does not finish: `ended` resolves when it does, with the exit status. */
+export function writeAside(
+  path: string,
+  text: string,
+): { readonly ended: Promise<number | null>; readonly isWaiting: boolean } {
+  const child = spawn("sh", ["-c", `echo ${text} >${path}`], { stdio: "inherit" });
+  const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
+  return {
+    ended,
+    get isWaiting() {
+      return child.exitCode === null;
+    },
+  };
+}
+
+/**
+ * Turns access control off in the port above an adapter, as setpci does: functions that are made from now on share a group, and
+ * the adapter, which has its group already, is not in it.
+ */
+export function turnAcsOff(adapter: string): void {
+  const port = basename(dirname(realpathSync(`${DEVICES}/${adapter}`)));
+  const path = `${DEVICES}/${port}/config`;
+  const config = readFileSync(path);
+  let at = EXTENDED_CAPABILITIES;
+  while (config.readUInt16LE(at) !== ACS_CAPABILITY) {
+    at = config.readUInt32LE(at) >>> 20;
+    if (at === 0) throw new Error(`${port} has no access control to turn off`);
+  }
+  const file = openSync(path, "r+");
+  writeSync(file, Buffer.alloc(2), 0, 2, at + ACS_CONTROL);
+  closeSync(file);
 }
 
 /** Makes the kernel look for adapters that were taken off the bus. */

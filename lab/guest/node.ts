@@ -3,6 +3,7 @@ import type { Client, ClientOptions } from "../../sandbox/client.ts";
 import type { WantedContext } from "../../sandbox/endpoint-context.ts";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { sharedCalls } from "../../sandbox/shared-calls.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
 import { adapters, VFS_PER_ADAPTER } from "./hardware.ts";
 import type { Stopwatch } from "./telling.ts";
@@ -11,30 +12,40 @@ import { eventually } from "./waiting.ts";
 const CONFIG = "/tmp/pci.config";
 const ADMIN_PORT = 9871;
 /** Everything is emulated, and the machine may have other guests. */
-const CALL_TIMEOUT_MS = 60_000;
+const CALL_TIMEOUT_MS = 120_000;
 
 /** A resource for each adapter, so that a story can choose. */
 export const resources = { left: "worker.domain/left", right: "worker.domain/right" } as const;
 export type Side = keyof typeof resources;
 
+interface LabNodeParts {
+  readonly contexts: Map<string, WantedContext>;
+  readonly logLevel: string;
+}
+
 /** The guest as a node of a cluster: real adapters, the forwarder as it is shipped, pretend peers on real sockets. */
 export class LabNode {
   readonly sandbox: Sandbox;
   readonly stopwatch: Stopwatch;
+  /** The manager's calls, on one connection; for `directClient`. */
+  readonly managerCalls: ReturnType<typeof sharedCalls>;
   #forwarder: ForwarderProcess | undefined;
   #podCount = 0;
   #pods: readonly SandboxPod[] = [];
   #clients: readonly { readonly pod: SandboxPod; readonly client: Client }[] = [];
   /** What the endpoint wants of a pod's connection, by the pod's name. */
   readonly #contexts: Map<string, WantedContext>;
+  readonly #logLevel: string;
 
-  private constructor(sandbox: Sandbox, contexts: Map<string, WantedContext>, stopwatch: Stopwatch) {
+  private constructor(sandbox: Sandbox, parts: Pick<LabNode, "stopwatch"> & LabNodeParts) {
     this.sandbox = sandbox;
-    this.stopwatch = stopwatch;
-    this.#contexts = contexts;
+    this.stopwatch = parts.stopwatch;
+    this.managerCalls = sharedCalls(sandbox.actor("nsmgr"));
+    this.#contexts = parts.contexts;
+    this.#logLevel = parts.logLevel;
   }
 
-  static async open(stopwatch: Stopwatch): Promise<LabNode> {
+  static async open(stopwatch: Stopwatch, logLevel: "INFO" | "DEBUG"): Promise<LabNode> {
     writeFileSync(CONFIG, configText());
     const contexts = new Map<string, WantedContext>();
     const sandbox = await Sandbox.start({
@@ -51,7 +62,7 @@ export class LabNode {
         adminListenOn: { host: "127.0.0.1", port: ADMIN_PORT },
       },
     });
-    const node = new LabNode(sandbox, contexts, stopwatch);
+    const node = new LabNode(sandbox, { contexts, stopwatch, logLevel });
     await node.startForwarder();
     return node;
   }
@@ -73,6 +84,12 @@ export class LabNode {
   /** As the kernel ends a process, with no word. */
   async killForwarder(): Promise<void> {
     await this.forwarder.end("SIGKILL");
+  }
+
+  /** Another process as busy as a forwarder that starts: one whose configuration names a file that is not there. */
+  async startAnotherProgram(): Promise<void> {
+    const other = new ForwarderProcess({ ...this.#environment(), NSM_SRIOV_CONFIG_FILE: "/nonexistent" });
+    await other.ended;
   }
 
   /** Kubelet has heard of each function of the side that it is well. */
@@ -145,6 +162,11 @@ export class LabNode {
     for (const pod of this.#pods) await this.endPods(pod).catch(() => this.dropPod(pod));
   }
 
+  /** Where the forwarder keeps its journal. */
+  get statePath(): string {
+    return this.sandbox.forwarderSettings.statePath;
+  }
+
   /** The status page as JSON. */
   async status(): Promise<unknown> {
     return (await fetch(`http://127.0.0.1:${ADMIN_PORT}/status.json`)).json();
@@ -152,6 +174,7 @@ export class LabNode {
 
   /** As SIGTERM does. Answers with how the forwarder ended. */
   async stop(): Promise<string> {
+    await this.managerCalls.close();
     const how = await this.forwarder.end("SIGTERM");
     await this.sandbox.stop();
     return how;
@@ -172,7 +195,7 @@ export class LabNode {
       NSM_SRIOV_CONFIG_FILE: CONFIG,
       NSM_CGROUP_PATH: "/sys/fs/cgroup/devices",
       NSM_VFIO_PATH: "/dev/vfio",
-      NSM_LOG_LEVEL: "DEBUG",
+      NSM_LOG_LEVEL: this.#logLevel,
       NSM_ADMIN_LISTEN_ON: `localhost:${ADMIN_PORT}`,
       NSM_STATE_PATH: settings.statePath,
       SPIFFE_ENDPOINT_SOCKET: settings.spiffeEndpointSocket,

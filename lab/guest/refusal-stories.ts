@@ -1,17 +1,29 @@
 import assert from "node:assert/strict";
-import { groupMembers } from "./hardware.ts";
+import { adapters, groupMembers, turnAcsOff, VFS_PER_ADAPTER, vfAddress } from "./hardware.ts";
+import { EVERYTHING } from "./hold-function.ts";
 import { answer, wish } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
-import { VfioPod } from "./vfio-pod.ts";
+import type { Stage } from "./stage.ts";
+import { REFUSED, VfioPod } from "./vfio-pod.ts";
 
 const VLAN = 700;
+const ANOTHERS_GROUP = /in an IOMMU group that another pod has \(0000:02:1/;
 
 /** A node whose machine keeps functions not apart. */
-export const sharedGroupStories = {
-  "KERNEL works as everywhere": kernelWorks,
-  "VFIO is refused, with the members of the group that stand in the way": (node: LabNode) =>
-    vfioIsRefused(node, /IOMMU group \d+ also holds .*0000:01:00\.0/, groupMembers("0000:01:10.0").length > 1),
-};
+export async function sharedGroups(stage: Stage): Promise<void> {
+  turnAcsOff(adapters.right);
+  await stage.stories({
+    "KERNEL works as everywhere": kernelWorks,
+    "VFIO is refused where the adapter itself is in the group, and the error names it": (node) =>
+      vfioIsRefused(
+        node,
+        /IOMMU group \d+ also holds .*0000:01:00\.0/,
+        groupMembers("0000:01:10.0").includes(adapters.left),
+      ),
+    "a group of functions only is one pod's: the other's VFIO and KERNEL are refused, until it is closed":
+      groupIsOnePods,
+  });
+}
 
 /** A node without an IOMMU. */
 export const noIommuStories = {
@@ -19,6 +31,29 @@ export const noIommuStories = {
   "VFIO is refused, with the reason": (node: LabNode) =>
     vfioIsRefused(node, /without an IOMMU group/, groupMembers("0000:01:10.0").length === 0),
 };
+
+async function groupIsOnePods(node: LabNode): Promise<void> {
+  const members = groupMembers(vfAddress(adapters.right, 0));
+  assert.equal(members.filter((member) => member.startsWith("0000:02:1")).length, VFS_PER_ADAPTER, String(members));
+  assert.ok(!members.includes(adapters.right), String(members));
+  const one = await VfioPod.start(node, "right", wish("0a:55:44:33:29:04", VLAN));
+  const other = await VfioPod.start(node, "right", wish("0a:55:44:33:29:05", VLAN));
+  const kernel = await node.pod("right", wish("0a:55:44:33:29:06", VLAN));
+  await one.client.request();
+  assert.deepEqual(await one.steps(one), EVERYTHING);
+  for (const client of [other.client, kernel.client]) await assert.rejects(client.request(), ANOTHERS_GROUP);
+  await one.client.close();
+  await other.client.request();
+  assert.deepEqual(await other.steps(other), EVERYTHING);
+  assert.deepEqual(await one.steps(other), REFUSED);
+  await assert.rejects(one.client.request(), ANOTHERS_GROUP);
+  await other.client.close();
+  await kernel.client.request();
+  assert.equal((await kernel.pod.link("nsm-1"))?.up, true);
+  await assert.rejects(one.client.request(), /in an IOMMU group that serves a kernel driver/);
+  for (const { sandboxPod } of [one, other]) await node.dropPod(sandboxPod);
+  await node.endPods(kernel);
+}
 
 async function kernelWorks(node: LabNode): Promise<void> {
   const one = await node.pod("left", wish("0a:55:44:33:29:01", VLAN));

@@ -1,9 +1,9 @@
 import { crowdRounds } from "../topologies.ts";
 import { contracts } from "./contracts.ts";
-import { crashStories } from "./crash-stories.ts";
-import { crowdStories } from "./crowd-stories.ts";
+import { crashes } from "./crash-stories.ts";
+import { crowd } from "./crowd-stories.ts";
 import { kernelStories } from "./kernel-stories.ts";
-import { noIommuStories, sharedGroupStories } from "./refusal-stories.ts";
+import { noIommuStories, sharedGroups } from "./refusal-stories.ts";
 import type { Scenario } from "./stage.ts";
 import { troubleStories } from "./trouble-stories.ts";
 import { vfioStories } from "./vfio-stories.ts";
@@ -12,10 +12,10 @@ import { vfioStories } from "./vfio-stories.ts";
 export const scenarios: Readonly<Record<string, Scenario>> = {
   contracts,
   kernel: (stage) => stage.stories(kernelStories),
-  crashes: (stage) => stage.stories(crashStories),
+  crashes,
   trouble: (stage) => stage.stories(troubleStories),
   vfio: (stage) => stage.stories(vfioStories),
-  "shared-groups": (stage) => stage.stories(sharedGroupStories),
+  "shared-groups": sharedGroups,
   "no-iommu": (stage) => stage.stories(noIommuStories),
-  crowd: (stage) => stage.stories(crowdStories(crowdRounds[stage.plan.kernel])),
+  crowd: (stage) => crowd(stage, crowdRounds[stage.plan.kernel]),
 };

@@ -5,11 +5,12 @@ import { ip } from "../../test/sandbox/ip.ts";
 import { adapters, driverFile, netdevOf, operate, rescanBus, VFS_PER_ADAPTER, vfsOf } from "./hardware.ts";
 import { answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
 import type { LabNode, Side } from "./node.ts";
+import { PacedPings } from "./paced-pings.ts";
 import { eventually, pause } from "./waiting.ts";
 
 const VLAN = 400;
 
-/** What operators and dying pods do to a node. In each, two clients of the other adapter talk all the time. */
+/** What operators and dying pods do to a node. Two clients of the other adapter talk meanwhile and lose no packet. */
 export const troubleStories = {
   "a pod that dies without Close gives its function back, clean, and another gets it": podDies,
   "a function that somebody unbinds is told, and the others are not touched": unbound,
@@ -36,16 +37,24 @@ async function unbound(node: LabNode): Promise<void> {
     const address = connection.mechanism?.parameters["pciAddress"] ?? "";
     driverFile("igbvf", "unbind", address);
     await untilDevices(node, "right", { healthy: VFS_PER_ADAPTER - 1 });
+    const unwell = node.devices("right").filter(({ healthy }) => !healthy);
+    assert.deepEqual(
+      unwell.map(({ id }) => id),
+      [pod.tokenId],
+    );
     assert.equal(healthyOf(node, "left"), VFS_PER_ADAPTER);
     await serves(node, "right");
     driverFile("igbvf", "bind", address);
     await node.endPods(pod);
     await untilDevices(node, "right", { healthy: VFS_PER_ADAPTER });
+    await everyFunctionServes(node, "right");
   });
 }
 
 async function linkDown(node: LabNode): Promise<void> {
   await besideTalkers(node, async () => {
+    const pod = await node.pod("right", wish("0a:55:44:33:25:04", VLAN));
+    await pod.client.request();
     const ifname = netdevOf(adapters.right);
     await ip(undefined, `link set dev ${ifname} down`);
     await untilDevices(node, "right", { healthy: 0 });
@@ -54,6 +63,9 @@ async function linkDown(node: LabNode): Promise<void> {
     await ip(undefined, `link set dev ${ifname} up`);
     await untilDevices(node, "right", { healthy: VFS_PER_ADAPTER });
     await serves(node, "right");
+    await pod.client.request(); // it has what it had
+    assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+    await node.endPods(pod);
   });
 }
 
@@ -88,7 +100,7 @@ async function adapterRemoved(node: LabNode): Promise<void> {
   });
 }
 
-/** Two clients on the left adapter reach each other, before and after. */
+/** Two clients on the left adapter talk meanwhile and lose nothing. */
 async function besideTalkers(node: LabNode, work: () => Promise<void>): Promise<void> {
   const macs = ["0a:55:44:33:25:0a", "0a:55:44:33:25:0b"];
   const talkers: SandboxPod[] = [];
@@ -96,8 +108,13 @@ async function besideTalkers(node: LabNode, work: () => Promise<void>): Promise<
   for (const { client } of talkers) await client.request();
   const [one, other] = talkers as [SandboxPod, SandboxPod];
   assert.notEqual(await answer(one, other), undefined);
-  await work();
-  assert.notEqual(await answer(one, other), undefined);
+  const pings = await PacedPings.start(one, other);
+  try {
+    await work();
+    await pings.lostNothing();
+  } finally {
+    await pings.end();
+  }
   await node.endPods(...talkers);
 }
 
@@ -107,6 +124,19 @@ export async function serves(node: LabNode, side: Side): Promise<void> {
   await pod.client.request();
   assert.equal((await pod.pod.link("nsm-1"))?.up, true);
   await node.endPods(pod);
+}
+
+/** Each function of the adapter serves a client. */
+export async function everyFunctionServes(node: LabNode, side: Side): Promise<void> {
+  const pods = [];
+  for (let number = 0; number < VFS_PER_ADAPTER; number += 1) {
+    pods.push(await node.pod(side, wish(`0a:55:44:33:28:0${number}`, VLAN)));
+  }
+  for (const { client, pod } of pods) {
+    await client.request();
+    assert.equal((await pod.link("nsm-1"))?.up, true);
+  }
+  await node.endPods(...pods);
 }
 
 async function untilDevices(

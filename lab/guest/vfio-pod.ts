@@ -1,27 +1,14 @@
-import assert from "node:assert/strict";
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { createInterface } from "node:readline";
 import type { Client } from "../../sandbox/client.ts";
 import type { WantedContext } from "../../sandbox/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { installAt, onlyNull } from "../../test/device-filters.ts";
+import { type Outcome, runVfioClient } from "./hold-function.ts";
 import type { LabNode, Side } from "./node.ts";
-import { within } from "./waiting.ts";
 
 const ROOT = "/sys/fs/cgroup";
 const V1 = `${ROOT}/devices`;
-const LIMIT_MS = 30_000;
-
-/** What the test program said, one word for each step that held, and how it ended. */
-export interface Outcome {
-  readonly steps: readonly string[];
-  /** Ends the program where it still holds what it opened. */
-  close(): Promise<void>;
-}
-
-/** All that the program says when every step holds; igbvf's identity among it. */
-export const EVERYTHING = ["group", "container", "dma", "device", "config 808610ca", "reset"];
 /** What it says when its cgroup does not let it at the group: EPERM. */
 export const REFUSED = ["group: error 1"];
 
@@ -81,32 +68,10 @@ export class VfioPod {
     return path;
   }
 
-  async #run(args: readonly string[]): Promise<Outcome> {
+  #run(args: readonly string[]): Promise<Outcome> {
     const enter = 'echo $$ > "$0/cgroup.procs" && exec vfio-client "$@"';
-    const child = spawn("sh", ["-c", enter, this.#cgroup, ...args], { stdio: ["pipe", "pipe", "inherit"] });
-    const gone = new Promise<void>((resolve) => child.once("close", () => resolve()));
-    const steps = await within(LIMIT_MS, "the test program", stepsOf(child, gone));
-    return {
-      steps,
-      async close() {
-        child.stdin?.end();
-        await within(LIMIT_MS, "the end of the test program", gone);
-      },
-    };
+    return runVfioClient("sh", ["-c", enter, this.#cgroup, ...args]);
   }
-}
-
-/** Until it has done everything, or has ended. */
-async function stepsOf(child: ChildProcess, gone: Promise<void>): Promise<readonly string[]> {
-  const steps: string[] = [];
-  const { promise, resolve } = Promise.withResolvers<void>();
-  assert.ok(child.stdout);
-  createInterface({ input: child.stdout }).on("line", (line) => {
-    steps.push(line);
-    if (line === EVERYTHING.at(-1)) resolve();
-  });
-  await Promise.race([promise, gone]);
-  return steps;
 }
 
 /** Nothing may be opened in it but /dev/null, and what a program needs to start. */

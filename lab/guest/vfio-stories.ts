@@ -1,21 +1,27 @@
 import assert from "node:assert/strict";
 import type { Client } from "../../sandbox/client.ts";
-import { adapters, driverOf, vfsOf } from "./hardware.ts";
+import { adapters, driverOf, operate, VFS_PER_ADAPTER, vfsOf, writeAside } from "./hardware.ts";
+import { EVERYTHING } from "./hold-function.ts";
 import { answer, wish } from "./kernel-stories.ts";
-import type { LabNode } from "./node.ts";
-import { serves } from "./trouble-stories.ts";
-import { EVERYTHING, REFUSED, VfioPod } from "./vfio-pod.ts";
-import { eventually } from "./waiting.ts";
+import type { LabNode, Side } from "./node.ts";
+import { everyFunctionServes, serves } from "./trouble-stories.ts";
+import { REFUSED, VfioPod } from "./vfio-pod.ts";
+import { eventually, within } from "./waiting.ts";
 
 const VLAN = 600;
+const LIMIT_MS = 30_000;
 
 /** A function as a device that only its pod's programs can open: real groups, a real IOMMU. */
 export const vfioStories = {
   "a program of the pod opens the group, maps memory and resets the function; no other pod's can, nor anybody after Close":
     lifeOfOne,
-  "a pod keeps its function while the forwarder is killed and comes back, and loses it at Close": survivesRestart,
+  "a program keeps what it has open while the forwarder is killed and comes back, and nobody has it after Close":
+    survivesRestart,
   "one function is KERNEL, then VFIO, then KERNEL again": becomesAnother,
-  "a function that a program will not let go of keeps nobody else waiting, and is home when it does": heldOpen,
+  "the Close of a function that a program will not let go of says who has it; nobody else waits, and it is home in the end":
+    heldOpen,
+  "an operator's unbind that waits for a program keeps nobody else waiting": unbindWaits,
+  "an operator's change of the number of functions that waits for a program keeps nobody else waiting": numberWaits,
 };
 
 async function lifeOfOne(node: LabNode): Promise<void> {
@@ -47,12 +53,13 @@ async function survivesRestart(node: LabNode): Promise<void> {
   const holder = await pod.tries(pod);
   assert.deepEqual(holder.steps, EVERYTHING);
   await node.killForwarder();
-  await holder.close();
-  assert.deepEqual(await pod.steps(pod), EVERYTHING);
   await node.startForwarder();
-  assert.deepEqual(await pod.steps(pod), EVERYTHING);
   await pod.client.request(); // a refresh: it was taken up
   assert.equal(functionOf(pod.client).group, group);
+  assert.equal(holder.isRunning, true);
+  assert.deepEqual(await pod.steps(pod), ["group: error 16"]); // EBUSY: let in, but the holder has it still
+  await holder.close();
+  assert.deepEqual(await pod.steps(pod), EVERYTHING);
   await pod.client.close();
   assert.deepEqual(await pod.stepsAt(group, address), REFUSED);
 }
@@ -96,7 +103,7 @@ async function heldOpen(node: LabNode): Promise<void> {
   const holder = await pod.tries(pod);
   assert.deepEqual(holder.steps, EVERYTHING);
   // It cannot be taken from the program: the unbind would wait for it. Others do not.
-  await pod.client.close({ timeoutMs: 60_000 }).catch(() => {});
+  await assert.rejects(pod.client.close(), new RegExp(`${holder.pid} \\(vfio-client\\)`));
   assert.equal(driverOf(address), "vfio-pci");
   await serves(node, "left");
   await serves(node, "right");
@@ -107,19 +114,54 @@ async function heldOpen(node: LabNode): Promise<void> {
     (healthy) => healthy === 7,
   );
   // Whoever gets the very function next has it as a network device.
-  await everyFunctionServes(node);
+  await everyFunctionServes(node, "left");
   assert.equal(driverOf(address), "igbvf");
 }
 
-/** Each function of the left adapter serves a client. */
-export async function everyFunctionServes(node: LabNode): Promise<void> {
-  const pods = [];
-  for (let number = 0; number < 7; number++) pods.push(await node.pod("left", wish(`0a:55:44:33:28:0${number}`, VLAN)));
-  for (const { client, pod } of pods) {
-    await client.request();
-    assert.equal((await pod.link("nsm-1"))?.up, true);
-  }
-  await node.endPods(...pods);
+async function unbindWaits(node: LabNode): Promise<void> {
+  const pod = await VfioPod.start(node, "left", wish("0a:55:44:33:27:06", VLAN));
+  await pod.client.request();
+  const { address } = functionOf(pod.client);
+  const holder = await pod.tries(pod);
+  const unbind = writeAside("/sys/bus/pci/drivers/vfio-pci/unbind", address);
+  for (const side of ["left", "right"] as const) for (let count = 0; count < 3; count += 1) await serves(node, side);
+  assert.equal(unbind.isWaiting, true);
+  assert.equal(healthyOf(node, "right"), VFS_PER_ADAPTER);
+  await holder.close();
+  await within(LIMIT_MS, "the unbind", unbind.ended);
+  assert.equal(driverOf(address), "none");
+  await eventually(
+    () => node.devices("left").filter(({ healthy }) => !healthy),
+    (unhealthy) => unhealthy.length === 1,
+  );
+  await pod.client.close();
+  await node.dropPod(pod.sandboxPod);
+  await node.untilHealthy();
+  await everyFunctionServes(node, "left");
+}
+
+async function numberWaits(node: LabNode): Promise<void> {
+  const pod = await VfioPod.start(node, "right", wish("0a:55:44:33:27:07", VLAN));
+  await pod.client.request();
+  const holder = await pod.tries(pod);
+  const change = writeAside(`/sys/bus/pci/devices/${adapters.right}/sriov_numvfs`, "0");
+  for (let count = 0; count < 3; count += 1) await serves(node, "left");
+  assert.equal(change.isWaiting, true);
+  assert.equal(healthyOf(node, "left"), VFS_PER_ADAPTER);
+  await holder.close();
+  await within(LIMIT_MS, "the change", change.ended);
+  await eventually(
+    () => healthyOf(node, "right"),
+    (healthy) => healthy === 0,
+  );
+  await node.dropPod(pod.sandboxPod);
+  operate(`${adapters.right}/sriov_numvfs`, String(VFS_PER_ADAPTER));
+  await node.untilHealthy();
+  await serves(node, "right");
+}
+
+function healthyOf(node: LabNode, side: Side): number {
+  return node.devices(side).filter(({ healthy }) => healthy).length;
 }
 
 function functionOf({ connection }: Client): { readonly address: string; readonly group: string } {

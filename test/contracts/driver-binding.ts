@@ -27,7 +27,8 @@ async function codeOf(work: Promise<void>): Promise<string> {
   }
 }
 
-async function driverOf({ devices, vf }: DriverSubject): Promise<string | undefined> {
+/** The driver of the function; undefined when it has none. */
+export async function driverOf({ devices, vf }: DriverSubject): Promise<string | undefined> {
   const exists = await devices.exists(`${vf}/driver`);
   return exists ? (await devices.readLink(`${vf}/driver`)).split("/").at(-1) : undefined;
 }
@@ -42,6 +43,14 @@ function unbind({ drivers, vf }: DriverSubject, driver: string): Promise<string>
 
 function override({ devices, vf }: DriverSubject, driver: string): Promise<string> {
   return codeOf(devices.writeText(`${vf}/driver_override`, driver));
+}
+
+/** Binds the function to a driver, whichever it has. */
+export async function bindTo(subject: DriverSubject, driver: string): Promise<void> {
+  const before = await driverOf(subject);
+  assert.equal(await override(subject, driver === subject.kernelDriver ? "\n" : driver), "");
+  if (before !== undefined) assert.equal(await unbind(subject, before), "");
+  assert.equal(await bind(subject, driver), "");
 }
 
 /** Every contract by its sentence. */
@@ -113,7 +122,7 @@ export const driverBindingContracts: Readonly<Record<string, (subject: DriverSub
 };
 
 /** Looks again and again, up to ten seconds: a real kernel answers when it likes. */
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
+export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
   const endsAt = performance.now() + 10_000;
   while (!(await isSo())) {
     assert.ok(performance.now() < endsAt, "it did not come true in ten seconds");

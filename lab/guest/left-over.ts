@@ -1,0 +1,51 @@
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import type { LabNode } from "./node.ts";
+
+/** What a forwarder keeps while connections stand, and must not keep when they have gone. */
+export interface LeftOver {
+  /** Network namespaces that it has open. */
+  readonly namespaces: number;
+  /** Files that it has open, but for sockets and its event loop's. */
+  readonly files: readonly string[];
+  /** Keys of its journal. */
+  readonly journal: readonly string[];
+  /** On its status page. */
+  readonly connections: readonly unknown[];
+}
+
+/** Reads it anew. */
+export async function leftOver(node: LabNode): Promise<LeftOver> {
+  const open = openFilesOf(node.forwarder.pid);
+  const { connections } = (await node.status()) as { readonly connections: readonly unknown[] };
+  return {
+    namespaces: open.filter((target) => target.startsWith("net:")).length,
+    files: open.filter((target) => target.startsWith("/") && !target.startsWith("/out/")).sort(),
+    journal: journalKeys(node.statePath),
+    connections,
+  };
+}
+
+function openFilesOf(pid: number): readonly string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).map((fd) => {
+    try {
+      return readlinkSync(`${folder}/${fd}`);
+    } catch {
+      return ""; // closed since
+    }
+  });
+}
+
+/** Records of the journal: "NSJ", a version byte, the length of the payload and a checksum (32 bits each), then `[key, value]`. */
+function journalKeys(folder: string): readonly string[] {
+  const keys = new Set<string>();
+  const bytes = readFileSync(`${folder}/journal`);
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + 12 + bytes.readUInt32LE(at + 4);
+    const [key, ...value] = JSON.parse(bytes.toString("utf8", at + 12, end)) as readonly [string, ...unknown[]];
+    if (value.length > 0) keys.add(key);
+    else keys.delete(key);
+    at = end;
+  }
+  return [...keys].sort();
+}
