@@ -40,9 +40,11 @@ export async function proveDebugger({ command: [name = "", ...args], port, says 
 }
 
 async function until<T>(child: ChildProcess, look: () => Promise<T | undefined>, why: () => string): Promise<T> {
-  for (let left = LIMIT_MS; left > 0 && child.exitCode === null; left -= LOOK_EVERY_MS) {
+  for (let left = LIMIT_MS; left > 0; left -= LOOK_EVERY_MS) {
+    const hasEnded = child.exitCode !== null; // what it has said until then counts
     const found = await look();
     if (found !== undefined) return found;
+    if (hasEnded) break;
     await sleep(LOOK_EVERY_MS);
   }
   throw new Error(`Cannot debug in the image: ${why()}`);
