@@ -15,6 +15,11 @@ import type { Log } from "./telemetry/index.ts";
 
 /** So many functions are tried within one Request. */
 const BIND_TRIES = 3;
+/**
+ * So long a Request waits for a driver when another function could be had: docs/decisions/018. Drivers bind a function in tens of
+ * milliseconds, slow ones in about a second; clients wait 15 s for the whole of their Request.
+ */
+const PATIENCE_MS = 2_000;
 /** Faults of the node: another function would have the same one. */
 const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing", "no-vfio-container", "group-hidden"];
 
@@ -64,22 +69,60 @@ export class HeldVf {
   }
 
   /**
-   * Binds it to the driver of its use; `isThere` waits for what the driver makes. One that fails is left out, and another
-   * one of the same resource takes its place.
+   * Binds it to the driver of its use; `isThere` waits for what the driver makes, and its answer is ours. One that fails or takes
+   * long is left out, and another one of the same resource takes its place.
    * @throws {DriverError} the fault of the last one that could be had.
    */
-  async bind(signal: AbortSignal, isThere?: (address: PciAddress) => Promise<unknown>): Promise<void> {
-    const { binder } = this.#parts;
+  async bind<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
     for (let left = BIND_TRIES; ; left -= 1) {
+      const binding = this.#bindOnce(signal, isThere);
       try {
-        await binder.bind(this.#vf, this.ask.use, signal);
-        await isThere?.(this.#vf.address);
-        return;
+        if (left > 1 && (await this.#takesLong(binding)) && !signal.aborted && this.#leave(binding)) continue;
+        return await binding;
       } catch (error) {
         if (left <= 1 || !(error instanceof DriverError) || COMMON_FAULTS.includes(error.fault.kind)) throw error;
         this.#takeAnother(error);
       }
     }
+  }
+
+  async #bindOnce<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
+    const vf = this.#vf;
+    await this.#parts.binder.bind(vf, this.ask.use, signal);
+    return await isThere(vf.address);
+  }
+
+  #takesLong(binding: Promise<unknown>): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = this.#parts.clock.after(PATIENCE_MS, () => resolve(true));
+      const ended = () => {
+        timer.cancel();
+        resolve(false);
+      };
+      binding.then(ended, ended);
+    });
+  }
+
+  /** Goes on with another function while the kernel works on this one. False where there is none to have. */
+  #leave(binding: Promise<unknown>): boolean {
+    const { inventory, leftOut, log } = this.#parts;
+    const { address } = this.#vf;
+    const { connectionId } = this.ask;
+    if (inventory.get(address)?.state !== "preparing") return false; // Somebody has another word about it.
+    const why = "Its driver is still being bound, for longer than a Request could wait";
+    inventory.quarantine(address, why);
+    inventory.release(connectionId);
+    try {
+      this.#vf = inventory.take(this.ask);
+    } catch {
+      inventory.restore(address);
+      this.#vf = inventory.take(this.ask); // It is the token's own.
+      log.info("vf-alone", { connection: connectionId, vf: address });
+      return false;
+    }
+    leftOut.awaitDriver(address, binding);
+    log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: why });
+    return true;
   }
 
   /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import type { Clock } from "./async/index.ts";
 import { VfHolds } from "./held-vf.ts";
 import type { Netns } from "./kernel/index.ts";
@@ -11,8 +12,8 @@ const pf = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
 const { signal } = new AbortController();
 
-/** A node with two functions, and a binder that fails for those in `faults`. */
-function setUp(faults: Map<string, DriverFault>) {
+/** A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. */
+function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<void>>()) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
   inventory.sync(
@@ -35,6 +36,7 @@ function setUp(faults: Map<string, DriverFault>) {
   const binder = {
     async bind({ address }: { readonly address: string }) {
       bound.push(address);
+      await slow.get(address);
       const fault = faults.get(address);
       if (fault) throw new DriverError(parsePciAddress(address), fault);
     },
@@ -74,6 +76,40 @@ test("bind() sets a function aside whose write hangs, until its driver serves it
   inventory.setDriver(first, "igbvf");
   passTime();
   assert.equal(inventory.get(first)?.state, "idle");
+});
+
+test("bind() leaves a function that takes long, and what comes of it decides whether others get it", async () => {
+  const stuck = new DriverError(first, { kind: "write-stuck", driver: "igbvf" });
+  for (const [outcome, state, problem] of [
+    [undefined, "idle", undefined],
+    [stuck, "quarantined", stuck.message],
+    [new DriverError(first, { kind: "no-netdev" }), "idle", new DriverError(first, { kind: "no-netdev" }).message],
+  ] as const) {
+    const work = Promise.withResolvers<void>();
+    const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
+    const vf = source.take({ connectionId: "c1", tokenId });
+    const binding = vf.bind(signal);
+    passTime();
+    await binding;
+    assert.deepEqual([vf.address, inventory.get(first)?.state], [second, "quarantined"]);
+    if (outcome) work.reject(outcome);
+    else work.resolve();
+    await setImmediate();
+    assert.deepEqual([inventory.get(first)?.state, inventory.get(first)?.problem], [state, problem]);
+  }
+});
+
+test("bind() waits for its function when there is no other, and fails as that does", async () => {
+  const work = Promise.withResolvers<void>();
+  const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
+  inventory.quarantine(second, "away");
+  const vf = source.take({ connectionId: "c1", tokenId });
+  const binding = vf.bind(signal);
+  passTime();
+  assert.equal(inventory.get(first)?.connectionId, "c1");
+  work.resolve();
+  await binding;
+  assert.deepEqual([vf.address, inventory.get(first)?.state], [first, "preparing"]);
 });
 
 test("bind() that failed takes back its own word about a function and nobody else's", async () => {

@@ -1,6 +1,6 @@
 // Functions that failed a connection: nobody gets them for a while.
 import type { Clock, Timer } from "./async/index.ts";
-import type { Inventory, PciAddress } from "./sriov/index.ts";
+import { DriverError, type Inventory, type PciAddress } from "./sriov/index.ts";
 import type { Log } from "./telemetry/index.ts";
 
 /** After so long a function that was left out gets another chance. */
@@ -26,6 +26,23 @@ export class LeftOutVfs {
       if (inventory.get(address)?.problem === problem) inventory.setProblem(address, undefined);
     });
     this.#timers.set(address, timer);
+  }
+
+  /** It is kept back while its driver is being bound, for nobody any more; what comes of that decides. */
+  awaitDriver(address: PciAddress, binding: Promise<unknown>): void {
+    const { inventory, log } = this.#parts;
+    const isGone = () => inventory.get(address) === undefined;
+    const served = () => {
+      if (isGone()) return;
+      inventory.restore(address);
+      log.info("vf-restored", { vf: address, driver: inventory.get(address)?.driver });
+    };
+    binding.then(served, (error: unknown) => {
+      if (isGone()) return;
+      inventory.restore(address); // The first reason would stand: this one tells more.
+      if (error instanceof DriverError && error.fault.kind === "write-stuck") this.setAside(address, error.message);
+      else this.leaveOut(address, error instanceof Error ? error.message : String(error));
+    });
   }
 
   /**

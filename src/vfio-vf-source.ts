@@ -95,11 +95,11 @@ class NodeVfio implements VfioVf {
   }
 
   async bind(signal: AbortSignal): Promise<void> {
-    await this.#held.bind(signal, async (address) => {
+    this.#device = await this.#held.bind(signal, async (address) => {
       const device = await this.#parts.binder.vfio.deviceOf(address);
       // The pod's own process may have the group open by another function of it; nobody else may.
       if (!this.#sharesGroup(device.group)) await this.#parts.binder.vfio.refuseOpen(address);
-      this.#device = device;
+      return device;
     });
     // Before the endpoint is asked: a cgroup that is not the pod's costs nobody anything.
     this.#grant = this.#open(this.#cgroupDir);

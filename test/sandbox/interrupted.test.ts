@@ -17,7 +17,8 @@ tellStories(
     "is given by the next mechanism when the first cannot be": preferences,
     "is given by the next endpoint when the first refuses": nextEndpoint,
     "comes up again at another endpoint when its client asks for another": reselect,
-    "gets another function when the write that binds its own hangs": stuckWrite,
+    "gets another function while the write that binds its own hangs": stuckWrite,
+    "waits for its function as long as the kernel may take when there is no other": onlyStuckWrite,
   },
 );
 
@@ -173,13 +174,35 @@ async function stuckWrite(scene: Scene): Promise<void> {
   const [pod, other] = [await scene.pod(), await scene.pod()];
   const address = await unbound(scene, pod.tokenId);
   const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
-  const request = scene.direct(pod).request();
+  const stuck = () => scene.forwarder.node.inventory.snapshot().find((vf) => vf.address === address);
+  const client = scene.direct(pod);
+  const request = client.request();
   await scene.serves(other); // meanwhile
   const given = (await request).mechanism?.parameters["pciAddress"];
   assert.notEqual(given, address);
-  const stuck = scene.forwarder.node.inventory.snapshot().find((vf) => vf.address === address);
-  assert.deepEqual([stuck?.state, stuck?.connectionId], ["quarantined", undefined]);
+  // The kernel has still time to end the write: it was not waited for.
+  assert.match(stuck()?.problem ?? "", /still being bound/);
+  assert.deepEqual([stuck()?.state, stuck()?.connectionId], ["quarantined", undefined]);
   letGo();
+  await eventually(stuck, (vf) => vf?.problem === undefined && vf?.driver === "igbvf");
+  await client.close();
+}
+
+async function onlyStuckWrite(scene: Scene): Promise<void> {
+  const { machine } = scene.sandbox;
+  const pods = [await scene.pod(), await scene.pod(), await scene.pod()];
+  for (const { client } of pods) await client.request(); // no function is left
+  const last = await scene.pod();
+  const address = await unbound(scene, last.tokenId);
+  const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
+  const looks = () => scene.log.events.filter(({ event }) => event === "vf-alone").length;
+  const before = looks();
+  const client = scene.direct(last);
+  const request = client.request();
+  await eventually(looks, (count) => count > before);
+  letGo();
+  assert.equal((await request).mechanism?.parameters["pciAddress"], address);
+  for (const one of [client, ...pods.map((pod) => pod.client)]) await one.close();
 }
 
 /** An operator has taken the function of the token from its driver: the next Request binds it. */
