@@ -5,6 +5,7 @@ import { NsmError } from "./fault.ts";
 import type { MechanismDriver } from "./mechanism.ts";
 import type { JournalEntry } from "./needs.ts";
 import type { RequestDeps } from "./request.ts";
+import { clientOf } from "./supersede.ts";
 import { addConnection } from "./teardown.ts";
 import { mechanismChoices } from "./wanted.ts";
 
@@ -32,7 +33,8 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   const attachment = driver.adopt({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
   const record = addConnection(deps, id, owner);
   const hasUnknownEndpoint = connection.networkServiceEndpointName !== "";
-  Object.assign(record, { connection, choice, wanted, attachment, hasUnknownEndpoint });
+  const client = clientOf(connection);
+  Object.assign(record, { client, connection, choice, wanted, attachment, hasUnknownEndpoint });
   if (entry.stage !== "ready") {
     record.phase = "reclaiming";
     record.expiry.restart(0);

@@ -87,7 +87,7 @@ test("takeDownInTurn() ends a connection whose caller's tokens have long expired
   await story.clock.pass(500_000);
   const record = story.deps.connections.get("f1");
   assert.ok(record);
-  await takeDownInTurn(story.deps, record, "pod-gone");
+  await takeDownInTurn(story.deps, record, { reason: "pod-gone" });
   assert.equal(story.connections, 0);
 });
 

@@ -15,6 +15,8 @@ export interface ConnectionRecord {
   /** Who may act on it; a refresh by a later manager makes that one the owner. */
   owner: Owner;
   phase: Phase;
+  /** Whose it is, see `clientOf`. */
+  client: string | undefined;
   /** While it stands: ends it unless refreshed. While it is being reclaimed: the next try. */
   readonly expiry: Expiry;
   /** As of the last answer, at our own index, with the mechanism that the client sees. */
@@ -39,6 +41,7 @@ export function openRecord(id: string, owner: Owner, expiry: Expiry): Connection
     id,
     owner,
     phase: "opening",
+    client: undefined,
     expiry,
     connection: undefined,
     choice: undefined,

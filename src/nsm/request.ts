@@ -16,7 +16,7 @@ import { mayAct, ownerFor } from "./owner.ts";
 import type { CallFiles, PassedFiles } from "./passed-files.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { supersededBy } from "./supersede.ts";
+import { clientOf, supersededBy } from "./supersede.ts";
 import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
 import { both } from "./together.ts";
 import { isSameWanted, type MechanismChoice, mechanismChoices, PARAMETER, type WantedMechanism } from "./wanted.ts";
@@ -166,6 +166,7 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   const startedMs = deps.clock.monotonicMs();
   const owner = ownerFor(ask.caller.peer.spiffeId, deps.manager);
   const record = deps.connections.get(connection.id) ?? addConnection(deps, connection.id, owner);
+  record.client = clientOf(connection);
   const kept = keptEndpoint(record, connection);
   const undo = new UndoStack();
   undo.push("connection", () => takeDown(deps, record, "failed"));
@@ -208,8 +209,9 @@ async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachm
   } catch (error) {
     const stale = supersededBy(deps.connections, error, connection);
     if (!stale || !mayAct(caller.peer.spiffeId, stale.owner, deps.manager)) throw error;
-    // It is the same client's: its namespace has come with this call.
-    await takeDownInTurn(deps, stale, "superseded", () => stale.attachment?.meet(files, signal));
+    // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
+    const meet = () => stale.attachment?.meet(files, signal);
+    await takeDownInTurn(deps, stale, { reason: "superseded", meet, signal });
     return await open();
   }
 }

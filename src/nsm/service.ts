@@ -119,7 +119,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     adopt: (entry) => adoptConnection(deps, entry),
     async endConnection(connectionId) {
       const record = connections.get(connectionId);
-      if (record) await takeDownInTurn(deps, record, "pod-gone");
+      if (record) await takeDownInTurn(deps, record, { reason: "pod-gone" });
     },
     stop() {
       monitor.stop();

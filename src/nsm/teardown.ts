@@ -59,21 +59,29 @@ export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, rea
   if (endpoint.status === "rejected") throw new NsmError({ kind: "endpoint-close-failed", failure: endpoint.reason });
 }
 
+interface TeardownInTurn {
+  readonly reason: TeardownReason;
+  readonly meet?: () => Promise<void> | undefined;
+  /** Of whoever waits for it. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Takes a connection down for a reason of our own, in its turn; `meet` brings what it needs for that. What fails is logged
  * and tried again, never thrown.
+ * @throws the signal's reason, when the turn did not come before.
  */
 export async function takeDownInTurn(
   deps: TeardownDeps,
   record: ConnectionRecord,
-  reason: TeardownReason,
-  meet?: () => Promise<void> | undefined,
+  { reason, meet, signal }: TeardownInTurn,
 ): Promise<void> {
-  await deps.turns.run(record.id, async () => {
+  const inTurn = async () => {
     if (deps.connections.get(record.id) !== record) return; // Closed while this waited.
     await meet?.()?.catch(() => {}); // The teardown says what it lacks.
     await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
-  });
+  };
+  await deps.turns.run(record.id, inTurn, signal);
 }
 
 /** A new record that holds nothing yet; its time, once it is set, ends it. */

@@ -12,6 +12,7 @@ tellStories(
   {
     "of a client that goes in mid-Request comes to nothing": clientCancels,
     "of a client that goes while its function is bound comes to nothing": cancelsWhileBinding,
+    "of a client that tries again before its cancelled Request is undone gets its function": triesAgain,
     "of a manager that crashes in mid-Request comes to nothing": managerCrashes,
     "that nobody refreshes ends, and its endpoint is told": expires,
     "is given by the next mechanism when the first cannot be": preferences,
@@ -62,6 +63,27 @@ async function cancelsWhileBinding(scene: Scene): Promise<void> {
   await nothingLeft(scene);
   assert.deepEqual([record()?.connectionId, record()?.problem], [undefined, undefined]);
   await scene.serves(pod);
+}
+
+async function triesAgain(scene: Scene): Promise<void> {
+  const { machine } = scene.sandbox;
+  const [pod, other] = [await scene.pod(), await scene.pod()];
+  const address = await unbound(scene, pod.tokenId);
+  const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
+  const gone = new AbortController();
+  const client = scene.direct(pod);
+  const request = client.request({ signal: gone.signal });
+  await eventually(
+    () => scene.sandbox.changes.seen.some((change) => change.includes("igbvf/bind")),
+    (isSeen) => isSeen,
+  );
+  gone.abort();
+  await assert.rejects(request, refusal("CANCELLED", /./));
+  const again = client.request(); // on a path of its own: the forwarder has never answered with an id
+  await scene.serves(other); // long enough for it to arrive
+  letGo();
+  assert.equal((await again).mechanism?.parameters["pciAddress"], address);
+  await client.close();
 }
 
 async function managerCrashes(scene: Scene): Promise<void> {
