@@ -1,4 +1,5 @@
 // Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
+import { resolve } from "node:path";
 import type { Clock, UndoStack } from "./async/index.ts";
 import { watchFolder } from "./kernel/index.ts";
 import { type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
@@ -55,7 +56,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
     log,
   });
   undo.push("tokens of pods", () => tokens.close());
-  const folder = watchFolder(settings.devicePluginPath, clock);
+  const folder = watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());
   const plugins = startDevicePlugins({ source: tokens.source, folder, clock, log, health });
   undo.push("device plugins", () => plugins.close());

@@ -104,9 +104,8 @@ export class NodeWatch {
     // What is being read may be older than this event, or the link one that is only just being known.
     if (event.kind === "lost" || this.#isReadingLinks) this.#want({ links: true });
     if (event.kind !== "new-link") return;
-    const { index, up, carrier } = event.link;
-    const pf = this.#pfByIndex.get(index);
-    if (pf) this.#options.node.survey.setCarrier(pf, up && carrier);
+    const pf = this.#pfByIndex.get(event.link.index);
+    if (pf) this.#options.node.survey.setLink(pf, event.link);
   }
 
   #want({ all = false, config = false, links = false }): void {
@@ -150,7 +149,7 @@ export class NodeWatch {
         const link = await this.#rtnl.linkByName(ifname);
         if (!link) continue;
         found.set(link.index, address);
-        survey.setCarrier(address, link.up && link.carrier);
+        survey.setLink(address, link);
       }
       this.#pfByIndex = found;
     } finally {

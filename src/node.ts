@@ -1,7 +1,9 @@
 // This node's virtual functions: found, counted in the inventory, and with the tools to work on them.
+
 import { randomUUID } from "node:crypto";
 import type { Clock } from "./async/index.ts";
 import type { Host } from "./host.ts";
+import { tellKeptBack } from "./kept-back.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { type PfDoor, PfSurvey } from "./pf-survey.ts";
 import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "./sriov/index.ts";
@@ -35,6 +37,7 @@ export interface NodeOptions {
 export async function openNode(options: NodeOptions): Promise<Node> {
   const { pfConfig, host, statePath, health, onTried, clock, log } = options;
   const inventory = new Inventory(await tokenNamespace(statePath));
+  tellKeptBack(inventory, health);
   const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
   await survey.look();
   const binder = new DriverBinder({

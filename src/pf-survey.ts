@@ -43,12 +43,15 @@ export class PfSurvey {
   readonly #options: PfSurveyOptions;
   readonly #unusable: Condition;
   readonly #noCarrier: Condition;
+  readonly #noDriver: Condition;
   #config: PfConfig;
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
   readonly #doors = new Map<PciAddress, PfDoor>();
   /** Why a physical function cannot be used. */
   readonly #faults = new Map<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>();
   readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
+  /** Those that somebody has set down. */
+  readonly #down = new Set<PciAddress>();
   /** The IOMMU group that each virtual function was seen in. */
   readonly #groups = new Map<PciAddress, number>();
   /** What was said of a virtual function last, by this survey. */
@@ -60,6 +63,7 @@ export class PfSurvey {
     this.#config = options.pfConfig;
     this.#unusable = options.health.declare({ code: "pf-unusable", severity: "warning" });
     this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
+    this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
   }
 
   get config(): PfConfig {
@@ -80,8 +84,7 @@ export class PfSurvey {
 
   /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
   problemOf(pf: PciAddress): string | undefined {
-    const entry = this.#pfs.get(pf)?.entry;
-    return this.#faults.get(pf)?.message ?? (entry && carrierProblem(entry, this.#carriers.get(pf)));
+    return this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
   }
 
   /** The way to the settings of virtual functions; also of a physical function that has gone since, for who cleans up. */
@@ -110,21 +113,23 @@ export class PfSurvey {
     this.judge();
   }
 
-  /** Says whether the link of a physical function is there. */
-  setCarrier(pf: PciAddress, isThere: boolean): void {
+  /** Says how the link of a physical function is. */
+  setLink(pf: PciAddress, { up, carrier }: { readonly up: boolean; readonly carrier: boolean }): void {
     const before = this.#carriers.get(pf) ?? "none yet";
-    const now = isThere ? "there" : before === "there" ? "lost" : before;
-    if (now === before && this.#carriers.has(pf)) return;
+    const now = up && carrier ? "there" : before === "there" ? "lost" : before;
+    if (now === before && this.#carriers.has(pf) && up === !this.#down.has(pf)) return;
     this.#carriers.set(pf, now);
-    this.#options.log.info("pf-carrier", { pf, carrier: now });
+    if (up) this.#down.delete(pf);
+    else this.#down.add(pf);
+    this.#options.log.info("pf-carrier", { pf, carrier: now, ...(!up && { isDown: true }) });
     this.judge();
   }
 
   /** Tells the inventory what is wrong with each function, as far as it is not what was told before. */
   judge(): void {
     const { inventory } = this.#options;
-    for (const [address, { entry }] of this.#pfs) {
-      const problem = carrierProblem(entry, this.#carriers.get(address));
+    for (const address of this.#pfs.keys()) {
+      const problem = this.#linkProblem(address);
       if (problem === undefined) this.#noCarrier.clear(address);
       else this.#noCarrier.raise(problem, address);
     }
@@ -148,7 +153,14 @@ export class PfSurvey {
     if (group !== undefined && vf.iommuGroup === undefined) {
       return `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`;
     }
-    return carrierProblem(pf.entry, this.#carriers.get(vf.pf));
+    return this.#linkProblem(vf.pf);
+  }
+
+  #linkProblem(pf: PciAddress): string | undefined {
+    const found = this.#pfs.get(pf);
+    const problem = found && carrierProblem(found.entry, this.#carriers.get(pf));
+    if (problem === undefined || !this.#down.has(pf)) return problem;
+    return `physical function ${pf} is set down, and its functions with it: ip link set ${found?.ifname} up`;
   }
 
   #isFresh({ address }: PfEntry): boolean {
@@ -180,8 +192,21 @@ export class PfSurvey {
       inventory.sync(address, []);
       log.info("pf-not-managed", { pf: address });
     }
+    this.#tellNotes(pfs, notes);
+  }
+
+  #tellNotes(pfs: Discovery["pfs"], notes: Discovery["notes"]): void {
+    for (const { address } of pfs) {
+      const note = notes.find((one) => one.address === address && one.kind === "vf-driver-missing");
+      if (note)
+        this.#noDriver.raise(
+          `KERNEL clients cannot get its functions: ${note.message.replace(`${address}: `, "")}`,
+          address,
+        );
+      else this.#noDriver.clear(address);
+    }
     for (const { address, kind, message } of notes) {
-      if (!this.#notes.has(message)) log.warn(kind, { pf: address, note: message });
+      if (!this.#notes.has(message)) this.#options.log.warn(kind, { pf: address, note: message });
       this.#notes.add(message);
     }
   }
@@ -196,6 +221,7 @@ export class PfSurvey {
     this.#pfs.delete(address);
     this.#carriers.delete(address);
     this.#noCarrier.clear(address);
+    this.#noDriver.clear(address);
     // With the others its functions may be there still, and with clients.
     if (fault.kind === "missing") inventory.sync(address, []);
   }

@@ -314,7 +314,7 @@ export class Inventory {
     const because: Record<string, number> = {};
     const offering = this.#functions.offering(wish.resource);
     for (const candidate of offering) {
-      const why = this.#keptBackBy(candidate, undefined, wish) ?? "free";
+      const why = this.#keptBackBy(candidate, token, wish) ?? "free";
       because[why] = (because[why] ?? 0) + 1;
     }
     const { resource, use } = wish;

@@ -122,11 +122,9 @@ function vfTable(
     plain(vf.pod),
     plain(vf.connection),
   ]);
-  const problems = problemLines(
-    shown.map(({ vf }) => vf),
-    form,
-    paint,
-  );
+  // What is wrong with all of them stands under their physical function.
+  const own = shown.filter(({ vf, pf }) => vf.problem !== pf.problem).map(({ vf }) => vf);
+  const problems = problemLines(own, form, paint);
   return [...table(heads, rows, form), ...problems, ...rest];
 }
 
