@@ -150,7 +150,7 @@ func (f *Forwarder) Kill() error { return f.Ask("kill", nil) }
 // Stop ends it as SIGTERM does; the card and its connections stay.
 func (f *Forwarder) Stop() error { return f.Ask("stop", nil) }
 
-// Count asks for a figure: "connections", or the "held" functions.
+// Count asks for a figure: "connections", the "held" functions, or the "live" bytes of its memory, which a killable one cannot tell.
 func (f *Forwarder) Count(of string) (int, error) {
 	var count int
 	err := f.Ask(of, &count)

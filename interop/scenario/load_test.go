@@ -132,42 +132,61 @@ func TestMessageLimitsAndKeepAlives(t *testing.T) {
 	w.request(client)
 }
 
-// A monitor that does not read must hold nobody up, and those who do read hear everything.
+// A monitor that does not read must hold nobody up, and those who do read hear everything. What waits for it is bounded: of a
+// thousand events, each of many KiB, the forwarder keeps the last few hundred at most.
 func TestSlowMonitorStream(t *testing.T) {
 	w := open(t, options{})
-	client := w.newClient(longTokens)
-	slow, err := nsm.NewMonitorConnectionClient(client.Link).MonitorConnections(w.within(time.Minute), &nsm.MonitorScopeSelector{})
-	must(t, err)
 	quick := w.newClient(longTokens)
-	events, err := quick.Events(w.within(time.Minute))
+	quick.Labels = map[string]string{"serviceDomain": "worker.domain"}
+	for i := range noteLabels {
+		quick.Labels[fmt.Sprintf("note-%d", i)] = strings.Repeat("n", noteBytes)
+	}
+	events, err := quick.Events(w.within(5 * time.Minute))
 	must(t, err)
 	<-events
-	before := usage(t, w)
-	// What is not read does not fit into the windows of the connection.
-	quick.Labels = map[string]string{"serviceDomain": "worker.domain", "note": strings.Repeat("n", 2000)}
-	const rounds = 200
-	for range rounds {
-		w.request(quick)
+	w.refresh(quick, events, 100) // what it takes without a slow reader
+	before := w.live()
+	slow, err := nsm.NewMonitorConnectionClient(w.newClient(longTokens).Link).
+		MonitorConnections(w.within(5*time.Minute), &nsm.MonitorScopeSelector{})
+	must(t, err)
+	const rounds = 1000
+	w.refresh(quick, events, rounds)
+	grown := w.live() - before
+	const told, kept = rounds * eventBytes, 256 * eventBytes
+	t.Logf("%d events, %d KiB, to a reader that does not read: %d KiB more in use", rounds, told>>10, grown>>10)
+	if grown > 2*kept {
+		t.Fatalf("the forwarder keeps %d KiB for it, and the last 256 events are %d", grown>>10, kept>>10)
 	}
-	heard := 0
-	for heard < rounds {
+	must(t, quick.Close(w.within(peer.CallLimit)))
+	for read := 0; ; read++ { // it comes to the same end, and has missed what lay between
+		event, err := slow.Recv()
+		must(t, err)
+		if event.Type == nsm.ConnectionEventType_DELETE {
+			if read > rounds/2 {
+				t.Fatalf("the slow reader was told of %d events: nothing was left out", read)
+			}
+			return
+		}
+	}
+}
+
+// Labels make each event a large one: what the kernel and the windows of the connection take is little beside them.
+const (
+	noteLabels, noteBytes = 8, 4000
+	eventBytes            = noteLabels * noteBytes
+)
+
+// refresh does so many and waits until the reader has heard of each.
+func (w *world) refresh(client *peer.Client, events <-chan *nsm.ConnectionEvent, rounds int) {
+	w.Helper()
+	for range rounds {
+		w.request(client)
+	}
+	for heard := range rounds {
 		select {
 		case <-events:
-			heard++
-		case <-time.After(5 * time.Second):
-			t.Fatalf("the quick reader heard %d of %d events", heard, rounds)
-		}
-	}
-	t.Logf("%d events to a reader that does not read: %d KiB more", rounds, usage(t, w).ResidentKiB-before.ResidentKiB)
-	must(t, quick.Close(w.within(peer.CallLimit)))
-	for { // it comes to the same end, or is told that it has missed something
-		event, err := slow.Recv()
-		if err != nil {
-			refused(t, err, codes.ResourceExhausted, codes.Aborted)
-			return
-		}
-		if event.Type == nsm.ConnectionEventType_DELETE {
-			return
+		case <-time.After(peer.CallLimit):
+			w.Fatalf("the quick reader heard %d of %d events", heard, rounds)
 		}
 	}
 }
@@ -205,17 +224,21 @@ func TestManyRequestsAndCloses(t *testing.T) {
 		must(t, w.forwarder.Ask("forget", nil))
 	}
 	const parts = 5
+	live := 0
 	var seen []node.Usage
 	var resident []string
 	for range parts {
 		play(rounds / parts)
 		w.eventually("everything is let go of", 5*time.Second, w.isIdle)
+		if len(seen) == 0 {
+			live = w.live()
+		}
 		seen = append(seen, usage(t, w))
 		resident = append(resident, fmt.Sprint(seen[len(seen)-1].ResidentKiB))
 	}
 	before, after := seen[0], seen[parts-1]
-	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d after the first fifth; KiB resident after each fifth: %s",
-		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, strings.Join(resident, ", "))
+	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d, %+d KiB in use since the first fifth; KiB resident after each fifth: %s",
+		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, (w.live()-live)>>10, strings.Join(resident, ", "))
 	if after.Descriptors > before.Descriptors || after.Namespaces > before.Namespaces {
 		t.Fatalf("descriptors or namespaces are left: %+v, and there were %+v", after, before)
 	}
@@ -231,6 +254,14 @@ func requestAndClose(client *peer.Client) error {
 		return fmt.Errorf("Close: %w", err)
 	}
 	return nil
+}
+
+// live is what the forwarder's process has in use.
+func (w *world) live() int {
+	w.Helper()
+	bytes, err := w.forwarder.Count("live")
+	must(w, err)
+	return bytes
 }
 
 func usage(t *testing.T, w *world) node.Usage {

@@ -126,12 +126,17 @@ async function run(handler: RpcHandler, request: Uint8Array, call: Call, answer:
     return answer.succeed();
   }
   const messages = handler.run(request, call)[Symbol.asyncIterator]();
-  const gone = new Promise<undefined>((resolve) =>
-    call.signal.addEventListener("abort", () => resolve(undefined), { once: true }),
-  );
+  let giveUp = () => {};
+  call.signal.addEventListener("abort", () => giveUp(), { once: true });
+  // A promise for each wait: one for the whole call, in a race with each message, would keep all of them until its end.
+  const nextOrGone = () =>
+    new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
+      giveUp = () => resolve(undefined);
+      messages.next().then(resolve, reject);
+    });
   try {
-    for (;;) {
-      const next = await Promise.race([messages.next(), gone]);
+    while (!call.signal.aborted) {
+      const next = await nextOrGone();
       if (next === undefined || call.signal.aborted) return;
       if (next.done === true) return answer.succeed();
       await answer.message(next.value);
