@@ -7,11 +7,13 @@ import {
   adoptNetdev,
   applyVfSettings,
   differingSettings,
+  LentSettings,
   strangerState,
 } from "./netdev/index.ts";
 import type { Node } from "./node.ts";
 import type { VfNetdev, VfRecord } from "./sriov/index.ts";
 import type { Log } from "./telemetry/index.ts";
+import type { EarlierGrant } from "./vfio-entry.ts";
 
 export interface BringBackParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
@@ -27,6 +29,15 @@ export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: 
   if (!netdev) throw new Error(`Cannot bring back ${vf.address}: its network device is not in the host`);
   const original = { ...state.original, index: netdev.ifindex };
   await makeSo(parts, vf, { ...state, original, name: netdev.ifname });
+}
+
+/** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */
+export async function takeBackGrant({ node, log }: BringBackParts, vf: VfRecord, left: EarlierGrant): Promise<void> {
+  const { entry, grant } = left;
+  await grant?.revoke();
+  await node.binder.vfio.refuseOpen(vf.address);
+  const settings = { ...node.pfDoor(vf.pf), index: vf.index };
+  await new LentSettings({ vf: settings, before: entry.kept.before, record: entry.keepBefore, log }).restore();
 }
 
 /** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */

@@ -25,6 +25,7 @@ import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 import { checkpointReader, tokenPods } from "./token-pods.ts";
+import type { EarlierGrants } from "./vfio-entry.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
@@ -127,7 +128,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const { endConnection } = nsm;
   undo.push("ends of pods", endWithPods(access, endConnection, log));
   shown.learn({ nsm });
-  await followNode(options, { node, nsm, left: recovered, journal, health, metrics }, undo);
+  await followNode(options, { node, nsm, left: recovered, kept: vfio.kept, journal, health, metrics }, undo);
 
   phases.begin("register with the manager");
   await nsm.register(signal);
@@ -150,6 +151,7 @@ async function followNode(
     readonly node: Node;
     readonly nsm: NsmServer;
     readonly left: Recovered;
+    readonly kept: EarlierGrants;
     readonly journal: NodeJournal;
     readonly health: Health;
     readonly metrics: Metrics;

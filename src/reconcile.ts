@@ -1,19 +1,31 @@
 // While the forwarder runs: every few seconds, and when the kernel tells of a function that concerns us, the node is read
 // back, and journal, book and node are made to agree. What a running client has is only looked at. docs/decisions/016.
 import type { Clock, Timer } from "./async/index.ts";
-import { type BringBackParts, bringBack, cleanStranger, isSpoilt } from "./bring-back.ts";
+import { type BringBackParts, bringBack, cleanStranger, isSpoilt, takeBackGrant } from "./bring-back.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
 import type { Netns, Uevent, UeventSource } from "./kernel/index.ts";
 import type { Node } from "./node.ts";
 import type { Recovered } from "./recover.ts";
 import { isOdd, type Repair, repairOf, repairs, type VfSight } from "./repairs.ts";
 import type { PciAddress, VfRecord } from "./sriov/index.ts";
-import { type Counter, type Histogram, type Log, type Metrics, outcomes, timed } from "./telemetry/index.ts";
+import {
+  type Condition,
+  type Counter,
+  type Health,
+  type Histogram,
+  type Log,
+  type Metrics,
+  outcomes,
+  timed,
+} from "./telemetry/index.ts";
+import type { EarlierGrants } from "./vfio-entry.ts";
 
 export interface ReconcileOptions {
   readonly node: Node;
-  readonly journal: Pick<NodeJournal, "vfs" | "forgotten" | "forgetVf" | "drop">;
+  readonly journal: Pick<NodeJournal, "vfs" | "vfioVfs" | "forgotten" | "forgetVf" | "drop">;
   readonly left: Recovered;
+  /** What pods had by VFIO and the journal cannot explain. */
+  readonly kept: EarlierGrants;
   /** The host's namespace. */
   readonly netns: Netns;
   readonly uevents: UeventSource;
@@ -23,6 +35,7 @@ export interface ReconcileOptions {
   lookAnew(): void;
   /** Between the end of one look at everything and the next. */
   readonly intervalMs: number;
+  readonly health: Health;
   readonly metrics: Metrics;
   readonly clock: Clock;
   readonly log: Log;
@@ -49,6 +62,8 @@ class Reconciler {
   readonly #repaired: Counter<{ readonly kind: readonly Repair[] }>;
   readonly #failed: Counter<{ readonly kind: readonly Repair[] }>;
   readonly #looks: Histogram<{ readonly outcome: typeof outcomes }>;
+  readonly #keptBack: Condition;
+  #toldKeptBack = new Set<PciAddress>();
   readonly #stop: () => void;
   /** Found without a network device, or otherwise than in the book, by the last look. */
   readonly #missing = new Set<PciAddress>();
@@ -83,6 +98,7 @@ class Reconciler {
       help: "How long it took to read the whole node back and to mend what differed",
       labels: { outcome: outcomes },
     });
+    this.#keptBack = options.health.declare({ code: "vf-quarantined", severity: "warning" });
     this.#stop = uevents.subscribe((event) => this.#heard(event));
     this.#inTurn(() => this.#lookAtAll());
   }
@@ -132,9 +148,18 @@ class Reconciler {
     const told = (outcome: (typeof outcomes)[number], took: number) => this.#looks.observe({ outcome }, took);
     await timed(this.#options.clock, told, () => this.#lookAt(all));
     await this.#forgetGone();
+    this.#tellKeptBack();
     const { clock, intervalMs } = this.#options;
     if (this.#isClosed) return;
     this.#timers.next = clock.after(intervalMs, () => this.#inTurn(() => this.#lookAtAll()));
+  }
+
+  #tellKeptBack(): void {
+    const vfs = this.#options.node.inventory.snapshot().filter(({ state }) => state === "quarantined");
+    const before = this.#toldKeptBack;
+    this.#toldKeptBack = new Set(vfs.map(({ address }) => address));
+    for (const address of before) if (!this.#toldKeptBack.has(address)) this.#keptBack.clear(address);
+    for (const { address, problem } of vfs) this.#keptBack.raise(`${address} is given to nobody: ${problem}`, address);
   }
 
   /** One after the other: nothing waits for it, and the files are read on threads that others need. */
@@ -176,9 +201,17 @@ class Reconciler {
       kept: journal.vfs.get(address) ?? left.contradicting.get(address),
       isContradicting: left.contradicting.has(address),
       isHidden: left.hidden.has(address),
+      isGranted: this.#isGranted(address),
       isUnmet: left.unmet.has(address),
       isSpoilt: seen.hasNetdev && (await this.#isSpoilt(record)),
     };
+  }
+
+  /** Not where a connection has taken it since: the journal has that one's word about it then. */
+  #isGranted(address: PciAddress): boolean {
+    const { kept, journal } = this.#options;
+    const had = kept.get(address)?.entry.kept.connectionId;
+    return had !== undefined && journal.vfioVfs.get(address)?.connectionId === had;
   }
 
   /** For the next look: what is only seen once may be somebody's work that is under way. */
@@ -246,6 +279,14 @@ class Reconciler {
       case "keep-back":
         left.hidden.add(address);
         return inventory.quarantine(address, "Its network device is in a namespace that the journal does not know of");
+      case "take-back": {
+        const { kept: granted } = this.#options;
+        const had = granted.get(address);
+        if (!had) return;
+        await takeBackGrant(this.#parts, record, had);
+        granted.delete(address);
+        return await this.#free(address, had.entry.kept.connectionId);
+      }
       case "clean":
         await cleanStranger(this.#parts, record);
         left.hidden.delete(address);
@@ -258,11 +299,16 @@ class Reconciler {
         left.contradicting.set(address, as);
         await bringBack(this.#parts, record, as);
         left.contradicting.delete(address);
-        journal.forgetVf(address);
-        await journal.drop(as.connectionId).catch(() => {}); // made up for by the journal itself
-        return inventory.restore(address);
+        return await this.#free(address, as.connectionId);
       }
     }
+  }
+
+  async #free(address: PciAddress, connectionId: string): Promise<void> {
+    const { node, journal } = this.#options;
+    journal.forgetVf(address);
+    await journal.drop(connectionId).catch(() => {}); // made up for by the journal itself
+    node.inventory.restore(address);
   }
 
   /** Its client has lost the network device with it. Not where we see no function at all: the path may be wrong. */

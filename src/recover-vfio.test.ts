@@ -23,11 +23,19 @@ interface Found {
   /** Whether the journal knows the connection of its function. */
   readonly hasConnection?: boolean;
   readonly hasFunction?: boolean;
+  /** Whether the pod has the second one too. */
+  readonly hasBoth?: boolean;
   readonly access?: Error;
 }
 
 /** A node of two functions under vfio-pci, of which a pod has the first one. */
-async function recovered({ stage = "ready", hasConnection = true, hasFunction = true, access }: Found) {
+async function recovered({
+  stage = "ready",
+  hasConnection = true,
+  hasFunction = true,
+  hasBoth = false,
+  access,
+}: Found) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf: PF, numaNode: undefined, kernelDriver: "igbvf", driver: "vfio-pci", resources: [RESOURCE] };
   const facts = [first, second].map((address, index) => ({ ...common, address, index, iommuGroup: index }));
@@ -52,7 +60,10 @@ async function recovered({ stage = "ready", hasConnection = true, hasFunction = 
   const done: string[] = [];
   const journal = {
     connections: entries,
-    vfioVfs: new Map<PciAddress, KeptVfio>([[first, kept]]),
+    vfioVfs: new Map<PciAddress, KeptVfio>([
+      [first, kept],
+      ...(hasBoth ? [[second, { ...kept, address: second, connectionId: "untouched" }] as const] : []),
+    ]),
     keepVf: async () => {},
     drop: async (id: string) => void done.push(`drop ${id}`),
   };
@@ -118,6 +129,11 @@ test("recoverVfio() takes access from a pod whose connection nobody knows, and k
   assert.equal(inventory.get(first)?.state, "quarantined");
   assert.match(inventory.get(first)?.problem ?? "", /connection c1, of which nothing else is known/);
   assert.deepEqual([taken, done[1]], [[], "revoke uid-1"]);
+});
+
+test("recoverVfio() knows all that a pod has before it takes something from it", async () => {
+  const { done } = await recovered({ hasConnection: false, hasBoth: true });
+  assert.deepEqual(done.slice(0, 3), ["adopt uid-1", "adopt uid-1", "revoke uid-1"]);
 });
 
 test("recoverVfio() takes access from a pod whose function the node has lost", async () => {

@@ -23,6 +23,8 @@ export interface RecoveredVfio {
   /** Of other mechanisms. */
   readonly others: readonly JournalEntry[];
   readonly earlier: EarlierGrants;
+  /** What contradicts the journal: kept back until it is taken back and sound (reconcile.ts). */
+  readonly kept: EarlierGrants;
 }
 
 /** Books the functions that pods have, and takes away all access that the journal does not tell of. */
@@ -32,14 +34,23 @@ export async function recoverVfio(parts: RecoverVfioParts): Promise<RecoveredVfi
   const entries = new Map(journal.connections.map((entry) => [entry.connectionId, entry]));
   const connections: JournalEntry[] = [];
   const earlier: EarlierGrants = new Map();
-  for (const kept of [...journal.vfioVfs.values()]) {
+  const contradicting: EarlierGrants = new Map();
+  // All of them first: what is taken from a pod below must leave what another grant of that pod needs.
+  const all = [...journal.vfioVfs.values()].map((kept) => ({
+    kept,
+    left: access && adoptGrant(kept, { access, journal }),
+  }));
+  for (const { kept, left } of all) {
     const entry = entries.get(kept.connectionId);
     entries.delete(kept.connectionId);
     const problem = takeUp(parts, kept, entry);
-    const left = access && adoptGrant(kept, { access, journal });
-    if (left) earlier.set(kept.address, left);
-    if (entry && problem === undefined && left) connections.push(entry);
-    else await keepBack(parts, { kept, left, problem: problem ?? "This node cannot take access back" });
+    if (entry && problem === undefined && left) {
+      earlier.set(kept.address, left);
+      connections.push(entry);
+      continue;
+    }
+    if (left) contradicting.set(kept.address, left);
+    await keepBack(parts, { kept, left, problem: problem ?? "This node cannot take access back" });
   }
   const others = [...entries.values()].filter(({ mechanism }) => mechanism !== "VFIO");
   for (const { connectionId, mechanism } of entries.values()) {
@@ -47,7 +58,7 @@ export async function recoverVfio(parts: RecoverVfioParts): Promise<RecoveredVfi
     if (mechanism === "VFIO") await journal.drop(connectionId).catch(() => {});
   }
   if (access) await clearStrays(parts, access);
-  return { connections, others, earlier };
+  return { connections, others, earlier, kept: contradicting };
 }
 
 /** Nobody knows its connection: nobody gets it, and its pod loses it. */

@@ -16,6 +16,8 @@ export interface VfSight {
   readonly isContradicting: boolean;
   /** Kept back, because its network device was in a namespace that nobody knows of. */
   readonly isHidden: boolean;
+  /** An earlier process gave it to a pod by VFIO, and the node contradicts the journal. */
+  readonly isGranted: boolean;
   /** An earlier process left it with a client that has not come back yet. */
   readonly isUnmet: boolean;
   /** The last look found the same difference between book and node. */
@@ -33,6 +35,8 @@ export const repairs = [
   "end-connection",
   /** What the journal says of it is put back, and it is free. */
   "restore",
+  /** Access to it is taken from the pod that had it by VFIO; when nobody has it open, it is free. */
+  "take-back",
   /** Somebody has unbound it: its kernel driver gets it again, then it can be restored. */
   "rebind",
   /** It comes from a namespace that nobody knew: nothing of the client stays, and it is free. */
@@ -61,8 +65,9 @@ export function repairOf(sight: VfSight): Exclude<Repair, "forget"> | undefined 
   return repairOfUnheld(sight);
 }
 
-function repairOfUnheld(sight: VfSight): "clean" | "restore" | "rebind" | "keep-back" | undefined {
+function repairOfUnheld(sight: VfSight): "take-back" | "clean" | "restore" | "rebind" | "keep-back" | undefined {
   const { record, driver, hasNetdev } = sight;
+  if (sight.isGranted) return "take-back";
   const isOnKernelDriver = driver === record.kernelDriver;
   if (sight.isHidden) return hasNetdev || !isOnKernelDriver ? "clean" : undefined;
   const isQuarantined = record.state === "quarantined";

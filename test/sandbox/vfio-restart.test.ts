@@ -3,13 +3,19 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
+import { systemClock as clock } from "../../src/async/index.ts";
+import { Journal } from "../../src/journal/index.ts";
+import { openStateFolder } from "../../src/kernel/index.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { needs } from "../needs.ts";
 import { CrashScene } from "./crash-scene.ts";
 import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
+/** More than the reconciler waits between two looks. */
+const LOOK_MS = 20_000;
 const PERMITTED = ["", ""];
 const REFUSED = ["EPERM", "EPERM"];
 const cgroups = PodCgroups.make();
@@ -50,6 +56,32 @@ describe("a forwarder that dies", () => {
     for (const one of [pod, other]) await endPod(crash, one);
   });
 
+  story("gets a function back whose connection it cannot know, when nobody has it open any more", async (crash) => {
+    const { scene } = crash;
+    const pod = await vfioPod(scene);
+    await pod.vfio.request();
+    const group = groupOf(pod.vfio);
+    const { address } = await scene.vfOf(pod.vfio);
+    await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
+    assert.equal(await pod.container.open(group), "");
+    await crash.restart(() => forgetConnections(scene, pod.vfio.connection?.path?.pathSegments.at(2)?.id ?? ""));
+    const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
+    const ailments = () => scene.forwarder.health.ailments().map(({ code, subject }) => `${code} ${subject}`);
+    await eventually(ailments, (all) => all.includes(`vf-quarantined ${address}`), LOOK_MS);
+    assert.match(own()?.problem ?? "", /of which nothing else is known/);
+    assert.equal(await pod.container.tries("vfio"), "EPERM");
+    assert.equal(
+      (await scene.sandbox.machine.pfPort({ address: own()?.pf ?? "" }).read(own()?.index ?? 0)).vlan,
+      SANDBOX_VLAN,
+    );
+    await pod.container.close(group);
+    await eventually(own, (vf) => vf?.problem === undefined, LOOK_MS);
+    assert.equal((await scene.sandbox.machine.pfPort({ address: own()?.pf ?? "" }).read(own()?.index ?? 0)).vlan, 0);
+    await eventually(ailments, (all) => all.length === 0, LOOK_MS);
+    await nothingLeft(crash, pod);
+    await endPod(crash, pod);
+  });
+
   story("takes away what nothing explains", async (crash) => {
     const pod = await vfioPod(crash.scene);
     await pod.vfio.request();
@@ -63,6 +95,15 @@ describe("a forwarder that dies", () => {
     await endPod(crash, pod);
   });
 });
+
+/** The journal has lost the connection, but not its function. */
+async function forgetConnections({ sandbox }: CrashScene["scene"], id: string): Promise<void> {
+  const folder = await openStateFolder(`${sandbox.folder}/state`);
+  const journal = new Journal({ file: await folder.openAppend("journal"), clock, onTrouble() {} });
+  assert.ok(journal.found.entries.has(`connection ${id}`));
+  await journal.drop(`connection ${id}`);
+  await journal.close();
+}
 
 async function nothingLeft({ scene }: CrashScene, pod: VfioPod): Promise<void> {
   const held = () =>
