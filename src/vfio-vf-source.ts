@@ -8,7 +8,14 @@ import type { HeldVf, VfHolds } from "./held-vf.ts";
 import { LentSettings } from "./netdev/index.ts";
 import type { AskedVfio, VfioAsk, VfioVf, VfioVfSource } from "./nsm/index.ts";
 import type { PfDoor } from "./pf-survey.ts";
-import { type DriverBinder, DriverError, type Inventory, type PciAddress, type VfioDevice } from "./sriov/index.ts";
+import {
+  type DriverBinder,
+  DriverError,
+  type Inventory,
+  type PciAddress,
+  type VfioDevice,
+  type VfRecord,
+} from "./sriov/index.ts";
 import type { Log } from "./telemetry/index.ts";
 import type { TokenPod, TokenPods } from "./token-pods.ts";
 import { type EarlierGrant, type EarlierGrants, VfioEntry } from "./vfio-entry.ts";
@@ -191,9 +198,13 @@ class NodeVfio implements VfioVf {
   }
 
   #sharesGroup(group: number): boolean {
-    const { inventory } = this.#parts;
-    const others = inventory.snapshot().filter((vf) => vf.iommuGroup === group && vf.address !== this.address);
-    return others.some(({ use }) => use === "vfio");
+    return this.#othersIn(group).length > 0;
+  }
+
+  /** Functions of the group that connections have by VFIO: the group is one pod's, so they are of the same one. */
+  #othersIn(group: number): readonly VfRecord[] {
+    const all = this.#parts.inventory.snapshot().filter((vf) => vf.iommuGroup === group && vf.address !== this.address);
+    return all.filter(({ use }) => use === "vfio");
   }
 
   /** Resolves when nobody has the group open. @throws {DriverError} group-open. */
@@ -206,6 +217,10 @@ class NodeVfio implements VfioVf {
       } catch (error) {
         const leftMs = endMs - clock.monotonicMs();
         if (!(error instanceof DriverError) || leftMs <= 0) throw error;
+        const { fault } = error;
+        const other = fault.kind === "group-open" && this.#othersIn(fault.group).find(({ state }) => state === "ready");
+        // It may stay open for as long as that one stands: whoever waits here would wait for nothing.
+        if (other) throw new DriverError(this.address, { ...fault, besides: other.address }, { cause: error });
         await clock.sleep(Math.min(waitMs, leftMs));
       }
     }

@@ -14,7 +14,13 @@ export type DriverFault =
   /** The node by which every VFIO client begins: the module is not loaded, or the folder is not the host's. */
   | { readonly kind: "no-vfio-container" }
   /** Somebody has the IOMMU group open; the kernel would not let go of a function of it before that one closes it. */
-  | { readonly kind: "group-open"; readonly group: number; readonly processes: readonly string[] }
+  | {
+      readonly kind: "group-open";
+      readonly group: number;
+      readonly processes: readonly string[];
+      /** Another function of the group that the same pod has by VFIO: the kernel does not tell which of them is in use. */
+      readonly besides?: string;
+    }
   /** We may not open the group, so that nobody can prove that it is free. */
   | { readonly kind: "group-hidden"; readonly group: number; readonly code: string }
   | { readonly kind: "no-netdev" }
@@ -55,7 +61,7 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "no-vfio-container":
       return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
     case "group-open":
-      return `Cannot use ${address} for anybody else: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first`;
+      return `Cannot use ${address} for anybody else: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first${fault.besides === undefined ? "" : `. Its pod also has ${fault.besides} of that group: this one comes home when that one is closed too`}`;
     case "group-hidden":
       return `Cannot tell whether anybody has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
     case "no-netdev":

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { SANDBOX_RESOURCE } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
-import { refusal, type Scene, tellStories } from "./story.ts";
+import { eventually, refusal, type Scene, tellStories } from "./story.ts";
 import { groupOf, nothingGranted, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
@@ -14,6 +15,7 @@ tellStories(
   { machine: { vfioStandIns: commonStandIns, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
   {
     "gives two pods two groups, and a third one an error that says why": threePods,
+    "brings two connections of one pod in one group home, the first one with the second": twoOfOnePod,
     "leaves a group alone that serves a kernel driver": besideKernel,
   },
   VFIO_NEEDS,
@@ -39,6 +41,42 @@ async function threePods(scene: Scene): Promise<void> {
   assert.equal(groupOf(third.vfio), groups[0]);
   for (const { vfio } of [second, third]) await vfio.close();
   done(scene);
+}
+
+async function twoOfOnePod(scene: Scene): Promise<void> {
+  const pod = await vfioPod(scene);
+  await pod.vfio.request();
+  const group = groupOf(pod.vfio);
+  const own = (await scene.vfOf(pod.vfio)).address;
+  const sibling = scene.forwarder.node.inventory
+    .snapshot()
+    .find(({ iommuGroup, address }) => String(iommuGroup) === group && address !== own);
+  let tokenId = "";
+  while (tokenId === "" || scene.forwarder.node.inventory.get(sibling?.address ?? fail())?.tokenId !== tokenId) {
+    const { envs } = await scene.sandbox.kubelet.allocate({ pod: pod.name, resource: SANDBOX_RESOURCE });
+    tokenId = envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? fail();
+  }
+  const second = scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: tokenId, cgroupDir: "" } });
+  await second.request();
+  assert.equal(groupOf(second), group);
+  await pod.container.makeNodes(second.connection ?? fail());
+  assert.equal(await pod.container.open(group), "");
+  const also = new RegExp(
+    `Its pod also has ${sibling?.address} of that group: this one comes home when that one is closed`,
+  );
+  await assert.rejects(pod.vfio.close(), refusal("UNAVAILABLE", also));
+  assert.equal(await pod.container.tries(group), "", "the second one has it still");
+  await pod.container.close(group);
+  await second.close();
+  await eventually(
+    () => scene.forwarder.nsm.connectionCount,
+    (count) => count === 0,
+  );
+  done(scene);
+}
+
+function fail(): never {
+  return assert.fail();
 }
 
 async function besideKernel(scene: Scene): Promise<void> {

@@ -1,5 +1,6 @@
 // VFIO from the Request to the last close: the kernel says what each process of a pod may open.
 import assert from "node:assert/strict";
+import { rmSync } from "node:fs";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
@@ -19,6 +20,7 @@ tellStories(
     "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne,
     "of a client that cannot name its cgroup is its token's pod's": emptyCgroupDir,
     "with a cgroup that is not the pod's is refused": badCgroupDirs,
+    "is its cgroup's pod's where kubelet's records are silent, if the client names one pod": silentKubelet,
     "is nobody else's as long as a process has the group open": reclaiming,
     "gets the settings of its endpoint on the physical function, and leaves none": settings,
     "writes nothing when it is refreshed": refresh,
@@ -90,6 +92,29 @@ async function badCgroupDirs(scene: Scene): Promise<void> {
     );
     done(scene);
   }
+}
+
+async function silentKubelet(scene: Scene): Promise<void> {
+  const [pod, other] = [await vfioPod(scene), await vfioPod(scene)];
+  rmSync(`${scene.sandbox.folder}/plugins/kubelet_internal_checkpoint`); // the next device that is given out brings it back
+  const dir = `kubepods/besteffort/pod${pod.allocation.podUid}/*`;
+  for (const [cgroupDir, code] of [
+    ["", "FAILED_PRECONDITION"],
+    ["kubepods/besteffort/*", "INVALID_ARGUMENT"],
+    [`/${dir}`, "INVALID_ARGUMENT"],
+  ] as const) {
+    const client = scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: pod.tokenId, cgroupDir } });
+    await assert.rejects(client.request(), refusal(code, /./));
+  }
+  const client = scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: pod.tokenId, cgroupDir: dir } });
+  await client.request();
+  const group = groupOf(client);
+  for (const { container } of [pod, other]) await container.makeNodes(client.connection ?? assert.fail());
+  assert.deepEqual(await opening(pod.container, group), PERMITTED);
+  assert.deepEqual(await opening(other.container, group), REFUSED);
+  await client.close();
+  assert.deepEqual(await opening(pod.container, group), REFUSED);
+  done(scene);
 }
 
 async function reclaiming(scene: Scene): Promise<void> {
