@@ -1,12 +1,17 @@
 package scenario
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"interop/identity"
 	"interop/nsm"
 	"interop/peer"
 )
@@ -74,6 +79,67 @@ func TestTheCallersTokenComesFromTheHeaders(t *testing.T) {
 		request.Connection.Path.PathSegments[1].Expires = timestamppb.New(time.Now().Add(-time.Hour))
 	}
 	w.request(client)
+}
+
+// headers are what a call brings in place of a token of its own; it implements credentials.PerRPCCredentials.
+type headers map[string]string
+
+func (h headers) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return h, nil
+}
+
+func (headers) RequireTransportSecurity() bool { return true }
+
+// As by the original, whose chain with its default policies was asked the same by hand: docs/interop.md.
+func TestEachCorruptionOfTheHeadersIsRefused(t *testing.T) {
+	w := open(t, options{})
+	server := w.authority.Actor("/forwarder").ID()
+	caller := w.manager.Actor
+	with := func(text string, expires string) headers {
+		return headers{identity.TokenHeader: text, identity.ExpiresHeader: expires}
+	}
+	soon := time.Now().Add(longTokens).Format(time.RFC3339Nano)
+	token := func(actor *identity.Actor, audience string, lifetime time.Duration) string {
+		text, _, err := actor.Token(audience, lifetime)
+		must(t, err)
+		return text
+	}
+	claims := jwt.RegisteredClaims{Subject: caller.ID(), Audience: jwt.ClaimStrings{server}, ExpiresAt: jwt.NewNumericDate(time.Now().Add(longTokens))}
+	unsigned, err := jwt.NewWithClaims(jwt.SigningMethodNone, claims).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	must(t, err)
+	shared, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("secret"))
+	must(t, err)
+	sound := token(caller, server, longTokens)
+	for name, sent := range map[string]headers{
+		"none":                    {},
+		"no token":                {identity.ExpiresHeader: soon},
+		"no time":                 {identity.TokenHeader: sound},
+		"a time that is no time":  with(sound, "soon"),
+		"a token that is none":    with("a.b.c", soon),
+		"a token that expired":    with(token(caller, server, -time.Minute), soon),
+		"one for somebody else":   with(token(caller, "spiffe://interop.test/nobody", longTokens), soon),
+		"one for nobody":          with(token(caller, "", longTokens), soon),
+		"one of another key":      with(token(w.authority.Actor("/nsmgr-1"), server, longTokens), soon),
+		"one about somebody else": with(token(w.authority.Actor("/stranger"), server, longTokens), soon),
+		"one that is not signed":  with(unsigned, soon),
+		"one of a shared secret":  with(shared, soon),
+	} {
+		t.Run(name, func(t *testing.T) { refused(t, w.callWith(sent), codes.PermissionDenied) })
+	}
+	// With sound ones the same call comes as far as its namespace, which it does not bring.
+	refused(t, w.callWith(with(sound, soon)), codes.InvalidArgument)
+}
+
+// callWith asks for a connection without a namespace.
+func (w *world) callWith(sent headers) error {
+	w.Helper()
+	tls := grpc.WithTransportCredentials(credentials.NewTLS(w.manager.Actor.ClientTLS()))
+	connection, err := grpc.NewClient(w.manager.Forwarder(), tls, grpc.WithPerRPCCredentials(sent))
+	must(w, err)
+	defer connection.Close()
+	client := &peer.Client{Link: &peer.Link{ClientConn: connection}, App: w.hop("pod", longTokens), Manager: w.manager.Hop, Service: service, TokenID: "none"}
+	_, err = client.Request(w.within(peer.CallLimit))
+	return err
 }
 
 func TestTokensOfAnotherSignerAreRefused(t *testing.T) {
