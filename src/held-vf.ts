@@ -27,6 +27,8 @@ export interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: Pick<VfJournal, "forgetVf">;
+  /** Judges all functions anew. */
+  readonly survey: { judge(): void };
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -155,9 +157,11 @@ export class HeldVf {
 
   /** Nobody holds it any more; it is home and clean. */
   giveBack(): void {
-    const { inventory, journal } = this.#parts;
+    const { inventory, journal, survey } = this.#parts;
     // What is quarantined stays in the journal: a restart alone makes nothing sound.
     if (inventory.get(this.#vf.address)?.state !== "quarantined") journal.forgetVf(this.#vf.address);
     inventory.release(this.ask.connectionId);
+    // What was wrong may have been wrong for this client only.
+    if (inventory.get(this.#vf.address)?.problem !== undefined) survey.judge();
   }
 }

@@ -47,7 +47,7 @@ function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<
   const journal = { keepVf: async () => {}, forgetVf() {} };
   const watchPod = async () => () => {};
   const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, watchPod, clock, log: recordingLog() };
-  const source = kernelVfSource({ ...parts, holds: new VfHolds(parts) });
+  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} } }) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };

@@ -88,6 +88,12 @@ test("a function that is torn from a client is unhealthy, its neighbours are not
     torn.map((vf) => vf.address),
     [address],
   );
+  // Without its client it is as good as any: whoever gets it next has it bound.
+  await pod.client.close();
+  await offered(sandbox, 4, 4);
+  await pod.client.request();
+  assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+  await pod.client.close();
 });
 
 test("functions that vanish under a client come back whole, and the client is served anew", LIMIT, async (t) => {
