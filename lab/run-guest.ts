@@ -24,7 +24,7 @@ export async function runGuest(options: RunOptions): Promise<GuestResult> {
   writeFileSync(join(out, "plan.json"), JSON.stringify(plan));
   writeFileSync(
     join(out, "start.sh"),
-    `exec /node/node --disable-warning=ExperimentalWarning ${program} >/out/guest.log 2>&1\n`,
+    `exec /node/node --max-semi-space-size=32 --disable-warning=ExperimentalWarning ${program} >/out/guest.log 2>&1\n`,
   );
   const [command, ...args] = qemuCommand({ ...machine, isInteractive: false });
   writeFileSync(join(out, "qemu.sh"), `${[command, ...args].map(quoted).join(" ")}\n`);

@@ -35,7 +35,7 @@ export const topologies: readonly Topology[] = [
     hasIommu: true,
     hasAcs: true,
     scenarios: ["contracts", "kernel", "vfio", "trouble", "crashes"],
-    limitMs: 900_000,
+    limitMs: 1_500_000,
   },
   {
     name: "shared-groups",

@@ -3,7 +3,7 @@ import { LabNode } from "./node.ts";
 import { Stopwatch, tell } from "./telling.ts";
 import { within } from "./waiting.ts";
 
-const STORY_LIMIT_MS = 300_000;
+const STORY_LIMIT_MS = 600_000;
 const START_LIMIT_MS = 180_000;
 
 /** One scenario: tells its stories one after the other. */

@@ -4,7 +4,7 @@ import { adapters, driverOf, operate, VFS_PER_ADAPTER, vfsOf, writeAside } from 
 import { EVERYTHING } from "./hold-function.ts";
 import { answer, wish } from "./kernel-stories.ts";
 import type { LabNode, Side } from "./node.ts";
-import { everyFunctionServes, serves } from "./trouble-stories.ts";
+import { everyFunctionServes, serves, untilServed } from "./trouble-stories.ts";
 import { REFUSED, VfioPod } from "./vfio-pod.ts";
 import { eventually, within } from "./waiting.ts";
 
@@ -157,7 +157,7 @@ async function numberWaits(node: LabNode): Promise<void> {
   await node.dropPod(pod.sandboxPod);
   operate(`${adapters.right}/sriov_numvfs`, String(VFS_PER_ADAPTER));
   await node.untilHealthy();
-  await serves(node, "right");
+  await untilServed(node, "right");
 }
 
 function healthyOf(node: LabNode, side: Side): number {
