@@ -4,6 +4,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { createTestCa } from "../../sandbox/x509.ts";
 import { type TestIdentity, testIdentity } from "../../test/tls-identity.ts";
 import { DeadlineError, systemClock } from "../async/index.ts";
@@ -12,7 +15,7 @@ import { NetworkService } from "../gen/networkservice_pb.ts";
 import { NetworkServiceEndpointRegistry } from "../gen/registry_pb.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { type ClientOptions, RpcClient } from "./client.ts";
-import { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
+import { type Call, methodPath, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
 import { RpcHealth } from "./health.ts";
 import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
@@ -165,6 +168,35 @@ test("RpcClient.stream() reads as fast as it likes, and the handler is pulled no
   assert.deepEqual(names, ["nse-0", "nse-1", "nse-2", "nse-3", "nse-4"]);
   assert.ok(made < 200, `${made} messages were made for 5 that were read`);
   assert.equal((await caller.call(server.url, Health.method.check, {}).catch((error) => error)).code, "UNIMPLEMENTED");
+});
+
+test("serveRpc() lets go of each message of a stream when it has left", async (t) => {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  const messages: WeakRef<Uint8Array>[] = [];
+  const path = methodPath(Find);
+  const handler: RpcHandler = {
+    path,
+    kind: "stream",
+    async *run(_request, { signal }) {
+      for (let i = 0; i < 100; i++) {
+        const message = toBinary(Find.output, create(Find.output, { networkServiceEndpoint: { name: String(i) } }));
+        messages.push(new WeakRef(message));
+        yield message;
+      }
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    },
+  };
+  const server = await serve(t, { handlers: [handler] });
+  let count = 0;
+  for await (const _ of client(t).stream(server.url, Find, {})) {
+    if (++count < 100) continue;
+    await new Promise(setImmediate); // a WeakRef holds on to its target until the turn in which it was made is over
+    collect();
+    const kept = messages.filter((message) => message.deref() !== undefined).length;
+    assert.ok(kept < 10, `${kept} of 100 messages are kept while the stream stands`);
+    break;
+  }
 });
 
 test("RpcClient.stream() gives every message and then the error", async (t) => {
