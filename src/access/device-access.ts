@@ -54,6 +54,7 @@ class HostDeviceAccess implements DeviceAccess {
   readonly #goneListeners = new Set<(connectionId: string) => void>();
   #timer: Timer | undefined;
   #looks = 0;
+  #isToldBlind = false;
 
   constructor(options: DeviceAccessOptions) {
     const { version, path, root } = openHierarchy(options.cgroupPath, options.clock);
@@ -153,10 +154,21 @@ class HostDeviceAccess implements DeviceAccess {
         log: this.#options.log,
         onRepair: () => this.#metrics.repairs.add({}),
         onChange: () => this.#lookSoon(uid),
+        onBlind: (code) => this.#tellBlind(code),
         onGone: (connectionIds) => this.#tellGone(connectionIds),
       });
     this.#pods.set(uid, pod);
     return pod;
+  }
+
+  /** Once: it is so for the whole user, and lasts. */
+  #tellBlind(code: string): void {
+    if (this.#isToldBlind) return;
+    this.#isToldBlind = true;
+    const reason =
+      "No inotify watch is left, so that new containers of pods with VFIO wait up to 16 s for their devices; " +
+      "raise fs.inotify.max_user_watches (ENOSPC) or fs.inotify.max_user_instances (EMFILE) on the node";
+    this.#options.log.warn("access-not-watched", { code, reason });
   }
 
   #tellGone(connectionIds: readonly string[]): void {

@@ -4,7 +4,7 @@ import { AccessError } from "./error.ts";
 import type { StrayAccess } from "./grant.ts";
 import type { HeldGrant } from "./held-grant.ts";
 import type { PodFinder } from "./hierarchy.ts";
-import { PodTree } from "./pod-tree.ts";
+import { PodTree, type TreeListener } from "./pod-tree.ts";
 import { type Cgroup, deviceText, type Known, type Ours, type Rules } from "./rules.ts";
 
 /** So often a cgroup is looked at again before its next turn, when its rules change while we write them. */
@@ -13,7 +13,7 @@ const LOOKS = 3;
 const SWEEPS = 5;
 
 /** What all pods share. */
-export interface PodParts {
+export interface PodParts extends TreeListener {
   readonly root: CgroupFolder;
   readonly finder: PodFinder;
   readonly rules: Rules;
@@ -39,6 +39,7 @@ export class PodAccess {
   #settled = new WeakMap<Cgroup, string>();
   #trouble: string | undefined;
   #hasLooked = false;
+  #isToldCut = false;
 
   constructor(uid: string, parts: PodParts) {
     this.uid = uid;
@@ -177,7 +178,14 @@ export class PodAccess {
   #current(): PodTree | undefined {
     this.#tree?.refresh();
     if (this.#tree?.cgroups.length === 0) this.#tree = undefined;
-    this.#tree ??= PodTree.open(this.#parts, this.uid, () => this.#parts.onChange());
+    this.#tree ??= PodTree.open(this.#parts, this.uid, this.#parts);
+    if (this.#tree?.isCut && !this.#isToldCut) {
+      const { length: visited } = this.#tree.cgroups;
+      const reason =
+        "The pod has more cgroups than are looked at: processes of the others may be kept from its devices";
+      this.#parts.log.warn("access-cgroups-left-out", { pod: this.uid, visited, reason });
+      this.#isToldCut = true;
+    }
     return this.#tree;
   }
 

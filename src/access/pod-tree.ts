@@ -14,26 +14,35 @@ interface HeldCgroup extends Cgroup {
   readonly stopWatching: () => void;
 }
 
+export interface TreeListener {
+  /** After a cgroup has come or gone, or a file of one was written. */
+  readonly onChange: () => void;
+  /** The kernel tells nothing of a cgroup: the errno's name says why. */
+  readonly onBlind: (code: string) => void;
+}
+
 /** The cgroups of one pod, held open and watched. */
 export class PodTree {
   readonly path: string;
-  readonly #onChange: () => void;
+  readonly #listener: TreeListener;
+  /** There are more than we hold. */
+  isCut = false;
   #cgroups: readonly HeldCgroup[] = [];
 
-  private constructor(path: string, onChange: () => void) {
+  private constructor(path: string, listener: TreeListener) {
     this.path = path;
-    this.#onChange = onChange;
+    this.#listener = listener;
   }
 
-  /** Undefined when the pod has no cgroup. `onChange` is called after one has come or gone, or a file of one was written. */
+  /** Undefined when the pod has no cgroup. */
   static open(
     { root, finder }: { readonly root: CgroupFolder; readonly finder: PodFinder },
     uid: string,
-    onChange: () => void,
+    listener: TreeListener,
   ): PodTree | undefined {
     const path = finder.find(uid);
     if (path === undefined) return undefined;
-    const tree = new PodTree(path, onChange);
+    const tree = new PodTree(path, listener);
     const own = tree.#hold(() => root.beneath(path), { path });
     if (!own) return undefined;
     tree.#cgroups = [own];
@@ -60,14 +69,17 @@ export class PodTree {
     if (!own) return;
     const known = new Map(this.#cgroups.map((cgroup) => [cgroup.path, cgroup]));
     const found: HeldCgroup[] = [own];
-    for (let i = 0; i < found.length && found.length < MAX_CGROUPS; i++) {
+    this.isCut = false;
+    for (let i = 0; i < found.length && !this.isCut; i++) {
       const at = found[i] as HeldCgroup;
       const names = childrenOf(at);
       if (names === undefined && at === own) {
         this.close();
         return;
       }
-      for (const name of names?.slice(0, MAX_CGROUPS - found.length) ?? []) {
+      const room = MAX_CGROUPS - found.length;
+      this.isCut = (names?.length ?? 0) > room;
+      for (const name of names?.slice(0, room) ?? []) {
         const child = this.#sameOrNew(known, { parent: at, name });
         if (child) found.push(child);
       }
@@ -94,12 +106,13 @@ export class PodTree {
     open: () => CgroupFolder,
     { path, before }: { readonly path: string; readonly before?: HeldCgroup | undefined },
   ): HeldCgroup | undefined {
+    const { onChange, onBlind } = this.#listener;
     let folder: CgroupFolder | undefined;
     try {
       folder = open();
       const { identity } = folder;
       if (before?.identity !== identity) {
-        return { path, folder, identity, stopWatching: folder.onChange(this.#onChange) };
+        return { path, folder, identity, stopWatching: folder.onChange(onChange, onBlind) };
       }
       folder.close();
       return before;

@@ -96,14 +96,17 @@ export class CgroupFolder {
   /**
    * Calls back after a cgroup was made or removed directly beneath, or somebody wrote to one of its files. Returns how to
    * stop. Events can be lost, and there are none for BPF programs: who must not miss a change also looks from time to time.
+   * `onBlind` is told the errno's name when the kernel has no watch left for it.
    */
-  onChange(listener: () => void): () => void {
+  onChange(listener: () => void, onBlind?: (code: string) => void): () => void {
     try {
       const watcher = watch(this.#path(), { persistent: false }, listener);
       watcher.on("error", () => watcher.close());
       return () => watcher.close();
-    } catch {
-      return () => {}; // it is gone, or no inotify watch is left
+    } catch (error) {
+      const { code = "" } = error as NodeJS.ErrnoException;
+      if (code === "ENOSPC" || code === "EMFILE") onBlind?.(code);
+      return () => {}; // otherwise it is gone
     }
   }
 

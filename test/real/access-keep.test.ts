@@ -32,6 +32,23 @@ for (const version of versions) {
     for (const opener of [later, nested]) assert.match(await opener.open(zero), REFUSED);
   });
 
+  test(`a pod with more cgroups than are looked at gets its devices, and is told of once, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    const opener = scene.container(ONE);
+    for (let i = 0; i < 260; i++) scene.place.make(`${ONE}/nested-${i}`);
+    const [first, second] = [scene.grant([zero]), scene.grant([full], { id: "c2" })];
+    for (const grant of [first, second]) await grant.apply();
+    assert.deepEqual([await opener.open(zero), await opener.open(full)], ["ok", "ok"]);
+    const told = scene.log.events.filter(({ event }) => event === "access-cgroups-left-out");
+    assert.deepEqual(
+      told.map(({ fields }) => fields["visited"]),
+      [256],
+    );
+    for (const grant of [first, second]) await grant.revoke();
+    assert.match(await opener.open(zero), REFUSED);
+  });
+
   test(`a container made again under its name is let at the devices again, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
