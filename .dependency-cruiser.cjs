@@ -41,7 +41,7 @@ module.exports = {
     rule(
       "top-through-the-door",
       { path: "^src/[^/]+[.]ts$|^sandbox/" },
-      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/"] },
+      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$"] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.

@@ -13,7 +13,8 @@ import {
   text,
   type ValueKind,
 } from "./config-values.ts";
-import { nearestWord } from "./sriov/index.ts";
+// Not by the door: a word on the command line would load the whole room, its YAML reader and the log.
+import { nearestWord } from "./sriov/nearest.ts";
 
 interface Variable<T> {
   readonly names: readonly [name: string, ...aliases: string[]];
