@@ -135,13 +135,19 @@ function explained(error: unknown, attributes: Buffer): unknown {
     // the words are in the log now
   }
   const words = textAt(log, 0).trimEnd().split("\n").slice(-3, -1).join("; ");
-  return words === "" ? error : new KernelError(error.op, error.errno, `the verifier says: ${words}`);
+  if (words !== "") return new KernelError(error.op, error.errno, `the verifier says: ${words}`);
+  return error.errno === Errno.EPERM ? new KernelError(error.op, error.errno, NOT_PERMITTED) : error;
 }
 
 /** The text at an offset, up to its NUL. */
 function textAt(area: Buffer, offset: number): string {
   return area.toString("latin1", offset, area.indexOf(0, offset));
 }
+
+/** The kernel has one word for both. */
+const NOT_PERMITTED =
+  "the forwarder needs CAP_BPF or CAP_SYS_ADMIN; before Linux 5.11 also enough locked memory: " +
+  "raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity of the container runtime) or give it CAP_SYS_RESOURCE";
 
 let isMemoryAllowed = false;
 
