@@ -65,7 +65,8 @@ export function forwarderHere(machine: Machine, config: Config): Commands {
 
 /** The forwarder in a process of its own, which `kill` ends by SIGKILL; `start` starts the next one on the same card. */
 export function forwarderBeside(machine: Machine, config: Config, program: string): Commands {
-  const node = { machine, forwarderSettings: config, pfConfigFile: { text: machine.configText } };
+  const { cgroupPath } = config;
+  const node = { machine, forwarderSettings: config, pfConfigFile: { text: machine.configText }, cgroupPath };
   let running: KillableForwarder | undefined;
   const kill = async () => {
     await running?.kill();

@@ -24,7 +24,7 @@ type Settings struct {
 	Env []string
 	// PluginFolder and PodResourcesFolder of kubelet; folders of the node unless told.
 	PluginFolder, PodResourcesFolder string
-	// Killable puts the forwarder into a process of its own beside the card, for Kill. It cannot give VFIO there.
+	// Killable puts the forwarder into a process of its own beside the card, for Kill.
 	Killable bool
 }
 

@@ -32,7 +32,7 @@ type vfioPod struct {
 // standIns for VFIO's nodes are devices of this machine, the same in each world: whoever has one open holds up all of them.
 var standIns sync.Mutex
 
-func openVfio(t *testing.T) (*world, *node.Cgroups) {
+func openVfio(t *testing.T, settings node.Settings) (*world, *node.Cgroups) {
 	cgroups, err := node.NewCgroups()
 	if err != nil {
 		if slices.Contains(strings.Split(os.Getenv("TEST_PROMISES"), ","), "cgroup1-devices") {
@@ -41,7 +41,8 @@ func openVfio(t *testing.T) (*world, *node.Cgroups) {
 		t.Skipf("needs cgroup1-devices: %v", err)
 	}
 	t.Cleanup(func() { must(t, cgroups.Close()) })
-	w := open(t, options{Settings: node.Settings{Env: []string{"NSM_CGROUP_PATH=" + cgroups.Path}}})
+	settings.Env = append(settings.Env, "NSM_CGROUP_PATH="+cgroups.Path)
+	w := open(t, options{Settings: settings})
 	standIns.Lock()
 	t.Cleanup(standIns.Unlock)
 	return w, cgroups
@@ -100,7 +101,7 @@ func (w *world) opens(pod vfioPod, reply *nsm.Connection, want [2]string) {
 }
 
 func TestVfioFromRequestToClose(t *testing.T) {
-	w, cgroups := openVfio(t)
+	w, cgroups := openVfio(t, node.Settings{})
 	pod, other := w.newVfioPod(cgroups), w.newVfioPod(cgroups)
 	reply := w.request(pod.Client)
 	if reply.Mechanism.Cls != "LOCAL" || reply.Mechanism.Type != "VFIO" || reply.Mechanism.Parameters["pciAddress"] == "" {
@@ -130,8 +131,33 @@ func TestVfioFromRequestToClose(t *testing.T) {
 	}
 }
 
+func TestVfioOutlivesAKilledForwarder(t *testing.T) {
+	w, cgroups := openVfio(t, node.Settings{Killable: true})
+	pod, other := w.newVfioPod(cgroups), w.newVfioPod(cgroups)
+	reply := w.request(pod.Client)
+	pod.makeNodes(w, reply)
+	other.makeNodes(w, reply)
+	for range 2 {
+		must(t, w.forwarder.Kill())
+		w.opens(pod, reply, permitted)
+		must(t, w.forwarder.Start())
+		w.opens(pod, reply, permitted)
+		w.opens(other, reply, forbidden)
+	}
+	w.redial(pod.Client)
+	w.isTransferred(pod.Client, reply)
+	if again := w.request(pod.Client); again.Mechanism.Parameters["iommuGroup"] != reply.Mechanism.Parameters["iommuGroup"] {
+		t.Fatalf("the death of the forwarder has moved the pod from %v to %v", reply.Mechanism, again.Mechanism)
+	}
+	must(t, pod.Close(w.within(peer.CallLimit)))
+	w.opens(pod, reply, forbidden)
+	if !w.isIdle() || len(w.endpoint.Closes()) != 1 {
+		t.Fatal("the connection outlived its Close")
+	}
+}
+
 func TestVfioIsNobodyElsesWhileAProcessHasItOpen(t *testing.T) {
-	w, cgroups := openVfio(t)
+	w, cgroups := openVfio(t, node.Settings{})
 	pod := w.newVfioPod(cgroups)
 	reply := w.request(pod.Client)
 	pod.makeNodes(w, reply)
@@ -149,7 +175,7 @@ func TestVfioIsNobodyElsesWhileAProcessHasItOpen(t *testing.T) {
 }
 
 func TestAnotherPodsCgroupIsRefused(t *testing.T) {
-	w, cgroups := openVfio(t)
+	w, cgroups := openVfio(t, node.Settings{})
 	pod, victim := w.newVfioPod(cgroups), w.newVfioPod(cgroups)
 	directory, err := victim.container.CgroupDir()
 	must(t, err)
