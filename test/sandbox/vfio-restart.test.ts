@@ -56,6 +56,22 @@ describe("a forwarder that dies", () => {
     for (const one of [pod, other]) await endPod(crash, one);
   });
 
+  story("gets back the function of a pod that ended meanwhile, clean", async (crash) => {
+    const { scene } = crash;
+    const pod = await vfioPod(scene);
+    await pod.vfio.request();
+    const { address, settings } = await scene.vfOf(pod.vfio);
+    assert.equal(settings.vlan, SANDBOX_VLAN);
+    await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
+    assert.equal(await pod.container.open(groupOf(pod.vfio)), "");
+    await crash.restart(() => endPod(crash, pod)); // nobody says a word to the next one: the cgroup is gone
+    const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
+    await eventually(own, (vf) => vf?.connectionId === undefined && vf?.problem === undefined, LOOK_MS);
+    const { pf = "", index = 0 } = own() ?? {};
+    assert.equal((await scene.sandbox.machine.pfPort({ address: pf }).read(index)).vlan, 0);
+    nothingGranted(cgroups ?? assert.fail());
+  });
+
   story("gets a function back whose connection it cannot know, when nobody has it open any more", async (crash) => {
     const { scene } = crash;
     const pod = await vfioPod(scene);
