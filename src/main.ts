@@ -3,7 +3,7 @@ import type { WriteStream } from "node:tty";
 import { systemClock } from "./async/index.ts";
 import type { Terminal } from "./commands/index.ts";
 import { ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
-import { POOL_THREADS } from "./process-life.ts";
+import { POOL_THREADS } from "./pool-threads.ts";
 import { version } from "./version.ts";
 
 /** How wide text is that goes to a file or to another program. */

@@ -26,12 +26,6 @@ export interface LifeOptions {
   readonly stopLimitMs: number;
 }
 
-/**
- * Threads of libuv's pool, on which files are read and netlink waits for the kernel's one lock for links: of its usual four
- * none is left for the journal when some links move. docs/bench.md has the figures.
- */
-export const POOL_THREADS = 32;
-
 /** EX_SOFTWARE of sysexits.h: an error that nobody caught. */
 const FAULT_EXIT_CODE = 70;
 

@@ -17,7 +17,7 @@ async function served(t: TestContext): Promise<(path: string, init?: RequestInit
 
 test("serveProfiles() gives a CPU profile in the form of DevTools that names what ran", async (t) => {
   const ask = await served(t);
-  const ended = AbortSignal.timeout(1500);
+  const ended = AbortSignal.timeout(30_000);
   const answering = ask("/debug/pprof/profile?seconds=1");
   let isDone = false;
   void answering.then(() => {
