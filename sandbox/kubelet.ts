@@ -34,6 +34,8 @@ export interface AllocateOptions {
   readonly resource: string;
   /** How many devices; one unless told. */
   readonly count?: number;
+  /** The plugin has answered, and kubelet writes nothing down before this resolves. */
+  readonly writeAfter?: Promise<void>;
 }
 
 const CHECKPOINT = "kubelet_internal_checkpoint";
@@ -116,15 +118,18 @@ export class Kubelet {
    * @throws what kubelet fails the pod with
    */
   async allocate(options: AllocateOptions): Promise<PodAllocation> {
-    const { pod, container = "app", isInit = false, resource, count = 1 } = options;
+    const { pod, container = "app", isInit = false, resource, count = 1, writeAfter } = options;
     const endpoint = this.#endpoints.get(resource);
-    const client = this.#running?.client;
+    const running = this.#running;
+    const client = running?.client;
     if (endpoint === undefined || client === undefined)
       throw new Error(`Cannot allocate ${resource}: nobody offers it`);
     const ids = await this.#choose(client, endpoint.target, resource, count);
     const containerRequests = [{ devicesIds: [...ids] }];
     const { response } = await client.call(endpoint.target, DevicePlugin.method.allocate, { containerRequests });
     const envs = response.containerResponses[0]?.envs ?? {};
+    await writeAfter;
+    if (this.#running !== running) throw new Error(`Cannot allocate ${resource}: kubelet has stopped`);
     const podUid = this.admit(pod);
     const allocation = { pod, podUid, container, isInit, resource, ids, envs };
     this.#allocations = [...this.#allocations, allocation];
@@ -150,7 +155,7 @@ export class Kubelet {
 
   /**
    * The pod has ended: its devices are free for others. No plugin is told: the API has no word for it. The checkpoint
-   * names it until the next device is given out.
+   * names it until the next device is given out, or the next list is told.
    */
   free(pod: string): void {
     this.#pods.delete(pod);
@@ -220,6 +225,7 @@ export class Kubelet {
           numaNode: topology?.nodes[0] === undefined ? undefined : Number(topology.nodes[0].ID),
         }));
         this.#know(resource, told);
+        this.#writeCheckpoint(); // the real one writes it for each list (devicemanager, genericDeviceUpdateCallback)
       }
     } catch (error) {
       this.#options.log.debug("device-list-ended", { resource, problem: (error as Error).message });
