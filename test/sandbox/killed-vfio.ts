@@ -1,0 +1,171 @@
+// VFIO in a forwarder that is killed with SIGKILL before and after every step: killed.test.ts says how. What a process of a pod
+// may open is for the kernel to say, by the rules of version 1 and by the BPF programs of version 2.
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import type { Client } from "../../sandbox/client.ts";
+import type { Container } from "../../sandbox/container.ts";
+import type { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import { commonStandIns, type VfioStandIns } from "../../sandbox/sysfs.ts";
+import { KeyedQueue } from "../../src/async/index.ts";
+import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
+import { type Need, needs } from "../needs.ts";
+import { type Kill, KillScene } from "./kill-scene.ts";
+import { eventually } from "./story.ts";
+import { groupOf, nothingGranted, opening } from "./vfio-scene.ts";
+
+const RETRY = { timeoutMs: 30_000 };
+const PERMITTED = ["", ""];
+const REFUSED = ["EPERM", "EPERM"];
+
+const VFS_PER_PF = 8;
+/** The kernel asks the cgroup first: where no device has the number, ENXIO says that it was let through. */
+const nobodys = Array.from({ length: 2 * VFS_PER_PF }, (_, i) => ({ major: 1, minor: 100 + i }));
+
+/** A scene with a container in each of its pods. */
+class Stage {
+  readonly scene: KillScene;
+  readonly #containers = new Map<string, Container>();
+  /** A container answers one question at a time. */
+  readonly #turns = new KeyedQueue<string>();
+
+  constructor(scene: KillScene) {
+    this.scene = scene;
+  }
+
+  static async open(cgroups: PodCgroups | undefined): Promise<Stage> {
+    const containers: Container[] = [];
+    const vfioStandIns: VfioStandIns = {
+      container: commonStandIns.container,
+      groups: [...commonStandIns.groups, ...nobodys],
+      processes: () => containers.map(({ pid }) => pid),
+    };
+    const scene = await KillScene.open({ vfsPerPf: VFS_PER_PF, cgroups, machine: { vfioStandIns } });
+    const stage = new Stage(scene);
+    for (const pod of [scene.bystander ?? assert.fail(), ...scene.pods]) {
+      const container = await scene.sandbox.startContainer(pod);
+      containers.push(container);
+      stage.#containers.set(pod.name, container);
+    }
+    return stage;
+  }
+
+  client(pod: SandboxPod): Client {
+    // A client on a unified host cannot tell its cgroup.
+    return this.scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: pod.tokenId, cgroupDir: "" } });
+  }
+
+  /** What a process of the pod can do with the nodes of the client's group. */
+  async reach(pod: Pick<SandboxPod, "name">, client: Client): Promise<readonly string[]> {
+    const container = this.#containers.get(pod.name) ?? assert.fail();
+    return await this.#turns.run(pod.name, async () => {
+      container.forgetNodes();
+      await container.makeNodes(client.connection ?? assert.fail());
+      return (await opening(container, groupOf(client))).map((error) => (error === "ENXIO" ? "" : error));
+    });
+  }
+
+  /** The pod has the group, and nobody else has. */
+  async hasIt(pod: SandboxPod, client: Client): Promise<void> {
+    assert.deepEqual(await this.reach(pod, client), PERMITTED);
+    assert.deepEqual(await this.reach({ name: "bystander" }, client), REFUSED);
+  }
+
+  /** Its function is nobody's again, and has its driver of before. */
+  async isHome(pod: SandboxPod, group?: string): Promise<void> {
+    const { scene } = this;
+    const ownOf = async () => (await scene.forwarder.book()).vfs.find(({ tokenId }) => tokenId === pod.tokenId);
+    await eventually(ownOf, (vf) => vf?.isHeld === false);
+    if (group !== undefined) {
+      const container = this.#containers.get(pod.name) ?? assert.fail();
+      assert.deepEqual(await this.#turns.run(pod.name, () => opening(container, group)), REFUSED);
+    }
+    await scene.giveTo(pod, "igbvf");
+  }
+}
+
+type Story = (stage: Stage, pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+
+const stories: Readonly<Record<string, Story>> = {
+  "before and after each step of a VFIO Request, grants nothing that stays": async (stage, pod, kill, at) => {
+    const client = stage.client(pod);
+    const isOpen = await kill((call) => client.request(call));
+    if (isOpen && at % 3 === 0) return await stage.isHome(pod); // its client does not come back
+    if (isOpen) await client.request(RETRY);
+    await stage.hasIt(pod, client);
+    const group = groupOf(client);
+    await client.close(RETRY);
+    await stage.isHome(pod, group);
+  },
+
+  "before and after each step of a VFIO Close, closes it again": async (stage, pod, kill, at) => {
+    const client = stage.client(pod);
+    await client.request(RETRY);
+    await stage.hasIt(pod, client);
+    const group = groupOf(client);
+    const isOpen = await kill((call) => client.close(call));
+    if (isOpen && at % 3 === 0) {
+      await client.request(RETRY);
+      await stage.hasIt(pod, client);
+    }
+    if (isOpen) await client.close(RETRY);
+    await stage.isHome(pod, group);
+  },
+
+  "before and after each step from VFIO to KERNEL, keeps nothing open": async (stage, pod, kill) => {
+    const client = stage.client(pod);
+    await client.request(RETRY);
+    await stage.hasIt(pod, client);
+    const group = groupOf(client);
+    const change = { fds: [pod.pod.netns.fd], alter: wantsLike(stage.scene.direct(pod)) };
+    if (await kill((call) => client.request({ ...call, ...change }))) await client.request({ ...RETRY, ...change });
+    assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+    await client.close({ ...RETRY, fds: [pod.pod.netns.fd] });
+    await stage.isHome(pod, group);
+  },
+
+  "before and after each step from KERNEL to VFIO, leaves no interface": async (stage, pod, kill) => {
+    const client = stage.scene.direct(pod);
+    await client.request(RETRY);
+    const change = { alter: wantsLike(stage.client(pod)) }; // the client passes its namespace
+    if (await kill((call) => client.request({ ...call, ...change }))) await client.request({ ...RETRY, ...change });
+    assert.deepEqual(await pod.pod.links(), []);
+    await stage.hasIt(pod, client);
+    const group = groupOf(client);
+    await client.close(RETRY);
+    await stage.isHome(pod, group);
+  },
+};
+
+/** All stories, on cgroups of one version; it closes them. */
+export function killInVfio(version: 1 | 2, cgroups: PodCgroups | undefined, wants: readonly Need[]): void {
+  describe(`a forwarder that is killed, with version ${version} of cgroups,`, () => {
+    let opening: Promise<Stage> | undefined;
+    after(async () => {
+      const pings = await (await opening)?.scene.stop();
+      await cgroups?.close();
+      if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
+    });
+
+    for (const [name, tell] of Object.entries(stories)) {
+      test(name, { timeout: 200_000 }, async (t) => {
+        if (!needs(t, ...wants)) return;
+        opening ??= Stage.open(cgroups);
+        const stage = await opening;
+        const steps = await stage.scene.eachStep((pod, kill, at) => tell(stage, pod, kill, at), "ended");
+        t.diagnostic(`killed at each of ${steps} points`);
+        assert.ok(steps > 10, `only ${steps} steps were seen: the interception does not work`);
+        if (version === 1) nothingGranted(cgroups ?? assert.fail());
+      });
+    }
+  });
+}
+
+/** The same connection with another mechanism: what the other client would prefer. */
+function wantsLike(other: Client): (request: NetworkServiceRequest) => void {
+  const { mechanismPreferences } = other.proposal();
+  return (request) => {
+    delete request.connection?.mechanism;
+    request.mechanismPreferences = mechanismPreferences;
+  };
+}
