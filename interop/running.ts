@@ -6,7 +6,7 @@ import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock } from "../src/async/index.ts";
 import type { Config } from "../src/config.ts";
 import { type Forwarder, startForwarder } from "../src/forwarder.ts";
-import type { Host } from "../src/host.ts";
+import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import { createLog, createMetrics } from "../src/telemetry/index.ts";
 

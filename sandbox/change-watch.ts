@@ -1,5 +1,4 @@
-import type { HostFiles, NetlinkEvent, Netns } from "../src/kernel/index.ts";
-import { Rtnl } from "../src/kernel/index.ts";
+import { type HostFiles, type NetlinkEvent, type Netns, Rtnl } from "../src/kernel/index.ts";
 
 /** What reads and changes the settings of virtual functions through their physical one. */
 interface Port<Settings, Change> {

@@ -1,5 +1,4 @@
-import type { Clock } from "../src/async/index.ts";
-import { startDeadline } from "../src/async/index.ts";
+import { type Clock, startDeadline } from "../src/async/index.ts";
 import { type ConnectionEvent, MonitorConnection } from "../src/gen/connection_pb.ts";
 import type { RpcClient } from "../src/rpc/index.ts";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { type Clock, systemClock, UndoStack } from "../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
-import type { Host } from "../src/host.ts";
+import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import { type Log, type Metrics, silentLog, type Tracer } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";

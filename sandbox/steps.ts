@@ -1,8 +1,8 @@
 // The steps of a forwarder that reach the disk or the kernel, taken where they are made: to count them and to end it at one.
 import type { DeviceAccess, DeviceGrant } from "../src/access/index.ts";
-import type { Host } from "../src/host.ts";
 import { Journal } from "../src/journal/index.ts";
 import { CgroupFolder, type HostFiles, Rtnl } from "../src/kernel/index.ts";
+import type { Host } from "../src/node/index.ts";
 
 /** Stands around each step. */
 export interface StepTaker {

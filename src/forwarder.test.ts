@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
-import type { Host } from "./host.ts";
 import type { HostFiles } from "./kernel/index.ts";
+import type { Host } from "./node/index.ts";
 import { type RecordingLog, recordingLog } from "./telemetry/index.ts";
 
 const nothing = { list: async () => [], exists: async () => false } as unknown as HostFiles;

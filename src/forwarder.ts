@@ -1,13 +1,10 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
 import { openAdmin } from "./admin-doors.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
-import { type NodeJournal, openNodeJournal } from "./connection-journal.ts";
-import type { Host } from "./host.ts";
+import { checkpointReader, tokenPods } from "./checkpoint-pods.ts";
 import { startIdentity } from "./identity/index.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
-import { watchLateFunctions } from "./late-functions.ts";
-import { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
-import { type Node, openNode } from "./node.ts";
+import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import {
   declareBinds,
   declareHealthMetrics,
@@ -16,16 +13,19 @@ import {
   declareNodeMetrics,
 } from "./node-metrics.ts";
 import { ShownNode } from "./node-view.ts";
-import { type PfConfigFile, watchNode } from "./node-watch.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
-import { startReconciler } from "./reconcile.ts";
-import { type Recovered, recover } from "./recover.ts";
-import { recoverVfio } from "./recover-vfio.ts";
+import { type Recovered, recover, recoverVfio, startReconciler, watchLateFunctions } from "./recovery/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
-import { checkpointReader, tokenPods } from "./token-pods.ts";
-import type { EarlierGrants } from "./vfio-entry.ts";
+import {
+  type EarlierGrants,
+  endWithPods,
+  mechanisms,
+  type NodeJournal,
+  openAccess,
+  openNodeJournal,
+} from "./vf/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {

@@ -1,12 +1,12 @@
 // Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
 import { resolve } from "node:path";
 import type { Clock, UndoStack } from "./async/index.ts";
+import { checkpointReader } from "./checkpoint-pods.ts";
 import { watchFolder } from "./kernel/index.ts";
 import { type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
 import { type Inventory, offerOf } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 import { keepTokens } from "./token-keeper.ts";
-import { checkpointReader } from "./token-pods.ts";
 
 /** What the environment says about kubelet; names and units as in config.ts. */
 export interface KubeletSettings {

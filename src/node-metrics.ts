@@ -1,10 +1,10 @@
 // The node's functions as metrics: views of what the rooms know, made at each scrape.
 import type { Identity } from "./identity/index.ts";
-import type { KernelVfParts } from "./kernel-vf-source.ts";
-import type { Node } from "./node.ts";
+import type { Node } from "./node/index.ts";
 import type { DriverBinderOptions, VfState } from "./sriov/index.ts";
 import { type Health, type Metrics, ofNode, outcomes } from "./telemetry/index.ts";
 import { version } from "./version.ts";
+import type { KernelVfParts } from "./vf/index.ts";
 
 const states = [
   "idle",

@@ -2,7 +2,7 @@
 import type { ConnectionView, NodeView, NodeViewSource, PfView, ResourceView, VfView } from "./admin/index.ts";
 import type { Clock } from "./async/index.ts";
 import type { Identity } from "./identity/index.ts";
-import type { Node } from "./node.ts";
+import type { Node } from "./node/index.ts";
 import type { NsmServer } from "./nsm-server.ts";
 import { type PciAddress, resourceName, shortToken, shortTokens, type VfRecord } from "./sriov/index.ts";
 import { type Health, type Log, Troubles, tapLog } from "./telemetry/index.ts";

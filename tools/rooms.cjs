@@ -14,5 +14,8 @@ module.exports = {
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
   commands: ["admin", "kernel", "sriov", "access", "async", "telemetry"],
+  node: ["kernel", "sriov", "netdev", "access", "async", "telemetry"],
   nsm: ["gen", "rpc", "identity", "sriov", "netdev", "access", "async", "telemetry"],
+  vf: ["node", "nsm", "rpc", "journal", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
+  recovery: ["vf", "node", "nsm", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
 };

@@ -1,5 +1,4 @@
-import type { Address, Neighbour, Route, Rule } from "../kernel/index.ts";
-import { RT_TABLE_LOCAL, RT_TABLE_MAIN } from "../kernel/index.ts";
+import { type Address, type Neighbour, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN, type Rule } from "../kernel/index.ts";
 
 /**
  * The mark on every address, route, rule and neighbour that is ours (IFA_PROTO, RTA_PROTOCOL, FRA_PROTOCOL,

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { HostFiles } from "../kernel/index.ts";
-import { KernelError } from "../kernel/index.ts";
+import { type HostFiles, KernelError } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { iommuGroupMembers } from "./pci-files.ts";
 

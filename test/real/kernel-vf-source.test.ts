@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
-import { VfHolds } from "../../src/held-vf.ts";
 import { KernelError } from "../../src/kernel/index.ts";
-import { kernelVfSource } from "../../src/kernel-vf-source.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, Inventory, parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
+import { VfHolds } from "../../src/vf/held-vf.ts";
+import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
 import { inWorld, picture } from "../namespaces.ts";
 
 const asked: AskedNetdev = {

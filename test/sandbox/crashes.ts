@@ -1,7 +1,7 @@
 // Ends a forwarder as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the endpoint.
 
 import { hostWithSteps, interceptSteps, type StepTaker } from "../../sandbox/steps.ts";
-import type { Host } from "../../src/host.ts";
+import type { Host } from "../../src/node/host.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 
 /** One forwarder, from its start to its crash. */

@@ -1,0 +1,21 @@
+// The outside of the process: the real node, or the sandbox's pretend one.
+import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
+import type { HostFiles, Netns, UeventSource } from "../kernel/index.ts";
+import type { PfPort } from "../netdev/index.ts";
+
+/** Everything of the node that the forwarder touches, apart from sockets. The caller closes what it opened. */
+export interface Host {
+  /** /sys/bus/pci/devices */
+  readonly devices: HostFiles;
+  /** /sys/bus/pci/drivers */
+  readonly drivers: HostFiles;
+  /** /dev/vfio */
+  readonly vfio: HostFiles;
+  readonly uevents: UeventSource;
+  /** Where PFs and idle VFs have their network devices. */
+  readonly netns: Netns;
+  /** The settings of the VFs of a PF. */
+  pfPort(pf: { readonly address: string; readonly ifname: string }): PfPort;
+  /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */
+  openAccess(parts: Omit<DeviceAccessOptions, "cgroupPath">): DeviceAccess;
+}

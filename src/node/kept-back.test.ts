@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { systemClock } from "../async/index.ts";
+import { Inventory, parsePciAddress } from "../sriov/index.ts";
+import { Health } from "../telemetry/index.ts";
+import { tellKeptBack } from "./kept-back.ts";
+
+test("tellKeptBack() tells of a quarantined function until it is restored or gone", () => {
+  const [pf, address] = [parsePciAddress("0000:3b:00.0"), parsePciAddress("0000:3b:01.0")];
+  const facts = {
+    address,
+    index: 0,
+    pf,
+    kernelDriver: "iavf",
+    resources: ["a/b"],
+    iommuGroup: 1,
+    numaNode: 0,
+    driver: "iavf",
+  };
+  const inventory = new Inventory("1b4e28ba-2fa1-11d2-883f-0016d3cca427");
+  const health = new Health(systemClock);
+  tellKeptBack(inventory, health);
+  const told = () => health.ailments().map(({ code, subject, sentence }) => [code, subject, sentence]);
+  inventory.sync(pf, [facts]);
+  assert.deepEqual(told(), []);
+  inventory.quarantine(address, "it is stuck");
+  assert.deepEqual(told(), [["vf-quarantined", address, `${address} is given to nobody: it is stuck`]]);
+  assert.equal(health.ready.value, true);
+  inventory.restore(address);
+  assert.deepEqual(told(), []);
+  inventory.quarantine(address, "it is stuck");
+  inventory.sync(pf, []);
+  assert.deepEqual(told(), []);
+});

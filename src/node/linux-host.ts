@@ -1,0 +1,49 @@
+// The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
+import { openDeviceAccess } from "../access/index.ts";
+import { BlockingWrites, Netns, openHostFiles, openUevents, Rtnl } from "../kernel/index.ts";
+import { rtnlPfPort } from "../netdev/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+
+/** Where the node's files are; names as in config.ts. */
+export interface HostPaths {
+  readonly pciDevicesPath: string;
+  readonly pciDriversPath: string;
+  readonly vfioPath: string;
+  readonly cgroupPath: string;
+}
+
+/** The opened node. */
+export interface LinuxHost extends Host {
+  /** Writes that the kernel has not finished in time. */
+  readonly stuckWrites: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens the node that this process runs on.
+ * @throws {KernelError} when the kernel refuses a socket or its own namespace.
+ */
+export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
+  const writes = new BlockingWrites();
+  const netns = Netns.current();
+  const uevents = openUevents(log);
+  const rtnl = Rtnl.open({ netns });
+  return {
+    devices: openHostFiles(paths.pciDevicesPath, writes),
+    drivers: openHostFiles(paths.pciDriversPath, writes),
+    vfio: openHostFiles(paths.vfioPath, writes),
+    uevents,
+    netns,
+    pfPort: ({ ifname }) => rtnlPfPort(rtnl, { ifname }),
+    openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
+    get stuckWrites() {
+      return writes.stuckCount;
+    },
+    async close() {
+      uevents.close();
+      rtnl.close();
+      netns.close();
+    },
+  };
+}

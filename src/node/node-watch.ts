@@ -1,0 +1,183 @@
+// News of the node: functions that come and go, drivers that somebody changes, links, another list of physical functions.
+import type { Clock, Timer } from "../async/index.ts";
+import { type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
+import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../sriov/index.ts";
+import type { Condition, Health, Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+import type { Node } from "./node.ts";
+
+/** The file with the list of physical functions, watched. */
+export interface PfConfigFile {
+  readonly path: string;
+  /** @throws when it cannot be read. */
+  read(): Promise<string>;
+  /** Calls back when it may have changed. Returns how to stop. */
+  onChange(listener: () => void): () => void;
+}
+
+export interface NodeWatchOptions {
+  readonly node: Node;
+  readonly host: Host;
+  /** Undefined where the list stays what it was at the start. */
+  readonly pfConfigFile: PfConfigFile | undefined;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** An adapter that comes or goes brings hundreds of events within some milliseconds. */
+const SETTLE_MS = 50;
+
+/** A look may wait for a driver that makes functions: a stop does not. */
+const STOP_MS = 1000;
+
+/** Keeps what is known of the node true from now on; the links are known on return. */
+export async function watchNode(options: NodeWatchOptions): Promise<NodeWatch> {
+  const watch = new NodeWatch(options);
+  await watch.start();
+  return watch;
+}
+
+export class NodeWatch {
+  readonly #options: NodeWatchOptions;
+  readonly #rtnl: Rtnl;
+  readonly #refused: Condition;
+  readonly #stops: (() => void)[];
+  /** What is to be looked at. */
+  readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
+  #pfByIndex: ReadonlyMap<number, PciAddress> = new Map();
+  #isReadingLinks = false;
+  #timer: Timer | undefined;
+  #running: Promise<void> = Promise.resolve();
+  #isClosed = false;
+
+  constructor(options: NodeWatchOptions) {
+    const { host, pfConfigFile, health } = options;
+    this.#options = options;
+    this.#refused = health.declare({ code: "pf-config-refused", severity: "warning" });
+    this.#rtnl = Rtnl.open({ netns: host.netns });
+    this.#stops = [
+      host.uevents.subscribe((event) => this.#heard(event)),
+      this.#rtnl.watch(["link"], (event) => this.#linkSaid(event)),
+    ];
+    const stop = pfConfigFile?.onChange(() => this.#want({ config: true }));
+    if (stop) this.#stops.push(stop);
+  }
+
+  async start(): Promise<void> {
+    this.#todo.links = true;
+    await this.#work();
+    // What happened between the first look and now.
+    this.#want({ all: true, config: true });
+  }
+
+  /** Somebody has seen that what is known is not true any more. */
+  lookAnew(): void {
+    this.#want({ all: true });
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const stop of this.#stops) stop();
+    this.#timer?.cancel();
+    const done = this.#running.finally(() => this.#rtnl.close());
+    await Promise.race([done, this.#options.clock.sleep(STOP_MS)]);
+  }
+
+  #heard({ action, subsystem, devpath }: Uevent): void {
+    const { survey, inventory } = this.#options.node;
+    const parts = devpath.split("/");
+    const isPci = subsystem === "pci";
+    const isPf = survey.config.physicalFunctions.some(({ address }) => parts.includes(address));
+    const hasMoved = isPci && (action === "add" || action === "remove");
+    if (action === "lost" || hasMoved || (isPf && (isPci || subsystem === "net"))) {
+      this.#want({ all: true });
+      return;
+    }
+    const address = parts.at(-1) as PciAddress;
+    if (!isPci || !inventory.get(address)) return;
+    this.#todo.drivers.add(address);
+    this.#want({});
+  }
+
+  #linkSaid(event: NetlinkEvent): void {
+    // What is being read may be older than this event, or the link one that is only just being known.
+    if (event.kind === "lost" || this.#isReadingLinks) this.#want({ links: true });
+    if (event.kind !== "new-link") return;
+    const pf = this.#pfByIndex.get(event.link.index);
+    if (pf) this.#options.node.survey.setLink(pf, event.link);
+  }
+
+  #want({ all = false, config = false, links = false }): void {
+    const todo = this.#todo;
+    todo.all ||= all;
+    todo.config ||= config;
+    todo.links ||= links;
+    if (this.#isClosed || this.#timer) return;
+    this.#timer = this.#options.clock.after(SETTLE_MS, () => {
+      this.#running = this.#running.then(() => this.#work());
+    });
+  }
+
+  async #work(): Promise<void> {
+    this.#timer = undefined;
+    const { node, log } = this.#options;
+    const { all, config, links } = this.#todo;
+    const drivers = [...this.#todo.drivers];
+    Object.assign(this.#todo, { all: false, config: false, links: false });
+    this.#todo.drivers.clear();
+    try {
+      const isOther = config && (await this.#readConfig());
+      if (all || isOther) await node.survey.look();
+      for (const address of drivers) {
+        const driver = await node.binder.driverOf(address);
+        if (node.inventory.get(address)) node.inventory.setDriver(address, driver);
+      }
+      if (all || isOther || links) await this.#readLinks();
+      node.survey.judge();
+    } catch (error) {
+      log.error("node-not-looked-at", { error: String(error) });
+    }
+  }
+
+  async #readLinks(): Promise<void> {
+    const { survey } = this.#options.node;
+    const found = new Map<number, PciAddress>();
+    this.#isReadingLinks = true;
+    try {
+      for (const [address, { ifname }] of survey.pfs) {
+        const link = await this.#rtnl.linkByName(ifname);
+        if (!link) continue;
+        found.set(link.index, address);
+        survey.setLink(address, link);
+      }
+      this.#pfByIndex = found;
+    } finally {
+      this.#isReadingLinks = false;
+    }
+  }
+
+  /** Whether there is another list now, and a good one. */
+  async #readConfig(): Promise<boolean> {
+    const { node, pfConfigFile: file, log } = this.#options;
+    if (!file) return false;
+    try {
+      const config = parsePfConfig(await file.read(), file.path);
+      this.#refused.clear();
+      if (isSame(config, node.survey.config)) return false;
+      node.survey.reconfigure(config);
+      log.info("pf-config-taken", { file: file.path, pfs: config.physicalFunctions.length });
+      return true;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      const kind = error instanceof PfConfigError ? "wrong" : "unreadable";
+      log.error("pf-config-refused", { file: file.path, kind, why });
+      this.#refused.raise(`${why}\nWhat it said before stays in force`);
+      return false;
+    }
+  }
+}
+
+function isSame(a: PfConfig, b: PfConfig): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

@@ -1,0 +1,67 @@
+// This node's virtual functions: found, counted in the inventory, and with the tools to work on them.
+
+import { randomUUID } from "node:crypto";
+import type { Clock } from "../async/index.ts";
+import { openStateFolder } from "../kernel/index.ts";
+import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
+import type { Health, Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+import { tellKeptBack } from "./kept-back.ts";
+import { type PfDoor, PfSurvey } from "./pf-survey.ts";
+
+/** What is known of this node, and the tools to work on it. */
+export interface Node {
+  readonly inventory: Inventory;
+  readonly binder: DriverBinder;
+  /** For a later look at the node. */
+  readonly survey: PfSurvey;
+  pfDoor(pf: PciAddress): PfDoor;
+}
+
+export interface NodeOptions {
+  readonly pfConfig: PfConfig;
+  readonly host: Host;
+  /** NSM_STATE_PATH */
+  readonly statePath: string;
+  readonly health: Health;
+  /** Told of every try to change a driver. */
+  readonly onTried?: DriverBinderOptions["onTried"];
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/**
+ * Looks at the node. A physical function that cannot be used is told and left out.
+ * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
+ */
+export async function openNode(options: NodeOptions): Promise<Node> {
+  const { pfConfig, host, statePath, health, onTried, clock, log } = options;
+  const inventory = new Inventory(await tokenNamespace(statePath));
+  tellKeptBack(inventory, health);
+  const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
+  await survey.look();
+  const binder = new DriverBinder({
+    ...host,
+    clock,
+    log,
+    // What is kept back is not ours to bind: the pod that it is hidden in would lose it.
+    isManaged(address) {
+      const vf = inventory.get(address as PciAddress);
+      return vf !== undefined && vf.state !== "quarantined";
+    },
+    connectionOf: (address) => inventory.get(address)?.connectionId,
+    ...(onTried && { onTried }),
+    onBound: (address, driver) => inventory.setDriver(address, driver),
+  });
+  return { inventory, binder, survey, pfDoor: (pf) => survey.door(pf) };
+}
+
+/** The secret from which token ids are made: the same on this node for ever, so that kubelet's records stay true. */
+async function tokenNamespace(statePath: string): Promise<string> {
+  const folder = await openStateFolder(statePath);
+  const known = (await folder.read("token-namespace"))?.trim();
+  if (known !== undefined && /^[0-9a-f-]{36}$/.test(known)) return known;
+  const fresh = randomUUID();
+  await folder.replace("token-namespace", `${fresh}\n`);
+  return fresh;
+}

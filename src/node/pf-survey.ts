@@ -1,0 +1,263 @@
+// What the node has of the configured physical functions, now and at each later look, as the inventory and people are told.
+import type { Clock } from "../async/index.ts";
+import { Rtnl } from "../kernel/index.ts";
+import type { PfPort, VfSettings } from "../netdev/index.ts";
+import {
+  type Discovery,
+  discover,
+  type Inventory,
+  type PciAddress,
+  type PfConfig,
+  type PfEntry,
+  type PfFaultKind,
+  type PhysicalFunction,
+  type VfRecord,
+} from "../sriov/index.ts";
+import type { Condition, Health, Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+
+/** The physical function of a virtual one, as far as its clients' settings go. */
+export interface PfDoor {
+  readonly port: PfPort;
+  /** What the operator wants of every virtual function. */
+  readonly settings: VfSettings;
+}
+
+export interface PfSurveyOptions {
+  readonly pfConfig: PfConfig;
+  readonly host: Host;
+  readonly inventory: Inventory;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** A physical function that was refused for one of these is not asked to make functions again. */
+const lastingFaults: readonly PfFaultKind[] = ["creation-failed", "creation-stuck", "is-virtual"];
+
+/**
+ * Looks at the node as often as it is asked to, one look at a time. Functions are made on a physical function that has just
+ * come; where somebody took them away, they stay away.
+ */
+export class PfSurvey {
+  readonly #options: PfSurveyOptions;
+  readonly #unusable: Condition;
+  readonly #noCarrier: Condition;
+  readonly #noDriver: Condition;
+  #config: PfConfig;
+  readonly #pfs = new Map<PciAddress, PhysicalFunction>();
+  readonly #doors = new Map<PciAddress, PfDoor>();
+  /** Why a physical function cannot be used. */
+  readonly #faults = new Map<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>();
+  readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
+  /** Those that somebody has set down. */
+  readonly #down = new Set<PciAddress>();
+  /** The IOMMU group that each virtual function was seen in. */
+  readonly #groups = new Map<PciAddress, number>();
+  /** What was said of a virtual function last, by this survey. */
+  readonly #told = new Map<PciAddress, string>();
+  readonly #notes = new Set<string>();
+
+  constructor(options: PfSurveyOptions) {
+    this.#options = options;
+    this.#config = options.pfConfig;
+    this.#unusable = options.health.declare({ code: "pf-unusable", severity: "warning" });
+    this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
+    this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
+  }
+
+  get config(): PfConfig {
+    return this.#config;
+  }
+
+  /** Those that can be used. */
+  get pfs(): ReadonlyMap<PciAddress, PhysicalFunction> {
+    return this.#pfs;
+  }
+
+  /** Whether there is a signal on the wire, as far as the kernel has said. */
+  carrierOf(pf: PciAddress): "up" | "down" | "unknown" {
+    const carrier = this.#carriers.get(pf);
+    if (carrier === undefined) return "unknown";
+    return carrier === "there" ? "up" : "down";
+  }
+
+  /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
+  problemOf(pf: PciAddress): string | undefined {
+    return this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
+  }
+
+  /** The way to the settings of virtual functions; also of a physical function that has gone since, for who cleans up. */
+  door(pf: PciAddress): PfDoor {
+    const door = this.#doors.get(pf);
+    if (!door) throw new Error(`Cannot reach the settings of physical function ${pf}: it was never usable`);
+    return door;
+  }
+
+  /** Manages other physical functions from the next look on. */
+  reconfigure(config: PfConfig): void {
+    this.#config = config;
+  }
+
+  /** Reads the node anew. Never throws: what cannot be used is told and left out. */
+  async look(): Promise<void> {
+    const { host, clock, log } = this.#options;
+    const entries = this.#config.physicalFunctions;
+    const beforeCreate = ({ ifname }: { readonly ifname: string }) => bringUp(host, ifname);
+    const fresh = { physicalFunctions: entries.filter((entry) => this.#isFresh(entry)) };
+    const made = await discover(fresh, { ...host, clock, log, beforeCreate });
+    const isOnlyFresh = fresh.physicalFunctions.length === entries.length;
+    // All together once more: functions of one may share IOMMU groups with those of another.
+    const seen = isOnlyFresh ? made : await discover(this.#config, { ...host, clock, log, onlyLook: true });
+    this.#takeOver(isOnlyFresh ? seen : withLastingFaults(seen, made, this.#faults));
+    this.judge();
+  }
+
+  /** Says how the link of a physical function is. */
+  setLink(pf: PciAddress, { up, carrier }: { readonly up: boolean; readonly carrier: boolean }): void {
+    const before = this.#carriers.get(pf) ?? "none yet";
+    const now = up && carrier ? "there" : before === "there" ? "lost" : before;
+    if (now === before && this.#carriers.has(pf) && up === !this.#down.has(pf)) return;
+    this.#carriers.set(pf, now);
+    if (up) this.#down.delete(pf);
+    else this.#down.add(pf);
+    this.#options.log.info("pf-carrier", { pf, carrier: now, ...(!up && { isDown: true }) });
+    this.judge();
+  }
+
+  /** Tells the inventory what is wrong with each function, as far as it is not what was told before. */
+  judge(): void {
+    const { inventory } = this.#options;
+    for (const address of this.#pfs.keys()) {
+      const problem = this.#linkProblem(address);
+      if (problem === undefined) this.#noCarrier.clear(address);
+      else this.#noCarrier.raise(problem, address);
+    }
+    for (const vf of inventory.snapshot()) {
+      const problem = this.#problemOf(vf);
+      const told = this.#told.get(vf.address);
+      if (problem === told && (problem === undefined || vf.problem !== undefined)) continue;
+      if (problem === undefined) this.#told.delete(vf.address);
+      else this.#told.set(vf.address, problem);
+      inventory.setProblem(vf.address, problem);
+    }
+  }
+
+  #problemOf(vf: VfRecord): string | undefined {
+    const pf = this.#pfs.get(vf.pf);
+    if (!pf) return this.#faults.get(vf.pf)?.message ?? "its physical function is not managed any more";
+    if (vf.state === "ready" && vf.use !== undefined && vf.driverUse !== vf.use) {
+      return `somebody took it from its driver while a client has it; it is bound to ${vf.driver ?? "none"}`;
+    }
+    const group = this.#groups.get(vf.address);
+    if (group !== undefined && vf.iommuGroup === undefined) {
+      return `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`;
+    }
+    return this.#linkProblem(vf.pf);
+  }
+
+  #linkProblem(pf: PciAddress): string | undefined {
+    const found = this.#pfs.get(pf);
+    const problem = found && carrierProblem(found.entry, this.#carriers.get(pf));
+    if (problem === undefined || !this.#down.has(pf)) return problem;
+    return `physical function ${pf} is set down, and its functions with it: ip link set ${found?.ifname} up`;
+  }
+
+  #isFresh({ address }: PfEntry): boolean {
+    const fault = this.#faults.get(address);
+    return !this.#pfs.has(address) && !(fault && lastingFaults.includes(fault.kind));
+  }
+
+  #takeOver({ pfs, faults, notes }: Discovery): void {
+    const { host, inventory, log } = this.#options;
+    const gone = new Set([...this.#pfs.keys(), ...this.#faults.keys()]);
+    for (const pf of pfs) {
+      const { address, ifname, driver, vfs, entry } = pf;
+      gone.delete(address);
+      const before = this.#pfs.get(address);
+      if (before?.vfs.length !== vfs.length) log.info("pf-found", { pf: address, ifname, driver, vfs: vfs.length });
+      this.#pfs.set(address, pf);
+      this.#doors.set(address, { port: host.pfPort({ address, ifname }), settings: entry.settings });
+      if (this.#faults.delete(address)) this.#unusable.clear(address);
+      for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
+      inventory.sync(address, vfs);
+    }
+    for (const { address, kind, message } of faults) {
+      gone.delete(address);
+      this.#leaveOut(address, { kind, message });
+    }
+    for (const address of gone) {
+      this.#pfs.delete(address);
+      if (this.#faults.delete(address)) this.#unusable.clear(address);
+      inventory.sync(address, []);
+      log.info("pf-not-managed", { pf: address });
+    }
+    this.#tellNotes(pfs, notes);
+  }
+
+  #tellNotes(pfs: Discovery["pfs"], notes: Discovery["notes"]): void {
+    for (const { address } of pfs) {
+      const note = notes.find((one) => one.address === address && one.kind === "vf-driver-missing");
+      if (note)
+        this.#noDriver.raise(
+          `KERNEL clients cannot get its functions: ${note.message.replace(`${address}: `, "")}`,
+          address,
+        );
+      else this.#noDriver.clear(address);
+    }
+    for (const { address, kind, message } of notes) {
+      if (!this.#notes.has(message)) this.#options.log.warn(kind, { pf: address, note: message });
+      this.#notes.add(message);
+    }
+  }
+
+  #leaveOut(address: PciAddress, fault: { readonly kind: PfFaultKind; readonly message: string }): void {
+    const { inventory, log } = this.#options;
+    if (this.#faults.get(address)?.message !== fault.message) {
+      log.error("pf-unusable", { pf: address, error: fault.message });
+    }
+    this.#faults.set(address, fault);
+    this.#unusable.raise(fault.message, address);
+    this.#pfs.delete(address);
+    this.#carriers.delete(address);
+    this.#noCarrier.clear(address);
+    this.#noDriver.clear(address);
+    // With the others its functions may be there still, and with clients.
+    if (fault.kind === "missing") inventory.sync(address, []);
+  }
+}
+
+/** A mere look finds nothing wrong with a physical function on which no functions could be made. */
+function withLastingFaults(
+  seen: Discovery,
+  made: Discovery,
+  earlier: ReadonlyMap<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>,
+): Discovery {
+  const known = [...earlier].map(([address, fault]) => ({ address, ...fault }));
+  const lasting = [...known, ...made.faults].filter(({ kind }) => lastingFaults.includes(kind));
+  const isBad = ({ address, vfs }: PhysicalFunction) =>
+    vfs.length === 0 && lasting.some((fault) => fault.address === address);
+  const bad = seen.pfs.filter(isBad).map(({ address }) => address);
+  return {
+    ...seen,
+    pfs: seen.pfs.filter((pf) => !isBad(pf)),
+    faults: [...seen.faults, ...lasting.filter(({ address }) => bad.includes(address))],
+  };
+}
+
+function carrierProblem({ address, carrier }: PfEntry, seen: "none yet" | "there" | "lost" | undefined) {
+  if (carrier === "ignore" || seen === undefined || seen === "there") return undefined;
+  if (carrier === "watch" && seen === "none yet") return undefined;
+  return `physical function ${address} has no carrier: look at its cable and at the switch, or set "carrier: ignore"`;
+}
+
+/** Some drivers give virtual functions no address as long as their physical one is down. */
+async function bringUp(host: Host, ifname: string): Promise<void> {
+  const rtnl = Rtnl.open({ netns: host.netns });
+  try {
+    const link = await rtnl.linkByName(ifname);
+    if (link && !link.up) await rtnl.setLink(link.index, { up: true });
+  } finally {
+    rtnl.close();
+  }
+}

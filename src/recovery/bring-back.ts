@@ -1,0 +1,85 @@
+// Functions that nobody holds, made again what they were: by what the journal has of them, or as far as can be known.
+import type { Clock } from "../async/index.ts";
+import type { Netns } from "../kernel/index.ts";
+import {
+  type AttachmentState,
+  adoptNetdev,
+  applyVfSettings,
+  differingSettings,
+  LentSettings,
+  strangerState,
+} from "../netdev/index.ts";
+import type { Node } from "../node/index.ts";
+import type { VfNetdev, VfRecord } from "../sriov/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { EarlierGrant, KeptVf } from "../vf/index.ts";
+
+export interface BringBackParts {
+  readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
+  /** The host's namespace. */
+  readonly netns: Netns;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Puts back what the journal has. @throws {Error} that names what resisted. */
+export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: KeptVf): Promise<void> {
+  const netdev = await parts.node.binder.netdevNow(vf.address);
+  if (!netdev) throw new Error(`Cannot bring back ${vf.address}: its network device is not in the host`);
+  const original = { ...state.original, index: netdev.ifindex };
+  await makeSo(parts, vf, { ...state, original, name: netdev.ifname });
+}
+
+/** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */
+export async function takeBackGrant({ node, log }: BringBackParts, vf: VfRecord, left: EarlierGrant): Promise<void> {
+  const { entry, grant } = left;
+  await grant?.revoke();
+  await node.binder.vfio.refuseOpen(vf.address);
+  const settings = { ...node.pfDoor(vf.pf), index: vf.index };
+  await new LentSettings({ vf: settings, before: entry.kept.before, record: entry.keepBefore, log }).restore();
+}
+
+/** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */
+export async function cleanStranger(parts: BringBackParts, vf: VfRecord): Promise<void> {
+  const { node, netns } = parts;
+  const netdev: VfNetdev | undefined = await node.binder.netdevNow(vf.address);
+  if (!netdev) return await cleanSettings(parts, vf);
+  const pfName = node.survey.pfs.get(vf.pf)?.ifname;
+  const name = pfName === undefined ? netdev.ifname : `${pfName}v${vf.index}`;
+  await makeSo(parts, vf, await strangerState(netns, netdev.ifindex, name));
+}
+
+async function cleanSettings({ node }: BringBackParts, vf: VfRecord): Promise<void> {
+  const [fault] = (await applyVfSettings(node.pfDoor(vf.pf).port, vf.index, { vlan: 0 })).faults;
+  if (fault) throw fault.error;
+}
+
+/** Whether the settings, or the name of the device, are not what they were when the function was given back. */
+export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }: KeptVf): Promise<boolean> {
+  const netdev = await node.binder.netdevNow(vf.address);
+  if (netdev && [state.name, state.temporaryName].includes(netdev.ifname) && netdev.ifname !== state.original.name) {
+    return true;
+  }
+  const standing = await node.pfDoor(vf.pf).port.read(vf.index);
+  // A driver that takes no empty address was given the function's own.
+  const own = state.original.address?.toLowerCase();
+  const { mac, ...others } = state.vfBefore;
+  const before = standing.mac === own ? others : { ...others, mac };
+  return differingSettings(standing, before).length > 0;
+}
+
+async function makeSo(
+  { node, netns, clock, log }: BringBackParts,
+  vf: VfRecord,
+  state: AttachmentState,
+): Promise<void> {
+  const { port, settings } = node.pfDoor(vf.pf);
+  const attached = { port, index: vf.index, settings };
+  const attachment = adoptNetdev({ host: netns, client: undefined, state, vf: attached, log, clock });
+  try {
+    const [failure] = await attachment.detach();
+    if (failure) throw new Error(`Cannot bring back ${vf.address}: ${failure.what}: ${String(failure.error)}`);
+  } finally {
+    attachment.close();
+  }
+}

@@ -1,0 +1,167 @@
+// One function from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
+// with it in between: kernel-vf-source.ts.
+import type { Clock } from "../async/index.ts";
+import {
+  type DriverBinder,
+  DriverError,
+  type Inventory,
+  type PciAddress,
+  type TakeRequest,
+  type VfRecord,
+} from "../sriov/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { VfJournal } from "./connection-journal.ts";
+import { LeftOutVfs } from "./left-out-vfs.ts";
+
+/** So many functions are tried within one Request. */
+const BIND_TRIES = 3;
+/**
+ * So long a Request waits for a driver when another function could be had: docs/decisions/018. Drivers bind a function in tens of
+ * milliseconds, slow ones in about a second; clients wait 15 s for the whole of their Request.
+ */
+const PATIENCE_MS = 2_000;
+/** Faults of the node: another function would have the same one. */
+const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing", "no-vfio-container", "group-hidden"];
+
+export interface VfHoldParts {
+  readonly inventory: Inventory;
+  readonly binder: DriverBinder;
+  readonly journal: Pick<VfJournal, "forgetVf">;
+  /** Judges all functions anew. */
+  readonly survey: { judge(): void };
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Who may take the functions of this node, and which of them are left out for a while. */
+export class VfHolds {
+  readonly #parts: VfHoldParts;
+  readonly #leftOut: LeftOutVfs;
+
+  constructor(parts: VfHoldParts) {
+    this.#parts = parts;
+    this.#leftOut = new LeftOutVfs(parts);
+  }
+
+  /** @throws {InventoryError} when there is none to have. */
+  take(ask: TakeRequest): HeldVf {
+    return new HeldVf({ ...this.#parts, leftOut: this.#leftOut }, ask);
+  }
+}
+
+/** A function that a connection holds. It may become another one while it is bound. */
+export class HeldVf {
+  readonly ask: TakeRequest;
+  readonly #parts: VfHoldParts & { readonly leftOut: LeftOutVfs };
+  #vf: VfRecord;
+
+  constructor(parts: VfHoldParts & { readonly leftOut: LeftOutVfs }, ask: TakeRequest) {
+    this.ask = ask;
+    this.#parts = parts;
+    this.#vf = parts.inventory.take(ask);
+  }
+
+  /** As it was when it was taken. */
+  get vf(): VfRecord {
+    return this.#vf;
+  }
+
+  get address(): PciAddress {
+    return this.#vf.address;
+  }
+
+  /**
+   * Binds it to the driver of its use; `isThere` waits for what the driver makes, and its answer is ours. One that fails or takes
+   * long is left out, and another one of the same resource takes its place.
+   * @throws {DriverError} the fault of the last one that could be had.
+   */
+  async bind<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
+    for (let left = BIND_TRIES; ; left -= 1) {
+      const binding = this.#bindOnce(signal, isThere);
+      try {
+        if (left > 1 && (await this.#takesLong(binding)) && !signal.aborted && this.#leave(binding)) continue;
+        return await binding;
+      } catch (error) {
+        if (left <= 1 || !(error instanceof DriverError) || COMMON_FAULTS.includes(error.fault.kind)) throw error;
+        this.#takeAnother(error);
+      }
+    }
+  }
+
+  async #bindOnce<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
+    const vf = this.#vf;
+    await this.#parts.binder.bind(vf, this.ask.use, signal);
+    return await isThere(vf.address);
+  }
+
+  #takesLong(binding: Promise<unknown>): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = this.#parts.clock.after(PATIENCE_MS, () => resolve(true));
+      const ended = () => {
+        timer.cancel();
+        resolve(false);
+      };
+      binding.then(ended, ended);
+    });
+  }
+
+  /** Goes on with another function while the kernel works on this one. False where there is none to have. */
+  #leave(binding: Promise<unknown>): boolean {
+    const { inventory, leftOut, log } = this.#parts;
+    const { address } = this.#vf;
+    const { connectionId } = this.ask;
+    if (inventory.get(address)?.state !== "preparing") return false; // Somebody has another word about it.
+    const why = "Its driver is still being bound, for longer than a Request could wait";
+    inventory.quarantine(address, why);
+    inventory.release(connectionId);
+    try {
+      this.#vf = inventory.take(this.ask);
+    } catch {
+      inventory.restore(address);
+      this.#vf = inventory.take(this.ask); // It is the token's own.
+      log.info("vf-alone", { connection: connectionId, vf: address });
+      return false;
+    }
+    leftOut.awaitDriver(address, binding);
+    log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: why });
+    return true;
+  }
+
+  /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
+  #takeAnother(error: DriverError): void {
+    const { inventory, leftOut, log } = this.#parts;
+    const { connectionId } = this.ask;
+    const { address } = this.#vf;
+    if (error.fault.kind === "write-stuck") leftOut.setAside(address, error.message);
+    else leftOut.leaveOut(address, error.message);
+    inventory.release(connectionId);
+    try {
+      this.#vf = inventory.take(this.ask);
+    } catch {
+      throw error; // None is left: what was wrong with the first one is what the caller has to know.
+    }
+    log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: error.message });
+  }
+
+  /** The client has it. */
+  setReady(): void {
+    this.#parts.inventory.setState(this.ask.connectionId, "ready");
+  }
+
+  /** It is on its way home. */
+  setReclaiming(): void {
+    const { inventory } = this.#parts;
+    const { connectionId } = this.ask;
+    if (inventory.ofConnection(connectionId)) inventory.setState(connectionId, "reclaiming");
+  }
+
+  /** Nobody holds it any more; it is home and clean. */
+  giveBack(): void {
+    const { inventory, journal, survey } = this.#parts;
+    // What is quarantined stays in the journal: a restart alone makes nothing sound.
+    if (inventory.get(this.#vf.address)?.state !== "quarantined") journal.forgetVf(this.#vf.address);
+    inventory.release(this.ask.connectionId);
+    // What was wrong may have been wrong for this client only.
+    if (inventory.get(this.#vf.address)?.problem !== undefined) survey.judge();
+  }
+}

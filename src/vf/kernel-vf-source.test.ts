@@ -1,0 +1,148 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
+import type { Clock } from "../async/index.ts";
+import type { Netns } from "../kernel/index.ts";
+import { type DriverBinder, DriverError, type DriverFault, Inventory, parsePciAddress } from "../sriov/index.ts";
+import { recordingLog } from "../telemetry/index.ts";
+import { VfHolds } from "./held-vf.ts";
+import { kernelVfSource } from "./kernel-vf-source.ts";
+
+const pf = parsePciAddress("01:00.0");
+const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
+const { signal } = new AbortController();
+
+/** A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. */
+function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<void>>()) {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
+  inventory.sync(
+    pf,
+    [first, second].map((address, index) => ({ ...common, address, index, resources: ["d/x"] })),
+  );
+  const timers: { readonly run: () => void; isCancelled: boolean }[] = [];
+  const clock = {
+    after(_delayMs: number, run: () => void) {
+      const timer = { run, isCancelled: false };
+      timers.push(timer);
+      return {
+        cancel() {
+          timer.isCancelled = true;
+        },
+      };
+    },
+  } as unknown as Clock;
+  const bound: string[] = [];
+  const binder = {
+    async bind({ address }: { readonly address: string }) {
+      bound.push(address);
+      await slow.get(address);
+      const fault = faults.get(address);
+      if (fault) throw new DriverError(parsePciAddress(address), fault);
+    },
+    netdevOf: async () => ({ ifname: "eth1", ifindex: 7 }),
+  } as unknown as DriverBinder;
+  const pfDoor = () => assert.fail("no settings are needed to bind");
+  const host = {} as Netns;
+  const journal = { keepVf: async () => {}, forgetVf() {} };
+  const watchPod = async () => () => {};
+  const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, watchPod, clock, log: recordingLog() };
+  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} } }) });
+  const passTime = () => {
+    for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
+  };
+  const tokenOf = (address: string) =>
+    inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
+  return { inventory, source, bound, passTime, tokenId: tokenOf(first) };
+}
+
+test("bind() gives the connection another function when its own fails, and the failed one another chance later", async () => {
+  const { inventory, source, bound, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await vf.bind(signal);
+  assert.deepEqual([bound, vf.address], [[first, second], second]);
+  assert.equal(inventory.ofConnection("c1")?.address, second);
+  assert.match(inventory.get(first)?.problem ?? "", /Cannot find the network device/);
+  passTime();
+  assert.equal(inventory.get(first)?.problem, undefined);
+});
+
+test("bind() sets a function aside whose write hangs, until its driver serves it again", async () => {
+  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
+  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  passTime();
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  inventory.setDriver(first, "igbvf");
+  passTime();
+  assert.equal(inventory.get(first)?.state, "idle");
+});
+
+test("bind() leaves a function that takes long, and what comes of it decides whether others get it", async () => {
+  const stuck = new DriverError(first, { kind: "write-stuck", driver: "igbvf" });
+  for (const [outcome, state, problem] of [
+    [undefined, "idle", undefined],
+    [stuck, "quarantined", stuck.message],
+    [new DriverError(first, { kind: "no-netdev" }), "idle", new DriverError(first, { kind: "no-netdev" }).message],
+  ] as const) {
+    const work = Promise.withResolvers<void>();
+    const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
+    const vf = source.take({ connectionId: "c1", tokenId });
+    const binding = vf.bind(signal);
+    passTime();
+    await binding;
+    assert.deepEqual([vf.address, inventory.get(first)?.state], [second, "quarantined"]);
+    if (outcome) work.reject(outcome);
+    else work.resolve();
+    await setImmediate();
+    assert.deepEqual([inventory.get(first)?.state, inventory.get(first)?.problem], [state, problem]);
+  }
+});
+
+test("bind() waits for its function when there is no other, and fails as that does", async () => {
+  const work = Promise.withResolvers<void>();
+  const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
+  inventory.quarantine(second, "away");
+  const vf = source.take({ connectionId: "c1", tokenId });
+  const binding = vf.bind(signal);
+  passTime();
+  assert.equal(inventory.get(first)?.connectionId, "c1");
+  work.resolve();
+  await binding;
+  assert.deepEqual([vf.address, inventory.get(first)?.state], [first, "preparing"]);
+});
+
+test("bind() that failed takes back its own word about a function and nobody else's", async () => {
+  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+  inventory.setProblem(first, "its physical function is down");
+  passTime();
+  assert.equal(inventory.get(first)?.problem, "its physical function is down");
+});
+
+test("bind() says what was wrong with the last function when none is left, and holds none then", async () => {
+  const faults = new Map<string, DriverFault>([
+    [first, { kind: "bind-refused", driver: "igbvf", code: "EIO" }],
+    [second, { kind: "no-netdev" }],
+  ]);
+  const { inventory, source, bound, tokenId } = setUp(faults);
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await assert.rejects(vf.bind(signal), { fault: { kind: "no-netdev" } });
+  assert.deepEqual(bound, [first, second]);
+  assert.equal(inventory.ofConnection("c1"), undefined);
+  await vf.detach("home");
+  await vf.giveBack();
+});
+
+test("bind() keeps a function back whose driver does not answer, and tries no other without the driver", async () => {
+  const stuck = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
+  const vf = stuck.source.take({ connectionId: "c1", tokenId: stuck.tokenId });
+  await vf.bind(signal);
+  stuck.passTime();
+  assert.equal(stuck.inventory.get(first)?.state, "quarantined");
+
+  const missing = setUp(new Map([[first, { kind: "driver-missing", driver: "igbvf" }]]));
+  const other = missing.source.take({ connectionId: "c1", tokenId: missing.tokenId });
+  await assert.rejects(other.bind(signal), { fault: { kind: "driver-missing", driver: "igbvf" } });
+  assert.deepEqual(missing.bound, [first]);
+});

@@ -1,0 +1,206 @@
+// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
+// its kernel driver, netdev takes its network device to the client and home. After a restart: earlier-netdev.ts.
+import type { Clock } from "../async/index.ts";
+import { fileKey, Netns, NotANetnsError } from "../kernel/index.ts";
+import {
+  type AskedNetdev,
+  type AttachedVf,
+  type Attachment,
+  type AttachmentState,
+  adoptNetdev,
+  attachNetdev,
+  NetdevError,
+  type WantedNetdev,
+  wantNetdev,
+} from "../netdev/index.ts";
+import type { PfDoor } from "../node/index.ts";
+import type { KernelVf, KernelVfSource, OwnedFd } from "../nsm/index.ts";
+import type { DriverBinder, PciAddress } from "../sriov/index.ts";
+import { type Log, timed } from "../telemetry/index.ts";
+import type { KeptVf, VfJournal } from "./connection-journal.ts";
+import { EarlierNetdev } from "./earlier-netdev.ts";
+import type { HeldVf, VfHolds } from "./held-vf.ts";
+
+/** The rooms' parts. */
+export interface KernelVfParts {
+  readonly holds: VfHolds;
+  readonly binder: DriverBinder;
+  readonly host: Netns;
+  readonly pfDoor: (pf: PciAddress) => PfDoor;
+  readonly journal: Pick<VfJournal, "keepVf">;
+  /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
+  readonly unmet: Map<PciAddress, KeptVf>;
+  /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
+  readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
+  /** Told of every move of a network device: where to, how it ended, and how long it took. */
+  readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Virtual functions of this node for the KERNEL mechanism. */
+export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
+  return { take: (ask) => new NodeVf(parts, parts.holds.take({ ...ask, use: "kernel" })) };
+}
+
+/** @throws {NetdevError} when the client has sent something else. */
+function clientNetns(fd: OwnedFd): Netns {
+  try {
+    return Netns.fromFd(fd);
+  } catch (error) {
+    if (!(error instanceof NotANetnsError)) throw error;
+    throw new NetdevError({ kind: "not-a-namespace", problem: error.message }, { cause: error });
+  }
+}
+
+/** One function, from the moment a connection holds it until it is given back. */
+class NodeVf implements KernelVf {
+  readonly #parts: KernelVfParts;
+  readonly #held: HeldVf;
+  readonly #earlier: EarlierNetdev;
+  #attachment: Attachment | undefined;
+  /** The attachment failed on its way in, and what it left has to come home before anything else. */
+  #isLeftBehind = false;
+  #stopWatch: (() => void) | undefined;
+
+  constructor(parts: KernelVfParts, held: HeldVf) {
+    const adopt = (state: AttachmentState, client: Netns | undefined) => this.#adopt(state, client);
+    this.#parts = parts;
+    this.#held = held;
+    this.#earlier = new EarlierNetdev({ ...parts, adopt }, held);
+  }
+
+  get #log(): Log {
+    return this.#parts.log.with({ connection: this.#held.ask.connectionId, vf: this.address });
+  }
+
+  get address(): PciAddress {
+    return this.#held.address;
+  }
+
+  check(netns: OwnedFd): void {
+    const client = clientNetns(netns);
+    const isHost = client.isSame(this.#parts.host);
+    client.close();
+    if (isHost) throw new NetdevError({ kind: "host-namespace" });
+  }
+
+  async bind(signal: AbortSignal): Promise<void> {
+    if (this.#earlier.kept) return; // It is bound, and may be with the client.
+    await this.#held.bind(signal, (address) => this.#parts.binder.netdevOf(address, signal));
+  }
+
+  async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
+    const wanted = wantNetdev(asked);
+    if (this.#isLeftBehind) await this.detach("elsewhere");
+    if (this.#attachment) return await this.#attachment.update(wanted, signal);
+    const client = clientNetns(netns);
+    try {
+      const resumed = await this.#resume(client);
+      if (resumed) await resumed.update(wanted, signal);
+      else await this.#enter(client, wanted, signal);
+    } finally {
+      client.close();
+    }
+    this.#stopWatch ??= await this.#parts.watchPod(this.#held.ask);
+    this.#held.setReady();
+  }
+
+  async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+    const { binder, host, clock } = this.#parts;
+    // Read anew: a function that comes home from another namespace may have got another index there.
+    const { ifindex } = await binder.netdevOf(this.address, signal);
+    const keepLeft = (left: Attachment) => {
+      this.#attachment = left;
+      this.#isLeftBehind = true;
+    };
+    const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
+    const move = { host, client, ifindex, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
+    this.#attachment = await this.#moving("client", () => attachNetdev(move));
+  }
+
+  /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
+  async #resume(client: Netns): Promise<Attachment | undefined> {
+    const { kept } = this.#earlier;
+    if (!kept) return undefined;
+    if (await this.#earlier.isIn(client)) this.#attachment = this.#earlier.resume(kept, client);
+    else await this.detach("elsewhere");
+    return this.#attachment;
+  }
+
+  async stands(asked: AskedNetdev): Promise<boolean> {
+    return this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked))).length === 0;
+  }
+
+  async detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
+    if (goes === "home") {
+      this.#held.setReclaiming();
+      this.#stopWatch?.();
+      this.#stopWatch = undefined;
+    }
+    const { kept } = this.#earlier;
+    const openClient = () => netns && clientNetns(netns);
+    const attachment = kept ? await this.#earlier.toBringHome(kept, openClient) : this.#attachment;
+    try {
+      if (attachment) await this.#moving("home", () => this.#bringHome(attachment));
+    } finally {
+      if (kept) attachment?.close();
+    }
+    if (kept) this.#earlier.forget(kept);
+    this.#attachment = undefined;
+    this.#isLeftBehind = false;
+  }
+
+  async #bringHome(attachment: Attachment): Promise<void> {
+    const failures = await attachment.detach();
+    const [failure] = failures;
+    if (!failure) return;
+    if (!(await this.#isDestroyed(failures.map(({ error }) => error)))) {
+      const { what, error } = failure;
+      throw new Error(`Cannot bring ${this.address} home: ${what}: ${String(error)}`, { cause: error });
+    }
+    attachment.close();
+  }
+
+  #moving<T>(to: "client" | "home", move: () => Promise<T>): Promise<T> {
+    const { clock, onMoved } = this.#parts;
+    return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
+  }
+
+  /** The device went with its driver or its function: there is nothing to bring home, or a new device that was never away. */
+  async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
+    const { binder } = this.#parts;
+    const { address, kernelDriver } = this.#held.vf;
+    if (!(await binder.isPresent(address))) return true;
+    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
+    if ((await binder.driverOf(address)) !== kernelDriver) return true;
+    return (await binder.netdevNow(address)) !== undefined;
+  }
+
+  async giveBack(): Promise<void> {
+    this.#held.giveBack();
+  }
+
+  letGo(): void {
+    this.#stopWatch?.();
+    this.#attachment?.close();
+  }
+
+  #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
+    const { host, clock } = this.#parts;
+    const record = client && this.#recordFor(client);
+    return adoptNetdev({ host, client, state, vf: this.#attachedVf(), log: this.#log, clock, record });
+  }
+
+  #attachedVf(): AttachedVf {
+    const { pf, index } = this.#held.vf;
+    const { port, settings } = this.#parts.pfDoor(pf);
+    return { port, index, settings };
+  }
+
+  #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
+    const { connectionId, tokenId } = this.#held.ask;
+    const [address, netns] = [this.address, fileKey(client.id)];
+    return (state) => this.#parts.journal.keepVf({ address, connectionId, tokenId, netns, state });
+  }
+}

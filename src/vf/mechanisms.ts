@@ -1,0 +1,96 @@
+// What this node can give to clients, fitted together: each mechanism with what an earlier process left of it.
+import type { DeviceAccess } from "../access/index.ts";
+import type { Clock, UndoStack } from "../async/index.ts";
+import type { Host, Node } from "../node/index.ts";
+import {
+  kernelDriver,
+  type MechanismDriver,
+  type MechanismDrivers,
+  noopDriver,
+  vfioDriver,
+  type WantedVfio,
+} from "../nsm/index.ts";
+import type { PciAddress } from "../sriov/index.ts";
+import type { Log, Metrics } from "../telemetry/index.ts";
+import type { KeptVf, NodeJournal } from "./connection-journal.ts";
+import { VfHolds } from "./held-vf.ts";
+import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
+import type { TokenPods } from "./token-pods.ts";
+import type { EarlierGrants } from "./vfio-entry.ts";
+import { vfioVfSource } from "./vfio-vf-source.ts";
+
+export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
+  readonly host: Host;
+  /** What `openAccess` answered. */
+  readonly access: DeviceAccess | Error;
+  readonly pods: TokenPods;
+  readonly journal: NodeJournal;
+  readonly unmet: Map<PciAddress, KeptVf>;
+  readonly earlier: EarlierGrants;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** The mechanisms of this node. */
+export function mechanisms(parts: MechanismParts): MechanismDrivers {
+  const { access, host } = parts;
+  const holds = new VfHolds(parts);
+  return {
+    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns, watchPod: podWatch(parts) })),
+    VFIO: access instanceof Error ? refusing(access) : vfioDriver(vfioVfSource({ ...parts, holds, access })),
+    NOOP: noopDriver,
+  };
+}
+
+/** By the cgroup of the pod that has the token; where nothing tells of one, kubelet's list of pods must do. */
+function podWatch({ access, pods, log }: Pick<MechanismParts, "access" | "pods" | "log">): KernelVfParts["watchPod"] {
+  return async ({ tokenId, connectionId }) => {
+    try {
+      const pod = await pods.podOf(tokenId);
+      if (pod && !(access instanceof Error)) return await access.watch(pod, connectionId);
+    } catch (error) {
+      log.debug("pod-not-watched", { connection: connectionId, error: String(error) });
+    }
+    return () => {};
+  };
+}
+
+/** The device cgroups of this node, or why there are none: everything else works without. */
+export function openAccess(
+  host: Host,
+  parts: { readonly metrics: Metrics; readonly clock: Clock; readonly log: Log },
+  undo: UndoStack,
+): DeviceAccess | Error {
+  try {
+    const access = host.openAccess(parts);
+    undo.push("access to devices", () => access.close());
+    return access;
+  } catch (error) {
+    const reason = error instanceof Error ? error : new Error(String(error));
+    parts.log.warn("vfio-cannot-be-given", { reason: reason.message });
+    return reason;
+  }
+}
+
+/** A pod whose cgroup has gone has ended, long before kubelet's list says so. Returns how to stop. */
+export function endWithPods(
+  access: DeviceAccess | Error,
+  endConnection: (connectionId: string) => Promise<void>,
+  log: Log,
+): () => void {
+  if (access instanceof Error) return () => {};
+  return access.onPodGone((connection) => {
+    log.info("pod-has-ended", { connection });
+    void endConnection(connection);
+  });
+}
+
+/** Tells each caller why. */
+function refusing(reason: Error): MechanismDriver<WantedVfio> {
+  return {
+    open: () => Promise.reject(reason),
+    adopt() {
+      throw reason;
+    },
+  };
+}

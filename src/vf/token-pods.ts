@@ -1,0 +1,14 @@
+// What VFIO must know of tokens; who knows it is outside: checkpoint-pods.ts above the rooms.
+
+/** Who got a token. */
+export interface TokenPod {
+  /** As kubelet names its cgroup: for a static pod its hash. */
+  readonly uid: string;
+  readonly container: string;
+}
+
+/** The pods that hold tokens. */
+export interface TokenPods {
+  /** Undefined where kubelet's record is silent. */
+  podOf(tokenId: string): Promise<TokenPod | undefined>;
+}
