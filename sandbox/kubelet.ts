@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { lstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Clock, Latest } from "../src/async/index.ts";
 import { DevicePlugin, type RegisterRequest, Registration } from "../src/gen/deviceplugin_pb.ts";
@@ -175,7 +175,9 @@ export class Kubelet {
   }
 
   #writeCheckpoint(): void {
-    writeFileSync(join(this.#options.folder, CHECKPOINT), checkpointText(this.#allocations));
+    const path = join(this.#options.folder, CHECKPOINT);
+    writeFileSync(`${path}.tmp`, checkpointText(this.#allocations));
+    renameSync(`${path}.tmp`, path);
   }
 
   /** Who holds what. */

@@ -46,6 +46,8 @@ export class PodResourcesServer {
   mood: PodResourcesMood = "well";
   /** Which versions it has. */
   versions: readonly ("v1" | "v1alpha1")[] = ["v1", "v1alpha1"];
+  /** What it says of pods, instead of the truth. */
+  alter: (pods: readonly ListedPod[]) => readonly ListedPod[] = (pods) => pods;
   /** Calls of List that came, the refused ones too. */
   calls = 0;
   readonly #options: PodResourcesServerOptions;
@@ -85,7 +87,7 @@ export class PodResourcesServer {
     }
     if (this.mood === "failing") throw new RpcError("UNKNOWN", "the runtime does not answer");
     if (this.mood === "silent") await this.#options.clock.sleep(3_600_000, stopped);
-    return this.mood === "empty" ? [] : this.#options.pods();
+    return this.mood === "empty" ? [] : this.alter(this.#options.pods());
   }
 
   /** A bucket that fills by the time that has passed. */

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -15,9 +17,9 @@ const web: ListedPod = {
   containers: [{ name: "app", devices: [{ resourceName: "worker.domain/10G", deviceIds: ["t1", "t2"] }] }],
 };
 
-function startServer(t: TestContext): PodResourcesServer {
+function startServer(t: TestContext, pods: readonly ListedPod[] = [web]): PodResourcesServer {
   const folder = mkdtempSync(join(tmpdir(), "pods-"));
-  const server = new PodResourcesServer({ folder, log: silentLog, clock: systemClock, pods: () => [web] });
+  const server = new PodResourcesServer({ folder, log: silentLog, clock: systemClock, pods: () => pods });
   folders.set(server, folder);
   t.after(async () => {
     await server.stop();
@@ -85,6 +87,45 @@ test("startPodResources() tells once of a kubelet that fails, and goes on by its
   const told = poller.log.events.filter(({ level }) => level === "warn" || level === "error");
   assert.equal(told.length, 4);
 });
+
+test(
+  "startPodResources() reads a list that is longer than gRPC allows by default, as kubelet's own client does",
+  LIMIT,
+  async (t) => {
+    const name = "n".repeat(200);
+    const pods = Array.from({ length: 25_000 }, (_, at) => ({ ...web, name: `${name}${at}`, containers: [] }));
+    const server = startServer(t, [...pods, web]);
+    await server.start();
+    const state = await until(startPoller(t, server, 60_000), "known");
+    assert.ok(state.kind === "known" && state.holdings.pods.size === 25_001 && state.holdings.devices.has("t1"));
+  },
+);
+
+for (const [what, talk] of [
+  ["speaks something else", (socket: Socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n")],
+  ["hangs up", (socket: Socket) => socket.destroy()],
+] as const) {
+  test(
+    `startPodResources() tells once of a socket whose owner ${what}, and goes on when kubelet is back`,
+    LIMIT,
+    async (t) => {
+      const server = startServer(t);
+      const stranger = createServer((socket) => talk(socket.on("error", () => {})));
+      stranger.listen(`${folders.get(server)}/kubelet.sock`);
+      await once(stranger, "listening");
+      const poller = startPoller(t, server, 100);
+      for (let times = 0; times < 3; times += 1) await poller.state.next();
+      assert.equal(poller.state.value?.kind, "unknown");
+      stranger.close();
+      await server.start();
+      await until(poller, "known");
+      assert.deepEqual(
+        poller.log.events.filter(({ level }) => level !== "debug").map(({ event }) => event),
+        ["pod-resources-unknown", "pod-resources-known"],
+      );
+    },
+  );
+}
 
 test("startPodResources() asks no more often than it was told, whatever goes wrong", LIMIT, async (t) => {
   const server = startServer(t);

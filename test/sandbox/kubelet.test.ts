@@ -1,8 +1,11 @@
 // What kubelet does and says, from the side of the pods: nothing that restarts or fails loses a function or gives one twice.
 import assert from "node:assert/strict";
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
+import { readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
+import type { ListedPod } from "../../sandbox/pod-resources.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
@@ -102,6 +105,82 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
   await systemClock.sleep(LONG_MS);
   assert.equal(reserved(forwarder), 1);
 });
+
+const device = (resourceName: string, ...deviceIds: string[]) => ({ resourceName, deviceIds });
+
+/** Lists that are not as they should be; the pod has the token. */
+const oddLists: readonly (readonly [string, (pods: readonly ListedPod[], token: string) => readonly ListedPod[]])[] = [
+  ["the same id at two pods", (pods) => [...pods, ...pods.map((pod) => ({ ...pod, name: "twin" }))]],
+  [
+    "ids of other plugins",
+    (pods) => [...pods, podWith(device("nvidia.com/gpu", "GPU-1"), device(SANDBOX_RESOURCE, "GPU-2", "../x"))],
+  ],
+  ["an id of ours under a sibling's name", (pods, token) => [...pods, podWith(device(SIBLING, token))]],
+  ["a pod twice, and one without containers", (pods) => [...pods, ...pods, { ...podWith(), containers: [] }]],
+];
+
+function podWith(...devices: ListedPod["containers"][number]["devices"]): ListedPod {
+  return { name: "other", namespace: "default", containers: [{ name: "app", devices: [...devices] }] };
+}
+
+for (const [what, alter] of oddLists) {
+  test(`a list with ${what} frees nothing, and takes nothing from anybody`, LIMIT, async (t) => {
+    const sandbox = await startNode(t);
+    const forwarder = await sandbox.startForwarder();
+    const { kubelet } = sandbox;
+    await offered(sandbox, SIBLING, 4);
+    const { envs } = await kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
+    const token = envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? assert.fail("no token");
+    kubelet.podResources.alter = (pods) => alter(pods, token);
+    await listedAgain(sandbox);
+    await systemClock.sleep(LONG_MS);
+    assert.equal(reserved(forwarder), 1);
+    await offered(sandbox, SIBLING, 3);
+    kubelet.podResources.alter = (pods) => pods;
+    kubelet.free("web");
+    await offered(sandbox, SIBLING, 4);
+  });
+}
+
+test("a pod that is missing from some answers, for less than the grace, keeps its token", LIMIT, async (t) => {
+  const sandbox = await startNode(t, { settings: { resourcePollTimeoutMs: 1_000 } });
+  const forwarder = await sandbox.startForwarder();
+  const { kubelet } = sandbox;
+  await offered(sandbox, SIBLING, 4);
+  await kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
+  await listedAgain(sandbox);
+  kubelet.podResources.alter = () => [podWith()];
+  await listedAgain(sandbox);
+  kubelet.podResources.alter = (pods) => pods;
+  await listedAgain(sandbox);
+  assert.equal(reserved(forwarder), 1);
+});
+
+const oddCheckpoints: readonly (readonly [string, (path: string, text: string) => void])[] = [
+  ["missing", () => {}],
+  ["damaged", (path, text) => writeFileSync(path, text.slice(0, -20))],
+  ["no JSON at all", (path) => writeFileSync(path, randomBytes(4096))],
+  ["a link that leads nowhere", (path) => symlinkSync("/nonexistent/checkpoint", path)],
+];
+for (const [what, spoil] of oddCheckpoints) {
+  test(`a forwarder that starts beside a checkpoint that is ${what} goes by kubelet's list`, LIMIT, async (t) => {
+    const sandbox = await startNode(t);
+    await sandbox.startForwarder();
+    const { kubelet } = sandbox;
+    await offered(sandbox, SIBLING, 4);
+    await kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
+    await listedAgain(sandbox);
+    await sandbox.stopForwarder();
+    const path = join(sandbox.forwarderSettings.devicePluginPath, "kubelet_internal_checkpoint");
+    const text = readFileSync(path, "utf8");
+    rmSync(path);
+    spoil(path, text);
+    const second = await sandbox.startForwarder();
+    await offered(sandbox, SIBLING, 3);
+    assert.equal(reserved(second), 1);
+    rmSync(path, { recursive: true, force: true });
+  });
+}
 
 test("a forwarder that starts again offers nothing that a pod has, in either order of restarts", LIMIT, async (t) => {
   const sandbox = await startNode(t);
