@@ -102,7 +102,10 @@ test(
 );
 
 for (const [what, talk] of [
-  ["speaks something else", (socket: Socket) => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n")],
+  [
+    "speaks something else",
+    (socket: Socket) => void socket.end("HTTP/1.1 400 Bad Request\r\n\r\n", () => socket.destroy()),
+  ],
   ["hangs up", (socket: Socket) => socket.destroy()],
 ] as const) {
   test(
