@@ -101,7 +101,10 @@ async function countVfs(
 
 async function checkPf({ address, pfKernelDriver }: PfEntry, devices: HostFiles): Promise<string> {
   if (!(await devices.exists(address))) {
-    throw new PfError("missing", `Cannot use ${address}: this node has no such PCI function`);
+    throw new PfError(
+      "missing",
+      `Cannot use ${address}: this node has no such PCI function; look whether the card is in its slot and its address is right, or take it out of the list`,
+    );
   }
   if (await devices.exists(`${address}/physfn`)) {
     throw new PfError("is-virtual", `Cannot use ${address}: it is a virtual function; configure its physical function`);
