@@ -188,6 +188,24 @@ test("request() refuses a token that another connection holds", async () => {
   assert.equal(story.connections, 1);
 });
 
+test("request() with the token of a connection that is just ending waits for its end", async () => {
+  const answer = await story.request(kernelRequest());
+  const ending = Promise.withResolvers<void>();
+  const detach = story.vf.detach.bind(story.vf);
+  story.vf.detach = () => ending.promise.then(detach);
+  const closed = story.close(answer);
+  const other = kernelRequest({}, "m2");
+  const first = other.connection?.path?.pathSegments[0];
+  if (first) first.id = "c2";
+  const served = story.request(other);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(!story.vf.done.includes("detach"));
+  ending.resolve();
+  await Promise.all([closed, served]);
+  assert.equal(story.connections, 1);
+  assert.deepEqual(story.vf.done.slice(3), ["detach", "give-back", "take", "bind", "attach nsm-1"]);
+});
+
 test("request() of a client that comes back on a new path takes over from its old one", async () => {
   await story.request(kernelRequest());
   const manager = story.newManager("nsmgr-b");

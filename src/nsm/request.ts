@@ -16,7 +16,7 @@ import { mayAct, ownerFor } from "./owner.ts";
 import type { CallFiles, PassedFiles } from "./passed-files.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { clientOf, supersededBy } from "./supersede.ts";
+import { clientOf, holderOf, isEarlierPath } from "./supersede.ts";
 import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
 import { both } from "./together.ts";
 import { isSameWanted, type MechanismChoice, mechanismChoices, PARAMETER, type WantedMechanism } from "./wanted.ts";
@@ -201,17 +201,24 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   return record;
 }
 
-/** Reserves the virtual function; from an earlier path of the same client's connection if that still has it. */
+/** Reserves the virtual function; takes it from an earlier path of the same client's connection, and waits for one that ends. */
 async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachment>): Promise<Attachment> {
   const { connection, caller, files, signal } = ask;
   try {
     return await open();
   } catch (error) {
-    const stale = supersededBy(deps.connections, error, connection);
-    if (!stale || !mayAct(caller.peer.spiffeId, stale.owner, deps.manager)) throw error;
-    // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
-    const meet = () => stale.attachment?.meet(files, signal);
-    await takeDownInTurn(deps, stale, { reason: "superseded", meet, signal });
+    const holder = holderOf(deps.connections, error);
+    if (!holder) throw error;
+    if (isEarlierPath(holder, connection) && mayAct(caller.peer.spiffeId, holder.owner, deps.manager)) {
+      // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
+      const meet = () => holder.attachment?.meet(files, signal);
+      await takeDownInTurn(deps, holder, { reason: "superseded", meet, signal });
+    } else if (holder.phase === "reclaiming") {
+      // On its way out: its pod is gone and kubelet has given the token to this one, or its time is up.
+      await deps.turns.run(holder.id, async () => {}, signal);
+    } else {
+      throw error;
+    }
     return await open();
   }
 }

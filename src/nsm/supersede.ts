@@ -8,17 +8,17 @@ export function clientOf({ path }: Connection): string | undefined {
   return first && JSON.stringify([first.name, first.id]);
 }
 
-/**
- * The connection that holds what this one was refused, if it is an earlier path of the same client's connection: a client
- * and a manager that restarted together come back on a new path, with the token of the old one, and so does a client that tries
- * again while its cancelled Request is still being undone. A token that any other connection holds stays refused.
- */
-export function supersededBy(
-  connections: Connections,
-  refusal: unknown,
-  connection: Connection,
-): ConnectionRecord | undefined {
+/** The connection that holds the function of the token that another one was refused for. */
+export function holderOf(connections: Connections, refusal: unknown): ConnectionRecord | undefined {
   if (!(refusal instanceof InventoryError) || refusal.fault.kind !== "token-in-use") return undefined;
-  const holder = connections.get(refusal.fault.connectionId);
-  return holder?.client !== undefined && holder.client === clientOf(connection) ? holder : undefined;
+  return connections.get(refusal.fault.connectionId);
+}
+
+/**
+ * Whether the holder is an earlier path of the same client's connection: a client and a manager that restarted together come
+ * back on a new path, with the token of the old one, and so does a client that tries again while its cancelled Request is still
+ * being undone.
+ */
+export function isEarlierPath(holder: ConnectionRecord, connection: Connection): boolean {
+  return holder.client !== undefined && holder.client === clientOf(connection);
 }
