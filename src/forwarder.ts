@@ -62,6 +62,8 @@ export interface Forwarder {
   readonly health: Health;
   /** Unregisters and stops serving. Connections stay as they are: clients keep their traffic. */
   stop(): Promise<void>;
+  /** The part that a stop waits for now. */
+  readonly stopping: string | undefined;
 }
 
 /**
@@ -76,7 +78,14 @@ export async function startForwarder(options: ForwarderOptions): Promise<Forward
     const { settings, clock, log } = options;
     const health = new Health(clock);
     const shown = new ShownNode({ name: settings.name, health, clock, log });
-    return { ...(await start({ ...options, log: shown.log }, { health, shown, undo })), stop };
+    const running = await start({ ...options, log: shown.log }, { health, shown, undo });
+    return {
+      ...running,
+      stop,
+      get stopping() {
+        return undo.current;
+      },
+    };
   } catch (error) {
     await stop();
     throw error;
@@ -89,14 +98,15 @@ interface Frame {
   readonly undo: UndoStack;
 }
 
-async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop">> {
+async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop" | "stopping">> {
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics(), tracer = noTracer } = options;
   const { health, shown, undo } = frame;
   const { statePath } = settings;
   declareHealthMetrics(metrics, health);
   const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
   const notServing = health.declare(spec);
-  const phases = startPhases(clock, log, notServing);
+  const phases = startPhases({ health, notServing, clock, log });
+  undo.push("phases of the start", () => phases.end());
 
   phases.begin("look at the node");
   const admin = await startAdmin(options, metrics, frame);

@@ -1,6 +1,6 @@
 // The program's edge: command line, environment, terminal. Either the forwarder is loaded (run-forwarder.ts) or a command, never both.
 import type { WriteStream } from "node:tty";
-import { systemClock } from "./async/index.ts";
+import { keepAlive, systemClock } from "./async/index.ts";
 import type { Terminal } from "./commands/index.ts";
 import { ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
 import { POOL_THREADS } from "./pool-threads.ts";
@@ -10,8 +10,14 @@ import { version } from "./version.ts";
 const COLUMNS_OF_FILES = 110;
 
 const args = process.argv.slice(2);
-if (args.length === 0) await run();
-else await runCommand(args);
+// What is awaited here may be a timer alone, which keeps no process alive.
+const release = keepAlive();
+try {
+  if (args.length === 0) await run();
+  else await runCommand(args);
+} finally {
+  release();
+}
 
 async function run(): Promise<void> {
   const parsed = readEnvironment();

@@ -79,32 +79,46 @@ test("live() stops what has started although a signal came first", async () => {
 });
 
 test("live() ends with 1 when a start is asked to stop and does not", async () => {
-  const keepAlive = setInterval(() => {}, 1000);
-  try {
-    const { process, ended, events } = alive(() => new Promise(() => {}), hurried);
+  const { process, ended, events } = alive(() => new Promise(() => {}), hurried);
+  process.emit("SIGTERM");
+  await ended;
+  assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
+});
+
+test("live() ends with 1 when the stop takes too long or fails, and names the part that it waited for", async () => {
+  for (const stop of [() => new Promise<void>(() => {}), () => Promise.reject(new Error("busy"))]) {
+    const { process, log, ended, events } = alive(async () => ({ stop, stopping: "gRPC server" }), hurried);
+    await settled();
     process.emit("SIGTERM");
     await ended;
     assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
-  } finally {
-    clearInterval(keepAlive);
+    assert.equal(log.of("stop-failed")[0]?.["waitsFor"], "gRPC server");
   }
 });
 
-test("live() ends with 1 when the stop takes too long or fails", async () => {
-  // A timer of this clock never keeps a process alive, so something else must while the test waits.
-  const keepAlive = setInterval(() => {}, 1000);
-  try {
-    for (const stop of [() => new Promise<void>(() => {}), () => Promise.reject(new Error("busy"))]) {
-      const { process, ended, events } = alive(runs(stop), hurried);
-      await settled();
-      process.emit("SIGTERM");
-      await ended;
-      assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
+for (const [event, says] of [
+  ["beforeExit", "event-loop-empty"],
+  ["exit", "ended-unasked"],
+] as const) {
+  test(`live() says so and ends with 70 at an end that nobody asked for (${event}), in each stage`, async () => {
+    const starting = alive((signal) => new Promise((_, reject) => signal.addEventListener("abort", reject)));
+    const running = alive(runs());
+    const stopping = alive(runs(() => new Promise(() => {})));
+    await settled();
+    stopping.process.emit("SIGTERM");
+    await settled();
+    for (const [{ process, log }, stage] of [
+      [starting, "starting"],
+      [running, "running"],
+      [stopping, "stopping"],
+    ] as const) {
+      process.emit(event, 13);
+      assert.equal(process.code, 70);
+      assert.equal(log.of(says)[0]?.["stage"], stage);
     }
-  } finally {
-    clearInterval(keepAlive);
-  }
-});
+    for (const { process } of [starting, running]) process.emit("SIGTERM");
+  });
+}
 
 test("live() changes the log level at SIGUSR1 and back at SIGUSR2", async () => {
   const { process, log } = alive(runs());
@@ -113,6 +127,7 @@ test("live() changes the log level at SIGUSR1 and back at SIGUSR2", async () => 
   process.emit("SIGUSR2");
   assert.equal(log.level, "warn");
   assert.deepEqual(log.of("log-level-changed"), [{ to: "trace" }, { to: "warn" }]);
+  process.emit("SIGTERM");
 });
 
 test("live() ends with 70 at an exception that nobody caught, and serves on after a rejection", async () => {
@@ -122,4 +137,5 @@ test("live() ends with 70 at an exception that nobody caught, and serves on afte
   assert.equal(process.code, undefined);
   process.emit("uncaughtException", new Error("bug"), "uncaughtException");
   assert.deepEqual([process.code, events()], [70, ["unhandled-rejection", "uncaught-exception"]]);
+  process.emit("SIGTERM");
 });

@@ -1,11 +1,13 @@
 // From start to exit code: signals, log level, and what happens when an error reaches nobody.
 import { constants } from "node:os";
-import { type Clock, DeadlineError, startDeadline, type Timer } from "./async/index.ts";
+import { type Clock, DeadlineError, keepAlive, startDeadline, type Timer } from "./async/index.ts";
 import type { LogLevel, RootLog } from "./telemetry/index.ts";
 
 /** Something that runs until it is stopped. */
 export interface Running {
   stop(): Promise<void>;
+  /** The part that a stop waits for now. */
+  readonly stopping?: string | undefined;
 }
 
 /** The few things of Node's `process` that are used here, so that tests need no second process. */
@@ -26,14 +28,18 @@ export interface LifeOptions {
   readonly stopLimitMs: number;
 }
 
-/** EX_SOFTWARE of sysexits.h: an error that nobody caught. */
+/** EX_SOFTWARE of sysexits.h: an error that nobody caught, or an end that nobody asked for. */
 const FAULT_EXIT_CODE = 70;
+
+/** What the process is about; named in its last line. */
+type Stage = "starting" | "running" | "stopping";
 
 const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
 
 /**
  * Starts, waits for a signal that asks to stop, stops. Ends the process with 0 when it was asked to stop, 1 when the start
- * failed or the stop took too long, before the start was done or after.
+ * failed or the stop took too long, before the start was done or after. Until then it stays alive whatever it waits for; an
+ * end that comes all the same (an empty event loop, a call of `process.exit`) is logged and has code 70.
  *
  * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
  * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
@@ -43,17 +49,23 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
 export async function live(options: LifeOptions): Promise<void> {
   const { log, process } = options;
   const asked = new AbortController();
-  guard(options);
+  const release = keepAlive();
+  let stage: Stage = "starting";
+  guard(options, () => stage);
   changeLevelOnSignals(options);
   for (const name of STOP_SIGNALS) process.on(name, () => stopAsked(name, asked, options));
   try {
     const running = await startOrGiveUp(options, asked.signal);
+    stage = "running";
     await aborted(asked.signal);
+    stage = "stopping";
     process.exit(await stop(running, options));
   } catch (err) {
     const isGivenUp = asked.signal.aborted && !(err instanceof DeadlineError);
     if (!isGivenUp) log.error(asked.signal.aborted ? "stop-failed" : "start-failed", { err });
     process.exit(isGivenUp ? 0 : 1);
+  } finally {
+    release();
   }
 }
 
@@ -100,14 +112,23 @@ async function stop(running: Running, { clock, log, stopLimitMs }: LifeOptions):
     log.info("stopped");
     return 0;
   } catch (err) {
-    log.error("stop-failed", { err });
+    log.error("stop-failed", { err, waitsFor: running.stopping });
     return 1;
   } finally {
     limit.end();
   }
 }
 
-function guard({ log, process }: LifeOptions): void {
+function guard({ log, process }: LifeOptions, stageNow: () => Stage): void {
+  // `process.exit` of this file runs no "exit" listener: whoever gets here was not asked to end.
+  process.on("beforeExit", () => {
+    log.error("event-loop-empty", { stage: stageNow(), exitCode: FAULT_EXIT_CODE });
+    process.exit(FAULT_EXIT_CODE);
+  });
+  process.on("exit", (code: unknown) => {
+    log.error("ended-unasked", { stage: stageNow(), byCode: code, exitCode: FAULT_EXIT_CODE });
+    process.exit(FAULT_EXIT_CODE);
+  });
   process.on("uncaughtException", (err: unknown, origin: unknown) => {
     log.error("uncaught-exception", { err, origin });
     process.exit(FAULT_EXIT_CODE);

@@ -1,7 +1,7 @@
 // The forwarder as a process: from a configuration that was read to an exit code.
 import { readFileSync } from "node:fs";
 import { AdminError, type AdminServer, serveProfiles } from "./admin/index.ts";
-import { systemClock } from "./async/index.ts";
+import { systemClock, UndoStack } from "./async/index.ts";
 import type { Config, ParsedConfig } from "./config.ts";
 import { startForwarder } from "./forwarder.ts";
 import { waitForDebugger } from "./inspector.ts";
@@ -19,7 +19,12 @@ const STOP_LIMIT_MS = 15_000;
 /** Runs it until a signal asks to stop; ends the process. */
 export async function runForwarder({ config, effective, warnings }: ParsedConfig): Promise<void> {
   const log = createLog({ level: config.logLevel });
-  await waitForDebugger(config.debugListenOn, log);
+  try {
+    await waitForDebugger(config.debugListenOn, log);
+  } catch (err) {
+    log.error("start-failed", { err });
+    return exitNow(1);
+  }
   log.info("starting", { version, node: process.version, pid: process.pid });
   log.info("configuration", effective);
   for (const sentence of warnings) log.warn("configuration-doubt", { sentence });
@@ -44,12 +49,18 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   const profiles = config.isPprofEnabled ? await startProfiles(config.pprofListenOn, log) : undefined;
   const otlp = config.isTelemetryEnabled ? await startOtlp(config, metrics, log) : undefined;
   const forwarder = await startForwarder({ ...options, ...(otlp ? { tracer: otlp.tracer } : {}) });
+  const undo = new UndoStack();
+  undo.push("the node", () => opened.close());
+  undo.push("the watch of the list of physical functions", () => pfConfigFile.close());
+  if (otlp) undo.push("telemetry", () => otlp.stop());
+  if (profiles) undo.push("profiles", () => profiles.close());
   return {
+    get stopping() {
+      return forwarder.stopping ?? undo.current;
+    },
     async stop() {
       await forwarder.stop();
-      await Promise.all([profiles?.close(), otlp?.stop()]);
-      pfConfigFile.close();
-      await opened.close();
+      await undo.unwind((part, error) => log.error("part-not-stopped", { part, error: String(error) }));
     },
   };
 }

@@ -1,6 +1,6 @@
 // The start in named phases: each is told as it begins, so that a start that hangs says where.
-import type { Clock } from "./async/index.ts";
-import type { Condition, Log } from "./telemetry/index.ts";
+import type { Clock, Timer } from "./async/index.ts";
+import type { Condition, Health, Log } from "./telemetry/index.ts";
 
 /** In their order; the words are the operator's way to the cause. */
 export const phaseTitles = [
@@ -18,13 +18,38 @@ export interface StartPhases {
   begin(title: (typeof phaseTitles)[number]): void;
   /** All is done. */
   completed(): void;
+  /** It will not be: a stop has been asked for, or a phase has failed. */
+  end(): void;
 }
+
+export interface StartPhasesOptions {
+  readonly health: Health;
+  /** Raised as long as the start lasts. */
+  readonly notServing: Condition;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** After so long in one phase a line says what it waits for; the next one comes after twice as long. */
+const PATIENCE_MS = 10_000;
 
 /**
  * Tells what is going to be done, then each phase with the time since the start, then the success line, in the words that
- * operators of the original look for. Not ready as long as it lasts.
+ * operators of the original look for. Not ready as long as it lasts; a phase that lasts is told again, with the conditions
+ * that it may wait for.
  */
-export function startPhases(clock: Clock, log: Log, notServing: Condition): StartPhases {
+export function startPhases({ health, notServing, clock, log }: StartPhasesOptions): StartPhases {
+  let reminder: Timer | undefined;
+  const remind = (title: string, afterMs: number) => {
+    reminder?.cancel();
+    reminder = clock.after(afterMs, () => {
+      const conditions = health.ailments().map(({ code, subject, sentence }) => {
+        return `${code}${subject === undefined ? "" : ` ${subject}`}: ${sentence}`;
+      });
+      log.warn("phase-lasts", { phase: title, sinceStart: sinceStart(), conditions });
+      remind(title, 2 * afterMs);
+    });
+  };
   const startedMs = clock.monotonicMs();
   const sinceStart = () => goDuration(clock.monotonicMs() - startedMs);
   const begunMs = new Map<string, number>();
@@ -38,8 +63,11 @@ export function startPhases(clock: Clock, log: Log, notServing: Condition): Star
       begunMs.set(title, clock.monotonicMs());
       const message = `executing phase ${begunMs.size}: ${title} (time since start: ${sinceStart()})`;
       log.info("phase", { message });
+      remind(title, PATIENCE_MS);
     },
+    end: () => reminder?.cancel(),
     completed() {
+      reminder?.cancel();
       const ends = [...begunMs.values()].slice(1);
       const took = [...begunMs].map(([title, beganMs], at) => [
         title.replace(/ \(.*/, ""),

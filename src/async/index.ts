@@ -4,6 +4,7 @@
 export { type Backoff, type BackoffOptions, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
 export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
+export { keepAlive } from "./keep-alive.ts";
 export { KeyedQueue } from "./keyed-queue.ts";
 export { Latest } from "./latest.ts";
 export { UndoStack } from "./undo.ts";

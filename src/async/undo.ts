@@ -6,6 +6,12 @@ interface TakeBack {
 /** Take-backs of the steps done so far, run last in, first out. */
 export class UndoStack {
   #steps: TakeBack[] = [];
+  #current: string | undefined;
+
+  /** What is being undone now. */
+  get current(): string | undefined {
+    return this.#current;
+  }
 
   get size(): number {
     return this.#steps.length;
@@ -27,11 +33,13 @@ export class UndoStack {
    */
   async unwind(onFailure: (what: string, error: unknown) => void): Promise<void> {
     for (let step = this.#steps.pop(); step; step = this.#steps.pop()) {
+      this.#current = step.what;
       try {
         await step.run();
       } catch (error) {
         onFailure(step.what, error);
       }
     }
+    this.#current = undefined;
   }
 }

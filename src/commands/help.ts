@@ -34,7 +34,8 @@ ${paint.bold("Signals of a running forwarder")}
   USR1 USR2              log level TRACE, and back to NSM_LOG_LEVEL
 
 ${paint.bold("Exit codes")}
-  0 stopped when asked, 1 could not start, ${USAGE_EXIT_CODE} wrong command line, 70 a fault in the program;
+  0 stopped when asked, 1 could not start or stop, ${USAGE_EXIT_CODE} wrong command line, 70 a fault in the program,
+  128 and the signal's number when a second signal ended it at once; the last line of the log says why;
   those of a command are in its --help
 `;
 }
