@@ -101,7 +101,7 @@ function accessWithSteps(taker: StepTaker, part: object, access: DeviceAccess): 
     adopt: (...args) => grant(access.adopt(...args)),
     watch: (pod, connectionId) => access.watch(pod, connectionId),
     onPodGone: (listener) => access.onPodGone(listener),
-    clearStrays: (devices) => taker.take(part, "take strays away", () => access.clearStrays(devices)),
+    clearStrays: (devices, pods) => taker.take(part, "take strays away", () => access.clearStrays(devices, pods)),
     close: () => access.close(),
   };
 }

@@ -12,6 +12,11 @@ export function tokenPods(readCheckpoint: () => Promise<string | undefined>): To
       const holder = text === undefined ? undefined : parseCheckpoint(text)?.get(tokenId);
       return holder && { uid: holder.podUid, container: holder.container };
     },
+    async podsWith(resources) {
+      const text = await readCheckpoint();
+      const holders = [...((text === undefined ? undefined : parseCheckpoint(text)) ?? new Map()).values()];
+      return new Set(holders.flatMap(({ resource, podUid }) => (resources.includes(resource) ? [podUid] : [])));
+    },
   };
 }
 

@@ -118,7 +118,8 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const journal = await openNodeJournal({ statePath, health, clock, log });
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
-  const vfio = await recoverVfio({ ...node, access, journal, log });
+  const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
+  const vfio = await recoverVfio({ ...node, access, journal, pods, log });
   const recovered = await recover({ ...node, journal: { ...journal, connections: vfio.others }, clock, log });
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
@@ -130,7 +131,6 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
 
   phases.begin("serve NSM");
   const left = [...recovered.connections, ...vfio.connections];
-  const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
   const found = { ...node, ...recovered, ...vfio, ...declareMoves(metrics) };
   const drivers = mechanisms({ ...found, host, access, pods, journal, clock, log });
   const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };

@@ -13,7 +13,7 @@ module.exports = {
   otlp: ["gen", "rpc", "async", "telemetry"],
   identity: ["gen", "rpc", "async", "telemetry"],
   kubelet: ["gen", "rpc", "async", "telemetry"],
-  commands: ["admin", "kernel", "sriov", "access", "async", "telemetry"],
+  commands: ["admin", "kernel", "kubelet", "sriov", "access", "async", "telemetry"],
   node: ["kernel", "sriov", "netdev", "access", "async", "telemetry"],
   nsm: ["gen", "rpc", "identity", "sriov", "netdev", "access", "async", "telemetry"],
   vf: ["node", "nsm", "rpc", "journal", "sriov", "netdev", "access", "kernel", "async", "telemetry"],

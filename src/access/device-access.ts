@@ -14,6 +14,7 @@ import { HeldGrant } from "./held-grant.ts";
 import { openHierarchy, PodFinder } from "./hierarchy.ts";
 import { type AccessMetrics, accessMetrics, timed } from "./metrics.ts";
 import { PodAccess } from "./pod-access.ts";
+import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
 import { RulesV1 } from "./rules-v1.ts";
 import { RulesV2 } from "./rules-v2.ts";
@@ -82,10 +83,13 @@ class HostDeviceAccess implements DeviceAccess {
     return this.#handle(grant);
   }
 
-  async clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]> {
+  async clearStrays(managed: readonly DeviceNumber[], podUids: Iterable<string>): Promise<readonly StrayAccess[]> {
+    // Pods of the journal have grants by now.
+    const ours = new Set([...this.#pods.keys(), ...[...podUids].filter(isPodUid)]);
     const found: StrayAccess[] = [];
-    for (const uid of this.#finder.uids()) {
-      found.push(...(await this.#inTurn(uid, (pod) => pod.clearStrays(managed))));
+    for (const uid of new Set([...ours, ...this.#finder.uids()])) {
+      const isOurs = ours.has(uid);
+      found.push(...(await this.#inTurn(uid, (pod) => (isOurs ? pod.clearStrays(managed) : pod.straysLeft(managed)))));
     }
     for (const stray of found) this.#options.log.warn("access-stray", { ...stray });
     return found;

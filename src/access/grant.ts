@@ -89,10 +89,13 @@ export interface DeviceAccess {
   /** A grant of an earlier process, from its journal; `apply`, `stands` and `revoke` as if it were ours. Touches nothing. */
   adopt(state: GrantState, record: RecordState): DeviceGrant;
   /**
-   * For the start, after every `adopt`: takes away what an earlier process left and no grant explains. On version 2 all that
-   * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices.
+   * For the start, after every `adopt`: takes away what a previous instance left and no grant explains. On version 2 all that
+   * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices. Only from pods with
+   * an adopted grant and from those of `podUids`: beneath a path that holds more than this node's pods, rules for the same
+   * numbers, and marks of another forwarder, are not ours. Those are reported and left.
+   * @param podUids pods that kubelet has given devices of ours, by its own record.
    */
-  clearStrays(managed: readonly DeviceNumber[]): Promise<readonly StrayAccess[]>;
+  clearStrays(managed: readonly DeviceNumber[], podUids: Iterable<string>): Promise<readonly StrayAccess[]>;
   /**
    * Watches the pod for a connection that holds something else of it than a device. Resolves with how to stop; nothing is
    * watched where the pod has no cgroup now.

@@ -54,7 +54,7 @@ function openRoot(
 }
 
 /** Paths of the cgroups that hold pods, those nearest to the root first. Several: a host keeps what another driver made. */
-function kubepodsTrees(root: CgroupFolder): readonly string[] {
+export function kubepodsTrees(root: CgroupFolder): readonly string[] {
   const found: string[] = [];
   let level: readonly string[] = [""];
   for (let depth = 0; depth < SEARCH_DEPTH; depth++) {

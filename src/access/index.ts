@@ -15,4 +15,4 @@ export type {
   StrayAccess,
   WrittenRule,
 } from "./grant.ts";
-export { type Hierarchy, openHierarchy } from "./hierarchy.ts";
+export { type Hierarchy, kubepodsTrees, openHierarchy, PodFinder } from "./hierarchy.ts";

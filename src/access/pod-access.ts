@@ -133,17 +133,30 @@ export class PodAccess {
     }
   }
 
-  /** Takes away what no grant explains. */
+  /** Takes away what no grant explains. Only for pods that are known to be clients of this node. */
   async clearStrays(managed: Known["managed"]): Promise<readonly StrayAccess[]> {
-    const tree = this.#current();
     const found: StrayAccess[] = [];
-    for (const cgroup of tree?.cgroups ?? []) {
-      const explained = this.#wanting(cgroup).flatMap(({ devices }) => devices);
-      const devices = await this.#parts.rules.strays(cgroup, { explained, managed });
-      if (devices.length === 0) continue;
+    for (const { cgroup, devices } of await this.#strays(managed)) {
       const wrote = devices.map((device) => ({ ...device, cgroup: cgroup.path, access: "rw" }));
       const left = await this.#parts.rules.withdraw(cgroup, { devices, wrote });
       found.push({ cgroup: cgroup.path, devices, ...(left.length > 0 ? { problem: left.join("; ") } : {}) });
+    }
+    return found;
+  }
+
+  /** The same of a pod that is nobody's client as far as is known: it keeps what it has. */
+  async straysLeft(managed: Known["managed"]): Promise<readonly StrayAccess[]> {
+    const problem =
+      "left as it is: neither the journal nor kubelet says that the pod is a client of this node; see NSM_CGROUP_PATH";
+    return (await this.#strays(managed)).map(({ cgroup, devices }) => ({ cgroup: cgroup.path, devices, problem }));
+  }
+
+  async #strays(managed: Known["managed"]): Promise<{ readonly cgroup: Cgroup; readonly devices: Known["managed"] }[]> {
+    const found = [];
+    for (const cgroup of this.#current()?.cgroups ?? []) {
+      const explained = this.#wanting(cgroup).flatMap(({ devices }) => devices);
+      const devices = await this.#parts.rules.strays(cgroup, { explained, managed });
+      if (devices.length > 0) found.push({ cgroup, devices });
     }
     return found;
   }

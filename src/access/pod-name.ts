@@ -44,9 +44,14 @@ export function podPaths(kubepods: string, uid: string): readonly string[] {
   return [joined(kubepods, `${stem}-${pod}`), ...nested];
 }
 
+/** Whether the text can be the UID of a pod, and so at most one name of a path. */
+export function isPodUid(text: string): boolean {
+  return UID.test(text);
+}
+
 /** @throws {AccessError} bad-name, for what could be more than one name of a path. */
 export function checkedUid({ uid }: PodRef): string {
-  if (!UID.test(uid)) throw badName(uid, "want the UID of a pod: letters, digits and dashes");
+  if (!isPodUid(uid)) throw badName(uid, "want the UID of a pod: letters, digits and dashes");
   return uid;
 }
 

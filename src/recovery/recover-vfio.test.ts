@@ -72,8 +72,8 @@ async function recovered({
       done.push(`adopt ${podUid}`);
       return { revoke: async () => void done.push(`revoke ${podUid}`) };
     },
-    clearStrays: async (devices: readonly { readonly minor: number }[]) => {
-      done.push(`strays of ${devices.map(({ minor }) => minor)}`);
+    clearStrays: async (devices: readonly { readonly minor: number }[], pods: Iterable<string>) => {
+      done.push(`strays of ${devices.map(({ minor }) => minor)} in ${[...pods]}`);
       return [];
     },
   } as unknown as DeviceAccess;
@@ -84,6 +84,7 @@ async function recovered({
     binder: binder as unknown as DriverBinder,
     access: access ?? working,
     journal,
+    pods: { podsWith: async (resources) => new Set(resources.map((resource) => `pod with ${resource}`)) },
     log: recordingLog(),
   });
   const ids = (list: readonly JournalEntry[]) => list.map(({ connectionId }) => connectionId);
@@ -95,7 +96,7 @@ test("recoverVfio() goes on with what a pod has, and takes away what no entry te
   assert.deepEqual([taken, others, [...earlier.keys()]], [["c1"], ["kernel"], [first]]);
   const { state, connectionId, use } = inventory.get(first) ?? {};
   assert.deepEqual([state, connectionId, use], ["ready", "c1", "vfio"]);
-  assert.deepEqual(done, ["adopt uid-1", "drop untouched", "strays of 0,1"]);
+  assert.deepEqual(done, ["adopt uid-1", "drop untouched", "strays of 0,1 in pod with d/x"]);
 });
 
 test("recoverVfio() keeps the pod as the owner of its IOMMU group", async () => {

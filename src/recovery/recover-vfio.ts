@@ -4,7 +4,14 @@ import type { DeviceNumber } from "../kernel/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { DriverBinder, Inventory } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { adoptGrant, type EarlierGrant, type EarlierGrants, type KeptVfio, type NodeJournal } from "../vf/index.ts";
+import {
+  adoptGrant,
+  type EarlierGrant,
+  type EarlierGrants,
+  type KeptVfio,
+  type NodeJournal,
+  type TokenPods,
+} from "../vf/index.ts";
 
 export interface RecoverVfioParts {
   readonly inventory: Inventory;
@@ -12,6 +19,8 @@ export interface RecoverVfioParts {
   /** Or why this node cannot give devices to pods. */
   readonly access: DeviceAccess | Error;
   readonly journal: Pick<NodeJournal, "connections" | "vfioVfs" | "keepVf" | "drop">;
+  /** Which pods kubelet has given our devices. */
+  readonly pods: Pick<TokenPods, "podsWith">;
   readonly log: Log;
 }
 
@@ -26,7 +35,7 @@ export interface RecoveredVfio {
   readonly kept: EarlierGrants;
 }
 
-/** Books the functions that pods have, and takes away all access that the journal does not tell of. */
+/** Books the functions that pods have, and takes from our clients all access that the journal does not tell of. */
 export async function recoverVfio(parts: RecoverVfioParts): Promise<RecoveredVfio> {
   const { journal } = parts;
   const access = parts.access instanceof Error ? undefined : parts.access;
@@ -92,12 +101,12 @@ function takeUp({ inventory }: RecoverVfioParts, kept: KeptVfio, entry: JournalE
   }
 }
 
-async function clearStrays({ inventory, binder }: RecoverVfioParts, access: DeviceAccess): Promise<void> {
+async function clearStrays({ inventory, binder, pods }: RecoverVfioParts, access: DeviceAccess): Promise<void> {
   const devices: DeviceNumber[] = [];
   for (const { address, driverUse } of inventory.snapshot()) {
     if (driverUse !== "vfio") continue;
     const numbers = await binder.vfio.deviceOf(address).catch(() => undefined);
     if (numbers) devices.push(numbers.device);
   }
-  await access.clearStrays(devices); // tells itself
+  await access.clearStrays(devices, await pods.podsWith(inventory.resources)); // logs by itself
 }

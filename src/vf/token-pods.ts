@@ -11,4 +11,6 @@ export interface TokenPod {
 export interface TokenPods {
   /** Undefined where kubelet's record is silent. */
   podOf(tokenId: string): Promise<TokenPod | undefined>;
+  /** UIDs of the pods that have devices of these resources; none where kubelet's record is silent. */
+  podsWith(resources: readonly string[]): Promise<ReadonlySet<string>>;
 }

@@ -71,7 +71,10 @@ for (const version of versions) {
     const kept = wrecks.filter(({ step }) => step % 2 === 0);
     assert.ok(wrecks.every(({ journal }) => journal !== undefined));
     const grants = kept.flatMap(({ journal }) => (journal ? [access.adopt(journal, async () => {})] : []));
-    const strays = await access.clearStrays([zero, full]);
+    const strays = await access.clearStrays(
+      [zero, full],
+      wrecks.map(({ uid }) => uid),
+    );
     assert.ok(strays.length > 0 && strays.every(({ problem }) => problem === undefined));
     for (const grant of grants) await grant.apply();
     for (const { uid, step } of wrecks) {

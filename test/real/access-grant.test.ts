@@ -183,7 +183,7 @@ for (const version of versions) {
     assert.equal(await lost.stands(), true);
   });
 
-  test(`DeviceAccess.clearStrays() takes away what no grant explains, version ${version}`, async (t) => {
+  test(`DeviceAccess.clearStrays() takes from kubelet's pods what no grant explains, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     scene.close(`${POD}/one`);
@@ -196,12 +196,55 @@ for (const version of versions) {
     await scene.access.close();
     const access = scene.openAccess(t);
     const adopted = access.adopt(kept.state, async () => {});
-    const found = await access.clearStrays([zero, full, random]);
+    const found = await access.clearStrays([zero, full, random], [OTHER_UID]);
     assert.deepEqual(found, [{ cgroup: `${OTHER}/one`, devices: [zero, full] }]);
     assert.deepEqual([scene.rulesOf(`${POD}/one`), scene.rulesOf(`${OTHER}/one`)], [granted, after]);
     await adopted.revoke();
     assert.deepEqual(scene.rulesOf(`${POD}/one`), before);
-    assert.deepEqual(await access.clearStrays([zero, full]), []);
+    assert.deepEqual(await access.clearStrays([zero, full], [OTHER_UID]), []);
+  });
+}
+
+/** Of another forwarder or another plugin, beneath a path that holds more than this node's pods. */
+const FOREIGN_UID = "5c1a0f00-0000-4000-8000-00000000cafe";
+
+for (const version of versions) {
+  test(`DeviceAccess.clearStrays() leaves pods that neither journal nor kubelet names, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    const foreign = `other-node/${podPath(FOREIGN_UID)}/one`;
+    const [ours, journaled] = [scene.container(`${POD}/one`), scene.container(`${OTHER}/one`)];
+    const theirs = scene.container(foreign);
+    const closed = scene.rulesOf(`${POD}/one`);
+    const kept = scene.grant([zero], { id: "c2", uid: OTHER_UID });
+    await kept.apply();
+    for (const [id, uid] of [
+      ["c1", POD_UID],
+      ["c3", FOREIGN_UID],
+      ["c4", OTHER_UID],
+    ] as const) {
+      await scene.grant([zero, full], { id, uid }).apply();
+    }
+    const given = scene.rulesOf(foreign);
+    await scene.access.close();
+    const access = scene.openAccess(t);
+    // Kubelet names the first pod, the journal the second: of each the rest of what it was given is ours to take.
+    const adopted = access.adopt(kept.state, async () => {});
+    const found = await access.clearStrays([zero, full], [POD_UID]);
+    assert.deepEqual(scene.rulesOf(foreign), given);
+    assert.deepEqual([await theirs.open(zero), await theirs.open(full)], ["ok", "ok"]);
+    for (const device of [zero, full]) assert.match(await ours.open(device), REFUSED);
+    assert.deepEqual(scene.rulesOf(`${POD}/one`), closed);
+    assert.equal(await journaled.open(zero), "ok");
+    assert.match(await journaled.open(full), REFUSED);
+    const left = found.filter(({ problem }) => problem !== undefined);
+    assert.deepEqual(
+      left.map(({ cgroup, devices }) => ({ cgroup, devices })),
+      [{ cgroup: foreign, devices: [zero, full] }],
+    );
+    assert.match(left[0]?.problem ?? "", /left as it is.*neither the journal nor kubelet.*NSM_CGROUP_PATH/);
+    assert.equal(scene.log.of("access-stray").length, 3);
+    await adopted.revoke();
   });
 }
 

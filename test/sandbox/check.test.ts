@@ -280,6 +280,17 @@ const breaks: readonly Break[] = [
     fails: "VFIO",
     todo: /NSM_CGROUP_PATH/,
   },
+  {
+    broken: "a path above the node's cgroups",
+    change({ settings }) {
+      for (const name of ["kubepods", "other-node/kubepods"])
+        mkdirSync(join(settings.cgroupPath ?? "", "up", name), { recursive: true });
+      return { settings: { ...settings, cgroupPath: join(settings.cgroupPath ?? "", "up") } };
+    },
+    line: "warn pod-cgroups",
+    fails: "none",
+    todo: /NSM_CGROUP_PATH/,
+  },
 ];
 
 test("check finds nothing wrong with a sound node, and the one thing that is wrong with another", async (t) => {

@@ -60,7 +60,12 @@ export const soundNode: CheckFacts = {
     memlockBytes: undefined,
     memlockOf: "containerd (process 700)",
   },
-  cgroups: { path: "/host/sys/fs/cgroup", kind: "v2", bpfProblem: undefined },
+  cgroups: {
+    path: "/host/sys/fs/cgroup",
+    kind: "v2",
+    bpfProblem: undefined,
+    pods: { trees: ["kubepods.slice"], known: ["uid-1", "uid-2"], missing: ["uid-2"] },
+  },
   peers: (["spire-agent", "nsmgr", "kubelet", "pod-resources"] as const).map((check) => ({
     check,
     path: `/run/${check}.sock`,

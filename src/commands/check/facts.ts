@@ -44,9 +44,19 @@ export interface VfioFacts {
 /** The host's device cgroups, and whether they can be changed from here. */
 export type CgroupFacts = { readonly path: string } & (
   | { readonly kind: "none"; readonly problem: string }
-  | { readonly kind: "v1"; readonly refusal: string | undefined }
-  | { readonly kind: "v2"; readonly bpfProblem: string | undefined }
+  | { readonly kind: "v1"; readonly refusal: string | undefined; readonly pods: PodCgroupFacts }
+  | { readonly kind: "v2"; readonly bpfProblem: string | undefined; readonly pods: PodCgroupFacts }
 );
+
+/** Whose pods are beneath the path. */
+export interface PodCgroupFacts {
+  /** Cgroups that hold a kubelet's pods, beneath the path. */
+  readonly trees: readonly string[];
+  /** UIDs of the pods that kubelet has given devices, by its own record. */
+  readonly known: readonly string[];
+  /** Those of them that have no cgroup beneath the path. */
+  readonly missing: readonly string[];
+}
 
 /** A program that must be there, and its socket. */
 export interface PeerFact {

@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import type { CgroupFacts, ProcessFacts, VfioFacts } from "./facts.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
@@ -14,6 +15,7 @@ export function judgeVfio(vfio: VfioFacts, cgroups: CgroupFacts, { release, arch
     judgeFolder(vfio),
     judgeMemlock(vfio),
     judgeCgroups(cgroups),
+    ...judgePods(cgroups),
     ...(cgroups.kind === "v2" ? judgeKernel(release, arch) : []),
   ];
 }
@@ -110,6 +112,32 @@ function judgeCgroups(cgroups: CgroupFacts): Finding {
       return failure({ ...base, what: `version 2, and ${cgroups.bpfProblem}`, todo });
     }
   }
+}
+
+/** Whether NSM_CGROUP_PATH leads to the pods of this node's kubelet, and to no others. */
+function judgePods(cgroups: CgroupFacts): readonly Finding[] {
+  if (cgroups.kind === "none") return [];
+  const { path, pods } = cgroups;
+  const { trees, known, missing } = pods;
+  const base = { check: "pod-cgroups", mechanisms, why: "the device rules of a pod are changed in its own cgroups" };
+  const todo =
+    "set NSM_CGROUP_PATH to the mount of the host's hierarchy beneath which this node's kubelet has its pods";
+  if (trees.length === 0) return [doubt({ ...base, what: `${path} has no cgroup kubepods, where pods are`, todo })];
+  if (known.length > 0 && missing.length === known.length) {
+    const [first] = missing;
+    const what = `no pod that kubelet has given a device has a cgroup beneath ${path}, ${first} for one`;
+    return [doubt({ ...base, what, todo })];
+  }
+  const parents = new Set(trees.map((tree) => dirname(tree)));
+  if (parents.size < 2) return [fine("pod-cgroups", `pods are beneath ${trees.join(" and ")}`, only)];
+  return [
+    doubt({
+      ...base,
+      what: `${path} holds the pods of more than one kubelet: ${trees.join(", ")}`,
+      why: "only pods that the journal or this node's kubelet names are touched, but the path is meant for one node",
+      todo,
+    }),
+  ];
 }
 
 /** BPF_F_REPLACE came with Linux 5.6; the number of bpf(2) is known for two machines (kernel/bpf.ts). */

@@ -27,6 +27,8 @@ const faultOf = (kind: "missing" | "no-driver" | "no-netdev", message: string) =
 const peersOf = (check: string, refusal: string) =>
   peers.map((one) => (one.check === check ? { ...one, refusal } : one));
 
+const pods = { trees: ["kubepods"], known: ["uid-1"], missing: [] };
+
 interface Row {
   readonly broken: string;
   readonly facts: Partial<CheckFacts>;
@@ -224,15 +226,53 @@ const rows: readonly Row[] = [
   },
   {
     broken: "the cgroups: version 1, read-only",
-    facts: { cgroups: { path: "/x", kind: "v1", refusal: "EROFS" } },
+    facts: { cgroups: { path: "/x", kind: "v1", refusal: "EROFS", pods } },
     found: ["fail device-cgroups VFIO"],
     says: /\/x\/devices.allow cannot be written to \(EROFS\)/,
   },
   {
     broken: "the cgroups: version 2 without BPF",
-    facts: { cgroups: { path: "/x", kind: "v2", bpfProblem: "the kernel takes no BPF program (EPERM)" } },
+    facts: { cgroups: { path: "/x", kind: "v2", bpfProblem: "the kernel takes no BPF program (EPERM)", pods } },
     found: ["fail device-cgroups VFIO"],
     says: /CAP_BPF/,
+  },
+  {
+    broken: "the cgroups: without pods",
+    facts: { cgroups: { path: "/x", kind: "v2", bpfProblem: undefined, pods: { ...pods, trees: [] } } },
+    found: ["warn pod-cgroups VFIO"],
+    says: /\/x has no cgroup kubepods.*to do\s+set NSM_CGROUP_PATH/s,
+  },
+  {
+    broken: "the cgroups: of another node",
+    facts: { cgroups: { path: "/x", kind: "v2", bpfProblem: undefined, pods: { ...pods, missing: pods.known } } },
+    found: ["warn pod-cgroups VFIO"],
+    says: /no pod that kubelet has given a device has a cgroup beneath \/x, uid-1 for one/,
+  },
+  {
+    broken: "the cgroups: of several nodes",
+    facts: {
+      cgroups: {
+        path: "/x",
+        kind: "v1",
+        refusal: undefined,
+        pods: { ...pods, trees: ["kubepods", "docker/1f/kubelet/kubepods"] },
+      },
+    },
+    found: ["warn pod-cgroups VFIO"],
+    says: /\/x holds the pods of more than one kubelet: kubepods, docker\/1f\/kubelet\/kubepods/,
+  },
+  {
+    broken: "nothing, with pods of two cgroup drivers",
+    facts: {
+      cgroups: {
+        path: "/x",
+        kind: "v2",
+        bpfProblem: undefined,
+        pods: { ...pods, trees: ["kubepods", "kubepods.slice"] },
+      },
+    },
+    found: [],
+    says: /pods are beneath kubepods and kubepods.slice/,
   },
   {
     broken: "the kernel for BPF",
@@ -242,13 +282,16 @@ const rows: readonly Row[] = [
   },
   {
     broken: "nothing: an old kernel with version 1",
-    facts: { process: { ...process, release: "4.18.0" }, cgroups: { path: "/x", kind: "v1", refusal: undefined } },
+    facts: {
+      process: { ...process, release: "4.18.0" },
+      cgroups: { path: "/x", kind: "v1", refusal: undefined, pods },
+    },
     found: [],
     says: /Linux 4.18.0/,
   },
   {
     broken: "the capabilities",
-    facts: { process: { ...process, capabilities: 0n }, cgroups: { path: "/x", kind: "v1", refusal: undefined } },
+    facts: { process: { ...process, capabilities: 0n }, cgroups: { path: "/x", kind: "v1", refusal: undefined, pods } },
     found: [`fail capabilities ${both}`, `fail capabilities ${both}`],
     says: /CAP_NET_ADMIN.*CAP_SYS_ADMIN/s,
   },

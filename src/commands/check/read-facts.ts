@@ -1,5 +1,5 @@
 import { dirname, join } from "node:path";
-import { AccessError, openHierarchy } from "../../access/index.ts";
+import { AccessError, kubepodsTrees, openHierarchy, PodFinder } from "../../access/index.ts";
 import type { Clock } from "../../async/index.ts";
 import {
   BlockingWrites,
@@ -10,6 +10,7 @@ import {
   openHostFiles,
   writeRefusal,
 } from "../../kernel/index.ts";
+import { CHECKPOINT_FILE, parseCheckpoint } from "../../kubelet/index.ts";
 import {
   type Discovery,
   discover,
@@ -38,7 +39,7 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
     ports: await readPorts(discovery, files.devices),
     sysfsRefusals: await readSysfsRefusals(discovery, settings.pciDevicesPath),
     vfio: await readVfio(settings, files),
-    cgroups: await readCgroups(settings.cgroupPath, clock),
+    cgroups: await readCgroups(settings, clock),
     peers: readPeers(settings),
     pluginFolder: await readFolder(settings.devicePluginPath, files.proc),
     stateFolder: await readFolder(settings.statePath, files.proc),
@@ -80,16 +81,29 @@ async function readSysfsRefusals({ pfs }: Discovery, root: string): Promise<Read
 }
 
 /** Asked of the room that works on them. */
-async function readCgroups(given: string, clock: Clock): Promise<CgroupFacts> {
+async function readCgroups(
+  { cgroupPath: given, devicePluginPath }: CommandSettings,
+  clock: Clock,
+): Promise<CgroupFacts> {
   try {
+    const known = await podsOfKubelet(devicePluginPath);
     const { version, path, root } = openHierarchy(given, clock);
+    const finder = new PodFinder(root);
+    const missing = known.filter((uid) => finder.find(uid) === undefined);
+    const pods = { trees: kubepodsTrees(root), known, missing };
     root.close();
-    if (version === 1) return { path, kind: "v1", refusal: await writeRefusal(join(path, "devices.allow")) };
-    return { path, kind: "v2", bpfProblem: bpfProblem() };
+    if (version === 1) return { path, kind: "v1", refusal: await writeRefusal(join(path, "devices.allow")), pods };
+    return { path, kind: "v2", bpfProblem: bpfProblem(), pods };
   } catch (error) {
     if (error instanceof AccessError) return { path: given, kind: "none", problem: error.message };
     throw error;
   }
+}
+
+async function podsOfKubelet(devicePluginPath: string): Promise<readonly string[]> {
+  const folder = openHostFiles(devicePluginPath, new BlockingWrites());
+  const text = await folder.readText(CHECKPOINT_FILE).catch(() => ""); // judged by its folder and socket
+  return [...new Set([...(parseCheckpoint(text) ?? new Map()).values()].map(({ podUid }) => podUid))];
 }
 
 /** `r0 = 1; exit`: lets everything pass. struct bpf_insn, include/uapi/linux/bpf.h. */
