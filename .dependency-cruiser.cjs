@@ -60,6 +60,12 @@ module.exports = {
       { path: "^src/", pathNot: testFile },
       { path: `${testFile}|^(sandbox|lab|test|bench|interop)/` },
     ),
+    // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is.
+    rule(
+      "forwarder-only-in-own-netns",
+      { path: "^(sandbox|test|bench|interop)/", pathNot: "^sandbox/start-forwarder[.]ts$" },
+      { path: "^src/(forwarder|run-forwarder)[.]ts$", dependencyTypesNot: ["type-only"] },
+    ),
     rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),
     rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: `^src/(${names.join("|")})/` }, {}),
     rule("no-unresolvable", {}, { couldNotResolve: true }),

@@ -4,7 +4,7 @@ import type { Machine } from "../sandbox/machine.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
 // Loaded first and alone, so that the time it takes can be told.
-const { startForwarder } = await import("../src/forwarder.ts");
+const { startSandboxForwarder } = await import("../sandbox/start-forwarder.ts");
 const { createLog, createMetrics } = await import("../src/telemetry/index.ts");
 const { parsePfConfig } = await import("../src/sriov/index.ts");
 const { systemClock } = await import("../src/async/index.ts");
@@ -50,7 +50,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
   const calledAtMs = Number(process.hrtime.bigint()) / 1e6;
   const startedAtMs = performance.now();
   const parts = { settings, pfConfig, host, metrics, clock: systemClock, log, signal: stopping.signal };
-  const forwarder = await startForwarder(parts);
+  const forwarder = await startSandboxForwarder(parts);
   running.push(() => forwarder.stop());
   return { loadMs, startMs: performance.now() - startedAtMs, calledAtMs };
 }

@@ -2,10 +2,11 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { KillableForwarder } from "../sandbox/killable.ts";
 import type { Machine } from "../sandbox/machine.ts";
+import { startSandboxForwarder } from "../sandbox/start-forwarder.ts";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock } from "../src/async/index.ts";
 import type { Config } from "../src/config.ts";
-import { type Forwarder, startForwarder } from "../src/forwarder.ts";
+import type { Forwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import { createLog, createMetrics } from "../src/telemetry/index.ts";
@@ -40,7 +41,7 @@ export function forwarderHere(machine: Machine, config: Config): Commands {
       metrics.addProcessMetrics();
       const pfConfig = parsePfConfig(machine.configText, config.sriovConfigFile);
       const parts = { settings: config, pfConfig, host, metrics, clock: systemClock, log };
-      running = await startForwarder({ ...parts, signal: abort.signal });
+      running = await startSandboxForwarder({ ...parts, signal: abort.signal });
     },
     /** As SIGTERM does: connections stay as they are. */
     async stop() {

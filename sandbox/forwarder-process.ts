@@ -3,13 +3,13 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock as clock } from "../src/async/index.ts";
-import { startForwarder } from "../src/forwarder.ts";
 import { type HostFiles, KernelError, Netns, type Uevent } from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import { createLog, type Tracer } from "../src/telemetry/index.ts";
 import type { Ask, Heard, StartAsk } from "./process-messages.ts";
+import { startSandboxForwarder } from "./start-forwarder.ts";
 import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 
 /** Where the parent has put the host's network namespace. */
@@ -98,7 +98,7 @@ const hostWith = (cgroupPath: string): Host => ({
 
 async function start({ settings, pfConfigText, cgroupPath }: StartAsk): Promise<void> {
   interceptSteps(taker, () => true);
-  const { node, nsm } = await startForwarder({
+  const { node, nsm } = await startSandboxForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
     host: hostWithSteps(taker, hostWith(cgroupPath)),

@@ -4,6 +4,7 @@ import { type HostFiles, Netns, type Uevent, type UeventSource } from "../src/ke
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
+import { createOwnNetns, requireOwnNetns } from "./own-netns.ts";
 import { PretendPfPort } from "./pf-port.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
 import { devicesTree, driversTree, type NetdevView, type VfioStandIns, vfioTree } from "./sysfs.ts";
@@ -21,7 +22,7 @@ export interface MachineOptions {
   readonly realLinks?: boolean;
   /**
    * The host's network namespace; stays the caller's. Otherwise the machine makes one for real links, and without them
-   * names the process's own, which it does not touch.
+   * names the process's own: a forwarder starts there only where the sandbox made that too.
    */
   readonly netns?: Netns;
   /** "per-vf" unless told. */
@@ -71,7 +72,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   const faults = new Faults();
   const events = new Events(faults);
   const ports = new Map<string, PretendPfPort>();
-  const { netdevs, netns, close } = openLinks(options, { ports, events });
+  const { netdevs, netns, close } = await openLinks(options, { ports, events });
   const delayMs = options.netdevDelayMs ?? 0;
   const nic = new Nic([pfDriver, `${pfDriver}vf`, "vfio-pci"], {
     netdevs,
@@ -125,15 +126,16 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
 
 type Ports = ReadonlyMap<string, PretendPfPort>;
 
-function openLinks(
+async function openLinks(
   options: MachineOptions,
   { ports, events }: { readonly ports: Ports; readonly events: Events },
-): { netdevs: NetdevMaker & NetdevView; netns: Netns; close: () => Promise<void> } {
+): Promise<{ netdevs: NetdevMaker & NetdevView; netns: Netns; close: () => Promise<void> }> {
   if (!options.realLinks) {
     const netns = options.netns?.dup() ?? Netns.current();
     return { netdevs: new NamedNetdevs(), netns, close: async () => netns.close() };
   }
-  const host = options.netns ?? Netns.create();
+  const host = options.netns ?? (await createOwnNetns());
+  await requireOwnNetns(host);
   const wire = Netns.create();
   const netdevs = new Wire({
     host,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { type Clock, systemClock, UndoStack } from "../src/async/index.ts";
-import { type Forwarder, type ForwarderSettings, startForwarder } from "../src/forwarder.ts";
+import type { Forwarder, ForwarderSettings } from "../src/forwarder.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
 import { type Log, type Metrics, silentLog, type Tracer } from "../src/telemetry/index.ts";
@@ -19,6 +19,7 @@ import { Pod } from "./pod.ts";
 import type { PodCgroups } from "./pod-cgroups.ts";
 import { PretendConfigFile } from "./pretend-config-file.ts";
 import { Spire } from "./spire.ts";
+import { startSandboxForwarder } from "./start-forwarder.ts";
 import { WorkloadSocket } from "./workload-socket.ts";
 
 export interface SandboxOptions {
@@ -172,7 +173,7 @@ export class Sandbox {
     const abort = new AbortController();
     const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");
     const settings = this.forwarderSettings;
-    const forwarder = startForwarder({
+    const forwarder = startSandboxForwarder({
       settings,
       pfConfig,
       pfConfigFile: this.pfConfigFile,

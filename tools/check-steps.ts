@@ -4,8 +4,9 @@ import { globSync } from "node:fs";
 import { importProblems } from "./check-imports.ts";
 import { allProseProblems } from "./check-prose.ts";
 import { textProblems } from "./check-text.ts";
+import { runFenced } from "./fence.ts";
 import { readmeProblem } from "./readme.ts";
-import { runTestFiles, type TestCounts } from "./test-files.ts";
+import type { TestCounts } from "./test-files.ts";
 
 /** One step: its name and what it found, as text for people; undefined when all is well. */
 export interface Step {
@@ -46,11 +47,7 @@ export async function runChecks(
     }
   };
   await Promise.all([work(), work()]);
-  const startedAt = performance.now();
-  const counts = await runTestFiles(unitTestFiles());
-  tell(
-    `${counts.failed === 0 ? "✔" : "✖"} unit tests: ${counts.passed} (${Math.round(performance.now() - startedAt)} ms)`,
-  );
+  const counts = runFenced("unit tests", unitTestFiles(), tell);
   return { failed, counts };
 }
 

@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
+import { inOwnNetns } from "../own-netns.ts";
 
 /** What this process may do with network links. */
 export type Privileges =
@@ -7,19 +8,20 @@ export type Privileges =
   /** We run it: with real links, or without and for this reason. */
   | { readonly kind: "here"; readonly whyNoLinks: string | undefined };
 
-/** Set in the process that runs inside the namespaces made for it. */
+/** Set in the process that runs inside the namespace made for it. It only ends the handing on: a forwarder asks the kernel. */
 const MARK = "SANDBOX_UNSHARED";
 
 /**
- * Gets the rights to make network links. Root has them. Anyone else runs the same command again as root of a user namespace
- * of its own, with a network namespace of its own, where the kernel allows that.
+ * Gets the rights to make network links, and a network namespace to be in while doing it: the same command runs again in one of its own,
+ * for whoever is not root as root of a user namespace of its own, where the kernel allows that.
  */
 export async function enterOwnNamespaces(command: readonly string[]): Promise<Privileges> {
   if (process.env[MARK] !== undefined) return { kind: "here", whyNoLinks: undefined };
-  if (process.getuid?.() === 0) return { kind: "here", whyNoLinks: canUnshare(["-n"]) ? undefined : refusal("-n") };
-  if (!canUnshare(["-rn"])) return { kind: "here", whyNoLinks: refusal("-rn") };
-  const args = ["-rn", process.execPath, ...process.execArgv, ...command];
-  const child = spawn("unshare", args, { stdio: "inherit", env: { ...process.env, [MARK]: "1" } });
+  const [unshare = "", ...words] = inOwnNetns();
+  const tried = spawnSync(unshare, [...words, "true"], { stdio: "ignore" });
+  if (tried.status !== 0) return { kind: "here", whyNoLinks: refusal(tried.error) };
+  const args = [...words, process.execPath, ...process.execArgv, ...command];
+  const child = spawn(unshare, args, { stdio: "inherit", env: { ...process.env, [MARK]: "1" } });
   // The terminal sends Ctrl-C to the child too; this process only waits for it. Other signals come to us alone.
   process.on("SIGINT", () => {});
   for (const signal of ["SIGTERM", "SIGHUP"] as const) process.on(signal, () => child.kill(signal));
@@ -27,10 +29,8 @@ export async function enterOwnNamespaces(command: readonly string[]): Promise<Pr
   return { kind: "handed-on", exitCode };
 }
 
-function canUnshare(flags: readonly string[]): boolean {
-  return spawnSync("unshare", [...flags, "true"], { stdio: "ignore" }).status === 0;
-}
-
-function refusal(flags: string): string {
-  return `this machine refuses "unshare ${flags}" (not root, or user namespaces are off)`;
+function refusal(error: Error | undefined): string {
+  if (error !== undefined) return `this machine has no unshare (${error.message})`;
+  const flags = process.getuid?.() === 0 ? "-n" : "-rn";
+  return `this machine refuses "unshare ${flags}" (not root, or user namespaces are off), or has no ip (iproute2)`;
 }
