@@ -4,6 +4,7 @@ import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { NsmError } from "./fault.ts";
 import type { MechanismDriver } from "./mechanism.ts";
 import type { JournalEntry } from "./needs.ts";
+import { sizeOf } from "./quota.ts";
 import type { RequestDeps } from "./request.ts";
 import { clientOf } from "./supersede.ts";
 import { addConnection } from "./teardown.ts";
@@ -35,6 +36,8 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   const hasUnknownEndpoint = connection.networkServiceEndpointName !== "";
   const client = clientOf(connection);
   Object.assign(record, { client, connection, choice, wanted, attachment, hasUnknownEndpoint });
+  // What was kept stays, whatever its owner may have now.
+  Object.assign(record, { holdsVf: wanted.type !== "NOOP", bytes: sizeOf(connection) });
   if (entry.stage !== "ready") {
     record.phase = "reclaiming";
     record.expiry.restart(0);

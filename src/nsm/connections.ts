@@ -14,6 +14,9 @@ export interface ConnectionRecord {
   readonly id: string;
   /** Who may act on it; a refresh by a later manager makes that one the owner. */
   owner: Owner;
+  /** What it counts against the quota of its owner: quota.ts. */
+  holdsVf: boolean;
+  bytes: number;
   phase: Phase;
   /** Whose it is, see `clientOf`. */
   client: string | undefined;
@@ -40,6 +43,8 @@ export function openRecord(id: string, owner: Owner, expiry: Expiry): Connection
   return {
     id,
     owner,
+    holdsVf: false,
+    bytes: 0,
     phase: "opening",
     client: undefined,
     expiry,

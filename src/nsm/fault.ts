@@ -1,9 +1,13 @@
+import type { QuotaExcess } from "./quota.ts";
+
 /** What can go wrong in this room. Callers decide by `kind`; `status.ts` turns each kind into a gRPC code. */
 export type NsmFault =
   /** The path of a connection is not one that we can extend. */
   | { readonly kind: "bad-path"; readonly problem: string }
   /** A repeated field or a text is longer than any honest peer sends. */
   | { readonly kind: "too-large"; readonly what: string; readonly size: number; readonly limit: number }
+  /** The caller has as much of this node as one owner may have: quota.ts. */
+  | ({ readonly kind: "over-quota"; readonly id: string; readonly owner: string } & QuotaExcess)
   /** A value that a peer sent cannot be used. */
   | { readonly kind: "bad-value"; readonly what: string; readonly value: string; readonly wanted: string }
   /** The connection names a mechanism that we do not know. */
@@ -85,6 +89,8 @@ function describe(fault: NsmFault): string {
       return fault.problem;
     case "too-large":
       return `Cannot accept ${fault.what}: ${fault.size} are more than the limit of ${fault.limit}`;
+    case "over-quota":
+      return `Cannot keep connection ${fault.id} of ${fault.owner}: ${describeExcess(fault)}`;
     case "bad-value":
       return `Cannot use ${fault.what} "${fault.value.slice(0, 128)}": want ${fault.wanted}`;
     case "unsupported-mechanism":
@@ -124,5 +130,20 @@ function describe(fault: NsmFault): string {
       return `errors during client close: ${textOf(fault.failure)}`;
     case "registry":
       return `Cannot use the registry: ${fault.problem}`;
+  }
+}
+
+function describeExcess({ limitOf, used, limit }: QuotaExcess): string {
+  switch (limitOf) {
+    case "connection-bytes":
+      return `it has ${used} bytes, and one connection may have ${limit}; shorten its labels, context or path`;
+    case "owner-connections":
+      return `its owner has ${used} connections of that kind, and may have ${limit}; close what is not needed`;
+    case "owner-bytes":
+      return `its owner's connections would have ${used} bytes, and may have ${limit}; close what is not needed`;
+    case "others-connections":
+      return `peers other than the manager have ${used} connections, and may have ${limit} together; ask through the manager`;
+    case "others-bytes":
+      return `the connections of peers other than the manager would have ${used} bytes, and may have ${limit} together; ask through the manager`;
   }
 }

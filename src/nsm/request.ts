@@ -5,7 +5,9 @@ import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.t
 import { type ConnectionContext, ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
+import type { ConnectionQuota } from "./connection-quota.ts";
 import type { ConnectionRecord } from "./connections.ts";
+import type { Onward } from "./downstream.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { journalEntry } from "./journal.ts";
 import { checkRequestSize } from "./limits.ts";
@@ -15,6 +17,7 @@ import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer }
 import { mayAct, ownerFor } from "./owner.ts";
 import type { CallFiles, PassedFiles } from "./passed-files.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
+import { sizeOf } from "./quota.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
 import { clientOf, holderOf, isEarlierPath } from "./supersede.ts";
 import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
@@ -31,6 +34,7 @@ export interface RequestDeps extends Gate, TeardownDeps, OnwardDeps, SettleDeps 
   readonly newId: () => string;
   readonly files: PassedFiles;
   readonly mechanisms: MechanismDrivers;
+  readonly quota: ConnectionQuota;
 }
 
 /** One Request in its turn. */
@@ -143,8 +147,9 @@ async function refresh(
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
   const stoodBefore = isSame ? attachment.stands(before, signal).catch(() => false) : Promise.resolve(false);
   try {
-    record.onward = await askOnward(deps, record, { connection, signal });
-    const { context } = record.onward.connection;
+    const onward = await askOnward(deps, record, { connection, signal });
+    keepOnward(deps, record, onward);
+    const { context } = onward.connection;
     if (!(await stoodBefore) || !isSameContext(before, context)) {
       await attachment.apply(nodeAsk(ask, wanted), context);
       deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
@@ -165,7 +170,12 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
   const { connection, signal } = ask;
   const startedMs = deps.clock.monotonicMs();
   const owner = ownerFor(ask.caller.peer.spiffeId, deps.manager);
+  const asked = { ...connection, mechanism: choice.mechanism };
+  const counted = { id: connection.id, owner, holdsVf: wanted.type !== "NOOP", bytes: sizeOf(asked) };
+  deps.quota.check(counted);
   const record = deps.connections.get(connection.id) ?? addConnection(deps, connection.id, owner);
+  record.holdsVf = counted.holdsVf;
+  record.bytes = counted.bytes;
   record.client = clientOf(connection);
   const kept = keptEndpoint(record, connection);
   const undo = new UndoStack();
@@ -174,10 +184,10 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
     // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
     await record.attachment?.meet(ask.files, signal).catch(() => {}); // The release says what it lacks.
     await releaseNode(record);
-    const asked = { ...connection, mechanism: choice.mechanism };
-    await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
+    // Touches nothing, and refuses a token that is none: that must not cost a write.
     const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
     record.attachment = attachment;
+    await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
     const [offer] = await both(
       signal,
       {
@@ -186,8 +196,9 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
       },
       { run: (either) => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either }) },
     );
-    record.onward = await askOnward(deps, record, { connection, signal, offer });
-    await attachment.apply(nodeAsk(ask, wanted), record.onward.connection.context);
+    const onward = await askOnward(deps, record, { connection, signal, offer });
+    keepOnward(deps, record, onward);
+    await attachment.apply(nodeAsk(ask, wanted), onward.connection.context);
     signal.throwIfAborted();
     await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
   } catch (error) {
@@ -195,10 +206,20 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
     throw error;
   }
   const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
-  const endpoint = record.onward.candidate.name;
+  const endpoint = record.onward?.candidate.name;
   const vf = record.attachment?.parameters[PARAMETER.pciAddress];
   deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, vf, endpoint, tookMs });
   return record;
+}
+
+/** What the endpoint has added counts, too. Of an answer that is too much only who gave it is kept. @throws {NsmError} over-quota. */
+function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward): void {
+  const before = record.onward?.connection;
+  const bytes = sizeOf(onward.connection);
+  record.onward = { ...onward, connection: before ?? onward.connection };
+  deps.quota.check({ ...record, bytes });
+  record.onward = onward;
+  record.bytes = bytes;
 }
 
 /** Reserves the virtual function; takes it from an earlier path of the same client's connection, and waits for one that ends. */

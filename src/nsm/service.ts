@@ -11,6 +11,7 @@ import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
 import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
+import { ConnectionQuota } from "./connection-quota.ts";
 import type { Connections } from "./connections.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { checkSelectorSize } from "./limits.ts";
@@ -74,8 +75,7 @@ const SOCKET_MARGIN_MS = 10_000;
 
 /** Puts the rooms' parts together into the service. */
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
-  const { clock, log, managerTarget, callerIdleMs } = options;
-  const { tracer = noTracer } = options;
+  const { clock, log, managerTarget, callerIdleMs, tracer = noTracer } = options;
   const steps = tracedSteps(options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps, tracer);
   const parts = inSteps({ ...options, caller: callerInTrace(options.caller, tracer) }, steps);
   const { caller } = parts;
@@ -83,9 +83,11 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   const connections: Connections = new Map();
   const monitor = new MonitorHub();
   const turns = new KeyedQueue<string>();
+  const metrics = options.metrics && declareMetrics(options.metrics, () => countsOf({ connections, monitor, turns }));
   const deps: ServiceDeps = {
     ...parts,
-    metrics: options.metrics && declareMetrics(options.metrics, () => countsOf({ connections, monitor, turns })),
+    metrics,
+    quota: new ConnectionQuota(connections, log, (kind) => metrics?.overQuota(kind)),
     tracer,
     newId: randomUUID,
     connections,

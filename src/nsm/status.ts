@@ -58,6 +58,8 @@ function codeOfFault(fault: NsmFault): Status {
       return "PERMISSION_DENIED";
     case "bad-reply":
       return "INTERNAL";
+    case "over-quota":
+      return "RESOURCE_EXHAUSTED";
     case "reclaiming":
     case "registry":
       return "UNAVAILABLE";

@@ -7,6 +7,7 @@ import { recordingLog } from "../telemetry/index.ts";
 import { HandClock, Manager, NETNS, PaperFd, PaperVfs, paperTokens } from "./cast.ts";
 import { Outside } from "./cast-outside.ts";
 import { type CloseDeps, close } from "./close.ts";
+import { ConnectionQuota } from "./connection-quota.ts";
 import type { Connections } from "./connections.ts";
 import { kernelDriver } from "./kernel.ts";
 import { MonitorHub } from "./monitor.ts";
@@ -50,6 +51,7 @@ export class Story {
       clock,
       log,
       connections,
+      quota: new ConnectionQuota(connections, log),
       journal,
       turns: new KeyedQueue<string>(),
       monitor: new MonitorHub(),
