@@ -1,11 +1,11 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import type { TestCounts } from "../tools/test-files.ts";
+import type { TestCounts } from "../tools/test-counts.ts";
 
 export interface GoTestOptions {
   /** A Go module. */
   readonly folder: string;
-  /** Words before the command. */
+  /** Words before a test program; modules are fetched and programs built outside of it, where the network is. */
   readonly fence: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   /** Only tests whose name holds one; all where there is none. */
@@ -26,12 +26,17 @@ export interface GoTestEvent {
 /** Longer than the slowest module takes on a busy machine, its first build included; who asks for more rounds waits for them. */
 const LIMIT = process.env["INTEROP_ROUNDS"] === undefined ? "15m" : "3h";
 
-/** Runs all tests of a module. Tells each, with what it logs: figures of those that passed, everything of those that failed. */
-export async function runGoTests({ folder, fence, env, words, tell }: GoTestOptions): Promise<TestCounts> {
+/** The arguments of `go` that run a module's tests: only the test programs, not what builds them, run behind the fence. */
+export function goTestArguments({ fence, words }: Pick<GoTestOptions, "fence" | "words">): readonly string[] {
   const chosen = words.length > 0 ? ["-run", words.join("|")] : [];
-  const go = ["go", "test", "-json", "-count=1", "-parallel=4", `-timeout=${LIMIT}`, ...chosen, "./..."];
-  const [command = "", ...args] = [...fence, ...go];
-  const child = spawn(command, args, {
+  // The go command splits it as a shell does: single quotes hold a word together.
+  const behind = fence.length > 0 ? [`-exec=${fence.map((word) => `'${word}'`).join(" ")}`] : [];
+  return ["test", "-json", "-count=1", "-parallel=4", `-timeout=${LIMIT}`, ...behind, ...chosen, "./..."];
+}
+
+/** Runs all tests of a module. Logs each, with what it logs: figures of those that passed, everything of those that failed. */
+export async function runGoTests({ folder, fence, env, words, tell }: GoTestOptions): Promise<TestCounts> {
+  const child = spawn("go", goTestArguments({ fence, words }), {
     cwd: folder,
     env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "inherit"],

@@ -2,11 +2,11 @@
 // `npm run interop -- Rotations Load` runs only the tests whose name holds one of the words.
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
-import { has } from "../test/needs.ts";
+import { has, promisedOf } from "../test/needs.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
 import { bundleProgram } from "../tools/bundle-program.ts";
 import { fence } from "../tools/fence.ts";
-import { addCounts, closingLine, type TestCounts } from "../tools/test-files.ts";
+import { addCounts, closingLine, type TestCounts } from "../tools/test-counts.ts";
 import { runGoTests } from "./go-tests.ts";
 
 const root = join(import.meta.dirname, "..");
@@ -14,7 +14,7 @@ const modules = ["interop", "interop/kubelet"];
 const tell = (line: string) => process.stderr.write(`${line}\n`);
 
 const missing = (["go", "netns", "veth", "bridge"] as const).filter((need) => !has(need));
-const isPromised = (process.env["TEST_PROMISES"] ?? "").split(",").includes("go");
+const isPromised = promisedOf(missing).length > 0;
 if (missing.length > 0) {
   tell(`${isPromised ? "✖" : "skipped:"} the peers in Go need ${missing.join(", ")}, and this machine has it not`);
   const why = `needs ${missing.join(", ")}`;
@@ -22,8 +22,17 @@ if (missing.length > 0) {
 } else if (spawnSync("buf", ["generate"], { cwd: join(root, "interop"), stdio: "inherit" }).status !== 0) {
   tell("✖ cannot generate the messages for Go: see above. Is the Go module proxy reachable (go env GOPROXY)?");
   end({ passed: 0, failed: 1, skips: [] });
+} else if (!modules.every(fetched)) {
+  tell("✖ cannot fetch the Go modules: see above. Is the Go module proxy reachable (go env GOPROXY)?");
+  end({ passed: 0, failed: 1, skips: [] });
 } else {
   end(addCounts(formatted(), await play()));
+}
+
+/** What the module's tests are built from is on this machine afterwards: a download that fails is no failed test of ours. */
+function fetched(module: string): boolean {
+  const list = ["list", "-deps", "-test", "./..."];
+  return spawnSync("go", list, { cwd: join(root, module), stdio: ["ignore", "ignore", "inherit"] }).status === 0;
 }
 
 /** The Go files as gofmt has them, as a test of its own. */

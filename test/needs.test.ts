@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { gate, has, knownNeeds, type Need } from "./needs.ts";
+import { gate, has, knownNeeds, type Need, unknownPromises } from "./needs.ts";
 
 function gated(wants: readonly Need[], has: readonly Need[], promises: string) {
   const skips: (string | undefined)[] = [];
@@ -17,9 +17,14 @@ test("needs() lets a test run where everything is there", () => {
 });
 
 test("needs() skips with the names of what is missing, whatever else is promised", () => {
-  assert.deepEqual(gated(["root", "veth", "vfio"], ["root"], "root"), { runs: false, skips: ["needs veth, vfio"] });
+  assert.deepEqual(gated(["root", "veth", "bpf"], ["root"], "root"), { runs: false, skips: ["needs veth, bpf"] });
 });
 
 test("needs() fails where the job promised what is missing", () => {
-  assert.throws(() => gated(["veth", "vfio"], [], "root, veth"), /This job promises veth, and the machine has it not/);
+  assert.throws(() => gated(["veth", "bpf"], [], "root, veth"), /This job promises veth, and the machine has it not/);
+});
+
+test("needs() fails where the job promises what no test knows", () => {
+  assert.throws(() => gated(["veth"], ["veth"], "root, vteh"), /TEST_PROMISES names what no test knows: vteh/);
+  assert.deepEqual(unknownPromises(" root,,veth, nothing"), ["nothing"]);
 });

@@ -1,6 +1,6 @@
 // Gates for tests that need more than Node: they skip with a reason, and fail where a job promised that they run.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -17,14 +17,11 @@ const probes = {
   userns: () => runs("unshare", "-rn", "true"),
   veth: () => makesLink("veth", "peer", "name", "probe1"),
   bridge: () => makesLink("bridge"),
-  "bridge-vlan": () => makesLink("bridge", "vlan_filtering", "1"),
   "cgroup1-devices": () => makesCgroup(mountPoints("cgroup", "devices")),
   cgroup2: () => makesCgroup(mountPoints("cgroup2")),
   /** CAP_SYS_ADMIN or CAP_BPF of the first user namespace. */
   bpf: () => isRoot() && (hasCapability(21) || hasCapability(39)),
   mknod: makesDeviceNodes,
-  vfio: () => existsSync("/dev/vfio/vfio"),
-  iommu: () => existsSync("/sys/kernel/iommu_groups") && readdirSync("/sys/kernel/iommu_groups").length > 0,
   /** A browser for the status page. */
   chromium: () => runs("chromium", "--version"),
   kustomize: () => runs("kustomize", "version"),
@@ -58,8 +55,10 @@ export function gate(
   wants: readonly Need[],
   machine: { readonly has: (want: Need) => boolean; readonly promises: string },
 ): boolean {
+  const unknown = unknownPromises(machine.promises);
+  if (unknown.length > 0) throw new Error(`TEST_PROMISES names what no test knows: ${unknown.join(", ")}`);
   const missing = wants.filter((want) => !machine.has(want));
-  const promised = machine.promises.split(",").map((name) => name.trim());
+  const promised = namesOf(machine.promises);
   const broken = missing.filter((want) => promised.includes(want));
   if (broken.length > 0) throw new Error(`This job promises ${broken.join(", ")}, and the machine has it not`);
   if (missing.length > 0) t.skip(`needs ${missing.join(", ")}`);
@@ -68,6 +67,22 @@ export function gate(
 
 /** The names that TEST_PROMISES may hold. */
 export const knownNeeds = Object.keys(probes) as readonly Need[];
+
+/** The names in a TEST_PROMISES that no probe has: a misspelt one would promise nothing, and nothing would say so. */
+export function unknownPromises(promises: string): readonly string[] {
+  return namesOf(promises).filter((name) => !(name in probes));
+}
+
+/** Of these, what the job has promised. */
+export function promisedOf(wants: readonly Need[]): readonly Need[] {
+  const promised = namesOf(process.env["TEST_PROMISES"] ?? "");
+  return wants.filter((want) => promised.includes(want));
+}
+
+function namesOf(promises: string): readonly string[] {
+  const names = promises.split(",").map((name) => name.trim());
+  return names.filter((name) => name !== "");
+}
 
 function isRoot(): boolean {
   return process.getuid?.() === 0 && /^\s*0\s+0\s+4294967295\s*$/.test(readText("/proc/self/uid_map"));

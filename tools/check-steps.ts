@@ -6,7 +6,7 @@ import { allProseProblems } from "./check-prose.ts";
 import { textProblems } from "./check-text.ts";
 import { runFenced } from "./fence.ts";
 import { readmeProblem } from "./readme.ts";
-import type { TestCounts } from "./test-files.ts";
+import type { TestCounts } from "./test-counts.ts";
 
 /** One step: its name and what it found, as text for people; undefined when all is well. */
 export interface Step {

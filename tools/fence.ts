@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inOwnNetns } from "../sandbox/own-netns.ts";
-import { addCounts, type TestCounts } from "./test-files.ts";
+import { addCounts, type TestCounts } from "./test-counts.ts";
 
 /**
  * The words before a command that give it network and mount namespaces of its own, as far as this user may: root does, others as

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { addCounts, closingLine, type TestCounts } from "./test-files.ts";
+import type { TestCounts } from "./test-counts.ts";
 
 /** Runs the texts as test files in a runner of their own: Node refuses one within another. */
 async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; told: string }> {
@@ -15,6 +15,8 @@ async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; t
       writeFileSync(path, `import test from "node:test";\n${text}\n`);
       return path;
     });
+    const helper = `import test from "node:test"; export const fails = () => test("in a helper", () => { throw new Error("no"); });`;
+    writeFileSync(join(folder, "helper.ts"), helper);
     const report = join(folder, "counts.json");
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
     const args = ["tools/test-files.ts", report, ...files];
@@ -59,11 +61,23 @@ test("runTestFiles() fails a file that leaves a socket open, and does not wait f
   assert.match(told, /done and left open: socket:/);
 });
 
-test("closingLine() adds up, and names skips only where there are some", () => {
-  const one: TestCounts = { passed: 1, failed: 0, skips: [] };
-  assert.equal(closingLine(addCounts(one, one)), "2 passed, 0 failed");
-  assert.equal(
-    closingLine(addCounts(one, { ...one, skips: [{ name: "a", why: "b" }] })),
-    "2 passed, 0 failed, 1 skipped",
+test("runTestFiles() fails a file whose process ends before its tests are done", async () => {
+  const { counts, told } = await ran(
+    `test("a", () => {}); test("b", () => process.exit(0)); test("c", () => {});`,
+    `import { setTimeout as sleep } from "node:timers/promises";
+     test("d", () => {}); test("e", async () => { await sleep(200); process.exit(0); }); test("f", () => {});`,
   );
+  assert.equal(counts.failed, 2);
+  assert.match(told, /✖ .*0\.test\.ts\n {2}it has no tests, or its process ended before they were done/);
+  assert.match(told, /✖ .*1\.test\.ts\n {2}it has no tests/);
+});
+
+test("runTestFiles() fails a file without tests, and one whose suites are empty", async () => {
+  const { counts } = await ran("", `import { describe } from "node:test"; describe("nothing", () => {});`);
+  assert.deepEqual(counts, { passed: 0, failed: 2, skips: [] });
+});
+
+test("runTestFiles() names the file that ran, and beside it the helper that made the test", async () => {
+  const { told } = await ran(`import { fails } from "./helper.ts"; fails();`);
+  assert.match(told, /✖ in a helper\n {2}.*0\.test\.ts \(.*helper\.ts\)/);
 });

@@ -1,25 +1,26 @@
 // Runs test files on Node's test runner and counts. As a program: `test-files.ts REPORT FILE…` writes the counts as JSON to REPORT,
 // so that a run inside other namespaces can be counted together with one outside.
 import { writeFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
 import { run } from "node:test";
 import { pathToFileURL } from "node:url";
+import { addCounts, type TestCounts } from "./test-counts.ts";
+import { keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 
-/** What became of the tests of one run. */
-export interface TestCounts {
-  passed: number;
-  failed: number;
-  /** One for each skipped test: its name and why. */
-  skips: { name: string; why: string }[];
-}
+const root = join(import.meta.dirname, "..");
 
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
-const FILE_LIMIT_MS = process.env["DLV_LISTEN_FORWARDER"] ? Number.POSITIVE_INFINITY : 240_000; // a person debugs
+const FILE_LIMIT_MS = process.env["DLV_LISTEN_FORWARDER"] ? Number.POSITIVE_INFINITY : 240_000; // an operator debugs
+
+/** Files at a time. */
+const WORKERS = 2;
 
 const leakGuard = new URL("leaks.ts", import.meta.url).href;
 
 /** The few fields of the runner's events that are read here. */
 interface TestEvent {
   readonly name: string;
+  /** Where the call stands that made the test: a helper's file for a test that a helper makes. */
   readonly file?: string | undefined;
   readonly skip?: string | boolean;
   readonly todo?: string | boolean;
@@ -27,40 +28,59 @@ interface TestEvent {
 }
 
 /**
- * Runs the files, two at a time, each in a process of its own. Tells only failures, on standard error. A file that leaves handles
- * open fails and is ended by tools/leaks.ts; the runner's own forceExit lost the reports of one test in ten.
+ * Runs the files, two at a time and the longest first, each in a process of its own. Prints only failures, on standard error. A file
+ * that leaves handles open fails and is ended by tools/leaks.ts; the runner's own forceExit lost the reports of one test in ten.
  */
 export async function runTestFiles(files: readonly string[]): Promise<TestCounts> {
+  // Node keeps there what it has compiled and stripped of types: a third of the time of a short file's process.
+  process.env["NODE_COMPILE_CACHE"] ??= join(root, "node_modules", ".cache", "compiled");
+  const waiting = [...longestFirst(files, readTestTimes())];
+  const counts: TestCounts[] = [];
+  const times: Record<string, number> = {};
+  const work = async () => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+      const startedAt = performance.now();
+      counts.push(await runTestFile(file));
+      times[file] = Math.round(performance.now() - startedAt);
+    }
+  };
+  await Promise.all(Array.from({ length: WORKERS }, work));
+  keepTestTimes(times);
+  return addCounts(...counts);
+}
+
+/** A file whose process ends before its tests are done, or that has none, fails: Node itself reports both as one test that passed. */
+async function runTestFile(file: string): Promise<TestCounts> {
+  const path = resolve(file);
   const counts: TestCounts = { passed: 0, failed: 0, skips: [] };
-  if (files.length === 0) return counts;
+  let isTold = false;
+  const count = (event: TestEvent) => {
+    if (event.name === path && !event.details.error) return; // the process as a test, where it told of no other
+    countTest(event, relative(root, path), counts);
+  };
   const events = run({
-    files: [...files],
-    concurrency: 2,
+    files: [path],
     timeout: FILE_LIMIT_MS,
     execArgv: ["--disable-warning=ExperimentalWarning", "--import", leakGuard],
   });
-  events.on("test:pass", (event: TestEvent) => count(event, counts));
-  events.on("test:fail", (event: TestEvent) => count(event, counts));
+  events.on("test:pass", count);
+  events.on("test:fail", count);
   events.on("test:stderr", ({ message }: { message: string }) => process.stderr.write(message));
+  // The process says so itself, as the last thing: process.exit() in a test leaves it out.
+  events.on("test:summary", ({ file: of, counts }) => {
+    if (of === path && counts.tests > 0) isTold = true;
+  });
   for await (const _ of events); // the listeners above have what they need; this waits for the end
+  if (!isTold && counts.failed === 0) {
+    counts.failed++;
+    process.stderr.write(
+      `\n✖ ${relative(root, path)}\n  it has no tests, or its process ended before they were done\n`,
+    );
+  }
   return counts;
 }
 
-/** All counts as one. */
-export function addCounts(...all: readonly TestCounts[]): TestCounts {
-  return {
-    passed: all.reduce((sum, { passed }) => sum + passed, 0),
-    failed: all.reduce((sum, { failed }) => sum + failed, 0),
-    skips: all.flatMap(({ skips }) => skips),
-  };
-}
-
-/** `12 passed, 0 failed, 1 skipped`: the line that ends a run; machines read it. */
-export function closingLine({ passed, failed, skips }: TestCounts): string {
-  return `${passed} passed, ${failed} failed${skips.length > 0 ? `, ${skips.length} skipped` : ""}`;
-}
-
-function count(event: TestEvent, counts: TestCounts): void {
+function countTest(event: TestEvent, file: string, counts: TestCounts): void {
   if (event.details.type === "suite" && !event.details.error) return;
   const skip = event.skip ?? event.todo;
   if (skip !== undefined && skip !== false) {
@@ -69,7 +89,8 @@ function count(event: TestEvent, counts: TestCounts): void {
     counts.passed++;
   } else {
     counts.failed++;
-    process.stderr.write(`\n✖ ${event.name}\n  ${event.file ?? ""}\n${describe(event.details.error)}\n`);
+    const where = event.file === undefined || resolve(event.file) === resolve(root, file) ? "" : ` (${event.file})`;
+    process.stderr.write(`\n✖ ${event.name}\n  ${file}${where}\n${describe(event.details.error)}\n`);
   }
 }
 

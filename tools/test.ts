@@ -3,7 +3,7 @@
 import { globSync } from "node:fs";
 import { runChecks } from "./check-steps.ts";
 import { runFenced } from "./fence.ts";
-import { addCounts, closingLine, type TestCounts } from "./test-files.ts";
+import { addCounts, closingLine, type TestCounts } from "./test-counts.ts";
 
 const words = process.argv.slice(2);
 const tell = (line: string) => process.stderr.write(`${line}\n`);

@@ -1,0 +1,30 @@
+// What became of tests, and the line that says so.
+
+/** What became of the tests of one run. */
+export interface TestCounts {
+  passed: number;
+  failed: number;
+  /** One for each skipped test: its name and why. */
+  skips: { name: string; why: string }[];
+}
+
+/** All counts as one. */
+export function addCounts(...all: readonly TestCounts[]): TestCounts {
+  return {
+    passed: all.reduce((sum, { passed }) => sum + passed, 0),
+    failed: all.reduce((sum, { failed }) => sum + failed, 0),
+    skips: all.flatMap(({ skips }) => skips),
+  };
+}
+
+/** `12 passed, 0 failed, 1 skipped`: the line that ends a run; machines read it. */
+export function closingLine({ passed, failed, skips }: TestCounts): string {
+  return `${passed} passed, ${failed} failed${skips.length > 0 ? `, ${skips.length} skipped` : ""}`;
+}
+
+/** The numbers of the last closing line in a run's output; undefined where there is none. */
+export function readClosingLine(output: string): { passed: number; failed: number; skipped: number } | undefined {
+  const last = [...output.matchAll(/^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm)].at(-1);
+  if (!last) return undefined;
+  return { passed: Number(last[1]), failed: Number(last[2]), skipped: Number(last[3] ?? 0) };
+}

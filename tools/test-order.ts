@@ -1,0 +1,51 @@
+// Which test files take longest, so that a run on two cores does not end with one of them alone.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, isAbsolute, join } from "node:path";
+
+const root = join(import.meta.dirname, "..");
+const path = join(root, ".cache", "test-times.json");
+
+/** Words of paths whose files took ten seconds and more when they were last looked at: for a clone that has run nothing yet. */
+const KNOWN_AS_LONG = [
+  "sandbox/killed",
+  "sandbox/vfio",
+  "sandbox/restart",
+  "sandbox/interrupted",
+  "sandbox/crowd",
+  "sandbox/demo",
+  "real/access-cycles",
+  "real/capabilities",
+  "sandbox/peers-die",
+  "sandbox/reconcile",
+  "sandbox/pod-death",
+  "test/manifests",
+];
+
+/** How long files took at their last run here, in ms. */
+export type TestTimes = Readonly<Record<string, number>>;
+
+/** The files with the longest first; those that never ran here by what is known of them. */
+export function longestFirst(files: readonly string[], times: TestTimes): readonly string[] {
+  const guess = (file: string) => (KNOWN_AS_LONG.some((word) => file.includes(word)) ? 10_000 : 0);
+  const expected = (file: string) => times[file] ?? guess(file);
+  return [...files].sort((a, b) => expected(b) - expected(a) || (a < b ? -1 : 1));
+}
+
+export function readTestTimes(): TestTimes {
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as TestTimes;
+  } catch {
+    return {}; // nothing ran here yet, or another version wrote it: only the order depends on it
+  }
+}
+
+/** Keeps the times of the checkout's own files for the next run. A checkout that cannot be written to goes without. */
+export function keepTestTimes(times: TestTimes): void {
+  try {
+    const ours = Object.entries(times).filter(([file]) => !isAbsolute(file));
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, `${JSON.stringify({ ...readTestTimes(), ...Object.fromEntries(ours) }, undefined, 1)}\n`);
+  } catch {
+    // only the order depends on it
+  }
+}
