@@ -1,0 +1,84 @@
+// What CI runs one after the other, and when a stage counts as failed.
+import { readClosingLine } from "./test-counts.ts";
+
+/** One part of a CI run: a command of the project that ends with a line of counts, or well or badly as a whole. */
+export interface Stage {
+  readonly name: string;
+  readonly command: readonly string[];
+  /** How long it takes on two cores that have nothing else to do and nothing cached, in minutes: what a change must not use up. */
+  readonly budgetMinutes: number;
+  /** When it is ended, in minutes. */
+  readonly limitMinutes: number;
+  /** How it says what it did. */
+  readonly says: "closing line" | "exit code";
+}
+
+/** CI's own limit, in minutes; what the stages may take together, and what is left for the packages that they need. */
+export const CI_LIMIT_MINUTES = 90;
+export const SET_UP_MINUTES = 10;
+
+export const stages: readonly Stage[] = [
+  { name: "test", command: ["npm", "test", "--silent"], budgetMinutes: 5, limitMinutes: 15, says: "closing line" },
+  {
+    name: "demo",
+    command: ["npm", "start", "--silent", "--", "--once"],
+    budgetMinutes: 1,
+    limitMinutes: 5,
+    says: "exit code",
+  },
+  {
+    name: "lab",
+    command: ["npm", "run", "lab", "--silent"],
+    budgetMinutes: 20,
+    limitMinutes: 35,
+    says: "closing line",
+  },
+  {
+    name: "interop",
+    command: ["npm", "run", "interop", "--silent"],
+    budgetMinutes: 10,
+    limitMinutes: 25,
+    says: "closing line",
+  },
+];
+
+/** How a stage's process ended. */
+export interface StageEnd {
+  /** Its exit code; null when a signal or the limit ended it. */
+  readonly code: number | null;
+  readonly isOverLimit: boolean;
+  readonly output: string;
+}
+
+/** What a stage adds to the whole, and each reason beyond its own failed tests why it is no success. */
+export interface StageResult {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly problems: readonly string[];
+}
+
+/**
+ * Judges how a stage ended. A stage that counts nothing has shown nothing, and a skip that nobody allowed is a promise that was
+ * not kept: each is a failure.
+ */
+export function judgeStage(stage: Stage, end: StageEnd, areSkipsAllowed: boolean): StageResult {
+  const ending = problemOfEnd(stage, end);
+  if (stage.says === "exit code") {
+    const problems = ending === undefined ? [] : [ending];
+    return { passed: problems.length === 0 ? 1 : 0, failed: problems.length, skipped: 0, problems };
+  }
+  const counts = readClosingLine(end.output);
+  if (!counts) return { passed: 0, failed: 1, skipped: 0, problems: [ending ?? "it ended without a line of counts"] };
+  const problems: string[] = [];
+  if (counts.passed + counts.failed === 0) problems.push("it counted no test");
+  if (counts.skipped > 0 && !areSkipsAllowed) problems.push(`${counts.skipped} skipped, which nobody allowed`);
+  if (ending !== undefined && counts.failed === 0) problems.push(ending);
+  return { ...counts, failed: counts.failed + problems.length, problems };
+}
+
+function problemOfEnd({ limitMinutes }: Stage, { code, isOverLimit }: StageEnd): string | undefined {
+  if (isOverLimit) return `it took longer than ${limitMinutes} minutes`;
+  if (code === null) return "a signal ended it";
+  return code === 0 ? undefined : `it ended with ${code}`;
+}
