@@ -10,10 +10,7 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const wantedMajor = 24;
 
-/**
- * Installs the packages of one folder from its lock file, unless the installed ones are already those of that lock file.
- * `npm ci` would refuse: some registries lack optional packages of other platforms, and npm then leaves them out of the lock.
- */
+/** Installs exactly what the lock file of the folder holds, unless the installed packages are already those. */
 function install(folder, what) {
   const lock = readFileSync(join(folder, "package-lock.json"));
   const digest = createHash("sha256").update(lock).digest("hex");
@@ -25,12 +22,12 @@ function install(folder, what) {
     fail(`Cannot install ${what}: ${folder} cannot be written to; run the command in a copy of the project that can`);
   }
   process.stderr.write(`Installing ${what} …\n`);
-  const args = ["install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
+  const args = ["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"];
   const done = spawnSync("npm", args, { cwd: folder, stdio: ["ignore", 2, 2] });
   if (done.error?.code === "ENOENT") fail(`Cannot install ${what}: there is no npm on the PATH; it comes with Node`);
   if (done.signal) process.exit(128 + constants.signals[done.signal]);
   if (done.status !== 0) {
-    const why = done.error?.message ?? `npm install ended with ${done.status}`;
+    const why = done.error?.message ?? `npm ci ended with ${done.status}`;
     fail(`Cannot install ${what}: ${why}. Is the npm registry reachable (npm ping)?`);
   }
   writeFileSync(stamp, digest);
