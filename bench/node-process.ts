@@ -1,6 +1,7 @@
 // The process of the forwarder: the pretend card, which must share its memory, and the forwarder as main.ts starts it.
 import { type ELDHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import type { Machine } from "../sandbox/machine.ts";
+import type { Netns } from "../src/kernel/index.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
 // Loaded first and alone, so that the time it takes can be told.
@@ -34,6 +35,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     vfio: card.vfio,
     uevents: card.uevents,
     netns: card.netns,
+    openRtnl: (netns: Netns) => card.openRtnl(netns),
     pfPort(pf: { readonly address: string }) {
       const port = card.pfPort(pf);
       memories.push(port.writes);

@@ -2,6 +2,7 @@ import { type HostFiles, type NetlinkEvent, type Netns, Rtnl } from "../src/kern
 
 /** What reads and changes the settings of virtual functions through their physical one. */
 interface Port<Settings, Change> {
+  readonly pf: string;
   read(vfIndex: number): Promise<Settings>;
   write(vfIndex: number, change: Change): Promise<void>;
 }
@@ -42,6 +43,7 @@ export class ChangeWatch {
   /** The same port of a physical function, with every change through it written down. */
   watchPort<Settings, Change extends object>(name: string, port: Port<Settings, Change>): Port<Settings, Change> {
     return {
+      pf: port.pf,
       read: (vfIndex) => port.read(vfIndex),
       write: (vfIndex, change) => {
         this.seen.push(`${name}: set ${Object.keys(change).join(", ")} of VF ${vfIndex}`);

@@ -3,7 +3,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock as clock } from "../src/async/index.ts";
-import { type HostFiles, KernelError, Netns, type Uevent } from "../src/kernel/index.ts";
+import { type HostFiles, KernelError, Netns, Rtnl, type Uevent } from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/sriov/index.ts";
@@ -90,7 +90,9 @@ const hostWith = (cgroupPath: string): Host => ({
   },
   netns: Netns.fromFd({ number: NETNS_FD }),
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
-  pfPort: ({ address }) => ({
+  openRtnl: (netns) => Rtnl.open({ netns }),
+  pfPort: ({ address, ifname, driver }) => ({
+    pf: `${address} (${ifname}, driver ${driver})`,
     read: (vf) => ask({ kind: "port", pf: address, method: "read", args: [vf] }) as ReturnType<PfPort["read"]>,
     write: async (vf, change) => void (await ask({ kind: "port", pf: address, method: "write", args: [vf, change] })),
   }),

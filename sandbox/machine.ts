@@ -1,6 +1,6 @@
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemClock } from "../src/async/index.ts";
-import { type HostFiles, Netns, type Uevent, type UeventSource } from "../src/kernel/index.ts";
+import { type HostFiles, Netns, Rtnl, type Uevent, type UeventSource } from "../src/kernel/index.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
@@ -43,6 +43,8 @@ export interface Machine {
   readonly vfio: HostFiles;
   readonly uevents: UeventSource;
   readonly netns: Netns;
+  /** A socket in that namespace, whose links answer as the card's driver does. */
+  openRtnl(netns: Netns): Rtnl;
   pfPort(pf: { readonly address: string }): PretendPfPort;
   readonly faults: Faults;
   /** A configuration file for its adapters: capabilities intel and 10G in service domain worker.domain. */
@@ -99,6 +101,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     vfio: files("vfio", vfioTree(nic, options.vfioStandIns)),
     uevents: events,
     netns,
+    openRtnl: (place) => Rtnl.open({ netns: place }),
     faults,
     configText: configOf(nic),
     pfPort: ({ address }) => portOf(ports, address),

@@ -26,6 +26,8 @@ const fresh: Required<PortSettings> = {
 
 /** What a physical function keeps about its virtual ones, answering as the igb driver does. */
 export class PretendPfPort {
+  /** As the forwarder names it. */
+  readonly pf: string;
   readonly #pf: NicPf;
   readonly #settings = new Map<number, Required<PortSettings>>();
   readonly #onVlan: (vfIndex: number, vlan: number) => Promise<void>;
@@ -34,6 +36,7 @@ export class PretendPfPort {
 
   constructor(pf: NicPf, onVlan: (vfIndex: number, vlan: number) => Promise<void>) {
     this.#pf = pf;
+    this.pf = `${pf.address} (driver ${pf.nativeDriver})`;
     this.#onVlan = onVlan;
   }
 

@@ -166,6 +166,7 @@ export class Sandbox {
       vfio: machine.vfio,
       uevents: machine.uevents,
       netns: machine.netns,
+      openRtnl: (netns) => machine.openRtnl(netns),
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });

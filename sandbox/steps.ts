@@ -79,7 +79,7 @@ export function hostWithSteps(taker: StepTaker, host: Host): Host {
       const port = host.pfPort(pf);
       const write: typeof port.write = (vf, change) =>
         taker.take(part, `set ${Object.keys(change).join(", ")}`, () => port.write(vf, change));
-      return { read: (vf) => port.read(vf), write };
+      return { pf: port.pf, read: (vf) => port.read(vf), write };
     },
     openAccess: (parts) => accessWithSteps(taker, part, host.openAccess(parts)),
   };

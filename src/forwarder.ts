@@ -174,11 +174,12 @@ async function followNode(
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
   undo.push("watch of the node", () => watch.close());
   const { netns, uevents } = host;
+  const openRtnl = host.openRtnl.bind(host);
   const lookAnew = () => watch.lookAnew();
   const intervalMs = settings.reconcileIntervalMs;
   undo.push(
     "reconciler",
-    startReconciler({ ...parts, netns, uevents, lookAnew, endConnection, intervalMs, clock, log }),
+    startReconciler({ ...parts, netns, openRtnl, uevents, lookAnew, endConnection, intervalMs, clock, log }),
   );
 }
 

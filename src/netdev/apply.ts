@@ -7,6 +7,7 @@ import { NetdevError } from "./error.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import { readNetdev, type Session, type StandingNetdev } from "./read.ts";
+import type { Patience } from "./transient.ts";
 
 /** One change can undo another (a last address takes the routes with it), so we look again; that often and no more. */
 const PASSES = 3;
@@ -23,6 +24,7 @@ export interface ApplyInput {
   readonly owned: () => Owned;
   /** Told before the changes are made. */
   readonly own: (changes: readonly Change[]) => Promise<void>;
+  readonly patience: Patience;
   readonly log: Log;
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
@@ -72,7 +74,7 @@ const ALREADY: Partial<Record<Change["kind"], readonly string[]>> = {
 async function applyChange(input: ApplyInput, change: Change): Promise<void> {
   input.log.debug("netdev-change", { change: changeText(change) });
   try {
-    await run(input, change);
+    await input.patience.run(changeText(change), () => run(input, change));
   } catch (error) {
     if (change.kind === "sysctl" && change.mayFail) {
       input.log.debug("netdev-change-refused", { change: changeText(change), error });
@@ -89,7 +91,18 @@ export function nameTaken(name: string, cause?: unknown): NetdevError {
   return new NetdevError({ kind: "name-taken", name, by: "another link" }, { cause });
 }
 
-async function run({ session, ifindex }: ApplyInput, change: Change): Promise<void> {
+async function run(input: ApplyInput, change: Change): Promise<void> {
+  try {
+    await runOnce(input, change);
+  } catch (error) {
+    // A reset has set it down: no route goes over it before it is up again.
+    if (error instanceof KernelError && error.code === "ENETDOWN")
+      await input.session.rtnl.setLink(input.ifindex, { up: true });
+    throw error;
+  }
+}
+
+async function runOnce({ session, ifindex }: ApplyInput, change: Change): Promise<void> {
   const { rtnl, netns } = session;
   switch (change.kind) {
     case "sysctl":

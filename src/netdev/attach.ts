@@ -1,12 +1,14 @@
 import type { Clock } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type AttachedVf, Attachment, type AttachmentParts, type AttachmentState } from "./attachment.ts";
+import type { AttachedVf } from "./apply-vf.ts";
+import { Attachment, type AttachmentParts, type AttachmentState } from "./attachment.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
 import { NOTHING_OWNED } from "./owned.ts";
-import { inSession } from "./read.ts";
+import { inSession, type OpenRtnl } from "./read.ts";
+import type { VfLink } from "./vf-link.ts";
 import { NO_MAC } from "./vf-settings.ts";
 
 export interface AttachOptions {
@@ -18,6 +20,10 @@ export interface AttachOptions {
   readonly ifindex: number;
   readonly wanted: WantedNetdev;
   readonly vf?: AttachedVf | undefined;
+  /** How the link is found again where its driver makes another one. */
+  readonly vfLink?: VfLink | undefined;
+  /** How sockets are opened in a namespace; rtnetlink's own unless told. */
+  readonly openRtnl?: OpenRtnl | undefined;
   readonly log: Log;
   readonly clock: Clock;
   readonly signal?: AbortSignal | undefined;
@@ -53,7 +59,7 @@ export async function attachNetdev(options: AttachOptions): Promise<Attachment> 
 }
 
 async function openAttachment(options: AttachOptions): Promise<Attachment> {
-  const { host, client, ifindex, wanted, vf, log, clock, record } = options;
+  const { host, client, ifindex, wanted, vf, vfLink, openRtnl, log, clock, record } = options;
   if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
   const link = await inSession(host, (session) => session.rtnl.linkByIndex(ifindex));
   if (!link) throw new NetdevError({ kind: "gone", link: String(ifindex), where: "the host's namespace" });
@@ -65,7 +71,7 @@ async function openAttachment(options: AttachOptions): Promise<Attachment> {
     owned: NOTHING_OWNED,
     vfBefore: {},
   };
-  return new Attachment({ host, client: client.dup(), state, vf, log, clock, record });
+  return new Attachment({ host, client: client.dup(), state, vf, vfLink, openRtnl, log, clock, record });
 }
 
 /**

@@ -1,17 +1,20 @@
 import { type Clock, KeyedQueue } from "../async/index.ts";
-import type { Netns } from "../kernel/index.ts";
+import type { Link, Netns } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { applyWanted } from "./apply.ts";
+import { type AttachedVf, applyVf } from "./apply-vf.ts";
 import { type Change, changeText } from "./change.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { bringHome, type NotRestored } from "./home.ts";
-import { setLinkMac } from "./mac.ts";
+import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import { type Owned, ownTables } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, readAround, type Session } from "./read.ts";
-import { applyVfSettings, differingSettings, isBearable, type PfPort, type VfSettings } from "./vf-settings.ts";
+import { inSession, type OpenRtnl, readAround, type Session } from "./read.ts";
+import { Patience } from "./transient.ts";
+import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
+import { differingSettings, type VfSettings } from "./vf-settings.ts";
 
 /** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
 export interface AttachmentState extends LinkIdentity {
@@ -20,12 +23,12 @@ export interface AttachmentState extends LinkIdentity {
   readonly vfBefore: VfSettings;
 }
 
-/** The VF beneath a link: its PF, its number there, and what the operator wants of every VF of that PF. */
-export interface AttachedVf {
-  readonly port: PfPort;
-  readonly index: number;
-  readonly settings: VfSettings;
-}
+/** The way in ends with its Request; this is the limit of a Request. */
+const WAY_IN_LIMIT_MS = 60_000;
+/** The way back is tried again by whoever asked for it: docs/decisions/033. */
+const WAY_BACK_LIMIT_MS = 10_000;
+/** So often a link may go and come back on its way in. */
+const RETURNS = 10;
 
 /** What an attachment needs for its whole life. */
 export interface AttachmentParts {
@@ -34,6 +37,9 @@ export interface AttachmentParts {
   readonly client: Netns | undefined;
   readonly state: AttachmentState;
   readonly vf?: AttachedVf | undefined;
+  /** How a link is found that goes and comes back. Without it such a link is gone. */
+  readonly vfLink?: VfLink | undefined;
+  readonly openRtnl?: OpenRtnl | undefined;
   readonly log: Log;
   readonly clock: Clock;
   /** Told before each step that the state does not yet tell of; the step waits for it. */
@@ -44,12 +50,21 @@ export interface AttachmentParts {
 // pick the same free routing table.
 const turns = new KeyedQueue<string>();
 
+/** What one way in is for. */
+interface WayIn {
+  readonly wanted: WantedNetdev;
+  readonly signal?: AbortSignal | undefined;
+  readonly patience: Patience;
+}
+
 /** A link of the host that is in a client's namespace, or on its way. */
 export class Attachment {
   readonly #parts: AttachmentParts;
   #client: Netns | undefined;
   #state: AttachmentState;
   #home = false;
+  /** It went while we worked on it, and was not back when the time was up. */
+  #isAway = false;
   #kernelWrites = 0;
   /** Settings that the driver can tell but not set: asked for once per process, no difference afterwards. */
   readonly #unsupported = new Set<keyof VfSettings>();
@@ -78,19 +93,52 @@ export class Attachment {
   enter(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inTurn(async (host, client) => {
       if (!client) throw new NetdevError({ kind: "gone", link: wanted.name, where: "a namespace that has died" });
-      const { original } = this.#state;
       await checkNameFree(client, wanted.name);
       await this.#remember({});
-      signal?.throwIfAborted();
-      // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
-      if (original.up) await host.rtnl.setLink(original.index, { up: false });
-      await this.#applyVf(host, original.index, wanted);
-      signal?.throwIfAborted();
-      const clientIndex = await moveIn(host, client, this.#state);
-      await this.#remember({ clientIndex });
-      await this.#apply(client, wanted, { first: true, signal });
-      this.#parts.log.info("netdev-attached", { link: original.name, name: wanted.name, clientIndex });
+      await this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
+        this.#enterFrom({ host, client }, { wanted, signal, patience }),
+      );
     });
+  }
+
+  /** From wherever the VF's link comes back in the host, where its driver makes another one on the way. */
+  async #enterFrom(places: { readonly host: Session; readonly client: Session }, work: WayIn): Promise<void> {
+    for (let left = RETURNS; ; left--) {
+      try {
+        return await this.#enterOnce(places, work);
+      } catch (error) {
+        if (left === 0 || !isVanished(error) || !(await this.#meetAgain(places.host, work.patience))) throw error;
+      }
+    }
+  }
+
+  async #enterOnce({ host, client }: { readonly host: Session; readonly client: Session }, work: WayIn): Promise<void> {
+    const { original } = this.#state;
+    const { index, name } = original;
+    const { wanted, signal, patience } = work;
+    signal?.throwIfAborted();
+    // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
+    if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
+    await this.#applyVf(host, index, work);
+    signal?.throwIfAborted();
+    const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state));
+    await this.#remember({ clientIndex });
+    await this.#apply(client, work, { first: true });
+    this.#parts.log.info("netdev-attached", { link: name, name: wanted.name, clientIndex });
+  }
+
+  /** Waits for the VF's link in the host. False where none will come. */
+  async #meetAgain(host: Session, patience: Patience): Promise<boolean> {
+    const { vfLink, log } = this.#parts;
+    if (!vfLink) return false;
+    this.#isAway = true;
+    const link = await awaitInHost(host, this.#state, { vfLink, patience });
+    this.#isAway = false;
+    if (!link) return false;
+    const { original } = this.#state;
+    log.info("netdev-came-back", { link: original.name, was: original.index, index: link.index, name: link.name });
+    await this.#remember({ original: { ...original, index: link.index }, clientIndex: undefined });
+    return true;
   }
 
   /**
@@ -100,27 +148,47 @@ export class Attachment {
   update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state));
-      if (!link) throw new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
-      if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
-      const { name, clientIndex } = this.#state;
-      if (name !== wanted.name || clientIndex !== link.index) {
-        await this.#remember({ name: wanted.name, clientIndex: link.index });
+      const gone = new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
+      try {
+        if (!link) throw gone;
+        await this.#updateThere(client, link, { wanted, signal });
+      } catch (error) {
+        if (!client || !isVanished(error)) throw error;
+        // Its driver has made it anew, in the host. Where nothing of ours can have made it go, it is there by now.
+        const { vfLink } = this.#parts;
+        if (!vfLink || (!link && (await vfLink.index()) === undefined)) throw error;
+        await this.#counted(this.#parts.host, (host) =>
+          this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
+            if (!(await this.#meetAgain(host, patience))) throw error;
+            await this.#enterFrom({ host, client }, { wanted, signal, patience });
+          }),
+        );
       }
-      await this.#applyVf(client, link.index, wanted);
-      await this.#apply(client, wanted, { first: false, signal });
+    });
+  }
+
+  async #updateThere(client: Session, link: Link, work: Omit<WayIn, "patience">): Promise<void> {
+    const { wanted, signal } = work;
+    if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
+    const { name, clientIndex } = this.#state;
+    if (name !== wanted.name || clientIndex !== link.index) {
+      await this.#remember({ name: wanted.name, clientIndex: link.index });
+    }
+    await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
+      await this.#applyVf(client, link.index, { ...work, patience });
+      await this.#apply(client, { ...work, patience }, { first: false });
     });
   }
 
   /** What is not as wanted, as text, by reading only. Empty: an unchanged refresh has nothing to do. */
-  differences(wanted: WantedNetdev): Promise<readonly string[]> {
+  differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly string[]> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state));
       const standing = link && (await readAround(client, link));
-      if (!standing) return [`link ${wanted.name} is not in the namespace`];
+      if (!client || !standing) return [`link ${wanted.name} is not in the namespace`];
       const { owned, original } = this.#state;
       const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
-      const { vf } = this.#parts;
-      const settings = vf ? differingSettings(await vf.port.read(vf.index), this.#vfWanted(wanted)) : [];
+      const settings = await this.#differingSettings(client, { wanted, signal });
       const known = settings.filter((setting) => !this.#unsupported.has(setting));
       return [...changes.map(changeText), ...known.map((setting) => `vf ${setting}`)];
     });
@@ -135,8 +203,12 @@ export class Attachment {
     return this.#inTurn(async (host, client) => {
       const { port, index } = this.#parts.vf ?? {};
       const vf = port && index !== undefined ? { port, index, before: this.#state.vfBefore } : undefined;
-      const { clock, log } = this.#parts;
-      const left = await bringHome({ host, client, identity: this.#state, owned: this.#state.owned, vf, clock });
+      const { clock, log, vfLink } = this.#parts;
+      const { owned } = this.#state;
+      const places = client ? [host, client] : [host];
+      const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
+        bringHome({ host, client, identity: this.#state, owned, vf, vfLink, isAway: this.#isAway, patience, clock }),
+      );
       this.#home = left.length === 0;
       for (const { what, error } of left)
         log.warn("netdev-not-restored", { link: this.#state.original.name, what, error });
@@ -166,20 +238,36 @@ export class Attachment {
   }
 
   #counted<T>(netns: Netns, work: (session: Session) => Promise<T>): Promise<T> {
-    return inSession(netns, async (session) => {
+    const counted = async (session: Session) => {
       try {
         return await work(session);
       } finally {
         this.#kernelWrites += session.rtnl.counts.writes;
       }
-    });
+    };
+    return inSession(netns, counted, this.#parts.openRtnl);
   }
 
-  async #apply(
-    client: Session,
-    wanted: WantedNetdev,
-    options: { first: boolean; signal?: AbortSignal | undefined },
-  ): Promise<void> {
+  /** Waits for drivers meanwhile, woken by news of the link in these places. */
+  async #patiently<T>(
+    places: readonly Session[],
+    { limitMs, signal }: { readonly limitMs: number; readonly signal?: AbortSignal | undefined },
+    work: (patience: Patience) => Promise<T>,
+  ): Promise<T> {
+    const { clock, log } = this.#parts;
+    const { name, parentDevice } = this.#state.original;
+    const signs = linkSigns(places, {
+      clock,
+      concerns: (link) => parentDevice === undefined || link.parentDevice === parentDevice,
+    });
+    try {
+      return await work(new Patience({ link: name, clock, log, limitMs, signal, nextSign: signs.next }));
+    } finally {
+      signs.close();
+    }
+  }
+
+  async #apply(client: Session, { wanted, signal, patience }: WayIn, { first }: { first: boolean }): Promise<void> {
     const { clientIndex, original } = this.#state;
     if (clientIndex === undefined) throw new Error(`${original.name} is applied before it is in the namespace`);
     const { log, clock } = this.#parts;
@@ -188,9 +276,11 @@ export class Attachment {
       ifindex: clientIndex,
       wanted,
       originalMtu: original.mtu,
-      ...options,
+      first,
+      signal,
       owned: () => this.#state.owned,
       own: (changes) => this.#own(client, changes),
+      patience,
       log,
       clock,
     });
@@ -215,33 +305,35 @@ export class Attachment {
     await this.#parts.record?.(this.#state);
   }
 
+  async #differingSettings(
+    client: Session,
+    { wanted, signal }: Omit<WayIn, "patience">,
+  ): Promise<(keyof VfSettings)[]> {
+    const { vf } = this.#parts;
+    if (!vf) return [];
+    const read = (patience: Patience) =>
+      patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
+    const standing = await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, read);
+    return differingSettings(standing, this.#vfWanted(wanted));
+  }
+
   #vfWanted(wanted: WantedNetdev): VfSettings {
     return { ...this.#parts.vf?.settings, mac: wanted.mac, vlan: wanted.vlan };
   }
 
-  async #applyVf(session: Session, ifindex: number, wanted: WantedNetdev): Promise<void> {
+  async #applyVf(session: Session, ifindex: number, { wanted, patience }: WayIn): Promise<void> {
     const { vf, clock, log } = this.#parts;
-    const { mac } = wanted;
-    if (vf) {
-      const settings = this.#vfWanted(wanted);
-      const standing = await vf.port.read(vf.index);
-      const before = Object.fromEntries(Object.keys(settings).map((key) => [key, standing[key as keyof VfSettings]]));
-      await this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } });
-      // Before the PF has a word on it: a VF with an administrative address may not choose its own any more.
-      if (mac !== undefined && standing.mac !== mac) await this.#tryMac(session, ifindex, mac);
-      const { faults } = await applyVfSettings(vf.port, vf.index, settings);
-      for (const fault of faults) {
-        if (!isBearable(fault, settings)) throw fault.error;
-        this.#unsupported.add(fault.setting);
-        log.warn("vf-setting-unsupported", { vf: vf.index, setting: fault.setting, error: fault.error });
-      }
-    }
-    if (mac !== undefined) await setLinkMac({ session, ifindex, mac, vf, clock });
-  }
-
-  async #tryMac(session: Session, ifindex: number, mac: string): Promise<void> {
-    await session.rtnl.setLink(ifindex, { address: mac }).catch((error: unknown) => {
-      this.#parts.log.debug("link-refuses-mac", { ifindex, mac, error });
+    await applyVf({
+      session,
+      ifindex,
+      mac: wanted.mac,
+      vf,
+      wanted: this.#vfWanted(wanted),
+      remember: (before) => this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } }),
+      isUnsupported: (setting) => void this.#unsupported.add(setting),
+      patience,
+      log,
+      clock,
     });
   }
 }

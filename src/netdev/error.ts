@@ -41,6 +41,17 @@ export type NetdevFault =
   /** An attach failed, and so did its undoing: the VF is not clean. The cause says what failed first. */
   | { readonly kind: "left-behind"; readonly link: string; readonly reason: string; readonly left: readonly string[] }
   | { readonly kind: "mac-not-taken"; readonly ifindex: number; readonly mac: string; readonly problem: string }
+  /** A driver said "not now" until the time was up; the same may succeed later. */
+  | {
+      readonly kind: "busy";
+      readonly link: string;
+      readonly step: string;
+      readonly answer: string;
+      readonly tries: number;
+      readonly afterMs: number;
+    }
+  /** The PF tells nothing of its VFs, so that it cannot be asked for anything. */
+  | { readonly kind: "vf-silent"; readonly setting: string; readonly vf: number; readonly pf: string }
   /** The PF or its driver did not take a setting of the VF. */
   | {
       readonly kind: "vf-setting";
@@ -89,6 +100,12 @@ function describe(fault: NetdevFault): string {
       return `Cannot attach link ${fault.link}: ${fault.reason}; and cannot restore its ${fault.left.join(", ")}`;
     case "mac-not-taken":
       return `Cannot set address ${fault.mac} of link ${fault.ifindex}: ${fault.problem}; binding its driver anew may help`;
+    case "busy": {
+      const { link, step, answer, tries, afterMs } = fault;
+      return `Cannot ${step} (link ${link}): its driver answered ${answer} ${tries} times within ${afterMs} ms; try again, and look in the kernel's log whether it hangs in a reset and whether its PF is up`;
+    }
+    case "vf-silent":
+      return `Cannot set ${fault.setting} of VF ${fault.vf}: PF ${fault.pf} tells nothing of its VFs, so that it could not be seen whether it took it; have the endpoint and the configuration ask for none, or take a PF of another card`;
     case "vf-setting":
       return `Cannot set ${fault.setting} of VF ${fault.vf}: ${fault.problem}`;
   }

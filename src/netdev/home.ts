@@ -1,10 +1,12 @@
 import type { Clock } from "../async/index.ts";
-import { KernelError, type Link } from "../kernel/index.ts";
+import { KernelError, type Link, type SetLink } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac } from "./mac.ts";
-import { findInClient, findInHost, type LinkIdentity, rename } from "./move.ts";
+import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule, ownTables } from "./owned.ts";
 import type { Session } from "./read.ts";
+import type { Patience } from "./transient.ts";
+import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";
 import { type PfPort, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
 
 /** Something that is not as it was before the link went out. */
@@ -21,8 +23,15 @@ export interface HomeInput {
   readonly identity: LinkIdentity;
   readonly owned: Owned;
   readonly vf?: { readonly port: PfPort; readonly index: number; readonly before: VfSettings } | undefined;
+  readonly vfLink?: VfLink | undefined;
+  /** The link went while we worked on it: it is expected, though it is nowhere. */
+  readonly isAway?: boolean;
+  readonly patience: Patience;
   readonly clock: Clock;
 }
+
+/** So often a link may go and come back while it is restored. */
+const RETURNS = 3;
 
 /**
  * Brings a link home and makes it what it was, from whatever state an attempt was left in. Goes on past failures and
@@ -30,25 +39,49 @@ export interface HomeInput {
  */
 export async function bringHome(input: HomeInput): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
-  const attempt = async (what: string, act: () => Promise<void>): Promise<void> => {
+  const attempt = attemptInto(failures);
+  const { client } = input;
+  let isExpected = input.isAway === true;
+  if (client) {
+    // First of all: rules would send the client's packets into tables that the leaving link empties.
+    await attempt("rules", () => removeRules(client, input));
+    await attempt("link", async () => {
+      isExpected = (await moveOut(client, input)) || isExpected;
+    });
+  }
+  const isThere = async () => (await lookInHost(input.host, input.identity, input.vfLink)) !== undefined;
+  isExpected ||= await isThere().catch(() => false); // the look below tells of the failure
+  await attempt("vf settings", () => restoreVf(input, failures));
+  for (let left = RETURNS; ; left--) {
+    const found = await restoreOnce(input, isExpected);
+    if (left > 0 && found.some(({ error }) => isVanished(error)) && input.vfLink && isExpected) continue;
+    return [...failures, ...found];
+  }
+}
+
+type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
+
+function attemptInto(failures: NotRestored[]): Attempt {
+  return async (what, act) => {
     try {
       await act();
     } catch (error) {
       failures.push({ what, error });
     }
   };
-  const { client } = input;
-  if (client) {
-    // First of all: rules would send the client's packets into tables that the leaving link empties.
-    await attempt("rules", () => removeRules(client, input));
-    await attempt("link", () => moveOut(client, input));
-  }
-  await attempt("vf settings", () => restoreVf(input, failures));
+}
+
+/** Finds the link in the host, waiting for it where it is expected there, and makes it what it was. */
+async function restoreOnce(input: HomeInput, isExpected: boolean): Promise<NotRestored[]> {
+  const failures: NotRestored[] = [];
+  const attempt = attemptInto(failures);
+  const { host, identity, vfLink, patience } = input;
   let link: Link | undefined;
   await attempt("link", async () => {
-    link = await findInHost(input.host, input.identity);
-    const where = "the host's namespace";
-    if (!link) throw new NetdevError({ kind: "gone", link: input.identity.original.name, where });
+    link = await lookInHost(host, identity, vfLink);
+    // The PF's settings may have reset the VF, and its driver makes the link anew.
+    if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { vfLink, patience });
+    if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
   if (link) await restoreLink(input, link, attempt);
   return failures;
@@ -66,39 +99,54 @@ async function removeRules(client: Session, { identity, owned }: HomeInput): Pro
   }
 }
 
-async function moveOut(client: Session, { host, identity }: HomeInput): Promise<void> {
+/** Whether it was there. */
+async function moveOut(client: Session, { host, identity, patience }: HomeInput): Promise<boolean> {
   const link = await findInClient(client, identity);
-  // Down first: the client must not see it leave while packets are on it, and only a link that is down can be renamed.
-  if (link) {
-    await client.rtnl.setLink(link.index, { up: false });
-    await client.rtnl.setLink(link.index, { netns: host.netns, name: identity.temporaryName });
+  if (!link) return false;
+  try {
+    // Down first: the client must not see it leave while packets are on it, and only a link that is down can be renamed.
+    await patience.run("set the link down", () => client.rtnl.setLink(link.index, { up: false }));
+    const there = { netns: host.netns, name: identity.temporaryName };
+    await patience.run("move the link", () => client.rtnl.setLink(link.index, there));
+  } catch (error) {
+    // Gone meanwhile: the next look in the host tells.
+    if (!isVanished(error)) throw error;
   }
+  return true;
 }
 
-async function restoreVf({ vf, identity }: HomeInput, failures: NotRestored[]): Promise<void> {
+async function restoreVf({ vf, identity, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
   if (!vf) return;
   const ownMac = identity.original.address;
-  for (const { setting, error } of await restoreVfSettings(vf.port, vf.index, { before: vf.before, ownMac })) {
+  for (const { setting, error } of await restoreVfSettings(vf.port, vf.index, {
+    before: vf.before,
+    ownMac,
+    patience,
+  })) {
     failures.push({ what: `vf ${setting}`, error });
   }
 }
 
-type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
-
-async function restoreLink({ host, identity, vf, clock }: HomeInput, link: Link, attempt: Attempt): Promise<void> {
+async function restoreLink(
+  { host, identity, patience, clock }: HomeInput,
+  link: Link,
+  attempt: Attempt,
+): Promise<void> {
   const { original } = identity;
-  const { rtnl } = host;
   const { index } = link;
+  const setLink = (change: SetLink) =>
+    patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
   const changed = { name: link.name !== original.name, mtu: link.mtu !== original.mtu };
   const mac = original.address === link.address ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
-  if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => rtnl.setLink(index, { up: false }));
+  if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
   if (changed.name) await attempt("name", () => giveName(host, index, original.name));
-  if (changed.mtu) await attempt("mtu", () => rtnl.setLink(index, { mtu: original.mtu }));
-  if (mac !== undefined) await attempt("address", () => setLinkMac({ session: host, ifindex: index, mac, vf, clock }));
-  for (const name of altNames) await attempt("altnames", () => rtnl.setLink(index, { addAltNames: [name] }));
-  const up = (await rtnl.linkByIndex(index))?.up ?? false;
-  if (up !== original.up) await attempt("up", () => rtnl.setLink(index, { up: original.up }));
+  if (changed.mtu) await attempt("mtu", () => setLink({ mtu: original.mtu }));
+  if (mac !== undefined)
+    await attempt("address", () => setLinkMac({ session: host, ifindex: index, mac, patience, clock }));
+  for (const name of altNames) await attempt("altnames", () => setLink({ addAltNames: [name] }));
+  const up = (await host.rtnl.linkByIndex(index))?.up ?? false;
+  if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));
 }
 
 /**

@@ -2,19 +2,23 @@
 // and the way home. Knows links, addresses, routes and the settings of a VF on its PF; nothing of NSM, tokens or drivers.
 // Only what carries our mark (owned.ts) is ever removed. Start reading at attach.ts and attachment.ts; plan.ts is the
 // pure middle.
+
+export type { AttachedVf } from "./apply-vf.ts";
 export { type AttachOptions, adoptNetdev, attachNetdev, strangerState } from "./attach.ts";
-export type { AttachedVf, Attachment, AttachmentParts, AttachmentState } from "./attachment.ts";
+export type { Attachment, AttachmentParts, AttachmentState } from "./attachment.ts";
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
 export type { NotRestored } from "./home.ts";
 export { type AskedSettings, LentSettings, type LentSettingsParts } from "./lent-settings.ts";
 export { parseInterfaceName } from "./parse.ts";
+export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
+export type { OpenRtnl } from "./read.ts";
+export type { VfLink } from "./vf-link.ts";
 export {
   applyVfSettings,
   differingSettings,
   type PfPort,
   restoreVfSettings,
-  rtnlPfPort,
   type SettingFault,
   type VfSettings,
 } from "./vf-settings.ts";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { systemClock } from "../async/index.ts";
 import { Errno, KernelError } from "../kernel/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
 import { LentSettings } from "./lent-settings.ts";
@@ -14,6 +15,7 @@ function lent(
   let standing: VfSettings = { mac: NO_MAC, vlan: 0, spoofCheck: true };
   const done: string[] = [];
   const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
     read: async () => standing,
     async write(_vf, change) {
       for (const [setting, value] of Object.entries(change)) {
@@ -25,7 +27,13 @@ function lent(
   };
   const vf = { port, index: 3, settings: options.operator ?? {} };
   const record = async (before: VfSettings) => void done.push(`keep ${Object.keys(before)}`);
-  const settings = new LentSettings({ vf, before: options.before ?? {}, record, log: recordingLog() });
+  const settings = new LentSettings({
+    vf,
+    before: options.before ?? {},
+    record,
+    clock: systemClock,
+    log: recordingLog(),
+  });
   return { settings, done, standing: () => standing };
 }
 

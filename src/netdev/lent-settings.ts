@@ -1,7 +1,10 @@
 import { randomBytes } from "node:crypto";
+import type { Clock } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { AttachedVf } from "./attachment.ts";
+import type { AttachedVf } from "./apply-vf.ts";
+import { signsOfTime } from "./link-signs.ts";
 import { parseMac, parseVlan } from "./parse.ts";
+import { Patience } from "./transient.ts";
 import { applyVfSettings, differingSettings, isBearable, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
 
 /** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
@@ -17,8 +20,12 @@ export interface LentSettingsParts {
   readonly before: VfSettings;
   /** Told, and waited for, before anything is changed that `before` does not tell of yet. */
   readonly record: (before: VfSettings) => Promise<void>;
+  readonly clock: Clock;
   readonly log: Log;
 }
+
+/** As long as a Request or a Close waits for a PF whose driver is busy; both may be tried again. */
+const BUSY_LIMIT_MS = 10_000;
 
 /** The settings of a VF on its PF while a client drives the VF itself. */
 export class LentSettings {
@@ -36,16 +43,17 @@ export class LentSettings {
    * Brings the PF to what is wanted; writes only what differs.
    * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
    */
-  async apply(asked: AskedSettings): Promise<void> {
+  async apply(asked: AskedSettings, signal?: AbortSignal): Promise<void> {
     const { vf, record, log } = this.#parts;
     const wanted = this.#wanted(asked);
-    const standing = await vf.port.read(vf.index);
+    const patience = this.#patience(signal);
+    const standing = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
     const fresh = Object.keys(wanted).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
     if (fresh.length > 0) {
       this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
       await record(this.#before);
     }
-    const { faults } = await applyVfSettings(vf.port, vf.index, wanted);
+    const { faults } = await applyVfSettings(vf.port, vf.index, wanted, patience);
     for (const fault of faults) {
       if (!isBearable(fault, wanted)) throw fault.error;
       this.#unsupported.add(fault.setting);
@@ -69,9 +77,15 @@ export class LentSettings {
     if (Object.keys(this.#before).length === 0) return;
     // A driver that does not take "no address" gets one that is nobody's: nothing of the last client may stay.
     const ownMac = newMac();
-    const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac });
+    const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac, patience: this.#patience() });
     if (fault) throw fault.error;
     this.#before = {};
+  }
+
+  #patience(signal?: AbortSignal): Patience {
+    const { vf, clock, log } = this.#parts;
+    const link = `VF ${vf.index} of PF ${vf.port.pf}`;
+    return new Patience({ link, clock, log, limitMs: BUSY_LIMIT_MS, signal, nextSign: signsOfTime(clock) });
   }
 
   #wanted({ mac, vlan }: AskedSettings): VfSettings {

@@ -55,7 +55,9 @@ export async function checkNameFree(client: Session, name: string): Promise<void
  */
 export async function moveIn(host: Session, client: Session, identity: LinkIdentity): Promise<number> {
   const { original, temporaryName } = identity;
-  await host.rtnl.setLink(original.index, { removeAltNames: original.altNames });
+  // One that a driver has made anew has other names than the one before.
+  const { altNames = [] } = (await host.rtnl.linkByIndex(original.index)) ?? {};
+  await host.rtnl.setLink(original.index, { removeAltNames: altNames });
   await host.rtnl.setLink(original.index, { netns: client.netns, name: temporaryName });
   const moved = await client.rtnl.linkByName(temporaryName);
   if (!moved) throw new NetdevError({ kind: "gone", link: original.name, where: "the client's namespace" });

@@ -22,9 +22,16 @@ export interface StandingNetdev {
   readonly pingGroups: string | undefined;
 }
 
+/** Opens a socket in a namespace. */
+export type OpenRtnl = (netns: Netns) => Rtnl;
+
 /** Opens a session, runs the work and closes the socket; the namespace stays the caller's. */
-export async function inSession<T>(netns: Netns, work: (session: Session) => Promise<T>): Promise<T> {
-  const rtnl = Rtnl.open({ netns });
+export async function inSession<T>(
+  netns: Netns,
+  work: (session: Session) => Promise<T>,
+  openRtnl: OpenRtnl = (place) => Rtnl.open({ netns: place }),
+): Promise<T> {
+  const rtnl = openRtnl(netns);
   try {
     return await work({ netns, rtnl });
   } finally {

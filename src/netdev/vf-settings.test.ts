@@ -25,6 +25,7 @@ function pretendPf(
   let standing = options.standing ?? fresh;
   const writes: string[] = [];
   const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
     read: async () => standing,
     async write(vf, change) {
       for (const [setting, value] of Object.entries(change)) {

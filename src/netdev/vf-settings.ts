@@ -1,5 +1,6 @@
-import { KernelError, type Rtnl, type VfChange, type VfLinkState } from "../kernel/index.ts";
+import { KernelError, type VfLinkState } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
+import type { Patience } from "./transient.ts";
 
 /** What a PF holds about one of its VFs. A setting that is left out is not touched, or not known to the driver. */
 export interface VfSettings {
@@ -17,6 +18,13 @@ export interface VfSettings {
 
 /** The VFs of one PF, each by the number N of its `virtfnN`. */
 export interface PfPort {
+  /** The PF and its driver, for people: "0000:3b:00.0 (ens6f0, driver mlx5_core)". */
+  readonly pf: string;
+  /**
+   * Without a value of any setting where the PF tells nothing of its VFs (`tellsNothing`).
+   * @throws {KernelError} EAGAIN while its driver does not tell of this one.
+   * @throws {NetdevError} gone.
+   */
   read(vfIndex: number): Promise<VfSettings>;
   /** @throws {KernelError} of the first setting that the driver does not take. */
   write(vfIndex: number, change: VfSettings): Promise<void>;
@@ -41,45 +49,6 @@ const GROUPS: readonly (readonly (keyof VfSettings)[])[] = [
 /** No administrative address. */
 export const NO_MAC = "00:00:00:00:00:00";
 
-/** The port of a PF in the namespace of the socket. The PF is looked up at each use: udev may rename it. */
-export function rtnlPfPort(rtnl: Rtnl, pf: { readonly ifname: string } | { readonly ifindex: number }): PfPort {
-  const pfIndex = async () => {
-    if ("ifindex" in pf) return pf.ifindex;
-    const link = await rtnl.linkByName(pf.ifname);
-    if (!link) throw new NetdevError({ kind: "gone", link: pf.ifname, where: "the host's namespace" });
-    return link.index;
-  };
-  return {
-    async read(vf) {
-      const index = await pfIndex();
-      const [info] = await rtnl.vfInfos(index, vf);
-      if (!info) throw new NetdevError({ kind: "gone", link: `VF ${vf}`, where: `the list of PF link ${index}` });
-      const { mac, vlan, spoofCheck, trust, linkState, minTxRateMbps, maxTxRateMbps } = info;
-      return { mac, vlan, spoofCheck, trust, linkState, minTxRateMbps, maxTxRateMbps };
-    },
-    async write(vf, change) {
-      const index = await pfIndex();
-      await rtnl.setVf(index, vf, await vfChange(rtnl, { index, vf, change }));
-    },
-  };
-}
-
-async function vfChange(rtnl: Rtnl, input: { index: number; vf: number; change: VfSettings }): Promise<VfChange> {
-  const { mac, vlan, minTxRateMbps, maxTxRateMbps, spoofCheck, trust, linkState } = input.change;
-  const change: VfChange = {
-    ...(mac !== undefined && { mac }),
-    ...(vlan !== undefined && { vlan: { id: vlan } }),
-    ...(spoofCheck !== undefined && { spoofCheck }),
-    ...(trust !== undefined && { trust }),
-    ...(linkState !== undefined && { linkState }),
-  };
-  if (minTxRateMbps === undefined && maxTxRateMbps === undefined) return change;
-  // Both limits travel in one attribute: the one that is not asked for stays.
-  const [info] = await rtnl.vfInfos(input.index, input.vf);
-  const minMbps = minTxRateMbps ?? info?.minTxRateMbps ?? 0;
-  return { ...change, rate: { minMbps, maxMbps: maxTxRateMbps ?? info?.maxTxRateMbps ?? 0 } };
-}
-
 /**
  * Brings the settings of a VF to what is wanted: reads, writes only what differs, and reads back. Each setting is on its
  * own: one that fails does not keep the others from being made. `before` holds what stood there of all that is wanted.
@@ -88,21 +57,25 @@ export async function applyVfSettings(
   port: PfPort,
   vf: number,
   wanted: VfSettings,
+  patience?: Pick<Patience, "run">,
 ): Promise<{ readonly before: VfSettings; readonly faults: readonly SettingFault[] }> {
-  const standing = await port.read(vf);
+  const read = () => waiting(patience, `read the settings of VF ${vf}`, () => port.read(vf));
+  const standing = await read();
   const before = pick(GROUPS.flat(), standing, wanted);
+  if (tellsNothing(standing)) return { before, faults: silentFaults(port, vf, wanted) };
   const differing = differingSettings(standing, wanted);
   if (differing.length === 0) return { before, faults: [] };
   const faults: SettingFault[] = [];
   for (const group of GROUPS.filter((settings) => settings.some((setting) => differing.includes(setting)))) {
     try {
-      await port.write(vf, pick(group, wanted, wanted));
+      const step = `set ${group.join(", ")} of VF ${vf}`;
+      await waiting(patience, step, () => port.write(vf, pick(group, wanted, wanted)));
     } catch (error) {
       const settings = group.filter((setting) => differing.includes(setting));
       faults.push(...settings.map((setting) => ({ setting, error: settingError(setting, vf, error) })));
     }
   }
-  const after = await port.read(vf);
+  const after = await read();
   for (const setting of differingSettings(after, wanted)) {
     if (faults.some((fault) => fault.setting === setting)) continue;
     const problem = `the PF took ${wanted[setting]} and still says ${after[setting]}`;
@@ -112,6 +85,10 @@ export async function applyVfSettings(
   return { before, faults };
 }
 
+function waiting<T>(patience: Pick<Patience, "run"> | undefined, step: string, act: () => Promise<T>): Promise<T> {
+  return patience ? patience.run(step, act) : act();
+}
+
 /** The values of those settings that are asked for. */
 function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked: VfSettings): VfSettings {
   return Object.fromEntries(settings.filter((key) => asked[key] !== undefined).map((key) => [key, values[key]]));
@@ -119,7 +96,30 @@ function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked
 
 /** Which of the wanted settings stand otherwise, in the order they are written. */
 export function differingSettings(standing: VfSettings, wanted: VfSettings): (keyof VfSettings)[] {
+  if (tellsNothing(standing)) return askedSettings(wanted);
   return GROUPS.flat().filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
+}
+
+/**
+ * Whether the PF tells nothing of its VFs: its driver has no `ndo_get_vf_config` (idpf, enetc, octeon_ep, ENA, virtio-net), or
+ * it is the host's side of a card that manages its VFs itself (mlx5 on a DPU). Nothing that it takes could be read back.
+ */
+export function tellsNothing(standing: VfSettings): boolean {
+  return Object.values(standing).every((value) => value === undefined);
+}
+
+/** What a VF has when nobody has asked for anything. */
+const NOTHING_ASKED: VfSettings = { mac: NO_MAC, vlan: 0, minTxRateMbps: 0, maxTxRateMbps: 0 };
+
+function askedSettings(wanted: VfSettings): (keyof VfSettings)[] {
+  return GROUPS.flat().filter((key) => wanted[key] !== undefined && wanted[key] !== NOTHING_ASKED[key]);
+}
+
+/** Why what is asked cannot be had of a PF that tells nothing. Empty: nothing is asked. */
+export function silentFaults(port: PfPort, vf: number, wanted: VfSettings): readonly SettingFault[] {
+  return askedSettings(wanted).map((setting) => {
+    return { setting, error: new NetdevError({ kind: "vf-silent", setting, vf, pf: port.pf }) };
+  });
 }
 
 /**
@@ -129,12 +129,16 @@ export function differingSettings(standing: VfSettings, wanted: VfSettings): (ke
 export async function restoreVfSettings(
   port: PfPort,
   vf: number,
-  options: { readonly before: VfSettings; readonly ownMac: string | undefined },
+  options: {
+    readonly before: VfSettings;
+    readonly ownMac: string | undefined;
+    readonly patience?: Pick<Patience, "run"> | undefined;
+  },
 ): Promise<readonly SettingFault[]> {
-  const { faults } = await applyVfSettings(port, vf, options.before);
+  const { faults } = await applyVfSettings(port, vf, options.before, options.patience);
   const macFault = faults.find((fault) => fault.setting === "mac");
-  if (!macFault || options.before.mac !== NO_MAC || options.ownMac === undefined) return faults;
-  const again = await applyVfSettings(port, vf, { mac: options.ownMac });
+  if (macFault?.error.fault.kind !== "vf-setting" || options.before.mac !== NO_MAC || !options.ownMac) return faults;
+  const again = await applyVfSettings(port, vf, { mac: options.ownMac }, options.patience);
   return again.faults.length > 0 ? faults : faults.filter((fault) => fault !== macFault);
 }
 
@@ -147,6 +151,8 @@ export function isBearable(fault: SettingFault, wanted: VfSettings): boolean {
 
 function settingError(setting: keyof VfSettings, vf: number, error: unknown): NetdevError {
   const unsupported = error instanceof KernelError && ["EOPNOTSUPP", "ENOTSUP"].includes(error.code);
+  // The driver has said nothing of the setting: it was busy until the time was up.
+  if (error instanceof NetdevError && error.fault.kind === "busy") return error;
   const words = error instanceof Error ? error.message : String(error);
   const problem = unsupported ? "the driver of its PF cannot do that" : words;
   return new NetdevError({ kind: "vf-setting", setting, vf, problem, unsupported }, { cause: error });

@@ -1,7 +1,7 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
-import type { HostFiles, Netns, UeventSource } from "../kernel/index.ts";
-import type { PfPort } from "../netdev/index.ts";
+import type { HostFiles, Netns, Rtnl, UeventSource } from "../kernel/index.ts";
+import type { PfName, PfPort } from "../netdev/index.ts";
 
 /** Everything of the node that the forwarder touches, apart from sockets. The caller closes what it opened. */
 export interface Host {
@@ -14,8 +14,10 @@ export interface Host {
   readonly uevents: UeventSource;
   /** Where PFs and idle VFs have their network devices. */
   readonly netns: Netns;
+  /** Links, addresses, routes, rules and neighbours of a namespace, the host's or a client's. Closed by who opens it. */
+  openRtnl(netns: Netns): Rtnl;
   /** The settings of the VFs of a PF. */
-  pfPort(pf: { readonly address: string; readonly ifname: string }): PfPort;
+  pfPort(pf: PfName): PfPort;
   /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */
   openAccess(parts: Omit<DeviceAccessOptions, "cgroupPath">): DeviceAccess;
 }

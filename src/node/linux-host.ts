@@ -1,7 +1,7 @@
 // The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
 import { openDeviceAccess } from "../access/index.ts";
 import { BlockingWrites, Netns, openHostFiles, openUevents, Rtnl } from "../kernel/index.ts";
-import { rtnlPfPort } from "../netdev/index.ts";
+import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
@@ -29,13 +29,20 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
   const netns = Netns.current();
   const uevents = openUevents(log);
   const rtnl = Rtnl.open({ netns });
+  const memories = new Map<string, PfMemory>();
+  const memoryOf = (address: string) => {
+    const memory = memories.get(address) ?? { hasTold: false };
+    memories.set(address, memory);
+    return memory;
+  };
   return {
     devices: openHostFiles(paths.pciDevicesPath, writes),
     drivers: openHostFiles(paths.pciDriversPath, writes),
     vfio: openHostFiles(paths.vfioPath, writes),
     uevents,
     netns,
-    pfPort: ({ ifname }) => rtnlPfPort(rtnl, { ifname }),
+    openRtnl: (place) => Rtnl.open({ netns: place }),
+    pfPort: (pf) => rtnlPfPort(rtnl, pf, memoryOf(pf.address)),
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     get stuckWrites() {
       return writes.stuckCount;

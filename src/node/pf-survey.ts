@@ -177,7 +177,7 @@ export class PfSurvey {
       const before = this.#pfs.get(address);
       if (before?.vfs.length !== vfs.length) log.info("pf-found", { pf: address, ifname, driver, vfs: vfs.length });
       this.#pfs.set(address, pf);
-      this.#doors.set(address, { port: host.pfPort({ address, ifname }), settings: entry.settings });
+      this.#doors.set(address, { port: host.pfPort({ address, ifname, driver }), settings: entry.settings });
       if (this.#faults.delete(address)) this.#unusable.clear(address);
       for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
       inventory.sync(address, vfs);

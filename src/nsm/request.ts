@@ -4,6 +4,7 @@ import { startDeadline, UndoStack } from "../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
+import { NetdevError } from "../netdev/index.ts";
 import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
 import type { ConnectionQuota } from "./connection-quota.ts";
 import type { ConnectionRecord } from "./connections.ts";
@@ -107,6 +108,8 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
     } catch (error) {
       // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
       if (hasOwn || isRefresh) throw error;
+      // The time is up: where it went says more than that it is up.
+      if (error instanceof NetdevError && error.fault.kind === "busy") throw error;
       ask.signal.throwIfAborted();
       attempts.push(error);
     }

@@ -124,8 +124,10 @@ function codeOfNetdev(fault: NetdevFault): Status {
     case "gone":
     case "unsettled":
     case "address-tentative":
+    case "busy":
       return "UNAVAILABLE";
     case "mac-not-taken":
+    case "vf-silent":
     case "vf-setting":
       return "FAILED_PRECONDITION";
     case "left-behind":

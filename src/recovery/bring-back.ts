@@ -7,17 +7,19 @@ import {
   applyVfSettings,
   differingSettings,
   LentSettings,
+  type OpenRtnl,
   strangerState,
 } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
 import type { VfNetdev, VfRecord } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { EarlierGrant, KeptVf } from "../vf/index.ts";
+import { type EarlierGrant, type KeptVf, vfLinkOf } from "../vf/index.ts";
 
 export interface BringBackParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
   /** The host's namespace. */
   readonly netns: Netns;
+  readonly openRtnl: OpenRtnl;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -31,12 +33,17 @@ export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: 
 }
 
 /** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */
-export async function takeBackGrant({ node, log }: BringBackParts, vf: VfRecord, left: EarlierGrant): Promise<void> {
+export async function takeBackGrant(
+  { node, clock, log }: BringBackParts,
+  vf: VfRecord,
+  left: EarlierGrant,
+): Promise<void> {
   const { entry, grant } = left;
   await grant?.revoke();
   await node.binder.vfio.refuseOpen(vf.address);
   const settings = { ...node.pfDoor(vf.pf), index: vf.index };
-  await new LentSettings({ vf: settings, before: entry.kept.before, record: entry.keepBefore, log }).restore();
+  const { keepBefore: record, kept } = entry;
+  await new LentSettings({ vf: settings, before: kept.before, record, clock, log }).restore();
 }
 
 /** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */
@@ -69,13 +76,14 @@ export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }
 }
 
 async function makeSo(
-  { node, netns, clock, log }: BringBackParts,
+  { node, netns, openRtnl, clock, log }: BringBackParts,
   vf: VfRecord,
   state: AttachmentState,
 ): Promise<void> {
   const { port, settings } = node.pfDoor(vf.pf);
   const attached = { port, index: vf.index, settings };
-  const attachment = adoptNetdev({ host: netns, client: undefined, state, vf: attached, log, clock });
+  const vfLink = vfLinkOf(node.binder, vf);
+  const attachment = adoptNetdev({ host: netns, client: undefined, state, vf: attached, vfLink, openRtnl, log, clock });
   try {
     const [failure] = await attachment.detach();
     if (failure) throw new Error(`Cannot bring back ${vf.address}: ${failure.what}: ${String(failure.error)}`);

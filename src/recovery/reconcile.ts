@@ -2,6 +2,7 @@
 // back, and journal, book and node are made to agree. What a running client has is only looked at. docs/decisions/016.
 import type { Clock, Timer } from "../async/index.ts";
 import type { Netns, Uevent, UeventSource } from "../kernel/index.ts";
+import type { OpenRtnl } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress, VfRecord } from "../sriov/index.ts";
 import { type Counter, type Histogram, type Log, type Metrics, outcomes, timed } from "../telemetry/index.ts";
@@ -18,6 +19,7 @@ export interface ReconcileOptions {
   readonly kept: EarlierGrants;
   /** The host's namespace. */
   readonly netns: Netns;
+  readonly openRtnl: OpenRtnl;
   readonly uevents: UeventSource;
   /** Takes down a connection whose namespace has ended. */
   endConnection(connectionId: string): Promise<void>;

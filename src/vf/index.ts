@@ -5,4 +5,5 @@ export { type KeptVf, type KeptVfio, type NodeJournal, openNodeJournal } from ".
 export type { KernelVfParts } from "./kernel-vf-source.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
 export type { TokenPods } from "./token-pods.ts";
+export { vfLinkOf } from "./vf-link.ts";
 export { adoptGrant, type EarlierGrant, type EarlierGrants } from "./vfio-entry.ts";

@@ -44,9 +44,21 @@ function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = {} as Netns;
+  const openRtnl = () => assert.fail("nothing is done to links to bind");
   const journal = { keepVf: async () => {}, forgetVf() {} };
   const watchPod = async () => () => {};
-  const parts = { journal, unmet: new Map(), inventory, binder, host, pfDoor, watchPod, clock, log: recordingLog() };
+  const parts = {
+    journal,
+    unmet: new Map(),
+    inventory,
+    binder,
+    host,
+    openRtnl,
+    pfDoor,
+    watchPod,
+    clock,
+    log: recordingLog(),
+  };
   const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} } }) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();

@@ -10,6 +10,7 @@ import {
   adoptNetdev,
   attachNetdev,
   NetdevError,
+  type OpenRtnl,
   type WantedNetdev,
   wantNetdev,
 } from "../netdev/index.ts";
@@ -20,12 +21,14 @@ import { type Log, timed } from "../telemetry/index.ts";
 import type { KeptVf, VfJournal } from "./connection-journal.ts";
 import { EarlierNetdev } from "./earlier-netdev.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";
+import { vfLinkOf } from "./vf-link.ts";
 
 /** The rooms' parts. */
 export interface KernelVfParts {
   readonly holds: VfHolds;
   readonly binder: DriverBinder;
   readonly host: Netns;
+  readonly openRtnl: OpenRtnl;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly journal: Pick<VfJournal, "keepVf">;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
@@ -107,7 +110,7 @@ class NodeVf implements KernelVf {
   }
 
   async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
-    const { binder, host, clock } = this.#parts;
+    const { binder, host, openRtnl, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.address, signal);
     const keepLeft = (left: Attachment) => {
@@ -115,7 +118,9 @@ class NodeVf implements KernelVf {
       this.#isLeftBehind = true;
     };
     const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
-    const move = { host, client, ifindex, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
+    const vfLink = vfLinkOf(binder, this.#held.vf);
+    const places = { host, client, openRtnl, ifindex, vfLink };
+    const move = { ...places, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
     this.#attachment = await this.#moving("client", () => attachNetdev(move));
   }
 
@@ -128,8 +133,10 @@ class NodeVf implements KernelVf {
     return this.#attachment;
   }
 
-  async stands(asked: AskedNetdev): Promise<boolean> {
-    return this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked))).length === 0;
+  async stands(asked: AskedNetdev, signal: AbortSignal): Promise<boolean> {
+    return (
+      this.#attachment !== undefined && (await this.#attachment.differences(wantNetdev(asked), signal)).length === 0
+    );
   }
 
   async detach(goes: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
@@ -187,9 +194,10 @@ class NodeVf implements KernelVf {
   }
 
   #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
-    const { host, clock } = this.#parts;
+    const { binder, host, openRtnl, clock } = this.#parts;
     const record = client && this.#recordFor(client);
-    return adoptNetdev({ host, client, state, vf: this.#attachedVf(), log: this.#log, clock, record });
+    const [vf, vfLink] = [this.#attachedVf(), vfLinkOf(binder, this.#held.vf)];
+    return adoptNetdev({ host, client, openRtnl, state, vf, vfLink, log: this.#log, clock, record });
   }
 
   #attachedVf(): AttachedVf {

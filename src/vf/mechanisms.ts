@@ -35,8 +35,9 @@ export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
 export function mechanisms(parts: MechanismParts): MechanismDrivers {
   const { access, host } = parts;
   const holds = new VfHolds(parts);
+  const places = { host: host.netns, openRtnl: host.openRtnl.bind(host) };
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...parts, holds, host: host.netns, watchPod: podWatch(parts) })),
+    KERNEL: kernelDriver(kernelVfSource({ ...parts, ...places, holds, watchPod: podWatch(parts) })),
     VFIO: access instanceof Error ? refusing(access) : vfioDriver(vfioVfSource({ ...parts, holds, access })),
     NOOP: noopDriver,
   };

@@ -116,7 +116,7 @@ class NodeVfio implements VfioVf {
     this.#device = await this.#parts.binder.vfio.deviceOf(this.address);
     const grant = await this.#grantFor(asked.cgroupDir);
     // First the settings: with the first frame that the pod can send they hold.
-    await this.#lent().apply(asked);
+    await this.#lent().apply(asked, signal);
     await grant.apply(signal);
     this.#held.setReady();
   }
@@ -175,11 +175,11 @@ class NodeVfio implements VfioVf {
 
   #lent(): LentSettings {
     if (this.#settings) return this.#settings;
-    const { pfDoor, log } = this.#parts;
+    const { pfDoor, clock, log } = this.#parts;
     const { pf, index } = this.#held.vf;
     const entry = this.#kept();
     const vf = { ...pfDoor(pf), index };
-    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, log });
+    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, clock, log });
     return this.#settings;
   }
 

@@ -43,7 +43,7 @@ export async function withRealAdapter(
       vf,
       index,
       kernelDriver: vfDriver,
-      port: host.pfPort({ address: pf, ifname: pfLink.name }),
+      port: host.pfPort({ address: pf, ifname: pfLink.name, driver: "igb" }),
       macOfNetdev: async () => (await linkOf(vf)).address ?? "",
     });
   } finally {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
-import { KernelError } from "../../src/kernel/index.ts";
+import { KernelError, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, Inventory, parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
@@ -33,9 +33,12 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       inventory,
       binder: {
         netdevOf: async () => ({ ifname: "vf0", ifindex: world.vf.index }),
+        netdevNow: async () => undefined,
+        driverOf: async () => "igbvf",
         isPresent: async () => true,
       } as unknown as DriverBinder,
       host: world.host.netns,
+      openRtnl: (netns: Netns) => Rtnl.open({ netns }),
       pfDoor: () => ({ port, settings: {} }),
       watchPod: async () => () => {},
       clock: systemClock,
@@ -51,7 +54,7 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       /the caller has gone; and cannot restore its vf vlan/,
     );
     assert.equal(port.settings.vlan, 5, "the VLAN of the client is still there");
-    await assert.rejects(vf.detach("home"), /the PF is busy/);
+    await assert.rejects(vf.detach("home"), /the PF is broken/);
     assert.equal(inventory.ofConnection("c1")?.state, "reclaiming");
     port.refuses = false;
     await vf.detach("home");
@@ -64,6 +67,7 @@ test("attach() that fails and cannot be taken back at once comes home with the n
 
 /** Takes a VLAN and does not let go of it while `refuses`. */
 class StubbornPort implements PfPort {
+  readonly pf = "0000:01:00.0 (enp1s0f0, driver igb)";
   settings: VfSettings = { vlan: 0 };
   refuses = true;
   readonly #onVlan: () => void;
@@ -77,7 +81,7 @@ class StubbornPort implements PfPort {
   }
 
   async write(_vf: number, change: VfSettings): Promise<void> {
-    if (this.refuses && change.vlan === 0) throw new KernelError("set VLAN 0", 16, "the PF is busy");
+    if (this.refuses && change.vlan === 0) throw new KernelError("set VLAN 0", 5, "the PF is broken");
     this.settings = { ...this.settings, ...change };
     if (change.vlan === 5) this.#onVlan();
   }

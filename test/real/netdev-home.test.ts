@@ -142,6 +142,7 @@ function pretendPort(
   refuses?: keyof VfSettings,
 ): PfPort & { readonly writes: string[]; standing: VfSettings } {
   const port = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
     writes: [] as string[],
     standing: { mac: "00:00:00:00:00:00", vlan: 0, spoofCheck: true, trust: false } as VfSettings,
     async read() {

@@ -23,6 +23,7 @@ const IFLA_MTU = 4;
 const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
+export const IFLA_NUM_VF = 21;
 export const IFLA_VFINFO_LIST = 22;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;

@@ -33,7 +33,7 @@ import {
 import { openPipe } from "./pipe.ts";
 import { decodeRoute, encodeDumpRoutes, encodeRoute, type NewRoute, type Route } from "./route.ts";
 import { decodeRule, encodeDumpRules, encodeRule, type NewRule, type Rule } from "./rule.ts";
-import { decodeVfInfos, encodeSetVf, type VfChange, type VfInfo } from "./virtual-function.ts";
+import { decodeVfCount, decodeVfInfos, encodeSetVf, type VfChange, type VfInfo } from "./virtual-function.ts";
 import { type NetlinkEvent, type NetlinkGroup, watchGroups } from "./watch.ts";
 
 const NO_SUCH_FAMILY: readonly number[] = [Errno.EAFNOSUPPORT, Errno.EOPNOTSUPP];
@@ -127,7 +127,14 @@ export class Rtnl {
     return this.#write(encodeDeleteLink(index), { op: `delete link ${index}` });
   }
 
-  /** The VFs of a PF, or only the one asked for. Empty for a link that is no PF, or has no VFs. */
+  /** How many VFs a PF has. */
+  async vfCount(pfIndex: number): Promise<number> {
+    const op = `count the VFs of link ${pfIndex}`;
+    const [message] = await this.#read(encodeGetLink({ index: pfIndex }, true), op);
+    return message ? decoded(op, () => decodeVfCount(message)) : 0;
+  }
+
+  /** The VFs of a PF that it tells of, or only the one asked for. Empty also for a link that is no PF, or has no VFs. */
   async vfInfos(pfIndex: number, only?: number): Promise<VfInfo[]> {
     const op = `read the VFs of link ${pfIndex}`;
     const answer = await this.#read(encodeGetLink({ index: pfIndex }, true), op);

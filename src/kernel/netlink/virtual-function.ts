@@ -12,7 +12,7 @@ import {
   vfVlan,
   vfVlanInfo,
 } from "./layout.ts";
-import { decodeLinkAttributes, IFLA_VFINFO_LIST, linkRequest, macOf, macToBytes } from "./link.ts";
+import { decodeLinkAttributes, IFLA_NUM_VF, IFLA_VFINFO_LIST, linkRequest, macOf, macToBytes } from "./link.ts";
 import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
 
 const IFLA_VF_INFO = 1;
@@ -102,6 +102,14 @@ function addVlan(info: AttributeEncoder, vf: number, vlan: NonNullable<VfChange[
       encodeStruct(vfVlanInfo, VF_VLAN_INFO_BYTES, { vf, vlan: id, qos, protocol: ethertype }),
     ),
   );
+}
+
+/** How many VFs a link has, whether its driver tells of them or not. @throws {RangeError} when the message is malformed. */
+export function decodeVfCount(message: NetlinkMessage): number {
+  const { header, attributes } = decodeLinkAttributes(message);
+  const count = attributes.u32(IFLA_NUM_VF) ?? 0;
+  if (attributes.problem) throw new RangeError(`VFs of link ${header.index}: ${attributes.problem}`);
+  return count;
 }
 
 /**

@@ -1,0 +1,43 @@
+// A VF's link that goes and comes back: a driver that is reset or bound anew makes another one, with another index.
+import { KernelError, type Link } from "../kernel/index.ts";
+import { NetdevError } from "./error.ts";
+import { findInHost, type LinkIdentity } from "./move.ts";
+import type { Session } from "./read.ts";
+import type { Patience } from "./transient.ts";
+
+/** The link of a VF in the host's namespace, looked up by its PCI function. */
+export interface VfLink {
+  /** Its index now; undefined while it is not there. */
+  index(): Promise<number | undefined>;
+  /** Whether one may come: the VF is there, bound to its kernel driver. */
+  mayCome(): Promise<boolean>;
+}
+
+/** The link is not where it was. */
+export function isVanished(error: unknown): boolean {
+  if (error instanceof NetdevError) return error.fault.kind === "gone";
+  return error instanceof KernelError && error.code === "ENODEV";
+}
+
+/** The link in the host: by its function where that can be looked up, else by what it was. */
+export async function lookInHost(
+  host: Session,
+  identity: LinkIdentity,
+  vfLink: VfLink | undefined,
+): Promise<Link | undefined> {
+  const index = await vfLink?.index();
+  const link = index === undefined ? undefined : await host.rtnl.linkByIndex(index);
+  return link ?? (await findInHost(host, identity));
+}
+
+/** Waits until the VF has a link in the host. Undefined when its driver will make none. @throws {NetdevError} busy. */
+export function awaitInHost(
+  host: Session,
+  identity: LinkIdentity,
+  { vfLink, patience }: { readonly vfLink: VfLink; readonly patience: Patience },
+): Promise<Link | undefined> {
+  return patience.until("find the VF's link in the host's namespace", async () => {
+    const link = await lookInHost(host, identity, vfLink);
+    return link !== undefined || !(await vfLink.mayCome()) ? { done: link } : "that there is none";
+  });
+}

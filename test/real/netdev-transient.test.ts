@@ -1,0 +1,177 @@
+// Drivers that say "not now", and a link that goes and comes back while it is on its way: on real links, whose answers are
+// altered where a socket is opened.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock } from "../../src/async/index.ts";
+import { Errno, KernelError, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import {
+  type AskedNetdev,
+  type AttachOptions,
+  attachNetdev,
+  type NetdevError,
+  type PfPort,
+  type VfLink,
+  type VfSettings,
+  wantNetdev,
+} from "../../src/netdev/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { inWorld, linkNamed, picture, type World } from "../namespaces.ts";
+
+const asked: AskedNetdev = {
+  name: "nsm-1",
+  mac: "02:00:00:00:00:05",
+  vlan: 7,
+  addresses: ["10.0.0.1/24", "2001:db8::1/64"],
+  peerAddresses: ["10.0.0.2/24"],
+  routes: [{ prefix: "10.1.0.0/16" }],
+  policies: [],
+  neighbours: [],
+};
+
+/** A PF and a link whose driver refuses so many times: each setting, each address, each "up". */
+function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno } = {}) {
+  const asks = new Map<string, number>();
+  const refused = (what: string, code: keyof typeof Errno) => {
+    const count = (asks.get(what) ?? 0) + 1;
+    asks.set(what, count % (times + 1));
+    if (count <= times) throw new KernelError(what, Errno[code]);
+  };
+  const writes: string[] = [];
+  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver ice)",
+    async read() {
+      refused("read the VF", pf);
+      return standing;
+    },
+    async write(_vf, change) {
+      refused(`set ${Object.keys(change)}`, pf);
+      writes.push(...Object.entries(change).map(([setting, value]) => `${setting}=${value}`));
+      standing = { ...standing, ...change };
+    },
+  };
+  const openRtnl = (netns: Netns) => {
+    const rtnl = Rtnl.open({ netns });
+    const setLink: Rtnl["setLink"] = async (index, change) => {
+      if (change.up === true) refused("up", "EBUSY");
+      if (change.address !== undefined) refused("address", "EAGAIN");
+      return await Rtnl.prototype.setLink.call(rtnl, index, change);
+    };
+    return Object.assign(rtnl, { setLink });
+  };
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  const vf = { port, index: 3, settings: {} };
+  const options = { ...places, vf, openRtnl, wanted: wantNetdev(asked), log: silentLog, clock: systemClock };
+  return { options, writes, standing: () => standing };
+}
+
+test("attachNetdev() waits for a driver that is busy at each step, there and back, and never trusts the VF for it", (t) =>
+  inWorld(t, async (world) => {
+    await world.host.rtnl.setLink(world.vf.index, { up: true });
+    const before = [await picture(world.host), await picture(world.pod)];
+    const { options, writes, standing } = busyCard(world);
+    const attachment = await attachNetdev(options);
+    const link = await linkNamed(world.pod, "nsm-1");
+    assert.deepEqual([link.up, link.address, standing().vlan], [true, asked.mac, 7]);
+    await attachment.update(wantNetdev({ ...asked, mac: "02:00:00:00:00:06", vlan: 8 }));
+    assert.equal((await linkNamed(world.pod, "nsm-1")).address, "02:00:00:00:00:06");
+    assert.deepEqual(await attachment.detach(), []);
+    assert.deepEqual(
+      writes.filter((write) => write.startsWith("trust")),
+      [],
+    );
+    assert.deepEqual([await picture(world.host), await picture(world.pod)], before);
+  }));
+
+test("attachNetdev() ends with its caller, says at which step it was, and takes everything back", (t) =>
+  inWorld(t, async (world) => {
+    const before = [await picture(world.host), await picture(world.pod)];
+    const { options } = busyCard(world);
+    const caller = new AbortController();
+    const port: PfPort = {
+      ...options.vf.port,
+      read: async () => ({ mac: "00:00:00:00:00:00", vlan: 0 }),
+      async write(_vf, change) {
+        if (change.vlan !== 7) return;
+        caller.abort(new Error("the caller's time is up"));
+        throw new KernelError("set vlan", Errno.EAGAIN);
+      },
+    };
+    const attempt = attachNetdev({
+      ...options,
+      vf: { ...options.vf, port },
+      wanted: wantNetdev({ ...asked, mac: "" }),
+      signal: caller.signal,
+    });
+    await assert.rejects(attempt, (error: NetdevError) => {
+      assert.match(error.message, /Cannot set vlan of VF 3 \(link vf0\): its driver answered EAGAIN 1 times/);
+      return error.fault.kind === "busy";
+    });
+    assert.deepEqual([await picture(world.host), await picture(world.pod)], before);
+  }));
+
+/** The PF resets the VF at each setting: its link goes, and another one comes a moment later, with another index. */
+function vanishingCard(world: World) {
+  const [indexes, state] = [[world.vf.index], { index: world.vf.index as number | undefined, made: 0 }];
+  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
+  const vfLink: VfLink = { index: async () => state.index, mayCome: async () => true };
+  const remake = async () => {
+    const wire = `port${++state.made}`;
+    await world.wire.rtnl.createLink({
+      kind: "veth",
+      name: wire,
+      peer: { name: `new${state.made}`, netns: world.host.netns },
+    });
+    await world.wire.rtnl.setLink((await linkNamed(world.wire, wire)).index, { up: true });
+    state.index = (await linkNamed(world.host, `new${state.made}`)).index;
+    indexes.push(state.index);
+  };
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver ice)",
+    read: async () => standing,
+    async write(_vf, change) {
+      standing = { ...standing, ...change };
+      state.index = undefined;
+      await world.wire.rtnl.deleteLink((await linkNamed(world.wire, `port${state.made}`)).index);
+      setImmediate(() => void remake());
+    },
+  };
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  const vf = { port, index: 3, settings: {} };
+  const options: AttachOptions = {
+    ...places,
+    vf,
+    vfLink,
+    wanted: wantNetdev({ ...asked, mac: "" }),
+    log: silentLog,
+    clock: systemClock,
+  };
+  return { options, indexes, standing: () => standing };
+}
+
+test("attachNetdev() goes on with the link that comes in place of the one that went, there, at a change and back", (t) =>
+  inWorld(t, async (world) => {
+    await world.host.rtnl.setLink(world.vf.index, { mtu: 1450 });
+    const { options, indexes, standing } = vanishingCard(world);
+    const attachment = await attachNetdev(options);
+    assert.deepEqual([indexes.length, standing().vlan], [2, 7]);
+    const link = await linkNamed(world.pod, "nsm-1");
+    assert.equal(link.up, true);
+    assert.deepEqual(await attachment.differences(options.wanted), []);
+    const wanted = wantNetdev({ ...asked, mac: "", vlan: 8 });
+    await attachment.update(wanted);
+    assert.deepEqual([indexes.length, standing().vlan], [3, 8]);
+    assert.deepEqual(await attachment.differences(wanted), []);
+    assert.deepEqual(await attachment.detach(), []);
+    const home = await linkNamed(world.host, "vf0");
+    assert.deepEqual([home.index, home.mtu, home.up, standing().vlan], [indexes[3], 1450, false, 0]);
+    assert.equal((await world.pod.rtnl.links()).length, 1);
+  }));
+
+test("attachNetdev() does not wait for a link whose driver makes none any more", (t) =>
+  inWorld(t, async (world) => {
+    const { options } = vanishingCard(world);
+    const vfLink: VfLink = { index: async () => undefined, mayCome: async () => false };
+    await world.host.rtnl.deleteLink(world.vf.index);
+    await assert.rejects(attachNetdev({ ...options, vfLink }), (error: NetdevError) => error.fault.kind === "gone");
+  }));
