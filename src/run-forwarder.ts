@@ -9,6 +9,7 @@ import { exitNow, selfTest } from "./kernel/index.ts";
 import { openLinuxHost, openPfConfigFile } from "./node/index.ts";
 import type { Otlp } from "./otlp/index.ts";
 import { live, type Running } from "./process-life.ts";
+import { checkTls } from "./rpc/index.ts";
 import { parsePfConfig } from "./sriov/index.ts";
 import { createLog, createMetrics, type Log, type Metrics } from "./telemetry/index.ts";
 import { version } from "./version.ts";
@@ -41,6 +42,7 @@ export async function runForwarder({ config, effective, warnings }: ParsedConfig
 async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
   const pfConfig = parsePfConfig(readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
   await selfTest();
+  checkTls();
   const opened = openLinuxHost(config, log);
   const metrics = createMetrics();
   metrics.addProcessMetrics();

@@ -1,10 +1,15 @@
 import { X509Certificate } from "node:crypto";
+import { type KeyKind, readAlgorithm, readKeyKind } from "./certificate-key.ts";
 import {
   bodyOf,
+  booleanOf,
+  countOf,
   type DerElement,
   oidOf,
   readElements,
   readInside,
+  readOnly,
+  refuse,
   TAG_BIT_STRING,
   TAG_BOOLEAN,
   TAG_INTEGER,
@@ -12,6 +17,7 @@ import {
   TAG_SEQUENCE,
 } from "./der.ts";
 import { IdentityError } from "./error.ts";
+import { readNameConstraints, type UriConstraints } from "./name-constraints.ts";
 
 /** Bits of KeyUsage in the order of RFC 5280, 4.2.1.3, first bit lowest. */
 export const KEY_USAGE = { digitalSignature: 1 << 0, keyCertSign: 1 << 5, crlSign: 1 << 6 } as const;
@@ -29,25 +35,32 @@ export interface Certificate {
   readonly keyUsage: number | undefined;
   /** URI subject alternative names, byte for byte. Node's text form of them is quoted and escaped. */
   readonly uris: readonly string[];
-  /** Hosts that URIs of certificates below this one must lie in, or must not. */
-  readonly uriConstraints: { readonly permitted: readonly string[]; readonly excluded: readonly string[] };
+  readonly uriConstraints: UriConstraints;
   /** Critical extensions that nothing here understands: RFC 5280 wants such a certificate refused. */
   readonly unknownCritical: readonly string[];
+  readonly key: KeyKind;
+  /** Of the signature on it: a dotted OBJECT IDENTIFIER. */
+  readonly signatureAlgorithm: string;
+  /** Names in DER: one certificate may have issued another if they are equal byte for byte, as in Go's crypto/x509. */
+  readonly subject: Buffer;
+  readonly issuer: Buffer;
+  /** subjectKeyIdentifier, and that of the issuer; undefined when missing. */
+  readonly keyId: Buffer | undefined;
+  readonly issuerKeyId: Buffer | undefined;
 }
 
 /** @throws {IdentityError} kind "bad-certificate" */
 export function readCertificate(der: Buffer): Certificate {
   const x509 = parse(der);
+  const { extensions, ...parts } = partsOf(der);
   const facts: Facts = { isCa: false, uris: [], uriConstraints: { permitted: [], excluded: [] }, unknownCritical: [] };
-  for (const extension of extensionsOf(der)) readExtension(extension, facts);
-  return {
-    x509,
-    notBeforeMs: x509.validFromDate.getTime(),
-    notAfterMs: x509.validToDate.getTime(),
-    pathLength: undefined,
-    keyUsage: undefined,
-    ...facts,
-  };
+  const seen = new Set<string>();
+  for (const extension of extensions) readExtension(extension, facts, seen);
+  const [notBeforeMs, notAfterMs] = [x509.validFromDate.getTime(), x509.validToDate.getTime()];
+  // NaN is neither before nor after anything: such a certificate would never expire.
+  if (!Number.isFinite(notBeforeMs) || !Number.isFinite(notAfterMs)) throw refuse("its dates cannot be read");
+  const none = { pathLength: undefined, keyUsage: undefined, keyId: undefined, issuerKeyId: undefined };
+  return { x509, notBeforeMs, notAfterMs, ...none, ...facts, ...parts };
 }
 
 /** The certificates of a field of the Workload API: DER, one after the other, nothing between. */
@@ -59,8 +72,10 @@ interface Facts {
   isCa: boolean;
   pathLength?: number;
   keyUsage?: number;
+  keyId?: Buffer;
+  issuerKeyId?: Buffer;
   uris: string[];
-  uriConstraints: { permitted: string[]; excluded: string[] };
+  uriConstraints: UriConstraints;
   unknownCritical: string[];
 }
 
@@ -72,71 +87,110 @@ function parse(der: Buffer): X509Certificate {
   }
 }
 
-/** Certificate ::= SEQUENCE { TBSCertificate, … }; TBSCertificate ends with extensions [3] EXPLICIT (RFC 5280, 4.1). */
-function extensionsOf(der: Buffer): DerElement[] {
+interface Parts extends Pick<Certificate, "signatureAlgorithm" | "key" | "subject" | "issuer"> {
+  readonly extensions: readonly DerElement[];
+}
+
+const TAG_VERSION = 0xa0;
+const TAG_EXTENSIONS = 0xa3;
+
+/**
+ * Certificate ::= SEQUENCE { TBSCertificate, signatureAlgorithm, signature }; TBSCertificate ::= SEQUENCE { version [0],
+ * serialNumber, signature, issuer, validity, subject, subjectPublicKeyInfo, …, extensions [3] EXPLICIT } (RFC 5280, 4.1).
+ */
+function partsOf(der: Buffer): Parts {
   const [certificate, ...more] = readElements(der);
-  if (more.length > 0) throw new IdentityError({ kind: "bad-certificate", problem: "bytes follow the certificate" });
-  const [toBeSigned] = readInside(certificate, TAG_SEQUENCE);
-  const extensions = readInside(toBeSigned, TAG_SEQUENCE).find((element) => element.tag === 0xa3);
-  if (extensions === undefined) return [];
-  const [list] = readElements(extensions.body);
-  return readInside(list, TAG_SEQUENCE);
+  if (more.length > 0) throw refuse("bytes follow the certificate");
+  const [toBeSigned, algorithm] = readInside(certificate, TAG_SEQUENCE);
+  const fields = readInside(toBeSigned, TAG_SEQUENCE);
+  const version = fields[0]?.tag === TAG_VERSION ? countOf(readOnly(fields.shift()?.body ?? der)) : 0;
+  const [, , issuer, , subject, key] = fields;
+  const extensions = fields.find((element) => element.tag === TAG_EXTENSIONS);
+  if (extensions !== undefined && version !== 2) throw refuse("it has extensions and is not of version 3");
+  return {
+    signatureAlgorithm: readAlgorithm(algorithm),
+    key: readKeyKind(key),
+    issuer: bodyOf(issuer, TAG_SEQUENCE),
+    subject: bodyOf(subject, TAG_SEQUENCE),
+    extensions: extensions === undefined ? [] : readInside(readOnly(extensions.body), TAG_SEQUENCE),
+  };
 }
 
 /** Extension ::= SEQUENCE { extnID, critical DEFAULT FALSE, extnValue OCTET STRING }. */
-function readExtension(extension: DerElement, facts: Facts): void {
+function readExtension(extension: DerElement, facts: Facts, seen: Set<string>): void {
   const [id, ...rest] = readInside(extension, TAG_SEQUENCE);
-  const isCritical = rest[0]?.tag === TAG_BOOLEAN && rest[0].body[0] !== 0;
+  const isCritical = rest.length === 2 && booleanOf(rest[0] as DerElement);
+  if (rest.length !== 1 && rest.length !== 2) throw refuse("an extension has too little or too much in it");
   const value = bodyOf(rest.at(-1), TAG_OCTET_STRING);
   const name = oidOf(id);
-  const read = readers[name];
-  if (read !== undefined) read(value, facts);
-  else if (isCritical) facts.unknownCritical.push(name);
+  if (seen.has(name)) throw refuse(`the extension ${name} is there twice`);
+  seen.add(name);
+  const isUnderstood = readers[name]?.(value, facts) ?? false;
+  if (isCritical && !isUnderstood) facts.unknownCritical.push(name);
 }
 
-const readers: Readonly<Record<string, (value: Buffer, facts: Facts) => void>> = {
+/** AuthorityKeyIdentifier ::= SEQUENCE { keyIdentifier [0] IMPLICIT OCTET STRING OPTIONAL, … } (RFC 5280, 4.2.1.1). */
+const TAG_KEY_ID = 0x80;
+
+/** Each says whether it has understood the extension, as Go's crypto/x509 would. */
+const readers: Readonly<Record<string, (value: Buffer, facts: Facts) => boolean>> = {
+  "2.5.29.14": (value, facts) => {
+    facts.keyId = bodyOf(readOnly(value), TAG_OCTET_STRING);
+    return false; // RFC 5280 forbids to mark it critical; the same of the issuer's
+  },
   "2.5.29.15": readKeyUsage,
   "2.5.29.17": readAlternativeNames,
   "2.5.29.19": readBasicConstraints,
-  "2.5.29.30": readNameConstraints,
-  "2.5.29.37": () => {}, // extendedKeyUsage: go-spiffe takes any
+  "2.5.29.30": (value, facts) => {
+    const { hasUnknown, ...constraints } = readNameConstraints(value);
+    facts.uriConstraints = constraints;
+    return !hasUnknown;
+  },
+  "2.5.29.31": isSequence, // cRLDistributionPoints: SPIFFE revokes nothing
+  "2.5.29.32": isSequence, // certificatePolicies: without policyConstraints, which nothing here understands, any will do
+  "2.5.29.35": (value, facts) => {
+    const [id] = readInside(readOnly(value), TAG_SEQUENCE);
+    if (id?.tag === TAG_KEY_ID) facts.issuerKeyId = id.body;
+    return false;
+  },
+  "2.5.29.37": isSequence, // extendedKeyUsage: go-spiffe takes any
 };
 
-function readKeyUsage(value: Buffer, facts: Facts): void {
-  const [bits] = readElements(value);
-  const bytes = bodyOf(bits, TAG_BIT_STRING).subarray(1); // the first byte counts unused bits
+function isSequence(value: Buffer): boolean {
+  readInside(readOnly(value), TAG_SEQUENCE);
+  return true;
+}
+
+function readKeyUsage(value: Buffer, facts: Facts): boolean {
+  const [unused = 8, ...bytes] = bodyOf(readOnly(value), TAG_BIT_STRING);
+  const isPadded = unused < 8 && (unused === 0 || ((bytes.at(-1) ?? 0xff) & ((1 << unused) - 1)) === 0);
+  if (!isPadded) throw refuse("its key usage is no bit string");
   facts.keyUsage = 0;
   for (let bit = 0; bit < 9; bit++) {
     if ((bytes[bit >> 3] ?? 0) & (0x80 >> (bit & 7))) facts.keyUsage |= 1 << bit;
   }
+  return true;
 }
 
-function readBasicConstraints(value: Buffer, facts: Facts): void {
-  const [constraints] = readElements(value);
-  for (const element of readInside(constraints, TAG_SEQUENCE)) {
-    if (element.tag === TAG_BOOLEAN) facts.isCa = element.body[0] !== 0;
-    if (element.tag === TAG_INTEGER) facts.pathLength = element.body.reduce((sum, byte) => sum * 256 + byte, 0);
-  }
+/** BasicConstraints ::= SEQUENCE { cA BOOLEAN DEFAULT FALSE, pathLenConstraint INTEGER (0..MAX) OPTIONAL }. */
+function readBasicConstraints(value: Buffer, facts: Facts): boolean {
+  const fields = readInside(readOnly(value), TAG_SEQUENCE);
+  const isCa = fields[0]?.tag === TAG_BOOLEAN ? fields.shift() : undefined;
+  const pathLength = fields[0]?.tag === TAG_INTEGER ? fields.shift() : undefined;
+  if (fields.length > 0) throw refuse("its basic constraints hold more than a flag and a length");
+  if (isCa !== undefined) facts.isCa = booleanOf(isCa);
+  if (pathLength !== undefined) facts.pathLength = countOf(pathLength);
+  return true;
 }
 
 /** GeneralName: uniformResourceIdentifier [6] IMPLICIT IA5String. */
 const TAG_URI = 0x86;
 
-function readAlternativeNames(value: Buffer, facts: Facts): void {
-  const [names] = readElements(value);
-  for (const name of readInside(names, TAG_SEQUENCE)) {
-    if (name.tag === TAG_URI) facts.uris.push(name.body.toString("latin1"));
-  }
-}
+/** Kinds of GeneralName that Go's crypto/x509 reads: mail, DNS, URI, address. */
+const knownNames: ReadonlySet<number> = new Set([0x81, 0x82, TAG_URI, 0x87]);
 
-/** NameConstraints ::= SEQUENCE { permittedSubtrees [0], excludedSubtrees [1] }. Only URIs carry identity here. */
-function readNameConstraints(value: Buffer, facts: Facts): void {
-  const [constraints] = readElements(value);
-  for (const side of readInside(constraints, TAG_SEQUENCE)) {
-    const hosts = side.tag === 0xa0 ? facts.uriConstraints.permitted : facts.uriConstraints.excluded;
-    for (const subtree of readElements(side.body)) {
-      const [base] = readInside(subtree, TAG_SEQUENCE);
-      if (base?.tag === TAG_URI) hosts.push(base.body.toString("latin1"));
-    }
-  }
+function readAlternativeNames(value: Buffer, facts: Facts): boolean {
+  const names = readInside(readOnly(value), TAG_SEQUENCE);
+  for (const name of names) if (name.tag === TAG_URI) facts.uris.push(name.body.toString("latin1"));
+  return names.some(({ tag }) => knownNames.has(tag));
 }

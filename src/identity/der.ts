@@ -29,6 +29,33 @@ export function readElements(bytes: Buffer): DerElement[] {
   return elements;
 }
 
+/**
+ * The one element that `bytes` are.
+ * @throws {IdentityError} kind "bad-certificate" when there are none or several
+ */
+export function readOnly(bytes: Buffer): DerElement {
+  const [element, ...more] = readElements(bytes);
+  if (element === undefined || more.length > 0)
+    throw refuse("one element of DER is wanted where there are none or several");
+  return element;
+}
+
+/** A BOOLEAN, which DER writes as 0 or 255 only. */
+export function booleanOf(element: DerElement): boolean {
+  const body = bodyOf(element, TAG_BOOLEAN);
+  if (body.length !== 1 || (body[0] !== 0 && body[0] !== 0xff)) throw refuse("a boolean is neither 0 nor 255");
+  return body[0] !== 0;
+}
+
+/** An INTEGER from 0 to 2^31 - 1. */
+export function countOf(element: DerElement): number {
+  const body = bodyOf(element, TAG_INTEGER);
+  const isMinimal = body.length > 0 && !(body.length > 1 && body[0] === 0 && (body[1] ?? 0) < 0x80);
+  if (!isMinimal || body.length > 4 || (body[0] ?? 0) >= 0x80)
+    throw refuse("a count is negative, huge or oddly written");
+  return body.readUIntBE(0, body.length);
+}
+
 /** The elements inside an element of the given tag. */
 export function readInside(element: DerElement | undefined, tag: number): DerElement[] {
   return readElements(bodyOf(element, tag));
@@ -37,7 +64,7 @@ export function readInside(element: DerElement | undefined, tag: number): DerEle
 /** The body of an element that must have the given tag. */
 export function bodyOf(element: DerElement | undefined, tag: number): Buffer {
   if (element === undefined || element.tag !== tag) {
-    throw broken(`want DER tag 0x${tag.toString(16)}, have ${element ? `0x${element.tag.toString(16)}` : "the end"}`);
+    throw refuse(`want DER tag 0x${tag.toString(16)}, have ${element ? `0x${element.tag.toString(16)}` : "the end"}`);
   }
   return element.body;
 }
@@ -60,17 +87,18 @@ export function oidOf(element: DerElement | undefined): string {
 function readElement(bytes: Buffer, at: number): DerElement {
   const tag = bytes[at];
   const firstLength = bytes[at + 1];
-  if (tag === undefined || firstLength === undefined) throw broken("an element is cut short");
-  if ((tag & 0x1f) === 0x1f) throw broken("a tag of more than one byte");
+  if (tag === undefined || firstLength === undefined) throw refuse("an element is cut short");
+  if ((tag & 0x1f) === 0x1f) throw refuse("a tag of more than one byte");
   const lengthBytes = firstLength < 0x80 ? 0 : firstLength & 0x7f;
   const start = at + 2 + lengthBytes;
-  if (lengthBytes > 4 || firstLength === 0x80) throw broken("a length of unknown form");
-  if (start > bytes.length) throw broken("an element is cut short");
+  if (lengthBytes > 4 || firstLength === 0x80) throw refuse("a length of unknown form");
+  if (start > bytes.length) throw refuse("an element is cut short");
   const length = lengthBytes === 0 ? firstLength : bytes.readUIntBE(at + 2, lengthBytes);
-  if (start + length > bytes.length) throw broken("an element is longer than what holds it");
+  if (start + length > bytes.length) throw refuse("an element is longer than what holds it");
   return { tag, body: bytes.subarray(start, start + length), whole: bytes.subarray(at, start + length) };
 }
 
-function broken(problem: string): IdentityError {
+/** What is wrong with the bytes of a certificate. */
+export function refuse(problem: string): IdentityError {
   return new IdentityError({ kind: "bad-certificate", problem });
 }

@@ -26,7 +26,6 @@ const trusted = [
   { says: "issued below two intermediates", chain: home.intermediate().intermediate().issue({ spiffeId }).chainDer },
   { says: "whose intermediates come in another order", chain: shuffled() },
   { says: "that brings the root along", chain: [...home.issue({ spiffeId }).chainDer, home.rootDer] },
-  { says: "with an RSA key", chain: home.issue({ spiffeId, keyKind: "rsa" }).chainDer },
 ];
 for (const { says, chain } of trusted) {
   test(`verifyPeerChain() trusts a leaf ${says}`, () => {
@@ -64,11 +63,6 @@ const untrusted: readonly (readonly [string, readonly Buffer[], RegExp])[] = [
     "an authority it brings itself",
     [...impostor.issue({ spiffeId }).chainDer, impostor.rootDer],
     /leads to no authority/,
-  ],
-  [
-    "authorities that all vouch for each other",
-    [...impostor.issue({ spiffeId }).chainDer, ...Array(9).fill(impostor.rootDer)],
-    /takes more than 100 signature checks/,
   ],
   ["its intermediate left out", home.intermediate().issue({ spiffeId }).chainDer.slice(0, 1), /leads to no authority/],
 ];

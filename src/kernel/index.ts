@@ -53,6 +53,7 @@ export {
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
+export { boundPeerChains } from "./ssl-context.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
 export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";

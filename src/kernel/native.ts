@@ -97,6 +97,19 @@ export function exitNow(code: number): void {
   endProcess(code);
 }
 
+let sslCalls: { setVerifyDepth: Native; verifyDepth: Native; control: Native } | undefined;
+type Native = (...args: readonly (bigint | number | null)[]) => number | bigint;
+
+/** Of the OpenSSL that the Node binary carries, for what node:tls has no option for. @throws {Error} when it exports none. */
+export function openSslCalls(): NonNullable<typeof sslCalls> {
+  sslCalls ??= {
+    setVerifyDepth: self.func("void SSL_CTX_set_verify_depth(void *context, int depth)"),
+    verifyDepth: self.func("int SSL_CTX_get_verify_depth(const void *context)"),
+    control: self.func("long SSL_CTX_ctrl(void *context, int command, long number, void *pointer)"),
+  };
+  return sslCalls;
+}
+
 /** Where the bytes of a buffer lie. Only for buffers of `offHeap`: the collector moves small ones. */
 export function addressOf(buffer: Buffer): bigint {
   return BigInt(koffi.address(buffer));

@@ -18,4 +18,4 @@ export { RpcStream } from "./rpc-stream.ts";
 export { type RpcServer, type ServeOptions, type StreamServer, serveRpc, serveStreams } from "./server.ts";
 export { RpcError, type Status, statusNumber } from "./status.ts";
 export { parseTarget, type Target } from "./target.ts";
-export { acceptTls, type Protocol, type SecureStream, type TlsIdentity } from "./tls.ts";
+export { acceptTls, checkTls, type Protocol, type SecureStream, type TlsIdentity } from "./tls.ts";

@@ -1,5 +1,13 @@
 import type { Duplex } from "node:stream";
-import { connect, createServer, type DetailedPeerCertificate, type TLSSocket } from "node:tls";
+import {
+  connect,
+  createSecureContext,
+  createServer,
+  type DetailedPeerCertificate,
+  type SecureContextOptions,
+  type TLSSocket,
+} from "node:tls";
+import { boundPeerChains } from "../kernel/index.ts";
 import type { PeerIdentity } from "./connection.ts";
 import { RpcError } from "./status.ts";
 
@@ -29,6 +37,33 @@ const ALPN = "h2";
 export type Protocol = typeof ALPN | "http/1.1";
 
 /**
+ * What a peer may sign its part of the handshake with. All keys of NSM are EC keys (its tokens are ES256), and the cost of
+ * checking an ECDSA signature is the same for all that can be sent; that of RSA depends on the peer's exponent.
+ */
+const SIGNATURES = "ecdsa_secp256r1_sha256:ecdsa_secp384r1_sha384:ecdsa_secp521r1_sha512:ed25519";
+
+/** TLS 1.3's, and those of 1.2 in which the server signs with such a key. */
+const CIPHERS =
+  "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:" +
+  "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305";
+
+/** Longest list of certificates that is read of a peer, in bytes: more than any honest chain has (identity/trust.ts). */
+const MOST_CHAIN_BYTES = 16_384;
+
+/** The part of the options that both ends share. OpenSSL knows no SPIFFE: it is to verify nothing, and to trust nobody. */
+function contextOptions({ certChainPem, keyPem }: ReturnType<TlsIdentity["credentials"]>): SecureContextOptions {
+  return { cert: certChainPem, key: keyPem, ca: [], sigalgs: SIGNATURES, ciphers: CIPHERS, minVersion: "TLSv1.2" };
+}
+
+/**
+ * For the start, before anybody is met: finds out whether this Node lets the work of OpenSSL be bounded.
+ * @throws {Error} that says what it lacks
+ */
+export function checkTls(): void {
+  boundPeerChains(createSecureContext({ ca: [] }), MOST_CHAIN_BYTES);
+}
+
+/**
  * TLS as a server on a stream that was accepted. The stream ends with the TLS socket, and at once when the handshake fails.
  * A TLS server object per connection costs 0.3 ms and gives each connection the newest certificate; handing a bare
  * `TLSSocket` to node:http2 does not work: it stays "connecting" for ever.
@@ -40,15 +75,14 @@ export async function acceptTls(
   signal: AbortSignal,
   protocol: Protocol = ALPN,
 ): Promise<SecureStream> {
-  const { certChainPem, keyPem } = identity.credentials();
   const server = createServer({
-    cert: certChainPem,
-    key: keyPem,
+    ...contextOptions(identity.credentials()),
     requestCert: true,
-    rejectUnauthorized: false, // OpenSSL knows no SPIFFE: verifyPeer decides
+    rejectUnauthorized: false, // verifyPeer decides
     ALPNProtocols: [protocol],
-    minVersion: "TLSv1.2",
   });
+  // The context that createServer() made: it takes none that exists.
+  boundPeerChains((server as { _sharedCreds?: unknown })._sharedCreds, MOST_CHAIN_BYTES);
   const done = Promise.withResolvers<TLSSocket>();
   server.once("secureConnection", done.resolve);
   server.on("tlsClientError", done.reject);
@@ -60,17 +94,16 @@ export async function acceptTls(
  * @throws {RpcError} UNAVAILABLE with the reason.
  */
 export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
-  const { certChainPem, keyPem } = identity.credentials();
+  const secureContext = createSecureContext(contextOptions(identity.credentials()));
+  boundPeerChains(secureContext, MOST_CHAIN_BYTES);
   const done = Promise.withResolvers<TLSSocket>();
   return await verified(raw, identity, { signal, protocol: ALPN, done }, () => {
     const socket = connect({
       socket: raw,
-      cert: certChainPem,
-      key: keyPem,
-      rejectUnauthorized: false, // OpenSSL knows no SPIFFE: verifyPeer decides
+      secureContext,
+      rejectUnauthorized: false, // verifyPeer decides
       checkServerIdentity: () => undefined, // an SVID has no host name
       ALPNProtocols: [ALPN],
-      minVersion: "TLSv1.2",
     });
     socket.on("error", done.reject);
     socket.once("secureConnect", () => done.resolve(socket));

@@ -1,0 +1,110 @@
+import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
+import { createConnection, createServer as createTcpServer, type Socket } from "node:net";
+import { type TestContext, test } from "node:test";
+import { connect, createServer, type TLSSocket } from "node:tls";
+import { makeOddCertificate, type OddCertificate } from "../../sandbox/odd-certificate.ts";
+import { acceptTls, connectTls, type SecureStream, type TlsIdentity } from "./tls.ts";
+
+const root = makeOddCertificate({ subject: "root" });
+const ours = makeOddCertificate({ subject: "ours", issuer: root, isCa: false, keyUsage: 1 });
+
+/** Takes everybody and keeps what was shown: whatever is not bounded here is OpenSSL's doing. */
+function seeing(): TlsIdentity & { readonly seen: (readonly Buffer[])[] } {
+  const seen: (readonly Buffer[])[] = [];
+  return {
+    seen,
+    credentials: () => ({ certChainPem: pem(ours), keyPem: keyOf(ours) }),
+    verifyPeer(chainDer) {
+      seen.push(chainDer);
+      return { spiffeId: "spiffe://example.org/peer", certificatePem: "", notAfterMs: 0 };
+    },
+    onRotate: () => () => {},
+  };
+}
+
+function pem(...chain: readonly OddCertificate[]): string {
+  return chain
+    .map(({ der }) => `-----BEGIN CERTIFICATE-----\n${der.toString("base64")}\n-----END CERTIFICATE-----\n`)
+    .join("");
+}
+
+const keyOf = ({ key }: OddCertificate) => key.export({ type: "pkcs8", format: "pem" }).toString();
+
+/** A peer with a chain of its own, at either end of a connection with us. */
+async function meet(t: TestContext, role: "client" | "server", chain: readonly OddCertificate[]) {
+  const [theirs, raw] = await socketPair(t);
+  const [leaf] = chain;
+  assert.ok(leaf);
+  const credentials = { cert: pem(...chain), key: keyOf(leaf), rejectUnauthorized: false, ALPNProtocols: ["h2"] };
+  const identity = seeing();
+  const signal = AbortSignal.timeout(10_000);
+  let peer: TLSSocket | undefined;
+  const keep = (socket: TLSSocket) => {
+    peer = socket.on("error", () => {});
+  };
+  t.after(() => peer?.destroy());
+  let handshake: Promise<SecureStream>;
+  if (role === "client") {
+    keep(connect({ ...credentials, socket: theirs }));
+    handshake = acceptTls(raw, identity, signal);
+  } else {
+    const server = createServer(credentials, keep).on("tlsClientError", () => {});
+    server.emit("connection", theirs);
+    handshake = connectTls(raw, identity, signal);
+  }
+  return { handshake, seen: identity.seen };
+}
+
+function socketPair(t: TestContext): Promise<readonly [Socket, Socket]> {
+  return new Promise((resolve) => {
+    const server = createTcpServer((accepted) => {
+      for (const socket of [accepted, dialled]) socket.on("error", () => {});
+      t.after(() => [accepted, dialled].forEach((socket) => void socket.destroy()));
+      server.close();
+      resolve([accepted, dialled]);
+    });
+    let dialled: Socket;
+    server.listen(0, "127.0.0.1", () => {
+      dialled = createConnection((server.address() as { port: number }).port, "127.0.0.1");
+    });
+  });
+}
+
+/** So many authorities, one above the other, none of which has signed what is below it; leaf first. */
+function unsigned(length: number): readonly OddCertificate[] {
+  const stranger = makeOddCertificate({ subject: "stranger" });
+  const chain: OddCertificate[] = [];
+  for (let at = length; at >= 0; at--) {
+    const issuer = { subject: `authority ${at}`, key: stranger.key };
+    const subject = at === 0 ? "leaf" : `authority ${at - 1}`;
+    chain.unshift(makeOddCertificate({ subject, issuer, isCa: at > 0, keyUsage: at > 0 ? 0x60 : 1 }));
+  }
+  return chain;
+}
+
+for (const role of ["client", "server"] as const) {
+  test(`TLS hands over the whole chain of a ${role}, and lets OpenSSL check no signature of it`, async (t) => {
+    const chain = unsigned(9);
+    const { handshake, seen } = await meet(t, role, chain);
+    const { socket } = await handshake;
+    assert.deepEqual(seen, [chain.map(({ der }) => der)]);
+    // OpenSSL's last word. Had it checked signatures, it would be CERT_SIGNATURE_FAILURE.
+    assert.equal(String(socket.authorizationError), "UNABLE_TO_VERIFY_LEAF_SIGNATURE");
+  });
+
+  test(`TLS reads no longer chain of a ${role} than is verified`, async (t) => {
+    const { handshake, seen } = await meet(t, role, unsigned(50));
+    await assert.rejects(handshake, /TLS handshake failed: excessive message size/);
+    assert.deepEqual(seen, []);
+  });
+
+  test(`TLS takes no signature of a ${role} with an RSA key`, async (t) => {
+    const key = generateKeyPairSync("rsa", { modulusLength: 2048 });
+    const leaf = makeOddCertificate({ subject: "leaf", issuer: root, key, isCa: false, keyUsage: 1 });
+    const { handshake, seen } = await meet(t, role, [leaf]);
+    if (role === "server") await assert.rejects(handshake, /TLS handshake failed/);
+    else await handshake; // as one that shows nothing
+    assert.deepEqual(seen, role === "server" ? [] : [[]]);
+  });
+}
