@@ -63,5 +63,6 @@ export class ChangeWatch {
 
 function textOf(event: NetlinkEvent): string {
   if (event.kind === "lost") return "changes, more than could be read";
+  if (event.kind === "default-route") return `${event.kind} of IPv${event.route.family}`;
   return `${event.kind} ${"link" in event ? event.link.name : event.address.address}`;
 }

@@ -111,6 +111,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("look at the node");
   const admin = await startAdmin(options, metrics, frame);
   const node = await openNode({ pfConfig, host, statePath, health, ...declareBinds(metrics), clock, log });
+  undo.push("observation of the host's use", () => node.hostUse.close());
   declareNodeMetrics(metrics, node);
   shown.show(node);
 

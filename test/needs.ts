@@ -17,6 +17,8 @@ const probes = {
   userns: () => runs("unshare", "-rn", "true"),
   veth: () => makesLink("veth", "peer", "name", "probe1"),
   bridge: () => makesLink("bridge"),
+  /** VLAN devices (8021q). */
+  vlan: () => runs("unshare", "-n", "sh", "-ec", VLAN_ON_VETH),
   "cgroup1-devices": () => makesCgroup(mountPoints("cgroup", "devices")),
   cgroup2: () => makesCgroup(mountPoints("cgroup2")),
   /** CAP_SYS_ADMIN or CAP_BPF of the first user namespace. */
@@ -96,6 +98,9 @@ function runs(command: string, ...args: readonly string[]): boolean {
 function makesLink(kind: string, ...options: readonly string[]): boolean {
   return runs("unshare", "-n", "ip", "link", "add", "name", "probe0", "type", kind, ...options);
 }
+
+const VLAN_ON_VETH =
+  "ip link add probe0 type veth peer name probe1; ip link add link probe0 name probe2 type vlan id 9";
 
 function readText(path: string): string {
   try {

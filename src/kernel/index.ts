@@ -27,6 +27,7 @@ export { addressOf, exitNow, offHeap } from "./native.ts";
 export {
   type Address,
   type CreateLink,
+  type DefaultRoute,
   type IpFamily,
   ipFromBytes,
   ipToBytes,

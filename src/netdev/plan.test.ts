@@ -24,6 +24,7 @@ const link: Link = {
   kind: undefined,
   master: undefined,
   peerIndex: undefined,
+  peerNetnsId: undefined,
 };
 const empty: StandingNetdev = {
   link,

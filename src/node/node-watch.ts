@@ -4,6 +4,7 @@ import { type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
 import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
+import { HostUseWatch } from "./host-use-watch.ts";
 import type { Node } from "./node.ts";
 
 /** The file with the list of physical functions, watched. */
@@ -42,6 +43,7 @@ export class NodeWatch {
   readonly #options: NodeWatchOptions;
   readonly #rtnl: Rtnl;
   readonly #refused: Condition;
+  readonly #hostUse: HostUseWatch;
   readonly #stops: (() => void)[];
   /** What is to be looked at. */
   readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
@@ -56,6 +58,8 @@ export class NodeWatch {
     this.#options = options;
     this.#refused = health.declare({ code: "pf-config-refused", severity: "warning" });
     this.#rtnl = Rtnl.open({ netns: host.netns });
+    const onPfChange = () => this.#want({ all: true });
+    this.#hostUse = new HostUseWatch({ ...options, ...options.node, onPfChange });
     this.#stops = [
       host.uevents.subscribe((event) => this.#heard(event)),
       this.#rtnl.watch(["link"], (event) => this.#linkSaid(event)),
@@ -67,6 +71,7 @@ export class NodeWatch {
   async start(): Promise<void> {
     this.#todo.links = true;
     await this.#work();
+    await this.#hostUse.look();
     // What happened between the first look and now.
     this.#want({ all: true, config: true });
   }
@@ -80,7 +85,7 @@ export class NodeWatch {
     this.#isClosed = true;
     for (const stop of this.#stops) stop();
     this.#timer?.cancel();
-    const done = this.#running.finally(() => this.#rtnl.close());
+    const done = Promise.all([this.#running.finally(() => this.#rtnl.close()), this.#hostUse.close()]);
     await Promise.race([done, this.#options.clock.sleep(STOP_MS)]);
   }
 
@@ -129,6 +134,7 @@ export class NodeWatch {
     try {
       const isOther = config && (await this.#readConfig());
       if (all || isOther) await node.survey.look();
+      if (all || isOther) this.#hostUse.want();
       for (const address of drivers) {
         const driver = await node.binder.driverOf(address);
         if (node.inventory.get(address)) node.inventory.setDriver(address, driver);

@@ -6,6 +6,7 @@ import { openStateFolder } from "../kernel/index.ts";
 import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
+import { HostUseSurvey } from "./host-use.ts";
 import { tellKeptBack } from "./kept-back.ts";
 import { type PfDoor, PfSurvey } from "./pf-survey.ts";
 
@@ -15,6 +16,8 @@ export interface Node {
   readonly binder: DriverBinder;
   /** For a later look at the node. */
   readonly survey: PfSurvey;
+  /** What the host uses of it. */
+  readonly hostUse: HostUseSurvey;
   pfDoor(pf: PciAddress): PfDoor;
 }
 
@@ -40,6 +43,8 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   tellKeptBack(inventory, health);
   const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
   await survey.look();
+  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.config, health, log });
+  await hostUse.look().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
   const binder = new DriverBinder({
     ...host,
     clock,
@@ -49,11 +54,12 @@ export async function openNode(options: NodeOptions): Promise<Node> {
       const vf = inventory.get(address as PciAddress);
       return vf !== undefined && vf.state !== "quarantined";
     },
+    refuseChange: (address) => hostUse.refuse(address),
     connectionOf: (address) => inventory.get(address)?.connectionId,
     ...(onTried && { onTried }),
     onBound: (address, driver) => inventory.setDriver(address, driver),
   });
-  return { inventory, binder, survey, pfDoor: (pf) => survey.door(pf) };
+  return { inventory, binder, survey, hostUse, pfDoor: (pf) => survey.door(pf) };
 }
 
 /** The secret from which token ids are made: the same on this node for ever, so that kubelet's records stay true. */

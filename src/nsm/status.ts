@@ -102,6 +102,7 @@ function codeOfDriver(fault: DriverFault): Status {
     case "no-vfio-node":
     case "group-open":
     case "no-netdev":
+    case "host-uses-it":
     case "several-netdevs":
     case "gone":
       return "UNAVAILABLE";

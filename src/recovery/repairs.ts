@@ -69,6 +69,7 @@ export function repairOf(sight: VfSight): Exclude<Repair, "forget"> | undefined 
 function repairOfUnheld(sight: VfSight): "take-back" | "clean" | "restore" | "rebind" | "keep-back" | undefined {
   const { record, driver, hasNetdev } = sight;
   if (sight.isGranted) return "take-back";
+  if (record.withheld !== undefined) return undefined; // it is the host's now
   const isOnKernelDriver = driver === record.kernelDriver;
   if (sight.isHidden) return hasNetdev || !isOnKernelDriver ? "clean" : undefined;
   const isQuarantined = record.state === "quarantined";

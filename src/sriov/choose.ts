@@ -24,9 +24,18 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
   if (vf.quarantine !== undefined || !vf.present) return "quarantined";
   if (vf.problem !== undefined) return "unhealthy";
   if (vf.holder) return "in use";
+  if (vf.withheld !== undefined) return `withheld, for the host uses it (${vf.facts.address}: ${vf.withheld})`;
   if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
   if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
-  for (const { holder, facts } of groupOf(vf)) {
+  return unfitBesides(groupOf(vf), wish);
+}
+
+/** What the other functions of its IOMMU group keep it from. */
+function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">): string | undefined {
+  for (const { holder, facts, withheld } of group) {
+    if (wish.use === "vfio" && !holder && withheld !== undefined) {
+      return `in an IOMMU group of which the host uses ${facts.address} (${withheld})`;
+    }
     if (!holder) continue;
     if (wish.use === "vfio" && holder.use === "kernel") {
       return `in an IOMMU group that serves a kernel driver (${facts.address})`;

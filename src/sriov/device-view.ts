@@ -3,10 +3,11 @@ import { type GroupOf, unfitBecause } from "./choose.ts";
 import type { FunctionIndex } from "./function-index.ts";
 import type { DeviceView } from "./inventory-form.ts";
 import { type Token, type TokenBook, tokensOf, type Vf } from "./token-book.ts";
+import { withheldBy } from "./vf-record.ts";
 
 /** Nothing is wrong with the function itself, whoever has it. */
 function isWell(vf: Vf): boolean {
-  return vf.present && vf.quarantine === undefined && vf.problem === undefined;
+  return vf.present && vf.quarantine === undefined && vf.problem === undefined && withheldBy(vf) === undefined;
 }
 
 /** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */

@@ -24,6 +24,8 @@ export type DriverFault =
   /** We may not open the group, so that nobody can prove that it is free. */
   | { readonly kind: "group-hidden"; readonly group: number; readonly code: string }
   | { readonly kind: "no-netdev" }
+  /** With what the host uses it for, and how to end that. */
+  | { readonly kind: "host-uses-it"; readonly how: string }
   | { readonly kind: "several-netdevs"; readonly names: readonly string[] }
   /** Drivers of physical functions are never changed. */
   | { readonly kind: "not-virtual" }
@@ -66,6 +68,8 @@ function describe(address: PciAddress, fault: DriverFault): string {
       return `Cannot tell whether anybody has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
     case "no-netdev":
       return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
+    case "host-uses-it":
+      return `Cannot use ${address}: the host uses it: ${fault.how}, or set hostUse: allow for its physical function`;
     case "several-netdevs":
       return `Cannot choose the network device of ${address}: it has ${fault.names.join(", ")}`;
     case "not-virtual":

@@ -23,6 +23,11 @@ export interface DriverBinderOptions {
   readonly log: Log;
   /** Whether a function of an IOMMU group is a virtual function in our care. */
   readonly isManaged: (address: string) => boolean;
+  /**
+   * Asked right before the driver of a function is changed, which takes its network device away.
+   * @throws {DriverError} when that must not be.
+   */
+  readonly refuseChange?: (address: PciAddress) => Promise<void>;
   /** The connection that a function is bound for, for the log. */
   readonly connectionOf?: (address: PciAddress) => string | undefined;
   /** Told of every driver change; undefined when a failure left the function without a driver. */
@@ -137,6 +142,7 @@ export class DriverBinder {
   async #rebind(address: PciAddress, driver: string): Promise<void> {
     const before = await this.driverOf(address);
     if (before === driver) return;
+    await this.#options.refuseChange?.(address);
     const { clock, onTried } = this.#options;
     const use = driver === VFIO_DRIVER ? "vfio" : "kernel";
     const told = (outcome: "ok" | "failed", seconds: number) => onTried?.(use, outcome, seconds);

@@ -43,6 +43,7 @@ export class FunctionIndex {
       present: true,
       problem: undefined,
       quarantine: undefined,
+      withheld: undefined,
       holder: undefined,
       token: undefined,
       standIns: new Map(),

@@ -35,7 +35,9 @@ export interface VfRecord extends VfFacts {
   readonly driverUse: VfUse | "none";
   /** The node has it no more; it stays in the book as long as something refers to it. */
   readonly isGone: boolean;
-  /** Why it is quarantined, or what is wrong with it or its physical function; undefined when it is healthy. */
+  /** What the host uses it for, so that it is given to no connection; undefined while a connection holds it. */
+  readonly withheld: string | undefined;
+  /** Why it is quarantined or withheld, or what is wrong with it or its physical function; undefined when it is healthy. */
   readonly problem: string | undefined;
   /** The token that reserves it or under which it was taken. */
   readonly tokenId: string | undefined;

@@ -1,5 +1,5 @@
 import type { PciAddress } from "./address.ts";
-import { chooseFunction, driverUse, unfitBecause, type Wish } from "./choose.ts";
+import { chooseFunction, unfitBecause, type Wish } from "./choose.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { FunctionIndex } from "./function-index.ts";
 import {
@@ -8,11 +8,11 @@ import {
   InventoryError,
   type VfFacts,
   type VfRecord,
-  type VfState,
   type VfUse,
 } from "./inventory-form.ts";
 import type { Placement } from "./preferred.ts";
 import { type Holder, type Token, TokenBook, type Vf } from "./token-book.ts";
+import { recordOf } from "./vf-record.ts";
 
 /** A wish of one connection. */
 export interface TakeRequest {
@@ -103,6 +103,14 @@ export class Inventory {
     this.#tellAbout(vf);
   }
 
+  /** Gives the function to no connection as long as the host uses it; undefined ends that. The connection that holds it keeps it. */
+  withhold(address: PciAddress, reason: string | undefined): void {
+    const vf = this.#function(address);
+    if (vf.withheld === reason) return;
+    vf.withheld = reason;
+    this.#tellAbout(vf);
+  }
+
   /** Keeps a function back until `restore`, whatever holds it now. The first reason stands. */
   quarantine(address: PciAddress, reason: string): void {
     const vf = this.#function(address);
@@ -174,7 +182,7 @@ export class Inventory {
     const held = this.#byConnection.get(connectionId);
     if (held?.holder) {
       const same = held.token === token && held.holder.use === use && held.holder.phase !== "reclaiming";
-      if (same && held.present && held.quarantine === undefined) return this.#record(held);
+      if (same && held.present && held.quarantine === undefined) return recordOf(held);
       throw new InventoryError({
         kind: "connection-holds-function",
         address: held.facts.address,
@@ -251,12 +259,12 @@ export class Inventory {
   /** The function that a connection holds. */
   ofConnection(connectionId: string): VfRecord | undefined {
     const vf = this.#byConnection.get(connectionId);
-    return vf && this.#record(vf);
+    return vf && recordOf(vf);
   }
 
   get(address: PciAddress): VfRecord | undefined {
     const vf = this.#functions.get(address);
-    return vf && this.#record(vf);
+    return vf && recordOf(vf);
   }
 
   /** The resource of a token; undefined when no resource of this node gave it out. */
@@ -283,7 +291,7 @@ export class Inventory {
 
   /** Every function, in the order they were found. */
   snapshot(): readonly VfRecord[] {
-    return [...this.#functions.all.values()].map((vf) => this.#record(vf));
+    return [...this.#functions.all.values()].map((vf) => recordOf(vf));
   }
 
   #token(id: string): Token {
@@ -349,7 +357,7 @@ export class Inventory {
     vf.holder = holder;
     this.#byConnection.set(holder.connectionId, vf);
     this.#tellAbout(vf);
-    return this.#record(vf);
+    return recordOf(vf);
   }
 
   /** Ends what nobody wants any more: the reservation, a swap of functions, a function the node has lost. */
@@ -367,19 +375,6 @@ export class Inventory {
     this.#tell();
   }
 
-  #record(vf: Vf): VfRecord {
-    return {
-      ...vf.facts,
-      state: stateOf(vf),
-      driverUse: driverUse(vf.facts),
-      isGone: !vf.present,
-      problem: vf.present ? (vf.quarantine ?? vf.problem) : "it is gone from the node",
-      tokenId: vf.token?.id,
-      connectionId: vf.holder?.connectionId,
-      use: vf.holder?.use,
-    };
-  }
-
   #tellAbout(vf: Vf): void {
     this.#news.of(vf);
     this.#tell();
@@ -390,9 +385,4 @@ export class Inventory {
     const resources = this.#news.take();
     for (const listener of [...this.#listeners]) listener({ resources });
   }
-}
-
-function stateOf(vf: Vf): VfState {
-  if (vf.quarantine !== undefined || !vf.present) return "quarantined";
-  return vf.holder?.phase ?? (vf.token ? "reserved" : "idle");
 }

@@ -20,6 +20,11 @@ export interface PfEntry {
   readonly numVfs: number | undefined;
   /** Whether its functions are unhealthy without a carrier: "watch", once it had one; "require", from the start. */
   readonly carrier: "watch" | "require" | "ignore";
+  /**
+   * What may be done to functions that the host uses itself: "withhold", nothing; "create-vfs", virtual functions are made on a
+   * physical one in use; "allow", that, and virtual ones in use are given to pods.
+   */
+  readonly hostUse: "withhold" | "create-vfs" | "allow";
   /** What every virtual function of this one gets before a client does. */
   readonly settings: PfSettings;
 }

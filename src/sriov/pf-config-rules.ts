@@ -10,6 +10,7 @@ const RATE_MAX_MBPS = 0xffff_ffff;
 const driverForm = /^[A-Za-z0-9][A-Za-z0-9_.-]*$/;
 const linkStates = ["auto", "enable", "disable"] as const;
 const carrierRules = ["watch", "require", "ignore"] as const;
+const hostUseRules = ["withhold", "create-vfs", "allow"] as const;
 
 type Tell = (at: Located, problem: string, hint?: string) => void;
 
@@ -54,6 +55,7 @@ const pfKeys = [
   "virtualFunctions",
   "numVfs",
   "carrier",
+  "hostUse",
   "spoofCheck",
   "trust",
   "linkState",
@@ -89,10 +91,11 @@ function readPf(spot: Spot, make: MakeSpot, { address, seen }: PfContext): PfEnt
   const virtualFunctions = readListed(keys.get("virtualFunctions"), make, seen);
   const numVfs = readInteger(keys.get("numVfs"), 1, VFS_MAX);
   const carrier = readWord(keys.get("carrier"), carrierRules) ?? "watch";
+  const hostUse = readWord(keys.get("hostUse"), hostUseRules) ?? "withhold";
   const settings = readSettings(keys);
   if (!address || !pfKernelDriver || !vfKernelDriver) return undefined;
   const names = { capabilities, serviceDomains, virtualFunctions };
-  return { address, pfKernelDriver, vfKernelDriver, ...names, numVfs, carrier, settings };
+  return { address, pfKernelDriver, vfKernelDriver, ...names, numVfs, carrier, hostUse, settings };
 }
 
 function readSettings(keys: ReadonlyMap<string, Spot>): PfSettings {

@@ -64,6 +64,7 @@ physicalFunctions:
     serviceDomains: [worker.domain]
     numVfs: 4
     carrier: require
+    HostUse: create-vfs
     spoofCheck: true
     trust: false
     linkState: auto
@@ -80,6 +81,7 @@ physicalFunctions:
     virtualFunctions: [],
     numVfs: 4,
     carrier: "require",
+    hostUse: "create-vfs",
     settings: { spoofCheck: true, trust: false, linkState: "auto", minTxRateMbps: undefined, maxTxRateMbps: 1000 },
   });
   assert.deepEqual(second, { ...first, address: "10000:01:00.0" });
@@ -106,6 +108,7 @@ physicalFunctions:
     numVfs: 300
     linkState: up
     carrier: no
+    hostUse: ignore
     minTxRateMbps: 20
     maxTxRateMbps: 10
     virtualFunctions: [{ address: nonsense }, { adress: 01:00.1 }, { address: 01:00.0, iommuGroup: -1 }]
@@ -123,16 +126,17 @@ physicalFunctions:
     'f:8:13: physicalFunctions["01:00.0"].numVfs is 300: want a whole number from 1 to 256',
     'f:9:16: physicalFunctions["01:00.0"].linkState is "up": want auto, enable or disable',
     'f:10:14: physicalFunctions["01:00.0"].carrier is "no": want watch, require or ignore',
-    'f:12:20: physicalFunctions["01:00.0"].maxTxRateMbps is 10, less than minTxRateMbps (20)',
-    'f:13:35: physicalFunctions["01:00.0"].virtualFunctions[0].address is no PCI address: "nonsense" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
-    'f:13:47: physicalFunctions["01:00.0"].virtualFunctions[1] has no address',
-    'f:13:49: physicalFunctions["01:00.0"].virtualFunctions[1].adress is no known key (did you mean address?)',
-    'f:13:79: physicalFunctions["01:00.0"].virtualFunctions[2].address names 0000:01:00.0, which physicalFunctions["01:00.0"] names already',
-    'f:13:100: physicalFunctions["01:00.0"].virtualFunctions[2].iommuGroup is -1: want a whole number from 0 to 9007199254740991',
-    'f:14:3: physicalFunctions["0000:01:00.0"] names 0000:01:00.0, which physicalFunctions["01:00.0"].virtualFunctions[2] names already',
-    'f:14:16: physicalFunctions["0000:01:00.0"] has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains',
-    'f:15:3: physicalFunctions["card"] is no PCI address: "card" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
-    'f:15:9: physicalFunctions["card"] is 7: want keys with values',
+    'f:11:14: physicalFunctions["01:00.0"].hostUse is "ignore": want withhold, create-vfs or allow',
+    'f:13:20: physicalFunctions["01:00.0"].maxTxRateMbps is 10, less than minTxRateMbps (20)',
+    'f:14:35: physicalFunctions["01:00.0"].virtualFunctions[0].address is no PCI address: "nonsense" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:14:47: physicalFunctions["01:00.0"].virtualFunctions[1] has no address',
+    'f:14:49: physicalFunctions["01:00.0"].virtualFunctions[1].adress is no known key (did you mean address?)',
+    'f:14:79: physicalFunctions["01:00.0"].virtualFunctions[2].address names 0000:01:00.0, which physicalFunctions["01:00.0"] names already',
+    'f:14:100: physicalFunctions["01:00.0"].virtualFunctions[2].iommuGroup is -1: want a whole number from 0 to 9007199254740991',
+    'f:15:3: physicalFunctions["0000:01:00.0"] names 0000:01:00.0, which physicalFunctions["01:00.0"].virtualFunctions[2] names already',
+    'f:15:16: physicalFunctions["0000:01:00.0"] has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains',
+    'f:16:3: physicalFunctions["card"] is no PCI address: "card" (want domain:bus:device.function in hex, as in 0000:3b:02.1)',
+    'f:16:9: physicalFunctions["card"] is 7: want keys with values',
   ]);
 });
 

@@ -18,6 +18,8 @@ export interface Vf {
   present: boolean;
   problem: string | undefined;
   quarantine: string | undefined;
+  /** What the host uses it for. */
+  withheld: string | undefined;
   holder: Holder | undefined;
   /** The token that reserves it, or under which it is held. */
   token: Token | undefined;

@@ -27,6 +27,8 @@ export interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: Pick<VfJournal, "forgetVf">;
+  /** Whether the host has begun to use a function. */
+  readonly hostUse: { refuse(address: PciAddress): Promise<void> };
   /** Judges all functions anew. */
   readonly survey: { judge(): void };
   readonly clock: Clock;
@@ -90,8 +92,14 @@ export class HeldVf {
 
   async #bindOnce<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
     const vf = this.#vf;
+    await this.refuseHostUse();
     await this.#parts.binder.bind(vf, this.ask.use, signal);
     return await isThere(vf.address);
+  }
+
+  /** To be called right before it is touched. @throws {DriverError} host-uses-it. */
+  refuseHostUse(): Promise<void> {
+    return this.#parts.hostUse.refuse(this.#vf.address);
   }
 
   #takesLong(binding: Promise<unknown>): Promise<boolean> {
@@ -133,7 +141,8 @@ export class HeldVf {
     const { connectionId } = this.ask;
     const { address } = this.#vf;
     if (error.fault.kind === "write-stuck") leftOut.setAside(address, error.message);
-    else leftOut.leaveOut(address, error.message);
+    // What the host uses is withheld by who has seen it, until the host lets go of it.
+    else if (error.fault.kind !== "host-uses-it") leftOut.leaveOut(address, error.message);
     inventory.release(connectionId);
     try {
       this.#vf = inventory.take(this.ask);

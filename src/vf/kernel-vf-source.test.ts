@@ -3,7 +3,14 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
-import { type DriverBinder, DriverError, type DriverFault, Inventory, parsePciAddress } from "../sriov/index.ts";
+import {
+  type DriverBinder,
+  DriverError,
+  type DriverFault,
+  Inventory,
+  type PciAddress,
+  parsePciAddress,
+} from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
 import { VfHolds } from "./held-vf.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
@@ -12,8 +19,15 @@ const pf = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
 const { signal } = new AbortController();
 
-/** A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. */
-function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<void>>()) {
+/**
+ * A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. The host
+ * has begun to use those in `used`.
+ */
+function setUp(
+  faults: Map<string, DriverFault>,
+  slow = new Map<string, Promise<void>>(),
+  used: ReadonlyMap<PciAddress, string> = new Map(),
+) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
   inventory.sync(
@@ -59,7 +73,15 @@ function setUp(faults: Map<string, DriverFault>, slow = new Map<string, Promise<
     clock,
     log: recordingLog(),
   };
-  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} } }) });
+  const hostUse = {
+    async refuse(address: PciAddress) {
+      const how = inventory.get(address)?.withheld ?? used.get(address);
+      if (how === undefined) return;
+      inventory.withhold(address, how);
+      throw new DriverError(address, { kind: "host-uses-it", how });
+    },
+  };
+  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} }, hostUse }) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };
@@ -77,6 +99,19 @@ test("bind() gives the connection another function when its own fails, and the f
   assert.match(inventory.get(first)?.problem ?? "", /Cannot find the network device/);
   passTime();
   assert.equal(inventory.get(first)?.problem, undefined);
+});
+
+test("bind() gives the connection another function when the host has begun to use its own, which is not touched", async () => {
+  const { inventory, source, bound, passTime, tokenId } = setUp(
+    new Map(),
+    new Map(),
+    new Map([[first, "eth0 is a port of br0"]]),
+  );
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await vf.bind(signal);
+  assert.deepEqual([bound, vf.address], [[second], second]);
+  passTime();
+  assert.equal(inventory.get(first)?.problem, "eth0 is a port of br0");
 });
 
 test("bind() sets a function aside whose write hangs, until its driver serves it again", async () => {

@@ -113,6 +113,7 @@ class NodeVf implements KernelVf {
     const { binder, host, openRtnl, clock } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.address, signal);
+    await this.#held.refuseHostUse();
     const keepLeft = (left: Attachment) => {
       this.#attachment = left;
       this.#isLeftBehind = true;

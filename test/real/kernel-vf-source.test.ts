@@ -44,7 +44,10 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       clock: systemClock,
       log: silentLog,
     };
-    const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} } }) });
+    const source = kernelVfSource({
+      ...parts,
+      holds: new VfHolds({ ...parts, survey: { judge() {} }, hostUse: { refuse: async () => {} } }),
+    });
     const before = [await picture(world.host), await picture(world.pod)];
     const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
     const vf = source.take({ connectionId: "c1", tokenId });

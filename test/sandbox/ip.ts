@@ -1,5 +1,5 @@
 // What iproute2 sees in a network namespace: a second opinion, which shares no code with ours.
-import { execFile, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import type { Netns } from "../../src/kernel/index.ts";
@@ -48,6 +48,12 @@ export async function ipDump(netns?: Netns): Promise<IpDump> {
 export async function ip(netns: Netns | undefined, command: string): Promise<string> {
   const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
   return (await run(file, args)).stdout;
+}
+
+/** The same, done on return: for the middle of somebody else's work. */
+export function ipNow(netns: Netns | undefined, command: string): void {
+  const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
+  execFileSync(file, args);
 }
 
 /** Writes down each change of links, addresses, routes and rules that the kernel tells of. */

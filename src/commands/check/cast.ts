@@ -16,6 +16,7 @@ export const somePf: PhysicalFunction = {
     virtualFunctions: [],
     numVfs: undefined,
     carrier: "watch",
+    hostUse: "withhold",
     settings: {
       spoofCheck: undefined,
       trust: undefined,

@@ -19,6 +19,8 @@ export interface NetlinkPipe {
 export interface RequestOptions {
   /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
   readonly op: string;
+  /** Which messages of the answer to keep; all of them unless told. What is left out takes no memory. */
+  readonly keep?: (message: NetlinkMessage) => boolean;
 }
 
 /** How often a dump is begun anew when changes cut it. */
@@ -62,7 +64,7 @@ export class Conversation {
       const seq = this.#nextSeq();
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
       await this.#pipe.send(bytes);
-      const { messages, interrupted } = await this.#collect(seq, { op: options.op, isDump });
+      const { messages, interrupted } = await this.#collect(seq, { ...options, isDump });
       if (!interrupted) return messages;
       if (tries === DUMP_TRIES)
         throw new KernelError(options.op, Errno.EINTR, `changed ${tries} times while it was read`);
@@ -74,23 +76,27 @@ export class Conversation {
     return this.#seq;
   }
 
+  /** Others are left over from a request that failed half way; they can be nobody else's (NetlinkPipe hears only the kernel). */
+  #isAnswer({ seq, port }: NetlinkMessage, asked: number): boolean {
+    return seq === asked && port === this.#pipe.port;
+  }
+
   async #receive(isDump: boolean): Promise<Buffer | undefined> {
     return isDump ? await this.#pipe.receiveDumped() : this.#pipe.receive();
   }
 
   async #collect(
     seq: number,
-    { op, isDump }: { readonly op: string; readonly isDump: boolean },
+    { op, keep = () => true, isDump }: RequestOptions & { readonly isDump: boolean },
   ): Promise<{ messages: NetlinkMessage[]; interrupted: boolean }> {
     const messages: NetlinkMessage[] = [];
     let interrupted = false;
     for (let bytes = await this.#receive(isDump); bytes; bytes = await this.#receive(isDump)) {
       for (const message of parse(bytes, op)) {
-        // Left over from a request that failed half way; it can be nobody else's (NetlinkPipe hears only the kernel).
-        if (message.seq !== seq || message.port !== this.#pipe.port) continue;
+        if (!this.#isAnswer(message, seq)) continue;
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
         const end = endOf(message);
-        if (!end) messages.push(message);
+        if (!end) messages.push(...(keep(message) ? [message] : []));
         else if (end.errno === 0) return { messages, interrupted };
         else if (end.errno === Errno.EINTR) return { messages, interrupted: true };
         else throw failure(op, end);

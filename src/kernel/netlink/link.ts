@@ -27,6 +27,7 @@ export const IFLA_NUM_VF = 21;
 export const IFLA_VFINFO_LIST = 22;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
+const IFLA_LINK_NETNSID = 37;
 const IFLA_MIN_MTU = 50;
 const IFLA_MAX_MTU = 51;
 const IFLA_PROP_LIST = 52;
@@ -67,6 +68,8 @@ export interface Link {
   readonly master: number | undefined;
   /** The other end of a veth, as an index of the other end's namespace. */
   readonly peerIndex: number | undefined;
+  /** The other end's namespace, as an id of this one's; undefined when it is this one. */
+  readonly peerNetnsId: number | undefined;
 }
 
 /** What to change of a link; all in one request, in the kernel's own order. */
@@ -183,6 +186,7 @@ export function decodeLink(message: NetlinkMessage): Link {
     kind: attributes.nested(IFLA_LINKINFO)?.string(IFLA_INFO_KIND),
     master: attributes.u32(IFLA_MASTER),
     peerIndex: attributes.u32(IFLA_LINK),
+    peerNetnsId: attributes.u32(IFLA_LINK_NETNSID),
   };
   if (attributes.problem) throw new RangeError(`link ${header.index}: ${attributes.problem}`);
   return link;

@@ -11,8 +11,8 @@ import {
   NLM_F_EXCL,
 } from "./message.ts";
 
-const RTM_NEWROUTE = 24;
-const RTM_DELROUTE = 25;
+export const RTM_NEWROUTE = 24;
+export const RTM_DELROUTE = 25;
 const RTM_GETROUTE = 26;
 
 // enum rtattr_type_t, include/uapi/linux/rtnetlink.h
@@ -21,9 +21,12 @@ const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
 const RTA_PREFSRC = 7;
+const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
 
 const RTN_UNICAST = 1;
+/** struct rtnexthop, include/uapi/linux/rtnetlink.h: u16 length, u8 flags, u8 hops, s32 index; then attributes. */
+const RTNEXTHOP_BYTES = 8;
 const RTNH_F_ONLINK = 4;
 const RTM_F_CLONED = 0x200;
 const RT_SCOPE_NOWHERE = 255;
@@ -101,6 +104,53 @@ function addRoute(encoder: AttributeEncoder, route: NewRoute, table: number): vo
 export function encodeDumpRoutes(family: IpFamily): NetlinkRequest {
   const body = encodeStruct(rtmsg, RTMSG_BYTES, { family: familyNumber(family) });
   return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body };
+}
+
+/** A route to everywhere: what the node sends to anybody without a route of his own leaves by these links. */
+export interface DefaultRoute {
+  readonly family: IpFamily;
+  readonly table: number;
+  /** Of all its next hops. */
+  readonly ifindexes: readonly number[];
+  /** Undefined for one without, and for one with several next hops. */
+  readonly gateway: string | undefined;
+}
+
+/** Unicast routes of all tables; of one link only, unless its index is 0. A kernel before 4.20 filters neither. */
+export function encodeDumpUnicastRoutes(family: IpFamily, ifindex: number): NetlinkRequest {
+  const header = encodeStruct(rtmsg, RTMSG_BYTES, { family: familyNumber(family), type: RTN_UNICAST });
+  const attributes = encodeAttributes((encoder) => {
+    if (ifindex !== 0) encoder.u32(RTA_OIF, ifindex);
+  });
+  return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body: Buffer.concat([header, attributes]) };
+}
+
+/** Whether the message tells of a default route: by its header alone, for there may be a million of others. */
+export function isDefaultRoute({ body }: NetlinkMessage): boolean {
+  const header = decodeStruct(rtmsg, body);
+  return header !== undefined && header.destinationLength === 0 && (header.flags & RTM_F_CLONED) === 0;
+}
+
+/** undefined for what is no unicast default route of IPv4 or IPv6. @throws {RangeError} when the message is malformed. */
+export function decodeDefaultRoute(message: NetlinkMessage): DefaultRoute | undefined {
+  if (!isDefaultRoute(message)) return undefined;
+  const route = decodeRoute(message);
+  if (route?.type !== RTN_UNICAST) return undefined;
+  const { family, table, gateway, ifindex } = route;
+  const hops = new AttributeDecoder(message.body.subarray(RTMSG_BYTES)).bytes(RTA_MULTIPATH);
+  return { family, table, gateway, ifindexes: ifindex === undefined ? nextHopLinks(hops) : [ifindex] };
+}
+
+function nextHopLinks(hops: Uint8Array | undefined): readonly number[] {
+  const links: number[] = [];
+  const bytes = Buffer.from(hops ?? []);
+  for (let at = 0; at + RTNEXTHOP_BYTES <= bytes.length; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < RTNEXTHOP_BYTES) throw new RangeError(`a next hop of a route has ${length} bytes`);
+    links.push(bytes.readInt32LE(at + 4));
+    at += (length + 3) & ~3;
+  }
+  return links;
 }
 
 /** undefined for other families and for cached routes. @throws {RangeError} when the message is malformed. */

@@ -31,7 +31,17 @@ import {
   type NewNeighbour,
 } from "./neighbour.ts";
 import { openPipe } from "./pipe.ts";
-import { decodeRoute, encodeDumpRoutes, encodeRoute, type NewRoute, type Route } from "./route.ts";
+import {
+  type DefaultRoute,
+  decodeDefaultRoute,
+  decodeRoute,
+  encodeDumpRoutes,
+  encodeDumpUnicastRoutes,
+  encodeRoute,
+  isDefaultRoute,
+  type NewRoute,
+  type Route,
+} from "./route.ts";
 import { decodeRule, encodeDumpRules, encodeRule, type NewRule, type Rule } from "./rule.ts";
 import { decodeVfCount, decodeVfInfos, encodeSetVf, type VfChange, type VfInfo } from "./virtual-function.ts";
 import { type NetlinkEvent, type NetlinkGroup, watchGroups } from "./watch.ts";
@@ -170,6 +180,16 @@ export class Rtnl {
     );
   }
 
+  /** Of all tables and both families; of one link only, unless its index is left out. */
+  async defaultRoutes(ifindex = 0): Promise<DefaultRoute[]> {
+    const found = await this.#bothFamilies(async (family) => {
+      const op = `list the IPv${family} default routes`;
+      const messages = await this.#read(encodeDumpUnicastRoutes(family, ifindex), op, isDefaultRoute);
+      return decoded(op, () => messages.map(decodeDefaultRoute).filter((route) => route !== undefined));
+    });
+    return ifindex === 0 ? found : found.filter(({ ifindexes }) => ifindexes.includes(ifindex));
+  }
+
   addRoute(route: NewRoute): Promise<void> {
     return this.#write(encodeRoute("add", route), { op: `add ${routeText(route)}` });
   }
@@ -245,10 +265,10 @@ export class Rtnl {
     }
   }
 
-  #read(request: NetlinkRequest, op: string): Promise<NetlinkMessage[]> {
+  #read(request: NetlinkRequest, op: string, keep?: RequestOptions["keep"]): Promise<NetlinkMessage[]> {
     this.counts.reads++;
     Rtnl.totals.reads++;
-    return this.#conversation.request(request, { op });
+    return this.#conversation.request(request, { op, ...(keep && { keep }) });
   }
 
   async #write(request: NetlinkRequest, options: RequestOptions): Promise<void> {

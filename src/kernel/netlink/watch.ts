@@ -5,16 +5,25 @@ import { type Address, decodeAddress, RTM_DELADDR, RTM_NEWADDR } from "./address
 import { decodeLink, type Link, RTM_DELLINK, RTM_NEWLINK } from "./link.ts";
 import { decodeMessages, type NetlinkMessage } from "./message.ts";
 import { openRouteSocket, receiveDatagram } from "./pipe.ts";
+import { type DefaultRoute, decodeDefaultRoute, RTM_DELROUTE, RTM_NEWROUTE } from "./route.ts";
 
 // enum rtnetlink_groups, include/uapi/linux/rtnetlink.h, as bits of sockaddr_nl.
-const GROUPS = { link: 1 << 0, "ipv4-address": 1 << 4, "ipv6-address": 1 << 8 } as const;
+const GROUPS = {
+  link: 1 << 0,
+  "ipv4-address": 1 << 4,
+  "ipv4-route": 1 << 6,
+  "ipv6-address": 1 << 8,
+  "ipv6-route": 1 << 10,
+} as const;
 
-/** RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR. */
+/** RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE. */
 export type NetlinkGroup = keyof typeof GROUPS;
 
 export type NetlinkEvent =
   | { readonly kind: "new-link" | "gone-link"; readonly link: Link }
   | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
+  /** One has come or gone; of other routes nothing is told. */
+  | { readonly kind: "default-route"; readonly route: DefaultRoute }
   /** Events were dropped: only a fresh look at the kernel tells what is so. */
   | { readonly kind: "lost" };
 
@@ -64,6 +73,11 @@ function eventsOf(message: NetlinkMessage): NetlinkEvent[] {
       const address = decodeAddress(message);
       const kind = message.type === RTM_NEWADDR ? "new-address" : "gone-address";
       return address ? [{ kind, address }] : [];
+    }
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE: {
+      const route = decodeDefaultRoute(message);
+      return route ? [{ kind: "default-route", route }] : [];
     }
     default:
       return [];

@@ -1,0 +1,133 @@
+// Which functions of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
+import {
+  DriverError,
+  describeHostUse,
+  HostUseReader,
+  type Inventory,
+  type NetdevUse,
+  type PciAddress,
+  type PfConfig,
+  type PfEntry,
+} from "../sriov/index.ts";
+import type { Condition, Health, Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+
+export interface HostUseOptions {
+  readonly host: Pick<Host, "devices" | "netns">;
+  readonly inventory: Inventory;
+  /** As it is now. */
+  readonly config: () => PfConfig;
+  readonly health: Health;
+  readonly log: Log;
+}
+
+/** Observes what the host uses of the configured PFs and their VFs, and keeps the inventory true to it. */
+export class HostUseSurvey {
+  readonly #options: HostUseOptions;
+  readonly #reader: HostUseReader;
+  readonly #withheld: Condition;
+  /** Why each VF is withheld. */
+  readonly #reasons = new Map<PciAddress, string>();
+  /** What the host uses each PF for. */
+  readonly #pfs = new Map<PciAddress, string>();
+  #ifindexes: ReadonlySet<number> = new Set();
+
+  /** @throws {KernelError} when the kernel refuses a socket. */
+  constructor(options: HostUseOptions) {
+    this.#options = options;
+    this.#reader = new HostUseReader(options.host);
+    this.#withheld = options.health.declare({ code: "vf-withheld", severity: "warning" });
+  }
+
+  /** Indexes of the links of all functions that were in the host at the last observation. */
+  get ifindexes(): ReadonlySet<number> {
+    return this.#ifindexes;
+  }
+
+  /** What the host uses the PF for; undefined when it does not, as far as was seen last. */
+  ofPf(pf: PciAddress): string | undefined {
+    return this.#pfs.get(pf);
+  }
+
+  /**
+   * Observes everything that no connection holds. Resolves with whether a PF is used otherwise than before.
+   * @throws {KernelError}; what was known before still counts then.
+   */
+  async look(): Promise<boolean> {
+    const { inventory } = this.#options;
+    const entries = new Map(this.#options.config().physicalFunctions.map((entry) => [entry.address, entry]));
+    const idle = inventory.snapshot().filter(({ connectionId, isGone }) => connectionId === undefined && !isGone);
+    const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
+    const seen = await this.#reader.observe([...entries.keys(), ...asked]);
+    this.#ifindexes = new Set([...seen.values()].flat().map(({ ifindex }) => ifindex));
+    const isAsked = new Set(asked);
+    for (const { address, connectionId } of inventory.snapshot()) {
+      // What was given out meanwhile was looked at for that.
+      const isTold = connectionId === undefined && isAsked.has(address);
+      this.#set(address, isTold ? reasonOf(seen.get(address)) : undefined);
+    }
+    for (const address of this.#reasons.keys()) if (!inventory.get(address)) this.#set(address, undefined);
+    return this.#notePfs(entries, seen);
+  }
+
+  /**
+   * Looks at one VF again, right before it is touched for a client: what was seen earlier may not be so any more.
+   * @throws {DriverError} host-uses-it; {KernelError} when the kernel does not say.
+   */
+  async refuse(address: PciAddress): Promise<void> {
+    const vf = this.#options.inventory.get(address);
+    if (this.#entryOf(vf?.pf)?.hostUse === "allow") return;
+    const reason = reasonOf((await this.#reader.observe([address])).get(address));
+    if (reason === undefined) return;
+    this.#set(address, reason);
+    throw new DriverError(address, { kind: "host-uses-it", how: reason });
+  }
+
+  close(): void {
+    this.#reader.close();
+  }
+
+  #entryOf(pf: PciAddress | undefined): PfEntry | undefined {
+    return this.#options.config().physicalFunctions.find(({ address }) => address === pf);
+  }
+
+  #set(address: PciAddress, reason: string | undefined): void {
+    const { inventory, log } = this.#options;
+    const isKnown = inventory.get(address) !== undefined;
+    if (isKnown) inventory.withhold(address, reason);
+    const before = this.#reasons.get(address);
+    if (reason === before) return;
+    if (reason === undefined) {
+      this.#reasons.delete(address);
+      this.#withheld.clear(address);
+      log.info("vf-offered-again", { vf: address });
+      return;
+    }
+    this.#reasons.set(address, reason);
+    const todo = "or set hostUse: allow for its physical function";
+    this.#withheld.raise(`${address} is withheld from pods, for the host uses it: ${reason}, ${todo}`, address);
+    log.warn("vf-withheld", { vf: address, reason });
+  }
+
+  #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): boolean {
+    let hasChanged = false;
+    for (const address of new Set([...entries.keys(), ...this.#pfs.keys()])) {
+      const reason = entries.has(address) ? reasonOf(seen.get(address)) : undefined;
+      const before = this.#pfs.get(address);
+      if (reason === before) continue;
+      hasChanged = true;
+      if (reason === undefined) this.#pfs.delete(address);
+      else this.#pfs.set(address, reason);
+      this.#options.log.info(reason === undefined ? "pf-free-of-host" : "pf-used-by-host", {
+        pf: address,
+        how: reason,
+      });
+    }
+    return hasChanged;
+  }
+}
+
+function reasonOf(netdevs: readonly NetdevUse[] = []): string | undefined {
+  const used = netdevs.find(({ uses }) => uses.length > 0);
+  return used && describeHostUse(used.ifname, used.uses);
+}
