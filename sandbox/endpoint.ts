@@ -3,6 +3,7 @@ import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../src/async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../src/gen/connection_pb.ts";
 import { NetworkService, type NetworkServiceRequest } from "../src/gen/networkservice_pb.ts";
+import type { BorrowedFd } from "../src/kernel/index.ts";
 import {
   type Call,
   RpcClient,
@@ -48,6 +49,8 @@ export interface EndpointKnobs {
   failTimes: number;
   /** Changes each answer to a Request last of all: an index out of range, another mechanism, addresses that are none. */
   alterReply: ((reply: Connection) => void) | undefined;
+  /** Descriptors that leave with each answer; they stay the owner's. */
+  fds: readonly BorrowedFd[];
 }
 
 /** A network service endpoint with the NOOP mechanism: it hands out addresses and leaves the link to the hardware. */
@@ -58,7 +61,7 @@ export class Endpoint {
   readonly closes: Connection[] = [];
   /** The traces that Requests belonged to: W3C's traceparent, empty where there was none. */
   readonly traceparents: string[] = [];
-  readonly knobs: EndpointKnobs = { delayMs: 0, failTimes: 0, alterReply: undefined };
+  readonly knobs: EndpointKnobs = { delayMs: 0, failTimes: 0, alterReply: undefined, fds: [] };
   /** Its monitor stream: `monitor.setState(id, State.DOWN)` tells the forwarder that a connection is down. */
   readonly monitor = new MonitorBoard();
   readonly ipams: readonly Ipam[];
@@ -163,6 +166,7 @@ export class Endpoint {
     this.monitor.put(connection);
     const reply = leave(connection);
     this.knobs.alterReply?.(reply);
+    for (const fd of this.knobs.fds) call.sendFd(fd);
     return reply;
   }
 

@@ -58,6 +58,17 @@ export class KillableForwarder {
     this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text, cgroupPath });
   }
 
+  /** Of its process; undefined when that could not be started. */
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Why its process has ended; undefined while it runs. */
+  get end(): string | undefined {
+    const { exitCode, signalCode } = this.#child;
+    return signalCode ?? (exitCode === null ? undefined : `exit code ${exitCode}`);
+  }
+
   /** Resolves when it is registered with the manager and kubelet is being told. */
   get started(): Promise<void> {
     return this.#started.promise;

@@ -2,6 +2,7 @@
 import { openAdmin } from "./admin-doors.ts";
 import { type Clock, UndoStack } from "./async/index.ts";
 import { checkpointReader, tokenPods } from "./checkpoint-pods.ts";
+import { reportEscapedErrors } from "./escaped-errors.ts";
 import { startIdentity } from "./identity/index.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
@@ -102,6 +103,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics(), tracer = noTracer } = options;
   const { health, shown, undo } = frame;
   const { statePath } = settings;
+  undo.push("report of escaped errors", reportEscapedErrors(metrics, clock, log));
   declareHealthMetrics(metrics, health);
   const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
   const notServing = health.declare(spec);

@@ -1,5 +1,6 @@
 import { createServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type ListenAddress, listening } from "./loopback.ts";
 
@@ -39,18 +40,21 @@ export async function openListener(
   { what, log }: { readonly what: string; readonly log: Log },
 ): Promise<AdminListener> {
   const open = new Set<Socket>();
-  const server = createServer((socket) => {
+  const take = (socket: Socket) => {
     open.add(socket);
-    socket.once("close", () => open.delete(socket));
+    const closed = guarded("admin-socket", () => void open.delete(socket));
+    socket.once("close", closed);
     socket.on("error", () => {}); // its close is what counts
     lead(socket, doors).catch((error: unknown) => {
       log.warn("admin-connection-refused", { remote: remoteOf(socket), error: (error as Error).message });
       socket.destroy();
     });
-  });
+  };
+  const server = createServer(guarded("admin-socket", take, (_error, socket) => void socket.destroy()));
   server.maxConnections = MOST_CONNECTIONS;
   const address = await listening(server, where, what);
-  server.on("error", (err) => log.warn("admin-listener-failed", { err }));
+  const failed = (err: Error) => log.warn("admin-listener-failed", { err });
+  server.on("error", guarded("admin-socket", failed));
   return {
     address,
     close() {
@@ -61,20 +65,22 @@ export async function openListener(
 }
 
 async function lead(socket: Socket, { http, grpc, admit }: Doors): Promise<void> {
-  socket.setTimeout(SILENCE_MS, () => socket.destroy());
+  const end = guarded("admin-socket", () => void socket.destroy());
+  socket.setTimeout(SILENCE_MS, end);
   if (admit) {
     http(await admit(socket));
     socket.setTimeout(0);
     return;
   }
-  socket.once("data", (first: Buffer) => {
+  const begins = (first: Buffer) => {
     socket.pause();
     socket.unshift(first);
     socket.setTimeout(0);
     if (first.toString("latin1", 0, HTTP2_BEGINS.length) === HTTP2_BEGINS) return grpc(socket, remoteOf(socket));
     http(socket);
     socket.resume(); // HTTP/1.1 waits for data; HTTP/2 fetches what is there
-  });
+  };
+  socket.once("data", guarded("admin-socket", begins, end));
 }
 
 function remoteOf({ remoteAddress, remotePort }: Socket): string {

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
-import type { Clock } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import type { NodeView, NodeViewSource } from "./node-view.ts";
 
 /** Changes come in bursts, and a view of a node with hundreds of functions is some 100 KiB: as often as eyes can follow. */
@@ -33,11 +33,12 @@ export class LiveViews {
     const stream = new Stream(response, closed.signal, this.#clock, () => render(this.#source.view()));
     this.#streams.add(response);
     const stop = this.#source.onChange(() => stream.changed());
-    response.once("close", () => {
-      stop();
-      closed.abort();
+    const ended = () => {
       this.#streams.delete(response);
-    });
+      closed.abort();
+      stop();
+    };
+    response.once("close", guarded("admin-http", ended, ended));
     response.on("error", () => {}); // its close is what counts
     stream.changed();
     void stream.beat();

@@ -1,6 +1,7 @@
 // A listener that only this machine reaches, and that no page of another site can ask through a browser here.
 import type { Server as HttpServer, IncomingMessage } from "node:http";
 import type { Server } from "node:net";
+import { guarded } from "../async/index.ts";
 
 /** Why a listener could not start; `what` it was to serve. */
 export type AdminFault =
@@ -48,13 +49,18 @@ export async function listenOnLoopback(server: Server, where: ListenAddress, wha
 export function listening(server: Server, { host, port }: ListenAddress, what: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const failed = (cause: Error) => reject(new AdminError({ kind: "cannot-listen", what, host, port }, { cause }));
-    server.once("error", failed);
-    server.listen({ host, port }, () => {
-      server.off("error", failed);
+    server.once("error", guarded("admin-socket", failed, reject));
+    const broke = (cause: Error) => {
+      server.close();
+      failed(cause);
+    };
+    const listens = () => {
+      server.removeAllListeners("error");
       server.unref();
       const { address, family, port: real } = server.address() as { address: string; family: string; port: number };
       resolve(`${family === "IPv6" ? `[${address}]` : address}:${real}`);
-    });
+    };
+    server.listen({ host, port }, guarded("admin-socket", listens, broke));
   });
 }
 

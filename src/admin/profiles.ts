@@ -3,7 +3,7 @@
 // and stop the process for seconds: that is left to the debugger.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Session } from "node:inspector/promises";
-import type { Clock } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { closeServer, isAskedByLoopbackName, listenOnLoopback } from "./loopback.ts";
 import type { AdminServer } from "./serve.ts";
@@ -63,15 +63,18 @@ seconds: 1 to ${LONGEST_SECONDS}. One profile of a kind at a time; closing the c
 export async function serveProfiles(options: ProfileOptions): Promise<AdminServer> {
   const busy = new Set<Kind>();
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
-  const server = createServer(limits, (request, response) => {
+  const asked = (request: IncomingMessage, response: ServerResponse) => {
     serve(options, busy, request, response).catch((err: unknown) => {
       options.log.warn("profile-failed", { path: request.url, err });
       if (!response.writableEnded) refuse(response, 500, "This profile failed; the log says why\n");
     });
-  });
+  };
+  const broke = (_error: Error, _request: IncomingMessage, response: ServerResponse) => void response.destroy();
+  const server = createServer(limits, guarded("admin-http", asked, broke));
   server.maxConnections = 8;
   const url = await listenOnLoopback(server, options.listenOn, "profiles");
-  server.on("error", (err) => options.log.warn("profile-listener-failed", { err }));
+  const failed = (err: Error) => options.log.warn("profile-listener-failed", { err });
+  server.on("error", guarded("admin-socket", failed));
   return { url, close: () => closeServer(server) };
 }
 
@@ -108,7 +111,8 @@ async function answer(
 ): Promise<void> {
   const { Session } = await import("node:inspector/promises");
   const gone = new AbortController();
-  response.once("close", () => gone.abort());
+  const closed = guarded("admin-http", () => gone.abort());
+  response.once("close", closed);
   const session = new Session();
   session.connect();
   try {

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
-import type { Clock } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
 import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
@@ -58,13 +58,15 @@ export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
   if (!isOpen && !admit) throw new AdminError({ kind: "not-loopback", what: PAGE, host: listenOn.host });
   const live = new LiveViews(options.source, options.clock);
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
-  const server = createServer(limits, (request, response) => {
+  const asked = (request: IncomingMessage, response: ServerResponse) => {
     serve({ ...options, isOpen }, live, request, response).catch((error: unknown) => {
       log.warn("admin-page-failed", { path: request.url, err: error });
       if (response.headersSent) response.destroy();
       else send(response, request, plain(500, "This page failed; the log says why\n"));
     });
-  });
+  };
+  const broke = (_error: Error, _request: IncomingMessage, response: ServerResponse) => void response.destroy();
+  const server = createServer(limits, guarded("admin-http", asked, broke));
   const http = (stream: Duplex) => void server.emit("connection", stream);
   const grpc = options.grpc ?? ((stream: Duplex) => void stream.destroy());
   const listener = await openListener(listenOn, { http, grpc, admit: isOpen ? undefined : admit }, { what: PAGE, log });

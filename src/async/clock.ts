@@ -1,3 +1,4 @@
+import { guarded } from "./event-guard.ts";
 /** A timer that was set; `cancel` is safe to call more than once and after it has fired. */
 export interface Timer {
   cancel(): void;
@@ -42,10 +43,10 @@ export const systemClock: Clock = {
         signal?.removeEventListener("abort", aborted);
         resolve();
       }
-      function aborted() {
+      const aborted = guarded("abort", () => {
         clearTimeout(handle);
         reject(signal?.reason);
-      }
+      });
       signal?.addEventListener("abort", aborted, { once: true });
     });
   },

@@ -1,4 +1,5 @@
 import type { Clock } from "./clock.ts";
+import { guarded } from "./event-guard.ts";
 
 /** A limit on one piece of work. */
 export interface Deadline {
@@ -26,7 +27,7 @@ export function startDeadline(
   const timer = clock.after(limitMs, () =>
     controller.abort(new DeadlineError(`${options.what} took longer than ${limitMs} ms`)),
   );
-  const parentAborted = () => controller.abort(options.parent?.reason);
+  const parentAborted = guarded("abort", () => controller.abort(options.parent?.reason));
   if (options.parent?.aborted) parentAborted();
   options.parent?.addEventListener("abort", parentAborted, { once: true });
   return {

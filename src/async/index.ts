@@ -1,9 +1,17 @@
-// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change.
+// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change, the guard of callbacks.
 // Imports nothing and knows no subject of the forwarder. Start reading at keyed-queue.ts and undo.ts:
 // the life of every connection runs through those two.
 export { type Backoff, type BackoffOptions, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
 export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
+export {
+  type EscapedError,
+  type EventSource,
+  eventSources,
+  guarded,
+  guardProbe,
+  onEscapedError,
+} from "./event-guard.ts";
 export { keepAlive } from "./keep-alive.ts";
 export { KeyedQueue } from "./keyed-queue.ts";
 export { Latest } from "./latest.ts";

@@ -1,3 +1,4 @@
+import { guarded } from "./event-guard.ts";
 /**
  * Runs jobs of one key one at a time, in the order they came; jobs of different keys do not wait for each other.
  * A key without jobs takes no memory.
@@ -47,7 +48,9 @@ export class KeyedQueue<K> {
 /** Lets a waiting caller go at once when its signal is aborted, though its turn has not come yet. */
 function raceAbort<T>(work: Promise<T>, signal: AbortSignal, isWaiting: () => boolean): Promise<T> {
   return new Promise((resolve, reject) => {
-    const aborted = () => isWaiting() && reject(signal.reason);
+    const aborted = guarded("abort", () => {
+      if (isWaiting()) reject(signal.reason);
+    });
     if (signal.aborted) aborted();
     signal.addEventListener("abort", aborted, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));

@@ -1,3 +1,4 @@
+import { guarded } from "./event-guard.ts";
 /** A value that changes over time and can be awaited: the SVID, a device list, a health state. */
 export class Latest<T> {
   #value: T | undefined;
@@ -39,10 +40,10 @@ export class Latest<T> {
         signal?.removeEventListener("abort", aborted);
         resolve(value);
       });
-      const aborted = () => {
+      const aborted = guarded("abort", () => {
         stop();
         reject(signal?.reason);
-      };
+      });
       signal?.addEventListener("abort", aborted, { once: true });
     });
   }

@@ -1,7 +1,7 @@
 // Writes that the kernel may hold for long: an unbind waits until user space has closed the device, a bind for the driver's
 // probe. They run on threads of the C library: POSIX asynchronous I/O (aio(7)), which calls uv_async_send when it is done.
 // Why not worker threads: docs/decisions/003-writes-that-hang.md.
-import { type Clock, systemClock } from "../async/index.ts";
+import { type Clock, guarded, systemClock } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd } from "./fd.ts";
@@ -66,12 +66,13 @@ export class BlockingWrites {
 
   #within(limitMs: number, op: string, what: Pick<Running, "fd" | "bytes"> & { length: number }): Promise<number> {
     return new Promise((resolve, reject) => {
-      const limit = this.#clock.after(limitMs, () => {
+      const late = guarded("timer", () => {
         write.isLate = true;
         this.#stuck += 1;
         keepProcessAlive();
         reject(new KernelError(op, Errno.ETIMEDOUT, `the kernel did not finish within ${limitMs} ms`));
       });
+      const limit = this.#clock.after(limitMs, late);
       const write: Running = {
         ...what,
         block: offHeap(aiocb.size),
@@ -100,7 +101,7 @@ function openForWrite(path: string, op: string): Fd {
 function start(write: Running, length: number): number {
   if (wake === undefined) {
     allowAioThreads(THREADS);
-    wake = openWake(collect);
+    wake = openWake(guarded("kernel-write", collect, collect));
   }
   const { block } = write;
   block.writeInt32LE(write.fd.number, aiocb.fd);

@@ -1,4 +1,5 @@
 import { constants, existsSync, readdirSync, readFileSync, statfsSync, watch } from "node:fs";
+import { guarded } from "../async/index.ts";
 import type { BlockingWrites } from "./blocking-writes.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
@@ -100,8 +101,11 @@ export class CgroupFolder {
    */
   onChange(listener: () => void, onBlind?: (code: string) => void): () => void {
     try {
-      const watcher = watch(this.#path(), { persistent: false }, listener);
-      watcher.on("error", () => watcher.close());
+      const watcher = watch(this.#path(), { persistent: false }, guarded("file-watch", listener));
+      watcher.on(
+        "error",
+        guarded("file-watch", () => watcher.close()),
+      );
       return () => watcher.close();
     } catch (error) {
       const { code = "" } = error as NodeJS.ErrnoException;

@@ -1,3 +1,4 @@
+import { guarded } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd } from "./fd.ts";
@@ -113,7 +114,10 @@ export class KernelSocket {
   /** Calls this listener, and no earlier one, when there is something to read. Waiting does not keep the process alive. */
   onReadable(listener: () => void): void {
     this.#listener = listener;
-    this.#poll ??= openPoll(this.#fd.number, () => this.#listener());
+    this.#poll ??= openPoll(
+      this.#fd.number,
+      guarded("kernel-socket", () => this.#listener()),
+    );
     this.#poll.keepAlive(false);
     this.#poll.watch(POLL_READABLE);
   }

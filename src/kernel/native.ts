@@ -1,6 +1,7 @@
 // The only file that loads koffi. Each function is one libc or libuv call of the node binary itself, so nothing is compiled
 // on any machine. Declarations follow the man pages; a wrong one is a crash, so none is written anywhere else.
 import koffi from "koffi";
+import { guarded } from "../async/index.ts";
 import { KernelError } from "./error.ts";
 
 const self = koffi.load(null);
@@ -82,10 +83,11 @@ export function call(op: string, name: NativeCall, ...args: readonly Argument[])
  */
 export function callOffThread(name: "send" | "sendmsg" | "recv", ...args: readonly Argument[]): Promise<number> {
   return new Promise((resolve, reject) => {
-    calls[name].async(...args, (error: Error | null, result: number | bigint) => {
+    const done = (error: Error | null, result: number | bigint) => {
       if (error) reject(error);
       else resolve(Number(result) === -1 ? -koffi.errno() : Number(result));
-    });
+    };
+    calls[name].async(...args, guarded("kernel-socket", done, reject));
   });
 }
 
@@ -142,14 +144,16 @@ const loop = uv.defaultLoop();
 /** Keeps the memory of each open handle, by its address; libuv holds nothing but the address. */
 const handles = new Map<bigint, { memory: Buffer; dispatch: (status: number, events: number) => void }>();
 
+const dispatchNext = guarded("poll", (address: bigint, status: number, events: number) => {
+  handles.get(address)?.dispatch(status, events);
+});
+
 // libuv calls these outside any callback scope of Node: promises made there would not run. setImmediate mends that.
 const onPoll = koffi.register((handle: unknown, status: number, events: number) => {
-  const address = BigInt(koffi.address(handle));
-  setImmediate(() => handles.get(address)?.dispatch(status, events));
+  setImmediate(dispatchNext, BigInt(koffi.address(handle)), status, events);
 }, koffi.pointer(pollCallback));
 const onAsync = koffi.register((handle: unknown) => {
-  const address = BigInt(koffi.address(handle));
-  setImmediate(() => handles.get(address)?.dispatch(0, 0));
+  setImmediate(dispatchNext, BigInt(koffi.address(handle)), 0, 0);
 }, koffi.pointer(asyncCallback));
 const onClosed = koffi.register((handle: unknown) => {
   handles.delete(BigInt(koffi.address(handle)));

@@ -1,3 +1,4 @@
+import { guarded } from "../async/index.ts";
 import { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 
 /** How many received descriptors one connection may have lying here; a peer that sends more loses its oldest ones. */
@@ -17,7 +18,7 @@ export interface PassedFds {
   release(id: FileId): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
-  /** How many were closed because the peer sent too many, or lost because this process has too many open. */
+  /** How many were closed because the peer sent too many, could not be told apart, or were lost for want of descriptors. */
   readonly droppedCount: number;
 }
 
@@ -79,7 +80,7 @@ export class FdExchange implements PassedFds {
           reject(reason);
         },
       };
-      const aborted = () => waiter.reject(signal.reason);
+      const aborted = guarded("abort", () => waiter.reject(signal.reason));
       signal.addEventListener("abort", aborted, { once: true });
       waiters.add(waiter);
     });
@@ -105,9 +106,17 @@ export class FdExchange implements PassedFds {
     return this.#outgoing.length > 0;
   }
 
-  /** Takes over a descriptor that has arrived. */
+  /** Takes over a descriptor that has arrived. Never throws: what a peer passes costs at most that descriptor. */
   arrived(fd: Fd): void {
-    const key = fileKey(fd.id());
+    let key: string;
+    try {
+      key = fileKey(fd.id());
+    } catch (error) {
+      // A folder of /proc whose process has died, a file system in a peer's own hands: nobody can ever name it.
+      fd.close();
+      this.lost(error as Error);
+      return;
+    }
     if (this.#closedBecause || this.#held.has(key)) {
       fd.close();
       return;

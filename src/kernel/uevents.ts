@@ -1,3 +1,4 @@
+import { guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { KernelSocket } from "./kernel-socket.ts";
 import type { Netns } from "./netns.ts";
@@ -51,38 +52,30 @@ export function openUevents(
     enlarge(socket, receiveBufferBytes, log);
     socket.bind(netlinkAddress(KERNEL_GROUP));
     const buffer = Buffer.allocUnsafeSlow(EVENT_BYTES);
-    socket.onReadable(() => {
+    const readSome = () => {
       // A listener may close us. What is left is told in the next turn.
       for (let turn = 0; turn < EVENTS_PER_TURN && !socket.isClosed; turn += 1) {
         const event = readEvent(socket, buffer, log);
         if (event === "none") return;
-        if (event) tell(event, listeners, log);
+        if (event) for (const tell of [...listeners]) tell(event);
       }
-    });
+    };
+    socket.onReadable(guarded("kernel-socket", readSome));
   } catch (error) {
     socket.close();
     throw error;
   }
   return {
     subscribe(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
+      const tell = guarded("kernel-socket", listener);
+      listeners.add(tell);
+      return () => listeners.delete(tell);
     },
     close() {
       listeners.clear();
       socket.close();
     },
   };
-}
-
-function tell(event: Uevent, listeners: ReadonlySet<(event: Uevent) => void>, log: Log): void {
-  for (const listener of [...listeners]) {
-    try {
-      listener(event);
-    } catch (error) {
-      log.error("uevent-listener-failed", { action: event.action, devpath: event.devpath, error: String(error) });
-    }
-  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { chmodSync, lstatSync, rmSync } from "node:fs";
-import { systemClock } from "../async/index.ts";
+import { guarded, systemClock } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd } from "./fd.ts";
@@ -62,7 +62,10 @@ export function listenUnix(path: string, options: ListenUnixOptions): UnixListen
     throw error;
   }
   const ours = lstatSync(path);
-  const poll = openPoll(fd.number, () => acceptSome(fd, path, { ...options, poll }));
+  const accept = () => acceptSome(fd, path, { ...options, poll });
+  const failed = (error: Error) =>
+    rest({ ...options, poll }, new KernelError(`accept on ${path}`, Errno.EIO, error.message));
+  const poll = openPoll(fd.number, guarded("unix-listener", accept, failed));
   poll.watch(POLL_READABLE);
   return {
     path,
@@ -85,13 +88,33 @@ function acceptSome(listener: Fd, path: string, options: ListenUnixOptions & { r
     if (accepted === -Errno.EINTR || accepted === -Errno.ECONNABORTED) continue;
     if (accepted < 0) {
       // The connection that still waits would wake us again at once and for ever.
-      options.poll.watch(0);
-      systemClock.after(REST_MS, () => options.poll.watch(POLL_READABLE));
-      options.onError(new KernelError(`accept on ${path}`, -accepted));
+      rest(options, new KernelError(`accept on ${path}`, -accepted));
       return;
     }
-    options.onStream(new UnixStream(Fd.own(accepted)));
+    takeOver(Fd.own(accepted), options);
   }
+}
+
+/** What goes wrong with one connection ends that one: those that wait behind it are taken all the same. */
+const takeOver = guarded(
+  "unix-listener",
+  (fd: Fd, { onStream }: ListenUnixOptions) => {
+    const stream = new UnixStream(fd);
+    try {
+      onStream(stream);
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
+  },
+  (_error, fd) => fd.close(),
+);
+
+function rest({ poll, onError }: ListenUnixOptions & { readonly poll: Poll }, error: KernelError): void {
+  poll.watch(0);
+  const goOn = () => poll.watch(POLL_READABLE);
+  systemClock.after(REST_MS, guarded("timer", goOn, goOn));
+  onError(error);
 }
 
 /** A refused connection tells that nobody listens any more; it is refused for a file that is no socket too. */

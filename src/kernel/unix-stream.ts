@@ -1,4 +1,5 @@
 import { Duplex } from "node:stream";
+import { guarded } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import type { Fd } from "./fd.ts";
@@ -24,6 +25,11 @@ export class UnixStream extends Duplex {
   readonly #fd: Fd;
   readonly #poll: Poll;
   readonly #exchange = new FdExchange();
+  readonly #begin = guarded(
+    "unix-stream",
+    (sending: Sending) => this.#send(sending),
+    (error) => void this.destroy(error),
+  );
   #wants = 0;
   #sending: Sending | undefined;
 
@@ -31,9 +37,15 @@ export class UnixStream extends Duplex {
   constructor(fd: Fd) {
     super({ allowHalfOpen: true });
     this.#fd = fd;
-    this.#poll = openPoll(fd.number, (events) => this.#onEvents(events));
+    const end = (error: Error) => void this.destroy(error);
+    const onEvents = guarded("unix-stream", (events: number) => this.#onEvents(events), end);
+    this.#poll = openPoll(fd.number, onEvents);
     // allowHalfOpen false would end us before TLS has written its close_notify; true alone would keep us half open for ever.
-    this.once("end", () => setImmediate(() => this.end()));
+    const endToo = guarded("unix-stream", () => void this.end(), end);
+    this.once(
+      "end",
+      guarded("unix-stream", () => void setImmediate(endToo)),
+    );
   }
 
   /** The process that made the other end; undefined where the kernel does not tell. */
@@ -51,11 +63,11 @@ export class UnixStream extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: string, done: Done): void {
-    this.#send({ pieces: [chunk], at: 0, done });
+    this.#begin({ pieces: [chunk], at: 0, done });
   }
 
   override _writev(chunks: { chunk: Buffer }[], done: Done): void {
-    this.#send({ pieces: chunks.map(({ chunk }) => chunk), at: 0, done });
+    this.#begin({ pieces: chunks.map(({ chunk }) => chunk), at: 0, done });
   }
 
   override _final(done: Done): void {

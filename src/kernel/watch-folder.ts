@@ -1,6 +1,7 @@
 import { type FSWatcher, lstatSync, watch } from "node:fs";
 import { join } from "node:path";
 import type { Clock, Timer } from "../async/index.ts";
+import { guarded } from "../async/index.ts";
 
 /** A folder where others make and remove files. */
 export interface WatchedFolder {
@@ -21,9 +22,9 @@ const RETRY_MS = 1000;
  */
 export function watchFolder(path: string, clock: Clock): WatchedFolder {
   const listeners = new Set<() => void>();
-  const tell = () => {
+  const tell = guarded("file-watch", () => {
     for (const listener of [...listeners]) listener();
-  };
+  });
   let watcher: FSWatcher | undefined;
   let watched: string | undefined;
   let timer: Timer | undefined;
@@ -36,9 +37,12 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
       watched = watcher === undefined ? undefined : now;
       if (watched !== undefined) tell();
     }
-    timer = clock.after(RETRY_MS, ensure);
   };
-  ensure();
+  const again = guarded("file-watch", () => {
+    timer = clock.after(RETRY_MS, again); // before anything that could fail
+    ensure();
+  });
+  again();
   return {
     path,
     identity: (name) => fileIdentity(join(path, name)),
@@ -57,7 +61,10 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
 function start(path: string, tell: () => void): FSWatcher | undefined {
   try {
     const watcher = watch(path, { persistent: false }, tell);
-    watcher.on("error", () => watcher.close());
+    watcher.on(
+      "error",
+      guarded("file-watch", () => watcher.close()),
+    );
     return watcher;
   } catch {
     return undefined; // removed in between, or no inotify watches left: the next look tells
@@ -66,8 +73,12 @@ function start(path: string, tell: () => void): FSWatcher | undefined {
 
 /** The same folder for as long as it is not made anew. Its own times change with every file in it. */
 function identityOf(path: string): string | undefined {
-  const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-  return found?.isDirectory() ? `${found.dev}:${found.ino}:${found.birthtimeNs}` : undefined;
+  try {
+    const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+    return found?.isDirectory() ? `${found.dev}:${found.ino}:${found.birthtimeNs}` : undefined;
+  } catch {
+    return undefined; // EIO, ELOOP, EACCES on the way: looked for again like one that is missing
+  }
 }
 
 /** Inode numbers are given out again at once; the time of birth is not, and no chmod changes it. */

@@ -1,4 +1,5 @@
 import type { Clock } from "../async/index.ts";
+import { guarded } from "../async/index.ts";
 
 /** Wakes one loop: it looks at the state of things itself, so a ring carries nothing and is never lost. */
 export class Bell {
@@ -23,7 +24,7 @@ export class Bell {
 
   async #sleep(limitMs: number, signal: AbortSignal): Promise<void> {
     const woken = Promise.withResolvers<void>();
-    const wake = () => woken.resolve();
+    const wake = guarded("abort", () => woken.resolve());
     this.#wake = wake;
     signal.addEventListener("abort", wake, { once: true });
     const timer = this.#clock.after(limitMs, wake);

@@ -1,6 +1,7 @@
 // The cast of this room's stories, for tests only: hand fakes that record what is done to them.
 import { clone, create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../async/index.ts";
+import { guarded } from "../async/index.ts";
 import { type Connection, ConnectionSchema } from "../gen/connection_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { InventoryError } from "../sriov/index.ts";
@@ -94,7 +95,11 @@ export class PaperFds implements PassedFds {
     const key = `inode://${id.dev}/${id.ino}`;
     if (this.sent.has(key)) return Promise.resolve(new PaperFd());
     return new Promise((_resolve, reject) => {
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+      signal.addEventListener(
+        "abort",
+        guarded("abort", () => reject(signal.reason)),
+        { once: true },
+      );
     });
   }
 

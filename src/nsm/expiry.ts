@@ -1,4 +1,5 @@
 import type { Clock, Timer } from "../async/index.ts";
+import { guarded } from "../async/index.ts";
 
 /** How long after now a connection ends by itself. */
 export interface LifetimeInput {
@@ -45,10 +46,11 @@ export class Expiry {
   restart(delayMs: number): void {
     this.cancel();
     this.#dueMs = this.#clock.now() + delayMs;
-    this.#timer = this.#clock.after(delayMs, () => {
+    const due = guarded("timer", () => {
       this.#isDue = true;
       this.#onExpired();
     });
+    this.#timer = this.#clock.after(delayMs, due);
   }
 
   cancel(): void {

@@ -1,4 +1,5 @@
 import { clone, create } from "@bufbuild/protobuf";
+import { guarded } from "../async/index.ts";
 import {
   type Connection,
   type ConnectionEvent,
@@ -108,7 +109,11 @@ class Subscriber {
 
   endOn(signal: AbortSignal): void {
     if (signal.aborted) this.end();
-    signal.addEventListener("abort", () => this.end(), { once: true });
+    signal.addEventListener(
+      "abort",
+      guarded("abort", () => this.end()),
+      { once: true },
+    );
   }
 
   end(): void {

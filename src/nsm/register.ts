@@ -1,6 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { type Backoff, type Clock, createBackoff, Latest } from "../async/index.ts";
+import { type Backoff, type Clock, createBackoff, guarded, Latest } from "../async/index.ts";
 import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -249,6 +249,10 @@ const PERMANENT: ReadonlySet<Status> = new Set<Status>([
 function never(signal: AbortSignal): Promise<void> {
   return new Promise((_resolve, reject) => {
     if (signal.aborted) reject(signal.reason);
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    signal.addEventListener(
+      "abort",
+      guarded("abort", () => reject(signal.reason)),
+      { once: true },
+    );
   });
 }

@@ -1,4 +1,4 @@
-import { type Clock, startDeadline, type Timer } from "../async/index.ts";
+import { type Clock, guarded, startDeadline, type Timer } from "../async/index.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { type InodeUrl, isInodeUrl, parseInodeUrl } from "./inode-url.ts";
 import type { OwnedFd, PassedFds } from "./needs.ts";
@@ -114,9 +114,10 @@ export class EndpointSockets {
   #drop(url: string, held: HeldSocket): void {
     held.users -= 1;
     if (held.users > 0) return;
-    held.closing = this.#clock.after(this.#lingerMs, () => {
+    const close = guarded("timer", () => {
       this.#held.delete(url);
       held.fd.close();
     });
+    held.closing = this.#clock.after(this.#lingerMs, close);
   }
 }

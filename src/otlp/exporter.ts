@@ -1,5 +1,6 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
 import type { Clock } from "../async/index.ts";
+import { guarded } from "../async/index.ts";
 import { MetricsService } from "../gen/otlp_metrics_pb.ts";
 import { TraceService } from "../gen/otlp_trace_pb.ts";
 import { RpcClient } from "../rpc/index.ts";
@@ -114,7 +115,9 @@ class Exporter implements Otlp {
   ): Promise<boolean> {
     // A call under way must not hold up the stop longer than a last one may take.
     const late = new AbortController();
-    const stopping = () => this.#options.clock.after(LAST_CALL_LIMIT_MS, () => late.abort());
+    const stopping = guarded("abort", () => {
+      this.#options.clock.after(LAST_CALL_LIMIT_MS, () => late.abort());
+    });
     this.#stopped.signal.addEventListener("abort", stopping, { once: true });
     try {
       const options = { timeoutMs: limitMs, signal: late.signal };

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, guarded, type Timer } from "../async/index.ts";
 import { RpcError } from "./status.ts";
 
 export interface ScopeOptions {
@@ -26,12 +26,12 @@ export class CallScope {
     this.#clock = clock;
     if (timeoutMs !== undefined) {
       this.#endsAtMs = clock.monotonicMs() + timeoutMs;
-      this.#timer = clock.after(timeoutMs, () =>
-        this.cancel(new RpcError("DEADLINE_EXCEEDED", `${this.#what} took longer than ${timeoutMs} ms`)),
-      );
+      const late = () =>
+        this.cancel(new RpcError("DEADLINE_EXCEEDED", `${this.#what} took longer than ${timeoutMs} ms`));
+      this.#timer = clock.after(timeoutMs, guarded("timer", late));
     }
     // Not AbortSignal.any: a caller's signal may live as long as the process, and must forget the call when it is over.
-    const aborted = () => this.cancel(cancelled(signal?.reason));
+    const aborted = guarded("abort", () => this.cancel(cancelled(signal?.reason)));
     if (signal?.aborted === true) aborted();
     signal?.addEventListener("abort", aborted, { once: true });
     this.#letGo = () => signal?.removeEventListener("abort", aborted);

@@ -1,4 +1,5 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, constants } from "node:http2";
+import { guarded } from "../async/index.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 import { type Metadata, readMetadata } from "./metadata.ts";
 import { decodeStatusMessage, RpcError, statusFromHttp, statusFromNumber, statusFromReset } from "./status.ts";
@@ -50,22 +51,29 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
     stream.close(constants.NGHTTP2_CANCEL);
     end(why); // not at the stream's close: that waits for a peer that does not read, for ever if need be
   };
-  stream.on("response", (_fields, _flags, raw) => {
+  const broke = (cause: Error) =>
+    cancel(new RpcError("INTERNAL", `the answer could not be taken: ${cause.message}`, { cause }));
+  const headersCame = (_fields: object, _flags: number, raw: readonly string[]) => {
     headers = raw;
-  });
-  stream.on("trailers", (_fields, _flags, raw) => {
+  };
+  const trailersCame = (_fields: object, _flags: number, raw: readonly string[]) => {
     trailers = raw;
-  });
-  stream.on("data", (chunk: Buffer) => {
+  };
+  const dataCame = (chunk: Buffer) => {
     if (hasEnded) return;
     try {
       for (const message of frames.push(chunk)) options.onMessage(message);
     } catch (cause) {
-      cancel(cause as RpcError);
+      if (!(cause instanceof RpcError)) throw cause;
+      cancel(cause);
     }
-  });
+  };
+  const closed = () => end(statusOf(stream, headers, trailers, options.session));
+  stream.on("response", guarded("http2-stream", headersCame, broke));
+  stream.on("trailers", guarded("http2-stream", trailersCame, broke));
+  stream.on("data", guarded("http2-stream", dataCame, broke));
   stream.on("error", () => {}); // "close" follows with the code
-  stream.once("close", () => end(statusOf(stream, headers, trailers, options.session)));
+  stream.once("close", guarded("http2-stream", closed, broke));
   stream.end(encodeFrame(options.request));
   return { cancel, pause: () => void stream.pause(), resume: () => void stream.resume() };
 }

@@ -1,6 +1,6 @@
 import { type ClientHttp2Session, connect } from "node:http2";
 import type { Duplex } from "node:stream";
-import { type Clock, startDeadline } from "../async/index.ts";
+import { type Clock, guarded, startDeadline } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import { type Connection, cut, openConnection, type PeerIdentity } from "./connection.ts";
 import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
@@ -76,24 +76,32 @@ async function startSession(
   });
   const { connection, ended } = openConnection({ peer: secure?.peer, fds: raw.fds, remote: raw.remote });
   let failure = "";
-  session.on("error", (error) => {
+  const broke = (error: Error) => {
+    cut(session, raw.stream);
+    ended(`the connection with ${raw.remote} broke: ${error.message}`);
+  };
+  const on = (event: string, listener: (error: Error) => void) => {
+    session.on(event, guarded("http2-session", listener, broke));
+  };
+  on("error", (error: Error) => {
     failure = `: ${error.message}`;
   });
-  session.once("close", () => {
+  on("close", () => {
     raw.stream.destroy();
     ended(`the connection with ${raw.remote} was closed${failure}`);
   });
-  session.once("connect", () => {
+  on("connect", () => {
     // The event comes a turn later: the dialling may have been given up by then.
     if (!session.destroyed) session.setLocalWindowSize(SESSION_WINDOW_BYTES);
   });
   await new Promise<void>((resolve, reject) => {
-    session.once("remoteSettings", () => resolve());
-    session.once("close", () => {
+    on("remoteSettings", () => resolve());
+    on("close", () => {
       const guess = secure ? ": it may have refused our certificate" : ": it may want TLS";
       reject(new Error(`the peer closed the connection before its HTTP/2 settings${failure || guess}`));
     });
-    signal.addEventListener("abort", () => session.destroy(), { once: true });
+    const aborted = guarded("abort", () => session.destroy());
+    signal.addEventListener("abort", aborted, { once: true });
   });
   // For unix sockets grpc-go and nghttp2 agree on this name only; a raw path is refused by nghttp2.
   const authority = target.kind === "unix" ? "localhost" : `${target.host}:${target.port}`;

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, guarded, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type ClientConnection, dial } from "./client-connection.ts";
 import type { RpcLimits } from "./limits.ts";
@@ -75,7 +75,10 @@ export class ConnectionPool {
     this.#byTarget.clear();
     const ends = [...this.#all].map(
       ({ connection }) =>
-        new Promise<void>((resolve) => connection.closed.addEventListener("abort", () => resolve(), { once: true })),
+        new Promise<void>((resolve) => {
+          const closed = guarded("abort", () => resolve());
+          connection.closed.addEventListener("abort", closed, { once: true });
+        }),
     );
     for (const open of this.#all) open.cut();
     await Promise.all(ends);
@@ -106,15 +109,17 @@ export class ConnectionPool {
     kept.open = open;
     this.#all.add(open);
     log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });
-    open.session.once("goaway", () => this.#retire(kept));
+    const goaway = guarded("http2-session", () => this.#retire(kept), open.cut);
+    open.session.once("goaway", goaway);
     const renewal = this.#renewal(kept, open);
-    open.connection.closed.addEventListener("abort", () => {
+    const forget = () => {
       kept.idle?.cancel();
       renewal?.cancel();
       this.#all.delete(open);
       this.#forget(kept);
       log.debug("rpc-connection-closed", { target, connection: open.connection.id });
-    });
+    };
+    open.connection.closed.addEventListener("abort", guarded("abort", forget, forget));
     if (open.session.destroyed) this.#forget(kept);
     if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) open.cut(); // retired while it was dialled
   }
@@ -126,14 +131,21 @@ export class ConnectionPool {
   #renewal(kept: Kept, { connection }: ClientConnection): Timer | undefined {
     if (connection.peer === undefined) return undefined;
     const { clock } = this.#options;
-    return clock.after((connection.peer.notAfterMs - clock.now()) / 2, () => this.#retire(kept));
+    return clock.after(
+      (connection.peer.notAfterMs - clock.now()) / 2,
+      guarded("timer", () => this.#retire(kept)),
+    );
   }
 
   #release(kept: Kept): void {
     kept.inUse--;
     if (kept.inUse > 0) return;
     if (this.#byTarget.get(kept.key) !== kept) kept.open?.cut();
-    else kept.idle = this.#options.clock.after(this.#options.idleMs, () => this.#retire(kept));
+    else
+      kept.idle = this.#options.clock.after(
+        this.#options.idleMs,
+        guarded("timer", () => this.#retire(kept)),
+      );
   }
 
   /** Gives it no further call; it closes when its calls are over. */
@@ -154,7 +166,7 @@ export class ConnectionPool {
 
 function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const aborted = () => reject(signal.reason);
+    const aborted = guarded("abort", () => reject(signal.reason));
     if (signal.aborted) return aborted();
     signal.addEventListener("abort", aborted, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", aborted));

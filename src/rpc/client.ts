@@ -6,7 +6,7 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
-import type { Clock } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import type { BorrowedFd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { CallScope } from "./call-scope.ts";
@@ -181,7 +181,7 @@ export class RpcClient {
     listener: Pick<ClientCallOptions, "onMessage" | "onEnd">,
   ): ClientCall {
     const { connection, session, scheme, authority } = lease;
-    const stop = () => call?.cancel(scope.signal.reason as RpcError);
+    const stop = guarded("abort", () => call?.cancel(scope.signal.reason as RpcError));
     let call: ClientCall | undefined;
     try {
       scope.signal.throwIfAborted();

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { Http2Session } from "node:http2";
 import type { Duplex } from "node:stream";
+import { guarded } from "../async/index.ts";
 import type { PassedFds } from "../kernel/index.ts";
 import { RpcError } from "./status.ts";
 
@@ -54,5 +55,5 @@ export function openConnection(facts: ConnectionFacts): { connection: Connection
  */
 export function cut(session: Http2Session, raw: Duplex): void {
   session.destroy();
-  setImmediate(() => raw.destroy());
+  setImmediate(guarded("http2-session", () => void raw.destroy()));
 }

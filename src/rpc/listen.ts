@@ -1,6 +1,7 @@
 import { lstatSync, mkdirSync, statSync } from "node:fs";
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { dirname } from "node:path";
+import { guarded } from "../async/index.ts";
 import { KernelError, listenUnix } from "../kernel/index.ts";
 import { type RawStream, rawFromTcp, rawFromUnix } from "./raw-stream.ts";
 import { RpcError } from "./status.ts";
@@ -54,15 +55,21 @@ function listenOnPath(path: string, { socketMode, onStream, onError }: ListenOpt
 
 function listenTcp(where: { readonly host: string; readonly port: number }, options: ListenOptions): Promise<Listener> {
   return new Promise((resolve, reject) => {
-    const server = createServer((socket) => options.onStream(rawFromTcp(socket)));
+    const take = (socket: Socket) => options.onStream(rawFromTcp(socket));
+    const server = createServer(guarded("tcp", take, (_error, socket) => void socket.destroy()));
     server.once("error", reject);
-    server.listen({ host: where.host, port: where.port }, () => {
+    const broke = (error: Error) => {
+      server.close();
+      reject(error);
+    };
+    const listens = () => {
       server.off("error", reject);
-      server.on("error", options.onError);
+      server.on("error", guarded("tcp", options.onError));
       const address = server.address();
       const url = typeof address === "object" && address !== null ? tcpUrl(address.address, address.port) : options.url;
       resolve({ url, close: () => server.close() });
-    });
+    };
+    server.listen({ host: where.host, port: where.port }, guarded("tcp", listens, broke));
   });
 }
 

@@ -1,6 +1,6 @@
 import { createConnection, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import type { Clock } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import { connectUnix, KernelError, type PassedFds, type UnixStream } from "../kernel/index.ts";
 import type { Target } from "./target.ts";
 
@@ -34,16 +34,19 @@ export async function dialRaw(target: Target, clock: Clock, signal: AbortSignal)
 function dialTcp(host: string, port: number, signal: AbortSignal): Promise<RawStream> {
   return new Promise((resolve, reject) => {
     const socket = createConnection({ host, port });
-    const aborted = () => socket.destroy(signal.reason);
-    if (signal.aborted) aborted();
-    signal.addEventListener("abort", aborted, { once: true });
-    socket.once("error", reject);
-    socket.once("close", () => signal.removeEventListener("abort", aborted));
-    socket.once("connect", () => {
+    const aborted = guarded("abort", () => void socket.destroy(signal.reason));
+    const closed = guarded("tcp", () => signal.removeEventListener("abort", aborted));
+    const connected = () => {
       signal.removeEventListener("abort", aborted);
       socket.off("error", reject);
       resolve(rawFromTcp(socket));
-    });
+    };
+    if (signal.aborted) aborted();
+    signal.addEventListener("abort", aborted, { once: true });
+    socket.once("error", reject);
+    socket.once("close", closed);
+    const broke = (error: Error) => void socket.destroy(error);
+    socket.once("connect", guarded("tcp", connected, broke));
   });
 }
 

@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, guarded, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Connection } from "./connection.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
@@ -43,11 +43,12 @@ export function serveCall(
   setMaxListeners(0, controller.signal);
   let timer: Timer | undefined;
   stream.on("error", () => {}); // "close" follows and is what counts
-  stream.once("close", () => {
+  const closed = () => {
     timer?.cancel();
     controller.abort(new RpcError("CANCELLED", "the caller has cancelled the call, or is gone"));
     done.resolve();
-  });
+  };
+  stream.once("close", guarded("http2-stream", closed, closed));
   const end = (error: RpcError) => {
     controller.abort(error);
     answer.fail(error);
@@ -60,9 +61,9 @@ export function serveCall(
   } else {
     const deadlineMs = parseTimeout(String(headers["grpc-timeout"] ?? ""));
     if (deadlineMs !== undefined) {
-      timer = context.clock.after(deadlineMs, () =>
-        end(new RpcError("DEADLINE_EXCEEDED", `The caller's limit of ${deadlineMs} ms has passed`)),
-      );
+      const late = () => end(new RpcError("DEADLINE_EXCEEDED", `The caller's limit of ${deadlineMs} ms has passed`));
+      const broke = () => void stream.destroy();
+      timer = context.clock.after(deadlineMs, guarded("timer", late, broke));
     }
     const metadata = readMetadata(rawHeaders);
     const call = describeCall(context.connection, answer, { signal: controller.signal, deadlineMs, metadata });
@@ -127,7 +128,8 @@ async function run(handler: RpcHandler, request: Uint8Array, call: Call, answer:
   }
   const messages = handler.run(request, call)[Symbol.asyncIterator]();
   let giveUp = () => {};
-  call.signal.addEventListener("abort", () => giveUp(), { once: true });
+  const aborted = guarded("abort", () => giveUp());
+  call.signal.addEventListener("abort", aborted, { once: true });
   // A promise for each wait: one for the whole call, in a race with each message, would keep all of them until its end.
   const nextOrGone = () =>
     new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
@@ -157,7 +159,12 @@ function readRequest(stream: ServerHttp2Stream, { maxMessageBytes, budget }: Ser
       budget.leftBytes += heldBytes;
       heldBytes = 0;
     };
-    stream.on("data", (chunk: Buffer) => {
+    const refuse = (error: unknown) => {
+      stream.removeAllListeners("data").resume();
+      giveBack();
+      reject(error);
+    };
+    const dataCame = (chunk: Buffer) => {
       try {
         heldBytes += chunk.length;
         budget.leftBytes -= chunk.length;
@@ -168,20 +175,21 @@ function readRequest(stream: ServerHttp2Stream, { maxMessageBytes, budget }: Ser
           request = message;
         }
       } catch (error) {
-        stream.removeAllListeners("data").resume();
-        giveBack();
-        reject(error);
+        refuse(error);
       }
-    });
-    stream.once("end", () => {
+    };
+    const ended = () => {
       giveBack();
       if (request !== undefined && frames.isEmpty) resolve(request);
       else reject(new RpcError("INTERNAL", "Cannot read the request: it ended before its message was whole"));
-    });
-    stream.once("close", () => {
+    };
+    const closed = () => {
       giveBack();
       reject(new RpcError("CANCELLED", "the caller has gone"));
-    });
+    };
+    stream.on("data", guarded("http2-stream", dataCame, refuse));
+    stream.once("end", guarded("http2-stream", ended, refuse));
+    stream.once("close", guarded("http2-stream", closed, refuse));
   });
 }
 
@@ -211,10 +219,11 @@ class Answer {
     }
     return new Promise((resolve) => {
       this.#stream.once("close", resolve);
-      this.#stream.write(encodeFrame(bytes), () => {
+      const left = guarded("http2-stream", () => {
         this.#stream.off("close", resolve);
         resolve();
       });
+      this.#stream.write(encodeFrame(bytes), left);
     });
   }
 
@@ -247,7 +256,9 @@ class Answer {
   #trailers(fields: Record<string, string>): void {
     if (this.#isOver()) return;
     this.#isEnded = true;
-    this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(fields));
+    const send = () => this.#stream.sendTrailers(fields);
+    const broke = () => void this.#stream.destroy();
+    this.#stream.once("wantTrailers", guarded("http2-stream", send, broke));
     this.#stream.end();
   }
 

@@ -1,6 +1,11 @@
-import { performServerHandshake, type ServerHttp2Session } from "node:http2";
+import {
+  type IncomingHttpHeaders,
+  performServerHandshake,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from "node:http2";
 import type { Duplex } from "node:stream";
-import { type Clock, startDeadline, type Timer } from "../async/index.ts";
+import { type Clock, guarded, startDeadline, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Connection, cut, openConnection } from "./connection.ts";
 import type { RpcHandler } from "./handler.ts";
@@ -125,7 +130,8 @@ class Server {
     const [oldest] = this.#handshakes;
     if (this.#handshakes.size >= maxHandshakes) oldest?.destroy(new Error("too many handshakes at once"));
     this.#handshakes.add(raw.stream);
-    raw.stream.once("close", () => this.#handshakes.delete(raw.stream));
+    const forget = guarded("tls", () => void this.#handshakes.delete(raw.stream));
+    raw.stream.once("close", forget);
     const deadline = startDeadline(clock, handshakeTimeoutMs, { what: `handshake with ${raw.remote}` });
     try {
       await this.#handshake(raw, deadline.signal);
@@ -155,16 +161,25 @@ class Server {
       maxSessionMemory: sessionMemoryMb(this.#limits),
     });
     const open: Open = { session, raw: raw.stream, calls: new Set() };
-    session.on("error", (error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }));
-    const expiry = this.#goAwayAtExpiry(open, connection);
-    session.on("goaway", () => this.#leave(open));
-    session.once("close", () => {
+    const closed = () => {
       expiry?.cancel();
       this.#open.delete(open);
       raw.stream.destroy();
       ended(`the connection with ${raw.remote} was closed`);
       log.debug("rpc-connection-closed", { connection: connection.id, remote: raw.remote });
-    });
+    };
+    const broke = () => {
+      cut(session, raw.stream);
+      closed();
+    };
+    const failed = (error: Error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message });
+    session.on("error", guarded("http2-session", failed, broke));
+    const expiry = this.#goAwayAtExpiry(open, connection);
+    session.on(
+      "goaway",
+      guarded("http2-session", () => this.#leave(open), broke),
+    );
+    session.once("close", guarded("http2-session", closed, broke));
     this.#serve(open, connection);
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
     await firstSettings(session, signal);
@@ -182,35 +197,42 @@ class Server {
     const { maxMessageBytes } = this.#limits;
     const budget = { leftBytes: MESSAGES_IN_ARRIVAL * maxMessageBytes };
     const context = { connection, handlers: this.#handlers, maxMessageBytes, budget, clock, log };
-    open.session.on("stream", (stream, headers, _flags, rawHeaders) => {
-      try {
-        const call = serveCall(stream, headers, rawHeaders, context);
-        open.calls.add(call);
-        void call.done.then(() => {
-          open.calls.delete(call);
-          this.#leave(open);
-        });
-      } catch (error) {
-        log.error("rpc-call-broke", { path: headers[":path"], error });
-        stream.destroy();
-      }
-    });
+    const begun = (
+      stream: ServerHttp2Stream,
+      headers: IncomingHttpHeaders,
+      _flags: number,
+      rawHeaders: readonly string[],
+    ) => {
+      const call = serveCall(stream, headers, rawHeaders, context);
+      open.calls.add(call);
+      void call.done.then(() => {
+        open.calls.delete(call);
+        this.#leave(open);
+      });
+    };
+    const broke = () => cut(open.session, open.raw);
+    open.session.on("stream", guarded("http2-stream", begun, broke));
   }
 
   /** A peer whose certificate has ended keeps its calls; for the next ones it must come back with one that is valid. */
   #goAwayAtExpiry(open: Open, { id, peer }: Connection): Timer | undefined {
     const { clock, log } = this.#options;
     if (peer === undefined) return undefined;
-    return clock.after(peer.notAfterMs - clock.now(), () => {
+    const expired = () => {
       log.debug("rpc-peer-expired", { connection: id, peer: peer.spiffeId });
       open.session.close(); // says GOAWAY
       this.#leave(open);
-    });
+    };
+    return clock.after(
+      peer.notAfterMs - clock.now(),
+      guarded("timer", expired, () => cut(open.session, open.raw)),
+    );
   }
 
   /** After GOAWAY and the last call the peer has time to close, and to read what is on its way; some would never do it. */
   #leave({ session, raw, calls }: Open): void {
-    if (session.closed && calls.size === 0) this.#options.clock.after(LINGER_MS, () => raw.destroy());
+    const end = guarded("timer", () => void raw.destroy());
+    if (session.closed && calls.size === 0) this.#options.clock.after(LINGER_MS, end);
   }
 
   async stop(graceMs: number): Promise<void> {
@@ -230,7 +252,7 @@ class Server {
     const left = calls();
     for (const call of left) call.end(new RpcError("UNAVAILABLE", "the server is stopping"));
     await Promise.race([Promise.all(left.map((call) => call.done)), clock.sleep(Math.min(graceMs, FAREWELL_MS))]);
-    const closed = [...this.#open].map(({ session }) => new Promise((resolve) => session.once("close", resolve)));
+    const closed = [...this.#open].map(({ session }) => new Promise<void>((resolve) => session.once("close", resolve)));
     for (const { session, raw } of this.#open) cut(session, raw);
     await Promise.all(closed);
   }
@@ -251,11 +273,16 @@ const FAREWELL_MS = 200;
 /** The peer has spoken HTTP/2. */
 function firstSettings(session: ServerHttp2Session, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    session.once("remoteSettings", () => resolve());
-    session.once("close", () => reject(new Error("the peer closed the connection before its HTTP/2 settings")));
-    signal.addEventListener("abort", () => {
+    const closed = () => reject(new Error("the peer closed the connection before its HTTP/2 settings"));
+    session.once(
+      "remoteSettings",
+      guarded("http2-session", () => resolve(), reject),
+    );
+    session.once("close", guarded("http2-session", closed, reject));
+    const aborted = guarded("abort", () => {
       reject(signal.reason);
       session.destroy();
     });
+    signal.addEventListener("abort", aborted);
   });
 }

@@ -7,6 +7,7 @@ import {
   type SecureContextOptions,
   type TLSSocket,
 } from "node:tls";
+import { guarded } from "../async/index.ts";
 import { boundPeerChains } from "../kernel/index.ts";
 import type { PeerIdentity } from "./connection.ts";
 import { RpcError } from "./status.ts";
@@ -106,7 +107,8 @@ export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: Abo
       ALPNProtocols: [ALPN],
     });
     socket.on("error", done.reject);
-    socket.once("secureConnect", () => done.resolve(socket));
+    const connected = guarded("tls", () => done.resolve(socket), done.reject);
+    socket.once("secureConnect", connected);
   });
 }
 
@@ -122,8 +124,8 @@ async function verified(
   { signal, protocol, done }: Handshake,
   begin: () => void,
 ): Promise<SecureStream> {
-  const lost = () => done.reject(new Error("the peer closed the connection"));
-  const aborted = () => done.reject(signal.reason);
+  const lost = guarded("tls", () => done.reject(new Error("the peer closed the connection")));
+  const aborted = guarded("abort", () => done.reject(signal.reason));
   raw.on("error", done.reject);
   raw.once("close", lost);
   signal.addEventListener("abort", aborted, { once: true });
@@ -154,9 +156,12 @@ async function verified(
 function endTogether(socket: TLSSocket, raw: Duplex): void {
   socket.on("error", () => {}); // whoever uses the socket is told by its close
   // Half open like the stream beneath it, TLS would outlive the peer's farewell for as long as a call is open.
-  socket.once("end", () => setImmediate(() => socket.destroy()));
-  socket.once("close", () => raw.destroy());
-  raw.once("close", () => socket.destroy());
+  const end = guarded("tls", () => void socket.destroy());
+  const endSoon = guarded("tls", () => void setImmediate(end), end);
+  socket.once("end", endSoon);
+  const endRaw = guarded("tls", () => void raw.destroy());
+  socket.once("close", endRaw);
+  raw.once("close", end);
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type Clock, startDeadline } from "../async/index.ts";
+import { type Clock, guarded, startDeadline } from "../async/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
 
 /** What to wait for, and when it is worth looking again. */
@@ -47,7 +47,7 @@ export async function waitForUevent<T>(
 
 function untilAborted(...signals: readonly (AbortSignal | undefined)[]) {
   const { promise, resolve } = Promise.withResolvers<void>();
-  const done = () => resolve();
+  const done = guarded("abort", () => resolve());
   for (const signal of signals) {
     if (signal?.aborted) done();
     signal?.addEventListener("abort", done, { once: true });

@@ -97,6 +97,43 @@ print("restored", flush=True)
   assert.equal(await nextLine(python), "restored");
 });
 
+/** A folder of /proc whose process has died: open, and not even fstat(2) answers. */
+const deadDescriptor = `
+import subprocess
+child = subprocess.Popen(["sleep", "60"])
+dead = os.open("/proc/%d/fd" % child.pid, os.O_RDONLY | os.O_DIRECTORY)
+child.kill(); child.wait()
+`;
+
+test("UnixStream keeps bytes and later descriptors when one cannot be looked at, and tells who waits for one", async (t) => {
+  const { stream, python } = await pythonPeer(
+    t,
+    `${deadDescriptor}
+good = os.memfd_create("good")
+pass_on = lambda fd: s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+sys.stdin.readline()
+pass_on(dead)
+sys.stdin.readline()
+pass_on(good)
+print(os.fstat(good).st_dev, os.fstat(good).st_ino, flush=True)
+sys.stdin.read()
+`,
+  );
+  const before = openFds();
+  let bytes = 0;
+  stream.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+  });
+  const refused = assert.rejects(stream.fds.receive({ dev: 1n, ino: 1n }, never), { code: "ENOENT" });
+  python.stdin?.write("\n");
+  await refused;
+  assert.deepEqual([stream.fds.heldCount, stream.fds.droppedCount, openFds()], [0, 1, before]);
+  python.stdin?.write("\n");
+  const [dev = "", ino = ""] = (await nextLine(python)).split(" ");
+  (await stream.fds.receive({ dev: BigInt(dev), ino: BigInt(ino) }, never)).close();
+  assert.equal(bytes, 2);
+});
+
 test("listenUnix() rests while descriptors have run out, and takes the connection later", async (t) => {
   if (!needs(t, "root")) return;
   const path = join(folder(t), "s.sock");

@@ -1,3 +1,4 @@
+import { guarded } from "../../async/index.ts";
 import { KernelError } from "../error.ts";
 import type { KernelSocket } from "../kernel-socket.ts";
 import type { Netns } from "../netns.ts";
@@ -36,12 +37,16 @@ export function watchGroups(
   const mask = groups.reduce((bits, group) => bits | GROUPS[group], 0);
   const socket = openRouteSocket(netns, mask);
   let watching = true;
-  socket.onReadable(() => {
-    for (const event of drain(socket)) {
-      if (!watching) return;
-      listener(event);
-    }
-  });
+  const tell = guarded("kernel-socket", listener);
+  socket.onReadable(
+    guarded(
+      "kernel-socket",
+      () => {
+        for (const event of drain(socket)) if (watching) tell(event);
+      },
+      () => tell({ kind: "lost" }),
+    ),
+  );
   return () => {
     watching = false;
     socket.close();
