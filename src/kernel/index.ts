@@ -23,6 +23,14 @@ export { KernelError } from "./error.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 export { checkedPath, type DeviceUse, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
+export {
+  isLinkOf,
+  isRepresentor,
+  type LinkOwner,
+  type LinkOwnerOf,
+  type LinkPlace,
+  linkOwners,
+} from "./link-owner.ts";
 export { addressOf, exitNow, offHeap } from "./native.ts";
 export {
   type Address,

@@ -35,6 +35,8 @@ const calls = {
   statx: self.func("int statx(int fd, const char *path, int flags, uint32_t mask, void *into)"),
   fcntl: self.func("int fcntl(int fd, int command, int argument)"),
   ioctl: self.func("int ioctl(int fd, unsigned long request, int argument)"),
+  // The same function, for requests that take a structure.
+  ioctl_at: self.func("ioctl", "int", ["int", "unsigned long", "void *"]),
   mknod: self.func("int mknod(const char *path, uint32_t mode, uint64_t device)"),
   // No library has a function for bpf(2): it goes by number, and bpf.ts knows the number.
   syscall: self.func("long syscall(long number, long command, void *attributes, uint32_t size)"),

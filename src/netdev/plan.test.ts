@@ -21,6 +21,8 @@ const link: Link = {
   address: "02:00:00:00:00:01",
   permanentAddress: undefined,
   parentDevice: "0000:3b:02.1",
+  parentBus: "pci",
+  portName: undefined,
   kind: undefined,
   master: undefined,
   peerIndex: undefined,

@@ -1,4 +1,4 @@
-import { type HostFiles, KernelError } from "../kernel/index.ts";
+import { type HostFiles, isRepresentor, KernelError } from "../kernel/index.ts";
 import { isPciAddress, type PciAddress } from "./address.ts";
 
 /** The driver a function is bound to; undefined when it is bound to none. */
@@ -38,7 +38,7 @@ export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promi
     // A port without a name answers EOPNOTSUPP.
     names.map((name) => devices.readText(`${address}/net/${name}/phys_port_name`).catch(() => "")),
   );
-  return names.filter((_, index) => !/^(c\d+)?pf\d+(vf|sf)\d+$/.test(ports[index] ?? ""));
+  return names.filter((_, index) => !isRepresentor(ports[index]));
 }
 
 /** A function as sysfs has it at this moment. */

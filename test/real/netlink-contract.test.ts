@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { busInfoOf } from "../../src/kernel/driver-info.ts";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
 import { inWorld, linkNamed, openPlace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
@@ -218,3 +219,26 @@ test("Rtnl stays in its namespace after the handle of it is closed, and refuses 
   rtnl.close();
   await assert.rejects(rtnl.links(), { code: "EBADF" });
 });
+
+test("busInfoOf() reads what drivers say over ethtool, in the namespace of the link", (t) =>
+  inWorld(t, async ({ host, pod }) => {
+    await host.rtnl.createLink({ kind: "bridge", name: "br0" });
+    // br_getinfo, net/bridge/br_device.c; veth_get_drvinfo, drivers/net/veth.c, says nothing of a bus.
+    assert.equal(busInfoOf(host.netns, "br0"), "N/A");
+    assert.equal(busInfoOf(host.netns, "vf0"), undefined);
+    assert.equal(busInfoOf(pod.netns, "br0"), undefined);
+    assert.throws(() => busInfoOf(host.netns, "a-name-of-16-byte"), RangeError);
+  }));
+
+test("Rtnl.namespaceId() is how a veth names the namespace of its other end", (t) =>
+  inWorld(t, async ({ host, pod, wire, vf }) => {
+    const port = await wire.rtnl.linkByName("port0");
+    assert.equal(port?.peerIndex, vf.index);
+    assert.notEqual(port?.peerNetnsId, undefined);
+    assert.equal(await wire.rtnl.namespaceId(host.netns), port?.peerNetnsId);
+    assert.equal(await wire.rtnl.namespaceId(pod.netns), undefined);
+    await host.rtnl.setLink(vf.index, { netns: pod.netns });
+    const moved = (await wire.rtnl.linkByName("port0"))?.peerNetnsId;
+    assert.equal(await wire.rtnl.namespaceId(pod.netns), moved);
+    assert.notEqual(moved, port?.peerNetnsId);
+  }));

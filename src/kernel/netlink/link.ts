@@ -28,12 +28,14 @@ export const IFLA_VFINFO_LIST = 22;
 const IFLA_NET_NS_FD = 28;
 const IFLA_EXT_MASK = 29;
 const IFLA_LINK_NETNSID = 37;
+const IFLA_PHYS_PORT_NAME = 38;
 const IFLA_MIN_MTU = 50;
 const IFLA_MAX_MTU = 51;
 const IFLA_PROP_LIST = 52;
 const IFLA_ALT_IFNAME = 53;
 const IFLA_PERM_ADDRESS = 54;
 const IFLA_PARENT_DEV_NAME = 56;
+const IFLA_PARENT_DEV_BUS_NAME = 57;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const VETH_INFO_PEER = 1;
@@ -63,6 +65,10 @@ export interface Link {
   readonly permanentAddress: string | undefined;
   /** Name of the device it sits on, for a NIC its PCI address "0000:3b:02.1" (Linux 5.14). */
   readonly parentDevice: string | undefined;
+  /** The bus of that device: "pci", "virtio", "auxiliary" (Linux 5.14). */
+  readonly parentBus: string | undefined;
+  /** Which port of an adapter it is, where the driver tells: "p0"; "pf0vf3" is the representor of a VF. */
+  readonly portName: string | undefined;
   /** "veth", "bridge", …; undefined for real devices. */
   readonly kind: string | undefined;
   readonly master: number | undefined;
@@ -183,6 +189,8 @@ export function decodeLink(message: NetlinkMessage): Link {
     address: macOf(attributes.bytes(IFLA_ADDRESS)),
     permanentAddress: macOf(attributes.bytes(IFLA_PERM_ADDRESS)),
     parentDevice: attributes.string(IFLA_PARENT_DEV_NAME),
+    parentBus: attributes.string(IFLA_PARENT_DEV_BUS_NAME),
+    portName: attributes.string(IFLA_PHYS_PORT_NAME),
     kind: attributes.nested(IFLA_LINKINFO)?.string(IFLA_INFO_KIND),
     master: attributes.u32(IFLA_MASTER),
     peerIndex: attributes.u32(IFLA_LINK),

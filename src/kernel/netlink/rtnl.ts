@@ -23,6 +23,7 @@ import {
   type NewLink,
 } from "./link.ts";
 import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
+import { decodeNamespaceId, encodeGetNamespaceId } from "./namespace-id.ts";
 import {
   decodeNeighbour,
   encodeDumpNeighbours,
@@ -105,6 +106,13 @@ export class Rtnl {
 
   linkByIndex(index: number): Promise<Link | undefined> {
     return this.#link({ index }, `look up link ${index}`);
+  }
+
+  /** The id by which this namespace's links name that one (`peerNetnsId`); undefined where none of them has to. */
+  async namespaceId(netns: Netns): Promise<number | undefined> {
+    const op = "look up the id of a network namespace";
+    const [message] = await this.#read(encodeGetNamespaceId(netns.fd.number), op);
+    return message && decoded(op, () => decodeNamespaceId(message));
   }
 
   async setLink(index: number, change: SetLink): Promise<void> {
