@@ -36,6 +36,8 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     uevents: card.uevents,
     netns: card.netns,
     openRtnl: (netns: Netns) => card.openRtnl(netns),
+    linkOwnerOf: card.linkOwnerOf,
+    pfLink: card.pfLink,
     pfPort(pf: { readonly address: string }) {
       const port = card.pfPort(pf);
       memories.push(port.writes);

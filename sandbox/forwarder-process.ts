@@ -3,10 +3,10 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock as clock } from "../src/async/index.ts";
-import { type HostFiles, KernelError, Netns, Rtnl, type Uevent } from "../src/kernel/index.ts";
+import { type HostFiles, KernelError, type LinkOwnerOf, Netns, Rtnl, type Uevent } from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
-import { parsePfConfig } from "../src/sriov/index.ts";
+import { parsePfConfig, pfLinks } from "../src/sriov/index.ts";
 import { createLog, type Tracer } from "../src/telemetry/index.ts";
 import type { Ask, Heard, StartAsk } from "./process-messages.ts";
 import { startSandboxForwarder } from "./start-forwarder.ts";
@@ -77,8 +77,14 @@ function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
   };
 }
 
-const hostWith = (cgroupPath: string): Host => ({
-  devices: filesOf("devices"),
+const devices = filesOf("devices");
+const linkOwnerOf: LinkOwnerOf = ({ netns }, link) =>
+  ask({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
+
+const hostWith = ({ cgroupPath, hasLinks }: StartAsk): Host => ({
+  devices,
+  linkOwnerOf,
+  pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined,
   drivers: filesOf("drivers"),
   vfio: filesOf("vfio"),
   uevents: {
@@ -98,12 +104,13 @@ const hostWith = (cgroupPath: string): Host => ({
   }),
 });
 
-async function start({ settings, pfConfigText, cgroupPath }: StartAsk): Promise<void> {
+async function start(asked: StartAsk): Promise<void> {
+  const { settings, pfConfigText } = asked;
   interceptSteps(taker, () => true);
   const { node, nsm } = await startSandboxForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
-    host: hostWithSteps(taker, hostWith(cgroupPath)),
+    host: hostWithSteps(taker, hostWith(asked)),
     tracer,
     clock,
     log: createLog({ level: "info" }),

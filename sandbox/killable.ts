@@ -1,7 +1,7 @@
 // A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL while its calls stand at any of their steps.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
-import { KernelError } from "../src/kernel/index.ts";
+import { KernelError, type LinkOwner, Netns } from "../src/kernel/index.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Ask, Book, Heard, Told } from "./process-messages.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -55,7 +55,7 @@ export class KillableForwarder {
       this.#started.reject(new Error(`the forwarder's process has ended: see ${logFile}`));
     });
     const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS } = sandbox;
-    this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text, cgroupPath });
+    this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text, cgroupPath, hasLinks: machine.hasLinks });
   }
 
   /** Of its process; undefined when that could not be started. */
@@ -129,9 +129,19 @@ export class KillableForwarder {
     }
   }
 
+  async #ownerOf({ netnsFd, link }: Ask & { readonly kind: "owner" }): Promise<LinkOwner> {
+    const netns = Netns.openPath(`/proc/${this.#child.pid}/fd/${netnsFd}`);
+    try {
+      return await this.#sandbox.machine.linkOwnerOf({ netns }, link);
+    } finally {
+      netns.close();
+    }
+  }
+
   async #answer(ask: Ask): Promise<unknown> {
     const { machine } = this.#sandbox;
     if (ask.kind === "step") return undefined;
+    if (ask.kind === "owner") return await this.#ownerOf(ask);
     const target = ask.kind === "files" ? machine[ask.tree] : machine.pfPort({ address: ask.pf });
     const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];
     return await call?.apply(target, [...ask.args]);

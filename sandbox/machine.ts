@@ -1,13 +1,23 @@
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemClock } from "../src/async/index.ts";
-import { type HostFiles, Netns, Rtnl, type Uevent, type UeventSource } from "../src/kernel/index.ts";
+import {
+  type HostFiles,
+  type Link,
+  type LinkOwner,
+  type LinkPlace,
+  Netns,
+  Rtnl,
+  type Uevent,
+  type UeventSource,
+} from "../src/kernel/index.ts";
+import { type FindPfLink, pfLinks } from "../src/sriov/index.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
 import { createOwnNetns, requireOwnNetns } from "./own-netns.ts";
 import { PretendPfPort } from "./pf-port.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
-import { devicesTree, driversTree, type NetdevView, type VfioStandIns, vfioTree } from "./sysfs.ts";
+import { devicesTree, driversTree, type LinkMaker, type NetdevView, type VfioStandIns, vfioTree } from "./sysfs.ts";
 import { type Cable, Wire } from "./wire.ts";
 
 /** What the pretend node shall be like. */
@@ -45,6 +55,12 @@ export interface Machine {
   readonly netns: Netns;
   /** A socket in that namespace, whose links answer as the card's driver does. */
   openRtnl(netns: Netns): Rtnl;
+  /** Whether its network devices are links, and not only names. */
+  readonly hasLinks: boolean;
+  /** Which function has a link: known of those that the machine made, wherever they are now. */
+  linkOwnerOf(place: Pick<LinkPlace, "netns">, link: Link): Promise<LinkOwner>;
+  /** None where its network devices are only names. */
+  readonly pfLink: FindPfLink;
   pfPort(pf: { readonly address: string }): PretendPfPort;
   readonly faults: Faults;
   /** A configuration file for its adapters: capabilities intel and 10G in service domain worker.domain. */
@@ -95,8 +111,10 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   }
   const files = (tree: Tree, root: Entry) =>
     pretendFiles(root, { clock, before: (path, text) => faults.beforeWrite(tree, path, text) });
+  const devices = files("devices", devicesTree(nic, netdevs));
   return {
-    devices: files("devices", devicesTree(nic, netdevs)),
+    devices,
+    ...answersAbout(netdevs, devices),
     drivers: files("drivers", driversTree(nic)),
     vfio: files("vfio", vfioTree(nic, options.vfioStandIns)),
     uevents: events,
@@ -127,12 +145,18 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   };
 }
 
+function answersAbout(netdevs: LinkMaker, devices: HostFiles): Pick<Machine, "hasLinks" | "linkOwnerOf" | "pfLink"> {
+  const { hasLinks } = netdevs;
+  const linkOwnerOf: Machine["linkOwnerOf"] = ({ netns }, link) => netdevs.ownerOf(netns, link);
+  return { hasLinks, linkOwnerOf, pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined };
+}
+
 type Ports = ReadonlyMap<string, PretendPfPort>;
 
 async function openLinks(
   options: MachineOptions,
   { ports, events }: { readonly ports: Ports; readonly events: Events },
-): Promise<{ netdevs: NetdevMaker & NetdevView; netns: Netns; close: () => Promise<void> }> {
+): Promise<{ netdevs: NetdevMaker & NetdevView & LinkMaker; netns: Netns; close: () => Promise<void> }> {
   if (!options.realLinks) {
     const netns = options.netns?.dup() ?? Netns.current();
     return { netdevs: new NamedNetdevs(), netns, close: async () => netns.close() };

@@ -1,9 +1,11 @@
+import type { Link, LinkOwner, Netns } from "../src/kernel/index.ts";
 import type { NetdevMaker, NicFunction } from "./nic.ts";
-import type { NetdevView, SeenNetdev } from "./sysfs.ts";
+import type { LinkMaker, NetdevView, SeenNetdev } from "./sysfs.ts";
 
 /** Network devices that are only names: for tests without privileges. All of them stay in the host's namespace. */
-export class NamedNetdevs implements NetdevMaker, NetdevView {
+export class NamedNetdevs implements NetdevMaker, NetdevView, LinkMaker {
   readonly #seen = new Map<string, SeenNetdev>();
+  readonly hasLinks = false;
   #nextIndex = 2;
 
   async plug(fn: NicFunction): Promise<SeenNetdev> {
@@ -20,6 +22,11 @@ export class NamedNetdevs implements NetdevMaker, NetdevView {
 
   has(fn: NicFunction): boolean {
     return this.#seen.has(fn.address);
+  }
+
+  /** Whatever link has an index of theirs is somebody else's. */
+  async ownerOf(_netns: Netns, link: Link): Promise<LinkOwner> {
+    return { pciFunction: undefined, text: `no function of the sandbox (it is a ${link.kind ?? "device"})` };
   }
 
   async seen(fn: NicFunction): Promise<SeenNetdev | undefined> {

@@ -1,5 +1,5 @@
 import type { ForwarderSettings } from "../src/forwarder.ts";
-import type { HostFiles, Uevent } from "../src/kernel/index.ts";
+import type { HostFiles, Link, Uevent } from "../src/kernel/index.ts";
 
 /** What a forwarder's process asks of the process that has its node. */
 export type Ask =
@@ -10,6 +10,8 @@ export type Ask =
       readonly args: readonly unknown[];
     }
   | { readonly kind: "port"; readonly pf: string; readonly method: "read" | "write"; readonly args: readonly unknown[] }
+  /** Which function has a link, in the namespace of which the process has that descriptor. */
+  | { readonly kind: "owner"; readonly netnsFd: number; readonly link: Link }
   /** For a call with that trace it is about to do something, or has done it, and waits. */
   | { readonly kind: "step"; readonly call: string; readonly what: string };
 
@@ -18,6 +20,8 @@ export interface StartAsk {
   readonly pfConfigText: string;
   /** For NSM_CGROUP_PATH. */
   readonly cgroupPath: string;
+  /** Whether the network devices of the node are links, and not only names. */
+  readonly hasLinks: boolean;
 }
 
 /** What the book of the forwarder says. */

@@ -167,6 +167,8 @@ export class Sandbox {
       uevents: machine.uevents,
       netns: machine.netns,
       openRtnl: (netns) => machine.openRtnl(netns),
+      linkOwnerOf: machine.linkOwnerOf,
+      pfLink: machine.pfLink,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });

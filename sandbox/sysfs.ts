@@ -1,4 +1,12 @@
-import { type DeviceNumber, deviceHolders, Errno, KernelError } from "../src/kernel/index.ts";
+import {
+  type DeviceNumber,
+  deviceHolders,
+  Errno,
+  KernelError,
+  type Link,
+  type LinkOwner,
+  type Netns,
+} from "../src/kernel/index.ts";
 import type { Nic, NicFunction, NicPf } from "./nic.ts";
 import { type Entry, folderOf, textOf } from "./pretend-files.ts";
 
@@ -14,6 +22,14 @@ export interface NetdevView {
   has(fn: NicFunction): boolean;
   /** Its network device, when the host's namespace can see it. */
   seen(fn: NicFunction): Promise<SeenNetdev | undefined>;
+}
+
+/** Who knows the links that it made itself, and no other. */
+export interface LinkMaker {
+  /** Whether its network devices are links, and not only names. */
+  readonly hasLinks: boolean;
+  /** Which function has a link, in whatever namespace. */
+  ownerOf(netns: Netns, link: Link): Promise<LinkOwner>;
 }
 
 /** /sys/bus/pci/devices */

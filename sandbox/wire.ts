@@ -1,8 +1,8 @@
 import { KeyedQueue } from "../src/async/index.ts";
-import { KernelError, type Netns, Rtnl } from "../src/kernel/index.ts";
+import { KernelError, type Link, type LinkOwner, type Netns, Rtnl } from "../src/kernel/index.ts";
 import { netdevName } from "./netdev-names.ts";
 import type { NetdevMaker, NicFunction } from "./nic.ts";
-import type { NetdevView, SeenNetdev } from "./sysfs.ts";
+import type { LinkMaker, NetdevView, SeenNetdev } from "./sysfs.ts";
 
 /** A network device of a function and its other end on the wire. */
 interface Port {
@@ -35,13 +35,14 @@ export interface WireOptions {
  * other end on a bridge in a namespace of its own. There is one bridge for each VLAN, for this kernel may lack bridge VLAN
  * filtering: two functions hear each other when their VLANs are the same, whichever adapter they belong to.
  */
-export class Wire implements NetdevMaker, NetdevView {
+export class Wire implements NetdevMaker, NetdevView, LinkMaker {
   readonly #options: WireOptions;
   readonly #host: Rtnl;
   readonly #wire: Rtnl;
   readonly #ports = new Map<string, Port>();
   readonly #bridges = new Map<number, Promise<number>>();
   readonly #queue = new KeyedQueue<string>();
+  readonly hasLinks = true;
   readonly #unwatch: () => void;
   #made = 0;
   #isClosing = false;
@@ -112,6 +113,21 @@ export class Wire implements NetdevMaker, NetdevView {
     // The same number may belong to another link of the host; only the right one points back.
     if (link?.kind !== "veth" || link.peerIndex !== wireEnd.index) return undefined;
     return { ifname: link.name, ifindex: link.index };
+  }
+
+  /**
+   * Which function has that link, in whatever namespace it is: by both ends, which must point at each other. Their indexes alone
+   * may be those of a link that somebody else made; the kernel's id of the namespace tells the rest.
+   */
+  async ownerOf(netns: Netns, link: Link): Promise<LinkOwner> {
+    const port = [...this.#ports.values()].find(({ wireIndex }) => wireIndex === link.peerIndex);
+    const wireEnd = link.kind === "veth" && port ? await this.#wire.linkByIndex(port.wireIndex) : undefined;
+    if (port && wireEnd?.peerIndex === link.index && wireEnd.peerNetnsId !== undefined) {
+      const { address } = port.fn;
+      const isThere = (await this.#wire.namespaceId(netns)) === wireEnd.peerNetnsId;
+      if (isThere) return { pciFunction: address, text: `PCI function ${address}` };
+    }
+    return { pciFunction: undefined, text: `no function of the sandbox (it is a ${link.kind ?? "device"})` };
   }
 
   /** A cable from elsewhere into one VLAN: its other end is the device `name` in the namespace given. */

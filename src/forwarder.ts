@@ -176,13 +176,13 @@ async function followNode(
   undo.push("late functions", watchLateFunctions({ ...node, left, adopt, log }));
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
   undo.push("watch of the node", () => watch.close());
-  const { netns, uevents } = host;
-  const openRtnl = host.openRtnl.bind(host);
+  const { netns, linkOwnerOf, uevents } = host;
+  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf };
   const lookAnew = () => watch.lookAnew();
   const intervalMs = settings.reconcileIntervalMs;
   undo.push(
     "reconciler",
-    startReconciler({ ...parts, netns, openRtnl, uevents, lookAnew, endConnection, intervalMs, clock, log }),
+    startReconciler({ ...parts, ...places, uevents, lookAnew, endConnection, intervalMs, clock, log }),
   );
 }
 

@@ -1,6 +1,7 @@
 // Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
 import type { TestContext } from "node:test";
-import { type Link, Netns, Rtnl } from "../src/kernel/index.ts";
+import { type Link, type LinkOwnerOf, Netns, Rtnl } from "../src/kernel/index.ts";
+import type { VfIdentity } from "../src/netdev/index.ts";
 import { needs } from "./needs.ts";
 
 /** A namespace and a socket in it. */
@@ -15,9 +16,12 @@ export interface World {
   readonly pod: Place;
   readonly wire: Place;
   readonly vf: Link;
+  /** The link is that of a VF of this address, and no other link is. */
+  readonly of: VfIdentity;
   close(): void;
 }
 
+export const VF_ADDRESS = "0000:01:10.0";
 export const VF_MAC = "02:00:00:00:aa:01";
 
 export function openPlace(): Place {
@@ -36,11 +40,17 @@ export async function openWorld(): Promise<World> {
   const port = await wire.rtnl.linkByName("port0");
   if (port) await wire.rtnl.setLink(port.index, { up: true });
   const vf = await linkNamed(host, "vf0");
+  const address = VF_ADDRESS;
+  const linkOwnerOf: LinkOwnerOf = async (_place, { kind, peerIndex }) =>
+    kind === "veth" && peerIndex === port?.index
+      ? { pciFunction: address, text: `PCI function ${address}` }
+      : { pciFunction: undefined, text: "no device" };
   return {
     host,
     pod,
     wire,
     vf,
+    of: { address, linkOwnerOf },
     close() {
       for (const place of [host, pod, wire]) {
         place.rtnl.close();

@@ -8,6 +8,7 @@ import { NetdevError } from "./error.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
 import { NOTHING_OWNED } from "./owned.ts";
 import { inSession, type OpenRtnl } from "./read.ts";
+import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import type { VfLink } from "./vf-link.ts";
 import { NO_MAC } from "./vf-settings.ts";
 
@@ -16,8 +17,9 @@ export interface AttachOptions {
   readonly host: Netns;
   /** Where it shall be; stays the caller's, the attachment keeps a handle of its own. */
   readonly client: Netns;
-  /** Of the link, in the host. */
+  /** Where sysfs has the VF's link, in the host: what it says is verified. */
   readonly ifindex: number;
+  readonly of: VfIdentity;
   readonly wanted: WantedNetdev;
   readonly vf?: AttachedVf | undefined;
   /** How the link is found again where its driver makes another one. */
@@ -59,10 +61,9 @@ export async function attachNetdev(options: AttachOptions): Promise<Attachment> 
 }
 
 async function openAttachment(options: AttachOptions): Promise<Attachment> {
-  const { host, client, ifindex, wanted, vf, vfLink, openRtnl, log, clock, record } = options;
+  const { host, client, ifindex, of, wanted, vf, vfLink, openRtnl, log, clock, record } = options;
   if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
-  const link = await inSession(host, (session) => session.rtnl.linkByIndex(ifindex));
-  if (!link) throw new NetdevError({ kind: "gone", link: String(ifindex), where: "the host's namespace" });
+  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of));
   const state: AttachmentState = {
     original: originalOf(link),
     temporaryName: newTemporaryName(),
@@ -71,7 +72,7 @@ async function openAttachment(options: AttachOptions): Promise<Attachment> {
     owned: NOTHING_OWNED,
     vfBefore: {},
   };
-  return new Attachment({ host, client: client.dup(), state, vf, vfLink, openRtnl, log, clock, record });
+  return new Attachment({ host, client: client.dup(), state, of, vf, vfLink, openRtnl, log, clock, record });
 }
 
 /**
@@ -88,11 +89,13 @@ const DEFAULT_MTU = 1500;
 /**
  * The state of a link whose own state nobody kept, in the host: `detach` of what is adopted with it makes it a link that is
  * down, has that name and the default MTU, and for which its PF sets no address and no VLAN.
- * @throws {NetdevError} of kind "gone".
+ * @throws {NetdevError} of kind "gone" or "not-its-link".
  */
-export async function strangerState(host: Netns, ifindex: number, name: string): Promise<AttachmentState> {
-  const link = await inSession(host, (session) => session.rtnl.linkByIndex(ifindex));
-  if (!link) throw new NetdevError({ kind: "gone", link: String(ifindex), where: "the host's namespace" });
+export async function strangerState(
+  host: Netns,
+  { ifindex, name, of }: { readonly ifindex: number; readonly name: string; readonly of: VfIdentity },
+): Promise<AttachmentState> {
+  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of));
   return {
     original: { ...originalOf(link), name, mtu: DEFAULT_MTU, up: false },
     temporaryName: newTemporaryName(),

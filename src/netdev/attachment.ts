@@ -13,6 +13,7 @@ import { type Owned, ownTables } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import { inSession, type OpenRtnl, readAround, type Session } from "./read.ts";
 import { Patience } from "./transient.ts";
+import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
 import { differingSettings, type VfSettings } from "./vf-settings.ts";
 
@@ -36,6 +37,8 @@ export interface AttachmentParts {
   /** Owned by the attachment from now on; undefined when the namespace is known to be dead. */
   readonly client: Netns | undefined;
   readonly state: AttachmentState;
+  /** Whose link it is: no other is ever written to. */
+  readonly of: VfIdentity;
   readonly vf?: AttachedVf | undefined;
   /** How a link is found that goes and comes back. Without it such a link is gone. */
   readonly vfLink?: VfLink | undefined;
@@ -117,11 +120,13 @@ export class Attachment {
     const { index, name } = original;
     const { wanted, signal, patience } = work;
     signal?.throwIfAborted();
+    // Again: other links may have come and gone while this one waited for its turn.
+    await verifiedLink(host, index, this.#parts.of);
     // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
     await this.#applyVf(host, index, work);
     signal?.throwIfAborted();
-    const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state));
+    const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#parts.of));
     await this.#remember({ clientIndex });
     await this.#apply(client, work, { first: true });
     this.#parts.log.info("netdev-attached", { link: name, name: wanted.name, clientIndex });
@@ -129,10 +134,10 @@ export class Attachment {
 
   /** Waits for the VF's link in the host. False where none will come. */
   async #meetAgain(host: Session, patience: Patience): Promise<boolean> {
-    const { vfLink, log } = this.#parts;
+    const { of, vfLink, log } = this.#parts;
     if (!vfLink) return false;
     this.#isAway = true;
-    const link = await awaitInHost(host, this.#state, { vfLink, patience });
+    const link = await awaitInHost(host, this.#state, { of, vfLink, patience });
     this.#isAway = false;
     if (!link) return false;
     const { original } = this.#state;
@@ -147,7 +152,7 @@ export class Attachment {
    */
   update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inClient(async (client) => {
-      const link = client && (await findInClient(client, this.#state));
+      const link = client && (await findInClient(client, this.#state, this.#parts.of));
       const gone = new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
       try {
         if (!link) throw gone;
@@ -183,7 +188,7 @@ export class Attachment {
   /** What is not as wanted, as text, by reading only. Empty: an unchanged refresh has nothing to do. */
   differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly string[]> {
     return this.#inClient(async (client) => {
-      const link = client && (await findInClient(client, this.#state));
+      const link = client && (await findInClient(client, this.#state, this.#parts.of));
       const standing = link && (await readAround(client, link));
       if (!client || !standing) return [`link ${wanted.name} is not in the namespace`];
       const { owned, original } = this.#state;
@@ -203,11 +208,12 @@ export class Attachment {
     return this.#inTurn(async (host, client) => {
       const { port, index } = this.#parts.vf ?? {};
       const vf = port && index !== undefined ? { port, index, before: this.#state.vfBefore } : undefined;
-      const { clock, log, vfLink } = this.#parts;
+      const { clock, log, of, vfLink } = this.#parts;
       const { owned } = this.#state;
+      const what = { identity: this.#state, of, owned, vf, vfLink, isAway: this.#isAway };
       const places = client ? [host, client] : [host];
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
-        bringHome({ host, client, identity: this.#state, owned, vf, vfLink, isAway: this.#isAway, patience, clock }),
+        bringHome({ host, client, ...what, patience, clock }),
       );
       this.#home = left.length === 0;
       for (const { what, error } of left)

@@ -21,6 +21,15 @@ export type NetdevFault =
   | { readonly kind: "name-taken"; readonly name: string; readonly by: string }
   /** The link is not where it should be: unbound, or moved by somebody else. */
   | { readonly kind: "gone"; readonly link: string; readonly where: string }
+  /** The link under the index that sysfs gave for a VF is not the VF's; nothing was written to it. */
+  | {
+      readonly kind: "not-its-link";
+      readonly vf: string;
+      readonly link: string;
+      readonly ifindex: number;
+      /** What the link sits on: "PCI function 0000:3b:02.1", "no device (it is a veth)". */
+      readonly owner: string;
+    }
   /** What was given as the client's namespace is none. */
   | { readonly kind: "not-a-namespace"; readonly problem: string }
   /** The namespace given is the host's own. */
@@ -80,6 +89,8 @@ function describe(fault: NetdevFault): string {
       return `Cannot name the interface "${fault.name}": ${fault.by} of the client's namespace has that name; ask for another`;
     case "gone":
       return `Cannot find link ${fault.link} in ${fault.where}: it was unbound, removed or moved away`;
+    case "not-its-link":
+      return `Cannot use link ${fault.link} (index ${fault.ifindex}) as the network device of ${fault.vf}: the kernel says that it sits on ${fault.owner}; nothing was written to it; see whether /sys is of this process's network namespace: forwarder check`;
     case "not-a-namespace":
       return fault.problem;
     case "host-namespace":

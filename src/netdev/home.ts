@@ -6,6 +6,7 @@ import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule, ownTables } from "./owned.ts";
 import type { Session } from "./read.ts";
 import type { Patience } from "./transient.ts";
+import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";
 import { type PfPort, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
 
@@ -21,6 +22,8 @@ export interface HomeInput {
   /** undefined: the namespace has died, or nobody has a handle of it. */
   readonly client: Session | undefined;
   readonly identity: LinkIdentity;
+  /** Whose link it is. */
+  readonly of: VfIdentity;
   readonly owned: Owned;
   readonly vf?: { readonly port: PfPort; readonly index: number; readonly before: VfSettings } | undefined;
   readonly vfLink?: VfLink | undefined;
@@ -49,7 +52,7 @@ export async function bringHome(input: HomeInput): Promise<NotRestored[]> {
       isExpected = (await moveOut(client, input)) || isExpected;
     });
   }
-  const isThere = async () => (await lookInHost(input.host, input.identity, input.vfLink)) !== undefined;
+  const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
   isExpected ||= await isThere().catch(() => false); // the look below tells of the failure
   await attempt("vf settings", () => restoreVf(input, failures));
   for (let left = RETURNS; ; left--) {
@@ -75,12 +78,12 @@ function attemptInto(failures: NotRestored[]): Attempt {
 async function restoreOnce(input: HomeInput, isExpected: boolean): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
-  const { host, identity, vfLink, patience } = input;
+  const { host, identity, of, vfLink, patience } = input;
   let link: Link | undefined;
   await attempt("link", async () => {
-    link = await lookInHost(host, identity, vfLink);
+    link = await lookInHost(host, identity, { of, vfLink });
     // The PF's settings may have reset the VF, and its driver makes the link anew.
-    if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { vfLink, patience });
+    if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
     if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
   if (link) await restoreLink(input, link, attempt);
@@ -100,8 +103,8 @@ async function removeRules(client: Session, { identity, owned }: HomeInput): Pro
 }
 
 /** Whether it was there. */
-async function moveOut(client: Session, { host, identity, patience }: HomeInput): Promise<boolean> {
-  const link = await findInClient(client, identity);
+async function moveOut(client: Session, { host, identity, of, patience }: HomeInput): Promise<boolean> {
+  const link = await findInClient(client, identity, of);
   if (!link) return false;
   try {
     // Down first: the client must not see it leave while packets are on it, and only a link that is down can be renamed.

@@ -13,6 +13,7 @@ export { type AskedSettings, LentSettings, type LentSettingsParts } from "./lent
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
 export type { OpenRtnl } from "./read.ts";
+export { type VfIdentity, verifiedLink } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";
 export {
   applyVfSettings,

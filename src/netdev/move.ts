@@ -3,6 +3,7 @@ import { KernelError, type Link } from "../kernel/index.ts";
 import { nameTaken } from "./apply.ts";
 import { NetdevError } from "./error.ts";
 import type { Session } from "./read.ts";
+import { isOwnLink, type VfIdentity, verifiedLink } from "./verify-link.ts";
 
 /** A link as it was in the host, to be the same again. Plain data. */
 export interface OriginalLink {
@@ -12,7 +13,7 @@ export interface OriginalLink {
   readonly mtu: number;
   readonly address: string | undefined;
   readonly up: boolean;
-  /** PCI address of a VF: it tells the link wherever it is and whatever it is called. */
+  /** What it sits on: news of a link that sits on something else do not concern it. */
   readonly parentDevice: string | undefined;
 }
 
@@ -53,13 +54,14 @@ export async function checkNameFree(client: Session, name: string): Promise<void
  * Its alternative names stay behind: one that the namespace has already would stop the move (EEXIST), and they are the
  * host's own. Answers its index there.
  */
-export async function moveIn(host: Session, client: Session, identity: LinkIdentity): Promise<number> {
+export async function moveIn(host: Session, client: Session, identity: LinkIdentity, vf: VfIdentity): Promise<number> {
   const { original, temporaryName } = identity;
   // One that a driver has made anew has other names than the one before.
-  const { altNames = [] } = (await host.rtnl.linkByIndex(original.index)) ?? {};
+  const { altNames } = await verifiedLink(host, original.index, vf);
   await host.rtnl.setLink(original.index, { removeAltNames: altNames });
   await host.rtnl.setLink(original.index, { netns: client.netns, name: temporaryName });
-  const moved = await client.rtnl.linkByName(temporaryName);
+  const named = await client.rtnl.linkByName(temporaryName);
+  const moved = named && (await isOwnLink(client, named, vf)) ? named : await search(client, vf);
   if (!moved) throw new NetdevError({ kind: "gone", link: original.name, where: "the client's namespace" });
   return moved.index;
 }
@@ -74,34 +76,34 @@ export async function rename(session: Session, ifindex: number, name: string): P
   }
 }
 
-/** The link in the client's namespace. Whoever lives there may have renamed a VF; the device beneath stays the same. */
-export async function findInClient(client: Session, identity: LinkIdentity): Promise<Link | undefined> {
-  const { clientIndex, temporaryName, original, name } = identity;
+/** The VF's link in the client's namespace. Whoever lives there may have renamed it; the device beneath stays the same. */
+export async function findInClient(
+  client: Session,
+  { clientIndex }: LinkIdentity,
+  vf: VfIdentity,
+): Promise<Link | undefined> {
   const known = clientIndex === undefined ? undefined : await client.rtnl.linkByIndex(clientIndex);
-  if (known && isSame(known, identity, [name, temporaryName])) return known;
-  if (original.parentDevice !== undefined) {
-    const links = await client.rtnl.links();
-    return links.find((link) => link.parentDevice === original.parentDevice);
-  }
-  const onTheWay = await client.rtnl.linkByName(temporaryName);
-  return onTheWay?.name === temporaryName ? onTheWay : undefined;
+  if (known && (await isOwnLink(client, known, vf))) return known;
+  return await search(client, vf);
 }
 
 /**
- * The link in the host: not moved yet, on its way home, or put there by the kernel when the client's namespace died
+ * The VF's link in the host: not moved yet, on its way home, or put there by the kernel when the client's namespace died
  * (under the name it had there, or as "dev<index>").
  */
-export async function findInHost(host: Session, identity: LinkIdentity): Promise<Link | undefined> {
-  const { original, temporaryName } = identity;
+export async function findInHost(
+  host: Session,
+  { original, temporaryName }: LinkIdentity,
+  vf: VfIdentity,
+): Promise<Link | undefined> {
   const onTheWay = await host.rtnl.linkByName(temporaryName);
-  if (onTheWay?.name === temporaryName) return onTheWay;
+  if (onTheWay && (await isOwnLink(host, onTheWay, vf))) return onTheWay;
   const known = await host.rtnl.linkByIndex(original.index);
-  if (known && isSame(known, identity, [original.name, identity.name, `dev${known.index}`])) return known;
-  if (original.parentDevice === undefined) return undefined;
-  return (await host.rtnl.links()).find((link) => link.parentDevice === original.parentDevice);
+  if (known && (await isOwnLink(host, known, vf))) return known;
+  return await search(host, vf);
 }
 
-function isSame(link: Link, { original }: LinkIdentity, names: readonly string[]): boolean {
-  if (original.parentDevice !== undefined) return link.parentDevice === original.parentDevice;
-  return names.includes(link.name);
+async function search(place: Session, vf: VfIdentity): Promise<Link | undefined> {
+  for (const link of await place.rtnl.links()) if (await isOwnLink(place, link, vf)) return link;
+  return undefined;
 }

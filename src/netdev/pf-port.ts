@@ -1,5 +1,5 @@
 // The settings of VFs through the link of their PF, by rtnetlink.
-import { Errno, KernelError, type Rtnl, type VfChange } from "../kernel/index.ts";
+import { Errno, KernelError, type Link, type Rtnl, type VfChange } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import type { PfPort, VfSettings } from "./vf-settings.ts";
 
@@ -18,12 +18,18 @@ export interface PfMemory {
   hasTold: boolean;
 }
 
-/** The port of a PF in the namespace of the socket. The PF is looked up at each use: udev may rename it. */
-export function rtnlPfPort(rtnl: Rtnl, pf: PfName, memory: PfMemory = { hasTold: false }): PfPort {
-  const { address, ifname, driver } = pf;
+/**
+ * The port of a PF in the namespace of the socket. At each use `link` finds and verifies it anew: udev may rename it, and a reset
+ * makes another one of it.
+ */
+export function rtnlPfPort(
+  rtnl: Rtnl,
+  { address, ifname, driver }: PfName,
+  { link: find, memory }: { readonly link: () => Promise<Link | undefined>; readonly memory: PfMemory },
+): PfPort {
   const pfIndex = async () => {
-    const link = await rtnl.linkByName(ifname);
-    if (!link) throw new NetdevError({ kind: "gone", link: ifname, where: "the host's namespace" });
+    const link = await find();
+    if (!link) throw new NetdevError({ kind: "gone", link: `of PF ${address}`, where: "the host's namespace" });
     return link.index;
   };
   return {

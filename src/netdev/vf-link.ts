@@ -4,6 +4,7 @@ import { NetdevError } from "./error.ts";
 import { findInHost, type LinkIdentity } from "./move.ts";
 import type { Session } from "./read.ts";
 import type { Patience } from "./transient.ts";
+import { isOwnLink, type VfIdentity } from "./verify-link.ts";
 
 /** The link of a VF in the host's namespace, looked up by its PCI function. */
 export interface VfLink {
@@ -23,21 +24,21 @@ export function isVanished(error: unknown): boolean {
 export async function lookInHost(
   host: Session,
   identity: LinkIdentity,
-  vfLink: VfLink | undefined,
+  { of, vfLink }: { readonly of: VfIdentity; readonly vfLink?: VfLink | undefined },
 ): Promise<Link | undefined> {
   const index = await vfLink?.index();
   const link = index === undefined ? undefined : await host.rtnl.linkByIndex(index);
-  return link ?? (await findInHost(host, identity));
+  return link && (await isOwnLink(host, link, of)) ? link : await findInHost(host, identity, of);
 }
 
 /** Waits until the VF has a link in the host. Undefined when its driver will make none. @throws {NetdevError} busy. */
 export function awaitInHost(
   host: Session,
   identity: LinkIdentity,
-  { vfLink, patience }: { readonly vfLink: VfLink; readonly patience: Patience },
+  { of, vfLink, patience }: { readonly of: VfIdentity; readonly vfLink: VfLink; readonly patience: Patience },
 ): Promise<Link | undefined> {
   return patience.until("find the VF's link in the host's namespace", async () => {
-    const link = await lookInHost(host, identity, vfLink);
+    const link = await lookInHost(host, identity, { of, vfLink });
     return link !== undefined || !(await vfLink.mayCome()) ? { done: link } : "that there is none";
   });
 }

@@ -1,7 +1,8 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
-import type { HostFiles, Netns, Rtnl, UeventSource } from "../kernel/index.ts";
+import type { HostFiles, LinkOwnerOf, Netns, Rtnl, UeventSource } from "../kernel/index.ts";
 import type { PfName, PfPort } from "../netdev/index.ts";
+import type { FindPfLink, PciAddress } from "../sriov/index.ts";
 
 /** Everything of the node that the forwarder touches, apart from sockets. The caller closes what it opened. */
 export interface Host {
@@ -16,8 +17,15 @@ export interface Host {
   readonly netns: Netns;
   /** Links, addresses, routes, rules and neighbours of a namespace, the host's or a client's. Closed by who opens it. */
   openRtnl(netns: Netns): Rtnl;
+  /** Says of any link, in any namespace, which PCI function it sits on: asked before the link is written to. */
+  readonly linkOwnerOf: LinkOwnerOf;
+  /**
+   * The link of a PF in `netns`, found and verified at each call: to be written to over the same socket. Undefined where it has
+   * none there. @throws {PfError} where sysfs names a link that is not the PF's.
+   */
+  readonly pfLink: FindPfLink;
   /** The settings of the VFs of a PF. */
-  pfPort(pf: PfName): PfPort;
+  pfPort(pf: PfName & { readonly address: PciAddress }): PfPort;
   /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */
   openAccess(parts: Omit<DeviceAccessOptions, "cgroupPath">): DeviceAccess;
 }

@@ -1,7 +1,9 @@
 // The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
+import { join } from "node:path";
 import { openDeviceAccess } from "../access/index.ts";
-import { BlockingWrites, Netns, openHostFiles, openUevents, Rtnl } from "../kernel/index.ts";
+import { BlockingWrites, linkOwners, Netns, openHostFiles, openUevents, Rtnl } from "../kernel/index.ts";
 import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
+import { pfLinks } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
@@ -35,14 +37,20 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     memories.set(address, memory);
     return memory;
   };
+  const devices = openHostFiles(paths.pciDevicesPath, writes);
+  const linkOwnerOf = linkOwners(openHostFiles(join(paths.pciDevicesPath, "../.."), writes));
+  const pfLink = pfLinks({ devices, linkOwnerOf });
   return {
-    devices: openHostFiles(paths.pciDevicesPath, writes),
+    devices,
     drivers: openHostFiles(paths.pciDriversPath, writes),
     vfio: openHostFiles(paths.vfioPath, writes),
     uevents,
     netns,
     openRtnl: (place) => Rtnl.open({ netns: place }),
-    pfPort: (pf) => rtnlPfPort(rtnl, pf, memoryOf(pf.address)),
+    linkOwnerOf,
+    pfLink,
+    pfPort: (pf) =>
+      rtnlPfPort(rtnl, pf, { link: () => pfLink({ netns, rtnl }, pf.address), memory: memoryOf(pf.address) }),
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     get stuckWrites() {
       return writes.stuckCount;

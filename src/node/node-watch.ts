@@ -47,7 +47,7 @@ export class NodeWatch {
   readonly #stops: (() => void)[];
   /** What is to be looked at. */
   readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
-  #pfByIndex: ReadonlyMap<number, PciAddress> = new Map();
+  #pfByIndex: ReadonlyMap<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }> = new Map();
   #isReadingLinks = false;
   #timer: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
@@ -109,8 +109,11 @@ export class NodeWatch {
     // What is being read may be older than this event, or the link one that is only just being known.
     if (event.kind === "lost" || this.#isReadingLinks) this.#want({ links: true });
     if (event.kind !== "new-link") return;
-    const pf = this.#pfByIndex.get(event.link.index);
-    if (pf) this.#options.node.survey.setLink(pf, event.link);
+    const known = this.#pfByIndex.get(event.link.index);
+    if (!known) return;
+    // An index may have another link's by now: then whose they all are is asked anew.
+    if (known.parentDevice === event.link.parentDevice) this.#options.node.survey.setLink(known.pf, event.link);
+    else this.#want({ links: true });
   }
 
   #want({ all = false, config = false, links = false }): void {
@@ -147,15 +150,21 @@ export class NodeWatch {
   }
 
   async #readLinks(): Promise<void> {
-    const { survey } = this.#options.node;
-    const found = new Map<number, PciAddress>();
+    const { node, host, log } = this.#options;
+    const { survey } = node;
+    const found = new Map<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }>();
+    const place = { netns: host.netns, rtnl: this.#rtnl };
     this.#isReadingLinks = true;
     try {
-      for (const [address, { ifname }] of survey.pfs) {
-        const link = await this.#rtnl.linkByName(ifname);
+      for (const pf of survey.pfs.keys()) {
+        const link = await host.pfLink(place, pf).catch((error: unknown) => {
+          log.warn("pf-link-unknown", { pf, error: String(error) });
+          this.#want({ all: true });
+          return undefined;
+        });
         if (!link) continue;
-        found.set(link.index, address);
-        survey.setLink(address, link);
+        found.set(link.index, { pf, parentDevice: link.parentDevice });
+        survey.setLink(pf, link);
       }
       this.#pfByIndex = found;
     } finally {

@@ -1,6 +1,6 @@
 // What the node has of the configured physical functions, now and at each later look, as the inventory and people are told.
 import type { Clock } from "../async/index.ts";
-import { Rtnl } from "../kernel/index.ts";
+import { type LinkPlace, Rtnl } from "../kernel/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
 import {
   type Discovery,
@@ -44,6 +44,7 @@ export class PfSurvey {
   readonly #unusable: Condition;
   readonly #noCarrier: Condition;
   readonly #noDriver: Condition;
+  readonly #otherNamespace: Condition;
   #config: PfConfig;
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
   readonly #doors = new Map<PciAddress, PfDoor>();
@@ -63,6 +64,7 @@ export class PfSurvey {
     this.#config = options.pfConfig;
     this.#unusable = options.health.declare({ code: "pf-unusable", severity: "warning" });
     this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
+    this.#otherNamespace = options.health.declare({ code: "other-network-namespace", severity: "blocking" });
     this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
   }
 
@@ -87,6 +89,11 @@ export class PfSurvey {
     return this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
   }
 
+  /** Why physical functions cannot be used, a sentence each. */
+  get refusals(): readonly string[] {
+    return [...this.#faults.values()].map(({ message }) => message);
+  }
+
   /** The way to the settings of virtual functions; also of a physical function that has gone since, for who cleans up. */
   door(pf: PciAddress): PfDoor {
     const door = this.#doors.get(pf);
@@ -101,16 +108,27 @@ export class PfSurvey {
 
   /** Reads the node anew. Never throws: what cannot be used is told and left out. */
   async look(): Promise<void> {
+    const rtnl = Rtnl.open({ netns: this.#options.host.netns });
+    try {
+      await this.#lookOver(rtnl);
+    } finally {
+      rtnl.close();
+    }
+    this.judge();
+  }
+
+  async #lookOver(rtnl: Rtnl): Promise<void> {
     const { host, clock, log } = this.#options;
     const entries = this.#config.physicalFunctions;
-    const beforeCreate = ({ ifname }: { readonly ifname: string }) => bringUp(host, ifname);
+    const place = { netns: host.netns, rtnl };
+    const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
+    const beforeCreate = ({ address }: { readonly address: PciAddress }) => bringUp(host, place, address);
     const fresh = { physicalFunctions: entries.filter((entry) => this.#isFresh(entry)) };
-    const made = await discover(fresh, { ...host, clock, log, beforeCreate });
+    const made = await discover(fresh, { ...host, clock, log, verifyLink, beforeCreate });
     const isOnlyFresh = fresh.physicalFunctions.length === entries.length;
     // All together once more: functions of one may share IOMMU groups with those of another.
-    const seen = isOnlyFresh ? made : await discover(this.#config, { ...host, clock, log, onlyLook: true });
+    const seen = isOnlyFresh ? made : await discover(this.#config, { ...host, clock, log, verifyLink, onlyLook: true });
     this.#takeOver(isOnlyFresh ? seen : withLastingFaults(seen, made, this.#faults));
-    this.judge();
   }
 
   /** Says how the link of a physical function is. */
@@ -178,7 +196,7 @@ export class PfSurvey {
       if (before?.vfs.length !== vfs.length) log.info("pf-found", { pf: address, ifname, driver, vfs: vfs.length });
       this.#pfs.set(address, pf);
       this.#doors.set(address, { port: host.pfPort({ address, ifname, driver }), settings: entry.settings });
-      if (this.#faults.delete(address)) this.#unusable.clear(address);
+      this.#mend(address);
       for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
       inventory.sync(address, vfs);
     }
@@ -188,7 +206,7 @@ export class PfSurvey {
     }
     for (const address of gone) {
       this.#pfs.delete(address);
-      if (this.#faults.delete(address)) this.#unusable.clear(address);
+      this.#mend(address);
       inventory.sync(address, []);
       log.info("pf-not-managed", { pf: address });
     }
@@ -211,13 +229,25 @@ export class PfSurvey {
     }
   }
 
+  /** Nothing keeps the physical function from being used any more. */
+  #mend(address: PciAddress): void {
+    if (!this.#faults.delete(address)) return;
+    this.#unusable.clear(address);
+    this.#otherNamespace.clear(address);
+  }
+
   #leaveOut(address: PciAddress, fault: { readonly kind: PfFaultKind; readonly message: string }): void {
     const { inventory, log } = this.#options;
     if (this.#faults.get(address)?.message !== fault.message) {
       log.error("pf-unusable", { pf: address, error: fault.message });
     }
     this.#faults.set(address, fault);
-    this.#unusable.raise(fault.message, address);
+    const isElsewhere = fault.kind === "other-namespace";
+    const [raised, cleared] = isElsewhere
+      ? [this.#otherNamespace, this.#unusable]
+      : [this.#unusable, this.#otherNamespace];
+    raised.raise(fault.message, address);
+    cleared.clear(address);
     this.#pfs.delete(address);
     this.#carriers.delete(address);
     this.#noCarrier.clear(address);
@@ -252,12 +282,7 @@ function carrierProblem({ address, carrier }: PfEntry, seen: "none yet" | "there
 }
 
 /** Some drivers give virtual functions no address as long as their physical one is down. */
-async function bringUp(host: Host, ifname: string): Promise<void> {
-  const rtnl = Rtnl.open({ netns: host.netns });
-  try {
-    const link = await rtnl.linkByName(ifname);
-    if (link && !link.up) await rtnl.setLink(link.index, { up: true });
-  } finally {
-    rtnl.close();
-  }
+async function bringUp(host: Host, place: LinkPlace, pf: PciAddress): Promise<void> {
+  const link = await host.pfLink(place, pf);
+  if (link && !link.up) await place.rtnl.setLink(link.index, { up: true });
 }

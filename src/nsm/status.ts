@@ -123,6 +123,7 @@ function codeOfNetdev(fault: NetdevFault): Status {
     case "no-free-table":
       return "RESOURCE_EXHAUSTED";
     case "gone":
+    case "not-its-link":
     case "unsettled":
     case "address-tentative":
     case "busy":

@@ -1,6 +1,6 @@
 // Functions that nobody holds, made again what they were: by what the journal has of them, or as far as can be known.
 import type { Clock } from "../async/index.ts";
-import type { Netns } from "../kernel/index.ts";
+import type { LinkOwnerOf, Netns } from "../kernel/index.ts";
 import {
   type AttachmentState,
   adoptNetdev,
@@ -13,13 +13,14 @@ import {
 import type { Node } from "../node/index.ts";
 import type { VfNetdev, VfRecord } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type EarlierGrant, type KeptVf, vfLinkOf } from "../vf/index.ts";
+import { type EarlierGrant, type KeptVf, verifyVfLink, vfLinkOf } from "../vf/index.ts";
 
 export interface BringBackParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
   /** The host's namespace. */
   readonly netns: Netns;
   readonly openRtnl: OpenRtnl;
+  readonly linkOwnerOf: LinkOwnerOf;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -28,6 +29,7 @@ export interface BringBackParts {
 export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: KeptVf): Promise<void> {
   const netdev = await parts.node.binder.netdevNow(vf.address);
   if (!netdev) throw new Error(`Cannot bring back ${vf.address}: its network device is not in the host`);
+  await verifyVfLink({ ...parts, host: parts.netns }, vf.address, netdev.ifindex);
   const original = { ...state.original, index: netdev.ifindex };
   await makeSo(parts, vf, { ...state, original, name: netdev.ifname });
 }
@@ -52,8 +54,9 @@ export async function cleanStranger(parts: BringBackParts, vf: VfRecord): Promis
   const netdev: VfNetdev | undefined = await node.binder.netdevNow(vf.address);
   if (!netdev) return await cleanSettings(parts, vf);
   const pfName = node.survey.pfs.get(vf.pf)?.ifname;
+  const of = { address: vf.address, linkOwnerOf: parts.linkOwnerOf };
   const name = pfName === undefined ? netdev.ifname : `${pfName}v${vf.index}`;
-  await makeSo(parts, vf, await strangerState(netns, netdev.ifindex, name));
+  await makeSo(parts, vf, await strangerState(netns, { ifindex: netdev.ifindex, name, of }));
 }
 
 async function cleanSettings({ node }: BringBackParts, vf: VfRecord): Promise<void> {
@@ -76,14 +79,15 @@ export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }
 }
 
 async function makeSo(
-  { node, netns, openRtnl, clock, log }: BringBackParts,
+  { node, netns, openRtnl, linkOwnerOf, clock, log }: BringBackParts,
   vf: VfRecord,
   state: AttachmentState,
 ): Promise<void> {
   const { port, settings } = node.pfDoor(vf.pf);
   const attached = { port, index: vf.index, settings };
-  const vfLink = vfLinkOf(node.binder, vf);
-  const attachment = adoptNetdev({ host: netns, client: undefined, state, vf: attached, vfLink, openRtnl, log, clock });
+  const [of, vfLink] = [{ address: vf.address, linkOwnerOf }, vfLinkOf(node.binder, vf)];
+  const places = { host: netns, client: undefined, openRtnl };
+  const attachment = adoptNetdev({ ...places, state, of, vf: attached, vfLink, clock, log });
   try {
     const [failure] = await attachment.detach();
     if (failure) throw new Error(`Cannot bring back ${vf.address}: ${failure.what}: ${String(failure.error)}`);

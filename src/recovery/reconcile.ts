@@ -1,7 +1,7 @@
 // While the forwarder runs: every few seconds, and when the kernel tells of a function that concerns us, the node is read
 // back, and journal, book and node are made to agree. What a running client has is only looked at. docs/decisions/016.
 import type { Clock, Timer } from "../async/index.ts";
-import type { Netns, Uevent, UeventSource } from "../kernel/index.ts";
+import type { LinkOwnerOf, Netns, Uevent, UeventSource } from "../kernel/index.ts";
 import type { OpenRtnl } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress, VfRecord } from "../sriov/index.ts";
@@ -20,6 +20,7 @@ export interface ReconcileOptions {
   /** The host's namespace. */
   readonly netns: Netns;
   readonly openRtnl: OpenRtnl;
+  readonly linkOwnerOf: LinkOwnerOf;
   readonly uevents: UeventSource;
   /** Takes down a connection whose namespace has ended. */
   endConnection(connectionId: string): Promise<void>;

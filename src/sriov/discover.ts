@@ -12,6 +12,7 @@ import {
 } from "./pci-files.ts";
 import type { PfConfig, PfEntry } from "./pf-config-form.ts";
 import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
+import { severalNetdevs } from "./pf-link.ts";
 import { resourceName } from "./resource-name.ts";
 
 /** A usable physical function with its virtual ones, in the order of their index. */
@@ -41,6 +42,8 @@ export interface DiscoverOptions extends CreateVfsOptions {
   readonly onlyLook?: boolean;
   /** Called before functions are made: some drivers want the physical function up by then. */
   readonly beforeCreate?: (pf: { readonly address: PciAddress; readonly ifname: string }) => Promise<void>;
+  /** Called before anything of a physical function is changed: whether its link is its own. @throws {PfError} */
+  readonly verifyLink?: (pf: PciAddress) => Promise<unknown>;
 }
 
 /**
@@ -71,6 +74,7 @@ async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Pro
   const { address } = entry;
   const driver = await checkPf(entry, devices);
   const ifname = chooseNetdev(address, await ownNetdevs(devices, address));
+  await options.verifyLink?.(address);
   if (driver !== entry.pfKernelDriver) {
     tell("pf-driver-differs", `${address} is bound to ${driver}, the configuration says ${entry.pfKernelDriver}`);
   }
@@ -125,10 +129,7 @@ function chooseNetdev(address: PciAddress, names: readonly string[]): string {
   if (ifname === undefined) {
     throw new PfError("no-netdev", `Cannot use ${address}: its driver has made no network device in this namespace`);
   }
-  if (others.length > 0) {
-    const list = names.join(", ");
-    throw new PfError("several-netdevs", `Cannot use ${address}: it has several network devices, ${list}`);
-  }
+  if (others.length > 0) throw severalNetdevs(address, names);
   return ifname;
 }
 

@@ -41,7 +41,8 @@ export {
   type PfEntry,
   type PfSettings,
 } from "./pf-config-form.ts";
-export type { PfFault, PfFaultKind, PfNote, PfNoteKind } from "./pf-fault.ts";
+export { PfError, type PfFault, type PfFaultKind, type PfNote, type PfNoteKind } from "./pf-fault.ts";
+export { type FindPfLink, pfLinks } from "./pf-link.ts";
 export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
 export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";

@@ -64,7 +64,11 @@ export interface InventoryChange {
 
 /** Why the inventory refused. Token ids are secrets and appear in none of these. */
 export type InventoryFault =
-  | { readonly kind: "unknown-token" }
+  | {
+      readonly kind: "unknown-token";
+      /** Why physical functions of this node cannot be used: the token may be of one of them. */
+      readonly unusablePfs?: readonly string[];
+    }
   | { readonly kind: "unknown-function"; readonly address: string }
   | { readonly kind: "unknown-connection"; readonly connectionId: string }
   /** The token's function is held by that other connection: a token is good for one. */
@@ -101,7 +105,7 @@ export class InventoryError extends Error {
 function describe(fault: InventoryFault): string {
   switch (fault.kind) {
     case "unknown-token":
-      return "Cannot use the token: no resource of this node gave it out";
+      return ["Cannot use the token: no resource of this node gave it out", ...(fault.unusablePfs ?? [])].join("; ");
     case "unknown-function":
       return `Cannot find virtual function ${fault.address}: no configured physical function has it`;
     case "unknown-connection":

@@ -8,6 +8,10 @@ export type PfFaultKind =
   | "no-driver"
   | "no-netdev"
   | "several-netdevs"
+  /** Its network device in sysfs is not what netlink has under that index: the two speak of different network namespaces. */
+  | "other-namespace"
+  /** The kernel does not say that its network device is its own. */
+  | "unidentified-netdev"
   | "creation-failed"
   | "creation-stuck"
   | "unreadable";
@@ -35,7 +39,7 @@ export interface PfNote {
   readonly message: string;
 }
 
-/** Thrown inside this room only; `discover` turns it into a `PfFault`. */
+/** A physical function cannot be used; `discover` turns it into a `PfFault`. */
 export class PfError extends Error {
   override readonly name = "PfError";
   readonly kind: PfFaultKind;

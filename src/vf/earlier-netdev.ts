@@ -10,6 +10,8 @@ export interface EarlierNetdevParts {
   readonly binder: DriverBinder;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
   readonly unmet: Map<PciAddress, KeptVf>;
+  /** Throws where the link under that index of the host is not the function's. */
+  readonly verify: (ifindex: number) => Promise<unknown>;
   /** Takes the network device over as it was left; without a namespace it is in the host, or its namespace is not known. */
   readonly adopt: (state: AttachmentState, client: Netns | undefined) => Attachment;
 }
@@ -47,6 +49,7 @@ export class EarlierNetdev {
   async toBringHome({ address, netns, state }: KeptVf, openClient: () => Netns | undefined): Promise<Attachment> {
     const netdev = await this.#parts.binder.netdevNow(address);
     if (netdev) {
+      await this.#parts.verify(netdev.ifindex);
       const original = { ...state.original, index: netdev.ifindex };
       return this.#parts.adopt({ ...state, original, name: netdev.ifname }, undefined);
     }

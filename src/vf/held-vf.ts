@@ -1,10 +1,12 @@
 // One function from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
 // with it in between: kernel-vf-source.ts.
 import type { Clock } from "../async/index.ts";
+import { NetdevError } from "../netdev/index.ts";
 import {
   type DriverBinder,
   DriverError,
   type Inventory,
+  InventoryError,
   type PciAddress,
   type TakeRequest,
   type VfRecord,
@@ -30,7 +32,9 @@ export interface VfHoldParts {
   /** Whether the host has begun to use a function. */
   readonly hostUse: { refuse(address: PciAddress): Promise<void> };
   /** Judges all functions anew. */
-  readonly survey: { judge(): void };
+  readonly survey: { judge(): void; readonly refusals: readonly string[] };
+  /** Whether the link that sysfs has for a function is its own. */
+  readonly isLinkSound: (address: PciAddress) => Promise<boolean>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -47,7 +51,14 @@ export class VfHolds {
 
   /** @throws {InventoryError} when there is none to have. */
   take(ask: TakeRequest): HeldVf {
-    return new HeldVf({ ...this.#parts, leftOut: this.#leftOut }, ask);
+    try {
+      return new HeldVf({ ...this.#parts, leftOut: this.#leftOut }, ask);
+    } catch (error) {
+      const { refusals } = this.#parts.survey;
+      const isUnknown = error instanceof InventoryError && error.fault.kind === "unknown-token";
+      if (!isUnknown || refusals.length === 0) throw error;
+      throw new InventoryError({ kind: "unknown-token", unusablePfs: refusals });
+    }
   }
 }
 
@@ -75,7 +86,7 @@ export class HeldVf {
   /**
    * Binds it to the driver of its use; `isThere` waits for what the driver makes, and its answer is ours. One that fails or takes
    * long is left out, and another one of the same resource takes its place.
-   * @throws {DriverError} the fault of the last one that could be had.
+   * @throws {DriverError | NetdevError} the fault of the last one that could be had.
    */
   async bind<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
     for (let left = BIND_TRIES; ; left -= 1) {
@@ -84,10 +95,16 @@ export class HeldVf {
         if (left > 1 && (await this.#takesLong(binding)) && !signal.aborted && this.#leave(binding)) continue;
         return await binding;
       } catch (error) {
-        if (left <= 1 || !(error instanceof DriverError) || COMMON_FAULTS.includes(error.fault.kind)) throw error;
+        if (left <= 1 || !this.#isItsOwn(error)) throw error;
         this.#takeAnother(error);
       }
     }
+  }
+
+  /** Whether another function would not have the same fault. */
+  #isItsOwn(error: unknown): error is DriverError | NetdevError {
+    if (error instanceof DriverError) return !COMMON_FAULTS.includes(error.fault.kind);
+    return isForeignLink(error);
   }
 
   async #bindOnce<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
@@ -136,11 +153,12 @@ export class HeldVf {
   }
 
   /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
-  #takeAnother(error: DriverError): void {
+  #takeAnother(error: DriverError | NetdevError): void {
     const { inventory, leftOut, log } = this.#parts;
     const { connectionId } = this.ask;
     const { address } = this.#vf;
-    if (error.fault.kind === "write-stuck") leftOut.setAside(address, error.message);
+    if (isForeignLink(error)) this.withholdIfForeign(error);
+    else if (error.fault.kind === "write-stuck") leftOut.setAside(address, error.message);
     // What the host uses is withheld by who has seen it, until the host lets go of it.
     else if (error.fault.kind !== "host-uses-it") leftOut.leaveOut(address, error.message);
     inventory.release(connectionId);
@@ -150,6 +168,14 @@ export class HeldVf {
       throw error; // None is left: what was wrong with the first one is what the caller has to know.
     }
     log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: error.message });
+  }
+
+  /** A link that is not the function's was found in its place: nobody gets the function until that is over. */
+  withholdIfForeign(error: unknown): void {
+    const { leftOut, isLinkSound } = this.#parts;
+    if (!isForeignLink(error)) return;
+    const { message } = error;
+    leftOut.setAside(this.#vf.address, message, ({ address }) => isLinkSound(address));
   }
 
   /** The client has it. */
@@ -173,4 +199,8 @@ export class HeldVf {
     // What was wrong may have been wrong for this client only.
     if (inventory.get(this.#vf.address)?.problem !== undefined) survey.judge();
   }
+}
+
+function isForeignLink(error: unknown): error is NetdevError {
+  return error instanceof NetdevError && error.fault.kind === "not-its-link";
 }

@@ -3,6 +3,7 @@
 // Start reading at held-vf.ts, then kernel-vf-source.ts or vfio-vf-source.ts. After a restart: the room recovery.
 export { type KeptVf, type KeptVfio, type NodeJournal, openNodeJournal } from "./connection-journal.ts";
 export type { KernelVfParts } from "./kernel-vf-source.ts";
+export { verifyVfLink } from "./link-check.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
 export type { TokenPods } from "./token-pods.ts";
 export { vfLinkOf } from "./vf-link.ts";

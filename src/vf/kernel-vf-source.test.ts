@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import type { Clock } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
+import { NetdevError } from "../netdev/index.ts";
 import {
   type DriverBinder,
   DriverError,
@@ -19,14 +20,17 @@ const pf = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
 const { signal } = new AbortController();
 
+const NOT_ITS_LINK = { kind: "not-its-link", link: "eth1", ifindex: 7, owner: "PCI function 0000:02:00.0" } as const;
+
 /**
  * A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. The host
- * has begun to use those in `used`.
+ * has begun to use those in `used`; the links of those in `foreign` belong to another device.
  */
 function setUp(
   faults: Map<string, DriverFault>,
   slow = new Map<string, Promise<void>>(),
   used: ReadonlyMap<PciAddress, string> = new Map(),
+  foreign = new Set<string>(),
 ) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
@@ -61,7 +65,14 @@ function setUp(
   const openRtnl = () => assert.fail("nothing is done to links to bind");
   const journal = { keepVf: async () => {}, forgetVf() {} };
   const watchPod = async () => () => {};
+  const verifyLink = async (address: string) => {
+    if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
+  };
+  const linkOwnerOf = () => assert.fail("nothing is attached");
+  const isLinkSound = async (address: string) => !foreign.has(address);
+  const links = { verifyLink, linkOwnerOf, isLinkSound };
   const parts = {
+    ...links,
     journal,
     unmet: new Map(),
     inventory,
@@ -81,7 +92,8 @@ function setUp(
       throw new DriverError(address, { kind: "host-uses-it", how });
     },
   };
-  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey: { judge() {} }, hostUse }) });
+  const survey = { judge() {}, refusals: [] };
+  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey, hostUse }) });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };
@@ -120,8 +132,27 @@ test("bind() sets a function aside whose write hangs, until its driver serves it
   assert.equal(inventory.get(first)?.state, "quarantined");
   passTime();
   assert.equal(inventory.get(first)?.state, "quarantined");
+  await setImmediate();
   inventory.setDriver(first, "igbvf");
   passTime();
+  await setImmediate();
+  assert.equal(inventory.get(first)?.state, "idle");
+});
+
+test("bind() withholds a function in whose place another device's link stands, until its own is there again", async () => {
+  const foreign = new Set<string>([first]);
+  const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map(), new Map(), foreign);
+  const vf = source.take({ connectionId: "c1", tokenId });
+  await vf.bind(signal);
+  assert.equal(vf.address, second);
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  assert.match(inventory.get(first)?.problem ?? "", /link eth1 \(index 7\) .* sits on PCI function 0000:02:00.0/);
+  passTime();
+  await setImmediate();
+  assert.equal(inventory.get(first)?.state, "quarantined");
+  foreign.clear();
+  passTime();
+  await setImmediate();
   assert.equal(inventory.get(first)?.state, "idle");
 });
 

@@ -1,7 +1,7 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
 // its kernel driver, netdev takes its network device to the client and home. After a restart: earlier-netdev.ts.
 import type { Clock } from "../async/index.ts";
-import { fileKey, Netns, NotANetnsError } from "../kernel/index.ts";
+import { fileKey, type LinkOwnerOf, Netns, NotANetnsError } from "../kernel/index.ts";
 import {
   type AskedNetdev,
   type AttachedVf,
@@ -11,6 +11,7 @@ import {
   attachNetdev,
   NetdevError,
   type OpenRtnl,
+  type VfIdentity,
   type WantedNetdev,
   wantNetdev,
 } from "../netdev/index.ts";
@@ -29,6 +30,9 @@ export interface KernelVfParts {
   readonly binder: DriverBinder;
   readonly host: Netns;
   readonly openRtnl: OpenRtnl;
+  readonly linkOwnerOf: LinkOwnerOf;
+  /** Whether the link under an index of the host is that VF's. @throws {NetdevError} gone, not-its-link. */
+  readonly verifyLink: (address: PciAddress, ifindex: number) => Promise<void>;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly journal: Pick<VfJournal, "keepVf">;
   /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
@@ -70,7 +74,8 @@ class NodeVf implements KernelVf {
     const adopt = (state: AttachmentState, client: Netns | undefined) => this.#adopt(state, client);
     this.#parts = parts;
     this.#held = held;
-    this.#earlier = new EarlierNetdev({ ...parts, adopt }, held);
+    const verify = (ifindex: number) => parts.verifyLink(this.address, ifindex);
+    this.#earlier = new EarlierNetdev({ ...parts, adopt, verify }, held);
   }
 
   get #log(): Log {
@@ -90,7 +95,10 @@ class NodeVf implements KernelVf {
 
   async bind(signal: AbortSignal): Promise<void> {
     if (this.#earlier.kept) return; // It is bound, and may be with the client.
-    await this.#held.bind(signal, (address) => this.#parts.binder.netdevOf(address, signal));
+    await this.#held.bind(signal, async (address) => {
+      const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
+      await this.#parts.verifyLink(address, ifindex);
+    });
   }
 
   async attach(netns: OwnedFd, asked: AskedNetdev, signal: AbortSignal): Promise<void> {
@@ -119,10 +127,15 @@ class NodeVf implements KernelVf {
       this.#isLeftBehind = true;
     };
     const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
-    const vfLink = vfLinkOf(binder, this.#held.vf);
-    const places = { host, client, openRtnl, ifindex, vfLink };
+    const link = { of: this.#identity, vfLink: vfLinkOf(binder, this.#held.vf) };
+    const places = { host, client, openRtnl, ifindex, ...link };
     const move = { ...places, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
-    this.#attachment = await this.#moving("client", () => attachNetdev(move));
+    try {
+      this.#attachment = await this.#moving("client", () => attachNetdev(move));
+    } catch (error) {
+      this.#held.withholdIfForeign(error);
+      throw error;
+    }
   }
 
   /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
@@ -197,8 +210,12 @@ class NodeVf implements KernelVf {
   #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
     const { binder, host, openRtnl, clock } = this.#parts;
     const record = client && this.#recordFor(client);
-    const [vf, vfLink] = [this.#attachedVf(), vfLinkOf(binder, this.#held.vf)];
-    return adoptNetdev({ host, client, openRtnl, state, vf, vfLink, log: this.#log, clock, record });
+    const link = { of: this.#identity, vf: this.#attachedVf(), vfLink: vfLinkOf(binder, this.#held.vf) };
+    return adoptNetdev({ host, client, openRtnl, state, ...link, log: this.#log, clock, record });
+  }
+
+  get #identity(): VfIdentity {
+    return { address: this.address, linkOwnerOf: this.#parts.linkOwnerOf };
   }
 
   #attachedVf(): AttachedVf {

@@ -1,6 +1,6 @@
 // Functions that failed a connection: nobody gets them for a while.
 import type { Clock, Timer } from "../async/index.ts";
-import { DriverError, type Inventory, type PciAddress } from "../sriov/index.ts";
+import { DriverError, type Inventory, type PciAddress, type VfRecord } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 
 /** After so long a function that was left out gets another chance. */
@@ -47,21 +47,23 @@ export class LeftOutVfs {
 
   /**
    * The kernel still holds a write on it: nobody gets it before that has returned and its driver serves it again, which
-   * the inventory hears of from the kernel's events.
+   * the inventory hears of from the kernel's events. Or for another reason, until `isSound` says that it is over.
    */
-  setAside(address: PciAddress, why: string): void {
+  setAside(address: PciAddress, why: string, isSound = this.#isServed): void {
     const { inventory, clock, log } = this.#parts;
     inventory.quarantine(address, why);
-    const look = () => {
+    const look = async () => {
       const vf = inventory.get(address);
       if (!vf) return;
-      if (vf.driver !== vf.kernelDriver) {
-        clock.after(PROBLEM_MS, look);
+      if (!(await isSound(vf).catch(() => false))) {
+        clock.after(PROBLEM_MS, () => void look());
         return;
       }
       inventory.restore(address);
       log.info("vf-restored", { vf: address, driver: vf.driver });
     };
-    clock.after(PROBLEM_MS, look);
+    clock.after(PROBLEM_MS, () => void look());
   }
+
+  readonly #isServed = async ({ driver, kernelDriver }: VfRecord): Promise<boolean> => driver === kernelDriver;
 }

@@ -15,6 +15,7 @@ import type { Log, Metrics } from "../telemetry/index.ts";
 import type { KeptVf, NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
+import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import type { TokenPods } from "./token-pods.ts";
 import type { EarlierGrants } from "./vfio-entry.ts";
 import { vfioVfSource } from "./vfio-vf-source.ts";
@@ -34,10 +35,12 @@ export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
 /** The mechanisms of this node. */
 export function mechanisms(parts: MechanismParts): MechanismDrivers {
   const { access, host } = parts;
-  const holds = new VfHolds(parts);
-  const places = { host: host.netns, openRtnl: host.openRtnl.bind(host) };
+  const { netns, linkOwnerOf } = host;
+  const links = { host: netns, linkOwnerOf, openRtnl: host.openRtnl.bind(host), binder: parts.binder };
+  const holds = new VfHolds({ ...parts, isLinkSound: (address) => hasOwnLink(links, address) });
+  const verifyLink: KernelVfParts["verifyLink"] = (...which) => verifyVfLink(links, ...which);
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...parts, ...places, holds, watchPod: podWatch(parts) })),
+    KERNEL: kernelDriver(kernelVfSource({ ...parts, ...links, verifyLink, holds, watchPod: podWatch(parts) })),
     VFIO: access instanceof Error ? refusing(access) : vfioDriver(vfioVfSource({ ...parts, holds, access })),
     NOOP: noopDriver,
   };

@@ -1,6 +1,7 @@
 // A real adapter as the contracts want it: the files of this machine, its netlink, one of its virtual functions.
 import { Rtnl } from "../../src/kernel/index.ts";
 import { openLinuxHost } from "../../src/node/linux-host.ts";
+import { parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { SettingsSubject } from "./vf-settings.ts";
 
@@ -43,7 +44,7 @@ export async function withRealAdapter(
       vf,
       index,
       kernelDriver: vfDriver,
-      port: host.pfPort({ address: pf, ifname: pfLink.name, driver: "igb" }),
+      port: host.pfPort({ address: parsePciAddress(pf), ifname: pfLink.name, driver: "igb" }),
       macOfNetdev: async () => (await linkOf(vf)).address ?? "",
     });
   } finally {

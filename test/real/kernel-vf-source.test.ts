@@ -39,6 +39,8 @@ test("attach() that fails and cannot be taken back at once comes home with the n
       } as unknown as DriverBinder,
       host: world.host.netns,
       openRtnl: (netns: Netns) => Rtnl.open({ netns }),
+      linkOwnerOf: world.of.linkOwnerOf,
+      verifyLink: async () => {},
       pfDoor: () => ({ port, settings: {} }),
       watchPod: async () => () => {},
       clock: systemClock,
@@ -46,7 +48,12 @@ test("attach() that fails and cannot be taken back at once comes home with the n
     };
     const source = kernelVfSource({
       ...parts,
-      holds: new VfHolds({ ...parts, survey: { judge() {} }, hostUse: { refuse: async () => {} } }),
+      holds: new VfHolds({
+        ...parts,
+        survey: { judge() {}, refusals: [] },
+        hostUse: { refuse: async () => {} },
+        isLinkSound: async () => true,
+      }),
     });
     const before = [await picture(world.host), await picture(world.pod)];
     const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";

@@ -55,6 +55,7 @@ function attach(world: World, asked: AskedNetdev) {
     host: world.host.netns,
     client: world.pod.netns,
     ifindex: world.vf.index,
+    of: world.of,
     wanted: wantNetdev(asked),
     log: silentLog,
     clock: systemClock,
@@ -218,8 +219,8 @@ test("attachNetdev() takes everything back when a step fails", (t) =>
 
 test("attachNetdev() refuses the host's own namespace", (t) =>
   inWorld(t, async (world) => {
-    const { host, vf } = world;
-    const options = { host: host.netns, client: host.netns, ifindex: vf.index, log: silentLog, clock: systemClock };
+    const { host, vf, of } = world;
+    const options = { host: host.netns, client: host.netns, ifindex: vf.index, of, log: silentLog, clock: systemClock };
     const again = attachNetdev({ ...options, wanted: wantNetdev(full) });
     await assert.rejects(again, /host's own network namespace/);
   }));

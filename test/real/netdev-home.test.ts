@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
+import type { LinkOwnerOf } from "../../src/kernel/index.ts";
 import {
   type AskedNetdev,
   type AttachmentState,
@@ -29,7 +30,7 @@ const asked: AskedNetdev = {
 };
 
 function attach(world: World, more: Partial<AttachOptions> = {}) {
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
   return attachNetdev({ ...places, wanted: wantNetdev(asked), log: silentLog, clock: systemClock, ...more });
 }
 
@@ -57,7 +58,14 @@ test("adoptNetdev() goes on from the state that another process kept", (t) =>
     const record = async (state: AttachmentState) => void kept.push(JSON.stringify(state));
     (await attach(world, { record })).close();
     const state = JSON.parse(kept.at(-1) ?? "") as AttachmentState;
-    const parts = { host: world.host.netns, client: world.pod.netns, state, log: silentLog, clock: systemClock };
+    const parts = {
+      host: world.host.netns,
+      client: world.pod.netns,
+      state,
+      of: world.of,
+      log: silentLog,
+      clock: systemClock,
+    };
     const adopted = adoptNetdev(parts);
     assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
     await adopted.update(wantNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
@@ -78,7 +86,14 @@ test("Attachment.detach() restores a link that the kernel put back when the name
     attachment.close();
     const link = await linkNamed(pod, "nsm-1");
     await pod.rtnl.setLink(link.index, { netns: host.netns });
-    const dead = adoptNetdev({ host: host.netns, client: undefined, state, log: silentLog, clock: systemClock });
+    const dead = adoptNetdev({
+      host: host.netns,
+      client: undefined,
+      state,
+      of: world.of,
+      log: silentLog,
+      clock: systemClock,
+    });
     assert.match((await dead.differences(wantNetdev(asked)))[0] ?? "", /is not in the namespace/);
     assert.deepEqual(await dead.detach(), []);
     assert.deepEqual(await picture(host), before[0]);
@@ -191,7 +206,14 @@ test("attachNetdev() gives two links of one pod tables of their own, though they
     const { host, pod, wire } = world;
     await host.rtnl.createLink({ kind: "veth", name: "vf1", peer: { name: "port1", netns: wire.netns } });
     const before = await bothPictures(world);
+    const port = await linkNamed(wire, "port1");
+    const address = "0000:01:10.2";
+    const linkOwnerOf: LinkOwnerOf = async (_place, { peerIndex }) => {
+      const pciFunction = peerIndex === port.index ? address : undefined;
+      return { pciFunction, text: `${pciFunction}` };
+    };
     const second = {
+      of: { address, linkOwnerOf },
       ifindex: (await linkNamed(host, "vf1")).index,
       wanted: wantNetdev({ ...asked, name: "nsm-2", mac: undefined }),
     };

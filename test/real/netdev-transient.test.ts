@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
-import { Errno, KernelError, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import { Errno, KernelError, type LinkOwnerOf, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import {
   type AskedNetdev,
   type AttachOptions,
@@ -59,7 +59,7 @@ function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno
     };
     return Object.assign(rtnl, { setLink });
   };
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
   const vf = { port, index: 3, settings: {} };
   const options = { ...places, vf, openRtnl, wanted: wantNetdev(asked), log: silentLog, clock: systemClock };
   return { options, writes, standing: () => standing };
@@ -122,7 +122,9 @@ function vanishingCard(world: World) {
       name: wire,
       peer: { name: `new${state.made}`, netns: world.host.netns },
     });
-    await world.wire.rtnl.setLink((await linkNamed(world.wire, wire)).index, { up: true });
+    const { index } = await linkNamed(world.wire, wire);
+    wires.add(index);
+    await world.wire.rtnl.setLink(index, { up: true });
     state.index = (await linkNamed(world.host, `new${state.made}`)).index;
     indexes.push(state.index);
   };
@@ -136,7 +138,13 @@ function vanishingCard(world: World) {
       setImmediate(() => void remake());
     },
   };
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index };
+  const wires = new Set([world.vf.peerIndex]);
+  const linkOwnerOf: LinkOwnerOf = async (_place, { peerIndex }) => {
+    const pciFunction = wires.has(peerIndex) ? world.of.address : undefined;
+    return { pciFunction, text: String(pciFunction) };
+  };
+  const of = { address: world.of.address, linkOwnerOf };
+  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of };
   const vf = { port, index: 3, settings: {} };
   const options: AttachOptions = {
     ...places,

@@ -61,7 +61,14 @@ async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToChe
   const { devices, drivers, vfio } = machine;
   return {
     root,
-    files: { devices, drivers, vfio, proc: openHostFiles("/proc", writes), sys: openHostFiles(sys, writes) },
+    files: {
+      devices,
+      drivers,
+      vfio,
+      verifyLink: async () => {},
+      proc: openHostFiles("/proc", writes),
+      sys: openHostFiles(sys, writes),
+    },
     settings: {
       sriovConfigFile: join(root, "pci.config"),
       spiffeEndpointSocket: `unix://${join(root, "agent.sock")}`,
@@ -90,7 +97,14 @@ async function checked(t: TestContext, options: MachineOptions, settings: Partia
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
   const { devices, drivers, vfio } = machine;
-  const files = { devices, drivers, vfio, proc: openHostFiles("/proc", writes), sys: openHostFiles(sys, writes) };
+  const files = {
+    devices,
+    drivers,
+    vfio,
+    verifyLink: async () => {},
+    proc: openHostFiles("/proc", writes),
+    sys: openHostFiles(sys, writes),
+  };
   return await checkedNode({
     root: config,
     files,
@@ -189,7 +203,7 @@ interface Break {
 }
 
 const removes = (name: string) => (node: NodeToCheck) => void rmSync(join(node.root, name), { recursive: true });
-const hides = (tree: keyof CheckFiles, gone: RegExp) => (node: NodeToCheck) => ({
+const hides = (tree: Exclude<keyof CheckFiles, "verifyLink">, gone: RegExp) => (node: NodeToCheck) => ({
   files: { ...node.files, [tree]: without(node.files[tree], gone) },
 });
 

@@ -1,4 +1,6 @@
-import { BlockingWrites, type HostFiles, openHostFiles } from "../../kernel/index.ts";
+import { join } from "node:path";
+import { BlockingWrites, type HostFiles, linkOwners, Netns, openHostFiles, Rtnl } from "../../kernel/index.ts";
+import { type FindPfLink, type PciAddress, pfLinks } from "../../sriov/index.ts";
 import type { CommandSettings } from "../command.ts";
 
 /** The parts of the node that a test puts others in place of. */
@@ -10,16 +12,32 @@ export interface CheckFiles {
   readonly proc: HostFiles;
   /** /sys */
   readonly sys: HostFiles;
+  /** Whether the link of a PF is in this process's network namespace and its own. @throws {PfError} */
+  readonly verifyLink: (pf: PciAddress) => Promise<unknown>;
 }
 
 /** The files of this machine. */
 export function openCheckFiles(settings: CommandSettings): CheckFiles {
   const writes = new BlockingWrites();
+  const devices = openHostFiles(settings.pciDevicesPath, writes);
+  const linkOwnerOf = linkOwners(openHostFiles(join(settings.pciDevicesPath, "../.."), writes));
   return {
-    devices: openHostFiles(settings.pciDevicesPath, writes),
+    devices,
     drivers: openHostFiles(settings.pciDriversPath, writes),
     vfio: openHostFiles(settings.vfioPath, writes),
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles("/sys", writes),
+    verifyLink: (pf) => verifyHere(pfLinks({ devices, linkOwnerOf }), pf),
   };
+}
+
+async function verifyHere(pfLink: FindPfLink, pf: PciAddress): Promise<void> {
+  const netns = Netns.current();
+  const rtnl = Rtnl.open({ netns });
+  try {
+    await pfLink({ netns, rtnl }, pf);
+  } finally {
+    rtnl.close();
+    netns.close();
+  }
 }

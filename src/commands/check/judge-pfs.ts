@@ -36,6 +36,9 @@ function judgeList(list: PfListFact): readonly Finding[] {
 const followsFromFault: Readonly<Partial<Record<PfFaultKind, string>>> = {
   missing: "nothing of it can be offered",
   "no-netdev": "its functions' settings are made through its network device, which must be in this namespace",
+  "other-namespace":
+    "a link of somebody else would be taken for its own; the forwarder refuses it before it writes anything",
+  "unidentified-netdev": "the forwarder writes to no link of which the kernel does not say whose it is",
   "several-netdevs": "it is not clear through which one its functions' settings are made",
 };
 
@@ -43,13 +46,15 @@ const mendsFault: Readonly<Partial<Record<PfFaultKind, string>>> = {
   missing: "correct the address (see forwarder discover), or look whether the card is there: lspci -D",
   "is-virtual": "write the address of its physical function",
   "no-netdev": "run in the host's network namespace (hostNetwork: true)",
+  "other-namespace": "run in the host's network namespace (hostNetwork: true) and with the host's /sys",
 };
 
 function judgeFault(subject: string, kind: PfFaultKind, message: string): Finding {
   const [what = "", ...hints] = message.replace(/^Cannot use \S+: /, "").split("; ");
   const why = followsFromFault[kind] ?? "none of its virtual functions can be offered";
   const todo = mendsFault[kind] ?? (hints.join("; ") || "see what forwarder discover says of it");
-  return failure({ check: "pf", subject, what, why, todo });
+  const check = kind === "other-namespace" ? "network-namespace" : "pf";
+  return failure({ check, subject, what, why, todo });
 }
 
 function judgeSysfs({ sysfsRefusals }: PfFacts): readonly Finding[] {

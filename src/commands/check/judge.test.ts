@@ -19,7 +19,7 @@ const noteOf = (
   ...discovery,
   notes: [{ address: pf, kind, message: `${pf} ${message}` }],
 });
-const faultOf = (kind: "missing" | "no-driver" | "no-netdev", message: string) => ({
+const faultOf = (kind: "missing" | "no-driver" | "no-netdev" | "other-namespace", message: string) => ({
   ...discovery,
   pfs: [],
   faults: [{ address: pf, kind, message: `Cannot use ${pf}: ${message}` }],
@@ -95,6 +95,17 @@ const rows: readonly Row[] = [
     facts: { discovery: faultOf("no-netdev", "its driver has made no network device in this namespace") },
     found: [`fail pf ${both}`],
     says: /hostNetwork: true/,
+  },
+  {
+    broken: "a physical function: sysfs of another network namespace",
+    facts: {
+      discovery: faultOf(
+        "other-namespace",
+        "sysfs has ens6f0 (index 4), and link 4 is eth0 on virtio2; nothing was written",
+      ),
+    },
+    found: [`fail network-namespace ${both}`],
+    says: /0000:3b:00.0: sysfs has ens6f0 \(index 4\), and link 4 is eth0 on virtio2\n.*hostNetwork: true\) and with the host's \/sys/s,
   },
   {
     broken: "the container: it is not privileged",

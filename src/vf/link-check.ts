@@ -1,0 +1,32 @@
+// Whether the link that sysfs has for a VF is the VF's: asked of the kernel, in the host's namespace.
+import { type LinkOwnerOf, type Netns, Rtnl } from "../kernel/index.ts";
+import { verifiedLink } from "../netdev/index.ts";
+import type { DriverBinder, PciAddress } from "../sriov/index.ts";
+
+export interface LinkCheckParts {
+  /** The host's namespace. */
+  readonly host: Netns;
+  readonly linkOwnerOf: LinkOwnerOf;
+}
+
+/** @throws {NetdevError} gone, not-its-link. */
+export async function verifyVfLink(parts: LinkCheckParts, address: PciAddress, ifindex: number): Promise<void> {
+  const { host: netns, linkOwnerOf } = parts;
+  const rtnl = Rtnl.open({ netns });
+  try {
+    await verifiedLink({ netns, rtnl }, ifindex, { address, linkOwnerOf });
+  } finally {
+    rtnl.close();
+  }
+}
+
+/** For a VF that was withheld because another link stood in its place: whether that is over. */
+export async function hasOwnLink(
+  parts: LinkCheckParts & { readonly binder: Pick<DriverBinder, "netdevNow"> },
+  address: PciAddress,
+): Promise<boolean> {
+  const netdev = await parts.binder.netdevNow(address);
+  if (!netdev) return false;
+  await verifyVfLink(parts, address, netdev.ifindex);
+  return true;
+}
