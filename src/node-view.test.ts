@@ -18,7 +18,7 @@ function shownNode() {
   const tokenId = inventory.devicesOf("d/x").find(({ address }) => address === first)?.id ?? "";
   const log = recordingLog();
   const shown = new ShownNode({ name: "fwd", health: new Health(systemClock), clock: systemClock, log });
-  shown.show({ inventory, survey: survey as never });
+  shown.show({ inventory, survey: survey as never, hostUse: { ofPf: () => "it is a port of br0" } as never });
   return { inventory, shown, log, tokenId, first, second, third };
 }
 
@@ -42,6 +42,7 @@ test("view() shows each function as the inventory has it at this moment, with it
       [2, "quarantined", undefined, undefined, "the kernel does not finish a write"],
     ],
   );
+  assert.equal(view.pfs[0]?.hostUse, "it is a port of br0");
   assert.deepEqual([view.connections[0]?.vf, view.connections[0]?.pod], ["0000:01:10.0", "default/pod-1"]);
   assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, heldBack: 2 }]);
 });

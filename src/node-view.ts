@@ -31,7 +31,7 @@ export class ShownNode implements NodeViewSource {
   readonly #troubles: Troubles;
   readonly #startedMs: number;
   readonly #listeners = new Set<() => void>();
-  #node: Pick<Node, "inventory" | "survey"> | undefined;
+  #node: Pick<Node, "inventory" | "survey" | "hostUse"> | undefined;
   #later: Partial<LaterParts> = {};
 
   constructor(options: ShownNodeOptions) {
@@ -45,7 +45,7 @@ export class ShownNode implements NodeViewSource {
     });
   }
 
-  show(node: Pick<Node, "inventory" | "survey">): void {
+  show(node: Pick<Node, "inventory" | "survey" | "hostUse">): void {
     this.#node = node;
     node.inventory.onChange(() => this.changed());
   }
@@ -109,6 +109,7 @@ export class ShownNode implements NodeViewSource {
       numaNode: seen?.numaNode,
       totalVfs: seen?.totalVfs,
       carrier: survey?.carrierOf(address) ?? "unknown",
+      hostUse: this.#node?.hostUse.ofPf(address),
       resources: resources ?? [],
       problem: survey?.problemOf(address),
       vfs: own.toSorted((a, b) => a.index - b.index).map((vf) => this.#vf(vf)),

@@ -37,6 +37,8 @@ export interface PfView {
   readonly carrier: Carrier;
   /** The most virtual functions that it can have. */
   readonly totalVfs?: number | undefined;
+  /** What the host itself uses it for, in words. */
+  readonly hostUse?: string | undefined;
   /** Names under which kubelet is offered its functions. */
   readonly resources: readonly string[];
   /** Why it cannot be used, or what is wrong with it. */

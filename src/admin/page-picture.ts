@@ -30,7 +30,7 @@ ${unwell > 0 && html`<li class="bad"><span aria-hidden="true">${UNWELL.sign}</sp
 
 /** A physical function with its virtual ones: as tiles, and in words beneath. */
 export function pfCard(pf: PfView): Html {
-  const { address, ifname, vfs, totalVfs, carrier, problem } = pf;
+  const { address, ifname, vfs, totalVfs, carrier, problem, hostUse } = pf;
   const id = anchor("pf", address);
   const facts = [
     pf.driver,
@@ -42,6 +42,7 @@ export function pfCard(pf: PfView): Html {
 <div><h3 id="${id}-title">${ifname ?? address}</h3><p class="dim">${ifname !== undefined && html`<code>${address}</code> · `}${facts.join(" · ")}</p></div>
 <p class="carrier ${carrier}">${carrier === "unknown" ? "link unknown" : `link ${carrier}`}</p></div>
 ${problem !== undefined && html`<p class="problem">${problem}</p>`}
+${hostUse !== undefined && html`<p class="dim">The host uses it: ${hostUse}</p>`}
 ${
   vfs.length > 0 &&
   html`<ul class="tiles${vfs.length > LARGE_TILES && " small"}" aria-label="Virtual functions of ${ifname ?? address}">

@@ -28,7 +28,7 @@ export class HostUseSurvey {
   readonly #withheld: Condition;
   /** Why each VF is withheld. */
   readonly #reasons = new Map<PciAddress, string>();
-  /** What the host uses each PF for. */
+  /** What the host uses each PF for, in words. */
   readonly #pfs = new Map<PciAddress, string>();
   #ifindexes: ReadonlySet<number> = new Set();
 
@@ -112,7 +112,7 @@ export class HostUseSurvey {
   #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): boolean {
     let hasChanged = false;
     for (const address of new Set([...entries.keys(), ...this.#pfs.keys()])) {
-      const reason = entries.has(address) ? reasonOf(seen.get(address)) : undefined;
+      const reason = entries.has(address) ? describeHostUse(seen.get(address))?.what : undefined;
       const before = this.#pfs.get(address);
       if (reason === before) continue;
       hasChanged = true;
@@ -127,7 +127,7 @@ export class HostUseSurvey {
   }
 }
 
-function reasonOf(netdevs: readonly NetdevUse[] = []): string | undefined {
-  const used = netdevs.find(({ uses }) => uses.length > 0);
-  return used && describeHostUse(used.ifname, used.uses);
+function reasonOf(netdevs: readonly NetdevUse[] | undefined): string | undefined {
+  const words = describeHostUse(netdevs);
+  return words && `${words.what}; to end that: ${words.toEnd}`;
 }

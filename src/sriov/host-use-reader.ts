@@ -1,28 +1,23 @@
 import type { HostFiles } from "../kernel/index.ts";
 import { type Link, type Netns, Rtnl } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { type HostNetwork, type HostUse, hostUseOf } from "./host-use.ts";
+import { type HostNetwork, hostUseOf, type NetdevUse } from "./host-use.ts";
 import { ownNetdevs } from "./pci-files.ts";
-
-/** A network device of a function in the host's namespace, and what the host uses it for: nothing where `uses` is empty. */
-export interface NetdevUse {
-  readonly ifname: string;
-  readonly ifindex: number;
-  readonly uses: readonly HostUse[];
-}
 
 /** A device can be renamed between the look at the files and the look at the links. */
 const TRIES = 3;
 
+type Dump = Pick<HostNetwork, "links" | "addresses">;
+
 /**
  * Observes which functions the host uses: the names of their network devices in sysfs, then one dump of links and one of
- * addresses for all of them, and of default routes where something is up of which nothing else is known.
+ * addresses for all of them, and one of default routes where one of them is up.
  */
 export class HostUseReader {
   readonly #devices: HostFiles;
   readonly #rtnl: Rtnl;
-  /** The dumps that have been asked for and not begun: who comes by then shares them. */
-  #next: Promise<Pick<HostNetwork, "links" | "addresses">> | undefined;
+  /** The dump that has been asked for and not begun: who comes by then shares it. */
+  #next: { readonly names: Set<string>; readonly dump: Promise<Dump> } | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
   /** @throws {KernelError} when the kernel refuses a socket. */
@@ -42,11 +37,10 @@ export class HostUseReader {
       await Promise.all(addresses.map(async (one) => void names.set(one, await ownNetdevs(this.#devices, one))));
       const wanted = new Set([...names.values()].flat());
       if (wanted.size === 0) return new Map();
-      const network = await this.#dump();
-      const found = new Map(network.links.filter(({ name }) => wanted.has(name)).map((link) => [link.name, link]));
+      const dump = await this.#dump(wanted);
+      const found = new Map(dump.links.filter(({ name }) => wanted.has(name)).map((link) => [link.name, link]));
       if (found.size < wanted.size && left > 1) continue;
-      const whole = { ...network, defaultRoutes: await this.#defaultRoutes(network, [...found.values()]) };
-      return usesOf(names, found, whole);
+      return usesOf(names, found, await this.#whole(dump, [...found.values()]));
     }
   }
 
@@ -54,19 +48,30 @@ export class HostUseReader {
     this.#rtnl.close();
   }
 
-  #dump(): Promise<Pick<HostNetwork, "links" | "addresses">> {
-    this.#next ??= this.#last.then(async () => {
-      this.#next = undefined;
-      return { links: await this.#rtnl.links(), addresses: await this.#rtnl.addresses() };
-    });
-    this.#last = this.#next.catch(() => {});
-    return this.#next;
+  #dump(wanted: ReadonlySet<string>): Promise<Dump> {
+    if (!this.#next) {
+      const names = new Set<string>();
+      const dump = this.#last.then(async () => {
+        this.#next = undefined;
+        return { links: await this.#rtnl.linksNamedOrAbove(names), addresses: await this.#rtnl.addresses() };
+      });
+      this.#next = { names, dump };
+      this.#last = dump.catch(() => {});
+    }
+    for (const name of wanted) this.#next.names.add(name);
+    return this.#next.dump;
+  }
+
+  async #whole({ links, addresses }: Dump, own: readonly Link[]): Promise<HostNetwork> {
+    const masters = new Set(own.flatMap(({ master }) => master ?? []));
+    const above = await Promise.all([...masters].map((index) => this.#rtnl.linkByIndex(index)));
+    const defaultRoutes = await this.#defaultRoutes(own);
+    return { links: [...links, ...above.filter((link) => link !== undefined)], addresses, defaultRoutes };
   }
 
   /** A link that is down has none: the kernel takes its routes away (fib_disable_ip, rt6_disable_ip). */
-  async #defaultRoutes(network: Pick<HostNetwork, "links" | "addresses">, links: readonly Link[]) {
-    const known = { ...network, defaultRoutes: [] };
-    const open = links.filter(({ up, index }) => up && hostUseOf(known, index).length === 0);
+  async #defaultRoutes(links: readonly Link[]): Promise<HostNetwork["defaultRoutes"]> {
+    const open = links.filter(({ up }) => up);
     if (open.length === 0) return [];
     return await this.#rtnl.defaultRoutes(open.length === 1 ? open[0]?.index : undefined);
   }

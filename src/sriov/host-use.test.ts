@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Address, DefaultRoute, Link } from "../kernel/index.ts";
-import { describeHostUse, type HostNetwork, hostUseOf, isLinkLocal } from "./host-use.ts";
+import { type HostNetwork, hostUseOf, hostUseWords, isLinkLocal } from "./host-use.ts";
 
 const link = (index: number, name: string, more: Partial<Link> = {}) => ({ index, name, ...more }) as Link;
 const address = (ifindex: number, text: string) => {
@@ -78,7 +78,7 @@ for (const { says, vf, links = [], addresses = [], routes = [], signs } of rows)
     const network: HostNetwork = { links: [link(VF, "v0", vf), ...links], addresses, defaultRoutes: routes };
     const uses = hostUseOf(network, VF);
     if (signs === "") assert.deepEqual(uses, []);
-    else assert.equal(describeHostUse("v0", uses).split("; to end that: ")[0], `v0 ${signs}`);
+    else assert.equal(hostUseWords("v0", uses).what, `v0 ${signs}`);
   });
 }
 
@@ -87,7 +87,7 @@ test("hostUseOf() knows nothing of a link that is not there, whatever hangs on i
   assert.deepEqual(hostUseOf(network, VF), []);
 });
 
-test("describeHostUse() says how to end each use", () => {
+test("hostUseWords() says how to end each use", () => {
   const uses = hostUseOf(
     {
       links: [link(VF, "v0", { master: 8 }), link(8, "br0"), link(9, "v0.9", { kind: "vlan", peerIndex: VF })],
@@ -96,8 +96,10 @@ test("describeHostUse() says how to end each use", () => {
     },
     VF,
   );
-  const [, todo] = describeHostUse("v0", uses).split("; to end that: ");
-  assert.equal(todo, "ip -6 route del default dev v0 && ip link set v0 nomaster && ip link del v0.9");
+  assert.equal(
+    hostUseWords("v0", uses).toEnd,
+    "ip -6 route del default dev v0 && ip link set v0 nomaster && ip link del v0.9",
+  );
 });
 
 test("isLinkLocal() draws the line where the RFCs do", () => {

@@ -60,12 +60,30 @@ export function isLinkLocal({ address }: Pick<Address, "address">): boolean {
 /** More than so many signs are counted only. */
 const MOST_SIGNS = 3;
 
-/** What is so, and what would end it: "enp1s0v0 has address 10.0.0.9/24; to end that: ip address del …". */
-export function describeHostUse(ifname: string, uses: readonly HostUse[]): string {
+/** A network device of a function in the host's namespace, and what the host uses it for: nothing where `uses` is empty. */
+export interface NetdevUse {
+  readonly ifname: string;
+  readonly ifindex: number;
+  readonly uses: readonly HostUse[];
+}
+
+/** The same of the first device that is used, of those of one function; undefined where none is. */
+export function describeHostUse(netdevs: readonly NetdevUse[] = []): ReturnType<typeof hostUseWords> | undefined {
+  const used = netdevs.find(({ uses }) => uses.length > 0);
+  return used && hostUseWords(used.ifname, used.uses);
+}
+
+/** What is so, "enp1s0v0 has address 10.0.0.9/24", and the commands that would end it. */
+export function hostUseWords(
+  ifname: string,
+  uses: readonly HostUse[],
+): { readonly what: string; readonly toEnd: string } {
   const shown = uses.slice(0, MOST_SIGNS);
   const more = uses.length > MOST_SIGNS ? `, and ${uses.length - MOST_SIGNS} more` : "";
-  const signs = shown.map((use) => signOf(use)).join(", ");
-  return `${ifname} ${signs}${more}; to end that: ${shown.map((use) => endOf(ifname, use)).join(" && ")}`;
+  return {
+    what: `${ifname} ${shown.map((use) => signOf(use)).join(", ")}${more}`,
+    toEnd: shown.map((use) => endOf(ifname, use)).join(" && "),
+  };
 }
 
 function signOf(use: HostUse): string {

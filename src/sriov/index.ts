@@ -7,8 +7,17 @@ export type { CreateVfsOptions } from "./create-vfs.ts";
 export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
 export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
-export { describeHostUse, type HostNetwork, type HostUse, hostUseOf, isLinkLocal, isUpperOf } from "./host-use.ts";
-export { HostUseReader, type NetdevUse } from "./host-use-reader.ts";
+export {
+  describeHostUse,
+  type HostNetwork,
+  type HostUse,
+  hostUseOf,
+  hostUseWords,
+  isLinkLocal,
+  isUpperOf,
+  type NetdevUse,
+} from "./host-use.ts";
+export { HostUseReader } from "./host-use-reader.ts";
 export { type AdoptRequest, Inventory, type Reservation, type TakeRequest } from "./inventory.ts";
 export {
   type DeviceView,

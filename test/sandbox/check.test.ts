@@ -13,6 +13,7 @@ import { check } from "../../src/commands/check/run.ts";
 import type { CommandSettings, Given } from "../../src/commands/command.ts";
 import { BlockingWrites, type HostFiles, KernelError, openHostFiles } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
+import { ip } from "./ip.ts";
 
 /** A folder with these files and folders in it; a name that ends in a slash is a folder. */
 function tree(t: TestContext, entries: Readonly<Record<string, string>>): string {
@@ -90,18 +91,25 @@ async function checkedNode({ files, settings }: NodeToCheck): Promise<Checked> {
   return { code, works, findings, lines };
 }
 
-async function checked(t: TestContext, options: MachineOptions, settings: Partial<CommandSettings>): Promise<Checked> {
+async function checked(
+  t: TestContext,
+  options: MachineOptions,
+  settings: Partial<CommandSettings>,
+  commands: readonly string[] = [],
+): Promise<Checked> {
   const machine = await startMachine(options);
   t.after(() => machine.stop());
+  for (const command of commands) await ip(machine.netns, command);
   const config = tree(t, { "pci.config": machine.configText });
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
-  const { devices, drivers, vfio } = machine;
+  const { devices, drivers, vfio, netns } = machine;
   const files = {
     devices,
     drivers,
     vfio,
     verifyLink: async () => {},
+    netns,
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles(sys, writes),
   };
@@ -139,6 +147,29 @@ test("check makes no functions", async (t) => {
     told,
     ["enp1s0f0", "enp2s0f0"].map((ifname) => `${ifname} (igb), no functions yet; the forwarder makes 8 at its start`),
   );
+});
+
+test("check tells what the host uses, and what follows", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const uplink = ["address add 192.0.2.7/24 dev enp1s0f0", "route add default via 192.0.2.1"];
+  const vf = await checked(t, { realLinks: true, vfsPerPf: 2 }, {}, [
+    ...uplink,
+    "address add 10.9.9.9/24 dev enp2s0f0v1",
+  ]);
+  const told = (found: Checked, name: string) =>
+    found.findings
+      .filter(({ check: one }) => one === name)
+      .map(({ level, subject, what, todo }) => [level, subject, what, todo].join(" | "));
+  const use = "the host uses it: enp1s0f0 has the IPv4 default route via 192.0.2.1, has address 192.0.2.7/24";
+  assert.deepEqual(told(vf, "pf-host-use"), [`ok | 0000:01:00.0 | ${use}; nothing but setting it up is done to it | `]);
+  assert.deepEqual(told(vf, "vf-host-use"), [
+    "warn | 0000:02:00.0 | the host uses 1 function of 2: 0000:02:10.2 (enp2s0f0v1 has address 10.9.9.9/24) | ip address del 10.9.9.9/24 dev enp2s0f0v1, or set hostUse: allow in the file",
+  ]);
+  const none = await checked(t, { realLinks: true, vfsPerPf: 2, numVfs: 0 }, {}, uplink);
+  assert.deepEqual(told(none, "pf-host-use"), [
+    `fail | 0000:01:00.0 | ${use} | make them when the host can do without it (echo 2 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs), or set hostUse: create-vfs in the file`,
+  ]);
+  assert.deepEqual(none.works, { KERNEL: false, VFIO: false });
 });
 
 test("check tells of groups that are shared with others", async (t) => {
@@ -203,7 +234,7 @@ interface Break {
 }
 
 const removes = (name: string) => (node: NodeToCheck) => void rmSync(join(node.root, name), { recursive: true });
-const hides = (tree: Exclude<keyof CheckFiles, "verifyLink">, gone: RegExp) => (node: NodeToCheck) => ({
+const hides = (tree: Exclude<keyof CheckFiles, "verifyLink" | "netns">, gone: RegExp) => (node: NodeToCheck) => ({
   files: { ...node.files, [tree]: without(node.files[tree], gone) },
 });
 

@@ -47,6 +47,7 @@ export const soundNode: CheckFacts = {
   discovery: { pfs: [somePf], faults: [], notes: [] },
   ports: new Map([[pf, { ifname: "ens6f0", isUp: true, hasCarrier: true }]]),
   sysfsRefusals: new Map(),
+  hostUse: { kind: "seen", netdevs: new Map() },
   vfio: {
     iommuGroupCount: 80,
     cpuVendor: "GenuineIntel",

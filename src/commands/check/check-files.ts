@@ -14,6 +14,8 @@ export interface CheckFiles {
   readonly sys: HostFiles;
   /** Whether the link of a PF is in this process's network namespace and its own. @throws {PfError} */
   readonly verifyLink: (pf: PciAddress) => Promise<unknown>;
+  /** Where PFs and idle VFs have their network devices; that of this process unless told. */
+  readonly netns?: Netns;
 }
 
 /** The files of this machine. */

@@ -1,4 +1,4 @@
-import type { Discovery, PciAddress, PfConfig } from "../../sriov/index.ts";
+import type { Discovery, NetdevUse, PciAddress, PfConfig } from "../../sriov/index.ts";
 import type { ReadEnvironment } from "../command.ts";
 
 /** The list of physical functions, or why there is none. */
@@ -101,6 +101,10 @@ export interface CheckFacts {
   readonly ports: ReadonlyMap<PciAddress, PortFact>;
   /** Why `sriov_numvfs` of a physical function could not be written to. */
   readonly sysfsRefusals: ReadonlyMap<PciAddress, string>;
+  /** The network devices of PFs and VFs, and what the host uses each for. */
+  readonly hostUse:
+    | { readonly kind: "seen"; readonly netdevs: ReadonlyMap<PciAddress, readonly NetdevUse[]> }
+    | { readonly kind: "unknown"; readonly problem: string };
   readonly vfio: VfioFacts;
   readonly cgroups: CgroupFacts;
   readonly peers: readonly PeerFact[];

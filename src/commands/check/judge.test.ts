@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import type { PciAddress } from "../../sriov/index.ts";
 import { recordingTerminal } from "../cast.ts";
 import { somePf, soundNode } from "./cast.ts";
 import type { CheckFacts } from "./facts.ts";
@@ -26,6 +27,11 @@ const faultOf = (kind: "missing" | "no-driver" | "no-netdev" | "other-namespace"
 });
 const peersOf = (check: string, refusal: string) =>
   peers.map((one) => (one.check === check ? { ...one, refusal } : one));
+
+const usedOf = (address: PciAddress, ifname: string) => {
+  const uses = [{ kind: "master", name: "br0", type: "bridge" }] as const;
+  return { kind: "seen", netdevs: new Map([[address, [{ ifname, ifindex: 7, uses }]]]) } as const;
+};
 
 const pods = { trees: ["kubepods"], known: ["uid-1"], missing: [] };
 
@@ -132,6 +138,39 @@ const rows: readonly Row[] = [
     },
     found: [`warn pf ${both}`],
     says: /has 2 virtual functions, the configuration wants 4\n.*to do\s+write 0 first/s,
+  },
+  {
+    broken: "the host's use: of a VF",
+    facts: { hostUse: usedOf(somePf.vfs[0]?.address ?? pf, "ens6f0v0") },
+    found: [`warn vf-host-use ${both}`],
+    says: /0000:3b:00.0: the host uses 1 function of 2: 0000:3b:01.0 \(ens6f0v0 is a port of br0 \(bridge\)\).*ip link set ens6f0v0 nomaster, or set hostUse: allow/s,
+  },
+  {
+    broken: "nothing, with a PF that has functions and is the host's uplink",
+    facts: { hostUse: usedOf(pf, "ens6f0") },
+    found: [],
+    says: /the host uses it: ens6f0 is a port of br0 \(bridge\); nothing but setting it up is done to it/,
+  },
+  {
+    broken: "the host's use: of a PF without functions",
+    facts: { hostUse: usedOf(pf, "ens6f0"), discovery: pfsOf({ vfs: [] }) },
+    found: [`fail pf-host-use ${both}`],
+    says: /the host uses it: ens6f0 is a port.*no virtual functions are made.*echo 8 > .*hostUse: create-vfs/s,
+  },
+  {
+    broken: "nothing, with a PF without functions on which they may be made",
+    facts: {
+      hostUse: usedOf(pf, "ens6f0"),
+      discovery: pfsOf({ vfs: [], entry: { ...somePf.entry, hostUse: "create-vfs" } }),
+    },
+    found: [],
+    says: /the forwarder makes 8 at its start/,
+  },
+  {
+    broken: "the host's use: it cannot be seen",
+    facts: { hostUse: { kind: "unknown", problem: "open a socket: EPERM" } },
+    found: [`warn host-use ${both}`],
+    says: /does not say which links the host uses: open a socket: EPERM/,
   },
   {
     broken: "the link: down",

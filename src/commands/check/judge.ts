@@ -1,5 +1,6 @@
 import type { CheckFacts } from "./facts.ts";
 import type { Finding, Level, Mechanism } from "./finding.ts";
+import { judgeHostUse } from "./judge-host-use.ts";
 import { judgePfs } from "./judge-pfs.ts";
 import { judgeProgram, judgeSurroundings } from "./judge-surroundings.ts";
 import { judgeVfio } from "./judge-vfio.ts";
@@ -12,6 +13,7 @@ export function judge(facts: CheckFacts, mechanisms: readonly Mechanism[]): read
   const all = [
     ...judgeProgram(facts),
     ...judgePfs(facts),
+    ...judgeHostUse(facts),
     ...judgeSurroundings(facts),
     ...judgeVfio(facts.vfio, facts.cgroups, facts.process),
   ];

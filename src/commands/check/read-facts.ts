@@ -7,6 +7,7 @@ import {
   type HostFiles,
   KernelError,
   loadDeviceProgram,
+  Netns,
   openHostFiles,
   writeRefusal,
 } from "../../kernel/index.ts";
@@ -14,6 +15,7 @@ import { CHECKPOINT_FILE, parseCheckpoint } from "../../kubelet/index.ts";
 import {
   type Discovery,
   discover,
+  HostUseReader,
   type PciAddress,
   PfConfigError,
   type PhysicalFunction,
@@ -38,6 +40,7 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
     discovery,
     ports: await readPorts(discovery, files.devices),
     sysfsRefusals: await readSysfsRefusals(discovery, settings.pciDevicesPath),
+    hostUse: await readHostUse(discovery, files),
     vfio: await readVfio(settings, files),
     cgroups: await readCgroups(settings, clock),
     peers: readPeers(settings),
@@ -78,6 +81,20 @@ async function readSysfsRefusals({ pfs }: Discovery, root: string): Promise<Read
     pfs.map(async ({ address }) => [address, await writeRefusal(join(root, address, "sriov_numvfs"))] as const),
   );
   return new Map(asked.flatMap(([address, refusal]) => (refusal === undefined ? [] : [[address, refusal] as const])));
+}
+
+async function readHostUse({ pfs }: Discovery, { devices, netns: given }: CheckFiles): Promise<CheckFacts["hostUse"]> {
+  const netns = given?.dup() ?? Netns.current();
+  try {
+    const reader = new HostUseReader({ devices, netns });
+    const all = pfs.flatMap(({ address, vfs }) => [address, ...vfs.map((vf) => vf.address)]);
+    return { kind: "seen", netdevs: await reader.observe(all).finally(() => reader.close()) };
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    return { kind: "unknown", problem: error.message };
+  } finally {
+    netns.close();
+  }
 }
 
 /** Asked of the room that works on them. */

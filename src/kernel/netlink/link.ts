@@ -1,4 +1,10 @@
-import { AttributeDecoder, type AttributeEncoder, encodeAttributes } from "./attribute.ts";
+import {
+  AttributeDecoder,
+  type AttributeEncoder,
+  encodeAttributes,
+  NLA_HDR_BYTES,
+  NLA_TYPE_MASK,
+} from "./attribute.ts";
 import { decodeStruct, encodeStruct, IFINFOMSG_BYTES, ifinfomsg } from "./layout.ts";
 import {
   type NetlinkMessage,
@@ -171,6 +177,25 @@ function addChange(attributes: AttributeEncoder, change: LinkChange): void {
   if (change.mtu !== undefined) attributes.u32(IFLA_MTU, change.mtu);
   if (change.address !== undefined) attributes.bytes(IFLA_ADDRESS, macToBytes(change.address));
   if (change.master !== undefined) attributes.u32(IFLA_MASTER, change.master);
+}
+
+/**
+ * Whether the link has one of the names, or names another link of its own namespace as the one beneath it: found without
+ * decoding, for a node has hundreds of links of pods, of which neither is so.
+ */
+export function isNamedOrAbove({ body }: NetlinkMessage, names: ReadonlySet<string>): boolean {
+  let hasLower = false;
+  let isElsewhere = false;
+  for (let at = IFINFOMSG_BYTES; at + NLA_HDR_BYTES <= body.length; ) {
+    const length = body.readUInt16LE(at);
+    if (length < NLA_HDR_BYTES) return true; // the decoder says what is wrong
+    const type = body.readUInt16LE(at + 2) & NLA_TYPE_MASK;
+    if (type === IFLA_IFNAME && names.has(body.toString("utf8", at + NLA_HDR_BYTES, at + length - 1))) return true;
+    hasLower ||= type === IFLA_LINK;
+    isElsewhere ||= type === IFLA_LINK_NETNSID;
+    at += (length + 3) & ~3;
+  }
+  return hasLower && !isElsewhere;
 }
 
 /** @throws {RangeError} when the message is malformed. */

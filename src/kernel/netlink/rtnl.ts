@@ -18,6 +18,7 @@ import {
   encodeGetLink,
   encodeNewLink,
   encodeSetLink,
+  isNamedOrAbove,
   type Link,
   type LinkChange,
   type NewLink,
@@ -97,6 +98,13 @@ export class Rtnl {
 
   async links(): Promise<Link[]> {
     return this.#list(encodeDumpLinks(), "list the links", decodeLink);
+  }
+
+  /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
+  async linksNamedOrAbove(names: ReadonlySet<string>): Promise<Link[]> {
+    const op = "list the links";
+    const messages = await this.#read(encodeDumpLinks(), op, (message) => isNamedOrAbove(message, names));
+    return decoded(op, () => messages.map(decodeLink));
   }
 
   /** Also finds a link by one of its alternative names. */
