@@ -38,6 +38,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     openRtnl: (netns: Netns) => card.openRtnl(netns),
     linkOwnerOf: card.linkOwnerOf,
     pfLink: card.pfLink,
+    locks: card.locks,
     pfPort(pf: { readonly address: string }) {
       const port = card.pfPort(pf);
       memories.push(port.writes);

@@ -8,6 +8,7 @@ import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig, pfLinks } from "../src/sriov/index.ts";
 import { createLog, type Tracer } from "../src/telemetry/index.ts";
+import { locksIn } from "./pf-locks.ts";
 import type { Ask, Heard, StartAsk } from "./process-messages.ts";
 import { startSandboxForwarder } from "./start-forwarder.ts";
 import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
@@ -81,7 +82,7 @@ const devices = filesOf("devices");
 const linkOwnerOf: LinkOwnerOf = ({ netns }, link) =>
   ask({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
 
-const hostWith = ({ cgroupPath, hasLinks }: StartAsk): Host => ({
+const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
   devices,
   linkOwnerOf,
   pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined,
@@ -95,6 +96,7 @@ const hostWith = ({ cgroupPath, hasLinks }: StartAsk): Host => ({
     close: () => listeners.clear(),
   },
   netns: Netns.fromFd({ number: NETNS_FD }),
+  locks: locksIn(lockFolder),
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
   openRtnl: (netns) => Rtnl.open({ netns }),
   pfPort: ({ address, ifname, driver }) => ({

@@ -37,6 +37,8 @@ export class KillableForwarder {
   readonly #halts = new Map<string, Halt>();
   /** Who asks for the book, in their order. */
   readonly #readers: PromiseWithResolvers<Book>[] = [];
+  /** How often it has read or written something of the node. */
+  touches = 0;
 
   constructor(sandbox: KillableNode, { program, logFile, starter = [] }: KillableOptions) {
     const { machine } = sandbox;
@@ -55,7 +57,15 @@ export class KillableForwarder {
       this.#started.reject(new Error(`the forwarder's process has ended: see ${logFile}`));
     });
     const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS } = sandbox;
-    this.#tell({ kind: "start", settings, pfConfigText: pfConfigFile.text, cgroupPath, hasLinks: machine.hasLinks });
+    const { hasLinks, lockFolder } = machine;
+    this.#tell({
+      kind: "start",
+      settings,
+      pfConfigText: pfConfigFile.text,
+      cgroupPath,
+      hasLinks,
+      lockFolder,
+    });
   }
 
   /** Of its process; undefined when that could not be started. */
@@ -141,6 +151,7 @@ export class KillableForwarder {
   async #answer(ask: Ask): Promise<unknown> {
     const { machine } = this.#sandbox;
     if (ask.kind === "step") return undefined;
+    this.touches += 1;
     if (ask.kind === "owner") return await this.#ownerOf(ask);
     const target = ask.kind === "files" ? machine[ask.tree] : machine.pfPort({ address: ask.pf });
     const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];

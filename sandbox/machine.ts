@@ -10,11 +10,13 @@ import {
   type Uevent,
   type UeventSource,
 } from "../src/kernel/index.ts";
+import type { HostLocks } from "../src/node/index.ts";
 import { type FindPfLink, pfLinks } from "../src/sriov/index.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
 import { createOwnNetns, requireOwnNetns } from "./own-netns.ts";
+import { PfLockFolders } from "./pf-locks.ts";
 import { PretendPfPort } from "./pf-port.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
 import { devicesTree, driversTree, type LinkMaker, type NetdevView, type VfioStandIns, vfioTree } from "./sysfs.ts";
@@ -61,6 +63,9 @@ export interface Machine {
   linkOwnerOf(place: Pick<LinkPlace, "netns">, link: Link): Promise<LinkOwner>;
   /** None where its network devices are only names. */
   readonly pfLink: FindPfLink;
+  readonly locks: HostLocks;
+  /** A real folder with one for each adapter, which stand for those in sysfs where locks are concerned. */
+  readonly lockFolder: string;
   pfPort(pf: { readonly address: string }): PretendPfPort;
   readonly faults: Faults;
   /** A configuration file for its adapters: capabilities intel and 10G in service domain worker.domain. */
@@ -87,6 +92,7 @@ export interface Machine {
 /** Starts the machine; physical functions are bound and up, virtual ones bound by the kernel's own probing. */
 export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
   const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock } = options;
+  const pfLocks = new PfLockFolders();
   const faults = new Faults();
   const events = new Events(faults);
   const ports = new Map<string, PretendPfPort>();
@@ -101,11 +107,8 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   for (let index = 0; index < pfs; index++) {
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
-    const onVlan = async (vf: number, vlan: number) => {
-      const fn = pf.vfs[vf];
-      if (fn && netdevs instanceof Wire) await netdevs.setVlan(fn, vlan);
-    };
-    ports.set(pf.address, new PretendPfPort(pf, onVlan));
+    pfLocks.add(pf.address);
+    ports.set(pf.address, new PretendPfPort(pf, onVlanOf(pf, netdevs)));
     await nic.bind(pfDriver, pf.address);
     await nic.setNumVfs(pf, numVfs);
   }
@@ -120,6 +123,8 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     uevents: events,
     netns,
     openRtnl: (place) => Rtnl.open({ netns: place }),
+    locks: pfLocks.locks,
+    lockFolder: pfLocks.folder,
     faults,
     configText: configOf(nic),
     pfPort: ({ address }) => portOf(ports, address),
@@ -128,10 +133,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
       await netdevs.connect(cable);
     },
     openGroup: (group) => nic.openGroup(group),
-    async removePf(address) {
-      const pf = await nic.unplugPf(address);
-      return () => nic.plugPf(pf);
-    },
+    removePf: (address) => removePf(nic, pfLocks, address),
     loseGroup(address) {
       const fn = nic.functions.get(address);
       if (fn) fn.iommuGroup = undefined;
@@ -140,8 +142,26 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     print: () => print(nic, { netdevs, ports }),
     async stop() {
       events.close();
+      pfLocks.close();
       await close();
     },
+  };
+}
+
+/** A VLAN is a bridge of the wire. */
+function onVlanOf(pf: { readonly vfs: readonly NicFunction[] }, netdevs: LinkMaker) {
+  return async (vf: number, vlan: number) => {
+    const fn = pf.vfs[vf];
+    if (fn && netdevs instanceof Wire) await netdevs.setVlan(fn, vlan);
+  };
+}
+
+async function removePf(nic: Nic, pfLocks: PfLockFolders, address: string): Promise<() => Promise<void>> {
+  const pf = await nic.unplugPf(address);
+  pfLocks.remove(address);
+  return async () => {
+    pfLocks.add(address);
+    await nic.plugPf(pf);
   };
 }
 

@@ -22,6 +22,8 @@ export interface StartAsk {
   readonly cgroupPath: string;
   /** Whether the network devices of the node are links, and not only names. */
   readonly hasLinks: boolean;
+  /** Of the machine. */
+  readonly lockFolder: string;
 }
 
 /** What the book of the forwarder says. */

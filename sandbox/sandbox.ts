@@ -169,6 +169,7 @@ export class Sandbox {
       openRtnl: (netns) => machine.openRtnl(netns),
       linkOwnerOf: machine.linkOwnerOf,
       pfLink: machine.pfLink,
+      locks: machine.locks,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });

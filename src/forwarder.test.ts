@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
-import type { HostFiles } from "./kernel/index.ts";
+import { type HostFiles, lockFolder } from "./kernel/index.ts";
 import type { Host } from "./node/index.ts";
 import { type RecordingLog, recordingLog } from "./telemetry/index.ts";
 
@@ -32,7 +32,8 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
     adminListenOn: { host: "127.0.0.1", port: 0 },
   };
   const uevents = { subscribe: () => () => {}, close() {} };
-  const host = { devices: nothing, drivers: nothing, vfio: nothing, uevents } as unknown as Host;
+  const locks = { folder: lockFolder };
+  const host = { devices: nothing, drivers: nothing, vfio: nothing, uevents, locks } as unknown as Host;
   const pfConfig = { physicalFunctions: [] };
   return startForwarder({ settings, pfConfig, host, clock: systemClock, log, signal });
 }

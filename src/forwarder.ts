@@ -18,6 +18,7 @@ import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { type Recovered, recover, recoverVfio, startReconciler, watchLateFunctions } from "./recovery/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
+import { ownStateFolder } from "./state-owner.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 import {
   type EarlierGrants,
@@ -105,13 +106,12 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const { statePath } = settings;
   undo.push("report of escaped errors", reportEscapedErrors(metrics, clock, log));
   declareHealthMetrics(metrics, health);
-  const spec = { code: "not-serving", severity: "blocking", dependsOn: ["svid-missing", "not-registered"] } as const;
-  const notServing = health.declare(spec);
-  const phases = startPhases({ health, notServing, clock, log });
-  undo.push("phases of the start", () => phases.end());
+  const { phases, notServing } = namePhases(options, frame);
+
+  phases.begin("take the state folder");
+  const admin = await takeStateFolder(options, metrics, frame);
 
   phases.begin("look at the node");
-  const admin = await startAdmin(options, metrics, frame);
   const node = await openNode({ pfConfig, host, statePath, health, ...declareBinds(metrics), clock, log });
   undo.push("observation of the host's use", () => node.hostUse.close());
   declareNodeMetrics(metrics, node);
@@ -184,6 +184,39 @@ async function followNode(
     "reconciler",
     startReconciler({ ...parts, ...places, uevents, lookAnew, endConnection, intervalMs, clock, log }),
   );
+}
+
+function namePhases({ clock, log }: ForwarderOptions, { health, undo }: Frame) {
+  const dependsOn = ["state-folder-held", "svid-missing", "not-registered"];
+  const notServing = health.declare({ code: "not-serving", severity: "blocking", dependsOn });
+  const phases = startPhases({ health, notServing, clock, log });
+  undo.push("phases of the start", () => phases.end());
+  return { phases, notServing };
+}
+
+/** The node is this process's from here on. Answers where the status page is. */
+async function takeStateFolder(options: ForwarderOptions, metrics: Metrics, frame: Frame): Promise<string | undefined> {
+  const { settings, host, clock, log, signal } = options;
+  const { health, undo } = frame;
+  const admin = await startAdmin(options, metrics, frame);
+  const { statePath, name } = settings;
+  await ownStateFolder({ statePath, name, locks: host.locks, health, clock, log, signal }, undo);
+  // On the host's network the one that had the folder had the port, too.
+  return admin ?? (await startAdminLate(options, metrics, frame));
+}
+
+/** The port of a process that has just been killed is free some instants after its locks are. */
+const LATE_TRIES = 20;
+const LATE_PAUSE_MS = 100;
+
+async function startAdminLate(...parts: Parameters<typeof startAdmin>): Promise<string | undefined> {
+  const [{ settings, clock, signal }] = parts;
+  for (let tries = 1; tries <= LATE_TRIES && settings.adminListenOn; tries++) {
+    const url = await startAdmin(...parts);
+    if (url !== undefined) return url;
+    await clock.sleep(LATE_PAUSE_MS, signal);
+  }
+  return undefined;
 }
 
 async function startAdmin(

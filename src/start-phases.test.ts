@@ -20,8 +20,8 @@ test("startPhases() names each phase with the time since the start, and ends in 
   assert.equal(health.ready.value, true);
   const told = log.events.map(({ fields }) => fields["message"]);
   assert.equal(told.length, phaseTitles.length + 2);
-  assert.equal(told[2], "executing phase 2: read the journal (time since start: 250ms)");
-  assert.equal(told.at(-1), "Startup completed in 1.5s");
+  assert.equal(told[2], "executing phase 2: look at the node (time since start: 250ms)");
+  assert.equal(told.at(-1), "Startup completed in 1.75s");
   assert.deepEqual(Object.values(log.events.at(-1)?.fields["phasesMs"] ?? {}), Array(phaseTitles.length).fill(250));
 });
 

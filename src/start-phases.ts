@@ -4,6 +4,7 @@ import type { Condition, Health, Log } from "./telemetry/index.ts";
 
 /** In their order; the words are the operator's way to the cause. */
 export const phaseTitles = [
+  "take the state folder",
   "look at the node",
   "read the journal",
   "retrieve the SVID (if nothing follows: look at the SPIRE agent)",

@@ -20,6 +20,7 @@ export {
 } from "./device-program.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
+export { type ExclusiveLock, type FolderLockOptions, lockFolder, tryLockFolder } from "./exclusive-lock.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 export { checkedPath, type DeviceUse, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";

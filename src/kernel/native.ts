@@ -34,6 +34,7 @@ const calls = {
   close: self.func("int close(int fd)"),
   statx: self.func("int statx(int fd, const char *path, int flags, uint32_t mask, void *into)"),
   fcntl: self.func("int fcntl(int fd, int command, int argument)"),
+  flock: self.func("int flock(int fd, int operation)"),
   ioctl: self.func("int ioctl(int fd, unsigned long request, int argument)"),
   // The same function, for requests that take a structure.
   ioctl_at: self.func("ioctl", "int", ["int", "unsigned long", "void *"]),

@@ -1,6 +1,14 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
-import type { HostFiles, LinkOwnerOf, Netns, Rtnl, UeventSource } from "../kernel/index.ts";
+import type {
+  ExclusiveLock,
+  FolderLockOptions,
+  HostFiles,
+  LinkOwnerOf,
+  Netns,
+  Rtnl,
+  UeventSource,
+} from "../kernel/index.ts";
 import type { PfName, PfPort } from "../netdev/index.ts";
 import type { FindPfLink, PciAddress } from "../sriov/index.ts";
 
@@ -24,8 +32,17 @@ export interface Host {
    * none there. @throws {PfError} where sysfs names a link that is not the PF's.
    */
   readonly pfLink: FindPfLink;
+  readonly locks: HostLocks;
   /** The settings of the VFs of a PF. */
   pfPort(pf: PfName & { readonly address: PciAddress }): PfPort;
   /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */
   openAccess(parts: Omit<DeviceAccessOptions, "cgroupPath">): DeviceAccess;
+}
+
+/** Who works on what of the node: locks that the kernel frees when their holder ends, however it ends. */
+export interface HostLocks {
+  /** Of the state folder; waits as long as another process has it. @throws {KernelError}; the signal's reason. */
+  folder(path: string, options: FolderLockOptions): Promise<ExclusiveLock>;
+  /** Of a physical function; undefined while another process has it. @throws {KernelError} ENOENT when it is not there. */
+  pf(address: string): ExclusiveLock | undefined;
 }

@@ -1,7 +1,16 @@
 // The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
 import { join } from "node:path";
 import { openDeviceAccess } from "../access/index.ts";
-import { BlockingWrites, linkOwners, Netns, openHostFiles, openUevents, Rtnl } from "../kernel/index.ts";
+import {
+  BlockingWrites,
+  linkOwners,
+  lockFolder,
+  Netns,
+  openHostFiles,
+  openUevents,
+  Rtnl,
+  tryLockFolder,
+} from "../kernel/index.ts";
 import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
 import { pfLinks } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -51,6 +60,8 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     pfLink,
     pfPort: (pf) =>
       rtnlPfPort(rtnl, pf, { link: () => pfLink({ netns, rtnl }, pf.address), memory: memoryOf(pf.address) }),
+    // Sysfs has one inode for a device in all mounts of one network namespace, so pods of other releases see the lock, too.
+    locks: { folder: lockFolder, pf: (address) => tryLockFolder(`${paths.pciDevicesPath}/${address}`) },
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     get stuckWrites() {
       return writes.stuckCount;

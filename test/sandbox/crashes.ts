@@ -1,7 +1,8 @@
 // Ends a forwarder as SIGKILL does: from then on nothing that it does reaches the disk, the kernel or the endpoint.
 
 import { hostWithSteps, interceptSteps, type StepTaker } from "../../sandbox/steps.ts";
-import type { Host } from "../../src/node/host.ts";
+import type { ExclusiveLock } from "../../src/kernel/index.ts";
+import type { Host, HostLocks } from "../../src/node/host.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 
 /** One forwarder, from its start to its crash. */
@@ -34,7 +35,13 @@ export class Crashes implements StepTaker {
       life.ending.push(() => access.close()); // what a dead forwarder kept is kept no more
       return access;
     };
-    return { ...watched, openAccess };
+    const ended = <T extends ExclusiveLock | undefined>(lock: T): T => {
+      life.ending.push(() => lock?.release()); // the kernel frees the locks of the dead
+      return lock;
+    };
+    const { locks } = watched;
+    const folder: HostLocks["folder"] = async (...args) => ended(await locks.folder(...args));
+    return { ...watched, openAccess, locks: { folder, pf: (address) => ended(locks.pf(address)) } };
   };
 
   /** Takes the steps that no host is asked for. Returns how to leave them be. */
