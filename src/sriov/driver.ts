@@ -4,7 +4,15 @@ import { type Log, timed } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
 import type { VfFacts, VfUse } from "./inventory-form.ts";
-import { driverOf, glanceAt, iommuGroupMembers, iommuGroupOf, netdevNames, type VfGlance } from "./pci-files.ts";
+import {
+  driverOf,
+  glanceAt,
+  iommuGroupMembers,
+  iommuGroupOf,
+  netdevIndex,
+  netdevNames,
+  type VfGlance,
+} from "./pci-files.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 import { VfioGroups } from "./vfio-group.ts";
 
@@ -238,13 +246,9 @@ export class DriverBinder {
     if (names.length > 1) throw new DriverError(address, { kind: "several-netdevs", names });
     const [ifname] = names;
     if (ifname === undefined) return undefined;
-    try {
-      return { ifname, ifindex: Number(await devices.readText(`${address}/net/${ifname}/ifindex`)) };
-    } catch (error) {
-      // Renamed between the two reads: the event of the renaming brings us here again.
-      if (error instanceof KernelError && error.code === "ENOENT") return undefined;
-      throw error;
-    }
+    // Renamed between the two reads: the event of the renaming brings us here again.
+    const ifindex = await netdevIndex(devices, address, ifname);
+    return ifindex === undefined ? undefined : { ifname, ifindex };
   }
 }
 

@@ -30,6 +30,23 @@ export async function netdevNames(devices: HostFiles, address: PciAddress): Prom
   return (await orMissing(devices.list(`${address}/net`))) ?? [];
 }
 
+/**
+ * Of a network device of the function; undefined where it has another name by now, or is being taken away: then the kernel
+ * answers EINVAL until its files have gone too (netdev_show, net/core/net-sysfs.c).
+ */
+export async function netdevIndex(
+  devices: HostFiles,
+  address: PciAddress,
+  ifname: string,
+): Promise<number | undefined> {
+  try {
+    return Number(await devices.readText(`${address}/net/${ifname}/ifindex`));
+  } catch (error) {
+    if (error instanceof KernelError && ["ENOENT", "ENODEV", "EINVAL"].includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
 /** Its network devices without representors, which stand for single virtual functions on a switching NIC ("pf0vf3"). */
 export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
   const names = await netdevNames(devices, address);

@@ -6,6 +6,7 @@ import { mismatch, pfLinks } from "./pf-link.ts";
 
 const pf = parsePciAddress("0000:3b:00.0");
 const ENOENT = 2;
+const EINVAL = 22;
 const linkAt = (index: number, name: string, address = "02:00:00:00:00:01") => ({ index, name, address }) as Link;
 const onPf = { pciFunction: pf, text: `PCI function ${pf}` };
 const onVirtio = { pciFunction: "0000:00:03.0", text: "virtio2 of PCI function 0000:00:03.0" };
@@ -62,6 +63,22 @@ test("pfLinks() takes a device that was made anew between two questions for no c
   const { asked, find } = node(sysfsWith(4, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
   assert.equal((await find())?.index, 9);
   assert.deepEqual(asked, [4, 9]);
+});
+
+test("pfLinks() looks again where the device is renamed meanwhile, and finds none where it is being taken away", async () => {
+  const links = new Map([[4, linkAt(4, "eth4")]]);
+  for (const [code, times, found] of [
+    [ENOENT, 1, 4],
+    [EINVAL, Number.POSITIVE_INFINITY, undefined],
+  ] as const) {
+    const sysfs = sysfsWith(4);
+    let left = times;
+    const readText: HostFiles["readText"] = async (path) => {
+      if (path.endsWith("/ifindex") && left-- > 0) throw new KernelError(`read ${path}`, code);
+      return await sysfs.readText(path);
+    };
+    assert.equal((await node({ ...sysfs, readText }, links, new Set([4])).find())?.index, found);
+  }
 });
 
 test("pfLinks() finds none where sysfs shows none", async () => {

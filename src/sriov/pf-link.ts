@@ -8,7 +8,7 @@ import {
   type LinkPlace,
 } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { orMissing, ownNetdevs } from "./pci-files.ts";
+import { netdevIndex, orMissing, ownNetdevs } from "./pci-files.ts";
 import { PfError } from "./pf-fault.ts";
 
 /** A network device of a function as sysfs shows it. */
@@ -66,14 +66,21 @@ async function search(parts: PfLinkParts, place: LinkPlace, pf: PciAddress): Pro
   }
 }
 
+/** It can be renamed between the list and its files: so often it is looked for again. */
+const RENAMES = 3;
+
 /** @throws {PfError} several-netdevs. */
 async function sysfsNetdevOf(devices: HostFiles, pf: PciAddress): Promise<SysfsNetdev | undefined> {
-  const [ifname, ...others] = await ownNetdevs(devices, pf);
-  if (ifname === undefined) return undefined;
-  if (others.length > 0) throw severalNetdevs(pf, [ifname, ...others]);
-  const read = (name: string) => orMissing(devices.readText(`${pf}/net/${ifname}/${name}`));
-  const [ifindex, mac] = await Promise.all([read("ifindex"), read("address")]);
-  return ifindex === undefined ? undefined : { ifname, ifindex: Number(ifindex), mac };
+  for (let left = RENAMES; ; left -= 1) {
+    const [ifname, ...others] = await ownNetdevs(devices, pf);
+    if (ifname === undefined) return undefined;
+    if (others.length > 0) throw severalNetdevs(pf, [ifname, ...others]);
+    const ifindex = await netdevIndex(devices, pf, ifname);
+    if (ifindex === undefined && left > 0) continue;
+    if (ifindex === undefined) return undefined;
+    const mac = await orMissing(devices.readText(`${pf}/net/${ifname}/address`)).catch(() => undefined);
+    return { ifname, ifindex, mac };
+  }
 }
 
 /** It is not clear which of them is the PF's. */

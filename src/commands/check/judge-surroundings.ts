@@ -36,7 +36,7 @@ const needed = [
 ] as const;
 const CAP_SYSLOG = 34n;
 
-function judgeProcess({ process, cgroups, pfList }: CheckFacts): readonly Finding[] {
+function judgeProcess({ process, cgroups, pfList, discovery }: CheckFacts): readonly Finding[] {
   const { capabilities, isUserNamespace, release, arch, selfTestProblem } = process;
   const has = (bit: bigint) => (capabilities >> bit) % 2n === 1n;
   const missing = needed.filter(({ bit }) => !has(bit));
@@ -57,7 +57,9 @@ function judgeProcess({ process, cgroups, pfList }: CheckFacts): readonly Findin
     found.push(doubt({ check: "capabilities", subject: "CAP_SYSLOG", mechanisms: ["VFIO"], what, why, todo }));
   }
   if (missing.length === 0) found.push(fine("capabilities", needed.map(({ name }) => name).join(", ")));
-  found.push(...judgeNetns(process, pfList));
+  // Of what sysfs has of another namespace nothing is said of this one.
+  const isElsewhere = discovery.faults.some(({ kind }) => kind === "other-namespace");
+  if (!isElsewhere) found.push(...judgeNetns(process, pfList));
   if (selfTestProblem === undefined) found.push(fine("kernel", `Linux ${release} on ${arch}`));
   else {
     const why = "clients send their network namespaces as descriptors";

@@ -414,6 +414,17 @@ for (const { broken, facts, found, says } of rows) {
   });
 }
 
+test("judge() says nothing good of the network namespace where sysfs is of another one", () => {
+  const findings = judge(
+    { ...soundNode, discovery: faultOf("other-namespace", "sysfs has ens6f0; nothing was written") },
+    mechanisms,
+  );
+  const told = findings
+    .filter(({ check }) => check === "network-namespace")
+    .map(({ level, subject }) => [level, subject]);
+  assert.deepEqual(told, [["fail", pf]]);
+});
+
 test("judge() finds nothing wrong with a sound node", () => {
   assert.deepEqual(problemsOf(judge(soundNode, mechanisms)), []);
 });
