@@ -1,6 +1,6 @@
 // A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL while its calls stand at any of their steps.
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
 import { KernelError, type LinkOwner, Netns } from "../src/kernel/index.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Ask, Book, Heard, Told } from "./process-messages.ts";
@@ -104,6 +104,12 @@ export class KillableForwarder {
     this.#readers.push(reader);
     this.#tell({ kind: "book" });
     return await reader.promise;
+  }
+
+  /** What it takes of the machine's memory, at most so far, in bytes. */
+  get peakMemoryBytes(): number {
+    const [, kiB] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.#child.pid}/status`, "utf8")) ?? [];
+    return Number(kiB) * 1024;
   }
 
   async kill(): Promise<void> {

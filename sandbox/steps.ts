@@ -30,7 +30,7 @@ const NETLINK_WRITES = [
  * socket that is being opened whether the forwarder opens it. Returns how to leave them be.
  */
 export function interceptSteps(taker: StepTaker, isForwarders: () => boolean): () => void {
-  const [openRtnl, put, drop] = [Rtnl.open, Journal.prototype.put, Journal.prototype.drop];
+  const [openRtnl, { put, drop, check }] = [Rtnl.open, Journal.prototype];
   const { writeText } = CgroupFolder.prototype;
   Rtnl.open = (options) => {
     const rtnl = openRtnl(options);
@@ -43,12 +43,16 @@ export function interceptSteps(taker: StepTaker, isForwarders: () => boolean): (
   Journal.prototype.drop = function (...args) {
     return taker.take(this, `unjournal ${args[0].split(" ")[0]}`, () => drop.apply(this, args));
   };
+  // A dead forwarder's journal must not put its file in the place of the next one's.
+  Journal.prototype.check = function () {
+    return taker.take(this, "look for the journal", () => check.call(this)).catch(() => {});
+  };
   CgroupFolder.prototype.writeText = function (...args) {
     return taker.take(this, `write ${args[0]}`, () => writeText.apply(this, args));
   };
   return () => {
     Rtnl.open = openRtnl;
-    Object.assign(Journal.prototype, { put, drop });
+    Object.assign(Journal.prototype, { put, drop, check });
     Object.assign(CgroupFolder.prototype, { writeText });
   };
 }

@@ -4,6 +4,7 @@ import { type Clock, UndoStack } from "./async/index.ts";
 import { checkpointReader, tokenPods } from "./checkpoint-pods.ts";
 import { reportEscapedErrors } from "./escaped-errors.ts";
 import { startIdentity } from "./identity/index.ts";
+import { openStateFolder } from "./kernel/index.ts";
 import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import {
@@ -103,7 +104,6 @@ interface Frame {
 async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop" | "stopping">> {
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics(), tracer = noTracer } = options;
   const { health, shown, undo } = frame;
-  const { statePath } = settings;
   undo.push("report of escaped errors", reportEscapedErrors(metrics, clock, log));
   declareHealthMetrics(metrics, health);
   const { phases, notServing } = namePhases(options, frame);
@@ -112,13 +112,14 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const admin = await takeStateFolder(options, metrics, frame);
 
   phases.begin("look at the node");
-  const node = await openNode({ pfConfig, host, statePath, health, ...declareBinds(metrics), clock, log });
+  const state = await openStateFolder(settings.statePath);
+  const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log });
   undo.push("observation of the host's use", () => node.hostUse.close());
   declareNodeMetrics(metrics, node);
   shown.show(node);
 
   phases.begin("read the journal");
-  const journal = await openNodeJournal({ statePath, health, clock, log });
+  const journal = await openNodeJournal({ state, health, clock, log });
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
   const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));

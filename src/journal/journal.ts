@@ -1,71 +1,121 @@
 import type { Clock, Timer } from "../async/index.ts";
-import type { AppendFile } from "../kernel/index.ts";
+import { type AppendFile, FileRemovedError } from "../kernel/index.ts";
 import { JournalError } from "./error.ts";
-import { decodeFrames, encodeFrame } from "./frame.ts";
-
-/** What a key can have. */
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+import { findRecords } from "./found-records.ts";
+import { encodeFrame } from "./frame.ts";
+import type { Json } from "./json.ts";
 
 export interface JournalOptions {
   readonly file: AppendFile;
   readonly clock: Clock;
   /** Told with the reason when the disk takes nothing more, and with undefined when it does again. */
   readonly onTrouble: (problem: string | undefined) => void;
+  /** What is kept of what the previous instance left; everything by default. What is not kept is dropped from the disk. */
+  readonly selection?: Selection;
 }
 
-/** What an earlier process left. */
+/** Decides record by record, so that what is too much is never in memory all at once. */
+export interface Selection {
+  /** Those that come first are asked about first. */
+  readonly rank: (key: string) => number;
+  readonly keeps: (key: string, value: Json) => boolean;
+}
+
+/** What the previous instance left. */
 export interface JournalFound {
+  /** What was kept of it. */
   readonly entries: ReadonlyMap<string, Json>;
   /** Bytes that could not be read as a record: of a write that a crash cut off, or worse. */
   readonly damagedBytes: number;
 }
 
-/** The file is written anew, with nothing but what counts, when it has grown beyond this and beyond four times that. */
+/**
+ * The file is written anew, with nothing but what counts, when it has grown beyond this and most of it is history: each byte is
+ * written at most twice.
+ */
 const COMPACT_BYTES = 256 * 1024;
+/** Written at once when the file is written anew; the event loop goes on in between. */
+const SLICE_BYTES = 256 * 1024;
 const RETRY_MS = 5_000;
 
-type Record = readonly [key: string, value?: Json];
+const EVERYTHING: Selection = { rank: () => 0, keeps: () => true };
+
+/**
+ * Opens the journal in the file. Memory is bounded by what is kept and the largest record, whatever the size of the file.
+ * @throws {JournalError} newer-version; the file system's error when it cannot be read.
+ */
+export async function openJournal(options: JournalOptions): Promise<{ journal: Journal; found: JournalFound }> {
+  try {
+    const { journal, found, dropped } = await readAll(options);
+    await options.file.close(); // What is written opens what it needs.
+    if (dropped > 0) void journal.rewrite();
+    return { journal, found };
+  } catch (error) {
+    await options.file.close();
+    throw error;
+  }
+}
+
+async function readAll(options: JournalOptions): Promise<{ journal: Journal; found: JournalFound; dropped: number }> {
+  const { file, selection = EVERYTHING } = options;
+  const records = await findRecords(file);
+  const entries = new Map<string, Json>();
+  let dropped = 0;
+  let damagedBytes = records.damagedBytes;
+  for (const key of records.keys.toSorted((a, b) => selection.rank(a) - selection.rank(b))) {
+    const value = await records.read(key);
+    if (value === undefined) damagedBytes += key.length;
+    else if (selection.keeps(key, value)) entries.set(key, value);
+    else dropped += 1;
+  }
+  // What is damaged goes with the first write: nothing is appended behind it.
+  const journal = new Journal(options, entries, damagedBytes > 0);
+  return { journal, found: { entries, damagedBytes }, dropped };
+}
 
 /**
  * The latest value of each key. A change resolves when it is on disk; changes that come while the disk is busy share the next
- * write. After a failure the file is behind, and the next write that the disk takes brings everything up to date.
+ * write. After a failure the file is behind, and the next write that the disk takes brings everything up to date. What a change
+ * costs depends on its own size: the rest is written again only after as much has been written since the last time.
  */
 export class Journal {
-  readonly found: JournalFound;
   readonly #options: JournalOptions;
-  readonly #values: Map<string, Json>;
+  /** As they lie on disk. */
+  readonly #frames = new Map<string, Buffer>();
+  #liveBytes = 0;
   #waiting: Buffer[] = [];
   #next: Promise<void> | undefined;
   #running: Promise<void> = Promise.resolve();
   #isBehind: boolean;
   #retry: Timer | undefined;
 
-  /** @throws {JournalError} newer-version. */
-  constructor(options: JournalOptions) {
+  constructor(options: JournalOptions, entries: ReadonlyMap<string, Json>, isBehind: boolean) {
     this.#options = options;
-    const { payloads, damagedBytes } = decodeFrames(options.file.found);
-    const values = new Map<string, Json>();
-    for (const payload of payloads) {
-      // The checksum has proved that it is what we once wrote.
-      const [key, value] = JSON.parse(payload.toString()) as Record;
-      if (value === undefined) values.delete(key);
-      else values.set(key, value);
-    }
-    this.found = { entries: new Map(values), damagedBytes };
-    this.#values = values;
-    // What is damaged goes with the first write: nothing is appended behind it.
-    this.#isBehind = damagedBytes > 0;
+    for (const [key, value] of entries) this.#set(key, frameOf([key, value]));
+    this.#isBehind = isBehind;
   }
 
   /** Resolves when the value is safe. @throws {JournalError} not-writable; it is tried again as long as it is wanted. */
   put(key: string, value: Json): Promise<void> {
-    this.#values.set(key, value);
-    return this.#save([key, value]);
+    const frame = frameOf([key, value]);
+    this.#set(key, frame);
+    return this.#save(frame);
   }
 
   /** Resolves when the key is gone for good. @throws {JournalError} not-writable. */
   async drop(key: string): Promise<void> {
-    if (this.#values.delete(key) || this.#isBehind) await this.#save([key]);
+    if (this.#set(key, undefined) || this.#isBehind) await this.#save(frameOf([key]));
+  }
+
+  /** Looks whether the file is still there, and writes it again when it is not. Never throws: trouble is told. */
+  async check(): Promise<void> {
+    await this.#writeInTurn().catch(() => {});
+  }
+
+  /** Writes the file anew, with nothing but what counts. Never throws: trouble is told, and it is tried again. */
+  async rewrite(): Promise<void> {
+    this.#isBehind = true;
+    await this.#writeInTurn().catch(() => {});
   }
 
   /** Waits for what is being written. */
@@ -75,8 +125,17 @@ export class Journal {
     await this.#options.file.close();
   }
 
-  #save(record: Record): Promise<void> {
-    this.#waiting.push(frameOf(record));
+  /** True if there was another one. */
+  #set(key: string, frame: Buffer | undefined): boolean {
+    const before = this.#frames.get(key);
+    this.#liveBytes += (frame?.length ?? 0) - (before?.length ?? 0);
+    if (frame) this.#frames.set(key, frame);
+    else this.#frames.delete(key);
+    return before !== undefined;
+  }
+
+  #save(frame: Buffer): Promise<void> {
+    this.#waiting.push(frame);
     return this.#writeInTurn();
   }
 
@@ -93,9 +152,9 @@ export class Journal {
   async #write(frames: readonly Buffer[]): Promise<void> {
     const { file, onTrouble } = this.#options;
     try {
-      const isLong = file.sizeBytes > COMPACT_BYTES && file.sizeBytes > 4 * this.#liveBytes().length;
-      if (this.#isBehind || isLong) await file.replace(this.#liveBytes());
-      else await file.append(Buffer.concat(frames));
+      const isLong = file.sizeBytes > COMPACT_BYTES && file.sizeBytes > 2 * this.#liveBytes;
+      if (this.#isBehind || isLong) await this.#writeAll();
+      else await this.#writeMore(frames);
     } catch (error) {
       this.#isBehind = true;
       const problem = error instanceof Error ? error.message : String(error);
@@ -108,8 +167,23 @@ export class Journal {
     onTrouble(undefined);
   }
 
-  #liveBytes(): Buffer {
-    return Buffer.concat([...this.#values].map(frameOf));
+  async #writeMore(frames: readonly Buffer[]): Promise<void> {
+    const { file, onTrouble } = this.#options;
+    try {
+      if (frames.length > 0) return await file.append(Buffer.concat(frames));
+      if (await file.isInPlace()) return;
+      throw new FileRemovedError();
+    } catch (error) {
+      if (!(error instanceof FileRemovedError)) throw error;
+      this.#isBehind = true;
+      onTrouble(error.message);
+      await this.#writeAll();
+    }
+  }
+
+  /** Everything as it is at this instant: later changes are appended behind it. */
+  async #writeAll(): Promise<void> {
+    await this.#options.file.replace(slices([...this.#frames.values()]));
   }
 
   #retryLater(): void {
@@ -120,6 +194,21 @@ export class Journal {
   }
 }
 
-function frameOf(record: Record): Buffer {
+function frameOf(record: readonly [key: string, value?: Json]): Buffer {
   return encodeFrame(Buffer.from(JSON.stringify(record)));
+}
+
+function* slices(frames: readonly Buffer[]): Generator<Buffer> {
+  let slice: Buffer[] = [];
+  let bytes = 0;
+  for (const frame of frames) {
+    if (bytes > 0 && bytes + frame.length > SLICE_BYTES) {
+      yield Buffer.concat(slice);
+      slice = [];
+      bytes = 0;
+    }
+    slice.push(frame);
+    bytes += frame.length;
+  }
+  if (bytes > 0) yield Buffer.concat(slice);
 }

@@ -1,73 +1,127 @@
-import { type FileHandle, open, readFile } from "node:fs/promises";
+import type { Disk, DiskFile, FileFacts } from "./disk.ts";
 
 /** A file that grows at its end and is now and then written anew. One writer. */
 export interface AppendFile {
-  /** What was in it when it was opened; empty when there was none. */
-  readonly found: Buffer;
   readonly sizeBytes: number;
-  /** Resolves when the bytes are on disk. A failure leaves as little of them as the disk allows. @throws the file system's error. */
+  /** The bytes from `position` on, fewer only at the end. Not while anything is written. @throws the file system's error. */
+  read(position: number, length: number): Promise<Buffer>;
+  /**
+   * Resolves when the bytes are on disk, in the file that the path names. A failure leaves as little of them as the disk allows.
+   * @throws {FileRemovedError} when the path names another file or none; the file system's error.
+   */
   append(bytes: Uint8Array): Promise<void>;
-  /** Replaces everything at once: after a crash at any instant the file holds the old content or the new one. */
-  replace(bytes: Uint8Array): Promise<void>;
+  /**
+   * Replaces everything at once: after a crash at any instant the file holds the old content or the new one. The parts are taken
+   * and written one after the other. A folder that was removed is made again. @throws the file system's error.
+   */
+  replace(parts: Iterable<Uint8Array>): Promise<void>;
+  /** False when the path names another file than the one that is written to, or none. @throws the file system's error. */
+  isInPlace(): Promise<boolean>;
+  /** Closes what is open. What comes later opens it again. */
   close(): Promise<void>;
 }
 
-/** Opens a file for appending; `replaceFile` is the folder's way of replacing one. */
+/** Somebody has removed, replaced or written to the file: what it had is to be written anew. */
+export class FileRemovedError extends Error {
+  override readonly name = "FileRemovedError";
+
+  constructor() {
+    super("the file was removed, or changed by another program, while it was in use");
+  }
+}
+
+/** Opens a file for appending; `replaceFile` is the folder's way of replacing one. @throws the file system's error. */
 export async function openAppendFile(
   path: string,
-  replaceFile: (bytes: Uint8Array) => Promise<void>,
+  disk: Disk,
+  replaceFile: (parts: Iterable<Uint8Array>) => Promise<void>,
 ): Promise<AppendFile> {
-  const before = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  });
-  return new OpenAppendFile(path, before, replaceFile);
+  const facts = await disk.stat(path);
+  return new OpenAppendFile({ path, disk, replaceFile, facts });
+}
+
+interface OpenOptions {
+  readonly path: string;
+  readonly disk: Disk;
+  readonly replaceFile: (parts: Iterable<Uint8Array>) => Promise<void>;
+  /** Undefined when there is no file. */
+  readonly facts: FileFacts | undefined;
 }
 
 class OpenAppendFile implements AppendFile {
-  readonly found: Buffer;
-  readonly #path: string;
-  readonly #replaceFile: (bytes: Uint8Array) => Promise<void>;
-  #exists: boolean;
-  #size: number;
-  #handle: FileHandle | undefined;
+  readonly #options: OpenOptions;
+  /** As we know the file; undefined until there is one. */
+  #facts: FileFacts | undefined;
+  #reader: DiskFile | undefined;
+  #writer: DiskFile | undefined;
 
-  constructor(path: string, before: Buffer | undefined, replaceFile: (bytes: Uint8Array) => Promise<void>) {
-    this.#path = path;
-    this.#replaceFile = replaceFile;
-    this.#exists = before !== undefined;
-    this.found = before ?? Buffer.alloc(0);
-    this.#size = this.found.length;
+  constructor(options: OpenOptions) {
+    this.#options = options;
+    this.#facts = options.facts;
   }
 
   get sizeBytes(): number {
-    return this.#size;
+    return this.#facts?.size ?? 0;
+  }
+
+  async read(position: number, length: number): Promise<Buffer> {
+    if (!this.#facts) return Buffer.alloc(0);
+    this.#reader ??= await this.#options.disk.open(this.#options.path, "read");
+    return await this.#reader.read(position, length);
   }
 
   async append(bytes: Uint8Array): Promise<void> {
     // A new file is on disk only once its folder is: replacing sees to that.
-    if (!this.#exists) return await this.replace(bytes);
-    // Opened late: a disk that is read-only now can still be read from.
-    this.#handle ??= await open(this.#path, "a", 0o600);
+    if (!this.#facts) return await this.replace([bytes]);
+    const writer = await this.#openWriter();
     try {
-      await this.#handle.appendFile(bytes);
-      await this.#handle.datasync();
-      this.#size += bytes.length;
+      await writer.write(bytes);
+      await writer.datasync();
     } catch (error) {
-      await this.#handle.truncate(this.#size).catch(() => {}); // the first failure tells more
+      await writer.truncate(this.sizeBytes).catch(() => {}); // the first failure tells more
       throw error;
     }
+    const { id, size } = this.#facts;
+    this.#facts = { id, size: size + bytes.length };
+    if (!(await this.isInPlace())) throw new FileRemovedError();
   }
 
-  async replace(bytes: Uint8Array): Promise<void> {
-    await this.#replaceFile(bytes);
-    await this.close(); // the handle is of the file that was
-    this.#exists = true;
-    this.#size = bytes.length;
+  async replace(parts: Iterable<Uint8Array>): Promise<void> {
+    let size = 0;
+    const counted = function* () {
+      for (const part of parts) {
+        size += part.length;
+        yield part;
+      }
+    };
+    await this.#options.replaceFile(counted());
+    await this.close(); // the handles are of the file that was
+    const { disk, path } = this.#options;
+    this.#facts = { id: (await disk.stat(path))?.id ?? "", size };
+  }
+
+  async isInPlace(): Promise<boolean> {
+    const { disk, path } = this.#options;
+    const named = await disk.stat(path);
+    return named?.id === this.#facts?.id && named?.size === this.#facts?.size;
   }
 
   async close(): Promise<void> {
-    await this.#handle?.close();
-    this.#handle = undefined;
+    const open = [this.#reader, this.#writer];
+    this.#reader = undefined;
+    this.#writer = undefined;
+    for (const file of open) await file?.close();
+  }
+
+  /** Late: a disk that is read-only now can still be read from. */
+  async #openWriter(): Promise<DiskFile> {
+    if (this.#writer) return this.#writer;
+    try {
+      this.#writer = await this.#options.disk.open(this.#options.path, "append");
+      return this.#writer;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") throw new FileRemovedError();
+      throw error;
+    }
   }
 }

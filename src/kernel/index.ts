@@ -1,7 +1,7 @@
 // The only door to Linux: descriptors, network namespaces, sockets, files of the host. One call of ours is one or a few
 // syscalls; no policy and no word of SR-IOV or NSM lives here. Errors are KernelError with the errno's name.
 // Start reading at native.ts (every libc call there is) and netns.ts.
-export type { AppendFile } from "./append-file.ts";
+export { type AppendFile, FileRemovedError } from "./append-file.ts";
 export { BlockingWrites } from "./blocking-writes.ts";
 export { BpfCommand, bpf } from "./bpf.ts";
 export { CgroupFolder, cgroupVersionOf } from "./cgroup-folder.ts";
@@ -18,6 +18,7 @@ export {
   openProgram,
   readProgram,
 } from "./device-program.ts";
+export type { Disk, DiskFile, FileFacts } from "./disk.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type ExclusiveLock, type FolderLockOptions, lockFolder, tryLockFolder } from "./exclusive-lock.ts";

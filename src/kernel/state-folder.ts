@@ -1,9 +1,12 @@
 import { randomUUID } from "node:crypto";
-import { chmod, mkdir, open, readFile, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type AppendFile, openAppendFile } from "./append-file.ts";
+import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
 
-/** The folder on the host where the forwarder keeps what must outlive it. Only root may read it. */
+/**
+ * The folder on the host where the forwarder keeps what must outlive it. Only root may read it. When it is removed while we run, it
+ * is made again with the next replacement, and so are the other files that were read or replaced here.
+ */
 export interface StateFolder {
   readonly path: string;
   /** The text of a file, or undefined when there is none. */
@@ -18,55 +21,117 @@ export interface StateFolder {
  * Opens the folder, making it when it is missing (mode 0700).
  * @throws the file system's error, for example EROFS or EACCES.
  */
-export async function openStateFolder(path: string): Promise<StateFolder> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
+export async function openStateFolder(path: string, disk: Disk = linuxDisk): Promise<StateFolder> {
+  await makeFolder(disk, path);
   // A disk that has become read-only can still be read, and its clients still be served.
-  await chmod(path, 0o700).catch((error: NodeJS.ErrnoException) => {
+  await disk.restrict(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "EROFS") throw error;
   });
-  return {
-    path,
-    async read(name) {
-      try {
-        return await readFile(beneath(path, name), "utf8");
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
-        throw error;
-      }
-    },
-    replace: (name, text) => replaceFile(path, beneath(path, name), text),
-    openAppend(name) {
-      const file = beneath(path, name);
-      return openAppendFile(file, (bytes) => replaceFile(path, file, bytes));
-    },
-  };
+  return new OpenStateFolder(path, disk);
 }
 
-function beneath(folder: string, name: string): string {
-  if (!/^[a-z0-9][a-z0-9.-]*$/.test(name)) throw new TypeError(`Cannot use "${name}" as the name of a state file`);
-  return join(folder, name);
+class OpenStateFolder implements StateFolder {
+  readonly path: string;
+  readonly #disk: Disk;
+  /** What the files say that were read or replaced: a few lines. */
+  readonly #texts = new Map<string, string>();
+
+  constructor(path: string, disk: Disk) {
+    this.path = path;
+    this.#disk = disk;
+  }
+
+  async read(name: string): Promise<string | undefined> {
+    const text = await readText(this.#disk, this.#beneath(name));
+    if (text !== undefined) this.#texts.set(name, text);
+    return text;
+  }
+
+  async replace(name: string, text: string): Promise<void> {
+    await this.#write(name, text);
+    this.#texts.set(name, text);
+  }
+
+  async openAppend(name: string): Promise<AppendFile> {
+    const file = this.#beneath(name);
+    return await openAppendFile(file, this.#disk, async (parts) => {
+      await replaceFile(this.#disk, this.path, { file, parts });
+      await this.#restoreTexts();
+    });
+  }
+
+  /** Where the file has gone, the others have mostly gone with it. */
+  async #restoreTexts(): Promise<void> {
+    for (const [name, text] of this.#texts) {
+      if (!(await this.#disk.stat(this.#beneath(name)))) await this.#write(name, text);
+    }
+  }
+
+  async #write(name: string, text: string): Promise<void> {
+    await replaceFile(this.#disk, this.path, { file: this.#beneath(name), parts: [Buffer.from(text)] });
+  }
+
+  #beneath(name: string): string {
+    if (!/^[a-z0-9][a-z0-9.-]*$/.test(name)) throw new TypeError(`Cannot use "${name}" as the name of a state file`);
+    return join(this.path, name);
+  }
 }
 
-async function replaceFile(folder: string, file: string, content: string | Uint8Array): Promise<void> {
-  const fresh = `${file}.${randomUUID()}`;
+async function makeFolder(disk: Disk, folder: string): Promise<void> {
+  if (await disk.stat(folder)) return;
+  await disk.makeFolder(folder);
+  await disk.syncFolder(dirname(folder)); // Its name is on disk only then.
+}
+
+async function readText(disk: Disk, file: string): Promise<string | undefined> {
+  const facts = await disk.stat(file);
+  if (!facts) return undefined;
+  const opened = await disk.open(file, "read");
   try {
-    const handle = await open(fresh, "wx", 0o600);
+    return (await opened.read(0, facts.size)).toString();
+  } finally {
+    await opened.close();
+  }
+}
+
+interface Replacement {
+  readonly file: string;
+  readonly parts: Iterable<Uint8Array>;
+}
+
+async function replaceFile(disk: Disk, folder: string, { file, parts }: Replacement): Promise<void> {
+  const fresh = `${file}.${randomUUID()}`;
+  const handle = await createIn(disk, folder, fresh);
+  try {
     try {
-      await handle.writeFile(content);
+      for (const part of parts) await handle.write(part);
       await handle.sync();
     } finally {
       await handle.close();
     }
-    await rename(fresh, file);
+    await disk.rename(fresh, file);
   } catch (error) {
-    await rm(fresh, { force: true });
+    await disk.unlink(fresh).catch(() => {}); // the first failure tells more
     throw error;
   }
   // The rename itself is on disk only once the folder is: fsync(2), notes on directories.
-  const handle = await open(folder, "r");
+  await disk.syncFolder(folder);
+}
+
+/** A folder that was removed while we ran is made again. One that is a mount cannot be: only the mount is left of it. */
+async function createIn(disk: Disk, folder: string, file: string): Promise<DiskFile> {
   try {
-    await handle.sync();
-  } finally {
-    await handle.close();
+    return await disk.open(file, "create");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  await makeFolder(disk, folder);
+  try {
+    return await disk.open(file, "create");
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new Error(`${folder} was removed, and cannot be made again (${why}); make it, then restart the pod`, {
+      cause,
+    });
   }
 }

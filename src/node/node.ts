@@ -2,7 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import type { Clock } from "../async/index.ts";
-import { openStateFolder } from "../kernel/index.ts";
+import type { StateFolder } from "../kernel/index.ts";
 import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -25,7 +25,7 @@ export interface NodeOptions {
   readonly pfConfig: PfConfig;
   readonly host: Host;
   /** NSM_STATE_PATH */
-  readonly statePath: string;
+  readonly state: StateFolder;
   readonly health: Health;
   /** Told of every try to change a driver. */
   readonly onTried?: DriverBinderOptions["onTried"];
@@ -38,8 +38,8 @@ export interface NodeOptions {
  * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {
-  const { pfConfig, host, statePath, health, onTried, clock, log } = options;
-  const inventory = new Inventory(await tokenNamespace(statePath));
+  const { pfConfig, host, state, health, onTried, clock, log } = options;
+  const inventory = new Inventory(await tokenNamespace(state));
   tellKeptBack(inventory, health);
   const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
   await survey.look();
@@ -63,8 +63,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
 }
 
 /** The secret from which token ids are made: the same on this node for ever, so that kubelet's records stay true. */
-async function tokenNamespace(statePath: string): Promise<string> {
-  const folder = await openStateFolder(statePath);
+async function tokenNamespace(folder: StateFolder): Promise<string> {
   const known = (await folder.read("token-namespace"))?.trim();
   if (known !== undefined && /^[0-9a-f-]{36}$/.test(known)) return known;
   const fresh = randomUUID();

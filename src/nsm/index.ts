@@ -7,6 +7,7 @@ export type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from
 export type { Caller, ConnectionJournal, JournalEntry, OwnedFd, PathPolicies, PathToCheck, Tokens } from "./needs.ts";
 export { noopDriver } from "./noop.ts";
 export type { ManagerSource, Owner } from "./owner.ts";
+export { type Held, QUOTA, quotaExcess } from "./quota.ts";
 export {
   type OwnSocket,
   Registration,

@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { mkdtemp, rename, rm, truncate } from "node:fs/promises";
+import { mkdtemp, rename, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { systemClock as clock } from "../async/index.ts";
-import type { JournalEntry } from "../nsm/index.ts";
+import { type Clock, systemClock } from "../async/index.ts";
+import { openStateFolder } from "../kernel/index.ts";
+import { type JournalEntry, QUOTA } from "../nsm/index.ts";
 import { RpcError } from "../rpc/index.ts";
 import type { PciAddress } from "../sriov/index.ts";
 import { Health, recordingLog } from "../telemetry/index.ts";
@@ -27,9 +28,13 @@ async function folderOf(t: TestContext): Promise<string> {
   return join(parent, "state");
 }
 
-async function open(statePath: string) {
+async function open(statePath: string, clock: Clock = systemClock) {
   const [health, log] = [new Health(clock), recordingLog()];
-  return { journal: await openNodeJournal({ statePath, health, clock, log }), health, log };
+  return {
+    journal: await openNodeJournal({ state: await openStateFolder(statePath), health, clock, log }),
+    health,
+    log,
+  };
 }
 
 test("openNodeJournal() finds what was kept, byte by byte, and tells of damage once", async (t) => {
@@ -41,12 +46,13 @@ test("openNodeJournal() finds what was kept, byte by byte, and tells of damage o
   await before.close();
   const { journal, log } = await open(folder);
   assert.deepEqual([journal.connections, [...journal.vfs.values()]], [[entry], [vf]]);
-  await truncate(join(folder, "journal"), 10_000).catch(() => {}); // grows: zeros, as after a power cut
   journal.forgetVf(vf.address as PciAddress);
   assert.deepEqual([journal.vfs.size, [...journal.forgotten.values()]], [0, [vf]]);
   await journal.close();
   assert.deepEqual(log.events, []);
+  await truncate(join(folder, "journal"), 10_000); // grows: zeros, as after a power cut
   const next = await open(folder);
+  t.after(() => next.journal.close());
   assert.deepEqual([next.journal.connections, [...next.journal.vfs.values()]], [[entry], []]);
   assert.deepEqual(
     next.log.events.map(({ event }) => event),
@@ -58,12 +64,82 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   const folder = await folderOf(t);
   const { journal, health } = await open(folder);
   await rename(folder, `${folder}-away`);
+  await writeFile(folder, "not a folder");
   await assert.rejects(journal.put(entry), (error) => error instanceof RpcError && error.code === "UNAVAILABLE");
   const told = health.ailments().map(({ code, severity }) => `${code} ${severity}`);
   assert.deepEqual(told, ["journal-not-written blocking"]);
+  await rm(folder);
   await rename(`${folder}-away`, folder);
   await journal.put(entry);
   assert.deepEqual(health.ailments(), []);
   await journal.close();
-  assert.deepEqual((await open(folder)).journal.connections, [entry]);
+  assert.deepEqual((await reopened(t, folder)).connections, [entry]);
+});
+
+async function reopened(t: TestContext, folder: string) {
+  const { journal } = await open(folder);
+  t.after(() => journal.close());
+  return journal;
+}
+
+test("openNodeJournal() writes everything again when its folder is removed, at the next write", async (t) => {
+  const folder = await folderOf(t);
+  const { journal, health, log } = await open(folder);
+  await journal.put(entry);
+  await journal.keepVf(vf as unknown as KeptVf);
+  await rm(folder, { recursive: true });
+  await journal.put({ ...entry, connectionId: "c2" });
+  assert.deepEqual(health.ailments(), []);
+  assert.deepEqual(
+    log.events.map(({ event, fields }) => [event, /removed/.test(String(fields?.["error"]))]),
+    [["journal-not-written", true]],
+  );
+  await journal.close();
+  const next = await reopened(t, folder);
+  assert.deepEqual([next.connections.length, [...next.vfs.values()]], [2, [vf]]);
+});
+
+test("openNodeJournal() looks whether its folder is still there when nothing is written", async (t) => {
+  const folder = await folderOf(t);
+  const looks: (() => void)[] = [];
+  const after: Clock["after"] = (_delayMs, callback) => {
+    looks.push(callback);
+    return { cancel: () => looks.splice(looks.indexOf(callback), 1) };
+  };
+  const { journal } = await open(folder, { ...systemClock, after });
+  await journal.put(entry);
+  await rm(folder, { recursive: true });
+  looks.shift()?.();
+  await journal.close();
+  assert.deepEqual([(await reopened(t, folder)).connections, looks], [[entry], []]);
+});
+
+const passing = (id: string, bytes: number): JournalEntry => {
+  const { tokenId: _none, ...rest } = entry;
+  return { ...rest, connectionId: id, mechanism: "NOOP", connection: Buffer.alloc(bytes, id) };
+};
+
+test("openNodeJournal() takes of what is too much what owners may have, and every function that is out", async (t) => {
+  const folder = await folderOf(t);
+  const before = (await open(folder)).journal;
+  const large = { ...entry, connection: Buffer.alloc(1_000_000, "c1") };
+  await Promise.all([
+    ...Array.from({ length: 300 }, (_, index) => before.put(passing(`n${index}`, 100))),
+    ...["big 1", "big 2"].map((id) => before.put(passing(id, 1_000_000))),
+    before.put(large),
+    before.keepVf(vf as unknown as KeptVf),
+  ]);
+  await before.close();
+  const { journal, log } = await open(folder);
+  const limit = QUOTA.manager.noop.connections;
+  assert.equal(journal.connections.length, limit + 1);
+  assert.deepEqual(
+    [journal.connections.find(({ connectionId }) => connectionId === "c1"), journal.vfs.size],
+    [large, 1],
+  );
+  const [told, ...more] = log.events;
+  assert.deepEqual([told?.event, told?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
+  await journal.close();
+  assert.ok((await stat(join(folder, "journal"))).size < 1_500_000);
+  assert.equal((await reopened(t, folder)).connections.length, limit + 1);
 });

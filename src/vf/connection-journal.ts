@@ -1,13 +1,14 @@
 // What is kept on disk of connections and of the functions that are out with them: docs/decisions/013.
 import type { GrantState } from "../access/index.ts";
 import type { Clock } from "../async/index.ts";
-import { Journal, type Json } from "../journal/index.ts";
-import { openStateFolder } from "../kernel/index.ts";
+import { type Journal, type Json, openJournal } from "../journal/index.ts";
+import type { StateFolder } from "../kernel/index.ts";
 import type { AttachmentState, VfSettings } from "../netdev/index.ts";
 import type { ConnectionJournal, JournalEntry } from "../nsm/index.ts";
 import { RpcError } from "../rpc/index.ts";
 import type { PciAddress } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
+import { CONNECTION, journalSelection, type LeftOut, VF } from "./journal-selection.ts";
 
 /** A function that has been touched for a connection, and how to make it again what it was. */
 export interface KeptVf {
@@ -54,33 +55,23 @@ export interface NodeJournal extends ConnectionJournal, VfJournal {
   close(): Promise<void>;
 }
 
-const CONNECTION = "connection ";
-const VF = "vf ";
+/** Between two looks whether the file is still there; each write looks, too. */
+const CHECK_MS = 5_000;
+
+export interface NodeJournalOptions {
+  readonly state: StateFolder;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}
 
 /**
  * Opens the journal in the state folder. What is damaged is told once.
  * @throws {JournalError} newer-version; the file system's error when it cannot be read.
  */
-export async function openNodeJournal(options: {
-  readonly statePath: string;
-  readonly health: Health;
-  readonly clock: Clock;
-  readonly log: Log;
-}): Promise<NodeJournal> {
-  const { statePath, health, clock, log } = options;
-  const folder = await openStateFolder(statePath);
-  const trouble = health.declare({ code: "journal-not-written", severity: "blocking" });
-  const journal = new Journal({
-    file: await folder.openAppend("journal"),
-    clock,
-    onTrouble(problem) {
-      if (problem === undefined) return trouble.clear();
-      log.error("journal-not-written", { folder: statePath, error: problem });
-      trouble.raise(`New connections are refused: the journal in ${statePath} cannot be written: ${problem}`);
-    },
-  });
-  const { entries, damagedBytes } = journal.found;
-  if (damagedBytes > 0) log.error("journal-damaged", { folder: statePath, damagedBytes, entries: entries.size });
+export async function openNodeJournal(options: NodeJournalOptions): Promise<NodeJournal> {
+  const { journal, entries } = await openFile(options);
+  const stopChecks = checkAgain(journal, options.clock);
   const valuesOf = (kind: string) => [...entries].filter(([key]) => key.startsWith(kind)).map(([, value]) => value);
   // The journal's checksum says that they are ours.
   const kept = valuesOf(VF) as unknown as readonly (KeptVf | KeptVfio)[];
@@ -111,8 +102,41 @@ export async function openNodeJournal(options: {
       vfioVfs.delete(address);
       void journal.drop(`${VF}${address}`).catch(() => {});
     },
-    close: () => journal.close(),
+    async close() {
+      stopChecks();
+      await journal.close();
+    },
   };
+}
+
+async function openFile({ state, health, clock, log }: NodeJournalOptions) {
+  const trouble = health.declare({ code: "journal-not-written", severity: "blocking" });
+  const { path: folder } = state;
+  const leftOut: LeftOut = { count: 0, bytes: 0, first: undefined };
+  const { journal, found } = await openJournal({
+    file: await state.openAppend("journal"),
+    clock,
+    selection: journalSelection(leftOut),
+    onTrouble(problem) {
+      if (problem === undefined) return trouble.clear();
+      log.error("journal-not-written", { folder, error: problem });
+      trouble.raise(`New connections are refused: the journal in ${folder} cannot be written: ${problem}`);
+    },
+  });
+  const { entries, damagedBytes } = found;
+  if (damagedBytes > 0) log.error("journal-damaged", { folder, damagedBytes, entries: entries.size });
+  if (leftOut.count > 0) log.error("journal-over-quota", { folder, ...leftOut });
+  return { journal, entries };
+}
+
+/** Returns how to stop. */
+function checkAgain(journal: Journal, clock: Clock): () => void {
+  let checking = clock.after(CHECK_MS, check);
+  function check(): void {
+    void journal.check();
+    checking = clock.after(CHECK_MS, check);
+  }
+  return () => checking.cancel();
 }
 
 function isVfio(vf: KeptVf | KeptVfio): vf is KeptVfio {

@@ -193,6 +193,14 @@ export class KillScene {
     return Math.max(...counts);
   }
 
+  /** Kills the forwarder where it is and starts the next one. */
+  async restart(meanwhile: () => void): Promise<void> {
+    await this.forwarder.kill();
+    meanwhile();
+    this.forwarder = this.#spawn();
+    await this.#isServing();
+  }
+
   async stop(): Promise<{ sent: number; lost: number } | undefined> {
     this.#isOver = true;
     const pings = await this.#pinging;

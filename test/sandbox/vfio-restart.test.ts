@@ -6,7 +6,7 @@ import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
-import { Journal } from "../../src/journal/index.ts";
+import { openJournal } from "../../src/journal/index.ts";
 import { openStateFolder } from "../../src/kernel/index.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { needs } from "../needs.ts";
@@ -115,8 +115,8 @@ describe("a forwarder that dies", () => {
 /** The journal has lost the connection, but not its function. */
 async function forgetConnections({ sandbox }: CrashScene["scene"], id: string): Promise<void> {
   const folder = await openStateFolder(`${sandbox.folder}/state`);
-  const journal = new Journal({ file: await folder.openAppend("journal"), clock, onTrouble() {} });
-  assert.ok(journal.found.entries.has(`connection ${id}`));
+  const { journal, found } = await openJournal({ file: await folder.openAppend("journal"), clock, onTrouble() {} });
+  assert.ok(found.entries.has(`connection ${id}`));
   await journal.drop(`connection ${id}`);
   await journal.close();
 }

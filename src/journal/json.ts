@@ -1,0 +1,2 @@
+/** What a key can have. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };

@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { FATES, UnsyncedDisk } from "../../test/unsynced-disk.ts";
+import { FileRemovedError } from "./append-file.ts";
+import { openStateFolder } from "./state-folder.ts";
+
+const FULL = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+const bytes = (text: string) => Buffer.from(text);
+
+let disk: UnsyncedDisk;
+beforeEach(() => {
+  disk = new UnsyncedDisk();
+});
+
+const openFile = async (of = disk) => (await openStateFolder("/state", of)).openAppend("journal");
+
+for (const [name, fate] of Object.entries(FATES)) {
+  test(`AppendFile keeps what append() and replace() have answered, with unsynced changes ${name}`, async () => {
+    const file = await openFile();
+    const has = () => disk.afterPowerCut(fate).files["/state/journal"];
+    await file.append(bytes("one,"));
+    assert.equal(has(), "one,");
+    await file.append(bytes("two,"));
+    assert.equal(has(), "one,two,");
+    await file.replace([bytes("thr"), bytes("ee,")]);
+    assert.equal(has(), "three,");
+    await file.append(bytes("four"));
+    assert.equal(has(), "three,four");
+  });
+
+  test(`AppendFile.replace() leaves the old content or the new, wherever it is cut, with unsynced changes ${name}`, async () => {
+    const file = await openFile();
+    await file.append(bytes("old"));
+    const seen = new Set<string | undefined>();
+    disk.onCall = () => void seen.add(disk.afterPowerCut(fate).files["/state/journal"]);
+    await file.replace([bytes("n"), bytes("ew")]);
+    seen.add(disk.afterPowerCut(fate).files["/state/journal"]);
+    assert.deepEqual([...seen].toSorted(), ["new", "old"]);
+  });
+}
+
+test("AppendFile.append() cuts off what a full disk took of it", async () => {
+  const file = await openFile();
+  await file.append(bytes("one,"));
+  disk.onCall = (call) => (call === "write" ? { bytes: 2, error: FULL } : undefined);
+  await assert.rejects(file.append(bytes("two,")), FULL);
+  assert.deepEqual([disk.files["/state/journal"], file.sizeBytes], ["one,", 4]);
+  disk.onCall = () => undefined;
+  await file.append(bytes("three"));
+  assert.equal(disk.files["/state/journal"], "one,three");
+});
+
+test("AppendFile.replace() leaves nothing behind on a full disk", async () => {
+  const file = await openFile();
+  await file.append(bytes("one,"));
+  disk.onCall = (call) => (call === "write" ? { bytes: 2, error: FULL } : undefined);
+  await assert.rejects(file.replace([bytes("two,")]), FULL);
+  assert.deepEqual(disk.files, { "/state/journal": "one," });
+});
+
+test("AppendFile.append() says when its file has been removed, before and after it was opened, and replace() mends that", async () => {
+  const first = await openFile();
+  await first.append(bytes("one,"));
+  disk.removeFolder("/state");
+  await assert.rejects(first.append(bytes("two,")), FileRemovedError);
+  await first.replace([bytes("one,two,")]);
+  await first.append(bytes("three,"));
+  assert.deepEqual(disk.files, { "/state/journal": "one,two,three," });
+  await first.close();
+  disk.removeFolder("/state");
+  await assert.rejects(first.append(bytes("four,")), FileRemovedError);
+  assert.deepEqual(disk.files, {});
+});
+
+test("AppendFile.append() says when somebody has written to the file, or put another one in its place", async () => {
+  const [ours, theirs] = [await openFile(), await openFile()];
+  await ours.append(bytes("one,"));
+  await theirs.replace([bytes("1111")]);
+  assert.equal(await ours.isInPlace(), false);
+  await assert.rejects(ours.append(bytes("two,")), FileRemovedError);
+  await ours.replace([bytes("mine")]);
+  assert.equal(await ours.isInPlace(), true);
+});
+
+test("AppendFile.replace() says what to do when the folder cannot be made again", async () => {
+  const file = await openFile();
+  await file.append(bytes("one,"));
+  disk.removeFolder("/state");
+  disk.makeFolder = async () => {}; // A mount, whose folder on the host has been removed.
+  await assert.rejects(
+    file.replace([bytes("one,")]),
+    /\/state was removed, and cannot be made again \(ENOENT.*restart the pod/,
+  );
+});
+
+test("StateFolder writes its other files again where they have gone with the one that is appended to", async () => {
+  const folder = await openStateFolder("/state", disk);
+  await folder.replace("token-namespace", "secret");
+  const next = await openStateFolder("/state", disk);
+  assert.equal(await next.read("token-namespace"), "secret");
+  const file = await next.openAppend("journal");
+  await file.append(bytes("one,"));
+  for (const gone of [() => disk.removeFolder("/state"), () => disk.emptyFolder("/state")]) {
+    gone();
+    await file.replace([bytes("one,")]);
+    assert.deepEqual(disk.afterPowerCut(() => false).files, {
+      "/state/journal": "one,",
+      "/state/token-namespace": "secret",
+    });
+  }
+});

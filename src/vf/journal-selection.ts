@@ -1,0 +1,50 @@
+// What a start keeps of the journal: every VF that is out and its connection, and of the others as many as their owners may have.
+import type { Json, Selection } from "../journal/index.ts";
+import { type Held, type JournalEntry, quotaExcess } from "../nsm/index.ts";
+
+export const CONNECTION = "connection ";
+export const VF = "vf ";
+
+/** What was left out, for the log. */
+export interface LeftOut {
+  count: number;
+  bytes: number;
+  /** Of the first: who had too much of what. */
+  first: (ReturnType<typeof quotaExcess> & { readonly connection: string; readonly owner: string }) | undefined;
+}
+
+/**
+ * A connection whose VF is out is kept whatever its size: without it nobody could bring the VF back. `leftOut` is filled while the
+ * journal is read.
+ */
+export function journalSelection(leftOut: LeftOut): Selection {
+  const isOut = new Set<string>();
+  const held: Held[] = [];
+  return {
+    rank: (key) => (key.startsWith(VF) ? 0 : 1),
+    keeps(key, value) {
+      if (!key.startsWith(CONNECTION)) {
+        if (key.startsWith(VF)) isOut.add((value as { readonly connectionId: string }).connectionId);
+        return true;
+      }
+      const one = heldBy(value);
+      const excess = isOut.has(one.id) ? undefined : quotaExcess(held, one);
+      if (!excess) {
+        held.push(one);
+        return true;
+      }
+      leftOut.count += 1;
+      leftOut.bytes += one.bytes;
+      leftOut.first ??= { connection: one.id, owner: one.owner.spiffeId, ...excess };
+      return false;
+    },
+  };
+}
+
+/** Base64 takes four characters for three bytes. */
+function heldBy(value: Json): Held {
+  const { connectionId: id, owner, mechanism, connection = "" } = value as unknown as KeptEntry;
+  return { id, owner, holdsVf: mechanism !== "NOOP", bytes: Math.floor((connection.length * 3) / 4) };
+}
+
+type KeptEntry = Omit<JournalEntry, "connection"> & { readonly connection?: string };

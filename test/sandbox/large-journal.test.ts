@@ -1,0 +1,81 @@
+// What a peer could leave in the journal before connections had a bound: the next forwarder starts all the same.
+import assert from "node:assert/strict";
+import { appendFileSync, readFileSync, statSync } from "node:fs";
+import { after, describe, test } from "node:test";
+import { crc32 } from "node:zlib";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../../src/gen/connection_pb.ts";
+import { needs } from "../needs.ts";
+import { KillScene } from "./kill-scene.ts";
+import { eventually } from "./story.ts";
+
+const MIB = 1024 * 1024;
+/** What the manifests give the pod. */
+const POD_MEMORY_BYTES = 256 * MIB;
+
+/** One record as every version has written it so far. */
+function record(key: string, value: unknown): Buffer {
+  const payload = Buffer.from(JSON.stringify([key, value]));
+  const header = Buffer.from([0x4e, 0x53, 0x4a, 1, 0, 0, 0, 0]);
+  header.writeUInt32LE(payload.length, 4);
+  const sum = Buffer.alloc(4);
+  sum.writeUInt32LE(crc32(payload, crc32(header)));
+  return Buffer.concat([header, sum, payload]);
+}
+
+/** A NOOP connection of a peer that is not the manager, of 4 MB. */
+function largeNoop(id: string): Buffer {
+  const labels = Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`${index}`, "x".repeat(4_000)]));
+  const connection = create(ConnectionSchema, { id, networkService: "ns", labels, mechanism: { type: "NOOP" } });
+  return record(`connection ${id}`, {
+    connectionId: id,
+    owner: { spiffeId: "spiffe://test/greedy", isManager: false },
+    stage: "ready",
+    mechanism: "NOOP",
+    connection: Buffer.from(toBinary(ConnectionSchema, connection)).toString("base64"),
+    expiresMs: Number.MAX_SAFE_INTEGER,
+  });
+}
+
+let opening: Promise<KillScene> | undefined;
+
+describe("a journal of 60 connections of 4 MB", () => {
+  after(async () => {
+    const pings = await (await opening)?.stop();
+    if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
+  });
+
+  test("is started from within the pod's memory: what has a VF is kept, and others are served", {
+    timeout: 120_000,
+  }, async (t) => {
+    if (!needs(t, "netns", "veth", "bridge")) return;
+    opening = KillScene.open({ vfsPerPf: 2 });
+    const scene = await opening;
+    const [first, second] = scene.pods;
+    if (!first || !second) assert.fail("there are pods");
+    const client = scene.direct(first);
+    await client.request();
+    const path = `${scene.sandbox.folder}/state/journal`;
+    await scene.restart(() => {
+      for (let index = 0; index < 60; index++) appendFileSync(path, largeNoop(`large-${index}`));
+      assert.ok(statSync(path).size > 300 * MIB);
+    });
+    const peak = scene.forwarder.peakMemoryBytes;
+    t.diagnostic(`at most ${Math.round(peak / MIB)} MiB of memory`);
+    assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
+    await client.request();
+    assert.equal((await first.pod.link("nsm-1"))?.up, true);
+    const next = scene.direct(second);
+    await next.request();
+    await next.close();
+    await client.close();
+    await eventually(
+      () => statSync(path).size,
+      (size) => size < MIB,
+    );
+    const log = readFileSync(`${scene.sandbox.folder}/forwarder.log`, "utf8");
+    const told = log.split("\n").filter((line) => line.includes("journal-over-quota"));
+    assert.equal(told.length, 1);
+    assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
+  });
+});

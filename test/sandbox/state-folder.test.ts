@@ -1,0 +1,55 @@
+// Somebody removes the state folder while the forwarder runs: nothing that was answered is forgotten.
+import assert from "node:assert/strict";
+import { existsSync, rmSync } from "node:fs";
+import { test } from "node:test";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { systemClock as clock } from "../../src/async/index.ts";
+import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+import { eventually } from "./story.ts";
+
+const PODS = 24;
+
+test("a forwarder whose state folder is removed has every connection and every token after its restart", {
+  timeout: 120_000,
+}, async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const log = recordingLog();
+  const machine = { realLinks: true, vfsPerPf: PODS / 2 };
+  const sandbox = await Sandbox.start({ machine, log, peerLog: silentLog, clock });
+  try {
+    await outlivesItsFolder(sandbox);
+  } finally {
+    await sandbox.stop();
+  }
+  const told = log.events.filter(({ event }) => event === "journal-not-written");
+  assert.equal(told.length, 3);
+});
+
+async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
+  const devices = () => sandbox.kubelet.until(SANDBOX_RESOURCE, ({ length }) => length === PODS);
+  await sandbox.startForwarder();
+  const offered = new Set((await devices()).map(({ id }) => id));
+  const pods: SandboxPod[] = [];
+  while (pods.length < PODS) pods.push(await sandbox.startPod(`pod-${pods.length}`));
+  const state = `${sandbox.folder}/state`;
+  for (const [index, { client }] of pods.entries()) {
+    if (index === 4) rmSync(state, { recursive: true });
+    if (index === 12) rmSync(`${state}/journal`);
+    await client.request();
+  }
+  await sandbox.stopForwarder();
+  const forwarder = await sandbox.startForwarder();
+  assert.equal(forwarder.nsm.connectionCount, PODS);
+  assert.deepEqual(new Set((await devices()).map(({ id }) => id)), offered);
+  assert.deepEqual(forwarder.health.ailments(), []);
+  for (const { client } of pods) await client.request();
+  // Nothing is written meanwhile.
+  rmSync(state, { recursive: true });
+  await eventually(
+    () => existsSync(`${state}/journal`) && existsSync(`${state}/token-namespace`),
+    (isThere) => isThere,
+    20_000,
+  );
+  for (const { client } of pods) await client.close();
+}
