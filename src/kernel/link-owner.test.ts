@@ -56,6 +56,13 @@ test("isLinkOf() knows the representor of a VF, which has the PF as parent, from
   assert.equal(isLinkOf({ portName: undefined }, { pciFunction: undefined, text: "" }, VF), false);
 });
 
+test("linkOwners() asks no driver about a link that software made", async () => {
+  const ownerOf = linkOwners(openHostFiles("/nonexistent", new BlockingWrites()));
+  const veth = { name: "vf0", index: 4, kind: "veth", parentDevice: undefined, parentBus: undefined } as Link;
+  // There is no namespace in which one could be asked.
+  assert.deepEqual(await ownerOf({} as LinkPlace, veth), { pciFunction: undefined, text: "no device (it is a veth)" });
+});
+
 test("linkOwners() follows a virtio device to its PCI function, and to none where it sits on no PCI bus", async (t) => {
   const root = mkdtempSync(join(tmpdir(), "buses-"));
   t.after(() => rmSync(root, { recursive: true }));

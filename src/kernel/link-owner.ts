@@ -58,7 +58,8 @@ function parentByNetlink({ parentDevice, parentBus }: Link): ParentDevice | unde
 
 /** ethtool asks by name, and names move from link to link: the answer counts only where the name was still this link's. */
 async function parentByDriver({ netns, rtnl }: LinkPlace, link: Link): Promise<ParentDevice | undefined> {
-  if (link.name === "") return undefined;
+  // One that has a kind was made by software (IFLA_INFO_KIND): hundreds of veths on a node need not be asked.
+  if (link.name === "" || link.kind !== undefined) return undefined;
   const busInfo = busInfoOf(netns, link.name);
   if (busInfo === undefined || (await rtnl.linkByIndex(link.index))?.name !== link.name) return undefined;
   return { name: busInfo, bus: undefined };

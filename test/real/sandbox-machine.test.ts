@@ -4,11 +4,13 @@ import { type Machine, type MachineOptions, startMachine } from "../../sandbox/m
 import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { Netns, Rtnl } from "../../src/kernel/index.ts";
+import { parsePciAddress } from "../../src/sriov/index.ts";
 import { driverBindingContracts } from "../contracts/driver-binding.ts";
 import { sysfsContracts } from "../contracts/sysfs.ts";
 import { vfSettingsContracts } from "../contracts/vf-settings.ts";
 import { openPlace, type Place } from "../namespaces.ts";
 import { needs } from "../needs.ts";
+import { ip } from "../sandbox/ip.ts";
 
 const pf = { address: "0000:01:00.0" };
 
@@ -142,4 +144,56 @@ test("startMachine() takes another name when the host has a link of that name", 
     await host.createLink({ kind: "bridge", name: "enp1s0f0v0" });
     await machine.drivers.writeText("igbvf/bind", "0000:01:10.0");
     assert.deepEqual(await machine.devices.list("0000:01:10.0/net"), ["eth0"]);
+  }));
+
+test("startMachine() answers for the links that it made, wherever they are, and for no other of the same indexes", (t) =>
+  withMachine(t, {}, async (machine, host) => {
+    const vf = "0000:01:10.0";
+    const link = await host.linkByName("enp1s0f0v0");
+    assert.ok(link);
+    const ownerIn = async (netns: Netns, index = link.index) => {
+      const rtnl = Rtnl.open({ netns });
+      try {
+        const found = await rtnl.linkByIndex(index);
+        assert.ok(found);
+        return (await machine.linkOwnerOf({ netns }, found)).pciFunction;
+      } finally {
+        rtnl.close();
+      }
+    };
+    assert.equal(await ownerIn(machine.netns), vf);
+    const [stranger, peers] = [openPlace(), openPlace()];
+    const there = `netns /proc/${process.pid}/fd/${peers.netns.fd.number}`;
+    await ip(
+      stranger.netns,
+      `link add theirs index ${link.index} type veth peer name p index ${link.peerIndex} ${there}`,
+    );
+    assert.equal((await stranger.rtnl.linkByName("theirs"))?.peerIndex, link.peerIndex);
+    assert.equal(await ownerIn(stranger.netns), undefined);
+    assert.equal(await ownerIn(stranger.netns, 1), undefined);
+    const pod = await toPod(machine, host, { vf, ip: "10.0.0.1" });
+    const moved = await pod.rtnl.linkByName("nsm-1");
+    assert.ok(moved);
+    assert.equal(await ownerIn(pod.netns, moved.index), vf);
+    assert.equal((await machine.linkOwnerOf({ netns: machine.netns }, moved)).pciFunction, undefined);
+    for (const place of [stranger, peers, pod]) closePlace(place);
+  }));
+
+test("startMachine() finds the link of a physical function that was renamed, and that came back as another one", (t) =>
+  withMachine(t, {}, async (machine, host) => {
+    const place = { netns: machine.netns, rtnl: host };
+    const address = parsePciAddress(pf.address);
+    const link = await machine.pfLink(place, address);
+    assert.equal(link?.name, "enp1s0f0");
+    await host.setLink(link.index, { up: false });
+    await host.setLink(link.index, { name: "renamed" });
+    await host.createLink({ kind: "bridge", name: "enp1s0f0" });
+    assert.equal((await machine.pfLink(place, address))?.index, link.index);
+    await machine.drivers.writeText("igb/unbind", pf.address);
+    assert.equal(await machine.pfLink(place, address), undefined);
+    await machine.drivers.writeText("igb/bind", pf.address);
+    const anew = await machine.pfLink(place, address);
+    assert.ok(anew);
+    assert.notEqual(anew.index, link.index);
+    assert.notEqual(anew.kind, "bridge");
   }));
