@@ -1,7 +1,7 @@
 // One forwarder works with a state folder at a time: a second one (a rolling update with surge, a pod that was deleted by force)
 // says who has it, touches nothing of the node, and goes on when the first has ended.
 import type { Clock, UndoStack } from "./async/index.ts";
-import { openStateFolder, type StateFolder, watchFolder } from "./kernel/index.ts";
+import { type ExclusiveLock, openStateFolder, type StateFolder, watchFolder } from "./kernel/index.ts";
 import type { HostLocks } from "./node/index.ts";
 import type { Condition, Health, Log } from "./telemetry/index.ts";
 import { version } from "./version.ts";
@@ -32,22 +32,64 @@ const HOLDER_FILE = "holder";
 /** Longer texts were not written by a forwarder. */
 const LONGEST_HOLDER = 1_000;
 
+/** Between two looks whether the folder is still the one that was locked. */
+const CHECK_MS = 5_000;
+
 /**
- * Resolves when the state folder is ours, from then until the process ends or `undo` runs.
+ * Resolves when the state folder is ours, from then until the process ends or `undo` runs. One that was removed meanwhile is locked
+ * again when it is there again.
  * @throws the file system's error; the signal's reason.
  */
 export async function ownStateFolder(options: StateOwnerOptions, undo: UndoStack): Promise<void> {
-  const { statePath, locks, health, clock, log, signal } = options;
-  const held = health.declare({ code: "state-folder-held", severity: "blocking" });
+  const held = options.health.declare({ code: "state-folder-held", severity: "blocking" });
+  const lock = await takeLock(options, held);
+  undo.push("state folder", keepLock(options, held, lock));
+}
+
+/** Returns how to give it up. */
+function keepLock(options: StateOwnerOptions, held: Condition, first: ExclusiveLock): () => void {
+  const { statePath, clock, log } = options;
+  const ended = new AbortController();
+  const { signal } = ended;
+  let lock = first;
+  let lastProblem: string | undefined;
+  const check = async () => {
+    try {
+      if (!lock.isCurrent()) {
+        const next = await takeLock({ ...options, signal }, held);
+        lock.release();
+        lock = next;
+        log.warn("state-folder-locked-again", { folder: statePath });
+        if (signal.aborted) lock.release();
+      }
+      lastProblem = undefined;
+    } catch (error) {
+      const problem = String(error);
+      if (!signal.aborted && problem !== lastProblem)
+        log.error("state-folder-not-locked", { folder: statePath, problem });
+      lastProblem = problem;
+    }
+    if (!signal.aborted) timer = clock.after(CHECK_MS, () => void check());
+  };
+  let timer = clock.after(CHECK_MS, () => void check());
+  return () => {
+    ended.abort(new Error("the forwarder stops"));
+    timer.cancel();
+    lock.release();
+  };
+}
+
+async function takeLock(options: StateOwnerOptions, held: Condition): Promise<ExclusiveLock> {
+  const { statePath, locks, clock, log, signal } = options;
   const startedMs = clock.monotonicMs();
   let report: HolderReport | undefined;
+  let lock: ExclusiveLock;
   try {
     const onHeld = () => {
       report ??= reportHolder(options, held);
       report.again();
     };
-    const lock = await locks.folder(statePath, { signal, onHeld });
-    undo.push("state folder", () => lock.release());
+    lock = await locks.folder(statePath, { signal, onHeld });
   } finally {
     await report?.end();
   }
@@ -55,6 +97,7 @@ export async function ownStateFolder(options: StateOwnerOptions, undo: UndoStack
   const waitedMs = Math.round(clock.monotonicMs() - startedMs);
   if (report) log.info("state-folder-taken", { folder: statePath, waitedMs });
   await signHolder(await openStateFolder(statePath), options);
+  return lock;
 }
 
 /** Who has the folder, reported as long as it is waited for. */

@@ -4,6 +4,7 @@ import { existsSync, rmSync } from "node:fs";
 import { test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
+import { lockFolder } from "../../src/kernel/index.ts";
 import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
@@ -51,5 +52,24 @@ async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
     (isThere) => isThere,
     20_000,
   );
+  // Nobody else may have what is there now.
+  await eventually(
+    () => existsSync(`${state}/lock`),
+    (isThere) => isThere,
+    20_000,
+  );
+  const asking = new AbortController();
+  const isHeld = await new Promise<boolean>((resolve, reject) => {
+    const onHeld = () => resolve(true);
+    lockFolder(state, { signal: asking.signal, onHeld }).then(
+      (lock) => {
+        lock.release();
+        resolve(false);
+      },
+      (error: unknown) => asking.signal.aborted || reject(error),
+    );
+  });
+  asking.abort(new Error("enough"));
+  assert.equal(isHeld, true);
   for (const { client } of pods) await client.close();
 }
