@@ -7,8 +7,10 @@ import { type Spire, verifyChain } from "./spire.ts";
 /** Someone on the sandbox node who can prove who they are: what they show, whom they believe, the tokens they sign. */
 export interface Actor {
   readonly spiffeId: string;
-  /** For handshakes; follows rotations. */
+  /** For handshakes: each shows the newest certificate. */
   readonly tls: TlsIdentity;
+  /** The same for a client that dials anew after each renewal, as NSM's do for each call. */
+  readonly redialling: TlsIdentity;
   /** A new token for the peer with this SPIFFE ID. */
   token(audience: string | undefined): PeerToken;
   /** The headers of a call to `peer`; pass it to an RpcClient as `credentials`. */
@@ -31,16 +33,18 @@ export function createActor(options: ActorOptions): Actor {
     const expiresMs = Math.min(clock.now() + tokenLifetimeMs, svid.notAfterMs);
     return signToken(createPrivateKey(svid.keyPem), { subject: spiffeId, audience, expiresMs });
   };
+  const tls: TlsIdentity = {
+    credentials() {
+      const { certPem, keyPem } = spire.svid(spiffeId);
+      return { certChainPem: certPem, keyPem };
+    },
+    verifyPeer: (chainDer) => verifyChain(chainDer, spire.bundles(), clock.now()),
+    onRotate: () => () => {}, // as grpc-go: a connection shows what it has shown at first, whatever is renewed since
+  };
   return {
     spiffeId,
-    tls: {
-      credentials() {
-        const { certPem, keyPem } = spire.svid(spiffeId);
-        return { certChainPem: certPem, keyPem };
-      },
-      verifyPeer: (chainDer) => verifyChain(chainDer, spire.bundles(), clock.now()),
-      onRotate: (listener) => spire.onChange(listener),
-    },
+    tls,
+    redialling: { ...tls, onRotate: (listener) => spire.onChange(listener) },
     token,
     headers: (peer) => headersOfToken(token(peer?.spiffeId)),
   };

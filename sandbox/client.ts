@@ -64,7 +64,8 @@ export class Client {
   constructor(options: ClientOptions) {
     const { log, clock } = options;
     const caller = options.manager?.actor ?? options.actor;
-    const common = { tls: caller.tls, log, clock, dialTimeoutMs: 30_000, idleMs: 60_000 };
+    const tls = options.manager === undefined ? caller.redialling : caller.tls;
+    const common = { tls, log, clock, dialTimeoutMs: 30_000, idleMs: 60_000 };
     this.#options = options;
     this.#rpc = options.rpc ?? new RpcClient({ ...common, credentials: caller.headers });
     this.#bareRpc = new RpcClient(common);

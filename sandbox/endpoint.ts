@@ -45,6 +45,8 @@ export type ContextOf = (connection: Connection) => WantedContext;
 export interface EndpointKnobs {
   /** Waits so long before each answer, in ms. */
   delayMs: number;
+  /** Done before each answer to a Request: what happens on the node meanwhile. */
+  meanwhile: (() => Promise<void>) | undefined;
   /** Refuses so many Requests, counting down. */
   failTimes: number;
   /** Changes each answer to a Request last of all: an index out of range, another mechanism, addresses that are none. */
@@ -61,7 +63,13 @@ export class Endpoint {
   readonly closes: Connection[] = [];
   /** The traces that Requests belonged to: W3C's traceparent, empty where there was none. */
   readonly traceparents: string[] = [];
-  readonly knobs: EndpointKnobs = { delayMs: 0, failTimes: 0, alterReply: undefined, fds: [] };
+  readonly knobs: EndpointKnobs = {
+    delayMs: 0,
+    meanwhile: undefined,
+    failTimes: 0,
+    alterReply: undefined,
+    fds: [],
+  };
   /** Its monitor stream: `monitor.setState(id, State.DOWN)` tells the forwarder that a connection is down. */
   readonly monitor = new MonitorBoard();
   readonly ipams: readonly Ipam[];
@@ -78,7 +86,7 @@ export class Endpoint {
     this.ipams = options.prefixes.map(createIpam);
     this.#wanted = options.context ?? {};
     this.#client = new RpcClient({
-      tls: actor.tls,
+      tls: actor.redialling,
       log,
       clock,
       dialTimeoutMs: 30_000,
@@ -179,6 +187,7 @@ export class Endpoint {
 
   async #misbehave(signal: AbortSignal): Promise<void> {
     if (this.knobs.delayMs > 0) await this.#options.clock.sleep(this.knobs.delayMs, signal);
+    await this.knobs.meanwhile?.();
     if (this.knobs.failTimes === 0) return;
     this.knobs.failTimes -= 1;
     throw new RpcError("UNAVAILABLE", `${this.name} was told to fail`);

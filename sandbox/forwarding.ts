@@ -7,7 +7,7 @@ import {
   NetworkServiceRequestSchema,
 } from "../src/gen/networkservice_pb.ts";
 import { type Call, type RpcClient, RpcError, type RpcHandler, unaryHandler } from "../src/rpc/index.ts";
-import { enterPath, type Hop } from "./hop.ts";
+import { checkNextToken, enterPath, type Hop } from "./hop.ts";
 import { mechanismsOf, PassedFiles } from "./passed-files.ts";
 import { type EndpointEntry, hasLabels, type Registry } from "./registry.ts";
 
@@ -74,12 +74,13 @@ export class ForwardingService {
     for (const { endpoint } of this.#forwardersFor(connection)) {
       try {
         this.calls.push({ kind: "request", forwarder: endpoint.name, connection: clone(ConnectionSchema, connection) });
-        const { response } = await this.#options.client.call(
+        const { response, connection: onward } = await this.#options.client.call(
           endpoint.url,
           NetworkService.method.request,
           create(NetworkServiceRequestSchema, { ...request, connection }),
           { signal: call.signal, timeoutMs: call.deadlineMs ?? CALL_TIMEOUT_MS, fds, metadata: traceOf(call) },
         );
+        await checkNextToken(this.#options.hop, response, onward.peer);
         for (const fd of fds) call.sendFd(fd);
         return leave(response);
       } catch (error) {

@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../src/async/index.ts";
 import { type Connection, type PathSegment, PathSegmentSchema } from "../src/gen/connection_pb.ts";
-import { type Call, RpcError } from "../src/rpc/index.ts";
+import { type Call, type PeerIdentity, RpcError } from "../src/rpc/index.ts";
 import type { Actor } from "./actor.ts";
 import { readToken, tokenOfHeaders, verifyToken } from "./peer-token.ts";
 
@@ -56,6 +56,27 @@ export async function checkCallerToken(
     throw new RpcError("PERMISSION_DENIED", `no sufficient privileges: token of ${peer.spiffeId}: ${String(cause)}`);
   }
   return token;
+}
+
+/**
+ * The token of the next hop in its answer, as NSM's client chain judges it (spec §2.4): signed with the key of the certificate
+ * that the next hop has shown on this connection.
+ * @throws {RpcError} PERMISSION_DENIED, saying what is wrong.
+ */
+export async function checkNextToken(hop: Hop, reply: Connection, peer: PeerIdentity | undefined): Promise<void> {
+  const [next, after] = reply.path?.pathSegments.slice(reply.path.index + 1) ?? [];
+  if (peer === undefined) throw new RpcError("PERMISSION_DENIED", "no sufficient privileges: no server certificate");
+  try {
+    await verifyToken(next?.token ?? "", {
+      certificatePem: peer.certificatePem,
+      subject: peer.spiffeId,
+      audience: after === undefined ? hop.actor.spiffeId : readToken(after.token).sub,
+      nowMs: hop.clock.now(),
+    });
+  } catch (cause) {
+    const whose = `next token of ${peer.spiffeId}`;
+    throw new RpcError("PERMISSION_DENIED", `no sufficient privileges: ${whose}: ${String(cause)}`);
+  }
 }
 
 function takePlace(name: string, connection: Connection): { caller: PathSegment; own: PathSegment; leave: LeavePath } {

@@ -29,6 +29,8 @@ export interface SandboxOptions {
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
+  /** Registrations expire after this, in ms; a minute unless told. */
+  readonly registrationExpiryMs?: number;
   /** Real cgroups for the pods, which VFIO takes; the caller closes them. */
   readonly cgroups?: PodCgroups | undefined;
   /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
@@ -107,6 +109,7 @@ export class Sandbox {
       name: "nsmgr-1",
       socketPath: `${folder}/nsm.sock`,
       actor: this.actor("nsmgr"),
+      ...(options.registrationExpiryMs && { expiryMs: options.registrationExpiryMs }),
     });
     this.kubelet = new Kubelet({ ...common, folder: `${folder}/plugins`, podResourcesFolder: `${folder}/pods` });
     this.endpoint = new Endpoint({

@@ -117,7 +117,12 @@ export function verifyChain(
   chainDer: readonly Buffer[],
   bundles: ReadonlyMap<string, readonly Buffer[]>,
   nowMs: number,
-): { readonly spiffeId: string; readonly certificatePem: string; readonly notAfterMs: number } {
+): {
+  readonly spiffeId: string;
+  readonly certificatePem: string;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+} {
   const [leaf, ...others] = chainDer.map((der) => new X509Certificate(der));
   const spiffeId = /^URI:(spiffe:\/\/[^,\s]+)$/.exec(leaf?.subjectAltName ?? "")?.[1];
   if (leaf === undefined || spiffeId === undefined) throw new Error("the certificate has not one SPIFFE ID");
@@ -128,7 +133,8 @@ export function verifyChain(
     if (current.validToDate.getTime() <= nowMs) throw new Error(`a certificate of ${spiffeId} has expired`);
     const signedBy = (issuer: X509Certificate) => current.checkIssued(issuer) && current.verify(issuer.publicKey);
     if (roots.some(signedBy)) {
-      return { spiffeId, certificatePem: leaf.toString(), notAfterMs: leaf.validToDate.getTime() };
+      const [notBeforeMs, notAfterMs] = [leaf.validFromDate.getTime(), leaf.validToDate.getTime()];
+      return { spiffeId, certificatePem: leaf.toString(), notBeforeMs, notAfterMs };
     }
     const issuer = others.find((other) => other.ca && signedBy(other));
     if (issuer === undefined) break;

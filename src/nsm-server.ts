@@ -90,7 +90,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     },
     caller,
     tokens: {
-      issue: (audience) => identity.issueToken(audience, settings.maxTokenLifetimeMs),
+      issue: (audience, shown) => identity.issueToken(audience, settings.maxTokenLifetimeMs, shown),
       fromHeaders: readTokenHeaders,
       expiryOf: (token) => decodeToken(token).expMs,
     },
@@ -140,7 +140,7 @@ function openCaller({ settings, identity, clock, log }: NsmServerOptions): RpcCl
     clock,
     dialTimeoutMs: settings.dialTimeoutMs,
     idleMs: CALLER_IDLE_MS,
-    credentials: (peer) => tokenHeaders(identity.issueToken(peer, settings.maxTokenLifetimeMs)),
+    credentials: (peer, shown) => tokenHeaders(identity.issueToken(peer, settings.maxTokenLifetimeMs, shown)),
   });
 }
 

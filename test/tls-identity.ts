@@ -42,6 +42,7 @@ function verify(chainDer: readonly Buffer[], trusts: readonly TestCa[]): PeerIde
   return {
     spiffeId: leaf.subjectAltName?.replace(/^URI:/, "") ?? "",
     certificatePem: leaf.toString(),
+    notBeforeMs: leaf.validFromDate.getTime(),
     notAfterMs: leaf.validToDate.getTime(),
   };
 }

@@ -76,8 +76,8 @@ function signedByPeer({ tokens, peer }: PolicyInput, segment: number): PolicyFau
   if (token === undefined) return { kind: "no-token", segment };
   if (peer === undefined) return { kind: "no-certificate" };
   const signer = peer.spiffeId;
-  if (!isSignedBy(token, publicKeyOf(peer))) return { kind: "bad-signature", segment, signer };
   const subject = subjectOf(token) ?? "nobody";
+  if (!isSignedBy(token, publicKeyOf(peer))) return { kind: "bad-signature", segment, subject, signer };
   return subject === signer ? undefined : { kind: "wrong-subject", segment, subject, signer };
 }
 

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,7 +13,7 @@ import { serveRpc, streamHandler } from "../rpc/index.ts";
 import { Health, recordingLog, silentLog } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
 import { type Identity, startIdentity } from "./identity.ts";
-import { decodeToken } from "./token.ts";
+import { decodeToken, isSignedBy, splitToken } from "./token.ts";
 
 const ME = "spiffe://sandbox.test/forwarder";
 
@@ -141,6 +142,23 @@ test("Identity.issueToken() is for the peer and no longer than its certificate",
   const { token, expiresMs } = identity.issueToken(shortLived, 600_000);
   assert.deepEqual(decodeToken(token), { sub: ME, aud: ["spiffe://sandbox.test/nsmgr"], expMs: expiresMs });
   assert.ok(expiresMs <= shortLived.notAfterMs);
+});
+
+test("Identity.issueToken() signs with the key that the connection has shown", { timeout: 20_000 }, async (t) => {
+  const { spire, socket } = agent(t);
+  await socket.start();
+  const { identity } = start(t, socket.url);
+  await identity.ready();
+  const shown = identity.credentials();
+  const renewed = new Promise<void>((resolve) => identity.onRotate(resolve));
+  spire.rotate(ME);
+  await renewed;
+  const signer = (of: { readonly certChainPem: string }) => new X509Certificate(of.certChainPem).publicKey;
+  const by = (token: string) =>
+    [shown, identity.credentials()].map((one) => isSignedBy(splitToken(token), signer(one)));
+  assert.deepEqual(by(identity.issueToken(undefined, 60_000, shown).token), [true, false]);
+  assert.deepEqual(by(identity.issueToken(undefined, 60_000).token), [false, true]);
+  assert.deepEqual(by(identity.issueToken(undefined, 60_000, identity.credentials()).token), [false, true]);
 });
 
 test("startIdentity() warns of an SVID that nobody renews, and when it has ended", { timeout: 20_000 }, async (t) => {

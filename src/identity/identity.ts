@@ -1,5 +1,5 @@
 import { type Clock, createBackoff, Latest, type Timer } from "../async/index.ts";
-import type { PeerIdentity, TlsIdentity } from "../rpc/index.ts";
+import type { PeerIdentity, TlsCredentials, TlsIdentity } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
 import { ExpiryWatch } from "./expiry.ts";
@@ -16,6 +16,9 @@ export interface IdentityOptions {
   readonly health: Health;
 }
 
+/** For whom a token is, and until when its certificate is good. */
+type TokenPeer = Pick<PeerIdentity, "spiffeId" | "notAfterMs">;
+
 /** Who we are and whom we trust, kept up to date by the SPIRE agent. */
 export interface Identity extends TlsIdentity {
   /** Our SVID; set anew at each rotation. */
@@ -23,10 +26,12 @@ export interface Identity extends TlsIdentity {
   /** The first SVID, awaited for as long as it takes; rejects only with the signal's reason. */
   ready(signal?: AbortSignal): Promise<Svid>;
   /**
-   * A token for one call to, or from, this peer. Made anew each time: rotation needs no care.
+   * A token for one call to, or from, this peer, made anew each time.
+   * @param shown what `credentials` gave for the connection with the peer: only that key proves anything to it. Our newest
+   *   SVID is taken where there is none
    * @throws {IdentityError} kind "no-svid" or "expired"
    */
-  issueToken(peer: PeerIdentity | undefined, lifetimeMs: number): IssuedToken;
+  issueToken(peer: TokenPeer | undefined, lifetimeMs: number, shown?: object): IssuedToken;
   /** Stops following the agent; the last SVID stays usable. */
   close(): Promise<void>;
 }
@@ -53,6 +58,8 @@ class WorkloadIdentity implements Identity {
   readonly #startedMs: number;
   readonly #reminders = createBackoff({ firstMs: FIRST_REMINDER_MS, limitMs: LONGEST_REMINDER_MS, random: () => 1 });
   #reminder: Timer | undefined;
+  /** The SVIDs behind what connections have shown; each is gone with the last of them. */
+  readonly #shown = new WeakMap<object, Svid>();
   #bundles: TrustBundles = new Map();
   /** Why the agent gives nothing at the moment; undefined while its stream lives. */
   #problem: string | undefined;
@@ -76,23 +83,31 @@ class WorkloadIdentity implements Identity {
     return this.current.first(signal);
   }
 
-  credentials(): { certChainPem: string; keyPem: string } {
-    const { certChainPem, keyPem } = this.#svid();
-    return { certChainPem, keyPem };
+  credentials(): TlsCredentials {
+    const svid = this.#svid();
+    const shown = { certChainPem: svid.certChainPem, keyPem: svid.keyPem };
+    this.#shown.set(shown, svid);
+    return shown;
   }
 
   verifyPeer(chainDer: readonly Buffer[]): PeerIdentity {
     const { id, leaf } = verifyPeerChain(chainDer, this.#bundles, this.#options.clock.now());
-    return { spiffeId: id, certificatePem: leaf.x509.toString(), notAfterMs: leaf.notAfterMs };
+    return {
+      spiffeId: id,
+      certificatePem: leaf.x509.toString(),
+      notBeforeMs: leaf.notBeforeMs,
+      notAfterMs: leaf.notAfterMs,
+    };
   }
 
   onRotate(listener: () => void): () => void {
     return this.current.onChange(listener);
   }
 
-  issueToken(peer: PeerIdentity | undefined, lifetimeMs: number): IssuedToken {
+  issueToken(peer: TokenPeer | undefined, lifetimeMs: number, shown?: object): IssuedToken {
     const forPeer = peer === undefined ? {} : { audience: peer.spiffeId, peerNotAfterMs: peer.notAfterMs };
-    return issueToken(this.#svid(), { ...forPeer, lifetimeMs, nowMs: this.#options.clock.now() });
+    const svid = (shown && this.#shown.get(shown)) ?? this.#svid();
+    return issueToken(svid, { ...forPeer, lifetimeMs, nowMs: this.#options.clock.now() });
   }
 
   async close(): Promise<void> {

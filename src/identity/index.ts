@@ -5,7 +5,7 @@ export { checkMonitor, checkPath, checkRegistration } from "./check-policies.ts"
 export { IdentityError, type IdentityFault } from "./error.ts";
 export { type Identity, type IdentityOptions, startIdentity } from "./identity.ts";
 export type { MonitorCheck, PathCheck, Policy, PolicySegment, RegistrationCheck, Signer } from "./policy.ts";
-export { PolicyError, type PolicyFault } from "./policy-error.ts";
+export { isOfAnotherKey, PolicyError, type PolicyFault } from "./policy-error.ts";
 export { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";
 export { parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
 export type { Svid } from "./svid.ts";

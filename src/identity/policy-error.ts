@@ -7,7 +7,7 @@ export type PolicyFault =
   | { readonly kind: "no-caller" }
   | { readonly kind: "no-answer" }
   | { readonly kind: "no-certificate" }
-  | { readonly kind: "bad-signature"; readonly segment: number; readonly signer: string }
+  | { readonly kind: "bad-signature"; readonly segment: number; readonly subject: string; readonly signer: string }
   | { readonly kind: "wrong-subject"; readonly segment: number; readonly subject: string; readonly signer: string }
   | { readonly kind: "foreign-resource"; readonly resource: string; readonly owner: string; readonly claimant: string }
   | { readonly kind: "no-common-connection"; readonly watcher: string };
@@ -23,6 +23,15 @@ export class PolicyError extends Error {
     this.policy = policy;
     this.fault = fault;
   }
+}
+
+/**
+ * Whether a token in the peer's own name is signed with another key than that of the certificate which it showed. One that
+ * has renewed its certificate since looks like that, until it shows the new one to a new connection.
+ */
+export function isOfAnotherKey(error: unknown): boolean {
+  const fault = error instanceof PolicyError ? error.fault : undefined;
+  return fault?.kind === "bad-signature" && fault.subject === fault.signer;
 }
 
 function describe(fault: PolicyFault): string {

@@ -1,6 +1,8 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../async/index.ts";
 import type { Connection } from "../gen/connection_pb.ts";
+import { isOfAnotherKey } from "../identity/index.ts";
+import { NotBegun } from "../rpc/index.ts";
 import { NsmError } from "./fault.ts";
 import type { IncomingCall, PathPolicies, Peer, Tokens } from "./needs.ts";
 import { type ManagerSource, mayAct, type Owner } from "./owner.ts";
@@ -25,7 +27,8 @@ export interface AdmittedCaller {
  * Records the caller's token and ours in the path (nsm-protocol §2.3), then asks whether this caller may act on this
  * connection: the policies of the path (§2.4), and who made the connection if it stands. Nothing has been touched yet.
  * Work of our own (expiry, clean-up) never comes through here.
- * @throws {NsmError} no-identity, not-the-owner; the policies' own error.
+ * @throws {NsmError} no-identity, not-the-owner; the policies' own error; {NotBegun} when the caller seems to have renewed its
+ * certificate since it connected.
  */
 export function admit(
   gate: Gate,
@@ -40,7 +43,12 @@ export function admit(
   }
   recordTokens(gate, call, { connection, place, peer });
   const segments = (connection.path?.pathSegments ?? []).slice(0, place.index + 1);
-  gate.policies.check({ index: place.index, segments, peer, nowMs: gate.clock.now() });
+  try {
+    gate.policies.check({ index: place.index, segments, peer, nowMs: gate.clock.now() });
+  } catch (error) {
+    if (!isOfAnotherKey(error) || call.connection.renew?.() !== true) throw error;
+    throw new NotBegun(`${peer.spiffeId} is to call again, and to show the certificate of its key`, { cause: error });
+  }
   const caller = segments[place.index - 1];
   if (!caller) throw noIdentity("the path has no segment of the caller");
   return { peer, tokenExpiresMs: gate.tokens.expiryOf(caller.token) };
@@ -59,7 +67,23 @@ function recordTokens(
     before.token = sent.token;
     before.expires = timestampFromMs(sent.expiresMs);
   }
-  const issued = gate.tokens.issue(peer);
+  const issued = gate.tokens.issue(peer, call.connection.shown);
+  own.token = issued.token;
+  own.expires = timestampFromMs(issued.expiresMs);
+}
+
+/**
+ * Puts our token for the next hop into the answer anew. The one that is there was signed for the eyes of the next hop; the
+ * caller judges it by the certificate of its own connection with us, which may show another of our keys (nsm-protocol §2.4).
+ */
+export function signAnswer(
+  gate: Pick<Gate, "tokens">,
+  call: IncomingCall,
+  { answer, nextHop }: { readonly answer: Connection; readonly nextHop: Peer | undefined },
+): void {
+  if (!nextHop) return;
+  const own = ownSegment(answer);
+  const issued = gate.tokens.issue(nextHop, call.connection.shown);
   own.token = issued.token;
   own.expires = timestampFromMs(issued.expiresMs);
 }

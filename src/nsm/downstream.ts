@@ -4,7 +4,7 @@ import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } fr
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { RpcError } from "../rpc/index.ts";
 import { type CandidateFailure, NsmError } from "./fault.ts";
-import type { Caller } from "./needs.ts";
+import type { Caller, Peer } from "./needs.ts";
 import type { Candidate } from "./registry.ts";
 import { type Reply, readReply } from "./reply.ts";
 
@@ -22,6 +22,8 @@ export interface Asking {
 /** The endpoint that serves a connection. The holder releases the candidate's socket. */
 export interface Onward extends Reply {
   readonly candidate: Candidate;
+  /** Who answered; unknown after a restart, until it is asked again. */
+  readonly peer?: Peer | undefined;
 }
 
 /** How one endpoint is asked. */
@@ -48,19 +50,22 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
       asking.onCloseFailed(candidate.name, late),
     );
   let response: Connection;
+  let peer: Peer | undefined;
   try {
     const message = { connection, mechanismPreferences: [offered] };
     const { target } = candidate.socket;
-    ({ response } = await asking.caller.call(target, NetworkService.method.request, message, {
+    const answer = await asking.caller.call(target, NetworkService.method.request, message, {
       signal: question.signal,
-    }));
+    });
+    response = answer.response;
+    peer = answer.connection.peer;
   } catch (error) {
     // It may agree after we have stopped to listen, and would keep an address for nobody. A connection that stands goes on.
     if (!question.mechanism && isGivenUp(error)) void takeBack();
     throw error;
   }
   try {
-    return { candidate, ...readReply(connection, response, candidate.name) };
+    return { candidate, peer, ...readReply(connection, response, candidate.name) };
   } catch (error) {
     await takeBack();
     throw error;

@@ -41,6 +41,10 @@ export interface PeerConnection {
   readonly peer: Peer | undefined;
   /** Unix sockets only. */
   readonly fds: PassedFds | undefined;
+  /** What the peer has seen of us: `Tokens.issue` signs with its key. */
+  readonly shown?: object | undefined;
+  /** Has the peer come back with its newest certificate; false when it has shown that already. */
+  renew?(): boolean;
 }
 
 export type Metadata = ReadonlyMap<string, readonly string[]>;
@@ -91,8 +95,8 @@ export interface Caller {
 
 /** Tokens of NSM paths: nsm-protocol §5. */
 export interface Tokens {
-  /** A token of ours for this audience. */
-  issue(audience: Peer): IssuedToken;
+  /** A token of ours for this audience, signed with the key of what it was shown. */
+  issue(audience: Peer, shown?: object): IssuedToken;
   /** The caller's token of the headers; undefined unless both headers are there once and well formed. */
   fromHeaders(metadata: Metadata): IssuedToken | undefined;
   /** The `exp` claim in ms since 1970. @throws if the text is no token. */

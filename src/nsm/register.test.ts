@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
+import { PolicyError } from "../identity/index.ts";
 import { RpcError } from "../rpc/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
 import { HandClock, PaperFd, peerNamed, settled } from "./cast.ts";
@@ -159,6 +160,24 @@ test("Registration whose first answer a policy refuses is taken out again", asyn
   await registration.stop();
 });
 
+for (const hasRotated of [true, false]) {
+  test(`Registration ${hasRotated ? "asks once more on a new connection" : "takes it as refused"} when the manager signs with another key`, async () => {
+    const fault = { kind: "bad-signature", segment: 1, subject: "m", signer: "m" } as const;
+    let failures = hasRotated ? 1 : 2;
+    const { registration, registry, log } = setUp(() => {
+      if (failures-- > 0) throw new PolicyError("policies/client/next_token_signed.rego", fault);
+    });
+    registry.renew = () => hasRotated;
+    registration.start();
+    await settled();
+    const methods = registry.calls.map(({ method }) => method);
+    assert.deepEqual(methods, hasRotated ? ["Register", "Register"] : ["Register", "Unregister"]);
+    assert.equal(registration.state.value?.kind, hasRotated ? "registered" : "trying");
+    assert.equal(log.of("registration-refused").length, hasRotated ? 0 : 1);
+    await registration.stop();
+  });
+}
+
 function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
   const clock = new HandClock();
   const log = recordingLog();
@@ -190,6 +209,7 @@ class PaperRegistry implements Caller {
   lifetimeMs = 60_000;
   failure: RpcError | undefined;
   peer = peerNamed("nsmgr-a");
+  renew = () => false;
   readonly #clock: HandClock;
 
   constructor(clock: HandClock) {
@@ -210,7 +230,7 @@ class PaperRegistry implements Caller {
     return {
       response: response as unknown as MessageShape<O>,
       metadata,
-      connection: { peer: this.peer, fds: undefined },
+      connection: { peer: this.peer, fds: undefined, renew: this.renew },
     };
   }
 

@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Backoff, type Clock, createBackoff, guarded, Latest } from "../async/index.ts";
 import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
+import { isOfAnotherKey } from "../identity/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { textOf } from "./fault.ts";
@@ -139,6 +140,7 @@ export class Registration implements ManagerSource {
       try {
         checkAnswer({ name, pathIds: response.pathIds, index, tokens, peer, nowMs: clock.now() });
       } catch (error) {
+        if (isOfAnotherKey(error) && connection.renew?.() === true) return await this.#register(signal);
         // Never accepted: the registry must not lead anybody to us on such terms.
         if (this.#manager === undefined) await this.#unregister();
         throw error;

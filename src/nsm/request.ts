@@ -5,7 +5,7 @@ import { type Connection, ConnectionSchema, State } from "../gen/connection_pb.t
 import { type ConnectionContext, ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { NetdevError } from "../netdev/index.ts";
-import { type AdmittedCaller, admit, type Gate } from "./authorize.ts";
+import { type AdmittedCaller, admit, type Gate, signAnswer } from "./authorize.ts";
 import type { ConnectionQuota } from "./connection-quota.ts";
 import type { ConnectionRecord } from "./connections.ts";
 import type { Onward } from "./downstream.ts";
@@ -76,6 +76,7 @@ export async function request(
     delete connection.mechanism;
     const record = await serve(deps, { message, connection, caller, call, files, signal });
     const answer = clone(ConnectionSchema, settledConnection(record));
+    signAnswer(deps, call, { answer, nextHop: record.onward?.peer });
     returnToCaller(answer, place);
     return answer;
   };

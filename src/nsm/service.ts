@@ -7,7 +7,7 @@ import {
   type MonitorScopeSelector,
 } from "../gen/connection_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
+import { NotBegun, type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
 import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
@@ -154,7 +154,8 @@ async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>):
     const status = toStatus(error);
     ended(status.code);
     const caller = ask.call.connection.peer?.spiffeId;
-    deps.log.warn("call-failed", { method: ask.method, caller, code: status.code, error: status.message });
+    if (status instanceof NotBegun) deps.log.info("caller-rotated", { method: ask.method, caller });
+    else deps.log.warn("call-failed", { method: ask.method, caller, code: status.code, error: status.message });
     throw status;
   }
 }

@@ -2,7 +2,7 @@ import { type ClientHttp2Session, connect } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, guarded, startDeadline } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
-import { type Connection, cut, openConnection, type PeerIdentity } from "./connection.ts";
+import { type Connection, cut, openConnection, type PeerIdentity, type TlsCredentials } from "./connection.ts";
 import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { dialRaw, type RawStream } from "./raw-stream.ts";
 import { RpcError } from "./status.ts";
@@ -19,6 +19,8 @@ export interface DialOptions {
   readonly limits: RpcLimits;
   /** Gives the dial up. */
   readonly signal: AbortSignal;
+  /** See `Connection.renew`. */
+  readonly renew: () => boolean;
 }
 
 /** A connection that we dialled and that can carry calls. */
@@ -47,7 +49,12 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
     step.now = "the TLS handshake";
     const secure = options.tls && (await connectTls(raw.stream, options.tls, deadline.signal));
     step.now = "waiting for the peer's HTTP/2 settings";
-    return await startSession(raw, secure, { target, limits: options.limits, signal: deadline.signal });
+    return await startSession(raw, secure, {
+      target,
+      limits: options.limits,
+      signal: deadline.signal,
+      renew: options.renew,
+    });
   } catch (error) {
     raw?.stream.destroy();
     options.signal.throwIfAborted();
@@ -62,19 +69,26 @@ interface SessionOptions {
   readonly target: Target;
   readonly limits: RpcLimits;
   readonly signal: AbortSignal;
+  readonly renew: () => boolean;
 }
 
 async function startSession(
   raw: RawStream,
-  secure: { readonly socket: Duplex; readonly peer: PeerIdentity } | undefined,
-  { target, limits, signal }: SessionOptions,
+  secure: { readonly socket: Duplex; readonly peer: PeerIdentity; readonly shown: TlsCredentials } | undefined,
+  { target, limits, signal, renew }: SessionOptions,
 ): Promise<ClientConnection> {
   const session = connect("http://localhost", {
     createConnection: () => secure?.socket ?? raw.stream,
     settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
     maxSessionMemory: sessionMemoryMb(limits),
   });
-  const { connection, ended } = openConnection({ peer: secure?.peer, fds: raw.fds, remote: raw.remote });
+  const { connection, ended } = openConnection({
+    peer: secure?.peer,
+    shown: secure?.shown,
+    fds: raw.fds,
+    remote: raw.remote,
+    renew,
+  });
   let failure = "";
   const broke = (error: Error) => {
     cut(session, raw.stream);

@@ -3,6 +3,7 @@ import type { Log } from "../telemetry/index.ts";
 import { type ClientConnection, dial } from "./client-connection.ts";
 import type { RpcLimits } from "./limits.ts";
 import { socketIdentity } from "./listen.ts";
+import { Renewals } from "./renewals.ts";
 import { RpcError } from "./status.ts";
 import type { TlsIdentity } from "./tls.ts";
 
@@ -27,6 +28,7 @@ interface Kept {
   open: ClientConnection | undefined;
   inUse: number;
   idle: Timer | undefined;
+  mayRenew: () => boolean;
 }
 
 /** One kept connection per target. Loss, GOAWAY and a new certificate of ours each make the next call dial anew. */
@@ -37,6 +39,7 @@ export class ConnectionPool {
   readonly #all = new Set<ClientConnection>();
   readonly #stopWatching: (() => void) | undefined;
   readonly #closing = new AbortController();
+  readonly #renewals = new Renewals();
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -86,12 +89,15 @@ export class ConnectionPool {
 
   #dial(target: string, key: string): Kept {
     const { tls, clock, dialTimeoutMs, limits, log } = this.#options;
+    const signal = this.#closing.signal;
+    const renew = () => this.#renew(kept);
     const kept: Kept = {
       key,
-      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits, signal: this.#closing.signal }),
+      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits, signal, renew }),
       open: undefined,
       inUse: 0,
       idle: undefined,
+      mayRenew: () => false,
     };
     this.#byTarget.set(key, kept);
     kept.dialling.then(
@@ -107,6 +113,7 @@ export class ConnectionPool {
   #opened(target: string, kept: Kept, open: ClientConnection): void {
     const { log } = this.#options;
     kept.open = open;
+    kept.mayRenew = this.#renewals.opened(open.connection.peer);
     this.#all.add(open);
     log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });
     const goaway = guarded("http2-session", () => this.#retire(kept), open.cut);
@@ -125,16 +132,26 @@ export class ConnectionPool {
   }
 
   /**
-   * What a peer's certificate allows is limited by its end. The peer will have a newer one long before that, and
-   * shows it to a new connection only.
+   * What a peer's certificate allows is limited by its end, and its tokens are signed with the key of its newest. SPIRE
+   * renews at half of a certificate's life; past that, half of what is left is waited. A new connection shows the new one.
    */
-  #renewal(kept: Kept, { connection }: ClientConnection): Timer | undefined {
-    if (connection.peer === undefined) return undefined;
+  #renewal(kept: Kept, { connection: { peer } }: ClientConnection): Timer | undefined {
+    if (peer === undefined) return undefined;
     const { clock } = this.#options;
+    const nowMs = clock.now();
+    const halfLifeMs = (peer.notBeforeMs + peer.notAfterMs) / 2;
+    const atMs = nowMs < halfLifeMs ? halfLifeMs : (nowMs + peer.notAfterMs) / 2;
     return clock.after(
-      (connection.peer.notAfterMs - clock.now()) / 2,
+      atMs - nowMs,
       guarded("timer", () => this.#retire(kept)),
     );
+  }
+
+  #renew(kept: Kept): boolean {
+    if (!kept.mayRenew()) return false;
+    this.#options.log.debug("rpc-peer-rotated", { peer: kept.open?.connection.peer?.spiffeId });
+    this.#retire(kept);
+    return true;
   }
 
   #release(kept: Kept): void {

@@ -12,7 +12,7 @@ import type { Log } from "../telemetry/index.ts";
 import { CallScope } from "./call-scope.ts";
 import { type ClientCall, type ClientCallOptions, startClientCall, Untouched } from "./client-call.ts";
 import { ConnectionPool, type Lease } from "./client-pool.ts";
-import type { Connection, PeerIdentity } from "./connection.ts";
+import type { Connection, PeerIdentity, TlsCredentials } from "./connection.ts";
 import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
@@ -30,8 +30,14 @@ export interface ClientOptions {
   readonly dialTimeoutMs: number;
   /** A connection without calls is closed after this time. */
   readonly idleMs: number;
-  /** Headers of each call, made for the peer of the connection that carries it: the NSM token names it as its audience. */
-  readonly credentials?: (peer: PeerIdentity | undefined) => Readonly<Record<string, string>>;
+  /**
+   * Headers of each call, made for the connection that carries it: the NSM token names the peer as its audience, and is
+   * signed with the key that the peer has seen.
+   */
+  readonly credentials?: (
+    peer: PeerIdentity | undefined,
+    shown: TlsCredentials | undefined,
+  ) => Readonly<Record<string, string>>;
   readonly limits?: Partial<RpcLimits>;
 }
 
@@ -194,7 +200,7 @@ export class RpcClient {
         te: "trailers",
         "content-type": "application/grpc",
         ...(leftMs === undefined ? {} : { "grpc-timeout": formatTimeout(leftMs) }),
-        ...toHeaders(this.#options.credentials?.(connection.peer) ?? {}, options.metadata ?? {}),
+        ...toHeaders(this.#options.credentials?.(connection.peer, connection.shown) ?? {}, options.metadata ?? {}),
       };
       // Right before the headers, in one turn: nothing else can be written between.
       for (const fd of options.fds ?? []) connection.fds?.send(fd);

@@ -11,8 +11,16 @@ export interface PeerIdentity {
   readonly spiffeId: string;
   /** The leaf certificate. */
   readonly certificatePem: string;
+  /** Begin of the leaf's validity, milliseconds since 1970. */
+  readonly notBeforeMs: number;
   /** End of the leaf's validity, milliseconds since 1970. */
   readonly notAfterMs: number;
+}
+
+/** What we show a peer of ourselves. */
+export interface TlsCredentials {
+  readonly certChainPem: string;
+  readonly keyPem: string;
 }
 
 /** One connection with a peer, over which many calls may go, in both our roles. */
@@ -25,16 +33,19 @@ export interface Connection {
   readonly fds: PassedFds | undefined;
   /** The other end, for logs: an address, or `pid 123` on a unix socket. */
   readonly remote: string;
+  /** What the peer has seen of us, and goes by until the end: a token for it is signed with this key, however old it is. */
+  readonly shown: TlsCredentials | undefined;
   /** Aborted as soon as the connection is closed or lost; the reason says why. */
   readonly closed: AbortSignal;
+  /**
+   * Takes no further call, for the peer seems to have a newer certificate than it shows here, and will show it to a new
+   * connection; calls under way go on. False when it was asked before and showed the same again: then it has none.
+   */
+  renew(): boolean;
 }
 
 /** What a connection is made from. */
-export interface ConnectionFacts {
-  readonly peer: PeerIdentity | undefined;
-  readonly fds: PassedFds | undefined;
-  readonly remote: string;
-}
+export type ConnectionFacts = Pick<Connection, "peer" | "shown" | "fds" | "remote" | "renew">;
 
 /** Makes a connection, and the function that tells its holders that it has ended. */
 export function openConnection(facts: ConnectionFacts): { connection: Connection; ended(why: string): void } {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
 import { createTestCa } from "../../sandbox/x509.ts";
 import { testIdentity } from "../../test/tls-identity.ts";
@@ -15,7 +15,7 @@ import { silentLog } from "../telemetry/index.ts";
 import { RpcClient } from "./client.ts";
 import { methodPath, streamHandler, unaryHandler } from "./handler.ts";
 import { serveRpc } from "./server.ts";
-import { RpcError } from "./status.ts";
+import { NotBegun, RpcError } from "./status.ts";
 
 // grpc-js is an implementation that is not ours: both roles are held against it, with mutual TLS over a unix socket.
 const ca = createTestCa("example.org");
@@ -73,6 +73,26 @@ function theirClient(t: TestContext, path: string): grpc.Client {
   t.after(() => client.close());
   return client;
 }
+
+test("serveRpc() sends a client of grpc-js away to show a newer certificate, and it calls again by itself", async (t) => {
+  const connections: unknown[] = [];
+  const handler = unaryHandler(Request, async ({ connection }, call) => {
+    connections.push(call.connection);
+    if (call.connection.renew()) throw new NotBegun("come back");
+    return { id: connection?.id ?? "" };
+  });
+  const path = socketPath(t);
+  const common = { tls: ours, log: silentLog, clock: systemClock };
+  const server = await serveRpc({ ...common, url: `unix://${path}`, handlers: [handler] });
+  t.after(() => server.stop(0));
+  const { path: method, requestSerialize, responseDeserialize } = definition(Request);
+  const answer = await new Promise<Connection>((resolve, reject) => {
+    const message = create(NetworkServiceRequestSchema, { connection: { id: "again" } });
+    const done = (error: Error | null, reply?: unknown) => (reply ? resolve(reply as Connection) : reject(error));
+    theirClient(t, path).makeUnaryRequest(method, requestSerialize, responseDeserialize, message, done);
+  });
+  assert.deepEqual([answer.id, connections.length, new Set(connections).size], ["again", 2, 2]);
+});
 
 test("serveRpc() answers unary calls of grpc-js with metadata, statuses and long messages", async (t) => {
   const client = theirClient(t, await ourServer(t));

@@ -6,7 +6,7 @@ import type { Connection } from "./connection.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 import type { Call, RpcHandler } from "./handler.ts";
 import { type Metadata, readMetadata, toHeaders } from "./metadata.ts";
-import { encodeStatusMessage, RpcError, statusNumber, toRpcError } from "./status.ts";
+import { encodeStatusMessage, NotBegun, RpcError, statusNumber, toRpcError } from "./status.ts";
 import { parseTimeout } from "./timeout.ts";
 
 /** What the calls of one connection share. */
@@ -72,7 +72,8 @@ export function serveCall(
       .catch((error: unknown) => {
         const failure = toRpcError(error);
         context.log.debug("rpc-failed", { path: handler.path, code: failure.code, error: failure.message });
-        answer.fail(failure);
+        if (failure instanceof NotBegun) answer.refuseStream();
+        else answer.fail(failure);
       });
   }
   return { isStreaming: handler?.kind === "stream", done: done.promise, end };
@@ -247,6 +248,12 @@ class Answer {
       "grpc-message": encodeStatusMessage(error.message),
     };
     this.#only(httpStatus, status);
+  }
+
+  refuseStream(): void {
+    if (this.#isOver()) return;
+    this.#isEnded = true;
+    this.#stream.close(constants.NGHTTP2_REFUSED_STREAM);
   }
 
   #isOver(): boolean {

@@ -13,6 +13,7 @@ import type { RpcHealth } from "./health.ts";
 import { defaultLimits, type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { listen } from "./listen.ts";
 import type { RawStream } from "./raw-stream.ts";
+import { Renewals } from "./renewals.ts";
 import { type ServerCall, serveCall } from "./server-call.ts";
 import { RpcError } from "./status.ts";
 import { acceptTls, type TlsIdentity } from "./tls.ts";
@@ -100,6 +101,9 @@ class Server {
   /** Oldest first. */
   readonly #handshakes = new Set<Duplex>();
   readonly #open = new Set<Open>();
+  readonly #renewals = new Renewals();
+  readonly #stopWatching: (() => void) | undefined;
+  #rotations = 0;
   #isStopping = false;
   #isFull = false;
   #tellsAgainAtMs = 0;
@@ -109,6 +113,7 @@ class Server {
     this.#limits = { ...defaultLimits, ...options.limits };
     const handlers = [...options.handlers, ...(options.health?.handlers() ?? [])];
     this.#handlers = new Map(handlers.map((handler) => [handler.path, handler]));
+    this.#stopWatching = options.tls?.onRotate(() => this.#rotated());
   }
 
   get connectionCount(): number {
@@ -154,8 +159,16 @@ class Server {
 
   async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
     const { tls, log } = this.#options;
+    const rotations = this.#rotations;
     const secure = tls && (await acceptTls(raw.stream, tls, signal));
-    const { connection, ended } = openConnection({ peer: secure?.peer, fds: raw.fds, remote: raw.remote });
+    const mayRenew = this.#renewals.opened(secure?.peer);
+    const { connection, ended } = openConnection({
+      peer: secure?.peer,
+      shown: secure?.shown,
+      fds: raw.fds,
+      remote: raw.remote,
+      renew: () => mayRenew() && this.#sayGoodbye(open),
+    });
     const session = performServerHandshake(secure?.socket ?? raw.stream, {
       settings: { maxConcurrentStreams: this.#limits.maxConcurrentCalls, initialWindowSize: STREAM_WINDOW_BYTES },
       maxSessionMemory: sessionMemoryMb(this.#limits),
@@ -185,6 +198,7 @@ class Server {
     await firstSettings(session, signal);
     if (session.destroyed || this.#isStopping) return cut(session, raw.stream);
     this.#open.add(open);
+    if (rotations !== this.#rotations) this.#sayGoodbye(open);
     log.debug("rpc-connection-open", {
       connection: connection.id,
       remote: raw.remote,
@@ -220,13 +234,28 @@ class Server {
     if (peer === undefined) return undefined;
     const expired = () => {
       log.debug("rpc-peer-expired", { connection: id, peer: peer.spiffeId });
-      open.session.close(); // says GOAWAY
-      this.#leave(open);
+      this.#sayGoodbye(open);
     };
     return clock.after(
       peer.notAfterMs - clock.now(),
       guarded("timer", expired, () => cut(open.session, open.raw)),
     );
+  }
+
+  /**
+   * Our certificate is new. What we issue over a connection ends with the one that was shown there, so peers are to come
+   * back and see the new one. Their calls under way go on.
+   */
+  #rotated(): void {
+    this.#rotations += 1;
+    for (const open of this.#open) this.#sayGoodbye(open);
+  }
+
+  /** GOAWAY: the peer begins no further call here. */
+  #sayGoodbye(open: Open): true {
+    open.session.close();
+    this.#leave(open);
+    return true;
   }
 
   /** After GOAWAY and the last call the peer has time to close, and to read what is on its way; some would never do it. */
@@ -238,6 +267,7 @@ class Server {
   async stop(graceMs: number): Promise<void> {
     const { clock, health } = this.#options;
     this.#isStopping = true;
+    this.#stopWatching?.();
     health?.stopAll();
     for (const raw of this.#handshakes) raw.destroy();
     for (const { session } of this.#open) session.close(); // GOAWAY: the peer begins no further call here

@@ -47,6 +47,16 @@ export class RpcError extends Error {
   }
 }
 
+/**
+ * Thrown by a handler that has touched nothing: the stream is refused (REFUSED_STREAM), and a gRPC client calls once more by
+ * itself, on another connection where this one has said GOAWAY (gRFC A6, transparent retries).
+ */
+export class NotBegun extends RpcError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("UNAVAILABLE", message, options);
+  }
+}
+
 /** What a handler's failure looks like to the caller. An error without a code of its own is UNKNOWN, with its message. */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof RpcError) return error;

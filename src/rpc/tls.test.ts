@@ -17,7 +17,7 @@ function seeing(): TlsIdentity & { readonly seen: (readonly Buffer[])[] } {
     credentials: () => ({ certChainPem: pem(ours), keyPem: keyOf(ours) }),
     verifyPeer(chainDer) {
       seen.push(chainDer);
-      return { spiffeId: "spiffe://example.org/peer", certificatePem: "", notAfterMs: 0 };
+      return { spiffeId: "spiffe://example.org/peer", certificatePem: "", notBeforeMs: 0, notAfterMs: 0 };
     },
     onRotate: () => () => {},
   };
@@ -32,11 +32,16 @@ function pem(...chain: readonly OddCertificate[]): string {
 const keyOf = ({ key }: OddCertificate) => key.export({ type: "pkcs8", format: "pem" }).toString();
 
 /** A peer with a chain of its own, at either end of a connection with us. */
-async function meet(t: TestContext, role: "client" | "server", chain: readonly OddCertificate[]) {
+async function meet(
+  t: TestContext,
+  role: "client" | "server",
+  chain: readonly OddCertificate[],
+  ALPNProtocols: string[] = ["h2"],
+) {
   const [theirs, raw] = await socketPair(t);
   const [leaf] = chain;
   assert.ok(leaf);
-  const credentials = { cert: pem(...chain), key: keyOf(leaf), rejectUnauthorized: false, ALPNProtocols: ["h2"] };
+  const credentials = { cert: pem(...chain), key: keyOf(leaf), rejectUnauthorized: false, ALPNProtocols };
   const identity = seeing();
   const signal = AbortSignal.timeout(10_000);
   let peer: TLSSocket | undefined;
@@ -96,6 +101,12 @@ for (const role of ["client", "server"] as const) {
   test(`TLS reads no longer chain of a ${role} than is verified`, async (t) => {
     const { handshake, seen } = await meet(t, role, unsigned(50));
     await assert.rejects(handshake, /TLS handshake failed: excessive message size/);
+    assert.deepEqual(seen, []);
+  });
+
+  test(`TLS parts with a ${role} that does not say that it speaks HTTP/2`, async (t) => {
+    const { handshake, seen } = await meet(t, role, [ours], []);
+    await assert.rejects(handshake, /the peer does not speak HTTP\/2 \(ALPN false\)/);
     assert.deepEqual(seen, []);
   });
 

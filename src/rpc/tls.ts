@@ -9,12 +9,12 @@ import {
 } from "node:tls";
 import { guarded } from "../async/index.ts";
 import { boundPeerChains } from "../kernel/index.ts";
-import type { PeerIdentity } from "./connection.ts";
+import type { PeerIdentity, TlsCredentials } from "./connection.ts";
 import { RpcError } from "./status.ts";
 
 /** Our certificate, and our judgement of the peer's. Asked anew for each connection, so a new certificate needs no restart. */
 export interface TlsIdentity {
-  credentials(): { readonly certChainPem: string; readonly keyPem: string };
+  credentials(): TlsCredentials;
   /**
    * Decides whether the peer may talk to us, before anything that it says is read.
    * @param chainDer leaf first; empty when the peer sent no certificate
@@ -29,6 +29,8 @@ export interface TlsIdentity {
 export interface SecureStream {
   readonly socket: TLSSocket;
   readonly peer: PeerIdentity;
+  /** What the peer was shown. */
+  readonly shown: TlsCredentials;
 }
 
 /** HTTP/2 by its name in TLS (RFC 9113, 3.2): gRPC over TLS has no other way to say what it speaks. */
@@ -52,7 +54,7 @@ const CIPHERS =
 const MOST_CHAIN_BYTES = 16_384;
 
 /** The part of the options that both ends share. OpenSSL knows no SPIFFE: it is to verify nothing, and to trust nobody. */
-function contextOptions({ certChainPem, keyPem }: ReturnType<TlsIdentity["credentials"]>): SecureContextOptions {
+function contextOptions({ certChainPem, keyPem }: TlsCredentials): SecureContextOptions {
   return { cert: certChainPem, key: keyPem, ca: [], sigalgs: SIGNATURES, ciphers: CIPHERS, minVersion: "TLSv1.2" };
 }
 
@@ -76,8 +78,9 @@ export async function acceptTls(
   signal: AbortSignal,
   protocol: Protocol = ALPN,
 ): Promise<SecureStream> {
+  const shown = identity.credentials();
   const server = createServer({
-    ...contextOptions(identity.credentials()),
+    ...contextOptions(shown),
     requestCert: true,
     rejectUnauthorized: false, // verifyPeer decides
     ALPNProtocols: [protocol],
@@ -87,7 +90,7 @@ export async function acceptTls(
   const done = Promise.withResolvers<TLSSocket>();
   server.once("secureConnection", done.resolve);
   server.on("tlsClientError", done.reject);
-  return await verified(raw, identity, { signal, protocol, done }, () => server.emit("connection", raw));
+  return await verified(raw, identity, { signal, protocol, shown, done }, () => server.emit("connection", raw));
 }
 
 /**
@@ -95,10 +98,11 @@ export async function acceptTls(
  * @throws {RpcError} UNAVAILABLE with the reason.
  */
 export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
-  const secureContext = createSecureContext(contextOptions(identity.credentials()));
+  const shown = identity.credentials();
+  const secureContext = createSecureContext(contextOptions(shown));
   boundPeerChains(secureContext, MOST_CHAIN_BYTES);
   const done = Promise.withResolvers<TLSSocket>();
-  return await verified(raw, identity, { signal, protocol: ALPN, done }, () => {
+  return await verified(raw, identity, { signal, protocol: ALPN, shown, done }, () => {
     const socket = connect({
       socket: raw,
       secureContext,
@@ -115,13 +119,14 @@ export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: Abo
 interface Handshake {
   readonly signal: AbortSignal;
   readonly protocol: Protocol;
+  readonly shown: TlsCredentials;
   readonly done: PromiseWithResolvers<TLSSocket>;
 }
 
 async function verified(
   raw: Duplex,
   identity: TlsIdentity,
-  { signal, protocol, done }: Handshake,
+  { signal, protocol, shown, done }: Handshake,
   begin: () => void,
 ): Promise<SecureStream> {
   const lost = guarded("tls", () => done.reject(new Error("the peer closed the connection")));
@@ -141,7 +146,7 @@ async function verified(
         `the peer does not speak ${protocol === ALPN ? "HTTP/2" : "HTTP/1.1"} (ALPN ${socket.alpnProtocol})`,
       );
     const peer = identity.verifyPeer(peerChain(socket));
-    return { socket, peer };
+    return { socket, peer, shown };
   } catch (error) {
     socket?.destroy(); // it may own the handle of the raw socket by now
     raw.destroy();

@@ -1,0 +1,87 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../gen/connection_pb.ts";
+import { PolicyError, type PolicyFault } from "../identity/index.ts";
+import { NotBegun } from "../rpc/index.ts";
+import { admit, signAnswer } from "./authorize.ts";
+import { HandClock, peerNamed } from "./cast.ts";
+import type { IncomingCall, Peer } from "./needs.ts";
+
+const shown = { our: "certificate" };
+const peer = peerNamed("nsmgr-a");
+const theirName = peer.spiffeId;
+
+/** A caller whose policy check ends in this fault. */
+function setUp(fault: PolicyFault, canRenew: boolean) {
+  let asked = 0;
+  const renew = () => {
+    asked += 1;
+    return canRenew;
+  };
+  const segments = [
+    { name: "nsmgr", id: "a", token: "theirs" },
+    { name: "fwd", id: "b", token: "" },
+  ];
+  const connection = create(ConnectionSchema, { id: "b", path: { index: 1, pathSegments: segments } });
+  const call: IncomingCall = {
+    connection: { peer, fds: undefined, shown, renew },
+    signal: AbortSignal.timeout(1000),
+    deadlineMs: undefined,
+    metadata: new Map(),
+  };
+  const gate = {
+    tokens: {
+      issue: (audience: Peer, by?: object) => ({
+        token: `for ${audience.spiffeId} by ${JSON.stringify(by)}`,
+        expiresMs: 7000,
+      }),
+      fromHeaders: () => undefined,
+      expiryOf: () => 0,
+    },
+    policies: {
+      check() {
+        throw new PolicyError("policies/server/prev_token_signed.rego", fault);
+      },
+    },
+    manager: { spiffeId: undefined },
+    clock: new HandClock(),
+  };
+  const asking = () => admit(gate, call, { connection, place: { index: 1, callerIndex: 0 }, owner: undefined });
+  return { gate, call, connection, asking, asked: () => asked };
+}
+
+const otherKey: PolicyFault = { kind: "bad-signature", segment: 0, subject: theirName, signer: theirName };
+
+test("admit() has a caller come back that signs in its own name with another key than it has shown", () => {
+  const { asking, asked } = setUp(otherKey, true);
+  assert.throws(asking, NotBegun);
+  assert.equal(asked(), 1);
+});
+
+test("admit() refuses a caller that has come back with the same certificate", () => {
+  const { asking, asked } = setUp(otherKey, false);
+  assert.throws(asking, PolicyError);
+  assert.equal(asked(), 1);
+});
+
+for (const fault of [
+  { kind: "bad-signature", segment: 0, subject: "spiffe://test/another", signer: theirName },
+  { kind: "wrong-subject", segment: 0, subject: "spiffe://test/another", signer: theirName },
+  { kind: "expired", segment: 0 },
+] as const) {
+  test(`admit() refuses ${JSON.stringify(fault)} at once: a newer certificate would not help`, () => {
+    const { asking, asked } = setUp(fault, true);
+    assert.throws(asking, PolicyError);
+    assert.equal(asked(), 0);
+  });
+}
+
+test("signAnswer() signs our token for the next hop with the key that the caller has seen", () => {
+  const { gate, call, connection } = setUp(otherKey, true);
+  signAnswer(gate, call, { answer: connection, nextHop: peerNamed("nse") });
+  const own = connection.path?.pathSegments[1];
+  assert.equal(own?.token, `for ${peerNamed("nse").spiffeId} by {"our":"certificate"}`);
+  assert.equal(own?.expires?.seconds, 7n);
+  assert.equal(connection.path?.pathSegments[0]?.token, "theirs");
+});

@@ -1,0 +1,27 @@
+import type { PeerIdentity } from "./connection.ts";
+
+/** Certificates that are remembered; those of a node's peers are a few dozen. */
+const MOST = 256;
+
+/**
+ * Which peers were asked to come back on a new connection, so that one whose certificate is the same there is not asked again
+ * and again: then it has not rotated, and what is wrong with it stays wrong.
+ */
+export class Renewals {
+  readonly #asked = new Map<string, number>();
+  #opened = 0;
+
+  /** For each connection as it opens. What it returns says whether the peer may be asked, and counts as asking. */
+  opened(peer: PeerIdentity | undefined): () => boolean {
+    const place = ++this.#opened;
+    return () => {
+      if (peer === undefined) return false;
+      const lastBefore = this.#asked.get(peer.certificatePem);
+      if (lastBefore !== undefined) return place <= lastBefore;
+      const [oldest] = this.#asked.keys();
+      if (oldest !== undefined && this.#asked.size >= MOST) this.#asked.delete(oldest);
+      this.#asked.set(peer.certificatePem, this.#opened);
+      return true;
+    };
+  }
+}
