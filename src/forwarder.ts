@@ -114,6 +114,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("look at the node");
   const state = await openStateFolder(settings.statePath);
   const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log });
+  undo.push("locks of physical functions", () => node.survey.close());
   undo.push("observation of the host's use", () => node.hostUse.close());
   declareNodeMetrics(metrics, node);
   shown.show(node);

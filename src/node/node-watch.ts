@@ -29,6 +29,9 @@ export interface NodeWatchOptions {
 /** An adapter that comes or goes brings hundreds of events within some milliseconds. */
 const SETTLE_MS = 50;
 
+/** Another process that ends is no event: what it has is tried again after so long. */
+const RETRY_MS = 5_000;
+
 /** A look may wait for a driver that makes functions: a stop does not. */
 const STOP_MS = 1000;
 
@@ -50,6 +53,7 @@ export class NodeWatch {
   #pfByIndex: ReadonlyMap<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }> = new Map();
   #isReadingLinks = false;
   #timer: Timer | undefined;
+  #retry: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
 
@@ -85,6 +89,7 @@ export class NodeWatch {
     this.#isClosed = true;
     for (const stop of this.#stops) stop();
     this.#timer?.cancel();
+    this.#retry?.cancel();
     const done = Promise.all([this.#running.finally(() => this.#rtnl.close()), this.#hostUse.close()]);
     await Promise.race([done, this.#options.clock.sleep(STOP_MS)]);
   }
@@ -144,9 +149,18 @@ export class NodeWatch {
       }
       if (all || isOther || links) await this.#readLinks();
       node.survey.judge();
+      if (node.survey.isWaiting) this.#lookLater();
     } catch (error) {
       log.error("node-not-looked-at", { error: String(error) });
     }
+  }
+
+  #lookLater(): void {
+    if (this.#isClosed || this.#retry) return;
+    this.#retry = this.#options.clock.after(RETRY_MS, () => {
+      this.#retry = undefined;
+      this.#want({ all: true });
+    });
   }
 
   async #readLinks(): Promise<void> {

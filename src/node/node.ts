@@ -43,7 +43,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   tellKeptBack(inventory, health);
   const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
   await survey.look();
-  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.config, health, log });
+  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, health, log });
   await hostUse.look().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
   const binder = new DriverBinder({
     ...host,

@@ -15,6 +15,7 @@ import {
 } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
+import { PfClaims } from "./pf-claims.ts";
 
 /** The physical function of a virtual one, as far as its clients' settings go. */
 export interface PfDoor {
@@ -45,7 +46,9 @@ export class PfSurvey {
   readonly #noCarrier: Condition;
   readonly #noDriver: Condition;
   readonly #otherNamespace: Condition;
+  readonly #claims: PfClaims;
   #config: PfConfig;
+  #ours: PfConfig = { physicalFunctions: [] };
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
   readonly #doors = new Map<PciAddress, PfDoor>();
   /** Why a physical function cannot be used. */
@@ -62,6 +65,7 @@ export class PfSurvey {
   constructor(options: PfSurveyOptions) {
     this.#options = options;
     this.#config = options.pfConfig;
+    this.#claims = new PfClaims({ ...options, locks: options.host.locks });
     this.#unusable = options.health.declare({ code: "pf-unusable", severity: "warning" });
     this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
     this.#otherNamespace = options.health.declare({ code: "other-network-namespace", severity: "blocking" });
@@ -70,6 +74,11 @@ export class PfSurvey {
 
   get config(): PfConfig {
     return this.#config;
+  }
+
+  /** The part of the list that no other process has, as of the latest look. */
+  get ours(): PfConfig {
+    return this.#ours;
   }
 
   /** Those that can be used. */
@@ -86,7 +95,17 @@ export class PfSurvey {
 
   /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
   problemOf(pf: PciAddress): string | undefined {
-    return this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
+    return this.#claims.problemOf(pf) ?? this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
+  }
+
+  /** Whether another process has a physical function of the list: only another look can tell that it has ended. */
+  get isWaiting(): boolean {
+    return this.#claims.isWaiting;
+  }
+
+  /** Leaves the physical functions to others. */
+  close(): void {
+    this.#claims.close();
   }
 
   /** Why physical functions cannot be used, a sentence each. */
@@ -119,7 +138,9 @@ export class PfSurvey {
 
   async #lookOver(rtnl: Rtnl): Promise<void> {
     const { host, clock, log } = this.#options;
-    const entries = this.#config.physicalFunctions;
+    const config = this.#claims.ours(this.#config);
+    this.#ours = config;
+    const entries = config.physicalFunctions;
     const place = { netns: host.netns, rtnl };
     const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
     const beforeCreate = ({ address }: { readonly address: PciAddress }) => bringUp(host, place, address);
@@ -127,7 +148,7 @@ export class PfSurvey {
     const made = await discover(fresh, { ...host, clock, log, verifyLink, beforeCreate });
     const isOnlyFresh = fresh.physicalFunctions.length === entries.length;
     // All together once more: functions of one may share IOMMU groups with those of another.
-    const seen = isOnlyFresh ? made : await discover(this.#config, { ...host, clock, log, verifyLink, onlyLook: true });
+    const seen = isOnlyFresh ? made : await discover(config, { ...host, clock, log, verifyLink, onlyLook: true });
     this.#takeOver(isOnlyFresh ? seen : withLastingFaults(seen, made, this.#faults));
   }
 

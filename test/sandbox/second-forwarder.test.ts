@@ -70,10 +70,14 @@ class Node {
   }
 
   async serve(): Promise<SandboxPod> {
-    await this.sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.some(({ healthy }) => healthy));
-    const pod = await this.sandbox.startPod(`pod-${clock.now()}`);
-    await pod.client.request();
-    return pod;
+    // Kubelet may still know the list of one that has been killed.
+    const started = await eventually(
+      () => this.sandbox.startPod(`pod-${clock.now()}`).catch((error: unknown) => String(error)),
+      (pod) => typeof pod !== "string",
+    );
+    if (typeof started === "string") throw new Error(started);
+    await started.client.request();
+    return started;
   }
 
   /** Names, times and sizes: whoever writes there changes one of them. */
@@ -170,3 +174,42 @@ function freePort(): Promise<number> {
     });
   });
 }
+
+test("a forwarder of another release leaves the physical functions of the first alone, says so, and takes them over when it ends", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const node = await Node.open(t);
+  const { kubelet } = node.sandbox;
+  const first = node.start("forwarder-a");
+  await first.process.started;
+  const pod = await node.serve();
+  const devices = kubelet.devices.value?.get(SANDBOX_RESOURCE);
+  const { registrations } = kubelet;
+
+  const other = node.start("forwarder-b", { statePath: `${node.sandbox.folder}/other` });
+  await other.process.started;
+  const { status, text } = await ready(await other.page());
+  assert.equal(status, 200);
+  assert.match(text, /^warning pf-held-elsewhere .*0000:01:00\.0: another forwarder on this node has it/m);
+  assert.match(text, /^warning pf-held-elsewhere .*0000:02:00\.0/m);
+  assert.equal(other.process.touches, 0);
+  assert.deepEqual((await other.process.book()).vfs, []);
+  assert.equal(kubelet.registrations, registrations);
+  assert.deepEqual(kubelet.devices.value?.get(SANDBOX_RESOURCE), devices);
+  assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+
+  await first.process.kill();
+  const found = await eventually(
+    () => other.process.book(),
+    ({ vfs }) => vfs.length === 4,
+    20_000,
+  );
+  assert.equal(found.vfs.filter(({ isHeld }) => isHeld).length, 0);
+  // The pod keeps what it has: its function is given to nobody.
+  const hidden = await eventually(
+    () => other.process.book(),
+    ({ vfs }) => vfs.some(({ problem }) => problem !== undefined),
+    20_000,
+  );
+  assert.deepEqual(hidden.vfs.filter(({ state }) => state === "quarantined").length, 1);
+  assert.equal((await pod.pod.link("nsm-1"))?.up, true);
+});

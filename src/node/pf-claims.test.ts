@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { systemClock } from "../async/index.ts";
+import { lockFolder, tryLockFolder } from "../kernel/index.ts";
+import { parsePfConfig } from "../sriov/index.ts";
+import { Health, recordingLog } from "../telemetry/index.ts";
+import { PfClaims } from "./pf-claims.ts";
+
+const [first, second] = ["0000:01:00.0", "0000:02:00.0"] as const;
+const entry = (address: string) =>
+  `  ${address}:\n    pfKernelDriver: igb\n    vfKernelDriver: igbvf\n    capabilities: [c]\n    serviceDomains: [d.e]\n`;
+const listOf = (...addresses: readonly string[]) =>
+  parsePfConfig(`physicalFunctions:\n${addresses.map(entry).join("")}`, "pci.config");
+
+/** A sysfs as far as locks go, and forwarders on it. */
+function node(t: TestContext) {
+  const sysfs = mkdtempSync(join(tmpdir(), "sysfs-"));
+  t.after(() => rmSync(sysfs, { recursive: true }));
+  for (const address of [first, second]) mkdirSync(join(sysfs, address));
+  const locks = { folder: lockFolder, pf: (address: string) => tryLockFolder(join(sysfs, address)) };
+  const forwarder = () => {
+    const [health, log] = [new Health(systemClock), recordingLog()];
+    const claims = new PfClaims({ locks, health, log });
+    t.after(() => claims.close());
+    const ours = (...addresses: readonly string[]) =>
+      claims.ours(listOf(...addresses)).physicalFunctions.map((one) => one.address);
+    const told = () => health.ailments().map(({ code, subject }) => `${code} ${subject}`);
+    return { claims, ours, told, log };
+  };
+  return { sysfs, forwarder };
+}
+
+test("PfClaims leaves out what another process has, says so once, and takes it when that has gone", (t) => {
+  const { forwarder } = node(t);
+  const [one, other] = [forwarder(), forwarder()];
+  assert.deepEqual(one.ours(first), [first]);
+  assert.deepEqual(other.ours(first, second), [second]);
+  assert.deepEqual(other.ours(first, second), [second]);
+  assert.deepEqual([other.told(), other.claims.isWaiting], [[`pf-held-elsewhere ${first}`], true]);
+  assert.match(other.claims.problemOf(first as never) ?? "", /another forwarder on this node has it/);
+  assert.equal(other.log.events.length, 1);
+  one.claims.close();
+  assert.deepEqual(other.ours(first, second), [first, second]);
+  assert.deepEqual(
+    [other.told(), other.claims.isWaiting, other.claims.problemOf(first as never)],
+    [[], false, undefined],
+  );
+});
+
+test("PfClaims waits for nothing that the list does not name any more", (t) => {
+  const { forwarder } = node(t);
+  const [one, other] = [forwarder(), forwarder()];
+  one.ours(first);
+  other.ours(first);
+  assert.deepEqual(other.ours(second), [second]);
+  assert.deepEqual([other.told(), other.claims.isWaiting], [[], false]);
+});
+
+test("PfClaims lets through what is not there, and claims an adapter anew that has come back", (t) => {
+  const { sysfs, forwarder } = node(t);
+  const [one, other] = [forwarder(), forwarder()];
+  assert.deepEqual(one.ours(first), [first]);
+  rmdirSync(join(sysfs, first));
+  assert.deepEqual(one.ours(first), [first]);
+  mkdirSync(join(sysfs, first));
+  assert.deepEqual(one.ours(first), [first]);
+  assert.deepEqual(other.ours(first), []);
+});
