@@ -1,6 +1,6 @@
 // Keeps what is known of the host's use of functions true while we run: by the kernel's events, not by the clock.
 import type { Clock, Timer } from "../async/index.ts";
-import { type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
+import { type Link, type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
 import { type Inventory, isLinkLocal, isUpperOf, type PciAddress } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -18,8 +18,8 @@ export interface HostUseWatchOptions {
 
 /** An address that comes brings routes with it, a bridge its ports. */
 const SETTLE_MS = 50;
-/** An observation of a node with very many routes takes long: no more than this part of the time goes there. */
-const PAUSE_FACTOR = 10;
+/** An observation of a node with very many links takes long: only one part in so many of the time goes there. */
+const PAUSE_FACTOR = 20;
 
 export class HostUseWatch {
   readonly #options: HostUseWatchOptions;
@@ -28,6 +28,7 @@ export class HostUseWatch {
   /** VFs that were free at the last observation: who comes back is looked at. */
   #free: ReadonlySet<PciAddress> = new Set();
   #tookMs = 0;
+  #isLooking = false;
   #timer: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
@@ -73,29 +74,44 @@ export class HostUseWatch {
     if (this.#isClosed) return;
     const startedMs = clock.monotonicMs();
     this.#free = new Set(freeOf(inventory));
+    this.#isLooking = true;
     try {
       if (await hostUse.look()) onPfChange();
     } catch (error) {
       log.error("host-use-not-observed", { error: error instanceof Error ? error.message : String(error) });
     }
+    this.#isLooking = false;
     this.#tookMs = clock.monotonicMs() - startedMs;
   }
 
-  /** Most events of a node are of pods' devices. */
+  /** Most events of a node are of pods' devices, and of our own moves and settings. */
   #concerns(event: NetlinkEvent): boolean {
-    const { ifindexes } = this.#options.hostUse;
+    if (event.kind === "lost") return true;
+    if ("address" in event && isLinkLocal(event.address)) return false;
+    // The link may be one that is only just being known.
+    if (this.#isLooking) return event.kind !== "gone-link" || event.link.peerIndex !== undefined;
+    const { links } = this.#options.hostUse;
     switch (event.kind) {
-      case "lost":
-        return true;
       case "default-route":
-        return event.route.ifindexes.some((index) => ifindexes.has(index));
+        return event.route.ifindexes.some((index) => links.has(index));
       case "new-address":
       case "gone-address":
-        return ifindexes.has(event.address.ifindex) && !isLinkLocal(event.address);
+        return links.has(event.address.ifindex);
       case "new-link":
+        return this.#hasOtherMaster(event.link) || this.#isUpper(event.link);
       case "gone-link":
-        return ifindexes.has(event.link.index) || [...ifindexes].some((index) => isUpperOf(event.link, index));
+        return this.#isUpper(event.link);
     }
+  }
+
+  #hasOtherMaster({ index, master = 0 }: Link): boolean {
+    const known = this.#options.hostUse.links.get(index);
+    return known !== undefined && known.hasMaster !== master > 0;
+  }
+
+  #isUpper(link: Link): boolean {
+    const { peerIndex } = link;
+    return peerIndex !== undefined && this.#options.hostUse.links.has(peerIndex) && isUpperOf(link, peerIndex);
   }
 
   /** A network device of a function has come, gone or been renamed, or its driver has changed. */

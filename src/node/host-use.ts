@@ -21,6 +21,12 @@ export interface HostUseOptions {
   readonly log: Log;
 }
 
+/** A link as it was at the last observation. */
+export interface LinkInHost {
+  readonly address: PciAddress;
+  readonly hasMaster: boolean;
+}
+
 /** Observes what the host uses of the configured PFs and their VFs, and keeps the inventory true to it. */
 export class HostUseSurvey {
   readonly #options: HostUseOptions;
@@ -30,7 +36,7 @@ export class HostUseSurvey {
   readonly #reasons = new Map<PciAddress, string>();
   /** What the host uses each PF for, in words. */
   readonly #pfs = new Map<PciAddress, string>();
-  #ifindexes: ReadonlySet<number> = new Set();
+  #links: ReadonlyMap<number, LinkInHost> = new Map();
 
   /** @throws {KernelError} when the kernel refuses a socket. */
   constructor(options: HostUseOptions) {
@@ -39,9 +45,9 @@ export class HostUseSurvey {
     this.#withheld = options.health.declare({ code: "vf-withheld", severity: "warning" });
   }
 
-  /** Indexes of the links of all functions that were in the host at the last observation. */
-  get ifindexes(): ReadonlySet<number> {
-    return this.#ifindexes;
+  /** By index, the links of functions that were in the host at the last observation. */
+  get links(): ReadonlyMap<number, LinkInHost> {
+    return this.#links;
   }
 
   /** What the host uses the PF for; undefined when it does not, as far as was seen last. */
@@ -59,7 +65,7 @@ export class HostUseSurvey {
     const idle = inventory.snapshot().filter(({ connectionId, isGone }) => connectionId === undefined && !isGone);
     const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
     const seen = await this.#reader.observe([...entries.keys(), ...asked]);
-    this.#ifindexes = new Set([...seen.values()].flat().map(({ ifindex }) => ifindex));
+    this.#links = linksOf(seen);
     const isAsked = new Set(asked);
     for (const { address, connectionId } of inventory.snapshot()) {
       // What was given out meanwhile was looked at for that.
@@ -125,6 +131,15 @@ export class HostUseSurvey {
     }
     return hasChanged;
   }
+}
+
+function linksOf(seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): ReadonlyMap<number, LinkInHost> {
+  const links = [...seen].flatMap(([address, netdevs]) => {
+    return netdevs.map(({ ifindex, uses }) => {
+      return [ifindex, { address, hasMaster: uses.some(({ kind }) => kind === "master") }] as const;
+    });
+  });
+  return new Map(links);
 }
 
 function reasonOf(netdevs: readonly NetdevUse[] | undefined): string | undefined {
