@@ -4,6 +4,7 @@ import { busInfoOf } from "../../src/kernel/driver-info.ts";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
 import { inWorld, linkNamed, openPlace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
+import { ip } from "../sandbox/ip.ts";
 
 test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and tells them back", (t) =>
   inWorld(t, async ({ host, vf }) => {
@@ -241,4 +242,54 @@ test("Rtnl.namespaceId() is how a veth names the namespace of its other end", (t
     const moved = (await wire.rtnl.linkByName("port0"))?.peerNetnsId;
     assert.equal(await wire.rtnl.namespaceId(pod.netns), moved);
     assert.notEqual(moved, port?.peerNetnsId);
+  }));
+
+test("Rtnl.defaultRoutes() knows those of every table and next hop, of all links and of one", (t) =>
+  inWorld(t, async ({ host, vf }) => {
+    const { rtnl, netns } = host;
+    await ip(netns, "link add other type veth peer name far");
+    for (const name of ["vf0", "other", "far"]) await ip(netns, `link set ${name} up`);
+    await ip(netns, "address add 10.0.0.1/24 dev vf0");
+    await ip(netns, "-6 address add 2001:db8::1/64 dev vf0 nodad");
+    const other = (await linkNamed(host, "other")).index;
+    for (const route of [
+      "route add default via 10.0.0.2",
+      "route add 10.9.0.0/16 dev vf0",
+      "route add default table 77 nexthop dev vf0 nexthop dev other",
+      "route add default table 78 dev other",
+      "route add unreachable default metric 4000",
+      "-6 route add default via 2001:db8::2",
+      "-6 route add default table 77 nexthop via 2001:db8::3 nexthop via fe80::9 dev other",
+    ]) {
+      await ip(netns, route);
+    }
+    const texts = async (ifindex?: number) =>
+      (await rtnl.defaultRoutes(ifindex))
+        .map(({ family, table, gateway, ifindexes }) => [family, table, gateway, ...ifindexes.toSorted()].join(" "))
+        .toSorted();
+    const both = [vf.index, other].toSorted().join(" ");
+    const own = [
+      `4 254 10.0.0.2 ${vf.index}`,
+      `4 77  ${both}`,
+      `6 254 2001:db8::2 ${vf.index}`,
+      `6 77  ${both}`,
+    ].toSorted();
+    assert.deepEqual(await texts(), [...own, `4 78  ${other}`].toSorted());
+    assert.deepEqual(await texts(vf.index), own);
+    assert.deepEqual(await texts(4_000_000), [], "of a link that has gone");
+  }));
+
+test("Rtnl.linksNamedOrAbove() knows the named ones, and what lies on one of the namespace, and no others", (t) =>
+  inWorld(t, async ({ host, pod }) => {
+    const { netns } = host;
+    await ip(netns, "link add link vf0 name mac0 type macvlan mode bridge");
+    await ip(netns, "link add br0 type bridge");
+    await host.rtnl.createLink({ kind: "veth", name: "apart", peer: { name: "apart", netns: pod.netns } });
+    const found = await host.rtnl.linksNamedOrAbove(new Set(["vf0"]));
+    assert.deepEqual(found.map(({ name }) => name).toSorted(), ["mac0", "vf0"]);
+    const all = await host.rtnl.links();
+    assert.deepEqual(
+      found.toSorted((a, b) => a.index - b.index),
+      all.filter(({ name }) => ["mac0", "vf0"].includes(name)),
+    );
   }));

@@ -200,7 +200,11 @@ export class Rtnl {
   async defaultRoutes(ifindex = 0): Promise<DefaultRoute[]> {
     const found = await this.#bothFamilies(async (family) => {
       const op = `list the IPv${family} default routes`;
-      const messages = await this.#read(encodeDumpUnicastRoutes(family, ifindex), op, isDefaultRoute);
+      const dump = this.#read(encodeDumpUnicastRoutes(family, ifindex), op, isDefaultRoute);
+      const messages = await dump.catch((error: unknown) => {
+        if (ifindex !== 0 && error instanceof KernelError && error.code === "ENODEV") return []; // it has gone
+        throw error;
+      });
       return decoded(op, () => messages.map(decodeDefaultRoute).filter((route) => route !== undefined));
     });
     return ifindex === 0 ? found : found.filter(({ ifindexes }) => ifindexes.includes(ifindex));
