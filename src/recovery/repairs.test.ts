@@ -14,13 +14,14 @@ const record = {
 
 type Change = Partial<Omit<VfSight, "record" | "kept">> & Partial<VfRecord> & { readonly kept?: true };
 
-function sightOf({ state, isGone, connectionId, kept, ...sight }: Change): VfSight {
+function sightOf({ state, isGone, connectionId, withheld, kept, ...sight }: Change): VfSight {
   return {
     record: {
       ...record,
       ...(state && { state }),
       ...(isGone && { isGone }),
       ...(connectionId !== undefined && { connectionId }),
+      ...(withheld !== undefined && { withheld }),
     },
     isPresent: true,
     driver: "igbvf",
@@ -63,6 +64,7 @@ const rows: readonly (readonly [says: string, change: Change, repair: Repair | u
   ["cleans what returned from a namespace nobody knew", { ...quarantined, isHidden: true }, "clean"],
   ["takes back what a pod has by VFIO and nothing explains", { ...quarantined, isGranted: true }, "take-back"],
   ["leaves to its connection what a pod has by VFIO", { ...ready, isGranted: true }, undefined],
+  ["leaves what the host uses now, whatever it was", { isSpoilt: true, withheld: "it is a port of br0" }, undefined],
   ["waits for what is hidden", { ...quarantined, isHidden: true, hasNetdev: false }, undefined],
   ["lets a driver settle first", { hasNetdev: false }, undefined],
   ["keeps back what is free and not here", { hasNetdev: false, wasMissing: true }, "keep-back"],

@@ -25,6 +25,9 @@ function world(): VfFacts[] {
 
 function check(inventory: Inventory): void {
   const all = inventory.snapshot();
+  for (const { address, withheld, connectionId } of all) {
+    assert.ok(withheld === undefined || connectionId === undefined, `${address} is withheld from who has it`);
+  }
   const holders = all.flatMap(({ connectionId }) => connectionId ?? []);
   assert.equal(new Set(holders).size, holders.length, "one connection holds two functions");
   const reserved = all.flatMap(({ tokenId }) => tokenId ?? []);
@@ -104,6 +107,7 @@ function walk(seed: number, steps: number): Inventory {
     () => inventory.release(connectionId()),
     () => (below(4) === 0 ? inventory.quarantine(vf(), "broken") : inventory.restore(vf())),
     () => inventory.setProblem(vf(), pick([undefined, undefined, "no carrier"])),
+    () => inventory.withhold(vf(), pick([undefined, undefined, "the host has an address on it"])),
     () => {
       const pf = pick(pfs);
       const left = below(3);
@@ -138,6 +142,7 @@ function walk(seed: number, steps: number): Inventory {
   for (const { address } of facts) {
     inventory.restore(address);
     inventory.setProblem(address, undefined);
+    inventory.withhold(address, undefined);
   }
   return inventory;
 }

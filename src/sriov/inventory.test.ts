@@ -168,6 +168,34 @@ test("Inventory.take() says what keeps every function back", () => {
   });
 });
 
+test("Inventory.withhold() keeps a function from pods, its group from VFIO, and nothing from who holds it", () => {
+  const vfs = [
+    ["01:00.1", 1],
+    ["01:00.2", 1],
+    ["01:00.3", 2],
+  ] as const;
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs });
+  const [first, second, third] = ["01:00.1", "01:00.2", "01:00.3"].map((address) => idOf(inventory, "d/x", address));
+  const take = (tokenId: string | undefined, use: VfUse) =>
+    inventory.take({ connectionId: `${use} ${tokenId}`, tokenId: tokenId ?? "", use });
+  inventory.withhold(parsePciAddress("01:00.1"), "v0 has address 10.0.0.9/24");
+  assert.deepEqual(healthyCounts(inventory), { "d/x": 2 });
+  assert.equal(inventory.get(parsePciAddress("01:00.1"))?.problem, "v0 has address 10.0.0.9/24");
+  const held = take(third, "kernel");
+  inventory.withhold(held.address, "v2 has address 10.0.0.9/24");
+  assert.deepEqual(
+    [inventory.get(held.address)?.withheld, inventory.get(held.address)?.problem],
+    [undefined, undefined],
+  );
+  assert.throws(() => take(second, "vfio"), {
+    message:
+      "Cannot find a virtual function for d/x as vfio: of 3, 1 withheld, for the host uses it (0000:01:00.1: v0 has address 10.0.0.9/24), 1 in an IOMMU group of which the host uses 0000:01:00.1 (v0 has address 10.0.0.9/24), 1 in use",
+  });
+  assert.equal(take(first, "kernel").address, "0000:01:00.2", "another one of the resource");
+  inventory.withhold(parsePciAddress("01:00.1"), undefined);
+  assert.equal(take(second, "kernel").address, "0000:01:00.1");
+});
+
 test("Inventory.take() swaps the reservations, so that every pod with a token still finds a function", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x", "d/y"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
