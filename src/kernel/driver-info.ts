@@ -20,8 +20,8 @@ const BUS_INFO_BYTES = 32;
 
 /**
  * Where the driver of a link says that its device is: a PCI address for a NIC, also before Linux 5.14, from when on netlink
- * tells it. Undefined where there is no such link, or its driver says nothing.
- * @throws {KernelError}
+ * tells it. Undefined where its driver says nothing.
+ * @throws {KernelError} ENODEV where there is no such link, or its driver has detached it for a reset (dev_ethtool, net/ethtool/ioctl.c).
  */
 export function busInfoOf(netns: Netns, ifname: string): string | undefined {
   const name = Buffer.from(ifname);
@@ -35,7 +35,7 @@ export function busInfoOf(netns: Netns, ifname: string): string | undefined {
     request.writeBigUInt64LE(addressOf(info), IFNAMSIZ);
     info.writeUInt32LE(ETHTOOL_GDRVINFO);
     const answer = tryCall("ioctl_at", socket.number, SIOCETHTOOL, request);
-    if (answer === -Errno.ENODEV || answer === -Errno.EOPNOTSUPP) return undefined;
+    if (answer === -Errno.EOPNOTSUPP) return undefined;
     if (answer < 0) throw new KernelError(op, -answer);
     const text = info.toString("latin1", BUS_INFO_AT, BUS_INFO_AT + BUS_INFO_BYTES).replace(/\0.*$/s, "");
     return text === "" ? undefined : text;

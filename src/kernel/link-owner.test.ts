@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { BlockingWrites } from "./blocking-writes.ts";
+import { Errno } from "./errno.ts";
+import { KernelError } from "./error.ts";
 import { openHostFiles } from "./host-files.ts";
 import { describeOwner, isLinkOf, isRepresentor, type LinkPlace, linkOwners } from "./link-owner.ts";
 import type { Link } from "./netlink/index.ts";
@@ -54,6 +56,38 @@ test("isLinkOf() knows the representor of a VF, which has the PF as parent, from
     assert.equal(isLinkOf({ portName }, owner, VF), false);
   }
   assert.equal(isLinkOf({ portName: undefined }, { pciFunction: undefined, text: "" }, VF), false);
+});
+
+/** A kernel before 5.14, whose link 4 has these names, one at each look, and whose drivers answer as told. */
+function oldKernel(names: readonly string[], drivers: Readonly<Record<string, string>>) {
+  const left = [...names];
+  const link = { name: left.shift(), index: 4, kind: undefined, parentDevice: undefined } as Link;
+  const linkByIndex = async () => {
+    const name = left.shift();
+    return name === undefined ? undefined : { ...link, name };
+  };
+  const askDriver = (_: unknown, name: string) => {
+    const said = drivers[name];
+    if (said === undefined) throw new KernelError("ask", Errno.ENODEV);
+    return said;
+  };
+  const ownerOf = linkOwners(openHostFiles("/nonexistent", new BlockingWrites()), askDriver);
+  return ownerOf({ rtnl: { linkByIndex } } as unknown as LinkPlace, link);
+}
+
+test("linkOwners() takes a driver's word only of a link that had the name all the time", async () => {
+  const drivers = { eth4: "0000:02:00.0", ens6f0v1: VF };
+  assert.equal((await oldKernel(["ens6f0v1", "ens6f0v1"], drivers)).pciFunction, VF);
+  // Another link has its former name by the time that the driver is asked.
+  assert.equal((await oldKernel(["eth4", "ens6f0v1", "ens6f0v1"], drivers)).pciFunction, VF);
+  await assert.rejects(oldKernel(["eth4"], drivers), { code: "ENODEV" });
+});
+
+test("linkOwners() says that it cannot say while a driver is being reset, not that the link is somebody else's", async () => {
+  await assert.rejects(oldKernel(["ens6f0v1", "ens6f0v1"], {}), {
+    code: "EAGAIN",
+    message: /its driver is being reset/,
+  });
 });
 
 test("linkOwners() asks no driver about a link that software made", async () => {

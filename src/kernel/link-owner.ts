@@ -1,4 +1,5 @@
 import { busInfoOf } from "./driver-info.ts";
+import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import type { HostFiles } from "./host-files.ts";
 import type { Link, Rtnl } from "./netlink/index.ts";
@@ -18,7 +19,10 @@ export interface LinkOwner {
   readonly text: string;
 }
 
-/** Asks the kernel, in the place of the link, what the link sits on now. */
+/**
+ * Asks the kernel, in the place of the link, what the link sits on now.
+ * @throws {KernelError} ENODEV when the link has gone; EAGAIN while its driver cannot say, only before Linux 5.14.
+ */
 export type LinkOwnerOf = (place: LinkPlace, link: Link) => Promise<LinkOwner>;
 
 /** The parent device of a link: its name on its bus. */
@@ -44,9 +48,10 @@ export function isRepresentor(portName: string | undefined): boolean {
 export function linkOwners(
   /** /sys/bus */
   buses: HostFiles,
+  askDriver = busInfoOf,
 ): LinkOwnerOf {
   return async (place, link) => {
-    const parent = parentByNetlink(link) ?? (await parentByDriver(place, link));
+    const parent = parentByNetlink(link) ?? (await parentByDriver(place, link, askDriver));
     const via = parent?.bus === "virtio" ? await functionOfVirtio(buses, parent.name) : undefined;
     return describeOwner(link, parent, via);
   };
@@ -56,13 +61,39 @@ function parentByNetlink({ parentDevice, parentBus }: Link): ParentDevice | unde
   return parentDevice === undefined ? undefined : { name: parentDevice, bus: parentBus };
 }
 
+/** So often a link may be renamed while its driver is asked. */
+const RENAMES = 3;
+
 /** ethtool asks by name, and names move from link to link: the answer counts only where the name was still this link's. */
-async function parentByDriver({ netns, rtnl }: LinkPlace, link: Link): Promise<ParentDevice | undefined> {
+async function parentByDriver(
+  { netns, rtnl }: LinkPlace,
+  link: Link,
+  askDriver: typeof busInfoOf,
+): Promise<ParentDevice | undefined> {
   // One that has a kind was made by software (IFLA_INFO_KIND): hundreds of veths on a node need not be asked.
-  if (link.name === "" || link.kind !== undefined) return undefined;
-  const busInfo = busInfoOf(netns, link.name);
-  if (busInfo === undefined || (await rtnl.linkByIndex(link.index))?.name !== link.name) return undefined;
-  return { name: busInfo, bus: undefined };
+  if (link.kind !== undefined) return undefined;
+  const op = `ask what link ${link.index} sits on`;
+  let { name } = link;
+  for (let left = RENAMES; ; left -= 1) {
+    const answer = askOnce(() => askDriver(netns, name));
+    const now = await rtnl.linkByIndex(link.index);
+    if (!now) throw new KernelError(op, Errno.ENODEV);
+    if (now.name === name) {
+      if (answer.isAway) throw new KernelError(op, Errno.EAGAIN, "its driver is being reset");
+      return answer.busInfo === undefined ? undefined : { name: answer.busInfo, bus: undefined };
+    }
+    if (left === 0) throw new KernelError(op, Errno.EAGAIN, "it is being renamed");
+    name = now.name;
+  }
+}
+
+function askOnce(ask: () => string | undefined): { readonly busInfo?: string | undefined; readonly isAway: boolean } {
+  try {
+    return { busInfo: ask(), isAway: false };
+  } catch (error) {
+    if (error instanceof KernelError && error.code === "ENODEV") return { isAway: true };
+    throw error;
+  }
 }
 
 /** The link of a virtio device is "../../../devices/pci0000:00/0000:00:03.0/virtio2": its PCI function is the folder above. */

@@ -121,7 +121,7 @@ export class Attachment {
     const { wanted, signal, patience } = work;
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
-    await verifiedLink(host, index, this.#parts.of);
+    await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#parts.of));
     // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
     await this.#applyVf(host, index, work);

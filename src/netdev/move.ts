@@ -103,7 +103,17 @@ export async function findInHost(
   return await search(host, vf);
 }
 
+/** @throws {KernelError} EAGAIN when it may be one of which the kernel cannot say just now whose it is. */
 async function search(place: Session, vf: VfIdentity): Promise<Link | undefined> {
-  for (const link of await place.rtnl.links()) if (await isOwnLink(place, link, vf)) return link;
+  let unknown: KernelError | undefined;
+  for (const link of await place.rtnl.links()) {
+    try {
+      if (await isOwnLink(place, link, vf)) return link;
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      if (error.code !== "ENODEV") unknown = error; // Who has gone meanwhile is not the one.
+    }
+  }
+  if (unknown) throw unknown;
   return undefined;
 }

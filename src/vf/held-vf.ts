@@ -1,7 +1,7 @@
 // One function from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
 // with it in between: kernel-vf-source.ts.
 import type { Clock } from "../async/index.ts";
-import { NetdevError } from "../netdev/index.ts";
+import type { NetdevError } from "../netdev/index.ts";
 import {
   type DriverBinder,
   DriverError,
@@ -14,6 +14,7 @@ import {
 import type { Log } from "../telemetry/index.ts";
 import type { VfJournal } from "./connection-journal.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";
+import { isForeignLink } from "./link-check.ts";
 
 /** So many functions are tried within one Request. */
 const BIND_TRIES = 3;
@@ -199,8 +200,4 @@ export class HeldVf {
     // What was wrong may have been wrong for this client only.
     if (inventory.get(this.#vf.address)?.problem !== undefined) survey.judge();
   }
-}
-
-function isForeignLink(error: unknown): error is NetdevError {
-  return error instanceof NetdevError && error.fault.kind === "not-its-link";
 }

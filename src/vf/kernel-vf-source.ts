@@ -22,6 +22,7 @@ import { type Log, timed } from "../telemetry/index.ts";
 import type { KeptVf, VfJournal } from "./connection-journal.ts";
 import { EarlierNetdev } from "./earlier-netdev.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";
+import { isForeignLink } from "./link-check.ts";
 import { vfLinkOf } from "./vf-link.ts";
 
 /** The rooms' parts. */
@@ -97,7 +98,10 @@ class NodeVf implements KernelVf {
     if (this.#earlier.kept) return; // It is bound, and may be with the client.
     await this.#held.bind(signal, async (address) => {
       const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
-      await this.#parts.verifyLink(address, ifindex);
+      // To choose another function in time; what else may be wrong now, the way in waits for.
+      await this.#parts.verifyLink(address, ifindex).catch((error: unknown) => {
+        if (isForeignLink(error)) throw error;
+      });
     });
   }
 

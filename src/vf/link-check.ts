@@ -1,6 +1,6 @@
 // Whether the link that sysfs has for a VF is the VF's: asked of the kernel, in the host's namespace.
 import { type LinkOwnerOf, type Netns, Rtnl } from "../kernel/index.ts";
-import { verifiedLink } from "../netdev/index.ts";
+import { NetdevError, verifiedLink } from "../netdev/index.ts";
 import type { DriverBinder, PciAddress } from "../sriov/index.ts";
 
 export interface LinkCheckParts {
@@ -18,6 +18,11 @@ export async function verifyVfLink(parts: LinkCheckParts, address: PciAddress, i
   } finally {
     rtnl.close();
   }
+}
+
+/** Another link stood where the VF's should be. */
+export function isForeignLink(error: unknown): error is NetdevError {
+  return error instanceof NetdevError && error.fault.kind === "not-its-link";
 }
 
 /** For a VF that was withheld because another link stood in its place: whether that is over. */

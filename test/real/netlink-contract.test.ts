@@ -227,7 +227,7 @@ test("busInfoOf() reads what drivers say over ethtool, in the namespace of the l
     // br_getinfo, net/bridge/br_device.c; veth_get_drvinfo, drivers/net/veth.c, says nothing of a bus.
     assert.equal(busInfoOf(host.netns, "br0"), "N/A");
     assert.equal(busInfoOf(host.netns, "vf0"), undefined);
-    assert.equal(busInfoOf(pod.netns, "br0"), undefined);
+    assert.throws(() => busInfoOf(pod.netns, "br0"), { name: "KernelError", code: "ENODEV" });
     assert.throws(() => busInfoOf(host.netns, "a-name-of-16-byte"), RangeError);
   }));
 
