@@ -4,10 +4,13 @@ import { appendFileSync, readFileSync, statSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import { crc32 } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
-import { ConnectionSchema } from "../../src/gen/connection_pb.ts";
+import type { Client } from "../../sandbox/client.ts";
+import { ConnectionSchema, MechanismSchema } from "../../src/gen/connection_pb.ts";
+import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
+import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { needs } from "../needs.ts";
 import { KillScene } from "./kill-scene.ts";
-import { eventually } from "./story.ts";
+import { eventually, refusal } from "./story.ts";
 
 const MIB = 1024 * 1024;
 /** What the manifests give the pod. */
@@ -78,4 +81,53 @@ describe("a journal of 60 connections of 4 MB", () => {
     assert.equal(told.length, 1);
     assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
   });
+
+  test("cannot be made any more: peers that take all that they may have leave the others their memory", {
+    timeout: 120_000,
+  }, async (t) => {
+    if (!needs(t, "netns", "veth", "bridge")) return;
+    opening ??= KillScene.open({ vfsPerPf: 2 });
+    const scene = await opening;
+    const { sandbox } = scene;
+    const [pod = assert.fail("there are pods")] = scene.pods;
+    await scene.restart(() => {}); // What it took for the story before does not count.
+    const greedy: Client[] = [];
+    for (const name of ["nsmgr", ...Array.from({ length: 12 }, (_, index) => `greedy-${index}`)]) {
+      const manager = { name, actor: sandbox.actor(name) };
+      for (let isRefused = false; !isRefused; ) {
+        const client = scene.direct(pod, { manager });
+        try {
+          await client.request({ alter: manyParts });
+          greedy.push(client);
+        } catch (error) {
+          refusal("RESOURCE_EXHAUSTED", /may have/)(error);
+          isRefused = true;
+        }
+      }
+    }
+    const peak = scene.forwarder.peakMemoryBytes;
+    t.diagnostic(`${greedy.length} connections, at most ${Math.round(peak / MIB)} MiB of memory`);
+    assert.ok(greedy.length > 20);
+    assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
+    const client = scene.direct(pod);
+    await client.request();
+    await client.close();
+    for (const one of greedy) await one.close({ alter: manyParts });
+  });
 });
+
+/** What takes the most memory for its bytes: thousands of messages of two bytes each. */
+function manyParts(request: NetworkServiceRequest): void {
+  request.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
+  const empty = (count: number) => Array.from({ length: count }, () => ({}));
+  const ipContext = {
+    extraPrefixRequest: empty(4_096),
+    policies: empty(512),
+    ipNeighbors: empty(512),
+    srcRoutes: empty(512),
+    dstRoutes: empty(512),
+    excludedPrefixes: Array<string>(4_096).fill(""),
+  };
+  if (!request.connection) return;
+  request.connection.context = create(ConnectionContextSchema, { dnsContext: { configs: empty(512) }, ipContext });
+}
