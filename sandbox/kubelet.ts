@@ -65,7 +65,17 @@ export class Kubelet {
   constructor(options: KubeletOptions) {
     this.#options = options;
     const { folder, podResourcesFolder = `${folder}/../pod-resources`, log, clock } = options;
-    this.podResources = new PodResourcesServer({ folder: podResourcesFolder, log, clock, pods: () => this.#listed() });
+    this.podResources = new PodResourcesServer({
+      folder: podResourcesFolder,
+      log,
+      clock,
+      pods: () => this.#listed(),
+      allocatable: () =>
+        [...(this.devices.value ?? [])].map(([resourceName, devices]) => ({
+          resourceName,
+          deviceIds: devices.filter(({ healthy }) => healthy).map(({ id }) => id),
+        })),
+    });
   }
 
   async start(): Promise<void> {

@@ -35,6 +35,8 @@ export interface PodResourcesServerOptions {
   readonly log: Log;
   readonly clock: Clock;
   pods(): readonly ListedPod[];
+  /** Healthy devices, by resource. */
+  allocatable?(): readonly { readonly resourceName: string; readonly deviceIds: string[] }[];
 }
 
 /** Kubelet's own: apis/podresources/constants.go. */
@@ -67,6 +69,12 @@ export class PodResourcesServer {
     const list = async () => ({ podResources: [...(await this.#list(stop.signal))] });
     const known: readonly (readonly ["v1" | "v1alpha1", RpcHandler])[] = [
       ["v1", unaryHandler(PodResourcesLister.method.list, list)],
+      [
+        "v1",
+        unaryHandler(PodResourcesLister.method.getAllocatableResources, async () => ({
+          devices: [...(this.#options.allocatable?.() ?? [])],
+        })),
+      ],
       ["v1alpha1", unaryHandler(OldLister.method.list, list)],
     ];
     const handlers = known.filter(([version]) => this.versions.includes(version)).map(([, handler]) => handler);

@@ -3,7 +3,13 @@ import { resolve } from "node:path";
 import type { Clock, UndoStack } from "./async/index.ts";
 import { checkpointReader } from "./checkpoint-pods.ts";
 import { watchFolder } from "./kernel/index.ts";
-import { type PodResources, startDevicePlugins, startPodResources } from "./kubelet/index.ts";
+import {
+  type AllocatableDevices,
+  ForeignDevices,
+  type PodResources,
+  startDevicePlugins,
+  startPodResources,
+} from "./kubelet/index.ts";
 import { type Inventory, offerOf } from "./sriov/index.ts";
 import type { Health, Log } from "./telemetry/index.ts";
 import { keepTokens } from "./token-keeper.ts";
@@ -37,12 +43,15 @@ export interface KubeletNews {
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
   const { settings, inventory, endConnection, health, clock, log } = options;
   const intervalMs = settings.resourcePollTimeoutMs;
-  const podResources = startPodResources({ folder: settings.podResourcesPath, intervalMs, clock, log, health });
-  undo.push("pod resources", () => podResources.close());
   const offer = offerOf(inventory, (connectionId) => {
     log.warn("token-given-anew", { connection: connectionId });
     void endConnection(connectionId);
   });
+  const foreign = new ForeignDevices(offer);
+  const onAllocatable = (devices: AllocatableDevices) => foreign.observe(devices);
+  const folderOfPods = settings.podResourcesPath;
+  const podResources = startPodResources({ folder: folderOfPods, intervalMs, onAllocatable, clock, log, health });
+  undo.push("pod resources", () => podResources.close());
   // Without the file everything works; pods in their init containers are then known by time alone.
   const readCheckpoint = checkpointReader(settings.devicePluginPath, log);
   const tokens = await keepTokens({
@@ -58,7 +67,8 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   undo.push("tokens of pods", () => tokens.close());
   const folder = watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());
-  const plugins = startDevicePlugins({ source: tokens.source, folder, clock, log, health });
+  const askSoon = () => podResources.askSoon();
+  const plugins = startDevicePlugins({ source: tokens.source, folder, foreign, askSoon, clock, log, health });
   undo.push("device plugins", () => plugins.close());
   return newsOf(podResources);
 }

@@ -1,6 +1,7 @@
 import { type Clock, Latest } from "../async/index.ts";
 import { RpcClient } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
+import type { ForeignDevices } from "./foreign-devices.ts";
 import { Plugin, type PluginFolder } from "./plugin.ts";
 import { resourceNameProblem } from "./resource-name.ts";
 import type { TokenSource } from "./token-source.ts";
@@ -12,6 +13,10 @@ export interface DevicePluginsOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
+  /** What kubelet has of other plugins under our resources; unknown unless told. */
+  readonly foreign?: Pick<ForeignDevices, "streak">;
+  /** Kubelet is to be asked anew which devices it has. */
+  askSoon?(): void;
 }
 
 /** All resources, offered to kubelet. */
@@ -37,6 +42,7 @@ class AllPlugins implements DevicePlugins {
   readonly #client: RpcClient;
   readonly #unregistered;
   readonly #badName;
+  readonly #elsewhere;
   readonly #plugins = new Map<string, Plugin | undefined>();
   readonly #unsubscribe: () => void;
 
@@ -45,6 +51,7 @@ class AllPlugins implements DevicePlugins {
     this.#options = options;
     this.#client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
     this.#unregistered = health.declare({ code: "resource-not-registered", severity: "warning" });
+    this.#elsewhere = health.declare({ code: "resource-offered-elsewhere", severity: "warning" });
     this.#badName = health.declare({ code: "resource-name-refused", severity: "warning" });
     this.#unsubscribe = source.onChange(() => this.#startMissing());
     this.#startMissing();
@@ -83,6 +90,7 @@ class AllPlugins implements DevicePlugins {
       resource,
       client: this.#client,
       unregistered: this.#unregistered,
+      elsewhere: this.#elsewhere,
       onRegistered,
     });
   }

@@ -3,6 +3,7 @@
 // plugin.ts, the life of one resource with kubelet, and at token-life.ts, the life of one device id with its pod.
 export { CHECKPOINT_FILE, type Checkpoint, parseCheckpoint } from "./checkpoint.ts";
 export { type DevicePlugins, type DevicePluginsOptions, startDevicePlugins } from "./device-plugins.ts";
+export { type AllocatableDevices, ForeignDevices } from "./foreign-devices.ts";
 export type { PluginFolder } from "./plugin.ts";
 export { TOKENS_VARIABLE } from "./plugin-service.ts";
 export {

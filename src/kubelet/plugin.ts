@@ -4,6 +4,7 @@ import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
 import { DeviceList } from "./device-list.ts";
+import type { ForeignDevices } from "./foreign-devices.ts";
 import { pluginHandlers, pluginOptions } from "./plugin-service.ts";
 import { socketName } from "./resource-name.ts";
 import type { TokenSource } from "./token-source.ts";
@@ -26,6 +27,10 @@ export interface PluginOptions {
   readonly log: Log;
   /** Raised, with the resource as its subject, while kubelet does not follow it. */
   readonly unregistered: Condition;
+  /** Raised, with the resource as its subject, while another plugin offers it. */
+  readonly elsewhere: Condition;
+  readonly foreign?: Pick<ForeignDevices, "streak">;
+  askSoon?(): void;
   onRegistered(isRegistered: boolean): void;
 }
 
@@ -63,6 +68,8 @@ export class Plugin {
   /** Identity of the kubelet socket that knows us. */
   #registeredAt: string | undefined;
   #isFollowed = false;
+  /** Another plugin has offered the resource when it was last looked. */
+  #isElsewhere = false;
   /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before anybody looks. */
   #follows = 0;
   #followedMs = Number.NEGATIVE_INFINITY;
@@ -93,7 +100,8 @@ export class Plugin {
       if (kubelet !== seen) backoff.reset(); // a new kubelet owes nothing for the silence of the old one
       seen = kubelet;
       if (kubelet === undefined) this.#tellMissing();
-      if (kubelet === undefined || (this.#isFollowed && kubelet === this.#registeredAt)) {
+      const isElsewhere = this.#noteOthers();
+      if (kubelet === undefined || isElsewhere || (this.#isFollowed && kubelet === this.#registeredAt)) {
         await this.#bell.wait(LOOK_AGAIN_MS, signal);
       } else if (this.#hasLetGo(kubelet)) {
         this.#registeredAt = undefined;
@@ -104,6 +112,33 @@ export class Plugin {
       }
     }
     unsubscribe();
+  }
+
+  /**
+   * Whether another plugin offers the resource. It is left alone: kubelet would take each registration, of both in turn, for ever. One
+   * answer of kubelet will do where nothing of ours is registered; else its answer may be older than our list. When the other
+   * has ended, kubelet has no plugin for the resource, though it may still follow our list: all begins anew.
+   */
+  #noteOthers(): boolean {
+    const { resource, foreign, elsewhere, askSoon, log } = this.#options;
+    const isElsewhere = (foreign?.streak(resource) ?? 0) >= (this.#isFollowed && !this.#isElsewhere ? 2 : 1);
+    if (isElsewhere) askSoon?.();
+    if (isElsewhere === this.#isElsewhere) return isElsewhere;
+    this.#isElsewhere = isElsewhere;
+    if (isElsewhere) {
+      log.warn("resource-offered-elsewhere", { resource });
+      elsewhere.raise(
+        `Another device plugin on this node offers ${resource} to kubelet: it gives pods devices that are not ours. We do not register over it, ` +
+          "and offer ours when it has ended. Look for a second forwarder, or for sriov-network-device-plugin with that resource name",
+        resource,
+      );
+    } else {
+      log.info("resource-ours-again", { resource });
+      elsewhere.clear(resource);
+      this.#registeredAt = undefined;
+      this.#listeningFor = undefined;
+    }
+    return isElsewhere;
   }
 
   /** Whether this kubelet has followed the list and dropped it at once: it may do so again and again. */

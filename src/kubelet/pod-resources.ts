@@ -4,6 +4,7 @@ import { PodResourcesLister as OldLister } from "../gen/podresources_v1alpha1_pb
 import { RpcClient, RpcError } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
+import type { AllocatableDevices } from "./foreign-devices.ts";
 
 /** The container that has a device. */
 export interface DeviceHolder {
@@ -34,6 +35,8 @@ export interface PodResourcesOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
+  /** Told after every question, before the state is set, which devices kubelet would give to pods. */
+  readonly onAllocatable?: (devices: AllocatableDevices) => void;
 }
 
 /** Asks kubelet which pod has which device, again and again. */
@@ -101,7 +104,9 @@ class Poller implements PodResources {
     const pause = (ms: number) => clock.sleep(ms, signal).catch(() => {}); // only the stop ends it early
     while (!signal.aborted) {
       const state = await this.#ask(signal);
+      const allocatable = state.kind === "known" ? await this.#askAllocatable(signal) : undefined;
       if (signal.aborted) return;
+      this.#options.onAllocatable?.(allocatable);
       this.#note(state);
       if (state.kind === "known") {
         backoff.reset();
@@ -125,8 +130,29 @@ class Poller implements PodResources {
     }
   }
 
+  /** Since 1.23; a kubelet without it, or one that refuses, only keeps us from knowing of other plugins. */
+  async #askAllocatable(signal: AbortSignal): Promise<AllocatableDevices> {
+    if (this.#isOld || this.#options.onAllocatable === undefined) return undefined;
+    const method = PodResourcesLister.method.getAllocatableResources;
+    try {
+      const { response } = await this.#client.call(this.#target, method, {}, { signal, timeoutMs: ANSWER_TIMEOUT_MS });
+      const devices = new Map<string, Set<string>>();
+      for (const { resourceName, deviceIds } of response.devices) {
+        devices.set(resourceName, new Set([...(devices.get(resourceName) ?? []), ...deviceIds]));
+      }
+      return devices;
+    } catch (error) {
+      this.#options.log.debug("allocatable-devices-unknown", { problem: String(error) });
+      return undefined;
+    }
+  }
+
+  get #target(): string {
+    return `unix://${this.#options.folder.replace(/\/+$/, "")}/kubelet.sock`;
+  }
+
   async #list(signal: AbortSignal): Promise<PodHoldings> {
-    const target = `unix://${this.#options.folder.replace(/\/+$/, "")}/kubelet.sock`;
+    const target = this.#target;
     const call = { signal, timeoutMs: ANSWER_TIMEOUT_MS };
     if (!this.#isOld) {
       try {

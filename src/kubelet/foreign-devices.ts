@@ -1,0 +1,38 @@
+import type { TokenSource } from "./token-source.ts";
+
+/** Healthy devices as kubelet knows them, by resource; undefined where it does not say. */
+export type AllocatableDevices = ReadonlyMap<string, ReadonlySet<string>> | undefined;
+
+/**
+ * Devices that kubelet has under our resources and that are not ours: another device plugin has registered there. Kubelet takes each
+ * registration and asks the latest plugin for devices, while the lists of both go on to replace each other
+ * (pkg/kubelet/cm/devicemanager/manager.go, PluginConnected); before 1.25 it drops the first one's list (addEndpoint). The devices
+ * of a plugin that has ended are unhealthy at once, and so not allocatable.
+ */
+export class ForeignDevices {
+  readonly #source: Pick<TokenSource, "resources" | "devices">;
+  /** Ours now, and those that were: kubelet may not have heard yet. */
+  readonly #own = new Map<string, Set<string>>();
+  /** In how many answers in a row there were some. */
+  readonly #streaks = new Map<string, number>();
+
+  constructor(source: Pick<TokenSource, "resources" | "devices">) {
+    this.#source = source;
+  }
+
+  /** Takes in an answer of kubelet. */
+  observe(allocatable: AllocatableDevices): void {
+    for (const resource of this.#source.resources()) {
+      const own = this.#own.get(resource) ?? new Set();
+      this.#own.set(resource, own);
+      for (const { id } of this.#source.devices(resource)) own.add(id);
+      const isForeign = [...(allocatable?.get(resource) ?? [])].some((id) => !own.has(id));
+      this.#streaks.set(resource, isForeign ? this.streak(resource) + 1 : 0);
+    }
+  }
+
+  /** In how many answers in a row the resource had devices of another plugin. */
+  streak(resource: string): number {
+    return this.#streaks.get(resource) ?? 0;
+  }
+}
