@@ -4,7 +4,7 @@ const names = Object.keys(rooms);
 const testFile = "[.]test[.]ts$";
 const doors = {
   "^(node:)?fs(/|$)":
-    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/run-forwarder[.]ts$",
+    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/run-forwarder[.]ts$",
   "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
   "^(node:)?net$": "^src/rpc/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",

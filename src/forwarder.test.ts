@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
-import { type HostFiles, lockFolder } from "./kernel/index.ts";
+import { type HostFiles, lockFolder, Netns } from "./kernel/index.ts";
 import type { Host } from "./node/index.ts";
 import { type RecordingLog, recordingLog } from "./telemetry/index.ts";
 
@@ -33,7 +33,9 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
   };
   const uevents = { subscribe: () => () => {}, close() {} };
   const locks = { folder: lockFolder };
-  const host = { devices: nothing, drivers: nothing, vfio: nothing, uevents, locks } as unknown as Host;
+  const netns = Netns.current();
+  t.after(() => netns.close());
+  const host = { netns, devices: nothing, drivers: nothing, vfio: nothing, uevents, locks } as unknown as Host;
   const pfConfig = { physicalFunctions: [] };
   return startForwarder({ settings, pfConfig, host, clock: systemClock, log, signal });
 }

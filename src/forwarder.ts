@@ -16,6 +16,7 @@ import {
 } from "./node-metrics.ts";
 import { ShownNode } from "./node-view.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
+import { awaitOriginal } from "./original-forwarder.ts";
 import { type Recovered, recover, recoverVfio, startReconciler, watchLateFunctions } from "./recovery/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
@@ -189,7 +190,7 @@ async function followNode(
 }
 
 function namePhases({ clock, log }: ForwarderOptions, { health, undo }: Frame) {
-  const dependsOn = ["state-folder-held", "svid-missing", "not-registered"];
+  const dependsOn = ["state-folder-held", "original-running", "svid-missing", "not-registered"];
   const notServing = health.declare({ code: "not-serving", severity: "blocking", dependsOn });
   const phases = startPhases({ health, notServing, clock, log });
   undo.push("phases of the start", () => phases.end());
@@ -203,6 +204,7 @@ async function takeStateFolder(options: ForwarderOptions, metrics: Metrics, fram
   const admin = await startAdmin(options, metrics, frame);
   const { statePath, name } = settings;
   await ownStateFolder({ statePath, name, locks: host.locks, health, clock, log, signal }, undo);
+  await awaitOriginal({ netns: host.netns, health, clock, log, signal });
   // On the host's network the one that had the folder had the port, too.
   return admin ?? (await startAdminLate(options, metrics, frame));
 }

@@ -67,6 +67,7 @@ export { selfTest } from "./self-test.ts";
 export { boundPeerChains } from "./ssl-context.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
+export { unixListeners } from "./unix-listeners.ts";
 export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
 export { type WatchedFolder, watchFolder } from "./watch-folder.ts";
