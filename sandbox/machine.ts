@@ -6,12 +6,13 @@ import {
   type LinkOwner,
   type LinkPlace,
   Netns,
-  Rtnl,
+  type Rtnl,
   type Uevent,
   type UeventSource,
 } from "../src/kernel/index.ts";
 import type { HostLocks } from "../src/node/index.ts";
 import { type FindPfLink, pfLinks } from "../src/sriov/index.ts";
+import { type Card, type CardOptions, cardOf } from "./card-behaviour.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
 import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
@@ -41,6 +42,8 @@ export interface MachineOptions {
   readonly iommu?: IommuLayout;
   /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" unless told. */
   readonly pfDriver?: string;
+  /** How the card and its drivers behave; "igb" unless told. */
+  readonly card?: CardOptions;
   /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
   readonly netdevDelayMs?: number;
   /** Devices that processes can open in place of VFIO's; numbers that no device has unless told. */
@@ -55,6 +58,8 @@ export interface Machine {
   readonly vfio: HostFiles;
   readonly uevents: UeventSource;
   readonly netns: Netns;
+  /** Addresses of its physical functions. */
+  readonly pfs: readonly string[];
   /** A socket in that namespace, whose links answer as the card's driver does. */
   openRtnl(netns: Netns): Rtnl;
   /** Whether its network devices are links, and not only names. */
@@ -68,6 +73,8 @@ export interface Machine {
   readonly lockFolder: string;
   pfPort(pf: { readonly address: string }): PretendPfPort;
   readonly faults: Faults;
+  /** Of a card whose PF resets its VFs. */
+  readonly resets: Card["resets"];
   /** A configuration file for its adapters: capabilities intel and 10G in service domain worker.domain. */
   readonly configText: string;
   /**
@@ -104,11 +111,13 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     iommu: options.iommu ?? "per-vf",
     netdevDelay: () => (delayMs > 0 ? clock.sleep(delayMs) : undefined),
   });
+  const macOf = ({ virtual }: NicFunction) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index);
+  const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, macOf, clock });
   for (let index = 0; index < pfs; index++) {
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
     pfLocks.add(pf.address);
-    ports.set(pf.address, new PretendPfPort(pf, onVlanOf(pf, netdevs)));
+    ports.set(pf.address, new PretendPfPort(pf, onVlanOf(pf, netdevs), card.portOf(pf)));
     await nic.bind(pfDriver, pf.address);
     await nic.setNumVfs(pf, numVfs);
   }
@@ -122,10 +131,12 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     vfio: files("vfio", vfioTree(nic, options.vfioStandIns)),
     uevents: events,
     netns,
-    openRtnl: (place) => Rtnl.open({ netns: place }),
+    pfs: [...ports.keys()],
+    openRtnl: (place) => card.openRtnl(place),
     locks: pfLocks.locks,
     lockFolder: pfLocks.folder,
     faults,
+    resets: card.resets,
     configText: configOf(nic),
     pfPort: ({ address }) => portOf(ports, address),
     async connect(cable) {
@@ -141,6 +152,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     announce: (event) => events.emit(event),
     print: () => print(nic, { netdevs, ports }),
     async stop() {
+      await card.resets?.stop();
       events.close();
       pfLocks.close();
       await close();

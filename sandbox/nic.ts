@@ -34,6 +34,8 @@ export interface NicPf extends NicFunction {
 
 /** What makes and removes network devices when a kernel driver comes and goes. */
 export interface NetdevMaker {
+  /** Whether the function has one, in any namespace. */
+  has(fn: NicFunction): boolean;
   plug(fn: NicFunction): Promise<{ readonly ifname: string }>;
   /** The name it had, where the host's namespace could see it. */
   unplug(fn: NicFunction): Promise<{ readonly ifname: string | undefined }>;
@@ -134,6 +136,26 @@ export class Nic {
     this.#emit("add", "net", `${devpathOf(fn)}/net/${ifname}`, { INTERFACE: ifname });
   }
 
+  /** Its driver takes the network device away; the function it gives back makes another one, if the same driver is bound still. */
+  async remakeNetdev(fn: NicFunction): Promise<() => Promise<void>> {
+    const { driver } = fn;
+    const isAway = await this.#locks.run(fn.address, async () => {
+      if (driver === undefined || driver === VFIO_DRIVER) return false;
+      await this.#unplug(fn);
+      return true;
+    });
+    return () =>
+      this.#locks.run(fn.address, async () => {
+        if (isAway && fn.driver === driver && !this.#options.netdevs.has(fn)) await this.#plug(fn);
+      });
+  }
+
+  async #unplug(fn: NicFunction): Promise<void> {
+    const { ifname } = await this.#options.netdevs.unplug(fn);
+    // A device that lives in a pod's namespace goes without a word to the host's.
+    if (ifname !== undefined) this.#emit("remove", "net", `${devpathOf(fn)}/net/${ifname}`, { INTERFACE: ifname });
+  }
+
   async #remove(fn: NicFunction): Promise<void> {
     const { driver, iommuGroup: group } = fn;
     if (driver === undefined) return;
@@ -147,9 +169,7 @@ export class Nic {
       }
     } else {
       fn.driver = undefined;
-      const { ifname } = await this.#options.netdevs.unplug(fn);
-      // A device that lives in a pod's namespace goes without a word to the host's.
-      if (ifname !== undefined) this.#emit("remove", "net", `${devpathOf(fn)}/net/${ifname}`, { INTERFACE: ifname });
+      await this.#unplug(fn);
     }
     this.#emit("unbind", "pci", devpathOf(fn), { DRIVER: driver, PCI_SLOT_NAME: fn.address });
   }

@@ -24,24 +24,46 @@ const fresh: Required<PortSettings> = {
   maxTxRateMbps: 0,
 };
 
-/** What a physical function keeps about its virtual ones, answering as the igb driver does. */
+/** What the card's driver does beyond igb's. */
+export interface PortBehaviour {
+  /** The PF tells nothing of its VFs, and takes no setting. */
+  readonly isSilent?: boolean;
+  /** The VF is in a reset: no setting is taken. */
+  readonly isResetting?: (vfIndex: number) => boolean;
+  /** A VF in a reset is left out of the PF's list. */
+  readonly hidesResetting?: boolean;
+  /** Told of each change, before the write that made it returns. */
+  readonly onChange?: (vfIndex: number) => Promise<void>;
+}
+
+/** What a physical function keeps about its virtual ones, answering as the igb driver does unless it behaves otherwise. */
 export class PretendPfPort {
   /** As the forwarder names it. */
   readonly pf: string;
   readonly #pf: NicPf;
   readonly #settings = new Map<number, Required<PortSettings>>();
   readonly #onVlan: (vfIndex: number, vlan: number) => Promise<void>;
+  readonly #behaviour: PortBehaviour;
   /** Every write that was accepted, for tests that count them. */
   readonly writes: { readonly vfIndex: number; readonly change: PortSettings }[] = [];
 
-  constructor(pf: NicPf, onVlan: (vfIndex: number, vlan: number) => Promise<void>) {
+  constructor(pf: NicPf, onVlan: (vfIndex: number, vlan: number) => Promise<void>, behaviour: PortBehaviour = {}) {
+    this.#behaviour = behaviour;
     this.#pf = pf;
     this.pf = `${pf.address} (driver ${pf.nativeDriver})`;
     this.#onVlan = onVlan;
   }
 
-  /** @throws {KernelError} EINVAL when there is no such virtual function. */
-  async read(vfIndex: number): Promise<Required<PortSettings>> {
+  /** What it tells the forwarder. @throws {KernelError} EINVAL without such a virtual function; EAGAIN while it is left out. */
+  async read(vfIndex: number): Promise<PortSettings> {
+    const { isSilent, isResetting, hidesResetting } = this.#behaviour;
+    const settings = this.settingsOf(vfIndex);
+    if (hidesResetting && isResetting?.(vfIndex)) throw refuse(`read VF ${vfIndex} of ${this.#pf.address}`, "EAGAIN");
+    return isSilent ? {} : settings;
+  }
+
+  /** What it keeps, whatever it tells. @throws {KernelError} EINVAL when there is no such virtual function. */
+  settingsOf(vfIndex: number): Required<PortSettings> {
     if (!this.#pf.vfs[vfIndex]) throw refuse(`read VF ${vfIndex} of ${this.#pf.address}`, "EINVAL");
     return { ...(this.#settings.get(vfIndex) ?? fresh) };
   }
@@ -52,7 +74,9 @@ export class PretendPfPort {
    */
   async write(vfIndex: number, change: PortSettings): Promise<void> {
     const op = `set ${Object.keys(change).join(", ")} of VF ${vfIndex} of ${this.#pf.address}`;
-    const before = await this.read(vfIndex);
+    const before = this.settingsOf(vfIndex);
+    if (this.#behaviour.isSilent) throw refuse(op, "EOPNOTSUPP");
+    if (this.#behaviour.isResetting?.(vfIndex)) throw refuse(op, "EAGAIN");
     if (change.linkState !== undefined && change.linkState !== "auto") throw refuse(op, "EOPNOTSUPP");
     if (!isValid(change)) throw refuse(op, "EINVAL");
     const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
@@ -60,6 +84,8 @@ export class PretendPfPort {
     this.#settings.set(vfIndex, after);
     this.writes.push({ vfIndex, change });
     if (after.vlan !== before.vlan) await this.#onVlan(vfIndex, after.vlan);
+    const keys = Object.keys(after) as (keyof PortSettings)[];
+    if (keys.some((key) => after[key] !== before[key])) await this.#behaviour.onChange?.(vfIndex);
   }
 
   /** The MAC that the physical function gave, if it gave one. */

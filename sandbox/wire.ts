@@ -105,6 +105,19 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     return this.#ports.has(fn.address);
   }
 
+  /** The function whose device a link is, in whatever namespace. */
+  functionOf(link: Pick<Link, "kind" | "peerIndex">): NicFunction | undefined {
+    if (link.kind !== "veth") return undefined;
+    return [...this.#ports.values()].find(({ wireIndex }) => wireIndex === link.peerIndex)?.fn;
+  }
+
+  /** Gives the device the address that the physical function has set, where the host's namespace has it. */
+  async takeMac(fn: NicFunction): Promise<void> {
+    const address = this.#options.macOf(fn);
+    const seen = address === undefined ? undefined : await this.seen(fn);
+    if (seen && address !== undefined) await this.#host.setLink(seen.ifindex, { address }).catch(ignoreGone);
+  }
+
   async seen(fn: NicFunction): Promise<SeenNetdev | undefined> {
     const port = this.#ports.get(fn.address);
     const wireEnd = port && (await this.#wire.linkByIndex(port.wireIndex));

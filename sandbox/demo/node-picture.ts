@@ -53,7 +53,7 @@ async function vfsOf(machine: Machine, pf: string, rtnl: Rtnl): Promise<VfPictur
       const address = basename(await machine.devices.readLink(`${pf}/virtfn${index}`));
       const [netdev] = await netdevsOf(machine, address);
       const link = netdev === undefined ? undefined : await rtnl.linkByName(netdev);
-      const { mac, vlan } = await machine.pfPort({ address: pf }).read(index);
+      const { mac, vlan } = machine.pfPort({ address: pf }).settingsOf(index);
       return {
         address,
         pf,

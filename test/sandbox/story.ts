@@ -103,15 +103,17 @@ export class Scene {
   /** All that stands on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
   async dump(pods: readonly SandboxPod[] = []): Promise<unknown> {
     const { machine } = this.sandbox;
+    await machine.resets?.settled();
     const picture = await pictureOf(machine);
-    const settings = await Promise.all(
-      picture.flatMap(({ address, vfs }) => vfs.map((vf) => machine.pfPort({ address }).read(vf.index))),
+    const settings = picture.flatMap(({ address, vfs }) =>
+      vfs.map((vf) => machine.pfPort({ address }).settingsOf(vf.index)),
     );
     const namespaces = await Promise.all([machine.netns, ...pods.map(({ pod }) => pod.netns)].map(ipDump));
     const vfs = this.forwarder.node.inventory.snapshot().map(({ address, state, connectionId, problem }) => {
       return { address, isHeld: connectionId !== undefined, state: state === "reserved" ? "idle" : state, problem };
     });
-    return { picture, settings, namespaces, vfs, connections: this.forwarder.nsm.connectionCount };
+    const all = { picture, settings, namespaces, vfs, connections: this.forwarder.nsm.connectionCount };
+    return machine.resets ? withoutIndexes(all) : all;
   }
 
   /** The function that the client was given, as the physical one keeps it. */
@@ -119,7 +121,7 @@ export class Scene {
     const given = client.connection?.mechanism?.parameters["pciAddress"];
     const vf = this.forwarder.node.inventory.snapshot().find(({ address }) => address === given);
     assert.ok(vf, `${given} is no virtual function of the node`);
-    return { address: vf.address, settings: await this.sandbox.machine.pfPort({ address: vf.pf }).read(vf.index) };
+    return { address: vf.address, settings: this.sandbox.machine.pfPort({ address: vf.pf }).settingsOf(vf.index) };
   }
 
   /** Another pod is served from its Request to its Close: nothing that happened before has harmed the forwarder. */
@@ -130,12 +132,16 @@ export class Scene {
   }
 }
 
+/** What real links take. */
+export const LINKS: readonly Need[] = ["netns", "veth", "bridge"];
+
 /** Tells the stories one after the other on one node, where the machine can make it: real links in namespaces of their own. */
 export function tellStories(
   title: string,
   options: Omit<SandboxOptions, "log" | "clock">,
   stories: Readonly<Record<string, Story>>,
-  wants: readonly Need[] = ["netns", "veth", "bridge"],
+  wants: readonly Need[] = LINKS,
+  timeoutMs = 30_000,
 ): void {
   describe(title, () => {
     let scene: Promise<Scene> | undefined;
@@ -143,7 +149,7 @@ export function tellStories(
     let asItWas: unknown;
     after(async () => (await scene)?.sandbox.stop());
     for (const [name, story] of Object.entries(stories)) {
-      test(name, { timeout: 30_000 }, async (t) => {
+      test(name, { timeout: timeoutMs }, async (t) => {
         if (!needs(t, ...wants)) return;
         scene ??= Scene.open(options);
         const open = await scene;
@@ -163,6 +169,18 @@ export function tellStories(
       });
     }
   });
+}
+
+/** A card that makes network devices anew gives them other indexes; iproute2 lists by those. */
+function withoutIndexes(dump: unknown): unknown {
+  const indexes = new Set(["ifindex", "link_index", "wireEnd"]);
+  const plain = JSON.parse(JSON.stringify(dump, (key, value) => (indexes.has(key) ? undefined : value)));
+  for (const namespace of plain.namespaces) {
+    for (const rows of [namespace.links, namespace.addresses]) {
+      rows.sort((a: { ifname: string }, b: { ifname: string }) => (a.ifname < b.ifname ? -1 : 1));
+    }
+  }
+  return plain;
 }
 
 /** Looks until it is so; the error tells what was seen last. */
