@@ -35,6 +35,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     vfio: card.vfio,
     uevents: card.uevents,
     netns: card.netns,
+    askEswitchMode: (pf: string) => card.askEswitchMode(pf),
     openRtnl: (netns: Netns) => card.openRtnl(netns),
     linkOwnerOf: card.linkOwnerOf,
     pfLink: card.pfLink,

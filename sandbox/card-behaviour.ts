@@ -2,7 +2,7 @@
 import type { Clock } from "../src/async/index.ts";
 import { type Netns, Rtnl } from "../src/kernel/index.ts";
 import { busyRtnl } from "./busy-links.ts";
-import { type CardKind, QUICK_RESETS, type ResetTimes, VfResets } from "./card.ts";
+import { type CardKind, type EswitchMode, QUICK_RESETS, type ResetTimes, VfResets } from "./card.ts";
 import type { Nic, NicFunction, NicPf } from "./nic.ts";
 import type { PortBehaviour } from "./pf-port.ts";
 import { Wire } from "./wire.ts";
@@ -23,6 +23,9 @@ export interface CardParts {
 
 /** The behaviour of one card. */
 export interface Card {
+  readonly kind: CardKind;
+  /** As the machine starts. */
+  readonly eswitchMode: EswitchMode;
   readonly resets: VfResets<NicFunction> | undefined;
   portOf(pf: NicPf): PortBehaviour;
   openRtnl(netns: Netns): Rtnl;
@@ -34,6 +37,8 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
   const wire = netdevs instanceof Wire ? netdevs : undefined;
   if (kind !== "iavf") {
     return {
+      kind,
+      eswitchMode: kind === "switchdev" ? "switchdev" : "legacy",
       resets: undefined,
       portOf: () => ({ isSilent: kind === "no-vf-info" }),
       openRtnl: (netns) => Rtnl.open({ netns }),
@@ -45,6 +50,8 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
   );
   const vfOf = (pf: NicPf, vfIndex: number) => pf.vfs[vfIndex];
   return {
+    kind,
+    eswitchMode: "legacy",
     resets,
     portOf: (pf) => ({
       isResetting(vfIndex) {

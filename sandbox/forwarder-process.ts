@@ -98,6 +98,7 @@ const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
   netns: Netns.fromFd({ number: NETNS_FD }),
   locks: locksIn(lockFolder),
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
+  askEswitchMode: async () => undefined,
   openRtnl: (netns) => Rtnl.open({ netns }),
   pfPort: ({ address, ifname, driver }) => ({
     pf: `${address} (${ifname}, driver ${driver})`,

@@ -1,7 +1,9 @@
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemClock } from "../src/async/index.ts";
 import {
+  Errno,
   type HostFiles,
+  KernelError,
   type Link,
   type LinkOwner,
   type LinkPlace,
@@ -12,10 +14,11 @@ import {
 } from "../src/kernel/index.ts";
 import type { HostLocks } from "../src/node/index.ts";
 import { type FindPfLink, pfLinks } from "../src/sriov/index.ts";
+import type { CardKind, EswitchMode } from "./card.ts";
 import { type Card, type CardOptions, cardOf } from "./card-behaviour.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { NamedNetdevs } from "./netdev-names.ts";
-import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction } from "./nic.ts";
+import { busesOf, devpathOf, type IommuLayout, type NetdevMaker, Nic, type NicFunction, type NicPf } from "./nic.ts";
 import { createOwnNetns, requireOwnNetns } from "./own-netns.ts";
 import { PfLockFolders } from "./pf-locks.ts";
 import { PretendPfPort } from "./pf-port.ts";
@@ -58,8 +61,13 @@ export interface Machine {
   readonly vfio: HostFiles;
   readonly uevents: UeventSource;
   readonly netns: Netns;
+  readonly card: CardKind;
   /** Addresses of its physical functions. */
   readonly pfs: readonly string[];
+  /** What devlink says of a physical function. */
+  askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
+  /** As `devlink dev eswitch set` does: representors of its virtual functions come and go. */
+  setEswitchMode(pf: string, mode: EswitchMode): void;
   /** A socket in that namespace, whose links answer as the card's driver does. */
   openRtnl(netns: Netns): Rtnl;
   /** Whether its network devices are links, and not only names. */
@@ -117,6 +125,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
     pfLocks.add(pf.address);
+    pf.eswitchMode = card.eswitchMode;
     ports.set(pf.address, new PretendPfPort(pf, onVlanOf(pf, netdevs), card.portOf(pf)));
     await nic.bind(pfDriver, pf.address);
     await nic.setNumVfs(pf, numVfs);
@@ -131,12 +140,11 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     vfio: files("vfio", vfioTree(nic, options.vfioStandIns)),
     uevents: events,
     netns,
+    ...answersOf(nic, card),
     pfs: [...ports.keys()],
-    openRtnl: (place) => card.openRtnl(place),
     locks: pfLocks.locks,
     lockFolder: pfLocks.folder,
     faults,
-    resets: card.resets,
     configText: configOf(nic),
     pfPort: ({ address }) => portOf(ports, address),
     async connect(cable) {
@@ -145,10 +153,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     },
     openGroup: (group) => nic.openGroup(group),
     removePf: (address) => removePf(nic, pfLocks, address),
-    loseGroup(address) {
-      const fn = nic.functions.get(address);
-      if (fn) fn.iommuGroup = undefined;
-    },
+    loseGroup: (address) => nic.loseGroup(address),
     announce: (event) => events.emit(event),
     print: () => print(nic, { netdevs, ports }),
     async stop() {
@@ -181,6 +186,25 @@ function answersAbout(netdevs: LinkMaker, devices: HostFiles): Pick<Machine, "ha
   const { hasLinks } = netdevs;
   const linkOwnerOf: Machine["linkOwnerOf"] = ({ netns }, link) => netdevs.ownerOf(netns, link);
   return { hasLinks, linkOwnerOf, pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined };
+}
+
+function answersOf(
+  nic: Nic,
+  card: Card,
+): Pick<Machine, "card" | "askEswitchMode" | "setEswitchMode" | "openRtnl" | "resets"> {
+  return {
+    card: card.kind,
+    askEswitchMode: async (address) => pfOf(nic, address).eswitchMode,
+    setEswitchMode: (address, mode) => nic.setEswitchMode(pfOf(nic, address), mode),
+    openRtnl: (place) => card.openRtnl(place),
+    resets: card.resets,
+  };
+}
+
+function pfOf(nic: Nic, address: string): NicPf {
+  const pf = nic.pfs.find((one) => one.address === address);
+  if (!pf) throw new KernelError(`find ${address}`, Errno.ENODEV);
+  return pf;
 }
 
 type Ports = ReadonlyMap<string, PretendPfPort>;

@@ -1,6 +1,8 @@
 import { KeyedQueue } from "../src/async/index.ts";
 import { Errno, KernelError, type Uevent } from "../src/kernel/index.ts";
 
+import type { EswitchMode } from "./card.ts";
+
 /** How PCI functions are put into IOMMU groups. */
 export type IommuLayout =
   /** Each virtual function in a group of its own. */
@@ -30,6 +32,7 @@ export interface NicPf extends NicFunction {
   /** By index; empty until they are made. */
   readonly vfs: NicFunction[];
   autoprobe: boolean;
+  eswitchMode: EswitchMode;
 }
 
 /** What makes and removes network devices when a kernel driver comes and goes. */
@@ -81,7 +84,16 @@ export class Nic {
     const address = `0000:${hex(bus, 2)}:00.0`;
     const iommuGroup = this.#options.iommu === "none" ? undefined : this.#nextGroup++;
     const unbound = { driver: undefined, override: undefined };
-    const made: NicPf = { ...rest, ...unbound, address, virtual: undefined, iommuGroup, vfs: [], autoprobe: true };
+    const made: NicPf = {
+      ...rest,
+      ...unbound,
+      address,
+      virtual: undefined,
+      iommuGroup,
+      vfs: [],
+      autoprobe: true,
+      eswitchMode: "legacy",
+    };
     this.pfs.push(made);
     this.functions.set(address, made);
     return made;
@@ -174,6 +186,17 @@ export class Nic {
     this.#emit("unbind", "pci", devpathOf(fn), { DRIVER: driver, PCI_SLOT_NAME: fn.address });
   }
 
+  /** `devlink dev eswitch set`: the network devices that stand for single virtual functions come, or go. */
+  setEswitchMode(pf: NicPf, mode: EswitchMode): void {
+    if (pf.eswitchMode === mode) return;
+    pf.eswitchMode = mode;
+    const action = mode === "switchdev" ? "add" : "remove";
+    for (const { virtual } of pf.vfs) {
+      const ifname = representorName(virtual?.index ?? 0);
+      this.#emit(action, "net", `${devpathOf(pf)}/net/${ifname}`, { INTERFACE: ifname });
+    }
+  }
+
   /** The `sriov_numvfs` file. */
   async setNumVfs(pf: NicPf, count: number): Promise<void> {
     const op = `set sriov_numvfs of ${pf.address} to ${count}`;
@@ -244,6 +267,12 @@ export class Nic {
     return [...this.functions.values()].filter((fn) => fn.iommuGroup === group);
   }
 
+  /** Takes a function out of its group, of which the kernel tells nobody. */
+  loseGroup(address: string): void {
+    const fn = this.functions.get(address);
+    if (fn) fn.iommuGroup = undefined;
+  }
+
   /** Groups that have a node, with its minor number. */
   get vfioGroups(): ReadonlyMap<number, number> {
     return this.#minors;
@@ -300,6 +329,11 @@ export function busesOf(totalVfs: number): number {
 /** Where the function is beneath /sys, as events name it. */
 export function devpathOf({ address }: NicFunction): string {
   return `/devices/pci0000:00/0000:00:01.0/${address}`;
+}
+
+/** As the kernel's own name of a network device that stands for a virtual function. */
+export function representorName(index: number): string {
+  return `rep${index}`;
 }
 
 function lowestFree(taken: Iterable<number>): number {

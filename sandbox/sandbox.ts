@@ -169,6 +169,7 @@ export class Sandbox {
       vfio: machine.vfio,
       uevents: machine.uevents,
       netns: machine.netns,
+      askEswitchMode: (pf) => machine.askEswitchMode(pf),
       openRtnl: (netns) => machine.openRtnl(netns),
       linkOwnerOf: machine.linkOwnerOf,
       pfLink: machine.pfLink,

@@ -7,7 +7,7 @@ import {
   type LinkOwner,
   type Netns,
 } from "../src/kernel/index.ts";
-import type { Nic, NicFunction, NicPf } from "./nic.ts";
+import { type Nic, type NicFunction, type NicPf, representorName } from "./nic.ts";
 import { type Entry, folderOf, textOf } from "./pretend-files.ts";
 
 /** A network device of a function as the host's namespace sees it. */
@@ -170,9 +170,11 @@ function netFolder(fn: NicFunction, netdevs: NetdevView): Entry {
     kind: "folder",
     names: async () => {
       const seen = await netdevs.seen(fn);
-      return seen ? [seen.ifname] : [];
+      return [...(seen ? [seen.ifname] : []), ...representorsOf(fn).keys()];
     },
     child: async (name) => {
+      const portName = representorsOf(fn).get(name);
+      if (portName !== undefined) return folderOf({ phys_port_name: textOf(portName) });
       const seen = await netdevs.seen(fn);
       if (seen?.ifname !== name) return undefined;
       return folderOf({
@@ -189,6 +191,13 @@ function netFolder(fn: NicFunction, netdevs: NetdevView): Entry {
       });
     },
   };
+}
+
+/** Network devices beside the physical function's own, by name: as which port of the switch each stands. */
+function representorsOf(fn: NicFunction): ReadonlyMap<string, string> {
+  const { vfs = [], eswitchMode } = fn as Partial<NicPf>;
+  if (eswitchMode !== "switchdev") return new Map();
+  return new Map(vfs.map((_, index) => [representorName(index), `pf0vf${index}`]));
 }
 
 function functionLink(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {

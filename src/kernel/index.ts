@@ -38,6 +38,8 @@ export {
   type Address,
   type CreateLink,
   type DefaultRoute,
+  Devlink,
+  type EswitchMode,
   type IpFamily,
   ipFromBytes,
   ipToBytes,

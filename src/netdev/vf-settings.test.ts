@@ -1,7 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno, KernelError } from "../kernel/index.ts";
-import { applyVfSettings, isBearable, type PfPort, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
+import {
+  applyVfSettings,
+  differingSettings,
+  isBearable,
+  type PfPort,
+  restoreVfSettings,
+  type VfSettings,
+} from "./vf-settings.ts";
 
 const NO_MAC = "00:00:00:00:00:00";
 const fresh: VfSettings = {
@@ -125,4 +132,49 @@ test("restoreVfSettings() resets the VLAN though the address cannot be reset, an
     ["mac"],
   );
   assert.equal(pf.standing().vlan, 0);
+});
+
+/** A PF whose driver has no ndo_get_vf_config, and no ndo_set_vf_* either. */
+function silentPf() {
+  const writes: VfSettings[] = [];
+  const port: PfPort = {
+    pf: "0000:3b:00.0 (ens6f0, driver mlx5_core)",
+    read: async () => ({}),
+    async write(_vf, change) {
+      writes.push(change);
+      throw new KernelError("set the VF", Errno.EOPNOTSUPP);
+    },
+  };
+  return { port, writes };
+}
+
+test("applyVfSettings() asks nothing of a PF that tells nothing of its VFs, and needs nothing to be put back", async () => {
+  const { port, writes } = silentPf();
+  for (const wanted of [
+    { vlan: 0 },
+    { vlan: 0, mac: undefined, trust: undefined },
+    { mac: NO_MAC, maxTxRateMbps: 0 },
+  ]) {
+    const { before, faults } = await applyVfSettings(port, 3, wanted);
+    assert.deepEqual(faults, []);
+    assert.deepEqual(await restoreVfSettings(port, 3, { before, ownMac: "02:00:00:00:00:01" }), []);
+    assert.deepEqual(differingSettings({}, wanted), []);
+  }
+  assert.deepEqual(writes, []);
+});
+
+test("applyVfSettings() refuses what is asked of such a PF, and names it and its driver", async () => {
+  const { port, writes } = silentPf();
+  const wanted = { mac: "02:00:00:00:00:05", vlan: 7, trust: true, spoofCheck: false };
+  const { faults } = await applyVfSettings(port, 3, wanted);
+  assert.deepEqual(
+    faults.map(({ setting }) => setting),
+    ["mac", "vlan", "spoofCheck", "trust"],
+  );
+  assert.match(
+    faults[0]?.error.message ?? "",
+    /Cannot set mac of VF 3: PF 0000:3b:00\.0 \(ens6f0, driver mlx5_core\) tells nothing of its VFs/,
+  );
+  assert.ok(faults.every((fault) => !isBearable(fault, wanted)));
+  assert.deepEqual(writes, []);
 });

@@ -1,6 +1,7 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
 import type {
+  EswitchMode,
   ExclusiveLock,
   FolderLockOptions,
   HostFiles,
@@ -33,6 +34,8 @@ export interface Host {
    */
   readonly pfLink: FindPfLink;
   readonly locks: HostLocks;
+  /** How a PF forwards; undefined where the kernel does not say. @throws {KernelError} */
+  askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
   /** The settings of the VFs of a PF. */
   pfPort(pf: PfName & { readonly address: PciAddress }): PfPort;
   /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */

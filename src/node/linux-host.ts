@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { openDeviceAccess } from "../access/index.ts";
 import {
   BlockingWrites,
+  Devlink,
   linkOwners,
   lockFolder,
   Netns,
@@ -40,6 +41,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
   const netns = Netns.current();
   const uevents = openUevents(log);
   const rtnl = Rtnl.open({ netns });
+  const devlink = Devlink.open(netns);
   const memories = new Map<string, PfMemory>();
   const memoryOf = (address: string) => {
     const memory = memories.get(address) ?? { hasTold: false };
@@ -55,6 +57,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     vfio: openHostFiles(paths.vfioPath, writes),
     uevents,
     netns,
+    askEswitchMode: (pf) => devlink.eswitchMode(pf),
     openRtnl: (place) => Rtnl.open({ netns: place }),
     linkOwnerOf,
     pfLink,
@@ -69,6 +72,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     async close() {
       uevents.close();
       rtnl.close();
+      devlink.close();
       netns.close();
     },
   };

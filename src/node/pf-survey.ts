@@ -11,6 +11,7 @@ import {
   type PfEntry,
   type PfFaultKind,
   type PhysicalFunction,
+  switchdevProblem,
   type VfRecord,
 } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
@@ -47,6 +48,7 @@ export class PfSurvey {
   readonly #noDriver: Condition;
   readonly #otherNamespace: Condition;
   readonly #claims: PfClaims;
+  readonly #switchdev: Condition;
   #config: PfConfig;
   #ours: PfConfig = { physicalFunctions: [] };
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
@@ -70,6 +72,7 @@ export class PfSurvey {
     this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
     this.#otherNamespace = options.health.declare({ code: "other-network-namespace", severity: "blocking" });
     this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
+    this.#switchdev = options.health.declare({ code: "pf-in-switchdev-mode", severity: "warning" });
   }
 
   get config(): PfConfig {
@@ -95,7 +98,7 @@ export class PfSurvey {
 
   /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
   problemOf(pf: PciAddress): string | undefined {
-    return this.#claims.problemOf(pf) ?? this.#faults.get(pf)?.message ?? this.#linkProblem(pf);
+    return this.#claims.problemOf(pf) ?? this.#faults.get(pf)?.message ?? this.#pfProblem(pf);
   }
 
   /** Whether another process has a physical function of the list: only another look can tell that it has ended. */
@@ -145,10 +148,12 @@ export class PfSurvey {
     const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
     const beforeCreate = ({ address }: { readonly address: PciAddress }) => bringUp(host, place, address);
     const fresh = { physicalFunctions: entries.filter((entry) => this.#isFresh(entry)) };
-    const made = await discover(fresh, { ...host, clock, log, verifyLink, beforeCreate });
+    const askEswitchMode = (pf: PciAddress) => host.askEswitchMode(pf);
+    const around = { ...host, clock, log, verifyLink, askEswitchMode };
+    const made = await discover(fresh, { ...around, beforeCreate });
     const isOnlyFresh = fresh.physicalFunctions.length === entries.length;
     // All together once more: functions of one may share IOMMU groups with those of another.
-    const seen = isOnlyFresh ? made : await discover(config, { ...host, clock, log, verifyLink, onlyLook: true });
+    const seen = isOnlyFresh ? made : await discover(config, { ...around, onlyLook: true });
     this.#takeOver(isOnlyFresh ? seen : withLastingFaults(seen, made, this.#faults));
   }
 
@@ -167,7 +172,9 @@ export class PfSurvey {
   /** Tells the inventory what is wrong with each function, as far as it is not what was told before. */
   judge(): void {
     const { inventory } = this.#options;
-    for (const address of this.#pfs.keys()) {
+    for (const [address, { eswitchMode }] of this.#pfs) {
+      if (eswitchMode === "switchdev") this.#switchdev.raise(switchdevProblem(address), address);
+      else this.#switchdev.clear(address);
       const problem = this.#linkProblem(address);
       if (problem === undefined) this.#noCarrier.clear(address);
       else this.#noCarrier.raise(problem, address);
@@ -192,7 +199,13 @@ export class PfSurvey {
     if (group !== undefined && vf.iommuGroup === undefined) {
       return `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`;
     }
-    return this.#linkProblem(vf.pf);
+    return this.#pfProblem(vf.pf);
+  }
+
+  /** What is wrong with a usable one, and with its functions by it. */
+  #pfProblem(pf: PciAddress): string | undefined {
+    if (this.#pfs.get(pf)?.eswitchMode === "switchdev") return switchdevProblem(pf);
+    return this.#linkProblem(pf);
   }
 
   #linkProblem(pf: PciAddress): string | undefined {
@@ -228,6 +241,7 @@ export class PfSurvey {
     for (const address of gone) {
       this.#pfs.delete(address);
       this.#mend(address);
+      this.#switchdev.clear(address);
       inventory.sync(address, []);
       log.info("pf-not-managed", { pf: address });
     }
@@ -273,6 +287,7 @@ export class PfSurvey {
     this.#carriers.delete(address);
     this.#noCarrier.clear(address);
     this.#noDriver.clear(address);
+    this.#switchdev.clear(address);
     // With the others its functions may be there still, and with clients.
     if (fault.kind === "missing") inventory.sync(address, []);
   }

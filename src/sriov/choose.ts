@@ -22,7 +22,7 @@ export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none"
 /** Why a function that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
 export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
   if (vf.quarantine !== undefined || !vf.present) return "quarantined";
-  if (vf.problem !== undefined) return "unhealthy";
+  if (vf.problem !== undefined) return `unhealthy (${vf.problem})`;
   if (vf.holder) return "in use";
   if (vf.withheld !== undefined) return `withheld, for the host uses it (${vf.facts.address}: ${vf.withheld})`;
   if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";

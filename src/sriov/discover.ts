@@ -1,6 +1,7 @@
-import type { HostFiles } from "../kernel/index.ts";
+import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type CreateVfsOptions, createVfs, type VfCount } from "./create-vfs.ts";
+import { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
 import type { VfFacts } from "./inventory-form.ts";
 import {
   driverOf,
@@ -25,6 +26,8 @@ export interface PhysicalFunction {
   readonly numaNode: number | undefined;
   /** The most virtual functions it could have. */
   readonly totalVfs: number;
+  /** "switchdev": nobody is given a function of it. */
+  readonly eswitchMode: EswitchMode;
   readonly vfs: readonly VfFacts[];
 }
 
@@ -38,6 +41,7 @@ export interface Discovery {
 /** Where to look, and whether to make virtual functions where there are none. */
 export interface DiscoverOptions extends CreateVfsOptions {
   readonly drivers: HostFiles;
+  readonly askEswitchMode?: AskEswitchMode;
   /** For a later look: functions that somebody took away stay away. */
   readonly onlyLook?: boolean;
   /** Called before functions are made: some drivers want the physical function up by then. */
@@ -82,10 +86,15 @@ async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Pro
     const { vfKernelDriver } = entry;
     tell("vf-driver-missing", `${address}: driver ${vfKernelDriver} is not loaded; run: modprobe ${vfKernelDriver}`);
   }
-  const count = await countVfs({ entry, ifname }, options);
+  const eswitchMode = await eswitchModeOf(address, options);
+  const isSwitch = eswitchMode === "switchdev";
+  if (isSwitch) tell("switchdev-mode", switchdevProblem(address));
+  // Some drivers change the mode only while there are no functions: none are made that nobody could be given.
+  const count = await countVfs({ entry, ifname }, isSwitch ? { ...options, onlyLook: true } : options);
   const vfs = await readVfs(entry, devices);
   tellCounts(entry, count, { vfs, tell });
-  return { address, entry, driver, ifname, numaNode: await numaNodeOf(devices, address), totalVfs: count.total, vfs };
+  const numaNode = await numaNodeOf(devices, address);
+  return { address, entry, driver, ifname, numaNode, totalVfs: count.total, eswitchMode, vfs };
 }
 
 async function countVfs(

@@ -7,6 +7,7 @@ export type { CreateVfsOptions } from "./create-vfs.ts";
 export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
 export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
+export { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
 export {
   describeHostUse,
   type HostNetwork,

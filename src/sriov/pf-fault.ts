@@ -28,6 +28,7 @@ export interface PfFault {
 export type PfNoteKind =
   | "pf-driver-differs"
   | "vf-driver-missing"
+  | "switchdev-mode"
   | "vf-count-differs"
   | "no-functions"
   | "listed-function-missing";

@@ -1,9 +1,10 @@
 // The same connections on cards whose drivers behave otherwise than igb's: sandbox/card.ts says how, and where the kernel has it.
 import assert from "node:assert/strict";
-import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { parsePciAddress } from "../../src/sriov/index.ts";
 import { cardSeed } from "./card-seed.ts";
-import { kernelStories } from "./kernel-stories.ts";
-import { LINKS, type Scene, tellStories } from "./story.ts";
+import { kernelStories, plainStories } from "./kernel-stories.ts";
+import { LINKS, refusal, type Scene, tellStories } from "./story.ts";
 
 const seed = cardSeed();
 
@@ -11,6 +12,24 @@ tellStories(
   `a KERNEL connection on an iavf-like card (CARD_SEED=${seed})`,
   { machine: { card: { kind: "iavf", resets: { seed } } } },
   kernelStories,
+);
+
+tellStories(
+  "a KERNEL connection on a card whose PF tells nothing of its VFs",
+  { machine: { card: { kind: "no-vf-info" } } },
+  { ...plainStories, "is refused what the PF cannot be asked for, and leaves nothing": refusedSettings },
+);
+
+tellStories(
+  "a KERNEL connection on a card whose network devices come late",
+  { machine: { netdevDelayMs: 300 } },
+  kernelStories,
+);
+
+tellStories(
+  "a card in switchdev mode",
+  { machine: { card: { kind: "switchdev" } } },
+  { "is given to nobody until it is in legacy mode, and again when it is back": switchdevMode },
 );
 
 /** Requests, each with its Close. All thousand of them: CARD_ROUNDS=63. */
@@ -65,4 +84,52 @@ async function manyRounds(scene: Scene): Promise<void> {
     .flatMap((address) => machine.pfPort({ address }).writes)
     .filter(({ change }) => "trust" in change);
   assert.deepEqual(trusted, []);
+}
+
+async function refusedSettings(scene: Scene): Promise<void> {
+  const { endpoint, machine } = scene.sandbox;
+  const pod = await scene.pod();
+  const client = scene.direct(pod);
+  const before = await scene.dump([pod]);
+  for (const [setting, ethernet] of [
+    ["mac", { srcMac: "0a:55:44:33:22:aa" }],
+    ["vlan", { vlanTag: 7 }],
+  ] as const) {
+    endpoint.want({ ethernet });
+    const why = `Cannot set ${setting} of VF \\d: PF 0000:0\\d:00\\.0 \\(driver igb\\) tells nothing of its VFs`;
+    await assert.rejects(client.request(), refusal("FAILED_PRECONDITION", new RegExp(why)));
+    assert.deepEqual(await scene.dump([pod]), before);
+  }
+  assert.deepEqual(
+    machine.pfs.flatMap((address) => machine.pfPort({ address }).writes),
+    [],
+  );
+  endpoint.want({});
+  await client.request();
+  await client.close();
+}
+
+/** Both PFs are switches as the node starts. */
+async function switchdevMode(scene: Scene): Promise<void> {
+  const { endpoint, machine, kubelet } = scene.sandbox;
+  scene.isMended = true;
+  endpoint.want({});
+  const isOffered = (count: number) =>
+    kubelet.until(SANDBOX_RESOURCE, (devices) => devices.filter(({ healthy }) => healthy).length === count);
+  const problems = () => scene.forwarder.node.survey.problemOf(parsePciAddress(machine.pfs[0] ?? ""));
+  await isOffered(0);
+  assert.match(problems() ?? "", /in switchdev mode.*devlink dev eswitch set pci\/0000:01:00\.0 mode legacy/);
+  for (const pf of machine.pfs) machine.setEswitchMode(pf, "legacy");
+  await isOffered(4);
+  assert.equal(problems(), undefined);
+  const [one, other] = [await scene.pod(), await scene.pod()];
+  await scene.serves(one);
+  for (const pf of machine.pfs) machine.setEswitchMode(pf, "switchdev");
+  await isOffered(0);
+  const why = /unhealthy \(physical function 0000:01:00\.0 is in switchdev mode.*mode legacy/;
+  await assert.rejects(scene.direct(other).request(), refusal("RESOURCE_EXHAUSTED", why));
+  assert.equal(await other.pod.link("nsm-1"), undefined);
+  for (const pf of machine.pfs) machine.setEswitchMode(pf, "legacy");
+  await isOffered(4);
+  await scene.serves(other);
 }

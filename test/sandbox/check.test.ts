@@ -59,7 +59,7 @@ async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToChe
   for (const name of sockets) await listening(t, join(root, name));
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
-  const { devices, drivers, vfio } = machine;
+  const { devices, drivers, vfio, askEswitchMode } = machine;
   return {
     root,
     files: {
@@ -67,6 +67,7 @@ async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToChe
       drivers,
       vfio,
       verifyLink: async () => {},
+      askEswitchMode,
       proc: openHostFiles("/proc", writes),
       sys: openHostFiles(sys, writes),
     },
@@ -103,13 +104,14 @@ async function checked(
   const config = tree(t, { "pci.config": machine.configText });
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
-  const { devices, drivers, vfio, netns } = machine;
+  const { devices, drivers, vfio, netns, askEswitchMode } = machine;
   const files = {
     devices,
     drivers,
     vfio,
     verifyLink: async () => {},
     netns,
+    askEswitchMode,
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles(sys, writes),
   };
@@ -234,9 +236,11 @@ interface Break {
 }
 
 const removes = (name: string) => (node: NodeToCheck) => void rmSync(join(node.root, name), { recursive: true });
-const hides = (tree: Exclude<keyof CheckFiles, "verifyLink" | "netns">, gone: RegExp) => (node: NodeToCheck) => ({
-  files: { ...node.files, [tree]: without(node.files[tree], gone) },
-});
+const hides =
+  (tree: Exclude<keyof CheckFiles, "verifyLink" | "netns" | "askEswitchMode">, gone: RegExp) =>
+  (node: NodeToCheck) => ({
+    files: { ...node.files, [tree]: without(node.files[tree], gone) },
+  });
 
 const breaks: readonly Break[] = [
   {
@@ -252,6 +256,15 @@ const breaks: readonly Break[] = [
     line: "fail spire-agent",
     fails: "both",
     todo: /start the SPIRE/,
+  },
+  {
+    broken: "a PF in switchdev mode",
+    change: ({ files }) => ({
+      files: { ...files, askEswitchMode: async (pf) => (pf === PFS[1] ? "switchdev" : "legacy") },
+    }),
+    line: `fail pf-switch-mode ${PFS[1]}`,
+    fails: "both",
+    todo: /devlink dev eswitch set pci\/0000:02:00\.0 mode legacy/,
   },
   { broken: "no manager", change: removes("nsm.io.sock"), line: "fail nsmgr", fails: "both", todo: /start the NSMgr/ },
   {

@@ -29,6 +29,7 @@ export const somePf: PhysicalFunction = {
   ifname: "ens6f0",
   numaNode: 0,
   totalVfs: 8,
+  eswitchMode: "legacy",
   vfs: ["0000:3b:01.0", "0000:3b:01.1"].map((address, index) => ({
     address: parsePciAddress(address),
     index,

@@ -1,5 +1,14 @@
 import { join } from "node:path";
-import { BlockingWrites, type HostFiles, linkOwners, Netns, openHostFiles, Rtnl } from "../../kernel/index.ts";
+import {
+  BlockingWrites,
+  Devlink,
+  type EswitchMode,
+  type HostFiles,
+  linkOwners,
+  Netns,
+  openHostFiles,
+  Rtnl,
+} from "../../kernel/index.ts";
 import { type FindPfLink, type PciAddress, pfLinks } from "../../sriov/index.ts";
 import type { CommandSettings } from "../command.ts";
 
@@ -16,6 +25,8 @@ export interface CheckFiles {
   readonly verifyLink: (pf: PciAddress) => Promise<unknown>;
   /** Where PFs and idle VFs have their network devices; that of this process unless told. */
   readonly netns?: Netns;
+  /** devlink's word; the tests' own where they pretend the rest. */
+  readonly askEswitchMode: (pf: string) => Promise<EswitchMode | undefined>;
 }
 
 /** The files of this machine. */
@@ -30,6 +41,7 @@ export function openCheckFiles(settings: CommandSettings): CheckFiles {
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles("/sys", writes),
     verifyLink: (pf) => verifyHere(pfLinks({ devices, linkOwnerOf }), pf),
+    askEswitchMode: askDevlink,
   };
 }
 
@@ -41,5 +53,14 @@ async function verifyHere(pfLink: FindPfLink, pf: PciAddress): Promise<void> {
   } finally {
     rtnl.close();
     netns.close();
+  }
+}
+
+async function askDevlink(pf: string): Promise<EswitchMode | undefined> {
+  const devlink = Devlink.open();
+  try {
+    return await devlink.eswitchMode(pf);
+  } finally {
+    devlink.close();
   }
 }

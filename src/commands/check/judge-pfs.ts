@@ -98,6 +98,14 @@ function judgeNote({ address, entry }: PhysicalFunction, { kind, message }: PfNo
         why: "it makes the network devices of its virtual functions",
         todo: `modprobe ${entry.vfKernelDriver} on the host, and at each boot (/etc/modules-load.d)`,
       });
+    case "switchdev-mode":
+      return failure({
+        check: "pf-switch-mode",
+        subject,
+        what: "it is in switchdev mode",
+        why: "its functions reach only what a switch on this node lets them reach: nobody is given one",
+        todo: `when no pod has one: devlink dev eswitch set pci/${address} mode legacy`,
+      });
     case "no-functions":
       return failure({
         check: "pf",

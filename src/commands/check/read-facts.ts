@@ -33,7 +33,9 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
   const pfList = await readPfList(settings.sriovConfigFile);
   const config = pfList.kind === "read" ? pfList.config : { physicalFunctions: [] };
   const never = { subscribe: () => () => {}, close: () => {} };
-  const discovery = await discover(config, { ...files, uevents: never, clock, log: silentLog, onlyLook: true });
+  const { askEswitchMode } = files;
+  const look = { ...files, uevents: never, clock, log: silentLog, onlyLook: true, askEswitchMode };
+  const discovery = await discover(config, look);
   return {
     environment,
     pfList,

@@ -76,7 +76,7 @@ const warned: { says: string; adapter: Partial<Adapter>; defaultRoutes?: string[
     line: /own traffic leaves by it/,
   },
   { says: "a bond", adapter: { links: [{ ...link, master: "bond0" }] }, line: /a port of bond0/ },
-  { says: "switch mode", adapter: { representorCount: 4 }, line: /switch mode \(4 representors\)/ },
+  { says: "switch mode", adapter: { representorCount: 4 }, line: /switchdev mode \(4 representors\).*mode legacy/ },
 ];
 for (const { says, adapter, defaultRoutes = [], line } of warned) {
   test(`choosePfs() warns of ${says}`, () => {

@@ -136,10 +136,14 @@ function aboutLine({ vendorId, deviceId, links, numaNode, vfs, totalVfs }: Adapt
   return [link?.ifname, `[${id}]`, ...node, `${vfs.length} of ${totalVfs} virtual functions made`].join(", ");
 }
 
-function warningsOf(link: AdapterLink, { representorCount }: Adapter, defaultRoutes: readonly string[]): string[] {
+function warningsOf(
+  link: AdapterLink,
+  { address, representorCount }: Adapter,
+  defaultRoutes: readonly string[],
+): string[] {
   const { ifname, isUp, master } = link;
   const isUplink = [ifname, master].some((name) => name !== undefined && defaultRoutes.includes(name));
-  const switched = `It is in switch mode (${counted(representorCount, "representor")}): its functions reach only what a switch on this node lets them reach`;
+  const switched = `It is in switchdev mode (${counted(representorCount, "representor")}), and its functions are given to nobody: devlink dev eswitch set pci/${address} mode legacy`;
   return [
     ...(isUp ? [] : [`Its link is down: ip link set ${ifname} up`]),
     ...(isUplink ? ["The node's own traffic leaves by it too: clients share its bandwidth"] : []),

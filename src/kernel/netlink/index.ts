@@ -3,6 +3,7 @@
 // conversation.ts says how one request is asked and answered, layout.ts and attribute.ts how its bytes are made.
 export type { Address, IpFamily, NewAddress } from "./address.ts";
 export type { NetlinkPipe } from "./conversation.ts";
+export { Devlink, type EswitchMode } from "./devlink.ts";
 export { ipFromBytes, ipToBytes } from "./ip.ts";
 export type { Link } from "./link.ts";
 export type { Neighbour, NewNeighbour } from "./neighbour.ts";

@@ -54,6 +54,10 @@ export const nlmsghdr = {
 } as const;
 export const NLMSGHDR_BYTES = 16;
 
+// struct genlmsghdr, include/uapi/linux/genetlink.h (Linux 6.1). 4 bytes, the last two reserved.
+export const genlmsghdr = { command: [0, "u8"], version: [1, "u8"] } as const;
+export const GENLMSGHDR_BYTES = 4;
+
 // struct ifinfomsg, include/uapi/linux/rtnetlink.h (Linux 6.1). 16 bytes, no tail padding.
 export const ifinfomsg = {
   family: [0, "u8"], // byte 1 is __ifi_pad

@@ -7,6 +7,7 @@ import type { NetlinkPipe } from "./conversation.ts";
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const NETLINK_ROUTE = 0;
+export const NETLINK_GENERIC = 16;
 const SOL_NETLINK = 270;
 // Socket options, include/uapi/linux/netlink.h: no request quoted in an error, words with it, filters of dumps honoured.
 const NETLINK_CAP_ACK = 10;
@@ -27,7 +28,14 @@ function netlinkAddress(groups: number): Buffer {
 
 /** A route socket, in the namespace if one is given; `groups` is a mask of what it hears besides answers. */
 export function openRouteSocket(netns: Netns | undefined, groups = 0): KernelSocket {
-  const socket = KernelSocket.open({ domain: AF_NETLINK, type: SOCK_RAW, protocol: NETLINK_ROUTE }, netns);
+  return openSocket(netns, { protocol: NETLINK_ROUTE, groups });
+}
+
+function openSocket(
+  netns: Netns | undefined,
+  { protocol, groups }: { readonly protocol: number; readonly groups: number },
+): KernelSocket {
+  const socket = KernelSocket.open({ domain: AF_NETLINK, type: SOCK_RAW, protocol }, netns);
   try {
     socket.bind(netlinkAddress(groups));
     // To the kernel (port 0): messages of other processes then end in ECONNREFUSED on their side (netlink_getsockbyportid).
@@ -75,8 +83,8 @@ function copyOf(bytes: Buffer, length: number): Buffer {
   return Buffer.from(bytes.subarray(0, length));
 }
 
-export function openPipe(netns: Netns | undefined): NetlinkPipe {
-  const socket = openRouteSocket(netns);
+export function openPipe(netns: Netns | undefined, protocol = NETLINK_ROUTE): NetlinkPipe {
+  const socket = openSocket(netns, { protocol, groups: 0 });
   return {
     port: socket.address().readUInt32LE(4),
     send: (bytes) => socket.sendOffThread(bytes),
