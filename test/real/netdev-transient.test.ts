@@ -122,11 +122,12 @@ function vanishingCard(world: World) {
       name: wire,
       peer: { name: `new${state.made}`, netns: world.host.netns },
     });
-    const { index } = await linkNamed(world.wire, wire);
+    const { index, peerIndex = 0 } = await linkNamed(world.wire, wire);
     wires.add(index);
+    // Not by its name: the kernel says whose it is, so that it may be on its way already.
+    indexes.push(peerIndex);
+    state.index = peerIndex;
     await world.wire.rtnl.setLink(index, { up: true });
-    state.index = (await linkNamed(world.host, `new${state.made}`)).index;
-    indexes.push(state.index);
   };
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver ice)",
