@@ -56,11 +56,8 @@ export function readCertificate(der: Buffer): Certificate {
   const facts: Facts = { isCa: false, uris: [], uriConstraints: { permitted: [], excluded: [] }, unknownCritical: [] };
   const seen = new Set<string>();
   for (const extension of extensions) readExtension(extension, facts, seen);
-  const [notBeforeMs, notAfterMs] = [x509.validFromDate.getTime(), x509.validToDate.getTime()];
-  // NaN is neither before nor after anything: such a certificate would never expire.
-  if (!Number.isFinite(notBeforeMs) || !Number.isFinite(notAfterMs)) throw refuse("its dates cannot be read");
   const none = { pathLength: undefined, keyUsage: undefined, keyId: undefined, issuerKeyId: undefined };
-  return { x509, notBeforeMs, notAfterMs, ...none, ...facts, ...parts };
+  return { x509, ...none, ...facts, ...parts };
 }
 
 /** The certificates of a field of the Workload API: DER, one after the other, nothing between. */
@@ -87,7 +84,8 @@ function parse(der: Buffer): X509Certificate {
   }
 }
 
-interface Parts extends Pick<Certificate, "signatureAlgorithm" | "key" | "subject" | "issuer"> {
+interface Parts
+  extends Pick<Certificate, "signatureAlgorithm" | "key" | "subject" | "issuer" | "notBeforeMs" | "notAfterMs"> {
   readonly extensions: readonly DerElement[];
 }
 
@@ -104,16 +102,34 @@ function partsOf(der: Buffer): Parts {
   const [toBeSigned, algorithm] = readInside(certificate, TAG_SEQUENCE);
   const fields = readInside(toBeSigned, TAG_SEQUENCE);
   const version = fields[0]?.tag === TAG_VERSION ? countOf(readOnly(fields.shift()?.body ?? der)) : 0;
-  const [, , issuer, , subject, key] = fields;
+  const [, , issuer, validity, subject, key] = fields;
+  const [notBefore, notAfter] = readInside(validity, TAG_SEQUENCE);
   const extensions = fields.find((element) => element.tag === TAG_EXTENSIONS);
   if (extensions !== undefined && version !== 2) throw refuse("it has extensions and is not of version 3");
   return {
     signatureAlgorithm: readAlgorithm(algorithm),
     key: readKeyKind(key),
+    notBeforeMs: timeOf(notBefore),
+    notAfterMs: timeOf(notAfter),
     issuer: bodyOf(issuer, TAG_SEQUENCE),
     subject: bodyOf(subject, TAG_SEQUENCE),
     extensions: extensions === undefined ? [] : readInside(readOnly(extensions.body), TAG_SEQUENCE),
   };
+}
+
+/**
+ * Time ::= UTCTime "YYMMDDHHMMSSZ" or GeneralizedTime "YYYYMMDDHHMMSSZ" (RFC 5280, 4.1.2.5), in ms since 1970. Of one that is
+ * none Node makes any date, or none at all: such a certificate might never expire.
+ */
+function timeOf(element: DerElement | undefined): number {
+  const text = element?.body.toString("latin1") ?? "";
+  const isShort = element?.tag === 0x17 && /^\d{12}Z$/.test(text);
+  if (!isShort && !(element?.tag === 0x18 && /^\d{14}Z$/.test(text))) throw refuse("its dates cannot be read");
+  const digits = isShort ? `${text < "50" ? "20" : "19"}${text}` : text;
+  const iso = digits.replace(/(....)(..)(..)(..)(..)(..)Z/, "$1-$2-$3T$4:$5:$6.000Z");
+  const ms = Date.parse(iso);
+  if (!Number.isFinite(ms) || new Date(ms).toISOString() !== iso) throw refuse("its dates cannot be read");
+  return ms;
 }
 
 /** Extension ::= SEQUENCE { extnID, critical DEFAULT FALSE, extnValue OCTET STRING }. */

@@ -49,6 +49,34 @@ test("verifyPeerChain() takes a chain that another hand wrote", () => {
   assert.equal(chainWith({})(), MANAGER);
 });
 
+test("verifyPeerChain() refuses a chain whose authority has only the name of ours", () => {
+  const [root, impostor] = [make({ subject: "root" }), make({ subject: "root" })];
+  refuses(() => verify(root, leafBelow(impostor)), /leads to no authority/);
+  const middle = make({ subject: "middle", issuer: impostor });
+  refuses(() => verify(root, leafBelow(middle), middle), /leads to no authority/);
+});
+
+test("verifyPeerChain() tells twenty authorities of one name apart by the identifiers of their keys", () => {
+  const idOf = (at: number) => Buffer.of(0x04, 1, at); // OCTET STRING
+  const roots = Array.from({ length: 20 }, (_, at) =>
+    make({ subject: "SPIRE", ...extension("2.5.29.14", false, idOf(at)) }),
+  );
+  const bundles = new Map([["home.example", roots.map(({ der }) => readCertificate(der))]]);
+  const last = roots.at(-1);
+  assert.ok(last);
+  const named = leafBelow(last, extension("2.5.29.35", false, Buffer.of(0x30, 3, 0x80, 1, 19)));
+  assert.equal(verifyPeerChain([named.der], bundles, NOW_MS).id, MANAGER);
+  // Without the identifier of its issuer's key each of them has to be tried.
+  refuses(() => verifyPeerChain([leafBelow(last).der], bundles, NOW_MS), /takes more than 12 signature checks/);
+});
+
+test("readCertificate() refuses extensions in a certificate that is not of version 3", () => {
+  const der = Buffer.from(make({ subject: "root" }).der);
+  const version = der.indexOf(Buffer.from("a003020102", "hex"));
+  der.writeUInt8(1, version + 4);
+  assert.throws(() => readCertificate(der), /has extensions and is not of version 3/);
+});
+
 test("verifyPeerChain() refuses what a workload signs with its own certificate", () => {
   const root = make({ subject: "root" });
   const workload = leafBelow(root, { subject: "workload", uris: ["spiffe://home.example/workload"] });

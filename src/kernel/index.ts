@@ -66,7 +66,7 @@ export {
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
-export { boundPeerChains } from "./ssl-context.ts";
+export { openPeerChain, type PeerChain } from "./ssl-context.ts";
 export { openStateFolder, type StateFolder } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
 export { unixListeners } from "./unix-listeners.ts";

@@ -102,17 +102,42 @@ export function exitNow(code: number): void {
   endProcess(code);
 }
 
-let sslCalls: { setVerifyDepth: Native; verifyDepth: Native; control: Native } | undefined;
-type Native = (...args: readonly (bigint | number | null)[]) => number | bigint;
+const verifyCallback = koffi.proto("int ssl_verify_cb(void *store, void *argument)");
+let sslCalls: ReturnType<typeof loadOpenSsl> | undefined;
 
 /** Of the OpenSSL that the Node binary carries, for what node:tls has no option for. @throws {Error} when it exports none. */
-export function openSslCalls(): NonNullable<typeof sslCalls> {
-  sslCalls ??= {
-    setVerifyDepth: self.func("void SSL_CTX_set_verify_depth(void *context, int depth)"),
-    verifyDepth: self.func("int SSL_CTX_get_verify_depth(const void *context)"),
-    control: self.func("long SSL_CTX_ctrl(void *context, int command, long number, void *pointer)"),
-  };
+export function openSslCalls(): ReturnType<typeof loadOpenSsl> {
+  sslCalls ??= loadOpenSsl();
   return sslCalls;
+}
+
+type Native = (...args: readonly unknown[]) => unknown;
+
+function loadOpenSsl() {
+  return {
+    verifyDepth: self.func("int SSL_CTX_get_verify_depth(const void *context)") as Native,
+    control: self.func("long SSL_CTX_ctrl(void *context, int command, long number, void *pointer)") as Native,
+    setVerify: self.func(
+      "void SSL_CTX_set_cert_verify_callback(void *context, ssl_verify_cb *callback, void *argument)",
+    ) as Native,
+    chainOf: self.func("void *X509_STORE_CTX_get0_untrusted(const void *store)") as Native,
+    setError: self.func("void X509_STORE_CTX_set_error(void *store, int error)") as Native,
+    count: self.func("int OPENSSL_sk_num(const void *stack)") as Native,
+    at: self.func("void *OPENSSL_sk_value(const void *stack, int index)") as Native,
+    encode: self.func("int i2d_X509(const void *certificate, void *out)") as Native,
+  };
+}
+
+/** A function that OpenSSL can call on the main thread, for as long as the process runs; what it throws is a refusal. */
+export function onSslVerify(verify: (store: unknown, argument: bigint) => number): bigint {
+  const answer = (store: unknown, argument: unknown) => {
+    try {
+      return verify(store, argument ? BigInt(koffi.address(argument)) : 0n);
+    } catch {
+      return 0; // nothing may be thrown through OpenSSL
+    }
+  };
+  return koffi.register(answer, koffi.pointer(verifyCallback));
 }
 
 /** Where the bytes of a buffer lie. Only for buffers of `offHeap`: the collector moves small ones. */

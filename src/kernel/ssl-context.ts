@@ -1,5 +1,5 @@
 import { inspect } from "node:util";
-import { openSslCalls } from "./native.ts";
+import { addressOf, offHeap, onSslVerify, openSslCalls } from "./native.ts";
 
 /** SSL_CTRL_GET_MAX_CERT_LIST and SSL_CTRL_SET_MAX_CERT_LIST (include/openssl/ssl.h). */
 const GET_MAX_CERT_LIST = 50;
@@ -8,29 +8,68 @@ const SET_MAX_CERT_LIST = 51;
 /** What OpenSSL begins with (SSL_MAX_CERT_LIST_DEFAULT, include/openssl/ssl.h; crypto/x509/x509_vpm.c: -1 is "not set"). */
 const FRESH = { maxCertList: 102_400n, depth: -1n };
 
-/**
- * A chain of which OpenSSL looks for no issuer, not even of the leaf, so that it checks no signature in it
- * (build_chain and internal_verify, crypto/x509/x509_vfy.c: one issuer more than the depth is looked for; 0 still finds one).
- */
-const NO_ISSUER = -2;
+/** X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: nobody has been verified yet, and Node calls the peer not authorized. */
+const NOT_VERIFIED = 21;
+
+/** The certificates of one peer, as it sent them. */
+export interface PeerChain {
+  /** DER, leaf first; empty before they came, and where the peer sent none. */
+  readonly der: readonly Buffer[];
+  /** No connection of the context is in its handshake any more. */
+  close(): void;
+}
+
+const open = new Map<bigint, Buffer[]>();
+let onVerify: bigint | undefined;
+let lastId = 0n;
 
 /**
- * Keeps OpenSSL from verifying what a peer sends: it would follow up to 100 KB of certificates and check each signature, with
- * any key, before anybody is asked. Who asks with `rejectUnauthorized: false` verifies the chain himself, and gets it whole
- * and unverified. Node has no option for either bound, so they are set in the `SSL_CTX` behind the context; its address
- * comes from what Node prints of it, and is believed only if what lies there looks like a fresh context.
- * @param context what `tls.createSecureContext()` gives, before a connection uses it
+ * Has OpenSSL hand over what a peer sends, in place of verifying it: it would follow up to 100 KB of certificates and check each
+ * signature, with any key, before anybody is asked. Whoever asks with `rejectUnauthorized: false` verifies the chain himself.
+ * Node's own way to the chain, getPeerCertificate(), ends the process at a key on a curve without a NIST name (24.21:
+ * X509ToObject, src/crypto/crypto_x509.cc), and getPeerX509Certificate() loses the memory of all but the leaf.
+ * Node has no option for any of this, so it is set in the `SSL_CTX` behind the context; its address comes from what Node prints
+ * of it, and is believed only if what lies there looks like a fresh context.
+ * @param context what `tls.createSecureContext()` gives, of one connection that has not begun
  * @param maxBytes longest list of certificates that is read of a peer
  * @throws {Error} that says what this Node lacks
  */
-export function boundPeerChains(context: unknown, maxBytes: number): void {
+export function openPeerChain(context: unknown, maxBytes: number): PeerChain {
   const address = addressOfContext(context);
   const calls = openSslCalls();
-  const list = BigInt(calls.control(address, GET_MAX_CERT_LIST, 0, null));
-  const depth = BigInt(calls.verifyDepth(address));
+  const list = BigInt(calls.control(address, GET_MAX_CERT_LIST, 0, null) as number);
+  const depth = BigInt(calls.verifyDepth(address) as number);
   if (list !== FRESH.maxCertList || depth !== FRESH.depth) throw lacking("its SSL_CTX is not as OpenSSL 3 makes it");
   calls.control(address, SET_MAX_CERT_LIST, maxBytes, null);
-  calls.setVerifyDepth(address, NO_ISSUER);
+  onVerify ??= onSslVerify(take);
+  lastId += 1n;
+  const [id, der] = [lastId, [] as Buffer[]];
+  open.set(id, der);
+  calls.setVerify(address, onVerify, id);
+  return { der, close: () => void open.delete(id) };
+}
+
+/** Called by OpenSSL in the middle of a handshake. 1: go on. A handshake that nobody awaits is refused. */
+function take(store: unknown, id: bigint): number {
+  const der = open.get(id);
+  if (der === undefined || der.length > 0) return 0;
+  const { chainOf, count, at, setError } = openSslCalls();
+  const chain = chainOf(store);
+  const length = Number(count(chain));
+  for (let index = 0; index < length; index++) der.push(encoded(at(chain, index)));
+  setError(store, NOT_VERIFIED);
+  return 1;
+}
+
+/** i2d_X509(3): without a place it tells the length; with one it writes there, and moves the pointer on. */
+function encoded(certificate: unknown): Buffer {
+  const { encode } = openSslCalls();
+  const bytes = offHeap(Number(encode(certificate, null)));
+  const pointer = offHeap(8);
+  pointer.writeBigUInt64LE(addressOf(bytes));
+  const length = Number(encode(certificate, pointer));
+  if (length <= 0) throw new Error("OpenSSL cannot encode a certificate that it has read");
+  return bytes.subarray(0, length);
 }
 
 function addressOfContext(context: unknown): bigint {

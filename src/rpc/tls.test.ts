@@ -88,7 +88,28 @@ function unsigned(length: number): readonly OddCertificate[] {
   return chain;
 }
 
+/** An authority with a key on a curve that NIST has no name for. */
+const koblitz = makeOddCertificate({
+  subject: "koblitz",
+  issuer: root,
+  key: generateKeyPairSync("ec", { namedCurve: "secp256k1" }),
+});
+
 for (const role of ["client", "server"] as const) {
+  test(`TLS survives an authority of a ${role} with a key on secp256k1: Node's getPeerCertificate() does not`, async (t) => {
+    const chain = [makeOddCertificate({ subject: "leaf", issuer: koblitz, isCa: false, keyUsage: 1 }), koblitz];
+    const { handshake, seen } = await meet(t, role, chain);
+    await handshake;
+    assert.deepEqual(seen, [chain.map(({ der }) => der)]);
+  });
+
+  test(`TLS hands over certificates of a ${role} that lead nowhere, as they came`, async (t) => {
+    const chain = [ours, root, makeOddCertificate({ subject: "another" }), root];
+    const { handshake, seen } = await meet(t, role, chain);
+    await handshake;
+    assert.deepEqual(seen, [chain.map(({ der }) => der)]);
+  });
+
   test(`TLS hands over the whole chain of a ${role}, and lets OpenSSL check no signature of it`, async (t) => {
     const chain = unsigned(9);
     const { handshake, seen } = await meet(t, role, chain);

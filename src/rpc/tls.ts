@@ -1,14 +1,7 @@
 import type { Duplex } from "node:stream";
-import {
-  connect,
-  createSecureContext,
-  createServer,
-  type DetailedPeerCertificate,
-  type SecureContextOptions,
-  type TLSSocket,
-} from "node:tls";
+import { connect, createSecureContext, createServer, type SecureContextOptions, type TLSSocket } from "node:tls";
 import { guarded } from "../async/index.ts";
-import { boundPeerChains } from "../kernel/index.ts";
+import { openPeerChain, type PeerChain } from "../kernel/index.ts";
 import type { PeerIdentity, TlsCredentials } from "./connection.ts";
 import { RpcError } from "./status.ts";
 
@@ -63,7 +56,7 @@ function contextOptions({ certChainPem, keyPem }: TlsCredentials): SecureContext
  * @throws {Error} that says what it lacks
  */
 export function checkTls(): void {
-  boundPeerChains(createSecureContext({ ca: [] }), MOST_CHAIN_BYTES);
+  openPeerChain(createSecureContext({ ca: [] }), MOST_CHAIN_BYTES).close();
 }
 
 /**
@@ -86,11 +79,11 @@ export async function acceptTls(
     ALPNProtocols: [protocol],
   });
   // The context that createServer() made: it takes none that exists.
-  boundPeerChains((server as { _sharedCreds?: unknown })._sharedCreds, MOST_CHAIN_BYTES);
+  const chain = openPeerChain((server as { _sharedCreds?: unknown })._sharedCreds, MOST_CHAIN_BYTES);
   const done = Promise.withResolvers<TLSSocket>();
   server.once("secureConnection", done.resolve);
   server.on("tlsClientError", done.reject);
-  return await verified(raw, identity, { signal, protocol, shown, done }, () => server.emit("connection", raw));
+  return await verified(raw, identity, { signal, protocol, shown, chain, done }, () => server.emit("connection", raw));
 }
 
 /**
@@ -100,9 +93,9 @@ export async function acceptTls(
 export async function connectTls(raw: Duplex, identity: TlsIdentity, signal: AbortSignal): Promise<SecureStream> {
   const shown = identity.credentials();
   const secureContext = createSecureContext(contextOptions(shown));
-  boundPeerChains(secureContext, MOST_CHAIN_BYTES);
+  const chain = openPeerChain(secureContext, MOST_CHAIN_BYTES);
   const done = Promise.withResolvers<TLSSocket>();
-  return await verified(raw, identity, { signal, protocol: ALPN, shown, done }, () => {
+  return await verified(raw, identity, { signal, protocol: ALPN, shown, chain, done }, () => {
     const socket = connect({
       socket: raw,
       secureContext,
@@ -120,13 +113,14 @@ interface Handshake {
   readonly signal: AbortSignal;
   readonly protocol: Protocol;
   readonly shown: TlsCredentials;
+  readonly chain: PeerChain;
   readonly done: PromiseWithResolvers<TLSSocket>;
 }
 
 async function verified(
   raw: Duplex,
   identity: TlsIdentity,
-  { signal, protocol, shown, done }: Handshake,
+  { signal, protocol, shown, chain, done }: Handshake,
   begin: () => void,
 ): Promise<SecureStream> {
   const lost = guarded("tls", () => done.reject(new Error("the peer closed the connection")));
@@ -145,13 +139,14 @@ async function verified(
       throw new Error(
         `the peer does not speak ${protocol === ALPN ? "HTTP/2" : "HTTP/1.1"} (ALPN ${socket.alpnProtocol})`,
       );
-    const peer = identity.verifyPeer(peerChain(socket));
+    const peer = identity.verifyPeer(chain.der);
     return { socket, peer, shown };
   } catch (error) {
     socket?.destroy(); // it may own the handle of the raw socket by now
     raw.destroy();
     throw new RpcError("UNAVAILABLE", `TLS handshake failed: ${describe(error)}`, { cause: error });
   } finally {
+    chain.close();
     raw.off("close", lost);
     signal.removeEventListener("abort", aborted);
   }
@@ -167,20 +162,6 @@ function endTogether(socket: TLSSocket, raw: Duplex): void {
   const endRaw = guarded("tls", () => void raw.destroy());
   socket.once("close", endRaw);
   raw.once("close", end);
-}
-
-/**
- * The chain that the peer sent. To be asked once per connection: Node's other accessor, getPeerX509Certificate(), takes
- * the chain out of OpenSSL's hands (nodejs/node#65579).
- */
-function peerChain(socket: TLSSocket): Buffer[] {
-  const chain: Buffer[] = [];
-  let certificate: DetailedPeerCertificate | undefined = socket.getPeerCertificate(true);
-  while (certificate?.raw !== undefined && !chain.some((seen) => seen.equals(certificate?.raw ?? seen))) {
-    chain.push(certificate.raw);
-    certificate = certificate.issuerCertificate;
-  }
-  return chain;
 }
 
 /** OpenSSL's errors say `…:tlsv1 alert bad certificate:…`; the reason is one field of them. */
