@@ -19,6 +19,8 @@ export interface Node {
   /** What the host uses of it. */
   readonly hostUse: HostUseSurvey;
   pfDoor(pf: PciAddress): PfDoor;
+  /** Observes nothing any more, and waits for no driver. */
+  close(): void;
 }
 
 export interface NodeOptions {
@@ -59,7 +61,11 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     ...(onTried && { onTried }),
     onBound: (address, driver) => inventory.setDriver(address, driver),
   });
-  return { inventory, binder, survey, hostUse, pfDoor: (pf) => survey.door(pf) };
+  const close = () => {
+    survey.close();
+    hostUse.close();
+  };
+  return { inventory, binder, survey, hostUse, pfDoor: (pf) => survey.door(pf), close };
 }
 
 /** The secret from which token ids are made: the same on this node for ever, so that kubelet's records stay true. */

@@ -1,6 +1,6 @@
 // What the node has of the configured physical functions, now and at each later look, as the inventory and people are told.
 import type { Clock } from "../async/index.ts";
-import { type LinkPlace, Rtnl } from "../kernel/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
 import {
   type Discovery,
@@ -9,7 +9,7 @@ import {
   type PciAddress,
   type PfConfig,
   type PfEntry,
-  type PfFaultKind,
+  type PfFault,
   type PhysicalFunction,
   switchdevProblem,
   type VfRecord,
@@ -17,6 +17,7 @@ import {
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { PfClaims } from "./pf-claims.ts";
+import { VfCreation } from "./vf-creation.ts";
 
 /** The physical function of a virtual one, as far as its clients' settings go. */
 export interface PfDoor {
@@ -34,12 +35,9 @@ export interface PfSurveyOptions {
   readonly log: Log;
 }
 
-/** A physical function that was refused for one of these is not asked to make functions again. */
-const lastingFaults: readonly PfFaultKind[] = ["creation-failed", "creation-stuck", "is-virtual"];
-
 /**
- * Looks at the node as often as it is asked to, one look at a time. Functions are made on a physical function that has just
- * come; where somebody took them away, they stay away.
+ * Looks at the node as often as it is asked to, one look at a time. Each is one observation, and changes nothing: virtual
+ * functions that are to be made are asked for beside it (vf-creation.ts), and seen by the look that follows.
  */
 export class PfSurvey {
   readonly #options: PfSurveyOptions;
@@ -54,7 +52,9 @@ export class PfSurvey {
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
   readonly #doors = new Map<PciAddress, PfDoor>();
   /** Why a physical function cannot be used. */
-  readonly #faults = new Map<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>();
+  readonly #faults = new Map<PciAddress, PfFault>();
+  readonly #creation: VfCreation;
+  #turn: Promise<void> = Promise.resolve();
   readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
   /** Those that somebody has set down. */
   readonly #down = new Set<PciAddress>();
@@ -73,6 +73,12 @@ export class PfSurvey {
     this.#otherNamespace = options.health.declare({ code: "other-network-namespace", severity: "blocking" });
     this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
     this.#switchdev = options.health.declare({ code: "pf-in-switchdev-mode", severity: "warning" });
+    this.#creation = new VfCreation({
+      ...options,
+      withoutVfs: options.health.declare({ code: "pf-without-vfs", severity: "warning" }),
+      bringUp: (pf) => withRtnl(options.host, (place) => bringUp(options.host, place, pf)),
+      onAnswered: () => void this.look(),
+    });
   }
 
   get config(): PfConfig {
@@ -98,7 +104,8 @@ export class PfSurvey {
 
   /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
   problemOf(pf: PciAddress): string | undefined {
-    return this.#claims.problemOf(pf) ?? this.#faults.get(pf)?.message ?? this.#pfProblem(pf);
+    const own = this.#faults.get(pf)?.message ?? this.#creation.problemOf(pf) ?? this.#pfProblem(pf);
+    return this.#claims.problemOf(pf) ?? own;
   }
 
   /** Whether another process has a physical function of the list: only another look can tell that it has ended. */
@@ -106,8 +113,9 @@ export class PfSurvey {
     return this.#claims.isWaiting;
   }
 
-  /** Leaves the physical functions to others. */
+  /** Waits for no driver any more, and leaves the physical functions to others. */
   close(): void {
+    this.#creation.close();
     this.#claims.close();
   }
 
@@ -129,32 +137,24 @@ export class PfSurvey {
   }
 
   /** Reads the node anew. Never throws: what cannot be used is told and left out. */
-  async look(): Promise<void> {
-    const rtnl = Rtnl.open({ netns: this.#options.host.netns });
-    try {
-      await this.#lookOver(rtnl);
-    } finally {
-      rtnl.close();
-    }
-    this.judge();
+  look(): Promise<void> {
+    const looked = this.#turn.then(async () => {
+      this.#takeOver(await this.#observe());
+      this.judge();
+    });
+    this.#turn = looked.catch(() => {}); // the caller's
+    return looked;
   }
 
-  async #lookOver(rtnl: Rtnl): Promise<void> {
+  async #observe(): Promise<Discovery> {
     const { host, clock, log } = this.#options;
     const config = this.#claims.ours(this.#config);
     this.#ours = config;
-    const entries = config.physicalFunctions;
-    const place = { netns: host.netns, rtnl };
-    const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
-    const beforeCreate = ({ address }: { readonly address: PciAddress }) => bringUp(host, place, address);
-    const fresh = { physicalFunctions: entries.filter((entry) => this.#isFresh(entry)) };
     const askEswitchMode = (pf: PciAddress) => host.askEswitchMode(pf);
-    const around = { ...host, clock, log, verifyLink, askEswitchMode };
-    const made = await discover(fresh, { ...around, beforeCreate });
-    const isOnlyFresh = fresh.physicalFunctions.length === entries.length;
-    // All together once more: functions of one may share IOMMU groups with those of another.
-    const seen = isOnlyFresh ? made : await discover(config, { ...around, onlyLook: true });
-    this.#takeOver(isOnlyFresh ? seen : withLastingFaults(seen, made, this.#faults));
+    return await withRtnl(host, (place) => {
+      const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
+      return discover(config, { ...host, verifyLink, askEswitchMode, clock, log });
+    });
   }
 
   /** Says how the link of a physical function is. */
@@ -215,14 +215,12 @@ export class PfSurvey {
     return `physical function ${pf} is set down, and its functions with it: ip link set ${found?.ifname} up`;
   }
 
-  #isFresh({ address }: PfEntry): boolean {
-    const fault = this.#faults.get(address);
-    return !this.#pfs.has(address) && !(fault && lastingFaults.includes(fault.kind));
-  }
-
-  #takeOver({ pfs, faults, notes }: Discovery): void {
+  #takeOver({ pfs: observed, faults: unusable, notes }: Discovery): void {
     const { host, inventory, log } = this.#options;
     const gone = new Set([...this.#pfs.keys(), ...this.#faults.keys()]);
+    const judged = observed.map((pf) => this.#creation.judge(pf));
+    const pfs = judged.filter((one) => "vfs" in one);
+    const faults = [...unusable, ...judged.filter((one) => "kind" in one)];
     for (const pf of pfs) {
       const { address, ifname, driver, vfs, entry } = pf;
       gone.delete(address);
@@ -234,12 +232,13 @@ export class PfSurvey {
       for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
       inventory.sync(address, vfs);
     }
-    for (const { address, kind, message } of faults) {
-      gone.delete(address);
-      this.#leaveOut(address, { kind, message });
+    for (const fault of faults) {
+      gone.delete(fault.address);
+      this.#leaveOut(fault);
     }
     for (const address of gone) {
       this.#pfs.delete(address);
+      this.#creation.forget(address);
       this.#mend(address);
       this.#switchdev.clear(address);
       inventory.sync(address, []);
@@ -271,8 +270,9 @@ export class PfSurvey {
     this.#otherNamespace.clear(address);
   }
 
-  #leaveOut(address: PciAddress, fault: { readonly kind: PfFaultKind; readonly message: string }): void {
+  #leaveOut(fault: PfFault): void {
     const { inventory, log } = this.#options;
+    const { address } = fault;
     if (this.#faults.get(address)?.message !== fault.message) {
       log.error("pf-unusable", { pf: address, error: fault.message });
     }
@@ -288,33 +288,27 @@ export class PfSurvey {
     this.#noCarrier.clear(address);
     this.#noDriver.clear(address);
     this.#switchdev.clear(address);
+    if (fault.kind === "missing" || fault.kind === "no-driver") this.#creation.forget(address);
     // With the others its functions may be there still, and with clients.
     if (fault.kind === "missing") inventory.sync(address, []);
   }
-}
-
-/** A mere look finds nothing wrong with a physical function on which no functions could be made. */
-function withLastingFaults(
-  seen: Discovery,
-  made: Discovery,
-  earlier: ReadonlyMap<PciAddress, { readonly kind: PfFaultKind; readonly message: string }>,
-): Discovery {
-  const known = [...earlier].map(([address, fault]) => ({ address, ...fault }));
-  const lasting = [...known, ...made.faults].filter(({ kind }) => lastingFaults.includes(kind));
-  const isBad = ({ address, vfs }: PhysicalFunction) =>
-    vfs.length === 0 && lasting.some((fault) => fault.address === address);
-  const bad = seen.pfs.filter(isBad).map(({ address }) => address);
-  return {
-    ...seen,
-    pfs: seen.pfs.filter((pf) => !isBad(pf)),
-    faults: [...seen.faults, ...lasting.filter(({ address }) => bad.includes(address))],
-  };
 }
 
 function carrierProblem({ address, carrier }: PfEntry, seen: "none yet" | "there" | "lost" | undefined) {
   if (carrier === "ignore" || seen === undefined || seen === "there") return undefined;
   if (carrier === "watch" && seen === "none yet") return undefined;
   return `physical function ${address} has no carrier: look at its cable and at the switch, or set "carrier: ignore"`;
+}
+
+/** Over a socket of the host's namespace of its own. */
+async function withRtnl<T>(host: Host, work: (place: LinkPlace) => Promise<T>): Promise<T> {
+  const { netns } = host;
+  const rtnl = host.openRtnl(netns);
+  try {
+    return await work({ netns, rtnl });
+  } finally {
+    rtnl.close();
+  }
 }
 
 /** Some drivers give virtual functions no address as long as their physical one is down. */

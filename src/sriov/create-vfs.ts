@@ -1,6 +1,7 @@
 import type { Clock } from "../async/index.ts";
 import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
+import type { PhysicalFunction } from "./discover.ts";
 import { virtualFunctionLinks } from "./pci-files.ts";
 import type { PfEntry } from "./pf-config-form.ts";
 import { PfError } from "./pf-fault.ts";
@@ -16,26 +17,29 @@ export interface CreateVfsOptions {
   readonly createLimitMs?: number;
   /** For the functions to appear after the write: 30 s unless told. */
   readonly appearLimitMs?: number;
+  /** Gives up the wait for them; what the driver has been asked for goes on. */
+  readonly signal?: AbortSignal;
 }
 
-/** How many virtual functions there are and could be. */
-export interface VfCount {
-  readonly total: number;
-  readonly current: number;
+/** How many virtual functions a physical one is to have: as many as configured, else all. */
+export function wantedVfs({ entry, totalVfs }: Pick<PhysicalFunction, "entry" | "totalVfs">): number {
+  return Math.min(entry.numVfs ?? totalVfs, totalVfs);
 }
 
 /**
- * Makes the virtual functions of a physical one that has none: as many as configured, else all. A number other than 0 is
- * never changed: it would take the functions of running clients away.
- * @throws {PfError} creation-failed, creation-stuck.
+ * Makes the virtual functions of a physical one that was observed without any, and waits until all are there. Where somebody
+ * has made some since, their number stays: to change it would take the functions of running clients away.
+ * @throws {PfError} creation-failed, creation-stuck; {KernelError} when it cannot be read; the signal's reason.
  */
-export async function createVfs(entry: PfEntry, options: CreateVfsOptions): Promise<VfCount> {
-  const { address } = entry;
+export async function createVfs(
+  pf: Pick<PhysicalFunction, "address" | "entry" | "totalVfs">,
+  options: CreateVfsOptions,
+): Promise<void> {
+  const { address, entry } = pf;
   const { devices, clock, log } = options;
-  const total = Number(await devices.readText(`${address}/sriov_totalvfs`));
-  const current = Number(await devices.readText(`${address}/sriov_numvfs`));
-  const wanted = Math.min(entry.numVfs ?? total, total);
-  if (current > 0 || wanted === 0) return { total, current };
+  const wanted = wantedVfs(pf);
+  // The kernel refuses to change a number as well (sriov_numvfs_store, drivers/pci/iov.c): EBUSY.
+  if (Number(await devices.readText(`${address}/sriov_numvfs`)) > 0) return;
   const startedAt = clock.monotonicMs();
   await writeCount(entry, wanted, options);
   const made = await waitForUevent(
@@ -44,6 +48,7 @@ export async function createVfs(entry: PfEntry, options: CreateVfsOptions): Prom
       look: async () => ((await virtualFunctionLinks(devices, address)).length >= wanted ? wanted : undefined),
       concerns: (event) => event.subsystem === "pci" || isAbout(event, address),
       limitMs: options.appearLimitMs ?? 30_000,
+      signal: options.signal,
     },
     options,
   );
@@ -54,7 +59,6 @@ export async function createVfs(entry: PfEntry, options: CreateVfsOptions): Prom
     );
   }
   log.info("functions-created", { pf: address, count: wanted, tookMs: Math.round(clock.monotonicMs() - startedAt) });
-  return { total, current: wanted };
 }
 
 async function writeCount({ address }: PfEntry, wanted: number, options: CreateVfsOptions): Promise<void> {

@@ -4,14 +4,15 @@ import { type Machine, type MachineOptions, startMachine } from "../../sandbox/m
 import { systemClock } from "../async/index.ts";
 import type { HostFiles } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";
-import { type DiscoverOptions, discover } from "./discover.ts";
+import { discover } from "./discover.ts";
 import { parsePfConfig } from "./pf-config.ts";
+
+const around = { clock: systemClock, log: silentLog };
 
 interface Setup {
   readonly machine?: MachineOptions;
   /** Lines put behind those of each physical function. */
   readonly config?: string;
-  readonly discover?: Partial<DiscoverOptions>;
   readonly before?: (machine: Machine) => Promise<void> | void;
 }
 
@@ -22,7 +23,7 @@ async function find(setup: Setup = {}) {
     const text = machine.configText.replaceAll("[worker.domain]\n", `[worker.domain]\n${setup.config ?? ""}`);
     const config = parsePfConfig(text, "pci.config");
     await setup.before?.(machine);
-    const found = await discover(config, { ...machine, clock: systemClock, log: silentLog, ...setup.discover });
+    const found = await discover(config, { ...machine, ...around });
     return {
       ...found,
       indexes: found.pfs.map((pf) => pf.vfs.map(({ index, address }) => `${index} ${address}`)),
@@ -83,24 +84,22 @@ function vfAddress(index: number): string {
   return `0000:${hex(rid >> 8)}:${hex((rid >> 3) & 31)}.${rid & 7}`;
 }
 
-test("discover() makes all functions where there are none, with the physical function up by then", async () => {
-  const up: string[] = [];
-  const { indexes } = await find({
-    machine: { numVfs: 0 },
-    discover: { beforeCreate: async ({ ifname }) => void up.push(ifname) },
-  });
-  assert.deepEqual(indexes[0], ["0 0000:01:10.0", "1 0000:01:10.2"]);
-  assert.deepEqual(up.sort(), ["enp1s0f0", "enp2s0f0"]);
+test("discover() makes no functions: it observes", async () => {
+  const { pfs, faults, notes } = await find({ machine: { numVfs: 0 }, config: "    numVfs: 1\n" });
+  assert.deepEqual(
+    [pfs.map(({ vfs, totalVfs }) => [vfs.length, totalVfs]), faults, notes],
+    [
+      [
+        [0, 2],
+        [0, 2],
+      ],
+      [],
+      [],
+    ],
+  );
 });
 
-test("discover() makes as many as configured, and none when it is only to look", async () => {
-  const one = await find({ machine: { numVfs: 0 }, config: "    numVfs: 1\n" });
-  assert.deepEqual(one.indexes, [["0 0000:01:10.0"], ["0 0000:02:10.0"]]);
-  const none = await find({ machine: { numVfs: 0 }, discover: { onlyLook: true } });
-  assert.deepEqual(none.indexes, [[], []]);
-});
-
-test("discover() never changes an existing number, and tells that it differs", async () => {
+test("discover() tells a number that differs from the file", async () => {
   const { indexes, noteKinds } = await find({ machine: { pfs: 1, vfsPerPf: 4, numVfs: 1 }, config: "    numVfs: 3\n" });
   assert.deepEqual([indexes, noteKinds], [[["0 0000:01:10.0"]], ["0000:01:00.0 vf-count-differs"]]);
 });
@@ -141,19 +140,6 @@ const bad: readonly (Setup & { readonly says: string; readonly kind: string })[]
     kind: "no-driver",
     before: ({ drivers }) => drivers.writeText("igb/unbind", "0000:01:00.0"),
   },
-  {
-    says: "whose functions cannot be made",
-    kind: "creation-failed",
-    machine: { numVfs: 0 },
-    before: ({ faults }) => faults.failWrite({ tree: "devices", path: "0000:01:00.0/sriov_numvfs", code: "ENOSPC" }),
-  },
-  {
-    says: "whose driver does not finish making functions",
-    kind: "creation-stuck",
-    machine: { numVfs: 0 },
-    discover: { createLimitMs: 10 },
-    before: ({ faults }) => void faults.stallWrite({ tree: "devices", path: "0000:01:00.0/sriov_numvfs" }),
-  },
 ];
 for (const { says, kind, ...setup } of bad) {
   test(`discover() tells a physical function ${says}, and uses the others`, async () => {
@@ -169,7 +155,7 @@ for (const { says, kind, ...setup } of bad) {
 test("discover() tells a virtual function that is configured as a physical one, and a device without SR-IOV", async () => {
   const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
   const config = parsePfConfig(machine.configText.replace("01:00.0", "01:10.0"), "pci.config");
-  const { faults } = await discover(config, { ...machine, clock: systemClock, log: silentLog });
+  const { faults } = await discover(config, { ...machine, ...around });
   await machine.stop();
   assert.deepEqual(
     faults.map(({ kind }) => kind),
@@ -181,7 +167,7 @@ test("discover() passes over representors, and refuses to choose among equal net
   const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
   const pf = "0000:01:00.0";
   const config = parsePfConfig(machine.configText, "pci.config");
-  const common = { ...machine, clock: systemClock, log: silentLog };
+  const common = { ...machine, ...around };
   const lists = { [`${pf}/net`]: ["enp1s0f0", "eth7"] };
   const two = await discover(config, { ...common, devices: overlay(machine.devices, {}, lists) });
   assert.deepEqual(
@@ -200,7 +186,7 @@ test("discover() passes over representors, and refuses to choose among equal net
 test("discover() notes drivers that differ from the file or are not loaded", async () => {
   const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
   const text = machine.configText.replace("Driver: igb\n", "Driver: ixgbe\n").replace("igbvf", "iavf");
-  const { notes } = await discover(parsePfConfig(text, "f"), { ...machine, clock: systemClock, log: silentLog });
+  const { notes } = await discover(parsePfConfig(text, "f"), { ...machine, ...around });
   await machine.stop();
   assert.deepEqual(
     notes.map(({ message }) => message),
@@ -218,7 +204,7 @@ test("discover() survives adapters that give nonsense", async () => {
     readLink: async (path) => (path === "0000:01:00.0/virtfn0" ? "../nonsense" : machine.devices.readLink(path)),
   };
   const config = parsePfConfig(machine.configText, "pci.config");
-  const { pfs, faults } = await discover(config, { ...machine, devices, clock: systemClock, log: silentLog });
+  const { pfs, faults } = await discover(config, { ...machine, ...around, devices });
   await machine.stop();
   assert.deepEqual([pfs.length, faults.map(({ kind }) => kind)], [1, ["unreadable"]]);
 });

@@ -1,13 +1,13 @@
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { type CreateVfsOptions, createVfs, type VfCount } from "./create-vfs.ts";
-import { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
+import { type EswitchOptions, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
 import type { VfFacts } from "./inventory-form.ts";
 import {
   driverOf,
   iommuGroupMembers,
   iommuGroupOf,
   numaNodeOf,
+  orMissing,
   ownNetdevs,
   virtualFunctionLinks,
 } from "./pci-files.ts";
@@ -23,6 +23,11 @@ export interface PhysicalFunction {
   readonly driver: string;
   /** Its own network device, through which the virtual functions get MAC, VLAN and the like. */
   readonly ifname: string;
+  /**
+   * Of that device; undefined when it could not be read in the same observation. The kernel gives another one each time that the
+   * driver makes the device (dev_new_index, net/core/dev.c): an adapter that was away is known by it.
+   */
+  readonly ifindex: number | undefined;
   readonly numaNode: number | undefined;
   /** The most virtual functions it could have. */
   readonly totalVfs: number;
@@ -38,21 +43,18 @@ export interface Discovery {
   readonly notes: readonly PfNote[];
 }
 
-/** Where to look, and whether to make virtual functions where there are none. */
-export interface DiscoverOptions extends CreateVfsOptions {
+/** Where to look. */
+export interface DiscoverOptions extends EswitchOptions {
+  /** /sys/bus/pci/drivers */
   readonly drivers: HostFiles;
-  readonly askEswitchMode?: AskEswitchMode;
-  /** For a later look: functions that somebody took away stay away. */
-  readonly onlyLook?: boolean;
-  /** Called before functions are made: some drivers want the physical function up by then. */
-  readonly beforeCreate?: (pf: { readonly address: PciAddress; readonly ifname: string }) => Promise<void>;
   /** Called before anything of a physical function is changed: whether its link is its own. @throws {PfError} */
   readonly verifyLink?: (pf: PciAddress) => Promise<unknown>;
 }
 
 /**
- * Reads every configured physical function from sysfs, all at once. One that cannot be used becomes a fault and does not
- * touch the others; never throws.
+ * Observes every configured physical function in sysfs, all at once, and changes nothing. What a decision rests on is read
+ * once: two observations are never taken for one. A function that cannot be used becomes a fault and does not touch the others;
+ * never throws.
  */
 export async function discover(config: PfConfig, options: DiscoverOptions): Promise<Discovery> {
   const notes: PfNote[] = [];
@@ -87,29 +89,19 @@ async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Pro
     tell("vf-driver-missing", `${address}: driver ${vfKernelDriver} is not loaded; run: modprobe ${vfKernelDriver}`);
   }
   const eswitchMode = await eswitchModeOf(address, options);
-  const isSwitch = eswitchMode === "switchdev";
-  if (isSwitch) tell("switchdev-mode", switchdevProblem(address));
-  // Some drivers change the mode only while there are no functions: none are made that nobody could be given.
-  const count = await countVfs({ entry, ifname }, isSwitch ? { ...options, onlyLook: true } : options);
+  if (eswitchMode === "switchdev") tell("switchdev-mode", switchdevProblem(address));
+  // Never sriov_numvfs: reading it waits for whoever writes it, and that may be for a device that somebody has open.
   const vfs = await readVfs(entry, devices);
-  tellCounts(entry, count, { vfs, tell });
+  const totalVfs = Number(await devices.readText(`${address}/sriov_totalvfs`));
+  tellCounts(entry, { totalVfs, vfs, tell });
+  const ifindex = toIndex(await orMissing(devices.readText(`${address}/net/${ifname}/ifindex`)));
   const numaNode = await numaNodeOf(devices, address);
-  return { address, entry, driver, ifname, numaNode, totalVfs: count.total, eswitchMode, vfs };
+  return { address, entry, driver, ifname, ifindex, numaNode, totalVfs, eswitchMode, vfs };
 }
 
-async function countVfs(
-  { entry, ifname }: { readonly entry: PfEntry; readonly ifname: string },
-  options: DiscoverOptions,
-): Promise<VfCount> {
-  const { address } = entry;
-  if (options.onlyLook) {
-    // Reading sriov_numvfs would wait for whoever writes it, and that may be for a device that somebody has open.
-    const current = (await virtualFunctionLinks(options.devices, address)).length;
-    return { current, total: Number(await options.devices.readText(`${address}/sriov_totalvfs`)) };
-  }
-  const current = Number(await options.devices.readText(`${address}/sriov_numvfs`));
-  if (current === 0) await options.beforeCreate?.({ address, ifname });
-  return createVfs(entry, options);
+function toIndex(text: string | undefined): number | undefined {
+  const index = Number(text ?? Number.NaN);
+  return Number.isInteger(index) ? index : undefined;
 }
 
 async function checkPf({ address, pfKernelDriver }: PfEntry, devices: HostFiles): Promise<string> {
@@ -163,20 +155,21 @@ async function readVfs(entry: PfEntry, devices: HostFiles): Promise<readonly VfF
 
 function tellCounts(
   entry: PfEntry,
-  { total, current }: VfCount,
-  { vfs, tell }: { readonly vfs: readonly VfFacts[]; readonly tell: Tell },
+  { totalVfs: total, vfs, tell }: Pick<PhysicalFunction, "totalVfs" | "vfs"> & { readonly tell: Tell },
 ): void {
   const { address, numVfs } = entry;
+  const current = vfs.length;
   if (total === 0) tell("no-functions", `${address} offers no virtual functions: sriov_totalvfs is 0`);
   if (numVfs !== undefined && numVfs > total) {
     tell("vf-count-differs", `${address} can have ${total} virtual functions, the configuration wants ${numVfs}`);
-  } else if (numVfs !== undefined && numVfs !== current) {
+  } else if (numVfs !== undefined && current > 0 && numVfs !== current) {
     const why = "an existing number is never changed; write 0 to its sriov_numvfs when no client runs";
     tell("vf-count-differs", `${address} has ${current} virtual functions, the configuration wants ${numVfs}; ${why}`);
   }
   const real = new Map(vfs.map((vf) => [vf.address, vf]));
   for (const listed of entry.virtualFunctions) {
     const vf = real.get(listed.address);
+    if (!vf && current === 0) continue; // none is made yet
     if (!vf) {
       tell("listed-function-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
     } else if (listed.iommuGroup !== undefined && listed.iommuGroup !== vf.iommuGroup) {

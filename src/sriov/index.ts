@@ -3,7 +3,7 @@
 // Start reading at inventory.ts: it is the one book of virtual functions, and everything the forwarder counts is a view
 // of it. pf-config.ts, discover.ts and driver.ts say where its facts come from.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
-export type { CreateVfsOptions } from "./create-vfs.ts";
+export { type CreateVfsOptions, createVfs, wantedVfs } from "./create-vfs.ts";
 export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
 export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";

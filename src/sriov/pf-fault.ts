@@ -40,7 +40,7 @@ export interface PfNote {
   readonly message: string;
 }
 
-/** A physical function cannot be used; `discover` turns it into a `PfFault`. */
+/** A physical function cannot be used; turned into a `PfFault` by `discover`, and by whoever has functions made. */
 export class PfError extends Error {
   override readonly name = "PfError";
   readonly kind: PfFaultKind;

@@ -27,6 +27,7 @@ export const somePf: PhysicalFunction = {
   },
   driver: "ice",
   ifname: "ens6f0",
+  ifindex: 4,
   numaNode: 0,
   totalVfs: 8,
   eswitchMode: "legacy",

@@ -32,10 +32,7 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
   const { settings } = environment;
   const pfList = await readPfList(settings.sriovConfigFile);
   const config = pfList.kind === "read" ? pfList.config : { physicalFunctions: [] };
-  const never = { subscribe: () => () => {}, close: () => {} };
-  const { askEswitchMode } = files;
-  const look = { ...files, uevents: never, clock, log: silentLog, onlyLook: true, askEswitchMode };
-  const discovery = await discover(config, look);
+  const discovery = await discover(config, { ...files, clock, log: silentLog });
   return {
     environment,
     pfList,
