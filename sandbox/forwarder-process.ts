@@ -2,14 +2,23 @@
 // are the machine's. Each step that it takes for a call with a trace waits there before and after it is done.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../src/access/index.ts";
-import { systemClock as clock } from "../src/async/index.ts";
-import { type HostFiles, KernelError, type LinkOwnerOf, Netns, Rtnl, type Uevent } from "../src/kernel/index.ts";
+import { type Clock, systemClock as clock } from "../src/async/index.ts";
+import {
+  exitNow,
+  type HostFiles,
+  KernelError,
+  type LinkOwnerOf,
+  Netns,
+  Rtnl,
+  type Uevent,
+} from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
+import { live, type Running } from "../src/process-life.ts";
 import { parsePfConfig, pfLinks } from "../src/sriov/index.ts";
-import { createLog, type Tracer } from "../src/telemetry/index.ts";
+import { createLog, type Log, type LogFields, type Tracer } from "../src/telemetry/index.ts";
 import { locksIn } from "./pf-locks.ts";
-import type { Ask, Heard, StartAsk } from "./process-messages.ts";
+import type { Ask, Heard, PhaseTrial, StartAsk } from "./process-messages.ts";
 import { startSandboxForwarder } from "./start-forwarder.ts";
 import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 
@@ -20,7 +29,11 @@ const waiting = new Map<number, PromiseWithResolvers<unknown>>();
 const listeners = new Set<(event: Uevent) => void>();
 let asked = 0;
 
+/** No answer of the node comes any more. */
+let isNodeSilent = false;
+
 function ask(what: Ask): Promise<unknown> {
+  if (isNodeSilent && what.kind === "files") return new Promise(() => {});
   asked += 1;
   const answer = Promise.withResolvers<unknown>();
   waiting.set(asked, answer);
@@ -107,18 +120,63 @@ const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
   }),
 });
 
-async function start(asked: StartAsk): Promise<void> {
+/** What is to go wrong goes wrong in the line that names its phase. */
+function logWith(log: Log, trial: PhaseTrial | undefined): Log {
+  let phase = 0;
+  const info = (event: string, fields?: LogFields) => {
+    log.info(event, fields);
+    if (event === "phase") phase += 1;
+    if (event !== "phase" || phase !== trial?.phase) return;
+    if (trial.how === "exit") process.exit(3);
+    isNodeSilent = true;
+  };
+  return {
+    error: (event, fields) => log.error(event, fields),
+    warn: (event, fields) => log.warn(event, fields),
+    info,
+    debug: (event, fields) => log.debug(event, fields),
+    trace: (event, fields) => log.trace(event, fields),
+    with: (fields) => log.with(fields),
+  };
+}
+
+/** So much faster that what is told of a phase that lasts is told soon. */
+const hurried: Clock = { ...clock, after: (delayMs, callback) => clock.after(delayMs / 50, callback) };
+
+async function run(asked: StartAsk): Promise<void> {
+  const { trial } = asked;
+  const log = createLog({ level: "info" });
+  if (trial?.how === "loop-empty") {
+    const { setInterval } = globalThis;
+    globalThis.setInterval = ((...args: Parameters<typeof setInterval>) => setInterval(...args).unref()) as never;
+  }
+  const lived = live({
+    start: (signal) => start(asked, { log: logWith(log, trial), clock: trial ? hurried : clock, signal }),
+    log,
+    configuredLevel: "info",
+    clock: trial ? hurried : clock,
+    process: { on: process.on.bind(process), exit: exitNow },
+    stopLimitMs: 15_000,
+  });
+  // As in production, where nobody is at the other end: what is asked of the parent keeps no process alive.
+  process.channel?.unref();
+  await lived;
+}
+
+async function start(
+  asked: StartAsk,
+  parts: { readonly log: Log; readonly clock: Clock; readonly signal: AbortSignal },
+): Promise<Running> {
   const { settings, pfConfigText } = asked;
   interceptSteps(taker, () => true);
-  const { node, nsm } = await startSandboxForwarder({
+  const forwarder = await startSandboxForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
     host: hostWithSteps(taker, hostWith(asked)),
     tracer,
-    clock,
-    log: createLog({ level: "info" }),
-    signal: new AbortController().signal,
+    ...parts,
   });
+  const { node, nsm } = forwarder;
   process.on("message", ({ kind }: Heard) => {
     if (kind !== "book") return;
     const vfs = node.inventory.snapshot().map(({ address, state, connectionId, problem, tokenId }) => {
@@ -128,10 +186,11 @@ async function start(asked: StartAsk): Promise<void> {
     process.send?.({ kind: "book", book: { vfs, connections: nsm.connectionCount } });
   });
   process.send?.({ kind: "started" });
+  return forwarder;
 }
 
 process.on("message", (heard: Heard) => {
-  if (heard.kind === "start") void start(heard);
+  if (heard.kind === "start") void run(heard);
   if (heard.kind === "uevent") for (const listener of [...listeners]) listener(heard.event);
   if (heard.kind !== "answer") return;
   const answer = waiting.get(heard.id);
@@ -140,4 +199,4 @@ process.on("message", (heard: Heard) => {
   if (failure) answer?.reject(new KernelError(failure.op, failure.errno, failure.detail));
   else answer?.resolve(heard.value);
 });
-process.on("disconnect", () => process.exit(0));
+process.on("disconnect", () => exitNow(0));

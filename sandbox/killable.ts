@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { KernelError, type LinkOwner, Netns } from "../src/kernel/index.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
-import type { Ask, Book, Heard, Told } from "./process-messages.ts";
+import type { Ask, Book, Heard, PhaseTrial, Told } from "./process-messages.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
@@ -20,6 +20,7 @@ export interface KillableOptions {
   readonly logFile: string;
   /** What starts Node, for example with fewer privileges. */
   readonly starter?: readonly string[];
+  readonly trial?: PhaseTrial;
 }
 
 /** A call that is to wait at one of its steps. */
@@ -33,14 +34,14 @@ export class KillableForwarder {
   readonly #child: ChildProcess;
   readonly #sandbox: KillableNode;
   readonly #started = Promise.withResolvers<void>();
-  readonly #ended: Promise<void>;
+  readonly #ended: Promise<number | null>;
   readonly #halts = new Map<string, Halt>();
   /** Who asks for the book, in their order. */
   readonly #readers: PromiseWithResolvers<Book>[] = [];
   /** How often it has read or written something of the node. */
   touches = 0;
 
-  constructor(sandbox: KillableNode, { program, logFile, starter = [] }: KillableOptions) {
+  constructor(sandbox: KillableNode, { program, logFile, starter = [], trial }: KillableOptions) {
     const { machine } = sandbox;
     this.#sandbox = sandbox;
     const log = openSync(logFile, "a");
@@ -48,7 +49,7 @@ export class KillableForwarder {
     const [command, ...words] = [...starter, process.execPath, ...runtimeFlags, program] as const;
     this.#child = spawn(command ?? "", words, { stdio: [...stdio], serialization: "advanced" });
     closeSync(log);
-    this.#ended = new Promise((resolve) => this.#child.once("exit", () => resolve()));
+    this.#ended = new Promise((resolve) => this.#child.once("exit", (code) => resolve(code)));
     this.#child.on("error", (error) => this.#started.reject(error));
     this.#child.on("message", (told: Told) => this.#heard(told));
     const stop = machine.uevents.subscribe((event) => this.#tell({ kind: "uevent", event }));
@@ -65,6 +66,7 @@ export class KillableForwarder {
       cgroupPath,
       hasLinks,
       lockFolder,
+      ...(trial && { trial }),
     });
   }
 
@@ -110,6 +112,15 @@ export class KillableForwarder {
   get peakMemoryBytes(): number {
     const [, kiB] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.#child.pid}/status`, "utf8")) ?? [];
     return Number(kiB) * 1024;
+  }
+
+  /** With its exit code; null when a signal ended it. */
+  get ended(): Promise<number | null> {
+    return this.#ended;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child.kill(name);
   }
 
   async kill(): Promise<void> {

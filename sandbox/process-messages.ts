@@ -24,6 +24,18 @@ export interface StartAsk {
   readonly hasLinks: boolean;
   /** Of the machine. */
   readonly lockFolder: string;
+  readonly trial?: PhaseTrial;
+}
+
+/** Something that goes wrong at the phase of this number, counted from 1. */
+export interface PhaseTrial {
+  readonly phase: number;
+  readonly how: /** The node answers no read any more. */
+    | "node-silent"
+    /** The same, and what holds the event loop is taken away. */
+    | "loop-empty"
+    /** A part of the program ends the process. */
+    | "exit";
 }
 
 /** What the book of the forwarder says. */

@@ -35,15 +35,24 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
   const locks = { folder: lockFolder };
   const netns = Netns.current();
   t.after(() => netns.close());
-  const host = { netns, devices: nothing, drivers: nothing, vfio: nothing, uevents, locks } as unknown as Host;
+  const openRtnl = () => ({ close() {} });
+  const files = { devices: nothing, drivers: nothing, vfio: nothing };
+  const host = { ...files, netns, uevents, locks, openRtnl } as unknown as Host;
   const pfConfig = { physicalFunctions: [] };
   return startForwarder({ settings, pfConfig, host, clock: systemClock, log, signal });
 }
 
-async function eventOf(log: RecordingLog, name: string) {
+async function eventOf(log: RecordingLog, name: string, starting: Promise<unknown>) {
+  let isOver = false;
+  void starting
+    .catch(() => {})
+    .finally(() => {
+      isOver = true;
+    });
   for (;;) {
     const found = log.events.find(({ event }) => event === name);
     if (found) return found;
+    assert.ok(!isOver, `the start is over without ${name}`);
     await new Promise(setImmediate);
   }
 }
@@ -53,8 +62,8 @@ test("startForwarder() is not ready while it starts, says what it waits for, and
   const stopping = new AbortController();
   const starting = begin(t, log, stopping.signal);
   const failed = assert.rejects(starting, /asked to stop/);
-  const { fields } = await eventOf(log, "status-page");
-  await eventOf(log, "svid-awaited");
+  const { fields } = await eventOf(log, "status-page", starting);
+  await eventOf(log, "svid-awaited", starting);
   const ask = (path: string) => fetch(`${fields["url"]}${path}`, { headers: { connection: "close" } });
 
   const ready = await ask("/readyz");

@@ -17,7 +17,14 @@ import {
 import { ShownNode } from "./node-view.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { awaitOriginal } from "./original-forwarder.ts";
-import { type Recovered, recover, recoverVfio, startReconciler, watchLateFunctions } from "./recovery/index.ts";
+import {
+  logRecovered,
+  type Recovered,
+  recover,
+  recoverVfio,
+  startReconciler,
+  watchLateFunctions,
+} from "./recovery/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { ownStateFolder } from "./state-owner.ts";
@@ -115,8 +122,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("look at the node");
   const state = await openStateFolder(settings.statePath);
   const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log });
-  undo.push("locks of physical functions", () => node.survey.close());
-  undo.push("observation of the host's use", () => node.hostUse.close());
+  undo.push("observation of the node", () => node.close());
   declareNodeMetrics(metrics, node);
   shown.show(node);
 
@@ -126,7 +132,8 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const access = openAccess(host, { metrics, clock, log }, undo);
   const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
   const vfio = await recoverVfio({ ...node, access, journal, pods, log });
-  const recovered = await recover({ ...node, journal: { ...journal, connections: vfio.others }, clock, log });
+  const recovered = await recover({ ...node, journal: { ...journal, connections: vfio.others }, log });
+  logRecovered(log, recovered, vfio);
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
@@ -146,14 +153,17 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   shown.learn({ nsm });
   await followNode(options, { node, nsm, left: recovered, kept: vfio.kept, journal, health, metrics }, undo);
 
-  phases.begin("register with the manager");
-  await nsm.register(signal);
-
   phases.begin("offer the virtual functions to kubelet");
+  // Begun here and awaited below: a manager that is away keeps no pod from its device, nor kubelet us from the manager.
+  const registered = nsm.register(signal);
+  registered.catch(() => {}); // awaited below
   const { inventory } = node;
   const kubelet = await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
   kubelet.onChange(() => shown.changed());
   shown.learn({ podOf: kubelet.podOf });
+
+  phases.begin("register with the manager");
+  await registered;
 
   phases.completed();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));

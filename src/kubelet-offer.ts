@@ -39,7 +39,7 @@ export interface KubeletNews {
   onChange(listener: () => void): void;
 }
 
-/** Last of all: a pod that gets a device now can be served. Kubelet may be away; it is awaited without holding up the start. */
+/** As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some seconds only. */
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
   const { settings, inventory, endConnection, health, clock, log } = options;
   const intervalMs = settings.resourcePollTimeoutMs;

@@ -9,8 +9,8 @@ export const phaseTitles = [
   "read the journal",
   "retrieve the SVID (if nothing follows: look at the SPIRE agent)",
   "serve NSM",
-  "register with the manager",
   "offer the virtual functions to kubelet",
+  "register with the manager",
 ] as const;
 
 /** The start as it goes on. */

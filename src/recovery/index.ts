@@ -3,5 +3,5 @@
 // Start reading at recover.ts and repairs.ts; reconcile.ts is the loop.
 export { watchLateFunctions } from "./late-functions.ts";
 export { startReconciler } from "./reconcile.ts";
-export { type Recovered, recover } from "./recover.ts";
+export { logRecovered, type Recovered, recover } from "./recover.ts";
 export { recoverVfio } from "./recover-vfio.ts";

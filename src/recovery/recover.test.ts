@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../async/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/index.ts";
 import type { KeptVf, NodeJournal } from "../vf/connection-journal.ts";
-import { recover } from "./recover.ts";
+import { logRecovered, recover } from "./recover.ts";
 
 const PF = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
@@ -42,10 +41,10 @@ async function recovered({ inHost = [second], driver = "igbvf", stage = "ready",
   const netdev = (address: PciAddress) => (here.has(address) ? { ifname: "eth1", ifindex: 7 } : undefined);
   const binder = {
     netdevNow: async (address: PciAddress) => netdev(address),
-    netdevOf: async (address: PciAddress) => netdev(address) ?? assert.fail("it did not come"),
+    netdevOf: () => assert.fail("nothing is to wait for a network device"),
   } as unknown as DriverBinder;
   const log = recordingLog();
-  const result = await recover({ inventory, binder, journal, clock: systemClock, log });
+  const result = await recover({ inventory, binder, journal, log });
   const stages = result.connections.map((one) => one.stage);
   return { ...result, result, inventory, binder, log, here, stages, dropped };
 }
@@ -76,8 +75,15 @@ test("recover() keeps back what the node contradicts, and leaves its entry for a
   }
 });
 
-test("recover() keeps back a function that is in a namespace nobody knows of", async () => {
+test("recover() withholds a function without a network device at once, and waits for nothing", async () => {
   const { inventory, hidden, log } = await recovered({ inHost: [] });
   assert.equal(inventory.get(second)?.state, "quarantined");
   assert.deepEqual([[...hidden], log.of("vf-hidden")], [[second], [{ vf: second }]]);
+});
+
+test("logRecovered() counts the connections of every mechanism", async () => {
+  const { result, log } = await recovered({});
+  const entry = { stage: "ready" } as JournalEntry;
+  logRecovered(log, result, { connections: [entry, { ...entry, stage: "reclaiming" }], kept: new Map() });
+  assert.deepEqual(log.of("recovered"), [{ standing: 2, halfDone: 1, contradicting: 0, hidden: 0, late: 0 }]);
 });

@@ -1,18 +1,17 @@
 // After a restart: the journal says what the process before was about, the node says what is. Where the two agree, the
 // connection is taken up; where the node contradicts the journal, the function is kept back. What comes later: reconcile.ts,
 // late-functions.ts.
-import { type Clock, startDeadline } from "../async/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { DriverBinder, Inventory, PciAddress } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { KeptVf, NodeJournal } from "../vf/index.ts";
+import type { RecoveredVfio } from "./recover-vfio.ts";
 import { type KeptFunction, takeUp } from "./take-up.ts";
 
 export interface RecoverParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: NodeJournal;
-  readonly clock: Clock;
   readonly log: Log;
 }
 
@@ -22,7 +21,7 @@ export interface Recovered {
   readonly connections: readonly JournalEntry[];
   /** Functions that are with clients, whose namespaces come with their next call. */
   readonly unmet: Map<PciAddress, KeptVf>;
-  /** Functions whose network device is in a namespace that nobody knows of. */
+  /** Functions whose network device is not in the host, and is not with a client that the journal knows of. */
   readonly hidden: Set<PciAddress>;
   /** Functions of the journal that the node does not have now. */
   readonly late: Map<PciAddress, KeptFunction>;
@@ -30,12 +29,9 @@ export interface Recovered {
   readonly contradicting: Map<PciAddress, KeptVf>;
 }
 
-/** So long a driver that has just been bound may take to make its network device. */
-const NETDEV_MS = 2_000;
-
-/** Compares the journal with the node and books what each connection holds. Changes nothing on the node. */
+/** Compares the journal with the node and books what each connection holds. Changes nothing on the node, and waits for nothing. */
 export async function recover(parts: RecoverParts): Promise<Recovered> {
-  const { journal, log } = parts;
+  const { journal } = parts;
   const entries = new Map(journal.connections.map((entry) => [entry.connectionId, entry]));
   const connections: JournalEntry[] = [];
   const left = {
@@ -57,10 +53,16 @@ export async function recover(parts: RecoverParts): Promise<Recovered> {
     else connections.push(entry);
   }
   await findHidden(parts, left);
-  const standing = connections.filter(({ stage }) => stage === "ready").length;
-  const [hidden, late] = [left.hidden.size, left.late.size];
-  log.info("recovered", { standing, halfDone: connections.length - standing, hidden, late });
   return left;
+}
+
+/** One line for all that was found, of every mechanism. */
+export function logRecovered(log: Log, recovered: Recovered, vfio: Pick<RecoveredVfio, "connections" | "kept">): void {
+  const all = [...recovered.connections, ...vfio.connections];
+  const standing = all.filter(({ stage }) => stage === "ready").length;
+  const contradicting = recovered.contradicting.size + vfio.kept.size;
+  const [hidden, late] = [recovered.hidden.size, recovered.late.size];
+  log.info("recovered", { standing, halfDone: all.length - standing, contradicting, hidden, late });
 }
 
 /** Takes the function up, or notes why not. Answers with the connection that goes on. */
@@ -90,20 +92,23 @@ export async function settleKept(
   }
 }
 
-/** A function without a network device here that nobody has: it is in some pod, and must not be given to another. */
-async function findHidden({ inventory, binder, clock, log }: RecoverParts, left: Recovered): Promise<void> {
+/**
+ * Withholds each virtual function without a network device here that nobody has by the journal: it is in some pod, or its driver
+ * has not made it yet. The two cannot be told apart, and it is not waited for: what comes is cleaned and free (repairs.ts).
+ */
+async function findHidden({ inventory, binder, log }: RecoverParts, left: Pick<Recovered, "unmet" | "hidden">) {
   const isIdle = (vf: { readonly address: PciAddress; readonly problem: string | undefined }) =>
     !left.unmet.has(vf.address) && !vf.problem;
   const idle = inventory.snapshot().filter((vf) => vf.driver === vf.kernelDriver && isIdle(vf));
-  const deadline = startDeadline(clock, NETDEV_MS, { what: "the network devices of idle functions" });
   await Promise.all(
     idle.map(async ({ address }) => {
       if (await binder.netdevNow(address).catch(() => undefined)) return;
-      if (await binder.netdevOf(address, deadline.signal).catch(() => undefined)) return;
       left.hidden.add(address);
       log.error("vf-hidden", { vf: address });
-      inventory.quarantine(address, "Its network device is in a namespace that the journal does not know of");
+      inventory.quarantine(address, NETDEV_MISSING);
     }),
   );
-  deadline.end();
 }
+
+const NETDEV_MISSING =
+  "Its network device is not in the host: its driver has not made it yet, or it is in a namespace that the journal does not know of";

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
-import type { HostFiles } from "../../src/kernel/index.ts";
+import { type HostFiles, openStateFolder } from "../../src/kernel/index.ts";
 import { type Host, openNode, watchNode } from "../../src/node/index.ts";
 import { parsePfConfig } from "../../src/sriov/index.ts";
 import { Health, recordingLog } from "../../src/telemetry/index.ts";
@@ -63,7 +63,14 @@ async function observe(t: TestContext, machine: Machine, reads = new Reads(), co
     openAccess: none as never,
   };
   const pfConfig = parsePfConfig(configText, "pci.config");
-  const node = await openNode({ pfConfig, host, statePath: join(folder, "state"), health, clock, log });
+  const node = await openNode({
+    pfConfig,
+    host,
+    state: await openStateFolder(join(folder, "state")),
+    health,
+    clock,
+    log,
+  });
   const watch = await watchNode({ node, host, pfConfigFile: undefined, health, clock, log });
   const close = async () => {
     node.close();
