@@ -214,7 +214,7 @@ export class Registration implements ManagerSource {
     if (before?.kind !== "trying" || before.problem !== problem) {
       const fields = { manager: managerTarget, error: problem };
       if (isPermanent) log.error("registration-refused", fields);
-      else log.warn("registration-lost", fields);
+      else log.warn(this.#manager === undefined ? "registration-awaited" : "registration-lost", fields);
     }
     this.state.set({ kind: "trying", problem, isPermanent });
     await clock.sleep((isPermanent ? this.#permanent : this.#transient).nextMs(), signal).catch(() => {});
