@@ -35,6 +35,21 @@ test("status shows a connection while it stands, for people and for programs", a
   assert.deepEqual([connections.length, connections[0].vf, connections[0].client], [1, vf, "client-1"]);
 });
 
+test("status finds localhost at either of its addresses where no interface but loopback has one", async () => {
+  for (const host of ["127.0.0.1", "::1"]) {
+    const server = createServer((_, response) => void response.writeHead(418).end("found\n"));
+    await new Promise<void>((resolve) => server.listen({ host, port: 0 }, resolve));
+    const { port } = server.address() as AddressInfo;
+    const around = someSurroundings();
+    try {
+      assert.equal(await runCommandLine(["status", "--url", `http://localhost:${port}`], around), 1);
+      assert.match(around.err.text, /it answers 418 found$/m);
+    } finally {
+      server.close();
+    }
+  }
+});
+
 test("status --watch shows what comes and goes, and ends when told", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, url } = await startedNode(t);

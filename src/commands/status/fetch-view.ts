@@ -30,15 +30,37 @@ async function* checked(stream: AsyncIterable<string>, base: string): AsyncItera
 
 async function ask(url: string, signal: AbortSignal): Promise<Response> {
   const base = new URL(url).origin;
-  let answer: Response;
-  try {
-    answer = await fetch(url, { signal, headers: { connection: "close" } }); // a kept one would hold up the end
-  } catch (error) {
-    throw unreachable(base, error);
-  }
+  const answer = await fetchFirst(addressed(url), base, signal);
   if (answer.ok) return answer;
   const said = (await read(answer.text(), base)).split("\n")[0] ?? "";
   throw new NoViewError(`Cannot read the status at ${url}: it answers ${answer.status} ${said}`.trim());
+}
+
+/**
+ * What "localhost" may stand for, without asking a resolver: with AI_ADDRCONFIG, which fetch() sets, getaddrinfo(3) knows no
+ * address of it on a host that has none but those of loopback, and says EAI_AGAIN.
+ */
+function addressed(url: string): readonly string[] {
+  if (new URL(url).hostname !== "localhost") return [url];
+  return ["127.0.0.1", "[::1]"].map((host) => Object.assign(new URL(url), { hostname: host }).href);
+}
+
+async function fetchFirst(urls: readonly string[], base: string, signal: AbortSignal): Promise<Response> {
+  let failure: unknown;
+  for (const url of urls) {
+    try {
+      return await fetch(url, { signal, headers: { connection: "close" } }); // a kept one would hold up the end
+    } catch (error) {
+      failure ??= error;
+      if (codeOf(error) !== "ECONNREFUSED") break;
+    }
+  }
+  throw unreachable(base, failure);
+}
+
+function codeOf(error: unknown): string {
+  const { cause = error } = error as Error;
+  return (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
 }
 
 async function read(text: Promise<string>, base: string): Promise<string> {
@@ -50,8 +72,7 @@ async function read(text: Promise<string>, base: string): Promise<string> {
 }
 
 function unreachable(base: string, error: unknown): NoViewError {
-  const { cause = error } = error as Error;
-  const code = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
+  const code = codeOf(error);
   const why = code === "ECONNREFUSED" ? "nobody listens there" : code;
   const hint =
     "is it running here (else: kubectl exec POD -- forwarder status), with the same NSM_ADMIN_LISTEN_ON? See also: forwarder check";
