@@ -106,6 +106,19 @@ test("Journal refuses what it cannot keep, says so, and catches up by itself", a
   assert.deepEqual([troubles.length, troubles.at(-1)], [3, undefined]);
 });
 
+test("Journal takes nothing once it is closed: the file would be open again for good", async () => {
+  const { file, journal } = await open();
+  await journal.put("a", 1);
+  const waiting = journal.put("b", 2);
+  await journal.close();
+  await waiting;
+  const isClosed = (error: unknown) => error instanceof JournalError && error.fault.kind === "closed";
+  await assert.rejects(journal.put("c", 3), isClosed);
+  await assert.rejects(journal.drop("a"), isClosed);
+  await journal.check();
+  assert.deepEqual(await kept(file), { a: 1, b: 2 });
+});
+
 test("Journal writes the file anew when most of it is history, in slices, and not before", async () => {
   const { file, journal } = await open();
   const long = "x".repeat(40_000);

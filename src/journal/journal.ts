@@ -88,6 +88,7 @@ export class Journal {
   #running: Promise<void> = Promise.resolve();
   #isBehind: boolean;
   #retry: Timer | undefined;
+  #isClosed = false;
 
   constructor(options: JournalOptions, entries: ReadonlyMap<string, Json>, isBehind: boolean) {
     this.#options = options;
@@ -118,10 +119,12 @@ export class Journal {
     await this.#writeInTurn().catch(() => {});
   }
 
-  /** Waits for what is being written. */
+  /** Waits for what is being written. What comes later is refused. */
   async close(): Promise<void> {
+    const last = this.#next ?? this.#running;
+    this.#isClosed = true;
     this.#retry?.cancel();
-    await (this.#next ?? this.#running).catch(() => {});
+    await last.catch(() => {});
     await this.#options.file.close();
   }
 
@@ -140,6 +143,8 @@ export class Journal {
   }
 
   #writeInTurn(): Promise<void> {
+    // The file would be opened again, and nobody would close it.
+    if (this.#isClosed) return Promise.reject(new JournalError({ kind: "closed" }));
     this.#next ??= this.#running.then(() => {
       this.#next = undefined;
       const written = this.#write(this.#waiting.splice(0));
