@@ -86,7 +86,8 @@ export class Kubelet {
       if (name !== CHECKPOINT && !lstatSync(path).isDirectory()) rmSync(path);
     }
     const limits = { maxMessageBytes: MESSAGE_LIMIT_BYTES };
-    const client = new RpcClient({ log, clock, dialTimeoutMs: 10_000, idleMs: 60_000, limits });
+    const answerLimit = () => ({ bytes: MESSAGE_LIMIT_BYTES, elements: 1_000_000 });
+    const client = new RpcClient({ log, clock, dialTimeoutMs: 10_000, idleMs: 60_000, limits, answerLimit });
     const handlers = [unaryHandler(Registration.method.register, (request) => this.#register(request, client))];
     const server = await serveRpc({ url: `unix://${folder}/kubelet.sock`, handlers, log, clock });
     this.#running = { server, client };

@@ -15,13 +15,16 @@ export interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> 
 const HANDSHAKE_MS = 5000;
 const STOP_GRACE_MS = 200;
 
+/** Of gRPC probes: 64 KB of requests may be on their way on one connection. */
+const PROBE_LIMITS = { maxMessageBytes: 16 * 1024, maxConcurrentCalls: 16 };
+
 /**
  * Opens the admin listener.
  * @throws {AdminError}
  */
 export async function openAdmin(options: AdminDoorsOptions, undo: UndoStack): Promise<AdminServer> {
   const { health, clock, log } = options;
-  const probe = serveStreams({ handlers: [], health: probedHealth(health), clock, log });
+  const probe = serveStreams({ handlers: [], health: probedHealth(health), limits: PROBE_LIMITS, clock, log });
   const admin = await serveAdmin({
     ...options,
     admit: (stream) => admit(stream, options.identity(), clock),

@@ -21,7 +21,7 @@ import {
   Registration,
   type RegistrationToCheck,
 } from "./nsm/index.ts";
-import { RpcClient, RpcHealth, serveRpc } from "./rpc/index.ts";
+import { defaultMessageLimit, RpcClient, RpcHealth, serveRpc, smallMessageLimit } from "./rpc/index.ts";
 import type { Health, Log, Metrics, Tracer } from "./telemetry/index.ts";
 
 /** What the environment says about NSM; names and units as in config.ts. */
@@ -140,6 +140,7 @@ function openCaller({ settings, identity, clock, log }: NsmServerOptions): RpcCl
     clock,
     dialTimeoutMs: settings.dialTimeoutMs,
     idleMs: CALLER_IDLE_MS,
+    answerLimit: ({ parent }) => (parent.typeName.startsWith("registry.") ? smallMessageLimit : defaultMessageLimit),
     credentials: (peer, shown) => tokenHeaders(identity.issueToken(peer, settings.maxTokenLifetimeMs, shown)),
   });
 }

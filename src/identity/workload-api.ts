@@ -1,6 +1,6 @@
 import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
 import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
-import { parseTarget, RpcClient, RpcError } from "../rpc/index.ts";
+import { type MessageLimit, parseTarget, RpcClient, RpcError } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
 import { readX509Context, type X509Context } from "./svid.ts";
@@ -38,10 +38,20 @@ export function checkWorkloadSocket(text: string): string {
   }
 }
 
+/** All that clients written in Go read by default (grpc-go, defaultClientMaxReceiveMessageSize): bundles of many trust domains. */
+const ANSWER_LIMIT: MessageLimit = { bytes: 4 * 1024 * 1024, elements: 16_384 };
+
 /** Follows our SVID and the trust bundles until the signal is aborted, through every death of the agent. Never throws. */
 export async function watchX509Context(options: WatchOptions, signal: AbortSignal): Promise<void> {
   const { clock, log } = options;
-  const client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: DIAL_TIMEOUT_MS });
+  const client = new RpcClient({
+    log,
+    clock,
+    dialTimeoutMs: DIAL_TIMEOUT_MS,
+    idleMs: DIAL_TIMEOUT_MS,
+    limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
+    answerLimit: () => ANSWER_LIMIT,
+  });
   const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
   while (!signal.aborted) {
     try {

@@ -1,7 +1,7 @@
 import type { Clock } from "../async/index.ts";
 import type { PreferredAllocationRequest } from "../gen/deviceplugin_pb.ts";
 import { type AllocateRequest, DevicePlugin } from "../gen/deviceplugin_pb.ts";
-import { type Call, encodedStreamHandler, type RpcHandler, unaryHandler } from "../rpc/index.ts";
+import { type Call, encodedStreamHandler, type MessageLimit, type RpcHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
 import type { DeviceList } from "./device-list.ts";
@@ -33,6 +33,9 @@ const REPEAT_MS = 30_000;
 /** Pods come and end in crowds. What happens so soon after a list goes out together, in the next one. */
 const GAP_MS = 50;
 
+/** The ids of some thousand devices, of 66 bytes each, and twice: available and to be included. */
+export const pluginRequestLimit: MessageLimit = { bytes: 1024 * 1024, elements: 16_384 };
+
 /** The device plugin API (v1beta1) for one resource. */
 export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandler[] {
   const { resource, source, log } = options;
@@ -41,15 +44,19 @@ export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandl
   return [
     unaryHandler(method.getDevicePluginOptions, async () => pluginOptions),
     encodedStreamHandler(method.listAndWatch, (_request, call) => streams.follow(call)),
-    unaryHandler(method.getPreferredAllocation, async (request) => prefer(request, options)),
-    unaryHandler(method.allocate, async (request) => {
-      await source.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
-      log.info("devices-allocated", {
-        resource,
-        counts: request.containerRequests.map((one) => one.devicesIds.length),
-      });
-      return { containerResponses: variablesOf(resource, request) };
-    }),
+    unaryHandler(method.getPreferredAllocation, async (request) => prefer(request, options), pluginRequestLimit),
+    unaryHandler(
+      method.allocate,
+      async (request) => {
+        await source.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
+        log.info("devices-allocated", {
+          resource,
+          counts: request.containerRequests.map((one) => one.devicesIds.length),
+        });
+        return { containerResponses: variablesOf(resource, request) };
+      },
+      pluginRequestLimit,
+    ),
     unaryHandler(method.preStartContainer, async () => ({})),
   ];
 }

@@ -5,7 +5,7 @@ import type { Condition, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
 import { DeviceList } from "./device-list.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
-import { pluginHandlers, pluginOptions } from "./plugin-service.ts";
+import { pluginHandlers, pluginOptions, pluginRequestLimit } from "./plugin-service.ts";
 import { socketName } from "./resource-name.ts";
 import type { TokenSource } from "./token-source.ts";
 
@@ -199,6 +199,7 @@ export class Plugin {
       url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
       handlers: pluginHandlers({ resource, source, list: this.#list, clock, log, onStreams }),
       socketMode: 0o600,
+      limits: { maxMessageBytes: pluginRequestLimit.bytes },
       log,
       clock,
     });

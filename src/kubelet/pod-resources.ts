@@ -1,7 +1,7 @@
 import { type Clock, createBackoff, Latest } from "../async/index.ts";
 import { PodResourcesLister } from "../gen/podresources_v1_pb.ts";
 import { PodResourcesLister as OldLister } from "../gen/podresources_v1alpha1_pb.ts";
-import { RpcClient, RpcError } from "../rpc/index.ts";
+import { type MessageLimit, RpcClient, RpcError } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
 import type { AllocatableDevices } from "./foreign-devices.ts";
@@ -62,6 +62,9 @@ export function startPodResources(options: PodResourcesOptions): PodResources {
   return new Poller(options);
 }
 
+/** Kubelet itself sends at most 16 MB (pkg/kubelet/apis/podresources, maxMsgSize); a pod with ten devices has a few hundred elements. */
+const ANSWER_LIMIT: MessageLimit = { bytes: 16 * 1024 * 1024, elements: 262_144 };
+
 class Poller implements PodResources {
   readonly state = new Latest<PodResourcesState>();
   readonly #options: PodResourcesOptions;
@@ -82,6 +85,8 @@ class Poller implements PodResources {
       clock,
       dialTimeoutMs: DIAL_TIMEOUT_MS,
       idleMs: intervalMs + ANSWER_TIMEOUT_MS,
+      limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
+      answerLimit: () => ANSWER_LIMIT,
     });
     this.#unavailable = health.declare({ code: "pod-resources-unknown", severity: "warning" });
     this.#running = this.#run(this.#stop.signal);

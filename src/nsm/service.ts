@@ -7,7 +7,7 @@ import {
   type MonitorScopeSelector,
 } from "../gen/connection_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { NotBegun, type RpcHandler, streamHandler, unaryHandler } from "../rpc/index.ts";
+import { NotBegun, type RpcHandler, smallMessageLimit, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
 import { adoptConnection } from "./adopt.ts";
 import { type CloseDeps, close } from "./close.ts";
@@ -112,7 +112,11 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
           return {};
         }),
       ),
-      streamHandler(MonitorConnection.method.monitorConnections, (selector, call) => watch(deps, selector, call)),
+      streamHandler(
+        MonitorConnection.method.monitorConnections,
+        (selector, call) => watch(deps, selector, call),
+        smallMessageLimit,
+      ),
     ],
     get connectionCount() {
       return connections.size;

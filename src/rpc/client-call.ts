@@ -16,6 +16,8 @@ export interface ClientCallOptions {
   readonly session: ClientHttp2Session;
   readonly headers: Readonly<Record<string, string | readonly string[]>>;
   readonly request: Uint8Array;
+  /** "/package.Service/Method" */
+  readonly path: string;
   readonly maxMessageBytes: number;
   /** Each message in its order. After `pause()` none comes but those already in hand. */
   onMessage(message: Uint8Array): void;
@@ -38,7 +40,7 @@ export interface ClientCall {
  */
 export function startClientCall(options: ClientCallOptions): ClientCall {
   const stream = request(options);
-  const frames = new FrameReader(options.maxMessageBytes);
+  const frames = new FrameReader(`an answer of ${options.path}`, options.maxMessageBytes);
   let headers: readonly string[] = [];
   let trailers: readonly string[] = [];
   let hasEnded = false;

@@ -15,6 +15,7 @@ import { ConnectionPool, type Lease } from "./client-pool.ts";
 import type { Connection, PeerIdentity, TlsCredentials } from "./connection.ts";
 import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
+import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
 import { RpcStream, type StreamSource } from "./rpc-stream.ts";
 import { RpcError } from "./status.ts";
@@ -39,6 +40,8 @@ export interface ClientOptions {
     shown: TlsCredentials | undefined,
   ) => Readonly<Record<string, string>>;
   readonly limits?: Partial<RpcLimits>;
+  /** What each message of an answer may be, where it is more or less than usual. */
+  readonly answerLimit?: (method: DescMethod) => MessageLimit;
 }
 
 export interface CallOptions {
@@ -84,15 +87,14 @@ export class RpcClient {
   ): Promise<Answer<O>> {
     const bytes = encodeMessage(method.input, request);
     const scope = this.#scope(method, target, options);
+    const limit = this.#answerLimit(method);
     try {
       const { messages, metadata, connection } = await this.#retried(target, scope, (lease) =>
-        this.#unary(lease, scope, { request: bytes, options }),
+        this.#unary(lease, scope, { request: bytes, limit, options }),
       );
       const [message] = messages;
-      if (message === undefined || messages.length > 1) {
-        throw new RpcError("INTERNAL", `${target} answered ${scope.path} with ${messages.length} messages, not one`);
-      }
-      return { response: decodeMessage(method.output, message), metadata, connection };
+      if (message === undefined) throw new RpcError("INTERNAL", `${target} answered ${scope.path} without a message`);
+      return { response: decodeMessage(method.output, message, limit), metadata, connection };
     } finally {
       this.#end(scope);
     }
@@ -106,10 +108,11 @@ export class RpcClient {
     options: CallOptions = {},
   ): RpcStream<MessageShape<O>> {
     const scope = this.#scope(method, target, options);
+    const limit = this.#answerLimit(method);
     const start = async (sink: StreamSource) =>
-      await this.#startStream(target, scope, { request: encodeMessage(method.input, request), options }, sink);
+      await this.#startStream(target, scope, { request: encodeMessage(method.input, request), limit, options }, sink);
     return new RpcStream(start, {
-      decode: (bytes) => decodeMessage(method.output, bytes),
+      decode: (bytes) => decodeMessage(method.output, bytes, limit),
       ended: () => this.#end(scope),
       cancel: (error) => scope.cancel(error),
     });
@@ -119,6 +122,11 @@ export class RpcClient {
   async close(): Promise<void> {
     for (const scope of this.#scopes) scope.cancel(new RpcError("CANCELLED", "the client was closed"));
     await this.#pool.close();
+  }
+
+  #answerLimit(method: DescMethod): MessageLimit {
+    const { bytes, elements } = this.#options.answerLimit?.(method) ?? defaultMessageLimit;
+    return { bytes: Math.min(bytes, this.#limits.maxMessageBytes), elements };
   }
 
   #scope(method: DescMethod, target: string, { timeoutMs, signal }: CallOptions): CallScope {
@@ -151,7 +159,11 @@ export class RpcClient {
     const messages: Uint8Array[] = [];
     return new Promise<{ messages: Uint8Array[]; metadata: Metadata; connection: Connection }>((resolve, reject) => {
       this.#begin(lease, scope, outgoing, {
-        onMessage: (message) => void messages.push(message),
+        onMessage(message) {
+          if (messages.length > 0)
+            throw new RpcError("INTERNAL", `the answer to ${scope.path} has more than one message`);
+          messages.push(message);
+        },
         onEnd: ({ error, metadata }) => {
           if (error === undefined) resolve({ messages, metadata, connection: lease.connection });
           else reject(error);
@@ -183,7 +195,7 @@ export class RpcClient {
   #begin(
     lease: Lease,
     scope: CallScope,
-    { request, options }: Outgoing,
+    { request, limit, options }: Outgoing,
     listener: Pick<ClientCallOptions, "onMessage" | "onEnd">,
   ): ClientCall {
     const { connection, session, scheme, authority } = lease;
@@ -208,7 +220,8 @@ export class RpcClient {
         session,
         headers,
         request,
-        maxMessageBytes: this.#limits.maxMessageBytes,
+        path: scope.path,
+        maxMessageBytes: limit.bytes,
         onMessage: listener.onMessage,
         onEnd(end) {
           scope.signal.removeEventListener("abort", stop);
@@ -228,5 +241,6 @@ export class RpcClient {
 /** What goes out with a call, apart from where and how long. */
 interface Outgoing {
   readonly request: Uint8Array;
+  readonly limit: MessageLimit;
   readonly options: CallOptions;
 }

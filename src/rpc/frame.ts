@@ -17,13 +17,16 @@ export function encodeFrame(message: Uint8Array): Buffer {
 
 /** Puts messages together from the bytes of one stream, however they are cut. */
 export class FrameReader {
+  readonly #what: string;
   readonly #limitBytes: number;
   readonly #prefix = Buffer.alloc(PREFIX_BYTES);
   #prefixBytes = 0;
   #body = new Uint8Array(0);
   #bodyBytes = 0;
 
-  constructor(limitBytes: number) {
+  /** `what` it reads, for errors: "a request of /package.Service/Method". */
+  constructor(what: string, limitBytes: number) {
+    this.#what = what;
     this.#limitBytes = limitBytes;
   }
 
@@ -71,7 +74,7 @@ export class FrameReader {
     if (this.#length() > this.#limitBytes) {
       throw new RpcError(
         "RESOURCE_EXHAUSTED",
-        `Cannot read a message of ${this.#length()} bytes: the limit is ${this.#limitBytes} bytes`,
+        `Cannot take ${this.#what} of ${this.#length()} bytes: the limit is ${this.#limitBytes} bytes`,
       );
     }
   }

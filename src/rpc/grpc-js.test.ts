@@ -46,12 +46,19 @@ function definition<D extends DescMethod>(method: D) {
   };
 }
 
+/** Longer than any window. */
+const large = { bytes: 4_000_000, elements: 100 };
+
 async function ourServer(t: TestContext): Promise<string> {
   const handlers = [
-    unaryHandler(Request, async ({ connection }, call) => {
-      call.setResponseMetadata("x-seen", (call.metadata.get("x-sent") ?? []).join("+"));
-      return { id: connection?.id ?? "", payload: call.connection.peer?.spiffeId ?? "" };
-    }),
+    unaryHandler(
+      Request,
+      async ({ connection }, call) => {
+        call.setResponseMetadata("x-seen", (call.metadata.get("x-sent") ?? []).join("+"));
+        return { id: connection?.id ?? "", payload: call.connection.peer?.spiffeId ?? "" };
+      },
+      large,
+    ),
     unaryHandler(Close, async () => {
       throw new RpcError("PERMISSION_DENIED", unicode);
     }),
@@ -61,7 +68,9 @@ async function ourServer(t: TestContext): Promise<string> {
     }),
   ];
   const path = socketPath(t);
-  const server = await serveRpc({ url: `unix://${path}`, tls: ours, handlers, log: silentLog, clock: systemClock });
+  const limits = { maxMessageBytes: large.bytes };
+  const url = `unix://${path}`;
+  const server = await serveRpc({ url, tls: ours, handlers, limits, log: silentLog, clock: systemClock });
   t.after(() => server.stop(0));
   return path;
 }
@@ -185,7 +194,12 @@ async function theirServer(t: TestContext) {
 test("RpcClient calls grpc-js: messages, metadata, statuses, streams and cancellation", async (t) => {
   const { url, cancelled } = await theirServer(t);
   const options = { log: silentLog, clock: systemClock, dialTimeoutMs: 2000, idleMs: 60_000 };
-  const client = new RpcClient({ ...options, tls: ours });
+  const client = new RpcClient({
+    ...options,
+    tls: ours,
+    limits: { maxMessageBytes: large.bytes },
+    answerLimit: () => large,
+  });
   t.after(() => client.close());
   const request = { connection: { id: "é".repeat(1_000_000) } };
   const answer = await client.call(url, Request, request, { metadata: { "x-sent": "1" }, timeoutMs: 5000 });

@@ -11,8 +11,10 @@ import {
 } from "@bufbuild/protobuf";
 import type { BorrowedFd } from "../kernel/index.ts";
 import type { Connection } from "./connection.ts";
+import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import type { Metadata } from "./metadata.ts";
 import { RpcError } from "./status.ts";
+import { checkElements } from "./wire-elements.ts";
 
 /** One call as its handler sees it. */
 export interface Call {
@@ -29,20 +31,27 @@ export interface Call {
 }
 
 /** A method and what answers it, with messages as bytes. */
-export type RpcHandler =
-  | { readonly path: string; readonly kind: "unary"; run(request: Uint8Array, call: Call): Promise<Uint8Array> }
-  | { readonly path: string; readonly kind: "stream"; run(request: Uint8Array, call: Call): AsyncIterable<Uint8Array> };
+export type RpcHandler = {
+  readonly path: string;
+  /** What its request may be. */
+  readonly limit: MessageLimit;
+} & (
+  | { readonly kind: "unary"; run(request: Uint8Array, call: Call): Promise<Uint8Array> }
+  | { readonly kind: "stream"; run(request: Uint8Array, call: Call): AsyncIterable<Uint8Array> }
+);
 
 /** Answers each request with one message. What `handle` throws becomes the status of the call: see `toRpcError`. */
 export function unaryHandler<I extends DescMessage, O extends DescMessage>(
   method: DescMethodUnary<I, O>,
   handle: (request: MessageShape<I>, call: Call) => Promise<MessageInitShape<O>>,
+  limit = defaultMessageLimit,
 ): RpcHandler {
   return {
     path: methodPath(method),
     kind: "unary",
+    limit,
     async run(request, call) {
-      return encodeMessage(method.output, await handle(decodeMessage(method.input, request), call));
+      return encodeMessage(method.output, await handle(decodeMessage(method.input, request, limit), call));
     },
   };
 }
@@ -51,21 +60,25 @@ export function unaryHandler<I extends DescMessage, O extends DescMessage>(
 export function streamHandler<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   handle: (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>,
+  limit = defaultMessageLimit,
 ): RpcHandler {
-  return encodedStreamHandler(method, async function* (request, call) {
+  const encoded = async function* (request: MessageShape<I>, call: Call) {
     for await (const message of handle(request, call)) yield encodeMessage(method.output, message);
-  });
+  };
+  return encodedStreamHandler(method, encoded, limit);
 }
 
 /** The same for answers that `encodeMessage` has made before: large ones that are sent again and again. */
 export function encodedStreamHandler<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   handle: (request: MessageShape<I>, call: Call) => AsyncIterable<Uint8Array>,
+  limit = defaultMessageLimit,
 ): RpcHandler {
   return {
     path: methodPath(method),
     kind: "stream",
-    run: (request, call) => handle(decodeMessage(method.input, request), call),
+    limit,
+    run: (request, call) => handle(decodeMessage(method.input, request, limit), call),
   };
 }
 
@@ -74,10 +87,18 @@ export function methodPath(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-/** @throws {RpcError} INTERNAL when the bytes are not such a message. */
-export function decodeMessage<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> {
+/**
+ * Decodes what a peer sent. Fields that the schema does not know are not kept: they would take memory for nothing.
+ * @throws {RpcError} INTERNAL when the bytes are not such a message; RESOURCE_EXHAUSTED when it has too many elements.
+ */
+export function decodeMessage<D extends DescMessage>(
+  schema: D,
+  bytes: Uint8Array,
+  limit: MessageLimit,
+): MessageShape<D> {
+  checkElements(schema, bytes, limit.elements);
   try {
-    return fromBinary(schema, bytes);
+    return fromBinary(schema, bytes, { readUnknownFields: false });
   } catch (error) {
     throw new RpcError("INTERNAL", `Cannot read a ${schema.typeName}: ${(error as Error).message}`, { cause: error });
   }

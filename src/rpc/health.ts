@@ -1,7 +1,11 @@
 import { Latest } from "../async/index.ts";
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../gen/health_pb.ts";
 import { type Call, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
+import type { MessageLimit } from "./message-limits.ts";
 import { RpcError } from "./status.ts";
+
+/** A probe is the name of a service. */
+const probeLimit: MessageLimit = { bytes: 1024, elements: 16 };
 
 /** What grpc.health.v1 says of the services of one server. The service "" is the whole server and serves from the start. */
 export class RpcHealth {
@@ -23,13 +27,17 @@ export class RpcHealth {
   /** The methods to serve. */
   handlers(): RpcHandler[] {
     return [
-      unaryHandler(Health.method.check, async ({ service }) => {
-        const status = this.#services.get(service);
-        if (status === undefined)
-          throw new RpcError("NOT_FOUND", `There is no service ${JSON.stringify(service)} here`);
-        return { status };
-      }),
-      streamHandler(Health.method.watch, ({ service }, call) => this.#watch(service, call)),
+      unaryHandler(
+        Health.method.check,
+        async ({ service }) => {
+          const status = this.#services.get(service);
+          if (status === undefined)
+            throw new RpcError("NOT_FOUND", `There is no service ${JSON.stringify(service)} here`);
+          return { status };
+        },
+        probeLimit,
+      ),
+      streamHandler(Health.method.watch, ({ service }, call) => this.#watch(service, call), probeLimit),
     ];
   }
 

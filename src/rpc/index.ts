@@ -13,6 +13,7 @@ export {
 } from "./handler.ts";
 export { RpcHealth } from "./health.ts";
 export { defaultLimits, type RpcLimits } from "./limits.ts";
+export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
 export type { Metadata, MetadataInit } from "./metadata.ts";
 export { RpcStream } from "./rpc-stream.ts";
 export { type RpcServer, type ServeOptions, type StreamServer, serveRpc, serveStreams } from "./server.ts";

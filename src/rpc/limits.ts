@@ -1,6 +1,6 @@
 /** Bounds that keep one peer from using up the process. */
 export interface RpcLimits {
-  /** Longest message that is read, in bytes. */
+  /** Longest message that is read, in bytes, whatever its method allows. */
   readonly maxMessageBytes: number;
   /** Calls that one peer may have open at once on one connection. */
   readonly maxConcurrentCalls: number;
@@ -14,7 +14,7 @@ export interface RpcLimits {
 
 /** Far above what a node's own peers ask for, low enough that a hostile one cannot take the memory. */
 export const defaultLimits: RpcLimits = {
-  maxMessageBytes: 16 * 1024 * 1024,
+  maxMessageBytes: 256 * 1024,
   // A manager may watch and ask for every connection of a node with 256 virtual functions over one connection of its own.
   maxConcurrentCalls: 1024,
   maxConnections: 1024,

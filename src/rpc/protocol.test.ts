@@ -110,7 +110,7 @@ test("FrameReader puts messages together however they are cut", () => {
   const sent = [Buffer.from("first"), Buffer.alloc(0), Buffer.alloc(100_000, 7), Buffer.from("last")];
   const wire = Buffer.concat(sent.map(encodeFrame));
   for (const piece of [1, 3, 5, 4096, wire.length]) {
-    const reader = new FrameReader(100_000);
+    const reader = new FrameReader("a message", 100_000);
     const got: Uint8Array[] = [];
     for (let at = 0; at < wire.length; at += piece) got.push(...reader.push(wire.subarray(at, at + piece)));
     assert.deepEqual(got.map(Buffer.from), sent);
@@ -119,11 +119,11 @@ test("FrameReader puts messages together however they are cut", () => {
 });
 
 test("FrameReader refuses what is too long or compressed as soon as its prefix is there", () => {
-  const reader = new FrameReader(10);
+  const reader = new FrameReader("a message", 10);
   assert.deepEqual(reader.push(Buffer.from([0, 0, 0, 0])), []);
   assert.throws(() => reader.push(Buffer.from([11])), { code: "RESOURCE_EXHAUSTED" });
-  assert.throws(() => new FrameReader(10).push(Buffer.from([1, 0, 0, 0, 1])), { code: "UNIMPLEMENTED" });
-  const half = new FrameReader(10);
+  assert.throws(() => new FrameReader("a message", 10).push(Buffer.from([1, 0, 0, 0, 1])), { code: "UNIMPLEMENTED" });
+  const half = new FrameReader("a message", 10);
   half.push(Buffer.from([0, 0]));
   assert.equal(half.isEmpty, false);
 });

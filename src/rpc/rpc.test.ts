@@ -17,6 +17,7 @@ import { silentLog } from "../telemetry/index.ts";
 import { type ClientOptions, RpcClient } from "./client.ts";
 import { type Call, methodPath, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
 import { RpcHealth } from "./health.ts";
+import { defaultMessageLimit } from "./message-limits.ts";
 import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
 import type { TlsIdentity } from "./tls.ts";
@@ -177,6 +178,7 @@ test("serveRpc() lets go of each message of a stream when it has left", async (t
   const path = methodPath(Find);
   const handler: RpcHandler = {
     path,
+    limit: defaultMessageLimit,
     kind: "stream",
     async *run(_request, { signal }) {
       for (let i = 0; i < 100; i++) {
@@ -428,10 +430,18 @@ test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and g
   assert.equal((await caller.call(server.url, Request, { connection: { id: "a" } })).response.id, "a");
 });
 
+const large = { bytes: 16_000_000, elements: 100 };
+
 test("RpcClient.call() carries a message of many windows both ways", async (t) => {
   const ids = pair();
-  const server = await serve(t, { tls: ids.server, handlers: [echo()] });
+  const limits = { maxMessageBytes: large.bytes };
+  const echoed = { ...echo(), limit: large };
+  const server = await serve(t, { tls: ids.server, handlers: [echoed], limits });
   const id = "é".repeat(3_000_000);
-  const { response } = await client(t, { tls: ids.client }).call(server.url, Request, { connection: { id } });
+  const { response } = await client(t, { tls: ids.client, limits, answerLimit: () => large }).call(
+    server.url,
+    Request,
+    { connection: { id } },
+  );
   assert.equal(response.id.length, id.length);
 });

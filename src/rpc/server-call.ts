@@ -67,7 +67,7 @@ export function serveCall(
     }
     const metadata = readMetadata(rawHeaders);
     const call = describeCall(context.connection, answer, { signal: controller.signal, deadlineMs, metadata });
-    readRequest(stream, context)
+    readRequest(stream, handler, context)
       .then((request) => run(handler, request, call, answer))
       .catch((error: unknown) => {
         const failure = toRpcError(error);
@@ -151,9 +151,13 @@ async function run(handler: RpcHandler, request: Uint8Array, call: Call, answer:
 }
 
 /** The one message of a request. Listens from the start: an iterator attached late loses data (nodejs/node#65677). */
-function readRequest(stream: ServerHttp2Stream, { maxMessageBytes, budget }: ServerCallContext): Promise<Uint8Array> {
+function readRequest(
+  stream: ServerHttp2Stream,
+  { path, limit }: RpcHandler,
+  { maxMessageBytes, budget }: ServerCallContext,
+): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
-    const frames = new FrameReader(maxMessageBytes);
+    const frames = new FrameReader(`a request of ${path}`, Math.min(limit.bytes, maxMessageBytes));
     let request: Uint8Array | undefined;
     let heldBytes = 0;
     const giveBack = () => {
@@ -170,7 +174,10 @@ function readRequest(stream: ServerHttp2Stream, { maxMessageBytes, budget }: Ser
         heldBytes += chunk.length;
         budget.leftBytes -= chunk.length;
         if (budget.leftBytes < 0)
-          throw new RpcError("RESOURCE_EXHAUSTED", "Cannot take so many large requests at once");
+          throw new RpcError(
+            "RESOURCE_EXHAUSTED",
+            "Cannot take so much at once: send the requests one after the other",
+          );
         for (const message of frames.push(chunk)) {
           if (request !== undefined) throw new RpcError("UNIMPLEMENTED", "Cannot take more than one request message");
           request = message;
