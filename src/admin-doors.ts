@@ -15,8 +15,8 @@ export interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> 
 const HANDSHAKE_MS = 5000;
 const STOP_GRACE_MS = 200;
 
-/** Of gRPC probes: 64 KB of requests may be on their way on one connection. */
-const PROBE_LIMITS = { maxMessageBytes: 16 * 1024, maxConcurrentCalls: 16 };
+/** Of gRPC probes, for all connections together: kubelet asks one at a time, people watch a few. */
+const PROBE_LIMITS = { maxConcurrentCalls: 16, maxCallsPerOwner: 64, maxArrivalBytes: 64 * 1024 };
 
 /**
  * Opens the admin listener.

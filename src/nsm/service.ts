@@ -102,22 +102,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     },
   };
   return {
-    handlers: [
-      unaryHandler(NetworkService.method.request, (message, call) =>
-        answer(deps, { method: "Request", call, connection: message.connection }, () => request(deps, message, call)),
-      ),
-      unaryHandler(NetworkService.method.close, (message, call) =>
-        answer(deps, { method: "Close", call, connection: message }, async () => {
-          await close(deps, message, call);
-          return {};
-        }),
-      ),
-      streamHandler(
-        MonitorConnection.method.monitorConnections,
-        (selector, call) => watch(deps, selector, call),
-        smallMessageLimit,
-      ),
-    ],
+    handlers: handlersOf(deps),
     get connectionCount() {
       return connections.size;
     },
@@ -137,6 +122,25 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       sockets.stop();
     },
   };
+}
+
+function handlersOf(deps: ServiceDeps): readonly RpcHandler[] {
+  return [
+    unaryHandler(NetworkService.method.request, (message, call) =>
+      answer(deps, { method: "Request", call, connection: message.connection }, () => request(deps, message, call)),
+    ),
+    unaryHandler(NetworkService.method.close, (message, call) =>
+      answer(deps, { method: "Close", call, connection: message }, async () => {
+        await close(deps, message, call);
+        return {};
+      }),
+    ),
+    streamHandler(
+      MonitorConnection.method.monitorConnections,
+      (selector, call) => watch(deps, selector, call),
+      smallMessageLimit,
+    ),
+  ];
 }
 
 function countsOf({ connections, monitor, turns }: Pick<ServiceDeps, "connections" | "monitor" | "turns">) {

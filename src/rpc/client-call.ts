@@ -74,6 +74,13 @@ export function startClientCall(options: ClientCallOptions): ClientCall {
   stream.on("response", guarded("http2-stream", headersCame, broke));
   stream.on("trailers", guarded("http2-stream", trailersCame, broke));
   stream.on("data", guarded("http2-stream", dataCame, broke));
+  // A peer that refuses a request before it has all of it answers and reads no more: its close would be waited for in vain.
+  const answered = () => {
+    if (last(trailers, "grpc-status") === undefined && last(headers, "grpc-status") === undefined) return;
+    end(statusOf(stream, headers, trailers, options.session));
+    if (!stream.writableFinished) stream.close(constants.NGHTTP2_CANCEL);
+  };
+  stream.once("end", guarded("http2-stream", answered, broke));
   stream.on("error", () => {}); // "close" follows with the code
   stream.once("close", guarded("http2-stream", closed, broke));
   stream.end(encodeFrame(options.request));

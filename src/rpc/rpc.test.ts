@@ -432,9 +432,17 @@ test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and g
 
 const large = { bytes: 16_000_000, elements: 100 };
 
+test("RpcClient.call() gets its answer from a server that reads no further", { timeout: 20_000 }, async (t) => {
+  const server = await serve(t, { handlers: [{ ...echo(), limit: large }], limits: { maxMessageBytes: large.bytes } });
+  const limits = { maxMessageBytes: large.bytes };
+  const id = "x".repeat(8_000_000); // more than may be in arrival
+  const failed = await failure(client(t, { limits }).call(server.url, Request, { connection: { id } }));
+  assert.deepEqual([failed.code, /so much at once/.test(failed.message)], ["RESOURCE_EXHAUSTED", true]);
+});
+
 test("RpcClient.call() carries a message of many windows both ways", async (t) => {
   const ids = pair();
-  const limits = { maxMessageBytes: large.bytes };
+  const limits = { maxMessageBytes: large.bytes, maxArrivalBytesPerOwner: large.bytes };
   const echoed = { ...echo(), limit: large };
   const server = await serve(t, { tls: ids.server, handlers: [echoed], limits });
   const id = "é".repeat(3_000_000);

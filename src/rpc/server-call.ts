@@ -6,6 +6,7 @@ import type { Connection } from "./connection.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 import type { Call, RpcHandler } from "./handler.ts";
 import { type Metadata, readMetadata, toHeaders } from "./metadata.ts";
+import type { ByteBudget } from "./owners.ts";
 import { encodeStatusMessage, NotBegun, RpcError, statusNumber, toRpcError } from "./status.ts";
 import { parseTimeout } from "./timeout.ts";
 
@@ -14,8 +15,10 @@ export interface ServerCallContext {
   readonly connection: Connection;
   readonly handlers: ReadonlyMap<string, RpcHandler>;
   readonly maxMessageBytes: number;
-  /** Bytes of requests that may still be held while their rest is awaited, on the whole connection. */
-  readonly budget: { leftBytes: number };
+  /** Of requests whose rest is awaited. */
+  readonly budget: ByteBudget;
+  /** Why no call is taken at present. */
+  readonly refusal?: RpcError | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -56,6 +59,8 @@ export function serveCall(
   const refusal = refuse(headers);
   if (refusal !== undefined) {
     answer.refuse(refusal.httpStatus, refusal.error);
+  } else if (context.refusal) {
+    end(context.refusal);
   } else if (handler === undefined) {
     end(new RpcError("UNIMPLEMENTED", `There is no method ${JSON.stringify(headers[":path"])} here`));
   } else {
@@ -161,7 +166,7 @@ function readRequest(
     let request: Uint8Array | undefined;
     let heldBytes = 0;
     const giveBack = () => {
-      budget.leftBytes += heldBytes;
+      budget.give(heldBytes);
       heldBytes = 0;
     };
     const refuse = (error: unknown) => {
@@ -171,13 +176,12 @@ function readRequest(
     };
     const dataCame = (chunk: Buffer) => {
       try {
-        heldBytes += chunk.length;
-        budget.leftBytes -= chunk.length;
-        if (budget.leftBytes < 0)
+        if (!budget.take(chunk.length))
           throw new RpcError(
             "RESOURCE_EXHAUSTED",
             "Cannot take so much at once: send the requests one after the other",
           );
+        heldBytes += chunk.length;
         for (const message of frames.push(chunk)) {
           if (request !== undefined) throw new RpcError("UNIMPLEMENTED", "Cannot take more than one request message");
           request = message;

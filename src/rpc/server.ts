@@ -8,10 +8,13 @@ import type { Duplex } from "node:stream";
 import { type Clock, guarded, startDeadline, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Connection, cut, openConnection } from "./connection.ts";
+import { firstRecord } from "./first-record.ts";
 import type { RpcHandler } from "./handler.ts";
+import { Handshakes } from "./handshakes.ts";
 import type { RpcHealth } from "./health.ts";
 import { defaultLimits, type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { listen } from "./listen.ts";
+import { type OwnedConnection, Owners } from "./owners.ts";
 import type { RawStream } from "./raw-stream.ts";
 import { Renewals } from "./renewals.ts";
 import { type ServerCall, serveCall } from "./server-call.ts";
@@ -88,18 +91,32 @@ export function serveStreams(options: Omit<ServeOptions, "url" | "socketMode">):
 }
 
 /** A connection that is past its handshake. */
-interface Open {
+interface Open extends OwnedConnection {
   readonly session: ServerHttp2Session;
   readonly raw: Duplex;
   readonly calls: Set<ServerCall>;
+}
+
+function openOf(session: ServerHttp2Session, raw: Duplex, owner = ""): Open {
+  const calls = new Set<ServerCall>();
+  return {
+    session,
+    raw,
+    calls,
+    owner,
+    get isIdle() {
+      return calls.size === 0;
+    },
+    end: () => cut(session, raw),
+  };
 }
 
 class Server {
   readonly #options: Omit<ServeOptions, "url">;
   readonly #limits: RpcLimits;
   readonly #handlers: ReadonlyMap<string, RpcHandler>;
-  /** Oldest first. */
-  readonly #handshakes = new Set<Duplex>();
+  readonly #handshakes: Handshakes;
+  readonly #owners: Owners;
   readonly #open = new Set<Open>();
   readonly #renewals = new Renewals();
   readonly #stopWatching: (() => void) | undefined;
@@ -111,6 +128,8 @@ class Server {
   constructor(options: Omit<ServeOptions, "url">) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
+    this.#handshakes = new Handshakes(this.#limits.maxHandshakes);
+    this.#owners = new Owners(this.#limits);
     const handlers = [...options.handlers, ...(options.health?.handlers() ?? [])];
     this.#handlers = new Map(handlers.map((handler) => [handler.path, handler]));
     this.#stopWatching = options.tls?.onRotate(() => this.#rotated());
@@ -122,18 +141,13 @@ class Server {
 
   /** Takes a connection through its handshake. Never throws. */
   async accept(raw: RawStream): Promise<void> {
-    const { log, clock } = this.#options;
-    const { maxConnections, maxHandshakes, handshakeTimeoutMs } = this.#limits;
+    const { clock } = this.#options;
+    const { handshakeTimeoutMs } = this.#limits;
     raw.stream.on("error", () => {}); // its close is what counts
-    if (this.#isStopping || this.#open.size >= maxConnections) {
-      if (!this.#isFull) log.warn("rpc-connections-refused", { remote: raw.remote, open: this.#open.size });
-      this.#isFull = true; // told once until there is room again: a flood must not become a flood of lines
+    if (this.#isStopping) {
       raw.stream.destroy();
       return;
     }
-    this.#isFull = false;
-    const [oldest] = this.#handshakes;
-    if (this.#handshakes.size >= maxHandshakes) oldest?.destroy(new Error("too many handshakes at once"));
     this.#handshakes.add(raw.stream);
     const forget = guarded("tls", () => void this.#handshakes.delete(raw.stream));
     raw.stream.once("close", forget);
@@ -159,6 +173,8 @@ class Server {
 
   async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
     const { tls, log } = this.#options;
+    if (tls && raw.fds) await firstRecord(raw.stream, signal); // half-open connections cost no TLS
+    this.#handshakes.spoke(raw.stream);
     const rotations = this.#rotations;
     const secure = tls && (await acceptTls(raw.stream, tls, signal));
     const mayRenew = this.#renewals.opened(secure?.peer);
@@ -173,10 +189,11 @@ class Server {
       settings: { maxConcurrentStreams: this.#limits.maxConcurrentCalls, initialWindowSize: STREAM_WINDOW_BYTES },
       maxSessionMemory: sessionMemoryMb(this.#limits),
     });
-    const open: Open = { session, raw: raw.stream, calls: new Set() };
+    const open = openOf(session, raw.stream, secure?.peer.spiffeId);
     const closed = () => {
       expiry?.cancel();
       this.#open.delete(open);
+      this.#owners.remove(open);
       raw.stream.destroy();
       ended(`the connection with ${raw.remote} was closed`);
       log.debug("rpc-connection-closed", { connection: connection.id, remote: raw.remote });
@@ -193,6 +210,7 @@ class Server {
       guarded("http2-session", () => this.#leave(open), broke),
     );
     session.once("close", guarded("http2-session", closed, broke));
+    if (!this.#takes(open, raw.remote)) return broke();
     this.#serve(open, connection);
     session.setLocalWindowSize(SESSION_WINDOW_BYTES);
     await firstSettings(session, signal);
@@ -206,21 +224,39 @@ class Server {
     });
   }
 
+  /** Whether there is room for a connection of this owner. */
+  #takes(open: Open, remote: string): boolean {
+    const { log } = this.#options;
+    const hasRoom = this.#owners.add(open);
+    // Told once until there is room again: a flood must not become a flood of lines.
+    if (!hasRoom && !this.#isFull)
+      log.warn("rpc-connections-refused", { remote, peer: open.owner, open: this.#open.size });
+    this.#isFull = !hasRoom;
+    return hasRoom;
+  }
+
   #serve(open: Open, connection: Connection): void {
     const { clock, log } = this.#options;
-    const { maxMessageBytes } = this.#limits;
-    const budget = { leftBytes: MESSAGES_IN_ARRIVAL * maxMessageBytes };
+    const { maxMessageBytes, maxCallsPerOwner } = this.#limits;
+    const { owner } = open;
+    const budget = this.#owners.budgetOf(owner);
     const context = { connection, handlers: this.#handlers, maxMessageBytes, budget, clock, log };
+    const refusal = new RpcError(
+      "RESOURCE_EXHAUSTED",
+      `Cannot take a call: the peer has ${maxCallsPerOwner} under way`,
+    );
     const begun = (
       stream: ServerHttp2Stream,
       headers: IncomingHttpHeaders,
       _flags: number,
       rawHeaders: readonly string[],
     ) => {
-      const call = serveCall(stream, headers, rawHeaders, context);
+      const isTaken = this.#owners.beginCall(owner);
+      const call = serveCall(stream, headers, rawHeaders, isTaken ? context : { ...context, refusal });
       open.calls.add(call);
       void call.done.then(() => {
         open.calls.delete(call);
+        if (isTaken) this.#owners.endCall(owner);
         this.#leave(open);
       });
     };
@@ -269,7 +305,7 @@ class Server {
     this.#isStopping = true;
     this.#stopWatching?.();
     health?.stopAll();
-    for (const raw of this.#handshakes) raw.destroy();
+    this.#handshakes.endAll();
     for (const { session } of this.#open) session.close(); // GOAWAY: the peer begins no further call here
     const calls = () => [...this.#open].flatMap((open) => [...open.calls]);
     const unary = calls().filter((call) => !call.isStreaming);
@@ -293,9 +329,6 @@ const LINGER_MS = 1000;
 
 /** At most one failed handshake in this time is told at a level that is on by default. */
 const HANDSHAKE_FAILURE_PAUSE_MS = 10_000;
-
-/** Requests of full size that may be half received at once on one connection. */
-const MESSAGES_IN_ARRIVAL = 4;
 
 /** Time for the last statuses to leave before connections are cut. */
 const FAREWELL_MS = 200;

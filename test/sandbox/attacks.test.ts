@@ -1,5 +1,6 @@
 // Attacks on the forwarder's process, as it runs in production: it lives, and other pods are served.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { createConnection } from "node:net";
@@ -68,12 +69,21 @@ describe("the forwarder's process lives and serves others when", () => {
   });
 
   attack("somebody without an identity sends probes of 4 MB of unknown fields to the admin port", async (scene) => {
-    const session = connectHttp2(scene.adminUrl).on("error", () => {});
+    const session = connectHttp2(scene.adminUrl, { maxSessionMemory: 1000 }).on("error", () => {});
     const answers = [1, 2, 3].map(() => answerTo(session, "/grpc.health.v1.Health/Check", "f80101".repeat(1_300_000)));
     assert.deepEqual(await Promise.all(answers), ["8", "8", "8"]);
     session.destroy();
     assert.ok(scene.peakRssMb < MEMORY_LIMIT_MB, `${scene.peakRssMb} MB`);
   });
+
+  for (const [says, bytes] of [
+    ["nothing", ""],
+    ["the first byte of TLS", "16"],
+  ] as const) {
+    attack(`somebody connects 500 times a second and sends ${says}`, (scene) => flood(scene, bytes));
+  }
+
+  attack("a peer holds as many connections as it can, with calls on each", holdMany);
 });
 
 /** resources.limits.memory of the manifests. */
@@ -87,7 +97,10 @@ function sessionOf(scene: AttackScene): ClientHttp2Session {
   const socket = createConnection(scene.path).on("error", () => {});
   const options = { socket, cert, key, rejectUnauthorized: false, ALPNProtocols: ["h2"] };
   const createConnectionTo = () => connectTls(options).on("error", () => {});
-  return connectHttp2("https://localhost", { createConnection: createConnectionTo }).on("error", () => {});
+  return connectHttp2("https://localhost", { createConnection: createConnectionTo, maxSessionMemory: 1000 }).on(
+    "error",
+    () => {},
+  );
 }
 
 /** The gRPC status of a call with that message, in hexadecimal; "lost" when the connection is. */
@@ -105,4 +118,57 @@ function answerTo(session: ClientHttp2Session, path: string, hex: string): Promi
     stream.on("response", seen).on("trailers", seen);
     stream.once("close", () => resolve("lost"));
   });
+}
+
+/** Half-open connections: as many as a process of its own makes in six seconds. */
+async function flood(scene: AttackScene, bytes: string): Promise<void> {
+  const before = scene.openFds;
+  const program = `
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, 8192))
+held = []
+began = time.monotonic()
+for n in range(3000):
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); held.append(s)
+    try: s.send(bytes.fromhex(sys.argv[2]))
+    except OSError: pass
+    time.sleep(max(0, began + n / 500 - time.monotonic()))
+`;
+  const flooding = spawn("python3", ["-c", program, scene.path, bytes], { stdio: ["ignore", "ignore", "inherit"] });
+  const ended = once(flooding, "exit");
+  let most = 0;
+  try {
+    while (flooding.exitCode === null && flooding.signalCode === null) {
+      await scene.serves();
+      most = Math.max(most, scene.openFds);
+    }
+  } finally {
+    flooding.kill();
+  }
+  assert.deepEqual(await ended, [0, null]);
+  assert.ok(most > before && most < before + 128 + 64, `${before} descriptors before, ${most} meanwhile`);
+  assert.ok(scene.peakRssMb < MEMORY_LIMIT_MB, `${scene.peakRssMb} MB`);
+}
+
+async function holdMany(scene: AttackScene): Promise<void> {
+  const sessions = Array.from({ length: 300 }, () => sessionOf(scene));
+  const isOpen = sessions.map(
+    (session) => new Promise((resolve) => session.once("remoteSettings", resolve).once("close", resolve)),
+  );
+  for (const session of sessions) {
+    const headers = { ":method": "POST", ":path": REQUEST, "content-type": "application/grpc" };
+    for (let at = 0; at < 4; at += 1) {
+      const half = Buffer.alloc(100_000);
+      half.writeUInt32BE(200_000, 1);
+      session
+        .request(headers)
+        .on("error", () => {})
+        .resume()
+        .write(half);
+    }
+  }
+  await Promise.all(isOpen);
+  await scene.serves();
+  for (const session of sessions) session.destroy();
+  assert.ok(scene.peakRssMb < MEMORY_LIMIT_MB, `${scene.peakRssMb} MB`);
 }

@@ -105,26 +105,32 @@ const rows: readonly Row[] = [
     message: /nobody-serves-this/,
   },
   {
-    says: "a thousand preferences",
-    alter: ({ mechanismPreferences: list }) => void (list[0] && list.push(...Array(1000).fill(list[0]))),
+    says: "a hundred preferences",
+    alter: ({ mechanismPreferences: list }) => void (list[0] && list.push(...Array(100).fill(list[0]))),
     code: "INVALID_ARGUMENT",
-    message: /1001 are more than the limit/,
+    message: /101 are more than the limit/,
   },
   {
-    says: "a message of 10 MB",
+    says: "more elements than any has",
+    alter: ({ mechanismPreferences: list }) => void (list[0] && list.push(...Array(1000).fill(list[0]))),
+    code: "RESOURCE_EXHAUSTED",
+    message: /has more than 8192 elements/,
+  },
+  {
+    says: "a label of 200 KB",
     alter: ({ connection }) => {
-      if (connection) connection.labels["long"] = "x".repeat(10_000_000);
+      if (connection) connection.labels["long"] = "x".repeat(200_000);
     },
     code: "INVALID_ARGUMENT",
     message: /bytes of labels/,
   },
   {
-    says: "a message of 20 MB",
+    says: "a message of 300 KB",
     alter: ({ connection }) => {
-      if (connection) connection.labels["long"] = "x".repeat(20_000_000);
+      if (connection) connection.labels["long"] = "x".repeat(300_000);
     },
     code: "RESOURCE_EXHAUSTED",
-    message: /the limit is 16777216 bytes/,
+    message: /NetworkService\/Request of \d+ bytes: the limit is 262144 bytes/,
   },
 ];
 
