@@ -13,6 +13,7 @@ function devicesWith(representors: number): HostFiles {
   const names = ["ens6f0", ...Array.from({ length: representors }, (_, index) => `rep${index}`)];
   return {
     list: async () => names,
+    readLink: async () => "../../../bus/pci/drivers/mlx5_core",
     async readText(path: string) {
       const [, index] = /rep(\d+)\/phys_port_name$/.exec(path) ?? [];
       if (index === undefined) throw new KernelError(`read ${path}`, Errno.EOPNOTSUPP);

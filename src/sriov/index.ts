@@ -36,6 +36,7 @@ export {
   driverOf,
   iommuGroupMembers,
   iommuGroupOf,
+  netdevFolder,
   netdevNames,
   numaNodeOf,
   orMissing,

@@ -27,7 +27,23 @@ export async function iommuGroupMembers(devices: HostFiles, address: PciAddress)
 
 /** Names of the network devices of a function that this network namespace can see. */
 export async function netdevNames(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
-  return (await orMissing(devices.list(`${address}/net`))) ?? [];
+  const names = await orMissing(devices.list(`${address}/net`));
+  if (names) return names;
+  const folder = await netdevFolder(devices, address);
+  return folder === `${address}/net` ? [] : ((await orMissing(devices.list(folder))) ?? []);
+}
+
+const VIRTIO_DRIVER = "virtio-pci";
+
+/**
+ * The folder of a function's network devices. A virtio function has a device of its own beneath it, and the network device
+ * beneath that (virtio_pci_probe, drivers/virtio/virtio_pci_common.c; virtnet_probe, drivers/net/virtio_net.c).
+ */
+export async function netdevFolder(devices: HostFiles, address: PciAddress): Promise<string> {
+  if ((await driverOf(devices, address)) !== VIRTIO_DRIVER) return `${address}/net`;
+  const entries = (await orMissing(devices.list(address))) ?? [];
+  const virtio = entries.find((name) => /^virtio\d+$/.test(name));
+  return virtio === undefined ? `${address}/net` : `${address}/${virtio}/net`;
 }
 
 /**
@@ -40,7 +56,7 @@ export async function netdevIndex(
   ifname: string,
 ): Promise<number | undefined> {
   try {
-    return Number(await devices.readText(`${address}/net/${ifname}/ifindex`));
+    return Number(await devices.readText(`${await netdevFolder(devices, address)}/${ifname}/ifindex`));
   } catch (error) {
     if (error instanceof KernelError && ["ENOENT", "ENODEV", "EINVAL"].includes(error.code)) return undefined;
     throw error;
@@ -51,9 +67,10 @@ export async function netdevIndex(
 export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
   const names = await netdevNames(devices, address);
   if (names.length < 2) return names;
+  const folder = await netdevFolder(devices, address);
   const ports = await Promise.all(
     // A port without a name answers EOPNOTSUPP.
-    names.map((name) => devices.readText(`${address}/net/${name}/phys_port_name`).catch(() => "")),
+    names.map((name) => devices.readText(`${folder}/${name}/phys_port_name`).catch(() => "")),
   );
   return names.filter((_, index) => !isRepresentor(ports[index]));
 }

@@ -18,6 +18,7 @@ function sysfsWith(...indexes: readonly number[]): HostFiles {
   let at = left.shift();
   return {
     list: async () => (at === undefined ? [] : [`eth${at}`]),
+    readLink: async () => "../../../bus/pci/drivers/igb",
     async readText(path: string) {
       if (path.endsWith("/address")) return "02:00:00:00:00:01";
       if (!path.endsWith("/ifindex")) throw new KernelError(`read ${path}`, ENOENT);

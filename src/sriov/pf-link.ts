@@ -8,7 +8,7 @@ import {
   type LinkPlace,
 } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { netdevIndex, orMissing, ownNetdevs } from "./pci-files.ts";
+import { netdevFolder, netdevIndex, orMissing, ownNetdevs } from "./pci-files.ts";
 import { PfError } from "./pf-fault.ts";
 
 /** A network device of a function as sysfs shows it. */
@@ -78,7 +78,9 @@ async function sysfsNetdevOf(devices: HostFiles, pf: PciAddress): Promise<SysfsN
     const ifindex = await netdevIndex(devices, pf, ifname);
     if (ifindex === undefined && left > 0) continue;
     if (ifindex === undefined) return undefined;
-    const mac = await orMissing(devices.readText(`${pf}/net/${ifname}/address`)).catch(() => undefined);
+    const mac = await orMissing(devices.readText(`${await netdevFolder(devices, pf)}/${ifname}/address`)).catch(
+      () => undefined,
+    );
     return { ifname, ifindex, mac };
   }
 }

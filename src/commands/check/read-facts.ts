@@ -16,6 +16,7 @@ import {
   type Discovery,
   discover,
   HostUseReader,
+  netdevFolder,
   type PciAddress,
   PfConfigError,
   type PhysicalFunction,
@@ -69,7 +70,8 @@ async function readPorts({ pfs }: Discovery, devices: HostFiles): Promise<Readon
 const IFF_UP = 1;
 
 async function readPort({ address, ifname }: PhysicalFunction, devices: HostFiles): Promise<PortFact> {
-  const read = (name: string) => devices.readText(`${address}/net/${ifname}/${name}`).catch(() => undefined);
+  const folder = await netdevFolder(devices, address);
+  const read = (name: string) => devices.readText(`${folder}/${ifname}/${name}`).catch(() => undefined);
   const flags = Number(await read("flags")) || 0;
   const carrier = await read("carrier");
   return { ifname, isUp: (flags & IFF_UP) !== 0, hasCarrier: carrier === undefined ? undefined : carrier === "1" };

@@ -2,6 +2,7 @@ import { type HostFiles, KernelError } from "../../kernel/index.ts";
 import {
   driverOf,
   isPciAddress,
+  netdevFolder,
   netdevNames,
   numaNodeOf,
   orMissing,
@@ -62,7 +63,7 @@ async function readVfs(devices: HostFiles, pf: PciAddress): Promise<Adapter["vfs
 }
 
 async function readLink(devices: HostFiles, address: PciAddress, ifname: string): Promise<AdapterLink> {
-  const folder = `${address}/net/${ifname}`;
+  const folder = `${await netdevFolder(devices, address)}/${ifname}`;
   const flags = numberOf(await orMissing(devices.readText(`${folder}/flags`))) ?? 0;
   const speedMbps = numberOf(await readWhileUp(devices, `${folder}/speed`));
   const master = await orMissing(devices.readLink(`${folder}/master`));
