@@ -11,9 +11,9 @@ const PF = "0000:3b:00.0";
 const FAMILY = 0x1e;
 const PORT = 77;
 
-// strace -e trace=sendto -e write=3 devlink dev eswitch show pci/0000:3b:00.0   (iproute2 6.1.0, Linux 6.18), its checks of
-// answers satisfied by a library before it, for this kernel has no devlink. The number and version of the family, which it
-// did not learn, stand as 0; ours stand there in the second row.
+// What `devlink dev eswitch show pci/0000:3b:00.0` of iproute2 6.1.0 sends. The kernel at hand has no devlink: a preloaded library
+// played it, so number and version of the family are 0 in what was captured; version 1 is include/uapi/linux/devlink.h's
+// DEVLINK_GENL_VERSION.
 test("devlink's requests are those of iproute2, byte by byte", () => {
   const hexOf = (request: Parameters<typeof encodeMessage>[0]) => {
     const bytes = encodeMessage({ ...request, flags: NLM_F_ACK }, 0x6b0c3df9);
