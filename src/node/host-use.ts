@@ -8,6 +8,8 @@ import {
   type PciAddress,
   type PfConfig,
   type PfEntry,
+  type PhysicalFunction,
+  wantedVfs,
 } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -87,6 +89,16 @@ export class HostUseSurvey {
     if (reason === undefined) return;
     this.#set(address, reason);
     throw new DriverError(address, { kind: "host-uses-it", how: reason });
+  }
+
+  /** Why no VFs are made on the PF: with some drivers that resets the adapter. Undefined when they may be. @throws {KernelError} */
+  async refuseCreation(pf: PhysicalFunction): Promise<string | undefined> {
+    const { address, entry } = pf;
+    if (entry.hostUse !== "withhold") return undefined;
+    const words = describeHostUse((await this.#reader.observe([address])).get(address));
+    if (!words) return undefined;
+    const path = `/sys/bus/pci/devices/${address}/sriov_numvfs`;
+    return `${address} has no virtual functions, and none are made on it, for the host uses it: ${words.what}; make them when the host can do without it (echo ${wantedVfs(pf)} > ${path}), or set hostUse: create-vfs`;
   }
 
   close(): void {

@@ -62,7 +62,10 @@ export class NodeWatch {
     this.#options = options;
     this.#refused = health.declare({ code: "pf-config-refused", severity: "warning" });
     this.#rtnl = Rtnl.open({ netns: host.netns });
-    const onPfChange = () => this.#want({ all: true });
+    const onPfChange = () => {
+      options.node.survey.hostUseChanged();
+      this.#want({ all: true });
+    };
     this.#hostUse = new HostUseWatch({ ...options, ...options.node, onPfChange });
     this.#stops = [
       host.uevents.subscribe((event) => this.#heard(event)),

@@ -8,7 +8,7 @@ import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseSurvey } from "./host-use.ts";
 import { tellKeptBack } from "./kept-back.ts";
-import { type PfDoor, PfSurvey } from "./pf-survey.ts";
+import { type PfDoor, PfSurvey, type PfSurveyOptions } from "./pf-survey.ts";
 
 /** What is known of this node, and the tools to work on it. */
 export interface Node {
@@ -43,9 +43,10 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   const { pfConfig, host, state, health, onTried, clock, log } = options;
   const inventory = new Inventory(await tokenNamespace(state));
   tellKeptBack(inventory, health);
-  const survey = new PfSurvey({ pfConfig, host, inventory, health, clock, log });
-  await survey.look();
   const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, health, log });
+  const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
+  const survey = new PfSurvey({ pfConfig, host, inventory, refuseCreation, health, clock, log });
+  await survey.look();
   await hostUse.look().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
   const binder = new DriverBinder({
     ...host,

@@ -30,6 +30,8 @@ export interface PfSurveyOptions {
   readonly pfConfig: PfConfig;
   readonly host: Host;
   readonly inventory: Inventory;
+  /** Why no VFs may be made on a PF for the host's sake; undefined when they may. */
+  readonly refuseCreation: (pf: PhysicalFunction) => Promise<string | undefined>;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -77,6 +79,7 @@ export class PfSurvey {
       ...options,
       withoutVfs: options.health.declare({ code: "pf-without-vfs", severity: "warning" }),
       bringUp: (pf) => withRtnl(options.host, (place) => bringUp(options.host, place, pf)),
+      refuse: options.refuseCreation,
       onAnswered: () => void this.look(),
     });
   }
@@ -134,6 +137,12 @@ export class PfSurvey {
   /** Manages other physical functions from the next look on. */
   reconfigure(config: PfConfig): void {
     this.#config = config;
+    this.#creation.hostUseChanged(); // it may be allowed now
+  }
+
+  /** The host uses PFs otherwise than before: the next look asks for VFs where none could be made. */
+  hostUseChanged(): void {
+    this.#creation.hostUseChanged();
   }
 
   /** Reads the node anew. Never throws: what cannot be used is told and left out. */

@@ -10,6 +10,8 @@ export interface VfCreationOptions {
   readonly withoutVfs: Condition;
   /** Some drivers give virtual functions no address as long as their physical one is down. */
   bringUp(pf: PciAddress): Promise<void>;
+  /** Why none may be made on it for the host's sake; undefined when they may. */
+  refuse(pf: PhysicalFunction): Promise<string | undefined>;
   /** A driver has answered: the node is to be observed again. */
   onAnswered(): void;
   readonly clock: Clock;
@@ -33,6 +35,8 @@ export class VfCreation {
   /** The devices that were seen with functions. */
   readonly #had = new Map<PciAddress, number | undefined>();
   readonly #refused = new Map<PciAddress, { readonly ifindex: number | undefined; readonly fault: PfFault }>();
+  /** Those that the host uses, and why that keeps them from having virtual ones. */
+  readonly #usedByHost = new Map<PciAddress, string>();
   readonly #problems = new Map<PciAddress, string>();
   #isClosed = false;
 
@@ -78,7 +82,13 @@ export class VfCreation {
     this.#asked.get(pf)?.stop.abort(new Error(`${pf} is away`));
     this.#had.delete(pf);
     this.#refused.delete(pf);
+    this.#usedByHost.delete(pf);
     this.#tell(pf, undefined);
+  }
+
+  /** The host uses physical functions otherwise than before, or may do so by another configuration. */
+  hostUseChanged(): void {
+    this.#usedByHost.clear();
   }
 
   /** Waits for nothing any more. What a driver has been asked for goes on. */
@@ -92,6 +102,8 @@ export class VfCreation {
     if (totalVfs === 0) {
       return `${address} offers no virtual functions: sriov_totalvfs is 0; turn SR-IOV on in the firmware of the card`;
     }
+    const usedByHost = this.#usedByHost.get(address);
+    if (usedByHost !== undefined) return usedByHost;
     if (!this.#had.has(address) || !isSame(this.#had.get(address), ifindex)) return "to be made";
     return `${address} has no virtual functions any more: their number was set to 0 while the forwarder ran, and it is not changed; to have them again: echo ${wantedVfs(pf)} > /sys/bus/pci/devices/${address}/sriov_numvfs`;
   }
@@ -108,10 +120,16 @@ export class VfCreation {
   }
 
   async #make(pf: PhysicalFunction, signal: AbortSignal): Promise<void> {
-    const { host, clock, log, bringUp } = this.#options;
+    const { host, clock, log, bringUp, refuse } = this.#options;
     const { address, ifindex } = pf;
     try {
       await bringUp(address);
+      const refusal = await refuse(pf);
+      if (refusal !== undefined) {
+        this.#usedByHost.set(address, refusal);
+        this.#tell(address, refusal);
+        return;
+      }
       await createVfs(pf, { ...host, clock, log, signal });
       this.#had.set(address, ifindex);
     } catch (error) {

@@ -1,4 +1,4 @@
-import { describeHostUse, type PhysicalFunction, type VfFacts } from "../../sriov/index.ts";
+import { describeHostUse, type PhysicalFunction, type VfFacts, wantedVfs } from "../../sriov/index.ts";
 import { counted } from "../text.ts";
 import type { CheckFacts } from "./facts.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
@@ -16,17 +16,17 @@ export function judgeHostUse({ discovery, hostUse }: Pick<CheckFacts, "discovery
 
 type Words = ReturnType<typeof describeHostUse>;
 
-function judgePf({ address: subject, entry, vfs, totalVfs }: PhysicalFunction, words: Words): readonly Finding[] {
+function judgePf(pf: PhysicalFunction, words: Words): readonly Finding[] {
+  const { address: subject, entry, vfs, totalVfs } = pf;
   if (!words) return [];
   const check = "pf-host-use";
   const what = `the host uses it: ${words.what}`;
   if (vfs.length > 0 || totalVfs === 0 || entry.hostUse !== "withhold") {
     return [fine(check, `${what}; nothing but setting it up is done to it`, { subject })];
   }
-  const count = Math.min(entry.numVfs ?? totalVfs, totalVfs);
   const why =
     "no virtual functions are made on it: with some drivers that resets the adapter, and the host loses its link";
-  const todo = `make them when the host can do without it (echo ${count} > /sys/bus/pci/devices/${subject}/sriov_numvfs), or set hostUse: create-vfs in the file`;
+  const todo = `make them when the host can do without it (echo ${wantedVfs(pf)} > /sys/bus/pci/devices/${subject}/sriov_numvfs), or set hostUse: create-vfs in the file`;
   return [failure({ check, subject, what, why, todo })];
 }
 
