@@ -1,14 +1,18 @@
-import { readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { access, readFileSync, readlinkSync, writeFileSync, writeSync } from "node:fs";
+import { systemClock } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { type BorrowedFd, Fd, type FileId } from "./fd.ts";
-import { call, tryCall } from "./native.ts";
+import { call, exitNow, tryCall } from "./native.ts";
 
 /** CLONE_NEWNET, include/uapi/linux/sched.h. */
 const CLONE_NEWNET = 0x40000000;
 /** NS_GET_NSTYPE = _IO(0xb7, 0x3), include/uapi/linux/nsfs.h (Linux 4.11). */
 const NS_GET_NSTYPE = 0xb703;
 const O_RDONLY_CLOEXEC = 0o2000000;
+/** EX_SOFTWARE of sysexits.h. */
+const FAULT_EXIT_CODE = 70;
+const STANDARD_ERROR = 2;
 
 /** What was given is not a network namespace. */
 export class NotANetnsError extends Error {
@@ -111,13 +115,17 @@ export class Netns {
 /**
  * Runs a piece of synchronous work inside a namespace: enter, work, return are one act. Sockets opened inside belong to the
  * namespace for good; the process does not stay. If the way back failed, everything after would happen in a pod's
- * namespace, so the process ends at once.
+ * namespace, so the process ends at once, with a line in the log's form and exit code 70.
+ *
+ * No other thread comes along: a thread is born into the namespace of its maker (clone(2)), and those of libuv's pool, on which
+ * files are read and writes to the kernel wait, are made before the first entry.
  * @throws whatever the work throws; {KernelError} when the namespace cannot be entered.
  */
 export function inNetns<T>(netns: Netns, work: () => T): T {
   const before = Netns.current();
   try {
     if (before.isSame(netns)) return refusePromise(work());
+    startPool();
     call("enter a network namespace", "setns", netns.fd.number, CLONE_NEWNET);
     try {
       return refusePromise(work());
@@ -129,8 +137,33 @@ export function inNetns<T>(netns: Netns, work: () => T): T {
   }
 }
 
+let isPoolStarted = false;
+
+/** libuv makes all threads of the pool at once, at the first work for it (uv__work_submit, src/threadpool.c), on the asking thread. */
+function startPool(): void {
+  if (isPoolStarted) return;
+  isPoolStarted = true;
+  access("/", () => {});
+}
+
 function comeBack(netns: Netns): void {
-  if (tryCall("setns", netns.fd.number, CLONE_NEWNET) < 0) process.abort();
+  const result = tryCall("setns", netns.fd.number, CLONE_NEWNET);
+  if (result < 0) endAbroad(new KernelError("come back from another network namespace", -result));
+}
+
+/** Written by hand: no log reaches here, and nothing may run that could touch a link. */
+function endAbroad({ message }: KernelError): void {
+  const line = {
+    level: "error",
+    time: new Date(systemClock.now()).toISOString(),
+    event: "namespace-not-left",
+    error: message,
+  };
+  try {
+    writeSync(STANDARD_ERROR, `${JSON.stringify({ ...line, exitCode: FAULT_EXIT_CODE })}\n`);
+  } finally {
+    exitNow(FAULT_EXIT_CODE);
+  }
 }
 
 function refusePromise<T>(result: T): T {

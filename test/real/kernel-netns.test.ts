@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -37,6 +37,51 @@ test("inNetns() comes back after an error and refuses a promise", (t) => {
   assert.throws(() => inNetns(made, async () => {}), /must be synchronous/);
   assert.equal(here(), before);
   made.close();
+});
+
+const kernelRoom = JSON.stringify(new URL("../../src/kernel/index.ts", import.meta.url).pathname);
+
+function run(program: string): { readonly status: number | null; readonly stdout: string; readonly stderr: string } {
+  const options = { encoding: "utf8", timeout: 20_000 } as const;
+  return spawnSync(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", "--input-type=commonjs", "-e", program],
+    options,
+  );
+}
+
+test("inNetns() that cannot come back ends the process at once, with a line that says so", (t) => {
+  if (!needs(t, "root")) return;
+  const { status, stdout, stderr } = run(`
+    const { closeSync, readdirSync, readlinkSync } = require("node:fs");
+    const { inNetns, Netns } = require(${kernelRoom});
+    process.on("exit", () => console.log("an exit listener ran"));
+    const made = Netns.create();
+    const home = readlinkSync("/proc/thread-self/ns/net");
+    const isHome = (fd) => { try { return readlinkSync("/proc/self/fd/" + fd) === home; } catch { return false; } };
+    inNetns(made, () => readdirSync("/proc/self/fd").filter(isHome).forEach((fd) => closeSync(Number(fd))));
+    console.log("went on in " + readlinkSync("/proc/thread-self/ns/net"));`);
+  assert.deepEqual([status, stdout], [70, ""], stderr);
+  const { level, event, exitCode, error } = JSON.parse(stderr) as Record<string, unknown>;
+  assert.deepEqual([level, event, exitCode], ["error", "namespace-not-left", 70]);
+  assert.match(String(error), /come back from another network namespace.*EBADF/);
+});
+
+test("inNetns() takes no other thread along, though its work is the first that needs libuv's pool", (t) => {
+  if (!needs(t, "root")) return;
+  const { status, stdout, stderr } = run(`
+    const { access, readdirSync, readlinkSync } = require("node:fs");
+    const { inNetns, Netns } = require(${kernelRoom});
+    const tasks = () => readdirSync("/proc/self/task");
+    const before = tasks();
+    const made = Netns.create();
+    inNetns(made, () => access("/", () => {}));
+    const home = readlinkSync("/proc/thread-self/ns/net");
+    const added = tasks().filter((task) => !before.includes(task));
+    const away = tasks().filter((task) => readlinkSync("/proc/self/task/" + task + "/ns/net") !== home);
+    console.log(JSON.stringify({ hadNoPool: added.length > 0, away }));`);
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(JSON.parse(stdout), { hadNoPool: true, away: [] });
 });
 
 test("Netns.fromFd() takes an O_PATH descriptor and refuses what is no network namespace", (t) => {
