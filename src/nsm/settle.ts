@@ -52,7 +52,6 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   record.connection = connection;
   record.choice = choice;
   record.wanted = wanted;
-  record.failedTries = 0;
   record.hasUnknownEndpoint = false;
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection);
