@@ -178,6 +178,33 @@ test("startDevicePlugins() gives tokens to pods by its preference and reserves t
   assert.doesNotMatch(JSON.stringify(log.events), new RegExp(`${FAST}-\\d`)); // ids are secrets
 });
 
+test("startDevicePlugins() answers Allocate when the token is kept, not before", LIMIT, async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const kept = Promise.withResolvers<void>();
+  const begun = Promise.withResolvers<void>();
+  const tokens = Object.assign(new Tokens(FAST), {
+    allocate(): Promise<void> {
+      begun.resolve();
+      return kept.promise;
+    },
+  });
+  const { log } = startPlugins(t, folder, tokens);
+  await kubelet.until(FAST, allHealthy);
+  let isAnswered = false;
+  const allocating = kubelet.allocate({ pod: "a", resource: FAST }).finally(() => {
+    isAnswered = true;
+  });
+  await begun.promise;
+  // Whatever was on its way to kubelet is there when a later call has come back.
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+  t.after(() => client.close());
+  await client.call(`unix://${folder}/${socketName(FAST)}`, DevicePlugin.method.getDevicePluginOptions, {});
+  assert.deepEqual([isAnswered, log.of("devices-allocated")], [false, []]);
+  kept.reject(new Error("the disk is full"));
+  await assert.rejects(allocating, /the disk is full/);
+});
+
 test(
   "startDevicePlugins() answers with what must be included even where its source prefers nonsense",
   LIMIT,

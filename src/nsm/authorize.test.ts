@@ -6,15 +6,17 @@ import { PolicyError, type PolicyFault } from "../identity/index.ts";
 import { NotBegun } from "../rpc/index.ts";
 import { admit, signAnswer } from "./authorize.ts";
 import { HandClock, peerNamed } from "./cast.ts";
-import type { IncomingCall, Peer } from "./needs.ts";
+import { NsmError } from "./fault.ts";
+import type { IncomingCall, PathToCheck, Peer } from "./needs.ts";
 
 const shown = { our: "certificate" };
 const peer = peerNamed("nsmgr-a");
 const theirName = peer.spiffeId;
 
-/** A caller whose policy check ends in this fault. */
-function setUp(fault: PolicyFault, canRenew: boolean) {
+/** A caller whose policy check ends in this fault, or well. */
+function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
   let asked = 0;
+  const checked: string[][] = [];
   const renew = () => {
     asked += 1;
     return canRenew;
@@ -22,6 +24,7 @@ function setUp(fault: PolicyFault, canRenew: boolean) {
   const segments = [
     { name: "nsmgr", id: "a", token: "theirs" },
     { name: "fwd", id: "b", token: "" },
+    { name: "nse", id: "c", token: "of an earlier answer" },
   ];
   const connection = create(ConnectionSchema, { id: "b", path: { index: 1, pathSegments: segments } });
   const call: IncomingCall = {
@@ -40,15 +43,16 @@ function setUp(fault: PolicyFault, canRenew: boolean) {
       expiryOf: () => 0,
     },
     policies: {
-      check() {
-        throw new PolicyError("policies/server/prev_token_signed.rego", fault);
+      check(path: PathToCheck) {
+        checked.push(path.segments.map(({ name }) => name));
+        if (fault) throw new PolicyError("policies/server/prev_token_signed.rego", fault);
       },
     },
     manager: { spiffeId: undefined },
     clock: new HandClock(),
   };
   const asking = () => admit(gate, call, { connection, place: { index: 1, callerIndex: 0 }, owner: undefined });
-  return { gate, call, connection, asking, asked: () => asked };
+  return { gate, call, connection, asking, checked, asked: () => asked };
 }
 
 const otherKey: PolicyFault = { kind: "bad-signature", segment: 0, subject: theirName, signer: theirName };
@@ -76,6 +80,22 @@ for (const fault of [
     assert.equal(asked(), 0);
   });
 }
+
+test("admit() has the policies judge the path as far as us, and nothing of what the caller says is behind us", () => {
+  const { asking, checked } = setUp(undefined, false);
+  assert.equal(asking().peer, peer);
+  assert.deepEqual(checked, [["nsmgr", "fwd"]]);
+});
+
+test("admit() refuses a caller that shows no certificate, and one that the path does not name", () => {
+  const { gate, call, connection } = setUp(undefined, false);
+  const place = { index: 1, callerIndex: 0 };
+  const noPeer = { ...call, connection: { ...call.connection, peer: undefined } };
+  const isNoIdentity = (error: unknown) => error instanceof NsmError && error.fault.kind === "no-identity";
+  assert.throws(() => admit(gate, noPeer, { connection, place, owner: undefined }), isNoIdentity);
+  const first = { ...place, index: 0 };
+  assert.throws(() => admit(gate, call, { connection, place: first, owner: undefined }), isNoIdentity);
+});
 
 test("signAnswer() signs our token for the next hop with the key that the caller has seen", () => {
   const { gate, call, connection } = setUp(otherKey, true);

@@ -197,6 +197,8 @@ export class PaperVf implements KernelVf {
   readonly done: string[] = [];
   /** Steps that fail, by name, until removed. */
   readonly failing = new Map<string, Error>();
+  /** The client's namespace that came with the last `detach`. */
+  detachedFrom: OwnedFd | undefined;
   #stands = "";
   readonly #givenBack: () => void;
 
@@ -213,7 +215,8 @@ export class PaperVf implements KernelVf {
   async stands(asked: unknown): Promise<boolean> {
     return JSON.stringify(asked) === this.#stands;
   }
-  async detach(): Promise<void> {
+  async detach(_goes?: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
+    this.detachedFrom = netns;
     await this.#do("detach");
     this.#stands = "";
   }

@@ -51,6 +51,30 @@ for (const [what, connection] of rows) {
   });
 }
 
+test("checkRequestSize() takes as much as each limit allows", () => {
+  const text = "x".repeat(LIMITS.textBytes);
+  const full = Object.fromEntries(Array.from({ length: LIMITS.mapEntries }, (_, key) => [`k${key}`, ""]));
+  const segments = Array.from({ length: LIMITS.pathSegments }, () => ({
+    token: "x".repeat(LIMITS.tokenBytes),
+    metrics: full,
+  }));
+  const routes = Array.from({ length: LIMITS.contextEntries }, () => ({ prefix: text }));
+  checkRequestSize(
+    create(NetworkServiceRequestSchema, {
+      connection: {
+        networkService: text,
+        labels: full,
+        path: { pathSegments: segments },
+        context: { ipContext: { srcRoutes: routes, policies: [{ routes }] } },
+      },
+      mechanismPreferences: Array.from({ length: LIMITS.mechanismPreferences }, () => ({
+        type: text,
+        parameters: full,
+      })),
+    }),
+  );
+});
+
 test("checkRequestSize() takes an honest Request", () => {
   checkRequestSize(kernelRequest());
 });

@@ -192,7 +192,7 @@ test("request() with the token of a connection that is just ending waits for its
   const answer = await story.request(kernelRequest());
   const ending = Promise.withResolvers<void>();
   const detach = story.vf.detach.bind(story.vf);
-  story.vf.detach = () => ending.promise.then(detach);
+  story.vf.detach = () => ending.promise.then(() => detach());
   const closed = story.close(answer);
   const other = kernelRequest({}, "m2");
   const first = other.connection?.path?.pathSegments[0];

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { AccessError } from "../access/index.ts";
 import { DeadlineError } from "../async/index.ts";
+import { IdentityError } from "../identity/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
@@ -26,6 +28,16 @@ const rows: readonly (readonly [string, unknown, Status])[] = [
   ["a token that nobody gave out", new InventoryError({ kind: "unknown-token" }), "NOT_FOUND"],
   ["the host's own namespace", new NetdevError({ kind: "host-namespace" }), "INVALID_ARGUMENT"],
   ["a limit of our own", new DeadlineError("the bind took longer than 10 ms"), "DEADLINE_EXCEEDED"],
+  ["a token that cannot be read", new IdentityError({ kind: "bad-token", problem: "x" }), "PERMISSION_DENIED"],
+  ["a peer nobody vouches for", new IdentityError({ kind: "untrusted-peer", problem: "x" }), "PERMISSION_DENIED"],
+  ["a peer's certificate", new IdentityError({ kind: "bad-certificate", problem: "x" }), "PERMISSION_DENIED"],
+  ["an SVID that is awaited", new IdentityError({ kind: "no-svid", waitsFor: "x" }), "UNAVAILABLE"],
+  ["a certificate of ours that ended", new IdentityError({ kind: "expired", what: "x", atMs: 0 }), "UNAVAILABLE"],
+  ["a key of ours that cannot sign", new IdentityError({ kind: "unusable-key", found: "RSA" }), "INTERNAL"],
+  ["a cgroup's name", new AccessError({ kind: "bad-name", text: "x", problem: "y" }), "INVALID_ARGUMENT"],
+  ["another pod's cgroup", new AccessError({ kind: "foreign-cgroup", text: "x", pod: "y" }), "PERMISSION_DENIED"],
+  ["a pod that nobody names", new AccessError({ kind: "no-pod" }), "FAILED_PRECONDITION"],
+  ["access that stands still", new AccessError({ kind: "not-revoked", pod: "x", left: ["y"] }), "UNAVAILABLE"],
   ["an endpoint's own code", new RpcError("PERMISSION_DENIED", "no"), "PERMISSION_DENIED"],
   ["a fault of the program", new TypeError("x is undefined"), "UNKNOWN"],
   [

@@ -17,10 +17,15 @@ interface Found {
   readonly stage?: JournalEntry["stage"];
   /** Whether the journal knows the connection of its function. */
   readonly hasConnection?: boolean;
+  /** Whether the journal knows the function of its connection. */
+  readonly hasFunction?: boolean;
+  readonly mechanism?: JournalEntry["mechanism"];
 }
 
 /** A node of two functions, of which the first was out for a connection. */
-async function recovered({ inHost = [second], driver = "igbvf", stage = "ready", hasConnection = true }: Found) {
+async function recovered(found: Found) {
+  const { inHost = [second], driver = "igbvf", stage = "ready", mechanism = "KERNEL" } = found;
+  const { hasConnection = true, hasFunction = true } = found;
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf: PF, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", resources: [RESOURCE] };
   inventory.sync(PF, [
@@ -30,11 +35,11 @@ async function recovered({ inHost = [second], driver = "igbvf", stage = "ready",
   const tokenId = inventory.devicesOf(RESOURCE)[0]?.id ?? "";
   const vf = { address: first, connectionId: "c1", tokenId, netns: "4/40", state: {} } as unknown as KeptVf;
   const owner = { spiffeId: "spiffe://d/manager", isManager: true };
-  const entry = { connectionId: "c1", owner, stage, mechanism: "KERNEL", connection: Buffer.of(1) } as const;
+  const entry = { connectionId: "c1", owner, stage, mechanism, connection: Buffer.of(1) } as const;
   const dropped: string[] = [];
   const journal = {
     connections: hasConnection ? [entry] : [],
-    vfs: new Map([[vf.address, vf]]),
+    vfs: new Map(hasFunction ? [[vf.address, vf]] : []),
     drop: async (id: string) => void dropped.push(id),
   } as unknown as NodeJournal;
   const here = new Set(inHost);
@@ -73,6 +78,13 @@ test("recover() keeps back what the node contradicts, and leaves its entry for a
     assert.match(inventory.get(first)?.problem ?? "", words);
     assert.deepEqual([connections, dropped], [[], []]);
   }
+});
+
+test("recover() drops a KERNEL connection that has touched no function, and goes on with any other", async () => {
+  const kernel = await recovered({ inHost: [first, second], hasFunction: false });
+  assert.deepEqual([kernel.connections, kernel.dropped], [[], ["c1"]]);
+  const noop = await recovered({ inHost: [first, second], hasFunction: false, mechanism: "NOOP" });
+  assert.deepEqual([noop.stages, noop.dropped], [["ready"], []]);
 });
 
 test("recover() withholds a function without a network device at once, and waits for nothing", async () => {

@@ -326,6 +326,38 @@ test("Inventory.adopt() believes the node: the token stands for the function its
   );
 });
 
+test("Inventory.adopt() gives the token that it displaces another function, if a pod has that token", () => {
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
+  const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
+  const [one, two] = [parsePciAddress("01:00.1"), parsePciAddress("01:00.2")];
+  const states = () => [one, two].map((address) => [inventory.get(address)?.state, inventory.get(address)?.tokenId]);
+  inventory.reserveToken(b);
+  inventory.adopt({ connectionId: "c", tokenId: a, address: two, use: "kernel", state: "ready" });
+  assert.deepEqual(states(), [
+    ["reserved", b],
+    ["ready", a],
+  ]);
+});
+
+test("Inventory.adopt() reserves nothing for a token that no pod has", () => {
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
+  const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
+  const [one, two] = [parsePciAddress("01:00.1"), parsePciAddress("01:00.2")];
+  inventory.take({ connectionId: "c", tokenId: a, use: "kernel" });
+  inventory.adopt({ connectionId: "c", tokenId: b, address: one, use: "kernel", state: "ready" });
+  assert.deepEqual([inventory.get(one)?.tokenId, inventory.get(two)?.state], [b, "idle"]);
+});
+
+test("Inventory.quarantine() keeps the first reason, until restore()", () => {
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"]] });
+  const address = parsePciAddress("01:00.1");
+  inventory.quarantine(address, "the cause");
+  inventory.quarantine(address, "what came of it");
+  assert.equal(inventory.get(address)?.problem, "the cause");
+  inventory.restore(address);
+  assert.equal(inventory.get(address)?.state, "idle");
+});
+
 test("Inventory.sync() lets an idle function go, and keeps a used one quarantined until it is given back", () => {
   const spec: PfSpec = { pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] };
   const inventory = inventoryOf(spec);

@@ -63,7 +63,8 @@ function setUp(
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = {} as Netns;
   const openRtnl = () => assert.fail("nothing is done to links to bind");
-  const journal = { keepVf: async () => {}, forgetVf() {} };
+  const forgotten: string[] = [];
+  const journal = { keepVf: async () => {}, forgetVf: (address: string) => void forgotten.push(address) };
   const watchPod = async () => () => {};
   const verifyLink = async (address: string) => {
     if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
@@ -99,7 +100,7 @@ function setUp(
   };
   const tokenOf = (address: string) =>
     inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
-  return { inventory, source, bound, passTime, tokenId: tokenOf(first) };
+  return { inventory, source, bound, forgotten, passTime, tokenId: tokenOf(first) };
 }
 
 test("bind() gives the connection another function when its own fails, and the failed one another chance later", async () => {
@@ -223,4 +224,16 @@ test("bind() keeps a function back whose driver does not answer, and tries no ot
   const other = missing.source.take({ connectionId: "c1", tokenId: missing.tokenId });
   await assert.rejects(other.bind(signal), { fault: { kind: "driver-missing", driver: "igbvf" } });
   assert.deepEqual(missing.bound, [first]);
+});
+
+test("giveBack() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
+  const { inventory, source, forgotten, tokenId } = setUp(new Map());
+  for (const isKeptBack of [true, false]) {
+    const vf = source.take({ connectionId: "c1", tokenId });
+    if (isKeptBack) inventory.quarantine(first, "it contradicts the journal");
+    await vf.giveBack();
+    assert.deepEqual(forgotten, isKeptBack ? [] : [first]);
+    assert.equal(inventory.ofConnection("c1"), undefined);
+    inventory.restore(first);
+  }
 });

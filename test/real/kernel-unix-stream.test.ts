@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connectUnix, Fd, HELD_FDS_LIMIT, listenUnix, type UnixStream } from "../../src/kernel/index.ts";
+
+/** fcntl.h. */
+const O_CLOEXEC = 0o2000000;
 
 const never = new AbortController().signal;
 const openFds = () => readdirSync("/proc/self/fd").length;
@@ -66,6 +69,32 @@ for (const count of [1, 64, HELD_FDS_LIMIT]) {
     assert.equal(openFds(), before);
   });
 }
+
+/** Descriptors of this process that lead to the path, and would lead there in a program that it starts. */
+function inheritedTo(path: string): readonly string[] {
+  return readdirSync("/proc/self/fd").filter((fd) => {
+    try {
+      const info = readFileSync(`/proc/self/fdinfo/${fd}`, "utf8");
+      const [, flags = ""] = /^flags:\s+(\d+)$/m.exec(info) ?? [];
+      return readlinkSync(`/proc/self/fd/${fd}`) === path && (Number.parseInt(flags, 8) & O_CLOEXEC) === 0;
+    } catch {
+      return false; // the descriptor of the listing itself
+    }
+  });
+}
+
+test("UnixStream receives descriptors that no program started later inherits", async (t) => {
+  const { client, server, folder } = await pair(t);
+  const [file] = makeFiles(folder, 1) as [Fd];
+  client.fds.send(file);
+  server.resume();
+  client.write("x");
+  const received = await server.fds.receive(file.id(), never);
+  assert.equal(server.fds.heldCount, 1, "the stream has one of its own beside what it gives out");
+  assert.deepEqual(inheritedTo(join(folder, "f0")), []);
+  received.close();
+  file.close();
+});
 
 test("UnixStream keeps a bounded number of descriptors that nobody asks for", async (t) => {
   const { client, server, folder } = await pair(t);

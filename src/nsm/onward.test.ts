@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import type { Connection } from "../gen/connection_pb.ts";
+import { RpcError, type Status } from "../rpc/index.ts";
+import { kernelRequest, refreshOf } from "./cast.ts";
+import { endpointReply } from "./cast-outside.ts";
+import { Story } from "./story.ts";
+
+let story: Story;
+let answer: Connection;
+let asked: string[];
+
+// A second endpoint is there that would agree to everything.
+beforeEach(async () => {
+  story = new Story();
+  answer = await story.request(kernelRequest());
+  story.outside.endpoints.push({ name: "nse-2", networkServiceNames: ["ns1"], url: "tcp://nse-2:1" });
+  asked = [];
+  story.outside.replies.set("tcp://nse-2:1", (request) => {
+    asked.push("nse-2");
+    return endpointReply("nse-2")(request);
+  });
+});
+
+function refusing(code: Status): void {
+  story.outside.replies.set("tcp://nse-1:1", () => {
+    asked.push("nse-1");
+    throw new RpcError(code, "no");
+  });
+}
+
+/** A refresh that names no endpoint: any would do. */
+function freeRefresh() {
+  const refresh = refreshOf(answer);
+  if (refresh.connection) refresh.connection.networkServiceEndpointName = "";
+  return refresh;
+}
+
+for (const code of ["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL", "NOT_FOUND"] as const) {
+  test(`a refresh that its endpoint refuses with ${code} leads to no other endpoint`, async () => {
+    refusing(code);
+    const finds = story.outside.finds.length;
+    assert.equal((await story.failed(freeRefresh())).code, code);
+    assert.deepEqual([asked, story.outside.finds.length], [["nse-1"], finds]);
+    assert.deepEqual([story.connections, story.outside.closes], [1, []]);
+  });
+}
+
+test("a refresh whose endpoint is out of reach leads to another one", async () => {
+  refusing("UNAVAILABLE");
+  assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, "nse-2");
+  assert.equal(asked.at(-1), "nse-2");
+});

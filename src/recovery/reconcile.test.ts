@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { HandClock, settled } from "../nsm/cast.ts";
+import { Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
+import { createMetrics, recordingLog } from "../telemetry/index.ts";
+import { type ReconcileOptions, startReconciler } from "./reconcile.ts";
+
+const PF = parsePciAddress("01:00.0");
+const address = parsePciAddress("01:10.0");
+const INTERVAL_MS = 5_000;
+
+/** A node with one function whose network device is not in the host; a look waits where `gate` says so. */
+function setUp() {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const facts = { address, pf: PF, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
+  inventory.sync(PF, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
+  const node = { gate: Promise.resolve(), looks: 0, listeners: 0 };
+  const clock = new HandClock();
+  const log = recordingLog();
+  const left = { connections: [], unmet: new Map(), hidden: new Set<PciAddress>(), late: new Map() };
+  const options = {
+    node: {
+      inventory,
+      binder: {
+        async glanceAt() {
+          node.looks += 1;
+          await node.gate;
+          return { isPresent: true, driver: "igbvf", iommuGroup: undefined, hasNetdev: false };
+        },
+      },
+      survey: { pfs: new Map() },
+    },
+    journal: { vfs: new Map(), vfioVfs: new Map(), forgotten: new Map() },
+    left: { ...left, contradicting: new Map() },
+    kept: new Map(),
+    uevents: {
+      subscribe() {
+        node.listeners += 1;
+        return () => {
+          node.listeners -= 1;
+        };
+      },
+    },
+    lookAnew: () => assert.fail("nothing has changed"),
+    endConnection: () => assert.fail("nobody is to be ended"),
+    intervalMs: INTERVAL_MS,
+    metrics: createMetrics(),
+    clock,
+    log,
+  } as unknown as ReconcileOptions;
+  const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
+  return { inventory, node, clock, log, left, tokenId, stop: startReconciler(options) };
+}
+
+test("startReconciler() keeps back a free function whose network device two looks have not found", async () => {
+  const { inventory, clock, left, stop } = setUp();
+  await settled();
+  assert.equal(inventory.get(address)?.state, "idle");
+  await clock.pass(INTERVAL_MS);
+  assert.deepEqual([inventory.get(address)?.state, [...left.hidden]], ["quarantined", [address]]);
+  await stop();
+});
+
+test("startReconciler() leaves alone what a Request has taken while it looked", async () => {
+  const { inventory, node, clock, log, left, tokenId, stop } = setUp();
+  await settled();
+  const gate = Promise.withResolvers<void>();
+  node.gate = gate.promise;
+  await clock.pass(INTERVAL_MS);
+  assert.equal(node.looks, 2);
+  inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
+  inventory.setState("c1", "ready");
+  gate.resolve();
+  await settled();
+  const { state, problem } = inventory.get(address) ?? {};
+  assert.deepEqual([state, problem, [...left.hidden]], ["ready", undefined, []]);
+  assert.deepEqual(log.of("vf-repaired"), []);
+  await stop();
+});
+
+test("startReconciler() looks no more when it was stopped, and leaves neither timer nor listener", async () => {
+  const { node, clock, stop } = setUp();
+  await settled();
+  assert.ok(clock.timerCount > 0 && node.listeners > 0);
+  await stop();
+  assert.deepEqual([clock.timerCount, node.listeners], [0, 0]);
+  const { looks } = node;
+  await clock.pass(10 * INTERVAL_MS);
+  assert.equal(node.looks, looks);
+});

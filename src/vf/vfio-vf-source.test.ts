@@ -1,0 +1,143 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { DeviceAccess, GrantAsk } from "../access/index.ts";
+import type { PfPort, VfSettings } from "../netdev/index.ts";
+import { HandClock } from "../nsm/cast.ts";
+import { type DriverBinder, DriverError, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { VfHolds } from "./held-vf.ts";
+import { vfioVfSource } from "./vfio-vf-source.ts";
+
+const pf = parsePciAddress("01:00.0");
+const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
+const { signal } = new AbortController();
+const UID = "0f3b7c1e-9d5a-4c61-8a3e-2b1f6d7e8c90";
+const asked = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/pod-a/*" };
+
+/** A node with two functions of one IOMMU group; `done` has what a process outside could see, in its order. */
+function setUp() {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const common = { pf, iommuGroup: 7, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
+  inventory.sync(
+    pf,
+    [first, second].map((address, index) => ({ ...common, address, index, resources: ["d/x"] })),
+  );
+  const done: string[] = [];
+  const openGroups = new Set<PciAddress>();
+  const settings = new Map<number, VfSettings>();
+  const failing = new Set<keyof VfSettings>();
+  const clock = new HandClock();
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
+    read: async (vf) => settings.get(vf) ?? { mac: "00:00:00:00:00:00", vlan: 0 },
+    async write(vf, change) {
+      for (const [setting, value] of Object.entries(change)) {
+        if (failing.has(setting as keyof VfSettings)) throw new Error(`${setting} refused`);
+        done.push(`${setting}=${value}`);
+      }
+      settings.set(vf, { ...(await port.read(vf)), ...change });
+    },
+  };
+  const binder = {
+    bind: async ({ address }: { readonly address: string }) => void done.push(`bind ${address}`),
+    isPresent: async () => true,
+    vfio: {
+      deviceOf: async () => ({ group: 7, container: { major: 10, minor: 196 }, device: { major: 245, minor: 7 } }),
+      async refuseOpen(address: PciAddress) {
+        done.push(`look who has ${address} open`);
+        if (openGroups.has(address)) throw new DriverError(address, { kind: "group-open", group: 7, processes: [] });
+      },
+    },
+  } as unknown as DriverBinder;
+  const access = {
+    open({ cgroupDir, devices, connectionId, record }: GrantAsk) {
+      const state = { connectionId, podUid: UID, containers: "*", devices, wrote: [] };
+      return {
+        state,
+        async apply() {
+          await record(state);
+          done.push(`let ${cgroupDir} in`);
+        },
+        revoke: async () => void done.push(`keep ${cgroupDir} out`),
+      };
+    },
+  } as unknown as DeviceAccess;
+  const journal = { keepVf: async () => {}, forgetVf() {} };
+  const holds = new VfHolds({
+    inventory,
+    binder,
+    journal,
+    hostUse: { refuse: async () => {} },
+    survey: { judge() {}, refusals: [] },
+    isLinkSound: async () => true,
+    clock,
+    log: silentLog,
+  });
+  const source = vfioVfSource({
+    holds,
+    inventory,
+    binder,
+    access,
+    pods: { podOf: async () => ({ uid: UID, container: "app" }), podsWith: async () => new Set<string>() },
+    pfDoor: () => ({ port, settings: {} }),
+    journal,
+    earlier: new Map(),
+    clock,
+    log: silentLog,
+  });
+  const take = async (address: PciAddress) => {
+    const { id: tokenId = "" } = inventory.devicesOf("d/x").find((one) => one.address === address) ?? {};
+    return await source.take({ connectionId: `of ${address}`, tokenId, cgroupDir: asked.cgroupDir });
+  };
+  return { inventory, done, openGroups, failing, take };
+}
+
+test("grant() lets the pod in only when the function has its MAC address and its VLAN", async () => {
+  const { done, take } = setUp();
+  const vf = await take(first);
+  await vf.bind(signal);
+  assert.deepEqual(done.splice(0), [`bind ${first}`, `look who has ${first} open`]);
+  await vf.grant(asked, signal);
+  assert.deepEqual(done, [`mac=${asked.mac}`, `vlan=${asked.vlan}`, `let ${asked.cgroupDir} in`]);
+});
+
+test("grant() lets nobody in where the PF refuses the VLAN", async () => {
+  const { inventory, done, failing, take } = setUp();
+  const vf = await take(first);
+  await vf.bind(signal);
+  failing.add("vlan");
+  await assert.rejects(vf.grant(asked, signal), /vlan refused/);
+  assert.ok(!done.some((what) => what.startsWith("let ")), done.join());
+  assert.equal(inventory.get(first)?.state, "preparing");
+});
+
+test("bind() takes no function whose group somebody has open", async () => {
+  const { done, openGroups, take } = setUp();
+  openGroups.add(first).add(second);
+  const vf = await take(first);
+  await assert.rejects(vf.bind(signal), { fault: { kind: "group-open", group: 7, processes: [] } });
+  assert.ok(done.includes(`look who has ${first} open`) && done.includes(`look who has ${second} open`), done.join());
+});
+
+test("bind() takes the second function of a group that only the pod itself has open", async () => {
+  const { done, openGroups, take } = setUp();
+  await (await take(first)).bind(signal);
+  openGroups.add(first).add(second);
+  done.length = 0;
+  await (await take(second)).bind(signal);
+  assert.deepEqual(done, [`bind ${second}`]);
+});
+
+test("grant() for other containers keeps the former ones out before it lets the new ones in", async () => {
+  const { done, take } = setUp();
+  const vf = await take(first);
+  await vf.bind(signal);
+  await vf.grant(asked, signal);
+  done.length = 0;
+  await vf.grant(asked, signal);
+  assert.deepEqual(done.splice(0), [`let ${asked.cgroupDir} in`]);
+  await vf.grant({ ...asked, cgroupDir: "kubepods/pod-a/app" }, signal);
+  assert.deepEqual(done.splice(0), [`keep ${asked.cgroupDir} out`, "let kubepods/pod-a/app in"]);
+  await vf.revoke();
+  assert.equal(done[0], "keep kubepods/pod-a/app out");
+});
