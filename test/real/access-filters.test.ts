@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { encodeBlock } from "../../src/access/bpf/allow-block.ts";
+import { encodeBlock, joinProgram } from "../../src/access/bpf/allow-block.ts";
 import { instruction, Op } from "../../src/access/bpf/instruction.ts";
 import { AccessError, type AccessFault } from "../../src/access/index.ts";
 import {
@@ -16,6 +16,7 @@ import { AccessScene, needsVersion, POD_UID, podPath } from "../access-scene.ts"
 import { crunFilter } from "../captured-filters.ts";
 import {
   codeOf,
+  detach,
   install,
   installByLink,
   onlyNull,
@@ -187,6 +188,26 @@ test("a filter that is attached by a link is refused, and that is said", async (
   } finally {
     link.close();
   }
+});
+
+test("revoke() of what somebody holds by a link proves nothing, says so, and is tried again", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  const folder = bare(scene);
+  const originalId = install(folder, onlyNull);
+  const one = scene.place.start(ONE);
+  const grant = scene.grant([zero]);
+  await grant.apply();
+  const [ours = 0] = deviceProgramsOf(folder.fd).ids;
+  const link = installByLink(folder, joinProgram({ devices: [zero], originalId }, onlyNull));
+  try {
+    detach(folder, ours);
+    await assert.rejects(grant.revoke(), faultOf("not-revoked", /still has our part.*BPF link/));
+    assert.equal(await one.open(zero), "ok");
+  } finally {
+    link.close();
+  }
+  await grant.revoke();
 });
 
 test("what others have put in front of our block since stays when it is taken out", async (t) => {

@@ -3,11 +3,13 @@ import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
 import { KernelError, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
-import { type DriverBinder, Inventory, parsePciAddress } from "../../src/sriov/index.ts";
+import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
+import type { KeptVf, KeptVfio } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";
 import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
-import { inWorld, picture } from "../namespaces.ts";
+import { inWorld, picture, type World } from "../namespaces.ts";
+import { openFiles } from "../sandbox/story.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -19,60 +21,110 @@ const asked: AskedNetdev = {
   neighbours: [],
 };
 
+const pf = parsePciAddress("01:00.0");
+const address = parsePciAddress("01:10.0");
+const here = new AbortController().signal;
+
+/** A node whose one function is the world's link; `unmet` is what an earlier process left. */
+function nodeOf(world: World, port: PfPort, unmet = new Map<PciAddress, KeptVf>()) {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
+  inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
+  const kept: KeptVf[] = [];
+  const netdevNow = async () => {
+    const link = await world.host.rtnl.linkByName("vf0");
+    return link && { ifname: "vf0", ifindex: link.index };
+  };
+  const parts = {
+    journal: { keepVf: async (vf: KeptVf | KeptVfio) => void ("state" in vf && kept.push(vf)), forgetVf() {} },
+    unmet,
+    inventory,
+    binder: {
+      netdevOf: async () => (await netdevNow()) ?? assert.fail("the host has no link"),
+      netdevNow,
+      driverOf: async () => "igbvf",
+      isPresent: async () => true,
+    } as unknown as DriverBinder,
+    host: world.host.netns,
+    openRtnl: (netns: Netns) => Rtnl.open({ netns }),
+    linkOwnerOf: world.of.linkOwnerOf,
+    verifyLink: async () => {},
+    pfDoor: () => ({ port, settings: {} }),
+    watchPod: async () => () => {},
+    clock: systemClock,
+    log: silentLog,
+  };
+  const survey = { judge() {}, refusals: [] };
+  const hostUse = { refuse: async () => {} };
+  const holds = new VfHolds({ ...parts, survey, hostUse, isLinkSound: async () => true });
+  const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
+  const take = () => kernelVfSource({ ...parts, holds }).take({ connectionId: "c1", tokenId });
+  return { inventory, kept, take };
+}
+
+const picturesOf = async (world: World) => [await picture(world.host), await picture(world.pod)];
+
+/** A client that goes while its function is on its way in, from a PF that takes nothing back at first. */
+async function leftBehind(world: World) {
+  const caller = new AbortController();
+  const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));
+  const { inventory, take } = nodeOf(world, port);
+  const vf = take();
+  await assert.rejects(
+    vf.attach(world.pod.netns.fd, asked, caller.signal),
+    /the caller has gone; and cannot restore its vf vlan/,
+  );
+  assert.equal(port.settings.vlan, 5, "the VLAN of the client is still there");
+  return { inventory, port, vf };
+}
+
 test("attach() that fails and cannot be taken back at once comes home with the next detach()", (t) =>
   inWorld(t, async (world) => {
-    const pf = parsePciAddress("01:00.0");
-    const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
-    const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: "igbvf" };
-    inventory.sync(pf, [{ ...common, address: parsePciAddress("01:10.0"), index: 0, resources: ["d/x"] }]);
-    const caller = new AbortController();
-    const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));
-    const parts = {
-      journal: { keepVf: async () => {}, forgetVf() {} },
-      unmet: new Map(),
-      inventory,
-      binder: {
-        netdevOf: async () => ({ ifname: "vf0", ifindex: world.vf.index }),
-        netdevNow: async () => undefined,
-        driverOf: async () => "igbvf",
-        isPresent: async () => true,
-      } as unknown as DriverBinder,
-      host: world.host.netns,
-      openRtnl: (netns: Netns) => Rtnl.open({ netns }),
-      linkOwnerOf: world.of.linkOwnerOf,
-      verifyLink: async () => {},
-      pfDoor: () => ({ port, settings: {} }),
-      watchPod: async () => () => {},
-      clock: systemClock,
-      log: silentLog,
-    };
-    const source = kernelVfSource({
-      ...parts,
-      holds: new VfHolds({
-        ...parts,
-        survey: { judge() {}, refusals: [] },
-        hostUse: { refuse: async () => {} },
-        isLinkSound: async () => true,
-      }),
-    });
-    const before = [await picture(world.host), await picture(world.pod)];
-    const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
-    const vf = source.take({ connectionId: "c1", tokenId });
-
-    await assert.rejects(
-      vf.attach(world.pod.netns.fd, asked, caller.signal),
-      /the caller has gone; and cannot restore its vf vlan/,
-    );
-    assert.equal(port.settings.vlan, 5, "the VLAN of the client is still there");
+    const before = await picturesOf(world);
+    const { inventory, port, vf } = await leftBehind(world);
     await assert.rejects(vf.detach("home"), /the PF is broken/);
     assert.equal(inventory.ofConnection("c1")?.state, "reclaiming");
     port.refuses = false;
     await vf.detach("home");
     await vf.giveBack();
-
     assert.equal(port.settings.vlan, 0);
     assert.equal(inventory.snapshot()[0]?.state, "idle");
-    assert.deepEqual([await picture(world.host), await picture(world.pod)], before);
+    assert.deepEqual(await picturesOf(world), before);
+  }));
+
+test("attach() after one that failed brings home what that left, and then begins anew", (t) =>
+  inWorld(t, async (world) => {
+    const before = await picturesOf(world);
+    const { port, vf } = await leftBehind(world);
+    await assert.rejects(vf.attach(world.pod.netns.fd, asked, here), /the PF is broken/);
+    port.refuses = false;
+    await vf.attach(world.pod.netns.fd, { ...asked, vlan: 6 }, here);
+    assert.equal(port.settings.vlan, 6);
+    assert.equal((await world.pod.rtnl.linkByName("nsm-1"))?.up, true);
+    await vf.detach("home");
+    assert.deepEqual([await picturesOf(world), port.settings.vlan], [before, 0]);
+  }));
+
+test("detach() of what an earlier process attached keeps no handle of the client's namespace when it fails", (t) =>
+  inWorld(t, async (world) => {
+    const before = await picturesOf(world);
+    const port = new StubbornPort(() => {});
+    const earlier = nodeOf(world, port);
+    const first = earlier.take();
+    await first.attach(world.pod.netns.fd, asked, here);
+    first.letGo();
+    const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
+    const { inventory, take } = nodeOf(world, port, new Map([[address, last]]));
+    const vf = take();
+    inventory.setState("c1", "ready");
+    const open = openFiles("net");
+    for (let tries = 0; tries < 3; tries += 1) {
+      await assert.rejects(vf.detach("home", world.pod.netns.fd), /the PF is broken/);
+      assert.deepEqual(openFiles("net"), open);
+    }
+    port.refuses = false;
+    await vf.detach("home", world.pod.netns.fd);
+    assert.deepEqual([await picturesOf(world), port.settings.vlan, openFiles("net")], [before, 0, open]);
   }));
 
 /** Takes a VLAN and does not let go of it while `refuses`. */

@@ -23,6 +23,7 @@ tellStories(
     "is its cgroup's pod's where kubelet's records are silent, if the client names one pod": silentKubelet,
     "is nobody else's as long as a process has the group open": reclaiming,
     "gets the settings of its endpoint on the physical function, and leaves none": settings,
+    "is shut to its pod until its settings stand": settingsFirst,
     "writes nothing when it is refreshed": refresh,
     "becomes a KERNEL connection and back, and the endpoint does not notice": changes,
     "is had by a client that would rather have KERNEL where that cannot be": preferences,
@@ -148,6 +149,35 @@ async function settings(scene: Scene): Promise<void> {
   await pod.vfio.close();
   const { mac, vlan } = await settingsOf(scene, address);
   assert.deepEqual([mac, vlan], ["00:00:00:00:00:00", 0]);
+  done(scene);
+}
+
+async function settingsFirst(scene: Scene): Promise<void> {
+  const { machine } = scene.sandbox;
+  const pod = await vfioPod(scene);
+  await pod.vfio.request();
+  const group = groupOf(pod.vfio);
+  const { address } = await scene.vfOf(pod.vfio);
+  await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
+  await pod.vfio.close();
+  const { pf = "" } = scene.forwarder.node.inventory.snapshot().find((one) => one.address === address) ?? {};
+  const port = machine.pfPort({ address: pf });
+  const write = port.write.bind(port);
+  const seen: (readonly string[])[] = [];
+  port.write = async (...change) => {
+    await write(...change);
+    seen.push(await opening(pod.container, group));
+  };
+  try {
+    await pod.vfio.request();
+    assert.equal(groupOf(pod.vfio), group);
+  } finally {
+    port.write = write;
+  }
+  assert.ok(seen.length > 0, "no setting was written");
+  assert.deepEqual(new Set(seen.map(String)), new Set([String(REFUSED)]));
+  assert.deepEqual(await opening(pod.container, group), PERMITTED);
+  await pod.vfio.close();
   done(scene);
 }
 
