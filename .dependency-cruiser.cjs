@@ -2,6 +2,8 @@
 const rooms = require("./tools/rooms.cjs");
 const names = Object.keys(rooms);
 const testFile = "[.]test[.]ts$";
+// What tests play with beside the code: their casts, stories and records, or whatever a folder `testing` has.
+const fakes = ["^src/.*/testing/", "^src/.*/(cast|cast-outside|story|recording-log)[.]ts$"];
 const doors = {
   "^(node:)?fs(/|$)":
     "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/run-forwarder[.]ts$",
@@ -36,12 +38,12 @@ module.exports = {
     rule(
       "through-the-door",
       { path: "^src/([^/]+)/", pathNot: testFile },
-      { path: "^src/([^/]+)/", pathNot: ["^src/$1/", "/index[.]ts$", "^src/gen/"] },
+      { path: "^src/([^/]+)/", pathNot: ["^src/$1/", "/index[.]ts$", "^src/gen/", ...fakes] },
     ),
     rule(
       "top-through-the-door",
       { path: "^src/[^/]+[.]ts$|^sandbox/" },
-      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$"] },
+      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$", ...fakes] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
@@ -60,6 +62,7 @@ module.exports = {
       { path: "^src/", pathNot: testFile },
       { path: `${testFile}|^(sandbox|lab|test|bench|interop)/` },
     ),
+    rule("production-knows-no-fakes", { path: "^src/", pathNot: [testFile, ...fakes] }, { path: fakes }),
     // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is.
     rule(
       "forwarder-only-in-own-netns",

@@ -7,7 +7,7 @@ import { systemClock } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
 import { type HostFiles, lockFolder, Netns } from "./kernel/index.ts";
 import type { Host } from "./node/index.ts";
-import { type RecordingLog, recordingLog } from "./telemetry/index.ts";
+import { type RecordingLog, recordingLog } from "./telemetry/recording-log.ts";
 
 const nothing = { list: async () => [], exists: async () => false } as unknown as HostFiles;
 

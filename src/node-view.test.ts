@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { systemClock } from "./async/index.ts";
 import { ShownNode } from "./node-view.ts";
 import { Inventory, parsePciAddress } from "./sriov/index.ts";
-import { Health, recordingLog } from "./telemetry/index.ts";
+import { Health } from "./telemetry/index.ts";
+import { recordingLog } from "./telemetry/recording-log.ts";
 
 const pf = parsePciAddress("01:00.0");
 const [first, second, third] = [0, 1, 2].map((n) => parsePciAddress(`01:10.${n}`));

@@ -3,7 +3,7 @@ import { EventEmitter, once } from "node:events";
 import test from "node:test";
 import { type Clock, systemClock } from "./async/index.ts";
 import { type LifeOptions, live, type Running } from "./process-life.ts";
-import { recordingLog } from "./telemetry/index.ts";
+import { recordingLog } from "./telemetry/recording-log.ts";
 
 /** A process whose end is recorded; like the real one it does nothing after its first exit. */
 class PretendProcess extends EventEmitter {

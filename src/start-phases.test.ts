@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Clock, systemClock } from "./async/index.ts";
 import { goDuration, phaseTitles, startPhases } from "./start-phases.ts";
-import { Health, recordingLog } from "./telemetry/index.ts";
+import { Health } from "./telemetry/index.ts";
+import { recordingLog } from "./telemetry/recording-log.ts";
 
 test("startPhases() names each phase with the time since the start, and ends in the success line", () => {
   let nowMs = 0;

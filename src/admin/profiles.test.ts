@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test, { type TestContext } from "node:test";
 import { type Clock, systemClock } from "../async/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { AdminError } from "./loopback.ts";
 import { serveProfiles } from "./profiles.ts";
 

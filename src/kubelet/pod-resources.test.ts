@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type ListedPod, PodResourcesServer } from "../../sandbox/pod-resources.ts";
 import { systemClock } from "../async/index.ts";
-import { Health, recordingLog, silentLog } from "../telemetry/index.ts";
+import { Health, silentLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { type PodResourcesState, startPodResources } from "./pod-resources.ts";
 
 const LIMIT = { timeout: 20_000 };

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { Errno, KernelError } from "../kernel/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { LentSettings } from "./lent-settings.ts";
 import type { PfPort, VfSettings } from "./vf-settings.ts";
 

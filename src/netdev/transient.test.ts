@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Clock, DeadlineError } from "../async/index.ts";
 import { Errno, KernelError } from "../kernel/index.ts";
-import { recordingLog, silentLog } from "../telemetry/index.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import type { NetdevError } from "./error.ts";
 import { isTransient, Patience, type PatienceOptions } from "./transient.ts";
 

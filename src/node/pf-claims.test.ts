@@ -6,7 +6,8 @@ import { type TestContext, test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { lockFolder, tryLockFolder } from "../kernel/index.ts";
 import { parsePfConfig } from "../sriov/index.ts";
-import { Health, recordingLog } from "../telemetry/index.ts";
+import { Health } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { PfClaims } from "./pf-claims.ts";
 
 const [first, second] = ["0000:01:00.0", "0000:02:00.0"] as const;

@@ -5,7 +5,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
 import { PolicyError } from "../identity/index.ts";
 import { RpcError } from "../rpc/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { HandClock, PaperFd, peerNamed, settled } from "./cast.ts";
 import { PaperStream } from "./cast-outside.ts";
 import type { Caller, CallOptions } from "./needs.ts";

@@ -3,7 +3,7 @@ import { KeyedQueue } from "../async/index.ts";
 import type { Connection, ConnectionEvent } from "../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import type { RpcError } from "../rpc/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { HandClock, Manager, NETNS, PaperFd, PaperVfs, paperTokens } from "./cast.ts";
 import { Outside } from "./cast-outside.ts";
 import { type CloseDeps, close } from "./close.ts";

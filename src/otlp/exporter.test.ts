@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { createServer, type Socket } from "node:net";
 import test from "node:test";
 import { systemClock } from "../async/index.ts";
-import { createMetrics, recordingLog } from "../telemetry/index.ts";
+import { createMetrics } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { startOtlp } from "./exporter.ts";
 
 const service = { name: "forwarder", version: "1" };

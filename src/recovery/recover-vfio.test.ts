@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { DeviceAccess, GrantState } from "../access/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import type { KeptVfio } from "../vf/connection-journal.ts";
 import { recoverVfio } from "./recover-vfio.ts";
 

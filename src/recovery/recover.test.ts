@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { JournalEntry } from "../nsm/index.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import type { KeptVf, NodeJournal } from "../vf/connection-journal.ts";
 import { logRecovered, recover } from "./recover.ts";
 

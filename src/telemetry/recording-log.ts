@@ -34,14 +34,3 @@ export function recordingLog(): RecordingLog {
   const of = (event: string) => events.filter((told) => told.event === event).map((told) => told.fields);
   return { ...logWith({}), level: "trace", events, of };
 }
-
-/** A log that forgets everything: for tests and tools that do not look. */
-export const silentLog: RootLog = {
-  level: "error",
-  error() {},
-  warn() {},
-  info() {},
-  debug() {},
-  trace() {},
-  with: () => silentLog,
-};

@@ -8,7 +8,8 @@ import { openStateFolder } from "../kernel/index.ts";
 import { type JournalEntry, QUOTA } from "../nsm/index.ts";
 import { RpcError } from "../rpc/index.ts";
 import type { PciAddress } from "../sriov/index.ts";
-import { Health, recordingLog } from "../telemetry/index.ts";
+import { Health } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { type KeptVf, openNodeJournal } from "./connection-journal.ts";
 
 const entry: JournalEntry = {

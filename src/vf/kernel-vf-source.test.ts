@@ -12,7 +12,7 @@ import {
   type PciAddress,
   parsePciAddress,
 } from "../sriov/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { VfHolds } from "./held-vf.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
 

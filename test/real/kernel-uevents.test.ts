@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { type TestContext, test } from "node:test";
 import { inNetns, KernelSocket, Netns, openUevents, Rtnl, type Uevent } from "../../src/kernel/index.ts";
-import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 
 const until = async (done: () => boolean) => {

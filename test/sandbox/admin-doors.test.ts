@@ -5,7 +5,7 @@ import { type TestContext, test } from "node:test";
 import { credentials, makeGenericClientConstructor } from "@grpc/grpc-js";
 import { Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
-import { recordingLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 
 async function started(t: TestContext, host: string) {
   const log = recordingLog();

@@ -6,7 +6,8 @@ import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sand
 import { systemClock } from "../../src/async/index.ts";
 import { State } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 
 /** A node with real links, its forwarder serving. */

@@ -8,7 +8,7 @@ import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { RpcError } from "../../src/rpc/index.ts";
 import { type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
-import { recordingLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { ip, ipDump, ipNow } from "./ip.ts";
 import { eventually, refusal } from "./story.ts";

@@ -4,7 +4,7 @@ import { type TestContext, test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
-import { recordingLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
 

@@ -25,7 +25,8 @@ import { Fd } from "../../src/kernel/index.ts";
 import { PaperVfs, TOKEN } from "../../src/nsm/cast.ts";
 import { createForwarderService, kernelDriver, noopDriver, Registration, type Tokens } from "../../src/nsm/index.ts";
 import { RpcClient, serveRpc } from "../../src/rpc/index.ts";
-import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 
 const common = { log: silentLog, clock: systemClock };
 

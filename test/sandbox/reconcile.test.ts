@@ -6,7 +6,8 @@ import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbo
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { Netns } from "../../src/kernel/index.ts";
-import { createMetrics, recordingLog } from "../../src/telemetry/index.ts";
+import { createMetrics } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { ip } from "./ip.ts";
 import { eventually } from "./story.ts";

@@ -10,7 +10,8 @@ import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
 import { RpcError } from "../../src/rpc/index.ts";
-import { type RecordingLog, recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { type RecordingLog, recordingLog } from "../../src/telemetry/recording-log.ts";
 import { type Need, needs } from "../needs.ts";
 import { ipDump } from "./ip.ts";
 

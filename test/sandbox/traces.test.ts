@@ -4,7 +4,8 @@ import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type Span, Span_SpanKind, Status_StatusCode } from "../../src/gen/otlp_trace_pb.ts";
 import { startOtlp } from "../../src/otlp/index.ts";
-import { createMetrics, recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { startCollector } from "../collector.ts";
 import { needs } from "../needs.ts";
 
