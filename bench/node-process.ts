@@ -40,6 +40,8 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     linkOwnerOf: card.linkOwnerOf,
     pfLink: card.pfLink,
     locks: card.locks,
+    disk: card.disk,
+    random: card.random,
     pfPort(pf: { readonly address: string }) {
       const port = card.pfPort(pf);
       memories.push(port.writes);

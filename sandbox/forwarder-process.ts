@@ -2,12 +2,15 @@
 // are the machine's. Each step that it takes for a call with a trace waits there before and after it is done.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../src/access/index.ts";
-import { type Clock, systemClock as clock } from "../src/async/index.ts";
+import { type Clock, systemClock as clock, systemRandom } from "../src/async/index.ts";
 import {
+  type Disk,
+  type DiskFile,
   exitNow,
   type HostFiles,
   KernelError,
   type LinkOwnerOf,
+  linuxDisk,
   Netns,
   Rtnl,
   type Uevent,
@@ -17,10 +20,10 @@ import type { Host } from "../src/node/index.ts";
 import { live, type Running } from "../src/process-life.ts";
 import { parsePfConfig, pfLinks } from "../src/sriov/index.ts";
 import { createLog, type Log, type LogFields, type Tracer } from "../src/telemetry/index.ts";
+import { type AtStep, nameOf, withCrashPoints } from "./crash-points.ts";
 import { locksIn } from "./pf-locks.ts";
-import type { Ask, Heard, PhaseTrial, StartAsk } from "./process-messages.ts";
+import type { Ask, Failure, Heard, PhaseTrial, StartAsk } from "./process-messages.ts";
 import { startSandboxForwarder } from "./start-forwarder.ts";
-import { hostWithSteps, interceptSteps, type StepTaker } from "./steps.ts";
 
 /** Where the parent has put the host's network namespace. */
 const NETNS_FD = 4;
@@ -64,17 +67,15 @@ const tracer: Tracer = {
   headers: () => ({}),
 };
 
-const taker: StepTaker = {
-  async take(_part, what, act) {
-    const call = calls.getStore();
-    const tell = async (when: string) => {
-      if (call && !call.isOver) await ask({ kind: "step", call: call.name, what: `${when} ${what}` });
-    };
-    await tell("before");
-    const result = await act();
-    await tell("after");
-    return result;
-  },
+const atStep: AtStep = async (step, act) => {
+  const call = calls.getStore();
+  const announce = async (when: string) => {
+    if (call && !call.isOver) await ask({ kind: "step", call: call.name, what: `${when} ${nameOf(step)}` });
+  };
+  await announce("before");
+  const result = await act();
+  await announce("after");
+  return result;
 };
 
 function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
@@ -91,11 +92,37 @@ function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
   };
 }
 
+const onDisk = (method: keyof Disk) => ((...args: unknown[]) => ask({ kind: "disk", method, args })) as never;
+
+const askedDisk: Disk = {
+  async open(...args) {
+    const file = (await ask({ kind: "disk", method: "open", args })) as number;
+    const call = (method: keyof DiskFile) =>
+      ((...more: unknown[]) => ask({ kind: "file", file, method, args: more })) as never;
+    return {
+      // What comes over a channel is no Buffer any more.
+      read: async (position, length) =>
+        Buffer.from((await ask({ kind: "file", file, method: "read", args: [position, length] })) as Uint8Array),
+      write: call("write"),
+      truncate: call("truncate"),
+      datasync: call("datasync"),
+      sync: call("sync"),
+      close: call("close"),
+    };
+  },
+  stat: onDisk("stat"),
+  rename: onDisk("rename"),
+  unlink: onDisk("unlink"),
+  syncFolder: onDisk("syncFolder"),
+  makeFolder: onDisk("makeFolder"),
+  restrict: onDisk("restrict"),
+};
+
 const devices = filesOf("devices");
 const linkOwnerOf: LinkOwnerOf = ({ netns }, link) =>
   ask({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
 
-const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
+const hostWith = ({ cgroupPath, hasLinks, isDiskAsked, lockFolder }: StartAsk): Host => ({
   devices,
   linkOwnerOf,
   pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined,
@@ -110,6 +137,8 @@ const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
   },
   netns: Netns.fromFd({ number: NETNS_FD }),
   locks: locksIn(lockFolder),
+  disk: isDiskAsked ? askedDisk : linuxDisk,
+  random: systemRandom,
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
   askEswitchMode: async () => undefined,
   openRtnl: (netns) => Rtnl.open({ netns }),
@@ -119,6 +148,11 @@ const hostWith = ({ cgroupPath, hasLinks, lockFolder }: StartAsk): Host => ({
     write: async (vf, change) => void (await ask({ kind: "port", pf: address, method: "write", args: [vf, change] })),
   }),
 });
+
+function errorOf(failure: Failure): Error {
+  if ("errno" in failure) return new KernelError(failure.op, failure.errno, failure.detail);
+  return Object.assign(new Error(failure.message), { code: failure.code });
+}
 
 /** What is to go wrong goes wrong in the line that names its phase. */
 function logWith(log: Log, trial: PhaseTrial | undefined): Log {
@@ -168,11 +202,10 @@ async function start(
   parts: { readonly log: Log; readonly clock: Clock; readonly signal: AbortSignal },
 ): Promise<Running> {
   const { settings, pfConfigText } = asked;
-  interceptSteps(taker, () => true);
   const forwarder = await startSandboxForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
-    host: hostWithSteps(taker, hostWith(asked)),
+    host: withCrashPoints(hostWith(asked), atStep),
     tracer,
     ...parts,
   });
@@ -196,7 +229,7 @@ process.on("message", (heard: Heard) => {
   const answer = waiting.get(heard.id);
   waiting.delete(heard.id);
   const { failure } = heard;
-  if (failure) answer?.reject(new KernelError(failure.op, failure.errno, failure.detail));
+  if (failure) answer?.reject(errorOf(failure));
   else answer?.resolve(heard.value);
 });
 process.on("disconnect", () => exitNow(0));

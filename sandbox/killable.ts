@@ -1,14 +1,16 @@
 // A forwarder in a process of its own, on a node that outlives it: killed with SIGKILL while its calls stand at any of their steps.
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
-import { KernelError, type LinkOwner, Netns } from "../src/kernel/index.ts";
+import { type Disk, type DiskFile, KernelError, type LinkOwner, Netns } from "../src/kernel/index.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
-import type { Ask, Book, Heard, PhaseTrial, Told } from "./process-messages.ts";
+import type { Ask, Book, Failure, Heard, PhaseTrial, Told } from "./process-messages.ts";
 import type { Sandbox } from "./sandbox.ts";
 
 /** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
 export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
   readonly pfConfigFile: { readonly text: string };
+  /** In place of files: asked from the process, so that it outlives it. */
+  readonly disk?: Disk | undefined;
   /** For NSM_CGROUP_PATH; it can give no VFIO without. */
   readonly cgroupPath?: string;
 };
@@ -23,11 +25,20 @@ export interface KillableOptions {
   readonly trial?: PhaseTrial;
 }
 
-/** A call that is to wait at one of its steps. */
+/** A place in a call to die at: before or after a step of this name, the first of them or a later one. */
+export interface CrashPoint {
+  /** "before rtnetlink setLink up" */
+  readonly name: string;
+  /** From 1. */
+  readonly nth: number;
+}
+
+/** A call that is to wait at one of its steps; undefined for none. */
 interface Halt {
-  readonly at: number;
+  readonly at: CrashPoint | undefined;
   readonly halted: PromiseWithResolvers<string>;
-  steps: number;
+  readonly passed: CrashPoint[];
+  isHalted: boolean;
 }
 
 export class KillableForwarder {
@@ -36,6 +47,8 @@ export class KillableForwarder {
   readonly #started = Promise.withResolvers<void>();
   readonly #ended: Promise<number | null>;
   readonly #halts = new Map<string, Halt>();
+  /** That it has opened on the disk that is asked, by their order. */
+  readonly #files = new Map<number, DiskFile>();
   /** Who asks for the book, in their order. */
   readonly #readers: PromiseWithResolvers<Book>[] = [];
   /** How often it has read or written something of the node. */
@@ -57,7 +70,7 @@ export class KillableForwarder {
       stop();
       this.#started.reject(new Error(`the forwarder's process has ended: see ${logFile}`));
     });
-    const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS } = sandbox;
+    const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS, disk } = sandbox;
     const { hasLinks, lockFolder } = machine;
     this.#tell({
       kind: "start",
@@ -65,6 +78,7 @@ export class KillableForwarder {
       pfConfigText: pfConfigFile.text,
       cgroupPath,
       hasLinks,
+      isDiskAsked: disk !== undefined,
       lockFolder,
       ...(trial && { trial }),
     });
@@ -87,18 +101,18 @@ export class KillableForwarder {
   }
 
   /**
-   * Lets the call with that trace come to its step of this number, each one counted twice, before and after, and no further.
-   * Resolves with the step's name when it is there.
+   * Lets the call with that trace come to that point, and no further; without a point as far as it comes. Resolves with the name
+   * when it is there.
    */
-  halt(call: string, at: number): Promise<string> {
+  halt(call: string, at: CrashPoint | undefined): Promise<string> {
     const halted = Promise.withResolvers<string>();
-    this.#halts.set(call, { at, halted, steps: 0 });
+    this.#halts.set(call, { at, halted, passed: [], isHalted: false });
     return halted.promise;
   }
 
-  /** How many steps the call has begun. */
-  stepsOf(call: string): number {
-    return this.#halts.get(call)?.steps ?? 0;
+  /** The points that the call has come to, in order. */
+  pointsOf(call: string): readonly CrashPoint[] {
+    return this.#halts.get(call)?.passed ?? [];
   }
 
   async book(): Promise<Book> {
@@ -141,18 +155,19 @@ export class KillableForwarder {
   #goesOn({ call, what }: Ask & { readonly kind: "step" }): boolean {
     const halt = this.#halts.get(call);
     if (!halt) return true;
-    if (halt.steps === halt.at) halt.halted.resolve(what);
-    halt.steps += 1;
-    return halt.steps <= halt.at; // What it does beside that step it has not done either.
+    if (halt.isHalted) return false; // What it does beside that step it has not done either.
+    const nth = halt.passed.filter(({ name }) => name === what).length + 1;
+    halt.passed.push({ name: what, nth });
+    halt.isHalted = what === halt.at?.name && nth === halt.at.nth;
+    if (halt.isHalted) halt.halted.resolve(what);
+    return !halt.isHalted;
   }
 
   async #reply(id: number, ask: Ask): Promise<void> {
     try {
       this.#tell({ kind: "answer", id, value: await this.#answer(ask) });
     } catch (error) {
-      if (!(error instanceof KernelError)) throw error;
-      const { op, errno, detail } = error;
-      this.#tell({ kind: "answer", id, failure: { op, errno, detail } });
+      this.#tell({ kind: "answer", id, failure: failureOf(error) });
     }
   }
 
@@ -165,13 +180,29 @@ export class KillableForwarder {
     }
   }
 
+  async #onDisk(ask: Ask & { readonly kind: "disk" | "file" }): Promise<unknown> {
+    const target = ask.kind === "file" ? this.#files.get(ask.file) : this.#sandbox.disk;
+    const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];
+    const answer = await call?.apply(target, [...ask.args]);
+    if (ask.method !== "open") return answer;
+    this.#files.set(this.#files.size, answer as DiskFile);
+    return this.#files.size - 1;
+  }
+
   async #answer(ask: Ask): Promise<unknown> {
     const { machine } = this.#sandbox;
     if (ask.kind === "step") return undefined;
+    if (ask.kind === "disk" || ask.kind === "file") return await this.#onDisk(ask);
     this.touches += 1;
     if (ask.kind === "owner") return await this.#ownerOf(ask);
     const target = ask.kind === "files" ? machine[ask.tree] : machine.pfPort({ address: ask.pf });
     const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];
     return await call?.apply(target, [...ask.args]);
   }
+}
+
+function failureOf(error: unknown): Failure {
+  if (error instanceof KernelError) return { op: error.op, errno: error.errno, detail: error.detail };
+  if (error instanceof Error && "code" in error) return { code: String(error.code), message: error.message };
+  throw error;
 }

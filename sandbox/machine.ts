@@ -1,12 +1,14 @@
 import { setImmediate } from "node:timers/promises";
-import { type Clock, systemClock } from "../src/async/index.ts";
+import { type Clock, type Random, systemClock, systemRandom } from "../src/async/index.ts";
 import {
+  type Disk,
   Errno,
   type HostFiles,
   KernelError,
   type Link,
   type LinkOwner,
   type LinkPlace,
+  linuxDisk,
   Netns,
   type Rtnl,
   type Uevent,
@@ -77,6 +79,8 @@ export interface Machine {
   /** None where its network devices are only names. */
   readonly pfLink: FindPfLink;
   readonly locks: HostLocks;
+  readonly disk: Disk;
+  readonly random: Random;
   /** A real folder with one for each adapter, which stand for those in sysfs where locks are concerned. */
   readonly lockFolder: string;
   pfPort(pf: { readonly address: string }): PretendPfPort;
@@ -143,6 +147,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     ...answersOf(nic, card),
     pfs: [...ports.keys()],
     locks: pfLocks.locks,
+    ...fromThisMachine,
     lockFolder: pfLocks.folder,
     faults,
     configText: configOf(nic),
@@ -164,6 +169,9 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     },
   };
 }
+
+/** Nothing pretended. */
+const fromThisMachine = { disk: linuxDisk, random: systemRandom };
 
 /** A VLAN is a bridge of the wire. */
 function onVlanOf(pf: { readonly vfs: readonly NicFunction[] }, netdevs: LinkMaker) {

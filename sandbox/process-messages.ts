@@ -1,5 +1,5 @@
 import type { ForwarderSettings } from "../src/forwarder.ts";
-import type { HostFiles, Link, Uevent } from "../src/kernel/index.ts";
+import type { Disk, DiskFile, HostFiles, Link, Uevent } from "../src/kernel/index.ts";
 
 /** What a forwarder's process asks of the process that has its node. */
 export type Ask =
@@ -10,6 +10,9 @@ export type Ask =
       readonly args: readonly unknown[];
     }
   | { readonly kind: "port"; readonly pf: string; readonly method: "read" | "write"; readonly args: readonly unknown[] }
+  /** Of the disk, when it is not the process's own. */
+  | { readonly kind: "disk"; readonly method: keyof Disk; readonly args: readonly unknown[] }
+  | { readonly kind: "file"; readonly file: number; readonly method: keyof DiskFile; readonly args: readonly unknown[] }
   /** Which function has a link, in the namespace of which the process has that descriptor. */
   | { readonly kind: "owner"; readonly netnsFd: number; readonly link: Link }
   /** For a call with that trace it is about to do something, or has done it, and waits. */
@@ -22,6 +25,8 @@ export interface StartAsk {
   readonly cgroupPath: string;
   /** Whether the network devices of the node are links, and not only names. */
   readonly hasLinks: boolean;
+  /** Whether what outlives the process is kept by the one that started it, and not in files. */
+  readonly isDiskAsked: boolean;
   /** Of the machine. */
   readonly lockFolder: string;
   readonly trial?: PhaseTrial;
@@ -50,6 +55,11 @@ export interface Book {
   readonly connections: number;
 }
 
+/** Of the kernel, or of the disk. */
+export type Failure =
+  | { readonly op: string; readonly errno: number; readonly detail: string | undefined }
+  | { readonly code: string; readonly message: string };
+
 /** To the forwarder's process. */
 export type Heard =
   | ({ readonly kind: "start" } & StartAsk)
@@ -59,7 +69,7 @@ export type Heard =
       readonly kind: "answer";
       readonly id: number;
       readonly value?: unknown;
-      readonly failure?: { readonly op: string; readonly errno: number; readonly detail: string | undefined };
+      readonly failure?: Failure;
     };
 
 /** From it. */

@@ -174,6 +174,8 @@ export class Sandbox {
       linkOwnerOf: machine.linkOwnerOf,
       pfLink: machine.pfLink,
       locks: machine.locks,
+      disk: machine.disk,
+      random: machine.random,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });

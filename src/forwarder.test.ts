@@ -3,9 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { systemClock } from "./async/index.ts";
+import { systemClock, systemRandom } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
-import { type HostFiles, lockFolder, Netns } from "./kernel/index.ts";
+import { type HostFiles, linuxDisk, lockFolder, Netns } from "./kernel/index.ts";
 import type { Host } from "./node/index.ts";
 import { type RecordingLog, recordingLog } from "./telemetry/recording-log.ts";
 
@@ -37,7 +37,8 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
   t.after(() => netns.close());
   const openRtnl = () => ({ close() {} });
   const files = { devices: nothing, drivers: nothing, vfio: nothing };
-  const host = { ...files, netns, uevents, locks, openRtnl } as unknown as Host;
+  const own = { disk: linuxDisk, random: systemRandom };
+  const host = { ...files, ...own, netns, uevents, locks, openRtnl } as unknown as Host;
   const pfConfig = { physicalFunctions: [] };
   return startForwarder({ settings, pfConfig, host, clock: systemClock, log, signal });
 }

@@ -120,7 +120,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const admin = await takeStateFolder(options, metrics, frame);
 
   phases.begin("look at the node");
-  const state = await openStateFolder(settings.statePath);
+  const state = await openStateFolder(settings.statePath, host);
   const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log });
   undo.push("observation of the node", () => node.close());
   declareNodeMetrics(metrics, node);
@@ -147,7 +147,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const found = { ...node, ...recovered, ...vfio, ...declareMoves(metrics) };
   const drivers = mechanisms({ ...found, host, access, pods, journal, clock, log });
   const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
-  const nsm = await serveNsm(parts, undo);
+  const nsm = await serveNsm({ ...parts, random: host.random }, undo);
   const { endConnection } = nsm;
   undo.push("ends of pods", endWithPods(access, endConnection, log));
   shown.learn({ nsm });
@@ -190,7 +190,7 @@ async function followNode(
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
   undo.push("watch of the node", () => watch.close());
   const { netns, linkOwnerOf, uevents } = host;
-  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf };
+  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf, random: host.random };
   const lookAnew = () => watch.lookAnew();
   const intervalMs = settings.reconcileIntervalMs;
   undo.push(
@@ -213,7 +213,7 @@ async function takeStateFolder(options: ForwarderOptions, metrics: Metrics, fram
   const { health, undo } = frame;
   const admin = await startAdmin(options, metrics, frame);
   const { statePath, name } = settings;
-  await ownStateFolder({ statePath, name, locks: host.locks, health, clock, log, signal }, undo);
+  await ownStateFolder({ statePath, name, host, health, clock, log, signal }, undo);
   await awaitOriginal({ netns: host.netns, health, clock, log, signal });
   // On the host's network the one that had the folder had the port, too.
   return admin ?? (await startAdminLate(options, metrics, frame));

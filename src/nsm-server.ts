@@ -1,5 +1,5 @@
 // NSM on this node's sockets: the service behind its server, and its entry in the registry.
-import type { Clock, UndoStack } from "./async/index.ts";
+import type { Clock, Random, UndoStack } from "./async/index.ts";
 import {
   checkPath,
   checkRegistration,
@@ -48,6 +48,7 @@ export interface NsmServerOptions {
   readonly tracer: Tracer;
   readonly health: Health;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -100,6 +101,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     callerIdleMs: CALLER_IDLE_MS,
     metrics: options.metrics,
     tracer: options.tracer,
+    newId: options.random.uuid,
     clock,
     log,
   });

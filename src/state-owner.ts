@@ -2,7 +2,7 @@
 // says who has it, touches nothing of the node, and goes on when the first has ended.
 import type { Clock, UndoStack } from "./async/index.ts";
 import { type ExclusiveLock, openStateFolder, type StateFolder, watchFolder } from "./kernel/index.ts";
-import type { HostLocks } from "./node/index.ts";
+import type { Host } from "./node/index.ts";
 import type { Condition, Health, Log } from "./telemetry/index.ts";
 import { version } from "./version.ts";
 
@@ -11,7 +11,7 @@ export interface StateOwnerOptions {
   readonly statePath: string;
   /** NSM_NAME, for whoever waits for us. */
   readonly name: string;
-  readonly locks: HostLocks;
+  readonly host: Pick<Host, "locks" | "disk" | "random">;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -80,7 +80,7 @@ function keepLock(options: StateOwnerOptions, held: Condition, first: ExclusiveL
 }
 
 async function takeLock(options: StateOwnerOptions, held: Condition): Promise<ExclusiveLock> {
-  const { statePath, locks, clock, log, signal } = options;
+  const { statePath, host, clock, log, signal } = options;
   const startedMs = clock.monotonicMs();
   let report: HolderReport | undefined;
   let lock: ExclusiveLock;
@@ -89,14 +89,14 @@ async function takeLock(options: StateOwnerOptions, held: Condition): Promise<Ex
       report ??= reportHolder(options, held);
       report.again();
     };
-    lock = await locks.folder(statePath, { signal, onHeld });
+    lock = await host.locks.folder(statePath, { signal, onHeld });
   } finally {
     await report?.end();
   }
   held.clear();
   const waitedMs = Math.round(clock.monotonicMs() - startedMs);
   if (report) log.info("state-folder-taken", { folder: statePath, waitedMs });
-  await signHolder(await openStateFolder(statePath), options);
+  await signHolder(await openStateFolder(statePath, host), options);
   return lock;
 }
 
@@ -108,10 +108,10 @@ interface HolderReport {
 }
 
 /** A holder writes its name some instants after it has the lock: the file is watched. */
-function reportHolder({ statePath, clock, log }: StateOwnerOptions, held: Condition): HolderReport {
+function reportHolder({ statePath, host, clock, log }: StateOwnerOptions, held: Condition): HolderReport {
   let last: string | undefined;
   const report = async () => {
-    const holder = describeHolder(await readHolder(statePath));
+    const holder = describeHolder(await readHolder(statePath, host));
     if (holder === last) return;
     last = holder;
     log.warn("state-folder-held", { folder: statePath, holder });
@@ -158,8 +158,8 @@ function parseHolder(text: string): Holder | undefined {
   }
 }
 
-async function readHolder(statePath: string): Promise<string | undefined> {
-  const folder = await openStateFolder(statePath);
+async function readHolder(statePath: string, host: StateOwnerOptions["host"]): Promise<string | undefined> {
+  const folder = await openStateFolder(statePath, host);
   return await folder.read(HOLDER_FILE);
 }
 

@@ -1,8 +1,18 @@
 // Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
 import type { TestContext } from "node:test";
+import { systemClock, systemRandom } from "../src/async/index.ts";
 import { type Link, type LinkOwnerOf, Netns, Rtnl } from "../src/kernel/index.ts";
 import type { VfIdentity } from "../src/netdev/index.ts";
+import { silentLog } from "../src/telemetry/index.ts";
 import { needs } from "./needs.ts";
+
+/** What netdev takes of a host, of this machine. */
+export const outside = {
+  openRtnl: (netns: Netns) => Rtnl.open({ netns }),
+  random: systemRandom,
+  log: silentLog,
+  clock: systemClock,
+};
 
 /** A namespace and a socket in it. */
 export interface Place {

@@ -19,7 +19,7 @@ type Pending =
 export type Fate = (index: number, count: number) => boolean | "torn";
 
 /** What is left of unsynced changes: nothing, everything, the last one alone, the first one alone, the half of each. */
-export const FATES: Readonly<Record<string, Fate>> = {
+export const FATES = {
   lost: () => false,
   kept: () => true,
   "kept but for the first": (index) => index > 0,
@@ -27,7 +27,7 @@ export const FATES: Readonly<Record<string, Fate>> = {
   "the last alone": (index, count) => index === count - 1,
   torn: () => "torn",
   "torn at the end": (index, count) => (index === count - 1 ? "torn" : true),
-};
+} satisfies Readonly<Record<string, Fate>>;
 
 /** A disk without a root: any folder can be made. */
 export class UnsyncedDisk implements Disk {

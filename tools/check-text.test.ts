@@ -82,6 +82,9 @@ const words = [
   ["const a = performance.now();", "performance.now"],
   ["class C { m() { setTimeout(() => {}, 1); } }", "setTimeout"],
   ["f(() => setInterval(g, 1));", "setInterval"],
+  ["const a = Math.random;", "Math.random"],
+  ['import { randomBytes } from "node:crypto";', "randomness"],
+  ["const a = crypto.getRandomValues(b);", "randomness"],
 ] as const;
 for (const [code, word] of words) {
   test(`wordProblems() finds ${word} in ${code}`, () => {

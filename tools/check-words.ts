@@ -1,4 +1,4 @@
-// Things of the outside that are no imports have their doors too: the environment, the clock, timers.
+// Things of the outside that are no imports have their doors too: the environment, the clock, timers, randomness.
 import { type Node, type Source, walk } from "./source.ts";
 
 /** A global and the only files that may touch it, each with the reason in style or architecture. */
@@ -9,6 +9,8 @@ const doors: readonly { readonly says: string; readonly hits: (node: Node) => bo
   { says: "setTimeout", hits: (node) => isUse(node, "setTimeout"), door: /^src\/async\/clock\.ts$/ },
   { says: "setInterval", hits: (node) => isUse(node, "setInterval"), door: /^src\/async\/keep-alive\.ts$/ },
   { says: "new Date()", hits: isNowDate, door: /^src\/async\/clock\.ts$/ },
+  { says: "Math.random", hits: (node) => isMember(node, "Math", "random"), door: /^src\/async\/random\.ts$/ },
+  { says: "randomness", hits: isRandomness, door: /^src\/async\/random\.ts$/ },
 ];
 
 /** One sentence for each use of such a thing outside its door. Tests and what is not production are free. */
@@ -19,7 +21,11 @@ export function wordProblems(source: Source): readonly string[] {
     for (const { says, hits, door } of doors) {
       if (!hits(node) || door.test(source.path)) continue;
       const line = source.lineOf(node.span.start);
-      const instead = says === "process.env" ? "take a configuration value" : "take a Clock";
+      const instead = door.source.includes("random")
+        ? "take a Random"
+        : says === "process.env"
+          ? "take a configuration value"
+          : "take a Clock";
       problems.push(`${source.path}:${line}: ${says} has its door elsewhere: ${instead}`);
     }
   });
@@ -39,6 +45,13 @@ function isMember(node: Node, object: string, property: string): boolean {
 /** A call or a mention as a value; not a property or a parameter of that name. */
 function isUse(node: Node, name: string): boolean {
   return node.type === "CallExpression" && isNamed(node["callee"], name);
+}
+
+/** Of node:crypto or the global of that name, however it is used. */
+function isRandomness(node: Node): boolean {
+  return ["randomUUID", "randomBytes", "randomInt", "randomFillSync", "getRandomValues"].some((name) =>
+    isNamed(node, name),
+  );
 }
 
 function isNowDate(node: Node): boolean {

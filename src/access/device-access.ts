@@ -58,7 +58,7 @@ class HostDeviceAccess implements DeviceAccess {
   #isToldBlind = false;
 
   constructor(options: DeviceAccessOptions) {
-    const { version, path, root } = openHierarchy(options.cgroupPath, options.clock);
+    const { version, path, root } = openHierarchy(options.cgroupPath, options.clock, options.writes);
     this.version = version;
     this.#options = options;
     this.#root = root;

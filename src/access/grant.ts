@@ -1,5 +1,5 @@
 import type { Clock } from "../async/index.ts";
-import type { DeviceNumber } from "../kernel/index.ts";
+import type { DeviceNumber, TextWrites } from "../kernel/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 
 /** A pod as kubelet's records tell it. */
@@ -115,6 +115,8 @@ export interface DeviceAccess {
 export interface DeviceAccessOptions {
   /** NSM_CGROUP_PATH: the host's version 1 devices hierarchy; on a unified host the mount that holds this path is used. */
   readonly cgroupPath: string;
+  /** Writes to files of cgroups; threads of our own by default. */
+  readonly writes?: TextWrites;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;

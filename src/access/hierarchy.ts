@@ -1,6 +1,6 @@
 import { dirname, join } from "node:path";
 import type { Clock } from "../async/index.ts";
-import { BlockingWrites, CgroupFolder, cgroupVersionOf, KernelError } from "../kernel/index.ts";
+import { BlockingWrites, CgroupFolder, cgroupVersionOf, KernelError, type TextWrites } from "../kernel/index.ts";
 import { AccessError } from "./error.ts";
 import { isKubepods, podPaths, podUidOf } from "./pod-name.ts";
 
@@ -22,13 +22,13 @@ export interface Hierarchy {
  * without version 1 devices, systemd mounts the unified hierarchy beside the others.
  * @throws {AccessError} no-hierarchy.
  */
-export function openHierarchy(path: string, clock: Clock): Hierarchy {
+export function openHierarchy(path: string, clock: Clock, writes: TextWrites = new BlockingWrites(clock)): Hierarchy {
   const refuse = (problem: string) => new AccessError({ kind: "no-hierarchy", path, problem });
   const places = withParents(path).flatMap((place) => [place, join(place, "unified")]);
   for (const place of places) {
     const version = cgroupVersionOf(place);
     if (version === undefined) continue;
-    const root = openRoot(place, { clock, refuse });
+    const root = openRoot(place, { writes, refuse });
     if (version === 2 || root.has("devices.allow")) return { version, path: place, root };
     root.close();
     throw refuse(`${place} is a version 1 hierarchy of another controller than devices`);
@@ -44,10 +44,10 @@ function withParents(path: string): readonly string[] {
 
 function openRoot(
   path: string,
-  { clock, refuse }: { readonly clock: Clock; readonly refuse: (problem: string) => AccessError },
+  { writes, refuse }: { readonly writes: TextWrites; readonly refuse: (problem: string) => AccessError },
 ): CgroupFolder {
   try {
-    return CgroupFolder.open(path, new BlockingWrites(clock));
+    return CgroupFolder.open(path, writes);
   } catch (error) {
     throw refuse((error as Error).message);
   }

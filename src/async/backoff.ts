@@ -1,3 +1,5 @@
+import { systemRandom } from "./random.ts";
+
 /** Growing delays between tries. */
 export interface Backoff {
   /** The delay before the next try, in ms. */
@@ -13,13 +15,13 @@ export interface BackoffOptions {
   readonly limitMs: number;
   /** Growth from try to try; 2 unless told. */
   readonly factor?: number;
-  /** A number in [0, 1), Math.random unless told. Each delay lies between a half and the whole of its step. */
+  /** A number in [0, 1), the machine's by default. Each delay lies between a half and the whole of its step. */
   readonly random?: () => number;
 }
 
 /** Delays that grow up to a limit, spread at random so that many peers do not return in step. */
 export function createBackoff(options: BackoffOptions): Backoff {
-  const { firstMs, limitMs, factor = 2, random = Math.random } = options;
+  const { firstMs, limitMs, factor = 2, random = systemRandom.fraction } = options;
   let stepMs = firstMs;
   return {
     nextMs() {

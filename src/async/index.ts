@@ -1,4 +1,4 @@
-// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change, the guard of callbacks.
+// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change, the guard of callbacks, randomness.
 // Imports nothing and knows no subject of the forwarder. Start reading at keyed-queue.ts and undo.ts:
 // the life of every connection runs through those two.
 export { type Backoff, type BackoffOptions, createBackoff } from "./backoff.ts";
@@ -15,4 +15,5 @@ export {
 export { keepAlive } from "./keep-alive.ts";
 export { KeyedQueue } from "./keyed-queue.ts";
 export { Latest } from "./latest.ts";
+export { type Random, systemRandom } from "./random.ts";
 export { UndoStack } from "./undo.ts";

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { FATES, UnsyncedDisk } from "../../test/unsynced-disk.ts";
-import { type Clock, systemClock } from "../async/index.ts";
+import { type Clock, systemClock, systemRandom } from "../async/index.ts";
 import { type AppendFile, FileRemovedError, openStateFolder } from "../kernel/index.ts";
 import { JournalError } from "./error.ts";
 import { type JournalOptions, openJournal } from "./journal.ts";
@@ -242,7 +242,7 @@ for (const [name, fate] of Object.entries(FATES)) {
   test(`Journal has every change that it has answered, wherever the power is cut, with unsynced changes ${name}`, async () => {
     const disk = new UnsyncedDisk();
     const onDisk = async (of: UnsyncedDisk) => {
-      const file = await (await openStateFolder("/state", of)).openAppend("journal");
+      const file = await (await openStateFolder("/state", { disk: of, random: systemRandom })).openAppend("journal");
       return await openJournal({ file, clock: systemClock, onTrouble: () => {} });
     };
     const { journal } = await onDisk(disk);

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { FATES, UnsyncedDisk } from "../../test/unsynced-disk.ts";
+import { systemRandom } from "../async/index.ts";
 import { FileRemovedError } from "./append-file.ts";
 import { openStateFolder } from "./state-folder.ts";
 
@@ -12,7 +13,8 @@ beforeEach(() => {
   disk = new UnsyncedDisk();
 });
 
-const openFile = async (of = disk) => (await openStateFolder("/state", of)).openAppend("journal");
+const openFile = async (of = disk) =>
+  (await openStateFolder("/state", { disk: of, random: systemRandom })).openAppend("journal");
 
 for (const [name, fate] of Object.entries(FATES)) {
   test(`AppendFile keeps what append() and replace() have answered, with unsynced changes ${name}`, async () => {
@@ -94,9 +96,9 @@ test("AppendFile.replace() says what to do when the folder cannot be made again"
 });
 
 test("StateFolder writes its other files again where they have gone with the one that is appended to", async () => {
-  const folder = await openStateFolder("/state", disk);
+  const folder = await openStateFolder("/state", { disk, random: systemRandom });
   await folder.replace("token-namespace", "secret");
-  const next = await openStateFolder("/state", disk);
+  const next = await openStateFolder("/state", { disk, random: systemRandom });
   assert.equal(await next.read("token-namespace"), "secret");
   const file = await next.openAppend("journal");
   await file.append(bytes("one,"));

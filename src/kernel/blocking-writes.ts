@@ -34,6 +34,9 @@ interface Running {
 const running = new Set<Running>();
 let wake: Wake | undefined;
 
+/** Writes a text to an existing file in one write. */
+export type TextWrites = Pick<BlockingWrites, "write">;
+
 /** Writes with a limit. One that hangs is left alone, and others pass it. */
 export class BlockingWrites {
   readonly #clock: Clock;

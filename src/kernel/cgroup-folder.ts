@@ -1,6 +1,6 @@
 import { constants, existsSync, readdirSync, readFileSync, statfsSync, watch } from "node:fs";
 import { guarded } from "../async/index.ts";
-import type { BlockingWrites } from "./blocking-writes.ts";
+import type { TextWrites } from "./blocking-writes.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { Fd, fileKey } from "./fd.ts";
@@ -35,15 +35,15 @@ export function cgroupVersionOf(path: string): 1 | 2 | undefined {
  */
 export class CgroupFolder {
   readonly fd: Fd;
-  readonly #writes: BlockingWrites;
+  readonly #writes: TextWrites;
 
-  private constructor(fd: Fd, writes: BlockingWrites) {
+  private constructor(fd: Fd, writes: TextWrites) {
     this.fd = fd;
     this.#writes = writes;
   }
 
   /** The folder at a path of this machine; links on the way are followed. @throws {KernelError} */
-  static open(path: string, writes: BlockingWrites): CgroupFolder {
+  static open(path: string, writes: TextWrites): CgroupFolder {
     const fd = Fd.own(call(`open cgroup ${path}`, "openat", AT_FDCWD, `${path}/.`, O_FOLDER, 0));
     return new CgroupFolder(fd, writes);
   }

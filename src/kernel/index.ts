@@ -2,7 +2,7 @@
 // syscalls; no policy and no word of SR-IOV or NSM lives here. Errors are KernelError with the errno's name.
 // Start reading at native.ts (every libc call there is) and netns.ts.
 export { type AppendFile, FileRemovedError } from "./append-file.ts";
-export { BlockingWrites } from "./blocking-writes.ts";
+export { BlockingWrites, type TextWrites } from "./blocking-writes.ts";
 export { BpfCommand, bpf } from "./bpf.ts";
 export { CgroupFolder, cgroupVersionOf } from "./cgroup-folder.ts";
 export { deviceHolders } from "./device-holders.ts";
@@ -18,7 +18,7 @@ export {
   openProgram,
   readProgram,
 } from "./device-program.ts";
-export type { Disk, DiskFile, FileFacts } from "./disk.ts";
+export { type Disk, type DiskFile, type FileFacts, linuxDisk } from "./disk.ts";
 export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type ExclusiveLock, type FolderLockOptions, lockFolder, tryLockFolder } from "./exclusive-lock.ts";
@@ -52,6 +52,7 @@ export {
   type NewNeighbour,
   type NewRoute,
   type NewRule,
+  type OpenRtnl,
   type PortRange,
   type Route,
   RT_TABLE_LOCAL,
@@ -67,7 +68,7 @@ export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { HELD_FDS_LIMIT, type PassedFds } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
 export { openPeerChain, type PeerChain } from "./ssl-context.ts";
-export { openStateFolder, type StateFolder } from "./state-folder.ts";
+export { openStateFolder, type StateFolder, type StateFolderParts } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";
 export { unixListeners } from "./unix-listeners.ts";
 export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";

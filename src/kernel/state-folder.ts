@@ -1,5 +1,5 @@
-import { randomUUID } from "node:crypto";
 import { dirname, join } from "node:path";
+import { type Random, systemRandom } from "../async/index.ts";
 import { type AppendFile, openAppendFile } from "./append-file.ts";
 import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
 
@@ -17,32 +17,42 @@ export interface StateFolder {
   openAppend(name: string): Promise<AppendFile>;
 }
 
+/** Of the host. */
+export interface StateFolderParts {
+  readonly disk: Disk;
+  /** Names files that are not in their place yet. */
+  readonly random: Random;
+}
+
 /**
  * Opens the folder, making it when it is missing (mode 0700).
  * @throws the file system's error, for example EROFS or EACCES.
  */
-export async function openStateFolder(path: string, disk: Disk = linuxDisk): Promise<StateFolder> {
+export async function openStateFolder(
+  path: string,
+  { disk, random }: StateFolderParts = { disk: linuxDisk, random: systemRandom },
+): Promise<StateFolder> {
   await makeFolder(disk, path);
   // A disk that has become read-only can still be read, and its clients still be served.
   await disk.restrict(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== "EROFS") throw error;
   });
-  return new OpenStateFolder(path, disk);
+  return new OpenStateFolder(path, { disk, random });
 }
 
 class OpenStateFolder implements StateFolder {
   readonly path: string;
-  readonly #disk: Disk;
+  readonly #parts: StateFolderParts;
   /** What the files say that were read or replaced: a few lines. */
   readonly #texts = new Map<string, string>();
 
-  constructor(path: string, disk: Disk) {
+  constructor(path: string, parts: StateFolderParts) {
     this.path = path;
-    this.#disk = disk;
+    this.#parts = parts;
   }
 
   async read(name: string): Promise<string | undefined> {
-    const text = await readText(this.#disk, this.#beneath(name));
+    const text = await readText(this.#parts.disk, this.#beneath(name));
     if (text !== undefined) this.#texts.set(name, text);
     return text;
   }
@@ -54,8 +64,8 @@ class OpenStateFolder implements StateFolder {
 
   async openAppend(name: string): Promise<AppendFile> {
     const file = this.#beneath(name);
-    return await openAppendFile(file, this.#disk, async (parts) => {
-      await replaceFile(this.#disk, this.path, { file, parts });
+    return await openAppendFile(file, this.#parts.disk, async (parts) => {
+      await replaceFile(this.#parts, this.path, { file, parts });
       await this.#restoreTexts();
     });
   }
@@ -63,12 +73,12 @@ class OpenStateFolder implements StateFolder {
   /** Where the file has gone, the others have mostly gone with it. */
   async #restoreTexts(): Promise<void> {
     for (const [name, text] of this.#texts) {
-      if (!(await this.#disk.stat(this.#beneath(name)))) await this.#write(name, text);
+      if (!(await this.#parts.disk.stat(this.#beneath(name)))) await this.#write(name, text);
     }
   }
 
   async #write(name: string, text: string): Promise<void> {
-    await replaceFile(this.#disk, this.path, { file: this.#beneath(name), parts: [Buffer.from(text)] });
+    await replaceFile(this.#parts, this.path, { file: this.#beneath(name), parts: [Buffer.from(text)] });
   }
 
   #beneath(name: string): string {
@@ -99,8 +109,12 @@ interface Replacement {
   readonly parts: Iterable<Uint8Array>;
 }
 
-async function replaceFile(disk: Disk, folder: string, { file, parts }: Replacement): Promise<void> {
-  const fresh = `${file}.${randomUUID()}`;
+async function replaceFile(
+  { disk, random }: StateFolderParts,
+  folder: string,
+  { file, parts }: Replacement,
+): Promise<void> {
+  const fresh = `${file}.${random.uuid()}`;
   const handle = await createIn(disk, folder, fresh);
   try {
     try {

@@ -1,5 +1,5 @@
-import type { Clock } from "../async/index.ts";
-import type { Netns } from "../kernel/index.ts";
+import type { Clock, Random } from "../async/index.ts";
+import type { Netns, OpenRtnl } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { AttachedVf } from "./apply-vf.ts";
 import { Attachment, type AttachmentParts, type AttachmentState } from "./attachment.ts";
@@ -7,7 +7,7 @@ import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
 import { NOTHING_OWNED } from "./owned.ts";
-import { inSession, type OpenRtnl } from "./read.ts";
+import { inSession } from "./read.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import type { VfLink } from "./vf-link.ts";
 import { NO_MAC } from "./vf-settings.ts";
@@ -24,10 +24,10 @@ export interface AttachOptions {
   readonly vf?: AttachedVf | undefined;
   /** How the link is found again where its driver makes another one. */
   readonly vfLink?: VfLink | undefined;
-  /** How sockets are opened in a namespace; rtnetlink's own unless told. */
-  readonly openRtnl?: OpenRtnl | undefined;
+  readonly openRtnl: OpenRtnl;
   readonly log: Log;
   readonly clock: Clock;
+  readonly random: Random;
   readonly signal?: AbortSignal | undefined;
   /** Keeps the state before each step that it does not yet tell of. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
@@ -61,18 +61,18 @@ export async function attachNetdev(options: AttachOptions): Promise<Attachment> 
 }
 
 async function openAttachment(options: AttachOptions): Promise<Attachment> {
-  const { host, client, ifindex, of, wanted, vf, vfLink, openRtnl, log, clock, record } = options;
+  const { host, client, ifindex, of, wanted, vf, vfLink, openRtnl, log, clock, random, record } = options;
   if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
-  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of));
+  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of), openRtnl);
   const state: AttachmentState = {
     original: originalOf(link),
-    temporaryName: newTemporaryName(),
+    temporaryName: newTemporaryName(random),
     name: wanted.name,
     clientIndex: undefined,
     owned: NOTHING_OWNED,
     vfBefore: {},
   };
-  return new Attachment({ host, client: client.dup(), state, of, vf, vfLink, openRtnl, log, clock, record });
+  return new Attachment({ host, client: client.dup(), state, of, vf, vfLink, openRtnl, log, clock, random, record });
 }
 
 /**
@@ -92,13 +92,13 @@ const DEFAULT_MTU = 1500;
  * @throws {NetdevError} of kind "gone" or "not-its-link".
  */
 export async function strangerState(
-  host: Netns,
+  { host, openRtnl, random }: Pick<AttachOptions, "host" | "openRtnl" | "random">,
   { ifindex, name, of }: { readonly ifindex: number; readonly name: string; readonly of: VfIdentity },
 ): Promise<AttachmentState> {
-  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of));
+  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of), openRtnl);
   return {
     original: { ...originalOf(link), name, mtu: DEFAULT_MTU, up: false },
-    temporaryName: newTemporaryName(),
+    temporaryName: newTemporaryName(random),
     name: link.name,
     clientIndex: undefined,
     owned: NOTHING_OWNED,

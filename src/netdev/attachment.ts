@@ -1,5 +1,5 @@
-import { type Clock, KeyedQueue } from "../async/index.ts";
-import type { Link, Netns } from "../kernel/index.ts";
+import { type Clock, KeyedQueue, type Random } from "../async/index.ts";
+import type { Link, Netns, OpenRtnl } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { applyWanted } from "./apply.ts";
 import { type AttachedVf, applyVf } from "./apply-vf.ts";
@@ -11,7 +11,7 @@ import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import { type Owned, ownTables } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, type OpenRtnl, readAround, type Session } from "./read.ts";
+import { inSession, readAround, type Session } from "./read.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
@@ -42,9 +42,10 @@ export interface AttachmentParts {
   readonly vf?: AttachedVf | undefined;
   /** How a link is found that goes and comes back. Without it such a link is gone. */
   readonly vfLink?: VfLink | undefined;
-  readonly openRtnl?: OpenRtnl | undefined;
+  readonly openRtnl: OpenRtnl;
   readonly log: Log;
   readonly clock: Clock;
+  readonly random: Random;
   /** Told before each step that the state does not yet tell of; the step waits for it. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
 }

@@ -12,7 +12,6 @@ export type { NotRestored } from "./home.ts";
 export { type AskedSettings, LentSettings, type LentSettingsParts } from "./lent-settings.ts";
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
-export type { OpenRtnl } from "./read.ts";
 export { type VfIdentity, verifiedLink } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";
 export {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../async/index.ts";
+import { systemClock, systemRandom } from "../async/index.ts";
 import { Errno, KernelError } from "../kernel/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { LentSettings } from "./lent-settings.ts";
@@ -32,6 +32,7 @@ function lent(
     before: options.before ?? {},
     record,
     clock: systemClock,
+    random: systemRandom,
     log: recordingLog(),
   });
   return { settings, done, standing: () => standing };

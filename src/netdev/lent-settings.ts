@@ -1,5 +1,4 @@
-import { randomBytes } from "node:crypto";
-import type { Clock } from "../async/index.ts";
+import type { Clock, Random } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { AttachedVf } from "./apply-vf.ts";
 import { signsOfTime } from "./link-signs.ts";
@@ -21,6 +20,7 @@ export interface LentSettingsParts {
   /** Told, and waited for, before anything is changed that `before` does not tell of yet. */
   readonly record: (before: VfSettings) => Promise<void>;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -76,7 +76,7 @@ export class LentSettings {
     const { port, index } = this.#parts.vf;
     if (Object.keys(this.#before).length === 0) return;
     // A driver that does not take "no address" gets one that is nobody's: nothing of the last client may stay.
-    const ownMac = newMac();
+    const ownMac = newMac(this.#parts.random);
     const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac, patience: this.#patience() });
     if (fault) throw fault.error;
     this.#before = {};
@@ -95,8 +95,8 @@ export class LentSettings {
 }
 
 /** Random, locally administered, of one station: IEEE 802, bits 0 and 1 of the first byte. */
-function newMac(): string {
-  const bytes = randomBytes(6);
+function newMac(random: Random): string {
+  const bytes = random.bytes(6);
   bytes[0] = ((bytes[0] ?? 0) & 0xfc) | 0x02;
   return bytes.toString("hex").replace(/..(?=.)/g, "$&:");
 }

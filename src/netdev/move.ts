@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import type { Random } from "../async/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
 import { nameTaken } from "./apply.ts";
 import { NetdevError } from "./error.ts";
@@ -34,8 +34,8 @@ export function originalOf(link: Link): OriginalLink {
 }
 
 /** A name for the way: 14 bytes, so unlikely to be taken that nobody checks. */
-export function newTemporaryName(): string {
-  return `nsm-${randomBytes(5).toString("hex")}`;
+export function newTemporaryName(random: Random): string {
+  return `nsm-${random.bytes(5).toString("hex")}`;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { type Address, type Link, type Neighbour, type Netns, type Route, Rtnl, type Rule } from "../kernel/index.ts";
+import type { Address, Link, Neighbour, Netns, OpenRtnl, Route, Rtnl, Rule } from "../kernel/index.ts";
 
 /** A namespace and a socket in it, for one piece of work. */
 export interface Session {
@@ -22,14 +22,11 @@ export interface StandingNetdev {
   readonly pingGroups: string | undefined;
 }
 
-/** Opens a socket in a namespace. */
-export type OpenRtnl = (netns: Netns) => Rtnl;
-
 /** Opens a session, runs the work and closes the socket; the namespace stays the caller's. */
 export async function inSession<T>(
   netns: Netns,
   work: (session: Session) => Promise<T>,
-  openRtnl: OpenRtnl = (place) => Rtnl.open({ netns: place }),
+  openRtnl: OpenRtnl,
 ): Promise<T> {
   const rtnl = openRtnl(netns);
   try {

@@ -1,6 +1,6 @@
 // Keeps what is known of the host's use of functions true while we run: by the kernel's events, not by the clock.
 import type { Clock, Timer } from "../async/index.ts";
-import { type Link, type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
+import type { Link, NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
 import { type Inventory, isLinkLocal, isUpperOf, type PciAddress } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -9,7 +9,7 @@ import type { HostUseSurvey } from "./host-use.ts";
 export interface HostUseWatchOptions {
   readonly hostUse: HostUseSurvey;
   readonly inventory: Inventory;
-  readonly host: Pick<Host, "netns" | "uevents">;
+  readonly host: Pick<Host, "netns" | "openRtnl" | "uevents">;
   /** Told after each observation in which a PF is used otherwise than before. */
   readonly onPfChange: () => void;
   readonly clock: Clock;
@@ -37,7 +37,7 @@ export class HostUseWatch {
   constructor(options: HostUseWatchOptions) {
     const { host, inventory } = options;
     this.#options = options;
-    this.#rtnl = Rtnl.open({ netns: host.netns });
+    this.#rtnl = host.openRtnl(host.netns);
     const groups = ["link", "ipv4-address", "ipv6-address", "ipv4-route", "ipv6-route"] as const;
     this.#stops = [
       this.#rtnl.watch(groups, (event) => this.#concerns(event) && this.want()),

@@ -15,7 +15,7 @@ import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
 export interface HostUseOptions {
-  readonly host: Pick<Host, "devices" | "netns">;
+  readonly host: Pick<Host, "devices" | "netns" | "openRtnl">;
   readonly inventory: Inventory;
   /** As it is now. */
   readonly config: () => PfConfig;

@@ -1,6 +1,8 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
+import type { Random } from "../async/index.ts";
 import type {
+  Disk,
   EswitchMode,
   ExclusiveLock,
   FolderLockOptions,
@@ -36,6 +38,10 @@ export interface Host {
   readonly locks: HostLocks;
   /** How a PF forwards; undefined where the kernel does not say. @throws {KernelError} */
   askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
+  /** Where what outlives the process is kept. */
+  readonly disk: Disk;
+  /** What nobody can guess. */
+  readonly random: Random;
   /** The settings of the VFs of a PF. */
   pfPort(pf: PfName & { readonly address: PciAddress }): PfPort;
   /** Which devices pods may open; opened at the start, closed by who opens it. @throws {AccessError} no-hierarchy. */

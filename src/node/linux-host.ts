@@ -1,10 +1,12 @@
 // The real node: sysfs, device nodes, kernel events and network namespaces of this machine.
 import { join } from "node:path";
 import { openDeviceAccess } from "../access/index.ts";
+import { systemRandom } from "../async/index.ts";
 import {
   BlockingWrites,
   Devlink,
   linkOwners,
+  linuxDisk,
   lockFolder,
   Netns,
   openHostFiles,
@@ -64,6 +66,8 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     pfPort: (pf) =>
       rtnlPfPort(rtnl, pf, { link: () => pfLink({ netns, rtnl }, pf.address), memory: memoryOf(pf.address) }),
     // Sysfs has one inode for a device in all mounts of one network namespace, so pods of other releases see the lock, too.
+    disk: linuxDisk,
+    random: systemRandom,
     locks: { folder: lockFolder, pf: (address) => tryLockFolder(`${paths.pciDevicesPath}/${address}`) },
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     get stuckWrites() {

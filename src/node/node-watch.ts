@@ -1,6 +1,6 @@
 // News of the node: functions that come and go, drivers that somebody changes, links, another list of physical functions.
 import type { Clock, Timer } from "../async/index.ts";
-import { type NetlinkEvent, Rtnl, type Uevent } from "../kernel/index.ts";
+import type { NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
 import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -61,7 +61,7 @@ export class NodeWatch {
     const { host, pfConfigFile, health } = options;
     this.#options = options;
     this.#refused = health.declare({ code: "pf-config-refused", severity: "warning" });
-    this.#rtnl = Rtnl.open({ netns: host.netns });
+    this.#rtnl = host.openRtnl(host.netns);
     const onPfChange = () => {
       options.node.survey.hostUseChanged();
       this.#want({ all: true });

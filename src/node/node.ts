@@ -1,7 +1,5 @@
 // This node's virtual functions: found, counted in the inventory, and with the tools to work on them.
-
-import { randomUUID } from "node:crypto";
-import type { Clock } from "../async/index.ts";
+import type { Clock, Random } from "../async/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
 import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
@@ -41,7 +39,7 @@ export interface NodeOptions {
  */
 export async function openNode(options: NodeOptions): Promise<Node> {
   const { pfConfig, host, state, health, onTried, clock, log } = options;
-  const inventory = new Inventory(await tokenNamespace(state));
+  const inventory = new Inventory(await tokenNamespace(state, host.random));
   tellKeptBack(inventory, health);
   const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, health, log });
   const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
@@ -70,10 +68,10 @@ export async function openNode(options: NodeOptions): Promise<Node> {
 }
 
 /** The secret from which token ids are made: the same on this node for ever, so that kubelet's records stay true. */
-async function tokenNamespace(folder: StateFolder): Promise<string> {
+async function tokenNamespace(folder: StateFolder, random: Random): Promise<string> {
   const known = (await folder.read("token-namespace"))?.trim();
   if (known !== undefined && /^[0-9a-f-]{36}$/.test(known)) return known;
-  const fresh = randomUUID();
+  const fresh = random.uuid();
   await folder.replace("token-namespace", `${fresh}\n`);
   return fresh;
 }

@@ -1,6 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { type Backoff, type Clock, createBackoff, guarded, Latest } from "../async/index.ts";
+import { type Backoff, type Clock, createBackoff, guarded, Latest, systemRandom } from "../async/index.ts";
 import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../gen/registry_pb.ts";
 import { isOfAnotherKey } from "../identity/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
@@ -57,7 +57,7 @@ export interface RegistrationOptions {
   readonly checkAnswer?: (answer: RegistrationToCheck) => void;
   readonly clock: Clock;
   readonly log: Log;
-  /** A number in [0, 1), Math.random unless told. */
+  /** A number in [0, 1), the machine's by default. */
   readonly random?: () => number;
 }
 
@@ -82,7 +82,7 @@ export class Registration implements ManagerSource {
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
-    const { random = Math.random } = options;
+    const { random = systemRandom.fraction } = options;
     this.#transient = createBackoff({ firstMs: 200, limitMs: 5_000, random });
     this.#permanent = createBackoff({ firstMs: 5_000, limitMs: 60_000, random });
   }
@@ -160,7 +160,7 @@ export class Registration implements ManagerSource {
 
   /** Two thirds of what is left, up to a tenth earlier so that many forwarders do not renew in step. */
   #refreshDelay(leftMs: number): number {
-    const { random = Math.random } = this.#options;
+    const { random = systemRandom.fraction } = this.#options;
     return Math.max(SHORTEST_REFRESH_MS, ((leftMs * 2) / 3) * (1 - random() / 10));
   }
 

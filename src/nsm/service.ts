@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { type Clock, KeyedQueue } from "../async/index.ts";
 import {
   type Connection,
@@ -44,6 +43,8 @@ export interface ForwarderServiceOptions {
   readonly journal: ConnectionJournal;
   /** How long the caller keeps an unused connection, in ms: descriptors of endpoint sockets outlive that. */
   readonly callerIdleMs: number;
+  /** Ids of connections that have none yet: nobody can guess them. */
+  readonly newId: () => string;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics?: Metrics;
@@ -89,7 +90,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     metrics,
     quota: new ConnectionQuota(connections, log, (kind) => metrics?.overQuota(kind)),
     tracer,
-    newId: randomUUID,
+    newId: options.newId,
     connections,
     monitor,
     turns,

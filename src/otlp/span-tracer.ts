@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { Clock } from "../async/index.ts";
+import { type Clock, type Random, systemRandom } from "../async/index.ts";
 import { Span_SpanKind, type SpanSchema, Status_StatusCode } from "../gen/otlp_trace_pb.ts";
 import type { SpanFacts, Tracer } from "../telemetry/index.ts";
 import { attributesOf } from "./attributes.ts";
@@ -17,10 +17,10 @@ interface Begun {
 }
 
 /** A tracer whose spans go to `ended`; those that whoever began the trace does not want kept are passed on and not told. */
-export function spanTracer(clock: Clock, ended: (span: FinishedSpan) => void): Tracer {
+export function spanTracer(clock: Clock, ended: (span: FinishedSpan) => void, random: Random = systemRandom): Tracer {
   const underWay = new AsyncLocalStorage<TraceContext>();
   const run = async <T>(begun: Begun, work: () => Promise<T>): Promise<T> => {
-    const context = childOf(begun.parent);
+    const context = childOf(begun.parent, random);
     // Two clocks: one that other machines read for the start, one that never jumps for how long it took.
     const [startedAt, startedMs] = [clock.now(), clock.monotonicMs()];
     const end = (error?: unknown) => {

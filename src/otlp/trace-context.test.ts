@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { systemRandom } from "../async/index.ts";
 import { childOf, readTraceContext, traceHeaders } from "./trace-context.ts";
 
 const traceId = "0af7651916cd43dd8448eb211c80319c";
@@ -39,9 +40,12 @@ test("readTraceContext() takes no header that came twice, and no state that is t
 
 test("childOf() stays in the trace with a span of its own, and begins a trace without a parent", () => {
   const parent = { traceId, spanId, isSampled: false, state: "a=b" };
-  const child = childOf(parent);
+  const child = childOf(parent, systemRandom);
   assert.deepEqual({ ...child, spanId }, parent);
   assert.notEqual(child.spanId, spanId);
   assert.deepEqual(read(traceHeaders(child)["traceparent"] ?? "", "a=b"), child);
-  assert.match(traceHeaders(childOf(undefined))["traceparent"] ?? "", /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
+  assert.match(
+    traceHeaders(childOf(undefined, systemRandom))["traceparent"] ?? "",
+    /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/,
+  );
 });

@@ -1,5 +1,5 @@
 // W3C Trace Context, https://www.w3.org/TR/trace-context/: traceparent and tracestate as they travel in gRPC's headers.
-import { randomBytes } from "node:crypto";
+import type { Random } from "../async/index.ts";
 
 /** Where in which trace we are. Ids are lower-case hex. */
 export interface TraceContext {
@@ -35,13 +35,13 @@ export function traceHeaders({ traceId, spanId, isSampled, state }: TraceContext
 }
 
 /** The next span of the same trace; of a new one without a parent, which is always kept. */
-export function childOf(parent: TraceContext | undefined): TraceContext {
-  const spanId = randomId(8);
+export function childOf(parent: TraceContext | undefined, random: Random): TraceContext {
+  const spanId = randomId(8, random);
   if (parent) return { ...parent, spanId };
-  return { traceId: randomId(16), spanId, isSampled: true, state: "" };
+  return { traceId: randomId(16, random), spanId, isSampled: true, state: "" };
 }
 
-function randomId(bytes: number): string {
-  const id = randomBytes(bytes).toString("hex");
-  return /^0+$/.test(id) ? randomId(bytes) : id;
+function randomId(bytes: number, random: Random): string {
+  const id = random.bytes(bytes).toString("hex");
+  return /^0+$/.test(id) ? randomId(bytes, random) : id;
 }

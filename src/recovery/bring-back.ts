@@ -1,13 +1,12 @@
 // Functions that nobody holds, made again what they were: by what the journal has of them, or as far as can be known.
-import type { Clock } from "../async/index.ts";
-import type { LinkOwnerOf, Netns } from "../kernel/index.ts";
+import type { Clock, Random } from "../async/index.ts";
+import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import {
   type AttachmentState,
   adoptNetdev,
   applyVfSettings,
   differingSettings,
   LentSettings,
-  type OpenRtnl,
   strangerState,
 } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
@@ -22,6 +21,7 @@ export interface BringBackParts {
   readonly openRtnl: OpenRtnl;
   readonly linkOwnerOf: LinkOwnerOf;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -36,7 +36,7 @@ export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: 
 
 /** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */
 export async function takeBackGrant(
-  { node, clock, log }: BringBackParts,
+  { node, clock, random, log }: BringBackParts,
   vf: VfRecord,
   left: EarlierGrant,
 ): Promise<void> {
@@ -45,7 +45,7 @@ export async function takeBackGrant(
   await node.binder.vfio.refuseOpen(vf.address);
   const settings = { ...node.pfDoor(vf.pf), index: vf.index };
   const { keepBefore: record, kept } = entry;
-  await new LentSettings({ vf: settings, before: kept.before, record, clock, log }).restore();
+  await new LentSettings({ vf: settings, before: kept.before, record, clock, random, log }).restore();
 }
 
 /** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */
@@ -56,7 +56,7 @@ export async function cleanStranger(parts: BringBackParts, vf: VfRecord): Promis
   const pfName = node.survey.pfs.get(vf.pf)?.ifname;
   const of = { address: vf.address, linkOwnerOf: parts.linkOwnerOf };
   const name = pfName === undefined ? netdev.ifname : `${pfName}v${vf.index}`;
-  await makeSo(parts, vf, await strangerState(netns, { ifindex: netdev.ifindex, name, of }));
+  await makeSo(parts, vf, await strangerState({ ...parts, host: netns }, { ifindex: netdev.ifindex, name, of }));
 }
 
 async function cleanSettings({ node }: BringBackParts, vf: VfRecord): Promise<void> {
@@ -79,7 +79,7 @@ export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }
 }
 
 async function makeSo(
-  { node, netns, openRtnl, linkOwnerOf, clock, log }: BringBackParts,
+  { node, netns, openRtnl, linkOwnerOf, clock, random, log }: BringBackParts,
   vf: VfRecord,
   state: AttachmentState,
 ): Promise<void> {
@@ -87,7 +87,7 @@ async function makeSo(
   const attached = { port, index: vf.index, settings };
   const [of, vfLink] = [{ address: vf.address, linkOwnerOf }, vfLinkOf(node.binder, vf)];
   const places = { host: netns, client: undefined, openRtnl };
-  const attachment = adoptNetdev({ ...places, state, of, vf: attached, vfLink, clock, log });
+  const attachment = adoptNetdev({ ...places, state, of, vf: attached, vfLink, clock, random, log });
   try {
     const [failure] = await attachment.detach();
     if (failure) throw new Error(`Cannot bring back ${vf.address}: ${failure.what}: ${String(failure.error)}`);

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HandClock, settled } from "../nsm/cast.ts";
 import { Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
-import { createMetrics, recordingLog } from "../telemetry/index.ts";
+import { createMetrics } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { type ReconcileOptions, startReconciler } from "./reconcile.ts";
 
 const PF = parsePciAddress("01:00.0");

@@ -1,8 +1,7 @@
 // While the forwarder runs: every few seconds, and when the kernel tells of a function that concerns us, the node is read
 // back, and journal, book and node are made to agree. What a running client has is only looked at. docs/decisions/016.
-import type { Clock, Timer } from "../async/index.ts";
-import type { LinkOwnerOf, Netns, Uevent, UeventSource } from "../kernel/index.ts";
-import type { OpenRtnl } from "../netdev/index.ts";
+import type { Clock, Random, Timer } from "../async/index.ts";
+import type { LinkOwnerOf, Netns, OpenRtnl, Uevent, UeventSource } from "../kernel/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress, VfRecord } from "../sriov/index.ts";
 import { type Counter, type Histogram, type Log, type Metrics, outcomes, timed } from "../telemetry/index.ts";
@@ -30,6 +29,7 @@ export interface ReconcileOptions {
   readonly intervalMs: number;
   readonly metrics: Metrics;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { Http2Session } from "node:http2";
 import type { Duplex } from "node:stream";
@@ -47,13 +46,15 @@ export interface Connection {
 /** What a connection is made from. */
 export type ConnectionFacts = Pick<Connection, "peer" | "shown" | "fds" | "remote" | "renew">;
 
+let count = 0;
+
 /** Makes a connection, and the function that tells its holders that it has ended. */
 export function openConnection(facts: ConnectionFacts): { connection: Connection; ended(why: string): void } {
   const controller = new AbortController();
   // Every call and every stored descriptor of a peer may listen: ten are no sign of a leak here.
   setMaxListeners(0, controller.signal);
   return {
-    connection: { id: randomUUID(), ...facts, closed: controller.signal },
+    connection: { id: String(count++), ...facts, closed: controller.signal },
     ended(why) {
       if (!controller.signal.aborted) controller.abort(new RpcError("UNAVAILABLE", why));
     },

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { Errno, type EswitchMode, type HostFiles, KernelError } from "../kernel/index.ts";
-import { recordingLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
 import { type AskEswitchMode, eswitchModeOf } from "./eswitch.ts";
 

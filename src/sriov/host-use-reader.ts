@@ -1,5 +1,4 @@
-import type { HostFiles } from "../kernel/index.ts";
-import { type Link, type Netns, Rtnl } from "../kernel/index.ts";
+import type { HostFiles, Link, Netns, Rtnl } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type HostNetwork, hostUseOf, type NetdevUse } from "./host-use.ts";
 import { ownNetdevs } from "./pci-files.ts";
@@ -8,6 +7,13 @@ import { ownNetdevs } from "./pci-files.ts";
 const TRIES = 3;
 
 type Dump = Pick<HostNetwork, "links" | "addresses">;
+
+/** Of the host. */
+export interface HostUseReaderParts {
+  readonly devices: HostFiles;
+  readonly netns: Netns;
+  openRtnl(netns: Netns): Rtnl;
+}
 
 /**
  * Observes which functions the host uses: the names of their network devices in sysfs, then one dump of links and one of
@@ -21,9 +27,9 @@ export class HostUseReader {
   #last: Promise<unknown> = Promise.resolve();
 
   /** @throws {KernelError} when the kernel refuses a socket. */
-  constructor({ devices, netns }: { readonly devices: HostFiles; readonly netns: Netns }) {
+  constructor({ devices, netns, openRtnl }: HostUseReaderParts) {
     this.#devices = devices;
-    this.#rtnl = Rtnl.open({ netns });
+    this.#rtnl = openRtnl(netns);
   }
 
   /**

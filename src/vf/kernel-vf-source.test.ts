@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import type { Clock } from "../async/index.ts";
+import { type Clock, systemRandom } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
 import {
@@ -80,6 +80,7 @@ function setUp(
     binder,
     host,
     openRtnl,
+    random: systemRandom,
     pfDoor,
     watchPod,
     clock,

@@ -1,7 +1,7 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
 // its kernel driver, netdev takes its network device to the client and home. After a restart: earlier-netdev.ts.
-import type { Clock } from "../async/index.ts";
-import { fileKey, type LinkOwnerOf, Netns, NotANetnsError } from "../kernel/index.ts";
+import type { Clock, Random } from "../async/index.ts";
+import { fileKey, type LinkOwnerOf, Netns, NotANetnsError, type OpenRtnl } from "../kernel/index.ts";
 import {
   type AskedNetdev,
   type AttachedVf,
@@ -10,7 +10,6 @@ import {
   adoptNetdev,
   attachNetdev,
   NetdevError,
-  type OpenRtnl,
   type VfIdentity,
   type WantedNetdev,
   wantNetdev,
@@ -43,6 +42,7 @@ export interface KernelVfParts {
   /** Told of every move of a network device: where to, how it ended, and how long it took. */
   readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -122,7 +122,7 @@ class NodeVf implements KernelVf {
   }
 
   async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
-    const { binder, host, openRtnl, clock } = this.#parts;
+    const { binder, host, openRtnl, clock, random } = this.#parts;
     // Read anew: a function that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.address, signal);
     await this.#held.refuseHostUse();
@@ -133,7 +133,7 @@ class NodeVf implements KernelVf {
     const [vf, record] = [this.#attachedVf(), this.#recordFor(client)];
     const link = { of: this.#identity, vfLink: vfLinkOf(binder, this.#held.vf) };
     const places = { host, client, openRtnl, ifindex, ...link };
-    const move = { ...places, wanted, vf, log: this.#log, clock, signal, record, keepLeft };
+    const move = { ...places, wanted, vf, log: this.#log, clock, random, signal, record, keepLeft };
     try {
       this.#attachment = await this.#moving("client", () => attachNetdev(move));
     } catch (error) {
@@ -212,10 +212,10 @@ class NodeVf implements KernelVf {
   }
 
   #adopt(state: AttachmentState, client: Netns | undefined): Attachment {
-    const { binder, host, openRtnl, clock } = this.#parts;
+    const { binder, host, openRtnl, clock, random } = this.#parts;
     const record = client && this.#recordFor(client);
     const link = { of: this.#identity, vf: this.#attachedVf(), vfLink: vfLinkOf(binder, this.#held.vf) };
-    return adoptNetdev({ host, client, openRtnl, state, ...link, log: this.#log, clock, record });
+    return adoptNetdev({ host, client, openRtnl, state, ...link, log: this.#log, clock, random, record });
   }
 
   get #identity(): VfIdentity {

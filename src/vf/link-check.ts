@@ -1,18 +1,19 @@
 // Whether the link that sysfs has for a VF is the VF's: asked of the kernel, in the host's namespace.
-import { type LinkOwnerOf, type Netns, Rtnl } from "../kernel/index.ts";
+import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import { NetdevError, verifiedLink } from "../netdev/index.ts";
 import type { DriverBinder, PciAddress } from "../sriov/index.ts";
 
 export interface LinkCheckParts {
   /** The host's namespace. */
   readonly host: Netns;
+  readonly openRtnl: OpenRtnl;
   readonly linkOwnerOf: LinkOwnerOf;
 }
 
 /** @throws {NetdevError} gone, not-its-link. */
 export async function verifyVfLink(parts: LinkCheckParts, address: PciAddress, ifindex: number): Promise<void> {
-  const { host: netns, linkOwnerOf } = parts;
-  const rtnl = Rtnl.open({ netns });
+  const { host: netns, openRtnl, linkOwnerOf } = parts;
+  const rtnl = openRtnl(netns);
   try {
     await verifiedLink({ netns, rtnl }, ifindex, { address, linkOwnerOf });
   } finally {

@@ -36,12 +36,16 @@ export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
 export function mechanisms(parts: MechanismParts): MechanismDrivers {
   const { access, host } = parts;
   const { netns, linkOwnerOf } = host;
-  const links = { host: netns, linkOwnerOf, openRtnl: host.openRtnl.bind(host), binder: parts.binder };
+  const { binder } = parts;
+  const links = { host: netns, linkOwnerOf, openRtnl: host.openRtnl.bind(host), random: host.random, binder };
   const holds = new VfHolds({ ...parts, isLinkSound: (address) => hasOwnLink(links, address) });
   const verifyLink: KernelVfParts["verifyLink"] = (...which) => verifyVfLink(links, ...which);
   return {
     KERNEL: kernelDriver(kernelVfSource({ ...parts, ...links, verifyLink, holds, watchPod: podWatch(parts) })),
-    VFIO: access instanceof Error ? refusing(access) : vfioDriver(vfioVfSource({ ...parts, holds, access })),
+    VFIO:
+      access instanceof Error
+        ? refusing(access)
+        : vfioDriver(vfioVfSource({ ...parts, random: host.random, holds, access })),
     NOOP: noopDriver,
   };
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DeviceAccess, GrantAsk } from "../access/index.ts";
+import { systemRandom } from "../async/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
 import { HandClock } from "../nsm/cast.ts";
 import { type DriverBinder, DriverError, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
@@ -74,6 +75,7 @@ function setUp() {
     log: silentLog,
   });
   const source = vfioVfSource({
+    random: systemRandom,
     holds,
     inventory,
     binder,

@@ -2,7 +2,7 @@
 // vfio-pci, its PF the client's settings, and access lets the containers of one pod open its nodes. On the way back it is
 // nobody else's before that is taken away and whoever had it open has closed it.
 import type { DeviceAccess, DeviceGrant } from "../access/index.ts";
-import type { Clock } from "../async/index.ts";
+import type { Clock, Random } from "../async/index.ts";
 import { LentSettings } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import type { AskedVfio, VfioAsk, VfioVf, VfioVfSource } from "../nsm/index.ts";
@@ -38,6 +38,7 @@ export interface VfioVfParts {
   readonly journal: Pick<VfJournal, "keepVf">;
   readonly earlier: EarlierGrants;
   readonly clock: Clock;
+  readonly random: Random;
   readonly log: Log;
 }
 
@@ -175,11 +176,11 @@ class NodeVfio implements VfioVf {
 
   #lent(): LentSettings {
     if (this.#settings) return this.#settings;
-    const { pfDoor, clock, log } = this.#parts;
+    const { pfDoor, clock, random, log } = this.#parts;
     const { pf, index } = this.#held.vf;
     const entry = this.#kept();
     const vf = { ...pfDoor(pf), index };
-    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, clock, log });
+    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, clock, random, log });
     return this.#settings;
   }
 

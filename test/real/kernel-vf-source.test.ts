@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
-import { KernelError, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import { KernelError } from "../../src/kernel/index.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { KeptVf, KeptVfio } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";
 import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
-import { inWorld, picture, type World } from "../namespaces.ts";
+import { inWorld, outside, picture, type World } from "../namespaces.ts";
 import { openFiles } from "../sandbox/story.ts";
 
 const asked: AskedNetdev = {
@@ -46,7 +46,7 @@ function nodeOf(world: World, port: PfPort, unmet = new Map<PciAddress, KeptVf>(
       isPresent: async () => true,
     } as unknown as DriverBinder,
     host: world.host.netns,
-    openRtnl: (netns: Netns) => Rtnl.open({ netns }),
+    ...outside,
     linkOwnerOf: world.of.linkOwnerOf,
     verifyLink: async () => {},
     pfDoor: () => ({ port, settings: {} }),

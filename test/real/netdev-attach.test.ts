@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../../src/async/index.ts";
 import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, picture, VF_MAC, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, outside, picture, VF_MAC, type World } from "../namespaces.ts";
 import { needs } from "../needs.ts";
 
 const full: AskedNetdev = {
@@ -57,8 +55,7 @@ function attach(world: World, asked: AskedNetdev) {
     ifindex: world.vf.index,
     of: world.of,
     wanted: wantNetdev(asked),
-    log: silentLog,
-    clock: systemClock,
+    ...outside,
   });
 }
 
@@ -220,7 +217,7 @@ test("attachNetdev() takes everything back when a step fails", (t) =>
 test("attachNetdev() refuses the host's own namespace", (t) =>
   inWorld(t, async (world) => {
     const { host, vf, of } = world;
-    const options = { host: host.netns, client: host.netns, ifindex: vf.index, of, log: silentLog, clock: systemClock };
+    const options = { host: host.netns, client: host.netns, ifindex: vf.index, of, ...outside };
     const again = attachNetdev({ ...options, wanted: wantNetdev(full) });
     await assert.rejects(again, /host's own network namespace/);
   }));

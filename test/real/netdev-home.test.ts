@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../../src/async/index.ts";
 import type { LinkOwnerOf } from "../../src/kernel/index.ts";
 import {
   type AskedNetdev,
@@ -14,8 +13,7 @@ import {
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, picture, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, outside, picture, type World } from "../namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -31,7 +29,7 @@ const asked: AskedNetdev = {
 
 function attach(world: World, more: Partial<AttachOptions> = {}) {
   const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
-  return attachNetdev({ ...places, wanted: wantNetdev(asked), log: silentLog, clock: systemClock, ...more });
+  return attachNetdev({ ...places, wanted: wantNetdev(asked), ...outside, ...more });
 }
 
 const bothPictures = async ({ host, pod }: World) => [await picture(host), await picture(pod)];
@@ -63,8 +61,7 @@ test("adoptNetdev() goes on from the state that another process kept", (t) =>
       client: world.pod.netns,
       state,
       of: world.of,
-      log: silentLog,
-      clock: systemClock,
+      ...outside,
     };
     const adopted = adoptNetdev(parts);
     assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
@@ -91,8 +88,7 @@ test("Attachment.detach() restores a link that the kernel put back when the name
       client: undefined,
       state,
       of: world.of,
-      log: silentLog,
-      clock: systemClock,
+      ...outside,
     });
     assert.match((await dead.differences(wantNetdev(asked)))[0] ?? "", /is not in the namespace/);
     assert.deepEqual(await dead.detach(), []);

@@ -2,7 +2,6 @@
 // altered where a socket is opened.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { systemClock } from "../../src/async/index.ts";
 import { Errno, KernelError, type LinkOwnerOf, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import {
   type AskedNetdev,
@@ -14,8 +13,7 @@ import {
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, picture, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, outside, picture, type World } from "../namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -61,7 +59,7 @@ function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno
   };
   const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
   const vf = { port, index: 3, settings: {} };
-  const options = { ...places, vf, openRtnl, wanted: wantNetdev(asked), log: silentLog, clock: systemClock };
+  const options = { ...places, vf, wanted: wantNetdev(asked), ...outside, openRtnl };
   return { options, writes, standing: () => standing };
 }
 
@@ -152,8 +150,7 @@ function vanishingCard(world: World) {
     vf,
     vfLink,
     wanted: wantNetdev({ ...asked, mac: "" }),
-    log: silentLog,
-    clock: systemClock,
+    ...outside,
   };
   return { options, indexes, standing: () => standing };
 }

@@ -16,27 +16,24 @@ const VFS = 4;
 export class CrashScene {
   readonly crashes = new Crashes();
   readonly scene: Scene;
-  readonly #restore: () => void;
   readonly #bystander: SandboxPod;
   readonly #pinging: Promise<{ sent: number; lost: number }>;
   #isOver = false;
   readonly #before = namespaceDescriptors();
 
-  private constructor(scene: Scene, crashes: Crashes, bystander: SandboxPod, restore: () => void) {
+  private constructor(scene: Scene, crashes: Crashes, bystander: SandboxPod) {
     this.scene = scene;
     this.crashes = crashes;
     this.#bystander = bystander;
-    this.#restore = restore;
     this.#pinging = this.#ping();
   }
 
   static async open(options: Omit<SandboxOptions, "log" | "clock"> = {}): Promise<CrashScene> {
     const crashes = new Crashes();
-    const restore = crashes.intercept();
     const scene = await Scene.open({ ...options, host: crashes.between, settings: { adminListenOn: undefined } });
     const bystander = await scene.pod();
     await bystander.client.request();
-    return new CrashScene(scene, crashes, bystander, restore);
+    return new CrashScene(scene, crashes, bystander);
   }
 
   /** Kills the forwarder where it is and starts the next one. */
@@ -105,7 +102,6 @@ export class CrashScene {
     this.#isOver = true;
     const pings = await this.#pinging;
     await this.#bystander.client.close();
-    this.#restore();
     await this.scene.sandbox.stop();
     closeNamespacesOfTheDead(this.#before);
     return pings;

@@ -5,7 +5,7 @@ import type { MachineOptions } from "../../sandbox/machine.ts";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
-import { recordingLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { IpMonitor, ip, ipDump } from "./ip.ts";
 import { eventually } from "./story.ts";

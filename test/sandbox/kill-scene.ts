@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type CallChanges, Client, type ClientOptions } from "../../sandbox/client.ts";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
-import { KillableForwarder } from "../../sandbox/killable.ts";
+import { type CrashPoint, KillableForwarder } from "../../sandbox/killable.ts";
 import { ping } from "../../sandbox/ping.ts";
 import {
   SANDBOX_RESOURCE,
@@ -16,6 +16,7 @@ import {
 import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../tools/bundle-program.ts";
+import { FATES, type Fate, type UnsyncedDisk } from "../unsynced-disk.ts";
 import { ipDump } from "./ip.ts";
 import { eventually } from "./story.ts";
 
@@ -30,6 +31,18 @@ export type Kill = (work: (call: Dying) => Promise<unknown>) => Promise<boolean>
 
 /** What one pod goes through, with one `kill` in it; it leaves the node as it found it. */
 export type Tell = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+
+export interface PointOptions {
+  /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
+  readonly reaches: Readonly<Record<string, number>>;
+  readonly ended?: "ended";
+}
+
+/** For one pod: where the forwarder dies in its call. */
+interface Work {
+  readonly at: number;
+  readonly point: CrashPoint | undefined;
+}
 
 /**
  * A node whose forwarder runs in a process of its own and is killed, with a pod whose traffic must never stop. The process dies
@@ -47,8 +60,12 @@ export class KillScene {
   #isOver = false;
   #clients: Client[] = [];
 
-  private constructor(sandbox: Sandbox, bundle: Bundle, vfs: number) {
+  /** In place of files; what was not synced is lost with each forwarder. */
+  #disk: UnsyncedDisk | undefined;
+
+  private constructor(sandbox: Sandbox, bundle: Bundle, vfs: number, disk: UnsyncedDisk | undefined) {
     this.sandbox = sandbox;
+    this.#disk = disk;
     this.#bundle = bundle;
     this.#vfs = vfs;
     this.forwarder = this.#spawn();
@@ -57,14 +74,18 @@ export class KillScene {
   /** All functions but the bystander's have a pod. */
   static async open({
     vfsPerPf,
+    disk,
     ...options
-  }: { readonly vfsPerPf: number } & Pick<SandboxOptions, "cgroups" | "machine">): Promise<KillScene> {
+  }: { readonly vfsPerPf: number; readonly disk?: UnsyncedDisk | undefined } & Pick<
+    SandboxOptions,
+    "cgroups" | "machine"
+  >): Promise<KillScene> {
     const bundle = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
     try {
       const machine = { ...options.machine, realLinks: true, pfs: PFS, vfsPerPf };
       const settings = { adminListenOn: undefined };
       const sandbox = await Sandbox.start({ ...options, machine, settings, log: silentLog, clock });
-      const scene = new KillScene(sandbox, bundle, PFS * vfsPerPf);
+      const scene = new KillScene(sandbox, bundle, PFS * vfsPerPf, disk);
       await scene.#begin();
       return scene;
     } catch (error) {
@@ -127,50 +148,67 @@ export class KillScene {
   }
 
   /**
-   * Lets the forwarder die at each step of what is told, before and after it, as often as it takes: each death finds every pod
-   * but one at another step, and that one served. Answers how many steps there are.
+   * Lets the forwarder die at each point of what is told, before and after each step, as often as it takes: one death finds every
+   * pod but one at another point, and that one served. An unsynced disk has lost by then what was not synced, and where it was about
+   * to be synced it is torn; that holds up every other call, and has a death of its own. What a real file has after a write is what
+   * the next step finds. Resolves with how many points there are.
    */
-  async eachStep(tell: Tell, ended?: "ended"): Promise<number> {
-    const text = (dump: unknown) => JSON.stringify(dump, (key, value) => (anew(key, ended) ? "anew" : value), 1);
-    const before = text(await this.dump());
-    const round = async (points: readonly number[]) => {
+  async eachPoint(tell: Tell, { reaches, ended }: PointOptions): Promise<number> {
+    const before = textOf(await this.dump(), ended);
+    const round = async (work: readonly Work[], fate: Fate = FATES.lost) => {
       try {
-        const steps = await this.#round(points, tell);
+        const reached = await this.#round(work, { tell, fate });
         let seen = "";
         const isSame = async () => {
-          seen = text(await this.dump());
+          seen = textOf(await this.dump(), ended);
           return seen === before;
         };
         await eventually(isSame, (same) => same, 4000).catch(() => assert.equal(seen, before));
-        return steps;
+        return reached;
       } catch (cause) {
         const log = readFileSync(`${this.sandbox.folder}/forwarder.log`, "utf8").split("\n").slice(-40).join("\n");
-        throw new Error(`killed at the steps ${points.join()}: ${String(cause)}\n${log}`, { cause });
+        const where = work.map(({ point }) => (point ? `${point.name} ${point.nth}` : "nowhere")).join("; ");
+        throw new Error(`killed ${where}: ${String(cause)}\n${log}`, { cause });
       }
     };
-    const steps = await round([Number.POSITIVE_INFINITY]);
-    const points = Array.from({ length: steps }, (_, step) => step);
-    while (points.length > 0) await round([...points.splice(0, this.pods.length - 1), Number.POSITIVE_INFINITY]);
-    return steps;
+    const points = await round([{ at: 0, point: undefined }]);
+    assert.deepEqual(stepsIn(points), reaches, "the call takes other steps than the story names");
+    const works = points.map((point, at) => ({ at, point }));
+    const together = works.filter(({ point }) => !isOnDisk(point));
+    const unsynced = works.filter(({ point }) => this.#disk && point.name.startsWith("before disk datasync"));
+    // Of a torn record it cannot be said from here which it was: a client that stays away may be served on.
+    const alone = unsynced.map(({ point }) => ({ at: 1, point }));
+    while (together.length > 0) {
+      const some = together.splice(0, this.pods.length - 1);
+      const reached = await round([...some, { at: 0, point: undefined }]);
+      // What calls do side by side has no one order: where one has come past its point, it is sent there again alone.
+      alone.push(...some.filter(({ point }) => !has(reached, point)));
+    }
+    for (const work of alone) {
+      const reached = await round([work], isOnDisk(work.point) ? FATES.torn : FATES.lost);
+      assert.ok(has(reached, work.point), `the call does not come to ${work.point.name} ${work.point.nth}`);
+    }
+    return points.length;
   }
 
-  async #round(points: readonly number[], tell: Tell): Promise<number> {
+  /** Resolves with the points that were died at; where none was to be, with those that were passed. */
+  async #round(work: readonly Work[], { tell, fate }: { readonly tell: Tell; readonly fate: Fate }) {
     const { forwarder } = this;
-    const counts: number[] = [];
-    const death = new Death(points.length, async () => {
-      await forwarder.kill();
-      this.forwarder = this.#spawn();
+    const reached: CrashPoint[] = [];
+    const death = new Death(work.length, async () => {
+      await this.#kill(fate);
       await this.#isServing();
     });
-    const telling = points.map(async (at, i) => {
-      const pod = this.pods[i] ?? assert.fail("more steps than pods");
+    const telling = work.map(async ({ at, point }, i) => {
+      const pod = this.pods[i] ?? assert.fail("more points than pods");
       let where: string | undefined = "before anything";
-      const kill: Kill = async (work) => {
+      const kill: Kill = async (act) => {
         const [call, gone] = [traceParent(), new AbortController()];
-        const halted = forwarder.halt(call, at);
-        const working = work({ signal: gone.signal, traceparent: call });
+        const halted = forwarder.halt(call, point);
+        const working = act({ signal: gone.signal, traceparent: call });
         where = await Promise.race([halted, working.then(() => undefined)]);
-        counts.push(forwarder.stepsOf(call));
+        if (point && where !== undefined) reached.push(point);
+        if (work.length === 1 && !point) reached.push(...forwarder.pointsOf(call));
         await death.comes();
         gone.abort(new Error("the forwarder is dead"));
         await working.catch(() => {});
@@ -190,12 +228,20 @@ export class KillScene {
       await Promise.allSettled(telling);
       for (const client of this.#clients.splice(0)) await client.hangUp();
     }
-    return Math.max(...counts);
+    return reached;
+  }
+
+  /** The next one finds of what was not synced what the fate leaves, where the disk is one that loses it. */
+  async #kill(fate: Fate): Promise<void> {
+    await this.forwarder.kill();
+    this.#disk = this.#disk?.afterPowerCut(fate);
+    this.forwarder = this.#spawn();
   }
 
   /** Kills the forwarder where it is and starts the next one. */
   async restart(meanwhile: () => void): Promise<void> {
     await this.forwarder.kill();
+    this.#disk = this.#disk?.afterPowerCut(FATES.lost);
     meanwhile();
     this.forwarder = this.#spawn();
     await this.#isServing();
@@ -213,7 +259,9 @@ export class KillScene {
 
   #spawn(): KillableForwarder {
     const logFile = `${this.sandbox.folder}/forwarder.log`;
-    return new KillableForwarder(this.sandbox, { program: this.#bundle.path, logFile });
+    const { machine, forwarderSettings, pfConfigFile, cgroupPath } = this.sandbox;
+    const node = { machine, forwarderSettings, pfConfigFile, cgroupPath, disk: this.#disk };
+    return new KillableForwarder(node, { program: this.#bundle.path, logFile });
   }
 
   /** All unhealthy: the list of the dead one, whose stream has ended. */
@@ -223,6 +271,8 @@ export class KillScene {
       SANDBOX_RESOURCE,
       (devices) => devices.length === this.#vfs && devices.some(({ healthy }) => healthy),
     );
+    // What a torn disk has left is written anew with the first change: this is not to be one of those that are counted.
+    if (this.#disk) await this.bystander?.client.request();
   }
 
   async #ping({ client, pod }: SandboxPod): Promise<{ sent: number; lost: number }> {
@@ -259,6 +309,24 @@ class Death {
   fail(cause: unknown): void {
     this.#over.reject(cause);
   }
+}
+
+function isOnDisk({ name }: CrashPoint): boolean {
+  return name.split(" ").at(1) === "disk";
+}
+
+function has(points: readonly CrashPoint[], { name, nth }: CrashPoint): boolean {
+  return points.some((point) => point.name === name && point.nth === nth);
+}
+
+/** How often each step is taken. */
+function stepsIn(points: readonly CrashPoint[]): Readonly<Record<string, number>> {
+  const begun = points.flatMap(({ name }) => (name.startsWith("before ") ? [name.slice("before ".length)] : []));
+  return Object.fromEntries(begun.sort().map((name) => [name, begun.filter((one) => one === name).length]));
+}
+
+function textOf(dump: unknown, ended: "ended" | undefined): string {
+  return JSON.stringify(dump, (key, value) => (anew(key, ended) ? "anew" : value), 1);
 }
 
 /** W3C's, by which the forwarder's process names the call. */

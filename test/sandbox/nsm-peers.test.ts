@@ -11,7 +11,7 @@ import { MonitorRecord } from "../../sandbox/monitor-record.ts";
 import { Nsmgr } from "../../sandbox/nsmgr.ts";
 import { inodeUrlOf } from "../../sandbox/passed-files.ts";
 import { Spire } from "../../sandbox/spire.ts";
-import { systemClock, UndoStack } from "../../src/async/index.ts";
+import { systemClock, systemRandom, UndoStack } from "../../src/async/index.ts";
 import { PathSegmentSchema, State } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import {
@@ -114,6 +114,7 @@ async function startForwarder(
     mechanisms: { KERNEL: kernelDriver(vfs), NOOP: noopDriver },
     journal: { put: async () => {}, drop: async () => {} },
     callerIdleMs: 60_000,
+    newId: systemRandom.uuid,
     clock: systemClock,
     log,
   });

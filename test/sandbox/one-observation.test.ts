@@ -10,7 +10,8 @@ import { systemClock as clock } from "../../src/async/index.ts";
 import { type HostFiles, openStateFolder } from "../../src/kernel/index.ts";
 import { type Host, openNode, watchNode } from "../../src/node/index.ts";
 import { parsePfConfig } from "../../src/sriov/index.ts";
-import { Health, recordingLog } from "../../src/telemetry/index.ts";
+import { Health } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { eventually } from "./story.ts";
 
 const LIMIT = { timeout: 120_000 };

@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { inNetns, listenUnix } from "../../src/kernel/index.ts";
-import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
 

@@ -4,7 +4,8 @@ import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { DevicePlugin, Registration } from "../../src/gen/deviceplugin_pb.ts";
 import { RpcClient, serveRpc, streamHandler, unaryHandler } from "../../src/rpc/index.ts";
-import { silentLog as log, recordingLog } from "../../src/telemetry/index.ts";
+import { silentLog as log } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { eventually } from "./story.ts";
 
 const LIMIT = { timeout: 60_000 };

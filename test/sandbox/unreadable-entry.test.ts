@@ -6,7 +6,8 @@ import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { openJournal } from "../../src/journal/index.ts";
 import { openStateFolder } from "../../src/kernel/index.ts";
-import { recordingLog, silentLog } from "../../src/telemetry/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 
 const KEY = "connection unreadable";
 const ENTRY = {

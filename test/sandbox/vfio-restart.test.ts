@@ -5,7 +5,7 @@ import { after, describe, test } from "node:test";
 import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
-import { systemClock as clock } from "../../src/async/index.ts";
+import { systemClock as clock, systemRandom } from "../../src/async/index.ts";
 import { openJournal } from "../../src/journal/index.ts";
 import { openStateFolder } from "../../src/kernel/index.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
@@ -80,7 +80,7 @@ describe("a forwarder that dies", () => {
     const { address } = await scene.vfOf(pod.vfio);
     await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
     assert.equal(await pod.container.open(group), "");
-    await crash.restart(() => forgetConnections(scene, pod.vfio.connection?.path?.pathSegments.at(2)?.id ?? ""));
+    await crash.restart(() => forgetConnections(crash, pod.vfio.connection?.path?.pathSegments.at(2)?.id ?? ""));
     const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
     const ailments = () => scene.forwarder.health.ailments().map(({ code, subject }) => `${code} ${subject}`);
     await eventually(ailments, (all) => all.includes(`vf-quarantined ${address}`), LOOK_MS);
@@ -113,8 +113,8 @@ describe("a forwarder that dies", () => {
 });
 
 /** The journal has lost the connection, but not its function. */
-async function forgetConnections({ sandbox }: CrashScene["scene"], id: string): Promise<void> {
-  const folder = await openStateFolder(`${sandbox.folder}/state`);
+async function forgetConnections({ scene: { sandbox }, crashes: { disk } }: CrashScene, id: string): Promise<void> {
+  const folder = await openStateFolder(`${sandbox.folder}/state`, { disk, random: systemRandom });
   const { journal, found } = await openJournal({ file: await folder.openAppend("journal"), clock, onTrouble() {} });
   assert.ok(found.entries.has(`connection ${id}`));
   await journal.drop(`connection ${id}`);

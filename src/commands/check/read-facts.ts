@@ -9,6 +9,7 @@ import {
   loadDeviceProgram,
   Netns,
   openHostFiles,
+  Rtnl,
   writeRefusal,
 } from "../../kernel/index.ts";
 import { CHECKPOINT_FILE, parseCheckpoint } from "../../kubelet/index.ts";
@@ -87,7 +88,7 @@ async function readSysfsRefusals({ pfs }: Discovery, root: string): Promise<Read
 async function readHostUse({ pfs }: Discovery, { devices, netns: given }: CheckFiles): Promise<CheckFacts["hostUse"]> {
   const netns = given?.dup() ?? Netns.current();
   try {
-    const reader = new HostUseReader({ devices, netns });
+    const reader = new HostUseReader({ devices, netns, openRtnl: (place) => Rtnl.open({ netns: place }) });
     const all = pfs.flatMap(({ address, vfs }) => [address, ...vfs.map((vf) => vf.address)]);
     return { kind: "seen", netdevs: await reader.observe(all).finally(() => reader.close()) };
   } catch (error) {

@@ -8,7 +8,7 @@ export { ipFromBytes, ipToBytes } from "./ip.ts";
 export type { Link } from "./link.ts";
 export type { Neighbour, NewNeighbour } from "./neighbour.ts";
 export { type DefaultRoute, type NewRoute, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN } from "./route.ts";
-export { type CreateLink, Rtnl, type SetLink } from "./rtnl.ts";
+export { type CreateLink, type OpenRtnl, Rtnl, type SetLink } from "./rtnl.ts";
 export type { NewRule, PortRange, Rule } from "./rule.ts";
 export type { VfChange, VfInfo, VfLinkState } from "./virtual-function.ts";
 export type { NetlinkEvent, NetlinkGroup } from "./watch.ts";

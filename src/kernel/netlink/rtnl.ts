@@ -64,6 +64,9 @@ export interface CreateLink extends Omit<NewLink, "netnsFd" | "peer"> {
   readonly peer?: Omit<NonNullable<NewLink["peer"]>, "netnsFd"> & { readonly netns?: Netns };
 }
 
+/** Opens a socket in a namespace; closed by who opens it. */
+export type OpenRtnl = (netns: Netns) => Rtnl;
+
 /**
  * The links, addresses, routes, rules and neighbours of one network namespace, over one socket that stays in it.
  * Every method answers or throws KernelError, with the kernel's own words in `detail`. Changes want CAP_NET_ADMIN over

@@ -1,0 +1,4 @@
+import { UnsyncedDisk } from "../unsynced-disk.ts";
+import { killInKernel } from "./killed-kernel.ts";
+
+killInKernel("a forwarder that is killed, and whose disk loses what was not synced", () => true, new UnsyncedDisk());
