@@ -14,7 +14,12 @@ export interface PassedFds {
    * @throws the signal's reason, or an error when the connection ends first or the kernel could not keep what came.
    */
   receive(id: FileId, signal: AbortSignal): Promise<Fd>;
-  /** Lets go of the connection's own copy, so that it does not keep a dead pod's namespace alive. */
+  /** A call that names the file has come: what arrived until now was sent for it, or for one before it. */
+  expect(id: FileId): void;
+  /**
+   * Lets go of the connection's own copy, so that it does not keep a dead pod's namespace alive. A copy that arrived again since
+   * the last `expect` or `receive` stays: it was sent for a call that is still on its way.
+   */
   release(id: FileId): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
@@ -25,6 +30,8 @@ export interface PassedFds {
 interface Held {
   readonly fd: Fd;
   claimed: boolean;
+  /** It was sent once more, for a call that nobody has seen yet. */
+  again: boolean;
 }
 interface Waiter {
   resolve(fd: Fd): void;
@@ -58,7 +65,13 @@ export class FdExchange implements PassedFds {
     const held = this.#held.get(fileKey(id));
     if (!held) return this.#wait(fileKey(id), signal);
     held.claimed = true;
+    held.again = false;
     return held.fd.dup();
+  }
+
+  expect(id: FileId): void {
+    const held = this.#held.get(fileKey(id));
+    if (held) held.again = false;
   }
 
   #wait(key: string, signal: AbortSignal): Promise<Fd> {
@@ -88,7 +101,12 @@ export class FdExchange implements PassedFds {
 
   release(id: FileId): void {
     const key = fileKey(id);
-    this.#held.get(key)?.fd.close();
+    const held = this.#held.get(key);
+    if (held?.again) {
+      held.again = false;
+      return;
+    }
+    held?.fd.close();
     this.#held.delete(key);
   }
 
@@ -117,13 +135,15 @@ export class FdExchange implements PassedFds {
       this.lost(error as Error);
       return;
     }
-    if (this.#closedBecause || this.#held.has(key)) {
+    const held = this.#held.get(key);
+    if (held) held.again = true;
+    if (this.#closedBecause || held) {
       fd.close();
       return;
     }
     const waiters = [...(this.#waiters.get(key) ?? [])];
     if (this.#held.size >= HELD_FDS_LIMIT) this.#dropOne();
-    this.#held.set(key, { fd, claimed: waiters.length > 0 });
+    this.#held.set(key, { fd, claimed: waiters.length > 0, again: false });
     for (const waiter of waiters) {
       try {
         waiter.resolve(fd.dup());

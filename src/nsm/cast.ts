@@ -10,8 +10,12 @@ import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, To
 
 /** A clock that stands until it is moved. */
 export class HandClock implements Clock {
-  #nowMs = 1_700_000_000_000;
+  #nowMs: number;
   #timers: { at: number; callback: () => void }[] = [];
+
+  constructor(nowMs = 1_700_000_000_000) {
+    this.#nowMs = nowMs;
+  }
 
   now = () => this.#nowMs;
   monotonicMs = () => this.#nowMs;
@@ -102,6 +106,8 @@ export class PaperFds implements PassedFds {
       );
     });
   }
+
+  expect(): void {}
 
   release(id: FileId): void {
     this.released.push(`inode://${id.dev}/${id.ino}`);

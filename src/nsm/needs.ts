@@ -25,7 +25,9 @@ export interface FileId {
 export interface PassedFds {
   /** Waits for the file; the caller owns the descriptor it gets. */
   receive(id: FileId, signal: AbortSignal): Promise<OwnedFd>;
-  /** Drops the connection's own copy. */
+  /** A call that names the file has come. */
+  expect(id: FileId): void;
+  /** Drops the connection's own copy, unless one has come for a call that nobody has seen yet. */
   release(id: FileId): void;
 }
 

@@ -32,7 +32,12 @@ export class PassedFiles {
   /** Notes at once which files the call names, before it waits for anything. */
   open(fds: PassedFds | undefined, mechanisms: readonly (Mechanism | undefined)[]): CallFiles {
     const urls = namedFiles(mechanisms);
-    if (fds) for (const url of urls) this.#count(fds, url, 1);
+    if (fds) {
+      for (const url of urls) {
+        fds.expect(url);
+        this.#count(fds, url, 1);
+      }
+    }
     let open = true;
     return {
       receive: (url, signal) => this.#receive(fds, url, signal),
