@@ -21,8 +21,9 @@ import (
 // Link is a client's gRPC connection, with grpc-go's defaults, that carries files.
 type Link struct {
 	*grpc.ClientConn
-	mutex sync.Mutex
-	conn  *fdconn.Conn
+	mutex     sync.Mutex
+	conn      *fdconn.Conn
+	isDropped bool
 }
 
 // Dial opens one to a unix:// or tcp:// URL.
@@ -57,6 +58,10 @@ func (l *Link) dial(ctx context.Context, path string) (net.Conn, error) {
 	}
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
+	if l.isDropped {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
 	l.conn = conn
 	return conn, nil
 }
@@ -83,10 +88,12 @@ func (l *Link) Send(ctx context.Context, file *os.File) error {
 	return l.conn.Send(file)
 }
 
-// Drop breaks the connection without a word, as a process that is killed does.
+// Drop breaks the connection without a word, as a process that is killed does. It does not come back: gRPC would send a call
+// that had not left yet over a new connection, and the file that was to leave with it was lost with the old one.
 func (l *Link) Drop() {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
+	l.isDropped = true
 	if l.conn != nil {
 		_ = l.conn.Close()
 	}
