@@ -32,7 +32,7 @@ export interface ClientOptions {
   readonly parameters?: Readonly<Record<string, string>>;
   /** Connections that are shared with others, as a manager's are; stays the caller's. Its own unless told. */
   readonly rpc?: RpcClient;
-  /** For each call that is not told otherwise; 15 s unless told. */
+  /** For each call that is not told otherwise; two minutes unless told: a busy machine is slower than a node. */
   readonly timeoutMs?: number;
   readonly log: Log;
   readonly clock: Clock;
@@ -132,7 +132,7 @@ export class Client {
   }
 
   #callWith(changes: CallChanges) {
-    const { headers, traceparent, signal, timeoutMs = this.#options.timeoutMs ?? 15_000 } = changes;
+    const { headers, traceparent, signal, timeoutMs = this.#options.timeoutMs ?? 120_000 } = changes;
     const { netns, mechanism } = this.#options;
     const fds = changes.fds ?? (netns === undefined || mechanism === "VFIO" ? [] : [netns.fd]);
     const options = {

@@ -29,7 +29,7 @@ export interface ForwardingOptions {
 }
 
 /** Deadline of a call to the forwarder when the client named none, in ms. */
-const CALL_TIMEOUT_MS = 15_000;
+const CALL_TIMEOUT_MS = 120_000;
 
 /** The NSMgr's part in a connection: chooses a forwarder, hands the Request and its descriptors on, and the answer back. */
 export class ForwardingService {

@@ -87,7 +87,7 @@ export class Kubelet {
     }
     const limits = { maxMessageBytes: MESSAGE_LIMIT_BYTES };
     const answerLimit = () => ({ bytes: MESSAGE_LIMIT_BYTES, elements: 1_000_000 });
-    const client = new RpcClient({ log, clock, dialTimeoutMs: 10_000, idleMs: 60_000, limits, answerLimit });
+    const client = new RpcClient({ log, clock, dialTimeoutMs: 60_000, idleMs: 60_000, limits, answerLimit });
     const handlers = [unaryHandler(Registration.method.register, (request) => this.#register(request, client))];
     const server = await serveRpc({ url: `unix://${folder}/kubelet.sock`, handlers, log, clock });
     this.#running = { server, client };
@@ -220,7 +220,7 @@ export class Kubelet {
       throw new RpcError("UNKNOWN", `"${request.resourceName}" is no extended resource name`);
     }
     const target = `unix://${this.#options.folder}/${request.endpoint}`;
-    await client.call(target, DevicePlugin.method.getDevicePluginOptions, {}, { timeoutMs: 10_000 });
+    await client.call(target, DevicePlugin.method.getDevicePluginOptions, {}, { timeoutMs: 60_000 });
     const endpoint = { target };
     this.#endpoints.set(request.resourceName, endpoint);
     this.registrations += 1;

@@ -51,6 +51,8 @@ export interface MachineOptions {
   readonly card?: CardOptions;
   /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
   readonly netdevDelayMs?: number;
+  /** How many times slower than a kernel the machine may be: writes that hang are given up so much later. 1 unless told. */
+  readonly slowness?: number;
   /** Devices that processes can open in place of VFIO's; numbers that no device has unless told. */
   readonly vfioStandIns?: VfioStandIns;
   readonly clock?: Clock;
@@ -135,7 +137,11 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     await nic.setNumVfs(pf, numVfs);
   }
   const files = (tree: Tree, root: Entry) =>
-    pretendFiles(root, { clock, before: (path, text) => faults.beforeWrite(tree, path, text) });
+    pretendFiles(root, {
+      clock,
+      slowness: options.slowness ?? 1,
+      before: (path, text) => faults.beforeWrite(tree, path, text),
+    });
   const devices = files("devices", devicesTree(nic, netdevs));
   return {
     devices,

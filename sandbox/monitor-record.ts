@@ -33,7 +33,7 @@ export class MonitorRecord {
   }
 
   /** The first event, seen already or still to come, that fits. @throws {DeadlineError} when none came within `limitMs`. */
-  async next(fits: (event: ConnectionEvent) => boolean, limitMs = 5000): Promise<ConnectionEvent> {
+  async next(fits: (event: ConnectionEvent) => boolean, limitMs = 120_000): Promise<ConnectionEvent> {
     const deadline = startDeadline(this.#clock, limitMs, { what: "wait for a monitor event" });
     try {
       while (true) {

@@ -24,7 +24,7 @@ export interface NsmgrOptions {
   readonly clock: Clock;
 }
 
-const CALL_TIMEOUT_MS = 15_000;
+const CALL_TIMEOUT_MS = 120_000;
 
 /**
  * A Network Service Manager of one node, with the registry in memory. It listens on a unix socket, keeps what

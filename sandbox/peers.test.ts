@@ -57,7 +57,7 @@ async function startPeers(t: TestContext) {
     return client;
   };
   const { tls, headers } = actorOf("probe");
-  const rpc = new RpcClient({ ...common, tls, dialTimeoutMs: 5000, idleMs: 60_000, credentials: headers });
+  const rpc = new RpcClient({ ...common, tls, dialTimeoutMs: 60_000, idleMs: 60_000, credentials: headers });
   undo.push("probe", () => rpc.close());
   return { folder, spire, actorOf, nsmgr, endpoint, clientOf, rpc };
 }
@@ -78,7 +78,7 @@ test("Endpoint registers at the NSMgr and can be found with its socket as a pass
     assert.equal(networkServiceEndpoint?.name, "nse-1");
     assert.deepEqual(networkServiceEndpoint?.pathIds, ["spiffe://sandbox.test/nse", "spiffe://sandbox.test/nsmgr"]);
     const [, dev = "", ino = ""] = /^inode:\/\/(\d+)\/(\d+)$/.exec(networkServiceEndpoint?.url ?? "") ?? [];
-    const socket = await fds.receive({ dev: BigInt(dev), ino: BigInt(ino) }, AbortSignal.timeout(1000));
+    const socket = await fds.receive({ dev: BigInt(dev), ino: BigInt(ino) }, new AbortController().signal);
     socket.close();
   }
 });

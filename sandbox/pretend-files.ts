@@ -34,6 +34,8 @@ export function textOf(text: string | number): Entry {
 /** What stands between a write and the machine. */
 export interface WriteGuard {
   readonly clock: Clock;
+  /** Every limit counts so many times. */
+  readonly slowness: number;
   readonly before: (path: string, text: string) => Promise<void>;
 }
 
@@ -51,7 +53,7 @@ export function pretendFiles(root: Entry, guard: WriteGuard): HostFiles {
       const write = entry.kind === "file" ? entry.write : undefined;
       if (!write) throw refuse("write", path, "EACCES");
       const work = guard.before(path, text).then(() => write(text));
-      await withLimit(work, { path, clock: guard.clock, limitMs: options.limitMs ?? 10_000 });
+      await withLimit(work, { path, clock: guard.clock, limitMs: guard.slowness * (options.limitMs ?? 10_000) });
     },
     async list(path) {
       const entry = await find(path, true);

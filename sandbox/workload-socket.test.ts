@@ -24,7 +24,7 @@ async function startAgent(t: TestContext) {
     spiffeIds: [spire.idOf("forwarder")],
   });
   await socket.start();
-  const rpc = new RpcClient({ ...common, dialTimeoutMs: 5000, idleMs: 60_000 });
+  const rpc = new RpcClient({ ...common, dialTimeoutMs: 60_000, idleMs: 60_000 });
   t.after(async () => {
     await rpc.close();
     await socket.close();

@@ -88,7 +88,7 @@ export function needsVersion(t: TestContext, version: 1 | 2): boolean {
 export async function eventually<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean): Promise<T> {
   for (let tries = 0; ; tries++) {
     const answer = await ask();
-    if (isWanted(answer) || tries === 500) return answer;
+    if (isWanted(answer) || tries === 12_000) return answer;
     await sleep(10);
   }
 }

@@ -91,7 +91,7 @@ function isRoot(): boolean {
 }
 
 function runs(command: string, ...args: readonly string[]): boolean {
-  return spawnSync(command, args, { stdio: "ignore", timeout: 10_000 }).status === 0;
+  return spawnSync(command, args, { stdio: "ignore", timeout: 100_000 }).status === 0;
 }
 
 /** Makes a link of the kind in a namespace that goes away with the command. */

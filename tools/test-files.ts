@@ -10,7 +10,7 @@ import { keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 const root = join(import.meta.dirname, "..");
 
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
-const FILE_LIMIT_MS = process.env["DLV_LISTEN_FORWARDER"] ? Number.POSITIVE_INFINITY : 240_000; // an operator debugs
+const FILE_LIMIT_MS = process.env["DLV_LISTEN_FORWARDER"] ? Number.POSITIVE_INFINITY : 900_000; // an operator debugs
 
 /** Files at a time. */
 const WORKERS = 2;

@@ -17,7 +17,6 @@ import type { Device, Preference, TokenSource } from "./token-source.ts";
 
 const FAST = "worker.domain/10G";
 const SLOW = "worker.domain/1G";
-const LIMIT = { timeout: 20_000 };
 
 /** Devices that a test changes by hand. */
 class Tokens implements TokenSource {
@@ -85,30 +84,31 @@ async function startKubelet(t: TestContext, folder: string): Promise<Kubelet> {
   return kubelet;
 }
 
+/** Waits for what the other side brings about. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await systemClock.sleep(5);
+}
+
 const allHealthy = (devices: readonly { healthy: boolean }[]) =>
   devices.length === 4 && devices.every((device) => device.healthy);
 
-test(
-  "startDevicePlugins() offers each resource with NUMA nodes on a socket of its own, for root only",
-  LIMIT,
-  async (t) => {
-    const folder = pluginFolder(t);
-    const kubelet = await startKubelet(t, folder);
-    const { plugins, health } = startPlugins(t, folder, new Tokens(FAST, SLOW));
-    await plugins.ready();
-    assert.deepEqual(plugins.registered.value, [FAST, SLOW]);
-    const devices = await kubelet.until(FAST, allHealthy);
-    assert.deepEqual(devices[1], { id: `${FAST}-1`, healthy: true, numaNode: 1 });
-    await kubelet.until(SLOW, allHealthy);
-    assert.equal(statSync(join(folder, socketName(FAST))).mode & 0o777, 0o600);
-    assert.deepEqual(health.ailments(), []);
-  },
-);
+test("startDevicePlugins() offers each resource with NUMA nodes on a socket of its own, for root only", async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const { plugins, health } = startPlugins(t, folder, new Tokens(FAST, SLOW));
+  await plugins.ready();
+  assert.deepEqual(plugins.registered.value, [FAST, SLOW]);
+  const devices = await kubelet.until(FAST, allHealthy);
+  assert.deepEqual(devices[1], { id: `${FAST}-1`, healthy: true, numaNode: 1 });
+  await kubelet.until(SLOW, allHealthy);
+  assert.equal(statSync(join(folder, socketName(FAST))).mode & 0o777, 0o600);
+  assert.deepEqual(health.ailments(), []);
+});
 
-test("startDevicePlugins() waits for a kubelet that comes late, and says so", LIMIT, async (t) => {
+test("startDevicePlugins() waits for a kubelet that comes late, and says so", async (t) => {
   const folder = pluginFolder(t);
   const { plugins, health } = startPlugins(t, folder, new Tokens(FAST));
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await until(() => health.ailments().length > 0);
   assert.match(String(health.ailments()[0]?.sentence), /there is no .*kubelet.sock. Is kubelet running/);
   const kubelet = await startKubelet(t, folder);
   await kubelet.until(FAST, allHealthy);
@@ -116,7 +116,7 @@ test("startDevicePlugins() waits for a kubelet that comes late, and says so", LI
   assert.deepEqual(health.ailments(), []);
 });
 
-test("startDevicePlugins() is back with the full list after every restart of kubelet", LIMIT, async (t) => {
+test("startDevicePlugins() is back with the full list after every restart of kubelet", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins } = startPlugins(t, folder, new Tokens(FAST, SLOW));
@@ -129,22 +129,18 @@ test("startDevicePlugins() is back with the full list after every restart of kub
   assert.equal(kubelet.registrations, 12);
 });
 
-test(
-  "startDevicePlugins() comes back when somebody has removed its socket and kubelet has let go",
-  LIMIT,
-  async (t) => {
-    const folder = pluginFolder(t);
-    const kubelet = await startKubelet(t, folder);
-    const { plugins } = startPlugins(t, folder, new Tokens(FAST));
-    await plugins.ready();
-    await kubelet.stop();
-    for (const name of readdirSync(folder)) rmSync(join(folder, name));
-    await kubelet.start();
-    await kubelet.until(FAST, allHealthy);
-  },
-);
+test("startDevicePlugins() comes back when somebody has removed its socket and kubelet has let go", async (t) => {
+  const folder = pluginFolder(t);
+  const kubelet = await startKubelet(t, folder);
+  const { plugins } = startPlugins(t, folder, new Tokens(FAST));
+  await plugins.ready();
+  await kubelet.stop();
+  for (const name of readdirSync(folder)) rmSync(join(folder, name));
+  await kubelet.start();
+  await kubelet.until(FAST, allHealthy);
+});
 
-test("startDevicePlugins() tells kubelet of every change, and of a resource that comes later", LIMIT, async (t) => {
+test("startDevicePlugins() tells kubelet of every change, and of a resource that comes later", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const tokens = new Tokens(FAST);
@@ -162,7 +158,7 @@ test("startDevicePlugins() tells kubelet of every change, and of a resource that
   await kubelet.until(SLOW, allHealthy);
 });
 
-test("startDevicePlugins() gives tokens to pods by its preference and reserves them", LIMIT, async (t) => {
+test("startDevicePlugins() gives tokens to pods by its preference and reserves them", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const tokens = new Tokens(FAST);
@@ -179,7 +175,7 @@ test("startDevicePlugins() gives tokens to pods by its preference and reserves t
   assert.doesNotMatch(JSON.stringify(log.events), new RegExp(`${FAST}-\\d`)); // ids are secrets
 });
 
-test("startDevicePlugins() answers Allocate when the token is kept, not before", LIMIT, async (t) => {
+test("startDevicePlugins() answers Allocate when the token is kept, not before", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const kept = Promise.withResolvers<void>();
@@ -198,7 +194,7 @@ test("startDevicePlugins() answers Allocate when the token is kept, not before",
   });
   await begun.promise;
   // Whatever was on its way to kubelet is there when a later call has come back.
-  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
   t.after(() => client.close());
   await client.call(`unix://${folder}/${socketName(FAST)}`, DevicePlugin.method.getDevicePluginOptions, {});
   assert.deepEqual([isAnswered, log.of("devices-allocated")], [false, []]);
@@ -206,29 +202,25 @@ test("startDevicePlugins() answers Allocate when the token is kept, not before",
   await assert.rejects(allocating, /the disk is full/);
 });
 
-test(
-  "startDevicePlugins() answers with what must be included even where its source prefers nonsense",
-  LIMIT,
-  async (t) => {
-    const folder = pluginFolder(t);
-    await startKubelet(t, folder);
-    const tokens = new Tokens(FAST);
-    tokens.preferred = () => ["unknown", "ids"];
-    const { plugins, log } = startPlugins(t, folder, tokens);
-    await plugins.ready();
-    const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
-    t.after(() => client.close());
-    const request = { availableDeviceIDs: ["a", "b", "c"], mustIncludeDeviceIDs: ["c"], allocationSize: 2 };
-    const target = `unix://${folder}/${socketName(FAST)}`;
-    const asked = { containerRequests: [request] };
-    const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
-    assert.deepEqual(response.containerResponses[0]?.deviceIDs, ["c", "a"]);
-    assert.equal(log.of("preference-unsound").length, 1);
-    await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
-  },
-);
+test("startDevicePlugins() answers with what must be included even where its source prefers nonsense", async (t) => {
+  const folder = pluginFolder(t);
+  await startKubelet(t, folder);
+  const tokens = new Tokens(FAST);
+  tokens.preferred = () => ["unknown", "ids"];
+  const { plugins, log } = startPlugins(t, folder, tokens);
+  await plugins.ready();
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
+  t.after(() => client.close());
+  const request = { availableDeviceIDs: ["a", "b", "c"], mustIncludeDeviceIDs: ["c"], allocationSize: 2 };
+  const target = `unix://${folder}/${socketName(FAST)}`;
+  const asked = { containerRequests: [request] };
+  const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
+  assert.deepEqual(response.containerResponses[0]?.deviceIDs, ["c", "a"]);
+  assert.equal(log.of("preference-unsound").length, 1);
+  await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
+});
 
-test("startDevicePlugins() tries again after a refusal, and never gives up", LIMIT, async (t) => {
+test("startDevicePlugins() tries again after a refusal, and never gives up", async (t) => {
   const folder = pluginFolder(t);
   const startedMs = systemClock.monotonicMs();
   let calls = 0;
@@ -242,7 +234,7 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", LIM
   const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
   t.after(() => server.stop(0));
   const { log, health } = startPlugins(t, folder, new Tokens(FAST));
-  while (calls < 4) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => calls >= 4);
   assert.ok(systemClock.monotonicMs() - startedMs > 50, "without delays between the tries");
   assert.equal(log.of("resource-not-registered")[0]?.["problem"], "not today");
   assert.deepEqual(
@@ -254,49 +246,47 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", LIM
   await kubelet.until(FAST, allHealthy);
 });
 
-test(
-  "startDevicePlugins() takes its time with a kubelet that lets go of the list again and again",
-  LIMIT,
-  async (t) => {
-    const folder = pluginFolder(t);
-    const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
-    const times: number[] = [];
-    const handlers = [
-      unaryHandler(Registration.method.register, async ({ endpoint }) => {
-        times.push(systemClock.monotonicMs());
-        const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
-        void stream[Symbol.asyncIterator]()
-          .next()
-          .then(
-            () => stream.cancel(),
-            () => {}, // the client was closed, the test is over
-          );
-        return {};
-      }),
-    ];
-    const url = `unix://${folder}/kubelet.sock`;
-    const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
-    t.after(async () => {
-      await client.close();
-      await server.stop(0);
-    });
-    startPlugins(t, folder, new Tokens(FAST));
-    while (times.length < 5) await new Promise((resolve) => setTimeout(resolve, 10));
-    assert.ok(Number(times[4]) - Number(times[0]) > 100, "without growing delays between the tries");
-  },
-);
-
-test("startDevicePlugins() sees that kubelet has gone while its Register was still under way", LIMIT, async (t) => {
+test("startDevicePlugins() takes its time with a kubelet that lets go of the list again and again", async (t) => {
   const folder = pluginFolder(t);
-  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 1000, idleMs: 1000 });
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
+  const times: number[] = [];
+  const handlers = [
+    unaryHandler(Registration.method.register, async ({ endpoint }) => {
+      times.push(systemClock.monotonicMs());
+      const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
+      void stream[Symbol.asyncIterator]()
+        .next()
+        .then(
+          () => stream.cancel(),
+          () => {}, // the client was closed, the test is over
+        );
+      return {};
+    }),
+  ];
+  const url = `unix://${folder}/kubelet.sock`;
+  const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
+  t.after(async () => {
+    await client.close();
+    await server.stop(0);
+  });
+  startPlugins(t, folder, new Tokens(FAST));
+  await until(() => times.length >= 5);
+  assert.ok(Number(times[4]) - Number(times[0]) > 100, "without growing delays between the tries");
+});
+
+test("startDevicePlugins() sees that kubelet has gone while its Register was still under way", async (t) => {
+  const folder = pluginFolder(t);
+  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
   let calls = 0;
   const handlers = [
     unaryHandler(Registration.method.register, async ({ endpoint }) => {
       calls += 1;
-      const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
+      const target = `unix://${folder}/${endpoint}`;
+      const stream = client.stream(target, DevicePlugin.method.listAndWatch, {});
       await stream[Symbol.asyncIterator]().next();
       stream.cancel();
-      await new Promise((resolve) => setTimeout(resolve, 20)); // the plugin hears of the end before the answer
+      // On the same connection: the plugin hears of the end before this, and of the answer after it.
+      await client.call(target, DevicePlugin.method.getDevicePluginOptions, {});
       return {};
     }),
   ];
@@ -307,11 +297,11 @@ test("startDevicePlugins() sees that kubelet has gone while its Register was sti
     await server.stop(0);
   });
   const { log } = startPlugins(t, folder, new Tokens(FAST));
-  while (calls < 5) await new Promise((resolve) => setTimeout(resolve, 10));
+  await until(() => calls >= 5);
   assert.deepEqual(log.of("resource-not-registered"), [], "it has followed the list, and was waited for all the same");
 });
 
-test("startDevicePlugins() takes over the socket that a dead process left", LIMIT, async (t) => {
+test("startDevicePlugins() takes over the socket that a dead process left", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const path = join(folder, socketName(FAST));
@@ -321,7 +311,7 @@ test("startDevicePlugins() takes over the socket that a dead process left", LIMI
   await kubelet.until(FAST, allHealthy);
 });
 
-test("startDevicePlugins() refuses a name that kubelet would not take, and offers the others", LIMIT, async (t) => {
+test("startDevicePlugins() refuses a name that kubelet would not take, and offers the others", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins, log, health } = startPlugins(t, folder, new Tokens("Bad_Domain/10G", FAST));
@@ -334,7 +324,7 @@ test("startDevicePlugins() refuses a name that kubelet would not take, and offer
   );
 });
 
-test("DevicePlugins.close() ends the list and leaves no socket behind", LIMIT, async (t) => {
+test("DevicePlugins.close() ends the list and leaves no socket behind", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins } = startPlugins(t, folder, new Tokens(FAST));

@@ -29,7 +29,7 @@ function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
   const connection = create(ConnectionSchema, { id: "b", path: { index: 1, pathSegments: segments } });
   const call: IncomingCall = {
     connection: { peer, fds: undefined, shown, renew },
-    signal: AbortSignal.timeout(1000),
+    signal: new AbortController().signal,
     deadlineMs: undefined,
     metadata: new Map(),
   };

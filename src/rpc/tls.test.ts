@@ -43,7 +43,7 @@ async function meet(
   assert.ok(leaf);
   const credentials = { cert: pem(...chain), key: keyOf(leaf), rejectUnauthorized: false, ALPNProtocols };
   const identity = seeing();
-  const signal = AbortSignal.timeout(10_000);
+  const signal = new AbortController().signal;
   let peer: TLSSocket | undefined;
   const keep = (socket: TLSSocket) => {
     peer = socket.on("error", () => {});

@@ -5,7 +5,7 @@ import { parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { SettingsSubject } from "./vf-settings.ts";
 
-const LIMIT_MS = 10_000;
+const LIMIT_MS = 100_000;
 
 export interface RealAdapterOptions {
   /** PCI address of the physical function, bound to its driver. Nobody may use its virtual ones. */

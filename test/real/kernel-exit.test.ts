@@ -14,6 +14,6 @@ test("exitNow() ends a process whose pool of threads hangs, after what it has pr
     import { exitNow } from ${JSON.stringify(new URL("../../src/kernel/index.ts", import.meta.url).href)};
     for (let i = 0; i < 4; i += 1) readFile(${JSON.stringify(join(folder, "silent"))}, () => {});
     setTimeout(() => { process.stdout.write("last words"); exitNow(7); }, 50);`;
-  const ended = spawnSync(process.execPath, ["--input-type=module", "-e", program], { timeout: 10_000 });
+  const ended = spawnSync(process.execPath, ["--input-type=module", "-e", program], { timeout: 100_000 });
   assert.deepEqual([ended.status, String(ended.stdout)], [7, "last words"]);
 });

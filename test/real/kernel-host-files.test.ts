@@ -151,7 +151,7 @@ for (const [how, end, status] of [
       import { BlockingWrites, openHostFiles } from ${JSON.stringify(new URL("../../src/kernel/index.ts", import.meta.url).href)};
       openHostFiles(${JSON.stringify(root)}, new BlockingWrites()).writeText("bind", "x", { limitMs: 20 }).catch(() => {});
       ${end}`;
-    const ended = spawnSync(process.execPath, ["--input-type=module", "-e", program], { timeout: 10_000 });
+    const ended = spawnSync(process.execPath, ["--input-type=module", "-e", program], { timeout: 100_000 });
     pipe.close();
     assert.equal(ended.status, status, String(ended.stderr));
   });

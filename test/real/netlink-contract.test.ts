@@ -201,8 +201,13 @@ test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t)
   assert.ok(seen.includes("new-address 10.0.0.1") && seen.includes("gone-link br0"));
   stop();
   const before = seen.length;
+  const others = Promise.withResolvers<void>();
+  const stopOthers = place.rtnl.watch(["link"], (event) => void (event.kind === "new-link" && others.resolve()));
   await place.rtnl.createLink({ kind: "bridge", name: "br1" });
-  await new Promise((done) => setTimeout(done, 20));
+  const aliveToo = setInterval(() => {}, 1_000);
+  await others.promise; // whoever still watches has heard of it
+  clearInterval(aliveToo);
+  stopOthers();
   assert.equal(seen.length, before);
   place.rtnl.close();
   place.netns.close();

@@ -11,7 +11,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   const { adminUrl, node } = await sandbox.startForwarder();
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0);
   const read = async (path: string) => {
     const answer = await fetch(`${adminUrl}${path}`, { headers: { connection: "close" } });
     return { code: answer.status, text: await answer.text() };

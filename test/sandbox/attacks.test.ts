@@ -13,7 +13,7 @@ import { AttackScene, deadDescriptor } from "./attack-scene.ts";
 let opening: Promise<AttackScene> | undefined;
 
 function attack(name: string, run: (scene: AttackScene) => Promise<void>): void {
-  test(name, { timeout: 120_000 }, async (t) => {
+  test(name, async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     opening ??= AttackScene.open();
     const scene = await opening;

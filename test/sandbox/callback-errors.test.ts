@@ -53,7 +53,7 @@ const traffic: Readonly<Record<EventSource, (scene: Scene) => Promise<unknown>>>
 describe("an error in a callback of", () => {
   after(async () => (await opening)?.sandbox.stop());
   for (const source of eventSources) {
-    test(`${source} is counted, and the next ones are served`, { timeout: 60_000 }, async (t) => {
+    test(`${source} is counted, and the next ones are served`, async (t) => {
       if (!needs(t, "netns", "veth", "bridge")) return;
       opening ??= Scene.open({ metrics });
       const scene = await opening;
@@ -69,7 +69,7 @@ describe("an error in a callback of", () => {
           await traffic[source](scene).catch(() => {}); // its connection is what the error costs
           return thrown();
         };
-        await eventually(call, (seen) => seen === times, 20_000);
+        await eventually(call, (seen) => seen === times);
         guardProbe.before = undefined;
         assert.equal(await counted(source), before + times);
         await served(scene);
@@ -90,7 +90,6 @@ async function served(scene: Scene): Promise<void> {
   await eventually(
     () => serve(scene),
     (problem) => problem === undefined,
-    20_000,
   );
 }
 
@@ -145,7 +144,6 @@ async function touch({ sandbox }: Scene): Promise<void> {
   const file = join(sandbox.forwarderSettings.devicePluginPath, "touched");
   writeFileSync(file, "");
   rmSync(file);
-  await clock.sleep(20);
 }
 
 /** A network device that comes home is news to the host's namespace. */
@@ -174,7 +172,7 @@ async function write(): Promise<void> {
 async function callByTcp(): Promise<void> {
   const handlers = [unaryHandler(NetworkService.method.request, async () => ({ id: "fine" }))];
   const server = await serveRpc({ url: "tcp://127.0.0.1:0", handlers, log: silentLog, clock });
-  const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 1000, idleMs: 1000 });
+  const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 60_000, idleMs: 1000 });
   try {
     await client.call(server.url, NetworkService.method.request, {}, { timeoutMs: 1000 });
   } finally {

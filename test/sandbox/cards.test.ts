@@ -4,7 +4,7 @@ import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { parsePciAddress } from "../../src/sriov/index.ts";
 import { cardSeed } from "./card-seed.ts";
 import { kernelStories, plainStories } from "./kernel-stories.ts";
-import { LINKS, refusal, type Scene, tellStories } from "./story.ts";
+import { refusal, type Scene, tellStories } from "./story.ts";
 
 const seed = cardSeed();
 
@@ -46,8 +46,6 @@ tellStories(
     [`serves ${rounds * PODS} Requests and Closes, ${PODS} at once: none fails, none is lost, all is as before`]:
       manyRounds,
   },
-  LINKS,
-  30_000 + rounds * 10_000,
 );
 
 async function manyRounds(scene: Scene): Promise<void> {

@@ -18,7 +18,7 @@ async function startNode(t: TestContext) {
   t.after(() => sandbox.stop());
   await sandbox.startForwarder();
   const wanted = ({ healthy }: { readonly healthy: boolean }) => healthy;
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.some(wanted), AbortSignal.timeout(5000));
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.some(wanted));
   return { sandbox, log };
 }
 

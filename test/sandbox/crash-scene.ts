@@ -95,7 +95,7 @@ export class CrashScene {
       seen = text(await this.scene.dump());
       return seen === wanted;
     };
-    await eventually(isSame, (same) => same, 4000).catch(() => assert.equal(seen, wanted));
+    await eventually(isSame, (same) => same).catch(() => assert.equal(seen, wanted));
   }
 
   async stop(): Promise<{ sent: number; lost: number }> {
@@ -113,7 +113,7 @@ export class CrashScene {
     const count = { sent: 0, lost: 0 };
     while (!this.#isOver) {
       count.sent += 1;
-      if ((await ping({ netns: pod.netns, to, timeoutMs: 2000, clock })) === undefined) count.lost += 1;
+      if ((await ping({ netns: pod.netns, to, timeoutMs: 60_000, clock })) === undefined) count.lost += 1;
       await clock.sleep(20);
     }
     return count;

@@ -10,7 +10,7 @@ import { runDemo } from "../../sandbox/demo/story.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { has, needs } from "../needs.ts";
 
-test("the demo holds from its first step to its last", { timeout: 60_000 }, async (t) => {
+test("the demo holds from its first step to its last", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   let text = "";
   const terminal = {
@@ -34,7 +34,7 @@ test("the demo holds from its first step to its last", { timeout: 60_000 }, asyn
   assert.equal(text.match(/ ✓ /g)?.length, has("root") && has("cgroup1-devices") && has("mknod") ? 27 : 21);
 });
 
-test("the demo holds for somebody who is not root, in a user namespace of their own", { timeout: 60_000 }, (t) => {
+test("the demo holds for somebody who is not root, in a user namespace of their own", (t) => {
   if (!needs(t, "root", "userns", "veth", "bridge")) return; // root, to become somebody else
   const done = spawnAsNobody(t, ["sandbox/demo/main.ts", "--once"]);
   assert.equal(done.status, 0, done.stdout + done.stderr);

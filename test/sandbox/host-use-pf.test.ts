@@ -10,7 +10,6 @@ import { needs } from "../needs.ts";
 import { IpMonitor, ip, ipDump } from "./ip.ts";
 import { eventually } from "./story.ts";
 
-const LIMIT = { timeout: 60_000 };
 const PF = "0000:01:00.0";
 const NAME = "enp1s0f0";
 /** As on a node whose only card it is. */
@@ -38,7 +37,7 @@ const isTold = ({ health }: Forwarder, sentence: RegExp) =>
     (all) => all.length === 1 && sentence.test(all[0] ?? ""),
   );
 
-test("no VFs are made on a PF that the host uses, until the host lets go of it", LIMIT, async (t) => {
+test("no VFs are made on a PF that the host uses, until the host lets go of it", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, log } = await uplinkNode(t, { numVfs: 0 });
   const before = await ipDump(sandbox.machine.netns);
@@ -63,28 +62,24 @@ test("no VFs are made on a PF that the host uses, until the host lets go of it",
   );
 });
 
-test(
-  "hostUse: create-vfs makes VFs on a PF that the host uses, in the first list and in a later one",
-  LIMIT,
-  async (t) => {
-    if (!needs(t, "netns", "veth", "bridge")) return;
-    const { sandbox } = await uplinkNode(t, { numVfs: 0 });
-    const forwarder = await sandbox.startForwarder();
-    await isTold(forwarder, /^pf-without-vfs/);
-    const { pfConfigFile } = sandbox;
-    pfConfigFile.write(pfConfigFile.text.replace("pfKernelDriver", "hostUse: create-vfs\n    pfKernelDriver"));
-    await offered(sandbox, 2);
-    await sandbox.stopForwarder();
-    await sandbox.machine.devices.writeText(`${PF}/sriov_numvfs`, "0");
-    await sandbox.startForwarder();
-    await offered(sandbox, 2);
-    // Its VFs are withheld as everywhere.
-    await ip(sandbox.machine.netns, `address add 10.9.9.9/24 dev ${NAME}v0`);
-    await offered(sandbox, 1);
-  },
-);
+test("hostUse: create-vfs makes VFs on a PF that the host uses, in the first list and in a later one", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox } = await uplinkNode(t, { numVfs: 0 });
+  const forwarder = await sandbox.startForwarder();
+  await isTold(forwarder, /^pf-without-vfs/);
+  const { pfConfigFile } = sandbox;
+  pfConfigFile.write(pfConfigFile.text.replace("pfKernelDriver", "hostUse: create-vfs\n    pfKernelDriver"));
+  await offered(sandbox, 2);
+  await sandbox.stopForwarder();
+  await sandbox.machine.devices.writeText(`${PF}/sriov_numvfs`, "0");
+  await sandbox.startForwarder();
+  await offered(sandbox, 2);
+  // Its VFs are withheld as everywhere.
+  await ip(sandbox.machine.netns, `address add 10.9.9.9/24 dev ${NAME}v0`);
+  await offered(sandbox, 1);
+});
 
-test("a PF that is the host's uplink serves with the VFs that it has, and nobody touches it", LIMIT, async (t) => {
+test("a PF that is the host's uplink serves with the VFs that it has, and nobody touches it", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, log } = await uplinkNode(t);
   const monitor = new IpMonitor(sandbox.machine.netns);

@@ -14,7 +14,6 @@ import { ip, ipDump, ipNow } from "./ip.ts";
 import { eventually, refusal } from "./story.ts";
 import { VFIO_NEEDS } from "./vfio-scene.ts";
 
-const LIMIT = { timeout: 60_000 };
 const [FIRST, SECOND] = [parsePciAddress("0000:01:10.0"), parsePciAddress("0000:01:10.2")];
 const NAME = "enp1s0f0v0";
 
@@ -100,7 +99,7 @@ const uses: readonly Use[] = [
 ];
 
 for (const { says, begin, end, reason } of uses) {
-  test(`a VF that ${says} is withheld as long as that is so, from the start and later`, LIMIT, async (t) => {
+  test(`a VF that ${says} is withheld as long as that is so, from the start and later`, async (t) => {
     if (!needs(t, "netns", "veth", "bridge", ...(says === "carries a VLAN" ? (["vlan"] as const) : []))) return;
     const { sandbox, forwarder } = await startNode(t, begin);
     const run = async (commands: readonly string[]) => {
@@ -129,21 +128,17 @@ for (const { says, begin, end, reason } of uses) {
   });
 }
 
-test(
-  "what every link has of its own is no use: a VF that is up, with link-local addresses, is offered",
-  LIMIT,
-  async (t) => {
-    if (!needs(t, "netns", "veth", "bridge")) return;
-    const { sandbox, forwarder } = await startNode(t, [
-      `link set ${NAME} up`,
-      `address add 169.254.7.7/16 dev ${NAME}`,
-      `address add fe80::77/64 dev ${NAME} nodad`,
-      `route add 10.8.0.0/16 dev ${NAME}`,
-    ]);
-    await isHealthy(sandbox, 2);
-    assert.deepEqual(told(forwarder), []);
-  },
-);
+test("what every link has of its own is no use: a VF that is up, with link-local addresses, is offered", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, [
+    `link set ${NAME} up`,
+    `address add 169.254.7.7/16 dev ${NAME}`,
+    `address add fe80::77/64 dev ${NAME} nodad`,
+    `route add 10.8.0.0/16 dev ${NAME}`,
+  ]);
+  await isHealthy(sandbox, 2);
+  assert.deepEqual(told(forwarder), []);
+});
 
 /** The VF that a pod's token stands for. */
 function ownOf(forwarder: Forwarder, { tokenId }: SandboxPod): PciAddress {
@@ -162,41 +157,37 @@ function direct(sandbox: Sandbox, { name, pod, tokenId }: SandboxPod) {
 /** All links but their counters, addresses, routes: what the host has. */
 const hostOf = ({ machine }: Sandbox) => ipDump(machine.netns);
 
-test(
-  "a VF that the host begins to use before its pod asks for it is not taken; another one is, where there is one",
-  LIMIT,
-  async (t) => {
-    if (!needs(t, "netns", "veth", "bridge")) return;
-    const { sandbox, forwarder } = await startNode(t, []);
-    await isHealthy(sandbox, 2);
-    const one = await sandbox.startPod("client-1");
-    const own = ownOf(forwarder, one);
-    const use = `10.9.9.9/24 dev ${nameOf(own)}`;
-    await ip(sandbox.machine.netns, `address add ${use}`);
-    // No wait for kubelet: what was seen before the Request does not count.
-    const { mechanism } = await one.client.request();
-    assert.equal(mechanism?.parameters["pciAddress"], own === FIRST ? SECOND : FIRST);
-    assert.match(await ip(sandbox.machine.netns, `address show dev ${nameOf(own)}`), /inet 10\.9\.9\.9\/24/);
-    await isHealthy(sandbox, 1);
+test("a VF that the host begins to use before its pod asks for it is not taken; another one is, where there is one", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, forwarder } = await startNode(t, []);
+  await isHealthy(sandbox, 2);
+  const one = await sandbox.startPod("client-1");
+  const own = ownOf(forwarder, one);
+  const use = `10.9.9.9/24 dev ${nameOf(own)}`;
+  await ip(sandbox.machine.netns, `address add ${use}`);
+  // No wait for kubelet: what was seen before the Request does not count.
+  const { mechanism } = await one.client.request();
+  assert.equal(mechanism?.parameters["pciAddress"], own === FIRST ? SECOND : FIRST);
+  assert.match(await ip(sandbox.machine.netns, `address show dev ${nameOf(own)}`), /inet 10\.9\.9\.9\/24/);
+  await isHealthy(sandbox, 1);
 
-    // The other one is the first pod's now: a second pod finds none, and hears what the host has.
-    await ip(sandbox.machine.netns, `address del ${use}`);
-    await isHealthy(sandbox, 2);
-    const two = await sandbox.startPod("client-2");
-    await ip(sandbox.machine.netns, `address add ${use}`);
-    await isHealthy(sandbox, 1);
-    const before = await hostOf(sandbox);
-    const why = /of 2, .*1 withheld, for the host uses it \(0000:01:10\.\d: enp1s0f0v\d has address 10\.9\.9\.9\/24/;
-    await assert.rejects(direct(sandbox, two).request(), refusal("RESOURCE_EXHAUSTED", why));
-    assert.deepEqual(await hostOf(sandbox), before);
-    await ip(sandbox.machine.netns, `address del ${use}`);
-    await isHealthy(sandbox, 2);
-    await two.client.request();
-    for (const { client } of [one, two]) await client.close();
-  },
-);
+  // The other one is the first pod's now: a second pod finds none, and hears what the host has.
+  await ip(sandbox.machine.netns, `address del ${use}`);
+  await isHealthy(sandbox, 2);
+  const two = await sandbox.startPod("client-2");
+  await ip(sandbox.machine.netns, `address add ${use}`);
+  await isHealthy(sandbox, 1);
+  const before = await hostOf(sandbox);
+  const why = /of 2, .*1 withheld, for the host uses it \(0000:01:10\.\d: enp1s0f0v\d has address 10\.9\.9\.9\/24/;
+  await assert.rejects(direct(sandbox, two).request(), refusal("RESOURCE_EXHAUSTED", why));
+  assert.deepEqual(await hostOf(sandbox), before);
+  await ip(sandbox.machine.netns, `address del ${use}`);
+  await isHealthy(sandbox, 2);
+  await two.client.request();
+  for (const { client } of [one, two]) await client.close();
+});
 
-test("a VF that the host begins to use while the endpoint is asked is left to the host", LIMIT, async (t) => {
+test("a VF that the host begins to use while the endpoint is asked is left to the host", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, []);
   await isHealthy(sandbox, 2);
@@ -224,7 +215,7 @@ test("a VF that the host begins to use while the endpoint is asked is left to th
   await pod.client.close();
 });
 
-test("what a client has stays the client's, whatever the host does with the name it had", LIMIT, async (t) => {
+test("what a client has stays the client's, whatever the host does with the name it had", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder, log } = await startNode(t, []);
   await isHealthy(sandbox, 2);
@@ -247,7 +238,7 @@ test("what a client has stays the client's, whatever the host does with the name
   await pod.client.close();
 });
 
-test("hostUse: allow gives pods what the host uses, from one list to the next", LIMIT, async (t) => {
+test("hostUse: allow gives pods what the host uses, from one list to the next", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, [`address add 10.9.9.9/24 dev ${NAME}`]);
   await isHealthy(sandbox, 1);
@@ -264,7 +255,7 @@ test("hostUse: allow gives pods what the host uses, from one list to the next", 
   await isHealthy(sandbox, 1);
 });
 
-test("a VF that the host uses keeps its driver: VFIO does not get it, nor its IOMMU group", LIMIT, async (t) => {
+test("a VF that the host uses keeps its driver: VFIO does not get it, nor its IOMMU group", async (t) => {
   if (!needs(t, ...VFIO_NEEDS)) return;
   const cgroups = PodCgroups.make() ?? assert.fail("no device cgroups");
   const machine = { pfs: 1, vfsPerPf: 2, realLinks: true, iommu: "pairs", vfioStandIns: commonStandIns } as const;

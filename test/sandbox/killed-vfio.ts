@@ -15,7 +15,7 @@ import { type Kill, KillScene, type PointOptions } from "./kill-scene.ts";
 import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening } from "./vfio-scene.ts";
 
-const RETRY = { timeoutMs: 30_000 };
+const RETRY = { timeoutMs: 100_000 };
 const PERMITTED = ["", ""];
 const REFUSED = ["EPERM", "EPERM"];
 
@@ -213,7 +213,7 @@ export function killInVfio(version: 1 | 2, cgroups: PodCgroups | undefined, want
     });
 
     for (const [name, { reaches, tell }] of Object.entries(stories)) {
-      test(name, { timeout: 200_000 }, async (t) => {
+      test(name, async (t) => {
         if (!needs(t, ...wants)) return;
         opening ??= Stage.open(cgroups, version === 1 ? new UnsyncedDisk() : undefined);
         const stage = await opening;

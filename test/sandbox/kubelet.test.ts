@@ -1,7 +1,9 @@
 // What kubelet does and says, from the side of the pods: nothing that restarts or fails loses a function or gives one twice.
 import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
@@ -13,11 +15,10 @@ import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
 
-const LIMIT = { timeout: 60_000 };
 const SIBLING = "worker.domain/intel";
-const POLL_MS = 150;
-/** Longer than any grace. */
-const LONG_MS = 6 * POLL_MS;
+const POLL_MS = 100;
+/** So many questions take longer than the grace, which is two intervals. */
+const GRACE_CALLS = 5;
 
 async function startNode(t: TestContext, options: Partial<SandboxOptions> = {}): Promise<Sandbox> {
   const sandbox = await Sandbox.start({
@@ -39,41 +40,44 @@ async function offered(sandbox: Sandbox, resource: string, count: number): Promi
   await eventually(seen, (now) => now === count);
 }
 
-/** Kubelet has been asked since. */
-async function listedAgain({ kubelet: { podResources } }: Sandbox): Promise<void> {
+/** Kubelet has been asked since, so many times, and its last answer has been taken in. */
+async function listedAgain({ kubelet: { podResources } }: Sandbox, times = 1): Promise<void> {
   const before = podResources.calls;
   await eventually(
     () => podResources.calls,
-    (calls) => calls > before + 1,
+    (calls) => calls > before + times,
   );
 }
+
+/** A token that no pod has would have been free for a while. */
+const graceIsOver = (sandbox: Sandbox) => listedAgain(sandbox, GRACE_CALLS);
 
 const states = ({ node }: Forwarder) => node.inventory.snapshot().map(({ state }) => state);
 const reserved = (forwarder: Forwarder) => states(forwarder).filter((state) => state === "reserved").length;
 
-test("a token is reserved at Allocate, and free some time after its pod", LIMIT, async (t) => {
+test("a token is reserved at Allocate, and free some time after its pod", async (t) => {
   const sandbox = await startNode(t);
   const forwarder = await sandbox.startForwarder();
   await offered(sandbox, SIBLING, 4);
   await sandbox.kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
   await offered(sandbox, SIBLING, 3);
-  await systemClock.sleep(LONG_MS);
+  await graceIsOver(sandbox);
   assert.equal(reserved(forwarder), 1);
   sandbox.kubelet.free("web");
   await offered(sandbox, SIBLING, 4);
   assert.deepEqual(states(forwarder), ["idle", "idle", "idle", "idle"]);
 });
 
-test("an init container keeps its token, which no list names", LIMIT, async (t) => {
+test("an init container keeps its token, which no list names", async (t) => {
   const sandbox = await startNode(t);
   const forwarder = await sandbox.startForwarder();
   await offered(sandbox, SANDBOX_RESOURCE, 4);
   await sandbox.kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE, isInit: true });
-  await systemClock.sleep(LONG_MS);
+  await graceIsOver(sandbox);
   assert.equal(reserved(forwarder), 1);
 });
 
-test("nothing is freed while kubelet's list fails or is wrong, and its streams stay", LIMIT, async (t) => {
+test("nothing is freed while kubelet's list fails or is wrong, and its streams stay", async (t) => {
   const sandbox = await startNode(t);
   const forwarder = await sandbox.startForwarder();
   const { kubelet } = sandbox;
@@ -85,7 +89,7 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
   for (const mood of ["failing", "limited", "empty"] as const) {
     kubelet.podResources.mood = mood;
     if (mood === "failing") kubelet.free("gone");
-    await systemClock.sleep(LONG_MS);
+    await graceIsOver(sandbox);
     assert.equal(reserved(forwarder), 2, mood);
     assert.deepEqual(
       forwarder.health.ailments().map(({ code }) => code),
@@ -94,7 +98,7 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
     );
   }
   await kubelet.podResources.stop();
-  await systemClock.sleep(LONG_MS);
+  await hungUpOn(join(sandbox.folder, "pods", "kubelet.sock"), GRACE_CALLS);
   assert.equal(reserved(forwarder), 2);
   kubelet.podResources.mood = "well";
   await kubelet.podResources.start();
@@ -102,9 +106,28 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
   assert.equal(kubelet.registrations, registrations);
   kubelet.podResources.mood = "silent";
   kubelet.free("web");
-  await systemClock.sleep(LONG_MS);
+  const { calls } = kubelet.podResources;
+  await eventually(
+    () => kubelet.podResources.calls,
+    (now) => now > calls,
+  );
   assert.equal(reserved(forwarder), 1);
 });
+
+/** Somebody else has the socket, and hangs up on whoever calls, so many times. */
+async function hungUpOn(path: string, times: number): Promise<void> {
+  let calls = 0;
+  const stranger = createServer((socket) => {
+    calls += 1;
+    socket.on("error", () => {}).destroy();
+  });
+  await once(stranger.listen(path), "listening");
+  await eventually(
+    () => calls,
+    (now) => now >= times,
+  );
+  await new Promise((resolve) => stranger.close(resolve));
+}
 
 const device = (resourceName: string, ...deviceIds: string[]) => ({ resourceName, deviceIds });
 
@@ -124,7 +147,7 @@ function podWith(...devices: ListedPod["containers"][number]["devices"]): Listed
 }
 
 for (const [what, alter] of oddLists) {
-  test(`a list with ${what} frees nothing, and takes nothing from anybody`, LIMIT, async (t) => {
+  test(`a list with ${what} frees nothing, and takes nothing from anybody`, async (t) => {
     const sandbox = await startNode(t);
     const forwarder = await sandbox.startForwarder();
     const { kubelet } = sandbox;
@@ -132,8 +155,7 @@ for (const [what, alter] of oddLists) {
     const { envs } = await kubelet.allocate({ pod: "web", resource: SANDBOX_RESOURCE });
     const token = envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? assert.fail("no token");
     kubelet.podResources.alter = (pods) => alter(pods, token);
-    await listedAgain(sandbox);
-    await systemClock.sleep(LONG_MS);
+    await graceIsOver(sandbox);
     assert.equal(reserved(forwarder), 1);
     await offered(sandbox, SIBLING, 3);
     kubelet.podResources.alter = (pods) => pods;
@@ -142,7 +164,7 @@ for (const [what, alter] of oddLists) {
   });
 }
 
-test("a pod that is missing from some answers, for less than the grace, keeps its token", LIMIT, async (t) => {
+test("a pod that is missing from some answers, for less than the grace, keeps its token", async (t) => {
   const sandbox = await startNode(t, { settings: { resourcePollTimeoutMs: 1_000 } });
   const forwarder = await sandbox.startForwarder();
   const { kubelet } = sandbox;
@@ -163,7 +185,7 @@ const oddCheckpoints: readonly (readonly [string, (path: string, text: string) =
   ["a link that leads nowhere", (path) => symlinkSync("/nonexistent/checkpoint", path)],
 ];
 for (const [what, spoil] of oddCheckpoints) {
-  test(`a forwarder that starts beside a checkpoint that is ${what} goes by kubelet's list`, LIMIT, async (t) => {
+  test(`a forwarder that starts beside a checkpoint that is ${what} goes by kubelet's list`, async (t) => {
     const sandbox = await startNode(t);
     await sandbox.startForwarder();
     const { kubelet } = sandbox;
@@ -182,7 +204,7 @@ for (const [what, spoil] of oddCheckpoints) {
   });
 }
 
-test("a forwarder that starts again offers nothing that a pod has, in either order of restarts", LIMIT, async (t) => {
+test("a forwarder that starts again offers nothing that a pod has, in either order of restarts", async (t) => {
   const sandbox = await startNode(t);
   const { kubelet } = sandbox;
   await sandbox.startForwarder();
@@ -202,13 +224,13 @@ test("a forwarder that starts again offers nothing that a pod has, in either ord
     await offered(sandbox, SANDBOX_RESOURCE, 4);
     await offered(sandbox, SIBLING, 3);
     assert.equal(forwarder.node.inventory.resourceOf(ids[0] ?? ""), SANDBOX_RESOURCE, order);
-    await systemClock.sleep(LONG_MS);
+    await graceIsOver(sandbox);
     assert.equal(reserved(forwarder), 1, order);
   }
   assert.ok(Math.max(...counts) <= 3, `offered more than there was: ${counts}`);
 });
 
-test("ids of an older forwarder are kept for their pods", LIMIT, async (t) => {
+test("ids of an older forwarder are kept for their pods", async (t) => {
   const sandbox = await startNode(t);
   const id = `sriov-${randomUUID()}`;
   sandbox.kubelet.remember("old", SANDBOX_RESOURCE, [id]);
@@ -219,14 +241,14 @@ test("ids of an older forwarder are kept for their pods", LIMIT, async (t) => {
   await offered(sandbox, SIBLING, 4);
 });
 
-test("a pod that dies without a Close gives its function back", LIMIT, async (t) => {
+test("a pod that dies without a Close gives its function back", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const forwarder = await sandbox.startForwarder();
   await offered(sandbox, SANDBOX_RESOURCE, 4);
   const pod = await sandbox.startPod("client-1");
   await pod.client.request();
-  await systemClock.sleep(LONG_MS);
+  await graceIsOver(sandbox);
   assert.equal(states(forwarder).filter((state) => state === "ready").length, 1);
   sandbox.kubelet.free("client-1");
   await eventually(
@@ -237,7 +259,7 @@ test("a pod that dies without a Close gives its function back", LIMIT, async (t)
   assert.equal(forwarder.nsm.connectionCount, 0);
 });
 
-test("a pod that died while no forwarder ran is noticed, though its connection was taken up", LIMIT, async (t) => {
+test("a pod that died while no forwarder ran is noticed, though its connection was taken up", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   await sandbox.startForwarder();
@@ -257,7 +279,7 @@ test("a pod that died while no forwarder ran is noticed, though its connection w
   );
 });
 
-test("two physical functions with different domains and capabilities are counted as one book", LIMIT, async (t) => {
+test("two physical functions with different domains and capabilities are counted as one book", async (t) => {
   const pf = (address: string, domains: string, capabilities: string, numVfs: number) => `
   ${address}:
     pfKernelDriver: igb

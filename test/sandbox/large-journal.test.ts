@@ -48,9 +48,7 @@ describe("a journal of 60 connections of 4 MB", () => {
     if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
   });
 
-  test("is started from within the pod's memory: what has a VF is kept, and others are served", {
-    timeout: 120_000,
-  }, async (t) => {
+  test("is started from within the pod's memory: what has a VF is kept, and others are served", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     opening = KillScene.open({ vfsPerPf: 2 });
     const scene = await opening;
@@ -82,9 +80,7 @@ describe("a journal of 60 connections of 4 MB", () => {
     assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
   });
 
-  test("cannot be made any more: peers that take all that they may have leave the others their memory", {
-    timeout: 120_000,
-  }, async (t) => {
+  test("cannot be made any more: peers that take all that they may have leave the others their memory", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     opening ??= KillScene.open({ vfsPerPf: 2 });
     const scene = await opening;

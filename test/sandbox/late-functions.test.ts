@@ -8,7 +8,6 @@ import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
 
-const LIMIT = { timeout: 60_000 };
 const SIBLING = "worker.domain/intel";
 
 /** A node with one client, whose forwarder has been stopped. */
@@ -55,7 +54,7 @@ async function isTakenUp({ sandbox, pod, address, link }: Awaited<ReturnType<typ
   assert.deepEqual(await pod.pod.links(), []);
 }
 
-test("a client of a physical function that gets its driver after our start is served on", LIMIT, async (t) => {
+test("a client of a physical function that gets its driver after our start is served on", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const node = await stoppedNode(t);
   const { sandbox, log, pf, address } = node;
@@ -67,7 +66,7 @@ test("a client of a physical function that gets its driver after our start is se
   await isTakenUp(node, forwarder);
 });
 
-test("a client of a physical function that returns to the configuration is served on", LIMIT, async (t) => {
+test("a client of a physical function that returns to the configuration is served on", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const node = await stoppedNode(t);
   const { sandbox, pf, address } = node;
@@ -84,7 +83,7 @@ test("a client of a physical function that returns to the configuration is serve
   await isTakenUp(node, forwarder);
 });
 
-test("a function that was made anew while nobody served belongs to nobody, and is clean", LIMIT, async (t) => {
+test("a function that was made anew while nobody served belongs to nobody, and is clean", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, pf, address } = await stoppedNode(t);
   const putBack = await sandbox.machine.removePf(pf);

@@ -14,7 +14,6 @@ import { Health } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { eventually } from "./story.ts";
 
-const LIMIT = { timeout: 120_000 };
 const [FIRST, SECOND] = ["0000:01:00.0", "0000:02:00.0"];
 const VFS = 2;
 
@@ -103,7 +102,7 @@ async function readsUntilSettled(t: TestContext, options: MachineOptions): Promi
 }
 
 for (const numVfs of [0, VFS]) {
-  test(`an adapter that comes in front of any read gets its functions; the other had ${numVfs}`, LIMIT, async (t) => {
+  test(`an adapter that comes in front of any read gets its functions; the other had ${numVfs}`, async (t) => {
     const count = await readsUntilSettled(t, { numVfs });
     assert.ok(count > 20, `only ${count} reads`);
     for (let at = 0; at <= count; at += 1) {
@@ -119,35 +118,31 @@ for (const numVfs of [0, VFS]) {
     }
   });
 
-  test(
-    `an adapter that goes in front of any read is missed, and serves when it is back; had ${numVfs}`,
-    LIMIT,
-    async (t) => {
-      const count = await readsUntilSettled(t, { numVfs });
-      for (let at = 0; at < count; at += 1) {
-        const machine = await start(t, { numVfs });
-        const gone = Promise.withResolvers<() => Promise<void>>();
-        const reads = new Reads(at, () => {
-          gone.resolve(machine.removePf(SECOND));
-          return gone.promise;
-        });
-        const { becomes, watch, close } = await observe(t, machine, reads);
-        await eventually(
-          () => watch.lookAnew(),
-          () => reads.count > at,
-        );
-        const putBack = await gone.promise;
-        const where = (error: Error) => assert.fail(`in front of read ${at}: ${error.message}`);
-        await becomes(VFS, 0, `pf-unusable ${SECOND}`).catch(where);
-        await putBack();
-        await becomes(VFS, VFS).catch(where);
-        await close();
-      }
-    },
-  );
+  test(`an adapter that goes in front of any read is missed, and serves when it is back; had ${numVfs}`, async (t) => {
+    const count = await readsUntilSettled(t, { numVfs });
+    for (let at = 0; at < count; at += 1) {
+      const machine = await start(t, { numVfs });
+      const gone = Promise.withResolvers<() => Promise<void>>();
+      const reads = new Reads(at, () => {
+        gone.resolve(machine.removePf(SECOND));
+        return gone.promise;
+      });
+      const { becomes, watch, close } = await observe(t, machine, reads);
+      await eventually(
+        () => watch.lookAnew(),
+        () => reads.count > at,
+      );
+      const putBack = await gone.promise;
+      const where = (error: Error) => assert.fail(`in front of read ${at}: ${error.message}`);
+      await becomes(VFS, 0, `pf-unusable ${SECOND}`).catch(where);
+      await putBack();
+      await becomes(VFS, VFS).catch(where);
+      await close();
+    }
+  });
 }
 
-test("an adapter that went and came between two observations gets its functions", LIMIT, async (t) => {
+test("an adapter that went and came between two observations gets its functions", async (t) => {
   const machine = await start(t);
   const { becomes } = await observe(t, machine);
   await becomes(VFS, VFS);
@@ -155,58 +150,43 @@ test("an adapter that went and came between two observations gets its functions"
   await becomes(VFS, VFS);
 });
 
-test(
-  "functions that the operator takes away stay away, with a condition that says how to have them again",
-  LIMIT,
-  async (t) => {
-    const machine = await start(t);
-    const { becomes, health, watch } = await observe(t, machine);
-    await becomes(VFS, VFS);
-    await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "0");
-    await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
-    watch.lookAnew();
-    await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
-    assert.equal(await machine.devices.readText(`${SECOND}/sriov_numvfs`), "0");
-    assert.match(
-      health.ailments()[0]?.sentence ?? "",
-      /echo 2 > \/sys\/bus\/pci\/devices\/0000:02:00\.0\/sriov_numvfs/,
-    );
-    await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "1");
-    await becomes(VFS, 1);
-  },
-);
+test("functions that the operator takes away stay away, with a condition that says how to have them again", async (t) => {
+  const machine = await start(t);
+  const { becomes, health, watch } = await observe(t, machine);
+  await becomes(VFS, VFS);
+  await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "0");
+  await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
+  watch.lookAnew();
+  await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
+  assert.equal(await machine.devices.readText(`${SECOND}/sriov_numvfs`), "0");
+  assert.match(health.ailments()[0]?.sentence ?? "", /echo 2 > \/sys\/bus\/pci\/devices\/0000:02:00\.0\/sriov_numvfs/);
+  await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "1");
+  await becomes(VFS, 1);
+});
 
-test(
-  "a driver that does not finish holds up nobody, and what it is asked for is a condition until it is there",
-  LIMIT,
-  async (t) => {
-    const machine = await start(t, { numVfs: 0 });
-    const finish = machine.faults.stallWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs` });
-    const { becomes, node } = await observe(t, machine);
-    await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
-    assert.match(node.survey.problemOf(SECOND as never) ?? "", /its driver is being asked for 2/);
-    finish();
-    await becomes(VFS, VFS);
-  },
-);
+test("a driver that does not finish holds up nobody, and what it is asked for is a condition until it is there", async (t) => {
+  const machine = await start(t, { numVfs: 0 });
+  const finish = machine.faults.stallWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs` });
+  const { becomes, node } = await observe(t, machine);
+  await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
+  assert.match(node.survey.problemOf(SECOND as never) ?? "", /its driver is being asked for 2/);
+  finish();
+  await becomes(VFS, VFS);
+});
 
-test(
-  "a driver that refuses is not asked again, is a condition, and is asked when its adapter comes anew",
-  LIMIT,
-  async (t) => {
-    const machine = await start(t, { numVfs: 0 });
-    machine.faults.failWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs`, code: "ENOSPC" });
-    const { becomes, watch, health } = await observe(t, machine);
-    await becomes(VFS, 0, `pf-unusable ${SECOND}`);
-    assert.match(health.ailments()[0]?.sentence ?? "", /the kernel says ENOSPC; the firmware reserved too few/);
-    watch.lookAnew();
-    await becomes(VFS, 0, `pf-unusable ${SECOND}`);
-    await (await machine.removePf(SECOND))();
-    await becomes(VFS, VFS);
-  },
-);
+test("a driver that refuses is not asked again, is a condition, and is asked when its adapter comes anew", async (t) => {
+  const machine = await start(t, { numVfs: 0 });
+  machine.faults.failWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs`, code: "ENOSPC" });
+  const { becomes, watch, health } = await observe(t, machine);
+  await becomes(VFS, 0, `pf-unusable ${SECOND}`);
+  assert.match(health.ailments()[0]?.sentence ?? "", /the kernel says ENOSPC; the firmware reserved too few/);
+  watch.lookAnew();
+  await becomes(VFS, 0, `pf-unusable ${SECOND}`);
+  await (await machine.removePf(SECOND))();
+  await becomes(VFS, VFS);
+});
 
-test("as many functions are asked for as the file says", LIMIT, async (t) => {
+test("as many functions are asked for as the file says", async (t) => {
   const machine = await start(t, { numVfs: 0 });
   const text = machine.configText.replaceAll("[worker.domain]\n", "[worker.domain]\n    numVfs: 1\n");
   const { becomes } = await observe(t, machine, new Reads(), text);

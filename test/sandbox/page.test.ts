@@ -18,7 +18,7 @@ async function node(t: TestContext, options: Partial<SandboxOptions> = {}) {
   const sandbox = await Sandbox.start({ ...options, machine, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   const forwarder = await sandbox.startForwarder();
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0);
   const browser = await launch();
   t.after(() => browser.close());
   return { sandbox, forwarder, browser, url: forwarder.adminUrl ?? assert.fail("there is no status page") };

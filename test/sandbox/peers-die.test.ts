@@ -102,11 +102,7 @@ async function kubeletRestarts(scene: Scene): Promise<void> {
     for (let times = 0; times < 3; times += 1) {
       const before = kubelet.registrations;
       await kubelet.restart();
-      const offered = await kubelet.until(
-        SANDBOX_RESOURCE,
-        (devices) => devices.length === 4,
-        AbortSignal.timeout(5000),
-      );
+      const offered = await kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
       assert.ok(offered.some(({ id, healthy }) => id === pod.tokenId && healthy));
       assert.equal(kubelet.registrations, before + 2); // two resources
     }
@@ -147,7 +143,7 @@ async function endpointDies(scene: Scene): Promise<void> {
 async function withTraffic(pod: SandboxPod, act: () => Promise<void>): Promise<void> {
   const to = pod.client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
   const netns = pod.pod.netns;
-  const echo = () => ping({ netns, to, timeoutMs: 5000, clock });
+  const echo = () => ping({ netns, to, timeoutMs: 60_000, clock });
   assert.notEqual(await echo(), undefined); // a fresh link asks for its neighbour first, and again after a second
   const stop = new AbortController();
   const echoes: (number | undefined)[] = [];
@@ -171,7 +167,14 @@ async function withTraffic(pod: SandboxPod, act: () => Promise<void>): Promise<v
 /** What a newcomer is shown by the forwarder; empty when it is not let in, because its own new root is not known yet. */
 async function shownCertificate({ sandbox, forwarder }: Scene): Promise<string> {
   const { tls, headers } = sandbox.actor("nsmgr");
-  const client = new RpcClient({ tls, log: silentLog, clock, dialTimeoutMs: 2000, idleMs: 1000, credentials: headers });
+  const client = new RpcClient({
+    tls,
+    log: silentLog,
+    clock,
+    dialTimeoutMs: 60_000,
+    idleMs: 1000,
+    credentials: headers,
+  });
   try {
     const stream = client.stream(forwarder.url, MonitorConnection.method.monitorConnections, {}, {});
     const { peer } = await stream.connection;

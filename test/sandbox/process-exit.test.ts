@@ -22,7 +22,6 @@ import { needs } from "../needs.ts";
 import { eventually } from "./story.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
-const LIMIT = { timeout: 60_000 };
 const [FIRST_PF, SECOND_PF] = ["0000:01:00.0", "0000:02:00.0"];
 /** Beyond the last phase: nothing goes wrong, and time is short. */
 const NO_TRIAL: PhaseTrial = { phase: 99, how: "exit" };
@@ -124,7 +123,7 @@ class Node {
 }
 
 describe("a forwarder that nothing holds starts and serves what it can", () => {
-  test("while its journal is lost and a virtual function is with a client", LIMIT, async (t) => {
+  test("while its journal is lost and a virtual function is with a client", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     const node = await Node.open(t);
     await node.start().started;
@@ -152,7 +151,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.offers(4);
   });
 
-  test("while the network device of a virtual function is not there yet", LIMIT, async (t) => {
+  test("while the network device of a virtual function is not there yet", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     const node = await Node.open(t, { machine: { netdevDelayMs: 2_500 } });
     const { devices, drivers } = node.sandbox.machine;
@@ -167,7 +166,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.offers(4);
   });
 
-  test("while all network devices, those of the physical functions too, are not there yet", LIMIT, async (t) => {
+  test("while all network devices, those of the physical functions too, are not there yet", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     const node = await Node.open(t, { machine: { netdevDelayMs: 2_500 } });
     await node.start().started;
@@ -176,7 +175,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.serves("first");
   });
 
-  test("while the driver of one adapter does not finish making its virtual functions", LIMIT, async (t) => {
+  test("while the driver of one adapter does not finish making its virtual functions", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     const node = await Node.open(t, { machine: { numVfs: 0 } });
     const finish = node.sandbox.machine.faults.stallWrite({ tree: "devices", path: `${SECOND_PF}/sriov_numvfs` });
@@ -187,7 +186,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.offers(4);
   });
 
-  test("while the manager is away: kubelet has its devices", LIMIT, async (t) => {
+  test("while the manager is away: kubelet has its devices", async (t) => {
     const node = await Node.open(t, { machine: { realLinks: false } });
     await node.sandbox.nsmgr.close();
     const forwarder = node.start();
@@ -196,7 +195,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await forwarder.started;
   });
 
-  test("while the SPIRE agent is away", LIMIT, async (t) => {
+  test("while the SPIRE agent is away", async (t) => {
     const node = await Node.open(t, { machine: { realLinks: false } });
     await node.sandbox.workload.stop();
     const forwarder = node.start();
@@ -206,7 +205,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.offers(4);
   });
 
-  test("while kubelet is away", LIMIT, async (t) => {
+  test("while kubelet is away", async (t) => {
     const node = await Node.open(t, { machine: { realLinks: false } });
     await node.sandbox.kubelet.stop();
     await node.start().started;
@@ -229,7 +228,7 @@ describe("a forwarder that waits for what never comes stays, and says what it wa
   for (const { title, says, how, take } of waits) {
     const phase = phaseTitles.indexOf(title) + 1;
     const trial = how ? { phase, how } : NO_TRIAL;
-    test(`in phase ${phase}: ${title}`, LIMIT, async (t) => {
+    test(`in phase ${phase}: ${title}`, async (t) => {
       const node = await Node.open(t, { machine: { realLinks: false } });
       await take?.(node);
       const forwarder = node.start(trial);
@@ -255,7 +254,7 @@ describe("a forwarder that waits for what never comes stays, and says what it wa
 
 describe("a forwarder that ends all the same says so, and has the code of a fault", () => {
   for (const [at, title] of phaseTitles.entries()) {
-    test(`where a part ends the process in phase ${at + 1}: ${title}`, LIMIT, async (t) => {
+    test(`where a part ends the process in phase ${at + 1}: ${title}`, async (t) => {
       const node = await Node.open(t, { machine: { realLinks: false } });
       const code = await node.start({ phase: at + 1, how: "exit" }).ended;
       const { event, stage, byCode }: LogLine = node.events().at(-1) ?? {};
@@ -268,7 +267,7 @@ describe("a forwarder that ends all the same says so, and has the code of a faul
 
   for (const title of ["look at the node", "read the journal"] as const) {
     const phase = phaseTitles.indexOf(title) + 1;
-    test(`where nothing holds the event loop in phase ${phase}: ${title}`, LIMIT, async (t) => {
+    test(`where nothing holds the event loop in phase ${phase}: ${title}`, async (t) => {
       const node = await Node.open(t, { machine: { realLinks: false } });
       const code = await node.start({ phase, how: "loop-empty" }).ended;
       const { event, stage }: LogLine = node.events().at(-1) ?? {};

@@ -67,7 +67,7 @@ class Node {
       return counts.map((list) => `${list.filter(({ healthy }) => healthy).length} of ${list.length}`);
     };
     const wanted = [`${FUNCTIONS} of ${FUNCTIONS}`, `${FUNCTIONS - held} of ${FUNCTIONS}`];
-    await eventually(seen, (now) => String(now) === String(wanted), 15_000);
+    await eventually(seen, (now) => String(now) === String(wanted));
   }
 
   /** Everything that is offered can be had at once, each function by one pod; one more cannot. All of it is given back. */
@@ -203,7 +203,7 @@ describe("restarts", () => {
   after(() => node?.sandbox.stop());
   for (const [moment, begin] of Object.entries(moments)) {
     for (const [order, restart] of Object.entries(orders)) {
-      test(`of ${order} while ${moment}`, { timeout: 60_000 }, async (t) => {
+      test(`of ${order} while ${moment}`, async (t) => {
         if (!needs(t, "netns", "veth", "bridge")) return;
         node ??= await Node.open();
         const now = node;

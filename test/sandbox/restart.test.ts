@@ -7,7 +7,7 @@ import { CrashScene } from "./crash-scene.ts";
 let opening: Promise<CrashScene> | undefined;
 
 function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
-  test(name, { timeout: 120_000 }, async (t) => {
+  test(name, async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
     opening ??= CrashScene.open();
     await tell(await opening);

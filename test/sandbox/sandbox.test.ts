@@ -6,6 +6,7 @@ import { systemClock } from "../../src/async/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
+import { eventually } from "./story.ts";
 
 test("Sandbox.stop() leaves no file and no descriptor behind", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
@@ -18,6 +19,9 @@ test("Sandbox.stop() leaves no file and no descriptor behind", async (t) => {
   assert.ok(existsSync(`${sandbox.folder}/nsm.sock`));
   await sandbox.stop();
   assert.equal(existsSync(sandbox.folder), false);
-  await systemClock.sleep(50); // sockets close in a later turn
-  assert.deepEqual([...open], []);
+  // Sockets close in a later turn.
+  await eventually(
+    () => [...open],
+    (left) => left.length === 0,
+  );
 });

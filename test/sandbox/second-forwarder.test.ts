@@ -201,14 +201,12 @@ test("a forwarder of another release leaves the physical functions of the first 
   const found = await eventually(
     () => other.process.book(),
     ({ vfs }) => vfs.length === 4,
-    20_000,
   );
   assert.equal(found.vfs.filter(({ isHeld }) => isHeld).length, 0);
   // The pod keeps what it has: its function is given to nobody.
   const hidden = await eventually(
     () => other.process.book(),
     ({ vfs }) => vfs.some(({ problem }) => problem !== undefined),
-    20_000,
   );
   assert.deepEqual(hidden.vfs.filter(({ state }) => state === "quarantined").length, 1);
   assert.equal((await pod.pod.link("nsm-1"))?.up, true);

@@ -12,9 +12,7 @@ import { eventually } from "./story.ts";
 
 const PODS = 24;
 
-test("a forwarder whose state folder is removed has every connection and every token after its restart", {
-  timeout: 120_000,
-}, async (t) => {
+test("a forwarder whose state folder is removed has every connection and every token after its restart", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const log = recordingLog();
   const machine = { realLinks: true, vfsPerPf: PODS / 2 };
@@ -51,13 +49,11 @@ async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
   await eventually(
     () => existsSync(`${state}/journal`) && existsSync(`${state}/token-namespace`),
     (isThere) => isThere,
-    20_000,
   );
   // Nobody else may have what is there now.
   await eventually(
     () => existsSync(`${state}/lock`),
     (isThere) => isThere,
-    20_000,
   );
   const asking = new AbortController();
   const isHeld = await new Promise<boolean>((resolve, reject) => {

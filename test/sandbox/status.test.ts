@@ -13,7 +13,7 @@ async function startedNode(t: TestContext) {
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   const forwarder = await sandbox.startForwarder();
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0);
   return { sandbox, url: forwarder.adminUrl ?? "" };
 }
 

@@ -142,7 +142,6 @@ export function tellStories(
   options: Omit<SandboxOptions, "log" | "clock">,
   stories: Readonly<Record<string, Story>>,
   wants: readonly Need[] = LINKS,
-  timeoutMs = 30_000,
 ): void {
   describe(title, () => {
     let scene: Promise<Scene> | undefined;
@@ -150,7 +149,7 @@ export function tellStories(
     let asItWas: unknown;
     after(async () => (await scene)?.sandbox.stop());
     for (const [name, story] of Object.entries(stories)) {
-      test(name, { timeout: timeoutMs }, async (t) => {
+      test(name, async (t) => {
         if (!needs(t, ...wants)) return;
         scene ??= Scene.open(options);
         const open = await scene;
@@ -184,17 +183,16 @@ function withoutIndexes(dump: unknown): unknown {
   return plain;
 }
 
+/** Only a net beneath the file's own limit (tools/test-files.ts), so that the failure tells what was seen. */
+const NET_MS = 120_000;
+
 /** Looks until it is so; the error tells what was seen last. */
-export async function eventually<T>(
-  look: () => T | Promise<T>,
-  isSo: (seen: T) => boolean,
-  limitMs = 8000,
-): Promise<T> {
-  const endsAt = systemClock.monotonicMs() + limitMs;
+export async function eventually<T>(look: () => T | Promise<T>, isSo: (seen: T) => boolean): Promise<T> {
+  const endsAt = systemClock.monotonicMs() + NET_MS;
   for (;;) {
     const seen = await look();
     if (isSo(seen)) return seen;
-    if (systemClock.monotonicMs() >= endsAt) assert.fail(`not so within ${limitMs} ms: ${JSON.stringify(seen)}`);
+    if (systemClock.monotonicMs() >= endsAt) assert.fail(`not so within ${NET_MS} ms: ${JSON.stringify(seen)}`);
     await systemClock.sleep(10);
   }
 }

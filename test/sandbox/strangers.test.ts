@@ -101,7 +101,7 @@ async function foreignDomain(scene: Scene): Promise<void> {
 
 async function noCertificate(scene: Scene): Promise<void> {
   const pod = await scene.pod();
-  const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 2000, idleMs: 1000 });
+  const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 60_000, idleMs: 1000 });
   try {
     const call = client.call(scene.forwarder.url, NetworkService.method.request, {}, { timeoutMs: 3000 });
     await assert.rejects(call, refusal("UNAVAILABLE", /./));
@@ -127,7 +127,7 @@ async function stolenConnection(scene: Scene): Promise<void> {
     log: silentLog,
     clock,
     tls: evil.tls,
-    dialTimeoutMs: 2000,
+    dialTimeoutMs: 60_000,
     idleMs: 1000,
     credentials: evil.headers,
   });

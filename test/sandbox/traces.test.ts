@@ -23,7 +23,7 @@ test("a Request is one trace from its caller through each step to the endpoint",
   const sandbox = await Sandbox.start({ machine, metrics, tracer: otlp.tracer, log: silentLog, clock });
   t.after(() => sandbox.stop());
   await sandbox.startForwarder();
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0, AbortSignal.timeout(10_000));
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length > 0);
   const { client } = await sandbox.startPod("client-1");
 
   await client.request({ traceparent: `00-${traceId}-${callerSpan}-01` });

@@ -15,7 +15,6 @@ import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
 
 /** More than the reconciler waits between two looks. */
-const LOOK_MS = 20_000;
 const PERMITTED = ["", ""];
 const REFUSED = ["EPERM", "EPERM"];
 const cgroups = PodCgroups.make();
@@ -24,7 +23,7 @@ after(() => cgroups?.close());
 let stage: Promise<CrashScene> | undefined;
 
 function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
-  test(name, { timeout: 120_000 }, async (t) => {
+  test(name, async (t) => {
     if (!needs(t, ...VFIO_NEEDS)) return;
     stage ??= CrashScene.open({ machine: { vfioStandIns: commonStandIns }, cgroups });
     await tell(await stage);
@@ -46,11 +45,11 @@ describe("a forwarder that dies", () => {
     await crash.restart();
     assert.deepEqual(await opening(pod.container, group), PERMITTED);
     assert.deepEqual(await opening(other.container, group), REFUSED);
-    await pod.vfio.request({ timeoutMs: 5000 });
+    await pod.vfio.request({ timeoutMs: 60_000 });
     assert.equal(groupOf(pod.vfio), group);
     await pod.container.close(group);
     await crash.restart();
-    await pod.vfio.close({ timeoutMs: 5000 });
+    await pod.vfio.close({ timeoutMs: 60_000 });
     assert.deepEqual(await opening(pod.container, group), REFUSED);
     await nothingLeft(crash, pod);
     for (const one of [pod, other]) await endPod(crash, one);
@@ -66,7 +65,7 @@ describe("a forwarder that dies", () => {
     assert.equal(await pod.container.open(groupOf(pod.vfio)), "");
     await crash.restart(() => endPod(crash, pod)); // nobody says a word to the next one: the cgroup is gone
     const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
-    await eventually(own, (vf) => vf?.connectionId === undefined && vf?.problem === undefined, LOOK_MS);
+    await eventually(own, (vf) => vf?.connectionId === undefined && vf?.problem === undefined);
     const { pf = "", index = 0 } = own() ?? {};
     assert.equal((await scene.sandbox.machine.pfPort({ address: pf }).read(index)).vlan, 0);
     nothingGranted(cgroups ?? assert.fail());
@@ -83,7 +82,7 @@ describe("a forwarder that dies", () => {
     await crash.restart(() => forgetConnections(crash, pod.vfio.connection?.path?.pathSegments.at(2)?.id ?? ""));
     const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
     const ailments = () => scene.forwarder.health.ailments().map(({ code, subject }) => `${code} ${subject}`);
-    await eventually(ailments, (all) => all.includes(`vf-quarantined ${address}`), LOOK_MS);
+    await eventually(ailments, (all) => all.includes(`vf-quarantined ${address}`));
     assert.match(own()?.problem ?? "", /of which nothing else is known/);
     assert.equal(await pod.container.tries("vfio"), "EPERM");
     assert.equal(
@@ -91,9 +90,9 @@ describe("a forwarder that dies", () => {
       SANDBOX_VLAN,
     );
     await pod.container.close(group);
-    await eventually(own, (vf) => vf?.problem === undefined, LOOK_MS);
+    await eventually(own, (vf) => vf?.problem === undefined);
     assert.equal((await scene.sandbox.machine.pfPort({ address: own()?.pf ?? "" }).read(own()?.index ?? 0)).vlan, 0);
-    await eventually(ailments, (all) => all.length === 0, LOOK_MS);
+    await eventually(ailments, (all) => all.length === 0);
     await nothingLeft(crash, pod);
     await endPod(crash, pod);
   });
