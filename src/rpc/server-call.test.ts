@@ -12,7 +12,6 @@ import { RpcClient } from "./client.ts";
 import { unaryHandler } from "./handler.ts";
 import { type ServeOptions, serveRpc } from "./server.ts";
 
-const LIMIT = { timeout: 20_000 };
 const { request: Request } = NetworkService.method;
 
 async function serve(t: TestContext, options: Partial<ServeOptions>) {
@@ -26,33 +25,29 @@ async function serve(t: TestContext, options: Partial<ServeOptions>) {
   return { url, client };
 }
 
-test(
-  "serveRpc() holds a request against its peer only until it is whole, not until it is answered",
-  LIMIT,
-  async (t) => {
-    const gate = Promise.withResolvers<void>();
-    let running = Promise.withResolvers<void>();
-    const handler = unaryHandler(Request, async ({ connection }) => {
-      running.resolve();
-      await gate.promise;
-      return { id: String(connection?.id.length) };
-    });
-    const { url, client } = await serve(t, { handlers: [handler], limits: { maxMessageBytes: 1000 } });
-    const calls: Promise<{ readonly response: { readonly id: string } }>[] = [];
-    // Three times what may be half received at once on one connection.
-    for (let count = 0; count < 12; count += 1) {
-      running = Promise.withResolvers();
-      const call = client.call(url, Request, { connection: { id: "x".repeat(900) } });
-      calls.push(call);
-      await Promise.race([running.promise, call]);
-    }
-    gate.resolve();
-    const answers = await Promise.all(calls);
-    assert.ok(answers.every(({ response }) => response.id === "900"));
-  },
-);
+test("serveRpc() holds a request against its peer only until it is whole, not until it is answered", async (t) => {
+  const gate = Promise.withResolvers<void>();
+  let running = Promise.withResolvers<void>();
+  const handler = unaryHandler(Request, async ({ connection }) => {
+    running.resolve();
+    await gate.promise;
+    return { id: String(connection?.id.length) };
+  });
+  const { url, client } = await serve(t, { handlers: [handler], limits: { maxMessageBytes: 1000 } });
+  const calls: Promise<{ readonly response: { readonly id: string } }>[] = [];
+  // Three times what may be half received at once on one connection.
+  for (let count = 0; count < 12; count += 1) {
+    running = Promise.withResolvers();
+    const call = client.call(url, Request, { connection: { id: "x".repeat(900) } });
+    calls.push(call);
+    await Promise.race([running.promise, call]);
+  }
+  gate.resolve();
+  const answers = await Promise.all(calls);
+  assert.ok(answers.every(({ response }) => response.id === "900"));
+});
 
-test("serveRpc() keeps no timer of a call that has been answered", LIMIT, async (t) => {
+test("serveRpc() keeps no timer of a call that has been answered", async (t) => {
   const clock = new HandClock();
   let during = 0;
   const handler = unaryHandler(Request, async () => {

@@ -23,9 +23,7 @@ function threadsOf(pid: number): ReadonlyMap<string, string> {
   return seen;
 }
 
-test("all threads of a forwarder stay in the namespace where it was started, while seven clients come and go", {
-  timeout: 120_000,
-}, async (t) => {
+test("all threads of a forwarder stay in the namespace where it was started, while seven clients come and go", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const scene = await KillScene.open({ vfsPerPf: 4 });
   t.after(async () => {

@@ -23,9 +23,7 @@ async function openOf({ folder }: Sandbox) {
   return await openJournal({ file: await state.openAppend("journal"), clock, onTrouble: assert.ifError });
 }
 
-test("a forwarder starts beside an entry that it cannot take up, says so, and leaves it to a later one", {
-  timeout: 60_000,
-}, async (t) => {
+test("a forwarder starts beside an entry that it cannot take up, says so, and leaves it to a later one", async (t) => {
   const log = recordingLog();
   const sandbox = await Sandbox.start({ machine: { vfsPerPf: 2 }, log, peerLog: silentLog, clock });
   t.after(() => sandbox.stop());
