@@ -112,7 +112,7 @@ export interface Machine {
 
 /** Starts the machine; physical functions are bound and up, virtual ones bound by the kernel's own probing. */
 export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
-  const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock } = options;
+  const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock, slowness = 1 } = options;
   const pfLocks = new PfLockFolders();
   const faults = new Faults();
   const events = new Events(faults);
@@ -137,11 +137,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     await nic.setNumVfs(pf, numVfs);
   }
   const files = (tree: Tree, root: Entry) =>
-    pretendFiles(root, {
-      clock,
-      slowness: options.slowness ?? 1,
-      before: (path, text) => faults.beforeWrite(tree, path, text),
-    });
+    pretendFiles(root, { clock, slowness, before: (path, text) => faults.beforeWrite(tree, path, text) });
   const devices = files("devices", devicesTree(nic, netdevs));
   return {
     devices,
