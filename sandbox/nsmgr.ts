@@ -18,12 +18,13 @@ export interface NsmgrOptions {
   readonly forwarderService?: string;
   /** "sandbox-node" unless told. */
   readonly nodeName?: string;
-  /** Registrations expire after this, in ms; a minute unless told. */
+  /** Registrations expire after this, in ms; a minute unless told. Who is late on a busy machine is kept for a minute all the same. */
   readonly expiryMs?: number;
   readonly log: Log;
   readonly clock: Clock;
 }
 
+const EXPIRY_MS = 60_000;
 const CALL_TIMEOUT_MS = 120_000;
 
 /**
@@ -62,8 +63,9 @@ export class Nsmgr {
       forwarderService: options.forwarderService ?? "forwarder",
       nodeName: options.nodeName ?? "sandbox-node",
     });
+    const { expiryMs = EXPIRY_MS } = options;
     this.#handlers = [
-      ...registryHandlers({ registry: this.registry, actor, clock, expiryMs: options.expiryMs ?? 60_000 }),
+      ...registryHandlers({ registry: this.registry, actor, clock, expiryMs, keptMs: EXPIRY_MS }),
       ...this.#forwarding.handlers(),
     ];
   }

@@ -18,6 +18,8 @@ export interface RegistryServiceOptions extends Omit<Hop, "name"> {
   readonly registry: Registry;
   /** No endpoint stays longer than this without registering again, in ms. */
   readonly expiryMs: number;
+  /** An endpoint that is renewed late is dropped so long after its registration at the earliest. */
+  readonly keptMs: number;
 }
 
 /** The two registries as an NSMgr serves them to its node. */
@@ -75,7 +77,7 @@ async function registerEndpoint(
   const expiresMs = Math.min(asked, caller.expiresMs, clock.now() + options.expiryMs);
   endpoint.expirationTime = timestampFromMs(expiresMs);
   endpoint.initialRegistrationTime = before?.endpoint.initialRegistrationTime ?? timestampFromMs(clock.now());
-  registry.putEndpoint({ endpoint, socket }, expiresMs);
+  registry.putEndpoint({ endpoint, socket }, Math.max(expiresMs, clock.now() + options.keptMs));
   return create(NetworkServiceEndpointRegistry.method.register.output, { ...endpoint, url: sentUrl });
 }
 

@@ -111,4 +111,4 @@ for (const peer of PEERS) {
   };
 }
 tellStories("rotation and calls", {}, calls);
-tellStories("rotation and registrations", { registrationExpiryMs: 5000 }, registrations);
+tellStories("rotation and registrations", { registrationExpiryMs: 1000 }, registrations);
