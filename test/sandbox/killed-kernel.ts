@@ -115,7 +115,7 @@ export function killInKernel(name: string, isTold: (title: string) => boolean, d
 
     for (const [title, tell] of Object.entries(stories)) {
       if (!isTold(title)) continue;
-      test(title, { timeout: 300_000 }, async (t) => {
+      test(title, async (t) => {
         if (!needs(t, "netns", "veth", "bridge")) return;
         opening ??= KillScene.open({ vfsPerPf: 8, ...(disk && { disk }) });
         t.diagnostic(`killed at each of ${await tell(await opening)} points`);
