@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { patience } from "./patience.ts";
 import { type Machine, qemuCommand } from "./qemu.ts";
 import { type GuestLine, type GuestResult, readGuestLine, resultOf } from "./report.ts";
 import { type GuestPlan, titleOf } from "./topologies.ts";
@@ -30,28 +31,36 @@ export async function runGuest(options: RunOptions): Promise<GuestResult> {
   writeFileSync(join(out, "qemu.sh"), `${[command, ...args].map(quoted).join(" ")}\n`);
   chmodSync(join(out, "qemu.sh"), 0o755);
   const startedAt = performance.now();
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(plan.topology.limitMs)]);
   const lines: GuestLine[] = [];
   const onLine = (line: GuestLine) => {
     lines.push(line);
     if (line.kind === "test") tell(testText(titleOf(plan), line));
   };
-  const ended = await runQemu(command, args, { limit, onLine });
+  const { said, isOverLimit } = await runQemu(command, args, { limitMs: plan.topology.limitMs, signal, onLine });
   const isDone = lines.at(-1)?.kind === "done";
-  const ending = limit.aborted ? whyAborted(signal, plan) : isDone ? undefined : `${ended}${lastWords(out)}`;
+  const wasStopped = signal.aborted || isOverLimit;
+  const ending = wasStopped ? whyAborted(signal, plan) : isDone ? undefined : `${said}${lastWords(out)}`;
   const ms = performance.now() - startedAt;
   return resultOf({ kernel: plan.kernel, topology: plan.topology.name, ms }, plan.scenarios, lines, ending);
+}
+
+interface QemuRun {
+  readonly limitMs: number;
+  readonly signal: AbortSignal;
+  readonly onLine: (line: GuestLine) => void;
 }
 
 /** Resolves when QEMU has gone, with what it said. */
 function runQemu(
   command: string,
   args: readonly string[],
-  { limit, onLine }: { readonly limit: AbortSignal; readonly onLine: (line: GuestLine) => void },
-): Promise<string> {
+  { limitMs, signal, onLine }: QemuRun,
+): Promise<{ readonly said: string; readonly isOverLimit: boolean }> {
   return new Promise((resolve) => {
     const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
     const kill = () => child.kill("SIGKILL");
+    const left = patience(child.pid ?? 0, limitMs);
+    const limit = AbortSignal.any([signal, left.signal]);
     limit.addEventListener("abort", kill, { once: true });
     let problem = "";
     child.stderr.on("data", (data: Buffer) => (problem = `${problem}${data}`.slice(-4000)));
@@ -59,18 +68,24 @@ function runQemu(
       const line = readGuestLine(text);
       if (line) onLine(line);
     });
-    child.on("error", (error) => resolve(error.message));
-    child.on("close", (code, signal) => {
+    const end = (said: string) => {
+      left.stop();
       limit.removeEventListener("abort", kill);
+      resolve({ said, isOverLimit: left.signal.aborted });
+    };
+    child.on("error", (error) => end(error.message));
+    child.on("close", (code, signal) => {
       // Each adapter's hub says that it has no way out. That is what it is for.
       const said = problem.split("\n").filter((line) => line !== "" && !line.includes("not connected to host network"));
-      resolve([`QEMU ended with ${code ?? signal}`, ...said].join("\n"));
+      end([`QEMU ended with ${code ?? signal}`, ...said].join("\n"));
     });
   });
 }
 
 function whyAborted(signal: AbortSignal, { topology }: GuestPlan): string {
-  return signal.aborted ? "the run was ended" : `it was killed after ${topology.limitMs / 1000} s`;
+  return signal.aborted
+    ? "the run was ended"
+    : `it was killed after ${topology.limitMs / 1000} s in which it could run`;
 }
 
 /** The end of what the guest's console and program have said. */

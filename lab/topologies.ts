@@ -17,7 +17,7 @@ export interface Topology {
   readonly scenarios: readonly string[];
   /** About what it takes on two cores, in seconds: the longest begin first. */
   readonly usualS: Readonly<Record<Kernel, number>>;
-  /** The guest is killed after so long. */
+  /** The guest is killed after so long, not counting the time in which it had no processor. */
   readonly limitMs: number;
 }
 

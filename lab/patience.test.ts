@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { test } from "node:test";
+import { patience, readSchedstat, waitedMs } from "./patience.ts";
+
+test("readSchedstat() reads what the kernel tells of a thread, and refuses anything else", () => {
+  assert.deepEqual(readSchedstat("142784000 2850902 3\n"), { ranMs: 142.784, waitedMs: 2.850902 });
+  for (const text of ["", "0", "a b c"]) assert.throws(() => readSchedstat(text), RangeError, text);
+});
+
+test("waitedMs() takes the busiest thread of a process, and nothing of one that has gone", () => {
+  assert.ok(waitedMs(process.pid) >= 0);
+  assert.equal(waitedMs(2 ** 22 + 1), 0);
+});
+
+test("patience() ends with a process that could have run all the time", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const idle = spawn("sleep", ["60"]);
+  t.after(() => idle.kill("SIGKILL"));
+  const { signal, stop } = patience(idle.pid ?? 0, -60_000);
+  t.after(stop);
+  assert.equal(signal.aborted, false);
+  t.mock.timers.tick(5_000);
+  assert.equal(signal.aborted, true);
+});
