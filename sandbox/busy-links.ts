@@ -9,6 +9,8 @@ export interface BusyLinks {
   isResetting(fn: NicFunction): boolean;
   /** The address that the PF has set. */
   macOf(fn: NicFunction): string | undefined;
+  /** Told of an address that the function has got. */
+  choose(fn: NicFunction, mac: string): void;
 }
 
 /** A socket in the namespace; all that it is asked reaches the kernel but what such a driver would refuse. */
@@ -31,7 +33,9 @@ function refusal(link: Link, { up, address }: SetLink, links: BusyLinks): keyof 
   if (address !== undefined) {
     const admin = links.macOf(fn);
     if (isResetting) return "EAGAIN";
-    return admin === undefined || admin === address ? undefined : "EACCES";
+    if (admin !== undefined && admin !== address) return "EACCES";
+    links.choose(fn, address);
+    return undefined;
   }
   return isResetting && (up === true || link.up) ? "EBUSY" : undefined;
 }

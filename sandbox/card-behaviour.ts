@@ -1,8 +1,9 @@
 // A card's kind made into what the machine's parts do: ports of PFs, links, resets.
 import type { Clock } from "../src/async/index.ts";
-import { type Netns, Rtnl } from "../src/kernel/index.ts";
+import type { Netns, Rtnl } from "../src/kernel/index.ts";
 import { busyRtnl } from "./busy-links.ts";
 import { type CardKind, type EswitchMode, QUICK_RESETS, type ResetTimes, VfResets } from "./card.ts";
+import { igbRtnl } from "./igb-links.ts";
 import type { Nic, NicFunction, NicPf } from "./nic.ts";
 import type { PortBehaviour } from "./pf-port.ts";
 import { Wire } from "./wire.ts";
@@ -18,6 +19,8 @@ export interface CardParts {
   readonly nic: Nic;
   readonly netdevs: unknown;
   readonly macOf: (fn: NicFunction) => string | undefined;
+  /** The function asks its PF for an address: whether it gets it; undefined of a PF. */
+  readonly choose: (fn: NicFunction | undefined, mac: string) => boolean | undefined;
   readonly clock: Clock;
 }
 
@@ -33,7 +36,7 @@ export interface Card {
 
 /** The card, before its first PF is there. */
 export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): Card {
-  const { nic, netdevs, macOf, clock } = parts;
+  const { nic, netdevs, macOf, choose, clock } = parts;
   const wire = netdevs instanceof Wire ? netdevs : undefined;
   if (kind !== "iavf") {
     return {
@@ -41,7 +44,7 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
       eswitchMode: kind === "switchdev" ? "switchdev" : "legacy",
       resets: undefined,
       portOf: () => ({ isSilent: kind === "no-vf-info" }),
-      openRtnl: (netns) => Rtnl.open({ netns }),
+      openRtnl: (netns) => igbRtnl(netns, { choose: (link, mac) => choose(wire?.functionOf(link), mac) }),
     };
   }
   const resets = new VfResets<NicFunction>(
@@ -58,6 +61,7 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
         const vf = vfOf(pf, vfIndex);
         return vf !== undefined && resets.isResetting(vf);
       },
+      ignoresSameMac: true,
       hidesResetting: pf === nic.pfs[0],
       async onChange(vfIndex) {
         const vf = vfOf(pf, vfIndex);
@@ -69,6 +73,7 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
         functionOf: (link) => wire?.functionOf(link),
         isResetting: (fn) => resets.isResetting(fn),
         macOf,
+        choose,
       }),
   };
 }

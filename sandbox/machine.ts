@@ -126,7 +126,10 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     netdevDelay: () => (delayMs > 0 ? clock.sleep(delayMs) : undefined),
   });
   const macOf = ({ virtual }: NicFunction) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index);
-  const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, macOf, clock });
+  const card = cardOf(options.card ?? { kind: "igb" }, {
+    ...{ nic, netdevs, macOf, clock },
+    choose: (fn, mac) => choose(ports, fn, mac),
+  });
   for (let index = 0; index < pfs; index++) {
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
@@ -219,6 +222,10 @@ function pfOf(nic: Nic, address: string): NicPf {
 
 type Ports = ReadonlyMap<string, PretendPfPort>;
 
+function choose(ports: Ports, fn: NicFunction | undefined, mac: string): boolean | undefined {
+  return fn?.virtual && portOf(ports, fn.virtual.pf.address).choose(fn.virtual.index, mac);
+}
+
 async function openLinks(
   options: MachineOptions,
   { ports, events }: { readonly ports: Ports; readonly events: Events },
@@ -235,6 +242,7 @@ async function openLinks(
     wire,
     vlanOf: ({ virtual }) => (virtual ? portOf(ports, virtual.pf.address).vlan(virtual.index) : 0),
     macOf: ({ virtual }) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index),
+    onMade: (fn, mac) => void choose(ports, fn, mac),
     onReturn: (fn, ifname) => events.announceNetdev(fn, ifname),
   });
   return {

@@ -24,6 +24,10 @@ export class NamedNetdevs implements NetdevMaker, NetdevView, LinkMaker {
     return this.#seen.has(fn.address);
   }
 
+  functionOf(_link: Link): undefined {
+    return undefined;
+  }
+
   /** Whatever link has an index of theirs is somebody else's. */
   async ownerOf(_netns: Netns, link: Link): Promise<LinkOwner> {
     return { pciFunction: undefined, text: `no function of the sandbox (it is a ${link.kind ?? "device"})` };

@@ -32,6 +32,8 @@ export interface PortBehaviour {
   readonly isResetting?: (vfIndex: number) => boolean;
   /** A VF in a reset is left out of the PF's list. */
   readonly hidesResetting?: boolean;
+  /** A word that changes nothing sets nothing: ice_set_vf_mac, "nothing left to do". */
+  readonly ignoresSameMac?: boolean;
   /** Told of each change, before the write that made it returns. */
   readonly onChange?: (vfIndex: number) => Promise<void>;
 }
@@ -42,6 +44,8 @@ export class PretendPfPort {
   readonly pf: string;
   readonly #pf: NicPf;
   readonly #settings = new Map<number, Required<PortSettings>>();
+  /** What a virtual one has chosen itself. */
+  readonly #chosen = new Map<number, string>();
   readonly #onVlan: (vfIndex: number, vlan: number) => Promise<void>;
   readonly #behaviour: PortBehaviour;
   /** Every write that was accepted, for tests that count them. */
@@ -62,10 +66,25 @@ export class PretendPfPort {
     return isSilent ? {} : settings;
   }
 
-  /** What it keeps, whatever it tells. @throws {KernelError} EINVAL when there is no such virtual function. */
+  /**
+   * What it keeps, whatever it tells. Of a virtual one whose address it has not set that is what it has chosen:
+   * igb_ndo_get_vf_config and igb_set_vf_mac_addr, drivers/net/ethernet/intel/igb/igb_main.c; ice and i40e keep it too.
+   * @throws {KernelError} EINVAL when there is no such virtual function.
+   */
   settingsOf(vfIndex: number): Required<PortSettings> {
     if (!this.#pf.vfs[vfIndex]) throw refuse(`read VF ${vfIndex} of ${this.#pf.address}`, "EINVAL");
-    return { ...(this.#settings.get(vfIndex) ?? fresh) };
+    const settings = this.#settings.get(vfIndex) ?? fresh;
+    return { ...settings, mac: this.adminMac(vfIndex) ?? this.#chosen.get(vfIndex) ?? NO_MAC };
+  }
+
+  /**
+   * A virtual one chooses its address. False when the physical one has set it, and does not trust it: IGB_VF_FLAG_PF_SET_MAC in
+   * igb_set_vf_mac_addr.
+   */
+  choose(vfIndex: number, mac: string): boolean {
+    if (this.adminMac(vfIndex) !== undefined && this.#settings.get(vfIndex)?.trust !== true) return false;
+    this.#chosen.set(vfIndex, mac);
+    return true;
   }
 
   /**
@@ -79,8 +98,12 @@ export class PretendPfPort {
     if (this.#behaviour.isResetting?.(vfIndex)) throw refuse(op, "EAGAIN");
     if (change.linkState !== undefined && change.linkState !== "auto") throw refuse(op, "EOPNOTSUPP");
     if (!isValid(change)) throw refuse(op, "EINVAL");
+    if (this.#behaviour.ignoresSameMac && change.mac === before.mac) return;
     const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
-    const after = { ...before, ...given };
+    const standing = { ...before, mac: this.adminMac(vfIndex) ?? NO_MAC };
+    const after = { ...standing, ...given };
+    // igb_ndo_set_vf_mac: zero takes the address away from it too, until it chooses again.
+    if (change.mac === NO_MAC) this.#chosen.delete(vfIndex);
     this.#settings.set(vfIndex, after);
     this.writes.push({ vfIndex, change });
     if (after.vlan !== before.vlan) await this.#onVlan(vfIndex, after.vlan);

@@ -30,6 +30,8 @@ export interface LinkMaker {
   readonly hasLinks: boolean;
   /** Which function has a link, in whatever namespace. */
   ownerOf(netns: Netns, link: Link): Promise<LinkOwner>;
+  /** The same by what the link says of itself. */
+  functionOf(link: Link): NicFunction | undefined;
 }
 
 /** /sys/bus/pci/devices */

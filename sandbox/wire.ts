@@ -26,6 +26,8 @@ export interface WireOptions {
   readonly vlanOf: (fn: NicFunction) => number;
   /** The MAC that the physical function gave. */
   readonly macOf: (fn: NicFunction) => string | undefined;
+  /** A device was made, with that MAC. */
+  readonly onMade: (fn: NicFunction, mac: string) => void;
   /** A device came back to the host because its namespace died. */
   readonly onReturn: (fn: NicFunction, ifname: string) => void;
 }
@@ -71,6 +73,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     const wireEnd = await this.#wire.linkByName(name);
     if (!wireEnd) throw new Error(`Cannot find ${name}, which was just made`);
     this.#ports.set(fn.address, { fn, wireIndex: wireEnd.index });
+    this.#options.onMade(fn, address);
     await this.#join(wireEnd.index, this.#options.vlanOf(fn));
     await this.#wire.setLink(wireEnd.index, { up: true });
     // As an operator leaves it; the virtual ones come down and stay so until somebody wants them.

@@ -76,7 +76,7 @@ async function refreshes(node: LabNode): Promise<void> {
   await node.endPods(pod);
 }
 
-/** igbvf takes another address only when it is bound anew, or trusted: what the last client had is in the way. */
+/** igbvf takes no other address while the adapter names one: what the last client had must not be in the way. */
 async function goesOn(node: LabNode): Promise<void> {
   const peer = await node.pod("right", wish("0a:55:44:33:23:00", VLAN));
   await peer.client.request();

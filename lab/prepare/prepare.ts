@@ -35,7 +35,7 @@ const packages = [
 
 /** In the order of loading. vfio_iommu_type1 by name: nothing asks for it by itself where there is no modprobe. */
 const modules = [
-  ...["virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "bridge"],
+  ...["virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "bridge", "macvlan"],
   ...["igb", "igbvf", "vfio", "vfio_iommu_type1", "vfio-pci"],
 ];
 

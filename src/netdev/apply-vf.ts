@@ -1,15 +1,18 @@
 // What the PF and the link itself are told of a VF before it serves a client.
 import type { Clock } from "../async/index.ts";
+import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { setLinkMac } from "./mac.ts";
 import type { Session } from "./read.ts";
-import type { Patience } from "./transient.ts";
+import { isTransient, type Patience } from "./transient.ts";
 import {
   applyVfSettings,
   isBearable,
+  isPinned,
   type PfPort,
   silentFaults,
   tellsNothing,
+  unpinMac,
   type VfSettings,
 } from "./vf-settings.ts";
 
@@ -26,10 +29,14 @@ export interface ApplyVfInput {
   readonly ifindex: number;
   readonly mac: string | undefined;
   readonly vf: AttachedVf | undefined;
+  /** Nothing of it was made for this client before. */
+  readonly isFirst: boolean;
   /** Of the VF, the operator's included. */
   readonly wanted: VfSettings;
   /** Told what stands on the PF, and waited for, before it is changed. */
   readonly remember: (before: VfSettings) => Promise<void>;
+  /** Told that this address, which the PF named, was the VF's own choice and none of the PF's. */
+  readonly wasOwnChoice: (mac: string) => Promise<void>;
   /** Told of a setting that the driver can tell but not set. */
   readonly isUnsupported: (setting: keyof VfSettings) => void;
   readonly patience: Patience;
@@ -50,9 +57,9 @@ async function applyOnPf(input: ApplyVfInput, { port, index }: AttachedVf): Prom
   const [refused] = tellsNothing(standing) ? silentFaults(port, index, wanted) : [];
   if (refused) throw refused.error;
   await input.remember(pick(standing, Object.keys(wanted)));
-  // Before the PF has a word on it: a VF with an administrative address may not choose its own any more.
-  if (mac !== undefined && standing.mac !== mac) await tryMac(input, mac);
-  const { faults } = await applyVfSettings(port, index, wanted, patience);
+  if (mac !== undefined && standing.mac !== mac) await chooseMac(input, { vf: { port, index }, standing, mac });
+  const restatesMac = input.isFirst || standing.mac !== mac;
+  const { faults } = await applyVfSettings(port, index, wanted, { patience, restatesMac });
   for (const fault of faults) {
     if (!isBearable(fault, wanted)) throw fault.error;
     input.isUnsupported(fault.setting);
@@ -60,11 +67,39 @@ async function applyOnPf(input: ApplyVfInput, { port, index }: AttachedVf): Prom
   }
 }
 
-/** A refusal decides nothing, nor does a driver that is busy: the PF is asked next. */
-async function tryMac({ session, ifindex, log }: ApplyVfInput, mac: string): Promise<void> {
-  await session.rtnl.setLink(ifindex, { address: mac }).catch((error: unknown) => {
+interface MacChoice {
+  readonly vf: Omit<AttachedVf, "settings">;
+  readonly standing: VfSettings;
+  readonly mac: string;
+}
+
+/**
+ * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that stands there the
+ * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
+ */
+async function chooseMac(input: ApplyVfInput, { vf, standing, mac }: MacChoice): Promise<void> {
+  const outcome = await tryMac(input, mac);
+  const before = standing.mac;
+  if (!isPinned(before)) return;
+  if (outcome === "refused") {
+    if (await unpinMac(vf.port, vf.index, input.patience)) await tryMac(input, mac);
+  } else if (outcome === "taken" && standing.trust !== true) {
+    // A PF that now names what nobody has told it names what its VF chooses (igb, ixgbe, i40e, ice).
+    const { mac: named } = await input.patience.run(`read the settings of VF ${vf.index}`, () =>
+      vf.port.read(vf.index),
+    );
+    if (named === mac) await input.wasOwnChoice(before);
+  }
+}
+
+async function tryMac({ session, ifindex, log }: ApplyVfInput, mac: string): Promise<"taken" | "refused" | "busy"> {
+  try {
+    await session.rtnl.setLink(ifindex, { address: mac });
+    return "taken";
+  } catch (error) {
     log.debug("link-refuses-mac", { ifindex, mac, error });
-  });
+    return error instanceof KernelError && !isTransient(error) ? "refused" : "busy";
+  }
 }
 
 function pick(settings: VfSettings, keys: readonly string[]): VfSettings {

@@ -15,7 +15,7 @@ import { inSession, readAround, type Session } from "./read.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
-import { differingSettings, type VfSettings } from "./vf-settings.ts";
+import { differingSettings, NO_MAC, type VfSettings } from "./vf-settings.ts";
 
 /** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
 export interface AttachmentState extends LinkIdentity {
@@ -125,7 +125,7 @@ export class Attachment {
     await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#parts.of));
     // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
-    await this.#applyVf(host, index, work);
+    await this.#applyVf(host, { ifindex: index, isFirst: true }, work);
     signal?.throwIfAborted();
     const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#parts.of));
     await this.#remember({ clientIndex });
@@ -181,7 +181,7 @@ export class Attachment {
       await this.#remember({ name: wanted.name, clientIndex: link.index });
     }
     await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
-      await this.#applyVf(client, link.index, { ...work, patience });
+      await this.#applyVf(client, { ifindex: link.index, isFirst: false }, { ...work, patience });
       await this.#apply(client, { ...work, patience }, { first: false });
     });
   }
@@ -328,15 +328,23 @@ export class Attachment {
     return { ...this.#parts.vf?.settings, mac: wanted.mac, vlan: wanted.vlan };
   }
 
-  async #applyVf(session: Session, ifindex: number, { wanted, patience }: WayIn): Promise<void> {
+  async #applyVf(
+    session: Session,
+    link: { readonly ifindex: number; readonly isFirst: boolean },
+    { wanted, patience }: WayIn,
+  ): Promise<void> {
     const { vf, clock, log } = this.#parts;
     await applyVf({
       session,
-      ifindex,
+      ...link,
       mac: wanted.mac,
       vf,
       wanted: this.#vfWanted(wanted),
       remember: (before) => this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } }),
+      wasOwnChoice: async (mac) => {
+        const { vfBefore } = this.#state;
+        if (vfBefore.mac === mac) await this.#remember({ vfBefore: { ...vfBefore, mac: NO_MAC } });
+      },
       isUnsupported: (setting) => void this.#unsupported.add(setting),
       patience,
       log,

@@ -1,5 +1,6 @@
 import type { Clock } from "../async/index.ts";
 import { KernelError, type Link, type SetLink } from "../kernel/index.ts";
+import { MacHome } from "./admin-mac.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac } from "./mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
@@ -55,11 +56,19 @@ export async function bringHome(input: HomeInput): Promise<NotRestored[]> {
   const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
   isExpected ||= await isThere().catch(() => false); // the look below tells of the failure
   await attempt("vf settings", () => restoreVf(input, failures));
+  const macHome = macHomeOf(input);
   for (let left = RETURNS; ; left--) {
-    const found = await restoreOnce(input, isExpected);
+    const found = await restoreOnce(input, { isExpected, macHome });
     if (left > 0 && found.some(({ error }) => isVanished(error)) && input.vfLink && isExpected) continue;
+    // Last of all: a VF whose PF names an address may not let its link have another one.
+    if (macHome) await attempt("vf mac", () => macHome.finish());
     return [...failures, ...found];
   }
+}
+
+function macHomeOf({ vf, identity, patience }: HomeInput): MacHome | undefined {
+  const before = vf?.before.mac;
+  return vf && before !== undefined ? new MacHome(vf, { before, own: identity.original.address }, patience) : undefined;
 }
 
 type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
@@ -75,7 +84,10 @@ function attemptInto(failures: NotRestored[]): Attempt {
 }
 
 /** Finds the link in the host, waiting for it where it is expected there, and makes it what it was. */
-async function restoreOnce(input: HomeInput, isExpected: boolean): Promise<NotRestored[]> {
+async function restoreOnce(
+  input: HomeInput,
+  { isExpected, macHome }: { readonly isExpected: boolean; readonly macHome: MacHome | undefined },
+): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
   const { host, identity, of, vfLink, patience } = input;
@@ -86,7 +98,7 @@ async function restoreOnce(input: HomeInput, isExpected: boolean): Promise<NotRe
     if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
     if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
-  if (link) await restoreLink(input, link, attempt);
+  if (link) await restoreLink(input, { link, macHome, attempt });
   return failures;
 }
 
@@ -118,22 +130,23 @@ async function moveOut(client: Session, { host, identity, of, patience }: HomeIn
   return true;
 }
 
-async function restoreVf({ vf, identity, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
+/** All but the address. */
+async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
   if (!vf) return;
-  const ownMac = identity.original.address;
-  for (const { setting, error } of await restoreVfSettings(vf.port, vf.index, {
-    before: vf.before,
-    ownMac,
-    patience,
-  })) {
-    failures.push({ what: `vf ${setting}`, error });
-  }
+  const { mac: _, ...before } = vf.before;
+  const faults = await restoreVfSettings(vf.port, vf.index, { before, ownMac: undefined, patience });
+  for (const { setting, error } of faults) failures.push({ what: `vf ${setting}`, error });
+}
+
+interface RestoreLink {
+  readonly link: Link;
+  readonly macHome: MacHome | undefined;
+  readonly attempt: Attempt;
 }
 
 async function restoreLink(
   { host, identity, patience, clock }: HomeInput,
-  link: Link,
-  attempt: Attempt,
+  { link, macHome, attempt }: RestoreLink,
 ): Promise<void> {
   const { original } = identity;
   const { index } = link;
@@ -145,8 +158,12 @@ async function restoreLink(
   if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
   if (changed.name) await attempt("name", () => giveName(host, index, original.name));
   if (changed.mtu) await attempt("mtu", () => setLink({ mtu: original.mtu }));
-  if (mac !== undefined)
-    await attempt("address", () => setLinkMac({ session: host, ifindex: index, mac, patience, clock }));
+  if (mac !== undefined) {
+    await attempt("address", async () => {
+      await macHome?.makeWay();
+      await setLinkMac({ session: host, ifindex: index, mac, patience, clock });
+    });
+  }
   for (const name of altNames) await attempt("altnames", () => setLink({ addAltNames: [name] }));
   const up = (await host.rtnl.linkByIndex(index))?.up ?? false;
   if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));

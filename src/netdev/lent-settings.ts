@@ -53,7 +53,7 @@ export class LentSettings {
       this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
       await record(this.#before);
     }
-    const { faults } = await applyVfSettings(vf.port, vf.index, wanted, patience);
+    const { faults } = await applyVfSettings(vf.port, vf.index, wanted, { patience, restatesMac: fresh.length > 0 });
     for (const fault of faults) {
       if (!isBearable(fault, wanted)) throw fault.error;
       this.#unsupported.add(fault.setting);

@@ -1,6 +1,6 @@
 import { KernelError, type VfLinkState } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
-import type { Patience } from "./transient.ts";
+import { isTransient, type Patience } from "./transient.ts";
 
 /** What a PF holds about one of its VFs. A setting that is left out is not touched, or not known to the driver. */
 export interface VfSettings {
@@ -49,6 +49,40 @@ const GROUPS: readonly (readonly (keyof VfSettings)[])[] = [
 /** No administrative address. */
 export const NO_MAC = "00:00:00:00:00:00";
 
+/** Whether the PF names an address. Many name the VF's own choice too (igb_ndo_get_vf_config): it may be free all the same. */
+export function isPinned(mac: string | undefined): mac is string {
+  return mac !== undefined && mac !== NO_MAC;
+}
+
+/**
+ * Lets the VF choose its address again: zero takes the PF's word back (igb_ndo_set_vf_mac, ixgbe_ndo_set_vf_mac, i40e_ndo_set_vf_mac,
+ * ice_set_vf_mac, bnxt_set_vf_mac). On igb the VF hears nothing until it has chosen, so its link must get another address next.
+ * False where the driver takes no zero. @throws {NetdevError} busy.
+ */
+export async function unpinMac(
+  port: PfPort,
+  vf: number,
+  patience: Pick<Patience, "run"> | undefined,
+): Promise<boolean> {
+  try {
+    const step = `clear the administrative address of VF ${vf}`;
+    await waiting(patience, step, () => port.write(vf, { mac: NO_MAC }));
+    return true;
+  } catch (error) {
+    if (error instanceof KernelError && error.code !== "ENODEV" && !isTransient(error)) return false;
+    throw error;
+  }
+}
+
+export interface ApplyOptions {
+  readonly patience?: Pick<Patience, "run"> | undefined;
+  /**
+   * The address is written though the PF names it already: many PFs name what the VF has chosen, which is not theirs until they are
+   * told (igb_ndo_get_vf_config), and are told nothing by what they name (ice_set_vf_mac, "nothing left to do"): zero comes first.
+   */
+  readonly restatesMac?: boolean | undefined;
+}
+
 /**
  * Brings the settings of a VF to what is wanted: reads, writes only what differs, and reads back. Each setting is on its
  * own: one that fails does not keep the others from being made. `before` holds what stood there of all that is wanted.
@@ -57,17 +91,20 @@ export async function applyVfSettings(
   port: PfPort,
   vf: number,
   wanted: VfSettings,
-  patience?: Pick<Patience, "run">,
+  { patience, restatesMac }: ApplyOptions = {},
 ): Promise<{ readonly before: VfSettings; readonly faults: readonly SettingFault[] }> {
   const read = () => waiting(patience, `read the settings of VF ${vf}`, () => port.read(vf));
   const standing = await read();
   const before = pick(GROUPS.flat(), standing, wanted);
   if (tellsNothing(standing)) return { before, faults: silentFaults(port, vf, wanted) };
   const differing = differingSettings(standing, wanted);
+  const restates = restatesMac && isPinned(wanted.mac) && !differing.includes("mac");
+  if (restates) differing.unshift("mac");
   if (differing.length === 0) return { before, faults: [] };
   const faults: SettingFault[] = [];
   for (const group of GROUPS.filter((settings) => settings.some((setting) => differing.includes(setting)))) {
     try {
+      if (restates && group.includes("mac")) await unpinMac(port, vf, patience);
       const step = `set ${group.join(", ")} of VF ${vf}`;
       await waiting(patience, step, () => port.write(vf, pick(group, wanted, wanted)));
     } catch (error) {
@@ -132,13 +169,12 @@ export async function restoreVfSettings(
   options: {
     readonly before: VfSettings;
     readonly ownMac: string | undefined;
-    readonly patience?: Pick<Patience, "run"> | undefined;
-  },
+  } & ApplyOptions,
 ): Promise<readonly SettingFault[]> {
-  const { faults } = await applyVfSettings(port, vf, options.before, options.patience);
+  const { faults } = await applyVfSettings(port, vf, options.before, options);
   const macFault = faults.find((fault) => fault.setting === "mac");
   if (macFault?.error.fault.kind !== "vf-setting" || options.before.mac !== NO_MAC || !options.ownMac) return faults;
-  const again = await applyVfSettings(port, vf, { mac: options.ownMac }, options.patience);
+  const again = await applyVfSettings(port, vf, { mac: options.ownMac }, options);
   return again.faults.length > 0 ? faults : faults.filter((fault) => fault !== macFault);
 }
 

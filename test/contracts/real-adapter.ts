@@ -37,7 +37,9 @@ export async function withRealAdapter(
     await devices.writeText(`${pf}/sriov_numvfs`, String(numVfs));
     const index = numVfs - 1;
     const vf = (await devices.readLink(`${pf}/virtfn${index}`)).split("/").at(-1) ?? "";
-    await untilThere(() => devices.exists(`${vf}/net`), vf);
+    await until(() => devices.exists(`${vf}/net`), `${vf} has no network device`);
+    // igb takes a rate only while it has a carrier (igb_ndo_set_vf_bw), and loses it when functions are made.
+    await until(async () => (await linkOf(pf)).carrier, `${pf} has no carrier`);
     await work({
       ...host,
       pf,
@@ -46,6 +48,7 @@ export async function withRealAdapter(
       kernelDriver: vfDriver,
       port: host.pfPort({ address: parsePciAddress(pf), ifname: pfLink.name, driver: "igb" }),
       macOfNetdev: async () => (await linkOf(vf)).address ?? "",
+      setMacOfNetdev: async (address) => rtnl.setLink((await linkOf(vf)).index, { address }),
     });
   } finally {
     await devices.writeText(`${pf}/sriov_numvfs`, "0");
@@ -54,10 +57,10 @@ export async function withRealAdapter(
   }
 }
 
-async function untilThere(isThere: () => Promise<boolean>, vf: string): Promise<void> {
+async function until(isSo: () => Promise<boolean>, otherwise: string): Promise<void> {
   const endsAt = performance.now() + LIMIT_MS;
-  while (!(await isThere())) {
-    if (performance.now() > endsAt) throw new Error(`${vf} has no network device after ${LIMIT_MS / 1000} s`);
+  while (!(await isSo())) {
+    if (performance.now() > endsAt) throw new Error(`${otherwise} after ${LIMIT_MS / 1000} s`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -10,14 +10,22 @@ export interface SettingsSubject extends DriverSubject {
   readonly index: number;
   /** The address of the function's network device. */
   macOfNetdev(): Promise<string>;
+  /** Gives that network device an address. @throws {KernelError} */
+  setMacOfNetdev(mac: string): Promise<void>;
 }
 
 const NO_MAC = "00:00:00:00:00:00";
 const MAC = "0a:00:00:00:be:ef";
 
-async function codeOf(port: PfPort, index: number, change: VfSettings): Promise<string> {
+const CHOSEN = "0a:00:00:00:be:f0";
+
+function codeOf(port: PfPort, index: number, change: VfSettings): Promise<string> {
+  return codeOfWork(() => port.write(index, change));
+}
+
+async function codeOfWork(work: () => Promise<void>): Promise<string> {
   try {
-    await port.write(index, change);
+    await work();
     return "";
   } catch (error) {
     assert.ok(error instanceof KernelError, String(error));
@@ -47,6 +55,22 @@ export const vfSettingsContracts: Readonly<Record<string, (subject: SettingsSubj
     assert.equal(await codeOf(port, index, { mac: "01:00:00:00:00:01" }), "EINVAL");
     assert.equal(await codeOf(port, index, { vlan: 4096 }), "EINVAL");
   },
+  "an address that it has not set is what the function has chosen; one that it has set lets that choose no other, until it is taken back":
+    async (subject) => {
+      const { port, index } = subject;
+      const own = await subject.macOfNetdev();
+      const choose = (mac: string) => codeOfWork(() => subject.setMacOfNetdev(mac));
+      assert.equal((await port.read(index)).mac, own);
+      assert.equal(await choose(CHOSEN), "");
+      assert.equal((await port.read(index)).mac, CHOSEN);
+      await port.write(index, { mac: MAC });
+      assert.deepEqual([await choose(own), await subject.macOfNetdev()], ["EADDRNOTAVAIL", CHOSEN]);
+      await port.write(index, { mac: CHOSEN });
+      assert.equal(await choose(own), "EADDRNOTAVAIL");
+      await port.write(index, { mac: NO_MAC });
+      assert.equal((await port.read(index)).mac, NO_MAC);
+      assert.deepEqual([await choose(own), (await port.read(index)).mac], ["", own]);
+    },
   "an address reaches the network device only with the next bind, and none may be written again": async (subject) => {
     const { port, index, drivers, vf, kernelDriver } = subject;
     const own = await subject.macOfNetdev();

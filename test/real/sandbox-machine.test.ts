@@ -58,14 +58,20 @@ for (const [sentence, contract] of Object.entries({ ...driverBindingContracts, .
 
 for (const [sentence, contract] of Object.entries(vfSettingsContracts)) {
   test(`startMachine() with real links keeps settings as igb does: ${sentence}`, (t) =>
-    withMachine(t, {}, (machine, host) => {
+    withMachine(t, {}, async (machine) => {
       const vf = "0000:01:10.2";
-      const macOfNetdev = async () => {
+      const links = machine.openRtnl(machine.netns);
+      const netdev = async () => {
         const [ifname = ""] = await machine.devices.list(`${vf}/net`);
-        return (await host.linkByName(ifname))?.address ?? "";
+        const link = await links.linkByName(ifname);
+        assert.ok(link);
+        return link;
       };
+      const macOfNetdev = async () => (await netdev()).address ?? "";
+      const setMacOfNetdev = async (address: string) => links.setLink((await netdev()).index, { address });
       const port = machine.pfPort(pf);
-      return contract({ ...machine, pf: pf.address, vf, index: 1, kernelDriver: "igbvf", port, macOfNetdev });
+      const subject = { pf: pf.address, vf, index: 1, kernelDriver: "igbvf", port, macOfNetdev, setMacOfNetdev };
+      await contract({ ...machine, ...subject }).finally(() => links.close());
     }));
 }
 

@@ -78,8 +78,8 @@ async function standsAsAsked(scene: Scene): Promise<void> {
     [`172.16.1.77 dev nsm-1 lladdr ${NEIGHBOUR_MAC} PERMANENT`],
   );
   if (scene.sandbox.machine.card !== "no-vf-info") {
-    const vf = (await scene.vfOf(client)).settings;
-    assert.deepEqual([address, vf.mac, vf.vlan], [ethernet.srcMac, ethernet.srcMac, SANDBOX_VLAN]);
+    const { settings, adminMac } = await scene.vfOf(client);
+    assert.deepEqual([address, adminMac, settings.vlan], [ethernet.srcMac, ethernet.srcMac, SANDBOX_VLAN]);
   }
   await client.close();
 }

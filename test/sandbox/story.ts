@@ -118,11 +118,17 @@ export class Scene {
   }
 
   /** The function that the client was given, as the physical one keeps it. */
-  async vfOf(client: Client): Promise<{ readonly address: string; readonly settings: VfSettings }> {
+  async vfOf(client: Client): Promise<{
+    readonly address: string;
+    readonly settings: VfSettings;
+    /** What of it the function could not change. */
+    readonly adminMac: string | undefined;
+  }> {
     const given = client.connection?.mechanism?.parameters["pciAddress"];
     const vf = this.forwarder.node.inventory.snapshot().find(({ address }) => address === given);
     assert.ok(vf, `${given} is no virtual function of the node`);
-    return { address: vf.address, settings: this.sandbox.machine.pfPort({ address: vf.pf }).settingsOf(vf.index) };
+    const port = this.sandbox.machine.pfPort({ address: vf.pf });
+    return { address: vf.address, settings: port.settingsOf(vf.index), adminMac: port.adminMac(vf.index) };
   }
 
   /** Another pod is served from its Request to its Close: nothing that happened before has harmed the forwarder. */

@@ -143,12 +143,12 @@ async function reclaiming(scene: Scene): Promise<void> {
 
 async function settings(scene: Scene): Promise<void> {
   const pod = await vfioPod(scene);
+  const free = await everySetting(scene);
   const { context } = await pod.vfio.request();
-  const { address, settings: standing } = await scene.vfOf(pod.vfio);
+  const { settings: standing } = await scene.vfOf(pod.vfio);
   assert.deepEqual([standing.mac, standing.vlan], [context?.ethernetContext?.srcMac, SANDBOX_VLAN]);
   await pod.vfio.close();
-  const { mac, vlan } = await settingsOf(scene, address);
-  assert.deepEqual([mac, vlan], ["00:00:00:00:00:00", 0]);
+  assert.deepEqual(await everySetting(scene), free);
   done(scene);
 }
 
@@ -279,6 +279,14 @@ async function cycles(scene: Scene): Promise<void> {
 }
 
 /** What the physical function keeps of it. */
+/** Of every function, by its address. */
+async function everySetting(scene: Scene): Promise<Readonly<Record<string, VfSettings>>> {
+  const vfs = scene.forwarder.node.inventory.snapshot();
+  return Object.fromEntries(
+    await Promise.all(vfs.map(async ({ address }) => [address, await settingsOf(scene, address)])),
+  );
+}
+
 async function settingsOf({ forwarder, sandbox }: Scene, address: string): Promise<VfSettings> {
   const vf = forwarder.node.inventory.snapshot().find((one) => one.address === address);
   assert.ok(vf);

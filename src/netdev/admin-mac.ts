@@ -1,0 +1,54 @@
+// The administrative address of a VF: with one its PF says what the address is, and the VF chooses no other.
+import type { Patience } from "./transient.ts";
+import { isPinned, NO_MAC, type PfPort, restoreVfSettings, unpinMac } from "./vf-settings.ts";
+
+interface VfAtPort {
+  readonly port: PfPort;
+  readonly index: number;
+}
+
+/** The administrative address of a VF on its way home. */
+export class MacHome {
+  readonly #vf: VfAtPort;
+  readonly #before: string;
+  readonly #own: string | undefined;
+  readonly #patience: Patience;
+  #isUnpinned = false;
+
+  /** `before` is what the PF is to have again, `own` what the link is to have again. */
+  constructor(vf: VfAtPort, to: { readonly before: string; readonly own: string | undefined }, patience: Patience) {
+    this.#vf = vf;
+    this.#before = to.before;
+    this.#own = to.own;
+    this.#patience = patience;
+  }
+
+  /** Makes way for the link's own address, which the link does not have and gets next. @throws {NetdevError | KernelError} */
+  async makeWay(): Promise<void> {
+    if (!isPinned(await this.#standing())) return;
+    this.#isUnpinned = await unpinMac(this.#vf.port, this.#vf.index, this.#patience);
+    // The PF's word alone may do.
+    if (!this.#isUnpinned) await this.#restore();
+  }
+
+  /** Puts the PF's word back, when the link has what it gets. @throws {NetdevError | KernelError} */
+  async finish(): Promise<void> {
+    const standing = await this.#standing();
+    // Of a VF that is free many PFs name what it has chosen.
+    if (this.#before === NO_MAC && standing === this.#own) return;
+    await this.#restore();
+    this.#isUnpinned = false;
+  }
+
+  async #restore(): Promise<void> {
+    const { port, index } = this.#vf;
+    const how = { patience: this.#patience, restatesMac: this.#isUnpinned && isPinned(this.#before) };
+    const [fault] = await restoreVfSettings(port, index, { before: { mac: this.#before }, ownMac: this.#own, ...how });
+    if (fault) throw fault.error;
+  }
+
+  async #standing(): Promise<string | undefined> {
+    const { port, index } = this.#vf;
+    return (await this.#patience.run(`read the settings of VF ${index}`, () => port.read(index))).mac;
+  }
+}
