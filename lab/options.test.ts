@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readOptions } from "./options.ts";
-import { planGuests, titleOf, topologies } from "./topologies.ts";
+import { planGuests, restOf, titleOf, topologies } from "./topologies.ts";
 
 test("readOptions() takes all kernels and one guest for each CPU unless told", () => {
   const options = readOptions([], 5);
@@ -35,4 +35,13 @@ test("planGuests() keeps what the word names, topology or scenario, and boots no
     ["6.12 no-iommu", 1],
   ]);
   assert.deepEqual(titles("nothing"), []);
+});
+
+test("restOf() leaves to another guest what comes after the scenario that one was cut off in", () => {
+  const [plan] = planGuests({ kernels: ["6.12"], only: "hub" });
+  assert.ok(plan);
+  const { scenarios } = plan;
+  assert.deepEqual(restOf(plan, scenarios.slice(0, 2))?.scenarios, scenarios.slice(3));
+  assert.deepEqual(restOf(plan, [])?.scenarios, scenarios.slice(1));
+  for (const over of [scenarios, scenarios.slice(0, -1)]) assert.equal(restOf(plan, over), undefined);
 });

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { patience, readSchedstat, waitedMs } from "./patience.ts";
 
 test("readSchedstat() reads what the kernel tells of a thread, and refuses anything else", () => {
@@ -11,6 +13,17 @@ test("readSchedstat() reads what the kernel tells of a thread, and refuses anyth
 test("waitedMs() takes the busiest thread of a process, and nothing of one that has gone", () => {
   assert.ok(waitedMs(process.pid) >= 0);
   assert.equal(waitedMs(2 ** 22 + 1), 0);
+});
+
+test("waitedMs() grows while others have the processor", async (t) => {
+  // Which processors we may have, as a list: "0-3,7".
+  const [, cpu = "0"] = /^Cpus_allowed_list:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "utf8")) ?? [];
+  const busy = () => spawn("taskset", ["-c", cpu, "sh", "-c", "while :; do :; done"]);
+  const rivals = [busy(), busy()];
+  t.after(() => {
+    for (const rival of rivals) rival.kill("SIGKILL");
+  });
+  while (rivals.some(({ pid }) => waitedMs(pid ?? 0) < 20)) await setImmediate();
 });
 
 test("patience() ends with a process that could have run all the time", async (t) => {

@@ -70,6 +70,16 @@ export interface GuestPlan {
   readonly scenarios: readonly string[];
 }
 
+/**
+ * What of a plan is left for another guest when this one did not come to its end: all scenarios after the one that it was at.
+ * Undefined when there is none. `over` are those that it brought to their end.
+ */
+export function restOf(plan: GuestPlan, over: readonly string[]): GuestPlan | undefined {
+  const cut = plan.scenarios.findIndex((scenario) => !over.includes(scenario));
+  const scenarios = cut < 0 ? [] : plan.scenarios.slice(cut + 1);
+  return scenarios.length > 0 ? { ...plan, scenarios } : undefined;
+}
+
 /** "6.12 hub" */
 export function titleOf({ kernel, topology }: Pick<GuestPlan, "kernel" | "topology">): string {
   return `${kernel} ${topology.name}`;

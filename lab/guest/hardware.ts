@@ -128,3 +128,20 @@ export function turnAcsOff(adapter: string): void {
 export function rescanBus(): void {
   writeFileSync("/sys/bus/pci/rescan", "1");
 }
+
+/** As an operator who finds an adapter in whatever state: on the bus, up, with all its functions under a driver. */
+export async function restoreAdapter(pf: string): Promise<void> {
+  if (!existsSync(`${DEVICES}/${pf}`)) rescanBus();
+  const ifname = netdevOf(pf);
+  if (ifname !== undefined) await run("ip", ["link", "set", "dev", ifname, "up"]);
+  const numVfs = Number(readFileSync(`${DEVICES}/${pf}/sriov_numvfs`, "utf8"));
+  if (numVfs !== VFS_PER_ADAPTER) {
+    if (numVfs > 0) operate(`${pf}/sriov_numvfs`, "0");
+    operate(`${pf}/sriov_numvfs`, String(VFS_PER_ADAPTER));
+  }
+  for (let index = 0; index < VFS_PER_ADAPTER; index += 1) {
+    const address = vfAddress(pf, index);
+    if (driverOf(address) === "none") operate(`${address}/driver_override`, "\n");
+    if (driverOf(address) === "none") driverFile("igbvf", "bind", address);
+  }
+}

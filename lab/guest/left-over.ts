@@ -1,5 +1,11 @@
+import assert from "node:assert/strict";
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { isDeepStrictEqual } from "node:util";
 import type { LabNode } from "./node.ts";
+import { eventually } from "./waiting.ts";
+
+/** What is under way still, as the reading of a file, is over by then: a forwarder looks at its node by itself at any time. */
+const LIMIT_MS = 5_000;
 
 /** What a forwarder keeps while connections stand, and must not keep when they have gone. */
 export interface LeftOver {
@@ -13,8 +19,26 @@ export interface LeftOver {
   readonly connections: readonly unknown[];
 }
 
+/** What is there at two looks in a row. */
+export async function untilSettled(node: LabNode): Promise<LeftOver> {
+  let last: LeftOver | undefined;
+  const look = async () => {
+    const [before, now] = [last, await leftOver(node)];
+    last = now;
+    return { now, isSame: isDeepStrictEqual(before, now) };
+  };
+  return (await eventually(look, ({ isSame }) => isSame, LIMIT_MS)).now;
+}
+
+/** Until nothing else is there than what was. */
+export async function untilLeftOver(node: LabNode, settled: LeftOver, when: string): Promise<void> {
+  const look = () => leftOver(node);
+  const isSo = (now: LeftOver) => isDeepStrictEqual(now, settled);
+  await eventually(look, isSo, LIMIT_MS).catch(async () => assert.deepEqual(await leftOver(node), settled, when));
+}
+
 /** Reads it anew. */
-export async function leftOver(node: LabNode): Promise<LeftOver> {
+async function leftOver(node: LabNode): Promise<LeftOver> {
   const open = openFilesOf(node.forwarder.pid);
   const { connections } = (await node.status()) as { readonly connections: readonly unknown[] };
   return {

@@ -5,7 +5,7 @@ import type { KubeletDevice } from "../../sandbox/kubelet.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { sharedCalls } from "../../sandbox/shared-calls.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
-import { adapters, VFS_PER_ADAPTER } from "./hardware.ts";
+import { adapters, restoreAdapter, VFS_PER_ADAPTER } from "./hardware.ts";
 import type { Stopwatch } from "./telling.ts";
 import { eventually } from "./waiting.ts";
 
@@ -160,6 +160,13 @@ export class LabNode {
   /** Ends what a story that failed has left. */
   async endLeftPods(): Promise<void> {
     for (const pod of this.#pods) await this.endPods(pod).catch(() => this.dropPod(pod));
+  }
+
+  /** After a story that failed: adapters with all their functions, and a forwarder that serves them. Pods are left alone. */
+  async putRight(): Promise<void> {
+    for (const adapter of Object.values(adapters)) await restoreAdapter(adapter);
+    if (this.forwarder.hasEnded) await this.startForwarder();
+    else await this.untilHealthy();
   }
 
   /** Where the forwarder keeps its journal. */

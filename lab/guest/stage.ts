@@ -5,6 +5,7 @@ import { within } from "./waiting.ts";
 
 const STORY_LIMIT_MS = 600_000;
 const START_LIMIT_MS = 180_000;
+const PUT_RIGHT_LIMIT_MS = 180_000;
 
 /** One scenario: tells its stories one after the other. */
 export type Scenario = (stage: Stage) => Promise<void>;
@@ -32,8 +33,8 @@ export class Stage {
   }
 
   /**
-   * Tells the host how it went. A failure does not end the others; a story that does not end ends the guest, for it would be in
-   * the way of all that follow.
+   * Tells the host how it went. A failure does not end the others, and the node is put right after it; a story that does not end
+   * ends the guest, for it would be in the way of all that follow in it: the host boots another one for those.
    */
   async story(name: string, work: () => Promise<void>): Promise<void> {
     const startedAt = performance.now();
@@ -48,6 +49,17 @@ export class Stage {
     const error = await work().then(() => undefined, textOf);
     clearTimeout(limit);
     report(error);
+    if (error !== undefined) await this.#putRight();
+  }
+
+  /** What cannot be put right shows in the stories that follow. */
+  async #putRight(): Promise<void> {
+    try {
+      const node = await this.#node;
+      if (node) await within(PUT_RIGHT_LIMIT_MS, "putting the node right", node.putRight());
+    } catch (error) {
+      process.stderr.write(`after a failure: ${textOf(error)}\n`);
+    }
   }
 
   /** Stories that each want the node. */
