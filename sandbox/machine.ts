@@ -125,11 +125,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     iommu: options.iommu ?? "per-vf",
     netdevDelay: () => (delayMs > 0 ? clock.sleep(delayMs) : undefined),
   });
-  const macOf = ({ virtual }: NicFunction) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index);
-  const card = cardOf(options.card ?? { kind: "igb" }, {
-    ...{ nic, netdevs, macOf, clock },
-    choose: (fn, mac) => choose(ports, fn, mac),
-  });
+  const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, ...addressesOf(ports), clock });
   for (let index = 0; index < pfs; index++) {
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
@@ -222,8 +218,13 @@ function pfOf(nic: Nic, address: string): NicPf {
 
 type Ports = ReadonlyMap<string, PretendPfPort>;
 
-function choose(ports: Ports, fn: NicFunction | undefined, mac: string): boolean | undefined {
-  return fn?.virtual && portOf(ports, fn.virtual.pf.address).choose(fn.virtual.index, mac);
+/** Whose word an address of a function is. */
+function addressesOf(ports: Ports) {
+  return {
+    macOf: ({ virtual }: NicFunction) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index),
+    choose: (fn: NicFunction | undefined, mac: string) =>
+      fn?.virtual && portOf(ports, fn.virtual.pf.address).choose(fn.virtual.index, mac),
+  };
 }
 
 async function openLinks(
@@ -241,8 +242,8 @@ async function openLinks(
     host,
     wire,
     vlanOf: ({ virtual }) => (virtual ? portOf(ports, virtual.pf.address).vlan(virtual.index) : 0),
-    macOf: ({ virtual }) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index),
-    onMade: (fn, mac) => void choose(ports, fn, mac),
+    macOf: addressesOf(ports).macOf,
+    onMade: addressesOf(ports).choose,
     onReturn: (fn, ifname) => events.announceNetdev(fn, ifname),
   });
   return {

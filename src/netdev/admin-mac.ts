@@ -23,12 +23,25 @@ export class MacHome {
     this.#patience = patience;
   }
 
-  /** Makes way for the link's own address, which the link does not have and gets next. @throws {NetdevError | KernelError} */
-  async makeWay(): Promise<void> {
-    if (!isPinned(await this.#standing())) return;
-    this.#isUnpinned = await unpinMac(this.#vf.port, this.#vf.index, this.#patience);
+  /**
+   * Whether the PF names an address that it is not to have set, and only the link could tell whose word it is: of a VF that came
+   * home without us, or of one that an earlier attempt has left.
+   */
+  async isInDoubt(): Promise<boolean> {
+    return this.#before === NO_MAC && isPinned(await this.#standing());
+  }
+
+  /**
+   * Makes way for the link's own address, which the link gets next. Whether the PF has no word on it now.
+   * @throws {NetdevError | KernelError}
+   */
+  async makeWay(): Promise<boolean> {
+    if (!isPinned(await this.#standing())) return true;
+    const { port, index } = this.#vf;
+    this.#isUnpinned = await unpinMac(port, index, this.#patience);
     // The PF's word alone may do.
     if (!this.#isUnpinned) await this.#restore();
+    return this.#isUnpinned;
   }
 
   /** Puts the PF's word back, when the link has what it gets. @throws {NetdevError | KernelError} */

@@ -2,7 +2,7 @@ import type { Clock } from "../async/index.ts";
 import { KernelError, type Link, type SetLink } from "../kernel/index.ts";
 import { MacHome } from "./admin-mac.ts";
 import { NetdevError } from "./error.ts";
-import { setLinkMac } from "./mac.ts";
+import { setLinkMac, spareMac } from "./mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule, ownTables } from "./owned.ts";
 import type { Session } from "./read.ts";
@@ -153,20 +153,32 @@ async function restoreLink(
   const setLink = (change: SetLink) =>
     patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
   const changed = { name: link.name !== original.name, mtu: link.mtu !== original.mtu };
-  const mac = original.address === link.address ? undefined : original.address;
+  const isInDoubt = await isMacInDoubt(macHome, attempt);
+  const mac = original.address === link.address && !isInDoubt ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
   if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
   if (changed.name) await attempt("name", () => giveName(host, index, original.name));
   if (changed.mtu) await attempt("mtu", () => setLink({ mtu: original.mtu }));
   if (mac !== undefined) {
     await attempt("address", async () => {
-      await macHome?.makeWay();
-      await setLinkMac({ session: host, ifindex: index, mac, patience, clock });
+      const set = (address: string) => setLinkMac({ session: host, ifindex: index, mac: address, patience, clock });
+      const isFree = await macHome?.makeWay();
+      // A driver does not hear of an address that stays the same, and so the PF would not.
+      if (isFree && isInDoubt && link.address === mac) await set(spareMac(mac));
+      await set(mac);
     });
   }
   for (const name of altNames) await attempt("altnames", () => setLink({ addAltNames: [name] }));
   const up = (await host.rtnl.linkByIndex(index))?.up ?? false;
   if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));
+}
+
+async function isMacInDoubt(macHome: MacHome | undefined, attempt: Attempt): Promise<boolean> {
+  let answer = false;
+  await attempt("vf mac", async () => {
+    answer = (await macHome?.isInDoubt()) ?? false;
+  });
+  return answer;
 }
 
 /**

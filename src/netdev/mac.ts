@@ -64,3 +64,9 @@ async function setAddress(wish: LinkMac): Promise<void> {
 async function macNow({ session, ifindex }: LinkMac): Promise<string | undefined> {
   return (await session.rtnl.linkByIndex(ifindex))?.address;
 }
+
+/** An address that is hardly anybody's: as given, but for who administers it (IEEE 802, bit 1 of the first byte). */
+export function spareMac(mac: string): string {
+  const first = Number.parseInt(mac.slice(0, 2), 16) ^ 2;
+  return `${first.toString(16).padStart(2, "0")}${mac.slice(2)}`;
+}

@@ -4,9 +4,17 @@ import { test } from "node:test";
 import { igbRtnl } from "../../sandbox/igb-links.ts";
 import type { NicPf } from "../../sandbox/nic.ts";
 import { PretendPfPort } from "../../sandbox/pf-port.ts";
-import { systemClock } from "../../src/async/index.ts";
+import { systemClock, systemRandom } from "../../src/async/index.ts";
 import { Errno, KernelError, type Link, type Netns, Rtnl } from "../../src/kernel/index.ts";
-import { type AskedNetdev, type AttachOptions, attachNetdev, type PfPort, wantNetdev } from "../../src/netdev/index.ts";
+import {
+  type AskedNetdev,
+  type AttachOptions,
+  adoptNetdev,
+  attachNetdev,
+  type PfPort,
+  strangerState,
+  wantNetdev,
+} from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { inWorld, linkNamed, picture, VF_MAC, type World } from "../namespaces.ts";
 
@@ -26,7 +34,15 @@ const asked: AskedNetdev = {
 function optionsFor(world: World, card: { readonly port: PfPort } & Pick<AttachOptions, "openRtnl">): AttachOptions {
   const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
   const vf = { port: card.port, index: 0, settings: {} };
-  return { ...places, vf, openRtnl: card.openRtnl, wanted: wantNetdev(asked), log: silentLog, clock: systemClock };
+  return {
+    ...places,
+    vf,
+    openRtnl: card.openRtnl,
+    wanted: wantNetdev(asked),
+    log: silentLog,
+    clock: systemClock,
+    random: systemRandom,
+  };
 }
 
 function isVfLink(world: World, link: Pick<Link, "kind" | "peerIndex">): boolean {
@@ -69,6 +85,23 @@ for (const operators of [OPERATORS, VF_MAC]) {
       assert.equal(card.port.adminMac(0), operators);
     }));
 }
+
+test("detach() of a stranger takes its client's address off the PF, which names what the link has then", (t) =>
+  inWorld(t, async (world) => {
+    const card = igbCard(world);
+    card.port.choose(0, CLIENTS);
+    await world.host.rtnl.setLink(world.vf.index, { address: CLIENTS });
+    await card.port.write(0, { mac: CLIENTS });
+    const at = { ifindex: world.vf.index, name: "vf0", of: world.of };
+    const state = await strangerState({ host: world.host.netns, openRtnl: card.openRtnl, random: systemRandom }, at);
+    const { openRtnl, port } = card;
+    const places = { host: world.host.netns, client: undefined, openRtnl, of: world.of };
+    const vf = { port, index: 0, settings: {} };
+    const attachment = adoptNetdev({ ...places, state, vf, log: silentLog, clock: systemClock, random: systemRandom });
+    assert.deepEqual(await attachment.detach(), []);
+    assert.deepEqual([port.adminMac(0), (await port.read(0)).mac], [undefined, CLIENTS]);
+    assert.equal((await linkNamed(world.host, "vf0")).address, CLIENTS);
+  }));
 
 /** A PF that takes no zero, and resets the VF at its word: the link has that address then, and takes no other. */
 function wordCard(world: World) {
