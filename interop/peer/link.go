@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	"interop/fdconn"
 	"interop/identity"
@@ -70,12 +72,21 @@ func (l *Link) dial(ctx context.Context, path string) (net.Conn, error) {
 func (l *Link) Ready(ctx context.Context) error {
 	l.Connect()
 	for state := l.GetState(); state != connectivity.Ready; state = l.GetState() {
+		if l.wasDropped() {
+			return status.Error(codes.Unavailable, "the link was dropped before it was connected")
+		}
 		if !l.WaitForStateChange(ctx, state) {
 			return fmt.Errorf("not connected (%s): %w", state, ctx.Err())
 		}
 		l.Connect()
 	}
 	return nil
+}
+
+func (l *Link) wasDropped() bool {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.isDropped
 }
 
 // Send has the file leave with the next call.
