@@ -72,6 +72,20 @@ test("runTestFiles() fails a file whose process ends before its tests are done",
   assert.match(told, /✖ .*1\.test\.ts\n {2}it has no tests/);
 });
 
+test("runTestFiles() ends a file at its limit, whatever its tests wait for", async (t) => {
+  process.env["TEST_FILE_LIMIT_MS"] = "1500";
+  t.after(() => {
+    delete process.env["TEST_FILE_LIMIT_MS"];
+  });
+  const { counts, told } = await ran(
+    `for (const name of ["a", "b", "c"]) {
+       test(name, () => new Promise((resolve) => setTimeout(resolve, 600_000)));
+     }`,
+  );
+  assert.ok(counts.failed > 0 && counts.passed === 0);
+  assert.match(told, /0\.test\.ts\n {2}it was not done after 1\.5 s/);
+});
+
 test("runTestFiles() fails a file without tests, and one whose suites are empty", async () => {
   const { counts } = await ran("", `import { describe } from "node:test"; describe("nothing", () => {});`);
   assert.deepEqual(counts, { passed: 0, failed: 2, skips: [] });

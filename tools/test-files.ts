@@ -10,7 +10,7 @@ import { keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 const root = join(import.meta.dirname, "..");
 
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
-const FILE_LIMIT_MS = process.env["DLV_LISTEN_FORWARDER"] ? Number.POSITIVE_INFINITY : 900_000; // an operator debugs
+const FILE_LIMIT_MS = Number(process.env["TEST_FILE_LIMIT_MS"] ?? 600_000);
 
 /** Files at a time. */
 const WORKERS = 2;
@@ -54,13 +54,16 @@ async function runTestFile(file: string): Promise<TestCounts> {
   const path = resolve(file);
   const counts: TestCounts = { passed: 0, failed: 0, skips: [] };
   let isTold = false;
+  // The runner's own timeout is one for each test: two that hang would take twice as long.
+  const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // an operator debugs
   const count = (event: TestEvent) => {
-    if (event.name === path && !event.details.error) return; // the process as a test, where it told of no other
+    // The process as a test, where it told of no other, or was ended.
+    if (event.name === path && (limit?.aborted || !event.details.error)) return;
     countTest(event, relative(root, path), counts);
   };
   const events = run({
     files: [path],
-    timeout: FILE_LIMIT_MS,
+    ...(limit && { signal: limit }),
     execArgv: ["--disable-warning=ExperimentalWarning", "--import", leakGuard],
   });
   events.on("test:pass", count);
@@ -71,11 +74,11 @@ async function runTestFile(file: string): Promise<TestCounts> {
     if (of === path && counts.tests > 0) isTold = true;
   });
   for await (const _ of events); // the listeners above have what they need; this waits for the end
-  if (!isTold && counts.failed === 0) {
+  if (limit?.aborted || (!isTold && counts.failed === 0)) {
     counts.failed++;
-    process.stderr.write(
-      `\n✖ ${relative(root, path)}\n  it has no tests, or its process ended before they were done\n`,
-    );
+    const late = `it was not done after ${FILE_LIMIT_MS / 1000} s`;
+    const why = limit?.aborted ? late : "it has no tests, or its process ended before they were done";
+    process.stderr.write(`\n✖ ${relative(root, path)}\n  ${why}\n`);
   }
   return counts;
 }
