@@ -55,7 +55,7 @@ export async function applyWanted(input: ApplyInput): Promise<void> {
 }
 
 async function readStanding({ session, ifindex, wanted }: ApplyInput): Promise<StandingNetdev> {
-  const standing = await readNetdev(session, ifindex);
+  const standing = await readNetdev(session, ifindex, wanted);
   if (!standing) throw new NetdevError({ kind: "gone", link: wanted.name, where: "the client's namespace" });
   return standing;
 }

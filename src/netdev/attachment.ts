@@ -9,9 +9,9 @@ import { NetdevError } from "./error.ts";
 import { bringHome, type NotRestored } from "./home.ts";
 import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
-import { type Owned, ownTables } from "./owned.ts";
+import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, readAround, type Session } from "./read.ts";
+import { inSession, readAround, readOwnTables, type Session } from "./read.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
@@ -190,7 +190,7 @@ export class Attachment {
   differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly string[]> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state, this.#parts.of));
-      const standing = link && (await readAround(client, link));
+      const standing = link && (await readAround(client, link, wanted));
       if (!client || !standing) return [`link ${wanted.name} is not in the namespace`];
       const { owned, original } = this.#state;
       const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
@@ -297,7 +297,7 @@ export class Attachment {
   async #own(client: Session, changes: readonly Change[]): Promise<void> {
     const { owned, clientIndex } = this.#state;
     const addresses = new Set(owned.addresses);
-    const tables = new Set(ownTables(clientIndex ?? 0, await client.rtnl.routes(), owned));
+    const tables = new Set(await readOwnTables(client, clientIndex ?? 0, owned));
     let { mtu } = owned;
     for (const change of changes) {
       if (change.kind === "add-address") addresses.add(`${change.address.address}/${change.address.prefixLength}`);

@@ -42,6 +42,8 @@ export type NetdevFault =
       readonly max: number;
     }
   | { readonly kind: "no-free-table"; readonly limit: number }
+  /** Somebody in the namespace has put our mark on more entries than we ever make. */
+  | { readonly kind: "crowded"; readonly link: string; readonly limit: number }
   | { readonly kind: "neighbour-taken"; readonly address: string; readonly mac: string }
   | { readonly kind: "address-duplicate"; readonly link: string; readonly address: string }
   | { readonly kind: "address-tentative"; readonly link: string; readonly address: string; readonly afterMs: number }
@@ -99,6 +101,8 @@ function describe(fault: NetdevFault): string {
       return `Cannot set MTU ${fault.mtu} on link ${fault.link}: its driver takes ${fault.min} to ${fault.max}`;
     case "no-free-table":
       return `Cannot find a free routing table for a policy rule: the first ${fault.limit} are all in use`;
+    case "crowded":
+      return `Cannot read what stands around link ${fault.link}: its namespace has more than ${fault.limit} routes and rules that are marked as ours or lead to the same places; remove them there`;
     case "neighbour-taken":
       return `Cannot set neighbour ${fault.address}: somebody else has set it permanently to ${fault.mac}`;
     case "address-duplicate":

@@ -4,8 +4,8 @@ import { MacHome } from "./admin-mac.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac, spareMac } from "./mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
-import { OUR_PROTOCOL, type Owned, ownsRule, ownTables } from "./owned.ts";
-import type { Session } from "./read.ts";
+import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
+import { readOwnTables, type Session } from "./read.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";
@@ -105,9 +105,9 @@ async function restoreOnce(
 /** Needs no link: rules are told by their mark and their tables. */
 async function removeRules(client: Session, { identity, owned }: HomeInput): Promise<void> {
   const { rtnl } = client;
-  const tables = ownTables(identity.clientIndex ?? 0, await rtnl.routes(), owned);
+  const tables = await readOwnTables(client, identity.clientIndex ?? 0, owned);
   if (tables.length === 0) return;
-  for (const rule of (await rtnl.rules()).filter((standing) => ownsRule(tables, standing))) {
+  for (const rule of await rtnl.rules((standing) => ownsRule(tables, standing))) {
     await rtnl.deleteRule({ ...rule, protocol: OUR_PROTOCOL }).catch((error: unknown) => {
       if (!(error instanceof KernelError) || error.code !== "ENOENT") throw error;
     });

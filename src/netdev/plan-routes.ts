@@ -30,6 +30,8 @@ interface RulesInput {
   readonly ifindex: number;
   readonly routes: readonly Route[];
   readonly rules: readonly Rule[];
+  /** Tables that anybody uses. */
+  readonly taken: ReadonlySet<number>;
   readonly wanted: readonly WantedRule[];
   readonly owned: Owned;
 }
@@ -41,12 +43,7 @@ export function planRules(input: RulesInput): PlannedEntries {
   const ours = rules.filter((rule) => ownsRule(tables, rule));
   const plan: PlannedEntries = { add: [], remove: [] };
   const kept = new Map<number, Rule>();
-  const taken = new Set([
-    ...RESERVED_TABLES,
-    ...tables,
-    ...standing.map((route) => route.table),
-    ...rules.map((rule) => rule.table),
-  ]);
+  const taken = new Set([...RESERVED_TABLES, ...tables, ...input.taken]);
   // The kernel puts each new rule before the others: added from the last to the first, the first one asked for is asked first.
   for (const rule of input.wanted.toReversed()) {
     const selector = ruleSelector(rule);

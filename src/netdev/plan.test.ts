@@ -33,6 +33,7 @@ const empty: StandingNetdev = {
   addresses: [],
   routes: [],
   rules: [],
+  tables: new Set(),
   neighbours: [],
   ipv6Disabled: false,
   pingGroups: "0 2147483647",
@@ -262,7 +263,8 @@ function plan(row: Omit<Row, "says" | "plan">): string[] {
   const wanted = wantNetdev({ ...bare, ...row.asked });
   const first = row.first === true;
   const standing = { ...empty, ...row.standing };
-  return planChanges({ standing, wanted, owned, originalMtu: 1500, first }).map(changeText);
+  const tables = new Set([...standing.routes, ...standing.rules].map(({ table }) => table));
+  return planChanges({ standing: { ...standing, tables }, wanted, owned, originalMtu: 1500, first }).map(changeText);
 }
 
 for (const row of rows) {

@@ -31,7 +31,15 @@ export function planChanges(input: PlanInput): Change[] {
   const { ifindex } = { ifindex: standing.link.index };
   const addresses = planAddresses(standing, wanted, owned);
   const routes = planMainRoutes(ifindex, standing.routes, wanted.routes);
-  const rules = planRules({ ifindex, routes: standing.routes, rules: standing.rules, wanted: wanted.rules, owned });
+  const { routes: standingRoutes, rules: standingRules, tables: taken } = standing;
+  const rules = planRules({
+    ifindex,
+    routes: standingRoutes,
+    rules: standingRules,
+    taken,
+    wanted: wanted.rules,
+    owned,
+  });
   const neighbours = planNeighbours(standing, wanted);
   return [
     ...planLink(input, owned),

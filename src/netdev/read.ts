@@ -1,4 +1,7 @@
 import type { Address, Link, Neighbour, Netns, OpenRtnl, Route, Rtnl, Rule } from "../kernel/index.ts";
+import type { WantedNetdev, WantedRoute } from "./desired.ts";
+import { NetdevError } from "./error.ts";
+import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
 
 /** A namespace and a socket in it, for one piece of work. */
 export interface Session {
@@ -11,9 +14,12 @@ export interface StandingNetdev {
   readonly link: Link;
   /** Of the link. */
   readonly addresses: readonly Address[];
-  /** Of the whole namespace: foreign ones decide metrics and which tables are free. */
+  /** Ours, and those of others to the same places, which decide metrics. */
   readonly routes: readonly Route[];
+  /** Those with our mark. */
   readonly rules: readonly Rule[];
+  /** Tables that routes or rules of the namespace name, whoever's they are. */
+  readonly tables: ReadonlySet<number>;
   /** Of the link. */
   readonly neighbours: readonly Neighbour[];
   /** IPv6 is switched off for the link; undefined where the kernel has no IPv6. */
@@ -36,22 +42,71 @@ export async function inSession<T>(
   }
 }
 
+/** Around one link no wish has more. Beyond it somebody in the namespace has put our mark on entries of his own. */
+const MOST_ENTRIES = 16_384;
+
 /** undefined when the link is not there (any more). */
-export async function readNetdev(session: Session, ifindex: number): Promise<StandingNetdev | undefined> {
+export async function readNetdev(
+  session: Session,
+  ifindex: number,
+  wanted: WantedEntries,
+): Promise<StandingNetdev | undefined> {
   const link = await session.rtnl.linkByIndex(ifindex);
-  return link && (await readAround(session, link));
+  return link && (await readAround(session, link, wanted));
 }
 
-/** The same around a link that was just looked up. */
-export async function readAround({ netns, rtnl }: Session, link: Link): Promise<StandingNetdev> {
+/** What of a wish decides which entries of a namespace concern it. */
+export type WantedEntries = Pick<WantedNetdev, "routes" | "rules">;
+
+/**
+ * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to
+ * the wish is kept.
+ */
+export async function readAround({ netns, rtnl }: Session, link: Link, wanted: WantedEntries): Promise<StandingNetdev> {
+  const tables = new Set<number>();
+  const places = new Set([...wanted.routes, ...wanted.rules.flatMap((rule) => rule.routes)].map(placeOf));
+  const within = bound(link.name);
   return {
     link,
+    tables,
     addresses: await rtnl.addresses(link.index),
-    routes: await rtnl.routes(),
-    rules: await rtnl.rules(),
+    routes: await rtnl.routes((route) => {
+      tables.add(route.table);
+      const { family, destination: address, prefixLength } = route;
+      const isThere = places.has(placeOf({ destination: { family, address, prefixLength } }));
+      return (isThere || ownsRoute(link.index, route)) && within();
+    }),
+    rules: await rtnl.rules((rule) => {
+      tables.add(rule.table);
+      return rule.protocol === OUR_PROTOCOL && within();
+    }),
     neighbours: await rtnl.neighbours(link.index),
     ipv6Disabled: readIpv6Disabled(netns, link.name),
     pingGroups: readSysctl(netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
+  };
+}
+
+/** `ownTables` of what stands in the namespace, of which nothing is kept. */
+export async function readOwnTables({ rtnl }: Session, ifindex: number, owned: Owned): Promise<readonly number[]> {
+  const marked = new Map<number, Route>();
+  await rtnl.routes((route) => {
+    if (ownsRoute(ifindex, route)) marked.set(route.table, route);
+    return false;
+  });
+  return ownTables(ifindex, [...marked.values()], owned);
+}
+
+function placeOf({ destination: { family, address, prefixLength } }: Pick<WantedRoute, "destination">): string {
+  return `${family} ${address}/${prefixLength}`;
+}
+
+/** Counts what is kept. @throws {NetdevError} of kind "crowded". */
+function bound(link: string): () => true {
+  let kept = 0;
+  return () => {
+    kept += 1;
+    if (kept > MOST_ENTRIES) throw new NetdevError({ kind: "crowded", link, limit: MOST_ENTRIES });
+    return true;
   };
 }
 

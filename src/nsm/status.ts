@@ -121,6 +121,7 @@ function codeOfNetdev(fault: NetdevFault): Status {
     case "address-duplicate":
       return "ALREADY_EXISTS";
     case "no-free-table":
+    case "crowded":
       return "RESOURCE_EXHAUSTED";
     case "gone":
     case "not-its-link":

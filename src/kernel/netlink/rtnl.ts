@@ -100,7 +100,7 @@ export class Rtnl {
   }
 
   async links(): Promise<Link[]> {
-    return this.#list(encodeDumpLinks(), "list the links", decodeLink);
+    return this.#list(encodeDumpLinks(), "list the links", { decode: decodeLink });
   }
 
   /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
@@ -177,7 +177,7 @@ export class Rtnl {
 
   /** Of one link, or of all. */
   async addresses(ifindex = 0): Promise<Address[]> {
-    const found = await this.#list(encodeDumpAddresses(ifindex), "list the addresses", decodeAddress);
+    const found = await this.#list(encodeDumpAddresses(ifindex), "list the addresses", { decode: decodeAddress });
     // A kernel before 4.20 does not filter.
     return ifindex === 0 ? found : found.filter((address) => address.ifindex === ifindex);
   }
@@ -192,10 +192,10 @@ export class Rtnl {
     return this.#write(encodeAddress("delete", address), { op });
   }
 
-  /** All tables, both families. */
-  async routes(): Promise<Route[]> {
+  /** All tables, both families; only those that concern whoever asks: a namespace may have a million of others. */
+  async routes(concerns?: (route: Route) => boolean): Promise<Route[]> {
     return this.#bothFamilies((family) =>
-      this.#list(encodeDumpRoutes(family), `list the IPv${family} routes`, decodeRoute),
+      this.#list(encodeDumpRoutes(family), `list the IPv${family} routes`, { decode: decodeRoute, concerns }),
     );
   }
 
@@ -221,10 +221,10 @@ export class Rtnl {
     return this.#write(encodeRoute("delete", route), { op: `delete ${routeText(route)}` });
   }
 
-  /** Both families, in the order they are asked. */
-  async rules(): Promise<Rule[]> {
+  /** Both families, in the order they are asked; only those that concern whoever asks. */
+  async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
     return this.#bothFamilies((family) =>
-      this.#list(encodeDumpRules(family), `list the IPv${family} rules`, decodeRule),
+      this.#list(encodeDumpRules(family), `list the IPv${family} rules`, { decode: decodeRule, concerns }),
     );
   }
 
@@ -238,8 +238,8 @@ export class Rtnl {
 
   /** Of one link, or of all; without those that stand for "nobody answers here" (IPv6 multicast and the like). */
   async neighbours(ifindex = 0): Promise<Neighbour[]> {
-    const found = await this.#list(encodeDumpNeighbours(), "list the neighbours", decodeNeighbour);
-    return ifindex === 0 ? found : found.filter((neighbour) => neighbour.ifindex === ifindex);
+    const concerns = (neighbour: Neighbour) => ifindex === 0 || neighbour.ifindex === ifindex;
+    return this.#list(encodeDumpNeighbours(), "list the neighbours", { decode: decodeNeighbour, concerns });
   }
 
   addNeighbour(neighbour: NewNeighbour): Promise<void> {
@@ -267,12 +267,13 @@ export class Rtnl {
     }
   }
 
-  async #list<T>(
-    request: NetlinkRequest,
-    op: string,
-    decode: (message: NetlinkMessage) => T | undefined,
-  ): Promise<T[]> {
-    const messages = await this.#read(request, op);
+  async #list<T>(request: NetlinkRequest, op: string, { decode, concerns }: Listing<T>): Promise<T[]> {
+    // Decoded as they come, a piece of the dump at a time: what concerns nobody is neither kept nor waited with.
+    const keep = (message: NetlinkMessage) => {
+      const found = decoded(op, () => decode(message));
+      return found !== undefined && (concerns?.(found) ?? true);
+    };
+    const messages = await this.#read(request, op, concerns && keep);
     return decoded(op, () => messages.map(decode).filter((found) => found !== undefined));
   }
 
@@ -299,6 +300,12 @@ export class Rtnl {
     Rtnl.totals.writes++;
     await this.#conversation.request(request, options);
   }
+}
+
+interface Listing<T> {
+  readonly decode: (message: NetlinkMessage) => T | undefined;
+  /** All do unless told. Asked again of the same where changes have cut a dump. */
+  readonly concerns?: ((entry: T) => boolean) | undefined;
 }
 
 function decoded<T>(op: string, decode: () => T): T {

@@ -1,0 +1,64 @@
+// A namespace with very many routes and rules of its own: a router's pod has a million, a hostile one as many as it likes.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { type TestContext, test } from "node:test";
+import { Netns, Rtnl } from "../../src/kernel/index.ts";
+import { inSession, readAround, type Session } from "../../src/netdev/read.ts";
+import { needs } from "../needs.ts";
+
+const wanted = {
+  routes: [{ destination: { family: 4, address: "10.1.0.0", prefixLength: 16 }, gateway: undefined }],
+  rules: [],
+} as const;
+
+/** A namespace with a link in it, and what `ip -batch` makes of these lines there. */
+async function inCrowd(t: TestContext, lines: readonly string[], work: (session: Session) => Promise<void>) {
+  if (!needs(t, "netns", "veth")) return;
+  const netns = Netns.create();
+  t.after(() => netns.close());
+  const setUp = ["link add ours type veth peer name theirs", "link set ours up", "link set theirs up"];
+  execFileSync("nsenter", [`--net=/proc/${process.pid}/fd/${netns.fd.number}`, "ip", "-batch", "-"], {
+    input: [...setUp, ...lines].join("\n"),
+  });
+  await inSession(netns, work, (place) => Rtnl.open({ netns: place }));
+}
+
+async function linkOf({ rtnl }: Session) {
+  return (await rtnl.linkByName("ours")) ?? assert.fail("no link");
+}
+
+const crowd = Array.from({ length: 20_000 }, (_, i) => `11.0.${i >> 8}.${i & 255}/32`);
+
+test("readAround() keeps nothing of thousands of foreign routes but what matters to the wish", async (t) => {
+  const lines = [
+    ...crowd.map((prefix) => `route add blackhole ${prefix}`),
+    "route add blackhole 10.2.0.0/16 table 77",
+    "route add blackhole 10.1.0.0/16 metric 5",
+    "route add 10.3.0.0/16 dev ours proto 110",
+    "route add 10.4.0.0/16 dev theirs proto 110",
+    "rule add from 10.9.0.0/16 lookup 78",
+    "rule add from 10.8.0.0/16 lookup 79 proto 110",
+  ];
+  await inCrowd(t, lines, async (session) => {
+    const { routes, rules, tables } = await readAround(session, await linkOf(session), wanted);
+    assert.deepEqual(routes.map(({ destination }) => destination).sort(), ["10.1.0.0", "10.3.0.0"]);
+    assert.deepEqual(
+      rules.map(({ table }) => table),
+      [79],
+    );
+    assert.deepEqual(
+      [77, 78, 79, 254, 80].map((table) => tables.has(table)),
+      [true, true, true, true, false],
+    );
+  });
+});
+
+test("readAround() refuses a namespace that has put our mark on thousands of routes, and says what to do", async (t) => {
+  const lines = crowd.map((prefix) => `route add ${prefix} dev ours proto 110`);
+  await inCrowd(t, lines, async (session) => {
+    await assert.rejects(readAround(session, await linkOf(session), wanted), {
+      name: "NetdevError",
+      message: /more than 16384 routes and rules that are marked as ours .*; remove them there/,
+    });
+  });
+});
