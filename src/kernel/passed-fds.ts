@@ -4,6 +4,9 @@ import { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 /** How many received descriptors one connection may have lying here; a peer that sends more loses its oldest ones. */
 export const HELD_FDS_LIMIT = 256;
 
+/** The same while nobody knows who the peer is. Honest ones pass what a call names with that call, when both know each other. */
+export const UNKNOWN_PEER_FDS_LIMIT = 8;
+
 /** Descriptors that travel with the bytes of one unix stream, beneath everything that is spoken on it. */
 export interface PassedFds {
   /** Queues a duplicate; it leaves with the next bytes that are written. The caller keeps its own descriptor. */
@@ -21,6 +24,8 @@ export interface PassedFds {
    * the last `expect` or `receive` stays: it was sent for a call that is still on its way.
    */
   release(id: FileId): void;
+  /** How many may lie here from now on; `HELD_FDS_LIMIT` unless told. What lies here stays. */
+  holdAtMost(count: number): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
   /** How many were closed because the peer sent too many, could not be told apart, or were lost for want of descriptors. */
@@ -44,6 +49,7 @@ export class FdExchange implements PassedFds {
   readonly #held = new Map<string, Held>();
   readonly #waiters = new Map<string, Set<Waiter>>();
   #dropped = 0;
+  #most = HELD_FDS_LIMIT;
   #closedBecause: Error | undefined;
 
   get heldCount(): number {
@@ -110,6 +116,10 @@ export class FdExchange implements PassedFds {
     this.#held.delete(key);
   }
 
+  holdAtMost(count: number): void {
+    this.#most = count;
+  }
+
   /** The next descriptor to send, owned by the caller. */
   takeOutgoing(): Fd | undefined {
     return this.#outgoing.shift();
@@ -142,7 +152,7 @@ export class FdExchange implements PassedFds {
       return;
     }
     const waiters = [...(this.#waiters.get(key) ?? [])];
-    if (this.#held.size >= HELD_FDS_LIMIT) this.#dropOne();
+    if (this.#held.size >= this.#most) this.#dropOne();
     this.#held.set(key, { fd, claimed: waiters.length > 0, again: false });
     for (const waiter of waiters) {
       try {

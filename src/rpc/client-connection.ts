@@ -1,7 +1,7 @@
 import { type ClientHttp2Session, connect } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, guarded, startDeadline } from "../async/index.ts";
-import { KernelError } from "../kernel/index.ts";
+import { HELD_FDS_LIMIT, KernelError, UNKNOWN_PEER_FDS_LIMIT } from "../kernel/index.ts";
 import { type Connection, cut, openConnection, type PeerIdentity, type TlsCredentials } from "./connection.ts";
 import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
 import { dialRaw, type RawStream } from "./raw-stream.ts";
@@ -47,7 +47,9 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
   try {
     raw = await dialRaw(target, options.clock, deadline.signal);
     step.now = "the TLS handshake";
+    if (options.tls) raw.fds?.holdAtMost(UNKNOWN_PEER_FDS_LIMIT);
     const secure = options.tls && (await connectTls(raw.stream, options.tls, deadline.signal));
+    raw.fds?.holdAtMost(HELD_FDS_LIMIT);
     step.now = "waiting for the peer's HTTP/2 settings";
     return await startSession(raw, secure, {
       target,

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectHttp2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -7,12 +9,13 @@ import { createTestCa } from "../../sandbox/x509.ts";
 import { testIdentity } from "../../test/tls-identity.ts";
 import { systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { Fd, fileKey, type PassedFds } from "../kernel/index.ts";
+import { connectUnix, Fd, fileKey, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { RpcClient } from "./client.ts";
-import { type RpcHandler, unaryHandler } from "./handler.ts";
+import { methodPath, type RpcHandler, unaryHandler } from "./handler.ts";
 import { serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
+import { connectTls } from "./tls.ts";
 
 const never = new AbortController().signal;
 const ca = createTestCa("example.org");
@@ -67,6 +70,25 @@ test("RpcClient.call() sends descriptors below TLS, before the handler begins", 
   await client.call(server.url, Request, { mechanismPreferences }, { fds });
   await client.call(server.url, Request, { mechanismPreferences }, { fds: fds.slice(0, 1) });
   assert.deepEqual(held, [70, 70]);
+});
+
+test("serveRpc() keeps few descriptors of a peer that it does not know yet", async (t) => {
+  const seen: (readonly [number, number])[] = [];
+  const handler = unaryHandler(Request, async (_request, { connection: { fds } }) => {
+    seen.push([fds?.heldCount ?? 0, fds?.droppedCount ?? 0]);
+    return {};
+  });
+  const { server } = await pair(t, `unix://${folder(t)}/a.sock`, handler);
+  const stream = connectUnix(server.url.slice("unix://".length));
+  for (const fd of openFiles(t, 100)) stream.fds.send(fd); // they leave with the first bytes of TLS
+  const identity = testIdentity(ca, "spiffe://example.org/client");
+  const { socket } = await connectTls(stream, identity, AbortSignal.timeout(5000));
+  const session = connectHttp2("http://localhost", { createConnection: () => socket });
+  t.after(() => session.destroy());
+  const headers = { ":method": "POST", ":path": methodPath(Request), "content-type": "application/grpc" };
+  const call = session.request(headers).end(Buffer.alloc(5)).resume();
+  await once(call, "close");
+  assert.deepEqual(seen, [[UNKNOWN_PEER_FDS_LIMIT, 100 - UNKNOWN_PEER_FDS_LIMIT]]);
 });
 
 test("Call.sendFd() brings a descriptor to the caller with the answer", async (t) => {

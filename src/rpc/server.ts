@@ -6,6 +6,7 @@ import {
 } from "node:http2";
 import type { Duplex } from "node:stream";
 import { type Clock, guarded, startDeadline, type Timer } from "../async/index.ts";
+import { HELD_FDS_LIMIT, UNKNOWN_PEER_FDS_LIMIT } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Connection, cut, openConnection } from "./connection.ts";
 import { firstRecord } from "./first-record.ts";
@@ -173,10 +174,12 @@ class Server {
 
   async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
     const { tls, log } = this.#options;
+    if (tls) raw.fds?.holdAtMost(UNKNOWN_PEER_FDS_LIMIT);
     if (tls && raw.fds) await firstRecord(raw.stream, signal); // half-open connections cost no TLS
     this.#handshakes.spoke(raw.stream);
     const rotations = this.#rotations;
     const secure = tls && (await acceptTls(raw.stream, tls, signal));
+    raw.fds?.holdAtMost(HELD_FDS_LIMIT);
     const mayRenew = this.#renewals.opened(secure?.peer);
     const { connection, ended } = openConnection({
       peer: secure?.peer,
