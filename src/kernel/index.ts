@@ -43,6 +43,7 @@ export {
   type IpFamily,
   ipFromBytes,
   ipToBytes,
+  isUpperOf,
   type Link,
   type Neighbour,
   type NetlinkEvent,

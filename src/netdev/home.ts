@@ -1,5 +1,5 @@
 import type { Clock } from "../async/index.ts";
-import { KernelError, type Link, type SetLink } from "../kernel/index.ts";
+import { isUpperOf, KernelError, type Link, type SetLink } from "../kernel/index.ts";
 import { MacHome } from "./admin-mac.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac, spareMac } from "./mac.ts";
@@ -121,13 +121,28 @@ async function moveOut(client: Session, { host, identity, of, patience }: HomeIn
   try {
     // Down first: the client must not see it leave while packets are on it, and only a link that is down can be renamed.
     await patience.run("set the link down", () => client.rtnl.setLink(link.index, { up: false }));
-    const there = { netns: host.netns, name: identity.temporaryName };
+    await removeUppers(client, link);
+    // The pod's: one that the host has already would stop the move (EEXIST), any other would be a name of the host from then on.
+    const there = { netns: host.netns, name: identity.temporaryName, removeAltNames: link.altNames };
     await patience.run("move the link", () => client.rtnl.setLink(link.index, there));
   } catch (error) {
     // Gone meanwhile: the next look in the host tells.
     if (!isVanished(error)) throw error;
   }
   return true;
+}
+
+/**
+ * A macvlan or VLAN that the pod has laid on the link stays when the link leaves (macvlan_device_event, vlan_device_event: nothing
+ * to do for a move), and would hear and send on it beside whoever gets the VF next.
+ */
+async function removeUppers({ rtnl }: Session, link: Link): Promise<void> {
+  for (const upper of await rtnl.linksNamedOrAbove(new Set())) {
+    if (!isUpperOf(upper, link.index)) continue;
+    await rtnl.deleteLink(upper.index).catch((error: unknown) => {
+      if (!isVanished(error)) throw error;
+    });
+  }
 }
 
 /** All but the address. */

@@ -1,6 +1,6 @@
 // Whether the host itself uses the network device of a function: docs/decisions/027. Pure: who reads the kernel is
 // host-use-reader.ts.
-import type { Address, DefaultRoute, Link } from "../kernel/index.ts";
+import { type Address, type DefaultRoute, isUpperOf, type Link } from "../kernel/index.ts";
 
 /** The links of the host's namespace and what hangs on them, read at one time. */
 export interface HostNetwork {
@@ -18,9 +18,6 @@ export type HostUse =
   | { readonly kind: "master"; readonly name: string; readonly type: string }
   /** This VLAN, macvlan, ipvlan, tunnel and the like sits on it. */
   | { readonly kind: "upper"; readonly name: string; readonly type: string };
-
-/** Pairs whose ends name each other; of all other kinds the link that is named lies beneath. */
-const pairs: readonly (string | undefined)[] = ["veth", "netkit", "vxcan"];
 
 /** Everything by which the host uses the link; empty when it does not. */
 export function hostUseOf(network: HostNetwork, ifindex: number): readonly HostUse[] {
@@ -45,11 +42,6 @@ function masterOf({ master }: Link, links: readonly Link[]): readonly HostUse[] 
   if (master === undefined || master === 0) return [];
   const found = links.find(({ index }) => index === master);
   return [{ kind: "master", name: found?.name ?? `link ${master}`, type: found?.kind ?? "device" }];
-}
-
-/** Those in other namespaces the kernel does not name from beneath. */
-export function isUpperOf({ index, peerIndex, peerNetnsId, kind }: Link, ifindex: number): boolean {
-  return peerIndex === ifindex && peerNetnsId === undefined && index !== ifindex && !pairs.includes(kind);
 }
 
 /** What every link that is up may have of its own: fe80::/10 (RFC 4291) and 169.254.0.0/16 (RFC 3927). */

@@ -15,7 +15,6 @@ export {
   hostUseOf,
   hostUseWords,
   isLinkLocal,
-  isUpperOf,
   type NetdevUse,
 } from "./host-use.ts";
 export { HostUseReader } from "./host-use-reader.ts";

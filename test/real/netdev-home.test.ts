@@ -14,6 +14,7 @@ import {
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { inWorld, linkNamed, outside, picture, type World } from "../namespaces.ts";
+import { ip } from "../sandbox/ip.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -47,6 +48,19 @@ test("Attachment.detach() brings a link home under a free name where another has
     const again = await attach({ ...world, vf: home });
     assert.deepEqual(await again.detach(), []);
     assert.equal((await linkNamed(host, "eth1")).address, vf.address);
+  }));
+
+test("Attachment.detach() leaves nothing of the client on the link: no macvlan, and no alternative name", (t) =>
+  inWorld(t, async (world) => {
+    const before = await bothPictures(world);
+    const attachment = await attach(world);
+    const podIp = (command: string) => ip(world.pod.netns, command);
+    await podIp("link add link nsm-1 name mv0 type macvlan mode bridge");
+    await podIp("link property add dev nsm-1 altname docker0 altname br-of-host");
+    await world.host.rtnl.createLink({ kind: "bridge", name: "br-of-host" });
+    assert.deepEqual(await attachment.detach(), []);
+    await ip(world.host.netns, "link del br-of-host");
+    assert.deepEqual(await bothPictures(world), before);
   }));
 
 test("adoptNetdev() goes on from the state that another process kept", (t) =>

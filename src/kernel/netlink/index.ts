@@ -5,7 +5,7 @@ export type { Address, IpFamily, NewAddress } from "./address.ts";
 export type { NetlinkPipe } from "./conversation.ts";
 export { Devlink, type EswitchMode } from "./devlink.ts";
 export { ipFromBytes, ipToBytes } from "./ip.ts";
-export type { Link } from "./link.ts";
+export { isUpperOf, type Link } from "./link.ts";
 export type { Neighbour, NewNeighbour } from "./neighbour.ts";
 export { type DefaultRoute, type NewRoute, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN } from "./route.ts";
 export { type CreateLink, type OpenRtnl, Rtnl, type SetLink } from "./rtnl.ts";

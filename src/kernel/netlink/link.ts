@@ -84,6 +84,14 @@ export interface Link {
   readonly peerNetnsId: number | undefined;
 }
 
+/** Pairs whose ends name each other; of all other kinds the link that is named lies beneath. */
+const PAIRS: readonly (string | undefined)[] = ["veth", "netkit", "vxcan"];
+
+/** Whether it lies on the link of that index (VLAN, macvlan). Those in other namespaces the kernel does not name from beneath. */
+export function isUpperOf({ index, peerIndex, peerNetnsId, kind }: Link, ifindex: number): boolean {
+  return peerIndex === ifindex && peerNetnsId === undefined && index !== ifindex && !PAIRS.includes(kind);
+}
+
 /** What to change of a link; all in one request, in the kernel's own order. */
 export interface LinkChange {
   readonly up?: boolean;
