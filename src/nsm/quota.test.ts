@@ -1,9 +1,15 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { type Connection, MechanismSchema } from "../gen/connection_pb.ts";
+import { clone, create } from "@bufbuild/protobuf";
+import {
+  type Connection,
+  ConnectionEventSchema,
+  ConnectionEventType,
+  ConnectionSchema,
+  MechanismSchema,
+} from "../gen/connection_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
-import { kernelRequest, refreshOf } from "./cast.ts";
+import { kernelRequest, refreshOf, settled } from "./cast.ts";
 import { endpointReply } from "./cast-outside.ts";
 import { CONNECTION_BYTES, type Held, QUOTA, quotaExcess } from "./quota.ts";
 import { Story } from "./story.ts";
@@ -164,4 +170,27 @@ test("request() writes nothing for a token that cannot be had", async () => {
   const failure = await story.failed(kernelRequest({}, "other"), { from: story.stranger("other") });
   assert.equal(failure.code, "RESOURCE_EXHAUSTED");
   assert.deepEqual([story.journal.puts.length, story.connections], [puts, 1]);
+});
+
+test("what an endpoint tells of a connection counts for its owner, and means nothing where there is no room for it", async () => {
+  await story.request(kernelRequest());
+  const heard = story.listen();
+  await settled();
+  const [record] = story.deps.connections.values();
+  assert.ok(record?.connection);
+  const { connection, bytes } = record;
+  const tell = async (prefixes: number) => {
+    const told = clone(ConnectionSchema, connection);
+    told.context?.ipContext?.excludedPrefixes.push(
+      ...Array<string>(prefixes).fill("2001:db8:1234:5678:9abc:def0::/96"),
+    );
+    const event = { type: ConnectionEventType.UPDATE, connections: { [told.id]: told } };
+    story.outside.watches[0]?.push(create(ConnectionEventSchema, event));
+    await settled();
+  };
+  await tell(4000);
+  assert.deepEqual([heard.length, record.bytes], [1, bytes], "the initial transfer alone");
+  await tell(400);
+  assert.equal(heard.length, 2);
+  assert.ok(record.bytes > bytes);
 });

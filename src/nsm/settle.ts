@@ -3,6 +3,7 @@ import type { Clock } from "../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../gen/connection_pb.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { AdmittedCaller } from "./authorize.ts";
+import type { ConnectionQuota } from "./connection-quota.ts";
 import type { ConnectionRecord } from "./connections.ts";
 import type { Asking } from "./downstream.ts";
 import { lifetimeMs } from "./expiry.ts";
@@ -12,6 +13,7 @@ import type { MonitorHub } from "./monitor.ts";
 import type { ConnectionJournal } from "./needs.ts";
 import { type ManagerSource, ownerFor } from "./owner.ts";
 import { ownSegment } from "./path.ts";
+import { sizeOf } from "./quota.ts";
 import { toStatus } from "./status.ts";
 import { type MechanismChoice, PARAMETER, type WantedMechanism } from "./wanted.ts";
 import { watchEndpoint } from "./watch.ts";
@@ -21,6 +23,7 @@ export interface SettleDeps {
   readonly manager: ManagerSource;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
+  readonly quota: Pick<ConnectionQuota, "check">;
   readonly asking: Asking;
   readonly clock: Clock;
   readonly log: Log;
@@ -95,10 +98,23 @@ function listen(deps: SettleDeps, record: ConnectionRecord, connection: Connecti
   record.watch = watchEndpoint(deps.asking.caller, target, {
     connection,
     listener: {
+      admits: (changed) => admits(deps, record, changed),
       changed: (changed) => deps.monitor.update(record.owner, changed),
       lost: (error) => deps.log.warn("endpoint-lost", { ...fields, error: error ? textOf(error) : "stream ended" }),
     },
   });
+}
+
+/** What an endpoint tells of a connection counts for the connection's owner as its answers do. */
+function admits({ quota }: SettleDeps, record: ConnectionRecord, changed: Connection): boolean {
+  const bytes = sizeOf(changed);
+  try {
+    quota.check({ ...record, bytes });
+  } catch {
+    return false; // counted and logged there
+  }
+  record.bytes = bytes;
+  return true;
 }
 
 /** What the connection says apart from tokens, times and metrics, which change with each refresh; as comparable text. */

@@ -29,6 +29,8 @@ export interface EndpointWatch {
 
 /** What is told about a watched endpoint. */
 export interface WatchListener {
+  /** Whether there is room for the connection as it would be; an event that there is none for means nothing. */
+  admits(connection: Connection): boolean;
   /** The connection has changed at the endpoint; state DOWN when the endpoint deleted it or was lost. */
   changed(connection: Connection): void;
   /** The stream ended with this error, or without one. */
@@ -56,7 +58,7 @@ export function watchEndpoint(
     try {
       for await (const event of stream) {
         if (stopped) return;
-        for (const changed of changesOf(event, last)) {
+        for (const changed of changesOf(event, last, (connection) => listener.admits(connection))) {
           last = changed;
           listener.changed(changed);
         }
@@ -90,7 +92,11 @@ export function watchEndpoint(
 }
 
 /** What an event of the next hop means for our connection; events about anything else, or out of shape, mean nothing. */
-export function changesOf(event: ConnectionEvent, ours: Connection): readonly Connection[] {
+export function changesOf(
+  event: ConnectionEvent,
+  ours: Connection,
+  admits: WatchListener["admits"] = () => true,
+): readonly Connection[] {
   const changes: Connection[] = [];
   let last = ours;
   for (const theirs of Object.values(event.connections).slice(0, EVENT_LIMIT)) {
@@ -99,7 +105,7 @@ export function changesOf(event: ConnectionEvent, ours: Connection): readonly Co
     if (event.type === ConnectionEventType.INITIAL_STATE_TRANSFER && isOld) continue;
     const changed = withTheirs(last, theirs);
     if (event.type === ConnectionEventType.DELETE) changed.state = State.DOWN;
-    if (equals(ConnectionSchema, changed, last)) continue;
+    if (equals(ConnectionSchema, changed, last) || !admits(changed)) continue;
     last = changed;
     changes.push(changed);
   }
