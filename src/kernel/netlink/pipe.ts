@@ -58,7 +58,7 @@ function setIfKnown(socket: KernelSocket, option: number): void {
 }
 
 /** The next datagram of a socket, as bytes of its own. @throws {KernelError} ENOBUFS after some were lost. */
-export function receiveDatagram(socket: KernelSocket): Buffer | undefined {
+export function receiveDatagram(socket: Pick<KernelSocket, "receive">): Buffer | undefined {
   const length = socket.receive(slab);
   if (length === undefined) return undefined;
   return copyOf(slab, length);

@@ -53,10 +53,16 @@ export function watchGroups(
   };
 }
 
-function drain(socket: KernelSocket): NetlinkEvent[] {
+/** So many datagrams in one go, then others get their turn: somebody may make news as fast as we read them. */
+const DATAGRAMS_PER_TURN = 64;
+
+/** What has come by now, or a part of it: the socket says again that there is more. */
+export function drain(socket: Pick<KernelSocket, "receive">): NetlinkEvent[] {
   const events: NetlinkEvent[] = [];
   try {
-    for (let bytes = receiveDatagram(socket); bytes; bytes = receiveDatagram(socket)) {
+    for (let turn = 0; turn < DATAGRAMS_PER_TURN; turn++) {
+      const bytes = receiveDatagram(socket);
+      if (!bytes) break;
       events.push(...decodeMessages(bytes).flatMap(eventsOf));
     }
   } catch (error) {
