@@ -76,3 +76,20 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   assert.deepEqual([...fds.sent], [], "what nobody wants is let go of in the end");
   sockets.stop();
 });
+
+test("Discovery.find() remembers whose turn it is for as many services as anybody honest asks for, and no more", async () => {
+  const outside = new Outside();
+  const { discovery } = setUp(outside);
+  const firstOf = async (networkService: string) => {
+    const networkServiceNames = [networkService];
+    outside.services = [{ name: networkService }];
+    outside.endpoints = ["nse-1", "nse-2"].map((name) => ({ name, networkServiceNames, url: `tcp://${name}:1` }));
+    return (await discovery.find({ ...wish, networkService }, signal)).candidates[0]?.name;
+  };
+  assert.deepEqual([await firstOf("ns1"), await firstOf("ns2")], ["nse-1", "nse-1"]);
+  for (let other = 0; other < 1022; other++) await firstOf(`other-${other}`);
+  assert.equal(await firstOf("ns1"), "nse-2");
+  await firstOf("one-more");
+  assert.equal(await firstOf("ns2"), "nse-1", "the one that was asked for longest ago is forgotten");
+  assert.equal(await firstOf("ns1"), "nse-1", "its third turn");
+});

@@ -18,6 +18,9 @@ const ANSWER_LIMIT = 1024;
 /** A Request does not live long enough to try more endpoints than this. */
 const CANDIDATE_LIMIT = 16;
 
+/** Services whose turn is remembered: anybody can register services, and ask for each once. */
+const MOST_TURNS = 1024;
+
 /** An endpoint that may serve a Request. */
 export interface Candidate {
   readonly name: string;
@@ -154,7 +157,11 @@ export class Discovery {
 
   #inTurn<T>(service: string, candidates: readonly T[]): readonly T[] {
     const turn = this.#turns.get(service) ?? 0;
+    // Set anew, so that the one that was asked for longest ago is the first.
+    this.#turns.delete(service);
     this.#turns.set(service, turn + 1);
+    const [oldest] = this.#turns.keys();
+    if (oldest !== undefined && this.#turns.size > MOST_TURNS) this.#turns.delete(oldest);
     const first = turn % candidates.length;
     return [...candidates.slice(first), ...candidates.slice(0, first)];
   }
