@@ -123,7 +123,8 @@ async function moveOut(client: Session, { host, identity, of, patience }: HomeIn
     await patience.run("set the link down", () => client.rtnl.setLink(link.index, { up: false }));
     await removeUppers(client, link);
     // The pod's: one that the host has already would stop the move (EEXIST), any other would be a name of the host from then on.
-    const there = { netns: host.netns, name: identity.temporaryName, removeAltNames: link.altNames };
+    const theirs = link.altNames.length > 0 && { removeAltNames: link.altNames };
+    const there = { netns: host.netns, name: identity.temporaryName, ...theirs };
     await patience.run("move the link", () => client.rtnl.setLink(link.index, there));
   } catch (error) {
     // Gone meanwhile: the next look in the host tells.

@@ -33,7 +33,7 @@ const CLOSE: PointOptions["reaches"] = {
   "rtnetlink setLink name": 1,
   "rtnetlink setLink netns, name": 1,
   "rtnetlink setLink up": 1,
-  "vf-settings set mac": 1,
+  "vf-settings set mac": 2,
   "vf-settings set vlan": 1,
 };
 const CHANGE: PointOptions["reaches"] = {

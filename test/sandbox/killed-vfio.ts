@@ -185,7 +185,7 @@ const stories: Readonly<Record<string, Story>> = {
       "rtnetlink setLink name": 1,
       "rtnetlink setLink netns, name": 1,
       "rtnetlink setLink up": 1,
-      "vf-settings set mac": 2,
+      "vf-settings set mac": 3,
       "vf-settings set vlan": 2,
     },
     tell: async (stage, pod, kill) => {
