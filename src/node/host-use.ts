@@ -70,9 +70,9 @@ export class HostUseSurvey {
     this.#links = linksOf(seen);
     const isAsked = new Set(asked);
     for (const { address, connectionId } of inventory.snapshot()) {
-      // What was given out meanwhile was looked at for that.
-      const isTold = connectionId === undefined && isAsked.has(address);
-      this.#set(address, isTold ? reasonOf(seen.get(address)) : undefined);
+      // What was given out meanwhile was looked at for that, and what is said of it holds until it is free again.
+      if (connectionId !== undefined) continue;
+      this.#set(address, isAsked.has(address) ? reasonOf(seen.get(address)) : undefined);
     }
     for (const address of this.#reasons.keys()) if (!inventory.get(address)) this.#set(address, undefined);
     return this.#notePfs(entries, seen);

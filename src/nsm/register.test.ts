@@ -178,6 +178,26 @@ for (const hasRotated of [true, false]) {
   });
 }
 
+test("Registration asks once more, and not at once for ever, where each new connection shows another key", async () => {
+  const fault = { kind: "bad-signature", segment: 1, subject: "m", signer: "m" } as const;
+  const { registration, registry } = setUp(() => {
+    throw new PolicyError("policies/client/next_token_signed.rego", fault);
+  });
+  let renewed = 0;
+  registry.renew = () => {
+    renewed++;
+    return renewed < 100;
+  };
+  registration.start();
+  await settled();
+  assert.deepEqual(
+    registry.calls.map(({ method }) => method),
+    ["Register", "Register", "Unregister"],
+  );
+  assert.equal(renewed, 1);
+  await registration.stop();
+});
+
 function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
   const clock = new HandClock();
   const log = recordingLog();

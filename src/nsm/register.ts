@@ -127,7 +127,7 @@ export class Registration implements ManagerSource {
   }
 
   /** Registers once. Returns when to do it again, in ms; undefined when the registration does not expire. */
-  async #register(signal: AbortSignal): Promise<number | undefined> {
+  async #register(signal: AbortSignal, isSecondTry = false): Promise<number | undefined> {
     const { caller, managerTarget, clock, name, checkAnswer, tokenLifetimeMs, log } = this.#options;
     const timeoutMs = Math.min(TRY_LIMIT_MS, tokenLifetimeMs * TRY_PART_OF_TOKEN);
     const options = { ...this.#callOptions(), timeoutMs, signal };
@@ -140,7 +140,8 @@ export class Registration implements ManagerSource {
       try {
         checkAnswer({ name, pathIds: response.pathIds, index, tokens, peer, nowMs: clock.now() });
       } catch (error) {
-        if (isOfAnotherKey(error) && connection.renew?.() === true) return await this.#register(signal);
+        const isRenewed = !isSecondTry && isOfAnotherKey(error) && connection.renew?.() === true;
+        if (isRenewed) return await this.#register(signal, true);
         // Never accepted: the registry must not lead anybody to us on such terms.
         if (this.#manager === undefined) await this.#unregister();
         throw error;

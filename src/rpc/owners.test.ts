@@ -75,6 +75,28 @@ test("Owners.add() counts connections without an owner for the whole server only
   assert.equal(open("", false).isTaken, false);
 });
 
+test("Owners.add() makes room once with a connection whose end comes later", () => {
+  const owners = new Owners(limits);
+  const slow = () => {
+    const made = {
+      owner: "a",
+      isIdle: true,
+      ends: 0,
+      end() {
+        made.ends += 1;
+      },
+    };
+    return made;
+  };
+  const made = [slow(), slow(), slow(), slow(), slow()];
+  for (const one of made) assert.equal(owners.add(one), true);
+  assert.deepEqual(
+    made.map(({ ends }) => ends),
+    [1, 1, 0, 0, 0],
+  );
+  assert.equal(owners.connectionCount, 3);
+});
+
 test("Owners.remove() counts a connection once", () => {
   const owners = new Owners(limits);
   const { made } = connectionsOf(owners)("a");

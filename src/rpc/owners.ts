@@ -67,16 +67,14 @@ export class Owners {
    */
   add(connection: OwnedConnection): boolean {
     const { owner } = connection;
-    const share = this.#shareOf(owner);
-    const isOverOwn = owner !== "" && share.connections.size >= this.#limits.maxConnectionsPerOwner;
+    const own = this.#shares.get(owner);
+    const isOverOwn = owner !== "" && own !== undefined && own.connections.size >= this.#limits.maxConnectionsPerOwner;
     const isFull = this.#connections >= this.#limits.maxConnections;
-    const hasRoom = isOverOwn ? endIdle(share) : !isFull || endIdle(this.#largest());
-    if (hasRoom) {
-      share.connections.add(connection);
-      this.#connections += 1;
-    }
-    this.#forgetEmpty(owner, share);
-    return hasRoom;
+    const hasRoom = isOverOwn ? this.#endIdle(own) : !isFull || this.#endIdle(this.#largest());
+    if (!hasRoom) return false;
+    this.#shareOf(owner).connections.add(connection);
+    this.#connections += 1;
+    return true;
   }
 
   /** It has ended; a second time does nothing. */
@@ -115,19 +113,24 @@ export class Owners {
     return share;
   }
 
-  #largest(): Share {
-    let largest: Share = this.#shareOf("");
-    for (const share of this.#shares.values()) if (share.connections.size > largest.connections.size) largest = share;
+  #largest(): Share | undefined {
+    let largest: Share | undefined;
+    for (const share of this.#shares.values()) {
+      if (share.connections.size > (largest?.connections.size ?? 0)) largest = share;
+    }
     return largest;
+  }
+
+  /** It counts no more from now on: its own end comes later, and makes room for nobody else. */
+  #endIdle(share: Share | undefined): boolean {
+    const idle = share && [...share.connections].find(({ isIdle }) => isIdle);
+    if (!idle) return false;
+    this.remove(idle);
+    idle.end();
+    return true;
   }
 
   #forgetEmpty(owner: string, share: Share): void {
     if (share.connections.size === 0 && share.calls <= 0) this.#shares.delete(owner);
   }
-}
-
-function endIdle(share: Share): boolean {
-  const idle = [...share.connections].find(({ isIdle }) => isIdle);
-  idle?.end();
-  return idle !== undefined;
 }
