@@ -36,7 +36,8 @@ export class MacHome {
    * @throws {NetdevError | KernelError}
    */
   async makeWay(): Promise<boolean> {
-    if (!isPinned(await this.#standing())) return true;
+    // Once: a PF that names what its VF has chosen (ice) looks as if it had pinned that, and each word of it resets the VF.
+    if (this.#isUnpinned || !isPinned(await this.#standing())) return true;
     const { port, index } = this.#vf;
     this.#isUnpinned = await unpinMac(port, index, this.#patience);
     // The PF's word alone may do.

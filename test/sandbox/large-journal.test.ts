@@ -117,12 +117,12 @@ function manyParts(request: NetworkServiceRequest): void {
   request.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
   const empty = (count: number) => Array.from({ length: count }, () => ({}));
   const ipContext = {
-    extraPrefixRequest: empty(4_096),
+    extraPrefixRequest: empty(2_048),
     policies: empty(512),
     ipNeighbors: empty(512),
     srcRoutes: empty(512),
     dstRoutes: empty(512),
-    excludedPrefixes: Array<string>(4_096).fill(""),
+    excludedPrefixes: Array<string>(2_048).fill(""),
   };
   if (!request.connection) return;
   request.connection.context = create(ConnectionContextSchema, { dnsContext: { configs: empty(512) }, ipContext });
