@@ -28,3 +28,10 @@ test("needs() fails where the job promises what no test knows", () => {
   assert.throws(() => gated(["veth"], ["veth"], "root, vteh"), /TEST_PROMISES names what no test knows: vteh/);
   assert.deepEqual(unknownPromises(" root,,veth, nothing"), ["nothing"]);
 });
+
+test("needs() tells apart what the job says the machine lacks", () => {
+  const skips = ["this machine is known to lack vlan"];
+  assert.deepEqual(gated(["root", "vlan"], ["root"], "root,-vlan"), { runs: false, skips });
+  assert.deepEqual(gated(["veth", "vlan"], [], "root,-vlan"), { runs: false, skips: ["needs veth, vlan"] });
+  assert.deepEqual(gated(["vlan"], ["vlan"], "-vlan"), { runs: true, skips: [] });
+});

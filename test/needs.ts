@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync } from "node:fs
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
+import { KNOWN_LACK } from "../tools/test-counts.ts";
 
 /** What a test may need of the machine. Each has a probe below. */
 export type Need = keyof typeof probes;
@@ -45,7 +46,8 @@ export function has(want: Need): boolean {
 
 /**
  * Skips the test where the machine lacks something, and says what: `if (!needs(t, "root", "veth")) return;`. A CI job lists
- * in TEST_PROMISES (`root,netns,veth`) what its machine has; a skip there is a failure, so a whole tier can never fall silent.
+ * in TEST_PROMISES (`root,netns,-vlan`) what its machine has; a skip there is a failure, so a whole tier can never fall silent.
+ * With a minus it says what the machine is known to lack: that skip is told, and not counted.
  */
 export function needs(t: TestContext, ...wants: readonly Need[]): boolean {
   return gate(t, wants, { has, promises: process.env["TEST_PROMISES"] ?? "" });
@@ -63,7 +65,8 @@ export function gate(
   const promised = namesOf(machine.promises);
   const broken = missing.filter((want) => promised.includes(want));
   if (broken.length > 0) throw new Error(`This job promises ${broken.join(", ")}, and the machine has it not`);
-  if (missing.length > 0) t.skip(`needs ${missing.join(", ")}`);
+  const isKnown = missing.every((want) => promised.includes(`-${want}`));
+  if (missing.length > 0) t.skip(`${isKnown ? KNOWN_LACK : "needs "}${missing.join(", ")}`);
   return missing.length === 0;
 }
 
@@ -72,7 +75,7 @@ export const knownNeeds = Object.keys(probes) as readonly Need[];
 
 /** The names in a TEST_PROMISES that no probe has: a misspelt one would promise nothing, and nothing would say so. */
 export function unknownPromises(promises: string): readonly string[] {
-  return namesOf(promises).filter((name) => !(name in probes));
+  return namesOf(promises).filter((name) => !(name.replace(/^-/, "") in probes));
 }
 
 /** Of these, what the job has promised. */

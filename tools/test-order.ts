@@ -8,17 +8,21 @@ const path = join(root, ".cache", "test-times.json");
 /** Words of paths whose files took ten seconds and more when they were last looked at: for a clone that has run nothing yet. */
 const KNOWN_AS_LONG = [
   "sandbox/killed",
-  "sandbox/vfio",
+  "sandbox/large-journal",
+  "sandbox/one-observation",
+  "sandbox/process-exit",
+  "sandbox/rotation",
   "sandbox/restart",
-  "sandbox/interrupted",
+  "sandbox/cards",
+  "sandbox/vfio",
+  "sandbox/kubelet",
   "sandbox/crowd",
-  "sandbox/demo",
+  "sandbox/host-use",
+  "sandbox/forwarder",
+  "sandbox/interrupted",
+  "sandbox/second-forwarder",
   "real/access-cycles",
   "real/capabilities",
-  "sandbox/peers-die",
-  "sandbox/reconcile",
-  "sandbox/pod-death",
-  "test/manifests",
 ];
 
 /** How long files took at their last run here, in ms. */
