@@ -27,6 +27,12 @@ tellStories(
 );
 
 tellStories(
+  "a KERNEL connection on a card whose network devices come seconds late",
+  { machine: { netdevDelayMs: 3_000 } },
+  plainStories,
+);
+
+tellStories(
   "a card in switchdev mode",
   { machine: { card: { kind: "switchdev" } } },
   { "is given to nobody until it is in legacy mode, and again when it is back": switchdevMode },
