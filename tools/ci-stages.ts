@@ -18,7 +18,7 @@ export const CI_LIMIT_MINUTES = 90;
 export const SET_UP_MINUTES = 10;
 
 export const stages: readonly Stage[] = [
-  { name: "test", command: ["npm", "test", "--silent"], budgetMinutes: 5, limitMinutes: 15, says: "closing line" },
+  { name: "test", command: ["npm", "test", "--silent"], budgetMinutes: 5, limitMinutes: 20, says: "closing line" },
   {
     name: "demo",
     command: ["npm", "start", "--silent", "--", "--once"],
@@ -37,7 +37,7 @@ export const stages: readonly Stage[] = [
     name: "interop",
     command: ["npm", "run", "interop", "--silent"],
     budgetMinutes: 10,
-    limitMinutes: 25,
+    limitMinutes: 20,
     says: "closing line",
   },
 ];
