@@ -134,6 +134,12 @@ test("Journal writes the file anew when most of it is history, in slices, and no
   assert.deepEqual([Object.keys(values).length, values["key 0"], values["key 19"]], [20, "short", `${long}0`]);
 });
 
+test("Journal leaves a small file alone, however much of it is history", async () => {
+  const { file, journal } = await open();
+  for (let round = 0; round < 50; round++) await journal.put("key", round);
+  assert.deepEqual(file.writes, Array(50).fill("append"));
+});
+
 test("Journal writes as much for a change when it is full as when it is empty", async () => {
   const written = async (entries: number) => {
     let bytes = 0;

@@ -66,6 +66,12 @@ test("pfLinks() takes a device that was made anew between two questions for no c
   assert.deepEqual(asked, [4, 9]);
 });
 
+test("pfLinks() goes on as long as sysfs says another index each time", async () => {
+  const { asked, find } = node(sysfsWith(4, 7, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
+  assert.equal((await find())?.index, 9);
+  assert.deepEqual(asked, [4, 7, 9]);
+});
+
 test("pfLinks() looks again where the device is renamed meanwhile, and finds none where it is being taken away", async () => {
   const links = new Map([[4, linkAt(4, "eth4")]]);
   for (const [code, times, found] of [
