@@ -15,7 +15,7 @@ export interface Hop {
   readonly clock: Clock;
 }
 
-/** Puts id and index of an answer back to what the caller knows (spec §2.1). */
+/** Puts id and index of an answer back to what the caller knows (nsm-protocol §2.1). */
 export type LeavePath = (reply: Connection) => Connection;
 
 /**
@@ -59,8 +59,8 @@ export async function checkCallerToken(
 }
 
 /**
- * The token of the next hop in its answer, as NSM's client chain judges it (spec §2.4): signed with the key of the certificate
- * that the next hop has shown on this connection.
+ * The token of the next hop in its answer, as NSM's client chain judges it (nsm-protocol §2.4): signed with the key of the
+ * certificate that the next hop has shown on this connection.
  * @throws {RpcError} PERMISSION_DENIED, saying what is wrong.
  */
 export async function checkNextToken(hop: Hop, reply: Connection, peer: PeerIdentity | undefined): Promise<void> {
@@ -102,7 +102,7 @@ function takePlace(name: string, connection: Connection): { caller: PathSegment;
   return { caller, own, leave };
 }
 
-/** The rules tokens_valid, tokens_expired and tokens_chained (spec §2.4). */
+/** The rules tokens_valid, tokens_expired and tokens_chained (nsm-protocol §2.4). */
 function checkChain(segments: readonly PathSegment[], nowMs: number): void {
   const tokens = segments.map(({ name, token }) => {
     try {

@@ -16,7 +16,7 @@ interface Event {
   readonly connections: Record<string, Connection>;
 }
 
-/** The connections that an endpoint has, and everyone who watches them (spec §2.7). */
+/** The connections that an endpoint has, and everyone who watches them (nsm-protocol §2.7). */
 export class MonitorBoard {
   readonly #connections = new Map<string, Connection>();
   readonly #listeners = new Set<(type: Event["type"], connection: Connection) => void>();

@@ -2,7 +2,7 @@ import type { Connection, Mechanism } from "../src/gen/connection_pb.ts";
 import type { Fd, FileId } from "../src/kernel/index.ts";
 import { type Connection as RpcConnection, RpcError } from "../src/rpc/index.ts";
 
-/** The URL that names a passed descriptor on the wire (spec §6.4): `inode://<st_dev>/<st_ino>`. */
+/** The URL that names a passed descriptor on the wire (nsm-protocol §6.4): `inode://<st_dev>/<st_ino>`. */
 export function inodeUrlOf(id: FileId): string {
   return `inode://${id.dev}/${id.ino}`;
 }
@@ -16,7 +16,7 @@ export function parseInodeUrl(url: string): FileId {
   return { dev: BigInt(parts[1]), ino: BigInt(parts[2]) };
 }
 
-/** Where the socket behind a descriptor can be dialled from this process (spec §6.6). */
+/** Where the socket behind a descriptor can be dialled from this process (nsm-protocol §6.6). */
 export function socketUrlOf(socket: Fd): string {
   return `unix:///proc/self/fd/${socket.number}`;
 }

@@ -1,7 +1,7 @@
 import { type KeyObject, sign, X509Certificate } from "node:crypto";
 import { jwtVerify } from "jose";
 
-/** A token as NSM peers show it to each other (spec §5.1): who signed, for whom, until when. */
+/** A token as NSM peers show it to each other (nsm-protocol §5.1): who signed, for whom, until when. */
 export interface PeerToken {
   readonly token: string;
   /** When it expires, in ms since 1970; whole seconds. */
@@ -26,7 +26,7 @@ export function signToken(key: KeyObject, claims: TokenClaims): PeerToken {
   return { token: `${signed}.${signature.toString("base64url")}`, expiresMs: exp * 1000 };
 }
 
-/** The two headers that go with every call (spec §5.3). */
+/** The two headers that go with every call (nsm-protocol §5.3). */
 export function headersOfToken({ token, expiresMs }: PeerToken): Readonly<Record<string, string>> {
   return { "nsm-client-token": token, "nsm-client-token-expires": new Date(expiresMs).toISOString() };
 }

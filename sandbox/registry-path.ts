@@ -1,7 +1,7 @@
 import { RpcError } from "../src/rpc/index.ts";
 import { readToken } from "./peer-token.ts";
 
-/** The path of a registration, which travels in a header and not in the message (spec §4.3). */
+/** The path of a registration, which travels in a header and not in the message (nsm-protocol §4.3). */
 interface RegistryPath {
   Index: number;
   PathSegments: { token: string }[] | null;

@@ -91,7 +91,7 @@ export class Registry {
   }
 }
 
-/** Whether an endpoint fits a query: empty fields of the query match everything, labels must be a subset (spec §1.4). */
+/** Whether an endpoint fits a query: empty fields of the query match everything, labels must be a subset (nsm-protocol §1.4). */
 export function matchesEndpoint(query: NetworkServiceEndpoint, endpoint: NetworkServiceEndpoint): boolean {
   return (
     (query.name === "" || query.name === endpoint.name) &&

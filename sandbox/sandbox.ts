@@ -304,8 +304,7 @@ export class Sandbox {
   }
 
   /**
-   * What the node's NSM client does with the token of its environment: see the spec of the token client (§3). The caller hangs
-   * up.
+   * What the node's NSM client does with the token of its environment: sriov-behaviour §3. The caller hangs up.
    */
   clientOf(
     { name, pod, tokenId }: Pick<SandboxPod, "name" | "pod" | "tokenId">,

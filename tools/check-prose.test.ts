@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { proseProblems } from "./check-prose.ts";
+import { proseProblems, symbolProblems } from "./check-prose.ts";
 
 const isThere = (path: string) => ["docs/a.md", "src/a.ts", "README.md"].includes(path);
 
@@ -22,4 +22,17 @@ test("proseProblems() finds what a stopped merge left", () => {
   for (const mark of ["<<<<<<< HEAD", "=======", ">>>>>>> other"]) {
     assert.match(proseProblems("a.md", `text\n${mark}\n`, isThere).join(), /^a\.md:2: the mark of a merge/);
   }
+});
+
+test("symbolProblems() finds a symbol that the file or folder beside it does not have", () => {
+  const read = (path: string) => (path === "src/a.ts" ? "export function open() {}" : "class Openers {}");
+  const problemsOf = (text: string) => symbolProblems("docs/x.md", text, read);
+  assert.deepEqual(problemsOf("[`a`](../src/a.ts) `open`, `shut` and [b](../src/b) `Openers`, `open`"), [
+    "docs/x.md:1: src/a.ts has no shut",
+    "docs/x.md:1: src/b has no open",
+  ]);
+  assert.deepEqual(problemsOf("\n`open` in [a](../src/a.ts), `ope` in [a](../src/a.ts)"), [
+    "docs/x.md:2: src/a.ts has no ope",
+  ]);
+  assert.deepEqual(problemsOf("[a](../src/a.ts), `shut`; [b](b.md) `shut`; [c](https://c/src/c) `shut`"), []);
 });

@@ -1,5 +1,5 @@
-// Markdown that has gone stale: links and named files that are not there, and what a stopped merge left behind.
-import { existsSync, globSync, readFileSync } from "node:fs";
+// Markdown that has gone stale: links, named files and symbols that are not there, and what a stopped merge left behind.
+import { existsSync, globSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 /** Folders whose files are named in the text by their path. */
@@ -24,8 +24,36 @@ export function proseProblems(
   });
 }
 
+// `[file](../src/a.ts) `symbol`, `other``, and `symbol` in [file](../src/a.ts)`; a folder of src in place of the file, too.
+const SYMBOLS_BEHIND = /\]\(([^)#\s:]+\.ts|[^)#\s:]*\bsrc\/\w+)\) ((?:`\w+`(?:, )?)+)/g;
+const SYMBOL_BEFORE = /`(\w+)` in \[[^\]]*\]\(([^)#\s:]+\.ts|[^)#\s:]*\bsrc\/\w+)\)/g;
+
+/** One sentence for each symbol that a document names with its file and the file does not have. @param read the TypeScript there. */
+export function symbolProblems(path: string, text: string, read: (path: string) => string): readonly string[] {
+  return text.split("\n").flatMap((line, index) => {
+    const behind = [...line.matchAll(SYMBOLS_BEHIND)].flatMap(([, target = "", symbols = ""]) =>
+      [...symbols.matchAll(/\w+/g)].map(([symbol]) => ({ symbol, target })),
+    );
+    const before = [...line.matchAll(SYMBOL_BEFORE)].map(([, symbol = "", target = ""]) => ({ symbol, target }));
+    return [...behind, ...before]
+      .map(({ symbol, target }) => ({ symbol, target: join(dirname(path), target) }))
+      .filter(({ symbol, target }) => !new RegExp(`\\b${symbol}\\b`).test(read(target)))
+      .map(({ symbol, target }) => `${path}:${index + 1}: ${target} has no ${symbol}`);
+  });
+}
+
+/** A file, or all TypeScript of a folder; empty when there is neither, which is reported as a link that leads nowhere. */
+function typescriptAt(path: string): string {
+  if (!existsSync(path)) return "";
+  const files = statSync(path).isDirectory() ? globSync(`${path}/**/*.ts`) : [path];
+  return files.map((file) => readFileSync(file, "utf8")).join("\n");
+}
+
 /** Of every Markdown file of the project. */
 export function allProseProblems(): readonly string[] {
   const paths = globSync("**/*.md", { exclude: (path) => /(^|\/)(node_modules|dist|\.cache)(\/|$)/.test(path) });
-  return paths.sort().flatMap((path) => proseProblems(path, readFileSync(path, "utf8")));
+  return paths.sort().flatMap((path) => {
+    const text = readFileSync(path, "utf8");
+    return [...proseProblems(path, text), ...symbolProblems(path, text, typescriptAt)];
+  });
 }

@@ -1,6 +1,7 @@
 // The steps of `npm run check`: each is a program of its own or a function of this project, and finds problems or none.
 import { spawn } from "node:child_process";
 import { globSync } from "node:fs";
+import { allCitationProblems } from "./check-citations.ts";
 import { importProblems } from "./check-imports.ts";
 import { allProseProblems } from "./check-prose.ts";
 import { textProblems } from "./check-text.ts";
@@ -22,7 +23,7 @@ export const steps: readonly Step[] = [
   { name: "README", find: async () => readmeProblem() },
   { name: "imports", find: async () => lines(Object.values(await importProblems()).flat()) },
   { name: "sizes, comments, words", find: async () => lines(textProblems()) },
-  { name: "documents", find: async () => lines(allProseProblems()) },
+  { name: "documents", find: async () => lines([...allProseProblems(), ...allCitationProblems()]) },
 ];
 
 /** Tests that need no privilege: all beside the code, and those of the gates. */

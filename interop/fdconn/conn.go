@@ -1,4 +1,4 @@
-// Package fdconn passes open files between processes beneath TLS, on unix sockets, as NSM's peers do: spec nsm-protocol §6.
+// Package fdconn passes open files between processes beneath TLS, on unix sockets, as NSM's peers do: nsm-protocol §6.
 // A file is known by its inode alone; the bytes of the stream stay as they are. It knows nothing of gRPC or NSM.
 package fdconn
 

@@ -62,7 +62,7 @@ func (a *Agent) Served() int {
 	return a.served
 }
 
-// FetchX509SVID streams SVID and bundle. As the SPIFFE Workload Endpoint specification (§6) demands, a call without the security header is refused.
+// FetchX509SVID streams SVID and bundle. As the SPIFFE Workload Endpoint specification (section 6) demands, a call without the security header is refused.
 func (a *Agent) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
 	if err := checkHeader(stream.Context()); err != nil {
 		return err

@@ -12,13 +12,13 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// The headers of a token; spec nsm-protocol §5.3.
+// The headers of a token; nsm-protocol §5.3.
 const (
 	TokenHeader   = "nsm-client-token"
 	ExpiresHeader = "nsm-client-token-expires"
 )
 
-// Token signs one for the peer with this SPIFFE ID; spec nsm-protocol §5.1.
+// Token signs one for the peer with this SPIFFE ID; nsm-protocol §5.1.
 func (a *Actor) Token(audience string, lifetime time.Duration) (string, time.Time, error) {
 	svid, err := a.GetX509SVID()
 	if err != nil {

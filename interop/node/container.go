@@ -20,7 +20,7 @@ const containerVariable = "INTEROP_CONTAINER"
 const enter = `echo $$ > "$0/cgroup.procs" && exec unshare --cgroup "$@"`
 
 // Container is a process in a cgroup of its own that makes device nodes and opens them, as NSM's client and the application
-// behind it do: spec sriov-behaviour §7.2.
+// behind it do: sriov-behaviour §7.2.
 type Container struct {
 	command *exec.Cmd
 	input   io.WriteCloser

@@ -34,7 +34,7 @@ func NewNetns() (*Netns, error) {
 	return done.netns, done.err
 }
 
-// Inode is the URL of the namespace on the wire; spec nsm-protocol §6.4.
+// Inode is the URL of the namespace on the wire; nsm-protocol §6.4.
 func (n *Netns) Inode() string { return fdconn.InodeURL(n.File) }
 
 // Path is a name for it that this process can open.

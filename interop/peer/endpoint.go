@@ -113,7 +113,7 @@ func (e *Endpoint) Request(ctx context.Context, request *nsm.NetworkServiceReque
 	return connection, nil
 }
 
-// mechanism is the first that is offered, which must be NOOP of the class that the way here has: spec nsm-protocol §3.1.
+// mechanism is the first that is offered, which must be NOOP of the class that the way here has: nsm-protocol §3.1.
 func (e *Endpoint) mechanism(request *nsm.NetworkServiceRequest) (*nsm.Mechanism, error) {
 	class := "LOCAL"
 	if strings.HasPrefix(e.URL, "tcp:") {

@@ -8,7 +8,7 @@ import (
 	"interop/nsm"
 )
 
-// Watch is one connection as a client's heal follows it: spec nsm-protocol §3.6. The selector names the client's own hop.
+// Watch is one connection as a client's heal follows it: nsm-protocol §3.4. The selector names the client's own hop.
 type Watch struct {
 	stream  nsm.MonitorConnection_MonitorConnectionsClient
 	watched *nsm.Connection
@@ -45,7 +45,7 @@ func (w *Watch) isOurs(told *nsm.Connection) bool {
 	return int(index) < len(segments) && segments[index].Id == w.watched.Id && (told.Path.Index == index || told.Path.Index == index+1)
 }
 
-// Reselect does what a client's begin does when heal wants another endpoint: spec nsm-protocol §9.7. The Close may fail: the
+// Reselect does what a client's begin does when heal wants another endpoint: nsm-protocol §9.7. The Close may fail: the
 // endpoint is mostly gone.
 func (c *Client) Reselect(ctx context.Context) (*nsm.Connection, error) {
 	before := c.Connection()

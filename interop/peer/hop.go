@@ -29,7 +29,7 @@ type Hop struct {
 	Lifetime time.Duration
 }
 
-// arrive puts the hop on the path of what has come, as a server does: spec nsm-protocol §2.1 and §2.3. The function that it
+// arrive puts the hop on the path of what has come, as a server does: nsm-protocol §2.1 and §2.3. The function that it
 // returns makes the reply the caller's again.
 func (h Hop) arrive(ctx context.Context, connection *nsm.Connection) (func(*nsm.Connection), error) {
 	path := connection.GetPath()
@@ -83,7 +83,7 @@ func tokenOf(ctx context.Context) (string, time.Time, error) {
 	return tokens[0], expires, err
 }
 
-// checkTokens does what the policies of spec nsm-protocol §2.4 ask of a server, and more: that the token's subject is the peer,
+// checkTokens does what the policies of nsm-protocol §2.4 ask of a server, and more: that the token's subject is the peer,
 // that the header's time is the token's, and that only the three known claims are there.
 func checkTokens(ctx context.Context, path *nsm.Path) error {
 	info, _ := grpcpeer.FromContext(ctx)

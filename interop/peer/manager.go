@@ -173,7 +173,7 @@ func (m *Manager) drop() {
 	}
 }
 
-// extendPath reads the path of the header and answers with our token behind the caller's: spec nsm-protocol §4.3.
+// extendPath reads the path of the header and answers with our token behind the caller's: nsm-protocol §4.3.
 func (m *Manager) extendPath(ctx context.Context) ([]string, error) {
 	token, _, err := tokenOf(ctx)
 	if err != nil {

@@ -50,7 +50,7 @@ func TestConnectionFromRequestToClose(t *testing.T) {
 	}
 }
 
-// checkOffer is what the endpoint of a new connection is asked for: spec nsm-protocol §9.1.
+// checkOffer is what the endpoint of a new connection is asked for: nsm-protocol §9.1.
 func checkOffer(t *testing.T, request *nsm.NetworkServiceRequest, class string) {
 	t.Helper()
 	offers := request.MechanismPreferences

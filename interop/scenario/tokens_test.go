@@ -16,7 +16,7 @@ import (
 	"interop/peer"
 )
 
-// The endpoint and the manager check each token of the forwarder (peer/hop.go); here it checks theirs. Codes: spec
+// The endpoint and the manager check each token of the forwarder (peer/hop.go); here it checks theirs. Codes:
 // nsm-protocol §1.7; where the original has Unknown for what a caller did wrong, ours says INVALID_ARGUMENT (docs/interop.md).
 func TestEachCorruptionOfPathAndTokensIsRefused(t *testing.T) {
 	w := open(t, options{})

@@ -3,7 +3,7 @@ import type { Policy, PolicyInput, Signer } from "./policy.ts";
 import type { PolicyFault } from "./policy-error.ts";
 import { audienceOf, expiryOf, isSignedBy, subjectOf } from "./token.ts";
 
-/** Upstream's seven rules, sorted by path as upstream finds them. */
+/** The original's seven rules, sorted by path as the original finds them. */
 export const policies: readonly Policy[] = [
   { name: "policies/client/next_token_signed.rego", findFault: nextTokenSigned },
   { name: "policies/common/tokens_chained.rego", findFault: tokensChained },
@@ -26,7 +26,7 @@ function tokensExpired({ tokens, nowMs }: PolicyInput): PolicyFault | undefined 
   return segment === -1 ? undefined : { kind: "expired", segment };
 }
 
-/** Every token is for the subject of the next one. Membership: upstream fails on more than one audience (spec W12). */
+/** Every token is for the subject of the next one. Membership: the original fails on more than one audience (W12). */
 function tokensChained({ tokens }: PolicyInput): PolicyFault | undefined {
   for (const [segment, token] of tokens.slice(0, -1).entries()) {
     const next = tokens[segment + 1];
@@ -68,8 +68,8 @@ function serviceConnection({ monitor }: PolicyInput): PolicyFault | undefined {
 }
 
 /**
- * Upstream looks at the signature alone, so a caller could sign somebody else's name with its own key; here the subject
- * must be the one of the certificate (spec W5).
+ * The original looks at the signature alone, so a caller could sign somebody else's name with its own key; here the subject
+ * must be the one of the certificate (W5).
  */
 function signedByPeer({ tokens, peer }: PolicyInput, segment: number): PolicyFault | undefined {
   const token = tokens[segment];

@@ -227,7 +227,7 @@ test("checkMonitor() lets a caller watch what it has made, and nothing else", ()
   }
 });
 
-test("selectPolicies() reads upstream's masks", () => {
+test("selectPolicies() reads the original's masks", () => {
   const names = (masks: readonly string[]) => selectPolicies(masks).map((policy) => policy.name.split("/").at(-1));
   const common = ["tokens_chained.rego", "tokens_expired.rego", "tokens_valid.rego"];
   assert.deepEqual(names(serverPolicyMasks), [...common, "prev_token_signed.rego"]);

@@ -53,7 +53,7 @@ export interface PolicyInput extends PathCheck {
 
 /** One rule: finds a fault or passes. */
 export interface Policy {
-  /** Path under which upstream's masks select it: "policies/common/tokens_valid.rego". */
+  /** Path under which the original's masks select it: "policies/common/tokens_valid.rego". */
   readonly name: string;
   readonly findFault: (input: PolicyInput) => PolicyFault | undefined;
 }

@@ -2,18 +2,18 @@ import { policies } from "./built-in-policies.ts";
 import { IdentityError } from "./error.ts";
 import type { Policy } from "./policy.ts";
 
-/** Stands for the folder of policies in upstream's masks; the embedded ones lie under "policies" there. */
+/** Stands for the folder of policies in the original's masks; the embedded ones lie under "policies" there. */
 const FOLDER = "etc/nsm/opa";
 
-/** What guards the NetworkService server. Upstream has no variable for it either. */
+/** What guards the NetworkService server. The original has no variable for it either. */
 export const serverPolicyMasks = [`${FOLDER}/common/.*.rego`, `${FOLDER}/server/.*.rego`] as const;
 
-/** What guards the connection monitor; upstream has the policy and leaves it out (spec W4). */
+/** The policy for the connection monitor, which the original has and leaves out (W4). Ours goes by owner: decision 011. */
 export const monitorPolicyMasks = [`${FOLDER}/monitor/.*.rego`] as const;
 
 /**
  * The policies that the masks select, in the masks' order and then by name, each once. A mask is an anchored regular
- * expression over the policies' paths, as upstream reads it. No mask selects no policy: everything is allowed.
+ * expression over the policies' paths, as the original reads it. No mask selects no policy: everything is allowed.
  * @throws {IdentityError} kind "bad-policy-mask" when a mask selects nothing: it would allow everything in silence (W6)
  */
 export function selectPolicies(masks: readonly string[]): readonly Policy[] {
@@ -37,7 +37,7 @@ function compile(mask: string): RegExp {
   }
 }
 
-/** Upstream takes a mask that selects nothing for "no policy", so each of these deserves its own words. */
+/** The original takes a mask that selects nothing for "no policy", so each of these deserves its own words. */
 function whyNothing(mask: string): string {
   if (mask.startsWith(`/${FOLDER}`)) return `it selects nothing; write it without the leading slash`;
   if (/[^*]\.rego$/.test(mask)) {

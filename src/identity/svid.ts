@@ -84,7 +84,7 @@ function ownLeafProblem(leaf: Certificate, intermediates: readonly Certificate[]
   return leafProblem(leaf);
 }
 
-/** Found out here, once, and not at every call: golang-jwt, and so every NSM peer, knows ES256 alone (spec W13). */
+/** Found out here, once, and not at every call: golang-jwt, and so every NSM peer, knows ES256 alone (W13). */
 function requireP256(key: KeyObject): void {
   const curve = key.asymmetricKeyDetails?.namedCurve;
   if (key.asymmetricKeyType === "ec" && curve === "prime256v1") return;

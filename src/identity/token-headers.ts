@@ -10,7 +10,7 @@ export function tokenHeaders(issued: IssuedToken): Readonly<Record<string, strin
 
 /**
  * The caller's token and the time that its header gives, in ms since 1970. Undefined unless both headers are there
- * exactly once and well formed. The header's time is the caller's word; the token's own `exp` is signed (spec W7).
+ * exactly once and well formed. The header's time is the caller's word; the token's own `exp` is signed (W7).
  */
 export function readTokenHeaders(metadata: ReadonlyMap<string, readonly string[]>): IssuedToken | undefined {
   const token = onlyValue(metadata.get(TOKEN));

@@ -5,7 +5,7 @@ import type { Svid } from "./svid.ts";
 /** A token of ours and its time: one number for the claim, the header and the path. */
 export interface IssuedToken {
   readonly token: string;
-  /** Milliseconds since 1970; a whole second: exactly what the `exp` claim says (spec W7). */
+  /** Milliseconds since 1970; a whole second: exactly what the `exp` claim says (W7). */
   readonly expiresMs: number;
 }
 

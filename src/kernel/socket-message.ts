@@ -84,7 +84,7 @@ function readRights(control: Buffer): Fd[] {
 }
 
 /**
- * Sends one byte that carries one descriptor, the form NSM peers use (spec: one data byte for each descriptor).
+ * Sends one byte that carries one descriptor, the form NSM peers use: nsm-protocol §6.2.
  * Answers 1, or minus the errno.
  */
 export function sendByteWithFd(socket: number, byte: number, fd: Fd): number {
