@@ -32,7 +32,7 @@ const SETTLE_MS = 10;
 const EVENT_LOOK_MS = 200;
 
 /**
- * Opens the host's device cgroups.
+ * Opens the host's device cgroups: what the original's tools/cgroup is for.
  * @throws {AccessError} no-hierarchy.
  */
 export function openDeviceAccess(options: DeviceAccessOptions): DeviceAccess {

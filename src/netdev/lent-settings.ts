@@ -27,7 +27,7 @@ export interface LentSettingsParts {
 /** As long as a Request or a Close waits for a PF whose driver is busy; both may be tried again. */
 const BUSY_LIMIT_MS = 10_000;
 
-/** The settings of a VF on its PF while a client drives the VF itself. */
+/** The original's ethernetcontext for VFIO: the settings of a VF on its PF while a client drives the VF itself. */
 export class LentSettings {
   readonly #parts: LentSettingsParts;
   #before: VfSettings;

@@ -20,7 +20,8 @@ export interface PlanInput {
 }
 
 /**
- * What to do, in this order, so that the link stands as wanted. Empty when it does.
+ * The original's ipaddress, routes, iprule, ipneighbors, mtu and pinggrouprange as one plan: what to do, in this order, so that
+ * the link is as wanted. Empty when it is.
  *
  * New entries come before old ones go: losing its last address flushes the IPv4 routes of a link (fib_inetaddr_event,
  * net/ipv4/fib_frontend.c), and a running client must not lose a route that another one replaces.

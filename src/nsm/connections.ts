@@ -9,7 +9,10 @@ import type { EndpointWatch } from "./watch.ts";
 /** `opening`: its first Request is running. `standing`: served. `reclaiming`: being taken down, tried again until clean. */
 export type Phase = "opening" | "standing" | "reclaiming";
 
-/** Everything that one connection holds. What is undefined is not held, so that a teardown can be repeated. */
+/**
+ * Everything that one connection holds: what the original's elements keep in metadata. What is undefined is not held, so that
+ * a teardown can be repeated.
+ */
 export interface ConnectionRecord {
   readonly id: string;
   /** Who may act on it; a refresh by a later manager makes that one the owner. */

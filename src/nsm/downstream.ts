@@ -36,8 +36,9 @@ export interface Question {
 }
 
 /**
- * Asks one candidate. It is offered NOOP: the endpoint of an SR-IOV connection gets nothing from this node. What
- * endpoints answer is not trusted: an answer that contradicts the question is closed again.
+ * Asks one candidate: the original's connect, with mechanismtranslation, noop and filtermechanisms. It is offered NOOP: the
+ * endpoint of an SR-IOV connection gets nothing from this node. What endpoints answer is not trusted: an answer that
+ * contradicts the question is closed again.
  * @throws {NsmError} bad-reply; the endpoint's RpcError.
  */
 export async function askEndpoint(asking: Asking, candidate: Candidate, question: Question): Promise<Onward> {

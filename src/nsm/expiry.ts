@@ -11,7 +11,7 @@ export interface LifetimeInput {
 }
 
 /**
- * The caller's token time minus its own request timeout, as upstream has it. A caller's timeout takes at most half of the
+ * The caller's token time minus its own request timeout, as the original has it. A caller's timeout takes at most half of the
  * token's time: else a long one would end the connection as soon as it stands (W19).
  */
 export function lifetimeMs({ nowMs, tokenExpiresMs, callerDeadlineMs = 0 }: LifetimeInput): number {
@@ -19,7 +19,7 @@ export function lifetimeMs({ nowMs, tokenExpiresMs, callerDeadlineMs = 0 }: Life
   return leftMs - Math.min(Math.max(0, callerDeadlineMs), leftMs / 2);
 }
 
-/** Ends a connection that is not refreshed in time; each refresh starts it anew. */
+/** The original's timeout: ends a connection that is not refreshed in time; each refresh starts it again. */
 export class Expiry {
   readonly #clock: Clock;
   readonly #onExpired: () => void;

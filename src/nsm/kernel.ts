@@ -41,7 +41,7 @@ export interface KernelVf {
   letGo(): void;
 }
 
-/** Gives clients a virtual function as a network device in their namespace. */
+/** Gives clients a VF as a network device in their namespace: the original's resourcepool and inject for KERNEL. */
 export function kernelDriver(source: KernelVfSource): MechanismDriver<WantedKernel> {
   // The inventory gives an earlier process's function to its connection again, as it does at every call.
   const take = ({ connectionId, wanted }: MechanismAsk<WantedKernel>) =>

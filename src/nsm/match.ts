@@ -3,8 +3,8 @@ import type { NetworkService, NetworkServiceEndpoint } from "../gen/registry_pb.
 type Labels = Readonly<Record<string, string>>;
 
 /**
- * The endpoints that may serve a client with these labels, in the order of the routes that lead to them:
- * nsm-protocol §2.10. An endpoint that several routes reach comes once.
+ * The original's MatchEndpoint: the endpoints that may serve a client with these labels, in the order of the routes that lead
+ * to them: nsm-protocol §2.10. An endpoint that several routes reach comes once.
  */
 export function matchEndpoints(
   labels: Labels,

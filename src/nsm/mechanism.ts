@@ -38,7 +38,7 @@ export interface Attachment {
    * the client yet. What a failure leaves is for `release`.
    */
   prepare(ask: MechanismAsk): Promise<void>;
-  /** True if `apply` can make this attachment serve `wanted`; else it must be released first. */
+  /** The original's resetmechanism: true if `apply` can make this attachment serve `wanted`; else it must be released first. */
   canBecome(wanted: WantedMechanism): boolean;
   /**
    * Makes the node as wanted, and the context true for the client. Repeatable: compares first, writes only differences,

@@ -33,7 +33,10 @@ interface Waiting {
   readonly connection: Connection;
 }
 
-/** Tells peers about the connections they made: what stands now, then each change (nsm-protocol §2.7). */
+/**
+ * The original's monitor: notifies peers of the connections they made, first of those that there are, then of each change
+ * (nsm-protocol §2.7).
+ */
 export class MonitorHub {
   readonly #shown = new Map<string, Shown>();
   readonly #subscribers = new Set<Subscriber>();

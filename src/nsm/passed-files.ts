@@ -18,8 +18,9 @@ export interface CallFiles extends PassedFilesOfCall {
 }
 
 /**
- * Keeps a connection's own copy of a passed file only while calls that name it are running (E12, W15). Two clients of one
- * pod pass the same namespace; the kernel side keeps one copy of it, so the copy goes when the last of their calls ends.
+ * The original's recvfd. Keeps a connection's own copy of a passed file only while calls that name it are running (E12, W15).
+ * Two clients of one pod pass the same namespace; the kernel side keeps one copy of it, so the copy goes when the last of
+ * their calls ends.
  */
 export class PassedFiles {
   readonly #clock: Clock;

@@ -11,9 +11,9 @@ export interface OwnPlace {
 }
 
 /**
- * Moves the connection onto our own path segment, in place: nsm-protocol §2.1. Our id for the connection is the id of
- * that segment: kept when the path already knows us, new when it does not.
- * @throws {NsmError} bad-path, with upstream's texts.
+ * The original's updatepath: moves the connection onto our own path segment, in place (nsm-protocol §2.1). Our id for the
+ * connection is the id of that segment: kept when the path already knows us, new when it does not.
+ * @throws {NsmError} bad-path, with the original's texts.
  */
 export function extendPath(connection: Connection, name: string, newId: () => string): OwnPlace {
   connection.path ??= create(PathSchema);

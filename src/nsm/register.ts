@@ -67,8 +67,9 @@ export type RegistrationState =
   | { readonly kind: "trying"; readonly problem: string /** A person must act. */; readonly isPermanent: boolean };
 
 /**
- * Keeps us in the registry: registers, renews at two thirds of the time granted, registers anew as soon as the manager
- * goes or forgets us, and takes us out at the end. Also knows who the manager is: whoever answers.
+ * Keeps us in the registry (the original's retry, refresh, heal and sendfd): registers, renews at two thirds of the time
+ * granted, registers anew as soon as the manager goes or forgets us, and takes us out at the end. Also knows who the manager
+ * is: whoever answers.
  */
 export class Registration implements ManagerSource {
   readonly state = new Latest<RegistrationState>();

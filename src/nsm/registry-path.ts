@@ -1,4 +1,7 @@
-/** The registry's own path: who registered us through whom. Travels as JSON in the header `path` (nsm-protocol §4.3). */
+/**
+ * The registry's own path: who registered us through whom. Travels as JSON in the header `path`: the original's grpcmetadata
+ * (nsm-protocol §4.3).
+ */
 export interface RegistryPath {
   readonly index: number;
   readonly tokens: readonly string[];

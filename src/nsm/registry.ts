@@ -57,7 +57,7 @@ export interface DiscoveryOptions {
   readonly clock: Clock;
 }
 
-/** Finds endpoints through the manager: nsm-protocol §2.10, §2.11, §4. */
+/** The original's discover and roundrobin: finds endpoints through the manager (nsm-protocol §2.10, §2.11, §4). */
 export class Discovery {
   readonly #options: DiscoveryOptions;
   /** How often each service was asked for: successive Requests begin at successive candidates. */

@@ -24,7 +24,7 @@ interface HeldSocket {
   closing: Timer | undefined;
 }
 
-/** The descriptors of endpoint sockets that the registry passed: shared, and closed when unused (W25). */
+/** The recvfd of the original's registry client: descriptors of endpoint sockets, shared, and closed when unused (W25). */
 export class EndpointSockets {
   readonly #clock: Clock;
   readonly #lingerMs: number;

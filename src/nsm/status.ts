@@ -12,7 +12,7 @@ export function toStatus(error: unknown): RpcError {
   return new RpcError(codeOf(error), peerText(error), { cause: error });
 }
 
-/** The words of upstream's policy check go before ours: peers and operators know them (nsm-protocol §1.7). */
+/** The words of the original's policy check go before ours: peers and operators know them (nsm-protocol §1.7). */
 function peerText(error: unknown): string {
   if (!(error instanceof PolicyError)) return textOf(error);
   const known = "networkservice: an error occurred during authorization policy check: no sufficient privileges";

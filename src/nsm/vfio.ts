@@ -55,7 +55,7 @@ export interface VfioVf {
   letGo(): void;
 }
 
-/** Gives clients a virtual function as a VFIO device that only their pod may open. */
+/** Gives clients a VF as a VFIO device that only their pod may open: the original's resourcepool and vfio. */
 export function vfioDriver(source: VfioVfSource): MechanismDriver<WantedVfio> {
   return {
     async open({ connectionId, wanted }) {

@@ -53,8 +53,8 @@ export interface MechanismChoice {
 }
 
 /**
- * The ways to serve a Request, in the order to try them: the connection's own mechanism if it has one, else its
- * preferences of types that we know.
+ * The original's mechanisms: the ways to serve a Request, in the order to try them: the connection's own mechanism if it has
+ * one, else its preferences of types that we know.
  * @throws {NsmError} unsupported-mechanism when the connection's own mechanism is of a type that we do not know.
  */
 export function mechanismChoices(request: NetworkServiceRequest): readonly MechanismChoice[] {
@@ -84,7 +84,7 @@ function choiceOf(mechanism: Mechanism): MechanismChoice {
   return { mechanism, read: () => readMechanism(mechanism) };
 }
 
-// The README of the reference calls the KERNEL mechanism KERNEL_INTERFACE, and so do some old clients.
+// The README of the original calls the KERNEL mechanism KERNEL_INTERFACE, and so do some old clients.
 const KINDS: ReadonlyMap<string, WantedMechanism["type"]> = new Map([
   ["KERNEL", "KERNEL"],
   ["KERNEL_INTERFACE", "KERNEL"],
@@ -147,7 +147,7 @@ function readInterfaceName(parameters: ReadonlyMap<string, string>): string {
   }
 }
 
-/** Upstream reads a value that does not parse as 0, which means "no VLAN". */
+/** The original reads a value that does not parse as 0, which means "no VLAN". */
 function isVlanTag(text: string | undefined): boolean {
   return text !== undefined && /^\d{1,4}$/.test(text) && Number(text) > 0 && Number(text) < 4096;
 }

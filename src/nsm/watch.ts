@@ -38,8 +38,8 @@ export interface WatchListener {
 }
 
 /**
- * Listens to what the next hop says about our connection: nsm-protocol §2.7. A stream that breaks or ends means that the
- * endpoint is gone, which is told once, as the connection with state DOWN.
+ * The event loop of the original's monitor: listens to what the next hop says about our connection (nsm-protocol §2.7). A
+ * stream that breaks or ends means that the endpoint is gone, which is told once, as the connection with state DOWN.
  */
 export function watchEndpoint(
   caller: Caller,

@@ -3,9 +3,9 @@ import type { AskedNetdev, AskedRoute } from "../netdev/index.ts";
 import type { WantedKernel } from "./wanted.ts";
 
 /**
- * What a client's interface shall be, from the context that the endpoint filled: the client is the source side. A client
- * with VLAN devices of its own gets the bare interface: no address, route or MTU of ours (sriov-behaviour §6.2). Whether
- * it makes sense is for the netdev room to say.
+ * What the original's connectioncontextkernel reads. What a client's interface shall be, from the context that the endpoint
+ * filled: the client is the source side. A client with VLAN devices of its own gets the bare interface: no address, route or
+ * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for the netdev room to say.
  */
 export function askedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
   const ethernet = context?.ethernetContext;
