@@ -1,31 +1,33 @@
 // The node's functions as metrics: views of what the rooms know, made at each scrape.
 import type { Identity } from "./identity/index.ts";
 import type { Node } from "./node/index.ts";
-import type { DriverBinderOptions, VfState } from "./sriov/index.ts";
+import { type DriverBinderOptions, vfConditionCodes, vfStates } from "./sriov/index.ts";
 import { type Health, type Metrics, ofNode, outcomes } from "./telemetry/index.ts";
 import { version } from "./version.ts";
 import type { KernelVfParts } from "./vf/index.ts";
 
-const states = [
-  "idle",
-  "reserved",
-  "preparing",
-  "ready",
-  "reclaiming",
-  "quarantined",
-] as const satisfies readonly VfState[];
-
 type ShownParts = Pick<Node, "inventory" | "survey" | "binder">;
 
-/** Declares the virtual functions by state, the physical ones, the tokens of each resource, and the drivers' queue. */
-export function declareNodeMetrics(metrics: Metrics, { inventory, survey, binder }: ShownParts): void {
+/** Declares the VFs by state and condition, the PFs, the tokens of each resource, and the drivers' queue. */
+export function declareNodeMetrics(metrics: Metrics, parts: ShownParts): void {
+  declareVfMetrics(metrics, parts);
+  declarePfMetrics(metrics, parts);
+  declareTokenMetrics(metrics, parts);
+  metrics.gauge({
+    name: "nsm_sriov_driver_queue_length",
+    help: "Driver changes that wait for another one of their IOMMU group",
+    collect: (gauge) => gauge.set({}, parts.binder.waiting),
+  });
+}
+
+function declareVfMetrics(metrics: Metrics, { inventory }: ShownParts): void {
   metrics.gauge({
     name: "nsm_sriov_virtual_functions",
     help: "Virtual functions by their physical one and their state",
-    labels: { pf: ofNode, state: states },
+    labels: { pf: ofNode, state: vfStates },
     collect(gauge) {
       for (const [pf, vfs] of Map.groupBy(inventory.snapshot(), (vf) => vf.pf)) {
-        for (const state of states) gauge.set({ pf, state }, vfs.filter((vf) => vf.state === state).length);
+        for (const state of vfStates) gauge.set({ pf, state }, vfs.filter((vf) => vf.state === state).length);
       }
     },
   });
@@ -40,6 +42,20 @@ export function declareNodeMetrics(metrics: Metrics, { inventory, survey, binder
     },
   });
   metrics.gauge({
+    name: "nsm_sriov_virtual_function_conditions",
+    help: "Virtual functions by their physical one and the condition that they are in; one may be in several",
+    labels: { pf: ofNode, code: vfConditionCodes },
+    collect(gauge) {
+      for (const [pf, vfs] of Map.groupBy(inventory.snapshot(), (vf) => vf.pf)) {
+        const codes = vfs.flatMap(({ conditions }) => conditions.map(({ code }) => code));
+        for (const code of vfConditionCodes) gauge.set({ pf, code }, codes.filter((one) => one === code).length);
+      }
+    },
+  });
+}
+
+function declarePfMetrics(metrics: Metrics, { survey }: ShownParts): void {
+  metrics.gauge({
     name: "nsm_sriov_physical_function_up",
     help: "1 for a configured physical function that can be used and about which nothing is wrong, 0 otherwise",
     labels: { pf: ofNode },
@@ -49,6 +65,9 @@ export function declareNodeMetrics(metrics: Metrics, { inventory, survey, binder
       }
     },
   });
+}
+
+function declareTokenMetrics(metrics: Metrics, { inventory }: ShownParts): void {
   metrics.gauge({
     name: "nsm_sriov_tokens",
     help: "Device ids that kubelet is offered: with a pod, free, or held back because their function is taken or unwell",
@@ -63,11 +82,6 @@ export function declareNodeMetrics(metrics: Metrics, { inventory, survey, binder
         gauge.set({ resource, state: "held-back" }, devices.length - allocated - free);
       }
     },
-  });
-  metrics.gauge({
-    name: "nsm_sriov_driver_queue_length",
-    help: "Driver changes that wait for another one of their IOMMU group",
-    collect: (gauge) => gauge.set({}, binder.waiting),
   });
 }
 

@@ -31,16 +31,24 @@ test("view() shows each function as the inventory has it at this moment, with it
   inventory.reserveToken(tokenId);
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
   inventory.setState("c1", "ready");
-  inventory.setProblem(second, "its link is down");
-  inventory.quarantine(third, "the kernel does not finish a write");
+  inventory.raise(second, { code: "pf-without-carrier", problem: "its link is down" });
+  inventory.raise(third, { code: "write-stuck", error: "the kernel does not finish a write" });
 
   const view = shown.view();
   assert.deepEqual(
-    view.pfs[0]?.vfs.map(({ index, state, pod, connection: id, problem }) => [index, state, pod, id, problem]),
+    view.pfs[0]?.vfs.map(({ index, state, pod, connection: id }) => [index, state, pod, id]),
     [
-      [0, "ready", "default/pod-1", "c1", undefined],
-      [1, "idle", undefined, undefined, "its link is down"],
-      [2, "quarantined", undefined, undefined, "the kernel does not finish a write"],
+      [0, "ready", "default/pod-1", "c1"],
+      [1, "idle", undefined, undefined],
+      [2, "quarantined", undefined, undefined],
+    ],
+  );
+  assert.deepEqual(
+    view.pfs[0]?.vfs.map(({ conditions }) => conditions),
+    [
+      [],
+      [{ code: "pf-without-carrier", effect: "unhealthy", text: "its link is down" }],
+      [{ code: "write-stuck", effect: "quarantine", text: "the kernel does not finish a write" }],
     ],
   );
   assert.equal(view.pfs[0]?.hostUse, "it is a port of br0");

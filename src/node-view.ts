@@ -4,7 +4,15 @@ import type { Clock } from "./async/index.ts";
 import type { Identity } from "./identity/index.ts";
 import type { Node } from "./node/index.ts";
 import type { NsmServer } from "./nsm-server.ts";
-import { type PciAddress, resourceName, shortToken, shortTokens, type VfRecord } from "./sriov/index.ts";
+import {
+  describeCondition,
+  effectOf,
+  type PciAddress,
+  resourceName,
+  shortToken,
+  shortTokens,
+  type VfRecord,
+} from "./sriov/index.ts";
 import { type Health, type Log, Troubles, tapLog } from "./telemetry/index.ts";
 import { version } from "./version.ts";
 
@@ -117,9 +125,12 @@ export class ShownNode implements NodeViewSource {
   }
 
   #vf(vf: VfRecord): VfView {
-    const { address, index, state, problem, driver, use, iommuGroup, numaNode, tokenId, connectionId } = vf;
+    const { address, index, state, driver, use, iommuGroup, numaNode, tokenId, connectionId } = vf;
     const token = tokenId && shortToken(tokenId);
-    const seen = { address, index, state, problem, driver, use, iommuGroup, numaNode };
+    const conditions = vf.conditions.map((one) => {
+      return { code: one.code, effect: effectOf(one), text: describeCondition(one) };
+    });
+    const seen = { address, index, state, conditions, driver, use, iommuGroup, numaNode };
     return { ...seen, token, pod: tokenId && this.#later.podOf?.(tokenId), connection: connectionId };
   }
 

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
+import { vfConditions } from "../src/admin/index.ts";
+import { effectOf, vfConditionCodes } from "../src/sriov/index.ts";
 import { type Node, parseSource, sourcePaths, walk } from "../tools/source.ts";
 
 const sources = sourcePaths()
@@ -74,6 +76,18 @@ test("the dashboard asks for metrics that exist", () => {
     [...asked].filter((name) => !metricNames.includes(name)),
     [],
   );
+});
+
+test("docs/operate.md has each condition of VFs with its effect, as the page has them, in the order in which they are shown", () => {
+  const rows = readFileSync("docs/operate.md", "utf8").matchAll(
+    /^\| `([a-z-]+)` \| (quarantine|unhealthy|withhold|inform) \|/gm,
+  );
+  const written = [...rows].map(([, code, effect]) => `${code} ${effect}`);
+  assert.deepEqual(
+    written,
+    vfConditionCodes.map((code) => `${code} ${effectOf({ code })}`),
+  );
+  assert.deepEqual(Object.keys(vfConditions), vfConditionCodes);
 });
 
 test("docs/operate.md tells each metric and each health code, with its severity, and no others", () => {

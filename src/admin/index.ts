@@ -6,12 +6,14 @@ export { AdminError, type AdminFault, isLoopback } from "./loopback.ts";
 export {
   type Carrier,
   type ConnectionView,
-  isUnwell,
   type NodeView,
   type NodeViewSource,
   type PfView,
+  problemCounts,
+  problemsOf,
   type ResourceView,
   type VfView,
+  vfConditions,
   vfStates,
 } from "./node-view.ts";
 export { type ProfileOptions, serveProfiles } from "./profiles.ts";

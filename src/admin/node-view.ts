@@ -1,18 +1,47 @@
 // The node as people see it, on the status page, in `/status.json` and in `forwarder status`. Plain data that JSON can hold.
 import type { Ailment } from "../telemetry/index.ts";
 
-/** How a virtual function stands with its clients. */
+/** Where a VF is in its life. */
 export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming", "quarantined"] as const;
 
-/** A virtual function. Never with a whole token: `token` is its beginning, enough to tell two apart. */
+/** What can be so of a VF, in a few words, and whether it is so of all VFs of its PF. In the order in which they are shown. */
+export const vfConditions = {
+  gone: { label: "gone", isOfPf: false },
+  "contradicts-journal": { label: "contradicting the journal", isOfPf: false },
+  "unexplained-grant": { label: "with an unexplained grant", isOfPf: false },
+  "late-unsettled": { label: "late", isOfPf: false },
+  drifted: { label: "drifted", isOfPf: false },
+  "netdev-missing": { label: "without its network device", isOfPf: false },
+  "foreign-link": { label: "with a foreign link", isOfPf: false },
+  "write-stuck": { label: "with a stuck write", isOfPf: false },
+  "driver-binding": { label: "still being bound", isOfPf: false },
+  "pf-unusable": { label: "of an unusable PF", isOfPf: true },
+  "pf-not-managed": { label: "of a PF that is not managed", isOfPf: true },
+  "driver-taken": { label: "without the client's driver", isOfPf: false },
+  "iommu-group-lost": { label: "without its IOMMU group", isOfPf: false },
+  "pf-in-switchdev-mode": { label: "in switchdev mode", isOfPf: true },
+  "pf-without-carrier": { label: "without carrier", isOfPf: true },
+  "bind-failed": { label: "not bound lately", isOfPf: false },
+  "host-use": { label: "used by the host", isOfPf: false },
+} as const;
+
+/** One of them, of one VF. */
+export interface VfConditionView {
+  readonly code: keyof typeof vfConditions;
+  /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */
+  readonly effect: "quarantine" | "unhealthy" | "withhold" | "inform";
+  readonly text: string;
+}
+
+/** A VF. Never with a whole token: `token` is its beginning, enough to tell two apart. */
 export interface VfView {
   /** PCI address. */
   readonly address: string;
   /** Number on its physical function. */
   readonly index: number;
   readonly state: (typeof vfStates)[number];
-  /** What is wrong with it, as a sentence. */
-  readonly problem?: string | undefined;
+  /** All that are so, the first to be read first. */
+  readonly conditions: readonly VfConditionView[];
   readonly driver?: string | undefined;
   /** What its connection uses it as. */
   readonly use?: string | undefined;
@@ -110,7 +139,15 @@ export interface NodeViewSource {
   onChange(listener: () => void): () => void;
 }
 
-/** Whether something is wrong with the function, whatever has it. */
-export function isUnwell(vf: VfView): boolean {
-  return vf.state === "quarantined" || vf.problem !== undefined;
+/** What keeps the VF from clients, whatever has it. */
+export function problemsOf({ conditions }: VfView): readonly VfConditionView[] {
+  return conditions.filter(({ effect }) => effect !== "inform");
+}
+
+/** How many VFs that are not quarantined have which problem first: those that are have a state that says so. */
+export function problemCounts(vfs: readonly VfView[]): readonly { readonly label: string; readonly count: number }[] {
+  const firsts = vfs.flatMap((vf) => (vf.state === "quarantined" ? [] : (problemsOf(vf)[0]?.code ?? [])));
+  return Object.entries(vfConditions)
+    .map(([code, { label }]) => ({ label, count: firsts.filter((first) => first === code).length }))
+    .filter(({ count }) => count > 0);
 }

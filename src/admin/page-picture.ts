@@ -1,5 +1,5 @@
 import { type Html, html } from "./html.ts";
-import { isUnwell, type PfView, type VfView, vfStates } from "./node-view.ts";
+import { type PfView, problemCounts, problemsOf, type VfView, vfStates } from "./node-view.ts";
 
 /** How states look: a tone for those who see colours, a sign for those who do not. */
 const signs = {
@@ -21,10 +21,9 @@ export function legend(pfs: readonly PfView[]): Html {
   const vfs = pfs.flatMap((pf) => pf.vfs);
   const counts = vfStates.map((state) => ({ state, count: vfs.filter((vf) => vf.state === state).length }));
   const shown = counts.filter(({ state, count }) => count > 0 || state === "idle" || state === "ready");
-  const unwell = vfs.filter((vf) => vf.state !== "quarantined" && isUnwell(vf)).length;
   return html`<ul class="legend" aria-label="Virtual functions by state">
 ${shown.map(({ state, count }) => html`<li class="${signs[state].tone}"><span aria-hidden="true">${signs[state].sign}</span> <b>${count}</b> ${state}</li>`)}
-${unwell > 0 && html`<li class="bad"><span aria-hidden="true">${UNWELL.sign}</span> <b>${unwell}</b> with a problem</li>`}
+${problemCounts(vfs).map(({ label, count }) => html`<li class="bad"><span aria-hidden="true">${UNWELL.sign}</span> <b>${count}</b> ${label}</li>`)}
 </ul>`;
 }
 
@@ -53,27 +52,33 @@ ${inWords(pf)}`
 </article>`;
 }
 
+function textOf(vf: VfView): string {
+  return problemsOf(vf)
+    .map(({ text }) => text)
+    .join("; ");
+}
+
 function lookOf(vf: VfView): { readonly tone: string; readonly sign: string } {
-  return vf.state !== "quarantined" && isUnwell(vf) ? UNWELL : signs[vf.state];
+  return vf.state !== "quarantined" && problemsOf(vf).length > 0 ? UNWELL : signs[vf.state];
 }
 
 function tile(vf: VfView): Html {
   const { tone, sign } = lookOf(vf);
-  const label = [`VF ${vf.index}`, vf.state, vf.pod && `pod ${vf.pod}`, vf.problem].filter(Boolean).join(", ");
+  const label = [`VF ${vf.index}`, vf.state, vf.pod && `pod ${vf.pod}`, textOf(vf)].filter(Boolean).join(", ");
   const holder = vf.pod?.split("/").at(-1) ?? (vf.connection === undefined ? vf.state : "client");
   return html`<li id="t-${vfAnchor(vf.address)}"><a class="${tone}" href="#${vfAnchor(vf.address)}" aria-label="${label}" title="${label}"><span class="index">${vf.index}</span><span class="sign">${sign}</span><span class="holder">${holder}</span></a></li>`;
 }
 
 /** A row for each function; those that nobody has and nothing is wrong with are folded away. */
 function inWords({ address, vfs }: PfView): Html {
-  const isQuiet = (vf: VfView) => vf.state === "idle" && !isUnwell(vf);
+  const isQuiet = (vf: VfView) => vf.state === "idle" && problemsOf(vf).length === 0;
   const [quiet, others] = [vfs.filter(isQuiet), vfs.filter((vf) => !isQuiet(vf))];
   return html`${others.length > 0 && table(others)}
 ${quiet.length > 0 && html`<details id="${anchor("quiet", address)}"><summary>${quiet.length} idle</summary>${table(quiet)}</details>`}`;
 }
 
 function table(vfs: readonly VfView[]): Html {
-  const hasProblems = vfs.some(({ problem }) => problem !== undefined);
+  const hasProblems = vfs.some((vf) => problemsOf(vf).length > 0);
   // What is wrong stands first: on a narrow screen the rest has to be scrolled to.
   const problem = hasProblems ? ["Problem"] : [];
   const headings = ["VF", "Address", "State", ...problem, "Pod", "Connection", "Token", "Driver", "IOMMU group"];
@@ -87,7 +92,7 @@ function row(vf: VfView, hasProblems: boolean): Html {
   const { tone, sign } = lookOf(vf);
   const { connection, token } = vf;
   return html`<tr id="${vfAnchor(vf.address)}" class="${tone}" tabindex="-1"><th scope="row">${vf.index}</th><td><code>${vf.address}</code></td>
-<td class="state"><span aria-hidden="true">${sign}</span> ${vf.state}</td>${hasProblems && html`<td class="wrap">${vf.problem}</td>`}<td>${vf.pod ?? "–"}</td>
+<td class="state"><span aria-hidden="true">${sign}</span> ${vf.state}</td>${hasProblems && html`<td class="wrap">${textOf(vf)}</td>`}<td>${vf.pod ?? "–"}</td>
 <td>${connection ? html`<a href="#c-${connection}" title="${connection}"><code>${shortId(connection)}</code></a>` : "–"}</td><td>${token ? html`<code>${token}</code>` : "–"}</td>
 <td>${vf.driver ?? "none"}</td><td>${vf.iommuGroup ?? "–"}</td></tr>`;
 }

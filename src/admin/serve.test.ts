@@ -16,6 +16,8 @@ const pf = {
   resources: [],
   totalVfs: 4,
 } as const;
+const vf = { address: "0000:3b:02.0", index: 0, state: "idle", conditions: [] } as const;
+const failed = { code: "bind-failed", effect: "unhealthy" } as const;
 const viewNow: NodeView = {
   name: "fwd",
   version: "1.2.3",
@@ -28,9 +30,9 @@ const viewNow: NodeView = {
     {
       ...pf,
       vfs: [
-        { address: "0000:3b:02.0", index: 0, state: "ready", pod: evil, connection: evil, token: "sriov-1a2b…" },
-        { address: "0000:3b:02.1", index: 1, state: "idle", problem: evil },
-        { address: "0000:3b:02.2", index: 2, state: "idle" },
+        { ...vf, state: "ready", pod: evil, connection: evil, token: "sriov-1a2b…" },
+        { ...vf, address: "0000:3b:02.1", index: 1, conditions: [{ ...failed, text: evil }] },
+        { ...vf, address: "0000:3b:02.2", index: 2 },
       ],
     },
   ],

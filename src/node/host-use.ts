@@ -1,5 +1,6 @@
 // Which functions of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
 import {
+  conditionOf,
   DriverError,
   describeHostUse,
   HostUseReader,
@@ -11,7 +12,7 @@ import {
   type PhysicalFunction,
   wantedVfs,
 } from "../sriov/index.ts";
-import type { Condition, Health, Log } from "../telemetry/index.ts";
+import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
 export interface HostUseOptions {
@@ -19,7 +20,6 @@ export interface HostUseOptions {
   readonly inventory: Inventory;
   /** As it is now. */
   readonly config: () => PfConfig;
-  readonly health: Health;
   readonly log: Log;
 }
 
@@ -33,9 +33,6 @@ export interface LinkInHost {
 export class HostUseSurvey {
   readonly #options: HostUseOptions;
   readonly #reader: HostUseReader;
-  readonly #withheld: Condition;
-  /** Why each VF is withheld. */
-  readonly #reasons = new Map<PciAddress, string>();
   /** What the host uses each PF for, in words. */
   readonly #pfs = new Map<PciAddress, string>();
   #links: ReadonlyMap<number, LinkInHost> = new Map();
@@ -44,7 +41,6 @@ export class HostUseSurvey {
   constructor(options: HostUseOptions) {
     this.#options = options;
     this.#reader = new HostUseReader(options.host);
-    this.#withheld = options.health.declare({ code: "vf-withheld", severity: "warning" });
   }
 
   /** By index, the links of functions that were in the host at the last observation. */
@@ -64,17 +60,16 @@ export class HostUseSurvey {
   async look(): Promise<boolean> {
     const { inventory } = this.#options;
     const entries = new Map(this.#options.config().physicalFunctions.map((entry) => [entry.address, entry]));
-    const idle = inventory.snapshot().filter(({ connectionId, isGone }) => connectionId === undefined && !isGone);
+    const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined && !conditionOf(vf, "gone"));
     const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
     const seen = await this.#reader.observe([...entries.keys(), ...asked]);
     this.#links = linksOf(seen);
     const isAsked = new Set(asked);
     for (const { address, connectionId } of inventory.snapshot()) {
-      // What was given out meanwhile was looked at for that, and what is said of it holds until it is free again.
+      // What was given out meanwhile was observed for that, and what is known of it holds until it is free again.
       if (connectionId !== undefined) continue;
       this.#set(address, isAsked.has(address) ? reasonOf(seen.get(address)) : undefined);
     }
-    for (const address of this.#reasons.keys()) if (!inventory.get(address)) this.#set(address, undefined);
     return this.#notePfs(entries, seen);
   }
 
@@ -109,22 +104,12 @@ export class HostUseSurvey {
     return this.#options.config().physicalFunctions.find(({ address }) => address === pf);
   }
 
-  #set(address: PciAddress, reason: string | undefined): void {
+  #set(address: PciAddress, how: string | undefined): void {
     const { inventory, log } = this.#options;
-    const isKnown = inventory.get(address) !== undefined;
-    if (isKnown) inventory.withhold(address, reason);
-    const before = this.#reasons.get(address);
-    if (reason === before) return;
-    if (reason === undefined) {
-      this.#reasons.delete(address);
-      this.#withheld.clear(address);
-      log.info("vf-offered-again", { vf: address });
-      return;
-    }
-    this.#reasons.set(address, reason);
-    const todo = "or set hostUse: allow for its physical function";
-    this.#withheld.raise(`${address} is withheld from pods, for the host uses it: ${reason}, ${todo}`, address);
-    log.warn("vf-withheld", { vf: address, reason });
+    if (how === undefined) {
+      if (inventory.clear(address, "host-use")) log.info("vf-offered-again", { vf: address });
+    } else if (inventory.raise(address, { code: "host-use", how }))
+      log.warn("vf-withheld", { vf: address, reason: how });
   }
 
   #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): boolean {

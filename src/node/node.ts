@@ -1,12 +1,12 @@
-// This node's virtual functions: found, counted in the inventory, and with the tools to work on them.
+// This node's VFs: found, recorded in the inventory, and with the tools to work on them.
 import type { Clock, Random } from "../async/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
 import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseSurvey } from "./host-use.ts";
-import { tellKeptBack } from "./kept-back.ts";
 import { type PfDoor, PfSurvey, type PfSurveyOptions } from "./pf-survey.ts";
+import { reportVfConditions } from "./vf-health.ts";
 
 /** What is known of this node, and the tools to work on it. */
 export interface Node {
@@ -40,8 +40,8 @@ export interface NodeOptions {
 export async function openNode(options: NodeOptions): Promise<Node> {
   const { pfConfig, host, state, health, onTried, clock, log } = options;
   const inventory = new Inventory(await tokenNamespace(state, host.random));
-  tellKeptBack(inventory, health);
-  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, health, log });
+  reportVfConditions(inventory, health);
+  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, log });
   const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
   const survey = new PfSurvey({ pfConfig, host, inventory, refuseCreation, health, clock, log });
   await survey.look();
@@ -50,7 +50,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     ...host,
     clock,
     log,
-    // What is kept back is not ours to bind: the pod that it is hidden in would lose it.
+    // What is quarantined is not ours to bind: the pod whose namespace it may be in would lose it.
     isManaged(address) {
       const vf = inventory.get(address as PciAddress);
       return vf !== undefined && vf.state !== "quarantined";

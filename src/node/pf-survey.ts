@@ -12,6 +12,7 @@ import {
   type PfFault,
   type PhysicalFunction,
   switchdevProblem,
+  type VfConditionOf,
   type VfRecord,
 } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
@@ -37,6 +38,10 @@ export interface PfSurveyOptions {
   readonly log: Log;
 }
 
+/** What the survey raises on VFs, and clears. */
+const judged = ["pf-unusable", "pf-not-managed", "driver-taken", "pf-in-switchdev-mode", "pf-without-carrier"] as const;
+type JudgedCondition = VfConditionOf<(typeof judged)[number]>;
+
 /**
  * Looks at the node as often as it is asked to, one look at a time. Each is one observation, and changes nothing: virtual
  * functions that are to be made are asked for beside it (vf-creation.ts), and seen by the look that follows.
@@ -60,10 +65,6 @@ export class PfSurvey {
   readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
   /** Those that somebody has set down. */
   readonly #down = new Set<PciAddress>();
-  /** The IOMMU group that each virtual function was seen in. */
-  readonly #groups = new Map<PciAddress, number>();
-  /** What was said of a virtual function last, by this survey. */
-  readonly #told = new Map<PciAddress, string>();
   readonly #notes = new Set<string>();
 
   constructor(options: PfSurveyOptions) {
@@ -178,7 +179,7 @@ export class PfSurvey {
     this.judge();
   }
 
-  /** Tells the inventory what is wrong with each function, as far as it is not what was told before. */
+  /** Raises and clears what is wrong with PFs, and with each VF by its PF or its driver. */
   judge(): void {
     const { inventory } = this.#options;
     for (const [address, { eswitchMode }] of this.#pfs) {
@@ -189,26 +190,26 @@ export class PfSurvey {
       else this.#noCarrier.raise(problem, address);
     }
     for (const vf of inventory.snapshot()) {
-      const problem = this.#problemOf(vf);
-      const told = this.#told.get(vf.address);
-      if (problem === told && (problem === undefined || vf.problem !== undefined)) continue;
-      if (problem === undefined) this.#told.delete(vf.address);
-      else this.#told.set(vf.address, problem);
-      inventory.setProblem(vf.address, problem);
+      const found = this.#conditionsOf(vf);
+      for (const code of judged) if (!found.some((one) => one.code === code)) inventory.clear(vf.address, code);
+      for (const condition of found) inventory.raise(vf.address, condition);
     }
   }
 
-  #problemOf(vf: VfRecord): string | undefined {
-    const pf = this.#pfs.get(vf.pf);
-    if (!pf) return this.#faults.get(vf.pf)?.message ?? "its physical function is not managed any more";
-    if (vf.state === "ready" && vf.use !== undefined && vf.driverUse !== vf.use) {
-      return `somebody took it from its driver while a client has it; it is bound to ${vf.driver ?? "none"}`;
+  #conditionsOf(vf: VfRecord): readonly JudgedCondition[] {
+    if (!this.#pfs.has(vf.pf)) {
+      const fault = this.#faults.get(vf.pf);
+      return [fault ? { code: "pf-unusable", error: fault.message } : { code: "pf-not-managed" }];
     }
-    const group = this.#groups.get(vf.address);
-    if (group !== undefined && vf.iommuGroup === undefined) {
-      return `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`;
-    }
-    return this.#pfProblem(vf.pf);
+    const isTaken = vf.state === "ready" && vf.use !== undefined && vf.driverUse !== vf.use;
+    const problem = this.#linkProblem(vf.pf);
+    return [
+      ...(isTaken ? [{ code: "driver-taken", driver: vf.driver } as const] : []),
+      ...(this.#pfs.get(vf.pf)?.eswitchMode === "switchdev"
+        ? [{ code: "pf-in-switchdev-mode", problem: switchdevProblem(vf.pf) } as const]
+        : []),
+      ...(problem === undefined ? [] : [{ code: "pf-without-carrier", problem } as const]),
+    ];
   }
 
   /** What is wrong with a usable one, and with its functions by it. */
@@ -238,7 +239,6 @@ export class PfSurvey {
       this.#pfs.set(address, pf);
       this.#doors.set(address, { port: host.pfPort({ address, ifname, driver }), settings: entry.settings });
       this.#mend(address);
-      for (const vf of vfs) if (vf.iommuGroup !== undefined) this.#groups.set(vf.address, vf.iommuGroup);
       inventory.sync(address, vfs);
     }
     for (const fault of faults) {

@@ -23,7 +23,7 @@ export function watchLateFunctions(options: LateFunctionsOptions): () => void {
       if (!inventory.get(address)) continue;
       left.late.delete(address);
       // At once: the next call may want it, and kubelet may be told of it.
-      inventory.quarantine(address, `It was out for connection ${kept.vf.connectionId}; it is being looked at`);
+      inventory.raise(address, { code: "late-unsettled", connectionId: kept.vf.connectionId });
       void takeUpLate(options, kept);
     }
   };

@@ -258,7 +258,8 @@ class Reconciler {
         return await binder.bind(record, "kernel");
       case "keep-back":
         left.hidden.add(address);
-        return inventory.quarantine(address, "Its network device is in a namespace that the journal does not know of");
+        inventory.raise(address, { code: "netdev-missing" });
+        return;
       case "take-back": {
         const { kept: granted } = this.#options;
         const had = granted.get(address);
@@ -270,12 +271,13 @@ class Reconciler {
       case "clean":
         await cleanStranger(this.#parts, record);
         left.hidden.delete(address);
-        return inventory.restore(address);
+        inventory.clear(address, "netdev-missing");
+        return;
       case "restore": {
         const as = kept ?? journal.forgotten.get(address);
         if (!as) return;
         // Nobody gets it in the middle of this, nor if it fails.
-        inventory.quarantine(address, "It is not as it was before its last client");
+        inventory.raise(address, { code: "drifted" });
         left.contradicting.set(address, as);
         await bringBack(this.#parts, record, as);
         left.contradicting.delete(address);
@@ -288,7 +290,8 @@ class Reconciler {
     const { node, journal } = this.#options;
     journal.forgetVf(address);
     await journal.drop(connectionId).catch(() => {}); // made up for by the journal itself
-    node.inventory.restore(address);
+    for (const code of ["contradicts-journal", "drifted", "unexplained-grant"] as const)
+      node.inventory.clear(address, code);
   }
 
   /** Its client has lost the network device with it. Not where we see no function at all: the path may be wrong. */

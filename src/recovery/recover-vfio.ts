@@ -80,7 +80,7 @@ async function keepBack(
 ): Promise<void> {
   const fields = { vf: kept.address, connection: kept.connectionId };
   log.error("vf-contradicts-journal", { ...fields, problem });
-  if (inventory.get(kept.address)) inventory.quarantine(kept.address, problem);
+  inventory.raise(kept.address, { code: "unexplained-grant", problem });
   await left?.grant?.revoke().catch((error: unknown) => {
     log.error("access-not-taken-away", { ...fields, error: String(error) });
   });

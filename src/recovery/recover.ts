@@ -77,7 +77,7 @@ export async function settleKept(
   switch (taken.kind) {
     case "goes-on":
       left.unmet.set(vf.address, vf);
-      inventory.restore(vf.address);
+      inventory.clear(vf.address, "late-unsettled");
       return taken.entry;
     case "absent":
       left.late.set(vf.address, kept);
@@ -85,8 +85,8 @@ export async function settleKept(
       return undefined;
     case "contradiction":
       left.contradicting.set(vf.address, vf);
-      inventory.restore(vf.address); // The first reason would stand: this one tells more.
-      inventory.quarantine(vf.address, taken.problem);
+      inventory.raise(vf.address, { code: "contradicts-journal", problem: taken.problem });
+      inventory.clear(vf.address, "late-unsettled");
       log.error("vf-contradicts-journal", { ...fields, problem: taken.problem });
       return undefined;
   }
@@ -105,10 +105,7 @@ async function findHidden({ inventory, binder, log }: RecoverParts, left: Pick<R
       if (await binder.netdevNow(address).catch(() => undefined)) return;
       left.hidden.add(address);
       log.error("vf-hidden", { vf: address });
-      inventory.quarantine(address, NETDEV_MISSING);
+      inventory.raise(address, { code: "netdev-missing" });
     }),
   );
 }
-
-const NETDEV_MISSING =
-  "Its network device is not in the host: its driver has not made it yet, or it is in a namespace that the journal does not know of";

@@ -8,20 +8,19 @@ const record = {
   driver: "igbvf",
   kernelDriver: "igbvf",
   iommuGroup: 7,
-  isGone: false,
+  conditions: [],
   connectionId: undefined,
 } as unknown as VfRecord;
 
 type Change = Partial<Omit<VfSight, "record" | "kept">> & Partial<VfRecord> & { readonly kept?: true };
 
-function sightOf({ state, isGone, connectionId, withheld, kept, ...sight }: Change): VfSight {
+function sightOf({ state, conditions, connectionId, kept, ...sight }: Change): VfSight {
   return {
     record: {
       ...record,
       ...(state && { state }),
-      ...(isGone && { isGone }),
+      ...(conditions && { conditions }),
       ...(connectionId !== undefined && { connectionId }),
-      ...(withheld !== undefined && { withheld }),
     },
     isPresent: true,
     driver: "igbvf",
@@ -40,6 +39,7 @@ function sightOf({ state, isGone, connectionId, withheld, kept, ...sight }: Chan
 }
 
 const quarantined = { state: "quarantined" } as const;
+const gone = { ...quarantined, conditions: [{ code: "gone" }] } as const;
 const ready = { state: "ready", connectionId: "c1" } as const;
 const restored = { ...quarantined, kept: true, isContradicting: true } as const;
 
@@ -49,7 +49,7 @@ const rows: readonly (readonly [says: string, change: Change, repair: Repair | u
   ["looks anew when a driver was changed", { driver: "vfio-pci", wasOdd: true }, "look-anew"],
   ["looks anew when an IOMMU group is lost", { iommuGroup: undefined, wasOdd: true }, "look-anew"],
   ["looks anew when a function is gone", { isPresent: false, wasOdd: true }, "look-anew"],
-  ["leaves one that is known to be gone", { ...quarantined, isGone: true, isPresent: false, wasOdd: true }, undefined],
+  ["leaves one that is known to be gone", { ...gone, isPresent: false, wasOdd: true }, undefined],
   ["never touches what a client has", { ...ready, hasNetdev: false, wasMissing: true }, undefined],
   ["leaves a client that has come back, wherever the device is", { ...ready, kept: true }, undefined],
   ["leaves a driver change of a Request that runs", { ...ready, state: "preparing", driver: undefined }, undefined],
@@ -64,7 +64,11 @@ const rows: readonly (readonly [says: string, change: Change, repair: Repair | u
   ["cleans what returned from a namespace nobody knew", { ...quarantined, isHidden: true }, "clean"],
   ["takes back what a pod has by VFIO and nothing explains", { ...quarantined, isGranted: true }, "take-back"],
   ["leaves to its connection what a pod has by VFIO", { ...ready, isGranted: true }, undefined],
-  ["leaves what the host uses now, whatever it was", { isSpoilt: true, withheld: "it is a port of br0" }, undefined],
+  [
+    "leaves what the host uses now, whatever it was",
+    { isSpoilt: true, conditions: [{ code: "host-use", how: "it is a port of br0" }] },
+    undefined,
+  ],
   ["waits for what is hidden", { ...quarantined, isHidden: true, hasNetdev: false }, undefined],
   ["lets a driver settle first", { hasNetdev: false }, undefined],
   ["keeps back what is free and not here", { hasNetdev: false, wasMissing: true }, "keep-back"],

@@ -1,6 +1,6 @@
 // What is to be done about a function whose book, journal and node differ. Pure: reads nothing, does nothing.
 
-import type { VfRecord } from "../sriov/index.ts";
+import { conditionOf, type VfRecord } from "../sriov/index.ts";
 import type { KeptVf } from "../vf/index.ts";
 
 /** One function as the node, the journal and the recovery have it. */
@@ -52,7 +52,7 @@ export type Repair = (typeof repairs)[number];
 
 /** Whether the book says something else of the function than the node. */
 export function isOdd({ record, isPresent, driver, iommuGroup }: VfSight): boolean {
-  if (record.isGone) return false; // whether it comes again, the kernel tells
+  if (conditionOf(record, "gone")) return false; // whether it comes again, the kernel tells
   return !isPresent || driver !== record.driver || iommuGroup !== record.iommuGroup;
 }
 
@@ -61,7 +61,7 @@ export function repairOf(sight: VfSight): Exclude<Repair, "forget"> | undefined 
   const { record, hasNetdev } = sight;
   const isUnderWay = record.state === "preparing" || record.state === "reclaiming";
   if (isOdd(sight) && !isUnderWay) return sight.wasOdd ? "look-anew" : undefined;
-  if (record.isGone) return undefined;
+  if (conditionOf(record, "gone")) return undefined;
   if (record.connectionId !== undefined) return sight.isUnmet && hasNetdev ? "end-connection" : undefined;
   return repairOfUnheld(sight);
 }
@@ -69,7 +69,7 @@ export function repairOf(sight: VfSight): Exclude<Repair, "forget"> | undefined 
 function repairOfUnheld(sight: VfSight): "take-back" | "clean" | "restore" | "rebind" | "keep-back" | undefined {
   const { record, driver, hasNetdev } = sight;
   if (sight.isGranted) return "take-back";
-  if (record.withheld !== undefined) return undefined; // it is the host's now
+  if (conditionOf(record, "host-use")) return undefined; // it is the host's now
   const isOnKernelDriver = driver === record.kernelDriver;
   if (sight.isHidden) return hasNetdev || !isOnKernelDriver ? "clean" : undefined;
   const isQuarantined = record.state === "quarantined";

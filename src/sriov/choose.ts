@@ -2,6 +2,7 @@ import type { PciAddress } from "./address.ts";
 import type { VfUse } from "./inventory-form.ts";
 import { compareRanks } from "./rank.ts";
 import type { Vf } from "./token-book.ts";
+import { describeCondition } from "./vf-condition.ts";
 
 /** What a function is wanted for. Without a use it is only to be reserved. */
 export interface Wish {
@@ -21,10 +22,13 @@ export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none"
 
 /** Why a function that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
 export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
-  if (vf.quarantine !== undefined || !vf.present) return "quarantined";
-  if (vf.problem !== undefined) return `unhealthy (${vf.problem})`;
+  const { conditions, facts } = vf;
+  if (conditions.first("quarantine")) return "quarantined";
+  const unhealthy = conditions.first("unhealthy");
+  if (unhealthy) return `unhealthy (${describeCondition(unhealthy)})`;
   if (vf.holder) return "in use";
-  if (vf.withheld !== undefined) return `withheld, for the host uses it (${vf.facts.address}: ${vf.withheld})`;
+  const withheld = conditions.first("withhold");
+  if (withheld) return `withheld, for the host uses it (${facts.address}: ${describeCondition(withheld)})`;
   if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
   if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
   return unfitBesides(groupOf(vf), wish);
@@ -32,10 +36,9 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
 
 /** What the other functions of its IOMMU group keep it from. */
 function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">): string | undefined {
-  for (const { holder, facts, withheld } of group) {
-    if (wish.use === "vfio" && !holder && withheld !== undefined) {
-      return `in an IOMMU group of which the host uses ${facts.address} (${withheld})`;
-    }
+  for (const { holder, facts, conditions } of group) {
+    const withheld = wish.use === "vfio" && !holder ? conditions.first("withhold") : undefined;
+    if (withheld) return `in an IOMMU group of which the host uses ${facts.address} (${describeCondition(withheld)})`;
     if (!holder) continue;
     if (wish.use === "vfio" && holder.use === "kernel") {
       return `in an IOMMU group that serves a kernel driver (${facts.address})`;

@@ -1,14 +1,9 @@
 // What kubelet is to see of each token, and whose list an event has changed.
 import { type GroupOf, unfitBecause } from "./choose.ts";
 import type { FunctionIndex } from "./function-index.ts";
-import type { DeviceView } from "./inventory-form.ts";
+import type { DeviceView, InventoryChange } from "./inventory-form.ts";
 import { type Token, type TokenBook, tokensOf, type Vf } from "./token-book.ts";
-import { withheldBy } from "./vf-record.ts";
-
-/** Nothing is wrong with the function itself, whoever has it. */
-function isWell(vf: Vf): boolean {
-  return vf.present && vf.quarantine === undefined && vf.problem === undefined && withheldBy(vf) === undefined;
-}
+import { isWell } from "./vf-record.ts";
 
 /** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
 export function isOfferable(vf: Vf, groupOf: GroupOf): boolean {
@@ -62,8 +57,9 @@ export class ListNews {
     for (const resource of resources) this.#lists.add(resource);
   }
 
-  /** Resources of which some device looks different now; from here on that counts as told. */
-  take(): ReadonlySet<string> {
+  /** The VFs that were touched, and resources of which some device looks different now; from here on that counts as told. */
+  take(): InventoryChange {
+    const vfs = new Set([...this.#touched].map(({ facts }) => facts.address));
     const changed = new Set(this.#lists);
     for (const resource of this.#lists) this.#compare(this.#tokens.ofResource(resource), changed);
     for (const vf of this.#touched) {
@@ -72,7 +68,7 @@ export class ListNews {
     }
     this.#lists.clear();
     this.#touched.clear();
-    return changed;
+    return { resources: changed, vfs };
   }
 
   #compare(tokens: Iterable<Token>, changed: Set<string>): void {

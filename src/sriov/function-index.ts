@@ -1,6 +1,7 @@
 import type { PciAddress } from "./address.ts";
 import type { VfFacts } from "./inventory-form.ts";
 import type { Vf } from "./token-book.ts";
+import { VfConditions } from "./vf-condition.ts";
 
 const none: ReadonlySet<Vf> = new Set();
 
@@ -9,6 +10,7 @@ export class FunctionIndex {
   readonly #all = new Map<PciAddress, Vf>();
   readonly #byPf = new Map<PciAddress, Set<Vf>>();
   readonly #groups = new Map<number, Set<Vf>>();
+  readonly #groupsBefore = new Map<PciAddress, number>();
 
   /** By address, in the order they were found. */
   get all(): ReadonlyMap<PciAddress, Vf> {
@@ -40,21 +42,28 @@ export class FunctionIndex {
     if (known) this.#unindex(known);
     const vf: Vf = known ?? {
       facts,
-      present: true,
-      problem: undefined,
-      quarantine: undefined,
-      withheld: undefined,
+      conditions: new VfConditions(),
       holder: undefined,
       token: undefined,
       standIns: new Map(),
     };
     for (const name of vf.facts.resources) if (!facts.resources.includes(name)) vf.standIns.delete(name);
     vf.facts = facts;
-    vf.present = true;
+    vf.conditions.clear("gone");
+    this.#noteGroup(vf);
     this.#all.set(facts.address, vf);
     addTo(this.#byPf, facts.pf, vf);
     if (facts.iommuGroup !== undefined) addTo(this.#groups, facts.iommuGroup, vf);
     return vf;
+  }
+
+  /** A VF without its group could reach the memory of others; that it had one is known even where it was away meanwhile. */
+  #noteGroup({ facts, conditions }: Vf): void {
+    const group = this.#groupsBefore.get(facts.address);
+    if (facts.iommuGroup !== undefined) {
+      this.#groupsBefore.set(facts.address, facts.iommuGroup);
+      conditions.clear("iommu-group-lost");
+    } else if (group !== undefined) conditions.raise({ code: "iommu-group-lost", group });
   }
 
   remove(vf: Vf): void {

@@ -1,7 +1,7 @@
 // Physical and virtual functions: which there are, which driver serves them, who may have which and who has which.
 // Knows the kernel's files, nothing of gRPC, kubelet or NSM; opens no network device.
-// Start reading at inventory.ts: it is the one book of virtual functions, and everything the forwarder counts is a view
-// of it. pf-config.ts, discover.ts and driver.ts say where its facts come from.
+// Start reading at inventory.ts: it has the one record of each VF, and everything the forwarder counts is a view of it.
+// vf-condition.ts says what can be wrong with a VF; pf-config.ts, discover.ts and driver.ts where its facts come from.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
 export { type CreateVfsOptions, createVfs, wantedVfs } from "./create-vfs.ts";
 export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
@@ -18,16 +18,19 @@ export {
   type NetdevUse,
 } from "./host-use.ts";
 export { HostUseReader } from "./host-use-reader.ts";
-export { type AdoptRequest, Inventory, type Reservation, type TakeRequest } from "./inventory.ts";
+export { Inventory } from "./inventory.ts";
+export { InventoryError, type InventoryFault } from "./inventory-fault.ts";
 export {
+  type AdoptRequest,
   type DeviceView,
   type InventoryChange,
-  InventoryError,
-  type InventoryFault,
+  type Reservation,
+  type TakeRequest,
   type VfFacts,
   type VfRecord,
   type VfState,
   type VfUse,
+  vfStates,
 } from "./inventory-form.ts";
 export { nearestWord } from "./nearest.ts";
 export { type Offer, offerOf } from "./offer.ts";
@@ -56,4 +59,14 @@ export { type FindPfLink, pfLinks } from "./pf-link.ts";
 export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
 export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";
+export {
+  type ConditionEffect,
+  describeCondition,
+  effectOf,
+  type VfCondition,
+  type VfConditionCode,
+  type VfConditionOf,
+  vfConditionCodes,
+} from "./vf-condition.ts";
+export { conditionOf } from "./vf-record.ts";
 export { type VfioDevice, VfioGroups } from "./vfio-group.ts";

@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type PciAddress, parsePciAddress } from "./address.ts";
 import { Inventory } from "./inventory.ts";
-import { InventoryError, type VfFacts } from "./inventory-form.ts";
+import { InventoryError } from "./inventory-fault.ts";
+import type { VfFacts } from "./inventory-form.ts";
+import type { VfCondition } from "./vf-condition.ts";
 
 const namespace = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";
 
@@ -23,10 +25,18 @@ function world(): VfFacts[] {
   );
 }
 
+const raised: readonly VfCondition[] = [
+  { code: "write-stuck", error: "broken" },
+  { code: "netdev-missing" },
+  { code: "pf-without-carrier", problem: "no carrier" },
+  { code: "host-use", how: "the host has an address on it" },
+];
+
 function check(inventory: Inventory): void {
   const all = inventory.snapshot();
-  for (const { address, withheld, connectionId } of all) {
-    assert.ok(withheld === undefined || connectionId === undefined, `${address} is withheld from who has it`);
+  for (const { address, conditions, connectionId } of all) {
+    const isWithheld = conditions.some(({ code }) => code === "host-use");
+    assert.ok(!isWithheld || connectionId === undefined, `${address} is withheld from who has it`);
   }
   const holders = all.flatMap(({ connectionId }) => connectionId ?? []);
   assert.equal(new Set(holders).size, holders.length, "one connection holds two functions");
@@ -105,9 +115,8 @@ function walk(seed: number, steps: number): Inventory {
     () => inventory.setState(connectionId(), pick(["ready", "reclaiming"] as const)),
     () => inventory.release(connectionId()),
     () => inventory.release(connectionId()),
-    () => (below(4) === 0 ? inventory.quarantine(vf(), "broken") : inventory.restore(vf())),
-    () => inventory.setProblem(vf(), pick([undefined, undefined, "no carrier"])),
-    () => inventory.withhold(vf(), pick([undefined, undefined, "the host has an address on it"])),
+    () => (below(4) === 0 ? inventory.raise(vf(), pick(raised)) : inventory.clear(vf(), pick(raised).code)),
+    () => (below(3) === 0 ? inventory.raise(vf(), pick(raised)) : inventory.clear(vf(), pick(raised).code)),
     () => {
       const pf = pick(pfs);
       const left = below(3);
@@ -140,9 +149,7 @@ function walk(seed: number, steps: number): Inventory {
       facts.filter((one) => one.pf === pf),
     );
   for (const { address } of facts) {
-    inventory.restore(address);
-    inventory.setProblem(address, undefined);
-    inventory.withhold(address, undefined);
+    for (const { code } of raised) inventory.clear(address, code);
   }
   return inventory;
 }

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type PciAddress, parsePciAddress } from "./address.ts";
 import { Inventory } from "./inventory.ts";
-import { InventoryError, type VfFacts, type VfUse } from "./inventory-form.ts";
+import { InventoryError } from "./inventory-fault.ts";
+import type { VfFacts, VfUse } from "./inventory-form.ts";
 
+const BROKEN = { code: "write-stuck", error: "broken" } as const;
 const namespace = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
 
 interface PfSpec {
@@ -129,7 +131,7 @@ test("Inventory.take() lets connections of one pod share a group under VFIO", ()
   const t1 = idOf(inventory, "d2/20G", "03:00.1");
   const t2 = idOf(inventory, "d2/intel", "02:00.2");
   inventory.take({ connectionId: "c1", tokenId: t1, use: "vfio", owner: "pod" });
-  inventory.quarantine(parsePciAddress("02:00.2"), "broken");
+  inventory.raise(parsePciAddress("02:00.2"), BROKEN);
   const second = inventory.take({ connectionId: "c2", tokenId: t2, use: "vfio", owner: "pod" });
   assert.equal(second.address, "0000:02:00.1");
 });
@@ -155,20 +157,20 @@ test("Inventory.take() prefers, among substitutes, the physical function with mo
     },
   );
   const tokenId = idOf(inventory, "d/x", "01:00.1");
-  inventory.quarantine(parsePciAddress("01:00.1"), "broken");
+  inventory.raise(parsePciAddress("01:00.1"), BROKEN);
   assert.equal(inventory.take({ connectionId: "c", tokenId, use: "vfio" }).address, "0000:02:00.1");
 });
 
 test("Inventory.take() says what keeps every function back", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
-  inventory.quarantine(parsePciAddress("01:00.2"), "broken");
+  inventory.raise(parsePciAddress("01:00.2"), BROKEN);
   const tokenId = idOf(inventory, "d/x", "01:00.1");
   assert.throws(() => inventory.take({ connectionId: "c", tokenId, use: "vfio" }), {
     message: "Cannot find a virtual function for d/x as vfio: of 2, 1 without an IOMMU group, 1 quarantined",
   });
 });
 
-test("Inventory.withhold() keeps a function from pods, its group from VFIO, and nothing from who holds it", () => {
+test("Inventory.raise() of the host's use keeps a VF from pods, its group from VFIO, and nothing from who holds it", () => {
   const vfs = [
     ["01:00.1", 1],
     ["01:00.2", 1],
@@ -178,21 +180,18 @@ test("Inventory.withhold() keeps a function from pods, its group from VFIO, and 
   const [first, second, third] = ["01:00.1", "01:00.2", "01:00.3"].map((address) => idOf(inventory, "d/x", address));
   const take = (tokenId: string | undefined, use: VfUse) =>
     inventory.take({ connectionId: `${use} ${tokenId}`, tokenId: tokenId ?? "", use });
-  inventory.withhold(parsePciAddress("01:00.1"), "v0 has address 10.0.0.9/24");
+  inventory.raise(parsePciAddress("01:00.1"), { code: "host-use", how: "v0 has address 10.0.0.9/24" });
   assert.deepEqual(healthyCounts(inventory), { "d/x": 2 });
   assert.equal(inventory.get(parsePciAddress("01:00.1"))?.problem, "v0 has address 10.0.0.9/24");
   const held = take(third, "kernel");
-  inventory.withhold(held.address, "v2 has address 10.0.0.9/24");
-  assert.deepEqual(
-    [inventory.get(held.address)?.withheld, inventory.get(held.address)?.problem],
-    [undefined, undefined],
-  );
+  inventory.raise(held.address, { code: "host-use", how: "v2 has address 10.0.0.9/24" });
+  assert.deepEqual([inventory.get(held.address)?.conditions, inventory.get(held.address)?.problem], [[], undefined]);
   assert.throws(() => take(second, "vfio"), {
     message:
       "Cannot find a virtual function for d/x as vfio: of 3, 1 withheld, for the host uses it (0000:01:00.1: v0 has address 10.0.0.9/24), 1 in an IOMMU group of which the host uses 0000:01:00.1 (v0 has address 10.0.0.9/24), 1 in use",
   });
   assert.equal(take(first, "kernel").address, "0000:01:00.2", "another one of the resource");
-  inventory.withhold(parsePciAddress("01:00.1"), undefined);
+  inventory.clear(parsePciAddress("01:00.1"), "host-use");
   assert.equal(take(second, "kernel").address, "0000:01:00.1");
 });
 
@@ -200,13 +199,13 @@ test("Inventory.take() swaps the reservations, so that every pod with a token st
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x", "d/y"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
   inventory.reserveToken(a);
-  inventory.quarantine(parsePciAddress("01:00.1"), "broken");
+  inventory.raise(parsePciAddress("01:00.1"), BROKEN);
   assert.equal(inventory.take({ connectionId: "ca", tokenId: a, use: "kernel" }).address, "0000:01:00.2");
   assert.equal(
     faultOf(() => inventory.reserveToken(b)),
     "no-free-function",
   );
-  inventory.restore(parsePciAddress("01:00.1"));
+  inventory.clear(parsePciAddress("01:00.1"), "write-stuck");
   assert.equal(inventory.reserveToken(b).address, "0000:01:00.1");
   inventory.release("ca");
   inventory.releaseToken(a);
@@ -348,14 +347,41 @@ test("Inventory.adopt() reserves nothing for a token that no pod has", () => {
   assert.deepEqual([inventory.get(one)?.tokenId, inventory.get(two)?.state], [b, "idle"]);
 });
 
-test("Inventory.quarantine() keeps the first reason, until restore()", () => {
+test("Inventory.raise() lets several conditions be so at once, and clear() ends its own only", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"]] });
   const address = parsePciAddress("01:00.1");
-  inventory.quarantine(address, "the cause");
-  inventory.quarantine(address, "what came of it");
-  assert.equal(inventory.get(address)?.problem, "the cause");
-  inventory.restore(address);
+  const seen = () => {
+    const { state, problem, conditions = [] } = inventory.get(address) ?? {};
+    return [state, problem, conditions.map(({ code }) => code)];
+  };
+  const failed = { code: "bind-failed", error: "it failed" } as const;
+  assert.equal(inventory.raise(address, failed), true);
+  assert.equal(inventory.raise(address, { code: "contradicts-journal", problem: "it was out" }), true);
+  assert.equal(inventory.raise(address, BROKEN), true);
+  assert.deepEqual(seen(), ["quarantined", "it was out", ["contradicts-journal", "write-stuck", "bind-failed"]]);
+  inventory.clear(address, "contradicts-journal");
+  assert.deepEqual(seen(), ["quarantined", "broken", ["write-stuck", "bind-failed"]]);
+  inventory.clear(address, "write-stuck");
+  assert.deepEqual(seen(), ["idle", "it failed", ["bind-failed"]]);
+  assert.equal(inventory.raise(address, { ...failed }), false, "it looks the same");
+  assert.equal(inventory.clear(address, failed), false, "it was raised again since");
+  assert.deepEqual([inventory.clear(address, "bind-failed"), inventory.clear(address, "bind-failed")], [true, false]);
+  assert.deepEqual(seen(), ["idle", undefined, []]);
+});
+
+test("Inventory.sync() notes that a VF has lost its IOMMU group, even where it was away meanwhile", () => {
+  const inventory = inventoryOf(...upstream);
+  const [pf, address] = [parsePciAddress("01:00.0"), parsePciAddress("01:00.1")];
+  const without = factsOf({ pf: "01:00.0", resources: ["d1/intel", "d1/10G"], vfs: [["01:00.1"]] });
+  inventory.sync(pf, []);
+  inventory.sync(pf, without);
+  assert.match(inventory.get(address)?.problem ?? "", /it has lost its IOMMU group 1/);
   assert.equal(inventory.get(address)?.state, "idle");
+  inventory.sync(
+    pf,
+    without.map((facts) => ({ ...facts, iommuGroup: 2 })),
+  );
+  assert.equal(inventory.get(address)?.problem, undefined);
 });
 
 test("Inventory.sync() lets an idle function go, and keeps a used one quarantined until it is given back", () => {
@@ -382,8 +408,8 @@ test("Inventory.onChange() names the resources whose list has changed, those of 
   inventory.reserveToken(idOf(inventory, "d2/10G", "02:00.1"));
   inventory.take({ connectionId: "c", tokenId: idOf(inventory, "d2/10G", "02:00.1"), use: "vfio" });
   inventory.setState("c", "ready");
-  inventory.setProblem(parsePciAddress("02:00.1"), "no carrier");
-  inventory.setProblem(parsePciAddress("02:00.1"), "no carrier");
+  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", problem: "no carrier" });
+  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", problem: "no carrier" });
   stop();
   inventory.setState("c", "reclaiming");
   assert.deepEqual(seen, [
@@ -413,7 +439,7 @@ const states = {
     take(inventory, id);
     inventory.setState("c", "reclaiming");
   },
-  quarantined: (inventory: Inventory) => inventory.quarantine(address, "broken"),
+  quarantined: (inventory: Inventory) => inventory.raise(address, BROKEN),
 };
 function take(inventory: Inventory, tokenId: string, connectionId = "c", use: VfUse = "kernel") {
   return inventory.take({ connectionId, tokenId, use });
@@ -485,13 +511,13 @@ const operations: readonly {
     gives: ["idle", "reserved", "idle", "!wrong-state", "idle", "quarantined"],
   },
   {
-    name: "quarantine",
-    run: (inventory) => inventory.quarantine(address, "another reason"),
+    name: "raise of what quarantines",
+    run: (inventory) => inventory.raise(address, { code: "driver-binding" }),
     gives: ["quarantined", "quarantined", "quarantined", "quarantined", "quarantined", "quarantined"],
   },
   {
-    name: "restore",
-    run: (inventory) => inventory.restore(address),
+    name: "clear of what quarantines",
+    run: (inventory) => inventory.clear(address, "write-stuck"),
     gives: ["idle", "reserved", "preparing", "ready", "reclaiming", "idle"],
   },
   {

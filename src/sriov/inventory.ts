@@ -1,49 +1,29 @@
 import type { PciAddress } from "./address.ts";
-import { chooseFunction, unfitBecause, type Wish } from "./choose.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { FunctionIndex } from "./function-index.ts";
-import {
-  type DeviceView,
-  type InventoryChange,
-  InventoryError,
-  type VfFacts,
-  type VfRecord,
-  type VfUse,
+import { InventoryError } from "./inventory-fault.ts";
+import type {
+  AdoptRequest,
+  DeviceView,
+  InventoryChange,
+  Reservation,
+  TakeRequest,
+  VfFacts,
+  VfRecord,
 } from "./inventory-form.ts";
 import type { Placement } from "./preferred.ts";
 import { type Holder, type Token, TokenBook, type Vf } from "./token-book.ts";
+import { VfChoice } from "./vf-choice.ts";
+import type { VfCondition, VfConditionCode } from "./vf-condition.ts";
 import { recordOf } from "./vf-record.ts";
 
-/** A wish of one connection. */
-export interface TakeRequest {
-  readonly connectionId: string;
-  readonly tokenId: string;
-  readonly use: VfUse;
-  /** The pod, where it is known: connections of one pod may share an IOMMU group under VFIO. The connection otherwise. */
-  readonly owner?: string;
-}
-
-/** What stands already on the node, found at a restart. */
-export interface AdoptRequest extends TakeRequest {
-  readonly address: PciAddress;
-  readonly state: Holder["phase"];
-}
-
-/** The outcome of a reservation or of its end. */
-export interface Reservation {
-  readonly address: PciAddress | undefined;
-  /** A connection that still holds the function: of an earlier pod, when kubelet gives the token out anew. To be closed. */
-  readonly heldBy: string | undefined;
-  /** Whether this call changed anything. */
-  readonly isNew: boolean;
-}
-
 /**
- * The one book of virtual functions: who may have which, who has which, and what kubelet is told. Pure: it changes no
- * device. Work does not grow with the number of functions, except where a token's own function is unfit.
+ * The one record of each VF: who may have it, who has it, what is wrong with it, and what kubelet is offered. Pure: it changes no
+ * device. Work does not grow with the number of VFs, except where a token's own one is unfit.
  */
 export class Inventory {
   readonly #functions = new FunctionIndex();
+  readonly #choice = new VfChoice(this.#functions);
   readonly #byConnection = new Map<string, Vf>();
   readonly #listeners = new Set<(change: InventoryChange) => void>();
   readonly #tokens: TokenBook;
@@ -72,17 +52,21 @@ export class Inventory {
       for (const resource of vf.facts.resources) touched.add(resource);
       this.#news.of(vf);
       if (here.has(vf.facts.address)) continue;
-      vf.present = false;
+      vf.conditions.raise({ code: "gone" });
       this.#forgetIfGone(vf);
     }
-    for (const facts of functions) this.#tokens.addFunction(this.#functions.put(facts));
+    for (const facts of functions) {
+      const vf = this.#functions.put(facts);
+      this.#tokens.addFunction(vf);
+      this.#news.of(vf);
+    }
     for (const resource of touched) this.#tokens.settle(resource, this.#functions.all);
     this.#news.ofLists(touched);
     this.#tell();
   }
 
   #forgetIfGone(vf: Vf): void {
-    if (vf.present || vf.holder || vf.token) return;
+    if (!vf.conditions.has("gone") || vf.holder || vf.token) return;
     this.#functions.remove(vf);
     for (const token of vf.standIns.values()) token.vf = undefined;
     for (const resource of vf.facts.resources) this.#tokens.settle(resource, this.#functions.all);
@@ -95,34 +79,26 @@ export class Inventory {
     vf.facts = { ...vf.facts, driver };
   }
 
-  /** Says what is wrong with a function (its link, its physical function), or with undefined that it is well again. */
-  setProblem(address: PciAddress, problem: string | undefined): void {
-    const vf = this.#function(address);
-    if (vf.problem === problem) return;
-    vf.problem = problem;
+  /**
+   * It is so of the VF from now on; one of the same code takes its place. Whether that changed anything: of a VF that is not there,
+   * nothing is noted.
+   */
+  raise(address: PciAddress, condition: VfCondition): boolean {
+    const vf = this.#functions.get(address);
+    if (!vf?.conditions.raise(condition)) return false;
     this.#tellAbout(vf);
+    return true;
   }
 
-  /** Gives the function to no connection as long as the host uses it; undefined ends that. The connection that holds it keeps it. */
-  withhold(address: PciAddress, reason: string | undefined): void {
-    const vf = this.#function(address);
-    if (vf.withheld === reason) return;
-    vf.withheld = reason;
+  /**
+   * It is so no more, and no other condition is touched. With a condition instead of its code: unless it was raised again since.
+   * Idempotent; answers whether it was so.
+   */
+  clear(address: PciAddress, which: VfConditionCode | VfCondition): boolean {
+    const vf = this.#functions.get(address);
+    if (!vf?.conditions.clear(which)) return false;
     this.#tellAbout(vf);
-  }
-
-  /** Keeps a function back until `restore`, whatever holds it now. The first reason stands. */
-  quarantine(address: PciAddress, reason: string): void {
-    const vf = this.#function(address);
-    vf.quarantine ??= reason;
-    this.#tellAbout(vf);
-  }
-
-  /** Ends a quarantine: the function was seen to be well. */
-  restore(address: PciAddress): void {
-    const vf = this.#function(address);
-    vf.quarantine = undefined;
-    this.#tellAbout(vf);
+    return true;
   }
 
   /**
@@ -134,7 +110,7 @@ export class Inventory {
     const token = this.#token(tokenId);
     if (token.vf?.token !== token) {
       const wish = { resource: token.resource, use: undefined, owner: "" };
-      this.#keep(token, this.#ownOrOther(token, wish));
+      this.#keep(token, this.#choice.ownOrOther(token, wish));
     }
     const isNew = !token.allocated;
     token.allocated = true;
@@ -163,7 +139,7 @@ export class Inventory {
     const token = known ?? this.#tokens.addForeign(tokenId, resource);
     if (token.vf?.token !== token) {
       const wish = { resource: token.resource, use: undefined, owner: "" };
-      const vf = this.#isFit(token.vf, token, wish) ? token.vf : this.#other(wish);
+      const vf = this.#choice.isFit(token.vf, token, wish) ? token.vf : this.#choice.other(wish);
       if (vf) this.#keep(token, vf);
     }
     token.allocated = true;
@@ -182,7 +158,7 @@ export class Inventory {
     const held = this.#byConnection.get(connectionId);
     if (held?.holder) {
       const same = held.token === token && held.holder.use === use && held.holder.phase !== "reclaiming";
-      if (same && held.present && held.quarantine === undefined) return recordOf(held);
+      if (same && !held.conditions.first("quarantine")) return recordOf(held);
       throw new InventoryError({
         kind: "connection-holds-function",
         address: held.facts.address,
@@ -191,7 +167,7 @@ export class Inventory {
     }
     const other = token.vf?.token === token ? token.vf.holder : undefined;
     if (other) throw new InventoryError({ kind: "token-in-use", connectionId: other.connectionId });
-    const vf = this.#ownOrOther(token, { resource: token.resource, use, owner });
+    const vf = this.#choice.ownOrOther(token, { resource: token.resource, use, owner });
     this.#keep(token, vf);
     return this.#hold(vf, { connectionId, owner, use, phase: "preparing" });
   }
@@ -306,36 +282,6 @@ export class Inventory {
     return vf;
   }
 
-  #isFit(vf: Vf | undefined, token: Token | undefined, wish: Wish): vf is Vf {
-    return vf !== undefined && this.#keptBackBy(vf, token, wish) === undefined;
-  }
-
-  #keptBackBy(vf: Vf, token: Token | undefined, wish: Wish): string | undefined {
-    if (vf.token && vf.token !== token && !vf.holder) return "reserved";
-    return unfitBecause(vf, wish, this.#functions.groupOf);
-  }
-
-  #ownOrOther(token: Token, wish: Wish): Vf {
-    if (this.#isFit(token.vf, token, wish)) return token.vf;
-    const vf = this.#other(wish);
-    if (vf) return vf;
-    const because: Record<string, number> = {};
-    const offering = this.#functions.offering(wish.resource);
-    for (const candidate of offering) {
-      const why = this.#keptBackBy(candidate, token, wish) ?? "free";
-      because[why] = (because[why] ?? 0) + 1;
-    }
-    const { resource, use } = wish;
-    throw new InventoryError({ kind: "no-free-function", resource, use, total: offering.length, because });
-  }
-
-  #other(wish: Wish): Vf | undefined {
-    const fit = this.#functions.offering(wish.resource).filter((vf) => this.#isFit(vf, undefined, wish));
-    const { groupOf } = this.#functions;
-    const freeOn = (pf: PciAddress) => [...this.#functions.onPf(pf)].filter((vf) => isOfferable(vf, groupOf)).length;
-    return chooseFunction(fit, wish, { groupOf, freeOn });
-  }
-
   #keep(token: Token, vf: Vf): void {
     const before = token.vf;
     this.#tokens.move(token, vf);
@@ -349,7 +295,7 @@ export class Inventory {
   /** A token that lost its function to a connection found on the node gets another one, or waits for one. */
   #replace(token: Token): void {
     const wish = { resource: token.resource, use: undefined, owner: "" };
-    const vf = this.#isFit(token.vf, undefined, wish) ? token.vf : this.#other(wish);
+    const vf = this.#choice.isFit(token.vf, undefined, wish) ? token.vf : this.#choice.other(wish);
     if (vf) this.#keep(token, vf);
   }
 
@@ -382,7 +328,7 @@ export class Inventory {
 
   /** At the end of an operation: who listens may read anything. */
   #tell(): void {
-    const resources = this.#news.take();
-    for (const listener of [...this.#listeners]) listener({ resources });
+    const change = this.#news.take();
+    for (const listener of [...this.#listeners]) listener(change);
   }
 }

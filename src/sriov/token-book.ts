@@ -1,8 +1,9 @@
 import type { PciAddress } from "./address.ts";
 import type { VfFacts, VfState, VfUse } from "./inventory-form.ts";
 import { tokenId } from "./tokens.ts";
+import type { VfConditions } from "./vf-condition.ts";
 
-/** Who holds a virtual function. */
+/** Who holds a VF. */
 export interface Holder {
   readonly connectionId: string;
   /** Connections of one owner, a pod, may share an IOMMU group under VFIO. */
@@ -11,15 +12,10 @@ export interface Holder {
   phase: Extract<VfState, "preparing" | "ready" | "reclaiming">;
 }
 
-/** The inventory's own, changing entry of one virtual function. */
+/** The inventory's own, changing entry of one VF. */
 export interface Vf {
   facts: VfFacts;
-  /** False once the node has it no more while something still refers to it. */
-  present: boolean;
-  problem: string | undefined;
-  quarantine: string | undefined;
-  /** What the host uses it for. */
-  withheld: string | undefined;
+  readonly conditions: VfConditions;
   holder: Holder | undefined;
   /** The token that reserves it, or under which it is held. */
   token: Token | undefined;

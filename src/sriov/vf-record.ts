@@ -1,28 +1,50 @@
-// A virtual function as the inventory shows it to others: a copy.
+// A VF as the inventory shows it to others: a copy, derived from its facts, its holder and its conditions.
 import { driverUse } from "./choose.ts";
 import type { VfRecord, VfState } from "./inventory-form.ts";
 import type { Vf } from "./token-book.ts";
+import {
+  describeCondition,
+  effectOf,
+  type VfCondition,
+  type VfConditionCode,
+  type VfConditionOf,
+} from "./vf-condition.ts";
 
 export function recordOf(vf: Vf): VfRecord {
+  const conditions = inForce(vf);
+  const [first] = conditions;
+  const worst = first && effectOf(first) !== "inform" ? first : conditions.find((one) => effectOf(one) !== "inform");
   return {
     ...vf.facts,
     state: stateOf(vf),
     driverUse: driverUse(vf.facts),
-    isGone: !vf.present,
-    withheld: withheldBy(vf),
-    problem: vf.present ? (vf.quarantine ?? vf.problem ?? withheldBy(vf)) : "it is gone from the node",
+    conditions,
+    problem: worst && describeCondition(worst),
     tokenId: vf.token?.id,
     connectionId: vf.holder?.connectionId,
     use: vf.holder?.use,
   };
 }
 
-/** Why it is withheld, as long as no connection holds it: what a client has is the client's. */
-export function withheldBy(vf: Vf): string | undefined {
-  return vf.holder ? undefined : vf.withheld;
+/** The condition of that code; undefined where it is not so. */
+export function conditionOf<Code extends VfConditionCode>(
+  { conditions }: Pick<VfRecord, "conditions">,
+  code: Code,
+): VfConditionOf<Code> | undefined {
+  return conditions.find((one) => one.code === code) as VfConditionOf<Code> | undefined;
+}
+
+/** What a client has is the client's: what would withhold the VF says nothing as long as a connection holds it. */
+function inForce({ conditions, holder }: Vf): readonly VfCondition[] {
+  return holder ? conditions.all.filter((one) => effectOf(one) !== "withhold") : conditions.all;
+}
+
+/** Whether a condition of the VF, whatever holds it, keeps it from pods. */
+export function isWell({ conditions, holder }: Vf): boolean {
+  return conditions.all.every((one) => effectOf(one) === "inform" || (holder && effectOf(one) === "withhold"));
 }
 
 function stateOf(vf: Vf): VfState {
-  if (vf.quarantine !== undefined || !vf.present) return "quarantined";
+  if (vf.conditions.first("quarantine")) return "quarantined";
   return vf.holder?.phase ?? (vf.token ? "reserved" : "idle");
 }

@@ -5,6 +5,7 @@ import type { NetdevError } from "../netdev/index.ts";
 import {
   type DriverBinder,
   DriverError,
+  describeCondition,
   type Inventory,
   InventoryError,
   type PciAddress,
@@ -136,20 +137,25 @@ export class HeldVf {
     const { inventory, leftOut, log } = this.#parts;
     const { address } = this.#vf;
     const { connectionId } = this.ask;
-    if (inventory.get(address)?.state !== "preparing") return false; // Somebody has another word about it.
-    const why = "Its driver is still being bound, for longer than a Request could wait";
-    inventory.quarantine(address, why);
+    if (inventory.get(address)?.state !== "preparing") return false; // It is quarantined for another cause.
+    const slow = { code: "driver-binding" } as const;
+    inventory.raise(address, slow);
     inventory.release(connectionId);
     try {
       this.#vf = inventory.take(this.ask);
     } catch {
-      inventory.restore(address);
+      inventory.clear(address, slow);
       this.#vf = inventory.take(this.ask); // It is the token's own.
       log.info("vf-alone", { connection: connectionId, vf: address });
       return false;
     }
     leftOut.awaitDriver(address, binding);
-    log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: why });
+    log.warn("vf-replaced", {
+      connection: connectionId,
+      vf: address,
+      by: this.#vf.address,
+      error: describeCondition(slow),
+    });
     return true;
   }
 
@@ -159,7 +165,8 @@ export class HeldVf {
     const { connectionId } = this.ask;
     const { address } = this.#vf;
     if (isForeignLink(error)) this.withholdIfForeign(error);
-    else if (error.fault.kind === "write-stuck") leftOut.setAside(address, error.message);
+    else if (error.fault.kind === "write-stuck")
+      leftOut.setAside(address, { code: "write-stuck", error: error.message });
     // What the host uses is withheld by who has seen it, until the host lets go of it.
     else if (error.fault.kind !== "host-uses-it") leftOut.leaveOut(address, error.message);
     inventory.release(connectionId);
@@ -175,8 +182,8 @@ export class HeldVf {
   withholdIfForeign(error: unknown): void {
     const { leftOut, isLinkSound } = this.#parts;
     if (!isForeignLink(error)) return;
-    const { message } = error;
-    leftOut.setAside(this.#vf.address, message, ({ address }) => isLinkSound(address));
+    const foreign = { code: "foreign-link", error: error.message } as const;
+    leftOut.setAside(this.#vf.address, foreign, ({ address }) => isLinkSound(address));
   }
 
   /** The client has it. */

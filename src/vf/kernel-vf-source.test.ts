@@ -5,6 +5,7 @@ import { type Clock, systemRandom } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
 import {
+  conditionOf,
   type DriverBinder,
   DriverError,
   type DriverFault,
@@ -88,9 +89,10 @@ function setUp(
   };
   const hostUse = {
     async refuse(address: PciAddress) {
-      const how = inventory.get(address)?.withheld ?? used.get(address);
+      const vf = inventory.get(address);
+      const how = (vf && conditionOf(vf, "host-use")?.how) ?? used.get(address);
       if (how === undefined) return;
-      inventory.withhold(address, how);
+      inventory.raise(address, { code: "host-use", how });
       throw new DriverError(address, { kind: "host-uses-it", how });
     },
   };
@@ -182,7 +184,7 @@ test("bind() leaves a function that takes long, and what comes of it decides whe
 test("bind() waits for its function when there is no other, and fails as that does", async () => {
   const work = Promise.withResolvers<void>();
   const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
-  inventory.quarantine(second, "away");
+  inventory.raise(second, { code: "netdev-missing" });
   const vf = source.take({ connectionId: "c1", tokenId });
   const binding = vf.bind(signal);
   passTime();
@@ -195,9 +197,9 @@ test("bind() waits for its function when there is no other, and fails as that do
 test("bind() that failed takes back its own word about a function and nobody else's", async () => {
   const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
   await source.take({ connectionId: "c1", tokenId }).bind(signal);
-  inventory.setProblem(first, "its physical function is down");
+  inventory.raise(first, { code: "pf-without-carrier", problem: "its PF is down" });
   passTime();
-  assert.equal(inventory.get(first)?.problem, "its physical function is down");
+  assert.equal(inventory.get(first)?.problem, "its PF is down");
 });
 
 test("bind() says what was wrong with the last function when none is left, and holds none then", async () => {
@@ -229,12 +231,13 @@ test("bind() keeps a function back whose driver does not answer, and tries no ot
 
 test("giveBack() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
   const { inventory, source, forgotten, tokenId } = setUp(new Map());
+  const contradiction = { code: "contradicts-journal", problem: "it was out" } as const;
   for (const isKeptBack of [true, false]) {
     const vf = source.take({ connectionId: "c1", tokenId });
-    if (isKeptBack) inventory.quarantine(first, "it contradicts the journal");
+    if (isKeptBack) inventory.raise(first, contradiction);
     await vf.giveBack();
     assert.deepEqual(forgotten, isKeptBack ? [] : [first]);
     assert.equal(inventory.ofConnection("c1"), undefined);
-    inventory.restore(first);
+    inventory.clear(first, contradiction);
   }
 });

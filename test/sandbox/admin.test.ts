@@ -63,7 +63,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
   );
 
   const idle = node.inventory.snapshot().find(({ state }) => state === "idle") ?? assert.fail("none is idle");
-  node.inventory.quarantine(idle.address, "it is stuck");
+  node.inventory.raise(idle.address, { code: "write-stuck", error: "it is stuck" });
   const quarantined = (await read("/metrics")).text;
   for (const line of [
     `nsm_sriov_virtual_functions{pf="${idle.pf}",state="quarantined"} 1`,

@@ -110,7 +110,7 @@ for (const { says, begin, end, reason } of uses) {
       const [condition, ...others] = told(forwarder);
       assert.deepEqual([condition?.code, condition?.subject, others], ["vf-withheld", FIRST, []]);
       assert.match(condition?.sentence ?? "", reason);
-      assert.match(condition?.sentence ?? "", /or set hostUse: allow for its physical function/);
+      assert.match(condition?.sentence ?? "", /or set hostUse: allow for its PF/);
       assert.match(forwarder.node.inventory.get(FIRST)?.problem ?? "", reason);
     };
     await isTold();

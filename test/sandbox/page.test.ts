@@ -96,7 +96,10 @@ test("the page tells a screen reader what each part is, and a quarantined functi
   const { forwarder, browser, url } = await node(t);
   const { page } = await opened(browser, url);
   const [first] = forwarder.node.inventory.snapshot();
-  forwarder.node.inventory.quarantine(first?.address ?? assert.fail("there is no function"), "it is stuck");
+  forwarder.node.inventory.raise(first?.address ?? assert.fail("there is no function"), {
+    code: "write-stuck",
+    error: "it is stuck",
+  });
   await tile(page, /^VF 0, quarantined, it is stuck$/).waitFor();
   const tree = await page.locator("body").ariaSnapshot();
   for (const line of [
@@ -133,7 +136,10 @@ test("the page can be used by keyboard, and what changes beneath leaves focus an
   await page.evaluate("document.querySelector('details').open = true");
 
   const [, second] = forwarder.node.inventory.snapshot();
-  forwarder.node.inventory.quarantine(second?.address ?? assert.fail("there is no function"), "it is stuck");
+  forwarder.node.inventory.raise(second?.address ?? assert.fail("there is no function"), {
+    code: "write-stuck",
+    error: "it is stuck",
+  });
   await sandbox.startPod("client-1");
   await tile(page, /^VF 1, quarantined, it is stuck$/).waitFor();
   assert.equal(await focused(), "VF 1, quarantined, it is stuck");
@@ -160,7 +166,10 @@ test("the page can be read in light and dark, and without a script", async (t) =
   const { sandbox, forwarder, browser, url } = await node(t);
   const { client } = await sandbox.startPod("client-1");
   await client.request();
-  forwarder.node.inventory.quarantine(forwarder.node.inventory.snapshot()[9]?.address ?? assert.fail(), "it is stuck");
+  forwarder.node.inventory.raise(forwarder.node.inventory.snapshot()[9]?.address ?? assert.fail(), {
+    code: "write-stuck",
+    error: "it is stuck",
+  });
   for (const scheme of ["light", "dark"] as const) {
     const { page } = await opened(browser, url, scheme);
     for (const { text, ratio } of await contrasts(page)) assert.ok(ratio >= 4.5, `${scheme}: ${text} has ${ratio}`);

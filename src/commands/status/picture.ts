@@ -1,4 +1,13 @@
-import { type ConnectionView, isUnwell, type NodeView, type PfView, type VfView, vfStates } from "../../admin/index.ts";
+import {
+  type ConnectionView,
+  type NodeView,
+  type PfView,
+  problemCounts,
+  problemsOf,
+  type VfView,
+  vfConditions,
+  vfStates,
+} from "../../admin/index.ts";
 import type { Terminal } from "../command.ts";
 import { type Painter, painter } from "../paint.ts";
 import { type Cell, table } from "../table.ts";
@@ -80,25 +89,25 @@ function pfTable({ pfs }: NodeView, form: Form, paint: Painter): readonly string
     plain(stateCounts(pf)),
     plain(pf.resources.join(", ")),
   ]);
-  return [...table(heads, rows, form), ...problemLines(pfs, form, paint)];
+  const problems = pfs.flatMap(({ address, problem }) => (problem === undefined ? [] : `${address}: ${problem}`));
+  return [...table(heads, rows, form), ...problemLines(problems, form, paint)];
 }
 
 /** Under the table, where there is room for whole sentences. */
 function problemLines(
-  functions: readonly (PfView | VfView)[],
+  problems: readonly string[],
   { columns = Number.POSITIVE_INFINITY }: Form,
   paint: Painter,
 ): readonly string[] {
-  return functions.flatMap(({ address: name, problem }) =>
-    problem === undefined ? [] : wrap(`${name}: ${problem}`, columns).map(paint.bad),
-  );
+  return problems.flatMap((text) => wrap(text, columns).map(paint.bad));
 }
 
-/** "8: 5 idle, 2 ready, 1 quarantined". */
+/** "8: 5 idle, 2 ready, 1 quarantined; 1 without carrier". */
 function stateCounts({ vfs }: PfView): string {
   const counts = vfStates.map((state) => ({ state, count: vfs.filter((vf) => vf.state === state).length }));
   const told = counts.filter(({ count }) => count > 0).map(({ state, count }) => `${count} ${state}`);
-  return told.length > 0 ? `${vfs.length}: ${told.join(", ")}` : "0";
+  const problems = problemCounts(vfs).map(({ label, count }) => `; ${count} ${label}`);
+  return told.length > 0 ? `${vfs.length}: ${told.join(", ")}${problems.join("")}` : "0";
 }
 
 function vfTable(
@@ -107,7 +116,7 @@ function vfTable(
   { form, paint }: { readonly form: Form; readonly paint: Painter },
 ): readonly string[] {
   const all = pfs.flatMap((pf) => pf.vfs.map((vf) => ({ vf, pf })));
-  const shown = all.filter(({ vf }) => isWhole || vf.state !== "idle" || isUnwell(vf));
+  const shown = all.filter(({ vf }) => isWhole || vf.state !== "idle" || problemsOf(vf).length > 0);
   const left = all.length - shown.length;
   const rest = left === 0 ? [] : [paint.dim(`${left} more, idle and well (--all shows them)`)];
   if (shown.length === 0) return rest;
@@ -122,15 +131,25 @@ function vfTable(
     plain(vf.pod),
     plain(vf.connection),
   ]);
-  // What is wrong with all of them stands under their physical function.
-  const own = shown.filter(({ vf, pf }) => vf.problem !== pf.problem).map(({ vf }) => vf);
+  // What is so of all of them is under their PF.
+  const own = shown.flatMap(({ vf }) =>
+    problemsOf(vf).flatMap(({ code, text }) => (vfConditions[code].isOfPf ? [] : `${vf.address}: ${text}`)),
+  );
   const problems = problemLines(own, form, paint);
   return [...table(heads, rows, form), ...problems, ...rest];
 }
 
 function statePaint(vf: VfView, paint: Painter): (text: string) => string {
-  if (isUnwell(vf)) return paint.bad;
-  return vf.state === "ready" ? paint.good : vf.state === "idle" ? paint.dim : paint.doubtful;
+  if (problemsOf(vf).length > 0) return paint.bad;
+  const paints = {
+    idle: paint.dim,
+    reserved: paint.doubtful,
+    preparing: paint.doubtful,
+    ready: paint.good,
+    reclaiming: paint.doubtful,
+    quarantined: paint.bad,
+  } as const satisfies Record<VfView["state"], unknown>;
+  return paints[vf.state];
 }
 
 function connectionTable({ connections, seenMs }: NodeView, form: Form, paint: Painter): readonly string[] {

@@ -5,7 +5,14 @@ import { recordingTerminal } from "../cast.ts";
 import { eventData } from "./events.ts";
 import { pictureText } from "./picture.ts";
 
-const idle: VfView = { address: "0000:3b:01.0", index: 0, state: "idle", driver: "iavf", iommuGroup: 70 };
+const idle: VfView = {
+  address: "0000:3b:01.0",
+  index: 0,
+  state: "idle",
+  conditions: [],
+  driver: "iavf",
+  iommuGroup: 70,
+};
 const held: VfView = {
   ...idle,
   address: "0000:3b:01.1",
@@ -14,7 +21,16 @@ const held: VfView = {
   pod: "default/nsc",
   connection: "c-1",
 };
-const sick: VfView = { ...idle, address: "0000:3b:01.2", index: 2, problem: "its driver cannot be bound" };
+const sick: VfView = {
+  ...idle,
+  address: "0000:3b:01.2",
+  index: 2,
+  conditions: [
+    { code: "pf-without-carrier", effect: "unhealthy", text: "its PF has no carrier" },
+    { code: "bind-failed", effect: "unhealthy", text: "its driver cannot be bound" },
+    { code: "host-use", effect: "inform", text: "never shown" },
+  ],
+};
 const minuteMs = 60_000;
 
 const node: NodeView = {
@@ -67,13 +83,13 @@ test("pictureText() says what is wrong before anything of the node", () => {
 
 test("pictureText() shows the functions that somebody has or that are not well, and counts the others", () => {
   const text = picture();
-  assert.match(text, /0000:3b:00\.0 +ens6f0 +ice +up +3: 2 idle, 1 ready +worker\.domain\/10G/);
+  assert.match(text, /0000:3b:00\.0 +ens6f0 +ice +up +3: 2 idle, 1 ready; 1 without carrier +worker\.domain\/10G/);
   assert.match(text, /0000:3b:01\.1 +ens6f0 1 +ready +iavf +70 +default\/nsc +c-1/);
   assert.match(
     text,
     /0000:3b:01\.2 .*\n0000:3b:01\.2: its driver cannot be bound\n1 more, idle and well \(--all shows them\)/,
   );
-  assert.doesNotMatch(text, /0000:3b:01\.0/);
+  assert.doesNotMatch(text, /0000:3b:01\.0|its PF has no carrier|never shown/);
   assert.match(picture({}, { isWhole: true }), /0000:3b:01\.0/);
 });
 

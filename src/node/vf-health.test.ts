@@ -3,9 +3,9 @@ import test from "node:test";
 import { systemClock } from "../async/index.ts";
 import { Inventory, parsePciAddress } from "../sriov/index.ts";
 import { Health } from "../telemetry/index.ts";
-import { tellKeptBack } from "./kept-back.ts";
+import { reportVfConditions } from "./vf-health.ts";
 
-test("tellKeptBack() tells of a quarantined function until it is restored or gone", () => {
+test("reportVfConditions() tells of a quarantined function until it is restored or gone", () => {
   const [pf, address] = [parsePciAddress("0000:3b:00.0"), parsePciAddress("0000:3b:01.0")];
   const facts = {
     address,
@@ -18,17 +18,18 @@ test("tellKeptBack() tells of a quarantined function until it is restored or gon
     driver: "iavf",
   };
   const inventory = new Inventory("1b4e28ba-2fa1-11d2-883f-0016d3cca427");
+  const stuck = { code: "write-stuck", error: "it is stuck" } as const;
   const health = new Health(systemClock);
-  tellKeptBack(inventory, health);
+  reportVfConditions(inventory, health);
   const told = () => health.ailments().map(({ code, subject, sentence }) => [code, subject, sentence]);
   inventory.sync(pf, [facts]);
   assert.deepEqual(told(), []);
-  inventory.quarantine(address, "it is stuck");
-  assert.deepEqual(told(), [["vf-quarantined", address, `${address} is given to nobody: it is stuck`]]);
+  inventory.raise(address, stuck);
+  assert.deepEqual(told(), [["vf-quarantined", address, `${address} is given to no client: it is stuck`]]);
   assert.equal(health.ready.value, true);
-  inventory.restore(address);
+  inventory.clear(address, stuck);
   assert.deepEqual(told(), []);
-  inventory.quarantine(address, "it is stuck");
+  inventory.raise(address, stuck);
   inventory.sync(pf, []);
   assert.deepEqual(told(), []);
 });

@@ -1,0 +1,73 @@
+import type { VfState, VfUse } from "./inventory-form.ts";
+
+/** Why the inventory refused. Token ids are secrets and appear in none of these. */
+export type InventoryFault =
+  | {
+      readonly kind: "unknown-token";
+      /** Why physical functions of this node cannot be used: the token may be of one of them. */
+      readonly unusablePfs?: readonly string[];
+    }
+  | { readonly kind: "unknown-function"; readonly address: string }
+  | { readonly kind: "unknown-connection"; readonly connectionId: string }
+  /** The token's function is held by that other connection: a token is good for one. */
+  | { readonly kind: "token-in-use"; readonly connectionId: string }
+  | { readonly kind: "function-in-use"; readonly address: string; readonly connectionId: string }
+  /** The connection holds this function under another token or for another use: give that back first. */
+  | { readonly kind: "connection-holds-function"; readonly address: string; readonly use: VfUse }
+  | {
+      readonly kind: "no-free-function";
+      readonly resource: string;
+      readonly use: VfUse | undefined;
+      /** How many functions offer the resource, and how many of them are kept back by what. */
+      readonly total: number;
+      readonly because: Readonly<Record<string, number>>;
+    }
+  | {
+      readonly kind: "wrong-state";
+      readonly connectionId: string;
+      readonly from: VfState;
+      readonly to: VfState;
+    };
+
+/** The inventory could not give, change or take back a virtual function. Nothing was changed. */
+export class InventoryError extends Error {
+  override readonly name = "InventoryError";
+  readonly fault: InventoryFault;
+
+  constructor(fault: InventoryFault) {
+    super(describe(fault));
+    this.fault = fault;
+  }
+}
+
+function describe(fault: InventoryFault): string {
+  switch (fault.kind) {
+    case "unknown-token":
+      return ["Cannot use the token: no resource of this node gave it out", ...(fault.unusablePfs ?? [])].join("; ");
+    case "unknown-function":
+      return `Cannot find virtual function ${fault.address}: no configured physical function has it`;
+    case "unknown-connection":
+      return `Cannot find a virtual function of connection ${fault.connectionId}: it holds none`;
+    case "token-in-use":
+      return `Cannot use the token: connection ${fault.connectionId} holds its virtual function`;
+    case "function-in-use":
+      return `Cannot take virtual function ${fault.address}: connection ${fault.connectionId} holds it`;
+    case "connection-holds-function":
+      return `Cannot take another virtual function: the connection holds ${fault.address} as ${fault.use}; close it first`;
+    case "no-free-function":
+      return describeScarcity(fault);
+    case "wrong-state":
+      return `Cannot set the virtual function of connection ${fault.connectionId} to ${fault.to}: it is ${fault.from}`;
+  }
+}
+
+/** Reasons that name a function of a group are many where groups are. */
+const MOST_REASONS = 6;
+
+function describeScarcity(fault: InventoryFault & { kind: "no-free-function" }): string {
+  const reasons = Object.entries(fault.because).map(([why, count]) => `${count} ${why}`);
+  const more = reasons.length > MOST_REASONS ? ", …" : "";
+  const told = reasons.slice(0, MOST_REASONS).join(", ");
+  const detail = reasons.length > 0 ? `: of ${fault.total}, ${told}${more}` : ": none offers it";
+  return `Cannot find a virtual function for ${fault.resource}${fault.use ? ` as ${fault.use}` : ""}${detail}`;
+}
