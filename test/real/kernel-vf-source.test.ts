@@ -8,7 +8,7 @@ import { silentLog } from "../../src/telemetry/index.ts";
 import type { KeptVf, KeptVfio } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";
 import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
-import { inWorld, outside, picture, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, openPlace, outside, picture, type World } from "../namespaces.ts";
 import { openFiles } from "../sandbox/story.ts";
 
 const asked: AskedNetdev = {
@@ -92,6 +92,22 @@ test("attach() that fails and cannot be taken back at once comes home with the n
     assert.deepEqual(await picturesOf(world), before);
   }));
 
+test("detach() fails for a link that is gone as long as the PF keeps the client's settings", (t) =>
+  inWorld(t, async (world) => {
+    const port = new StubbornPort(() => {});
+    const { take } = nodeOf(world, port);
+    const vf = take();
+    await vf.attach(world.pod.netns.fd, asked, here);
+    // As after another bind of its driver: the link has gone, and sysfs has another one by now.
+    await world.wire.rtnl.deleteLink((await linkNamed(world.wire, "port0")).index);
+    await world.host.rtnl.createLink({ kind: "bridge", name: "vf0" });
+    await assert.rejects(vf.detach("home"), /vlan: .*the PF is broken/);
+    assert.equal(port.settings.vlan, 5, "the next client of the VF would be in the VLAN of this one");
+    port.refuses = false;
+    await vf.detach("home");
+    assert.equal(port.settings.vlan, 0);
+  }));
+
 test("attach() after one that failed brings home what that left, and then begins anew", (t) =>
   inWorld(t, async (world) => {
     const before = await picturesOf(world);
@@ -125,6 +141,33 @@ test("detach() of what an earlier process attached keeps no handle of the client
     port.refuses = false;
     await vf.detach("home", world.pod.netns.fd);
     assert.deepEqual([await picturesOf(world), port.settings.vlan, openFiles("net")], [before, 0, open]);
+  }));
+
+test("detach() of what a previous instance attached changes nothing in another namespace than the one it was left in", (t) =>
+  inWorld(t, async (world) => {
+    const port = new StubbornPort(() => {});
+    port.refuses = false;
+    const earlier = nodeOf(world, port);
+    const first = earlier.take();
+    const policies = [{ from: "10.0.0.1", routes: [{ prefix: "0.0.0.0/0" }] }];
+    await first.attach(world.pod.netns.fd, { ...asked, policies }, here);
+    first.letGo();
+    const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
+    const { inventory, take } = nodeOf(world, port, new Map([[address, last]]));
+    const vf = take();
+    inventory.setState("c1", "ready");
+    const other = openPlace();
+    t.after(() => {
+      other.rtnl.close();
+      other.netns.close();
+    });
+    const [rule] = await world.pod.rtnl.rules(({ protocol }) => protocol === 110);
+    await other.rtnl.addRule(rule ?? assert.fail("there is no rule")); // of another connection, with a table of the same number
+    const before = await picture(other);
+    await assert.rejects(vf.detach("home", other.netns.fd), /Cannot find link vf0 in the host's namespace/);
+    assert.deepEqual(await picture(other), before);
+    await vf.detach("home", world.pod.netns.fd);
+    assert.equal((await linkNamed(world.host, "vf0")).up, false);
   }));
 
 /** Takes a VLAN and does not let go of it while `refuses`. */
