@@ -4,21 +4,34 @@ import { HandClock, settled } from "../nsm/cast.ts";
 import { Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
+import type { KeptVf } from "../vf/index.ts";
 import { type ReconcileOptions, startReconciler } from "./reconcile.ts";
 
 const PF = parsePciAddress("01:00.0");
 const address = parsePciAddress("01:10.0");
 const INTERVAL_MS = 5_000;
 
-/** A node with one function whose network device is not in the host; a look waits where `gate` says so. */
-function setUp() {
+/** What the journal has of the VF, which no connection holds any more. */
+const kept = { address, connectionId: "c1", tokenId: "t", netns: "4/1", state: {} } as unknown as KeptVf;
+
+/**
+ * A node with one function whose network device is not in the host, unless `isSpoilt`: then it is there, not as it was before its
+ * last client, and gone whenever it is to be mended. A look waits where `gate` says so.
+ */
+function setUp({ isSpoilt = false } = {}) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const facts = { address, pf: PF, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   inventory.sync(PF, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
-  const node = { gate: Promise.resolve(), looks: 0, listeners: 0 };
+  const node = { gate: Promise.resolve(), looks: 0, listeners: 0, tries: 0 };
   const clock = new HandClock();
   const log = recordingLog();
-  const left = { connections: [], unmet: new Map(), hidden: new Set<PciAddress>(), late: new Map() };
+  const left = {
+    connections: [],
+    unmet: new Map(),
+    hidden: new Set<PciAddress>(),
+    late: new Map(),
+    contradicting: new Map(),
+  };
   const options = {
     node: {
       inventory,
@@ -26,13 +39,16 @@ function setUp() {
         async glanceAt() {
           node.looks += 1;
           await node.gate;
-          return { isPresent: true, driver: "igbvf", iommuGroup: undefined, hasNetdev: false };
+          return { isPresent: true, driver: "igbvf", iommuGroup: undefined, hasNetdev: isSpoilt };
+        },
+        async netdevNow() {
+          node.tries += 1;
         },
       },
       survey: { pfs: new Map() },
     },
-    journal: { vfs: new Map(), vfioVfs: new Map(), forgotten: new Map() },
-    left: { ...left, contradicting: new Map() },
+    journal: { vfs: new Map(isSpoilt ? [[address, kept]] : []), vfioVfs: new Map(), forgotten: new Map() },
+    left,
     kept: new Map(),
     uevents: {
       subscribe() {
@@ -76,6 +92,18 @@ test("startReconciler() leaves alone what a Request has taken while it looked", 
   const { state, problem } = inventory.get(address) ?? {};
   assert.deepEqual([state, problem, [...left.hidden]], ["ready", undefined, []]);
   assert.deepEqual(log.of("vf-repaired"), []);
+  await stop();
+});
+
+test("startReconciler() retries to restore a VF, which no connection gets meanwhile", async () => {
+  const { inventory, node, clock, log, left, stop } = setUp({ isSpoilt: true });
+  for (let looks = 1; looks <= 3; looks += 1) {
+    await settled();
+    assert.deepEqual([node.looks, node.tries], [looks, looks]);
+    assert.deepEqual([inventory.get(address)?.state, left.contradicting.get(address)], ["quarantined", kept]);
+    await clock.pass(INTERVAL_MS);
+  }
+  assert.equal(log.of("vf-not-repaired").length, 1, "said once");
   await stop();
 });
 
