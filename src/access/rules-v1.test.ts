@@ -46,6 +46,13 @@ test("RulesV1.withdraw() says what stands still after the kernel has taken the o
   assert.equal(now.get(POD), "c 1:3 rwm\n");
 });
 
+test("RulesV1.withdraw() reports a rule of which one letter is still in force", async () => {
+  const { now, rules, cgroup, allow } = cgroupsOf({ [POD]: "" });
+  const ours = (await allow()) ?? assert.fail("nothing was written");
+  now.set(POD, "c 245:7 w\n");
+  assert.deepEqual(await rules.withdraw(cgroup, ours), [`${POD} still has c 245:7 rw`]);
+});
+
 test("RulesV1.allow() names the cgroup above that does not have the device", async () => {
   const { node, allow } = cgroupsOf({ kubepods: "a *:* rwm\n", "kubepods/pod-a": "c 1:3 rwm\n", [POD]: "" });
   node.refused = "EPERM";
