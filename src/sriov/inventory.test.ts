@@ -134,6 +134,12 @@ test("Inventory.take() lets connections of one pod share a group under VFIO", ()
   inventory.raise(parsePciAddress("02:00.2"), BROKEN);
   const second = inventory.take({ connectionId: "c2", tokenId: t2, use: "vfio", owner: "pod" });
   assert.equal(second.address, "0000:02:00.1");
+  // Not with a kernel driver beside: a group is either VFIO's or the kernel's, also within one pod.
+  const t3 = idOf(inventory, "d2/20G", "03:00.2");
+  assert.equal(
+    faultOf(() => inventory.take({ connectionId: "c3", tokenId: t3, use: "kernel", owner: "pod" })),
+    "no-free-function",
+  );
 });
 
 test("Inventory.take() prefers, among substitutes, the physical function with more free ones, then the lower address", () => {

@@ -1,0 +1,72 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { NetlinkEvent, Netns, Rtnl } from "../kernel/index.ts";
+import { HandClock } from "../nsm/cast.ts";
+import { Inventory } from "../sriov/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
+import type { HostUseSurvey } from "./host-use.ts";
+import { HostUseWatch } from "./host-use-watch.ts";
+
+const newAddress = (ifindex: number) =>
+  ({ kind: "new-address", address: { ifindex, address: "10.0.0.9", prefixLength: 24 } }) as NetlinkEvent;
+const [OURS, OTHER] = [7, 8];
+
+/** A host of one VF's link, which the first observation finds; one ends when `gate` says so. */
+function setUp() {
+  const node = { looks: 0, gate: Promise.resolve() };
+  const links = new Map<number, object>();
+  const hostUse = {
+    links,
+    async look() {
+      node.looks += 1;
+      await node.gate;
+      links.set(OURS, { hasMaster: false });
+      return false;
+    },
+  } as unknown as HostUseSurvey;
+  let emit: (event: NetlinkEvent) => void = () => assert.fail("no listener yet");
+  const rtnl = {
+    watch(_groups: unknown, listener: typeof emit) {
+      emit = listener;
+      return () => {};
+    },
+    close() {},
+  } as unknown as Rtnl;
+  const uevents = { subscribe: () => () => {}, close() {} };
+  const clock = new HandClock();
+  const watch = new HostUseWatch({
+    hostUse,
+    inventory: new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+    host: { netns: {} as Netns, openRtnl: () => rtnl, uevents },
+    onPfChange: () => assert.fail("no PF is used"),
+    clock,
+    log: recordingLog(),
+  });
+  return { node, clock, watch, emit: (event: NetlinkEvent) => emit(event) };
+}
+
+test("HostUseWatch observes again after an event during an observation, also of a link that it has yet to find", async () => {
+  const { node, clock, watch, emit } = setUp();
+  const gate = Promise.withResolvers<void>();
+  node.gate = gate.promise;
+  const looking = watch.look();
+  await clock.pass(0);
+  emit(newAddress(OURS));
+  gate.resolve();
+  await looking;
+  await clock.pass(1_000);
+  assert.equal(node.looks, 2);
+  await watch.close();
+});
+
+test("HostUseWatch observes again after an event of a VF's link, and of no other link", async () => {
+  const { node, clock, watch, emit } = setUp();
+  await watch.look();
+  emit(newAddress(OTHER));
+  await clock.pass(1_000);
+  assert.equal(node.looks, 1);
+  emit(newAddress(OURS));
+  await clock.pass(1_000);
+  assert.equal(node.looks, 2);
+  await watch.close();
+});
