@@ -82,6 +82,10 @@ test("AppendFile.append() says when somebody has written to the file, or put ano
   await assert.rejects(ours.append(bytes("two,")), FileRemovedError);
   await ours.replace([bytes("mine")]);
   assert.equal(await ours.isInPlace(), true);
+  const inPlace = await openFile(); // the same file, written to by another program
+  await inPlace.append(bytes("theirs"));
+  assert.equal(await ours.isInPlace(), false);
+  await assert.rejects(ours.append(bytes("more")), FileRemovedError);
 });
 
 test("AppendFile.replace() says what to do when the folder cannot be made again", async () => {
