@@ -8,7 +8,7 @@ import type { KeptVf } from "../vf/index.ts";
 import { type ReconcileOptions, startReconciler } from "./reconcile.ts";
 
 const PF = parsePciAddress("01:00.0");
-const address = parsePciAddress("01:10.0");
+const [address, goneAddress] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
 const INTERVAL_MS = 5_000;
 
 /** What the journal has of the VF, which no connection holds any more. */
@@ -16,10 +16,15 @@ const kept = { address, connectionId: "c1", tokenId: "t", netns: "4/1", state: {
 
 /**
  * A node with one function whose network device is not in the host, unless `isSpoilt`: then it is there, not as it was before its
- * last client, and gone whenever it is to be mended. A look waits where `gate` says so.
+ * last client, and gone whenever it is to be mended. With `isGone` the journal has one that the node has no more, among so many `pfs`. A look
+ * waits where `gate` says so.
  */
-function setUp({ isSpoilt = false } = {}) {
+function setUp({ isSpoilt = false, isGone = false, pfs = 0 } = {}) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const journalled: [PciAddress, KeptVf][] = [];
+  if (isSpoilt) journalled.push([address, kept]);
+  if (isGone) journalled.push([goneAddress, { ...kept, address: goneAddress, connectionId: "c2" }]);
+  const vfs = new Map(journalled);
   const facts = { address, pf: PF, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   inventory.sync(PF, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
   const node = { gate: Promise.resolve(), looks: 0, listeners: 0, tries: 0 };
@@ -44,10 +49,17 @@ function setUp({ isSpoilt = false } = {}) {
         async netdevNow() {
           node.tries += 1;
         },
+        isPresent: async (which: PciAddress) => which === address,
       },
-      survey: { pfs: new Map() },
+      survey: { pfs: { size: pfs } },
     },
-    journal: { vfs: new Map(isSpoilt ? [[address, kept]] : []), vfioVfs: new Map(), forgotten: new Map() },
+    journal: {
+      vfs,
+      vfioVfs: new Map(),
+      forgotten: new Map(),
+      forgetVf: (which: PciAddress) => void vfs.delete(which),
+      drop: async () => {},
+    },
     left,
     kept: new Map(),
     uevents: {
@@ -66,7 +78,7 @@ function setUp({ isSpoilt = false } = {}) {
     log,
   } as unknown as ReconcileOptions;
   const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
-  return { inventory, node, clock, log, left, tokenId, stop: startReconciler(options) };
+  return { inventory, node, clock, log, left, vfs, tokenId, stop: startReconciler(options) };
 }
 
 test("startReconciler() keeps back a free function whose network device two looks have not found", async () => {
@@ -106,6 +118,20 @@ test("startReconciler() retries to restore a VF, which no connection gets meanwh
   assert.equal(log.of("vf-not-repaired").length, 1, "said once");
   await stop();
 });
+
+for (const [says, pfs, forgets] of [
+  ["a PF", 1, true],
+  ["no PF at all, as with a wrong path of sysfs", 0, false],
+] as const) {
+  test(`startReconciler() ${forgets ? "forgets" : "keeps"} the journal's entry of a VF that is gone from a node with ${says}`, async () => {
+    const { clock, vfs, stop } = setUp({ isGone: true, pfs });
+    await clock.pass(12 * INTERVAL_MS - 1);
+    assert.deepEqual([...vfs.keys()], [goneAddress], "it may only be reset");
+    await clock.pass(2 * INTERVAL_MS);
+    assert.deepEqual([...vfs.keys()], forgets ? [] : [goneAddress]);
+    await stop();
+  });
+}
 
 test("startReconciler() looks no more when it was stopped, and leaves neither timer nor listener", async () => {
   const { node, clock, stop } = setUp();
