@@ -95,12 +95,19 @@ export class Sandbox {
   readonly #options: CompleteOptions;
   readonly #undo: UndoStack;
   #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
+  readonly #containers: Container[];
 
-  private constructor(options: CompleteOptions, machine: Machine, folder: string, undo: UndoStack) {
+  private constructor(
+    options: CompleteOptions,
+    { machine, containers }: { readonly machine: Machine; readonly containers: Container[] },
+    folder: string,
+    undo: UndoStack,
+  ) {
     const { clock, log, peerLog = log } = options;
     const common = { log: peerLog, clock };
     this.#options = options;
     this.#undo = undo;
+    this.#containers = containers;
     this.folder = folder;
     this.machine = machine;
     this.pfConfigFile = new PretendConfigFile(options.pfConfigText ?? machine.configText);
@@ -133,11 +140,13 @@ export class Sandbox {
     const options = { log: silentLog, clock: systemClock, ...told };
     const undo = new UndoStack();
     try {
-      const machine = await startMachine({ slowness: SLOWNESS, ...options.machine, clock: options.clock });
+      const containers: Container[] = [];
+      const wanted = withHolders(options.machine ?? {}, () => containers.map(({ pid }) => pid));
+      const machine = await startMachine({ slowness: SLOWNESS, ...wanted, clock: options.clock });
       undo.push("machine", () => machine.stop());
       const folder = mkdtempSync(join(tmpdir(), "nsm-sandbox-"));
       undo.push("folder", () => rmSync(folder, { recursive: true, force: true }));
-      const sandbox = new Sandbox(options, machine, folder, undo);
+      const sandbox = new Sandbox(options, { machine, containers }, folder, undo);
       await sandbox.#startPeers();
       return sandbox;
     } catch (error) {
@@ -241,6 +250,7 @@ export class Sandbox {
     const cgroup = cgroups.addContainer(allocation.podUid, container);
     const folder = `${this.folder}/${name}-${container}`;
     const started = await Container.start({ cgroup, cgroupRoot: cgroups.path, folder });
+    this.#containers.push(started);
     this.#undo.push(`container ${container} of ${name}`, () => started.kill());
     return started;
   }
@@ -350,6 +360,12 @@ export class Sandbox {
       ...this.#options.settings,
     };
   }
+}
+
+/** The processes of this sandbox's containers can have a device open: those of another one have the same names and numbers. */
+function withHolders(machine: Omit<MachineOptions, "clock">, processes: () => readonly number[]) {
+  const { vfioStandIns } = machine;
+  return vfioStandIns ? { ...machine, vfioStandIns: { processes, ...vfioStandIns } } : machine;
 }
 
 /** A MAC of its own for each connection, and the VLAN that the endpoint is in. */

@@ -6,7 +6,7 @@ import type { Client } from "../../sandbox/client.ts";
 import type { Container } from "../../sandbox/container.ts";
 import type { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
-import { commonStandIns, type VfioStandIns } from "../../sandbox/sysfs.ts";
+import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { KeyedQueue } from "../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { type Need, needs } from "../needs.ts";
@@ -35,18 +35,11 @@ class Stage {
   }
 
   static async open(cgroups: PodCgroups | undefined, disk: UnsyncedDisk | undefined): Promise<Stage> {
-    const containers: Container[] = [];
-    const vfioStandIns: VfioStandIns = {
-      container: commonStandIns.container,
-      groups: [...commonStandIns.groups, ...nobodys],
-      processes: () => containers.map(({ pid }) => pid),
-    };
+    const vfioStandIns = { ...commonStandIns, groups: [...commonStandIns.groups, ...nobodys] };
     const scene = await KillScene.open({ vfsPerPf: VFS_PER_PF, disk, cgroups, machine: { vfioStandIns } });
     const stage = new Stage(scene);
     for (const pod of [scene.bystander ?? assert.fail(), ...scene.pods]) {
-      const container = await scene.sandbox.startContainer(pod);
-      containers.push(container);
-      stage.#containers.set(pod.name, container);
+      stage.#containers.set(pod.name, await scene.sandbox.startContainer(pod));
     }
     return stage;
   }
