@@ -31,14 +31,16 @@ export function unitTestFiles(): readonly string[] {
   return globSync(["{src,tools,sandbox,bench,lab,interop}/**/*.test.ts", "test/*.test.ts"]).sort();
 }
 
-/** Runs the steps two at a time and the unit tests after them, telling each as it ends. Returns the names of failed steps and the counts. */
+/**
+ * Runs the steps one after the other and the unit tests beside them, telling each as it ends. Returns the names of failed steps and
+ * the counts.
+ */
 export async function runChecks(
   tell: (line: string) => void,
 ): Promise<{ failed: readonly string[]; counts: TestCounts }> {
-  const waiting = [...steps];
   const failed: string[] = [];
   const work = async () => {
-    for (let step = waiting.shift(); step; step = waiting.shift()) {
+    for (const step of steps) {
       const startedAt = performance.now();
       const found = await step.find().catch((error: unknown) => `could not run: ${String(error)}`);
       tell(`${found === undefined ? "✔" : "✖"} ${step.name} (${Math.round(performance.now() - startedAt)} ms)`);
@@ -47,8 +49,7 @@ export async function runChecks(
       tell(found);
     }
   };
-  await Promise.all([work(), work()]);
-  const counts = runFenced("unit tests", unitTestFiles(), tell);
+  const [counts] = await Promise.all([runFenced("unit tests", unitTestFiles(), tell), work()]);
   return { failed, counts };
 }
 

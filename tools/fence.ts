@@ -1,4 +1,5 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -18,14 +19,18 @@ export function fence(tell: (line: string) => void): readonly string[] {
 }
 
 /** Runs the files in network and mount namespaces of their own: whatever a test does wrong, this machine's network stays as it is. */
-export function runFenced(title: string, paths: readonly string[], tell: (line: string) => void): TestCounts {
+export async function runFenced(
+  title: string,
+  paths: readonly string[],
+  tell: (line: string) => void,
+): Promise<TestCounts> {
   if (paths.length === 0) return addCounts();
   const folder = mkdtempSync(join(tmpdir(), "forwarder-test-"));
   const report = join(folder, "counts.json");
   const startedAt = performance.now();
   try {
     const [command = "", ...args] = [...fence(tell), process.execPath, "tools/test-files.ts", report, ...paths];
-    spawnSync(command, args, { stdio: ["ignore", "inherit", "inherit"] });
+    await once(spawn(command, args, { stdio: ["ignore", "inherit", "inherit"] }), "close");
     const counts = JSON.parse(readFileSync(report, "utf8")) as TestCounts;
     const tookMs = Math.round(performance.now() - startedAt);
     tell(`${counts.failed === 0 ? "✔" : "✖"} ${title}: ${counts.passed} (${tookMs} ms)`);

@@ -2,6 +2,7 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { after } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { noteCost } from "./test-costs.ts";
 
 /** Kinds of descriptors that a test must close: sockets, namespaces, pipes, devices; not what Node keeps for itself. */
 const OWNED = /^(socket|net|mnt|pipe):|^\/dev\/(net|vfio)|^\/(proc|sys|tmp|var|run)\//;
@@ -21,7 +22,7 @@ function openDescriptors(): Map<string, string> {
 }
 
 /** How long things may take to close after the last test: only a net, for a busy machine is slow. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = Number(process.env["TEST_LEAK_PATIENCE_MS"] ?? 30_000);
 
 const before = openDescriptors();
 
@@ -35,6 +36,8 @@ function activeHandles(): readonly string[] {
 function leaked(): readonly string[] {
   return [...openDescriptors()].filter(([fd, target]) => before.get(fd) !== target).map(([, target]) => target);
 }
+
+process.on("exit", noteCost);
 
 after(async () => {
   // What was closed just now leaves the lists some turns of the loop later, on a busy machine many.

@@ -8,6 +8,13 @@ import type { TestCounts } from "./test-counts.ts";
 
 /** Runs the texts as test files in a runner of their own: Node refuses one within another. */
 async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; told: string }> {
+  return await ranWith({}, ...texts);
+}
+
+async function ranWith(
+  settings: Readonly<Record<string, string>>,
+  ...texts: readonly string[]
+): Promise<{ counts: TestCounts; told: string }> {
   const folder = mkdtempSync(join(tmpdir(), "runner-"));
   try {
     const files = texts.map((text, i) => {
@@ -18,7 +25,8 @@ async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; t
     const helper = `import test from "node:test"; export const fails = () => test("in a helper", () => { throw new Error("no"); });`;
     writeFileSync(join(folder, "helper.ts"), helper);
     const report = join(folder, "counts.json");
-    const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+    const { NODE_TEST_CONTEXT: _, TEST_COSTS: __, TEST_COST_NOTES: ___, ...own } = process.env;
+    const env = { ...own, ...settings };
     const args = ["tools/test-files.ts", report, ...files];
     const told = await new Promise<string>((resolve) => {
       execFile(process.execPath, args, { env }, (_error, _stdout, stderr) => resolve(stderr));
@@ -53,7 +61,8 @@ test("runTestFiles() counts failures and tells them, also of a file that cannot 
 });
 
 test("runTestFiles() fails a file that leaves a socket open, and does not wait for it", async () => {
-  const { counts, told } = await ran(
+  const { counts, told } = await ranWith(
+    { TEST_LEAK_PATIENCE_MS: "1000" },
     `import { createServer } from "node:net"; import { once } from "node:events";
      test("a", async () => { await once(createServer().listen(0), "listening"); });`,
   );
@@ -72,12 +81,9 @@ test("runTestFiles() fails a file whose process ends before its tests are done",
   assert.match(told, /✖ .*1\.test\.ts\n {2}it has no tests/);
 });
 
-test("runTestFiles() ends a file at its limit, whatever its tests wait for", async (t) => {
-  process.env["TEST_FILE_LIMIT_MS"] = "1500";
-  t.after(() => {
-    delete process.env["TEST_FILE_LIMIT_MS"];
-  });
-  const { counts, told } = await ran(
+test("runTestFiles() ends a file at its limit, whatever its tests wait for", async () => {
+  const { counts, told } = await ranWith(
+    { TEST_FILE_LIMIT_MS: "1500" },
     `for (const name of ["a", "b", "c"]) {
        test(name, () => new Promise((resolve) => setTimeout(resolve, 600_000)));
      }`,
@@ -94,4 +100,15 @@ test("runTestFiles() fails a file without tests, and one whose suites are empty"
 test("runTestFiles() names the file that ran, and beside it the helper that made the test", async () => {
   const { told } = await ran(`import { fails } from "./helper.ts"; fails();`);
   assert.match(told, /✖ in a helper\n {2}.*0\.test\.ts \(.*helper\.ts\)/);
+});
+
+test("runTestFiles() tells what the dearest files took, with what they started", async () => {
+  const { told } = await ranWith(
+    { TEST_COSTS: "1" },
+    `import { execFileSync } from "node:child_process";
+     test("a", () => execFileSync(process.execPath, ["-e", "const t = process.cpuUsage(); while (process.cpuUsage(t).user < 200_000);"]));`,
+    `test("b", () => {});`,
+  );
+  assert.match(told, /^ +\d+\.\d s of CPU, +(0\.[2-9]|[1-9]\d*\.\d) in children: .*0\.test\.ts$/m);
+  assert.match(told, /^ +\d+\.\d s of CPU for 2 files$/m);
 });

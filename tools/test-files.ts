@@ -1,9 +1,11 @@
 // Runs test files on Node's test runner and counts. As a program: `test-files.ts REPORT FILE…` writes the counts as JSON to REPORT,
 // so that a run inside other namespaces can be counted together with one outside.
 import { writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { run } from "node:test";
 import { pathToFileURL } from "node:url";
+import { tellingCosts } from "./test-costs.ts";
 import { addCounts, type TestCounts } from "./test-counts.ts";
 import { keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 
@@ -12,8 +14,8 @@ const root = join(import.meta.dirname, "..");
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
 const FILE_LIMIT_MS = Number(process.env["TEST_FILE_LIMIT_MS"] ?? 600_000);
 
-/** Files at a time. */
-const WORKERS = 2;
+/** Files at a time: one more than there are processors, for most files wait half of their time. */
+const WORKERS = availableParallelism() + 1;
 
 const leakGuard = new URL("leaks.ts", import.meta.url).href;
 
@@ -28,7 +30,7 @@ interface TestEvent {
 }
 
 /**
- * Runs the files, two at a time and the longest first, each in a process of its own. Prints only failures, on standard error. A file
+ * Runs the files, some at a time and the longest first, each in a process of its own. Prints only failures, on standard error. A file
  * that leaves handles open fails and is ended by tools/leaks.ts; the runner's own forceExit lost the reports of one test in ten.
  */
 export async function runTestFiles(files: readonly string[]): Promise<TestCounts> {
@@ -44,7 +46,10 @@ export async function runTestFiles(files: readonly string[]): Promise<TestCounts
       times[file] = Math.round(performance.now() - startedAt);
     }
   };
-  await Promise.all(Array.from({ length: WORKERS }, work));
+  await tellingCosts(
+    (line) => process.stderr.write(`${line}\n`),
+    () => Promise.all(Array.from({ length: WORKERS }, work)),
+  );
   keepTestTimes(times);
   return addCounts(...counts);
 }

@@ -11,7 +11,7 @@ const tell = (line: string) => process.stderr.write(`${line}\n`);
 const check = words.length > 0 ? { failed: [], counts: addCounts() } : await runChecks(tell);
 const files = globSync("test/{sandbox,real}/**/*.test.ts").sort();
 const chosen = files.filter((file) => words.length === 0 || words.some((word) => file.includes(word)));
-const apart = runFenced("sandbox and real", chosen, tell);
+const apart = await runFenced("sandbox and real", chosen, tell);
 
 const counts = addCounts(check.counts, apart, { passed: 0, failed: check.failed.length, skips: [] });
 tellSkips(counts);
