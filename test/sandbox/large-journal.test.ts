@@ -108,7 +108,8 @@ describe("a journal of 60 connections of 4 MB", () => {
     const client = scene.direct(pod);
     await client.request();
     await client.close();
-    for (const one of greedy) await one.close({ alter: manyParts });
+    // As large as the Request was. The others end with the forwarder.
+    await greedy.at(-1)?.close({ alter: manyParts });
   });
 });
 
