@@ -5,6 +5,7 @@ import { ConnectionSchema } from "../gen/connection_pb.ts";
 import { kernelRequest, refreshOf, settled } from "./cast.ts";
 import { endpointReply } from "./cast-outside.ts";
 import type { JournalEntry } from "./needs.ts";
+import { request } from "./request.ts";
 import { Story } from "./story.ts";
 
 let story: Story;
@@ -64,4 +65,15 @@ test("request() of a refresh that changed something writes what it is now", asyn
   assert.equal(ready.length, 2);
   const kept = fromBinary(ConnectionSchema, ready[1]?.connection ?? new Uint8Array());
   assert.ok(kept.context?.ipContext?.srcIpAddrs.includes("10.0.0.3/32"));
+});
+
+test("request() of a refresh writes whose the connection is when we have registered with its caller meanwhile", async () => {
+  const unregistered = { ...story.deps, manager: { spiffeId: undefined } };
+  const first = await request(unregistered, kernelRequest(), story.manager.call());
+  await story.request(refreshOf(first));
+  const ready = story.journal.puts.filter(({ stage }) => stage === "ready");
+  assert.deepEqual(
+    ready.map(({ owner }) => owner.isManager),
+    [false, true],
+  );
 });

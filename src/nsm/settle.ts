@@ -45,8 +45,9 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   const owner = ownerFor(caller.peer.spiffeId, deps.manager);
   const nowMs = deps.clock.now();
   const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
+  const isOwnerNew = record.owner.spiffeId !== owner.spiffeId || record.owner.isManager !== owner.isManager;
   // Before anything is told: what cannot be remembered does not stand. A refresh of the same changes nothing on disk.
-  if (!before || contentOf(before) !== contentOf(connection)) {
+  if (!before || isOwnerNew || contentOf(before) !== contentOf(connection)) {
     const entry = journalEntry({ ...record, owner, wanted, connection }, "ready");
     await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
   }
