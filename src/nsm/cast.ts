@@ -219,6 +219,8 @@ export class PaperVf implements KernelVf {
     this.#stands = JSON.stringify(asked);
   }
   async stands(asked: unknown): Promise<boolean> {
+    const failure = this.failing.get("stands");
+    if (failure) throw failure;
     return JSON.stringify(asked) === this.#stands;
   }
   async detach(_goes?: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {

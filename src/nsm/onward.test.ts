@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import type { Connection } from "../gen/connection_pb.ts";
+import { type Connection, State } from "../gen/connection_pb.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
-import { kernelRequest, refreshOf } from "./cast.ts";
+import { kernelRequest, refreshOf, settled } from "./cast.ts";
 import { endpointReply } from "./cast-outside.ts";
 import { Story } from "./story.ts";
 
@@ -50,4 +50,17 @@ test("a refresh whose endpoint is out of reach leads to another one", async () =
   refusing("UNAVAILABLE");
   assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, "nse-2");
   assert.equal(asked.at(-1), "nse-2");
+});
+
+test("a connection that another endpoint serves now is watched there, and at the former one no more", async () => {
+  await story.request(freeRefresh());
+  const refresh = refreshOf(answer);
+  if (refresh.connection) refresh.connection.networkServiceEndpointName = "nse-2";
+  await story.request(refresh);
+  const [former, now] = story.outside.watches;
+  assert.equal(former?.isCancelled, true);
+  const heard = story.listen();
+  now?.end();
+  await settled();
+  assert.equal(Object.values(heard.at(-1)?.connections ?? {})[0]?.state, State.DOWN);
 });

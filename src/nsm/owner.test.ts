@@ -20,6 +20,10 @@ test("mayAct() is true for who made it, and of managers for the one of now", () 
   }
 });
 
+test("ownerFor() takes no peer for the manager before the first registration", () => {
+  assert.deepEqual(ownerFor(other, { spiffeId: undefined }), { spiffeId: other, isManager: false });
+});
+
 test("the manager may neither refresh nor close what another peer has made", async () => {
   const story = new Story();
   const from = story.stranger("client");

@@ -77,6 +77,30 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   sockets.stop();
 });
 
+test("Discovery.find() goes by the latest word of an answer about each endpoint", async () => {
+  const outside = new Outside();
+  const said = [
+    ["nse-1", "tcp://nse-1:1", false],
+    ["nse-2", "tcp://nse-2:1", false],
+    ["nse-1", "tcp://nse-1:1", true],
+    ["nse-2", "tcp://nse-2:2", false],
+  ] as const;
+  outside.stream = (() => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+    for (const [name, url, deleted] of said) {
+      const networkServiceEndpoint = { name, networkServiceNames: ["ns1"], url };
+      stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint, deleted }));
+    }
+    stream.end();
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  const { discovery } = setUp(outside);
+  const { candidates } = await discovery.find({ ...wish, endpointName: "nse-2" }, signal);
+  assert.equal(candidates[0]?.socket.url, "tcp://nse-2:2");
+  const fault = { fault: { kind: "endpoint-not-found", endpoint: "nse-1" } };
+  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), fault);
+});
+
 test("Discovery.find() remembers whose turn it is for as many services as anybody honest asks for, and no more", async () => {
   const outside = new Outside();
   const { discovery } = setUp(outside);

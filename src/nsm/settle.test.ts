@@ -67,6 +67,14 @@ test("request() of a refresh that changed something writes what it is now", asyn
   assert.ok(kept.context?.ipContext?.srcIpAddrs.includes("10.0.0.3/32"));
 });
 
+test("request() of a refresh configures the interface again where its state cannot be read", async () => {
+  const first = await story.request(kernelRequest());
+  story.vf.done.length = 0;
+  story.vf.failing.set("stands", new Error("netlink: the dump was interrupted"));
+  await story.request(refreshOf(first));
+  assert.deepEqual(story.vf.done, ["attach nsm-1"]);
+});
+
 test("request() of a refresh writes whose the connection is when we have registered with its caller meanwhile", async () => {
   const unregistered = { ...story.deps, manager: { spiffeId: undefined } };
   const first = await request(unregistered, kernelRequest(), story.manager.call());
