@@ -64,3 +64,28 @@ test("a connection that another endpoint serves now is watched there, and at the
   await settled();
   assert.equal(Object.values(heard.at(-1)?.connections ?? {})[0]?.state, State.DOWN);
 });
+
+for (const [who, name, url, isClosed] of [
+  ["another endpoint behind the same manager", "nse-3", "tcp://nse-1:1", true],
+  ["the same endpoint behind another socket", "nse-1", "tcp://nse-1:2", true],
+  ["the same endpoint behind the same socket", "nse-1", "tcp://nse-1:1", false],
+] as const) {
+  test(`a refresh that ${who} answers ${isClosed ? "closes" : "does not close"} the connection at the former`, async () => {
+    let isFirst = true;
+    story.outside.replies.set("tcp://nse-1:1", (request) => {
+      if (isFirst) {
+        isFirst = false;
+        throw new RpcError("UNAVAILABLE", "no");
+      }
+      return endpointReply(name)(request);
+    });
+    story.outside.replies.set("tcp://nse-1:2", endpointReply(name));
+    story.outside.endpoints = [{ name, networkServiceNames: ["ns1"], url }];
+    assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, name);
+    await settled();
+    assert.deepEqual(
+      story.outside.closes.map(({ target, connection }) => [target, connection.networkServiceEndpointName]),
+      isClosed ? [["tcp://nse-1:1", "nse-1"]] : [],
+    );
+  });
+}

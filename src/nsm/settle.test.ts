@@ -4,7 +4,6 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../gen/connection_pb.ts";
 import { kernelRequest, refreshOf, settled } from "./cast.ts";
 import { endpointReply } from "./cast-outside.ts";
-import type { JournalEntry } from "./needs.ts";
 import { request } from "./request.ts";
 import { Story } from "./story.ts";
 
@@ -13,20 +12,8 @@ beforeEach(() => {
   story = new Story();
 });
 
-/** Holds back what is written from this stage on, until it is let go. */
-function heldBack(stage: JournalEntry["stage"]): () => void {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const { journal } = story;
-  const put = journal.put.bind(journal);
-  journal.put = async (entry) => {
-    await put(entry);
-    if (entry.stage === stage) await promise;
-  };
-  return resolve;
-}
-
 test("request() answers, and tells whoever watches, only when the connection is on disk as ready", async () => {
-  const release = heldBack("ready");
+  const release = story.journal.holdBack("ready");
   const heard = story.listen();
   let isAnswered = false;
   const answer = story.request(kernelRequest()).then(() => {
@@ -42,7 +29,7 @@ test("request() answers, and tells whoever watches, only when the connection is 
 });
 
 test("request() touches nothing before the connection is on disk as preparing", async () => {
-  const release = heldBack("preparing");
+  const release = story.journal.holdBack("preparing");
   const answer = story.request(kernelRequest());
   await settled();
   assert.deepEqual(

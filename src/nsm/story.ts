@@ -131,9 +131,20 @@ export class Story {
 class PaperJournal {
   readonly puts: JournalEntry[] = [];
   readonly drops: string[] = [];
+  #heldStage: JournalEntry["stage"] | undefined;
+  #letGo: Promise<void> | undefined;
+
+  /** Entries of this stage are on their way to the disk until the returned function is called. */
+  holdBack(stage: JournalEntry["stage"]): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#heldStage = stage;
+    this.#letGo = promise;
+    return resolve;
+  }
 
   async put(entry: JournalEntry): Promise<void> {
     this.puts.push(entry);
+    if (entry.stage === this.#heldStage) await this.#letGo;
   }
 
   async drop(connectionId: string): Promise<void> {

@@ -38,6 +38,21 @@ for (const [says, failure] of [
   });
 }
 
+test("a Close touches nothing before the connection is on disk as reclaiming", async () => {
+  const answer = await story.request(kernelRequest());
+  story.vf.done.length = 0;
+  const release = story.journal.holdBack("reclaiming");
+  const closed = story.close(answer);
+  await settled();
+  assert.deepEqual(
+    [story.journal.puts.at(-1)?.stage, story.vf.done, story.outside.closes.length],
+    ["reclaiming", [], 0],
+  );
+  release();
+  await closed;
+  assert.deepEqual(story.vf.done, ["detach", "give-back"]);
+});
+
 test("takeDownInTurn() leaves alone what its client has made anew while it waited", async () => {
   const answer = await story.request(kernelRequest());
   const record = story.deps.connections.get("f1") ?? assert.fail();
