@@ -7,7 +7,7 @@ import { NsmError, textOf } from "./fault.ts";
 import { journalEntry } from "./journal.ts";
 import type { MonitorHub } from "./monitor.ts";
 import type { ConnectionJournal } from "./needs.ts";
-import { findEndpoints, type OnwardDeps, releaseOffer } from "./onward.ts";
+import { findEndpoints, type OnwardDeps } from "./onward.ts";
 import type { Owner } from "./owner.ts";
 
 /** Waits between tries to bring home what resisted. */
@@ -128,8 +128,8 @@ async function findUnknown(deps: TeardownDeps, record: ConnectionRecord): Promis
   const deadline = startDeadline(deps.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
   try {
     const offer = await findEndpoints(deps, connection, deadline.signal);
+    // It is asked for by name, so there is no second one.
     const [candidate] = offer.candidates;
-    releaseOffer(offer.candidates, candidate);
     return candidate && { candidate, connection, mechanism: undefined };
   } finally {
     deadline.end();
