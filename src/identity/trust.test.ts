@@ -130,6 +130,23 @@ test("readX509Context() takes the first SVID and the bundles of all domains", ()
   );
 });
 
+test("readX509Context() takes the authorities of our own domain from our own SVID alone", () => {
+  const [mine, other] = [home.issue({ spiffeId }), home.issue({ spiffeId: "spiffe://home.example/other" })];
+  const parts = ({ certChainDer, keyDer }: typeof mine) => ({ spiffeId, x509Svid: certChainDer, x509SvidKey: keyDer });
+  const { bundles: read } = readX509Context(
+    create(X509SVIDResponseSchema, {
+      svids: [
+        { ...parts(mine), bundle: home.rootDer },
+        { ...parts(other), bundle: impostor.rootDer },
+      ],
+      federatedBundles: { "spiffe://home.example": impostor.rootDer },
+    }),
+  );
+  const liar = impostor.issue({ spiffeId });
+  assert.equal(verifyPeerChain(mine.chainDer, read, NOW_MS).id, spiffeId);
+  assert.throws(() => verifyPeerChain(liar.chainDer, read, NOW_MS), { name: "IdentityError" });
+});
+
 const stranger = home.issue({ spiffeId });
 const unusable: readonly (readonly [string, Parameters<TestCa["issue"]>[0], string, RegExp])[] = [
   ["a whole trust domain", { spiffeId: "spiffe://home.example" }, "bad-svid", /names a whole trust domain/],

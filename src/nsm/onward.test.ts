@@ -65,6 +65,14 @@ test("a connection that another endpoint serves now is watched there, and at the
   assert.equal(Object.values(heard.at(-1)?.connections ?? {})[0]?.state, State.DOWN);
 });
 
+test("a refresh for another network service goes to an endpoint of that one", async () => {
+  const refresh = freeRefresh();
+  if (refresh.connection) refresh.connection.networkService = "ns2";
+  story.outside.services = [{ name: "ns2", payload: "ETHERNET" }];
+  story.outside.endpoints = [{ name: "nse-2", networkServiceNames: ["ns2"], url: "tcp://nse-2:1" }];
+  assert.equal((await story.request(refresh)).networkServiceEndpointName, "nse-2");
+});
+
 for (const [who, name, url, isClosed] of [
   ["another endpoint behind the same manager", "nse-3", "tcp://nse-1:1", true],
   ["the same endpoint behind another socket", "nse-1", "tcp://nse-1:2", true],
