@@ -44,6 +44,10 @@ class Tokens implements TokenSource {
     for (const listener of this.#listeners) listener(new Set(this.all.keys()));
   }
 
+  get listenerCount(): number {
+    return this.#listeners.size;
+  }
+
   resources = () => [...this.all.keys()];
   devices = (resource: string) => this.all.get(resource) ?? [];
   preferred = (_resource: string, { available, size }: Preference) => available.toReversed().slice(0, size);
@@ -324,10 +328,11 @@ test("startDevicePlugins() refuses a name that kubelet would not take, and offer
   );
 });
 
-test("DevicePlugins.close() ends the list and leaves no socket behind", async (t) => {
+test("DevicePlugins.close() ends the list and leaves neither a socket nor a listener behind", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
-  const { plugins } = startPlugins(t, folder, new Tokens(FAST));
+  const tokens = new Tokens(FAST);
+  const { plugins } = startPlugins(t, folder, tokens);
   await kubelet.until(FAST, allHealthy);
   await plugins.close();
   await kubelet.until(FAST, (devices) => devices.every(({ healthy }) => !healthy));
@@ -335,6 +340,7 @@ test("DevicePlugins.close() ends the list and leaves no socket behind", async (t
     readdirSync(folder).filter((name) => name.endsWith(".sock")),
     ["kubelet.sock"],
   );
+  assert.equal(tokens.listenerCount, 0);
 });
 
 /** A socket file that nobody listens on: what a killed process leaves. */
