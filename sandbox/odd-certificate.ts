@@ -1,5 +1,5 @@
 // Certificates with whatever in them, written by a library that the forwarder does not use: one hand writes, another reads.
-import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
+import { constants, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { AsnConvert, OctetString } from "@peculiar/asn1-schema";
 import {
   AlgorithmIdentifier,
@@ -52,6 +52,8 @@ export interface OddContents {
   readonly notBeforeMs?: number;
   readonly notAfterMs?: number;
   readonly hash?: "sha1" | "sha256" | "sha384" | "sha512";
+  /** Of a signature with RSA-PSS, in DER. */
+  readonly pssParameters?: Uint8Array;
 }
 
 const HOUR_MS = 3_600_000;
@@ -72,13 +74,18 @@ const algorithms = {
   },
 } as const;
 
+const PSS = "1.2.840.113549.1.1.10";
+
 /** Issues a certificate with these contents, whether or not they make sense. */
 export function makeOddCertificate(contents: OddContents): OddCertificate {
   const key = contents.key ?? generateKeyPairSync("ec", { namedCurve: "P-256" });
   const issuer = contents.issuer ?? { subject: contents.subject, key: key.privateKey };
   const hash = contents.hash ?? "sha256";
   const kind = issuer.key.asymmetricKeyType === "rsa" ? "rsa" : "ec";
-  const signature = new AlgorithmIdentifier({ algorithm: algorithms[kind][hash] });
+  const pss = contents.pssParameters;
+  const signature = new AlgorithmIdentifier(
+    pss ? { algorithm: PSS, parameters: arrayOf(pss) } : { algorithm: algorithms[kind][hash] },
+  );
   const now = systemClock.now();
   const publicKey = contents.publicKeyDer ?? key.publicKey.export({ type: "spki", format: "der" });
   const toBeSigned = new TBSCertificate({
@@ -94,7 +101,8 @@ export function makeOddCertificate(contents: OddContents): OddCertificate {
     subjectPublicKeyInfo: AsnConvert.parse(publicKey, SubjectPublicKeyInfo),
     extensions: new Extensions(extensionsOf(contents)),
   });
-  const signed = sign(hash, Buffer.from(AsnConvert.serialize(toBeSigned)), issuer.key);
+  const padding = pss ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST } : {};
+  const signed = sign(hash, Buffer.from(AsnConvert.serialize(toBeSigned)), { key: issuer.key, ...padding });
   const whole = new Certificate({
     tbsCertificate: toBeSigned,
     signatureAlgorithm: signature,

@@ -1,5 +1,6 @@
 import {
   bodyOf,
+  countOf,
   type DerElement,
   oidOf,
   readInside,
@@ -32,13 +33,22 @@ const curves: Readonly<Record<string, string>> = {
 const RSA = "1.2.840.113549.1.1.1";
 const EC = "1.2.840.10045.2.1";
 const ED25519 = "1.3.101.112";
+const PSS = "1.2.840.113549.1.1.10";
+const MASK = "1.2.840.113549.1.1.8";
+
+/** SHA-256, SHA-384 and SHA-512 with the bytes of their digests. */
+const digestBytes: Readonly<Record<string, number>> = {
+  "2.16.840.1.101.3.4.2.1": 32,
+  "2.16.840.1.101.3.4.2.2": 48,
+  "2.16.840.1.101.3.4.2.3": 64,
+};
 
 /** ECDSA and RSA (PKCS #1, PSS) with SHA-2, and Ed25519: what Go's crypto/x509 verifies. SHA-1 and MD5 are broken. */
 const signatureAlgorithms: ReadonlySet<string> = new Set([
   "1.2.840.10045.4.3.2",
   "1.2.840.10045.4.3.3",
   "1.2.840.10045.4.3.4",
-  "1.2.840.113549.1.1.10",
+  PSS,
   "1.2.840.113549.1.1.11",
   "1.2.840.113549.1.1.12",
   "1.2.840.113549.1.1.13",
@@ -62,9 +72,29 @@ export function readKeyKind(subjectPublicKeyInfo: DerElement | undefined): KeyKi
   return { kind: "rsa", modulusBits: bitsOf(modulus), exponentBits: bitsOf(exponent) };
 }
 
-/** AlgorithmIdentifier of a signature: its dotted OBJECT IDENTIFIER. */
+/**
+ * AlgorithmIdentifier of a signature: its dotted OBJECT IDENTIFIER. That of PSS says nothing of the hash, which is SHA-1 unless
+ * its parameters name another: with any that Go's crypto/x509 does not take either, it is followed by a word.
+ */
 export function readAlgorithm(algorithm: DerElement | undefined): string {
-  return oidOf(readInside(algorithm, TAG_SEQUENCE)[0]);
+  const [name, parameters] = readInside(algorithm, TAG_SEQUENCE);
+  const id = oidOf(name);
+  return id === PSS && !isPssWithSha2(parameters) ? `${PSS} without SHA-2 throughout` : id;
+}
+
+/**
+ * RSASSA-PSS-params ::= SEQUENCE { hashAlgorithm [0], maskGenAlgorithm [1], saltLength [2], trailerField [3] DEFAULT 1 }
+ * (RFC 8017, A.2.3): one hash for both, and a salt as long as its digest.
+ */
+function isPssWithSha2(parameters: DerElement | undefined): boolean {
+  if (parameters?.tag !== TAG_SEQUENCE) return false;
+  const fields = readInside(parameters, TAG_SEQUENCE);
+  const [hash, mask, salt] = fields;
+  if (fields.map(({ tag }) => tag).join() !== "160,161,162" || !hash || !mask || !salt) return false;
+  const [maskId, maskHash] = readInside(readOnly(mask.body), TAG_SEQUENCE);
+  const digest = oidOf(readInside(readOnly(hash.body), TAG_SEQUENCE)[0]);
+  const isOneHash = oidOf(maskId) === MASK && oidOf(readInside(maskHash, TAG_SEQUENCE)[0]) === digest;
+  return isOneHash && countOf(readOnly(salt.body)) === digestBytes[digest];
 }
 
 /** Why this key is not to check a signature with; undefined when it is fit. */

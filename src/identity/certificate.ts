@@ -17,7 +17,8 @@ import {
   TAG_SEQUENCE,
 } from "./der.ts";
 import { IdentityError } from "./error.ts";
-import { readNameConstraints, type UriConstraints } from "./name-constraints.ts";
+import { type GeneralName, NAME_TAG, requireName, toGeneralName } from "./general-name.ts";
+import { type NameConstraints, readNameConstraints } from "./name-constraints.ts";
 
 /** Bits of KeyUsage in the order of RFC 5280, 4.2.1.3, first bit lowest. */
 export const KEY_USAGE = { digitalSignature: 1 << 0, keyCertSign: 1 << 5, crlSign: 1 << 6 } as const;
@@ -35,7 +36,9 @@ export interface Certificate {
   readonly keyUsage: number | undefined;
   /** URI subject alternative names, byte for byte. Node's text form of them is quoted and escaped. */
   readonly uris: readonly string[];
-  readonly uriConstraints: UriConstraints;
+  /** All subject alternative names of known kinds, URIs among them. */
+  readonly names: readonly GeneralName[];
+  readonly constraints: NameConstraints | undefined;
   /** Critical extensions that nothing here understands: RFC 5280 wants such a certificate refused. */
   readonly unknownCritical: readonly string[];
   readonly key: KeyKind;
@@ -53,11 +56,13 @@ export interface Certificate {
 export function readCertificate(der: Buffer): Certificate {
   const x509 = parse(der);
   const { extensions, ...parts } = partsOf(der);
-  const facts: Facts = { isCa: false, uris: [], uriConstraints: { permitted: [], excluded: [] }, unknownCritical: [] };
+  const facts: Facts = { isCa: false, names: [], unknownCritical: [] };
   const seen = new Set<string>();
   for (const extension of extensions) readExtension(extension, facts, seen);
-  const none = { pathLength: undefined, keyUsage: undefined, keyId: undefined, issuerKeyId: undefined };
-  return { x509, ...none, ...facts, ...parts };
+  const uris = facts.names.filter(({ tag }) => tag === NAME_TAG.uri).map(({ value }) => value.toString("latin1"));
+  const missing = undefined;
+  const none = { pathLength: missing, keyUsage: missing, keyId: missing, issuerKeyId: missing, constraints: missing };
+  return { x509, uris, ...none, ...facts, ...parts };
 }
 
 /** The certificates of a field of the Workload API: DER, one after the other, nothing between. */
@@ -71,8 +76,8 @@ interface Facts {
   keyUsage?: number;
   keyId?: Buffer;
   issuerKeyId?: Buffer;
-  uris: string[];
-  uriConstraints: UriConstraints;
+  names: GeneralName[];
+  constraints?: NameConstraints;
   unknownCritical: string[];
 }
 
@@ -142,11 +147,17 @@ function readExtension(extension: DerElement, facts: Facts, seen: Set<string>): 
   if (seen.has(name)) throw refuse(`the extension ${name} is there twice`);
   seen.add(name);
   const isUnderstood = readers[name]?.(value, facts) ?? false;
-  if (isCritical && !isUnderstood) facts.unknownCritical.push(name);
+  if ((isCritical || name === POLICY_CONSTRAINTS) && !isUnderstood) facts.unknownCritical.push(name);
 }
 
 /** AuthorityKeyIdentifier ::= SEQUENCE { keyIdentifier [0] IMPLICIT OCTET STRING OPTIONAL, … } (RFC 5280, 4.2.1.1). */
 const TAG_KEY_ID = 0x80;
+
+/**
+ * It makes a chain fail whose policies do not fit, and RFC 5280 (4.2.1.11) wants it critical. Nothing here follows policies, so
+ * it is refused when it is not critical too.
+ */
+const POLICY_CONSTRAINTS = "2.5.29.36";
 
 /** Each says whether it has understood the extension, as Go's crypto/x509 would. */
 const readers: Readonly<Record<string, (value: Buffer, facts: Facts) => boolean>> = {
@@ -158,23 +169,44 @@ const readers: Readonly<Record<string, (value: Buffer, facts: Facts) => boolean>
   "2.5.29.17": readAlternativeNames,
   "2.5.29.19": readBasicConstraints,
   "2.5.29.30": (value, facts) => {
-    const { hasUnknown, ...constraints } = readNameConstraints(value);
-    facts.uriConstraints = constraints;
-    return !hasUnknown;
+    facts.constraints = readNameConstraints(value);
+    return !facts.constraints.hasUnknown;
   },
-  "2.5.29.31": isSequence, // cRLDistributionPoints: SPIFFE revokes nothing
-  "2.5.29.32": isSequence, // certificatePolicies: without policyConstraints, which nothing here understands, any will do
+  "2.5.29.31": (value) => isListOf(value, (point) => bodyOf(point, TAG_SEQUENCE)), // cRLDistributionPoints: SPIFFE revokes nothing
+  "2.5.29.32": readPolicies,
+  "2.5.29.33": (value) => !isListOf(value, readPolicyMapping),
   "2.5.29.35": (value, facts) => {
     const [id] = readInside(readOnly(value), TAG_SEQUENCE);
     if (id?.tag === TAG_KEY_ID) facts.issuerKeyId = id.body;
     return false;
   },
-  "2.5.29.37": isSequence, // extendedKeyUsage: go-spiffe takes any
+  [POLICY_CONSTRAINTS]: (value) => !isListOf(value, ({ tag }) => tag),
+  "2.5.29.37": (value) => isListOf(value, oidOf), // extendedKeyUsage: go-spiffe takes any
+  "2.5.29.54": (value) => countOf(readOnly(value)) < 0,
+  "1.3.6.1.5.5.7.1.1": (value) => !isListOf(value, (access) => oidOf(readInside(access, TAG_SEQUENCE)[0])),
 };
 
-function isSequence(value: Buffer): boolean {
-  readInside(readOnly(value), TAG_SEQUENCE);
+const ANY_POLICY = "2.5.29.32.0";
+
+/** policyMappings ::= SEQUENCE OF SEQUENCE { issuerDomainPolicy, subjectDomainPolicy } (RFC 5280, 4.2.1.5). */
+function readPolicyMapping(mapping: DerElement): void {
+  if (readInside(mapping, TAG_SEQUENCE).map(oidOf).includes(ANY_POLICY)) throw refuse("it maps any policy to another");
+}
+
+/** Always true: what is no list of such elements is refused, as Go's crypto/x509 reads it at once. */
+function isListOf(value: Buffer, read: (element: DerElement) => unknown): boolean {
+  readInside(readOnly(value), TAG_SEQUENCE).forEach(read);
   return true;
+}
+
+/** certificatePolicies: without policyConstraints any will do, each once. */
+function readPolicies(value: Buffer): boolean {
+  const seen = new Set<string>();
+  return isListOf(value, (policy) => {
+    const id = oidOf(readInside(policy, TAG_SEQUENCE)[0]);
+    if (seen.has(id)) throw refuse(`the policy ${id} is there twice`);
+    seen.add(id);
+  });
 }
 
 function readKeyUsage(value: Buffer, facts: Facts): boolean {
@@ -199,14 +231,12 @@ function readBasicConstraints(value: Buffer, facts: Facts): boolean {
   return true;
 }
 
-/** GeneralName: uniformResourceIdentifier [6] IMPLICIT IA5String. */
-const TAG_URI = 0x86;
-
-/** Kinds of GeneralName that Go's crypto/x509 reads: mail, DNS, URI, address. */
-const knownNames: ReadonlySet<number> = new Set([0x81, 0x82, TAG_URI, 0x87]);
-
 function readAlternativeNames(value: Buffer, facts: Facts): boolean {
-  const names = readInside(readOnly(value), TAG_SEQUENCE);
-  for (const name of names) if (name.tag === TAG_URI) facts.uris.push(name.body.toString("latin1"));
-  return names.some(({ tag }) => knownNames.has(tag));
+  for (const element of readInside(readOnly(value), TAG_SEQUENCE)) {
+    const name = toGeneralName(element);
+    if (name === undefined) continue;
+    requireName(name);
+    facts.names.push(name);
+  }
+  return facts.names.length > 0;
 }

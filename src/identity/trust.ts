@@ -110,7 +110,7 @@ const A_MIDDLE = "an intermediate certificate";
 /** Looks for an issuer of `below` among the roots first, then among the intermediates that were not used yet. */
 function climb(search: Search, below: Certificate, used: ReadonlySet<Certificate>): boolean {
   const holds = (issuer: Certificate, what: string) =>
-    isIssuedBy(search, below, issuer, what) && isFit(search, authorityProblem(issuer, search, used.size, what));
+    isIssuedBy(search, below, issuer, what) && isFit(search, authorityProblem(issuer, search, used, what));
   if (search.roots.some((root) => holds(root, A_ROOT))) return true;
   const unused = search.intermediates.filter((middle) => !used.has(middle));
   return unused.some((middle) => holds(middle, A_MIDDLE) && climb(search, middle, new Set([...used, middle])));
@@ -141,14 +141,21 @@ function isNamedIssuer(below: Certificate, issuer: Certificate): boolean {
   return below.issuerKeyId === undefined || issuer.keyId === undefined || below.issuerKeyId.equals(issuer.keyId);
 }
 
-function authorityProblem(authority: Certificate, search: Search, below: number, what: string): string | undefined {
-  const { isCa, keyUsage, pathLength } = authority;
+/** `below` are the authorities between this one and the leaf. */
+function authorityProblem(
+  authority: Certificate,
+  search: Search,
+  below: ReadonlySet<Certificate>,
+  what: string,
+): string | undefined {
+  const { isCa, keyUsage, pathLength, constraints } = authority;
   if (!isCa) return `${what} is none of an authority (no CA flag)`;
   if (keyUsage !== undefined && !(keyUsage & KEY_USAGE.keyCertSign)) return `${what} may not sign (no keyCertSign)`;
-  if (pathLength !== undefined && pathLength < below)
-    return `${what} allows ${pathLength} below it, there are ${below}`;
-  const host = trustDomainOf(idOfLeaf(search.leaf));
-  const outside = constraintProblem(host, authority.uriConstraints);
+  if (pathLength !== undefined && pathLength < below.size)
+    return `${what} allows ${pathLength} below it, there are ${below.size}`;
+  // Not the leaf's alone: RFC 5280, 6.1.3; X509-SVID, 4.2.
+  const names = [search.leaf, ...below].flatMap((certificate) => certificate.names);
+  const outside = constraints && constraintProblem(names, constraints);
   return outside === undefined ? certificateProblem(authority, search.nowMs, what) : `${what} ${outside}`;
 }
 
