@@ -46,9 +46,11 @@ function formatted(): TestCounts {
 async function play(): Promise<TestCounts> {
   const program = await bundleProgram(root, "interop/forwarder.ts");
   const killable = await bundleProgram(root, "sandbox/forwarder-process.ts");
+  const chains = await bundleProgram(root, "interop/chains.ts");
   const env = {
     INTEROP_FORWARDER: program.path,
     INTEROP_KILLABLE_PROGRAM: killable.path,
+    INTEROP_CHAINS: chains.path,
     INTEROP_NODE: process.execPath,
     INTEROP_NODE_FLAGS: runtimeFlags.join(" "),
   };
@@ -59,8 +61,7 @@ async function play(): Promise<TestCounts> {
     for (const module of modules) counts.push(await runGoTests({ ...common, folder: join(root, module) }));
     return addCounts(...counts);
   } finally {
-    program.remove();
-    killable.remove();
+    for (const bundle of [program, killable, chains]) bundle.remove();
   }
 }
 
