@@ -259,6 +259,26 @@ test("a pod that dies without a Close gives its function back", async (t) => {
   assert.equal(forwarder.nsm.connectionCount, 0);
 });
 
+test("a token that kubelet gives to the next pod before the end of the last is known ends the connection of the last", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const machine = { pfs: 1, vfsPerPf: 1, realLinks: true };
+  // No list of pods comes in time to say that the first one has ended.
+  const sandbox = await startNode(t, { machine, settings: { resourcePollTimeoutMs: 600_000 } });
+  const forwarder = await sandbox.startForwarder();
+  await offered(sandbox, SANDBOX_RESOURCE, 1);
+  const pod = await sandbox.startPod("client-1");
+  await pod.client.request();
+  assert.deepEqual(states(forwarder), ["ready"]);
+  sandbox.kubelet.free("client-1");
+  await sandbox.kubelet.allocate({ pod: "client-2", resource: SANDBOX_RESOURCE });
+  await eventually(
+    () => states(forwarder),
+    (now) => now.every((state) => state === "reserved"),
+  );
+  assert.deepEqual(await pod.pod.links(), []);
+  assert.equal(forwarder.nsm.connectionCount, 0);
+});
+
 test("a pod that died while no forwarder ran is noticed, though its connection was taken up", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
