@@ -35,6 +35,8 @@ export type Tell = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
 export interface PointOptions {
   /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
   readonly reaches: Readonly<Record<string, number>>;
+  /** Dies only at points of this name; at all of them unless told. */
+  readonly at?: RegExp | undefined;
   readonly ended?: "ended";
 }
 
@@ -150,14 +152,14 @@ export class KillScene {
   /**
    * Lets the forwarder die at each point of what is told, before and after each step, as often as it takes: one death finds every
    * pod but one at another point, and that one served. An unsynced disk has lost by then what was not synced, and where it was about
-   * to be synced it is torn; that holds up every other call, and has a death of its own. What a real file has after a write is what
-   * the next step finds. Resolves with how many points there are.
+   * to be synced it is torn; that holds up every other call, so one call of a death stands there, and came last. What a real file has
+   * after a write is what the next step finds. Resolves with how many points there are.
    */
-  async eachPoint(tell: Tell, { reaches, ended }: PointOptions): Promise<number> {
+  async eachPoint(tell: Tell, { reaches, ended, at: where = /./ }: PointOptions): Promise<number> {
     const before = textOf(await this.dump(), ended);
-    const round = async (work: readonly Work[], fate: Fate = FATES.lost) => {
+    const round = async (work: readonly Work[]) => {
       try {
-        const reached = await this.#round(work, { tell, fate });
+        const reached = await this.#round(work, tell);
         let seen = "";
         const isSame = async () => {
           seen = textOf(await this.dump(), ended);
@@ -173,28 +175,31 @@ export class KillScene {
     };
     const points = await round([{ at: 0, point: undefined }]);
     assert.deepEqual(stepsIn(points), reaches, "the call takes other steps than the story names");
-    const works = points.map((point, at) => ({ at, point }));
+    const works = points.map((point, at) => ({ at, point })).filter(({ point }) => where.test(point.name));
     const together = works.filter(({ point }) => !isOnDisk(point));
     const unsynced = works.filter(({ point }) => this.#disk && point.name.startsWith("before disk datasync"));
     // Of a torn record it cannot be said from here which it was: a client that stays away may be served on.
-    const alone = unsynced.map(({ point }) => ({ at: 1, point }));
+    const torn = unsynced.map(({ point }) => ({ at: 1, point }));
+    const alone: (typeof works)[number][] = [];
     while (together.length > 0) {
-      const some = together.splice(0, this.pods.length - 1);
-      const reached = await round([...some, { at: 0, point: undefined }]);
+      const last = torn.splice(0, 1);
+      const some = together.splice(0, this.pods.length - 1 - last.length);
+      const reached = await round([...some, { at: 0, point: undefined }, ...last]);
       // What calls do side by side has no one order: where one has come past its point, it is sent there again alone.
-      alone.push(...some.filter(({ point }) => !has(reached, point)));
+      alone.push(...[...some, ...last].filter(({ point }) => !has(reached, point)));
     }
-    for (const work of alone) {
-      const reached = await round([work], isOnDisk(work.point) ? FATES.torn : FATES.lost);
+    for (const work of [...torn, ...alone]) {
+      const reached = await round([work]);
       assert.ok(has(reached, work.point), `the call does not come to ${work.point.name} ${work.point.nth}`);
     }
     return points.length;
   }
 
   /** Resolves with the points that were died at; where none was to be, with those that were passed. */
-  async #round(work: readonly Work[], { tell, fate }: { readonly tell: Tell; readonly fate: Fate }) {
+  async #round(work: readonly Work[], tell: Tell) {
     const { forwarder } = this;
     const reached: CrashPoint[] = [];
+    const fate = work.some(({ point }) => point && isOnDisk(point)) ? FATES.torn : FATES.lost;
     const death = new Death(work.length, async () => {
       await this.#kill(fate);
       await this.#isServing();
@@ -203,6 +208,7 @@ export class KillScene {
       const pod = this.pods[i] ?? assert.fail("more points than pods");
       let where: string | undefined = "before anything";
       const kill: Kill = async (act) => {
+        if (point && isOnDisk(point)) await death.onlyOneIsMissing;
         const [call, gone] = [traceParent(), new AbortController()];
         const halted = forwarder.halt(call, point);
         const working = act({ signal: gone.signal, traceparent: call });
@@ -291,23 +297,32 @@ export class KillScene {
 class Death {
   readonly #die: () => Promise<void>;
   readonly #over = Promise.withResolvers<void>();
+  readonly #allButOne = Promise.withResolvers<void>();
   #missing: number;
 
   constructor(calls: number, die: () => Promise<void>) {
     this.#missing = calls;
     this.#die = die;
-    this.#over.promise.catch(() => {}); // whoever waits for it hears of it
+    for (const { promise } of [this.#over, this.#allButOne]) promise.catch(() => {}); // whoever waits for it hears of it
+    if (calls === 1) this.#allButOne.resolve();
+  }
+
+  /** Resolves when every other call is where it shall be. */
+  get onlyOneIsMissing(): Promise<void> {
+    return this.#allButOne.promise;
   }
 
   /** The call is where it shall be. Resolves when the next forwarder serves. */
   async comes(): Promise<void> {
     this.#missing -= 1;
+    if (this.#missing === 1) this.#allButOne.resolve();
     if (this.#missing === 0) this.#die().then(this.#over.resolve, this.#over.reject);
     await this.#over.promise;
   }
 
   fail(cause: unknown): void {
     this.#over.reject(cause);
+    this.#allButOne.reject(cause);
   }
 }
 
