@@ -1,9 +1,6 @@
 // What the forwarder decides about a physical function rests on one observation: an adapter may come or go between any two of
 // its reads, and a driver may take as long as it likes.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
@@ -12,6 +9,7 @@ import { type Host, openNode, watchNode } from "../../src/node/index.ts";
 import { parsePfConfig } from "../../src/sriov/index.ts";
 import { Health } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
+import { UnsyncedDisk } from "../unsynced-disk.ts";
 import { eventually } from "./story.ts";
 
 const [FIRST, SECOND] = ["0000:01:00.0", "0000:02:00.0"];
@@ -52,8 +50,6 @@ class Reads {
 
 /** A node with two adapters, as the forwarder observes it from its start on. */
 async function observe(t: TestContext, machine: Machine, reads = new Reads(), configText = machine.configText) {
-  const folder = mkdtempSync(join(tmpdir(), "observation-"));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
   const [health, log] = [new Health(clock), recordingLog()];
   const none = () => Promise.reject(new Error("no device access here"));
   const host: Host = {
@@ -66,7 +62,7 @@ async function observe(t: TestContext, machine: Machine, reads = new Reads(), co
   const node = await openNode({
     pfConfig,
     host,
-    state: await openStateFolder(join(folder, "state")),
+    state: await openStateFolder("/state", { disk: new UnsyncedDisk(), random: machine.random }),
     health,
     clock,
     log,

@@ -27,7 +27,7 @@ class Node {
   static async open(): Promise<Node> {
     const sandbox = await Sandbox.start({
       machine: { vfsPerPf: FUNCTIONS / 2, realLinks: true },
-      settings: { resourcePollTimeoutMs: 150 },
+      settings: { resourcePollTimeoutMs: 100 },
       log: silentLog,
       clock: systemClock,
     });
