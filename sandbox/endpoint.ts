@@ -47,6 +47,8 @@ export interface EndpointKnobs {
   delayMs: number;
   /** Done before each answer to a Request: what happens on the node meanwhile. */
   meanwhile: (() => Promise<void>) | undefined;
+  /** Done before each answer to a Close. */
+  atClose: (() => Promise<void>) | undefined;
   /** Refuses so many Requests, counting down. */
   failTimes: number;
   /** Changes each answer to a Request last of all: an index out of range, another mechanism, addresses that are none. */
@@ -66,6 +68,7 @@ export class Endpoint {
   readonly knobs: EndpointKnobs = {
     delayMs: 0,
     meanwhile: undefined,
+    atClose: undefined,
     failTimes: 0,
     alterReply: undefined,
     fds: [],
@@ -180,6 +183,7 @@ export class Endpoint {
 
   async #close(connection: Connection, call: Call): Promise<void> {
     await enterPath(this.#hop(), connection, call);
+    await this.knobs.atClose?.();
     this.closes.push(clone(ConnectionSchema, connection));
     for (const ipam of this.ipams) ipam.release(connection.id);
     this.monitor.remove(connection.id);

@@ -1,108 +1,130 @@
 import assert from "node:assert/strict";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
+import { closePoints, type DeathPoint, requestPoints, untilItDied } from "./death-points.ts";
 import { netdevOf } from "./hardware.ts";
 import { answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
 import { PacedPings } from "./paced-pings.ts";
 import type { Stage } from "./stage.ts";
-import { eventually, pause } from "./waiting.ts";
+import { eventually } from "./waiting.ts";
 
 const VLAN = 300;
 
-/** Where in a Request, and in a Close, the forwarder dies: as parts of the time that one takes without a crash. */
-const REQUEST_STEPS = [0.3, 0.6, 0.85];
-const CLOSE_STEPS = [0.3, 0.7];
-
 /** Two clients that talk all the time: near on one adapter, far on the other. */
 interface Talkers {
+  readonly near: SandboxPod;
   readonly far: SandboxPod;
   readonly pings: PacedPings;
-  /** How long a Request and a Close take here and now. */
-  readonly requestMs: number;
-  readonly closeMs: number;
 }
+
+type Work = (node: LabNode, talkers: Talkers) => Promise<void>;
 
 /** The forwarder dies while two clients talk. */
 export async function crashes(stage: Stage): Promise<void> {
   const node = await stage.node();
-  const [near, far] = [await node.pod("left", wish(mac(1), VLAN)), await node.pod("right", wish(mac(2), VLAN))];
-  for (const { client } of [near, far]) await client.request();
-  assert.notEqual(await answer(near, far), undefined);
-  const pings = await PacedPings.start(near, far);
-  try {
-    await stage.story("two that talk lose no packet while nobody crashes, with as much work beside them", () =>
-      nobodyDies(node, pings),
-    );
-    const talkers = { far, pings, ...(await timesOfALife(node)) };
-    for (const [step, part] of REQUEST_STEPS.entries()) {
-      await stage.story(
-        `killed at ${part} of a Request it goes on where it was, and two that talk lose no packet`,
-        () => goesOn(talkers, () => diesInRequest(node, talkers, { part, mac: mac(10 + step) })),
-      );
-    }
-    for (const [step, part] of CLOSE_STEPS.entries()) {
-      await stage.story(`killed at ${part} of a Close it goes on where it was, and two that talk lose no packet`, () =>
-        goesOn(talkers, () => diesInClose(node, talkers, { part, mac: mac(20 + step) })),
-      );
-    }
-    await stage.story("after every crash both are taken up still, with all that they had", async () => {
-      const before = await wholeNode();
-      for (const { client } of [near, far]) await client.request(); // a refresh
-      assert.deepEqual(await wholeNode(), before);
-      await pings.lostNothing();
-    });
-  } finally {
-    await pings.end();
-    await node.endLeftPods();
-  }
+  for (const [name, work] of storiesOfDeath()) await stage.story(name, () => besideTalkers(node, work));
+  await endTalkers(node);
   await stage.stories({
     "what happens while it is down is put right by its next start: a pod dies, and its function comes home":
       podDiesMeanwhile,
   });
 }
 
-/** The comparison: the same pace and the same work, Request, Close and a program's start; only nobody dies. */
-async function nobodyDies(node: LabNode, pings: PacedPings): Promise<void> {
+function storiesOfDeath(): readonly (readonly [name: string, work: Work])[] {
+  const goesOnAt = ({ says }: DeathPoint, call: string) =>
+    `killed in a ${call} when ${says} it goes on where it was, and two that talk lose no packet`;
+  return [
+    ["two that talk lose no packet while nobody crashes, with as much work beside them", nobodyDies],
+    ...requestPoints.map((point, step): [string, Work] => [
+      goesOnAt(point, "Request"),
+      goesOn((node, talkers) => diesInRequest(node, talkers, { point, mac: mac(10 + step) })),
+    ]),
+    ...closePoints.map((point, step): [string, Work] => [
+      goesOnAt(point, "Close"),
+      goesOn((node) => diesInClose(node, { point, mac: mac(20 + step) })),
+    ]),
+    ["after every crash both are taken up still, with all that they had", isTakenUp],
+  ];
+}
+
+let talking: Talkers | undefined;
+
+/** The same two from story to story; after one that failed there are others, and no pod of it is left. */
+async function besideTalkers(node: LabNode, work: Work): Promise<void> {
+  try {
+    talking ??= await startTalkers(node);
+    await work(node, talking);
+  } catch (error) {
+    await endTalkers(node);
+    throw error;
+  }
+}
+
+async function startTalkers(node: LabNode): Promise<Talkers> {
+  const [near, far] = [await node.pod("left", wish(mac(1), VLAN)), await node.pod("right", wish(mac(2), VLAN))];
+  for (const { client } of [near, far]) await client.request();
+  assert.notEqual(await answer(near, far), undefined);
+  return { near, far, pings: await PacedPings.start(near, far) };
+}
+
+async function endTalkers(node: LabNode): Promise<void> {
+  await talking?.pings.end();
+  talking = undefined;
+  await node.endLeftPods();
+}
+
+async function isTakenUp(_node: LabNode, { near, far, pings }: Talkers): Promise<void> {
+  const before = await wholeNode();
+  for (const { client } of [near, far]) await client.request(); // a refresh
+  assert.deepEqual(await wholeNode(), before);
   await pings.lostNothing();
-  await timesOfALife(node);
+}
+
+/** The comparison: the same pace and the same work, Request, Close and a program's start; only nobody dies. */
+async function nobodyDies(node: LabNode, { pings }: Talkers): Promise<void> {
+  await pings.lostNothing();
+  await oneLife(node);
   await node.startAnotherProgram();
   const sent = await pings.lostNothing();
   assert.ok(sent > 100, `only ${sent} packets were sent`);
 }
 
 /** Nobody loses a packet meanwhile, and all is as it was. */
-async function goesOn({ pings }: Talkers, work: () => Promise<void>): Promise<void> {
-  const before = await wholeNode();
-  await pings.lostNothing();
-  await work();
-  assert.deepEqual(await wholeNode(), before);
-  const sent = await pings.lostNothing();
-  assert.ok(sent > 100, `only ${sent} packets were sent`);
+function goesOn(work: Work): Work {
+  return async (node, talkers) => {
+    const before = await wholeNode();
+    await talkers.pings.lostNothing();
+    await work(node, talkers);
+    assert.deepEqual(await wholeNode(), before);
+    const sent = await talkers.pings.lostNothing();
+    assert.ok(sent > 100, `only ${sent} packets were sent`);
+  };
 }
 
-async function diesInRequest(
-  node: LabNode,
-  { far, requestMs }: Talkers,
-  { part, mac }: { readonly part: number; readonly mac: string },
-): Promise<void> {
-  const pod = await node.pod("left", wish(mac, VLAN));
-  await dieAfter(node, part * requestMs, () => pod.client.request());
-  await node.stopwatch.time("restart", () => node.startForwarder());
-  await pod.client.request(); // as every client does that has got no answer
-  assert.notEqual(await answer(pod, far), undefined);
-  await node.endPods(pod);
+interface Death {
+  readonly point: DeathPoint;
+  readonly mac: string;
 }
 
-async function diesInClose(
-  node: LabNode,
-  { closeMs }: Talkers,
-  { part, mac }: { readonly part: number; readonly mac: string },
-): Promise<void> {
-  const pod = await node.pod("left", wish(mac, VLAN));
-  await pod.client.request();
-  await dieAfter(node, part * closeMs, () => pod.client.close());
-  await node.stopwatch.time("restart", () => node.startForwarder());
-  await node.endPods(pod);
+async function diesInRequest(node: LabNode, { far }: Talkers, { point, mac }: Death): Promise<void> {
+  await untilItDied(node, point, async (dies) => {
+    const pod = await node.pod("left", wish(mac, VLAN));
+    await dies(() => pod.client.request());
+    await node.stopwatch.time("restart", () => node.startForwarder());
+    await pod.client.request(); // as every client does that has got no answer
+    assert.notEqual(await answer(pod, far), undefined);
+    await node.endPods(pod);
+  });
+}
+
+async function diesInClose(node: LabNode, { point, mac }: Death): Promise<void> {
+  await untilItDied(node, point, async (dies) => {
+    const pod = await node.pod("left", wish(mac, VLAN));
+    await pod.client.request();
+    await dies(() => pod.client.close());
+    await node.stopwatch.time("restart", () => node.startForwarder());
+    await node.endPods(pod);
+  });
 }
 
 /** Nobody holds the namespace then: the kernel itself puts the function back, with the name that it had in the pod. */
@@ -123,22 +145,10 @@ async function podDiesMeanwhile(node: LabNode): Promise<void> {
   await untilAsBefore(before);
 }
 
-async function timesOfALife(node: LabNode): Promise<{ readonly requestMs: number; readonly closeMs: number }> {
+async function oneLife(node: LabNode): Promise<void> {
   const pod = await node.pod("left", wish(mac(9), VLAN));
-  const startedAt = performance.now();
   await pod.client.request();
-  const servedAt = performance.now();
-  await pod.client.close();
-  const closedAt = performance.now();
   await node.endPods(pod);
-  return { requestMs: servedAt - startedAt, closeMs: closedAt - servedAt };
-}
-
-async function dieAfter(node: LabNode, ms: number, call: () => Promise<unknown>): Promise<void> {
-  const called = call().catch(() => {}); // cut off, or answered just before
-  await pause(ms);
-  await node.killForwarder();
-  await called;
 }
 
 function mac(number: number): string {

@@ -53,8 +53,11 @@ export class ForwarderProcess {
 
   /** The first line, of those that were told already or come yet, that is as wanted. */
   async line(what: string, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
-    const told = this.lines.find(isWanted);
-    if (told) return told;
+    return this.lines.find(isWanted) ?? (await this.nextLine(what, isWanted));
+  }
+
+  /** The first line, of those that come yet, that is as wanted. */
+  async nextLine(what: string, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
     const { promise, resolve, reject } = Promise.withResolvers<LogLine>();
     const listener = (line: LogLine) => isWanted(line) && resolve(line);
     this.#listeners.add(listener);
