@@ -16,29 +16,37 @@ export async function crowd(stage: Stage, rounds: number): Promise<void> {
   const before = await wholeNode();
   const clients = await everybody(node);
   let settled: LeftOver | undefined;
-  await stage.story(
-    `all ${COUNT} functions are requested at once and closed at once: the node is as it was`,
-    async () => {
+  await stage.story(`all ${COUNT} functions are requested at once and closed at once: the node is as it was`, () =>
+    closingAll(clients, async () => {
       await round(node, clients);
       assert.deepEqual(await wholeNode(), before);
       settled = await untilSettled(node); // what is opened once and kept: connections to peers, files of the kernel
-    },
+    }),
   );
   for (let first = 1; first <= rounds; first += ROUNDS_PER_STORY) {
     const last = Math.min(first + ROUNDS_PER_STORY - 1, rounds);
-    await stage.story(
-      `and again, rounds ${first} to ${last} of ${rounds}: after each nothing is left over`,
-      async () => {
+    await stage.story(`and again, rounds ${first} to ${last} of ${rounds}: after each nothing is left over`, () =>
+      closingAll(clients, async () => {
         settled ??= await untilSettled(node); // the first story has failed
         for (let number = first; number <= last; number += 1) {
           await round(node, clients);
           assert.deepEqual(await wholeNode(), before, `after round ${number}`);
           await untilLeftOver(node, settled, `after round ${number}`);
         }
-      },
+      }),
     );
   }
   await node.endLeftPods();
+}
+
+/** Leaves no connection to the next story when this one fails. */
+async function closingAll(clients: readonly Client[], work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    await Promise.allSettled(clients.map((client) => client.connection && closed(client)));
+    throw error;
+  }
 }
 
 async function everybody(node: LabNode): Promise<readonly Client[]> {

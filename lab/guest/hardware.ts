@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 import { promisify } from "node:util";
+import { eventually } from "./waiting.ts";
 
 const run = promisify(execFile);
 const DEVICES = "/sys/bus/pci/devices";
@@ -56,6 +57,13 @@ export async function vfsOf(pf: string): Promise<readonly VfState[]> {
       port: { mac, vlan: vlan_list?.[0]?.vlan ?? 0 },
     };
   });
+}
+
+/** Until every VF of both adapters is in the host, with its driver, and no client's VLAN is left. */
+export async function untilVfsAreHome(): Promise<void> {
+  const look = async () => (await Promise.all(Object.values(adapters).map(vfsOf))).flat();
+  const isHome = ({ driver, netdev, port }: VfState) => driver === "igbvf" && netdev !== undefined && port.vlan === 0;
+  await eventually(look, (vfs) => vfs.length === 2 * VFS_PER_ADAPTER && vfs.every(isHome));
 }
 
 /** PCI address of the adapter's Nth virtual function. */

@@ -1,11 +1,11 @@
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import type { Client, ClientOptions } from "../../sandbox/client.ts";
 import type { WantedContext } from "../../sandbox/endpoint-context.ts";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { sharedCalls } from "../../sandbox/shared-calls.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
-import { adapters, restoreAdapter, VFS_PER_ADAPTER } from "./hardware.ts";
+import { adapters, operate, restoreAdapter, untilVfsAreHome, VFS_PER_ADAPTER } from "./hardware.ts";
 import type { Stopwatch } from "./telling.ts";
 import { eventually } from "./waiting.ts";
 
@@ -17,6 +17,10 @@ const CALL_TIMEOUT_MS = 120_000;
 /** A resource for each adapter, so that a story can choose. */
 export const resources = { left: "worker.domain/left", right: "worker.domain/right" } as const;
 export type Side = keyof typeof resources;
+
+export interface LabNodeOptions {
+  readonly logLevel: "INFO" | "DEBUG";
+}
 
 interface LabNodeParts {
   readonly contexts: Map<string, WantedContext>;
@@ -45,7 +49,8 @@ export class LabNode {
     this.#logLevel = parts.logLevel;
   }
 
-  static async open(stopwatch: Stopwatch, logLevel: "INFO" | "DEBUG"): Promise<LabNode> {
+  static async open(stopwatch: Stopwatch, options: LabNodeOptions): Promise<LabNode> {
+    const { logLevel } = options;
     writeFileSync(CONFIG, configText());
     const contexts = new Map<string, WantedContext>();
     const sandbox = await Sandbox.start({
@@ -162,11 +167,28 @@ export class LabNode {
     for (const pod of this.#pods) await this.endPods(pod).catch(() => this.dropPod(pod));
   }
 
-  /** After a story that failed: adapters with all their functions, and a forwarder that serves them. Pods are left alone. */
+  /**
+   * After a story that failed: adapters with all their VFs, and a forwarder that serves them. Pods of the scenario are left alone;
+   * where there is none, no VF may have anything of one: the forwarder brings them home, or all is made from the beginning.
+   */
   async putRight(): Promise<void> {
     for (const adapter of Object.values(adapters)) await restoreAdapter(adapter);
     if (this.forwarder.hasEnded) await this.startForwarder();
     else await this.untilHealthy();
+    if (this.#pods.length > 0) return;
+    await untilVfsAreHome().catch(() => this.#beginAgain());
+  }
+
+  /** As a node that was just booted: new VFs, and a forwarder that knows of none. */
+  async #beginAgain(): Promise<void> {
+    if (!this.forwarder.hasEnded) await this.killForwarder();
+    rmSync(this.statePath, { recursive: true });
+    for (const adapter of Object.values(adapters)) {
+      operate(`${adapter}/sriov_numvfs`, "0");
+      await restoreAdapter(adapter);
+    }
+    await this.startForwarder();
+    await untilVfsAreHome();
   }
 
   /** Where the forwarder keeps its journal. */

@@ -1,5 +1,6 @@
+import type { GuestLine } from "../report.ts";
 import type { GuestPlan } from "../topologies.ts";
-import { LabNode } from "./node.ts";
+import { LabNode, type LabNodeOptions } from "./node.ts";
 import { Stopwatch, tell } from "./telling.ts";
 import { within } from "./waiting.ts";
 
@@ -10,20 +11,33 @@ const PUT_RIGHT_LIMIT_MS = 180_000;
 /** One scenario: tells its stories one after the other. */
 export type Scenario = (stage: Stage) => Promise<void>;
 
+/** The outside of a stage. */
+export interface StageParts {
+  readonly open: (stopwatch: Stopwatch, options: LabNodeOptions) => Promise<LabNode>;
+  readonly tell: (line: GuestLine) => void;
+  /** Ends the guest. */
+  readonly exit: (status: number) => never;
+}
+
 /** Where the scenarios of one guest happen: on one node, which the first one that wants it starts. */
 export class Stage {
   readonly plan: GuestPlan;
   readonly stopwatch = new Stopwatch();
+  readonly #parts: StageParts;
   #scenario = "guest";
   #node: Promise<LabNode> | undefined;
+  /** Why the node cannot be used any more. */
+  #spoilt: string | undefined;
 
-  constructor(plan: GuestPlan) {
+  constructor(plan: GuestPlan, parts: StageParts = { open: LabNode.open, tell, exit: process.exit }) {
     this.plan = plan;
+    this.#parts = parts;
   }
 
-  /** The node with the running forwarder. */
-  node(): Promise<LabNode> {
-    this.#node ??= within(START_LIMIT_MS, "the start of the node", LabNode.open(this.stopwatch, this.#logLevel));
+  /** The node with the running forwarder; the options count for the first who wants it. */
+  node(options: Partial<LabNodeOptions> = {}): Promise<LabNode> {
+    const complete = { logLevel: this.#logLevel, ...options };
+    this.#node ??= within(START_LIMIT_MS, "the start of the node", this.#parts.open(this.stopwatch, complete));
     return this.#node;
   }
 
@@ -33,36 +47,39 @@ export class Stage {
   }
 
   /**
-   * Tells the host how it went. A failure does not end the others, and the node is put right after it; a story that does not end
-   * ends the guest, for it would be in the way of all that follow in it: the host boots another one for those.
+   * Tells the host how it went. A failure does not end the others, and the node is put right after it. Where that fails, the stories
+   * that follow in this scenario are not played, which is a failure of each; the guest ends, and the host boots another one for the
+   * next scenarios. A story that does not end ends the guest at once.
    */
   async story(name: string, work: () => Promise<void>): Promise<void> {
     const startedAt = performance.now();
     const report = (error: string | undefined) => {
       const ms = Math.round(performance.now() - startedAt);
-      tell({ kind: "test", scenario: this.#scenario, name, ms, ...(error !== undefined && { error }) });
+      this.#parts.tell({ kind: "test", scenario: this.#scenario, name, ms, ...(error !== undefined && { error }) });
     };
+    if (this.#spoilt !== undefined) return report(`not played, for the node was not put right: ${this.#spoilt}`);
     const limit = setTimeout(() => {
       report(`it did not end within ${STORY_LIMIT_MS / 1000} s`);
-      process.exit(1);
+      this.#parts.exit(1);
     }, STORY_LIMIT_MS);
     const error = await work().then(() => undefined, textOf);
     clearTimeout(limit);
     report(error);
-    if (error !== undefined) await this.#putRight();
+    if (error !== undefined) this.#spoilt = await this.#putRight();
   }
 
-  /** What cannot be put right shows in the stories that follow. */
-  async #putRight(): Promise<void> {
+  /** Why that was not possible. */
+  async #putRight(): Promise<string | undefined> {
     try {
       const node = await this.#node;
       if (node) await within(PUT_RIGHT_LIMIT_MS, "putting the node right", node.putRight());
+      return undefined;
     } catch (error) {
-      process.stderr.write(`after a failure: ${textOf(error)}\n`);
+      return error instanceof Error ? error.message : String(error);
     }
   }
 
-  /** Stories that each want the node. */
+  /** Stories that each want the node, and leave no pod to the next one. */
   async stories(stories: Readonly<Record<string, (node: LabNode) => Promise<void>>>): Promise<void> {
     for (const [name, work] of Object.entries(stories)) {
       await this.story(name, async () => {
@@ -82,7 +99,9 @@ export class Stage {
         throw error;
       });
     }
-    tell({ kind: "scenario", scenario: name, ms: Math.round(performance.now() - startedAt) });
+    // The host takes a scenario without its end for the one that a guest was cut off in.
+    if (this.#spoilt !== undefined) this.#parts.exit(1);
+    this.#parts.tell({ kind: "scenario", scenario: name, ms: Math.round(performance.now() - startedAt) });
   }
 
   async end(): Promise<void> {
@@ -93,8 +112,8 @@ export class Stage {
         if (how !== "exit status 0") throw new Error(`It ended with ${how}`);
       });
     }
-    tell({ kind: "figures", figures: this.stopwatch.figures });
-    tell({ kind: "done" });
+    this.#parts.tell({ kind: "figures", figures: this.stopwatch.figures });
+    this.#parts.tell({ kind: "done" });
   }
 }
 
