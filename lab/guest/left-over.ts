@@ -4,9 +4,6 @@ import { isDeepStrictEqual } from "node:util";
 import type { LabNode } from "./node.ts";
 import { eventually } from "./waiting.ts";
 
-/** What is under way still, as the reading of a file, is over by then: a forwarder looks at its node by itself at any time. */
-const LIMIT_MS = 5_000;
-
 /** What a forwarder keeps while connections stand, and must not keep when they have gone. */
 export interface LeftOver {
   /** Network namespaces that it has open. */
@@ -27,14 +24,24 @@ export async function untilSettled(node: LabNode): Promise<LeftOver> {
     last = now;
     return { now, isSame: isDeepStrictEqual(before, now) };
   };
-  return (await eventually(look, ({ isSame }) => isSame, LIMIT_MS)).now;
+  return (await eventually(look, ({ isSame }) => isSame)).now;
 }
 
-/** Until nothing else is there than what was. */
+/** Until nothing is there but what was. The forwarder reads files of the kernel at any time: now, or when it had settled. */
 export async function untilLeftOver(node: LabNode, settled: LeftOver, when: string): Promise<void> {
   const look = () => leftOver(node);
-  const isSo = (now: LeftOver) => isDeepStrictEqual(now, settled);
-  await eventually(look, isSo, LIMIT_MS).catch(async () => assert.deepEqual(await leftOver(node), settled, when));
+  await eventually(look, (now) => isNoMore(now, settled)).catch(async () =>
+    assert.deepEqual(await leftOver(node), settled, when),
+  );
+}
+
+/** Whether nothing is there that was not: a file can be missing. */
+export function isNoMore(now: LeftOver, settled: LeftOver): boolean {
+  const { namespaces, files, ...others } = now;
+  const { namespaces: mostNamespaces, files: known, ...settledOthers } = settled;
+  const left = [...known];
+  const isKnown = (file: string) => left.includes(file) && left.splice(left.indexOf(file), 1).length > 0;
+  return namespaces <= mostNamespaces && files.every(isKnown) && isDeepStrictEqual(others, settledOthers);
 }
 
 /** Reads it anew. */
