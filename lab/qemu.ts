@@ -12,6 +12,8 @@ export interface Machine {
   readonly topology: Topology;
   /** The host's folders that the guest sees: /project and /node read-only, /out to write to. */
   readonly shares: { readonly project: string; readonly node: string; readonly out: string };
+  /** Of its disk, where it has one (guest-disk.ts). */
+  readonly disk?: readonly string[];
   /** For a person: the console is this terminal, and nothing is reported. */
   readonly isInteractive: boolean;
 }
@@ -54,6 +56,7 @@ export function qemuCommand(machine: Machine): readonly [string, ...string[]] {
     ...share("project", shares.project, true),
     ...share("node", shares.node, true),
     ...share("out", shares.out, false),
+    ...(machine.disk ?? []),
     ...["-device", "virtio-rng-pci"],
     ...serial,
     ...["-append", commandLine(machine)],

@@ -2,7 +2,9 @@ import { spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { GuestDisk } from "./guest-disk.ts";
 import { patience } from "./patience.ts";
+import { rememberedAtStop } from "./power-cut.ts";
 import { type Machine, qemuCommand } from "./qemu.ts";
 import { type GuestLine, type GuestResult, readGuestLine, resultOf } from "./report.ts";
 import { type GuestPlan, restOf, titleOf } from "./topologies.ts";
@@ -32,10 +34,67 @@ export async function runGuest(options: RunOptions): Promise<GuestResult> {
   return { ...first.result, tests, figures, ms: first.result.ms + again.ms };
 }
 
+/** A guest that wants its power cut more often than this cuts it for ever. */
+const MOST_BOOTS = 12;
+const LOOK_MS = 250;
+
 async function runOnce(
   options: RunOptions,
 ): Promise<{ readonly result: GuestResult; readonly over: readonly string[] }> {
-  const { plan, machine, program, tell, signal } = options;
+  const { plan, signal } = options;
+  const startedAt = performance.now();
+  const { lines, said, isOverLimit, out } = await (plan.topology.hasDisk ? bootAgainAndAgain(options) : boot(options));
+  const isDone = lines.at(-1)?.kind === "done";
+  const wasStopped = signal.aborted || isOverLimit;
+  const ending = wasStopped ? whyAborted(signal, plan) : isDone ? undefined : `${said}${lastWords(out)}`;
+  const ms = performance.now() - startedAt;
+  const over = lines.flatMap((line) => (line.kind === "scenario" ? [line.scenario] : []));
+  const guest = { kernel: plan.kernel, topology: plan.topology.name, ms };
+  // What another guest comes to is no failure of this one.
+  const left = restOf(plan, over)?.scenarios ?? [];
+  const planned = signal.aborted ? plan.scenarios : plan.scenarios.filter((scenario) => !left.includes(scenario));
+  return { result: resultOf(guest, planned, lines, ending), over };
+}
+
+/** One boot, from QEMU's start to its end. */
+interface Booted {
+  readonly lines: readonly GuestLine[];
+  readonly said: string;
+  readonly isOverLimit: boolean;
+  /** Its folder of results. */
+  readonly out: string;
+  /** The guest has stopped and waited for its power to be cut: what it wants to be told. */
+  readonly remembered: readonly unknown[] | undefined;
+}
+
+/** One guest on one disk, whose power is cut when it asks for it; its lines are those of all boots. */
+async function bootAgainAndAgain(options: RunOptions): Promise<Booted> {
+  const { machine, plan, tell } = options;
+  const { out } = machine.shares;
+  const disk = new GuestDisk(`${out}-disk`);
+  try {
+    let remembered: readonly unknown[] = [];
+    const lines: GuestLine[] = [];
+    for (let number = 0; ; number += 1) {
+      disk.insert();
+      const shares = { ...machine.shares, out: number === 0 ? out : `${out}-boot-${number}` };
+      const booted = await boot({
+        ...options,
+        plan: { ...plan, boot: { number, remembered } },
+        machine: { ...machine, shares, disk: disk.arguments },
+      });
+      lines.push(...booted.lines);
+      if (!booted.remembered || number === MOST_BOOTS) return { ...booted, lines };
+      const { kept, lost } = disk.cutPower();
+      tell(`  ${titleOf(plan)}: its power was cut; of ${kept + lost} writes to its disk ${lost} are lost`);
+      remembered = booted.remembered;
+    }
+  } finally {
+    disk.remove();
+  }
+}
+
+async function boot({ plan, machine, program, tell, signal }: RunOptions): Promise<Booted> {
   const { out } = machine.shares;
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
@@ -47,23 +106,20 @@ async function runOnce(
   const [command, ...args] = qemuCommand({ ...machine, isInteractive: false });
   writeFileSync(join(out, "qemu.sh"), `${[command, ...args].map(quoted).join(" ")}\n`);
   chmodSync(join(out, "qemu.sh"), 0o755);
-  const startedAt = performance.now();
   const lines: GuestLine[] = [];
   const onLine = (line: GuestLine) => {
     lines.push(line);
     if (line.kind === "test") tell(testText(titleOf(plan), line));
   };
-  const { said, isOverLimit } = await runQemu(command, args, { limitMs: plan.topology.limitMs, signal, onLine });
-  const isDone = lines.at(-1)?.kind === "done";
-  const wasStopped = signal.aborted || isOverLimit;
-  const ending = wasStopped ? whyAborted(signal, plan) : isDone ? undefined : `${said}${lastWords(out)}`;
-  const ms = performance.now() - startedAt;
-  const over = lines.flatMap((line) => (line.kind === "scenario" ? [line.scenario] : []));
-  const guest = { kernel: plan.kernel, topology: plan.topology.name, ms };
-  // What another guest comes to is no failure of this one.
-  const left = restOf(plan, over)?.scenarios ?? [];
-  const planned = signal.aborted ? plan.scenarios : plan.scenarios.filter((scenario) => !left.includes(scenario));
-  return { result: resultOf(guest, planned, lines, ending), over };
+  const hasStopped = new AbortController();
+  const looking = setInterval(() => {
+    if (machine.disk && rememberedAtStop(out)) hasStopped.abort();
+  }, LOOK_MS);
+  const limitMs = plan.topology.limitMs;
+  const run = { limitMs, signal: AbortSignal.any([signal, hasStopped.signal]), onLine };
+  const { said, isOverLimit } = await runQemu(command, args, run).finally(() => clearInterval(looking));
+  const remembered = hasStopped.signal.aborted ? rememberedAtStop(out) : undefined;
+  return { lines, said, isOverLimit, out, remembered };
 }
 
 interface QemuRun {

@@ -8,11 +8,15 @@ export const kernels: readonly Kernel[] = ["6.1", "6.12"];
 
 /** What a guest's machine is like. All have two adapters with seven virtual functions each. */
 export interface Topology {
-  readonly name: "crowd" | "hub" | "shared-groups" | "no-iommu";
+  readonly name: "crowd" | "disk" | "hub" | "shared-groups" | "no-iommu";
   readonly says: string;
   readonly hasIommu: boolean;
   /** Whether the left adapter's port keeps functions apart: without, that adapter and its functions are in one IOMMU group. */
   readonly hasAcs: boolean;
+  /** Whether it has a disk: its power can be cut then, and it is booted again from what the disk has. */
+  readonly hasDisk: boolean;
+  /** Those that it is booted on. */
+  readonly kernels: readonly Kernel[];
   /** In this order, on one running node. */
   readonly scenarios: readonly string[];
   /** About what it takes on two cores, in seconds: the longest begin first. */
@@ -27,6 +31,8 @@ export const topologies: readonly Topology[] = [
     says: "as hub; a guest of its own because it takes so long",
     hasIommu: true,
     hasAcs: true,
+    hasDisk: false,
+    kernels,
     scenarios: ["crowd"],
     usualS: { "6.1": 140, "6.12": 640 },
     limitMs: 1_500_000,
@@ -36,6 +42,8 @@ export const topologies: readonly Topology[] = [
     says: "two adapters on one wire, an IOMMU group for each function",
     hasIommu: true,
     hasAcs: true,
+    hasDisk: false,
+    kernels,
     scenarios: ["contracts", "kernel", "vfio", "trouble", "crashes"],
     usualS: { "6.1": 540, "6.12": 470 },
     limitMs: 1_500_000,
@@ -45,6 +53,8 @@ export const topologies: readonly Topology[] = [
     says: "as hub, but the left adapter shares one group with its functions; the right one's functions share one without it",
     hasIommu: true,
     hasAcs: false,
+    hasDisk: false,
+    kernels,
     scenarios: ["shared-groups"],
     usualS: { "6.1": 75, "6.12": 65 },
     limitMs: 300_000,
@@ -54,8 +64,21 @@ export const topologies: readonly Topology[] = [
     says: "as hub, but there is no IOMMU",
     hasIommu: false,
     hasAcs: true,
+    hasDisk: false,
+    kernels,
     scenarios: ["no-iommu"],
     usualS: { "6.1": 45, "6.12": 40 },
+    limitMs: 300_000,
+  },
+  {
+    name: "disk",
+    says: "as no-iommu, with a disk for the forwarder's state; its power is cut, and it is booted again",
+    hasIommu: false,
+    hasAcs: true,
+    hasDisk: true,
+    kernels: ["6.12"],
+    scenarios: ["power-cuts"],
+    usualS: { "6.1": 0, "6.12": 120 },
     limitMs: 300_000,
   },
 ];
@@ -68,6 +91,15 @@ export interface GuestPlan {
   readonly kernel: Kernel;
   readonly topology: Topology;
   readonly scenarios: readonly string[];
+  /** Which boot of this guest it is, and what the one before has put down; for a guest with a disk. */
+  readonly boot?: Boot;
+}
+
+/** A guest's memory of what happened before its power was cut. */
+export interface Boot {
+  /** From 0. */
+  readonly number: number;
+  readonly remembered: readonly unknown[];
 }
 
 /**
@@ -95,12 +127,11 @@ export function planGuests(wanted: {
 }): readonly GuestPlan[] {
   const words = wanted.only.split(",");
   const isWanted = (name: string) => words.some((word) => name.includes(word));
-  const plans = topologies.flatMap((topology) =>
-    wanted.kernels.map((kernel) => {
-      const scenarios = topology.scenarios.filter((scenario) => isWanted(topology.name) || isWanted(scenario));
-      return { kernel, topology, scenarios };
-    }),
-  );
+  const plans = topologies.flatMap((topology) => {
+    const scenarios = topology.scenarios.filter((scenario) => isWanted(topology.name) || isWanted(scenario));
+    const booted = wanted.kernels.filter((kernel) => topology.kernels.includes(kernel));
+    return booted.map((kernel) => ({ kernel, topology, scenarios }));
+  });
   const usualS = ({ topology, kernel }: GuestPlan) => topology.usualS[kernel];
   return plans.filter(({ scenarios }) => scenarios.length > 0).toSorted((a, b) => usualS(b) - usualS(a));
 }

@@ -1,7 +1,9 @@
+import { randomUUID } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import type { Client, ClientOptions } from "../../sandbox/client.ts";
 import type { WantedContext } from "../../sandbox/endpoint-context.ts";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
+import { Pod } from "../../sandbox/pod.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { sharedCalls } from "../../sandbox/shared-calls.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
@@ -20,6 +22,17 @@ export type Side = keyof typeof resources;
 
 export interface LabNodeOptions {
   readonly logLevel: "INFO" | "DEBUG";
+  /** Where the forwarder keeps what outlives it; in memory unless told. */
+  readonly statePath?: string;
+  /** Pods that were on this node before it was booted, as kubelet knows them. */
+  readonly earlierPods?: readonly EarlierPod[];
+}
+
+/** A pod that was there before the node was booted, with what it was given. */
+export interface EarlierPod {
+  readonly name: string;
+  readonly side: Side;
+  readonly tokenId: string;
 }
 
 interface LabNodeParts {
@@ -35,6 +48,8 @@ export class LabNode {
   readonly managerCalls: ReturnType<typeof sharedCalls>;
   #forwarder: ForwarderProcess | undefined;
   #podCount = 0;
+  /** No name comes twice, whatever was there before the node was booted. */
+  readonly #podPrefix = `pod-${randomUUID().slice(0, 4)}-`;
   #pods: readonly SandboxPod[] = [];
   #clients: readonly { readonly pod: SandboxPod; readonly client: Client }[] = [];
   /** What the endpoint wants of a pod's connection, by the pod's name. */
@@ -50,7 +65,7 @@ export class LabNode {
   }
 
   static async open(stopwatch: Stopwatch, options: LabNodeOptions): Promise<LabNode> {
-    const { logLevel } = options;
+    const { logLevel, statePath, earlierPods = [] } = options;
     writeFileSync(CONFIG, configText());
     const contexts = new Map<string, WantedContext>();
     const sandbox = await Sandbox.start({
@@ -65,8 +80,10 @@ export class LabNode {
         dialTimeoutMs: 30_000,
         resourcePollTimeoutMs: 2_000,
         adminListenOn: { host: "127.0.0.1", port: ADMIN_PORT },
+        ...(statePath !== undefined && { statePath }),
       },
     });
+    for (const { name, side, tokenId } of earlierPods) sandbox.kubelet.remember(name, resources[side], [tokenId]);
     const node = new LabNode(sandbox, { contexts, stopwatch, logLevel });
     await node.startForwarder();
     return node;
@@ -113,11 +130,22 @@ export class LabNode {
   /** A new pod with a token; its connection will be as `wanted`. */
   async pod(side: Side, wanted: WantedContext = {}): Promise<SandboxPod> {
     this.#podCount += 1;
-    const name = `pod-${this.#podCount}`;
+    const name = `${this.#podPrefix}${this.#podCount}`;
     this.#contexts.set(name, wanted);
     const pod = await this.sandbox.startPod(name, resources[side]);
     this.#pods = [...this.#pods, pod];
     return pod;
+  }
+
+  /** A pod that was there before the node was booted, in a new namespace and with a new client: what a runtime makes of it. */
+  podAgain({ name, tokenId }: EarlierPod, wanted: WantedContext): SandboxPod {
+    this.#contexts.set(name, wanted);
+    const allocation = this.sandbox.kubelet.allocations.find(({ pod }) => pod === name);
+    if (!allocation) throw new Error(`Kubelet does not know ${name}`);
+    const pod = new Pod(name);
+    const again = { name, allocation, tokenId, pod, client: this.sandbox.clientOf({ name, pod, tokenId }) };
+    this.#pods = [...this.#pods, again];
+    return again;
   }
 
   /** Another client of the pod, that asks for something else. */

@@ -3,6 +3,7 @@ import { contracts } from "./contracts.ts";
 import { crashes } from "./crash-stories.ts";
 import { crowd } from "./crowd-stories.ts";
 import { kernelStories } from "./kernel-stories.ts";
+import { powerCuts } from "./power-stories.ts";
 import { noIommuStories, sharedGroups } from "./refusal-stories.ts";
 import type { Scenario } from "./stage.ts";
 import { troubleStories } from "./trouble-stories.ts";
@@ -17,5 +18,6 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   vfio: (stage) => stage.stories(vfioStories),
   "shared-groups": sharedGroups,
   "no-iommu": (stage) => stage.stories(noIommuStories),
+  "power-cuts": powerCuts,
   crowd: (stage) => crowd(stage, crowdRounds[stage.plan.kernel]),
 };

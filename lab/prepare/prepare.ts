@@ -25,18 +25,19 @@ export interface PrepareOptions {
 }
 
 /**
- * In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ping and nsenter to look with; xz for kernels, and a
- * compiler for the test program.
+ * In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ping and nsenter to look with; xz for kernels, a compiler for
+ * the test program, and mke2fs for a guest's disk.
  */
 const packages = [
-  ...["qemu-system-x86", "libstdc++6", "xz-utils", "tcc"],
+  ...["qemu-system-x86", "libstdc++6", "xz-utils", "tcc", "e2fsprogs"],
   ...["dash", "busybox-static", "iproute2", "iputils-ping", "util-linux"],
 ];
 
-/** In the order of loading. vfio_iommu_type1 by name: nothing asks for it by itself where there is no modprobe. */
+/** In the order of loading. vfio_iommu_type1 and crc32c by name: nothing asks for them by itself where there is no modprobe. */
 const modules = [
   ...["virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "bridge", "macvlan"],
   ...["igb", "igbvf", "vfio", "vfio_iommu_type1", "vfio-pci"],
+  ...["virtio_blk", "crc32c_generic", "ext4"],
 ];
 
 const suites: Record<Kernel, KernelSuite> = { "6.1": "bookworm", "6.12": "bookworm-backports" };
