@@ -123,6 +123,22 @@ test("a refresh that the endpoint refuses leaves the client what it has, and sho
   assert.deepEqual(story.vf.done.slice(3), []);
 });
 
+test("a refresh whose caller leaves shows as nothing: the connection stands as before", async () => {
+  const heard = story.listen();
+  const caller = new AbortController();
+  story.outside.replies.set("tcp://nse-1:1", () => {
+    const gone = new RpcError("CANCELLED", "the caller has gone");
+    caller.abort(gone);
+    throw gone;
+  });
+  assert.equal((await story.failed(refreshOf(answer), { signal: caller.signal })).code, "CANCELLED");
+  await settled();
+  assert.deepEqual(
+    heard.map(({ connections }) => connections["f1"]?.state),
+    [State.UP],
+  );
+});
+
 async function failed(work: Promise<unknown>): Promise<RpcError> {
   try {
     await work;

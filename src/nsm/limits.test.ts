@@ -17,6 +17,7 @@ const rows: readonly (readonly [what: string, connection: ConnectionInit])[] = [
   ["metrics", { path: { pathSegments: [{ metrics: crowded }] } }],
   ["labels", { labels: crowded }],
   ["a label", { labels: { app: long } }],
+  ["a label's key", { labels: { [long]: "" } }],
   ["a service's name", { networkService: long }],
   ["a mechanism's type", { mechanism: { type: long } }],
   ["a mechanism's class", { mechanism: { cls: long } }],

@@ -45,6 +45,22 @@ test("Discovery.find() leaves out an endpoint whose URL cannot be read", async (
   sockets.stop();
 });
 
+for (const [asked, listed, serves] of [
+  ["ns1@other.domain", "ns1", true],
+  ["ns1", "ns1@other.domain", true],
+  ["ns1@other.domain", "ns1@third.domain", true],
+  ["ns2@other.domain", "ns1", false],
+] as const) {
+  test(`Discovery.find() ${serves ? "takes" : "refuses"} an endpoint by name for ${asked} that serves ${listed}`, async () => {
+    const outside = new Outside();
+    outside.endpoints = [{ name: "nse-1", networkServiceNames: [listed], url: "tcp://nse-1:1" }];
+    const { discovery } = setUp(outside);
+    const found = discovery.find({ ...wish, networkService: asked, endpointName: "nse-1" }, signal);
+    if (serves) assert.equal((await found).candidates[0]?.name, "nse-1");
+    else await assert.rejects(found, /does not serve ns2@other.domain/);
+  });
+}
+
 test("Discovery.find() leaves a socket that it does not want to a search that is still running", async () => {
   const fds = new ForgetfulFds();
   const answers = new Map<string, PaperStream<unknown>>();

@@ -24,6 +24,12 @@ async function atLocalEndpoint(): Promise<Connection> {
   return await story.request(kernelRequest());
 }
 
+test("the socket of an endpoint stays open as long as the endpoint serves", async () => {
+  await atLocalEndpoint();
+  await story.clock.pass(60_000);
+  assert.equal(PaperFd.open, 2, "with the client's namespace");
+});
+
 for (const [says, failure] of [
   ["agrees", undefined],
   ["cannot be told", new RpcError("UNAVAILABLE", "connection lost")],

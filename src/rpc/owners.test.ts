@@ -116,6 +116,18 @@ test("Owners.beginCall() takes as many calls of an owner as it may have, on what
   assert.equal(owners.beginCall("a"), true);
 });
 
+test("Owners.beginCall() goes on counting calls that outlive the owner's connections", () => {
+  const owners = new Owners(limits);
+  const open = connectionsOf(owners);
+  const { made } = open("a");
+  assert.deepEqual([owners.beginCall("a"), owners.beginCall("a")], [true, true]);
+  owners.remove(made);
+  open("a");
+  assert.equal(owners.beginCall("a"), false);
+  owners.endCall("a");
+  assert.equal(owners.beginCall("a"), true);
+});
+
 test("Owners.budgetOf() bounds the bytes of a connection, of its owner and of the server", () => {
   const owners = new Owners(limits);
   const open = connectionsOf(owners);
