@@ -31,7 +31,7 @@ export interface SandboxOptions {
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
   /** Registrations expire after this, in ms; a minute unless told. */
   readonly registrationExpiryMs?: number;
-  /** Real cgroups for the pods, which VFIO takes; the caller closes them. */
+  /** Real cgroups for the pods, which VFIO takes; those of pods end with the sandbox, and the caller closes the tree. */
   readonly cgroups?: PodCgroups | undefined;
   /** Stands between the machine and each forwarder that is started: to count what it does, and to stop it. */
   readonly host?: (host: Host) => Host;
@@ -94,6 +94,7 @@ export class Sandbox {
   readonly pfConfigFile: PretendConfigFile;
   readonly #options: CompleteOptions;
   readonly #undo: UndoStack;
+  readonly #podUids: string[] = [];
   #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
   readonly #containers: Container[];
 
@@ -224,6 +225,7 @@ export class Sandbox {
     const allocation = await this.kubelet.allocate({ pod: name, resource });
     const tokenId = allocation.envs[`NSM_SRIOV_TOKENS_${resource}`] ?? "";
     const pod = new Pod(name);
+    this.#podUids.push(allocation.podUid);
     this.#options.cgroups?.addPod(allocation.podUid);
     const client = this.clientOf({ name, pod, tokenId });
     this.#undo.push(`pod ${name}`, async () => {
@@ -285,6 +287,7 @@ export class Sandbox {
   async #startPeers(): Promise<void> {
     const { folder, spire, workload, nsmgr, kubelet, endpoint } = this;
     for (const name of ["plugins", "state"]) mkdirSync(`${folder}/${name}`);
+    this.#undo.push("cgroups of the pods", () => this.#removePodCgroups()); // last: the forwarder would see its pods end
     this.#undo.push("spire", () => spire.stop());
     this.#undo.push("workload socket", () => workload.close());
     await workload.start();
@@ -297,6 +300,10 @@ export class Sandbox {
     if (this.#options.machine?.realLinks === true) await this.#connectEndpoint();
     this.#undo.push("changes", () => this.changes.close());
     this.#undo.push("forwarder", () => this.stopForwarder());
+  }
+
+  async #removePodCgroups(): Promise<void> {
+    for (const uid of this.#podUids) await this.#options.cgroups?.removePod(uid);
   }
 
   /** Puts the endpoint's own addresses at the far end of the wire, in its VLAN: what a pod's ping reaches. */

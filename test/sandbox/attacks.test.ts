@@ -9,21 +9,25 @@ import { connect as connectTls } from "node:tls";
 import { connectUnix } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
 import { AttackScene, deadDescriptor } from "./attack-scene.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
 
-let opening: Promise<AttackScene> | undefined;
+const shared = new SharedUntilFailure(
+  () => AttackScene.open(),
+  (scene) => scene.stop(),
+);
 
 function attack(name: string, run: (scene: AttackScene) => Promise<void>): void {
   test(name, async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    opening ??= AttackScene.open();
-    const scene = await opening;
-    await run(scene);
-    await scene.serves();
+    await shared.run(async (scene) => {
+      await run(scene);
+      await scene.serves();
+    });
   });
 }
 
 describe("the forwarder's process lives and serves others when", () => {
-  after(async () => (await opening)?.stop());
+  after(() => shared.close());
 
   attack("somebody without an identity passes a descriptor at which nobody can look", async (scene) => {
     const dead = await deadDescriptor();

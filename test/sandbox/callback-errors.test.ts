@@ -17,10 +17,11 @@ import { BlockingWrites, openUevents } from "../../src/kernel/index.ts";
 import { RpcClient, serveRpc, unaryHandler } from "../../src/rpc/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { eventually, Scene } from "./story.ts";
+import { eventually, type Scene, sharedScene } from "./story.ts";
 
 const metrics = createMetrics();
-let opening: Promise<Scene> | undefined;
+const shared = sharedScene({ metrics });
+
 /** Throws in so many callbacks of the source from now on; tells how many did. */
 function inject(source: EventSource, times: number): () => number {
   let thrown = 0;
@@ -51,33 +52,35 @@ const traffic: Readonly<Record<EventSource, (scene: Scene) => Promise<unknown>>>
 };
 
 describe("an error in a callback of", () => {
-  after(async () => (await opening)?.sandbox.stop());
+  after(() => shared.close());
   for (const source of eventSources) {
     test(`${source} is counted, and the next ones are served`, async (t) => {
       if (!needs(t, "netns", "veth", "bridge")) return;
-      opening ??= Scene.open({ metrics });
-      const scene = await opening;
       const escaped: EscapedError[] = [];
       t.after(onEscapedError((error) => escaped.push(error)));
       t.after(() => {
         guardProbe.before = undefined;
       });
-      for (const times of [1, 5]) {
-        const before = await counted(source);
-        const thrown = inject(source, times);
-        const call = async () => {
-          await traffic[source](scene).catch(() => {}); // its connection is what the error costs
-          return thrown();
-        };
-        await eventually(call, (seen) => seen === times);
-        guardProbe.before = undefined;
-        assert.equal(await counted(source), before + times);
-        await served(scene);
-      }
+      await shared.run((scene) => survives(scene, source));
       assert.deepEqual([...new Set(escaped.map(({ error }) => error.message))], [`injected ${source}`]);
     });
   }
 });
+
+async function survives(scene: Scene, source: EventSource): Promise<void> {
+  for (const times of [1, 5]) {
+    const before = await counted(source);
+    const thrown = inject(source, times);
+    const call = async () => {
+      await traffic[source](scene).catch(() => {}); // its connection is what the error costs
+      return thrown();
+    };
+    await eventually(call, (seen) => seen === times);
+    guardProbe.before = undefined;
+    assert.equal(await counted(source), before + times);
+    await served(scene);
+  }
+}
 
 async function counted(source: EventSource): Promise<number> {
   const readings = await metrics.read();

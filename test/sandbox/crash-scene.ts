@@ -8,6 +8,7 @@ import { SANDBOX_RESOURCE, type SandboxOptions, type SandboxPod } from "../../sa
 import { systemClock as clock } from "../../src/async/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { Crashes } from "./crashes.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { eventually, openFiles, Scene } from "./story.ts";
 
 const VFS = 4;
@@ -34,6 +35,17 @@ export class CrashScene {
     const bystander = await scene.pod();
     await bystander.client.request();
     return new CrashScene(scene, crashes, bystander);
+  }
+
+  /** One for the tests of a file, none of whose pings may be lost. */
+  static shared(options: Omit<SandboxOptions, "log" | "clock"> = {}): SharedUntilFailure<CrashScene> {
+    return new SharedUntilFailure(
+      () => CrashScene.open(options),
+      async (crash) => {
+        const pings = await crash.stop();
+        assert.deepEqual(pings, { ...pings, lost: 0 });
+      },
+    );
   }
 
   /** Kills the forwarder where it is and starts the next one. */
@@ -101,9 +113,12 @@ export class CrashScene {
   async stop(): Promise<{ sent: number; lost: number }> {
     this.#isOver = true;
     const pings = await this.#pinging;
-    await this.#bystander.client.close();
-    await this.scene.sandbox.stop();
-    closeNamespacesOfTheDead(this.#before);
+    try {
+      await this.#bystander.client.close();
+    } finally {
+      await this.scene.stop();
+      closeNamespacesOfTheDead(this.#before);
+    }
     return pings;
   }
 

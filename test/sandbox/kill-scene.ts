@@ -17,6 +17,7 @@ import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../tools/bundle-program.ts";
 import { FATES, type Fate, type UnsyncedDisk } from "../unsynced-disk.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { ipDump } from "./ip.ts";
 import { eventually } from "./story.ts";
 
@@ -71,6 +72,14 @@ export class KillScene {
     this.#bundle = bundle;
     this.#vfs = vfs;
     this.forwarder = this.#spawn();
+  }
+
+  /** One for the tests of a file, none of whose pings may be lost; each has a disk of its own. */
+  static shared(open: () => Promise<KillScene>): SharedUntilFailure<KillScene> {
+    return new SharedUntilFailure(open, async (scene) => {
+      const pings = await scene.stop();
+      assert.deepEqual(pings, { ...pings, lost: 0 });
+    });
   }
 
   /** All functions but the bystander's have a pod. */
@@ -256,10 +265,14 @@ export class KillScene {
   async stop(): Promise<{ sent: number; lost: number } | undefined> {
     this.#isOver = true;
     const pings = await this.#pinging;
-    await this.bystander?.client.close();
-    await this.forwarder.kill();
-    await this.sandbox.stop();
-    this.#bundle.remove();
+    try {
+      await this.bystander?.client.close();
+    } finally {
+      for (const client of this.#clients.splice(0)) await client.hangUp();
+      await this.forwarder.kill();
+      await this.sandbox.stop();
+      this.#bundle.remove();
+    }
     return pings;
   }
 

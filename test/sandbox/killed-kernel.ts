@@ -105,20 +105,16 @@ const stories: Readonly<Record<string, Story>> = {
 };
 
 /** On one node; without a disk the forwarder writes to files, which outlive it whether they were synced or not. */
-export function killInKernel(name: string, isTold: (title: string) => boolean, disk?: UnsyncedDisk): void {
+export function killInKernel(name: string, isTold: (title: string) => boolean, makeDisk?: () => UnsyncedDisk): void {
   describe(name, () => {
-    let opening: Promise<KillScene> | undefined;
-    after(async () => {
-      const pings = await (await opening)?.stop();
-      if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
-    });
+    const shared = KillScene.shared(() => KillScene.open({ vfsPerPf: 8, disk: makeDisk?.() }));
+    after(() => shared.close());
 
     for (const [title, tell] of Object.entries(stories)) {
       if (!isTold(title)) continue;
       test(title, async (t) => {
         if (!needs(t, "netns", "veth", "bridge")) return;
-        opening ??= KillScene.open({ vfsPerPf: 8, ...(disk && { disk }) });
-        t.diagnostic(`killed at each of ${await tell(await opening)} points`);
+        t.diagnostic(`killed at each of ${await shared.run(tell)} points`);
       });
     }
   });

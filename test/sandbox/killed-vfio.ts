@@ -11,6 +11,7 @@ import { KeyedQueue } from "../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { type Need, needs } from "../needs.ts";
 import { UnsyncedDisk } from "../unsynced-disk.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { type Kill, KillScene, type PointOptions } from "./kill-scene.ts";
 import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening } from "./vfio-scene.ts";
@@ -202,24 +203,27 @@ const stories: Readonly<Record<string, Story>> = {
 /** All stories, on cgroups of one version; it closes them. With version 1 the disk loses what was not synced. */
 export function killInVfio(version: 1 | 2, cgroups: PodCgroups | undefined, wants: readonly Need[]): void {
   describe(`a forwarder that is killed, with version ${version} of cgroups,`, () => {
-    let opening: Promise<Stage> | undefined;
-    after(async () => {
-      const pings = await (await opening)?.scene.stop();
-      await cgroups?.close();
-      if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
-    });
+    const shared = new SharedUntilFailure(
+      () => Stage.open(cgroups, version === 1 ? new UnsyncedDisk() : undefined),
+      async ({ scene }) => {
+        const pings = await scene.stop();
+        assert.deepEqual(pings, { ...pings, lost: 0 });
+      },
+    );
+    after(() => shared.close().finally(() => cgroups?.close()));
 
     for (const [name, { tell, ...points }] of Object.entries(stories)) {
       test(name, async (t) => {
         if (!needs(t, ...wants)) return;
-        opening ??= Stage.open(cgroups, version === 1 ? new UnsyncedDisk() : undefined);
-        const stage = await opening;
-        const steps = await stage.scene.eachPoint((pod, kill, at) => tell(stage, pod, kill, at), {
-          ...(version === 1 ? { reaches: points.reaches } : unifiedPoints(points)),
-          ended: "ended",
+        const steps = await shared.run(async (stage) => {
+          const count = await stage.scene.eachPoint((pod, kill, at) => tell(stage, pod, kill, at), {
+            ...(version === 1 ? { reaches: points.reaches } : unifiedPoints(points)),
+            ended: "ended",
+          });
+          if (version === 1) nothingGranted(cgroups ?? assert.fail());
+          return count;
         });
         t.diagnostic(`killed at each of ${steps} points`);
-        if (version === 1) nothingGranted(cgroups ?? assert.fail());
       });
     }
   });

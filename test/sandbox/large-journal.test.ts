@@ -1,7 +1,7 @@
 // What a peer could leave in the journal before connections had a bound: the next forwarder starts all the same.
 import assert from "node:assert/strict";
 import { appendFileSync, readFileSync, statSync } from "node:fs";
-import { after, describe, test } from "node:test";
+import { after, describe, type TestContext, test } from "node:test";
 import { crc32 } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { Client } from "../../sandbox/client.ts";
@@ -40,78 +40,78 @@ function largeNoop(id: string): Buffer {
   });
 }
 
-let opening: Promise<KillScene> | undefined;
-
 describe("a journal of 60 connections of 4 MB", () => {
-  after(async () => {
-    const pings = await (await opening)?.stop();
-    if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
-  });
+  const shared = KillScene.shared(() => KillScene.open({ vfsPerPf: 2 }));
+  after(() => shared.close());
 
   test("is started from within the pod's memory: what has a VF is kept, and others are served", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    opening = KillScene.open({ vfsPerPf: 2 });
-    const scene = await opening;
-    const [first, second] = scene.pods;
-    if (!first || !second) assert.fail("there are pods");
-    const client = scene.direct(first);
-    await client.request();
-    const path = `${scene.sandbox.folder}/state/journal`;
-    await scene.restart(() => {
-      for (let index = 0; index < 60; index++) appendFileSync(path, largeNoop(`large-${index}`));
-      assert.ok(statSync(path).size > 300 * MIB);
-    });
-    const peak = scene.forwarder.peakMemoryBytes;
-    t.diagnostic(`at most ${Math.round(peak / MIB)} MiB of memory`);
-    assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
-    await client.request();
-    assert.equal((await first.pod.link("nsm-1"))?.up, true);
-    const next = scene.direct(second);
-    await next.request();
-    await next.close();
-    await client.close();
-    await eventually(
-      () => statSync(path).size,
-      (size) => size < MIB,
-    );
-    const log = readFileSync(`${scene.sandbox.folder}/forwarder.log`, "utf8");
-    const told = log.split("\n").filter((line) => line.includes("journal-over-quota"));
-    assert.equal(told.length, 1);
-    assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
+    await shared.run((scene) => startsWithinMemory(t, scene));
   });
 
   test("cannot be made any more: peers that take all that they may have leave the others their memory", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    opening ??= KillScene.open({ vfsPerPf: 2 });
-    const scene = await opening;
-    const { sandbox } = scene;
-    const [pod = assert.fail("there are pods")] = scene.pods;
-    await scene.restart(() => {}); // What it took for the story before does not count.
-    const greedy: Client[] = [];
-    for (const name of ["nsmgr", ...Array.from({ length: 12 }, (_, index) => `greedy-${index}`)]) {
-      const manager = { name, actor: sandbox.actor(name) };
-      for (let isRefused = false; !isRefused; ) {
-        const client = scene.direct(pod, { manager });
-        try {
-          await client.request({ alter: manyParts });
-          greedy.push(client);
-        } catch (error) {
-          refusal("RESOURCE_EXHAUSTED", /may have/)(error);
-          isRefused = true;
-        }
-      }
-    }
-    const peak = scene.forwarder.peakMemoryBytes;
-    t.diagnostic(`${greedy.length} connections, at most ${Math.round(peak / MIB)} MiB of memory`);
-    assert.ok(greedy.length > 20);
-    assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
-    const client = scene.direct(pod);
-    await client.request();
-    await client.close();
-    // As large as the Request was. The others end with the forwarder.
-    await greedy.at(-1)?.close({ alter: manyParts });
+    await shared.run((scene) => leavesMemory(t, scene));
   });
 });
+
+async function startsWithinMemory(t: TestContext, scene: KillScene): Promise<void> {
+  const [first, second] = scene.pods;
+  if (!first || !second) assert.fail("there are pods");
+  const client = scene.direct(first);
+  await client.request();
+  const path = `${scene.sandbox.folder}/state/journal`;
+  await scene.restart(() => {
+    for (let index = 0; index < 60; index++) appendFileSync(path, largeNoop(`large-${index}`));
+    assert.ok(statSync(path).size > 300 * MIB);
+  });
+  const peak = scene.forwarder.peakMemoryBytes;
+  t.diagnostic(`at most ${Math.round(peak / MIB)} MiB of memory`);
+  assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
+  await client.request();
+  assert.equal((await first.pod.link("nsm-1"))?.up, true);
+  const next = scene.direct(second);
+  await next.request();
+  await next.close();
+  await client.close();
+  await eventually(
+    () => statSync(path).size,
+    (size) => size < MIB,
+  );
+  const log = readFileSync(`${scene.sandbox.folder}/forwarder.log`, "utf8");
+  const told = log.split("\n").filter((line) => line.includes("journal-over-quota"));
+  assert.equal(told.length, 1);
+  assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
+}
+
+async function leavesMemory(t: TestContext, scene: KillScene): Promise<void> {
+  const { sandbox } = scene;
+  const [pod = assert.fail("there are pods")] = scene.pods;
+  await scene.restart(() => {}); // What it took for the story before does not count.
+  const greedy: Client[] = [];
+  for (const name of ["nsmgr", ...Array.from({ length: 12 }, (_, index) => `greedy-${index}`)]) {
+    const manager = { name, actor: sandbox.actor(name) };
+    for (let isRefused = false; !isRefused; ) {
+      const client = scene.direct(pod, { manager });
+      try {
+        await client.request({ alter: manyParts });
+        greedy.push(client);
+      } catch (error) {
+        refusal("RESOURCE_EXHAUSTED", /may have/)(error);
+        isRefused = true;
+      }
+    }
+  }
+  const peak = scene.forwarder.peakMemoryBytes;
+  t.diagnostic(`${greedy.length} connections, at most ${Math.round(peak / MIB)} MiB of memory`);
+  assert.ok(greedy.length > 20);
+  assert.ok(peak < POD_MEMORY_BYTES, `${peak} bytes`);
+  const client = scene.direct(pod);
+  await client.request();
+  await client.close();
+  // As large as the Request was. The others end with the forwarder.
+  await greedy.at(-1)?.close({ alter: manyParts });
+}
 
 /** What takes the most memory for its bytes: thousands of messages of two bytes each. */
 function manyParts(request: NetworkServiceRequest): void {

@@ -4,21 +4,17 @@ import { after, describe, test } from "node:test";
 import { needs } from "../needs.ts";
 import { CrashScene } from "./crash-scene.ts";
 
-let opening: Promise<CrashScene> | undefined;
+const shared = CrashScene.shared();
 
 function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
   test(name, async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    opening ??= CrashScene.open();
-    await tell(await opening);
+    await shared.run(tell);
   });
 }
 
 describe("a forwarder that dies", () => {
-  after(async () => {
-    const pings = await (await opening)?.stop();
-    if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
-  });
+  after(() => shared.close());
 
   story("gets back the function of a pod that ended meanwhile", async (crash) => {
     const before = await crash.scene.dump();

@@ -13,6 +13,7 @@ import { RpcError } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type RecordingLog, recordingLog } from "../../src/telemetry/recording-log.ts";
 import { type Need, needs } from "../needs.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { ipDump } from "./ip.ts";
 
 /** One story; it leaves the node as it found it, but for pods that it started and that hold nothing. */
@@ -26,6 +27,8 @@ export class Scene {
   forwarder: Forwarder;
   /** The story has changed the node itself, as an operator does: it cannot leave it as it was. */
   isMended = false;
+  /** What the story before has left, if it is known. */
+  #asItWas: unknown;
   #pods: readonly SandboxPod[] = [];
   #podCount = 0;
   readonly #direct: Client[] = [];
@@ -49,6 +52,25 @@ export class Scene {
       await sandbox.stop();
       throw error;
     }
+  }
+
+  /** Fails where the story does, and where it leaves the node otherwise than it was. */
+  async play(story: Story): Promise<void> {
+    const before = this.#asItWas ?? (await this.dump());
+    this.#asItWas = undefined;
+    await story(this);
+    await this.endPods();
+    if (!this.isMended) {
+      const now = await this.dump();
+      assert.deepEqual(now, before);
+      this.#asItWas = now;
+    }
+    this.isMended = false;
+  }
+
+  async stop(): Promise<void> {
+    await this.endPods();
+    await this.sandbox.stop();
   }
 
   /** A new pod with a token. */
@@ -142,7 +164,10 @@ export class Scene {
 /** What real links take. */
 export const LINKS: readonly Need[] = ["netns", "veth", "bridge"];
 
-/** Tells the stories one after the other on one node, where the machine can make it: real links in namespaces of their own. */
+/**
+ * Tells the stories one after the other on one node, where the machine can make it: real links in namespaces of their own. After
+ * a story that failed, the next one begins on a fresh node.
+ */
 export function tellStories(
   title: string,
   options: Omit<SandboxOptions, "log" | "clock">,
@@ -150,31 +175,23 @@ export function tellStories(
   wants: readonly Need[] = LINKS,
 ): void {
   describe(title, () => {
-    let scene: Promise<Scene> | undefined;
-    /** What the story before has left, if it is known. */
-    let asItWas: unknown;
-    after(async () => (await scene)?.sandbox.stop());
+    const shared = sharedScene(options);
+    after(() => shared.close());
     for (const [name, story] of Object.entries(stories)) {
       test(name, async (t) => {
         if (!needs(t, ...wants)) return;
-        scene ??= Scene.open(options);
-        const open = await scene;
-        const before = asItWas ?? (await open.dump());
-        asItWas = undefined;
-        try {
-          await story(open);
-        } finally {
-          await open.endPods();
-        }
-        if (!open.isMended) {
-          const now = await open.dump();
-          assert.deepEqual(now, before);
-          asItWas = now;
-        }
-        open.isMended = false;
+        await shared.run((scene) => scene.play(story));
       });
     }
   });
+}
+
+/** A scene for one story after the other. */
+export function sharedScene(options: Omit<SandboxOptions, "log" | "clock">): SharedUntilFailure<Scene> {
+  return new SharedUntilFailure(
+    () => Scene.open(options),
+    (scene) => scene.stop(),
+  );
 }
 
 /** A card that makes network devices anew gives them other indexes; iproute2 lists by those. */

@@ -20,21 +20,17 @@ const REFUSED = ["EPERM", "EPERM"];
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
-let stage: Promise<CrashScene> | undefined;
+const shared = CrashScene.shared({ machine: { vfioStandIns: commonStandIns }, cgroups });
 
 function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
   test(name, async (t) => {
     if (!needs(t, ...VFIO_NEEDS)) return;
-    stage ??= CrashScene.open({ machine: { vfioStandIns: commonStandIns }, cgroups });
-    await tell(await stage);
+    await shared.run(tell);
   });
 }
 
 describe("a forwarder that dies", () => {
-  after(async () => {
-    const pings = await (await stage)?.stop();
-    if (pings) assert.deepEqual(pings, { ...pings, lost: 0 });
-  });
+  after(() => shared.close());
 
   story("leaves a VFIO connection as it is, for its client to refresh and close", async (crash) => {
     const [pod, other] = [await vfioPod(crash.scene), await vfioPod(crash.scene)];
