@@ -37,6 +37,10 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
 /** What the other functions of its IOMMU group keep it from. */
 function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">): string | undefined {
   for (const { holder, facts, conditions } of group) {
+    // The group goes to VFIO as a whole, and what is quarantined must not be touched.
+    if (wish.use === "vfio" && !conditions.has("gone") && conditions.first("quarantine")) {
+      return `in an IOMMU group of which ${facts.address} is quarantined`;
+    }
     const withheld = wish.use === "vfio" && !holder ? conditions.first("withhold") : undefined;
     if (withheld) return `in an IOMMU group of which the host uses ${facts.address} (${describeCondition(withheld)})`;
     if (!holder) continue;

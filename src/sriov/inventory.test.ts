@@ -176,6 +176,24 @@ test("Inventory.take() says what keeps every function back", () => {
   });
 });
 
+test("Inventory.raise() of what quarantines a VF keeps its IOMMU group from VFIO, which takes a group as a whole", () => {
+  const vfs = [
+    ["01:00.1", 1],
+    ["01:00.2", 1],
+    ["01:00.3", 2],
+  ] as const;
+  const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs });
+  const tokenId = idOf(inventory, "d/x", "01:00.2");
+  inventory.raise(parsePciAddress("01:00.1"), { code: "driver-binding" });
+  assert.equal(inventory.take({ connectionId: "c1", tokenId, use: "vfio" }).address, "0000:01:00.3");
+  assert.throws(
+    () => inventory.take({ connectionId: "c2", tokenId: idOf(inventory, "d/x", "01:00.2"), use: "vfio" }),
+    /in an IOMMU group of which 0000:01:00.1 is quarantined/,
+  );
+  inventory.release("c1");
+  assert.equal(inventory.take({ connectionId: "c3", tokenId, use: "kernel" }).address, "0000:01:00.2");
+});
+
 test("Inventory.raise() of the host's use keeps a VF from pods, its group from VFIO, and nothing from who holds it", () => {
   const vfs = [
     ["01:00.1", 1],

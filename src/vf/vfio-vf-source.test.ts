@@ -25,6 +25,8 @@ function setUp() {
   );
   const done: string[] = [];
   const openGroups = new Set<PciAddress>();
+  /** Drivers that bind a function only when this has come. */
+  const slow = new Map<PciAddress, Promise<void>>();
   const settings = new Map<number, VfSettings>();
   const failing = new Set<keyof VfSettings>();
   const clock = new HandClock();
@@ -40,7 +42,10 @@ function setUp() {
     },
   };
   const binder = {
-    bind: async ({ address }: { readonly address: string }) => void done.push(`bind ${address}`),
+    async bind({ address }: { readonly address: PciAddress }) {
+      done.push(`bind ${address}`);
+      await slow.get(address);
+    },
     isPresent: async () => true,
     vfio: {
       deviceOf: async () => ({ group: 7, container: { major: 10, minor: 196 }, device: { major: 245, minor: 7 } }),
@@ -91,7 +96,7 @@ function setUp() {
     const { id: tokenId = "" } = inventory.devicesOf("d/x").find((one) => one.address === address) ?? {};
     return await source.take({ connectionId: `of ${address}`, tokenId, cgroupDir: asked.cgroupDir });
   };
-  return { inventory, done, openGroups, failing, take };
+  return { inventory, done, openGroups, slow, failing, clock, take };
 }
 
 test("grant() lets the pod in only when the function has its MAC address and its VLAN", async () => {
@@ -128,6 +133,19 @@ test("bind() takes the second function of a group that only the pod itself has o
   done.length = 0;
   await (await take(second)).bind(signal);
   assert.deepEqual(done, [`bind ${second}`]);
+});
+
+test("bind() waits for a slow driver where every other function is of the same IOMMU group", async () => {
+  const { inventory, done, slow, clock, take } = setUp();
+  const bound = Promise.withResolvers<void>();
+  slow.set(first, bound.promise);
+  const vf = await take(first);
+  const binding = vf.bind(signal);
+  await clock.pass(60_000);
+  bound.resolve();
+  await binding;
+  assert.deepEqual([vf.address, inventory.get(first)?.state], [first, "preparing"]);
+  assert.deepEqual(done, [`bind ${first}`, `look who has ${first} open`]);
 });
 
 test("grant() for other containers keeps the former ones out before it lets the new ones in", async () => {
