@@ -34,14 +34,10 @@ func (a *Actor) GetX509SVID() (*x509svid.SVID, error) {
 	return a.svid, nil
 }
 
-// isOld is also true after the authority has got another key.
+// isOld is also true after the authority has begun to sign with another key.
 func (a *Actor) isOld() bool {
 	leaf := a.svid.Certificates[0]
-	isOfLastRoot := false
-	for _, root := range a.authority.Bundle().X509Authorities() {
-		isOfLastRoot = leaf.CheckSignatureFrom(root) == nil
-	}
-	return !isOfLastRoot || time.Until(leaf.NotAfter) < a.authority.lifetime/2
+	return !a.authority.isSigner(leaf) || time.Until(leaf.NotAfter) < a.authority.lifetime/2
 }
 
 // GetX509BundleForTrustDomain implements x509bundle.Source.

@@ -27,7 +27,8 @@ var TrustDomain = spiffeid.RequireTrustDomainFromString("interop.test")
 // Authority signs X.509-SVIDs (https://spiffe.io X509-SVID) and tells whom to believe.
 type Authority struct {
 	mutex    sync.Mutex
-	roots    []*root // the last one signs
+	roots    []*root
+	signer   *root
 	lifetime time.Duration
 	listens  []chan struct{}
 	serial   int64
@@ -41,12 +42,13 @@ type root struct {
 // NewAuthority makes one whose SVIDs are valid for the given time.
 func NewAuthority(lifetime time.Duration) *Authority {
 	authority := &Authority{lifetime: lifetime}
-	authority.AddRoot()
+	authority.PrepareRoot()
+	authority.SignWithNewRoot()
 	return authority
 }
 
-// AddRoot makes a new key that signs from now on; earlier ones stay in the bundle.
-func (a *Authority) AddRoot() {
+// PrepareRoot puts a new key into the bundle, as SPIRE does some time before it signs with it: all who verify must have it by then.
+func (a *Authority) PrepareRoot() {
 	key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -58,12 +60,27 @@ func (a *Authority) AddRoot() {
 	a.tell()
 }
 
+// SignWithNewRoot has the last key sign from now on; earlier ones stay in the bundle.
+func (a *Authority) SignWithNewRoot() {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.signer = a.roots[len(a.roots)-1]
+	a.tell()
+}
+
 // DropOldRoots leaves only the key that signs in the bundle.
 func (a *Authority) DropOldRoots() {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	a.roots = a.roots[len(a.roots)-1:]
+	a.roots = []*root{a.signer}
 	a.tell()
+}
+
+// isSigner says whether the certificate is of the key that signs now.
+func (a *Authority) isSigner(of *x509.Certificate) bool {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return of.CheckSignatureFrom(a.signer.certificate) == nil
 }
 
 // Rotate has the agent give out a new SVID at once.
@@ -82,7 +99,7 @@ func (a *Authority) Issue(path string) *x509svid.SVID {
 	template := a.template(a.lifetime)
 	template.URIs, template.KeyUsage = []*url.URL{id.URL()}, x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	by := a.roots[len(a.roots)-1]
+	by := a.signer
 	der := must(x509.CreateCertificate(rand.Reader, template, by.certificate, key.Public(), by.key))
 	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{must(x509.ParseCertificate(der))}, PrivateKey: key}
 }

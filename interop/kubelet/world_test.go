@@ -59,12 +59,12 @@ func open(t *testing.T, policy string, settings node.Settings) *world {
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
 	must(t, os.RemoveAll("/var/lib/kubelet"))
-	authority := identity.NewAuthority(time.Hour)
+	authority := identity.NewAuthority(24 * time.Hour)
 	agent := identity.NewAgent(authority, folder+"/agent.sock", "/forwarder")
 	must(t, agent.Start())
 	t.Cleanup(agent.Stop)
 	hop := peer.Hop{Name: "nsmgr-1", Actor: authority.Actor("/nsmgr-1"), Lifetime: time.Hour}
-	manager := &peer.Manager{Hop: hop, Socket: folder + "/nsm.sock", Expiry: time.Minute}
+	manager := &peer.Manager{Hop: hop, Socket: folder + "/nsm.sock", Expiry: time.Hour}
 	must(t, manager.Start())
 	t.Cleanup(manager.Stop)
 	end := peer.Hop{Name: "nse-1", Actor: authority.Actor("/nse-1"), Lifetime: time.Hour}
@@ -100,20 +100,16 @@ func (w *world) closeForwarder() {
 	}
 }
 
-// countLimit is how long a plugin may take to come back after a restart of kubelet, and a function after its pod's end.
-const countLimit = 10 * time.Second
-
 // counts waits until kubelet shows these.
 func (w *world) counts(resource string, capacity, allocatable int64) {
 	w.Helper()
-	for end := time.Now().Add(countLimit); ; time.Sleep(20 * time.Millisecond) {
-		has, can := w.kubelet.Counts(resource)
-		if has == capacity && can == allocatable {
-			return
-		}
-		if time.Now().After(end) {
-			w.Fatalf("%s has %d devices, %d of them allocatable, and not %d and %d", resource, has, can, capacity, allocatable)
-		}
+	var has, can int64
+	isSo := func() bool {
+		has, can = w.kubelet.Counts(resource)
+		return has == capacity && can == allocatable
+	}
+	if !node.Eventually(isSo) {
+		w.Fatalf("%s has %d devices, %d of them allocatable, and not %d and %d", resource, has, can, capacity, allocatable)
 	}
 }
 
@@ -121,16 +117,14 @@ func (w *world) counts(resource string, capacity, allocatable int64) {
 func (w *world) isListed() {
 	w.Helper()
 	before := w.kubelet.Lists()
-	for end := time.Now().Add(countLimit); w.kubelet.Lists() < before+2; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.Fatal("the forwarder does not ask which pod has what")
-		}
+	if !node.Eventually(func() bool { return w.kubelet.Lists() >= before+2 }) {
+		w.Fatal("the forwarder does not ask which pod has what")
 	}
 }
 
 func (w *world) admit(pod *core.Pod) map[string]string {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), node.Patience)
 	defer cancel()
 	envs, err := w.kubelet.Admit(ctx, pod)
 	must(w, err)

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // devices is where Linux mounts its version 1 hierarchy of devices.
@@ -52,12 +51,10 @@ func (c *Cgroups) Close() error {
 		return err
 	})
 	for i := len(folders) - 1; i >= 0 && err == nil; i-- {
-		for tries := 0; tries < 200; tries++ {
-			if err = os.Remove(folders[i]); err == nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		Eventually(func() bool {
+			err = os.Remove(folders[i])
+			return err == nil
+		})
 	}
 	return err
 }

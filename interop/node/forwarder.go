@@ -99,6 +99,7 @@ func environment(folder string, settings Settings) []string {
 		"NSM_STATE_PATH=" + folder + "/state",
 		"NSM_ADMIN_LISTEN_ON=off",
 		"NSM_LOG_LEVEL=DEBUG",
+		"NSM_DIAL_TIMEOUT=1m", // a handshake between two busy processes is no dead endpoint
 		"SPIFFE_ENDPOINT_SOCKET=unix://" + folder + "/agent.sock",
 	}
 	if settings.Killable {
@@ -110,9 +111,6 @@ func environment(folder string, settings Settings) []string {
 // ForwarderName is its name in paths and in the registry.
 const ForwarderName = "forwarder-1"
 
-// answerLimit is longer than a start takes while peers are missing.
-const answerLimit = 60 * time.Second
-
 // Ask gives a command and decodes what it answers into result, unless that is nil.
 func (f *Forwarder) Ask(command string, result any) error {
 	f.mutex.Lock()
@@ -120,7 +118,7 @@ func (f *Forwarder) Ask(command string, result any) error {
 	if _, err := io.WriteString(f.input, command+"\n"); err != nil {
 		return fmt.Errorf("cannot ask the forwarder to %s: %w", command, err)
 	}
-	limit := time.AfterFunc(answerLimit, func() { _ = f.command.Process.Kill() })
+	limit := time.AfterFunc(Patience, func() { _ = f.command.Process.Kill() })
 	defer limit.Stop()
 	if !f.output.Scan() {
 		return fmt.Errorf("the forwarder's process ended at %s, or did not answer: see %s/forwarder.log", command, f.Folder)
@@ -139,6 +137,12 @@ func (f *Forwarder) Ask(command string, result any) error {
 		return nil
 	}
 	return json.Unmarshal(answer.Done, result)
+}
+
+// Logged is how often it has told of the event, a forwarder that was killed included.
+func (f *Forwarder) Logged(event string) int {
+	text, _ := os.ReadFile(filepath.Join(f.Folder, "forwarder.log"))
+	return strings.Count(string(text), fmt.Sprintf(`"event":%q`, event))
 }
 
 // Start returns when the manager knows it.
@@ -160,7 +164,7 @@ func (f *Forwarder) Count(of string) (int, error) {
 // Close ends the process and all that it made in the kernel.
 func (f *Forwarder) Close() error {
 	_ = f.input.Close()
-	limit := time.AfterFunc(10*time.Second, func() { _ = f.command.Process.Kill() })
+	limit := time.AfterFunc(Patience, func() { _ = f.command.Process.Kill() })
 	defer limit.Stop()
 	return f.command.Wait()
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -194,6 +193,3 @@ func (k *Kubelet) End(pod string) {
 	defer k.mutex.Unlock()
 	delete(k.holders, pod)
 }
-
-// ListLimit is how long a start of the forwarder may take to tell kubelet.
-const ListLimit = 20 * time.Second

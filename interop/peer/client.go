@@ -217,5 +217,5 @@ func (c *Client) Events(ctx context.Context) (<-chan *nsm.ConnectionEvent, error
 	return events, nil
 }
 
-// CallLimit of one call; a manager allows as much.
-const CallLimit = 15 * time.Second
+// CallLimit of one call: more than a manager allows, for a machine that is busy with other work.
+const CallLimit = 2 * time.Minute

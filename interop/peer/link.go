@@ -26,6 +26,7 @@ type Link struct {
 	mutex     sync.Mutex
 	conn      *fdconn.Conn
 	isDropped bool
+	dials     int
 }
 
 // Dial opens one to a unix:// or tcp:// URL.
@@ -65,7 +66,15 @@ func (l *Link) dial(ctx context.Context, path string) (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 	l.conn = conn
+	l.dials++
 	return conn, nil
+}
+
+// Dials is how many connections it has had.
+func (l *Link) Dials() int {
+	l.mutex.Lock()
+	defer l.mutex.Unlock()
+	return l.dials
 }
 
 // Ready returns when it is connected.

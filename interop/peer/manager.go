@@ -31,11 +31,12 @@ type Manager struct {
 	Hop
 	// Socket is the path it listens on.
 	Socket string
-	// Expiry of a registration.
+	// Expiry of a registration; ExpireAfter changes it while it runs.
 	Expiry time.Duration
 
 	mutex         sync.Mutex
 	registrations int
+	expired       int
 	registered    *registered
 	offers        []offer
 	changed       map[chan struct{}]bool
@@ -121,6 +122,20 @@ func (m *Manager) Registrations() int {
 	return m.registrations
 }
 
+// Expired is how often a registration was not refreshed in time.
+func (m *Manager) Expired() int {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	return m.expired
+}
+
+// ExpireAfter is for registrations and refreshes that come from now on.
+func (m *Manager) ExpireAfter(expiry time.Duration) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.Expiry = expiry
+}
+
 // Register takes the forwarder's entry: the socket comes as a descriptor and is named by its inode.
 func (m *Manager) Register(ctx context.Context, entry *nsm.NetworkServiceEndpoint) (*nsm.NetworkServiceEndpoint, error) {
 	ids, err := m.extendPath(ctx)
@@ -137,16 +152,28 @@ func (m *Manager) Register(ctx context.Context, entry *nsm.NetworkServiceEndpoin
 	}
 	reply := proto.CloneOf(entry)
 	reply.PathIds = ids
-	reply.ExpirationTime = timestamppb.New(time.Now().Add(m.Expiry))
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
+	reply.ExpirationTime = timestamppb.New(time.Now().Add(m.Expiry))
 	m.registrations++
 	if m.registered != nil {
 		m.registered.expires.Stop()
 		_ = m.registered.file.Close()
 	}
-	m.registered = &registered{entry, file, time.AfterFunc(m.Expiry, m.drop)}
+	now := &registered{entry: entry, file: file}
+	now.expires = time.AfterFunc(m.Expiry, func() { m.expire(now) })
+	m.registered = now
 	return reply, nil
+}
+
+func (m *Manager) expire(old *registered) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.registered != old {
+		return // refreshed in the last moment
+	}
+	m.expired++
+	m.dropLocked()
 }
 
 // Unregister takes it out.
@@ -161,6 +188,10 @@ func (m *Manager) Unregister(ctx context.Context, _ *nsm.NetworkServiceEndpoint)
 func (m *Manager) drop() {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
+	m.dropLocked()
+}
+
+func (m *Manager) dropLocked() {
 	if m.registered == nil {
 		return
 	}

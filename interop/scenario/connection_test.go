@@ -1,10 +1,11 @@
 package scenario
 
 import (
-	"context"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"interop/node"
@@ -15,9 +16,9 @@ import (
 func TestConnectionFromRequestToClose(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
-	if event := <-events; event.Type != nsm.ConnectionEventType_INITIAL_STATE_TRANSFER || len(event.Connections) != 0 {
+	if event := w.next(events); event.Type != nsm.ConnectionEventType_INITIAL_STATE_TRANSFER || len(event.Connections) != 0 {
 		t.Fatalf("the first event of an idle forwarder is %v", event)
 	}
 	first := w.request(client)
@@ -29,7 +30,7 @@ func TestConnectionFromRequestToClose(t *testing.T) {
 		t.Fatalf("the reply is %v", first)
 	}
 	checkOffer(t, w.endpoint.Requests()[0], "LOCAL")
-	checkUpdate(t, <-events, first)
+	checkUpdate(t, w.next(events), first)
 	second := w.request(client)
 	for i, segment := range second.Path.PathSegments {
 		if segment.Id != first.Path.PathSegments[i].Id {
@@ -40,11 +41,7 @@ func TestConnectionFromRequestToClose(t *testing.T) {
 		t.Fatalf("the endpoint hears of the refresh as %v", again)
 	}
 	must(t, client.Close(w.within(peer.CallLimit)))
-	for event := range events {
-		if event.Type == nsm.ConnectionEventType_DELETE {
-			break
-		}
-	}
+	w.until(events, func(event *nsm.ConnectionEvent) bool { return event.Type == nsm.ConnectionEventType_DELETE })
 	if closes := w.endpoint.Closes(); len(closes) != 1 || !w.hasNoLink(client) || !w.isIdle() {
 		t.Fatalf("after Close: %d closes at the endpoint, without a link %v, idle %v", len(closes), w.hasNoLink(client), w.isIdle())
 	}
@@ -78,42 +75,62 @@ func checkUpdate(t *testing.T, event *nsm.ConnectionEvent, reply *nsm.Connection
 
 func TestRefreshOverSeveralTokenLifetimesAndExpiry(t *testing.T) {
 	w := open(t, options{})
-	const lifetime = 3 * time.Second
-	client := w.newClient(lifetime)
-	start := time.Now()
-	for time.Since(start) < 3*lifetime {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := client.Request(ctx)
-		cancel()
-		must(t, err)
+	w.atSomePace(3*time.Second, func(lifetime time.Duration) bool {
+		client := w.newClient(lifetime)
+		before := len(w.endpoint.Closes())
+		if !w.isRefreshedInTime(client, lifetime) {
+			_ = client.Close(w.within(peer.CallLimit))
+			w.eventually("nothing is left of the client that came too late", w.isIdle)
+			return false
+		}
+		if closes := w.endpoint.Closes(); len(closes) != before {
+			t.Fatalf("the forwarder has closed it: %v", closes)
+		}
 		w.linkOf(client)
-		time.Sleep(lifetime / 4)
-	}
-	if closes := w.endpoint.Closes(); len(closes) != 0 {
-		t.Fatalf("the forwarder has closed it: %v", closes)
-	}
-	w.eventually("the connection that nobody refreshes is taken down", 2*lifetime, func() bool {
-		return w.hasNoLink(client) && w.isIdle() && len(w.endpoint.Closes()) == 1
+		w.eventually("the connection that nobody refreshes is taken down", func() bool {
+			return w.hasNoLink(client) && w.isIdle() && len(w.endpoint.Closes()) == before+1
+		})
+		return true
 	})
 }
 
+// isRefreshedInTime refreshes over three lifetimes of the client's tokens. False: one came too late, or took too long.
+func (w *world) isRefreshedInTime(client *peer.Client, lifetime time.Duration) bool {
+	limit := lifetime / 6
+	// A token's time has whole seconds, and what a caller allows for a call is taken off it.
+	allowed := lifetime - time.Second - limit
+	last := time.Now()
+	for start := last; time.Since(start) < 3*lifetime; time.Sleep(lifetime / 4) {
+		signed := time.Now()
+		_, err := client.Request(w.within(limit))
+		if time.Since(last) > allowed || status.Code(err) == codes.DeadlineExceeded {
+			return false
+		}
+		must(w, err)
+		last = signed
+	}
+	return time.Since(last) < allowed
+}
+
 func TestRegistrationIsRefreshedAndMadeAnew(t *testing.T) {
-	w := open(t, options{registrationExpiry: 4 * time.Second})
+	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
-	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if w.manager.Forwarder() == "" {
-			t.Fatal("the registration was let expire")
-		}
-	}
+	before, lost := w.manager.Registrations(), w.forwarder.Logged("registration-lost")
 	w.manager.Stop()
-	before := w.manager.Registrations()
-	time.Sleep(500 * time.Millisecond)
+	w.eventually("the forwarder misses its manager", func() bool { return w.forwarder.Logged("registration-lost") > lost })
+	const shortest = 4 * time.Second
+	w.manager.ExpireAfter(shortest)
 	must(t, w.manager.Start())
-	w.eventually("the forwarder registers with the new manager", 10*time.Second, func() bool {
-		return w.manager.Registrations() > before && w.manager.Forwarder() != ""
-	})
+	w.registersAgain(before)
 	w.request(client) // the new manager's first Request, with the old path, is a refresh
+	w.atSomePace(shortest, func(expiry time.Duration) bool {
+		w.manager.ExpireAfter(expiry)
+		w.registersAgain(w.manager.Registrations())
+		registered, expired := w.manager.Registrations(), w.manager.Expired()
+		w.registersAgain(registered + 1)
+		return w.manager.Expired() == expired
+	})
 	must(t, client.Close(w.within(peer.CallLimit)))
 	must(t, w.forwarder.Stop())
 	if w.manager.Forwarder() != "" {
@@ -121,20 +138,21 @@ func TestRegistrationIsRefreshedAndMadeAnew(t *testing.T) {
 	}
 }
 
+func (w *world) registersAgain(before int) {
+	w.Helper()
+	w.eventually("the forwarder registers again", func() bool { return w.manager.Registrations() > before })
+}
+
 func TestEndpointDeathAndReselect(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
 	second := w.newEndpoint("nse-2", w.folder+"/nse-2.sock")
 	second.Context.IpContext.SrcIpAddrs = []string{"172.16.2.2/32"}
 	w.endpoint.Stop()
-	for event := range events {
-		if isDown(event) {
-			break
-		}
-	}
+	w.until(events, isDown)
 	// What the client's heal does: ask for another endpoint; the dead one is still listed.
 	client.Change = func(request *nsm.NetworkServiceRequest) {
 		request.Connection.State = nsm.State_RESELECT_REQUESTED
@@ -165,15 +183,10 @@ func TestEndpointTellsThatItIsDown(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
 	w.endpoint.Down()
-	for event := range events {
-		if isDown(event) {
-			return
-		}
-	}
-	t.Fatal("the stream ended before the event came")
+	w.until(events, isDown)
 }
 
 func TestForwarderRestartKeepsTheConnection(t *testing.T) {
@@ -181,7 +194,7 @@ func TestForwarderRestartKeepsTheConnection(t *testing.T) {
 	client := w.newClient(longTokens)
 	first := w.request(client)
 	device := w.linkOf(client)
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
 	must(t, w.forwarder.Stop())
 	for range events { // ends: a manager sees that its forwarder has gone

@@ -1,8 +1,8 @@
 package scenario
 
 import (
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -20,7 +20,7 @@ func TestKilledForwarderIsHealed(t *testing.T) {
 	first := w.request(client)
 	w.request(other)
 	device := w.linkOf(client)
-	watch, err := client.Watch(w.within(time.Minute))
+	watch, err := client.Watch(w.within(node.Patience))
 	must(t, err)
 
 	must(t, w.forwarder.Kill())
@@ -64,51 +64,83 @@ func TestForwarderKilledInTheMiddleOfRequests(t *testing.T) {
 	w := open(t, options{Settings: node.Settings{Killable: true}})
 	w.endpoint.Context.EthernetContext = nil
 	clients := []*peer.Client{w.newClient(longTokens), w.newClient(longTokens), w.newClient(longTokens)}
+	killed := make(chan struct{})
+	var isSilent atomic.Bool
+	w.endpoint.Answer = func(*nsm.Connection) error {
+		if isSilent.Load() {
+			<-killed
+		}
+		return nil
+	}
+	w.killedWhen("at once", clients, func() bool { return true })
+	w.areServed(clients)
+	isSilent.Store(true) // no Request can be done before the kill
+	cut := w.killedWhen("while the endpoint is asked", clients, func() bool { return len(w.endpoint.Requests()) > 0 })
+	if cut != len(clients) {
+		t.Fatalf("%d of %d Requests were cut short, and the endpoint had answered none", cut, len(clients))
+	}
+	isSilent.Store(false)
+	close(killed)
+	w.areServed(clients)
+	w.killedWhen("when a pod has its device", clients, func() bool { return !w.hasNoLink(clients[0]) })
+	w.areServed(clients)
+	established := w.forwarder.Logged("connection-established")
+	w.killedWhen("when one is established", clients, func() bool { return w.forwarder.Logged("connection-established") > established })
+	w.areServed(clients)
+}
+
+// killedWhen kills the forwarder when the Requests of all clients have come so far, and starts the next one. It returns how many
+// were cut short.
+func (w *world) killedWhen(what string, clients []*peer.Client, has func() bool) int {
+	w.Helper()
+	w.endpoint.Forget()
+	ended := make(chan error, len(clients))
+	for _, client := range clients {
+		must(w, client.Link.Ready(w.within(peer.CallLimit)))
+		go func() {
+			_, err := client.Request(w.within(peer.CallLimit))
+			ended <- err
+		}()
+	}
+	w.eventually(what, has)
+	must(w, w.forwarder.Kill())
 	cut := 0
-	const rounds = 4
-	for round := range rounds {
-		ended := make(chan error, len(clients))
-		for _, client := range clients {
-			must(t, client.Link.Ready(w.within(peer.CallLimit)))
-			go func() {
-				_, err := client.Request(w.within(peer.CallLimit))
-				ended <- err
-			}()
+	for range clients {
+		if err := <-ended; err != nil {
+			cut++
+			refused(w, err, codes.Unavailable)
 		}
-		time.Sleep(time.Duration(5+150*round) * time.Millisecond)
-		must(t, w.forwarder.Kill())
-		for range clients {
-			if err := <-ended; err != nil {
-				cut++
-				refused(t, err, codes.Unavailable)
-			}
-		}
-		must(t, w.forwarder.Start())
-		for _, client := range clients {
-			w.redial(client)
-			w.eventually("the client's next try is served", 10*time.Second, func() bool {
-				_, err := client.Request(w.within(peer.CallLimit))
-				return err == nil
-			})
-			w.linkOf(client)
-			must(t, client.Close(w.within(peer.CallLimit)))
-		}
-		w.eventually("nothing is held", 5*time.Second, w.isIdle)
 	}
-	t.Logf("%d of %d Requests were cut short", cut, rounds*len(clients))
-	if cut == 0 {
-		t.Fatal("no kill met a Request")
+	w.Logf("killed %s: %d of %d Requests were cut short", what, cut, len(clients))
+	must(w, w.forwarder.Start())
+	for _, client := range clients {
+		w.redial(client)
 	}
+	return cut
+}
+
+// areServed tries until each client is, and closes what it got.
+func (w *world) areServed(clients []*peer.Client) {
+	w.Helper()
+	for _, client := range clients {
+		w.eventually("the client's next try is served", func() bool {
+			_, err := client.Request(w.within(peer.CallLimit))
+			return err == nil
+		})
+		w.linkOf(client)
+		must(w, client.Close(w.within(peer.CallLimit)))
+	}
+	w.eventually("nothing is held", w.isIdle)
 }
 
 // isTransferred checks the first event of a new stream as the manager's monitor and the client's heal read it: the connection as
 // it was, so that neither sees a change.
 func (w *world) isTransferred(client *peer.Client, reply *nsm.Connection) {
 	w.Helper()
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(w, err)
-	event := <-events
-	if event == nil || event.Type != nsm.ConnectionEventType_INITIAL_STATE_TRANSFER {
+	event := w.next(events)
+	if event.Type != nsm.ConnectionEventType_INITIAL_STATE_TRANSFER {
 		w.Fatalf("the first event is %v", event)
 	}
 	event.Type = nsm.ConnectionEventType_UPDATE

@@ -7,12 +7,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"interop/node"
 	"interop/nsm"
@@ -38,15 +40,21 @@ func TestThousandConcurrentRequestsOnManyConnections(t *testing.T) {
 	start := time.Now()
 	failures := make(chan error, manyCalls)
 	var all sync.WaitGroup
+	var retries atomic.Int32
 	for call := range manyCalls {
 		client := established[call%len(established)]
 		if call >= len(established) && call < manyLinks {
 			client = clients[call] // its first; as from any manager, one at a time
 		}
 		all.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 3*node.Patience)
 			defer cancel()
-			if _, err := client.Request(ctx); err != nil {
+			_, err := client.Request(ctx)
+			for status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil { // the forwarder's own limit, on a busy machine
+				retries.Add(1)
+				_, err = client.Request(ctx)
+			}
+			if err != nil {
 				failures <- err
 			}
 		})
@@ -65,7 +73,7 @@ func TestThousandConcurrentRequestsOnManyConnections(t *testing.T) {
 	if count != manyLinks {
 		t.Fatalf("%d functions are held by %d pods", count, manyLinks)
 	}
-	t.Logf("%d Requests and refreshes at once on %d connections: %s", manyCalls, manyLinks, took.Round(time.Millisecond))
+	t.Logf("%d Requests and refreshes at once on %d connections: %s, %d of them tried again", manyCalls, manyLinks, took.Round(time.Millisecond), retries.Load())
 	for _, client := range clients {
 		must(t, client.Close(w.within(peer.CallLimit)))
 	}
@@ -101,13 +109,13 @@ func TestCancelledAndDroppedCallsAreTakenOver(t *testing.T) {
 		client.Fail()
 	}
 	client.Link = w.newClient(longTokens).Link
-	w.eventually("a try of a client that tries again is served", 5*time.Second, func() bool {
+	w.eventually("a try of a client that tries again is served", func() bool {
 		_, err := client.Request(w.within(peer.CallLimit))
 		return err == nil
 	})
 	w.linkOf(client)
 	must(t, client.Close(w.within(peer.CallLimit)))
-	w.eventually("nothing is held", 5*time.Second, func() bool { return w.isIdle() && w.hasNoLink(client) })
+	w.eventually("nothing is held", func() bool { return w.isIdle() && w.hasNoLink(client) })
 }
 
 func TestMessageLimitsAndKeepAlives(t *testing.T) {
@@ -121,15 +129,25 @@ func TestMessageLimitsAndKeepAlives(t *testing.T) {
 	client.Change = nil
 	w.request(client)
 	// The quickest pings that grpc-go makes; a server of grpc-go with its defaults would end such a connection.
+	pings, err := peer.CountKeepAlives(w.folder + "/channelz.sock")
+	must(t, err)
+	defer pings.Stop()
 	kept, err := peer.Dial(w.manager.Actor, w.manager.Forwarder(), longTokens, grpc.WithKeepaliveParams(keepalive.ClientParameters{
-		Time: 10 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: true,
+		Time: 10 * time.Second, Timeout: node.Patience, PermitWithoutStream: true,
 	}))
 	must(t, err)
 	defer kept.Close()
 	client.Link = kept
 	w.request(client)
-	time.Sleep(21 * time.Second)
+	w.eventually("two pings are sent", func() bool {
+		sent, err := pings.Sent(w.within(peer.CallLimit))
+		must(t, err)
+		return sent >= 2
+	})
 	w.request(client)
+	if dials := kept.Dials(); dials != 1 {
+		t.Fatalf("the connection was ended: it was dialled %d times", dials)
+	}
 }
 
 // A monitor that does not read must hold nobody up, and those who do read hear everything. What waits for it is bounded: of a
@@ -143,11 +161,11 @@ func TestSlowMonitorStream(t *testing.T) {
 	}
 	events, err := quick.Events(w.within(5 * time.Minute))
 	must(t, err)
-	<-events
+	w.next(events)
 	w.refresh(quick, events, 100) // what it takes without a slow reader
 	before := w.live()
 	slow, err := nsm.NewMonitorConnectionClient(w.newClient(longTokens).Link).
-		MonitorConnections(w.within(5*time.Minute), &nsm.MonitorScopeSelector{})
+		MonitorConnections(w.within(3*node.Patience), &nsm.MonitorScopeSelector{})
 	must(t, err)
 	const rounds = 1000
 	w.refresh(quick, events, rounds)
@@ -184,8 +202,11 @@ func (w *world) refresh(client *peer.Client, events <-chan *nsm.ConnectionEvent,
 	}
 	for heard := range rounds {
 		select {
-		case <-events:
-		case <-time.After(peer.CallLimit):
+		case _, isOpen := <-events:
+			if !isOpen {
+				w.Fatalf("the quick reader's stream ended after %d of %d events", heard, rounds)
+			}
+		case <-time.After(node.Patience):
 			w.Fatalf("the quick reader heard %d of %d events", heard, rounds)
 		}
 	}
@@ -229,7 +250,7 @@ func TestManyRequestsAndCloses(t *testing.T) {
 	var resident []string
 	for range parts {
 		play(rounds / parts)
-		w.eventually("everything is let go of", 5*time.Second, w.isIdle)
+		w.eventually("everything is let go of", w.isIdle)
 		if len(seen) == 0 {
 			live = w.live()
 		}
@@ -237,15 +258,20 @@ func TestManyRequestsAndCloses(t *testing.T) {
 		resident = append(resident, fmt.Sprint(seen[len(seen)-1].ResidentKiB))
 	}
 	before, after := seen[0], seen[parts-1]
-	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d, %+d KiB in use since the first fifth; KiB resident after each fifth: %s",
-		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, (w.live()-live)>>10, strings.Join(resident, ", "))
-	if after.Descriptors > before.Descriptors || after.Namespaces > before.Namespaces {
+	// A file that is being read, or kubelet that is being asked, has a descriptor for a moment.
+	isAsBefore := func() bool {
+		after = usage(t, w)
+		return after.Descriptors <= before.Descriptors && after.Namespaces <= before.Namespaces
+	}
+	if !node.Eventually(isAsBefore) {
 		t.Fatalf("descriptors or namespaces are left: %+v, and there were %+v", after, before)
 	}
+	t.Logf("%d Request and Close: descriptors %+d, namespaces %+d, %+d KiB in use since the first fifth; KiB resident after each fifth: %s",
+		rounds, after.Descriptors-before.Descriptors, after.Namespaces-before.Namespaces, (w.live()-live)>>10, strings.Join(resident, ", "))
 }
 
 func requestAndClose(client *peer.Client) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), node.Patience)
 	defer cancel()
 	if _, err := client.Request(ctx); err != nil {
 		return fmt.Errorf("Request: %w", err)

@@ -2,10 +2,10 @@ package scenario
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"interop/node"
 	"interop/nsm"
 	"interop/peer"
 )
@@ -30,14 +30,14 @@ func TestManagersInTurn(t *testing.T) {
 		old := client.Link
 		w.redial(client)
 		client.MoveTo(next.Hop)
-		events, err := client.Events(w.within(time.Minute))
+		events, err := client.Events(w.within(node.Patience))
 		must(t, err)
 		reply := w.request(client)
 		if reply.Path.PathSegments[2].Id != first.Path.PathSegments[2].Id {
 			t.Fatalf("another manager's first Request is no refresh: %v, and was %v", reply.Path, first.Path)
 		}
-		<-events // what stood has not the new manager's name in its path
-		checkUpdate(t, <-events, reply)
+		w.next(events) // what stood has not the new manager's name in its path
+		checkUpdate(t, w.next(events), reply)
 		w.isRefusedTo(before, old, client)
 	}
 	if closes := w.endpoint.Closes(); len(closes) != 0 {
@@ -98,9 +98,7 @@ func (w *world) replaceManager(next *peer.Manager) {
 	w.Cleanup(next.Stop)
 	must(w, next.Offer("nse-1", service, w.endpoint.URL))
 	w.manager = next
-	w.eventually("the forwarder registers with the new manager", 10*time.Second, func() bool {
-		return next.Registrations() > before && next.Forwarder() != ""
-	})
+	w.registersAgain(before)
 }
 
 // isRefusedTo checks that this manager may neither refresh nor close the connection, and does not see it.

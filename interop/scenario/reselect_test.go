@@ -2,10 +2,10 @@ package scenario
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"interop/node"
 	"interop/nsm"
 	"interop/peer"
 )
@@ -18,9 +18,9 @@ func TestReselectFromALivingEndpoint(t *testing.T) {
 	second := w.newEndpoint("nse-2", w.folder+"/nse-2.sock")
 	second.Context.IpContext.SrcIpAddrs = []string{"172.16.2.2/32"}
 	w.manager.Withdraw("nse-1")
-	events, err := client.Events(w.within(time.Minute))
+	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
-	<-events // what stands
+	w.next(events) // what stands
 
 	client.Change = reselect
 	reply := w.request(client)
@@ -39,10 +39,10 @@ func TestReselectFromALivingEndpoint(t *testing.T) {
 		t.Fatalf("the device in the pod is %+v", link)
 	}
 	// Who watches sees the old one end before the new one begins.
-	if event := <-events; event.Type != nsm.ConnectionEventType_DELETE {
+	if event := w.next(events); event.Type != nsm.ConnectionEventType_DELETE {
 		t.Fatalf("the first event of a reselection is %v", event)
 	}
-	checkUpdate(t, <-events, reply)
+	checkUpdate(t, w.next(events), reply)
 	w.holds(1)
 	client.Change = nil
 	w.request(client)
@@ -57,7 +57,7 @@ func TestHealAfterTheEndpointsDeath(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
-	watch, err := client.Watch(w.within(time.Minute))
+	watch, err := client.Watch(w.within(node.Patience))
 	must(t, err)
 	w.newEndpoint("nse-2", w.folder+"/nse-2.sock")
 	w.endpoint.Stop()
@@ -85,7 +85,7 @@ func TestReselectWithoutAnotherEndpoint(t *testing.T) {
 	if _, err := client.Request(w.within(peer.CallLimit)); err == nil {
 		t.Fatal("an endpoint was found where there is none")
 	}
-	if w.eventually("nothing is held", 5*time.Second, w.isIdle); !w.hasNoLink(client) {
+	if w.eventually("nothing is held", w.isIdle); !w.hasNoLink(client) {
 		t.Fatal("the device stayed in the pod")
 	}
 	w.newEndpoint("nse-2", w.folder+"/nse-2.sock")

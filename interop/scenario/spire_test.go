@@ -2,8 +2,8 @@ package scenario
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,34 +13,41 @@ import (
 
 // Rotations, a new root, the loss of the old one and an agent that restarts, all while calls and new connections go on.
 func TestRotationsUnderLoad(t *testing.T) {
-	w := open(t, options{svidLifetime: 8 * time.Second})
+	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
-	served := w.agent.Served()
 	done, ended := context.WithCancel(context.Background())
-	failures := make(chan error, 1)
-	calls := 0
+	defer ended()
+	failure := make(chan error, 1)
+	var calls, isOver atomic.Int32
 	go func() {
-		defer close(failures)
-		for ; done.Err() == nil; calls++ {
+		defer isOver.Store(1)
+		for done.Err() == nil {
 			if err := callAnew(w, client); err != nil {
-				failures <- err
+				failure <- err
 				return
 			}
+			calls.Add(1)
 		}
+		failure <- nil
 	}()
-	for _, step := range []func(){w.authority.Rotate, w.authority.AddRoot, w.authority.Rotate, w.authority.DropOldRoots, w.restartAgent, w.authority.Rotate} {
-		time.Sleep(1500 * time.Millisecond)
+	goOn := func() {
+		enough := calls.Load() + 3
+		w.eventually("calls go on", func() bool { return calls.Load() >= enough || isOver.Load() == 1 })
+	}
+	steps := []func(){
+		w.authority.Rotate, w.authority.PrepareRoot, w.authority.SignWithNewRoot, w.authority.DropOldRoots, w.restartAgent, w.authority.Rotate,
+	}
+	for _, step := range steps {
+		goOn()
+		rotated := w.forwarder.Logged("svid-rotated")
 		step()
+		w.eventually("the forwarder has a new SVID", func() bool { return w.forwarder.Logged("svid-rotated") > rotated })
 	}
-	time.Sleep(1500 * time.Millisecond)
+	goOn()
 	ended()
-	err := <-failures
-	must(t, err)
-	if given := w.agent.Served() - served; given < 6 {
-		t.Fatalf("the forwarder took only %d new SVIDs", given)
-	}
-	t.Logf("%d calls, each on a new connection, over %d SVIDs", calls, w.agent.Served()-served)
+	must(t, <-failure)
+	t.Logf("%d calls, each on a new connection, over %d new SVIDs", calls.Load(), len(steps))
 	w.redial(client)
 	must(t, client.Close(w.within(peer.CallLimit)))
 }
@@ -67,8 +74,9 @@ func callAnew(w *world, client *peer.Client) error {
 }
 
 func (w *world) restartAgent() {
+	lost := w.forwarder.Logged("workload-api-lost")
 	w.agent.Stop()
-	time.Sleep(500 * time.Millisecond)
+	w.eventually("the forwarder misses its agent", func() bool { return w.forwarder.Logged("workload-api-lost") > lost })
 	must(w, w.agent.Start())
 }
 
@@ -76,7 +84,11 @@ func TestForwarderWaitsForItsAgent(t *testing.T) {
 	w := open(t, options{})
 	must(t, w.forwarder.Stop())
 	w.agent.Stop()
-	time.AfterFunc(time.Second, func() { _ = w.agent.Start() })
-	must(t, w.forwarder.Start())
+	failed := w.forwarder.Logged("workload-api-failed")
+	started := make(chan error, 1)
+	go func() { started <- w.forwarder.Start() }()
+	w.eventually("the forwarder finds no agent", func() bool { return w.forwarder.Logged("workload-api-failed") > failed })
+	must(t, w.agent.Start())
+	must(t, <-started)
 	w.request(w.newClient(longTokens))
 }

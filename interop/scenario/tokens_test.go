@@ -183,5 +183,5 @@ func TestAReplyWithAnUnsoundPathIsUndone(t *testing.T) {
 	if err == nil {
 		t.Fatal("a reply whose path has lost the caller was taken")
 	}
-	w.eventually("what was begun is undone", 5*time.Second, func() bool { return w.isIdle() && w.hasNoLink(client) })
+	w.eventually("what was begun is undone", func() bool { return w.isIdle() && w.hasNoLink(client) })
 }

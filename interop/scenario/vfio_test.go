@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -170,7 +169,7 @@ func TestVfioIsNobodyElsesWhileAProcessHasItOpen(t *testing.T) {
 		t.Fatalf("%d functions are held while a process has one open; %v", held, err)
 	}
 	must(t, pod.container.Release(group))
-	w.eventually("the function is home", 10*time.Second, w.isIdle)
+	w.eventually("the function is home", w.isIdle)
 	w.opens(pod, reply, forbidden)
 }
 
@@ -182,5 +181,5 @@ func TestAnotherPodsCgroupIsRefused(t *testing.T) {
 	pod.Preferences = []*nsm.Mechanism{pod.Vfio(directory)}
 	_, err = pod.Request(w.within(peer.CallLimit))
 	refused(t, err, codes.PermissionDenied)
-	w.eventually("nothing is held", 5*time.Second, w.isIdle)
+	w.eventually("nothing is held", w.isIdle)
 }

@@ -20,7 +20,7 @@ import (
 
 const (
 	service    = "interop-service"
-	longTokens = 10 * time.Minute
+	longTokens = time.Hour
 	mac        = "0a:55:44:33:22:11"
 )
 
@@ -39,21 +39,18 @@ type world struct {
 
 type options struct {
 	node.Settings
-	svidLifetime, registrationExpiry time.Duration
+	registrationExpiry time.Duration
 }
 
 func open(t *testing.T, with options) *world {
 	t.Parallel() // most of the time they wait
-	if with.svidLifetime == 0 {
-		with.svidLifetime = time.Hour
-	}
 	if with.registrationExpiry == 0 {
-		with.registrationExpiry = time.Minute
+		with.registrationExpiry = time.Hour
 	}
 	folder, err := os.MkdirTemp("", "interop-") // short: a socket path has at most 107 bytes
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(folder) })
-	w := &world{T: t, folder: folder, authority: identity.NewAuthority(with.svidLifetime)}
+	w := &world{T: t, folder: folder, authority: identity.NewAuthority(24 * time.Hour)}
 	w.agent = identity.NewAgent(w.authority, folder+"/agent.sock", "/forwarder")
 	must(t, w.agent.Start())
 	t.Cleanup(w.agent.Stop)
@@ -117,7 +114,7 @@ func (w *world) newClient(lifetime time.Duration) *peer.Client {
 func (w *world) clientOn(link *peer.Link, lifetime time.Duration) *peer.Client {
 	w.pods++
 	name := fmt.Sprintf("pod-%d", w.pods)
-	ctx, cancel := context.WithTimeout(context.Background(), node.ListLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), node.Patience)
 	defer cancel()
 	token, err := w.kubelet.Admit(ctx, name)
 	must(w, err)
@@ -176,12 +173,40 @@ func (w *world) isIdle() bool {
 }
 
 // eventually waits for what peers do by themselves.
-func (w *world) eventually(what string, limit time.Duration, is func() bool) {
+func (w *world) eventually(what string, is func() bool) {
 	w.Helper()
-	for end := time.Now().Add(limit); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			w.Fatalf("not within %s: %s", limit, what)
+	if !node.Eventually(is) {
+		w.Fatalf("not within %s: %s", node.Patience, what)
+	}
+}
+
+// atSomePace tries longer and longer times until the machine keeps up with one: where certificates and tokens of another process
+// run out, real time passes, and no busy machine can be held to short ones. False says that it did not keep up.
+func (w *world) atSomePace(shortest time.Duration, play func(time.Duration) bool) {
+	w.Helper()
+	const longest = 5 // doublings
+	for pace, tries := shortest, 0; !play(pace); pace *= 2 {
+		if tries++; tries > longest {
+			w.Fatalf("the machine does not keep up with %s", pace)
 		}
+		w.Logf("the machine does not keep up with %s", pace)
+	}
+}
+
+// next is the stream's next event.
+func (w *world) next(events <-chan *nsm.ConnectionEvent) *nsm.ConnectionEvent {
+	w.Helper()
+	event, isOpen := <-events
+	if !isOpen {
+		w.Fatal("the stream ended before the event came")
+	}
+	return event
+}
+
+// until passes over events until one is so.
+func (w *world) until(events <-chan *nsm.ConnectionEvent, is func(*nsm.ConnectionEvent) bool) {
+	w.Helper()
+	for !is(w.next(events)) {
 	}
 }
 
