@@ -51,6 +51,8 @@ export interface MachineOptions {
   readonly card?: CardOptions;
   /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
   readonly netdevDelayMs?: number;
+  /** In place of a time: asked at each bind, whose network device comes when this resolves. */
+  readonly netdevsWait?: () => Promise<void> | undefined;
   /** How many times slower than a kernel the machine may be: writes that hang are given up so much later. 1 unless told. */
   readonly slowness?: number;
   /** Devices that processes can open in place of VFIO's; numbers that no device has unless told. */
@@ -123,7 +125,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     netdevs,
     emit: (event) => events.emit(event),
     iommu: options.iommu ?? "per-vf",
-    netdevDelay: () => (delayMs > 0 ? clock.sleep(delayMs) : undefined),
+    netdevDelay: options.netdevsWait ?? (() => (delayMs > 0 ? clock.sleep(delayMs) : undefined)),
   });
   const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, ...addressesOf(ports), clock });
   for (let index = 0; index < pfs; index++) {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Kubelet } from "../../sandbox/kubelet.ts";
-import { systemClock } from "../async/index.ts";
+import { type Clock, systemClock } from "../async/index.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
 import { watchFolder } from "../kernel/index.ts";
 import { RpcClient, serveRpc, unaryHandler } from "../rpc/index.ts";
@@ -69,11 +69,11 @@ function pluginFolder(t: TestContext): string {
   return join(base, "device-plugins");
 }
 
-function startPlugins(t: TestContext, path: string, source: TokenSource) {
+function startPlugins(t: TestContext, path: string, source: TokenSource, clock: Clock = systemClock) {
   const log = recordingLog();
-  const health = new Health(systemClock);
-  const folder = watchFolder(path, systemClock);
-  const plugins = startDevicePlugins({ source, folder, clock: systemClock, log, health });
+  const health = new Health(clock);
+  const folder = watchFolder(path, clock);
+  const plugins = startDevicePlugins({ source, folder, clock, log, health });
   t.after(async () => {
     await plugins.close();
     folder.close();
@@ -86,6 +86,26 @@ async function startKubelet(t: TestContext, folder: string): Promise<Kubelet> {
   await kubelet.start();
   t.after(() => kubelet.stop());
   return kubelet;
+}
+
+/** The machine's clock, and how long each timer of it was to run. */
+function recordingTimers(): { readonly clock: Clock; readonly setMs: readonly number[] } {
+  const setMs: number[] = [];
+  const after: Clock["after"] = (delayMs, callback) => {
+    setMs.push(delayMs);
+    return systemClock.after(delayMs, callback);
+  };
+  return { clock: { ...systemClock, after }, setMs };
+}
+
+/** A backoff has waited for each of these steps, from a half of it to the whole. */
+function assertWaited(setMs: readonly number[], steps: readonly number[]): void {
+  for (const step of steps) {
+    assert.ok(
+      setMs.some((delayMs) => delayMs >= step / 2 && delayMs <= step),
+      `no wait of ${step} ms among ${setMs}`,
+    );
+  }
 }
 
 /** Waits for what the other side brings about. */
@@ -226,7 +246,7 @@ test("startDevicePlugins() answers with what must be included even where its sou
 
 test("startDevicePlugins() tries again after a refusal, and never gives up", async (t) => {
   const folder = pluginFolder(t);
-  const startedMs = systemClock.monotonicMs();
+  const { clock, setMs } = recordingTimers();
   let calls = 0;
   const handlers = [
     unaryHandler(Registration.method.register, async () => {
@@ -237,9 +257,9 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", asy
   const url = `unix://${folder}/kubelet.sock`;
   const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
   t.after(() => server.stop(0));
-  const { log, health } = startPlugins(t, folder, new Tokens(FAST));
+  const { log, health } = startPlugins(t, folder, new Tokens(FAST), clock);
   await until(() => calls >= 4);
-  assert.ok(systemClock.monotonicMs() - startedMs > 50, "without delays between the tries");
+  assertWaited(setMs, [20, 40, 80]);
   assert.equal(log.of("resource-not-registered")[0]?.["problem"], "not today");
   assert.deepEqual(
     health.ailments().map(({ code, subject }) => [code, subject]),
@@ -253,10 +273,11 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", asy
 test("startDevicePlugins() takes its time with a kubelet that lets go of the list again and again", async (t) => {
   const folder = pluginFolder(t);
   const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
-  const times: number[] = [];
+  const { clock, setMs } = recordingTimers();
+  let calls = 0;
   const handlers = [
     unaryHandler(Registration.method.register, async ({ endpoint }) => {
-      times.push(systemClock.monotonicMs());
+      calls += 1;
       const stream = client.stream(`unix://${folder}/${endpoint}`, DevicePlugin.method.listAndWatch, {});
       void stream[Symbol.asyncIterator]()
         .next()
@@ -273,9 +294,9 @@ test("startDevicePlugins() takes its time with a kubelet that lets go of the lis
     await client.close();
     await server.stop(0);
   });
-  startPlugins(t, folder, new Tokens(FAST));
-  await until(() => times.length >= 5);
-  assert.ok(Number(times[4]) - Number(times[0]) > 100, "without growing delays between the tries");
+  startPlugins(t, folder, new Tokens(FAST), clock);
+  await until(() => calls >= 5);
+  assertWaited(setMs, [20, 40, 80, 160]);
 });
 
 test("startDevicePlugins() sees that kubelet has gone while its Register was still under way", async (t) => {

@@ -127,7 +127,7 @@ function caller(t: TestContext, answerLimit = limit): RpcClient {
   const client = new RpcClient({
     log: silentLog,
     clock: systemClock,
-    dialTimeoutMs: 2000,
+    dialTimeoutMs: 60_000,
     idleMs: 1000,
     answerLimit: () => answerLimit,
   });

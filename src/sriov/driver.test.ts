@@ -3,12 +3,14 @@ import { test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
 import { systemClock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
+import { HandClock, settled } from "../nsm/cast.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
 import { DriverBinder, type DriverBinderOptions } from "./driver.ts";
 import { DriverError } from "./driver-fault.ts";
 import { VfioGroups } from "./vfio-group.ts";
 
+const HOUR_MS = 3_600_000;
 const address = parsePciAddress("0000:01:10.0");
 const vf = { address, kernelDriver: "igbvf" };
 const second = { address: parsePciAddress("0000:01:10.2"), kernelDriver: "igbvf" };
@@ -23,16 +25,22 @@ interface Bench {
 }
 
 async function withBinder(
-  options: MachineOptions & Partial<Pick<DriverBinderOptions, "writeLimitMs" | "waitLimitMs" | "isManaged">>,
+  options: MachineOptions & Partial<Pick<DriverBinderOptions, "writeLimitMs" | "waitLimitMs" | "isManaged" | "clock">>,
   run: (bench: Bench) => Promise<void>,
 ): Promise<void> {
-  const { writeLimitMs = 1_000, waitLimitMs = 1_000, isManaged = (name) => !name.endsWith(":00.0"), ...rest } = options;
-  const machine = await startMachine({ pfs: 1, vfsPerPf: 2, ...rest });
+  const {
+    writeLimitMs = HOUR_MS,
+    waitLimitMs = HOUR_MS,
+    clock = systemClock,
+    isManaged = (name) => !name.endsWith(":00.0"),
+    ...rest
+  } = options;
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 2, clock, ...rest });
   const told: string[] = [];
   const tried: string[] = [];
   const binder = new DriverBinder({
     ...machine,
-    clock: systemClock,
+    clock,
     log: recordingLog(),
     isManaged,
     onTried: (use, outcome, seconds) => tried.push(`${use} ${outcome} ${seconds >= 0}`),
@@ -45,6 +53,15 @@ async function withBinder(
   } finally {
     await machine.stop();
   }
+}
+
+/** Lets limits pass, of which each step of the work has one, until the work is over. */
+async function passUntil(clock: HandClock, limitMs: number, work: Promise<unknown>): Promise<void> {
+  let isOver = false;
+  void work.finally(() => {
+    isOver = true;
+  });
+  while (!isOver) await clock.pass(limitMs);
 }
 
 async function faultOf(work: Promise<unknown>): Promise<unknown> {
@@ -118,14 +135,17 @@ test("DriverBinder.bind() believes the link, not an error from a write that did 
     assert.equal(await binder.driverOf(address), "vfio-pci");
   }));
 
-test("DriverBinder.bind() gives up a write that does not return, and other functions do not notice", () =>
-  withBinder({ writeLimitMs: 30 }, async ({ machine, binder }) => {
+test("DriverBinder.bind() gives up a write that does not return, and other functions do not notice", async () => {
+  const clock = new HandClock();
+  await withBinder({ writeLimitMs: 30, clock }, async ({ machine, binder }) => {
     machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind", text: address });
     const stuck = faultOf(binder.bind(vf, "vfio"));
     await binder.bind(second, "vfio");
-    assert.deepEqual(await stuck, { kind: "write-stuck", driver: "vfio-pci" });
     assert.equal(await binder.driverOf(second.address), "vfio-pci");
-  }));
+    await passUntil(clock, 30, stuck);
+    assert.deepEqual(await stuck, { kind: "write-stuck", driver: "vfio-pci" });
+  });
+});
 
 test("DriverBinder.bind() does not take a function from a process that has it open", () =>
   withBinder({}, async ({ machine, binder, told }) => {
@@ -149,13 +169,17 @@ test("VfioGroups.refuseOpen() says so where it may not look, and passes on every
     await assert.rejects(groups.refuseOpen(address), { code: "EIO" });
   }));
 
-test("DriverBinder.bind() gives up a write that waits for a process which opened the function just then", () =>
-  withBinder({ writeLimitMs: 20 }, async ({ machine, binder }) => {
+test("DriverBinder.bind() gives up a write that waits for a process which opened the function just then", async () => {
+  const clock = new HandClock();
+  await withBinder({ writeLimitMs: 20, clock }, async ({ machine, binder }) => {
     await binder.bind(vf, "vfio");
     const letGo = machine.faults.stallWrite({ tree: "drivers", path: "vfio-pci/unbind" });
-    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), { kind: "write-stuck", driver: "igbvf" });
+    const stuck = faultOf(binder.bind(vf, "kernel"));
+    await passUntil(clock, 20, stuck);
+    assert.deepEqual(await stuck, { kind: "write-stuck", driver: "igbvf" });
     letGo();
-  }));
+  });
+});
 
 test("VfioGroups.deviceOf() has the numbers of the nodes, and says which node is missing", () =>
   withBinder({}, async ({ machine, binder }) => {
@@ -212,13 +236,19 @@ test("DriverBinder.netdevOf() waits for a driver that takes its time, woken by t
     assert.equal((await binder.netdevOf(address)).ifname, "enp1s0f0v0");
   }));
 
-test("DriverBinder.netdevOf() finds the device at its last look when the event was lost", () =>
-  withBinder({ netdevDelayMs: 10, waitLimitMs: 60 }, async ({ machine, binder }) => {
-    await binder.bind(vf, "vfio");
-    await binder.bind(vf, "kernel");
+test("DriverBinder.netdevOf() finds the device at its last look when the event was lost", async () => {
+  const clock = new HandClock();
+  const slow = Promise.withResolvers<void>();
+  await withBinder({ netdevsWait: () => slow.promise, clock }, async ({ machine, binder }) => {
     machine.faults.loseUevents(9);
-    assert.equal((await binder.netdevOf(address)).ifname, "enp1s0f0v0");
-  }));
+    const found = binder.netdevOf(address);
+    await settled(); // the first look
+    slow.resolve();
+    while (!(await binder.netdevNow(address))) await settled();
+    await clock.pass(HOUR_MS);
+    assert.equal((await found).ifname, "enp1s0f0v0");
+  });
+});
 
 test("DriverBinder.netdevOf() says so when there is none, and lets go when its caller does", () =>
   withBinder({ waitLimitMs: 10 }, async ({ machine, binder }) => {

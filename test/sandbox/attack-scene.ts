@@ -97,9 +97,9 @@ export class AttackScene {
   }
 
   async #serves({ pod }: SandboxPod, client: Client): Promise<void> {
-    await client.request({ timeoutMs: 20_000 });
+    await client.request();
     assert.equal((await pod.link("nsm-1"))?.up, true);
-    await client.close({ timeoutMs: 20_000 });
+    await client.close();
   }
 
   async stop(): Promise<void> {

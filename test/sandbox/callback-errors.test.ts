@@ -33,8 +33,13 @@ function inject(source: EventSource, times: number): () => number {
   return () => thrown;
 }
 
+/** Of a call whose connection may be lost without a word; as long as none comes to the callback, each has twice the time. */
+const SHORTEST_LIMIT_MS = 2_000;
+/** Of a call that is to be answered. */
+const LIMIT_MS = 60_000;
+
 /** What calls each source; a call may fail, for its connection is what the error costs. */
-const traffic: Readonly<Record<EventSource, (scene: Scene) => Promise<unknown>>> = {
+const traffic: Readonly<Record<EventSource, (scene: Scene, limitMs: number) => Promise<unknown>>> = {
   abort: request,
   "admin-http": status,
   "admin-socket": status,
@@ -71,8 +76,11 @@ async function survives(scene: Scene, source: EventSource): Promise<void> {
   for (const times of [1, 5]) {
     const before = await counted(source);
     const thrown = inject(source, times);
+    let limitMs = SHORTEST_LIMIT_MS;
     const call = async () => {
-      await traffic[source](scene).catch(() => {}); // its connection is what the error costs
+      const earlier = thrown();
+      await traffic[source](scene, limitMs).catch(() => {}); // its connection is what the error costs
+      limitMs = thrown() > earlier ? SHORTEST_LIMIT_MS : 2 * limitMs;
       return thrown();
     };
     await eventually(call, (seen) => seen === times);
@@ -103,7 +111,7 @@ async function serve(scene: Scene): Promise<string | undefined> {
       await scene.serves(pod);
       return undefined;
     } finally {
-      await pod.client.close({ timeoutMs: 3000 }).catch(() => {});
+      await pod.client.close({ timeoutMs: LIMIT_MS }).catch(() => {});
     }
   } catch (error) {
     return String(error);
@@ -113,13 +121,13 @@ async function serve(scene: Scene): Promise<string | undefined> {
 }
 
 /** Over a connection of its own, and over those that are there. */
-async function request(scene: Scene): Promise<void> {
+async function request(scene: Scene, timeoutMs: number): Promise<void> {
   const pod = await scene.pod();
   const direct = scene.direct(pod);
   try {
-    await direct.request({ timeoutMs: 3000 });
+    await direct.request({ timeoutMs });
   } finally {
-    await direct.close({ timeoutMs: 3000 }).catch(() => {});
+    await direct.close({ timeoutMs }).catch(() => {});
     await scene.endPods();
   }
 }
@@ -137,8 +145,8 @@ async function impatient(scene: Scene): Promise<void> {
   }
 }
 
-async function status({ forwarder }: Scene): Promise<void> {
-  const options = { headers: { connection: "close" }, signal: AbortSignal.timeout(1000) };
+async function status({ forwarder }: Scene, limitMs: number): Promise<void> {
+  const options = { headers: { connection: "close" }, signal: AbortSignal.timeout(limitMs) };
   await (await fetch(new URL("/healthz", forwarder.adminUrl), options)).text();
 }
 
@@ -150,11 +158,11 @@ async function touch({ sandbox }: Scene): Promise<void> {
 }
 
 /** A network device that comes home is news to the host's namespace. */
-async function uevents(scene: Scene): Promise<void> {
+async function uevents(scene: Scene, limitMs: number): Promise<void> {
   const source = openUevents(silentLog, scene.sandbox.machine.netns);
   source.subscribe(() => {});
   try {
-    await request(scene);
+    await request(scene, limitMs);
   } finally {
     source.close();
   }
@@ -172,12 +180,12 @@ async function write(): Promise<void> {
   }
 }
 
-async function callByTcp(): Promise<void> {
+async function callByTcp(_scene: Scene, timeoutMs: number): Promise<void> {
   const handlers = [unaryHandler(NetworkService.method.request, async () => ({ id: "fine" }))];
   const server = await serveRpc({ url: "tcp://127.0.0.1:0", handlers, log: silentLog, clock });
   const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 60_000, idleMs: 1000 });
   try {
-    await client.call(server.url, NetworkService.method.request, {}, { timeoutMs: 1000 });
+    await client.call(server.url, NetworkService.method.request, {}, { timeoutMs });
   } finally {
     await client.close();
     await server.stop(0);

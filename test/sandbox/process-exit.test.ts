@@ -153,24 +153,30 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
 
   test("while the network device of a virtual function is not there yet", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    const node = await Node.open(t, { machine: { netdevDelayMs: 2_500 } });
+    const slow = Promise.withResolvers<void>();
+    let waits: Promise<void> | undefined;
+    const node = await Node.open(t, { machine: { netdevsWait: () => waits } });
     const { devices, drivers } = node.sandbox.machine;
     const netdevs = () => devices.list("0000:01:10.0/net").catch(() => []);
     await eventually(netdevs, (names) => names.length === 1);
+    waits = slow.promise;
     await drivers.writeText("igbvf/unbind", "0000:01:10.0");
     await drivers.writeText("igbvf/bind", "0000:01:10.0");
     await node.start().started;
     await node.offers(3);
     assert.deepEqual(await netdevs(), []);
-    await eventually(netdevs, (names) => names.length === 1);
+    slow.resolve();
     await node.offers(4);
+    assert.equal((await netdevs()).length, 1);
   });
 
   test("while all network devices, those of the physical functions too, are not there yet", async (t) => {
     if (!needs(t, "netns", "veth", "bridge")) return;
-    const node = await Node.open(t, { machine: { netdevDelayMs: 2_500 } });
+    const slow = Promise.withResolvers<void>();
+    const node = await Node.open(t, { machine: { netdevsWait: () => slow.promise } });
     await node.start().started;
     assert.equal(await node.sandbox.machine.devices.exists(`${FIRST_PF}/net`), false);
+    slow.resolve();
     await node.offers(4);
     await node.serves("first");
   });

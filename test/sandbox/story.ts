@@ -39,10 +39,10 @@ export class Scene {
     this.forwarder = forwarder;
   }
 
-  static async open(options: Omit<SandboxOptions, "log" | "clock">): Promise<Scene> {
+  static async open(options: Omit<SandboxOptions, "log">): Promise<Scene> {
     const log = recordingLog();
     const machine = { realLinks: true, vfsPerPf: 2, ...options.machine };
-    const sandbox = await Sandbox.start({ ...options, machine, log, peerLog: silentLog, clock: systemClock });
+    const sandbox = await Sandbox.start({ clock: systemClock, ...options, machine, log, peerLog: silentLog });
     try {
       const forwarder = await sandbox.startForwarder();
       const offered = machine.vfsPerPf * (options.machine?.pfs ?? 2);
@@ -170,7 +170,7 @@ export const LINKS: readonly Need[] = ["netns", "veth", "bridge"];
  */
 export function tellStories(
   title: string,
-  options: Omit<SandboxOptions, "log" | "clock">,
+  options: Omit<SandboxOptions, "log">,
   stories: Readonly<Record<string, Story>>,
   wants: readonly Need[] = LINKS,
 ): void {
@@ -187,7 +187,7 @@ export function tellStories(
 }
 
 /** A scene for one story after the other. */
-export function sharedScene(options: Omit<SandboxOptions, "log" | "clock">): SharedUntilFailure<Scene> {
+export function sharedScene(options: Omit<SandboxOptions, "log">): SharedUntilFailure<Scene> {
   return new SharedUntilFailure(
     () => Scene.open(options),
     (scene) => scene.stop(),

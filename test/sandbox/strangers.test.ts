@@ -103,7 +103,7 @@ async function noCertificate(scene: Scene): Promise<void> {
   const pod = await scene.pod();
   const client = new RpcClient({ log: silentLog, clock, dialTimeoutMs: 60_000, idleMs: 1000 });
   try {
-    const call = client.call(scene.forwarder.url, NetworkService.method.request, {}, { timeoutMs: 3000 });
+    const call = client.call(scene.forwarder.url, NetworkService.method.request, {});
     await assert.rejects(call, refusal("UNAVAILABLE", /./));
   } finally {
     await client.close();
