@@ -12,11 +12,23 @@ export class ChangeWatch {
   /** What changed since the last `forget`, in words: "enp1s0f0v3 new-link", "write 0000:01:10.0/driver_override". */
   readonly seen: string[] = [];
   readonly #stops: (() => void)[] = [];
+  readonly #marks: (() => Promise<void>)[] = [];
 
   /** Hears every change of links and addresses in a network namespace; routes and rules come with their own writes. */
   watchNetns(name: string, netns: Netns): void {
     const rtnl = Rtnl.open({ netns });
-    const tell = (event: NetlinkEvent) => this.seen.push(`${name}: ${textOf(event)}`);
+    let isTold = () => {};
+    const tell = (event: NetlinkEvent) => {
+      if ("address" in event && event.address.address === MARK.address) isTold();
+      else this.seen.push(`${name}: ${textOf(event)}`);
+    };
+    this.#marks.push(async () => {
+      const told = Promise.withResolvers<void>();
+      isTold = told.resolve;
+      await rtnl.addAddress(MARK);
+      await rtnl.deleteAddress(MARK);
+      await told.promise;
+    });
     const unwatch = rtnl.watch(["link", "ipv4-address", "ipv6-address"], tell);
     this.#stops.push(() => {
       unwatch();
@@ -52,6 +64,11 @@ export class ChangeWatch {
     };
   }
 
+  /** The kernel has told of all that was changed before: a change of our own, which is not written down, comes behind it. */
+  async hasHeardAll(): Promise<void> {
+    for (const mark of this.#marks) await mark();
+  }
+
   forget(): void {
     this.seen.length = 0;
   }
@@ -60,6 +77,9 @@ export class ChangeWatch {
     for (const stop of this.#stops.splice(0)) stop();
   }
 }
+
+/** On the loopback device of the namespace. */
+const MARK = { ifindex: 1, address: "127.0.0.77", prefixLength: 32 };
 
 function textOf(event: NetlinkEvent): string {
   if (event.kind === "lost") return "changes, more than could be read";

@@ -5,7 +5,7 @@ import { pictureOf, type VfPicture } from "./node-picture.ts";
 import type { Stage } from "./stage.ts";
 import { eventually, expectSame, expectThat, NotSo, type Step } from "./steps.ts";
 
-const PATIENCE_MS = 5000;
+const PATIENCE_MS = 120_000;
 const PINGS = 3;
 
 /** One pod's connection from its token to the first ping. */
@@ -127,7 +127,7 @@ async function refresh(stage: Stage): Promise<string> {
     connection.path?.pathSegments.map(({ id }) => id),
     wasId,
   );
-  await stage.clock.sleep(20); // the kernel tells of changes a moment later
+  await changes.hasHeardAll();
   expectSame("changes in the kernel", changes.seen, []);
   expectSame("links in the pod", await pod.links(), before);
   return "0 writes: no file, no link, no address, no VF setting was touched";

@@ -5,7 +5,7 @@ import type { Stage } from "./stage.ts";
 import { eventually, expectSame, expectThat, type Step } from "./steps.ts";
 
 /** How long a peer may take to see what it waits for, in ms. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 120_000;
 const SERVICE = "networkservice.NetworkService";
 
 /** A node on which nothing serves virtual functions yet. */

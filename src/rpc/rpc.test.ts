@@ -320,13 +320,17 @@ test("RpcClient.call() names the cause when it cannot connect", async (t) => {
   t.after(() => mute.close());
   await new Promise((resolve) => mute.once("listening", resolve));
   const sockets: { destroy(): void }[] = [];
-  mute.on("connection", (socket) => sockets.push(socket));
+  const clock = new HandClock();
+  mute.on("connection", (socket) => {
+    sockets.push(socket);
+    socket.once("data", () => void clock.pass(50)); // it has come so far that it says something
+  });
   const url = `tcp://127.0.0.1:${(mute.address() as { port: number }).port}`;
   assert.match(
-    await why(client(t, { tls: ids.client, dialTimeoutMs: 50 }), url),
+    await why(client(t, { tls: ids.client, dialTimeoutMs: 50, clock }), url),
     /the TLS handshake took longer than 50 ms/,
   );
-  assert.match(await why(client(t, { dialTimeoutMs: 50 }), url), /HTTP\/2 settings took longer than 50 ms/);
+  assert.match(await why(client(t, { dialTimeoutMs: 50, clock }), url), /HTTP\/2 settings took longer than 50 ms/);
   for (const socket of sockets) socket.destroy();
 });
 

@@ -1,0 +1,26 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ChangeWatch } from "../../sandbox/change-watch.ts";
+import { Netns, Rtnl } from "../../src/kernel/index.ts";
+import { needs } from "../needs.ts";
+
+test("ChangeWatch.hasHeardAll() has every change written down that came before, and none of its own", async (t) => {
+  if (!needs(t, "netns", "bridge")) return;
+  const netns = Netns.create();
+  const rtnl = Rtnl.open({ netns });
+  const changes = new ChangeWatch();
+  t.after(() => {
+    changes.close();
+    rtnl.close();
+    netns.close();
+  });
+  changes.watchNetns("pod", netns);
+  for (let count = 0; count < 20; count++) {
+    await rtnl.createLink({ kind: "bridge", name: `br${count}` });
+    await changes.hasHeardAll();
+    assert.ok(changes.seen.includes(`pod: new-link br${count}`), changes.seen.join());
+    changes.forget();
+    await changes.hasHeardAll();
+    assert.deepEqual(changes.seen, []);
+  }
+});
