@@ -17,26 +17,12 @@ import {
 import { ShownNode } from "./node-view.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
 import { awaitOriginal } from "./original-forwarder.ts";
-import {
-  logRecovered,
-  type Recovered,
-  recover,
-  recoverVfio,
-  startReconciler,
-  watchLateFunctions,
-} from "./recovery/index.ts";
+import { Reconciler, type ReconcilerOptions } from "./reconcile/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
 import { startPhases } from "./start-phases.ts";
 import { ownStateFolder } from "./state-owner.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
-import {
-  type EarlierGrants,
-  endWithPods,
-  mechanisms,
-  type NodeJournal,
-  openAccess,
-  openNodeJournal,
-} from "./vf/index.ts";
+import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./vf/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
@@ -131,9 +117,9 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
   const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
-  const vfio = await recoverVfio({ ...node, access, journal, pods, log });
-  const recovered = await recover({ ...node, journal: { ...journal, connections: vfio.others }, log });
-  logRecovered(log, recovered, vfio);
+  const grants = new AdoptedGrants();
+  const reconciler = openReconciler(options, { node, journal, access, grants, pods, metrics });
+  const left = await reconciler.start();
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
   const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
@@ -143,15 +129,14 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   log.info("svid", { id: (await identity.ready(signal)).id });
 
   phases.begin("serve NSM");
-  const left = [...recovered.connections, ...vfio.connections];
-  const found = { ...node, ...recovered, ...vfio, ...declareMoves(metrics) };
-  const drivers = mechanisms({ ...found, host, access, pods, journal, clock, log });
+  const moves = declareMoves(metrics);
+  const drivers = mechanisms({ ...node, ...moves, host, access, grants, pods, journal, clock, log });
   const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
   const nsm = await serveNsm({ ...parts, random: host.random }, undo);
   const { endConnection } = nsm;
   undo.push("ends of pods", endWithPods(access, endConnection, log));
   shown.learn({ nsm });
-  await followNode(options, { node, nsm, left: recovered, kept: vfio.kept, journal, health, metrics }, undo);
+  await followNode(options, { node, nsm, reconciler, health }, undo);
 
   phases.begin("offer the virtual functions to kubelet");
   // Begun here and awaited below: a manager that is away keeps no pod from its device, nor kubelet us from the manager.
@@ -170,33 +155,33 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
 }
 
-/** From here on what is known of the node stays true, and what an earlier process left is settled as soon as it can be. */
+function openReconciler(
+  { settings, host, clock, log }: ForwarderOptions,
+  parts: Pick<ReconcilerOptions, "node" | "journal" | "access" | "grants" | "pods" | "metrics">,
+): Reconciler {
+  const { netns, linkOwnerOf, uevents, random } = host;
+  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf, uevents, random };
+  return new Reconciler({ ...parts, ...places, intervalMs: settings.reconcileIntervalMs, clock, log });
+}
+
+/** From here on what is known of the node stays true, and what the previous instance left is settled as soon as it can be. */
 async function followNode(
-  { settings, host, pfConfigFile, clock, log }: ForwarderOptions,
+  { host, pfConfigFile, clock, log }: ForwarderOptions,
   parts: {
     readonly node: Node;
     readonly nsm: NsmServer;
-    readonly left: Recovered;
-    readonly kept: EarlierGrants;
-    readonly journal: NodeJournal;
+    readonly reconciler: Reconciler;
     readonly health: Health;
-    readonly metrics: Metrics;
   },
   undo: UndoStack,
 ): Promise<void> {
-  const { node, nsm, left, health } = parts;
+  const { node, nsm, reconciler, health } = parts;
   const { adopt, endConnection } = nsm;
-  undo.push("late functions", watchLateFunctions({ ...node, left, adopt, log }));
+  let rescan = () => {}; // The watch begins with a scan.
+  undo.push("reconciler", reconciler.follow({ adopt, endConnection, rescan: () => rescan() }));
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
   undo.push("watch of the node", () => watch.close());
-  const { netns, linkOwnerOf, uevents } = host;
-  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf, random: host.random };
-  const lookAnew = () => watch.lookAnew();
-  const intervalMs = settings.reconcileIntervalMs;
-  undo.push(
-    "reconciler",
-    startReconciler({ ...parts, ...places, uevents, lookAnew, endConnection, intervalMs, clock, log }),
-  );
+  rescan = () => watch.lookAnew();
 }
 
 function namePhases({ clock, log }: ForwarderOptions, { health, undo }: Frame) {

@@ -31,7 +31,7 @@ test("view() shows each function as the inventory has it at this moment, with it
   inventory.reserveToken(tokenId);
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
   inventory.setState("c1", "ready");
-  inventory.raise(second, { code: "pf-without-carrier", problem: "its link is down" });
+  inventory.raise(second, { code: "pf-without-carrier", error: "its link is down" });
   inventory.raise(third, { code: "write-stuck", error: "the kernel does not finish a write" });
 
   const view = shown.view();
@@ -47,8 +47,15 @@ test("view() shows each function as the inventory has it at this moment, with it
     view.pfs[0]?.vfs.map(({ conditions }) => conditions),
     [
       [],
-      [{ code: "pf-without-carrier", effect: "unhealthy", text: "its link is down" }],
-      [{ code: "write-stuck", effect: "quarantine", text: "the kernel does not finish a write" }],
+      [{ code: "pf-without-carrier", effect: "unhealthy", label: "without carrier", text: "its link is down" }],
+      [
+        {
+          code: "write-stuck",
+          effect: "quarantine",
+          label: "with a stuck write",
+          text: "the kernel does not finish a write",
+        },
+      ],
     ],
   );
   assert.equal(view.pfs[0]?.hostUse, "it is a port of br0");

@@ -7,6 +7,7 @@ import type { NsmServer } from "./nsm-server.ts";
 import {
   describeCondition,
   effectOf,
+  labelOf,
   type PciAddress,
   resourceName,
   shortToken,
@@ -128,7 +129,7 @@ export class ShownNode implements NodeViewSource {
     const { address, index, state, driver, use, iommuGroup, numaNode, tokenId, connectionId } = vf;
     const token = tokenId && shortToken(tokenId);
     const conditions = vf.conditions.map((one) => {
-      return { code: one.code, effect: effectOf(one), text: describeCondition(one) };
+      return { code: one.code, effect: effectOf(one), label: labelOf(one), text: describeCondition(one) };
     });
     const seen = { address, index, state, conditions, driver, use, iommuGroup, numaNode };
     return { ...seen, token, pod: tokenId && this.#later.podOf?.(tokenId), connection: connectionId };

@@ -2,7 +2,6 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { vfConditions } from "../src/admin/index.ts";
 import { effectOf, vfConditionCodes } from "../src/sriov/index.ts";
 import { type Node, parseSource, sourcePaths, walk } from "../tools/source.ts";
 
@@ -78,7 +77,7 @@ test("the dashboard asks for metrics that exist", () => {
   );
 });
 
-test("docs/operate.md has each condition of VFs with its effect, as the page has them, in the order in which they are shown", () => {
+test("docs/operate.md has each condition of VFs with its effect, in the order in which they are shown", () => {
   const rows = readFileSync("docs/operate.md", "utf8").matchAll(
     /^\| `([a-z-]+)` \| (quarantine|unhealthy|withhold|inform) \|/gm,
   );
@@ -87,7 +86,6 @@ test("docs/operate.md has each condition of VFs with its effect, as the page has
     written,
     vfConditionCodes.map((code) => `${code} ${effectOf({ code })}`),
   );
-  assert.deepEqual(Object.keys(vfConditions), vfConditionCodes);
 });
 
 test("docs/operate.md tells each metric and each health code, with its severity, and no others", () => {

@@ -16,6 +16,6 @@ module.exports = {
   commands: ["admin", "kernel", "kubelet", "sriov", "access", "async", "telemetry"],
   node: ["kernel", "sriov", "netdev", "access", "async", "telemetry"],
   nsm: ["gen", "rpc", "identity", "sriov", "netdev", "access", "async", "telemetry"],
-  vf: ["node", "nsm", "rpc", "journal", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
-  recovery: ["vf", "node", "nsm", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
+  vf: ["node", "nsm", "journal", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
+  reconcile: ["vf", "node", "nsm", "sriov", "netdev", "access", "kernel", "async", "telemetry"],
 };

@@ -13,7 +13,6 @@ export {
   problemsOf,
   type ResourceView,
   type VfView,
-  vfConditions,
   vfStates,
 } from "./node-view.ts";
 export { type ProfileOptions, serveProfiles } from "./profiles.ts";

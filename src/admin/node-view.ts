@@ -4,32 +4,13 @@ import type { Ailment } from "../telemetry/index.ts";
 /** Where a VF is in its life. */
 export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming", "quarantined"] as const;
 
-/** What can be so of a VF, in a few words, and whether it is so of all VFs of its PF. In the order in which they are shown. */
-export const vfConditions = {
-  gone: { label: "gone", isOfPf: false },
-  "contradicts-journal": { label: "contradicting the journal", isOfPf: false },
-  "unexplained-grant": { label: "with an unexplained grant", isOfPf: false },
-  "late-unsettled": { label: "late", isOfPf: false },
-  drifted: { label: "drifted", isOfPf: false },
-  "netdev-missing": { label: "without its network device", isOfPf: false },
-  "foreign-link": { label: "with a foreign link", isOfPf: false },
-  "write-stuck": { label: "with a stuck write", isOfPf: false },
-  "driver-binding": { label: "still being bound", isOfPf: false },
-  "pf-unusable": { label: "of an unusable PF", isOfPf: true },
-  "pf-not-managed": { label: "of a PF that is not managed", isOfPf: true },
-  "driver-taken": { label: "without the client's driver", isOfPf: false },
-  "iommu-group-lost": { label: "without its IOMMU group", isOfPf: false },
-  "pf-in-switchdev-mode": { label: "in switchdev mode", isOfPf: true },
-  "pf-without-carrier": { label: "without carrier", isOfPf: true },
-  "bind-failed": { label: "not bound lately", isOfPf: false },
-  "host-use": { label: "used by the host", isOfPf: false },
-} as const;
-
-/** One of them, of one VF. */
+/** Something that is so of a VF: src/sriov/vf-condition.ts. */
 export interface VfConditionView {
-  readonly code: keyof typeof vfConditions;
+  readonly code: string;
   /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */
   readonly effect: "quarantine" | "unhealthy" | "withhold" | "inform";
+  /** In a few words, as they stand behind a number of VFs. */
+  readonly label: string;
   readonly text: string;
 }
 
@@ -146,8 +127,6 @@ export function problemsOf({ conditions }: VfView): readonly VfConditionView[] {
 
 /** How many VFs that are not quarantined have which problem first: those that are have a state that says so. */
 export function problemCounts(vfs: readonly VfView[]): readonly { readonly label: string; readonly count: number }[] {
-  const firsts = vfs.flatMap((vf) => (vf.state === "quarantined" ? [] : (problemsOf(vf)[0]?.code ?? [])));
-  return Object.entries(vfConditions)
-    .map(([code, { label }]) => ({ label, count: firsts.filter((first) => first === code).length }))
-    .filter(({ count }) => count > 0);
+  const firsts = vfs.flatMap((vf) => (vf.state === "quarantined" ? [] : (problemsOf(vf)[0]?.label ?? [])));
+  return [...Map.groupBy(firsts, (label) => label)].map(([label, { length }]) => ({ label, count: length }));
 }

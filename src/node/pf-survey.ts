@@ -206,9 +206,9 @@ export class PfSurvey {
     return [
       ...(isTaken ? [{ code: "driver-taken", driver: vf.driver } as const] : []),
       ...(this.#pfs.get(vf.pf)?.eswitchMode === "switchdev"
-        ? [{ code: "pf-in-switchdev-mode", problem: switchdevProblem(vf.pf) } as const]
+        ? [{ code: "pf-in-switchdev-mode", error: switchdevProblem(vf.pf) } as const]
         : []),
-      ...(problem === undefined ? [] : [{ code: "pf-without-carrier", problem } as const]),
+      ...(problem === undefined ? [] : [{ code: "pf-without-carrier", error: problem } as const]),
     ];
   }
 

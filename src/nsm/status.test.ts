@@ -24,6 +24,11 @@ const rows: readonly (readonly [string, unknown, Status])[] = [
     "UNAVAILABLE",
   ],
   ["a network device that does not come", new DriverError(vf, { kind: "no-netdev" }), "UNAVAILABLE"],
+  [
+    "a journal that cannot be written",
+    Object.assign(new Error("the disk is full"), { name: "JournalError" }),
+    "UNAVAILABLE",
+  ],
   ["a refusal of the kernel", new KernelError("set link 7", 22), "INTERNAL"],
   ["a token that nobody gave out", new InventoryError({ kind: "unknown-token" }), "NOT_FOUND"],
   ["the host's own namespace", new NetdevError({ kind: "host-namespace" }), "INVALID_ARGUMENT"],

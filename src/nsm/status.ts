@@ -32,6 +32,8 @@ function codeOf(error: unknown): Status {
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
   // By its name: this room does not know the kernel's. It refused something that we had checked.
   if (error instanceof Error && error.name === "KernelError") return "INTERNAL";
+  // Likewise: what cannot be remembered is not begun. The caller may try again when the disk takes it.
+  if (error instanceof Error && error.name === "JournalError") return "UNAVAILABLE";
   return "UNKNOWN";
 }
 

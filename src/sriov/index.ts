@@ -43,6 +43,7 @@ export {
   numaNodeOf,
   orMissing,
   ownNetdevs,
+  type VfGlance,
   virtualFunctionLinks,
 } from "./pci-files.ts";
 export { parsePfConfig } from "./pf-config.ts";
@@ -60,9 +61,11 @@ export { type Placement, type PreferenceRequest, preferDevices } from "./preferr
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
 export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";
 export {
+  type BeforeClient,
   type ConditionEffect,
   describeCondition,
   effectOf,
+  labelOf,
   type VfCondition,
   type VfConditionCode,
   type VfConditionOf,

@@ -28,7 +28,7 @@ function world(): VfFacts[] {
 const raised: readonly VfCondition[] = [
   { code: "write-stuck", error: "broken" },
   { code: "netdev-missing" },
-  { code: "pf-without-carrier", problem: "no carrier" },
+  { code: "pf-without-carrier", error: "no carrier" },
   { code: "host-use", how: "the host has an address on it" },
 ];
 

@@ -380,7 +380,7 @@ test("Inventory.raise() lets several conditions be so at once, and clear() ends 
   };
   const failed = { code: "bind-failed", error: "it failed" } as const;
   assert.equal(inventory.raise(address, failed), true);
-  assert.equal(inventory.raise(address, { code: "contradicts-journal", problem: "it was out" }), true);
+  assert.equal(inventory.raise(address, { code: "contradicts-journal", error: "it was out" }), true);
   assert.equal(inventory.raise(address, BROKEN), true);
   assert.deepEqual(seen(), ["quarantined", "it was out", ["contradicts-journal", "write-stuck", "bind-failed"]]);
   inventory.clear(address, "contradicts-journal");
@@ -432,8 +432,8 @@ test("Inventory.onChange() names the resources whose list has changed, those of 
   inventory.reserveToken(idOf(inventory, "d2/10G", "02:00.1"));
   inventory.take({ connectionId: "c", tokenId: idOf(inventory, "d2/10G", "02:00.1"), use: "vfio" });
   inventory.setState("c", "ready");
-  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", problem: "no carrier" });
-  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", problem: "no carrier" });
+  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", error: "no carrier" });
+  inventory.raise(parsePciAddress("02:00.1"), { code: "pf-without-carrier", error: "no carrier" });
   stop();
   inventory.setState("c", "reclaiming");
   assert.deepEqual(seen, [

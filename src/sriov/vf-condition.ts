@@ -1,38 +1,44 @@
 // What is wrong with a VF, or worth knowing of it: typed, several at a time, each raised and cleared by its own cause.
 
-/** Each with what its raiser knew. A new one does not compile until it has its row below, and its name on page and CLI. */
+/** Each with what its raiser knew. A new one does not compile until it has its effect, its label and its words below. */
 export type VfCondition =
-  /** The node has the VF no more, and something still refers to it. The inventory raises it itself. */
+  /** Something still refers to it. Raised by the inventory itself, as is a lost group. */
   | { readonly code: "gone" }
-  /** The journal has it for a connection, and the node says otherwise. */
-  | { readonly code: "contradicts-journal"; readonly problem: string }
-  /** A pod has it by VFIO, for a connection of which nothing else is known. */
-  | { readonly code: "unexplained-grant"; readonly problem: string }
-  /** It came after the start, and the journal has it for this connection: the two are being compared. */
-  | { readonly code: "late-unsettled"; readonly connectionId: string }
-  /** It was changed after it had been restored to the host. */
-  | { readonly code: "drifted" }
-  /** Its network device is neither in the host nor with a client that the journal knows. */
+  | { readonly code: "contradicts-journal"; readonly error: string }
+  /** A pod has it by VFIO, and no connection is known that explains it. */
+  | { readonly code: "unexplained-grant"; readonly error: string }
+  /** The journal has it for this connection, and none holds it: the two are being compared. */
+  | { readonly code: "unsettled"; readonly connectionId: string }
+  | { readonly code: "drifted"; readonly before: BeforeClient }
+  /** It is free, or nothing is known of its connection. */
   | { readonly code: "netdev-missing" }
   /** Another device's link is where its own should be. */
   | { readonly code: "foreign-link"; readonly error: string }
-  /** The kernel has not finished a write on it. */
   | { readonly code: "write-stuck"; readonly error: string }
-  /** Its driver is still being bound for a Request that has continued with another VF. */
+  /** For a Request that has continued with another VF. */
   | { readonly code: "driver-binding" }
-  /** Its PF cannot be used. */
   | { readonly code: "pf-unusable"; readonly error: string }
   | { readonly code: "pf-not-managed" }
-  /** Another driver was bound to it while a client has it. */
   | { readonly code: "driver-taken"; readonly driver: string | undefined }
-  /** It was in this group before. The inventory raises it itself. */
   | { readonly code: "iommu-group-lost"; readonly group: number }
-  | { readonly code: "pf-in-switchdev-mode"; readonly problem: string }
-  | { readonly code: "pf-without-carrier"; readonly problem: string }
-  /** It could not be bound to its driver a moment ago. */
+  | { readonly code: "pf-in-switchdev-mode"; readonly error: string }
+  | { readonly code: "pf-without-carrier"; readonly error: string }
   | { readonly code: "bind-failed"; readonly error: string }
-  /** The host itself uses its network device. */
-  | { readonly code: "host-use"; readonly how: string };
+  | { readonly code: "host-use"; readonly how: string }
+  /** The previous instance left it with its client. `ending`: the namespace has ended, and so does the connection, again perhaps. */
+  | { readonly code: "pending-netns"; readonly ending: "not" | "now" | "again" }
+  /** At a monotonic time. */
+  | { readonly code: "recently-restored"; readonly sinceMs: number; readonly before: BeforeClient }
+  /** The inventory had something else of it than the node; an event may be on its way. */
+  | { readonly code: "mismatch"; readonly isRescanned: boolean }
+  /** One pass has not found it where `netdev-missing` wants two. */
+  | { readonly code: "netdev-unseen" }
+  | { readonly code: "repair-failed"; readonly repair: string; readonly error: string };
+
+/** What the journal had of the VF when a client had it: its whole form is the journal's (src/vf/connection-journal.ts). */
+export interface BeforeClient {
+  readonly connectionId: string;
+}
 
 /** By which conditions are told apart, in metrics and `status.json` too. */
 export type VfConditionCode = VfCondition["code"];
@@ -49,44 +55,80 @@ export type ConditionEffect = "quarantine" | "unhealthy" | "withhold" | "inform"
 
 interface Rule<Condition> {
   readonly effect: ConditionEffect;
+  /** In a few words, after the number of VFs of which it is so. */
+  readonly label: string;
   /** What is so, for the operator. */
   readonly words: (condition: Condition) => string;
 }
 
 const LINK_AWAY = "Its network device is not in the host: its driver has not made it yet, or it is in a namespace that";
+const said = ({ error }: { readonly error: string }) => error;
 
-/** Where several are so, the first of this order is shown first. */
+/** Where several are so, the first of this order is shown first. Those of a PF are so of all its VFs. */
 const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } = {
-  gone: { effect: "quarantine", words: () => "it is gone from the node" },
-  "contradicts-journal": { effect: "quarantine", words: ({ problem }) => problem },
-  "unexplained-grant": { effect: "quarantine", words: ({ problem }) => problem },
-  "late-unsettled": {
+  gone: { effect: "quarantine", label: "gone", words: () => "it is gone from the node" },
+  "contradicts-journal": { effect: "quarantine", label: "contradicting the journal", words: said },
+  "unexplained-grant": { effect: "quarantine", label: "with an unexplained grant", words: said },
+  unsettled: {
     effect: "quarantine",
+    label: "being compared with the journal",
     words: ({ connectionId }) => `It was out for connection ${connectionId}; it is being compared with the journal`,
   },
-  drifted: { effect: "quarantine", words: () => "It is not as it was before its last client" },
-  "netdev-missing": { effect: "quarantine", words: () => `${LINK_AWAY} the journal does not know of` },
-  "foreign-link": { effect: "quarantine", words: ({ error }) => error },
-  "write-stuck": { effect: "quarantine", words: ({ error }) => error },
+  drifted: {
+    effect: "quarantine",
+    label: "drifted",
+    words: () => "It is not as it was before its last client",
+  },
+  "netdev-missing": {
+    effect: "quarantine",
+    label: "without a network device",
+    words: () => `${LINK_AWAY} the journal does not know of`,
+  },
+  "foreign-link": { effect: "quarantine", label: "with a foreign link", words: said },
+  "write-stuck": { effect: "quarantine", label: "with a stuck write", words: said },
   "driver-binding": {
     effect: "quarantine",
+    label: "still being bound",
     words: () => "Its driver is still being bound, for longer than a Request could wait",
   },
-  "pf-unusable": { effect: "unhealthy", words: ({ error }) => error },
-  "pf-not-managed": { effect: "unhealthy", words: () => "its PF is not managed any more" },
+  "pf-unusable": { effect: "unhealthy", label: "of an unusable PF", words: said },
+  "pf-not-managed": { effect: "unhealthy", label: "of an unmanaged PF", words: () => "its PF is not managed any more" },
   "driver-taken": {
     effect: "unhealthy",
+    label: "without the client's driver",
     words: ({ driver = "none" }) => `its driver was taken away while a client has it; it is bound to ${driver} now`,
   },
   "iommu-group-lost": {
     effect: "unhealthy",
+    label: "without an IOMMU group",
     words: ({ group }) =>
       `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`,
   },
-  "pf-in-switchdev-mode": { effect: "unhealthy", words: ({ problem }) => problem },
-  "pf-without-carrier": { effect: "unhealthy", words: ({ problem }) => problem },
-  "bind-failed": { effect: "unhealthy", words: ({ error }) => error },
-  "host-use": { effect: "withhold", words: ({ how }) => how },
+  "pf-in-switchdev-mode": { effect: "unhealthy", label: "in switchdev mode", words: said },
+  "pf-without-carrier": { effect: "unhealthy", label: "without carrier", words: said },
+  "bind-failed": { effect: "unhealthy", label: "not bound lately", words: said },
+  "host-use": { effect: "withhold", label: "used by the host", words: ({ how }) => how },
+  "pending-netns": {
+    effect: "inform",
+    label: "awaiting its client",
+    words: () => "the previous instance left it with its client, whose namespace comes with the next call",
+  },
+  "recently-restored": {
+    effect: "inform",
+    label: "restored lately",
+    words: () => "it was restored a moment ago, and is observed for late writes",
+  },
+  mismatch: { effect: "inform", label: "otherwise than known", words: () => "the node has it otherwise than known" },
+  "netdev-unseen": {
+    effect: "inform",
+    label: "without a network device just now",
+    words: () => "its network device was not in the host a moment ago",
+  },
+  "repair-failed": {
+    effect: "inform",
+    label: "not repaired",
+    words: ({ repair, error }) => `it could not be repaired (${repair}): ${error}`,
+  },
 };
 
 /** In the order in which they are shown. */
@@ -98,6 +140,11 @@ const none: readonly VfCondition[] = [];
 /** What a condition means for its VF. */
 export function effectOf({ code }: Pick<VfCondition, "code">): ConditionEffect {
   return rules[code].effect;
+}
+
+/** In a few words, as they stand behind a number of VFs. */
+export function labelOf({ code }: Pick<VfCondition, "code">): string {
+  return rules[code].label;
 }
 
 /** What is so, as a sentence for the operator. */

@@ -4,13 +4,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type Clock, systemClock } from "../async/index.ts";
+import { JournalError, openJournal } from "../journal/index.ts";
 import { openStateFolder } from "../kernel/index.ts";
 import { type JournalEntry, QUOTA } from "../nsm/index.ts";
-import { RpcError } from "../rpc/index.ts";
 import type { PciAddress } from "../sriov/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { type KeptVf, openNodeJournal } from "./connection-journal.ts";
+import { type KernelVfEntry, openNodeJournal } from "./connection-journal.ts";
 
 const entry: JournalEntry = {
   connectionId: "c1",
@@ -21,7 +21,14 @@ const entry: JournalEntry = {
   connection: Buffer.from([0, 255, 10]),
   expiresMs: 1_700_000_000_000,
 };
-const vf = { address: "0000:01:10.0", connectionId: "c1", tokenId: "sriov-1", netns: "4/40", state: { name: "nsm-1" } };
+const vf = {
+  use: "kernel",
+  address: "0000:01:10.0",
+  connectionId: "c1",
+  tokenId: "sriov-1",
+  netns: "4/40",
+  state: { name: "nsm-1" },
+};
 
 async function folderOf(t: TestContext): Promise<string> {
   const parent = await mkdtemp(join(tmpdir(), "journal-"));
@@ -42,19 +49,19 @@ test("openNodeJournal() finds what was kept, byte by byte, and tells of damage o
   const folder = await folderOf(t);
   const before = (await open(folder)).journal;
   await Promise.all([before.put(entry), before.put({ ...entry, connectionId: "c2" })]);
-  await before.keepVf(vf as unknown as KeptVf);
+  await before.keepVf(vf as unknown as KernelVfEntry);
   await before.drop("c2");
   await before.close();
   const { journal, log } = await open(folder);
-  assert.deepEqual([journal.connections, [...journal.vfs.values()]], [[entry], [vf]]);
+  assert.deepEqual([[...journal.left.values()], [...journal.vfs.values()]], [[entry], [vf]]);
   journal.forgetVf(vf.address as PciAddress);
-  assert.deepEqual([journal.vfs.size, [...journal.forgotten.values()]], [0, [vf]]);
+  assert.equal(journal.vfs.size, 0);
   await journal.close();
   assert.deepEqual(log.events, []);
   await truncate(join(folder, "journal"), 10_000); // grows: zeros, as after a power cut
   const next = await open(folder);
   t.after(() => next.journal.close());
-  assert.deepEqual([next.journal.connections, [...next.journal.vfs.values()]], [[entry], []]);
+  assert.deepEqual([[...next.journal.left.values()], [...next.journal.vfs.values()]], [[entry], []]);
   assert.deepEqual(
     next.log.events.map(({ event }) => event),
     ["journal-damaged"],
@@ -66,7 +73,9 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   const { journal, health } = await open(folder);
   await rename(folder, `${folder}-away`);
   await writeFile(folder, "not a folder");
-  await assert.rejects(journal.put(entry), (error) => error instanceof RpcError && error.code === "UNAVAILABLE");
+  await assert.rejects(journal.put(entry), (error) => {
+    return error instanceof JournalError && error.fault.kind === "not-writable";
+  });
   const told = health.ailments().map(({ code, severity }) => `${code} ${severity}`);
   assert.deepEqual(told, ["journal-not-written blocking"]);
   await rm(folder);
@@ -74,7 +83,7 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   await journal.put(entry);
   assert.deepEqual(health.ailments(), []);
   await journal.close();
-  assert.deepEqual((await reopened(t, folder)).connections, [entry]);
+  assert.deepEqual([...(await reopened(t, folder)).left.values()], [entry]);
 });
 
 async function reopened(t: TestContext, folder: string) {
@@ -87,7 +96,7 @@ test("openNodeJournal() writes everything again when its folder is removed, at t
   const folder = await folderOf(t);
   const { journal, health, log } = await open(folder);
   await journal.put(entry);
-  await journal.keepVf(vf as unknown as KeptVf);
+  await journal.keepVf(vf as unknown as KernelVfEntry);
   await rm(folder, { recursive: true });
   await journal.put({ ...entry, connectionId: "c2" });
   assert.deepEqual(health.ailments(), []);
@@ -97,7 +106,7 @@ test("openNodeJournal() writes everything again when its folder is removed, at t
   );
   await journal.close();
   const next = await reopened(t, folder);
-  assert.deepEqual([next.connections.length, [...next.vfs.values()]], [2, [vf]]);
+  assert.deepEqual([next.left.size, [...next.vfs.values()]], [2, [vf]]);
 });
 
 test("openNodeJournal() looks whether its folder is still there when nothing is written", async (t) => {
@@ -112,7 +121,7 @@ test("openNodeJournal() looks whether its folder is still there when nothing is 
   await rm(folder, { recursive: true });
   looks.shift()?.();
   await journal.close();
-  assert.deepEqual([(await reopened(t, folder)).connections, looks], [[entry], []]);
+  assert.deepEqual([[...(await reopened(t, folder)).left.values()], looks], [[entry], []]);
 });
 
 const passing = (id: string, bytes: number): JournalEntry => {
@@ -128,19 +137,57 @@ test("openNodeJournal() takes of what is too much what owners may have, and ever
     ...Array.from({ length: 300 }, (_, index) => before.put(passing(`n${index}`, 100))),
     ...["big 1", "big 2"].map((id) => before.put(passing(id, 1_000_000))),
     before.put(large),
-    before.keepVf(vf as unknown as KeptVf),
+    before.keepVf(vf as unknown as KernelVfEntry),
   ]);
   await before.close();
   const { journal, log } = await open(folder);
   const limit = QUOTA.manager.noop.connections;
-  assert.equal(journal.connections.length, limit + 1);
-  assert.deepEqual(
-    [journal.connections.find(({ connectionId }) => connectionId === "c1"), journal.vfs.size],
-    [large, 1],
-  );
+  assert.equal(journal.left.size, limit + 1);
+  assert.deepEqual([journal.left.get("c1"), journal.vfs.size], [large, 1]);
   const [told, ...more] = log.events;
   assert.deepEqual([told?.event, told?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
   await journal.close();
   assert.ok((await stat(join(folder, "journal"))).size < 1_500_000);
-  assert.equal((await reopened(t, folder)).connections.length, limit + 1);
+  assert.equal((await reopened(t, folder)).left.size, limit + 1);
+});
+
+test("openNodeJournal() leaves kinds that it does not know in the file, and takes none of them for one of its own", async (t) => {
+  const folder = await folderOf(t);
+  const state = await openStateFolder(folder);
+  const { journal: raw } = await openJournal({
+    file: await state.openAppend("journal"),
+    clock: systemClock,
+    onTrouble() {},
+  });
+  const later = { ...vf, use: "virtio", address: "0000:01:10.1" };
+  const records = { [`vf ${later.address}`]: later, "vf2 0000:01:10.2": { kind: "other" } } as const;
+  for (const [key, value] of Object.entries(records)) await raw.put(key, value);
+  await raw.put("connection c3", { connectionId: "c3", mechanism: "VIRTIO", owner: entry.owner, stage: "ready" });
+  await raw.close();
+  const { journal, log } = await open(folder);
+  await journal.keepVf(vf as unknown as KernelVfEntry);
+  assert.deepEqual([[...journal.vfs.values()], journal.left.size, log.events], [[vf], 0, []]);
+  await journal.close();
+  const { journal: after, found } = await openJournal({
+    file: await state.openAppend("journal"),
+    clock: systemClock,
+    onTrouble() {},
+  });
+  await after.close();
+  assert.deepEqual(
+    [...found.entries.keys()].sort(),
+    ["connection c3", ...Object.keys(records), `vf ${vf.address}`].sort(),
+  );
+  const { use: _none, ...version1 } = vf;
+  assert.deepEqual(found.entries.get(`vf ${vf.address}`), version1, "as version 1 has it");
+});
+
+test("openNodeJournal() has of connections those that the previous instance left, until they are written or dropped", async (t) => {
+  const folder = await folderOf(t);
+  const before = (await open(folder)).journal;
+  for (const id of ["c1", "c2", "c3"]) await before.put({ ...entry, connectionId: id });
+  await before.close();
+  const journal = await reopened(t, folder);
+  await Promise.all([journal.put(entry), journal.drop("c2"), journal.put({ ...entry, connectionId: "c4" })]);
+  assert.deepEqual([...journal.left.keys()], ["c3"]);
 });

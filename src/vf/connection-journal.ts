@@ -1,17 +1,17 @@
-// What is kept on disk of connections and of the functions that are out with them: docs/decisions/013.
+// What is kept on disk of connections and of the VFs that are out with them: docs/decisions/013.
 import type { GrantState } from "../access/index.ts";
 import type { Clock } from "../async/index.ts";
 import { type Journal, type Json, openJournal } from "../journal/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
 import type { AttachmentState, VfSettings } from "../netdev/index.ts";
 import type { ConnectionJournal, JournalEntry } from "../nsm/index.ts";
-import { RpcError } from "../rpc/index.ts";
 import type { PciAddress } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { CONNECTION, journalSelection, type LeftOut, VF } from "./journal-selection.ts";
 
-/** A function that has been touched for a connection, and how to make it again what it was. */
-export interface KeptVf {
+/** A VF that has been touched for a connection, and how to restore it. On disk without `use`: version 1 has it so. */
+export interface KernelVfEntry {
+  readonly use: "kernel";
   readonly address: PciAddress;
   readonly connectionId: string;
   readonly tokenId: string;
@@ -20,8 +20,8 @@ export interface KeptVf {
   readonly state: AttachmentState;
 }
 
-/** A function that a pod may open by VFIO, and how to take it back. */
-export interface KeptVfio {
+/** A VF that a pod may open by VFIO, and how to revoke that. */
+export interface VfioVfEntry {
   readonly use: "vfio";
   readonly address: PciAddress;
   readonly connectionId: string;
@@ -34,23 +34,23 @@ export interface KeptVfio {
   readonly before: VfSettings;
 }
 
-/** Where the mechanisms keep their part. A function has one entry, whichever of them it serves. */
+/** What the journal has of a VF that is out: one entry, whichever mechanism it serves. */
+export type VfEntry = KernelVfEntry | VfioVfEntry;
+
+/** Where the mechanisms keep their part. */
 export interface VfJournal {
-  /** Resolves when it is on disk. @throws {RpcError} UNAVAILABLE. */
-  keepVf(vf: KeptVf | KeptVfio): Promise<void>;
-  /** The function is home and clean. Written before anything that comes later; what fails is told, and made up for. */
+  /** What it has now; at first as the previous instance left it. */
+  readonly vfs: ReadonlyMap<PciAddress, VfEntry>;
+  /** Resolves when it is on disk. @throws {JournalError} */
+  keepVf(entry: VfEntry): Promise<void>;
+  /** The VF is restored and clean. Written before anything that comes later; what fails is reported, and made up for. */
   forgetVf(address: PciAddress): void;
 }
 
 /** The journal of one node. */
 export interface NodeJournal extends ConnectionJournal, VfJournal {
-  /** As an earlier process left it. */
-  readonly connections: readonly JournalEntry[];
-  /** What it has now; at first as an earlier process left it. */
-  readonly vfs: ReadonlyMap<PciAddress, KeptVf>;
-  /** What was forgotten since the start: how functions were before their last client. */
-  readonly forgotten: ReadonlyMap<PciAddress, KeptVf>;
-  readonly vfioVfs: ReadonlyMap<PciAddress, KeptVfio>;
+  /** Connections as the previous instance left them, by id, until they are written again or dropped. */
+  readonly left: ReadonlyMap<string, JournalEntry>;
   /** Waits for what is being written. */
   close(): Promise<void>;
 }
@@ -72,34 +72,35 @@ export interface NodeJournalOptions {
 export async function openNodeJournal(options: NodeJournalOptions): Promise<NodeJournal> {
   const { journal, entries } = await openFile(options);
   const stopChecks = checkAgain(journal, options.clock);
+  // Keys and kinds that this version does not know are a later one's: they stay in the file, and are not ours to judge.
   const valuesOf = (kind: string) => [...entries].filter(([key]) => key.startsWith(kind)).map(([, value]) => value);
-  // The journal's checksum says that they are ours.
-  const kept = valuesOf(VF) as unknown as readonly (KeptVf | KeptVfio)[];
-  const vfs = new Map<PciAddress, KeptVf>();
-  const vfioVfs = new Map<PciAddress, KeptVfio>();
-  const note = (vf: KeptVf | KeptVfio) => {
-    if (isVfio(vf)) vfioVfs.set(vf.address, vf);
-    else vfs.set(vf.address, vf);
-  };
-  kept.forEach(note);
-  const forgotten = new Map<PciAddress, KeptVf>();
+  const vfs = new Map(
+    valuesOf(VF)
+      .flatMap(readVf)
+      .map((entry) => [entry.address, entry]),
+  );
+  const left = new Map(
+    valuesOf(CONNECTION)
+      .flatMap(readConnection)
+      .map((entry) => [entry.connectionId, entry]),
+  );
   return {
-    connections: valuesOf(CONNECTION).map(readConnection),
+    left,
     vfs,
-    vfioVfs,
-    forgotten,
-    put: (entry) => saved(journal.put(`${CONNECTION}${entry.connectionId}`, connectionJson(entry))),
-    drop: (connectionId) => journal.drop(`${CONNECTION}${connectionId}`),
-    keepVf(vf) {
-      note(vf);
-      forgotten.delete(vf.address);
-      return saved(journal.put(`${VF}${vf.address}`, vf as unknown as Json));
+    put(entry) {
+      left.delete(entry.connectionId);
+      return journal.put(`${CONNECTION}${entry.connectionId}`, connectionJson(entry));
+    },
+    drop(connectionId) {
+      left.delete(connectionId);
+      return journal.drop(`${CONNECTION}${connectionId}`);
+    },
+    keepVf(entry) {
+      vfs.set(entry.address, entry);
+      return journal.put(`${VF}${entry.address}`, vfJson(entry));
     },
     forgetVf(address) {
-      const last = vfs.get(address);
-      if (last) forgotten.set(address, last);
       vfs.delete(address);
-      vfioVfs.delete(address);
       void journal.drop(`${VF}${address}`).catch(() => {});
     },
     async close() {
@@ -139,18 +140,15 @@ function checkAgain(journal: Journal, clock: Clock): () => void {
   return () => checking.cancel();
 }
 
-function isVfio(vf: KeptVf | KeptVfio): vf is KeptVfio {
-  return "use" in vf;
+function vfJson(entry: VfEntry): Json {
+  const { use, ...rest } = entry;
+  return (use === "kernel" ? rest : entry) as unknown as Json;
 }
 
-/** What cannot be remembered is not begun; the caller may try again when a person has seen to the disk. */
-async function saved(writing: Promise<void>): Promise<void> {
-  try {
-    await writing;
-  } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new RpcError("UNAVAILABLE", message, { cause });
-  }
+/** The journal's checksum says that it is ours. None where it is of a kind that we do not know. */
+function readVf(value: Json): readonly VfEntry[] {
+  const entry = { use: "kernel", ...(value as object) } as VfEntry;
+  return entry.use === "kernel" || entry.use === "vfio" ? [entry] : [];
 }
 
 function connectionJson(entry: JournalEntry): Json {
@@ -158,7 +156,8 @@ function connectionJson(entry: JournalEntry): Json {
   return { ...rest, ...(connection && { connection: Buffer.from(connection).toString("base64") }) };
 }
 
-function readConnection(value: Json): JournalEntry {
+function readConnection(value: Json): readonly JournalEntry[] {
   const { connection, ...rest } = value as unknown as Omit<JournalEntry, "connection"> & { connection?: string };
-  return { ...rest, ...(connection !== undefined && { connection: Buffer.from(connection, "base64") }) };
+  if (!["KERNEL", "VFIO", "NOOP"].includes(rest.mechanism)) return [];
+  return [{ ...rest, ...(connection !== undefined && { connection: Buffer.from(connection, "base64") }) }];
 }

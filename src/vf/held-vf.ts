@@ -30,7 +30,7 @@ const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing"
 export interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
-  readonly journal: Pick<VfJournal, "forgetVf">;
+  readonly journal: Pick<VfJournal, "vfs" | "forgetVf">;
   /** Whether the host has begun to use a function. */
   readonly hostUse: { refuse(address: PciAddress): Promise<void> };
   /** Judges all functions anew. */
@@ -188,7 +188,9 @@ export class HeldVf {
 
   /** The client has it. */
   setReady(): void {
-    this.#parts.inventory.setState(this.ask.connectionId, "ready");
+    const { inventory } = this.#parts;
+    inventory.clear(this.#vf.address, "recently-restored"); // before an earlier client
+    inventory.setState(this.ask.connectionId, "ready");
   }
 
   /** It is on its way home. */
@@ -198,13 +200,19 @@ export class HeldVf {
     if (inventory.ofConnection(connectionId)) inventory.setState(connectionId, "reclaiming");
   }
 
-  /** Nobody holds it any more; it is home and clean. */
+  /** No connection holds it any more; it is restored and clean. */
   giveBack(): void {
-    const { inventory, journal, survey } = this.#parts;
+    const { inventory, journal, survey, clock } = this.#parts;
+    const { address } = this.#vf;
     // What is quarantined stays in the journal: a restart alone makes nothing sound.
-    if (inventory.get(this.#vf.address)?.state !== "quarantined") journal.forgetVf(this.#vf.address);
+    if (inventory.get(address)?.state !== "quarantined") {
+      const before = journal.vfs.get(address);
+      journal.forgetVf(address);
+      const sinceMs = clock.monotonicMs();
+      if (before?.use === "kernel") inventory.raise(address, { code: "recently-restored", sinceMs, before });
+    }
     inventory.release(this.ask.connectionId);
     // What was wrong may have been wrong for this client only.
-    if (inventory.get(this.#vf.address)?.problem !== undefined) survey.judge();
+    if (inventory.get(address)?.problem !== undefined) survey.judge();
   }
 }

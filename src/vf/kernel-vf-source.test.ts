@@ -14,6 +14,7 @@ import {
   parsePciAddress,
 } from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
+import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import { kernelVfSource } from "./kernel-vf-source.ts";
 
@@ -41,6 +42,7 @@ function setUp(
   );
   const timers: { readonly run: () => void; isCancelled: boolean }[] = [];
   const clock = {
+    monotonicMs: () => 0,
     after(_delayMs: number, run: () => void) {
       const timer = { run, isCancelled: false };
       timers.push(timer);
@@ -65,7 +67,8 @@ function setUp(
   const host = {} as Netns;
   const openRtnl = () => assert.fail("nothing is done to links to bind");
   const forgotten: string[] = [];
-  const journal = { keepVf: async () => {}, forgetVf: (address: string) => void forgotten.push(address) };
+  const vfs = new Map<PciAddress, VfEntry>();
+  const journal = { vfs, keepVf: async () => {}, forgetVf: (address: string) => void forgotten.push(address) };
   const watchPod = async () => () => {};
   const verifyLink = async (address: string) => {
     if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
@@ -76,7 +79,6 @@ function setUp(
   const parts = {
     ...links,
     journal,
-    unmet: new Map(),
     inventory,
     binder,
     host,
@@ -197,7 +199,7 @@ test("bind() waits for its function when there is no other, and fails as that do
 test("bind() that failed takes back its own word about a function and nobody else's", async () => {
   const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
   await source.take({ connectionId: "c1", tokenId }).bind(signal);
-  inventory.raise(first, { code: "pf-without-carrier", problem: "its PF is down" });
+  inventory.raise(first, { code: "pf-without-carrier", error: "its PF is down" });
   passTime();
   assert.equal(inventory.get(first)?.problem, "its PF is down");
 });
@@ -231,7 +233,7 @@ test("bind() keeps a function back whose driver does not answer, and tries no ot
 
 test("giveBack() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
   const { inventory, source, forgotten, tokenId } = setUp(new Map());
-  const contradiction = { code: "contradicts-journal", problem: "it was out" } as const;
+  const contradiction = { code: "contradicts-journal", error: "it was out" } as const;
   for (const isKeptBack of [true, false]) {
     const vf = source.take({ connectionId: "c1", tokenId });
     if (isKeptBack) inventory.raise(first, contradiction);

@@ -16,9 +16,9 @@ import {
 } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import type { KernelVf, KernelVfSource, OwnedFd } from "../nsm/index.ts";
-import type { DriverBinder, PciAddress } from "../sriov/index.ts";
+import type { DriverBinder, Inventory, PciAddress } from "../sriov/index.ts";
 import { type Log, timed } from "../telemetry/index.ts";
-import type { KeptVf, VfJournal } from "./connection-journal.ts";
+import type { VfJournal } from "./connection-journal.ts";
 import { EarlierNetdev } from "./earlier-netdev.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";
 import { isForeignLink } from "./link-check.ts";
@@ -34,9 +34,8 @@ export interface KernelVfParts {
   /** Whether the link under an index of the host is that VF's. @throws {NetdevError} gone, not-its-link. */
   readonly verifyLink: (address: PciAddress, ifindex: number) => Promise<void>;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
-  readonly journal: Pick<VfJournal, "keepVf">;
-  /** Functions that an earlier process left with clients whose namespaces nobody has shown us yet. */
-  readonly unmet: Map<PciAddress, KeptVf>;
+  readonly inventory: Inventory;
+  readonly journal: Pick<VfJournal, "keepVf" | "vfs">;
   /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
   readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
   /** Told of every move of a network device: where to, how it ended, and how long it took. */
@@ -231,6 +230,6 @@ class NodeVf implements KernelVf {
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
     const { connectionId, tokenId } = this.#held.ask;
     const [address, netns] = [this.address, fileKey(client.id)];
-    return (state) => this.#parts.journal.keepVf({ address, connectionId, tokenId, netns, state });
+    return (state) => this.#parts.journal.keepVf({ use: "kernel", address, connectionId, tokenId, netns, state });
   }
 }

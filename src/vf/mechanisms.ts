@@ -1,4 +1,4 @@
-// What this node can give to clients, fitted together: each mechanism with what an earlier process left of it.
+// What this node can give to clients, fitted together: each mechanism with what the previous instance left of it.
 import type { DeviceAccess } from "../access/index.ts";
 import type { Clock, UndoStack } from "../async/index.ts";
 import type { Host, Node } from "../node/index.ts";
@@ -10,14 +10,13 @@ import {
   vfioDriver,
   type WantedVfio,
 } from "../nsm/index.ts";
-import type { PciAddress } from "../sriov/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
-import type { KeptVf, NodeJournal } from "./connection-journal.ts";
+import type { NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
 import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import type { TokenPods } from "./token-pods.ts";
-import type { EarlierGrants } from "./vfio-entry.ts";
+import type { AdoptedGrants } from "./vfio-entry.ts";
 import { vfioVfSource } from "./vfio-vf-source.ts";
 
 export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
@@ -26,8 +25,7 @@ export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
   readonly access: DeviceAccess | Error;
   readonly pods: TokenPods;
   readonly journal: NodeJournal;
-  readonly unmet: Map<PciAddress, KeptVf>;
-  readonly earlier: EarlierGrants;
+  readonly grants: AdoptedGrants;
   readonly clock: Clock;
   readonly log: Log;
 }

@@ -1,20 +1,19 @@
-// What is kept on disk of a function that a pod may open: before each change, so that a restart can take all of it back.
+// What is kept on disk of a VF that a pod may open: before each change, so that a restart can revoke all of it.
 import type { DeviceAccess, DeviceGrant, GrantState } from "../access/index.ts";
 import type { VfSettings } from "../netdev/index.ts";
-import type { PciAddress } from "../sriov/index.ts";
-import type { KeptVfio, VfJournal } from "./connection-journal.ts";
+import type { VfioVfEntry, VfJournal } from "./connection-journal.ts";
 
-/** The journal's entry of one function, as it is now. */
+/** The journal's entry of one VF, as it is now. */
 export class VfioEntry {
   readonly #journal: Pick<VfJournal, "keepVf">;
-  #kept: KeptVfio;
+  #kept: VfioVfEntry;
 
-  constructor(journal: Pick<VfJournal, "keepVf">, kept: KeptVfio) {
+  constructor(journal: Pick<VfJournal, "keepVf">, kept: VfioVfEntry) {
     this.#journal = journal;
     this.#kept = kept;
   }
 
-  get kept(): KeptVfio {
+  get kept(): VfioVfEntry {
     return this.#kept;
   }
 
@@ -22,26 +21,39 @@ export class VfioEntry {
   readonly keepGrant = (grant: GrantState): Promise<void> => this.#keep({ grant });
   readonly keepBefore = (before: VfSettings): Promise<void> => this.#keep({ before });
 
-  async #keep(news: Partial<KeptVfio>): Promise<void> {
+  async #keep(news: Partial<VfioVfEntry>): Promise<void> {
     this.#kept = { ...this.#kept, ...news };
     await this.#journal.keepVf(this.#kept);
   }
 }
 
-/** What an earlier process gave to a pod: to be gone on with, or to be taken back. */
-export interface EarlierGrant {
+/** What the previous instance gave to a pod: to be continued, or to be revoked. */
+export interface AdoptedGrant {
   readonly entry: VfioEntry;
   readonly grant: DeviceGrant | undefined;
 }
 
-/** Functions that pods have from an earlier process, until somebody has taken them over. */
-export type EarlierGrants = Map<PciAddress, EarlierGrant>;
+/** Grants of the previous instance, by their connection, until that is continued or they are revoked. */
+export class AdoptedGrants {
+  readonly #byConnection = new Map<string, AdoptedGrant>();
 
-/** From now on the access is kept as the earlier process gave it. Touches nothing. */
-export function adoptGrant(
-  kept: KeptVfio,
-  { access, journal }: { readonly access: DeviceAccess; readonly journal: Pick<VfJournal, "keepVf"> },
-): EarlierGrant {
-  const entry = new VfioEntry(journal, kept);
-  return { entry, grant: kept.grant && access.adopt(kept.grant, entry.keepGrant) };
+  /** From now on the access is kept as it was given. Idempotent; touches nothing on the node. */
+  adopt(
+    kept: VfioVfEntry,
+    { access, journal }: { readonly access: DeviceAccess; readonly journal: Pick<VfJournal, "keepVf"> },
+  ): AdoptedGrant {
+    const known = this.#byConnection.get(kept.connectionId);
+    if (known?.entry.kept.address === kept.address) return known;
+    const entry = new VfioEntry(journal, kept);
+    const adopted = { entry, grant: kept.grant && access.adopt(kept.grant, entry.keepGrant) };
+    this.#byConnection.set(kept.connectionId, adopted);
+    return adopted;
+  }
+
+  /** The caller continues or has revoked it. Undefined where there is none of that connection. */
+  take(connectionId: string): AdoptedGrant | undefined {
+    const adopted = this.#byConnection.get(connectionId);
+    this.#byConnection.delete(connectionId);
+    return adopted;
+  }
 }

@@ -6,7 +6,9 @@ import type { PfPort, VfSettings } from "../netdev/index.ts";
 import { HandClock } from "../nsm/cast.ts";
 import { type DriverBinder, DriverError, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
 import { silentLog } from "../telemetry/index.ts";
+import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
+import { AdoptedGrants } from "./vfio-entry.ts";
 import { vfioVfSource } from "./vfio-vf-source.ts";
 
 const pf = parsePciAddress("01:00.0");
@@ -68,7 +70,7 @@ function setUp() {
       };
     },
   } as unknown as DeviceAccess;
-  const journal = { keepVf: async () => {}, forgetVf() {} };
+  const journal = { vfs: new Map<PciAddress, VfEntry>(), keepVf: async () => {}, forgetVf() {} };
   const holds = new VfHolds({
     inventory,
     binder,
@@ -88,7 +90,7 @@ function setUp() {
     pods: { podOf: async () => ({ uid: UID, container: "app" }), podsWith: async () => new Set<string>() },
     pfDoor: () => ({ port, settings: {} }),
     journal,
-    earlier: new Map(),
+    grants: new AdoptedGrants(),
     clock,
     log: silentLog,
   });

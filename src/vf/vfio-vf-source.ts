@@ -18,7 +18,7 @@ import type { Log } from "../telemetry/index.ts";
 import type { VfJournal } from "./connection-journal.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";
 import type { TokenPod, TokenPods } from "./token-pods.ts";
-import { type EarlierGrant, type EarlierGrants, VfioEntry } from "./vfio-entry.ts";
+import { type AdoptedGrant, type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
  * So long a Close waits for a process that has the function open; then it fails, and is tried again until the process has
@@ -36,7 +36,7 @@ export interface VfioVfParts {
   readonly pods: TokenPods;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly journal: Pick<VfJournal, "keepVf">;
-  readonly earlier: EarlierGrants;
+  readonly grants: AdoptedGrants;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -44,7 +44,7 @@ export interface VfioVfParts {
 
 /** Virtual functions of this node for the VFIO mechanism. */
 export function vfioVfSource(parts: VfioVfParts): VfioVfSource {
-  const { holds, pods, earlier } = parts;
+  const { holds, pods, grants } = parts;
   const take = ({ connectionId, tokenId, cgroupDir }: VfioAsk, pod: TokenPod | undefined) => {
     const held = holds.take({ connectionId, tokenId, use: "vfio", ...(pod && { owner: pod.uid }) });
     return new NodeVfio(parts, held, { pod, cgroupDir });
@@ -53,11 +53,8 @@ export function vfioVfSource(parts: VfioVfParts): VfioVfSource {
     take: async (ask) => take(ask, await pods.podOf(ask.tokenId)),
     adopt(ask) {
       const vf = take(ask, undefined);
-      const left = earlier.get(vf.address);
-      if (left?.entry.kept.connectionId === ask.connectionId) {
-        earlier.delete(vf.address);
-        vf.goOnWith(left);
-      }
+      const left = grants.take(ask.connectionId);
+      if (left?.entry.kept.address === vf.address) vf.resume(left);
       return vf;
     },
   };
@@ -94,8 +91,8 @@ class NodeVfio implements VfioVf {
     return this.#device;
   }
 
-  /** An earlier process has given it to the pod, or had begun to. */
-  goOnWith({ entry, grant }: EarlierGrant): void {
+  /** The previous instance has given it to the pod, or had begun to. */
+  resume({ entry, grant }: AdoptedGrant): void {
     const { owner } = entry.kept;
     this.#pod = owner === undefined ? undefined : { uid: owner, container: "" };
     this.#entry = entry;

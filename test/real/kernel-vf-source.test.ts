@@ -5,7 +5,7 @@ import { KernelError } from "../../src/kernel/index.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import type { KeptVf, KeptVfio } from "../../src/vf/connection-journal.ts";
+import type { KernelVfEntry, VfEntry } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";
 import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
 import { inWorld, linkNamed, openPlace, outside, picture, type World } from "../namespaces.ts";
@@ -25,19 +25,20 @@ const pf = parsePciAddress("01:00.0");
 const address = parsePciAddress("01:10.0");
 const here = new AbortController().signal;
 
-/** A node whose one function is the world's link; `unmet` is what an earlier process left. */
-function nodeOf(world: World, port: PfPort, unmet = new Map<PciAddress, KeptVf>()) {
+/** A node whose one VF is the world's link; `left` is what the previous instance left of it. */
+function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
-  const kept: KeptVf[] = [];
+  const vfs = new Map<PciAddress, VfEntry>(left && [[address, left]]);
+  if (left) inventory.raise(address, { code: "pending-netns", ending: "not" });
+  const kept: KernelVfEntry[] = [];
   const netdevNow = async () => {
     const link = await world.host.rtnl.linkByName("vf0");
     return link && { ifname: "vf0", ifindex: link.index };
   };
   const parts = {
-    journal: { keepVf: async (vf: KeptVf | KeptVfio) => void ("state" in vf && kept.push(vf)), forgetVf() {} },
-    unmet,
+    journal: { vfs, keepVf: async (vf: VfEntry) => void (vf.use === "kernel" && kept.push(vf)), forgetVf() {} },
     inventory,
     binder: {
       netdevOf: async () => (await netdevNow()) ?? assert.fail("the host has no link"),
@@ -130,7 +131,7 @@ test("detach() of what an earlier process attached keeps no handle of the client
     await first.attach(world.pod.netns.fd, asked, here);
     first.letGo();
     const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
-    const { inventory, take } = nodeOf(world, port, new Map([[address, last]]));
+    const { inventory, take } = nodeOf(world, port, last);
     const vf = take();
     inventory.setState("c1", "ready");
     const open = openFiles("net");
@@ -153,7 +154,7 @@ test("detach() of what a previous instance attached changes nothing in another n
     await first.attach(world.pod.netns.fd, { ...asked, policies }, here);
     first.letGo();
     const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
-    const { inventory, take } = nodeOf(world, port, new Map([[address, last]]));
+    const { inventory, take } = nodeOf(world, port, last);
     const vf = take();
     inventory.setState("c1", "ready");
     const other = openPlace();

@@ -130,7 +130,7 @@ test("a free function that somebody takes away is kept back, and free again when
   await becomes(forwarder, address, "quarantined");
   await ip(elsewhere, `link set dev ${name} netns /proc/${process.pid}/fd/${sandbox.machine.netns.fd.number}`);
   await becomes(forwarder, address, "idle");
-  assert.deepEqual([await repaired(sandbox, "keep-back"), await repaired(sandbox, "clean")], [1, 1]);
+  assert.deepEqual([await repaired(sandbox, "quarantine"), await repaired(sandbox, "clean")], [1, 1]);
 });
 
 test("what a late write leaves on a function that has come home is taken away", async (t) => {

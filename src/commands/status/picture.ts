@@ -5,7 +5,6 @@ import {
   problemCounts,
   problemsOf,
   type VfView,
-  vfConditions,
   vfStates,
 } from "../../admin/index.ts";
 import type { Terminal } from "../command.ts";
@@ -133,7 +132,7 @@ function vfTable(
   ]);
   // What is so of all of them is under their PF.
   const own = shown.flatMap(({ vf }) =>
-    problemsOf(vf).flatMap(({ code, text }) => (vfConditions[code].isOfPf ? [] : `${vf.address}: ${text}`)),
+    problemsOf(vf).flatMap(({ code, text }) => (code.startsWith("pf-") ? [] : `${vf.address}: ${text}`)),
   );
   const problems = problemLines(own, form, paint);
   return [...table(heads, rows, form), ...problems, ...rest];

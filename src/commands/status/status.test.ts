@@ -26,9 +26,9 @@ const sick: VfView = {
   address: "0000:3b:01.2",
   index: 2,
   conditions: [
-    { code: "pf-without-carrier", effect: "unhealthy", text: "its PF has no carrier" },
-    { code: "bind-failed", effect: "unhealthy", text: "its driver cannot be bound" },
-    { code: "host-use", effect: "inform", text: "never shown" },
+    { code: "pf-without-carrier", effect: "unhealthy", label: "without carrier", text: "its PF has no carrier" },
+    { code: "bind-failed", effect: "unhealthy", label: "not bound lately", text: "its driver cannot be bound" },
+    { code: "host-use", effect: "inform", label: "", text: "never shown" },
   ],
 };
 const minuteMs = 60_000;

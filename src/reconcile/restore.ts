@@ -1,4 +1,4 @@
-// Functions that nobody holds, made again what they were: by what the journal has of them, or as far as can be known.
+// VFs that no connection holds, made again what they were: by what the journal has of them, or as far as can be known.
 import type { Clock, Random } from "../async/index.ts";
 import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import {
@@ -12,9 +12,9 @@ import {
 import type { Node } from "../node/index.ts";
 import type { VfNetdev, VfRecord } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type EarlierGrant, type KeptVf, verifyVfLink, vfLinkOf } from "../vf/index.ts";
+import { type AdoptedGrant, type KernelVfEntry, verifyVfLink, vfLinkOf } from "../vf/index.ts";
 
-export interface BringBackParts {
+export interface RestoreParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
   /** The host's namespace. */
   readonly netns: Netns;
@@ -26,19 +26,19 @@ export interface BringBackParts {
 }
 
 /** Puts back what the journal has. @throws {Error} that names what resisted. */
-export async function bringBack(parts: BringBackParts, vf: VfRecord, { state }: KeptVf): Promise<void> {
+export async function restoreVf(parts: RestoreParts, vf: VfRecord, { state }: KernelVfEntry): Promise<void> {
   const netdev = await parts.node.binder.netdevNow(vf.address);
-  if (!netdev) throw new Error(`Cannot bring back ${vf.address}: its network device is not in the host`);
+  if (!netdev) throw new Error(`Cannot restore ${vf.address}: its network device is not in the host`);
   await verifyVfLink({ ...parts, host: parts.netns }, vf.address, netdev.ifindex);
   const original = { ...state.original, index: netdev.ifindex };
   await makeSo(parts, vf, { ...state, original, name: netdev.ifname });
 }
 
 /** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */
-export async function takeBackGrant(
-  { node, clock, random, log }: BringBackParts,
+export async function revokeAndRestore(
+  { node, clock, random, log }: RestoreParts,
   vf: VfRecord,
-  left: EarlierGrant,
+  left: AdoptedGrant,
 ): Promise<void> {
   const { entry, grant } = left;
   await grant?.revoke();
@@ -49,7 +49,7 @@ export async function takeBackGrant(
 }
 
 /** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */
-export async function cleanStranger(parts: BringBackParts, vf: VfRecord): Promise<void> {
+export async function cleanVf(parts: RestoreParts, vf: VfRecord): Promise<void> {
   const { node, netns } = parts;
   const netdev: VfNetdev | undefined = await node.binder.netdevNow(vf.address);
   if (!netdev) return await cleanSettings(parts, vf);
@@ -59,13 +59,13 @@ export async function cleanStranger(parts: BringBackParts, vf: VfRecord): Promis
   await makeSo(parts, vf, await strangerState({ ...parts, host: netns }, { ifindex: netdev.ifindex, name, of }));
 }
 
-async function cleanSettings({ node }: BringBackParts, vf: VfRecord): Promise<void> {
+async function cleanSettings({ node }: RestoreParts, vf: VfRecord): Promise<void> {
   const [fault] = (await applyVfSettings(node.pfDoor(vf.pf).port, vf.index, { vlan: 0 })).faults;
   if (fault) throw fault.error;
 }
 
 /** Whether the settings, or the name of the device, are not what they were when the function was given back. */
-export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }: KeptVf): Promise<boolean> {
+export async function hasDrifted({ node }: RestoreParts, vf: VfRecord, { state }: KernelVfEntry): Promise<boolean> {
   const netdev = await node.binder.netdevNow(vf.address);
   if (netdev && [state.name, state.temporaryName].includes(netdev.ifname) && netdev.ifname !== state.original.name) {
     return true;
@@ -79,7 +79,7 @@ export async function isSpoilt({ node }: BringBackParts, vf: VfRecord, { state }
 }
 
 async function makeSo(
-  { node, netns, openRtnl, linkOwnerOf, clock, random, log }: BringBackParts,
+  { node, netns, openRtnl, linkOwnerOf, clock, random, log }: RestoreParts,
   vf: VfRecord,
   state: AttachmentState,
 ): Promise<void> {
@@ -90,7 +90,7 @@ async function makeSo(
   const attachment = adoptNetdev({ ...places, state, of, vf: attached, vfLink, clock, random, log });
   try {
     const [failure] = await attachment.detach();
-    if (failure) throw new Error(`Cannot bring back ${vf.address}: ${failure.what}: ${String(failure.error)}`);
+    if (failure) throw new Error(`Cannot restore ${vf.address}: ${failure.what}: ${String(failure.error)}`);
   } finally {
     attachment.close();
   }

@@ -1,0 +1,145 @@
+// What follows for one VF from its record, its journal entry and what was observed of it. Pure: reads nothing, does nothing. All of
+// it as a table: docs/decisions/041.
+import type { JournalEntry } from "../nsm/index.ts";
+import { conditionOf, effectOf, type VfConditionCode, type VfGlance, type VfRecord } from "../sriov/index.ts";
+import type { VfEntry } from "../vf/index.ts";
+
+/** One VF, as it is known from everywhere. */
+export interface Subject {
+  /** With what was found of it before, as conditions. Undefined where the inventory does not have the VF. */
+  readonly record: VfRecord | undefined;
+  readonly observed: VfGlance;
+  /** Whether it is not any more as it was when it was restored a moment ago. */
+  readonly hasDrifted: boolean;
+  /** What the journal has of it: it is out, or was to be. */
+  readonly entry: VfEntry | undefined;
+  /** Its connection, as the previous instance left it in the journal and nothing has continued it yet. */
+  readonly connection: JournalEntry | undefined;
+  /** Whether this is the first pass, before anything is served. */
+  readonly isStart: boolean;
+  /** Whether this node has device cgroups, so that access can be given and revoked. */
+  readonly canRevoke: boolean;
+}
+
+/** What is done to make record, journal and node agree; each is counted. */
+export const repairs = [
+  /** The events of a change were lost: the whole node is observed. */
+  "rescan",
+  /** Its namespace has ended: its connection is taken down. */
+  "end-connection",
+  /** What it was before its client is made so again, and it is free. */
+  "restore",
+  /** Access to it is revoked from the pod that had it by VFIO; when no process has it open, it is restored and free. */
+  "revoke",
+  /** Its kernel driver was unbound: it is bound again, then it can be restored. */
+  "rebind",
+  /** It comes from an unknown namespace: nothing of the client stays, and it is free. */
+  "clean",
+  /** It is free, and its network device is not in the host: no client gets it. */
+  "quarantine",
+  /** The node has lost it, and what the journal has of it with it. */
+  "forget",
+] as const;
+
+/** One of them. */
+export type Repair = (typeof repairs)[number];
+
+/** What follows for the VF. At most one thing: the next pass decides on the next. */
+export type Decision =
+  | { readonly kind: "leave" }
+  /** The same at the next pass is a fault; once, it may be work under way. */
+  | { readonly kind: "look-again"; readonly as: "mismatch" | "netdev-unseen" }
+  /** The journal has it, and the node does not, yet or any more. */
+  | { readonly kind: "await" }
+  /** Its connection is continued: served where it is established, else taken down. */
+  | { readonly kind: "adopt"; readonly stage: "ready" | "preparing" | "reclaiming" }
+  | { readonly kind: "contradiction"; readonly problem: string }
+  | { readonly kind: "repair"; readonly repair: Exclude<Repair, "forget"> };
+
+const leave: Decision = { kind: "leave" };
+const repair = (which: Exclude<Repair, "forget">): Decision => ({ kind: "repair", repair: which });
+const contradiction = (problem: string): Decision => ({ kind: "contradiction", problem });
+
+/** The decision for one VF. What a client of this process has is never touched. */
+export function decide(subject: Subject): Decision {
+  const { record, entry } = subject;
+  if (!record) return entry?.use === "vfio" ? contradiction("It is not among the VFs of this node") : { kind: "await" };
+  if (conditionOf(record, "gone")) return leave; // whether it comes again, the kernel says
+  const isUnsettled = subject.isStart || conditionOf(record, "unsettled") !== undefined;
+  if (!isUnsettled && isMismatch(record, subject) && !["preparing", "reclaiming"].includes(record.state)) {
+    return conditionOf(record, "mismatch") ? repair("rescan") : { kind: "look-again", as: "mismatch" };
+  }
+  if (record.connectionId !== undefined) return decideHeld(record, subject);
+  if (!entry) return decideFree(record, subject);
+  return isUnsettled ? decideUnsettled(record, entry, subject) : decideOut(record, entry, subject);
+}
+
+/** Whether the inventory has something else of the VF than the node. */
+export function isMismatch(record: VfRecord, { observed }: Pick<Subject, "observed">): boolean {
+  return !observed.isPresent || observed.driver !== record.driver || observed.iommuGroup !== record.iommuGroup;
+}
+
+/** A client's namespace that has ended gives the network device back to the host. */
+function decideHeld(record: VfRecord, { observed }: Subject): Decision {
+  return conditionOf(record, "pending-netns") && observed.hasNetdev ? repair("end-connection") : leave;
+}
+
+/** The journal says that it is out, and it was not compared with the node yet. */
+function decideUnsettled(record: VfRecord, entry: VfEntry, subject: Subject): Decision {
+  const { connection, observed, isStart, canRevoke } = subject;
+  if (entry.use === "vfio") {
+    const had = `A pod had it for connection ${entry.connectionId}`;
+    if (!connection?.connection) return contradiction(`${had}, of which nothing else is known`);
+    if (!isStart) return contradiction(`${had}, and it was away`);
+    if (!canRevoke) return contradiction("This node cannot revoke access");
+    return { kind: "adopt", stage: connection.stage };
+  }
+  const was = `It was out for connection ${entry.connectionId}`;
+  if (!connection?.connection) return contradiction(`${was}, of which nothing else is known`);
+  if (observed.driver !== record.kernelDriver) {
+    return contradiction(`${was}, and is bound to ${observed.driver ?? "no driver"} now`);
+  }
+  const isEstablished = connection.stage === "ready" && !observed.hasNetdev;
+  return { kind: "adopt", stage: isEstablished ? "ready" : "reclaiming" };
+}
+
+/** The journal says that it is out, and no connection holds it. */
+function decideOut(record: VfRecord, entry: VfEntry, subject: Subject): Decision {
+  if (isQuarantinedByOthers(record)) return leave;
+  if (entry.use === "vfio") return subject.canRevoke ? repair("revoke") : leave;
+  return conditionOf(record, "host-use") ? leave : restoring(record, subject);
+}
+
+/** Neither a connection nor the journal has it. */
+function decideFree(record: VfRecord, subject: Subject): Decision {
+  const { observed, hasDrifted, isStart } = subject;
+  if (conditionOf(record, "host-use")) return leave; // it is the host's now
+  const isOnKernelDriver = observed.driver === record.kernelDriver;
+  if (conditionOf(record, "netdev-missing")) {
+    return observed.hasNetdev || !isOnKernelDriver ? repair("clean") : leave;
+  }
+  if (isQuarantinedByOthers(record)) return leave;
+  if (conditionOf(record, "drifted")) return restoring(record, subject);
+  if (hasDrifted && observed.hasNetdev) return repair("restore");
+  if (!isOnKernelDriver || observed.hasNetdev) return leave;
+  const isAgain = isStart || conditionOf(record, "netdev-unseen");
+  return isAgain ? repair("quarantine") : { kind: "look-again", as: "netdev-unseen" };
+}
+
+function restoring(record: VfRecord, { observed }: Subject): Decision {
+  if (observed.hasNetdev && observed.driver === record.kernelDriver) return repair("restore");
+  return observed.driver === undefined ? repair("rebind") : leave;
+}
+
+/** What reconciling itself raises; whoever raised another has a cause of its own, and says when it is over. */
+const own: readonly VfConditionCode[] = [
+  "unsettled",
+  "contradicts-journal",
+  "unexplained-grant",
+  "drifted",
+  "netdev-missing",
+];
+
+function isQuarantinedByOthers({ conditions }: VfRecord): boolean {
+  return conditions.some((one) => effectOf(one) === "quarantine" && !own.includes(one.code));
+}
