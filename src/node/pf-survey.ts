@@ -8,7 +8,6 @@ import {
   type Inventory,
   type PciAddress,
   type PfConfig,
-  type PfEntry,
   type PfFault,
   type PhysicalFunction,
   switchdevProblem,
@@ -17,6 +16,7 @@ import {
 } from "../sriov/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
+import { PfCarriers } from "./pf-carriers.ts";
 import { PfClaims } from "./pf-claims.ts";
 import { VfCreation } from "./vf-creation.ts";
 
@@ -62,9 +62,7 @@ export class PfSurvey {
   readonly #faults = new Map<PciAddress, PfFault>();
   readonly #creation: VfCreation;
   #turn: Promise<void> = Promise.resolve();
-  readonly #carriers = new Map<PciAddress, "none yet" | "there" | "lost">();
-  /** Those that somebody has set down. */
-  readonly #down = new Set<PciAddress>();
+  readonly #carriers = new PfCarriers();
   readonly #notes = new Set<string>();
 
   constructor(options: PfSurveyOptions) {
@@ -101,9 +99,7 @@ export class PfSurvey {
 
   /** Whether there is a signal on the wire, as far as the kernel has said. */
   carrierOf(pf: PciAddress): "up" | "down" | "unknown" {
-    const carrier = this.#carriers.get(pf);
-    if (carrier === undefined) return "unknown";
-    return carrier === "there" ? "up" : "down";
+    return this.#carriers.of(pf);
   }
 
   /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
@@ -167,15 +163,11 @@ export class PfSurvey {
     });
   }
 
-  /** Says how the link of a physical function is. */
-  setLink(pf: PciAddress, { up, carrier }: { readonly up: boolean; readonly carrier: boolean }): void {
-    const before = this.#carriers.get(pf) ?? "none yet";
-    const now = up && carrier ? "there" : before === "there" ? "lost" : before;
-    if (now === before && this.#carriers.has(pf) && up === !this.#down.has(pf)) return;
-    this.#carriers.set(pf, now);
-    if (up) this.#down.delete(pf);
-    else this.#down.add(pf);
-    this.#options.log.info("pf-carrier", { pf, carrier: now, ...(!up && { isDown: true }) });
+  /** Says how the link of a PF is. */
+  setLink(pf: PciAddress, link: { readonly up: boolean; readonly carrier: boolean }): void {
+    const carrier = this.#carriers.set(pf, link);
+    if (carrier === undefined) return;
+    this.#options.log.info("pf-carrier", { pf, carrier, ...(!link.up && { isDown: true }) });
     this.judge();
   }
 
@@ -220,9 +212,7 @@ export class PfSurvey {
 
   #linkProblem(pf: PciAddress): string | undefined {
     const found = this.#pfs.get(pf);
-    const problem = found && carrierProblem(found.entry, this.#carriers.get(pf));
-    if (problem === undefined || !this.#down.has(pf)) return problem;
-    return `physical function ${pf} is set down, and its functions with it: ip link set ${found?.ifname} up`;
+    return found && this.#carriers.problemOf(found);
   }
 
   #takeOver({ pfs: observed, faults: unusable, notes }: Discovery): void {
@@ -293,7 +283,7 @@ export class PfSurvey {
     raised.raise(fault.message, address);
     cleared.clear(address);
     this.#pfs.delete(address);
-    this.#carriers.delete(address);
+    this.#carriers.forget(address);
     this.#noCarrier.clear(address);
     this.#noDriver.clear(address);
     this.#switchdev.clear(address);
@@ -301,12 +291,6 @@ export class PfSurvey {
     // With the others its functions may be there still, and with clients.
     if (fault.kind === "missing") inventory.sync(address, []);
   }
-}
-
-function carrierProblem({ address, carrier }: PfEntry, seen: "none yet" | "there" | "lost" | undefined) {
-  if (carrier === "ignore" || seen === undefined || seen === "there") return undefined;
-  if (carrier === "watch" && seen === "none yet") return undefined;
-  return `physical function ${address} has no carrier: look at its cable and at the switch, or set "carrier: ignore"`;
 }
 
 /** Over a socket of the host's namespace of its own. */

@@ -12,8 +12,9 @@ export function journalEntry(
     connectionId: id,
     owner,
     stage,
-    mechanism: wanted?.type ?? "NOOP",
-    ...(wanted && wanted.type !== "NOOP" ? { tokenId: wanted.tokenId } : {}),
+    ...(!wanted || wanted.type === "NOOP"
+      ? ({ mechanism: "NOOP" } as const)
+      : { mechanism: wanted.type, tokenId: wanted.tokenId }),
     ...(connection ? { connection: toBinary(ConnectionSchema, withoutTokens(connection)) } : {}),
   };
 }

@@ -130,15 +130,16 @@ export interface ConnectionJournal {
   drop(connectionId: string): Promise<void>;
 }
 
-/** What a later process must know of a connection to go on with it, or to take it down. */
-export interface JournalEntry {
+/** What the next instance must know of a connection to continue it, or to take it down. */
+export type JournalEntry = KeptConnection &
+  ({ readonly mechanism: "NOOP" } | { readonly mechanism: "KERNEL" | "VFIO"; readonly tokenId: string });
+
+interface KeptConnection {
   readonly connectionId: string;
   readonly owner: { readonly spiffeId: string; readonly isManager: boolean };
   readonly stage: "preparing" | "ready" | "reclaiming";
-  readonly mechanism: "KERNEL" | "VFIO" | "NOOP";
-  readonly tokenId?: string;
   /** The connection as of the last answer, or as it is asked for while preparing; in protobuf form, without tokens. */
   readonly connection?: Uint8Array;
-  /** Unix time at which nobody will refresh it any more, in ms. */
+  /** Unix time in ms until which it was to be refreshed. */
   readonly expiresMs?: number;
 }

@@ -119,6 +119,7 @@ test("Reconciler settles a VF of the journal that comes late before any client c
     owner,
     stage: "ready",
     mechanism: "KERNEL",
+    tokenId,
     connection: Buffer.of(1),
   } as const;
   left.set("c1", connection);

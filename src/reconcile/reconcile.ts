@@ -4,10 +4,12 @@ import { KeyedQueue, type Timer } from "../async/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { conditionOf, type PciAddress, type VfRecord } from "../sriov/index.ts";
-import { type Counter, type Histogram, type Metrics, outcomes, timed } from "../telemetry/index.ts";
+import { type LogFields, type Metrics, type outcomes, timed } from "../telemetry/index.ts";
 import type { KernelVfEntry } from "../vf/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";
-import { type Decision, decide, isMismatch, type Repair, repairs, type Subject } from "./decide.ts";
+import { type Decision, decide, isMismatch, type Repair, type Subject } from "./decide.ts";
+import { GoneVfs } from "./gone-vfs.ts";
+import { declareRepairMetrics } from "./repair-metrics.ts";
 import { hasDrifted } from "./restore.ts";
 
 export interface ReconcilerOptions extends ActionsOptions {
@@ -21,52 +23,30 @@ export interface ReconcilerOptions extends ActionsOptions {
 const SETTLE_MS = 20;
 /** What is only so for a moment is work under way. */
 const MISMATCH_MS = 200;
-/** A VF that so many passes have not found has not only been reset. */
-const GONE_INTERVALS = 12;
 /** So long after it was restored, a write that came late can have changed a VF. */
 const DRIFT_INTERVALS = 12;
 
 const UNREADABLE = { isPresent: false, driver: undefined, iommuGroup: undefined, hasNetdev: false } as const;
 
-type Kinds = { readonly kind: readonly Repair[] };
-
 /** `start()`, once; when the service is there, `follow()`. */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #actions: Actions;
-  readonly #repaired: Counter<Kinds>;
-  readonly #failed: Counter<Kinds>;
-  readonly #passes: Histogram<{ readonly outcome: typeof outcomes }>;
+  readonly #metrics: ReturnType<typeof declareRepairMetrics>;
+  readonly #gone: GoneVfs;
   readonly #queue = new KeyedQueue<PciAddress>();
   /** VFs to be observed soon. */
   readonly #todo = new Set<PciAddress>();
-  /** VFs of the journal that the node does not have: there is no record of them. */
-  readonly #absentSinceMs = new Map<PciAddress, number>();
   #timers: { next?: Timer; soon?: Timer } = {};
   #running: Promise<void> = Promise.resolve();
   #isStart = true;
   #isClosed = false;
 
   constructor(options: ReconcilerOptions) {
-    const { metrics } = options;
     this.#options = options;
     this.#actions = new Actions(options);
-    const labels = { kind: repairs };
-    this.#repaired = metrics.counter({
-      name: "nsm_sriov_repairs_total",
-      help: "Differences between inventory, journal and node that were repaired",
-      labels,
-    });
-    this.#failed = metrics.counter({
-      name: "nsm_sriov_repairs_failed_total",
-      help: "Differences that could not be repaired; each is tried again",
-      labels,
-    });
-    this.#passes = metrics.histogram({
-      name: "nsm_sriov_reconcile_seconds",
-      help: "How long it took to read the whole node back and to repair what differed",
-      labels: { outcome: outcomes },
-    });
+    this.#metrics = declareRepairMetrics(options.metrics);
+    this.#gone = new GoneVfs(options);
   }
 
   /**
@@ -128,7 +108,7 @@ export class Reconciler {
     for (const address of addresses) {
       const entry = journal.vfs.get(address);
       const record = entry && node.inventory.get(address);
-      if (!record || record.connectionId !== undefined || isOurs(record)) continue;
+      if (!record || record.connectionId !== undefined || isSettled(record)) continue;
       // At once: the next call may want it, and kubelet may be offered it.
       node.inventory.raise(address, { code: "unsettled", connectionId: entry.connectionId });
       void this.#reconcile(address);
@@ -168,9 +148,12 @@ export class Reconciler {
   async #passOverAll(): Promise<void> {
     const { node, clock, intervalMs } = this.#options;
     const all = node.inventory.snapshot().map(({ address }) => address);
-    const ended = (outcome: (typeof outcomes)[number], took: number) => this.#passes.observe({ outcome }, took);
+    const ended = (outcome: (typeof outcomes)[number], took: number) => this.#metrics.passes.observe({ outcome }, took);
     await timed(clock, ended, () => this.#passOver(all));
-    await this.#forgetGone();
+    for (const gone of await this.#gone.look()) {
+      await this.#actions.forget(gone.address, gone.connectionId);
+      this.#repaired("forget", gone.address, { connection: gone.connectionId });
+    }
     if (this.#isClosed) return;
     this.#timers.next = clock.after(intervalMs, () => this.#serially(() => this.#passOverAll()));
   }
@@ -262,6 +245,11 @@ export class Reconciler {
     }
   }
 
+  #repaired(repair: Repair, vf: PciAddress, more: LogFields = {}): void {
+    this.#metrics.repaired.add({ kind: repair });
+    this.#options.log.warn("vf-repaired", { vf, repair, ...more });
+  }
+
   async #repair(repair: Exclude<Repair, "forget">, subject: Subject & { readonly address: PciAddress }): Promise<void> {
     const { node, log } = this.#options;
     const { address, record } = subject;
@@ -270,39 +258,18 @@ export class Reconciler {
       const isNews = await this.#actions.repair(repair, record, subject.entry);
       node.inventory.clear(address, "repair-failed");
       if (!isNews) return;
-      this.#repaired.add({ kind: repair });
-      log.warn("vf-repaired", { vf: address, repair });
+      this.#repaired(repair, address);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       const isNews = node.inventory.raise(address, { code: "repair-failed", repair, error: why });
       if (isNews) log.error("vf-not-repaired", { vf: address, repair, error: why });
-      this.#failed.add({ kind: repair });
-    }
-  }
-
-  /** Its client has lost the network device with it. Not where we find no VF at all: the path may be wrong. */
-  async #forgetGone(): Promise<void> {
-    const { node, journal, intervalMs, clock, log } = this.#options;
-    const nowMs = clock.monotonicMs();
-    for (const [address, { use, connectionId }] of [...journal.vfs]) {
-      const isHere = use !== "kernel" || node.inventory.get(address) !== undefined || node.survey.pfs.size === 0;
-      if (isHere || (await node.binder.isPresent(address).catch(() => true))) {
-        this.#absentSinceMs.delete(address);
-        continue;
-      }
-      const sinceMs = this.#absentSinceMs.get(address) ?? nowMs;
-      this.#absentSinceMs.set(address, sinceMs);
-      if (nowMs - sinceMs < GONE_INTERVALS * intervalMs) continue;
-      this.#absentSinceMs.delete(address);
-      await this.#actions.forget(address, connectionId);
-      this.#repaired.add({ kind: "forget" });
-      log.warn("vf-forgotten", { vf: address, connection: connectionId });
+      this.#metrics.failed.add({ kind: repair });
     }
   }
 }
 
-/** Whether it was compared with the journal, or is being. */
-function isOurs(record: VfRecord): boolean {
-  const codes = ["unsettled", "contradicts-journal", "unexplained-grant"] as const;
+/** Whether it was compared with the journal, or is being, or is being restored. */
+function isSettled(record: VfRecord): boolean {
+  const codes = ["unsettled", "contradicts-journal", "unexplained-grant", "drifted"] as const;
   return codes.some((code) => conditionOf(record, code) !== undefined);
 }

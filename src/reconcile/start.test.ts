@@ -56,7 +56,7 @@ async function started(found: Found) {
   const kernel = { ...entry, use: "kernel", netns: "4/40", state: {} } as unknown as KernelVfEntry;
   const vfio: VfioVfEntry = { ...entry, use: "vfio", owner: "uid-1", grant, before: {} };
   const connection = (connectionId: string, of: JournalEntry["mechanism"]): JournalEntry => {
-    return { connectionId, owner, stage, mechanism: of, connection: Buffer.of(1) };
+    return { connectionId, owner, stage, mechanism: of, tokenId, connection: Buffer.of(1) };
   };
   const done: string[] = [];
   const vfs: VfEntry[] = hasEntry ? [mechanism === "VFIO" ? vfio : kernel] : [];

@@ -53,82 +53,51 @@ export type VfConditionOf<Code extends VfConditionCode> = Extract<VfCondition, {
  */
 export type ConditionEffect = "quarantine" | "unhealthy" | "withhold" | "inform";
 
-interface Rule<Condition> {
-  readonly effect: ConditionEffect;
-  /** In a few words, after the number of VFs of which it is so. */
-  readonly label: string;
-  /** What is so, for the operator. */
-  readonly words: (condition: Condition) => string;
-}
+/** The effect; a few words that fit behind a number of VFs; what is so, for the operator. */
+type Rule<Condition> = readonly [effect: ConditionEffect, label: string, words: (condition: Condition) => string];
 
 const LINK_AWAY = "Its network device is not in the host: its driver has not made it yet, or it is in a namespace that";
+const SLOW = "Its driver is still being bound, for longer than a Request could wait";
+const TAKEN = "its driver was taken away while a client has it; it is bound";
+const OPEN = "nothing keeps it from the memory of others; look at the kernel's log";
 const said = ({ error }: { readonly error: string }) => error;
 
-/** Where several are so, the first of this order is shown first. Those of a PF are so of all its VFs. */
+/** Where several are so, the first of this order is shown first. Those that begin with "pf-" are so of all VFs of a PF. */
 const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } = {
-  gone: { effect: "quarantine", label: "gone", words: () => "it is gone from the node" },
-  "contradicts-journal": { effect: "quarantine", label: "contradicting the journal", words: said },
-  "unexplained-grant": { effect: "quarantine", label: "with an unexplained grant", words: said },
-  unsettled: {
-    effect: "quarantine",
-    label: "being compared with the journal",
-    words: ({ connectionId }) => `It was out for connection ${connectionId}; it is being compared with the journal`,
-  },
-  drifted: {
-    effect: "quarantine",
-    label: "drifted",
-    words: () => "It is not as it was before its last client",
-  },
-  "netdev-missing": {
-    effect: "quarantine",
-    label: "without a network device",
-    words: () => `${LINK_AWAY} the journal does not know of`,
-  },
-  "foreign-link": { effect: "quarantine", label: "with a foreign link", words: said },
-  "write-stuck": { effect: "quarantine", label: "with a stuck write", words: said },
-  "driver-binding": {
-    effect: "quarantine",
-    label: "still being bound",
-    words: () => "Its driver is still being bound, for longer than a Request could wait",
-  },
-  "pf-unusable": { effect: "unhealthy", label: "of an unusable PF", words: said },
-  "pf-not-managed": { effect: "unhealthy", label: "of an unmanaged PF", words: () => "its PF is not managed any more" },
-  "driver-taken": {
-    effect: "unhealthy",
-    label: "without the client's driver",
-    words: ({ driver = "none" }) => `its driver was taken away while a client has it; it is bound to ${driver} now`,
-  },
-  "iommu-group-lost": {
-    effect: "unhealthy",
-    label: "without an IOMMU group",
-    words: ({ group }) =>
-      `it has lost its IOMMU group ${group}: nothing keeps it from the memory of others; look at the kernel's log`,
-  },
-  "pf-in-switchdev-mode": { effect: "unhealthy", label: "in switchdev mode", words: said },
-  "pf-without-carrier": { effect: "unhealthy", label: "without carrier", words: said },
-  "bind-failed": { effect: "unhealthy", label: "not bound lately", words: said },
-  "host-use": { effect: "withhold", label: "used by the host", words: ({ how }) => how },
-  "pending-netns": {
-    effect: "inform",
-    label: "awaiting its client",
-    words: () => "the previous instance left it with its client, whose namespace comes with the next call",
-  },
-  "recently-restored": {
-    effect: "inform",
-    label: "restored lately",
-    words: () => "it was restored a moment ago, and is observed for late writes",
-  },
-  mismatch: { effect: "inform", label: "otherwise than known", words: () => "the node has it otherwise than known" },
-  "netdev-unseen": {
-    effect: "inform",
-    label: "without a network device just now",
-    words: () => "its network device was not in the host a moment ago",
-  },
-  "repair-failed": {
-    effect: "inform",
-    label: "not repaired",
-    words: ({ repair, error }) => `it could not be repaired (${repair}): ${error}`,
-  },
+  gone: ["quarantine", "gone", () => "it is gone from the node"],
+  "contradicts-journal": ["quarantine", "contradicting the journal", said],
+  "unexplained-grant": ["quarantine", "with an unexplained grant", said],
+  unsettled: [
+    "quarantine",
+    "being compared with the journal",
+    ({ connectionId: id }) => `It was out for connection ${id}`,
+  ],
+  drifted: ["quarantine", "drifted", () => "It is not as it was before its last client"],
+  "netdev-missing": ["quarantine", "without a network device", () => `${LINK_AWAY} the journal does not know of`],
+  "foreign-link": ["quarantine", "with a foreign link", said],
+  "write-stuck": ["quarantine", "with a stuck write", said],
+  "driver-binding": ["quarantine", "still being bound", () => SLOW],
+  "pf-unusable": ["unhealthy", "of an unusable PF", said],
+  "pf-not-managed": ["unhealthy", "of an unmanaged PF", () => "its PF is not managed any more"],
+  "driver-taken": ["unhealthy", "without the client's driver", ({ driver = "none" }) => `${TAKEN} to ${driver} now`],
+  "iommu-group-lost": [
+    "unhealthy",
+    "without an IOMMU group",
+    ({ group }) => `it has lost its IOMMU group ${group}: ${OPEN}`,
+  ],
+  "pf-in-switchdev-mode": ["unhealthy", "in switchdev mode", said],
+  "pf-without-carrier": ["unhealthy", "without carrier", said],
+  "bind-failed": ["unhealthy", "not bound lately", said],
+  "host-use": ["withhold", "used by the host", ({ how }) => how],
+  "pending-netns": ["inform", "awaiting its client", () => "its client's namespace comes with the client's next call"],
+  "recently-restored": ["inform", "restored lately", () => "it is observed for writes that come late"],
+  mismatch: ["inform", "otherwise than known", () => "the node has it otherwise than known"],
+  "netdev-unseen": [
+    "inform",
+    "without a network device just now",
+    () => "its network device was not in the host just now",
+  ],
+  "repair-failed": ["inform", "not repaired", ({ repair, error }) => `it could not be repaired (${repair}): ${error}`],
 };
 
 /** In the order in which they are shown. */
@@ -139,17 +108,17 @@ const none: readonly VfCondition[] = [];
 
 /** What a condition means for its VF. */
 export function effectOf({ code }: Pick<VfCondition, "code">): ConditionEffect {
-  return rules[code].effect;
+  return rules[code][0];
 }
 
 /** In a few words, as they stand behind a number of VFs. */
 export function labelOf({ code }: Pick<VfCondition, "code">): string {
-  return rules[code].label;
+  return rules[code][1];
 }
 
 /** What is so, as a sentence for the operator. */
 export function describeCondition(condition: VfCondition): string {
-  return (rules[condition.code] as Rule<VfCondition>).words(condition);
+  return (rules[condition.code] as Rule<VfCondition>)[2](condition);
 }
 
 /** The conditions of one VF, at most one of each code. */

@@ -157,7 +157,8 @@ function connectionJson(entry: JournalEntry): Json {
 }
 
 function readConnection(value: Json): readonly JournalEntry[] {
-  const { connection, ...rest } = value as unknown as Omit<JournalEntry, "connection"> & { connection?: string };
+  const { connection, ...rest } = value as unknown as { connection?: string; mechanism: string };
   if (!["KERNEL", "VFIO", "NOOP"].includes(rest.mechanism)) return [];
-  return [{ ...rest, ...(connection !== undefined && { connection: Buffer.from(connection, "base64") }) }];
+  const bytes = connection !== undefined && { connection: Buffer.from(connection, "base64") };
+  return [{ ...rest, ...bytes } as unknown as JournalEntry];
 }

@@ -1,5 +1,5 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
-// its kernel driver, netdev takes its network device to the client and home. After a restart: earlier-netdev.ts.
+// its kernel driver, netdev takes its network device to the client and home.
 import type { Clock, Random } from "../async/index.ts";
 import { fileKey, type LinkOwnerOf, Netns, NotANetnsError, type OpenRtnl } from "../kernel/index.ts";
 import {
@@ -16,10 +16,9 @@ import {
 } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import type { KernelVf, KernelVfSource, OwnedFd } from "../nsm/index.ts";
-import type { DriverBinder, Inventory, PciAddress } from "../sriov/index.ts";
+import { conditionOf, type DriverBinder, type Inventory, type PciAddress } from "../sriov/index.ts";
 import { type Log, timed } from "../telemetry/index.ts";
-import type { VfJournal } from "./connection-journal.ts";
-import { EarlierNetdev } from "./earlier-netdev.ts";
+import type { KernelVfEntry, VfJournal } from "./connection-journal.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";
 import { isForeignLink } from "./link-check.ts";
 import { vfLinkOf } from "./vf-link.ts";
@@ -64,18 +63,14 @@ function clientNetns(fd: OwnedFd): Netns {
 class NodeVf implements KernelVf {
   readonly #parts: KernelVfParts;
   readonly #held: HeldVf;
-  readonly #earlier: EarlierNetdev;
   #attachment: Attachment | undefined;
   /** The attachment failed on its way in, and what it left has to come home before anything else. */
   #isLeftBehind = false;
   #stopWatch: (() => void) | undefined;
 
   constructor(parts: KernelVfParts, held: HeldVf) {
-    const adopt = (state: AttachmentState, client: Netns | undefined) => this.#adopt(state, client);
     this.#parts = parts;
     this.#held = held;
-    const verify = (ifindex: number) => parts.verifyLink(this.address, ifindex);
-    this.#earlier = new EarlierNetdev({ ...parts, adopt, verify }, held);
   }
 
   get #log(): Log {
@@ -94,7 +89,7 @@ class NodeVf implements KernelVf {
   }
 
   async bind(signal: AbortSignal): Promise<void> {
-    if (this.#earlier.kept) return; // It is bound, and may be with the client.
+    if (this.#pending) return; // It is bound, and may be with the client.
     await this.#held.bind(signal, async (address) => {
       const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
       // To choose another function in time; what else may be wrong now, the way in waits for.
@@ -141,13 +136,41 @@ class NodeVf implements KernelVf {
     }
   }
 
-  /** Goes on with what an earlier process attached. Undefined when there is nothing of the kind, or no longer: it is home. */
+  /** What the journal has of it from the previous instance, until the client's namespace has come or it is restored. */
+  get #pending(): KernelVfEntry | undefined {
+    const { inventory, journal } = this.#parts;
+    const vf = inventory.ofConnection(this.#held.ask.connectionId);
+    const entry = vf && conditionOf(vf, "pending-netns") && journal.vfs.get(vf.address);
+    return entry?.use === "kernel" ? entry : undefined;
+  }
+
+  /** Continues what the previous instance attached. Undefined when there is nothing of the kind, or no longer: it is restored. */
   async #resume(client: Netns): Promise<Attachment | undefined> {
-    const { kept } = this.#earlier;
-    if (!kept) return undefined;
-    if (await this.#earlier.isIn(client)) this.#attachment = this.#earlier.resume(kept, client);
-    else await this.detach("elsewhere");
+    const pending = this.#pending;
+    if (!pending) return undefined;
+    // As far as can be known: it was left in that namespace, and is not in the host.
+    const isThere = pending.netns === fileKey(client.id) && !(await this.#parts.binder.netdevNow(this.address));
+    if (isThere) {
+      this.#parts.inventory.clear(this.address, "pending-netns");
+      this.#attachment = this.#adopt(pending.state, client);
+    } else await this.detach("elsewhere");
     return this.#attachment;
+  }
+
+  /** To restore it, wherever it is now: the kernel may have put it into the host when its namespace ended. */
+  async #adoptPending({ netns, state }: KernelVfEntry, openClient: () => Netns | undefined): Promise<Attachment> {
+    const netdev = await this.#parts.binder.netdevNow(this.address);
+    if (netdev) {
+      await this.#parts.verifyLink(this.address, netdev.ifindex);
+      const original = { ...state.original, index: netdev.ifindex };
+      return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
+    }
+    const client = openClient();
+    try {
+      return this.#adopt(state, client && fileKey(client.id) === netns ? client : undefined);
+    } finally {
+      client?.close();
+    }
   }
 
   async stands(asked: AskedNetdev, signal: AbortSignal): Promise<boolean> {
@@ -162,15 +185,15 @@ class NodeVf implements KernelVf {
       this.#stopWatch?.();
       this.#stopWatch = undefined;
     }
-    const { kept } = this.#earlier;
+    const pending = this.#pending;
     const openClient = () => netns && clientNetns(netns);
-    const attachment = kept ? await this.#earlier.toBringHome(kept, openClient) : this.#attachment;
+    const attachment = pending ? await this.#adoptPending(pending, openClient) : this.#attachment;
     try {
       if (attachment) await this.#moving("home", () => this.#bringHome(attachment));
     } finally {
-      if (kept) attachment?.close();
+      if (pending) attachment?.close();
     }
-    if (kept) this.#earlier.forget(kept);
+    if (pending) this.#parts.inventory.clear(this.address, "pending-netns");
     this.#attachment = undefined;
     this.#isLeftBehind = false;
   }
