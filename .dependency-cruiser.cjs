@@ -6,7 +6,7 @@ const testFile = "[.]test[.]ts$";
 const fakes = ["^src/.*/testing/", "^src/.*/(cast|cast-outside|story|recording-log)[.]ts$"];
 const doors = {
   "^(node:)?fs(/|$)":
-    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/run-forwarder[.]ts$",
+    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/process/run-forwarder[.]ts$",
   "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
   "^(node:)?net$": "^src/rpc/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",
@@ -18,6 +18,8 @@ const doors = {
   "node_modules/pino/": "^src/telemetry/",
   "node_modules/prom-client/": "^src/telemetry/",
 };
+// Above the modules: what forwarder.ts fits together, and what main.ts does as a process of the operating system.
+const aboveRooms = "^src/(composition|process)/";
 const rule = (name, from, to) => ({ name, severity: "error", from, to });
 module.exports = {
   forbidden: [
@@ -43,18 +45,18 @@ module.exports = {
     rule(
       "top-through-the-door",
       { path: "^src/[^/]+[.]ts$|^sandbox/" },
-      { path: "^src/[^/]+/", pathNot: ["/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$", ...fakes] },
+      { path: "^src/[^/]+/", pathNot: [aboveRooms, "/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$", ...fakes] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
     rule(
       "main-reads-config",
-      { pathNot: `^src/(main|forwarder|run-forwarder)[.]ts$|^(tools|sandbox|test|bench|interop)/|${testFile}` },
+      { pathNot: `^src/(main|forwarder|process/run-forwarder)[.]ts$|^(tools|sandbox|test|bench|interop)/|${testFile}` },
       { path: "^src/config[.]ts$" },
     ),
     rule(
       "forwarder-knows-config-as-type",
-      { path: "^src/(forwarder|run-forwarder)[.]ts$" },
+      { path: "^src/(forwarder|process/run-forwarder)[.]ts$" },
       { path: "^src/config[.]ts$", dependencyTypesNot: ["type-only"] },
     ),
     rule(
@@ -67,10 +69,20 @@ module.exports = {
     rule(
       "forwarder-only-in-own-netns",
       { path: "^(sandbox|test|bench|interop)/", pathNot: "^sandbox/start-forwarder[.]ts$" },
-      { path: "^src/(forwarder|run-forwarder)[.]ts$", dependencyTypesNot: ["type-only"] },
+      { path: "^src/(forwarder|process/run-forwarder)[.]ts$", dependencyTypesNot: ["type-only"] },
     ),
     rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),
-    rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: `^src/(${names.join("|")})/` }, {}),
+    rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: [`^src/(${names.join("|")})/`, aboveRooms] }, {}),
+    rule(
+      "only-forwarder-composes",
+      { path: "^src/", pathNot: ["^src/forwarder[.]ts$", "^src/composition/", testFile] },
+      { path: "^src/composition/" },
+    ),
+    rule(
+      "only-main-is-a-process",
+      { path: "^src/", pathNot: ["^src/main[.]ts$", "^src/process/", testFile] },
+      { path: "^src/process/" },
+    ),
     rule("no-unresolvable", {}, { couldNotResolve: true }),
   ],
   options: {

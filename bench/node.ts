@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { POOL_THREADS } from "../src/pool-threads.ts";
+import { POOL_THREADS } from "../src/process/pool-threads.ts";
 import { runtimeFlags } from "../tools/bundle-options.ts";
 import type { Answers, Question, Reply } from "./node-messages.ts";
 

@@ -1,26 +1,27 @@
 // The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
-import { openAdmin } from "./admin-doors.ts";
+
 import { type Clock, UndoStack } from "./async/index.ts";
-import { checkpointReader, tokenPods } from "./checkpoint-pods.ts";
-import { reportEscapedErrors } from "./escaped-errors.ts";
-import { startIdentity } from "./identity/index.ts";
-import { openStateFolder } from "./kernel/index.ts";
-import { type KubeletSettings, offerToKubelet } from "./kubelet-offer.ts";
-import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
+import { openAdmin } from "./composition/admin-doors.ts";
+import { checkpointReader, tokenPods } from "./composition/checkpoint-pods.ts";
+import { reportEscapedErrors } from "./composition/escaped-errors.ts";
+import { type KubeletSettings, offerToKubelet } from "./composition/kubelet-offer.ts";
 import {
   declareBinds,
   declareHealthMetrics,
   declareIdentityMetrics,
   declareMoves,
   declareNodeMetrics,
-} from "./node-metrics.ts";
-import { ShownNode } from "./node-view.ts";
-import { type NsmServer, type NsmSettings, serveNsm } from "./nsm-server.ts";
-import { awaitOriginal } from "./original-forwarder.ts";
+} from "./composition/node-metrics.ts";
+import { ShownNode } from "./composition/node-view.ts";
+import { type NsmServer, type NsmSettings, serveNsm } from "./composition/nsm-server.ts";
+import { awaitOriginal } from "./composition/original-forwarder.ts";
+import { startPhases } from "./composition/start-phases.ts";
+import { ownStateFolder } from "./composition/state-owner.ts";
+import { startIdentity } from "./identity/index.ts";
+import { openStateFolder } from "./kernel/index.ts";
+import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile/index.ts";
 import type { PfConfig } from "./sriov/index.ts";
-import { startPhases } from "./start-phases.ts";
-import { ownStateFolder } from "./state-owner.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./vf/index.ts";
 

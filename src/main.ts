@@ -3,7 +3,7 @@ import type { WriteStream } from "node:tty";
 import { keepAlive, systemClock } from "./async/index.ts";
 import type { Terminal } from "./commands/index.ts";
 import { ConfigError, configRows, inspectConfig, type ParsedConfig, parseConfig } from "./config.ts";
-import { POOL_THREADS } from "./pool-threads.ts";
+import { POOL_THREADS } from "./process/pool-threads.ts";
 import { version } from "./version.ts";
 
 /** How wide text is that goes to a file or to another program. */
@@ -24,7 +24,7 @@ async function run(): Promise<void> {
   if (!parsed) return;
   // Read when the first thread is needed.
   process.env["UV_THREADPOOL_SIZE"] ??= String(POOL_THREADS);
-  const { runForwarder } = await import("./run-forwarder.ts");
+  const { runForwarder } = await import("./process/run-forwarder.ts");
   await runForwarder(parsed);
 }
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createTestCa } from "../../sandbox/x509.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { ExpiryWatch } from "./expiry.ts";
 import { readSvid } from "./svid.ts";

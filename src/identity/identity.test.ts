@@ -9,7 +9,7 @@ import { WorkloadSocket } from "../../sandbox/workload-socket.ts";
 import { createTestCa } from "../../sandbox/x509.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { serveRpc, streamHandler } from "../rpc/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";

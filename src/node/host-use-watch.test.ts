@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { NetlinkEvent, Netns, Rtnl } from "../kernel/index.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { Inventory } from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { HostUseSurvey } from "./host-use.ts";

@@ -1,6 +1,6 @@
-import type { QuotaExcess } from "./quota.ts";
+import type { QuotaExcess } from "./permission/quota.ts";
 
-/** What can go wrong in this room. Callers decide by `kind`; `status.ts` turns each kind into a gRPC code. */
+/** What can go wrong in this room. Callers decide by `kind`; `grpc-status.ts` turns each kind into a gRPC code. */
 export type NsmFault =
   /** The path of a connection is not one that we can extend. */
   | { readonly kind: "bad-path"; readonly problem: string }

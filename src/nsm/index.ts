@@ -1,21 +1,30 @@
 // The service itself: what NSM peers ask of this node, from the message to the answer.
 // Knows paths, tokens, endpoints and the order of things; knows nothing of the kernel: a virtual function and a network
-// namespace are things it asks other rooms to prepare, apply and release (mechanism.ts, needs.ts).
-// Start reading at request.ts: one Request from its arrival to its answer; then close.ts and teardown.ts, the one way out.
-export { type KernelVf, type KernelVfSource, kernelDriver } from "./kernel.ts";
-export type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism.ts";
+// namespace are things it asks other rooms to prepare, apply and release (mechanism/mechanism.ts, needs.ts).
+// Start reading at request/request.ts: one Request from its arrival to its answer; then close.ts and teardown.ts beside it, the
+// one way out. permission/ says who may ask for what and how much; endpoint/ finds the next hop and calls it; mechanism/ is what the
+// client gets; registry/ is our own entry there; monitor/ is what watchers see.
+export { type KernelVf, type KernelVfSource, kernelDriver } from "./mechanism/kernel.ts";
+export type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism/mechanism.ts";
+export { noopDriver } from "./mechanism/noop.ts";
+export type { WantedKernel, WantedMechanism, WantedVfio } from "./mechanism/requested-mechanism.ts";
+export {
+  type AskedVfio,
+  type VfioAsk,
+  type VfioNumbers,
+  type VfioVf,
+  type VfioVfSource,
+  vfioDriver,
+} from "./mechanism/vfio.ts";
 export type { Caller, ConnectionJournal, JournalEntry, OwnedFd, PathPolicies, PathToCheck, Tokens } from "./needs.ts";
-export { noopDriver } from "./noop.ts";
-export type { ManagerSource, Owner } from "./owner.ts";
-export { type Held, QUOTA, quotaExcess } from "./quota.ts";
+export type { ManagerSource, Owner } from "./permission/connection-owner.ts";
+export { type Held, QUOTA, quotaExcess } from "./permission/quota.ts";
 export {
   type OwnSocket,
   Registration,
   type RegistrationOptions,
   type RegistrationState,
   type RegistrationToCheck,
-} from "./register.ts";
+} from "./registry/register.ts";
+export type { ConnectionSummary } from "./request/connection-summary.ts";
 export { createForwarderService, type ForwarderService, type ForwarderServiceOptions } from "./service.ts";
-export type { ConnectionSummary } from "./summary.ts";
-export { type AskedVfio, type VfioAsk, type VfioNumbers, type VfioVf, type VfioVfSource, vfioDriver } from "./vfio.ts";
-export type { WantedKernel, WantedMechanism, WantedVfio } from "./wanted.ts";

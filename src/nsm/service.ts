@@ -8,25 +8,32 @@ import {
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { NotBegun, type RpcHandler, smallMessageLimit, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
-import { adoptConnection } from "./adopt.ts";
-import { type CloseDeps, close } from "./close.ts";
-import { ConnectionQuota } from "./connection-quota.ts";
-import type { Connections } from "./connections.ts";
+import { EndpointSockets } from "./endpoint/endpoint-sockets.ts";
+import { Discovery } from "./endpoint/find-endpoints.ts";
 import { NsmError, textOf } from "./fault.ts";
-import { checkSelectorSize } from "./limits.ts";
-import type { MechanismDrivers } from "./mechanism.ts";
+import { toStatus } from "./grpc-status.ts";
+import type { MechanismDrivers } from "./mechanism/mechanism.ts";
+import { PassedFiles } from "./mechanism/passed-files.ts";
 import { declareMetrics, type ServiceMetrics } from "./metrics.ts";
-import { MonitorHub } from "./monitor.ts";
+import { MonitorHub } from "./monitor/monitor.ts";
 import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./needs.ts";
-import { type ManagerSource, mayAct } from "./owner.ts";
-import { PassedFiles } from "./passed-files.ts";
-import { Discovery } from "./registry.ts";
-import { type RequestDeps, request } from "./request.ts";
-import { EndpointSockets } from "./sockets.ts";
-import { toStatus } from "./status.ts";
-import { callerInTrace, discoveryIn, inSteps, measuredSteps, tracedSteps, unwatchedSteps } from "./steps.ts";
-import { type ConnectionSummary, summaries } from "./summary.ts";
-import { takeDownInTurn } from "./teardown.ts";
+import { type ManagerSource, mayAct } from "./permission/connection-owner.ts";
+import { ConnectionQuota } from "./permission/connection-quota.ts";
+import { checkSelectorSize } from "./permission/request-limits.ts";
+import { adoptConnection } from "./request/adopt-connection.ts";
+import { type CloseDeps, close } from "./request/close.ts";
+import { type ConnectionSummary, summaries } from "./request/connection-summary.ts";
+import type { Connections } from "./request/connections.ts";
+import {
+  callerInTrace,
+  discoveryIn,
+  inSteps,
+  measuredSteps,
+  tracedSteps,
+  unwatchedSteps,
+} from "./request/measured-steps.ts";
+import { type RequestDeps, request } from "./request/request.ts";
+import { takeDownInTurn } from "./request/teardown.ts";
 
 /** What `forwarder.ts` gives the service. */
 export interface ForwarderServiceOptions {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HandClock, settled } from "../nsm/cast.ts";
 import type { JournalEntry } from "../nsm/index.ts";
+import { HandClock, settled } from "../nsm/testing/cast.ts";
 import { Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";

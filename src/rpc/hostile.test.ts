@@ -8,7 +8,7 @@ import { createTestCa } from "../../sandbox/x509.ts";
 import { testIdentity } from "../../test/tls-identity.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { RpcClient } from "./client.ts";
 import { unaryHandler } from "./handler.ts";

@@ -13,7 +13,7 @@ import { DeadlineError, systemClock } from "../async/index.ts";
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../gen/health_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { NetworkServiceEndpointRegistry } from "../gen/registry_pb.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { type ClientOptions, RpcClient } from "./client.ts";
 import { type Call, methodPath, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";

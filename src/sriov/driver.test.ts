@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
 import { systemClock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
-import { HandClock, settled } from "../nsm/cast.ts";
+import { HandClock, settled } from "../nsm/testing/cast.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
 import { DriverBinder, type DriverBinderOptions } from "./driver.ts";

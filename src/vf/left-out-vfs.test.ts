@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { Inventory, parsePciAddress } from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";

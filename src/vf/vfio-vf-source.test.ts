@@ -3,7 +3,7 @@ import { test } from "node:test";
 import type { DeviceAccess, GrantAsk } from "../access/index.ts";
 import { systemRandom } from "../async/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
-import { HandClock } from "../nsm/cast.ts";
+import { HandClock } from "../nsm/testing/cast.ts";
 import { type DriverBinder, DriverError, Inventory, type PciAddress, parsePciAddress } from "../sriov/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import type { VfEntry } from "./connection-journal.ts";

@@ -22,8 +22,8 @@ import {
   serverPolicyMasks,
 } from "../../src/identity/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
-import { PaperVfs, TOKEN } from "../../src/nsm/cast.ts";
 import { createForwarderService, kernelDriver, noopDriver, Registration, type Tokens } from "../../src/nsm/index.ts";
+import { PaperVfs, TOKEN } from "../../src/nsm/testing/cast.ts";
 import { RpcClient, serveRpc } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";

@@ -15,7 +15,7 @@ import {
   type SandboxPod,
 } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
-import { phaseTitles } from "../../src/start-phases.ts";
+import { phaseTitles } from "../../src/composition/start-phases.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../tools/bundle-program.ts";
 import { needs } from "../needs.ts";

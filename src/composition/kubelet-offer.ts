@@ -1,0 +1,86 @@
+// Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
+import { resolve } from "node:path";
+import type { Clock, UndoStack } from "../async/index.ts";
+import { watchFolder } from "../kernel/index.ts";
+import {
+  type AllocatableDevices,
+  ForeignDevices,
+  type PodResources,
+  startDevicePlugins,
+  startPodResources,
+} from "../kubelet/index.ts";
+import { type Inventory, offerOf } from "../sriov/index.ts";
+import type { Health, Log } from "../telemetry/index.ts";
+import { checkpointReader } from "./checkpoint-pods.ts";
+import { keepTokens } from "./token-keeper.ts";
+
+/** What the environment says about kubelet; names and units as in config.ts. */
+export interface KubeletSettings {
+  readonly devicePluginPath: string;
+  readonly podResourcesPath: string;
+  readonly resourcePollTimeoutMs: number;
+}
+
+export interface KubeletOfferOptions {
+  readonly settings: KubeletSettings;
+  readonly inventory: Inventory;
+  /** Takes down a connection whose pod has died, or whose token another pod has got. */
+  endConnection(connectionId: string): Promise<void>;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What kubelet has said about its pods. */
+export interface KubeletNews {
+  /** "namespace/name" of the pod that has the token; undefined when none is known to. */
+  podOf(tokenId: string): string | undefined;
+  /** Calls back when kubelet has spoken. */
+  onChange(listener: () => void): void;
+}
+
+/** As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some seconds only. */
+export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
+  const { settings, inventory, endConnection, health, clock, log } = options;
+  const intervalMs = settings.resourcePollTimeoutMs;
+  const offer = offerOf(inventory, (connectionId) => {
+    log.warn("token-given-anew", { connection: connectionId });
+    void endConnection(connectionId);
+  });
+  const foreign = new ForeignDevices(offer);
+  const onAllocatable = (devices: AllocatableDevices) => foreign.observe(devices);
+  const folderOfPods = settings.podResourcesPath;
+  const podResources = startPodResources({ folder: folderOfPods, intervalMs, onAllocatable, clock, log, health });
+  undo.push("pod resources", () => podResources.close());
+  // Without the file everything works; pods in their init containers are then known by time alone.
+  const readCheckpoint = checkpointReader(settings.devicePluginPath, log);
+  const tokens = await keepTokens({
+    inventory,
+    offer,
+    podResources,
+    readCheckpoint,
+    intervalMs,
+    endConnection,
+    clock,
+    log,
+  });
+  undo.push("tokens of pods", () => tokens.close());
+  const folder = watchFolder(resolve(settings.devicePluginPath), clock);
+  undo.push("watch of kubelet's folder", () => folder.close());
+  const askSoon = () => podResources.askSoon();
+  const plugins = startDevicePlugins({ source: tokens.source, folder, foreign, askSoon, clock, log, health });
+  undo.push("device plugins", () => plugins.close());
+  return newsOf(podResources);
+}
+
+/** While kubelet is away, what it said last is the best that people can be told. */
+function newsOf({ state }: PodResources): KubeletNews {
+  let said = state.value?.kind === "known" ? state.value.holdings : undefined;
+  state.onChange((now) => {
+    if (now.kind === "known") said = now.holdings;
+  });
+  return {
+    podOf: (tokenId) => said?.devices.get(tokenId)?.pod,
+    onChange: (listener) => void state.onChange(listener),
+  };
+}

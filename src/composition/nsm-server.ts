@@ -1,0 +1,218 @@
+// NSM on this node's sockets: the service behind its server, and its entry in the registry.
+import type { Clock, Random, UndoStack } from "../async/index.ts";
+import {
+  checkPath,
+  checkRegistration,
+  decodeToken,
+  type Identity,
+  readTokenHeaders,
+  selectPolicies,
+  serverPolicyMasks,
+  tokenHeaders,
+} from "../identity/index.ts";
+import { Fd } from "../kernel/index.ts";
+import {
+  type ConnectionJournal,
+  type ConnectionSummary,
+  createForwarderService,
+  type ForwarderService,
+  type JournalEntry,
+  type MechanismDrivers,
+  Registration,
+  type RegistrationToCheck,
+} from "../nsm/index.ts";
+import { defaultMessageLimit, RpcClient, RpcHealth, serveRpc, smallMessageLimit } from "../rpc/index.ts";
+import type { Health, Log, Metrics, Tracer } from "../telemetry/index.ts";
+
+/** What the environment says about NSM; names and units as in config.ts. */
+export interface NsmSettings {
+  readonly name: string;
+  readonly networkServiceName: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly connectTo: string;
+  readonly dialTimeoutMs: number;
+  readonly maxTokenLifetimeMs: number;
+  readonly registryClientPolicies: readonly string[];
+  /** Folder of our socket. */
+  readonly statePath: string;
+}
+
+export interface NsmServerOptions {
+  readonly settings: NsmSettings;
+  readonly identity: Identity;
+  readonly mechanisms: MechanismDrivers;
+  readonly journal: ConnectionJournal;
+  /** What an earlier process left, to be gone on with or taken down. */
+  readonly left: readonly JournalEntry[];
+  readonly metrics: Metrics;
+  readonly tracer: Tracer;
+  readonly health: Health;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** The served service. */
+export interface NsmServer {
+  /** `unix:///…` */
+  readonly url: string;
+  readonly connectionCount: number;
+  /** Goes on with a connection that an earlier process served; what cannot be taken up is told. */
+  adopt(entry: JournalEntry): void;
+  /** For people. */
+  connections(): readonly ConnectionSummary[];
+  /** Takes a connection down for a reason of the node: its pod has gone. What fails is told and tried again. */
+  endConnection(connectionId: string): Promise<void>;
+  /** Registers with the manager; resolves at the first success and keeps the registration from then on. */
+  register(signal: AbortSignal): Promise<void>;
+}
+
+/** A kept connection to a peer is closed after so long without a call: longer than stock clients take to refresh. */
+const CALLER_IDLE_MS = 300_000;
+const STOP_GRACE_MS = 2_000;
+const SERVICES = ["networkservice.NetworkService", "connection.MonitorConnection"];
+
+/**
+ * Serves NSM. What is to be stopped later goes on `undo`.
+ * @throws {IdentityError} when a policy mask matches nothing, {RpcError} when the socket cannot be listened on.
+ */
+export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Promise<NsmServer> {
+  const { settings, identity, clock, log } = options;
+  const caller = openCaller(options);
+  undo.push("calls to peers", () => caller.close());
+  const manager: { registration: Registration | undefined } = { registration: undefined };
+  const service = createForwarderService({
+    name: settings.name,
+    managerTarget: settings.connectTo,
+    manager: {
+      get spiffeId() {
+        return manager.registration?.spiffeId;
+      },
+    },
+    caller,
+    tokens: {
+      issue: (audience, shown) => identity.issueToken(audience, settings.maxTokenLifetimeMs, shown),
+      fromHeaders: readTokenHeaders,
+      expiryOf: (token) => decodeToken(token).expMs,
+    },
+    policies: serverPolicies(),
+    mechanisms: options.mechanisms,
+    journal: options.journal,
+    callerIdleMs: CALLER_IDLE_MS,
+    metrics: options.metrics,
+    tracer: options.tracer,
+    newId: options.random.uuid,
+    clock,
+    log,
+  });
+  undo.push("timers of connections", () => service.stop());
+  const adopt = (entry: JournalEntry) => adoptOne(service, options.log, entry);
+  for (const entry of options.left) adopt(entry);
+  const path = `${settings.statePath}/forwarder.sock`;
+  const health = new RpcHealth();
+  const handlers = service.handlers;
+  const server = await serveRpc({ url: `unix://${path}`, tls: identity, handlers, health, log, clock });
+  undo.push("gRPC server", () => server.stop(STOP_GRACE_MS));
+  for (const name of SERVICES) health.set(name, true);
+  undo.push("gRPC health", () => health.stopAll());
+  const socket = Fd.ofPath(path);
+  undo.push("descriptor of the socket", () => socket.close());
+  const registration = openRegistration(options, caller, socket);
+  manager.registration = registration;
+  return {
+    url: server.url,
+    get connectionCount() {
+      return service.connectionCount;
+    },
+    adopt,
+    connections: () => service.connections(),
+    endConnection: (connectionId) => service.endConnection(connectionId),
+    async register(signal) {
+      undo.push("registration", () => registration.stop());
+      registration.start();
+      await untilRegistered(registration, signal);
+    },
+  };
+}
+
+function openCaller({ settings, identity, clock, log }: NsmServerOptions): RpcClient {
+  return new RpcClient({
+    tls: identity,
+    log,
+    clock,
+    dialTimeoutMs: settings.dialTimeoutMs,
+    idleMs: CALLER_IDLE_MS,
+    answerLimit: ({ parent }) => (parent.typeName.startsWith("registry.") ? smallMessageLimit : defaultMessageLimit),
+    credentials: (peer, shown) => tokenHeaders(identity.issueToken(peer, settings.maxTokenLifetimeMs, shown)),
+  });
+}
+
+function openRegistration(
+  { settings, health, clock, log }: NsmServerOptions,
+  caller: RpcClient,
+  socket: Fd,
+): Registration {
+  const registration = new Registration({
+    name: settings.name,
+    networkService: settings.networkServiceName,
+    labels: settings.labels,
+    managerTarget: settings.connectTo,
+    socket: { fd: socket, id: socket.id() },
+    tokenLifetimeMs: settings.maxTokenLifetimeMs,
+    caller,
+    checkAnswer: registryPolicies(settings.registryClientPolicies),
+    clock,
+    log,
+  });
+  const missing = health.declare(
+    { code: "not-registered", severity: "blocking", dependsOn: ["svid-missing"] },
+    `Not registered yet with the manager at ${settings.connectTo}`,
+  );
+  registration.state.onChange((state) => {
+    if (state.kind === "registered") missing.clear();
+    else missing.raise(`Not registered with the manager at ${settings.connectTo}: ${state.problem}`);
+  });
+  return registration;
+}
+
+async function untilRegistered(registration: Registration, signal: AbortSignal): Promise<void> {
+  let state = await registration.state.first(signal);
+  while (state.kind !== "registered") state = await registration.state.next(signal);
+}
+
+function serverPolicies() {
+  const selected = selectPolicies(serverPolicyMasks);
+  return { check: (path: Parameters<typeof checkPath>[1]) => checkPath(selected, path) };
+}
+
+/** NSM_REGISTRY_CLIENT_POLICIES, applied to what the manager answers; remembers what was accepted. */
+function registryPolicies(masks: readonly string[]): (answer: RegistrationToCheck) => void {
+  const selected = selectPolicies(masks);
+  const accepted = new Map<string, readonly string[]>();
+  return ({ name, pathIds, index, tokens, peer, nowMs }) => {
+    const [first] = tokens;
+    const id = first === undefined ? undefined : subjectOf(first);
+    const segments = tokens.map((token) => ({ token }));
+    checkRegistration(selected, { index, segments, peer, nowMs, resource: { name, id, pathIds: accepted } });
+    accepted.set(name, pathIds);
+  };
+}
+
+function subjectOf(token: string): string | undefined {
+  try {
+    return decodeToken(token).sub;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What cannot be taken up keeps its function and its place in the journal: a later start may know more. */
+function adoptOne(service: ForwarderService, log: Log, entry: JournalEntry): void {
+  const { connectionId: connection, stage } = entry;
+  try {
+    service.adopt(entry);
+    log.info("connection-taken-up", { connection, stage });
+  } catch (error) {
+    log.error("connection-not-taken-up", { connection, stage, error: String(error) });
+  }
+}

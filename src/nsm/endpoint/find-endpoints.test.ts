@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { NetworkServiceEndpointResponseSchema } from "../../gen/registry_pb.ts";
+import type { AnswerStream, FileId } from "../needs.ts";
+import { HandClock, PaperFds, peerNamed, settled } from "../testing/cast.ts";
+import { Outside, PaperStream } from "../testing/cast-outside.ts";
+import { EndpointSockets } from "./endpoint-sockets.ts";
+import { Discovery } from "./find-endpoints.ts";
+
+const ours = "inode://8/1";
+const theirs = "inode://8/2";
+
+/** Of one connection: what was let go of does not come back until it is sent again. */
+class ForgetfulFds extends PaperFds {
+  override release(id: FileId): void {
+    super.release(id);
+    this.sent.delete(`inode://${id.dev}/${id.ino}`);
+  }
+}
+
+function setUp(caller: Outside) {
+  const clock = new HandClock();
+  const sockets = new EndpointSockets(clock, 1_000);
+  return { sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
+}
+
+const wish = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
+const { signal } = new AbortController();
+
+test("Discovery.find() leaves out an endpoint whose URL cannot be read", async () => {
+  const outside = new Outside();
+  outside.fds.sent.add(ours);
+  outside.endpoints = [
+    { name: "broken", networkServiceNames: ["ns1"], url: "inode://nobody" },
+    { name: "nse-1", networkServiceNames: ["ns1"], url: ours },
+  ];
+  const { sockets, discovery } = setUp(outside);
+  const { candidates } = await discovery.find(wish, signal);
+  assert.deepEqual(
+    candidates.map(({ name }) => name),
+    ["nse-1"],
+  );
+  for (const { socket } of candidates) socket.release();
+  sockets.stop();
+});
+
+for (const [asked, listed, serves] of [
+  ["ns1@other.domain", "ns1", true],
+  ["ns1", "ns1@other.domain", true],
+  ["ns1@other.domain", "ns1@third.domain", true],
+  ["ns2@other.domain", "ns1", false],
+] as const) {
+  test(`Discovery.find() ${serves ? "takes" : "refuses"} an endpoint by name for ${asked} that serves ${listed}`, async () => {
+    const outside = new Outside();
+    outside.endpoints = [{ name: "nse-1", networkServiceNames: [listed], url: "tcp://nse-1:1" }];
+    const { discovery } = setUp(outside);
+    const found = discovery.find({ ...wish, networkService: asked, endpointName: "nse-1" }, signal);
+    if (serves) assert.equal((await found).candidates[0]?.name, "nse-1");
+    else await assert.rejects(found, /does not serve ns2@other.domain/);
+  });
+}
+
+test("Discovery.find() leaves a socket that it does not want to a search that is still running", async () => {
+  const fds = new ForgetfulFds();
+  const answers = new Map<string, PaperStream<unknown>>();
+  const outside = new Outside();
+  outside.stream = ((_target: string, _method: unknown, query: { networkServiceEndpoint: { name: string } }) => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds });
+    answers.set(query.networkServiceEndpoint.name, stream);
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  const { sockets, discovery } = setUp(outside);
+  const slow = discovery.find({ ...wish, endpointName: "theirs" }, signal);
+  const quick = discovery.find({ ...wish, endpointName: "ours" }, signal);
+  await settled();
+  for (const [name, url] of [
+    ["ours", ours],
+    ["theirs", theirs],
+  ] as const) {
+    fds.sent.add(url);
+    const networkServiceEndpoint = { name, networkServiceNames: ["ns1"], url };
+    for (const stream of answers.values()) {
+      stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+    }
+  }
+  answers.get("ours")?.end();
+  await quick;
+  answers.get("theirs")?.end();
+  const { candidates } = await slow;
+  assert.equal(candidates[0]?.socket.url, theirs);
+  assert.deepEqual([...fds.sent], [], "what nobody wants is let go of in the end");
+  sockets.stop();
+});
+
+test("Discovery.find() goes by the latest word of an answer about each endpoint", async () => {
+  const outside = new Outside();
+  const said = [
+    ["nse-1", "tcp://nse-1:1", false],
+    ["nse-2", "tcp://nse-2:1", false],
+    ["nse-1", "tcp://nse-1:1", true],
+    ["nse-2", "tcp://nse-2:2", false],
+  ] as const;
+  outside.stream = (() => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+    for (const [name, url, deleted] of said) {
+      const networkServiceEndpoint = { name, networkServiceNames: ["ns1"], url };
+      stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint, deleted }));
+    }
+    stream.end();
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  const { discovery } = setUp(outside);
+  const { candidates } = await discovery.find({ ...wish, endpointName: "nse-2" }, signal);
+  assert.equal(candidates[0]?.socket.url, "tcp://nse-2:2");
+  const fault = { fault: { kind: "endpoint-not-found", endpoint: "nse-1" } };
+  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), fault);
+});
+
+test("Discovery.find() remembers whose turn it is for as many services as anybody honest asks for, and no more", async () => {
+  const outside = new Outside();
+  const { discovery } = setUp(outside);
+  const firstOf = async (networkService: string) => {
+    const networkServiceNames = [networkService];
+    outside.services = [{ name: networkService }];
+    outside.endpoints = ["nse-1", "nse-2"].map((name) => ({ name, networkServiceNames, url: `tcp://${name}:1` }));
+    return (await discovery.find({ ...wish, networkService }, signal)).candidates[0]?.name;
+  };
+  assert.deepEqual([await firstOf("ns1"), await firstOf("ns2")], ["nse-1", "nse-1"]);
+  for (let other = 0; other < 1022; other++) await firstOf(`other-${other}`);
+  assert.equal(await firstOf("ns1"), "nse-2");
+  await firstOf("one-more");
+  assert.equal(await firstOf("ns2"), "nse-1", "the one that was asked for longest ago is forgotten");
+  assert.equal(await firstOf("ns1"), "nse-1", "its third turn");
+});

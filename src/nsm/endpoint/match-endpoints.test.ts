@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { type MatchSchema, NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
+import { matchEndpoints, renderLabel } from "./match-endpoints.ts";
+
+const endpoints = [
+  endpoint("firewall", { app: "firewall" }),
+  endpoint("gateway", { app: "gateway", node: "n1" }),
+  endpoint("plain", {}),
+];
+
+const rows: readonly {
+  readonly says: string;
+  readonly labels: Record<string, string>;
+  readonly matches: MessageInitShape<typeof MatchSchema>[];
+  readonly names: readonly string[];
+}[] = [
+  { says: "offers all without matches", labels: {}, matches: [], names: ["firewall", "gateway", "plain"] },
+  {
+    says: "takes the first match whose selector fits",
+    labels: { app: "firewall" },
+    matches: [
+      { sourceSelector: { app: "nsc" }, routes: [{ destinationSelector: { app: "firewall" } }] },
+      { sourceSelector: { app: "firewall" }, routes: [{ destinationSelector: { app: "gateway" } }] },
+    ],
+    names: ["gateway"],
+  },
+  {
+    says: "offers an endpoint of two routes once, in the order of the routes",
+    labels: {},
+    matches: [{ routes: [{ destinationSelector: { app: "gateway" } }, { destinationSelector: {} }] }],
+    names: ["gateway", "firewall", "plain"],
+  },
+  {
+    says: "falls through a match without candidates only when told",
+    labels: {},
+    matches: [
+      { fallthrough: true, routes: [{ destinationSelector: { app: "none" } }] },
+      { routes: [{ destinationSelector: { app: "firewall" } }] },
+    ],
+    names: ["firewall"],
+  },
+  {
+    says: "stops at a match without candidates",
+    labels: {},
+    matches: [
+      { routes: [{ destinationSelector: { app: "none" } }] },
+      { routes: [{ destinationSelector: { app: "firewall" } }] },
+    ],
+    names: [],
+  },
+  {
+    says: "offers all to a match with metadata and no routes",
+    labels: {},
+    matches: [{ metadata: { labels: { p2p: "true" } } }],
+    names: ["firewall", "gateway", "plain"],
+  },
+  {
+    says: "offers none when no match applies",
+    labels: {},
+    matches: [{ sourceSelector: { app: "x" }, routes: [{}] }],
+    names: [],
+  },
+  {
+    says: "fills templates of a destination with the client's labels",
+    labels: { nodeName: "n1" },
+    matches: [{ routes: [{ destinationSelector: { node: "{{.nodeName}}" } }] }],
+    names: ["gateway"],
+  },
+  {
+    says: "does not match a template whose label is missing",
+    labels: {},
+    matches: [{ routes: [{ destinationSelector: { node: "{{ .nodeName }}" } }] }],
+    names: [],
+  },
+];
+
+for (const { says, labels, matches, names } of rows) {
+  test(`matchEndpoints() ${says}`, () => {
+    const service = create(NetworkServiceSchema, { name: "ns1", matches });
+    assert.deepEqual(
+      matchEndpoints(labels, service, endpoints).map(({ name }) => name),
+      names,
+    );
+  });
+}
+
+const templates: readonly (readonly [template: string, text: string])[] = [
+  ["plain", "plain"],
+  ["{{.a}}-{{ .b }}", "1-<no value>"],
+  ["x {{- .a -}} y", "x1y"],
+  ['{{index . "k/8"}}{{index . "none"}}', "8"],
+  ["{{/* nothing */}}z", "z"],
+  ["{{ if .a }}q{{ end }}", "{{ if .a }}q{{ end }}"],
+  ["{{.a", "{{.a"],
+  ["{{.toString}}{{.__proto__}}", "<no value><no value>"],
+];
+for (const [template, text] of templates) {
+  test(`renderLabel() makes ${JSON.stringify(text)} of ${JSON.stringify(template)}`, () => {
+    assert.equal(renderLabel(template, { a: "1", "k/8": "8" }), text);
+  });
+}
+
+function endpoint(name: string, labels: Record<string, string>) {
+  return create(NetworkServiceEndpointSchema, { name, networkServiceLabels: { ns1: { labels } } });
+}

@@ -1,0 +1,64 @@
+import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
+import type { OwnedFd } from "../needs.ts";
+import type { InodeUrl } from "./inode-url.ts";
+import type { WantedMechanism } from "./requested-mechanism.ts";
+
+/** What a mechanism is told when a connection needs it. */
+export interface MechanismAsk<W extends WantedMechanism = WantedMechanism> {
+  readonly connectionId: string;
+  readonly wanted: W;
+  readonly files: PassedFilesOfCall;
+  /** Aborted when the caller has gone, or its deadline passed: stop, nothing may be left half done without `release`. */
+  readonly signal: AbortSignal;
+}
+
+/** The files that came with one call. */
+export interface PassedFilesOfCall {
+  /** Waits a bounded time; the caller owns the descriptor. @throws {NsmError} no-namespace. */
+  receive(url: InodeUrl, signal: AbortSignal): Promise<OwnedFd>;
+}
+
+/** One kind of mechanism on this node. */
+export interface MechanismDriver<W extends WantedMechanism = WantedMechanism> {
+  /**
+   * Reserves what the connection needs, without touching the node.
+   * @throws when there is none to have; nothing is held then.
+   */
+  open(ask: MechanismAsk<W>): Promise<Attachment>;
+  /** What an earlier process reserved, and perhaps applied, for the connection. Touches nothing. @throws when it is not there. */
+  adopt(ask: MechanismAsk<W>): Attachment;
+}
+
+/** What one connection holds of this node, from `open` until `release` has succeeded. */
+export interface Attachment {
+  /** Parameters to add to the mechanism in the answer, for example the PCI address. */
+  readonly parameters: Readonly<Record<string, string>>;
+  /**
+   * Everything that can be done before the endpoint has agreed: the VF is bound, the namespace received. Nothing reaches
+   * the client yet. What a failure leaves is for `release`.
+   */
+  prepare(ask: MechanismAsk): Promise<void>;
+  /** The original's resetmechanism: true if `apply` can make this attachment serve `wanted`; else it must be released first. */
+  canBecome(wanted: WantedMechanism): boolean;
+  /**
+   * Makes the node as wanted, and the context true for the client. Repeatable: compares first, writes only differences,
+   * follows the client into another namespace. A failure leaves what stands to `release` or to the next `apply`.
+   */
+  apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void>;
+  /** True if the node is as `apply` with the same wanted and this context would leave it. Reads only. */
+  stands(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
+  /** A Close names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */
+  meet(files: PassedFilesOfCall, signal: AbortSignal): Promise<void>;
+  /**
+   * Brings everything home. Goes on past errors and throws the first; call it again to retry what failed. The VF is
+   * nobody else's until this has succeeded.
+   */
+  release(): Promise<void>;
+  /** Closes what it holds open and touches nothing: the service stops, and the client keeps what it has. */
+  letGo(): void;
+}
+
+/** What this node can give; a type that is missing cannot be given. */
+export type MechanismDrivers = {
+  readonly [T in WantedMechanism["type"]]?: MechanismDriver<Extract<WantedMechanism, { readonly type: T }>>;
+};

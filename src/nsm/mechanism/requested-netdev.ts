@@ -1,0 +1,34 @@
+import type { ConnectionContext, Route } from "../../gen/connectioncontext_pb.ts";
+import type { AskedNetdev, AskedRoute } from "../../netdev/index.ts";
+import type { WantedKernel } from "./requested-mechanism.ts";
+
+/**
+ * What the original's connectioncontextkernel reads. What a client's interface shall be, from the context that the endpoint
+ * filled: the client is the source side. A client with VLAN devices of its own gets the bare interface: no address, route or
+ * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for the netdev room to say.
+ */
+export function askedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
+  const ethernet = context?.ethernetContext;
+  const ip = wanted.bare ? undefined : context?.ipContext;
+  return {
+    name: wanted.interfaceName,
+    mtu: wanted.bare ? undefined : context?.MTU || undefined,
+    mac: ethernet?.srcMac ?? "",
+    vlan: ethernet?.vlanTag ?? 0,
+    addresses: ip?.srcIpAddrs ?? [],
+    peerAddresses: ip?.dstIpAddrs ?? [],
+    routes: (ip?.srcRoutes ?? []).map(askedRoute),
+    policies: (ip?.policies ?? []).map(({ from, proto, srcPort, dstPort, routes }) => ({
+      from,
+      protocol: proto,
+      sourcePort: srcPort,
+      destinationPort: dstPort,
+      routes: routes.map(askedRoute),
+    })),
+    neighbours: (ip?.ipNeighbors ?? []).map(({ ip: address, hardwareAddress: mac }) => ({ address, mac })),
+  };
+}
+
+function askedRoute({ prefix, nextHop }: Route): AskedRoute {
+  return { prefix, nextHop };
+}

@@ -1,0 +1,20 @@
+import type { Connection, MonitorScopeSelector } from "../../gen/connection_pb.ts";
+
+/**
+ * True if the subscriber asked for this connection: nsm-protocol §2.7. The selector's segments must match a run of the
+ * path; an empty name or id matches any. Tokens in a selector are not looked at: the stream would tell who guesses right.
+ */
+export function isSelected(selector: MonitorScopeSelector, connection: Connection): boolean {
+  const { networkServices, pathSegments: asked } = selector;
+  if (networkServices.length > 0 && !networkServices.includes(connection.networkService)) return false;
+  const path = connection.path?.pathSegments ?? [];
+  if (asked.length === 0) return true;
+  for (let start = 0; start + asked.length <= path.length; start++) {
+    const fits = asked.every(({ name, id }, offset) => {
+      const segment = path[start + offset];
+      return (name === "" || name === segment?.name) && (id === "" || id === segment?.id);
+    });
+    if (fits) return true;
+  }
+  return false;
+}

@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import {
+  type ConnectionEvent,
+  ConnectionEventType,
+  ConnectionSchema,
+  MonitorScopeSelectorSchema,
+  State,
+} from "../../gen/connection_pb.ts";
+import { settled } from "../testing/cast.ts";
+import { MonitorHub } from "./monitor.ts";
+
+const own = { spiffeId: "spiffe://test/m", isManager: true };
+const foreign = { spiffeId: "spiffe://test/x", isManager: false };
+const { INITIAL_STATE_TRANSFER, UPDATE, DELETE } = ConnectionEventType;
+
+test("MonitorHub.subscribe() tells what stands at once, then each change, without tokens", async () => {
+  const hub = new MonitorHub();
+  hub.update(own, connection("f1"));
+  const { heard } = listen(hub);
+  hub.update(own, connection("f2"));
+  hub.remove("f1");
+  await settled();
+  assert.deepEqual(
+    heard.map(({ type, connections }) => [type, Object.keys(connections)]),
+    [
+      [INITIAL_STATE_TRANSFER, ["f1"]],
+      [UPDATE, ["f2"]],
+      [DELETE, ["f1"]],
+    ],
+  );
+  assert.ok(!JSON.stringify(heard).includes("secret"));
+});
+
+test("MonitorHub.subscribe() begins with an empty transfer when nothing stands", async () => {
+  const { heard } = listen(new MonitorHub());
+  await settled();
+  assert.deepEqual(
+    heard.map(({ type, connections }) => [type, connections]),
+    [[INITIAL_STATE_TRANSFER, {}]],
+  );
+});
+
+test("MonitorHub.subscribe() shows nobody what others have made", async () => {
+  const hub = new MonitorHub();
+  hub.update(foreign, connection("f1"));
+  const { heard } = listen(hub);
+  hub.update(foreign, connection("f1", State.DOWN));
+  hub.remove("f1");
+  await settled();
+  assert.deepEqual(
+    heard.flatMap(({ connections }) => Object.keys(connections)),
+    [],
+  );
+});
+
+test("MonitorHub.subscribe() forgets a subscriber as soon as it is gone, though it never reads", () => {
+  const hub = new MonitorHub();
+  const gone = new AbortController();
+  hub.subscribe({ selector: create(MonitorScopeSelectorSchema), sees: () => true, signal: gone.signal });
+  assert.equal(hub.subscriberCount, 1);
+  gone.abort();
+  assert.equal(hub.subscriberCount, 0);
+});
+
+test("MonitorHub.subscribe() keeps only the latest of each connection for a slow reader", async () => {
+  const hub = new MonitorHub();
+  const events = hub.subscribe({
+    selector: create(MonitorScopeSelectorSchema),
+    sees: () => true,
+    signal: new AbortController().signal,
+  });
+  for (let turn = 0; turn < 1000; turn++) hub.update(own, connection(`f${turn % 3}`));
+  hub.update(own, connection("f0", State.DOWN));
+  hub.remove("f1");
+  const heard: ConnectionEvent[] = [];
+  void (async () => {
+    for await (const event of events) heard.push(event);
+  })();
+  await settled();
+  assert.ok(heard.length <= 258, `${heard.length} events`);
+  assert.equal(heard.at(-1)?.type, DELETE);
+  assert.equal(heard.at(-2)?.connections["f0"]?.state, State.DOWN);
+});
+
+test("MonitorHub.stop() ends every stream without an error", async () => {
+  const hub = new MonitorHub();
+  const { ended } = listen(hub);
+  hub.stop();
+  await ended;
+  assert.equal(hub.subscriberCount, 0);
+});
+
+const selectors: readonly {
+  readonly says: string;
+  readonly selector: MessageInitShape<typeof MonitorScopeSelectorSchema>;
+  readonly fits: boolean;
+}[] = [
+  { says: "an own segment", selector: { pathSegments: [{ name: "m", id: "m1" }] }, fits: true },
+  { says: "an id alone", selector: { pathSegments: [{ id: "c1" }] }, fits: true },
+  { says: "a run", selector: { pathSegments: [{ name: "c" }, { name: "m" }] }, fits: true },
+  { says: "a token, which is not looked at", selector: { pathSegments: [{ id: "c1", token: "guess" }] }, fits: true },
+  { says: "a run with a gap", selector: { pathSegments: [{ name: "c" }, { name: "fwd" }] }, fits: false },
+  { says: "another id", selector: { pathSegments: [{ name: "m", id: "m2" }] }, fits: false },
+  { says: "a longer run than the path", selector: { pathSegments: [{}, {}, {}, {}] }, fits: false },
+  { says: "its service", selector: { networkServices: ["other", "ns1"] }, fits: true },
+  { says: "another service", selector: { networkServices: ["other"], pathSegments: [{ name: "m" }] }, fits: false },
+];
+for (const { says, selector, fits } of selectors) {
+  test(`MonitorHub.subscribe() with ${says} ${fits ? "shows" : "hides"} the connection`, async () => {
+    const hub = new MonitorHub();
+    hub.update(own, connection("f1"));
+    const { heard } = listen(hub, selector);
+    await settled();
+    assert.equal(Object.keys(heard[0]?.connections ?? {}).length, fits ? 1 : 0);
+  });
+}
+
+function connection(id: string, state: State = State.UP) {
+  const pathSegments = [
+    { name: "c", id: "c1", token: "secret" },
+    { name: "m", id: "m1", token: "secret" },
+    { name: "fwd", id, token: "secret" },
+  ];
+  return create(ConnectionSchema, { id, state, networkService: "ns1", path: { index: 2, pathSegments } });
+}
+
+function listen(hub: MonitorHub, selector: MessageInitShape<typeof MonitorScopeSelectorSchema> = {}) {
+  const heard: ConnectionEvent[] = [];
+  const events = hub.subscribe({
+    selector: create(MonitorScopeSelectorSchema, selector),
+    sees: (owner) => owner.spiffeId === own.spiffeId,
+    signal: new AbortController().signal,
+  });
+  const ended = (async () => {
+    for await (const event of events) heard.push(event);
+  })();
+  return { heard, ended };
+}

@@ -1,0 +1,107 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../../gen/connection_pb.ts";
+import { PolicyError, type PolicyFault } from "../../identity/index.ts";
+import { NotBegun } from "../../rpc/index.ts";
+import { NsmError } from "../fault.ts";
+import type { IncomingCall, PathToCheck, Peer } from "../needs.ts";
+import { HandClock, peerNamed } from "../testing/cast.ts";
+import { admit, signAnswer } from "./authorize.ts";
+
+const shown = { our: "certificate" };
+const peer = peerNamed("nsmgr-a");
+const theirName = peer.spiffeId;
+
+/** A caller whose policy check ends in this fault, or well. */
+function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
+  let asked = 0;
+  const checked: string[][] = [];
+  const renew = () => {
+    asked += 1;
+    return canRenew;
+  };
+  const segments = [
+    { name: "nsmgr", id: "a", token: "theirs" },
+    { name: "fwd", id: "b", token: "" },
+    { name: "nse", id: "c", token: "of an earlier answer" },
+  ];
+  const connection = create(ConnectionSchema, { id: "b", path: { index: 1, pathSegments: segments } });
+  const call: IncomingCall = {
+    connection: { peer, fds: undefined, shown, renew },
+    signal: new AbortController().signal,
+    deadlineMs: undefined,
+    metadata: new Map(),
+  };
+  const gate = {
+    tokens: {
+      issue: (audience: Peer, by?: object) => ({
+        token: `for ${audience.spiffeId} by ${JSON.stringify(by)}`,
+        expiresMs: 7000,
+      }),
+      fromHeaders: () => undefined,
+      expiryOf: () => 0,
+    },
+    policies: {
+      check(path: PathToCheck) {
+        checked.push(path.segments.map(({ name }) => name));
+        if (fault) throw new PolicyError("policies/server/prev_token_signed.rego", fault);
+      },
+    },
+    manager: { spiffeId: undefined },
+    clock: new HandClock(),
+  };
+  const asking = () => admit(gate, call, { connection, place: { index: 1, callerIndex: 0 }, owner: undefined });
+  return { gate, call, connection, asking, checked, asked: () => asked };
+}
+
+const otherKey: PolicyFault = { kind: "bad-signature", segment: 0, subject: theirName, signer: theirName };
+
+test("admit() has a caller come back that signs in its own name with another key than it has shown", () => {
+  const { asking, asked } = setUp(otherKey, true);
+  assert.throws(asking, NotBegun);
+  assert.equal(asked(), 1);
+});
+
+test("admit() refuses a caller that has come back with the same certificate", () => {
+  const { asking, asked } = setUp(otherKey, false);
+  assert.throws(asking, PolicyError);
+  assert.equal(asked(), 1);
+});
+
+for (const fault of [
+  { kind: "bad-signature", segment: 0, subject: "spiffe://test/another", signer: theirName },
+  { kind: "wrong-subject", segment: 0, subject: "spiffe://test/another", signer: theirName },
+  { kind: "expired", segment: 0 },
+] as const) {
+  test(`admit() refuses ${JSON.stringify(fault)} at once: a newer certificate would not help`, () => {
+    const { asking, asked } = setUp(fault, true);
+    assert.throws(asking, PolicyError);
+    assert.equal(asked(), 0);
+  });
+}
+
+test("admit() has the policies judge the path as far as us, and nothing of what the caller says is behind us", () => {
+  const { asking, checked } = setUp(undefined, false);
+  assert.equal(asking().peer, peer);
+  assert.deepEqual(checked, [["nsmgr", "fwd"]]);
+});
+
+test("admit() refuses a caller that shows no certificate, and one that the path does not name", () => {
+  const { gate, call, connection } = setUp(undefined, false);
+  const place = { index: 1, callerIndex: 0 };
+  const noPeer = { ...call, connection: { ...call.connection, peer: undefined } };
+  const isNoIdentity = (error: unknown) => error instanceof NsmError && error.fault.kind === "no-identity";
+  assert.throws(() => admit(gate, noPeer, { connection, place, owner: undefined }), isNoIdentity);
+  const first = { ...place, index: 0 };
+  assert.throws(() => admit(gate, call, { connection, place: first, owner: undefined }), isNoIdentity);
+});
+
+test("signAnswer() signs our token for the next hop with the key that the caller has seen", () => {
+  const { gate, call, connection } = setUp(otherKey, true);
+  signAnswer(gate, call, { answer: connection, nextHop: peerNamed("nse") });
+  const own = connection.path?.pathSegments[1];
+  assert.equal(own?.token, `for ${peerNamed("nse").spiffeId} by {"our":"certificate"}`);
+  assert.equal(own?.expires?.seconds, 7n);
+  assert.equal(connection.path?.pathSegments[0]?.token, "theirs");
+});

@@ -1,0 +1,93 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Clock } from "../../async/index.ts";
+import type { Connection } from "../../gen/connection_pb.ts";
+import { isOfAnotherKey } from "../../identity/index.ts";
+import { NotBegun } from "../../rpc/index.ts";
+import { NsmError } from "../fault.ts";
+import type { IncomingCall, PathPolicies, Peer, Tokens } from "../needs.ts";
+import { type OwnPlace, ownSegment } from "../request/path.ts";
+import { type ManagerSource, mayAct, type Owner } from "./connection-owner.ts";
+
+/** What decides whether a caller may act. */
+export interface Gate {
+  readonly tokens: Tokens;
+  readonly policies: PathPolicies;
+  readonly manager: ManagerSource;
+  readonly clock: Clock;
+}
+
+/** A caller that may act. */
+export interface AdmittedCaller {
+  readonly peer: Peer;
+  /** When the caller's verified token expires, in ms since 1970. */
+  readonly tokenExpiresMs: number;
+}
+
+/**
+ * The original's updatetoken and authorize: records the caller's token and ours in the path (nsm-protocol §2.3), then asks
+ * whether this caller may act on this connection: the policies of the path (nsm-protocol §2.4), and who made the connection if
+ * it stands. Nothing has been touched yet. Work of our own (expiry, clean-up) never comes through here.
+ * @throws {NsmError} no-identity, not-the-owner; the policies' own error; {NotBegun} when the caller seems to have renewed its
+ * certificate since it connected.
+ */
+export function admit(
+  gate: Gate,
+  call: IncomingCall,
+  asked: { readonly connection: Connection; readonly place: OwnPlace; readonly owner: Owner | undefined },
+): AdmittedCaller {
+  const { connection, place, owner } = asked;
+  const peer = call.connection.peer;
+  if (!peer) throw noIdentity("the caller has no certificate");
+  if (owner && !mayAct(peer.spiffeId, owner, gate.manager)) {
+    throw new NsmError({ kind: "not-the-owner", id: connection.id });
+  }
+  recordTokens(gate, call, { connection, place, peer });
+  const segments = (connection.path?.pathSegments ?? []).slice(0, place.index + 1);
+  try {
+    gate.policies.check({ index: place.index, segments, peer, nowMs: gate.clock.now() });
+  } catch (error) {
+    if (!isOfAnotherKey(error) || call.connection.renew?.() !== true) throw error;
+    throw new NotBegun(`${peer.spiffeId} is to call again, and to show the certificate of its key`, { cause: error });
+  }
+  const caller = segments[place.index - 1];
+  if (!caller) throw noIdentity("the path has no segment of the caller");
+  return { peer, tokenExpiresMs: gate.tokens.expiryOf(caller.token) };
+}
+
+/** Headers that are missing or malformed leave the path's own values: the policies judge those. */
+function recordTokens(
+  gate: Gate,
+  call: IncomingCall,
+  { connection, place, peer }: { readonly connection: Connection; readonly place: OwnPlace; readonly peer: Peer },
+): void {
+  const own = ownSegment(connection);
+  const before = connection.path?.pathSegments[place.index - 1];
+  const sent = gate.tokens.fromHeaders(call.metadata);
+  if (before && sent) {
+    before.token = sent.token;
+    before.expires = timestampFromMs(sent.expiresMs);
+  }
+  const issued = gate.tokens.issue(peer, call.connection.shown);
+  own.token = issued.token;
+  own.expires = timestampFromMs(issued.expiresMs);
+}
+
+/**
+ * Puts our token for the next hop into the answer anew. The one that is there was signed for the eyes of the next hop; the
+ * caller judges it by the certificate of its own connection with us, which may show another of our keys (nsm-protocol §2.4).
+ */
+export function signAnswer(
+  gate: Pick<Gate, "tokens">,
+  call: IncomingCall,
+  { answer, nextHop }: { readonly answer: Connection; readonly nextHop: Peer | undefined },
+): void {
+  if (!nextHop) return;
+  const own = ownSegment(answer);
+  const issued = gate.tokens.issue(nextHop, call.connection.shown);
+  own.token = issued.token;
+  own.expires = timestampFromMs(issued.expiresMs);
+}
+
+function noIdentity(problem: string): NsmError {
+  return new NsmError({ kind: "no-identity", problem });
+}

@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { clone, create } from "@bufbuild/protobuf";
+import {
+  type Connection,
+  ConnectionEventSchema,
+  ConnectionEventType,
+  ConnectionSchema,
+  MechanismSchema,
+} from "../../gen/connection_pb.ts";
+import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
+import { endpointReply } from "../testing/cast-outside.ts";
+import { Story } from "../testing/story.ts";
+import { CONNECTION_BYTES, type Held, QUOTA, quotaExcess } from "./quota.ts";
+
+const manager = { spiffeId: "spiffe://test/nsmgr-a", isManager: true };
+const peer = (name: string) => ({ spiffeId: `spiffe://test/${name}`, isManager: false });
+const many = (count: number, one: Partial<Held>): Held[] =>
+  Array.from({ length: count }, (_, index) => ({
+    id: `${one.owner?.spiffeId}-${one.holdsVf}-${index}`,
+    owner: manager,
+    holdsVf: true,
+    bytes: 1024,
+    ...one,
+  }));
+const asked: Held = { id: "asked", owner: manager, holdsVf: true, bytes: 1024 };
+
+test("quotaExcess() lets one connection have no more than its bytes, whoever made it", () => {
+  assert.equal(quotaExcess([], { ...asked, bytes: CONNECTION_BYTES }), undefined);
+  const used = CONNECTION_BYTES + 1;
+  assert.deepEqual(quotaExcess([], { ...asked, bytes: used }), {
+    limitOf: "connection-bytes",
+    used,
+    limit: CONNECTION_BYTES,
+  });
+});
+
+for (const [who, owner] of [
+  ["manager", manager],
+  ["other", peer("a")],
+] as const) {
+  for (const holdsVf of [true, false]) {
+    const { connections, bytes } = QUOTA[who][holdsVf ? "vf" : "noop"];
+    const kind = `${who}'s connections ${holdsVf ? "with" : "without"} a VF`;
+
+    test(`quotaExcess() bounds the number of the ${kind}, and refuses no refresh for it`, () => {
+      const full = many(connections, { owner, holdsVf, bytes: 0 });
+      const one = { ...asked, owner, holdsVf };
+      assert.equal(quotaExcess(full.slice(1), one), undefined);
+      const told = { limitOf: "owner-connections", used: connections, limit: connections };
+      assert.deepEqual(quotaExcess(full, one), told);
+      assert.equal(quotaExcess([...full, one], { ...one, bytes: 2048 }), undefined);
+      assert.equal(
+        quotaExcess(full, { ...one, holdsVf: !holdsVf }),
+        undefined,
+        "the other kind has a share of its own",
+      );
+    });
+
+    test(`quotaExcess() bounds the bytes of the ${kind}, and refuses no refresh that does not grow`, () => {
+      const one = { ...asked, owner, holdsVf, bytes: 2048 };
+      const full = many(1, { owner, holdsVf, bytes: bytes - 2048 });
+      assert.equal(quotaExcess([...full, one], one), undefined);
+      const grown = { ...one, bytes: 3072 };
+      const told = { limitOf: "owner-bytes", used: bytes + 1024, limit: bytes };
+      assert.deepEqual([quotaExcess([...full, one], grown), quotaExcess(full, grown)], [told, told]);
+      assert.equal(quotaExcess([...full, grown], grown), undefined, "an earlier instance let it grow so far");
+    });
+  }
+}
+
+test("quotaExcess() takes all peers but the manager together, and leaves the manager alone", () => {
+  const { connections, bytes } = QUOTA.others;
+  const crowd = Array.from({ length: connections / 64 }, (_, index) =>
+    many(64, { owner: peer(`p${index}`), bytes: bytes / connections }),
+  ).flat();
+  const excess = quotaExcess(crowd, { ...asked, owner: peer("new") });
+  assert.deepEqual(excess, { limitOf: "others-connections", used: connections, limit: connections });
+  const [, ...fewer] = crowd;
+  const grown = { ...asked, owner: peer("new"), bytes: 2 * (bytes / connections) };
+  assert.equal(quotaExcess(fewer, grown)?.limitOf, "others-bytes");
+  assert.equal(quotaExcess(crowd, asked), undefined);
+});
+
+test("quotaExcess() counts what one manager made for the next, and nothing of a manager for another peer", () => {
+  const full = many(QUOTA.manager.vf.connections, {});
+  const next = { spiffeId: "spiffe://test/nsmgr-b", isManager: true };
+  assert.equal(quotaExcess(full, { ...asked, owner: next })?.limitOf, "owner-connections");
+  assert.equal(quotaExcess(full, { ...asked, owner: peer("nsmgr-a") }), undefined);
+});
+
+let story: Story;
+beforeEach(() => {
+  story = new Story();
+});
+
+function noopRequest(id: string, labels: Record<string, string> = {}): NetworkServiceRequest {
+  const request = kernelRequest({ labels }, id);
+  request.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
+  return request;
+}
+
+const largeLabels = (count: number) =>
+  Object.fromEntries(Array.from({ length: count }, (_, index) => [`label-${index}`, "x".repeat(4_000)]));
+
+test("request() refuses connections beyond their owner's number, serves others, and serves again after a Close", async () => {
+  const from = story.stranger("crowd");
+  const limit = QUOTA.other.noop.connections;
+  const answers = [];
+  for (let index = 0; index < limit; index++) answers.push(await story.request(noopRequest(`m${index}`), { from }));
+  const puts = story.journal.puts.length;
+  const failures = [await story.failed(noopRequest("more"), { from }), await story.failed(noopRequest("m"), { from })];
+  for (const { code, message } of failures) {
+    assert.equal(code, "RESOURCE_EXHAUSTED");
+    assert.match(message, /spiffe:\/\/test\/crowd: its owner has 16 connections .* may have 16; close/);
+  }
+  assert.deepEqual([story.journal.puts.length, story.connections], [puts, limit]);
+  const told = story.log.events.filter(({ event }) => event === "quota-reached");
+  assert.deepEqual(
+    told.map(({ fields }) => fields),
+    [{ owner: "spiffe://test/crowd", limitOf: "owner-connections", used: limit, limit }],
+  );
+  for (const answer of answers) await story.request(noopRefresh(answer), { from });
+  await story.request(noopRequest("of the manager"));
+  const [first] = answers;
+  if (first) await story.close(first, { from });
+  await story.request(noopRequest("again"), { from });
+});
+
+function noopRefresh(answer: Connection): NetworkServiceRequest {
+  return create(NetworkServiceRequestSchema, { connection: answer });
+}
+
+test("request() refuses a connection that is too large before anything is written or touched", async () => {
+  for (const message of [noopRequest("m1", largeLabels(17)), kernelRequest({ labels: largeLabels(17) })]) {
+    const failure = await story.failed(message);
+    assert.equal(failure.code, "RESOURCE_EXHAUSTED");
+    assert.match(failure.message, /has \d+ bytes, and one connection may have 65536; shorten/);
+  }
+  assert.deepEqual([story.journal.puts, story.vf.done, story.connections], [[], [], 0]);
+});
+
+test("request() undoes a connection that its endpoint makes too large", async () => {
+  story.outside.replies.set(
+    "tcp://nse-1:1",
+    endpointReply("nse-1", (answer) => Object.assign(answer.labels, largeLabels(17))),
+  );
+  assert.equal((await story.failed(kernelRequest())).code, "RESOURCE_EXHAUSTED");
+  assert.deepEqual(story.vf.done, ["take", "bind", "detach", "give-back"]);
+  assert.deepEqual([story.outside.closes.length, story.connections], [1, 0]);
+});
+
+test("request() refuses a refresh that grows too large, keeps what stands, and none of the growth", async () => {
+  const first = await story.request(kernelRequest());
+  const { bytes, connection } = [...story.deps.connections.values()][0] ?? {};
+  story.vf.done.length = 0;
+  const grown = refreshOf(first);
+  Object.assign(grown.connection?.labels ?? {}, largeLabels(17));
+  assert.equal((await story.failed(grown)).code, "RESOURCE_EXHAUSTED");
+  const [record] = story.deps.connections.values();
+  assert.deepEqual([record?.bytes, record?.connection, story.vf.done], [bytes, connection, []]);
+  assert.equal(Object.keys(record?.onward?.connection.labels ?? {}).length, 1);
+  await story.request(refreshOf(first));
+});
+
+test("request() writes nothing for a token that cannot be had", async () => {
+  await story.request(kernelRequest());
+  const puts = story.journal.puts.length;
+  const failure = await story.failed(kernelRequest({}, "other"), { from: story.stranger("other") });
+  assert.equal(failure.code, "RESOURCE_EXHAUSTED");
+  assert.deepEqual([story.journal.puts.length, story.connections], [puts, 1]);
+});
+
+test("what an endpoint tells of a connection counts for its owner, and means nothing where there is no room for it", async () => {
+  await story.request(kernelRequest());
+  const heard = story.listen();
+  await settled();
+  const [record] = story.deps.connections.values();
+  assert.ok(record?.connection);
+  const { connection, bytes } = record;
+  const tell = async (prefixes: number) => {
+    const told = clone(ConnectionSchema, connection);
+    told.context?.ipContext?.excludedPrefixes.push(
+      ...Array<string>(prefixes).fill("2001:db8:1234:5678:9abc:def0::/96"),
+    );
+    const event = { type: ConnectionEventType.UPDATE, connections: { [told.id]: told } };
+    story.outside.watches[0]?.push(create(ConnectionEventSchema, event));
+    await settled();
+  };
+  await tell(4000);
+  assert.deepEqual([heard.length, record.bytes], [1, bytes], "the initial transfer alone");
+  await tell(400);
+  assert.equal(heard.length, 2);
+  assert.ok(record.bytes > bytes);
+});

@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../../gen/connection_pb.ts";
+import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { kernelRequest } from "../testing/cast.ts";
+import { checkRequestSize, LIMITS } from "./request-limits.ts";
+
+const long = "x".repeat(LIMITS.textBytes + 1);
+const many = <T>(count: number, one: T): T[] => Array.from({ length: count + 1 }, () => one);
+const crowded = Object.fromEntries(many(LIMITS.mapEntries, "").map((value, key) => [`k${key}`, value]));
+type ConnectionInit = Omit<MessageInitShape<typeof ConnectionSchema>, "$typeName">;
+
+const rows: readonly (readonly [what: string, connection: ConnectionInit])[] = [
+  ["path segments", { path: { pathSegments: many(LIMITS.pathSegments, {}) } }],
+  ["a token", { path: { pathSegments: [{ token: "x".repeat(LIMITS.tokenBytes + 1) }] } }],
+  ["metrics", { path: { pathSegments: [{ metrics: crowded }] } }],
+  ["labels", { labels: crowded }],
+  ["a label", { labels: { app: long } }],
+  ["a label's key", { labels: { [long]: "" } }],
+  ["a service's name", { networkService: long }],
+  ["a mechanism's type", { mechanism: { type: long } }],
+  ["a mechanism's class", { mechanism: { cls: long } }],
+  ["mechanism parameters", { mechanism: { parameters: crowded } }],
+  ["addresses", { context: { ipContext: { srcIpAddrs: many(LIMITS.contextEntries, "10.0.0.1/32") } } }],
+  ["an address", { context: { ipContext: { dstIpAddrs: [long] } } }],
+  ["routes", { context: { ipContext: { srcRoutes: many(LIMITS.contextEntries, {}) } } }],
+  ["a next hop", { context: { ipContext: { srcRoutes: [{ nextHop: long }] } } }],
+  ["neighbours", { context: { ipContext: { ipNeighbors: many(LIMITS.contextEntries, {}) } } }],
+  ["rules", { context: { ipContext: { policies: many(LIMITS.contextEntries, {}) } } }],
+  [
+    "routes of rules",
+    { context: { ipContext: { policies: many(2, { routes: many(LIMITS.contextEntries / 2, {}) }) } } },
+  ],
+  ["excluded prefixes", { context: { ipContext: { excludedPrefixes: many(8 * LIMITS.contextEntries, "") } } }],
+  ["a MAC address", { context: { ethernetContext: { srcMac: long } } }],
+  [
+    "search domains",
+    { context: { dnsContext: { configs: [{ searchDomains: many(8 * LIMITS.contextEntries, "") }] } } },
+  ],
+  ["a search domain", { context: { dnsContext: { configs: [{ searchDomains: [long] }] } } }],
+  ["extra context", { context: { extraContext: crowded } }],
+];
+
+for (const [what, connection] of rows) {
+  test(`checkRequestSize() bounds ${what}`, () => {
+    const request = create(NetworkServiceRequestSchema, { connection: create(ConnectionSchema, connection) });
+    assert.throws(
+      () => checkRequestSize(request),
+      (error: Error) => /more than the limit/.test(error.message) && error.message.length < 200,
+    );
+  });
+}
+
+test("checkRequestSize() takes as much as each limit allows", () => {
+  const text = "x".repeat(LIMITS.textBytes);
+  const full = Object.fromEntries(Array.from({ length: LIMITS.mapEntries }, (_, key) => [`k${key}`, ""]));
+  const segments = Array.from({ length: LIMITS.pathSegments }, () => ({
+    token: "x".repeat(LIMITS.tokenBytes),
+    metrics: full,
+  }));
+  const routes = Array.from({ length: LIMITS.contextEntries }, () => ({ prefix: text }));
+  checkRequestSize(
+    create(NetworkServiceRequestSchema, {
+      connection: {
+        networkService: text,
+        labels: full,
+        path: { pathSegments: segments },
+        context: { ipContext: { srcRoutes: routes, policies: [{ routes }] } },
+      },
+      mechanismPreferences: Array.from({ length: LIMITS.mechanismPreferences }, () => ({
+        type: text,
+        parameters: full,
+      })),
+    }),
+  );
+});
+
+test("checkRequestSize() takes an honest Request", () => {
+  checkRequestSize(kernelRequest());
+});

@@ -1,0 +1,262 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import { type Backoff, type Clock, createBackoff, guarded, Latest, systemRandom } from "../../async/index.ts";
+import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
+import { isOfAnotherKey } from "../../identity/index.ts";
+import { RpcError, type Status } from "../../rpc/index.ts";
+import type { Log } from "../../telemetry/index.ts";
+import { textOf } from "../fault.ts";
+import { formatInodeUrl } from "../mechanism/inode-url.ts";
+import type { AnswerStream, Caller, FileId, OwnedFd, Peer } from "../needs.ts";
+import type { ManagerSource } from "../permission/connection-owner.ts";
+import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type RegistryPath } from "./registry-path.ts";
+
+/** One try may take this long: nsm-protocol §7.4. */
+const TRY_LIMIT_MS = 15_000;
+
+/**
+ * And no more than this part of our token's life. A manager drops an entry before its token ends, and earlier by as much as
+ * the call that made the entry might have taken: with 15 s for that, a token of 30 s is dropped before it is renewed.
+ */
+const TRY_PART_OF_TOKEN = 1 / 6;
+const UNREGISTER_LIMIT_MS = 2_000;
+
+/** A registration that expires sooner, or has expired by a clock that differs, is not renewed more often (W48). */
+const SHORTEST_REFRESH_MS = 2_000;
+
+/** Where our server listens. */
+export type OwnSocket =
+  /** A unix socket: the manager gets its descriptor (opened O_PATH) and names it by its inode. */
+  | { readonly fd: OwnedFd; readonly id: FileId }
+  /** Anything that the manager can dial as it is. */
+  | { readonly url: string };
+
+/** What the registration policies judge of an answer: nsm-protocol §4.2. */
+export interface RegistrationToCheck {
+  readonly name: string;
+  readonly pathIds: readonly string[];
+  readonly index: number;
+  readonly tokens: readonly string[];
+  readonly peer: Peer;
+  readonly nowMs: number;
+}
+
+export interface RegistrationOptions {
+  /** NSM_NAME. */
+  readonly name: string;
+  /** NSM_NS_NAME: the service that managers look for when they want a forwarder. */
+  readonly networkService: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** NSM_CONNECT_TO. */
+  readonly managerTarget: string;
+  readonly socket: OwnSocket;
+  /** NSM_MAX_TOKEN_LIFETIME, in ms. */
+  readonly tokenLifetimeMs: number;
+  readonly caller: Caller;
+  /** NSM_REGISTRY_CLIENT_POLICIES. @throws when a policy refuses the answer. */
+  readonly checkAnswer?: (answer: RegistrationToCheck) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** A number in [0, 1), the machine's by default. */
+  readonly random?: () => number;
+}
+
+/** Where the registration stands; for health and readiness. */
+export type RegistrationState =
+  | { readonly kind: "registered"; readonly managerSpiffeId: string | undefined }
+  | { readonly kind: "trying"; readonly problem: string /** A person must act. */; readonly isPermanent: boolean };
+
+/**
+ * Keeps us in the registry (the original's retry, refresh, heal and sendfd): registers, renews at two thirds of the time
+ * granted, registers anew as soon as the manager goes or forgets us, and takes us out at the end. Also knows who the manager
+ * is: whoever answers.
+ */
+export class Registration implements ManagerSource {
+  readonly state = new Latest<RegistrationState>();
+  readonly #options: RegistrationOptions;
+  readonly #stop = new AbortController();
+  readonly #transient: Backoff;
+  readonly #permanent: Backoff;
+  #path: RegistryPath = EMPTY_PATH;
+  #manager: string | undefined;
+  #loop: Promise<void> | undefined;
+
+  constructor(options: RegistrationOptions) {
+    this.#options = options;
+    const { random = systemRandom.fraction } = options;
+    this.#transient = createBackoff({ firstMs: 200, limitMs: 5_000, random });
+    this.#permanent = createBackoff({ firstMs: 5_000, limitMs: 60_000, random });
+  }
+
+  get spiffeId(): string | undefined {
+    return this.#manager;
+  }
+
+  /** Begins; never gives up until `stop`. Watch `state` for the outcome. */
+  start(): void {
+    this.#loop ??= this.#run(this.#stop.signal);
+  }
+
+  /** Ends the registration and takes us out of the registry, as well as that works within a bounded time. */
+  async stop(): Promise<void> {
+    this.#stop.abort(new Error("the registration was stopped"));
+    await this.#loop;
+    // Also when the manager was lost since: it, or the next one, may still know our entry.
+    if (this.#manager !== undefined) await this.#unregister();
+  }
+
+  async #unregister(): Promise<void> {
+    const { caller, managerTarget, log } = this.#options;
+    const options = { ...this.#callOptions(), timeoutMs: UNREGISTER_LIMIT_MS };
+    try {
+      await caller.call(managerTarget, NetworkServiceEndpointRegistry.method.unregister, this.#entry(), options);
+      log.info("unregistered");
+    } catch (error) {
+      log.warn("not-unregistered", { error: textOf(error) });
+    }
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const refreshMs = await this.#register(signal);
+        await this.#untilDue(refreshMs, signal);
+      } catch (error) {
+        if (!signal.aborted) await this.#pause(error, signal);
+      }
+    }
+  }
+
+  /** Registers once. Returns when to do it again, in ms; undefined when the registration does not expire. */
+  async #register(signal: AbortSignal, isSecondTry = false): Promise<number | undefined> {
+    const { caller, managerTarget, clock, name, checkAnswer, tokenLifetimeMs, log } = this.#options;
+    const timeoutMs = Math.min(TRY_LIMIT_MS, tokenLifetimeMs * TRY_PART_OF_TOKEN);
+    const options = { ...this.#callOptions(), timeoutMs, signal };
+    const method = NetworkServiceEndpointRegistry.method.register;
+    const { response, metadata, connection } = await caller.call(managerTarget, method, this.#entry(), options);
+    const path = parseRegistryPath(metadata.get(PATH_HEADER)) ?? this.#path;
+    const { peer } = connection;
+    if (checkAnswer && peer) {
+      const { index, tokens } = path;
+      try {
+        checkAnswer({ name, pathIds: response.pathIds, index, tokens, peer, nowMs: clock.now() });
+      } catch (error) {
+        const isRenewed = !isSecondTry && isOfAnotherKey(error) && connection.renew?.() === true;
+        if (isRenewed) return await this.#register(signal, true);
+        // Never accepted: the registry must not lead anybody to us on such terms.
+        if (this.#manager === undefined) await this.#unregister();
+        throw error;
+      }
+    }
+    this.#path = path;
+    if (this.#manager !== peer?.spiffeId || this.state.value?.kind !== "registered") {
+      log.info("registered", { name, manager: peer?.spiffeId, networkService: this.#options.networkService });
+    }
+    this.#manager = peer?.spiffeId;
+    this.#transient.reset();
+    this.#permanent.reset();
+    this.state.set({ kind: "registered", managerSpiffeId: this.#manager });
+    const { expirationTime } = response;
+    return expirationTime && this.#refreshDelay(timestampMs(expirationTime) - clock.now());
+  }
+
+  /** Two thirds of what is left, up to a tenth earlier so that many forwarders do not renew in step. */
+  #refreshDelay(leftMs: number): number {
+    const { random = systemRandom.fraction } = this.#options;
+    return Math.max(SHORTEST_REFRESH_MS, ((leftMs * 2) / 3) * (1 - random() / 10));
+  }
+
+  /** Waits until it is time to renew, or the manager is lost, or it says that we are not registered any more. */
+  async #untilDue(refreshMs: number | undefined, signal: AbortSignal): Promise<void> {
+    const { caller, managerTarget, name, clock } = this.#options;
+    const query = { networkServiceEndpoint: { name }, watch: true };
+    const enough = new AbortController();
+    const either = AbortSignal.any([signal, enough.signal]);
+    const method = NetworkServiceEndpointRegistry.method.find;
+    const stream = caller.stream(managerTarget, method, query, { signal: either });
+    const due = refreshMs === undefined ? never(either) : clock.sleep(refreshMs, either);
+    try {
+      await Promise.race([due, this.#untilLost(stream, either)]);
+    } finally {
+      enough.abort(new Error("the registration is renewed"));
+      stream.cancel();
+      await due.catch(() => {});
+    }
+  }
+
+  async #untilLost(
+    stream: AnswerStream<{
+      readonly deleted: boolean;
+      readonly networkServiceEndpoint?: { readonly name: string } | undefined;
+    }>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    stream.connection.catch(() => {}); // Its failure is also the stream's.
+    try {
+      for await (const { deleted, networkServiceEndpoint: entry } of stream) {
+        if (deleted && entry?.name === this.#options.name) {
+          throw new RpcError("UNAVAILABLE", "the manager has dropped our registration");
+        }
+      }
+    } catch (error) {
+      if (signal.aborted) return;
+      // A registry without watches: what is left is to renew in time.
+      if (error instanceof RpcError && error.code === "UNIMPLEMENTED") return await never(signal);
+      throw error;
+    }
+    if (!signal.aborted) throw new RpcError("UNAVAILABLE", "the manager has ended the watch of our registration");
+  }
+
+  async #pause(error: unknown, signal: AbortSignal): Promise<void> {
+    const { log, clock, managerTarget } = this.#options;
+    const isPermanent = error instanceof RpcError ? PERMANENT.has(error.code) : true;
+    const problem = textOf(error);
+    const before = this.state.value;
+    // One line for each problem, not for each try.
+    if (before?.kind !== "trying" || before.problem !== problem) {
+      const fields = { manager: managerTarget, error: problem };
+      if (isPermanent) log.error("registration-refused", fields);
+      else log.warn(this.#manager === undefined ? "registration-awaited" : "registration-lost", fields);
+    }
+    this.state.set({ kind: "trying", problem, isPermanent });
+    await clock.sleep((isPermanent ? this.#permanent : this.#transient).nextMs(), signal).catch(() => {});
+  }
+
+  /** Always our own words: what the registry made of them is not sent back to it (W49). */
+  #entry(): MessageInitShape<typeof NetworkServiceEndpointSchema> {
+    const { name, networkService, labels, socket } = this.#options;
+    return {
+      name,
+      networkServiceNames: [networkService],
+      networkServiceLabels: { [networkService]: { labels: { ...labels } } },
+      url: "url" in socket ? socket.url : formatInodeUrl(socket.id),
+    };
+  }
+
+  #callOptions() {
+    const { socket } = this.#options;
+    const metadata = { [PATH_HEADER]: formatRegistryPath(this.#path) };
+    return "fd" in socket ? { metadata, fds: [socket.fd] } : { metadata };
+  }
+}
+
+/** Codes that another try will not change by itself (W47). */
+const PERMANENT: ReadonlySet<Status> = new Set<Status>([
+  "INVALID_ARGUMENT",
+  "PERMISSION_DENIED",
+  "UNAUTHENTICATED",
+  "UNIMPLEMENTED",
+  "FAILED_PRECONDITION",
+  "ALREADY_EXISTS",
+]);
+
+function never(signal: AbortSignal): Promise<void> {
+  return new Promise((_resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    signal.addEventListener(
+      "abort",
+      guarded("abort", () => reject(signal.reason)),
+      { once: true },
+    );
+  });
+}

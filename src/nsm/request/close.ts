@@ -1,0 +1,55 @@
+import { clone } from "@bufbuild/protobuf";
+import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import { textOf } from "../fault.ts";
+import type { PassedFiles } from "../mechanism/passed-files.ts";
+import type { IncomingCall } from "../needs.ts";
+import { admit, type Gate } from "../permission/authorize.ts";
+import { checkConnectionSize } from "../permission/request-limits.ts";
+import { extendPath } from "./path.ts";
+import { type TeardownDeps, takeDown } from "./teardown.ts";
+
+/** Everything that serving a Close takes. */
+export interface CloseDeps extends Gate, TeardownDeps {
+  readonly name: string;
+  readonly newId: () => string;
+  readonly files: PassedFiles;
+}
+
+/**
+ * Serves a Close. What stands is taken down as it was stored, whatever the caller's message says of it; a connection
+ * that is not known is closed already. It waits for the connection's turn even when its caller has gone: a Close that is
+ * dropped would hold the VF until the tokens expire.
+ * @throws {NsmError} teardown-failed: it is tried again, and a repeated Close tries too; endpoint-close-failed.
+ */
+export async function close(deps: CloseDeps, closed: Connection, call: IncomingCall): Promise<void> {
+  checkConnectionSize(closed);
+  const connection = clone(ConnectionSchema, closed);
+  const place = extendPath(connection, deps.name, deps.newId);
+  const files = deps.files.open(call.connection.fds, [connection.mechanism]);
+  try {
+    await deps.turns.run(connection.id, async () => {
+      const record = deps.connections.get(connection.id);
+      if (!record) return;
+      admit(deps, call, { connection, place, owner: record.owner });
+      if (record.hasUnknownEndpoint) renewTokens(record.connection, connection);
+      // After a restart of ours the client's namespace comes with its next call. Without it the function can come home only
+      // when that namespace ends: the teardown says so, and is tried again.
+      const unmet = (error: unknown) =>
+        deps.log.debug("files-not-met", { connection: record.id, error: textOf(error) });
+      await record.attachment?.meet(files, call.signal).catch(unmet);
+      await takeDown(deps, record, "closed");
+    });
+  } finally {
+    files.end();
+  }
+}
+
+/** No token outlives a restart of ours, and the endpoint wants to see those of the whole path. */
+function renewTokens(stored: Connection | undefined, closed: Connection): void {
+  for (const [index, { id, token, expires }] of (closed.path?.pathSegments ?? []).entries()) {
+    const segment = stored?.path?.pathSegments[index];
+    if (segment?.id !== id) return;
+    segment.token = token;
+    if (expires) segment.expires = expires;
+  }
+}

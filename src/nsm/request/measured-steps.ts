@@ -1,0 +1,113 @@
+// The steps of a Request and of its end, measured where the service meets what does them: the story in request.ts stays
+// free of it.
+import type { Clock } from "../../async/index.ts";
+import { NetworkService } from "../../gen/networkservice_pb.ts";
+import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../../telemetry/index.ts";
+import type { Discovery } from "../endpoint/find-endpoints.ts";
+import type { Attachment, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
+import type { Caller, ConnectionJournal } from "../needs.ts";
+
+/**
+ * `journal`: what is intended or stands is safe on disk. `prepare`: the function is bound, the client's files are here.
+ * `find-endpoints`, `endpoint-request`, `endpoint-close`: another peer has answered. `apply`: the client has it as wanted.
+ * `look`: what stands was read. `release`: all is home.
+ */
+const stepNames = [
+  "journal",
+  "prepare",
+  "find-endpoints",
+  "endpoint-request",
+  "endpoint-close",
+  "apply",
+  "look",
+  "release",
+] as const;
+type StepName = (typeof stepNames)[number];
+
+/** Where each step passes through. */
+export interface Steps {
+  run<T>(step: StepName, work: () => Promise<T>): Promise<T>;
+}
+
+/** Nobody looks. */
+export const unwatchedSteps: Steps = { run: (_step, work) => work() };
+
+/** Steps that are measured. */
+export function measuredSteps(metrics: Metrics, clock: Clock): Steps {
+  const seconds: Histogram<{ step: typeof stepNames; outcome: typeof outcomes }> = metrics.histogram({
+    name: "nsm_sriov_step_seconds",
+    help: "How long the steps of Requests and of their ends took, waiting for others included",
+    labels: { step: stepNames, outcome: outcomes },
+  });
+  return {
+    run: (step, work) => timed(clock, (outcome, took) => seconds.observe({ step, outcome }, took), work),
+  };
+}
+
+/** The same steps as spans of the call that they belong to. */
+export function tracedSteps(steps: Steps, tracer: Tracer): Steps {
+  return { run: (step, work) => tracer.step(step, () => steps.run(step, work)) };
+}
+
+/** Peers learn which trace a call belongs to. */
+export function callerInTrace(caller: Caller, tracer: Tracer): Caller {
+  return {
+    call: (target, method, request, options) =>
+      caller.call(target, method, request, { ...options, metadata: { ...options?.metadata, ...tracer.headers() } }),
+    stream: (target, method, request, options) => caller.stream(target, method, request, options),
+  };
+}
+
+/** The same parts, with every step passing through. */
+export function inSteps<
+  P extends { readonly mechanisms: MechanismDrivers; readonly caller: Caller; readonly journal: ConnectionJournal },
+>(parts: P, steps: Steps): P {
+  const drivers = Object.entries(parts.mechanisms).map(([type, driver]) => [type, driverIn(driver, steps)]);
+  return {
+    ...parts,
+    mechanisms: Object.fromEntries(drivers) as MechanismDrivers,
+    caller: callerIn(parts.caller, steps),
+    journal: {
+      put: (entry) => steps.run("journal", () => parts.journal.put(entry)),
+      drop: (id) => steps.run("journal", () => parts.journal.drop(id)),
+    },
+  };
+}
+
+function driverIn(driver: MechanismDriver, steps: Steps): MechanismDriver {
+  return {
+    open: async (ask) => attachmentIn(await driver.open(ask), steps),
+    adopt: (ask) => attachmentIn(driver.adopt(ask), steps),
+  };
+}
+
+function attachmentIn(attachment: Attachment, steps: Steps): Attachment {
+  return {
+    get parameters() {
+      return attachment.parameters;
+    },
+    prepare: (ask) => steps.run("prepare", () => attachment.prepare(ask)),
+    canBecome: (wanted) => attachment.canBecome(wanted),
+    apply: (ask, context) => steps.run("apply", () => attachment.apply(ask, context)),
+    stands: (context, signal) => steps.run("look", () => attachment.stands(context, signal)),
+    meet: (files, signal) => attachment.meet(files, signal),
+    release: () => steps.run("release", () => attachment.release()),
+    letGo: () => attachment.letGo(),
+  };
+}
+
+/** A search for endpoints as one step, however many questions it takes. */
+export function discoveryIn(discovery: Pick<Discovery, "find">, steps: Steps): Pick<Discovery, "find"> {
+  return { find: (wish, signal) => steps.run("find-endpoints", () => discovery.find(wish, signal)) };
+}
+
+function callerIn(caller: Caller, steps: Steps): Caller {
+  return {
+    call(target, method, request, options) {
+      const ask = () => caller.call(target, method, request, options);
+      if (method.parent.typeName !== NetworkService.typeName) return ask();
+      return steps.run(method.name === "Close" ? "endpoint-close" : "endpoint-request", ask);
+    },
+    stream: (target, method, request, options) => caller.stream(target, method, request, options),
+  };
+}

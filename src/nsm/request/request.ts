@@ -1,0 +1,268 @@
+// READ FIRST: the whole life of a Request, from the caller's message to the answer.
+import { clone, create, equals } from "@bufbuild/protobuf";
+import { startDeadline, UndoStack } from "../../async/index.ts";
+import { type Connection, ConnectionSchema, State } from "../../gen/connection_pb.ts";
+import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
+import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
+import { NetdevError } from "../../netdev/index.ts";
+import type { Onward } from "../endpoint/endpoint-client.ts";
+import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "../endpoint/next-endpoint.ts";
+import { NsmError, textOf } from "../fault.ts";
+import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
+import type { CallFiles, PassedFiles } from "../mechanism/passed-files.ts";
+import {
+  isSameWanted,
+  type MechanismChoice,
+  mechanismChoices,
+  PARAMETER,
+  type WantedMechanism,
+} from "../mechanism/requested-mechanism.ts";
+import { both } from "../mechanism/run-both.ts";
+import type { IncomingCall } from "../needs.ts";
+import { type AdmittedCaller, admit, type Gate, signAnswer } from "../permission/authorize.ts";
+import { mayAct, ownerFor } from "../permission/connection-owner.ts";
+import type { ConnectionQuota } from "../permission/connection-quota.ts";
+import { sizeOf } from "../permission/quota.ts";
+import { checkRequestSize } from "../permission/request-limits.ts";
+import type { ConnectionRecord } from "./connections.ts";
+import { clientOf, holderOf, isEarlierPath } from "./earlier-path.ts";
+import { journalEntry } from "./journal-entry.ts";
+import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
+import { type SettleDeps, settle, showDown } from "./settle.ts";
+import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
+
+/** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
+const REQUEST_LIMIT_MS = 60_000;
+
+/** Everything that serving a Request takes. */
+export interface RequestDeps extends Gate, TeardownDeps, OnwardDeps, SettleDeps {
+  /** Our name on paths. */
+  readonly name: string;
+  readonly newId: () => string;
+  readonly files: PassedFiles;
+  readonly mechanisms: MechanismDrivers;
+  readonly quota: ConnectionQuota;
+}
+
+/** One Request in its turn. */
+interface Ask {
+  readonly message: NetworkServiceRequest;
+  /** At our own index, with the tokens of this hop, without a mechanism. */
+  readonly connection: Connection;
+  readonly caller: AdmittedCaller;
+  readonly call: IncomingCall;
+  readonly files: CallFiles;
+  readonly signal: AbortSignal;
+}
+
+/** One way to serve it. */
+interface Way {
+  readonly choice: MechanismChoice;
+  readonly wanted: WantedMechanism;
+}
+
+/**
+ * Serves a Request: first, refresh, change and reselect alike. The answer is at the caller's index.
+ * @throws what `toStatus` understands; what was begun is undone by then, or is being reclaimed.
+ */
+export async function request(
+  deps: RequestDeps,
+  message: NetworkServiceRequest,
+  call: IncomingCall,
+): Promise<Connection> {
+  checkRequestSize(message);
+  const connection = message.connection ? clone(ConnectionSchema, message.connection) : create(ConnectionSchema);
+  const place = extendPath(connection, deps.name, deps.newId);
+  const files = deps.files.open(call.connection.fds, [connection.mechanism, ...message.mechanismPreferences]);
+  const what = `Request of connection ${connection.id}`;
+  const deadline = startDeadline(deps.clock, REQUEST_LIMIT_MS, { what, parent: call.signal });
+  const { signal } = deadline;
+  const inTurn = async () => {
+    const caller = admitInTurn(deps, call, { connection, place });
+    delete connection.mechanism;
+    const record = await serve(deps, { message, connection, caller, call, files, signal });
+    const answer = clone(ConnectionSchema, settledConnection(record));
+    signAnswer(deps, call, { answer, nextHop: record.onward?.peer });
+    returnToCaller(answer, place);
+    return answer;
+  };
+  try {
+    return await deps.turns.run(connection.id, inTurn, signal);
+  } finally {
+    deadline.end();
+    files.end();
+  }
+}
+
+function admitInTurn(
+  deps: RequestDeps,
+  call: IncomingCall,
+  asked: { readonly connection: Connection; readonly place: OwnPlace },
+): AdmittedCaller {
+  return admit(deps, call, { ...asked, owner: deps.connections.get(asked.connection.id)?.owner });
+}
+
+async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
+  await clearTheWay(deps, ask);
+  const hasOwn = (ask.message.connection?.mechanism?.type ?? "") !== "";
+  const attempts: unknown[] = [];
+  for (const choice of mechanismChoices(ask.message)) {
+    let isRefresh = false;
+    try {
+      const wanted = choice.read();
+      isRefresh = deps.connections.get(ask.connection.id)?.attachment?.canBecome(wanted) ?? false;
+      return await serveWith(deps, ask, { choice, wanted });
+    } catch (error) {
+      // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
+      if (hasOwn || isRefresh) throw error;
+      // The time is up: where it went says more than that it is up.
+      if (error instanceof NetdevError && error.fault.kind === "busy") throw error;
+      ask.signal.throwIfAborted();
+      attempts.push(error);
+    }
+  }
+  throw new NsmError({ kind: "no-mechanism", attempts });
+}
+
+/** An earlier life that is to end, or has not ended well, must be over before a new one begins. */
+async function clearTheWay(deps: RequestDeps, { message, connection, files, signal }: Ask): Promise<void> {
+  const record = deps.connections.get(connection.id);
+  if (!record) return;
+  const reselect = message.connection?.state === State.RESELECT_REQUESTED;
+  if (record.phase !== "reclaiming" && !reselect) return;
+  // What an earlier process left half done may need the client's namespace to be undone. Without it: told by the teardown.
+  await record.attachment?.meet(files, signal).catch(() => {});
+  await takeDown(deps, record, reselect ? "reselected" : "retried").catch(() => {}); // Told and retried by itself.
+  if (deps.connections.has(record.id)) throw new NsmError({ kind: "reclaiming", id: record.id });
+}
+
+async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<ConnectionRecord> {
+  const record = deps.connections.get(ask.connection.id);
+  if (record?.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
+  if (record?.attachment?.canBecome(way.wanted))
+    return await refresh(deps, ask, { ...way, record, attachment: record.attachment });
+  return await establish(deps, ask, way);
+}
+
+/** A connection that stands goes on: the endpoint is asked again, the node is touched only where something differs. */
+async function refresh(
+  deps: RequestDeps,
+  ask: Ask,
+  standing: Way & { readonly record: ConnectionRecord; readonly attachment: Attachment },
+): Promise<ConnectionRecord> {
+  const { record, attachment, choice, wanted } = standing;
+  const { connection, signal } = ask;
+  const isSame = record.wanted !== undefined && isSameWanted(record.wanted, wanted);
+  const { context: before } = record.onward?.connection ?? {};
+  // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
+  const stoodBefore = isSame ? attachment.stands(before, signal).catch(() => false) : Promise.resolve(false);
+  try {
+    const onward = await askOnward(deps, record, { connection, signal });
+    keepOnward(deps, record, onward);
+    const { context } = onward.connection;
+    if (!(await stoodBefore) || !isSameContext(before, context)) {
+      await attachment.apply(nodeAsk(ask, wanted), context);
+      deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
+    }
+  } catch (error) {
+    // The client keeps what it has; whoever watches learns that the control plane could not confirm it.
+    showDown(deps, record, error);
+    throw error;
+  }
+  await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+  return record;
+}
+
+/** A connection that is new, or whose mechanism is: everything is undone if any step fails. */
+async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): Promise<ConnectionRecord> {
+  const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
+  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
+  const { connection, signal } = ask;
+  const startedMs = deps.clock.monotonicMs();
+  const owner = ownerFor(ask.caller.peer.spiffeId, deps.manager);
+  const asked = { ...connection, mechanism: choice.mechanism };
+  const counted = { id: connection.id, owner, holdsVf: wanted.type !== "NOOP", bytes: sizeOf(asked) };
+  deps.quota.check(counted);
+  const record = deps.connections.get(connection.id) ?? addConnection(deps, connection.id, owner);
+  record.holdsVf = counted.holdsVf;
+  record.bytes = counted.bytes;
+  record.client = clientOf(connection);
+  const kept = keptEndpoint(record, connection);
+  const undo = new UndoStack();
+  undo.push("connection", () => takeDown(deps, record, "failed"));
+  try {
+    // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
+    await record.attachment?.meet(ask.files, signal).catch(() => {}); // The release says what it lacks.
+    await releaseNode(record);
+    // Touches nothing, and refuses a token that is none: that must not cost a write.
+    const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
+    record.attachment = attachment;
+    await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
+    const [offer] = await both(
+      signal,
+      {
+        run: async (either) => (kept ? undefined : await findEndpoints(deps, connection, either)),
+        drop: (found) => releaseOffer(found?.candidates ?? []),
+      },
+      { run: (either) => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either }) },
+    );
+    const onward = await askOnward(deps, record, { connection, signal, offer });
+    keepOnward(deps, record, onward);
+    await attachment.apply(nodeAsk(ask, wanted), onward.connection.context);
+    signal.throwIfAborted();
+    await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+  } catch (error) {
+    await undo.unwind((what, late) => deps.log.debug("undo-failed", { what, error: textOf(late) }));
+    throw error;
+  }
+  const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
+  const endpoint = record.onward?.candidate.name;
+  const vf = record.attachment?.parameters[PARAMETER.pciAddress];
+  deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, vf, endpoint, tookMs });
+  return record;
+}
+
+/** What the endpoint has added counts, too. Of an answer that is too much only who gave it is kept. @throws {NsmError} over-quota. */
+function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward): void {
+  const before = record.onward?.connection;
+  const bytes = sizeOf(onward.connection);
+  record.onward = { ...onward, connection: before ?? onward.connection };
+  deps.quota.check({ ...record, bytes });
+  record.onward = onward;
+  record.bytes = bytes;
+}
+
+/** Reserves the virtual function; takes it from an earlier path of the same client's connection, and waits for one that ends. */
+async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachment>): Promise<Attachment> {
+  const { connection, caller, files, signal } = ask;
+  try {
+    return await open();
+  } catch (error) {
+    const holder = holderOf(deps.connections, error);
+    if (!holder) throw error;
+    if (isEarlierPath(holder, connection) && mayAct(caller.peer.spiffeId, holder.owner, deps.manager)) {
+      // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
+      const meet = () => holder.attachment?.meet(files, signal);
+      await takeDownInTurn(deps, holder, { reason: "superseded", meet, signal });
+    } else if (holder.phase === "reclaiming") {
+      // On its way out: its pod is gone and kubelet has given the token to this one, or its time is up.
+      await deps.turns.run(holder.id, async () => {}, signal);
+    } else {
+      throw error;
+    }
+    return await open();
+  }
+}
+
+function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {
+  return { connectionId: connection.id, wanted, files, signal };
+}
+
+function isSameContext(a: ConnectionContext | undefined, b: ConnectionContext | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : equals(ConnectionContextSchema, a, b);
+}
+
+function settledConnection({ id, connection }: ConnectionRecord): Connection {
+  if (!connection) throw new Error(`Connection ${id} was served and has no result`);
+  return connection;
+}

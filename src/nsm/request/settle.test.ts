@@ -1,0 +1,74 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { fromBinary } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../../gen/connection_pb.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
+import { endpointReply } from "../testing/cast-outside.ts";
+import { Story } from "../testing/story.ts";
+import { request } from "./request.ts";
+
+let story: Story;
+beforeEach(() => {
+  story = new Story();
+});
+
+test("request() answers, and tells whoever watches, only when the connection is on disk as ready", async () => {
+  const release = story.journal.holdBack("ready");
+  const heard = story.listen();
+  let isAnswered = false;
+  const answer = story.request(kernelRequest()).then(() => {
+    isAnswered = true;
+  });
+  await settled();
+  assert.equal(story.journal.puts.at(-1)?.stage, "ready");
+  assert.deepEqual([isAnswered, heard.length], [false, 1], "the initial transfer alone");
+  release();
+  await answer;
+  await settled();
+  assert.equal(heard.length, 2);
+});
+
+test("request() touches nothing before the connection is on disk as preparing", async () => {
+  const release = story.journal.holdBack("preparing");
+  const answer = story.request(kernelRequest());
+  await settled();
+  assert.deepEqual(
+    [story.journal.puts.map(({ stage }) => stage), story.vf.done, story.outside.requests.length],
+    [["preparing"], ["take"], 0],
+  );
+  release();
+  await answer;
+  assert.deepEqual(story.vf.done, ["take", "bind", "attach nsm-1"]);
+});
+
+test("request() of a refresh that changed something writes what it is now", async () => {
+  const first = await story.request(kernelRequest());
+  story.outside.replies.set(
+    "tcp://nse-1:1",
+    endpointReply("nse-1", ({ context }) => context?.ipContext?.srcIpAddrs.push("10.0.0.3/32")),
+  );
+  await story.request(refreshOf(first));
+  const ready = story.journal.puts.filter(({ stage }) => stage === "ready");
+  assert.equal(ready.length, 2);
+  const kept = fromBinary(ConnectionSchema, ready[1]?.connection ?? new Uint8Array());
+  assert.ok(kept.context?.ipContext?.srcIpAddrs.includes("10.0.0.3/32"));
+});
+
+test("request() of a refresh configures the interface again where its state cannot be read", async () => {
+  const first = await story.request(kernelRequest());
+  story.vf.done.length = 0;
+  story.vf.failing.set("stands", new Error("netlink: the dump was interrupted"));
+  await story.request(refreshOf(first));
+  assert.deepEqual(story.vf.done, ["attach nsm-1"]);
+});
+
+test("request() of a refresh writes whose the connection is when we have registered with its caller meanwhile", async () => {
+  const unregistered = { ...story.deps, manager: { spiffeId: undefined } };
+  const first = await request(unregistered, kernelRequest(), story.manager.call());
+  await story.request(refreshOf(first));
+  const ready = story.journal.puts.filter(({ stage }) => stage === "ready");
+  assert.deepEqual(
+    ready.map(({ owner }) => owner.isManager),
+    [false, true],
+  );
+});

@@ -1,0 +1,131 @@
+import { clone, create, toJson } from "@bufbuild/protobuf";
+import type { Clock } from "../../async/index.ts";
+import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
+import type { Log } from "../../telemetry/index.ts";
+import type { Asking } from "../endpoint/endpoint-client.ts";
+import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
+import { textOf } from "../fault.ts";
+import { toStatus } from "../grpc-status.ts";
+import { type MechanismChoice, PARAMETER, type WantedMechanism } from "../mechanism/requested-mechanism.ts";
+import type { MonitorHub } from "../monitor/monitor.ts";
+import type { ConnectionJournal } from "../needs.ts";
+import type { AdmittedCaller } from "../permission/authorize.ts";
+import { type ManagerSource, ownerFor } from "../permission/connection-owner.ts";
+import type { ConnectionQuota } from "../permission/connection-quota.ts";
+import { sizeOf } from "../permission/quota.ts";
+import type { ConnectionRecord } from "./connections.ts";
+import { lifetimeMs } from "./expiry.ts";
+import { journalEntry, withoutTokens } from "./journal-entry.ts";
+import { ownSegment } from "./path.ts";
+
+/** What a connection that stands is written into. */
+export interface SettleDeps {
+  readonly manager: ManagerSource;
+  readonly monitor: MonitorHub;
+  readonly journal: ConnectionJournal;
+  readonly quota: Pick<ConnectionQuota, "check">;
+  readonly asking: Asking;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What has just been served. */
+export interface Served {
+  readonly choice: MechanismChoice;
+  readonly wanted: WantedMechanism;
+  readonly caller: AdmittedCaller;
+  readonly callerDeadlineMs: number | undefined;
+}
+
+/** The end of every Request that worked: what stands is remembered, told, watched, and given its time. */
+export async function settle(deps: SettleDeps, record: ConnectionRecord, served: Served): Promise<void> {
+  const { choice, wanted, caller, callerDeadlineMs } = served;
+  const before = record.connection;
+  const connection = resultOf(record, choice);
+  const owner = ownerFor(caller.peer.spiffeId, deps.manager);
+  const nowMs = deps.clock.now();
+  const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
+  const isOwnerNew = record.owner.spiffeId !== owner.spiffeId || record.owner.isManager !== owner.isManager;
+  // Before anything is told: what cannot be remembered does not stand. A refresh of the same changes nothing on disk.
+  if (!before || isOwnerNew || contentOf(before) !== contentOf(connection)) {
+    const entry = journalEntry({ ...record, owner, wanted, connection }, "ready");
+    await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
+  }
+  record.owner = owner;
+  record.phase = "standing";
+  record.connection = connection;
+  record.choice = choice;
+  record.wanted = wanted;
+  record.hasUnknownEndpoint = false;
+  record.expiry.restart(lifeMs);
+  deps.monitor.update(record.owner, connection);
+  listen(deps, record, connection);
+}
+
+/** Tells watchers that a connection could not be confirmed, unless it was only the caller who went away. */
+export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unknown): void {
+  if (!record.connection || toStatus(error).code === "CANCELLED") return;
+  const down = clone(ConnectionSchema, record.connection);
+  down.state = State.DOWN;
+  deps.log.warn("refresh-failed", { connection: record.id, error: textOf(error) });
+  deps.monitor.update(record.owner, down);
+}
+
+/** The endpoint's word about the connection, with the client's mechanism and what we add to it. */
+function resultOf({ id, onward, attachment }: ConnectionRecord, choice: MechanismChoice): Connection {
+  if (!onward || !attachment) throw new Error(`Connection ${id} is served by nobody`);
+  const connection = clone(ConnectionSchema, onward.connection);
+  const { cls, type, parameters } = choice.mechanism;
+  connection.mechanism = create(MechanismSchema, {
+    cls,
+    type,
+    parameters: { ...parameters, ...attachment.parameters },
+  });
+  connection.state = State.UP;
+  ownSegment(connection).metrics["server_interface"] = `${type}/${parameters[PARAMETER.interfaceName] ?? ""}`;
+  return connection;
+}
+
+function listen(deps: SettleDeps, record: ConnectionRecord, connection: Connection): void {
+  const { candidate } = record.onward ?? {};
+  if (!candidate) return;
+  const { target } = candidate.socket;
+  if (record.watch?.isAlive && record.watch.target === target) {
+    record.watch.rebase(connection);
+    return;
+  }
+  record.watch?.stop();
+  const fields = { connection: record.id, endpoint: candidate.name };
+  record.watch = watchEndpoint(deps.asking.caller, target, {
+    connection,
+    listener: {
+      admits: (changed) => admits(deps, record, changed),
+      changed: (changed) => deps.monitor.update(record.owner, changed),
+      lost: (error) => deps.log.warn("endpoint-lost", { ...fields, error: error ? textOf(error) : "stream ended" }),
+    },
+  });
+}
+
+/** What an endpoint tells of a connection counts for the connection's owner as its answers do. */
+function admits({ quota }: SettleDeps, record: ConnectionRecord, changed: Connection): boolean {
+  const bytes = sizeOf(changed);
+  try {
+    quota.check({ ...record, bytes });
+  } catch {
+    return false; // counted and logged there
+  }
+  record.bytes = bytes;
+  return true;
+}
+
+/** What the connection says apart from tokens, times and metrics, which change with each refresh; as comparable text. */
+function contentOf(connection: Connection): string {
+  const copy = withoutTokens(connection);
+  for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
+  // Go peers send maps in any order.
+  return JSON.stringify(toJson(ConnectionSchema, copy), (_key, value: unknown) =>
+    value !== null && typeof value === "object" && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+}

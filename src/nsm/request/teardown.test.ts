@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import type { Connection } from "../../gen/connection_pb.ts";
+import { RpcError } from "../../rpc/index.ts";
+import type { JournalEntry } from "../needs.ts";
+import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/cast.ts";
+import { endpointReply } from "../testing/cast-outside.ts";
+import { Story } from "../testing/story.ts";
+import { adoptConnection } from "./adopt-connection.ts";
+import { takeDownInTurn } from "./teardown.ts";
+
+const LOCAL = "inode://8/12";
+
+let story: Story;
+beforeEach(() => {
+  story = new Story();
+});
+
+/** Stands, at an endpoint whose socket came as a descriptor. */
+async function atLocalEndpoint(): Promise<Connection> {
+  story.outside.fds.sent.add(LOCAL);
+  story.outside.endpoints = [{ name: "nse-1", networkServiceNames: ["ns1"], url: LOCAL }];
+  story.outside.replies.get = (target) => (target.startsWith("unix:") ? endpointReply("nse-1") : undefined);
+  return await story.request(kernelRequest());
+}
+
+test("the socket of an endpoint stays open as long as the endpoint serves", async () => {
+  await atLocalEndpoint();
+  await story.clock.pass(60_000);
+  assert.equal(PaperFd.open, 2, "with the client's namespace");
+});
+
+for (const [says, failure] of [
+  ["agrees", undefined],
+  ["cannot be told", new RpcError("UNAVAILABLE", "connection lost")],
+] as const) {
+  test(`a Close lets go of the socket of an endpoint that ${says}`, async () => {
+    const answer = await atLocalEndpoint();
+    story.outside.closeFailure = failure;
+    await story.close(answer).catch(() => assert.ok(failure));
+    assert.equal(PaperFd.open, 1, "its descriptor stays as long as a kept connection may need it");
+    await story.clock.pass(1_100);
+    assert.equal(PaperFd.open, 0);
+  });
+}
+
+test("a Close touches nothing before the connection is on disk as reclaiming", async () => {
+  const answer = await story.request(kernelRequest());
+  story.vf.done.length = 0;
+  const release = story.journal.holdBack("reclaiming");
+  const closed = story.close(answer);
+  await settled();
+  assert.deepEqual(
+    [story.journal.puts.at(-1)?.stage, story.vf.done, story.outside.closes.length],
+    ["reclaiming", [], 0],
+  );
+  release();
+  await closed;
+  assert.deepEqual(story.vf.done, ["detach", "give-back"]);
+});
+
+test("takeDownInTurn() leaves alone what its client has made anew while it waited", async () => {
+  const answer = await story.request(kernelRequest());
+  const record = story.deps.connections.get("f1") ?? assert.fail();
+  const closing = story.close(answer);
+  const again = story.request(refreshOf(answer));
+  await takeDownInTurn(story.deps, record, { reason: "pod-gone" });
+  await closing;
+  await again;
+  assert.equal(story.connections, 1);
+  assert.deepEqual(story.vf.done.slice(-3), ["take", "bind", "attach nsm-1"]);
+  assert.equal(story.log.of("connection-ended").length, 1);
+});
+
+test("what cannot be brought home is tried again, ever later, at least every half minute", async () => {
+  const answer = await story.request(kernelRequest());
+  story.vf.failing.set("detach", new Error("the driver resists"));
+  await assert.rejects(story.close(answer));
+  const waits = () => story.log.of("teardown-failed").map(({ retryMs }) => Number(retryMs));
+  while (waits().length < 9) await story.clock.pass(waits().at(-1) ?? 0);
+  assert.deepEqual(waits(), [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+  story.vf.failing.clear();
+  await story.clock.pass(30_000);
+  assert.equal(story.connections, 0);
+});
+
+test("request() brings what an earlier process left half done home from the namespace that comes with the call", async () => {
+  const before = new Story();
+  const answer = await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  story = new Story();
+  story.vf.failing.set("detach", new Error("its namespace is not known"));
+  adoptConnection(story.deps, { ...entry, stage: "reclaiming" });
+  await story.clock.pass(1);
+  await settled();
+  assert.equal(story.vf.detachedFrom, undefined);
+  story.vf.failing.clear();
+  await story.request(refreshOf(answer));
+  assert.ok(story.vf.detachedFrom, "the function was looked for without its client's namespace");
+});

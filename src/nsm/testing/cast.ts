@@ -1,0 +1,263 @@
+// The cast of this room's stories, for tests only: hand fakes that record what is done to them.
+import { clone, create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { Clock } from "../../async/index.ts";
+import { guarded } from "../../async/index.ts";
+import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { InventoryError } from "../../sriov/index.ts";
+import type { KernelVf, KernelVfSource } from "../mechanism/kernel.ts";
+import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../needs.ts";
+
+/** A clock that stands until it is moved. */
+export class HandClock implements Clock {
+  #nowMs: number;
+  #timers: { at: number; callback: () => void }[] = [];
+
+  constructor(nowMs = 1_700_000_000_000) {
+    this.#nowMs = nowMs;
+  }
+
+  now = () => this.#nowMs;
+  monotonicMs = () => this.#nowMs;
+
+  after(delayMs: number, callback: () => void) {
+    const timer = { at: this.#nowMs + delayMs, callback };
+    this.#timers.push(timer);
+    return {
+      cancel: () => {
+        this.#timers = this.#timers.filter((entry) => entry !== timer);
+      },
+    };
+  }
+
+  sleep(delayMs: number, signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = this.after(delayMs, resolve);
+      const aborted = () => {
+        timer.cancel();
+        reject(signal?.reason);
+      };
+      if (signal?.aborted) aborted();
+      signal?.addEventListener("abort", aborted, { once: true });
+    });
+  }
+
+  /** How many timers are set. */
+  get timerCount(): number {
+    return this.#timers.length;
+  }
+
+  /** Moves on, firing what is due in its order, and lets the work that follows run. */
+  async pass(ms: number): Promise<void> {
+    await settled();
+    const until = this.#nowMs + ms;
+    for (;;) {
+      const due = this.#timers.filter(({ at }) => at <= until).sort((a, b) => a.at - b.at)[0];
+      if (!due) break;
+      this.#timers = this.#timers.filter((entry) => entry !== due);
+      this.#nowMs = due.at;
+      due.callback();
+      await settled();
+    }
+    this.#nowMs = until;
+    await settled();
+  }
+}
+
+/** Lets everything run that can run without time passing. */
+export async function settled(): Promise<void> {
+  for (let turn = 0; turn < 5; turn++) await new Promise(setImmediate);
+}
+
+/** A descriptor that only counts. */
+export class PaperFd implements OwnedFd {
+  static open = 0;
+  static #next = 100;
+  readonly number = PaperFd.#next++;
+  #isOpen = true;
+
+  constructor() {
+    PaperFd.open += 1;
+  }
+
+  dup(): PaperFd {
+    return new PaperFd();
+  }
+
+  close(): void {
+    if (this.#isOpen) PaperFd.open -= 1;
+    this.#isOpen = false;
+  }
+}
+
+/** The descriptors of one connection: those in `sent` are there, others never come. */
+export class PaperFds implements PassedFds {
+  readonly sent = new Set<string>();
+  readonly released: string[] = [];
+
+  receive(id: FileId, signal: AbortSignal): Promise<OwnedFd> {
+    const key = `inode://${id.dev}/${id.ino}`;
+    if (this.sent.has(key)) return Promise.resolve(new PaperFd());
+    return new Promise((_resolve, reject) => {
+      signal.addEventListener(
+        "abort",
+        guarded("abort", () => reject(signal.reason)),
+        { once: true },
+      );
+    });
+  }
+
+  expect(): void {}
+
+  release(id: FileId): void {
+    this.released.push(`inode://${id.dev}/${id.ino}`);
+  }
+}
+
+/** A peer of the trust domain `test`. */
+export function peerNamed(name: string): Peer {
+  return { spiffeId: `spiffe://test/${name}`, certificatePem: name, notAfterMs: Number.MAX_SAFE_INTEGER };
+}
+
+/** Tokens that can be read: "sub>aud@expiry". */
+export function paperTokens(clock: Clock, lifetimeMs = 600_000): Tokens {
+  return {
+    issue(audience) {
+      const expiresMs = clock.now() + lifetimeMs;
+      return { token: `fwd>${audience.spiffeId}@${expiresMs}`, expiresMs };
+    },
+    fromHeaders(metadata) {
+      const token = metadata.get("nsm-client-token")?.[0];
+      return token === undefined ? undefined : { token, expiresMs: Number(token.split("@")[1]) };
+    },
+    expiryOf: (token) => Number(token.split("@")[1]),
+  };
+}
+
+/** The manager as a caller of ours. */
+export class Manager {
+  readonly peer: Peer;
+  readonly fds = new PaperFds();
+  readonly #clock: Clock;
+
+  constructor(clock: Clock, name = "nsmgr-a") {
+    this.#clock = clock;
+    this.peer = peerNamed(name);
+  }
+
+  get connection(): PeerConnection {
+    return { peer: this.peer, fds: this.fds };
+  }
+
+  call(
+    options: { readonly signal?: AbortSignal; readonly deadlineMs?: number; readonly tokenMs?: number } = {},
+  ): IncomingCall {
+    const token = `${this.peer.spiffeId}>fwd@${this.#clock.now() + (options.tokenMs ?? 600_000)}`;
+    return {
+      connection: this.connection,
+      signal: options.signal ?? new AbortController().signal,
+      deadlineMs: options.deadlineMs,
+      metadata: new Map([["nsm-client-token", [token]]]),
+    };
+  }
+}
+
+type ConnectionInit = Omit<MessageInitShape<typeof ConnectionSchema>, "$typeName">;
+
+export const NETNS = "inode://4/4026533012";
+export const TOKEN = "sriov-01234567-89ab-cdef-0123-456789abcdef";
+
+/** A first Request for a kernel interface, as a manager sends it. */
+export function kernelRequest(overrides: ConnectionInit = {}, id = "m1"): NetworkServiceRequest {
+  return create(NetworkServiceRequestSchema, {
+    connection: {
+      id,
+      networkService: "ns1",
+      labels: { app: "x" },
+      path: {
+        index: 1,
+        pathSegments: [
+          { name: "client", id: "c1", token: "c>m@1" },
+          { name: "nsmgr", id },
+        ],
+      },
+      ...(overrides as object),
+    },
+    mechanismPreferences: [
+      { cls: "LOCAL", type: "KERNEL", parameters: { inodeURL: NETNS, name: "nsm-1", tokenID: TOKEN } },
+    ],
+  });
+}
+
+/** The Request that a manager sends to keep what was answered. */
+export function refreshOf(answer: Connection): NetworkServiceRequest {
+  return create(NetworkServiceRequestSchema, {
+    connection: clone(ConnectionSchema, answer),
+    mechanismPreferences: kernelRequest().mechanismPreferences,
+  });
+}
+
+/** A virtual function that writes down what is done to it. */
+export class PaperVf implements KernelVf {
+  readonly address = "0000:3b:02.1";
+  readonly done: string[] = [];
+  /** Steps that fail, by name, until removed. */
+  readonly failing = new Map<string, Error>();
+  /** The client's namespace that came with the last `detach`. */
+  detachedFrom: OwnedFd | undefined;
+  #stands = "";
+  readonly #givenBack: () => void;
+
+  constructor(givenBack: () => void) {
+    this.#givenBack = givenBack;
+  }
+
+  check(): void {}
+  bind = (): Promise<void> => this.#do("bind");
+  async attach(_netns: OwnedFd, asked: { readonly name: string }): Promise<void> {
+    await this.#do(`attach ${asked.name}`);
+    this.#stands = JSON.stringify(asked);
+  }
+  async stands(asked: unknown): Promise<boolean> {
+    const failure = this.failing.get("stands");
+    if (failure) throw failure;
+    return JSON.stringify(asked) === this.#stands;
+  }
+  async detach(_goes?: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
+    this.detachedFrom = netns;
+    await this.#do("detach");
+    this.#stands = "";
+  }
+  async giveBack(): Promise<void> {
+    await this.#do("give-back");
+    this.#givenBack();
+  }
+
+  letGo(): void {
+    this.done.push("let-go");
+  }
+
+  async #do(step: string): Promise<void> {
+    await Promise.resolve();
+    const failure = this.failing.get(step.split(" ")[0] ?? "");
+    this.done.push(failure ? `${step} fails` : step);
+    if (failure) throw failure;
+  }
+}
+
+/** One function for every token; one connection at a time has it. */
+export class PaperVfs implements KernelVfSource {
+  readonly vf = new PaperVf(() => {
+    this.#holder = undefined;
+  });
+  #holder: string | undefined;
+
+  take({ connectionId }: { readonly connectionId: string }): KernelVf {
+    if (this.#holder !== undefined && this.#holder !== connectionId) {
+      throw new InventoryError({ kind: "token-in-use", connectionId: this.#holder });
+    }
+    this.#holder = connectionId;
+    this.vf.done.push("take");
+    return this.vf;
+  }
+}

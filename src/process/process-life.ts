@@ -1,0 +1,146 @@
+// From start to exit code: signals, log level, and what happens when an error reaches nobody.
+import { constants } from "node:os";
+import { type Clock, DeadlineError, keepAlive, startDeadline, type Timer } from "../async/index.ts";
+import type { LogLevel, RootLog } from "../telemetry/index.ts";
+
+/** Something that runs until it is stopped. */
+export interface Running {
+  stop(): Promise<void>;
+  /** The part that a stop waits for now. */
+  readonly stopping?: string | undefined;
+}
+
+/** The few things of Node's `process` that are used here, so that tests need no second process. */
+export interface ProcessEvents {
+  on(event: string, listener: (...args: unknown[]) => void): unknown;
+  exit(code: number): unknown;
+}
+
+export interface LifeOptions {
+  /** Starts the work. The signal is aborted when a stop is asked for meanwhile. */
+  readonly start: (signal: AbortSignal) => Promise<Running>;
+  readonly log: RootLog;
+  /** The level that SIGUSR2 goes back to. */
+  readonly configuredLevel: LogLevel;
+  readonly clock: Clock;
+  readonly process: ProcessEvents;
+  /** How long a stop may take, in ms, also that of a start that is under way; then the process ends all the same. */
+  readonly stopLimitMs: number;
+}
+
+/** EX_SOFTWARE of sysexits.h: an error that nobody caught, or an end that nobody asked for. */
+const FAULT_EXIT_CODE = 70;
+
+/** What the process is about; named in its last line. */
+type Stage = "starting" | "running" | "stopping";
+
+const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
+
+/**
+ * Starts, waits for a signal that asks to stop, stops. Ends the process with 0 when it was asked to stop, 1 when the start
+ * failed or the stop took too long, before the start was done or after. Until then it stays alive whatever it waits for; an
+ * end that comes all the same (an empty event loop, a call of `process.exit`) is logged and has code 70.
+ *
+ * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
+ * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
+ * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
+ * docs/decisions/004-errors-that-nobody-caught.md has the reasons.
+ */
+export async function live(options: LifeOptions): Promise<void> {
+  const { log, process } = options;
+  const asked = new AbortController();
+  const release = keepAlive();
+  let stage: Stage = "starting";
+  guard(options, () => stage);
+  changeLevelOnSignals(options);
+  for (const name of STOP_SIGNALS) process.on(name, () => stopAsked(name, asked, options));
+  try {
+    const running = await startOrGiveUp(options, asked.signal);
+    stage = "running";
+    await aborted(asked.signal);
+    stage = "stopping";
+    process.exit(await stop(running, options));
+  } catch (err) {
+    const isGivenUp = asked.signal.aborted && !(err instanceof DeadlineError);
+    if (!isGivenUp) log.error(asked.signal.aborted ? "stop-failed" : "start-failed", { err });
+    process.exit(isGivenUp ? 0 : 1);
+  } finally {
+    release();
+  }
+}
+
+/** A start that waits where no signal reaches it, in a write to a device for example, must not hold up the stop. */
+async function startOrGiveUp({ start, clock, stopLimitMs }: LifeOptions, asked: AbortSignal): Promise<Running> {
+  const limit = Promise.withResolvers<never>();
+  let timer: Timer | undefined;
+  const arm = () => {
+    const late = new DeadlineError(`Giving up the start took longer than ${stopLimitMs} ms`);
+    timer = clock.after(stopLimitMs, () => limit.reject(late));
+  };
+  asked.addEventListener("abort", arm, { once: true });
+  try {
+    return await Promise.race([start(asked), limit.promise]);
+  } finally {
+    timer?.cancel();
+    asked.removeEventListener("abort", arm);
+  }
+}
+
+function stopAsked(name: (typeof STOP_SIGNALS)[number], asked: AbortController, { log, process }: LifeOptions): void {
+  if (asked.signal.aborted) {
+    log.warn("stopped-at-once", { signal: name });
+    process.exit(128 + constants.signals[name]);
+    return;
+  }
+  log.info("stopping", { signal: name });
+  asked.abort(new Error(`Stopped by ${name}`));
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+/** The exit code. */
+async function stop(running: Running, { clock, log, stopLimitMs }: LifeOptions): Promise<number> {
+  const limit = startDeadline(clock, stopLimitMs, { what: "Stopping" });
+  const late = aborted(limit.signal).then(() => Promise.reject(limit.signal.reason));
+  try {
+    await Promise.race([running.stop(), late]);
+    log.info("stopped");
+    return 0;
+  } catch (err) {
+    log.error("stop-failed", { err, waitsFor: running.stopping });
+    return 1;
+  } finally {
+    limit.end();
+  }
+}
+
+function guard({ log, process }: LifeOptions, stageNow: () => Stage): void {
+  // `process.exit` of this file runs no "exit" listener: whoever gets here was not asked to end.
+  process.on("beforeExit", () => {
+    log.error("event-loop-empty", { stage: stageNow(), exitCode: FAULT_EXIT_CODE });
+    process.exit(FAULT_EXIT_CODE);
+  });
+  process.on("exit", (code: unknown) => {
+    log.error("ended-unasked", { stage: stageNow(), byCode: code, exitCode: FAULT_EXIT_CODE });
+    process.exit(FAULT_EXIT_CODE);
+  });
+  process.on("uncaughtException", (err: unknown, origin: unknown) => {
+    log.error("uncaught-exception", { err, origin });
+    process.exit(FAULT_EXIT_CODE);
+  });
+  process.on("unhandledRejection", (err: unknown) => log.error("unhandled-rejection", { err }));
+}
+
+function changeLevelOnSignals({ log, process, configuredLevel }: LifeOptions): void {
+  const change = (level: LogLevel) => {
+    log.level = level;
+    log.info("log-level-changed", { to: level });
+  };
+  process.on("SIGUSR1", () => change("trace"));
+  process.on("SIGUSR2", () => change(configuredLevel));
+}

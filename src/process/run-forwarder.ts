@@ -1,0 +1,99 @@
+// The forwarder as a process: from a configuration that was read to an exit code.
+import { readFileSync } from "node:fs";
+import { AdminError, type AdminServer, serveProfiles } from "../admin/index.ts";
+import { systemClock, UndoStack } from "../async/index.ts";
+import type { Config, ParsedConfig } from "../config.ts";
+import { startForwarder } from "../forwarder.ts";
+import { exitNow, selfTest } from "../kernel/index.ts";
+import { openLinuxHost, openPfConfigFile } from "../node/index.ts";
+import type { Otlp } from "../otlp/index.ts";
+import { checkTls } from "../rpc/index.ts";
+import { parsePfConfig } from "../sriov/index.ts";
+import { createLog, createMetrics, type Log, type Metrics } from "../telemetry/index.ts";
+import { version } from "../version.ts";
+import { waitForDebugger } from "./inspector.ts";
+import { live, type Running } from "./process-life.ts";
+
+/** Half of the time that Kubernetes gives a pod to end by default. */
+const STOP_LIMIT_MS = 15_000;
+
+/** Runs it until a signal asks to stop; ends the process. */
+export async function runForwarder({ config, effective, warnings }: ParsedConfig): Promise<void> {
+  const log = createLog({ level: config.logLevel });
+  try {
+    await waitForDebugger(config.debugListenOn, log);
+  } catch (err) {
+    log.error("start-failed", { err });
+    return exitNow(1);
+  }
+  log.info("starting", { version, node: process.version, pid: process.pid });
+  log.info("configuration", effective);
+  for (const sentence of warnings) log.warn("configuration-doubt", { sentence });
+  await live({
+    start: (signal) => start(config, log, signal),
+    log,
+    configuredLevel: config.logLevel,
+    clock: systemClock,
+    process: { on: process.on.bind(process), exit: exitNow },
+    stopLimitMs: STOP_LIMIT_MS,
+  });
+}
+
+async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
+  const pfConfig = parsePfConfig(readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
+  await selfTest();
+  checkTls();
+  const opened = openLinuxHost(config, log);
+  const metrics = createMetrics();
+  metrics.addProcessMetrics();
+  const pfConfigFile = openPfConfigFile(config.sriovConfigFile, systemClock);
+  const options = { settings: config, pfConfig, pfConfigFile, host: opened, metrics, clock: systemClock, log, signal };
+  const profiles = config.isPprofEnabled ? await startProfiles(config.pprofListenOn, log) : undefined;
+  const otlp = config.isTelemetryEnabled ? await startOtlp(config, metrics, log) : undefined;
+  const forwarder = await startForwarder({ ...options, ...(otlp ? { tracer: otlp.tracer } : {}) });
+  const undo = new UndoStack();
+  undo.push("the node", () => opened.close());
+  undo.push("the watch of the list of physical functions", () => pfConfigFile.close());
+  if (otlp) undo.push("telemetry", () => otlp.stop());
+  if (profiles) undo.push("profiles", () => profiles.close());
+  return {
+    get stopping() {
+      return forwarder.stopping ?? undo.current;
+    },
+    async stop() {
+      await forwarder.stop();
+      await undo.unwind((part, error) => log.error("part-not-stopped", { part, error: String(error) }));
+    },
+  };
+}
+
+/** Its code is loaded where it is wanted only. */
+async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<Otlp> {
+  const { startOtlp: start } = await import("../otlp/index.ts");
+  const { openTelemetryEndpoint: endpoint, metricsExportIntervalMs: metricsIntervalMs, name } = config;
+  log.info("telemetry", { endpoint });
+  return start({ endpoint, metricsIntervalMs, service: { name, version }, metrics, clock: systemClock, log });
+}
+
+/** Clients are served without them too. */
+async function startProfiles(listenOn: Config["pprofListenOn"], log: Log): Promise<AdminServer | undefined> {
+  if (!listenOn) return undefined;
+  try {
+    const profiles = await serveProfiles({ listenOn, clock: systemClock, log });
+    log.info("profiles", { url: `${profiles.url}/debug/pprof/` });
+    return profiles;
+  } catch (error) {
+    if (!(error instanceof AdminError)) throw error;
+    log.error("profiles-off", { error: error.message });
+    return undefined;
+  }
+}
+
+function readPfConfig(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new Error(`Cannot read the list of physical functions, NSM_SRIOV_CONFIG_FILE=${path}: ${why}`);
+  }
+}
