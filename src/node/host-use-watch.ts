@@ -1,4 +1,4 @@
-// Keeps what is known of the host's use of functions true while we run: by the kernel's events, not by the clock.
+// Keeps what is known of the host's use of VFs true while we run: by the kernel's events, not by the clock.
 import type { Clock, Timer } from "../async/index.ts";
 import { isUpperOf, type Link, type NetlinkEvent, type Rtnl, type Uevent } from "../kernel/index.ts";
 import { type Inventory, isLinkLocal, type PciAddress } from "../sriov/index.ts";
@@ -114,7 +114,7 @@ export class HostUseWatch {
     return peerIndex !== undefined && this.#options.hostUse.links.has(peerIndex) && isUpperOf(link, peerIndex);
   }
 
-  /** A network device of a function has come, gone or been renamed, or its driver has changed. */
+  /** A network device of a VF has come, gone or been renamed, or its driver has changed. */
   #isOurs({ action, subsystem, devpath }: Uevent): boolean {
     if (action === "lost") return true;
     if (subsystem !== "net" && subsystem !== "pci") return false;

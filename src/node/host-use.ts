@@ -1,4 +1,4 @@
-// Which functions of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
+// Which VFs of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
 import {
   conditionOf,
   DriverError,
@@ -43,7 +43,7 @@ export class HostUseSurvey {
     this.#reader = new HostUseReader(options.host);
   }
 
-  /** By index, the links of functions that were in the host at the last observation. */
+  /** By index, the links of VFs that were in the host at the last observation. */
   get links(): ReadonlyMap<number, LinkInHost> {
     return this.#links;
   }

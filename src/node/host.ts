@@ -52,6 +52,6 @@ export interface Host {
 export interface HostLocks {
   /** Of the state folder; waits as long as another process has it. @throws {KernelError}; the signal's reason. */
   folder(path: string, options: FolderLockOptions): Promise<ExclusiveLock>;
-  /** Of a physical function; undefined while another process has it. @throws {KernelError} ENOENT when it is not there. */
+  /** Of a PF; undefined while another process has it. @throws {KernelError} ENOENT when it is not there. */
   pf(address: string): ExclusiveLock | undefined;
 }

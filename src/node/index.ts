@@ -1,4 +1,4 @@
-// This node: which physical and virtual functions it has now and what is wrong with them, and its outside as an interface,
+// This node: which PFs and VFs it has now and what is wrong with them, and its outside as an interface,
 // which the sandbox pretends. Knows no client, no connection and no peer.
 // Start reading at node.ts; pf-survey.ts looks, node-watch.ts says when to look again.
 export type { Host, HostLocks } from "./host.ts";

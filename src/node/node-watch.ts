@@ -1,4 +1,4 @@
-// News of the node: functions that come and go, drivers that somebody changes, links, another list of physical functions.
+// News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
 import type { Clock, Timer } from "../async/index.ts";
 import type { NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
 import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../sriov/index.ts";
@@ -7,7 +7,7 @@ import type { Host } from "./host.ts";
 import { HostUseWatch } from "./host-use-watch.ts";
 import type { Node } from "./node.ts";
 
-/** The file with the list of physical functions, watched. */
+/** The file with the list of PFs, watched. */
 export interface PfConfigFile {
   readonly path: string;
   /** @throws when it cannot be read. */
@@ -32,7 +32,7 @@ const SETTLE_MS = 50;
 /** Another process that ends is no event: what it has is tried again after so long. */
 const RETRY_MS = 5_000;
 
-/** A look may wait for a driver that makes functions: a stop does not. */
+/** A look may wait for a driver that makes VFs: a stop does not. */
 const STOP_MS = 1000;
 
 /** Keeps what is known of the node true from now on; the links are known on return. */

@@ -34,7 +34,7 @@ export interface NodeOptions {
 }
 
 /**
- * Looks at the node. A physical function that cannot be used is told and left out.
+ * Looks at the node. A PF that cannot be used is told and left out.
  * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {

@@ -1,4 +1,4 @@
-// Which physical functions are this process's: two releases of the forwarder on one node have state folders of their own, and
+// Which PFs are this process's: two releases of the forwarder on one node have state folders of their own, and
 // no journal that tells one what the other does.
 import type { ExclusiveLock } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
@@ -12,7 +12,7 @@ export interface PfClaimsOptions {
   readonly log: Log;
 }
 
-/** The locks of the configured physical functions. They stay ours until the process ends, whatever the list says later. */
+/** The locks of the configured PFs. They stay ours until the process ends, whatever the list says later. */
 export class PfClaims {
   readonly #options: PfClaimsOptions;
   readonly #heldElsewhere: Condition;

@@ -1,4 +1,4 @@
-// The list of physical functions as a file of this machine that may change while we run.
+// The list of PFs as a file of this machine that may change while we run.
 import { basename, dirname } from "node:path";
 import type { Clock } from "../async/index.ts";
 import { BlockingWrites, openHostFiles, watchFolder } from "../kernel/index.ts";

@@ -1,4 +1,4 @@
-// What the node has of the configured physical functions, now and at each later look, as the inventory and people are told.
+// What the node has of the configured PFs, now and at each later look, as the inventory and people are told.
 import type { Clock } from "../async/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
@@ -14,16 +14,17 @@ import {
   type VfConditionOf,
   type VfRecord,
 } from "../sriov/index.ts";
-import type { Condition, Health, Log } from "../telemetry/index.ts";
+import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { PfCarriers } from "./pf-carriers.ts";
 import { PfClaims } from "./pf-claims.ts";
+import { PfHealth } from "./pf-health.ts";
 import { VfCreation } from "./vf-creation.ts";
 
-/** The physical function of a virtual one, as far as its clients' settings go. */
+/** The PF of a VF, as far as its clients' settings go. */
 export interface PfDoor {
   readonly port: PfPort;
-  /** What the operator wants of every virtual function. */
+  /** What the operator wants of every VF. */
   readonly settings: VfSettings;
 }
 
@@ -44,21 +45,17 @@ type JudgedCondition = VfConditionOf<(typeof judged)[number]>;
 
 /**
  * Looks at the node as often as it is asked to, one look at a time. Each is one observation, and changes nothing: virtual
- * functions that are to be made are asked for beside it (vf-creation.ts), and seen by the look that follows.
+ * VFs that are to be made are asked for beside it (vf-creation.ts), and seen by the look that follows.
  */
 export class PfSurvey {
   readonly #options: PfSurveyOptions;
-  readonly #unusable: Condition;
-  readonly #noCarrier: Condition;
-  readonly #noDriver: Condition;
-  readonly #otherNamespace: Condition;
+  readonly #health: PfHealth;
   readonly #claims: PfClaims;
-  readonly #switchdev: Condition;
   #config: PfConfig;
   #ours: PfConfig = { physicalFunctions: [] };
   readonly #pfs = new Map<PciAddress, PhysicalFunction>();
   readonly #doors = new Map<PciAddress, PfDoor>();
-  /** Why a physical function cannot be used. */
+  /** Why a PF cannot be used. */
   readonly #faults = new Map<PciAddress, PfFault>();
   readonly #creation: VfCreation;
   #turn: Promise<void> = Promise.resolve();
@@ -69,14 +66,10 @@ export class PfSurvey {
     this.#options = options;
     this.#config = options.pfConfig;
     this.#claims = new PfClaims({ ...options, locks: options.host.locks });
-    this.#unusable = options.health.declare({ code: "pf-unusable", severity: "warning" });
-    this.#noCarrier = options.health.declare({ code: "pf-without-carrier", severity: "warning" });
-    this.#otherNamespace = options.health.declare({ code: "other-network-namespace", severity: "blocking" });
-    this.#noDriver = options.health.declare({ code: "vf-driver-missing", severity: "warning" });
-    this.#switchdev = options.health.declare({ code: "pf-in-switchdev-mode", severity: "warning" });
+    this.#health = new PfHealth(options.health);
     this.#creation = new VfCreation({
       ...options,
-      withoutVfs: options.health.declare({ code: "pf-without-vfs", severity: "warning" }),
+      withoutVfs: this.#health.withoutVfs,
       bringUp: (pf) => withRtnl(options.host, (place) => bringUp(options.host, place, pf)),
       refuse: options.refuseCreation,
       onAnswered: () => void this.look(),
@@ -102,36 +95,36 @@ export class PfSurvey {
     return this.#carriers.of(pf);
   }
 
-  /** Why a physical function cannot be used, or what is wrong with it; undefined when it is well. */
+  /** Why a PF cannot be used, or what is wrong with it; undefined when it is well. */
   problemOf(pf: PciAddress): string | undefined {
     const own = this.#faults.get(pf)?.message ?? this.#creation.problemOf(pf) ?? this.#pfProblem(pf);
     return this.#claims.problemOf(pf) ?? own;
   }
 
-  /** Whether another process has a physical function of the list: only another look can tell that it has ended. */
+  /** Whether another process has a PF of the list: only another look can tell that it has ended. */
   get isWaiting(): boolean {
     return this.#claims.isWaiting;
   }
 
-  /** Waits for no driver any more, and leaves the physical functions to others. */
+  /** Waits for no driver any more, and leaves the PFs to others. */
   close(): void {
     this.#creation.close();
     this.#claims.close();
   }
 
-  /** Why physical functions cannot be used, a sentence each. */
+  /** Why PFs cannot be used, a sentence each. */
   get refusals(): readonly string[] {
     return [...this.#faults.values()].map(({ message }) => message);
   }
 
-  /** The way to the settings of virtual functions; also of a physical function that has gone since, for who cleans up. */
+  /** The way to the settings of VFs; also of a PF that has gone since, for who cleans up. */
   door(pf: PciAddress): PfDoor {
     const door = this.#doors.get(pf);
     if (!door) throw new Error(`Cannot reach the settings of physical function ${pf}: it was never usable`);
     return door;
   }
 
-  /** Manages other physical functions from the next look on. */
+  /** Manages other PFs from the next look on. */
   reconfigure(config: PfConfig): void {
     this.#config = config;
     this.#creation.hostUseChanged(); // it may be allowed now
@@ -175,11 +168,7 @@ export class PfSurvey {
   judge(): void {
     const { inventory } = this.#options;
     for (const [address, { eswitchMode }] of this.#pfs) {
-      if (eswitchMode === "switchdev") this.#switchdev.raise(switchdevProblem(address), address);
-      else this.#switchdev.clear(address);
-      const problem = this.#linkProblem(address);
-      if (problem === undefined) this.#noCarrier.clear(address);
-      else this.#noCarrier.raise(problem, address);
+      this.#health.judge(address, eswitchMode === "switchdev", this.#linkProblem(address));
     }
     for (const vf of inventory.snapshot()) {
       const found = this.#conditionsOf(vf);
@@ -204,7 +193,7 @@ export class PfSurvey {
     ];
   }
 
-  /** What is wrong with a usable one, and with its functions by it. */
+  /** What is wrong with a usable one, and with its VFs by it. */
   #pfProblem(pf: PciAddress): string | undefined {
     if (this.#pfs.get(pf)?.eswitchMode === "switchdev") return switchdevProblem(pf);
     return this.#linkProblem(pf);
@@ -228,7 +217,7 @@ export class PfSurvey {
       if (before?.vfs.length !== vfs.length) log.info("pf-found", { pf: address, ifname, driver, vfs: vfs.length });
       this.#pfs.set(address, pf);
       this.#doors.set(address, { port: host.pfPort({ address, ifname, driver }), settings: entry.settings });
-      this.#mend(address);
+      if (this.#faults.delete(address)) this.#health.mend(address);
       inventory.sync(address, vfs);
     }
     for (const fault of faults) {
@@ -238,8 +227,8 @@ export class PfSurvey {
     for (const address of gone) {
       this.#pfs.delete(address);
       this.#creation.forget(address);
-      this.#mend(address);
-      this.#switchdev.clear(address);
+      this.#faults.delete(address);
+      this.#health.clear(address);
       inventory.sync(address, []);
       log.info("pf-not-managed", { pf: address });
     }
@@ -249,24 +238,12 @@ export class PfSurvey {
   #tellNotes(pfs: Discovery["pfs"], notes: Discovery["notes"]): void {
     for (const { address } of pfs) {
       const note = notes.find((one) => one.address === address && one.kind === "vf-driver-missing");
-      if (note)
-        this.#noDriver.raise(
-          `KERNEL clients cannot get its functions: ${note.message.replace(`${address}: `, "")}`,
-          address,
-        );
-      else this.#noDriver.clear(address);
+      this.#health.setDriver(address, note?.message);
     }
     for (const { address, kind, message } of notes) {
       if (!this.#notes.has(message)) this.#options.log.warn(kind, { pf: address, note: message });
       this.#notes.add(message);
     }
-  }
-
-  /** Nothing keeps the physical function from being used any more. */
-  #mend(address: PciAddress): void {
-    if (!this.#faults.delete(address)) return;
-    this.#unusable.clear(address);
-    this.#otherNamespace.clear(address);
   }
 
   #leaveOut(fault: PfFault): void {
@@ -276,19 +253,11 @@ export class PfSurvey {
       log.error("pf-unusable", { pf: address, error: fault.message });
     }
     this.#faults.set(address, fault);
-    const isElsewhere = fault.kind === "other-namespace";
-    const [raised, cleared] = isElsewhere
-      ? [this.#otherNamespace, this.#unusable]
-      : [this.#unusable, this.#otherNamespace];
-    raised.raise(fault.message, address);
-    cleared.clear(address);
+    this.#health.fail(fault);
     this.#pfs.delete(address);
     this.#carriers.forget(address);
-    this.#noCarrier.clear(address);
-    this.#noDriver.clear(address);
-    this.#switchdev.clear(address);
     if (fault.kind === "missing" || fault.kind === "no-driver") this.#creation.forget(address);
-    // With the others its functions may be there still, and with clients.
+    // With the others its VFs may be there still, and with clients.
     if (fault.kind === "missing") inventory.sync(address, []);
   }
 }
@@ -304,7 +273,7 @@ async function withRtnl<T>(host: Host, work: (place: LinkPlace) => Promise<T>): 
   }
 }
 
-/** Some drivers give virtual functions no address as long as their physical one is down. */
+/** Some drivers give VFs no address as long as their PF is down. */
 async function bringUp(host: Host, place: LinkPlace, pf: PciAddress): Promise<void> {
   const link = await host.pfLink(place, pf);
   if (link && !link.up) await place.rtnl.setLink(link.index, { up: true });

@@ -1,4 +1,4 @@
-// Virtual functions that are to be made: which physical function is asked for them, and what became of it. Nobody waits for it.
+// VFs that are to be made: which PF is asked for them, and what became of it. Nobody waits for it.
 import type { Clock } from "../async/index.ts";
 import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../sriov/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
@@ -6,9 +6,9 @@ import type { Host } from "./host.ts";
 
 export interface VfCreationOptions {
   readonly host: Host;
-  /** Raised for each physical function that is to have virtual ones and has none. */
+  /** Raised for each PF that is to have VFs and has none. */
   readonly withoutVfs: Condition;
-  /** Some drivers give virtual functions no address as long as their physical one is down. */
+  /** Some drivers give VFs no address as long as their PF is down. */
   bringUp(pf: PciAddress): Promise<void>;
   /** Why none may be made on it for the host's sake; undefined when they may. */
   refuse(pf: PhysicalFunction): Promise<string | undefined>;
@@ -25,17 +25,17 @@ interface Asked {
 }
 
 /**
- * Asks the driver of each physical function that is observed without virtual ones, whenever it came, unless the operator took
+ * Asks the driver of each PF that is observed without VFs, whenever it came, unless the operator took
  * them away: that is so where the same device, by the index of its netdev, has had some while we looked. A driver that has
  * refused is asked again only when the device comes anew.
  */
 export class VfCreation {
   readonly #options: VfCreationOptions;
   readonly #asked = new Map<PciAddress, Asked>();
-  /** The devices that were seen with functions. */
+  /** The devices that were seen with VFs. */
   readonly #had = new Map<PciAddress, number | undefined>();
   readonly #refused = new Map<PciAddress, { readonly ifindex: number | undefined; readonly fault: PfFault }>();
-  /** Those that the host uses, and why that keeps them from having virtual ones. */
+  /** Those that the host uses, and why that keeps them from having VFs. */
   readonly #usedByHost = new Map<PciAddress, string>();
   readonly #problems = new Map<PciAddress, string>();
   #isClosed = false;
@@ -44,12 +44,12 @@ export class VfCreation {
     this.#options = options;
   }
 
-  /** Why it has no virtual functions, where it is to have some. */
+  /** Why it has no VFs, where it is to have some. */
   problemOf(pf: PciAddress): string | undefined {
     return this.#problems.get(pf);
   }
 
-  /** What is to be made of a physical function as it was observed: as it is, or why it cannot be used. */
+  /** What is to be made of a PF as it was observed: as it is, or why it cannot be used. */
   judge(pf: PhysicalFunction): PhysicalFunction | PfFault {
     const { address, ifindex } = pf;
     const asked = this.#asked.get(address);
@@ -67,7 +67,7 @@ export class VfCreation {
     const refused = this.#refused.get(address);
     if (refused && isSame(refused.ifindex, ifindex)) return refused.fault;
     if (pf.eswitchMode === "switchdev") {
-      // Some drivers change the mode only while there are no functions: none are made that nobody could be given.
+      // Some drivers change the mode only while there are no VFs: none are made that nobody could be given.
       this.#tell(address, undefined);
       return pf;
     }
@@ -86,7 +86,7 @@ export class VfCreation {
     this.#tell(pf, undefined);
   }
 
-  /** The host uses physical functions otherwise than before, or may do so by another configuration. */
+  /** The host uses PFs otherwise than before, or may do so by another configuration. */
   hostUseChanged(): void {
     this.#usedByHost.clear();
   }

@@ -48,7 +48,7 @@ export async function revokeAndRestore(
   await new LentSettings({ vf: settings, before: kept.before, record, clock, random, log }).restore();
 }
 
-/** Takes away what a client can have left; the name is the one that udev gives to functions. Without a device: its settings. */
+/** Takes away what a client can have left; the name is the one that udev gives to VFs. Without a device: its settings. */
 export async function cleanVf(parts: RestoreParts, vf: VfRecord): Promise<void> {
   const { node, netns } = parts;
   const netdev: VfNetdev | undefined = await node.binder.netdevNow(vf.address);
@@ -64,14 +64,14 @@ async function cleanSettings({ node }: RestoreParts, vf: VfRecord): Promise<void
   if (fault) throw fault.error;
 }
 
-/** Whether the settings, or the name of the device, are not what they were when the function was given back. */
+/** Whether the settings, or the name of the device, are not what they were when the VF was given back. */
 export async function hasDrifted({ node }: RestoreParts, vf: VfRecord, { state }: KernelVfEntry): Promise<boolean> {
   const netdev = await node.binder.netdevNow(vf.address);
   if (netdev && [state.name, state.temporaryName].includes(netdev.ifname) && netdev.ifname !== state.original.name) {
     return true;
   }
   const standing = await node.pfDoor(vf.pf).port.read(vf.index);
-  // A driver that takes no empty address was given the function's own.
+  // A driver that takes no empty address was given the VF's own.
   const own = state.original.address?.toLowerCase();
   const { mac, ...others } = state.vfBefore;
   const before = standing.mac === own ? others : { ...others, mac };

@@ -4,23 +4,23 @@ import { compareRanks } from "./rank.ts";
 import type { Vf } from "./token-book.ts";
 import { describeCondition } from "./vf-condition.ts";
 
-/** What a function is wanted for. Without a use it is only to be reserved. */
+/** What a VF is wanted for. Without a use it is only to be reserved. */
 export interface Wish {
   readonly resource: string;
   readonly use: VfUse | undefined;
   readonly owner: string;
 }
 
-/** Functions that share an IOMMU group with this one, itself included; none but itself without an IOMMU. */
+/** VFs that share an IOMMU group with this one, itself included; none but itself without an IOMMU. */
 export type GroupOf = (vf: Vf) => ReadonlySet<Vf>;
 
-/** VFIO, a kernel driver, or neither: what the bound driver makes of the function. */
+/** VFIO, a kernel driver, or neither: what the bound driver makes of the VF. */
 export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none" {
   if (driver === "vfio-pci") return "vfio";
   return driver === kernelDriver ? "kernel" : "none";
 }
 
-/** Why a function that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
+/** Why a VF that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
 export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
   const { conditions, facts } = vf;
   if (conditions.first("quarantine")) return "quarantined";
@@ -34,7 +34,7 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
   return unfitBesides(groupOf(vf), wish);
 }
 
-/** What the other functions of its IOMMU group keep it from. */
+/** What the other VFs of its IOMMU group keep it from. */
 function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">): string | undefined {
   for (const { holder, facts, conditions } of group) {
     // The group goes to VFIO as a whole, and what is quarantined must not be touched.
@@ -55,11 +55,11 @@ function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">)
 }
 
 /**
- * The best of several fit functions, in upstream's order: group already in the wanted use, more free functions on its
- * physical function, address. Between these: under VFIO no function of the group promised to another pod, and the
+ * The best of several fit VFs, in upstream's order: group already in the wanted use, more free VFs on its
+ * PF, address. Between these: under VFIO no VF of the group promised to another pod, and the
  * wanted driver already bound, which spares a rebind.
  */
-export function chooseFunction(
+export function chooseVf(
   fit: readonly Vf[],
   wish: Wish,
   around: { readonly groupOf: GroupOf; readonly freeOn: (pf: PciAddress) => number },

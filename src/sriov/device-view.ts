@@ -1,8 +1,8 @@
 // What kubelet is to see of each token, and whose list an event has changed.
 import { type GroupOf, unfitBecause } from "./choose.ts";
-import type { FunctionIndex } from "./function-index.ts";
 import type { DeviceView, InventoryChange } from "./inventory-form.ts";
 import { type Token, type TokenBook, tokensOf, type Vf } from "./token-book.ts";
+import type { VfIndex } from "./vf-index.ts";
 import { isWell } from "./vf-record.ts";
 
 /** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
@@ -12,8 +12,8 @@ export function isOfferable(vf: Vf, groupOf: GroupOf): boolean {
 }
 
 /**
- * One token as kubelet is to see it: healthy, while no pod has it, as long as its function could be given out; when a pod has
- * it, as long as nothing is wrong with its function, whatever its siblings do.
+ * One token as kubelet is to see it: healthy, while no pod has it, as long as its VF could be given out; when a pod has
+ * it, as long as nothing is wrong with its VF, whatever its siblings do.
  */
 export function viewOf(token: Token, groupOf: GroupOf): DeviceView {
   const { id, allocated, vf } = token;
@@ -33,26 +33,26 @@ function isHealthy(token: Token, groupOf: GroupOf): boolean {
 }
 
 /**
- * Whose list looks other than when this was asked last. Most that happens to a function is none of kubelet's business, and
+ * Whose list looks other than when this was asked last. Most that happens to a VF is none of kubelet's business, and
  * kubelet can only be told whole lists: what is touched is compared with what was told of it.
  */
 export class ListNews {
-  readonly #functions: Pick<FunctionIndex, "groupOf">;
+  readonly #vfs: Pick<VfIndex, "groupOf">;
   readonly #tokens: Pick<TokenBook, "ofResource">;
   readonly #touched = new Set<Vf>();
   readonly #lists = new Set<string>();
 
-  constructor(functions: Pick<FunctionIndex, "groupOf">, tokens: Pick<TokenBook, "ofResource">) {
-    this.#functions = functions;
+  constructor(functions: Pick<VfIndex, "groupOf">, tokens: Pick<TokenBook, "ofResource">) {
+    this.#vfs = functions;
     this.#tokens = tokens;
   }
 
-  /** Something has happened to the function. It may show on those of its IOMMU group, too. */
+  /** Something has happened to the VF. It may show on those of its IOMMU group, too. */
   of(vf: Vf): void {
     this.#touched.add(vf);
   }
 
-  /** Devices of these resources have come or gone, or stand for other functions than before: rare. */
+  /** Devices of these resources have come or gone, or stand for other VFs than before: rare. */
   ofLists(resources: Iterable<string>): void {
     for (const resource of resources) this.#lists.add(resource);
   }
@@ -64,7 +64,7 @@ export class ListNews {
     for (const resource of this.#lists) this.#compare(this.#tokens.ofResource(resource), changed);
     for (const vf of this.#touched) {
       this.#compare(tokensOf(vf), changed);
-      for (const other of this.#functions.groupOf(vf)) if (other !== vf) this.#compare(tokensOf(other), changed);
+      for (const other of this.#vfs.groupOf(vf)) if (other !== vf) this.#compare(tokensOf(other), changed);
     }
     this.#lists.clear();
     this.#touched.clear();
@@ -73,7 +73,7 @@ export class ListNews {
 
   #compare(tokens: Iterable<Token>, changed: Set<string>): void {
     for (const token of tokens) {
-      const healthy = isHealthy(token, this.#functions.groupOf);
+      const healthy = isHealthy(token, this.#vfs.groupOf);
       if (healthy !== token.shownHealthy) changed.add(token.resource);
       token.shownHealthy = healthy;
     }

@@ -1,4 +1,4 @@
-// Physical and virtual functions: which there are, which driver serves them, who may have which and who has which.
+// PFs and VFs: which there are, which driver serves them, who may have which and who has which.
 // Knows the kernel's files, nothing of gRPC, kubelet or NSM; opens no network device.
 // Start reading at inventory.ts: it has the one record of each VF, and everything the forwarder counts is a view of it.
 // vf-condition.ts says what can be wrong with a VF; pf-config.ts, discover.ts and driver.ts where its facts come from.

@@ -4,21 +4,21 @@ import type { VfState, VfUse } from "./inventory-form.ts";
 export type InventoryFault =
   | {
       readonly kind: "unknown-token";
-      /** Why physical functions of this node cannot be used: the token may be of one of them. */
+      /** Why PFs of this node cannot be used: the token may be of one of them. */
       readonly unusablePfs?: readonly string[];
     }
   | { readonly kind: "unknown-function"; readonly address: string }
   | { readonly kind: "unknown-connection"; readonly connectionId: string }
-  /** The token's function is held by that other connection: a token is good for one. */
+  /** The token's VF is held by that other connection: a token is good for one. */
   | { readonly kind: "token-in-use"; readonly connectionId: string }
   | { readonly kind: "function-in-use"; readonly address: string; readonly connectionId: string }
-  /** The connection holds this function under another token or for another use: give that back first. */
+  /** The connection holds this VF under another token or for another use: give that back first. */
   | { readonly kind: "connection-holds-function"; readonly address: string; readonly use: VfUse }
   | {
       readonly kind: "no-free-function";
       readonly resource: string;
       readonly use: VfUse | undefined;
-      /** How many functions offer the resource, and how many of them are kept back by what. */
+      /** How many VFs offer the resource, and how many of them are kept back by what. */
       readonly total: number;
       readonly because: Readonly<Record<string, number>>;
     }
@@ -29,7 +29,7 @@ export type InventoryFault =
       readonly to: VfState;
     };
 
-/** The inventory could not give, change or take back a virtual function. Nothing was changed. */
+/** The inventory could not give, change or take back a VF. Nothing was changed. */
 export class InventoryError extends Error {
   override readonly name = "InventoryError";
   readonly fault: InventoryFault;
@@ -61,7 +61,7 @@ function describe(fault: InventoryFault): string {
   }
 }
 
-/** Reasons that name a function of a group are many where groups are. */
+/** Reasons that name a VF of a group are many where groups are. */
 const MOST_REASONS = 6;
 
 function describeScarcity(fault: InventoryFault & { kind: "no-free-function" }): string {

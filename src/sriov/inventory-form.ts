@@ -17,7 +17,7 @@ export type VfState = (typeof vfStates)[number];
 export interface VfFacts {
   readonly address: PciAddress;
   readonly pf: PciAddress;
-  /** N of the link `virtfnN`: the number under which the physical function knows it. */
+  /** N of the link `virtfnN`: the number under which the PF knows it. */
   readonly index: number;
   /** Undefined without an IOMMU: it can then serve as a network device only. */
   readonly iommuGroup: number | undefined;
@@ -60,7 +60,7 @@ export interface DeviceView {
 
 /** What an operation touched. */
 export interface InventoryChange {
-  /** Resource names of which some device looks different to kubelet now; none for most of what happens to a function. */
+  /** Resource names of which some device looks different to kubelet now; none for most of what happens to a VF. */
   readonly resources: ReadonlySet<string>;
   /** The VFs that were touched; of those that are gone the inventory has no record any more. */
   readonly vfs: ReadonlySet<PciAddress>;

@@ -1,6 +1,5 @@
 import type { PciAddress } from "./address.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
-import { FunctionIndex } from "./function-index.ts";
 import { InventoryError } from "./inventory-fault.ts";
 import type {
   AdoptRequest,
@@ -15,6 +14,7 @@ import type { Placement } from "./preferred.ts";
 import { type Holder, type Token, TokenBook, type Vf } from "./token-book.ts";
 import { VfChoice } from "./vf-choice.ts";
 import type { VfCondition, VfConditionCode } from "./vf-condition.ts";
+import { VfIndex } from "./vf-index.ts";
 import { recordOf } from "./vf-record.ts";
 
 /**
@@ -22,8 +22,8 @@ import { recordOf } from "./vf-record.ts";
  * device. Work does not grow with the number of VFs, except where a token's own one is unfit.
  */
 export class Inventory {
-  readonly #functions = new FunctionIndex();
-  readonly #choice = new VfChoice(this.#functions);
+  readonly #vfs = new VfIndex();
+  readonly #choice = new VfChoice(this.#vfs);
   readonly #byConnection = new Map<string, Vf>();
   readonly #listeners = new Set<(change: InventoryChange) => void>();
   readonly #tokens: TokenBook;
@@ -32,7 +32,7 @@ export class Inventory {
   /** @param tokenNamespace a random UUID, made once per node and kept secret. */
   constructor(tokenNamespace: string) {
     this.#tokens = new TokenBook(tokenNamespace);
-    this.#news = new ListNews(this.#functions, this.#tokens);
+    this.#news = new ListNews(this.#vfs, this.#tokens);
   }
 
   /** Calls back after every operation that changed something. Returns how to stop. */
@@ -42,40 +42,40 @@ export class Inventory {
   }
 
   /**
-   * Takes over what the node says about one physical function: new functions come, known ones are brought up to date,
+   * Takes over what the node says about one PF: new VFs come, known ones are brought up to date,
    * and missing ones go. One that is missing while a pod has it stays, quarantined, until it is given back.
    */
-  sync(pf: PciAddress, functions: readonly VfFacts[]): void {
-    const touched = new Set(functions.flatMap(({ resources }) => resources));
-    const here = new Set(functions.map(({ address }) => address));
-    for (const vf of [...this.#functions.onPf(pf)]) {
+  sync(pf: PciAddress, found: readonly VfFacts[]): void {
+    const touched = new Set(found.flatMap(({ resources }) => resources));
+    const here = new Set(found.map(({ address }) => address));
+    for (const vf of [...this.#vfs.onPf(pf)]) {
       for (const resource of vf.facts.resources) touched.add(resource);
       this.#news.of(vf);
       if (here.has(vf.facts.address)) continue;
       vf.conditions.raise({ code: "gone" });
       this.#forgetIfGone(vf);
     }
-    for (const facts of functions) {
-      const vf = this.#functions.put(facts);
-      this.#tokens.addFunction(vf);
+    for (const facts of found) {
+      const vf = this.#vfs.put(facts);
+      this.#tokens.addVf(vf);
       this.#news.of(vf);
     }
-    for (const resource of touched) this.#tokens.settle(resource, this.#functions.all);
+    for (const resource of touched) this.#tokens.settle(resource, this.#vfs.all);
     this.#news.ofLists(touched);
     this.#tell();
   }
 
   #forgetIfGone(vf: Vf): void {
     if (!vf.conditions.has("gone") || vf.holder || vf.token) return;
-    this.#functions.remove(vf);
+    this.#vfs.remove(vf);
     for (const token of vf.standIns.values()) token.vf = undefined;
-    for (const resource of vf.facts.resources) this.#tokens.settle(resource, this.#functions.all);
+    for (const resource of vf.facts.resources) this.#tokens.settle(resource, this.#vfs.all);
     this.#news.ofLists([...vf.facts.resources, ...vf.standIns.keys()]);
   }
 
-  /** Notes the driver that a function is bound to now. */
+  /** Notes the driver that a VF is bound to now. */
   setDriver(address: PciAddress, driver: string | undefined): void {
-    const vf = this.#function(address);
+    const vf = this.#vf(address);
     vf.facts = { ...vf.facts, driver };
   }
 
@@ -84,7 +84,7 @@ export class Inventory {
    * nothing is noted.
    */
   raise(address: PciAddress, condition: VfCondition): boolean {
-    const vf = this.#functions.get(address);
+    const vf = this.#vfs.get(address);
     if (!vf?.conditions.raise(condition)) return false;
     this.#tellAbout(vf);
     return true;
@@ -95,14 +95,14 @@ export class Inventory {
    * Idempotent; answers whether it was so.
    */
   clear(address: PciAddress, which: VfConditionCode | VfCondition): boolean {
-    const vf = this.#functions.get(address);
+    const vf = this.#vfs.get(address);
     if (!vf?.conditions.clear(which)) return false;
     this.#tellAbout(vf);
     return true;
   }
 
   /**
-   * Kubelet gives the token to a pod: its function is kept for that pod. Where the function is unfit or taken, another one
+   * Kubelet gives the token to a pod: its VF is kept for that pod. Where the VF is unfit or taken, another one
    * of the resource takes its place. Asking again changes nothing.
    * @throws {InventoryError} unknown-token, no-free-function.
    */
@@ -119,7 +119,7 @@ export class Inventory {
   }
 
   /**
-   * Kubelet has taken the token back from its pod. A connection that still holds the function keeps it, and its name is
+   * Kubelet has taken the token back from its pod. A connection that still holds the VF keeps it, and its name is
    * returned so that it can be closed. An unknown token is no error: it is free.
    */
   releaseToken(tokenId: string): Reservation {
@@ -133,7 +133,7 @@ export class Inventory {
     return { address: vf?.facts.address, heldBy: vf?.holder?.connectionId, isNew };
   }
 
-  /** Notes a token that a pod has and this node did not make: an older forwarder did. It gets a free function if there is one. */
+  /** Notes a token that a pod has and this node did not make: an older forwarder did. It gets a free VF if there is one. */
   adoptToken(tokenId: string, resource: string): void {
     const known = this.#tokens.get(tokenId);
     const token = known ?? this.#tokens.addForeign(tokenId, resource);
@@ -149,7 +149,7 @@ export class Inventory {
   }
 
   /**
-   * Gives a connection the function of its token, in state `preparing`; the same again when it holds it already.
+   * Gives a connection the VF of its token, in state `preparing`; the same again when it holds it already.
    * @throws {InventoryError} unknown-token, token-in-use, connection-holds-function, no-free-function.
    */
   take(request: TakeRequest): VfRecord {
@@ -173,14 +173,14 @@ export class Inventory {
   }
 
   /**
-   * Notes that a connection holds a function, as the node shows it after a restart. A token that reserved the function
+   * Notes that a connection holds a VF, as the node shows it after a restart. A token that reserved the VF
    * moves to another one where there is one.
-   * @throws {InventoryError} unknown-token, unknown-function, function-in-use, connection-holds-function.
+   * @throws {InventoryError} unknown-token, unknown-function, VF-in-use, connection-holds-function.
    */
   adopt(request: AdoptRequest): VfRecord {
     const { connectionId, use, owner = connectionId } = request;
     const token = this.#token(request.tokenId);
-    const vf = this.#function(request.address);
+    const vf = this.#vf(request.address);
     const held = this.#byConnection.get(connectionId);
     if (held?.holder && held !== vf) {
       throw new InventoryError({
@@ -216,7 +216,7 @@ export class Inventory {
   }
 
   /**
-   * The connection has given its function back, clean. A connection that holds none is no error.
+   * The connection has given its VF back, clean. A connection that holds none is no error.
    * @throws {InventoryError} wrong-state when it is `ready`: it has to be reclaimed first.
    */
   release(connectionId: string): PciAddress | undefined {
@@ -232,14 +232,14 @@ export class Inventory {
     return vf.facts.address;
   }
 
-  /** The function that a connection holds. */
+  /** The VF that a connection holds. */
   ofConnection(connectionId: string): VfRecord | undefined {
     const vf = this.#byConnection.get(connectionId);
     return vf && recordOf(vf);
   }
 
   get(address: PciAddress): VfRecord | undefined {
-    const vf = this.#functions.get(address);
+    const vf = this.#vfs.get(address);
     return vf && recordOf(vf);
   }
 
@@ -255,19 +255,19 @@ export class Inventory {
 
   /** The devices of a resource as kubelet is to see them. */
   devicesOf(resource: string): readonly DeviceView[] {
-    return [...this.#tokens.ofResource(resource)].map((token) => viewOf(token, this.#functions.groupOf));
+    return [...this.#tokens.ofResource(resource)].map((token) => viewOf(token, this.#vfs.groupOf));
   }
 
   /** Where the device lies, for `preferDevices`; undefined for one that a pod could not be given now. */
   placementOf(tokenId: string): Placement | undefined {
     const token = this.#tokens.get(tokenId);
-    const isForPods = token?.vf && (token.allocated || isOfferable(token.vf, this.#functions.groupOf));
+    const isForPods = token?.vf && (token.allocated || isOfferable(token.vf, this.#vfs.groupOf));
     return isForPods ? token.vf?.facts : undefined;
   }
 
-  /** Every function, in the order they were found. */
+  /** Every VF, in the order they were found. */
   snapshot(): readonly VfRecord[] {
-    return [...this.#functions.all.values()].map((vf) => recordOf(vf));
+    return [...this.#vfs.all.values()].map((vf) => recordOf(vf));
   }
 
   #token(id: string): Token {
@@ -276,8 +276,8 @@ export class Inventory {
     return token;
   }
 
-  #function(address: PciAddress): Vf {
-    const vf = this.#functions.get(address);
+  #vf(address: PciAddress): Vf {
+    const vf = this.#vfs.get(address);
     if (!vf) throw new InventoryError({ kind: "unknown-function", address });
     return vf;
   }
@@ -292,7 +292,7 @@ export class Inventory {
     if (before) this.#news.of(before);
   }
 
-  /** A token that lost its function to a connection found on the node gets another one, or waits for one. */
+  /** A token that lost its VF to a connection found on the node gets another one, or waits for one. */
   #replace(token: Token): void {
     const wish = { resource: token.resource, use: undefined, owner: "" };
     const vf = this.#choice.isFit(token.vf, undefined, wish) ? token.vf : this.#choice.other(wish);
@@ -306,12 +306,12 @@ export class Inventory {
     return recordOf(vf);
   }
 
-  /** Ends what nobody wants any more: the reservation, a swap of functions, a function the node has lost. */
+  /** Ends what nobody wants any more: the reservation, a swap of VFs, a VF the node has lost. */
   #loosen(token: Token, vf: Vf | undefined): void {
     if (!token.allocated && !vf?.holder) {
       if (vf) vf.token = undefined;
       if (token.home === undefined || token.home !== vf?.facts.address) {
-        this.#tokens.settle(token.resource, this.#functions.all);
+        this.#tokens.settle(token.resource, this.#vfs.all);
         this.#news.ofLists([token.resource]);
       }
     }

@@ -17,7 +17,7 @@ export interface PreferenceRequest {
 }
 
 /**
- * Device ids that fit together: on one NUMA node where that can be, spread over physical functions, and whole IOMMU
+ * Device ids that fit together: on one NUMA node where that can be, spread over PFs, and whole IOMMU
  * groups before parts of others. Ids without a place come last. Fewer than `size` when fewer are available.
  */
 export function preferDevices(
@@ -58,7 +58,7 @@ function cheapest(
   return best?.id;
 }
 
-/** How many devices lie on each physical function and in each IOMMU group: counted once, not for each candidate. */
+/** How many devices lie on each PF and in each IOMMU group: counted once, not for each candidate. */
 class Tally {
   readonly #byPf = new Map<PciAddress, number>();
   readonly #byGroup = new Map<number, number>();

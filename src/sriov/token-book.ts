@@ -19,7 +19,7 @@ export interface Vf {
   holder: Holder | undefined;
   /** The token that reserves it, or under which it is held. */
   token: Token | undefined;
-  /** For each resource, the node's own token that stands for this function now. */
+  /** For each resource, the node's own token that stands for this VF now. */
   readonly standIns: Map<string, Token>;
 }
 
@@ -27,9 +27,9 @@ export interface Vf {
 export interface Token {
   readonly id: string;
   readonly resource: string;
-  /** The function its id was made from; undefined for one that an older forwarder made, or whose function is not there yet. */
+  /** The VF its id was made from; undefined for one that an older forwarder made, or whose VF is not there yet. */
   home: PciAddress | undefined;
-  /** The function it stands for now: its home, unless that was unfit when it was wanted. */
+  /** The VF it stands for now: its home, unless that was unfit when it was wanted. */
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
   allocated: boolean;
@@ -38,8 +38,8 @@ export interface Token {
 }
 
 /**
- * The device ids of the node. For each resource the ids made here and the functions that offer it stand in pairs; pairs may
- * swap partners, so that a token whose own function is unfit stands for another one and no function is counted twice.
+ * The device ids of the node. For each resource the ids made here and the VFs that offer it stand in pairs; pairs may
+ * swap partners, so that a token whose own VF is unfit stands for another one and no VF is counted twice.
  */
 export class TokenBook {
   readonly #namespace: string;
@@ -63,13 +63,13 @@ export class TokenBook {
     return [...this.#byResource.keys()];
   }
 
-  /** Adds a token for each resource of a new function. */
-  addFunction(vf: Vf): void {
+  /** Adds a token for each resource of a new VF. */
+  addVf(vf: Vf): void {
     for (const resource of vf.facts.resources) {
       if (vf.standIns.has(resource)) continue;
       const id = tokenId(this.#namespace, vf.facts.address, resource);
       const known = this.#byId.get(id);
-      // An id of the same function may have outlived it in a pod's hands, or was in a pod's hands before it came.
+      // An id of the same VF may have outlived it in a pod's hands, or was in a pod's hands before it came.
       if (known) this.#bringHome(known, vf.facts.address);
       else
         this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false, shownHealthy: undefined });
@@ -102,7 +102,7 @@ export class TokenBook {
     if (same?.size === 0) this.#byResource.delete(token.resource);
   }
 
-  /** Lets the token stand for another function; the token that stood for that one takes over the former. */
+  /** Lets the token stand for another VF; the token that stood for that one takes over the former. */
   move(token: Token, to: Vf): void {
     const from = token.vf;
     if (from === to) return;
@@ -118,12 +118,12 @@ export class TokenBook {
 
   /**
    * Pairs the unused tokens of a resource anew, home first, and forgets those that are of no use any more. For rare
-   * events: functions came or went, or a token that had swapped is free again.
-   * @param functions every function of the inventory, by address.
+   * events: VFs came or went, or a token that had swapped is free again.
+   * @param vfs every VF of the inventory, by address.
    */
-  settle(resource: string, functions: ReadonlyMap<PciAddress, Vf>): void {
-    const offering = [...functions.values()].filter(({ facts }) => facts.resources.includes(resource));
-    for (const vf of functions.values()) {
+  settle(resource: string, vfs: ReadonlyMap<PciAddress, Vf>): void {
+    const offering = [...vfs.values()].filter(({ facts }) => facts.resources.includes(resource));
+    for (const vf of vfs.values()) {
       const token = vf.standIns.get(resource);
       if (token && !(isUsed(token) && token.vf === vf)) vf.standIns.delete(resource);
     }
@@ -131,7 +131,7 @@ export class TokenBook {
     const waiting: Token[] = [];
     for (const token of unused) {
       token.vf = undefined;
-      const home = token.home && functions.get(token.home);
+      const home = token.home && vfs.get(token.home);
       if (!home?.facts.resources.includes(resource)) this.#remove(token);
       else if (home.standIns.has(resource)) waiting.push(token);
       else pair(token, home);
@@ -144,7 +144,7 @@ export class TokenBook {
   }
 }
 
-/** All that stand for the function: one of each resource, and the one of an older forwarder that a pod may have beside them. */
+/** All that stand for the VF: one of each resource, and the one of an older forwarder that a pod may have beside them. */
 export function tokensOf({ standIns, token }: Vf): readonly Token[] {
   return token && token.home === undefined ? [...standIns.values(), token] : [...standIns.values()];
 }

@@ -1,15 +1,15 @@
 // Which VF a token gets: its own one, or the best of the others of its resource.
 import type { PciAddress } from "./address.ts";
-import { chooseFunction, unfitBecause, type Wish } from "./choose.ts";
+import { chooseVf, unfitBecause, type Wish } from "./choose.ts";
 import { isOfferable } from "./device-view.ts";
-import type { FunctionIndex } from "./function-index.ts";
 import { InventoryError } from "./inventory-fault.ts";
 import type { Token, Vf } from "./token-book.ts";
+import type { VfIndex } from "./vf-index.ts";
 
 export class VfChoice {
-  readonly #index: FunctionIndex;
+  readonly #index: VfIndex;
 
-  constructor(index: FunctionIndex) {
+  constructor(index: VfIndex) {
     this.#index = index;
   }
 
@@ -36,7 +36,7 @@ export class VfChoice {
     const fit = this.#index.offering(wish.resource).filter((vf) => this.isFit(vf, undefined, wish));
     const { groupOf } = this.#index;
     const freeOn = (pf: PciAddress) => [...this.#index.onPf(pf)].filter((vf) => isOfferable(vf, groupOf)).length;
-    return chooseFunction(fit, wish, { groupOf, freeOn });
+    return chooseVf(fit, wish, { groupOf, freeOn });
   }
 
   #unfitBecause(vf: Vf, token: Token | undefined, wish: Wish): string | undefined {

@@ -1,4 +1,4 @@
-// One function from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
+// One VF from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
 // with it in between: kernel-vf-source.ts.
 import type { Clock } from "../async/index.ts";
 import type { NetdevError } from "../netdev/index.ts";
@@ -17,31 +17,31 @@ import type { VfJournal } from "./connection-journal.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";
 import { isForeignLink } from "./link-check.ts";
 
-/** So many functions are tried within one Request. */
+/** So many VFs are tried within one Request. */
 const BIND_TRIES = 3;
 /**
- * So long a Request waits for a driver when another function could be had: docs/decisions/018. Drivers bind a function in tens of
+ * So long a Request waits for a driver when another VF could be had: docs/decisions/018. Drivers bind a VF in tens of
  * milliseconds, slow ones in about a second; clients wait 15 s for the whole of their Request.
  */
 const PATIENCE_MS = 2_000;
-/** Faults of the node: another function would have the same one. */
+/** Faults of the node: another VF would have the same one. */
 const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing", "no-vfio-container", "group-hidden"];
 
 export interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: Pick<VfJournal, "vfs" | "forgetVf">;
-  /** Whether the host has begun to use a function. */
+  /** Whether the host has begun to use a VF. */
   readonly hostUse: { refuse(address: PciAddress): Promise<void> };
-  /** Judges all functions anew. */
+  /** Judges all VFs anew. */
   readonly survey: { judge(): void; readonly refusals: readonly string[] };
-  /** Whether the link that sysfs has for a function is its own. */
+  /** Whether the link that sysfs has for a VF is its own. */
   readonly isLinkSound: (address: PciAddress) => Promise<boolean>;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** Who may take the functions of this node, and which of them are left out for a while. */
+/** Who may take the VFs of this node, and which of them are left out for a while. */
 export class VfHolds {
   readonly #parts: VfHoldParts;
   readonly #leftOut: LeftOutVfs;
@@ -64,7 +64,7 @@ export class VfHolds {
   }
 }
 
-/** A function that a connection holds. It may become another one while it is bound. */
+/** A VF that a connection holds. It may become another one while it is bound. */
 export class HeldVf {
   readonly ask: TakeRequest;
   readonly #parts: VfHoldParts & { readonly leftOut: LeftOutVfs };
@@ -103,7 +103,7 @@ export class HeldVf {
     }
   }
 
-  /** Whether another function would not have the same fault. */
+  /** Whether another VF would not have the same fault. */
   #isItsOwn(error: unknown): error is DriverError | NetdevError {
     if (error instanceof DriverError) return !COMMON_FAULTS.includes(error.fault.kind);
     return isForeignLink(error);
@@ -132,7 +132,7 @@ export class HeldVf {
     });
   }
 
-  /** Goes on with another function while the kernel works on this one. False where there is none to have. */
+  /** Goes on with another VF while the kernel works on this one. False where there is none to have. */
   #leave(binding: Promise<unknown>): boolean {
     const { inventory, leftOut, log } = this.#parts;
     const { address } = this.#vf;
@@ -159,7 +159,7 @@ export class HeldVf {
     return true;
   }
 
-  /** The fault is this function's alone: the connection gets another one of the same resource, if there is one. */
+  /** The fault is this VF's alone: the connection gets another one of the same resource, if there is one. */
   #takeAnother(error: DriverError | NetdevError): void {
     const { inventory, leftOut, log } = this.#parts;
     const { connectionId } = this.ask;
@@ -178,7 +178,7 @@ export class HeldVf {
     log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: error.message });
   }
 
-  /** A link that is not the function's was found in its place: nobody gets the function until that is over. */
+  /** A link that is not the VF's was found in its place: nobody gets the VF until that is over. */
   withholdIfForeign(error: unknown): void {
     const { leftOut, isLinkSound } = this.#parts;
     if (!isForeignLink(error)) return;

@@ -1,4 +1,4 @@
-// One virtual function from the moment a connection takes it until it is home: what KERNEL and VFIO do with it, and what is
+// One VF from the moment a connection takes it until it is home: what KERNEL and VFIO do with it, and what is
 // kept on disk of that. Fitted together from the rooms that do the work; knows no peer, no endpoint and no kubelet.
 // Start reading at held-vf.ts, then kernel-vf-source.ts or vfio-vf-source.ts. After a restart: the module reconcile.
 export {

@@ -1,4 +1,4 @@
-// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
+// What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held VF (held-vf.ts) gets
 // its kernel driver, netdev takes its network device to the client and home.
 import type { Clock, Random } from "../async/index.ts";
 import { fileKey, type LinkOwnerOf, Netns, NotANetnsError, type OpenRtnl } from "../kernel/index.ts";
@@ -44,7 +44,7 @@ export interface KernelVfParts {
   readonly log: Log;
 }
 
-/** Virtual functions of this node for the KERNEL mechanism. */
+/** VFs of this node for the KERNEL mechanism. */
 export function kernelVfSource(parts: KernelVfParts): KernelVfSource {
   return { take: (ask) => new NodeVf(parts, parts.holds.take({ ...ask, use: "kernel" })) };
 }
@@ -59,7 +59,7 @@ function clientNetns(fd: OwnedFd): Netns {
   }
 }
 
-/** One function, from the moment a connection holds it until it is given back. */
+/** One VF, from the moment a connection holds it until it is given back. */
 class NodeVf implements KernelVf {
   readonly #parts: KernelVfParts;
   readonly #held: HeldVf;
@@ -92,7 +92,7 @@ class NodeVf implements KernelVf {
     if (this.#pending) return; // It is bound, and may be with the client.
     await this.#held.bind(signal, async (address) => {
       const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
-      // To choose another function in time; what else may be wrong now, the way in waits for.
+      // To choose another VF in time; what else may be wrong now, the way in waits for.
       await this.#parts.verifyLink(address, ifindex).catch((error: unknown) => {
         if (isForeignLink(error)) throw error;
       });
@@ -117,7 +117,7 @@ class NodeVf implements KernelVf {
 
   async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
     const { binder, host, openRtnl, clock, random } = this.#parts;
-    // Read anew: a function that comes home from another namespace may have got another index there.
+    // Read anew: a VF that comes home from another namespace may have got another index there.
     const { ifindex } = await binder.netdevOf(this.address, signal);
     await this.#held.refuseHostUse();
     const keepLeft = (left: Attachment) => {
@@ -214,7 +214,7 @@ class NodeVf implements KernelVf {
     return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
   }
 
-  /** The device went with its driver or its function: there is nothing to bring home, or a new device that was never away. */
+  /** The device went with its driver or its VF: there is nothing to bring home, or a new device that was never away. */
   async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
     const { binder } = this.#parts;
     const { address, kernelDriver } = this.#held.vf;

@@ -1,4 +1,4 @@
-// What the VFIO mechanism needs of the node, fitted together from the rooms that do it: a held function (held-vf.ts) gets
+// What the VFIO mechanism needs of the node, fitted together from the rooms that do it: a held VF (held-vf.ts) gets
 // vfio-pci, its PF the client's settings, and access lets the containers of one pod open its nodes. On the way back it is
 // nobody else's before that is taken away and whoever had it open has closed it.
 import type { DeviceAccess, DeviceGrant } from "../access/index.ts";
@@ -21,7 +21,7 @@ import type { TokenPod, TokenPods } from "./token-pods.ts";
 import { type AdoptedGrant, type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
- * So long a Close waits for a process that has the function open; then it fails, and is tried again until the process has
+ * So long a Close waits for a process that has the VF open; then it fails, and is tried again until the process has
  * gone. The kernel tells nobody when a group is closed, so it is looked at, ever more seldom.
  */
 const HOLDER_WAIT_MS = 2_000;
@@ -42,7 +42,7 @@ export interface VfioVfParts {
   readonly log: Log;
 }
 
-/** Virtual functions of this node for the VFIO mechanism. */
+/** VFs of this node for the VFIO mechanism. */
 export function vfioVfSource(parts: VfioVfParts): VfioVfSource {
   const { holds, pods, grants } = parts;
   const take = ({ connectionId, tokenId, cgroupDir }: VfioAsk, pod: TokenPod | undefined) => {
@@ -65,7 +65,7 @@ interface VfioClient {
   readonly cgroupDir: string;
 }
 
-/** One function, from the moment a connection holds it until it is given back. */
+/** One VF, from the moment a connection holds it until it is given back. */
 class NodeVfio implements VfioVf {
   readonly #parts: VfioVfParts;
   readonly #held: HeldVf;
@@ -102,7 +102,7 @@ class NodeVfio implements VfioVf {
   async bind(signal: AbortSignal): Promise<void> {
     this.#device = await this.#held.bind(signal, async (address) => {
       const device = await this.#parts.binder.vfio.deviceOf(address);
-      // The pod's own process may have the group open by another function of it; nobody else may.
+      // The pod's own process may have the group open by another VF of it; nobody else may.
       if (!this.#sharesGroup(device.group)) await this.#parts.binder.vfio.refuseOpen(address);
       return device;
     });
@@ -141,7 +141,7 @@ class NodeVfio implements VfioVf {
   async revoke(): Promise<void> {
     this.#held.setReclaiming();
     await this.#grant?.revoke();
-    // What was never granted nobody has open, but perhaps its pod another function of the group.
+    // What was never granted nobody has open, but perhaps its pod another VF of the group.
     if (this.#entry?.kept.grant) await this.#untilClosed();
     // Not earlier: as long as the pod can send, its settings stay.
     if (this.#entry && (await this.#parts.binder.isPresent(this.address))) await this.#lent().restore();
@@ -199,7 +199,7 @@ class NodeVfio implements VfioVf {
     return this.#othersIn(group).length > 0;
   }
 
-  /** Functions of the group that connections have by VFIO: the group is one pod's, so they are of the same one. */
+  /** VFs of the group that connections have by VFIO: the group is one pod's, so they are of the same one. */
   #othersIn(group: number): readonly VfRecord[] {
     const all = this.#parts.inventory.snapshot().filter((vf) => vf.iommuGroup === group && vf.address !== this.address);
     return all.filter(({ use }) => use === "vfio");

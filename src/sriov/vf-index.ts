@@ -5,8 +5,8 @@ import { VfConditions } from "./vf-condition.ts";
 
 const none: ReadonlySet<Vf> = new Set();
 
-/** The virtual functions of the node, findable by address, physical function and IOMMU group. */
-export class FunctionIndex {
+/** The VFs of the node, findable by address, PF and IOMMU group. */
+export class VfIndex {
   readonly #all = new Map<PciAddress, Vf>();
   readonly #byPf = new Map<PciAddress, Set<Vf>>();
   readonly #groups = new Map<number, Set<Vf>>();
@@ -25,18 +25,18 @@ export class FunctionIndex {
     return this.#byPf.get(pf) ?? none;
   }
 
-  /** The functions that share its IOMMU group, itself included; itself alone without an IOMMU. */
+  /** The VFs that share its IOMMU group, itself included; itself alone without an IOMMU. */
   readonly groupOf = (vf: Vf): ReadonlySet<Vf> => {
     const { iommuGroup } = vf.facts;
     return (iommuGroup === undefined ? undefined : this.#groups.get(iommuGroup)) ?? new Set([vf]);
   };
 
-  /** Every function that offers the resource: work that grows with their number. */
+  /** Every VF that offers the resource: work that grows with their number. */
   offering(resource: string): readonly Vf[] {
     return [...this.#all.values()].filter(({ facts }) => facts.resources.includes(resource));
   }
 
-  /** Adds a function, or brings a known one up to date; present in both cases. */
+  /** Adds a VF, or brings a known one up to date; present in both cases. */
   put(facts: VfFacts): Vf {
     const known = this.#all.get(facts.address);
     if (known) this.#unindex(known);

@@ -1,0 +1,62 @@
+// What is wrong with PFs, as health conditions.
+import { type PciAddress, type PfFault, switchdevProblem } from "../sriov/index.ts";
+import type { Condition, Health } from "../telemetry/index.ts";
+
+export class PfHealth {
+  /** Of a PF that is to have VFs and has none. */
+  readonly withoutVfs: Condition;
+  readonly #unusable: Condition;
+  readonly #otherNamespace: Condition;
+  readonly #noCarrier: Condition;
+  readonly #noDriver: Condition;
+  readonly #switchdev: Condition;
+
+  constructor(health: Health) {
+    this.withoutVfs = health.declare({ code: "pf-without-vfs", severity: "warning" });
+    this.#unusable = health.declare({ code: "pf-unusable", severity: "warning" });
+    this.#noCarrier = health.declare({ code: "pf-without-carrier", severity: "warning" });
+    this.#otherNamespace = health.declare({ code: "other-network-namespace", severity: "blocking" });
+    this.#noDriver = health.declare({ code: "vf-driver-missing", severity: "warning" });
+    this.#switchdev = health.declare({ code: "pf-in-switchdev-mode", severity: "warning" });
+  }
+
+  /** It is usable, with this problem of its link, if any. */
+  judge(pf: PciAddress, isSwitchdev: boolean, linkProblem: string | undefined): void {
+    set(this.#switchdev, pf, isSwitchdev ? switchdevProblem(pf) : undefined);
+    set(this.#noCarrier, pf, linkProblem);
+  }
+
+  /** Whether the driver of its VFs is loaded; with what to do where it is not. */
+  setDriver(pf: PciAddress, note: string | undefined): void {
+    set(this.#noDriver, pf, note && `KERNEL clients cannot get its VFs: ${note.replace(`${pf}: `, "")}`);
+  }
+
+  /** It cannot be used: nothing else is known of it then. */
+  fail({ address, kind, message }: PfFault): void {
+    const isElsewhere = kind === "other-namespace";
+    set(this.#otherNamespace, address, isElsewhere ? message : undefined);
+    set(this.#unusable, address, isElsewhere ? undefined : message);
+    this.#forget(address);
+  }
+
+  /** Nothing keeps it from being used any more. */
+  mend(pf: PciAddress): void {
+    this.#unusable.clear(pf);
+    this.#otherNamespace.clear(pf);
+  }
+
+  /** It is not observed any more. */
+  clear(pf: PciAddress): void {
+    this.#forget(pf);
+    this.mend(pf);
+  }
+
+  #forget(pf: PciAddress): void {
+    for (const one of [this.#noCarrier, this.#noDriver, this.#switchdev]) one.clear(pf);
+  }
+}
+
+function set(condition: Condition, pf: PciAddress, problem: string | undefined): void {
+  if (problem === undefined) condition.clear(pf);
+  else condition.raise(problem, pf);
+}
