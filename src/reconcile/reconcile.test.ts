@@ -21,7 +21,15 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
   const facts = { address, pf: PF, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   const sync = () => inventory.sync(PF, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
   sync();
-  const node = { gate: Promise.resolve(), looks: 0, listeners: 0, tries: 0, driver: "igbvf", hasNetdev: true };
+  const node = {
+    gate: Promise.resolve(),
+    ending: Promise.resolve(),
+    looks: 0,
+    listeners: 0,
+    tries: 0,
+    driver: "igbvf",
+    hasNetdev: true,
+  };
   const clock = new HandClock();
   const log = recordingLog();
   const entryOf = (vf: PciAddress, connectionId: string) => {
@@ -71,7 +79,10 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
   node.hasNetdev = false;
   const stop = reconciler.follow({
     rescan: () => void done.push("rescan"),
-    endConnection: async (id) => void done.push(`end ${id}`),
+    async endConnection(id) {
+      done.push(`end ${id}`);
+      await node.ending;
+    },
     adopt: ({ connectionId, stage }) => void done.push(`adopt ${connectionId} ${stage}`),
   });
   const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
@@ -144,8 +155,12 @@ test("Reconciler ends a connection whose namespace has ended once, as long as th
   inventory.raise(address, { code: "pending-netns", ending: "not" });
   await clock.pass(INTERVAL_MS);
   assert.deepEqual(done, []);
-  node.hasNetdev = true;
-  await clock.pass(INTERVAL_MS);
+  const ending = Promise.withResolvers<void>();
+  Object.assign(node, { hasNetdev: true, ending: ending.promise });
+  for (let times = 0; times < 2; times += 1) await clock.pass(INTERVAL_MS);
+  assert.deepEqual(done, ["end c1"]);
+  ending.resolve();
+  await settled();
   await clock.pass(INTERVAL_MS);
   assert.deepEqual(done, ["end c1", "end c1"], "tried again when it has not helped");
   assert.deepEqual(log.of("vf-repaired"), [{ vf: address, repair: "end-connection" }]);

@@ -99,13 +99,14 @@ function setUp(
     },
   };
   const survey = { judge() {}, refusals: [] };
-  const source = kernelVfSource({ ...parts, holds: new VfHolds({ ...parts, survey, hostUse }) });
+  const holds = new VfHolds({ ...parts, survey, hostUse });
+  const source = kernelVfSource({ ...parts, holds });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };
   const tokenOf = (address: string) =>
     inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
-  return { inventory, source, bound, forgotten, passTime, tokenId: tokenOf(first) };
+  return { inventory, source, holds, vfs, bound, forgotten, passTime, tokenId: tokenOf(first) };
 }
 
 test("bind() gives the connection another function when its own fails, and the failed one another chance later", async () => {
@@ -242,4 +243,17 @@ test("giveBack() leaves a function that is kept back in the journal: a restart a
     assert.equal(inventory.ofConnection("c1"), undefined);
     inventory.clear(first, contradiction);
   }
+});
+
+test("giveBack() has a VF observed for late writes, until another client has it", async () => {
+  const { inventory, source, holds, vfs, tokenId } = setUp(new Map());
+  const before = { use: "kernel", address: first, connectionId: "c1" } as unknown as VfEntry;
+  vfs.set(first, before);
+  await source.take({ connectionId: "c1", tokenId }).giveBack();
+  const codes = () => inventory.get(first)?.conditions;
+  assert.deepEqual(codes(), [{ code: "recently-restored", sinceMs: 0, before }]);
+  const next = holds.take({ connectionId: "c2", tokenId, use: "kernel" });
+  assert.equal(codes()?.length, 1, "it may be given back untouched");
+  next.setReady();
+  assert.deepEqual(codes(), []);
 });
