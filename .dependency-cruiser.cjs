@@ -14,7 +14,7 @@ const doors = {
   "^(node:)?worker_threads$": "^$",
   "node_modules/koffi/": "^src/kernel/native[.]ts$",
   "node_modules/@grpc/": "^$",
-  "node_modules/yaml/": "^src/sriov/pf-config[.]ts$",
+  "node_modules/yaml/": "^src/pci/pf-config[.]ts$",
   "node_modules/pino/": "^src/telemetry/",
   "node_modules/prom-client/": "^src/telemetry/",
 };
@@ -45,7 +45,7 @@ module.exports = {
     rule(
       "top-through-the-door",
       { path: "^src/[^/]+[.]ts$|^sandbox/" },
-      { path: "^src/[^/]+/", pathNot: [aboveRooms, "/index[.]ts$", "^src/gen/", "^src/sriov/nearest[.]ts$", ...fakes] },
+      { path: "^src/[^/]+/", pathNot: [aboveRooms, "/index[.]ts$", "^src/gen/", "^src/pci/nearest[.]ts$", ...fakes] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.

@@ -7,7 +7,7 @@ import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messa
 // Loaded first and alone, so that the time it takes can be told.
 const { startSandboxForwarder } = await import("../sandbox/start-forwarder.ts");
 const { createLog, createMetrics } = await import("../src/telemetry/index.ts");
-const { parsePfConfig } = await import("../src/sriov/index.ts");
+const { parsePfConfig } = await import("../src/pci/index.ts");
 const { systemClock } = await import("../src/async/index.ts");
 const { Rtnl } = await import("../src/kernel/index.ts");
 const loadMs = performance.now();

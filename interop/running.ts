@@ -8,7 +8,7 @@ import { systemClock } from "../src/async/index.ts";
 import type { Config } from "../src/config.ts";
 import type { Forwarder } from "../src/forwarder.ts";
 import type { Host } from "../src/node/index.ts";
-import { parsePfConfig } from "../src/sriov/index.ts";
+import { parsePfConfig } from "../src/pci/index.ts";
 import { createLog, createMetrics } from "../src/telemetry/index.ts";
 
 // The collector, which programs do not see otherwise.

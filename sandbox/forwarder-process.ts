@@ -17,8 +17,8 @@ import {
 } from "../src/kernel/index.ts";
 import type { PfPort } from "../src/netdev/index.ts";
 import type { Host } from "../src/node/index.ts";
+import { parsePfConfig, pfLinks } from "../src/pci/index.ts";
 import { live, type Running } from "../src/process/process-life.ts";
-import { parsePfConfig, pfLinks } from "../src/sriov/index.ts";
 import { createLog, type Log, type LogFields, type Tracer } from "../src/telemetry/index.ts";
 import { type AtStep, nameOf, withCrashPoints } from "./crash-points.ts";
 import { locksIn } from "./pf-locks.ts";

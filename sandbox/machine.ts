@@ -15,7 +15,7 @@ import {
   type UeventSource,
 } from "../src/kernel/index.ts";
 import type { HostLocks } from "../src/node/index.ts";
-import { type FindPfLink, pfLinks } from "../src/sriov/index.ts";
+import { type FindPfLink, pfLinks } from "../src/pci/index.ts";
 import type { CardKind, EswitchMode } from "./card.ts";
 import { type Card, type CardOptions, cardOf } from "./card-behaviour.ts";
 import { Faults, type Tree } from "./faults.ts";

@@ -5,7 +5,7 @@ import { openDeviceAccess } from "../src/access/index.ts";
 import { type Clock, systemClock, UndoStack } from "../src/async/index.ts";
 import type { Forwarder, ForwarderSettings } from "../src/forwarder.ts";
 import type { Host } from "../src/node/index.ts";
-import { parsePfConfig } from "../src/sriov/index.ts";
+import { parsePfConfig } from "../src/pci/index.ts";
 import { type Log, type Metrics, silentLog, type Tracer } from "../src/telemetry/index.ts";
 import { type Actor, createActor } from "./actor.ts";
 import { ChangeWatch } from "./change-watch.ts";

@@ -14,7 +14,7 @@ import {
   type ValueKind,
 } from "./config-values.ts";
 // Not by the door: a word on the command line would load the whole room, its YAML reader and the log.
-import { nearestWord } from "./sriov/nearest.ts";
+import { nearestWord } from "./pci/nearest.ts";
 
 interface Variable<T> {
   readonly names: readonly [name: string, ...aliases: string[]];

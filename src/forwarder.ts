@@ -20,8 +20,8 @@ import { ownStateFolder } from "./composition/state-owner.ts";
 import { startIdentity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
+import type { PfConfig } from "./pci/index.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile/index.ts";
-import type { PfConfig } from "./sriov/index.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./vf/index.ts";
 

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import test from "node:test";
 import { parse, parseAllDocuments } from "yaml";
 import { parseConfig } from "../src/config.ts";
-import { parsePfConfig } from "../src/sriov/index.ts";
+import { parsePfConfig } from "../src/pci/index.ts";
 import { needs } from "./needs.ts";
 
 const BASE = "deploy/kustomize/base";

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { effectOf, vfConditionCodes } from "../src/sriov/index.ts";
+import { effectOf, vfConditionCodes } from "../src/inventory/index.ts";
 import { type Node, parseSource, sourcePaths, walk } from "../tools/source.ts";
 
 const sources = sourcePaths()

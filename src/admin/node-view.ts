@@ -4,7 +4,7 @@ import type { Ailment } from "../telemetry/index.ts";
 /** Where a VF is in its life. */
 export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming", "quarantined"] as const;
 
-/** Something that is so of a VF: src/sriov/vf-condition.ts. */
+/** Something that is so of a VF: src/inventory/vf-condition.ts. */
 export interface VfConditionView {
   readonly code: string;
   /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */

@@ -1,6 +1,7 @@
 // Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
 import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
+import { type Inventory, offerOf } from "../inventory/index.ts";
 import { watchFolder } from "../kernel/index.ts";
 import {
   type AllocatableDevices,
@@ -9,7 +10,6 @@ import {
   startDevicePlugins,
   startPodResources,
 } from "../kubelet/index.ts";
-import { type Inventory, offerOf } from "../sriov/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { checkpointReader } from "./checkpoint-pods.ts";
 import { keepTokens } from "./token-keeper.ts";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
-import { Inventory, parsePciAddress } from "../sriov/index.ts";
+import { Inventory } from "../inventory/index.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { ShownNode } from "./node-view.ts";

@@ -2,17 +2,9 @@
 import type { ConnectionView, NodeView, NodeViewSource, PfView, ResourceView, VfView } from "../admin/index.ts";
 import type { Clock } from "../async/index.ts";
 import type { Identity } from "../identity/index.ts";
+import { describeCondition, effectOf, labelOf, shortToken, shortTokens, type VfRecord } from "../inventory/index.ts";
 import type { Node } from "../node/index.ts";
-import {
-  describeCondition,
-  effectOf,
-  labelOf,
-  type PciAddress,
-  resourceName,
-  shortToken,
-  shortTokens,
-  type VfRecord,
-} from "../sriov/index.ts";
+import { type PciAddress, resourceName } from "../pci/index.ts";
 import { type Health, type Log, Troubles, tapLog } from "../telemetry/index.ts";
 import { version } from "../version.ts";
 import type { NsmServer } from "./nsm-server.ts";

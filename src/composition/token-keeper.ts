@@ -1,5 +1,6 @@
 // Which pods hold which tokens: what kubelet tells and what it does not, fitted to the inventory.
 import { type Clock, startDeadline } from "../async/index.ts";
+import { type Inventory, isTokenId } from "../inventory/index.ts";
 import {
   type Checkpoint,
   type PodHoldings,
@@ -9,7 +10,6 @@ import {
   TokenLife,
   type TokenSource,
 } from "../kubelet/index.ts";
-import { type Inventory, isTokenId } from "../sriov/index.ts";
 import type { Log } from "../telemetry/index.ts";
 
 export interface TokenKeeperOptions {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Inventory } from "../inventory/index.ts";
 import type { NetlinkEvent, Netns, Rtnl } from "../kernel/index.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
-import { Inventory } from "../sriov/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { HostUseSurvey } from "./host-use.ts";
 import { HostUseWatch } from "./host-use-watch.ts";

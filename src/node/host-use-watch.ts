@@ -1,7 +1,8 @@
 // Keeps what is known of the host's use of VFs true while we run: by the kernel's events, not by the clock.
 import type { Clock, Timer } from "../async/index.ts";
+import type { Inventory } from "../inventory/index.ts";
 import { isUpperOf, type Link, type NetlinkEvent, type Rtnl, type Uevent } from "../kernel/index.ts";
-import { type Inventory, isLinkLocal, type PciAddress } from "../sriov/index.ts";
+import { isLinkLocal, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import type { HostUseSurvey } from "./host-use.ts";

@@ -1,17 +1,17 @@
 // Which VFs of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
+
+import { conditionOf, type Inventory } from "../inventory/index.ts";
 import {
-  conditionOf,
   DriverError,
   describeHostUse,
   HostUseReader,
-  type Inventory,
   type NetdevUse,
   type PciAddress,
   type PfConfig,
   type PfEntry,
   type PhysicalFunction,
   wantedVfs,
-} from "../sriov/index.ts";
+} from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 

@@ -13,7 +13,7 @@ import type {
   UeventSource,
 } from "../kernel/index.ts";
 import type { PfName, PfPort } from "../netdev/index.ts";
-import type { FindPfLink, PciAddress } from "../sriov/index.ts";
+import type { FindPfLink, PciAddress } from "../pci/index.ts";
 
 /** Everything of the node that the forwarder touches, apart from sockets. The caller closes what it opened. */
 export interface Host {

@@ -15,7 +15,7 @@ import {
   tryLockFolder,
 } from "../kernel/index.ts";
 import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
-import { pfLinks } from "../sriov/index.ts";
+import { pfLinks } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 

@@ -1,7 +1,7 @@
 // News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
 import type { Clock, Timer } from "../async/index.ts";
 import type { NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
-import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../sriov/index.ts";
+import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseWatch } from "./host-use-watch.ts";

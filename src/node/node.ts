@@ -1,7 +1,8 @@
 // This node's VFs: found, recorded in the inventory, and with the tools to work on them.
 import type { Clock, Random } from "../async/index.ts";
+import { Inventory } from "../inventory/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
-import { DriverBinder, type DriverBinderOptions, Inventory, type PciAddress, type PfConfig } from "../sriov/index.ts";
+import { DriverBinder, type DriverBinderOptions, type PciAddress, type PfConfig } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseSurvey } from "./host-use.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type PhysicalFunction, parsePciAddress } from "../sriov/index.ts";
+import { type PhysicalFunction, parsePciAddress } from "../pci/index.ts";
 import { PfCarriers } from "./pf-carriers.ts";
 
 const address = parsePciAddress("01:00.0");

@@ -1,5 +1,5 @@
 // Whether there is a signal on the wire of each PF, and what follows for its VFs by the PF's entry in the list.
-import type { PciAddress, PhysicalFunction } from "../sriov/index.ts";
+import type { PciAddress, PhysicalFunction } from "../pci/index.ts";
 
 /** `none yet`: not since we observe it. */
 type Carrier = "none yet" | "there" | "lost";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { lockFolder, tryLockFolder } from "../kernel/index.ts";
-import { parsePfConfig } from "../sriov/index.ts";
+import { parsePfConfig } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { PfClaims } from "./pf-claims.ts";

@@ -2,7 +2,7 @@
 // no journal that tells one what the other does.
 import type { ExclusiveLock } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
-import type { PciAddress, PfConfig } from "../sriov/index.ts";
+import type { PciAddress, PfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { HostLocks } from "./host.ts";
 

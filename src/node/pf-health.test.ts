@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
-import { parsePciAddress } from "../sriov/index.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { PfHealth } from "./pf-health.ts";
 

@@ -1,5 +1,5 @@
 // What is wrong with PFs, as health conditions.
-import { type PciAddress, type PfFault, switchdevProblem } from "../sriov/index.ts";
+import { type PciAddress, type PfFault, switchdevProblem } from "../pci/index.ts";
 import type { Condition, Health } from "../telemetry/index.ts";
 
 export class PfHealth {

@@ -1,19 +1,17 @@
 // What the node has of the configured PFs, now and at each later look, as the inventory and people are told.
 import type { Clock } from "../async/index.ts";
+import type { Inventory, VfConditionOf, VfRecord } from "../inventory/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
 import {
   type Discovery,
   discover,
-  type Inventory,
   type PciAddress,
   type PfConfig,
   type PfFault,
   type PhysicalFunction,
   switchdevProblem,
-  type VfConditionOf,
-  type VfRecord,
-} from "../sriov/index.ts";
+} from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { PfCarriers } from "./pf-carriers.ts";

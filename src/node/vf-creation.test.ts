@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { HandClock } from "../nsm/testing/cast.ts";
-import { type PhysicalFunction, parsePciAddress, type VfFacts } from "../sriov/index.ts";
+import { type PhysicalFunction, parsePciAddress, type VfFacts } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { Host } from "./host.ts";

@@ -1,6 +1,6 @@
 // VFs that are to be made: which PF is asked for them, and what became of it. Nobody waits for it.
 import type { Clock } from "../async/index.ts";
-import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../sriov/index.ts";
+import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../pci/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 

@@ -1,5 +1,5 @@
 // The conditions of VFs as health conditions: what is given to no client is something that an operator should see.
-import { type ConditionEffect, describeCondition, effectOf, type Inventory } from "../sriov/index.ts";
+import { type ConditionEffect, describeCondition, effectOf, type Inventory } from "../inventory/index.ts";
 import type { Condition, Health } from "../telemetry/index.ts";
 
 interface Report {

@@ -3,10 +3,11 @@ import { test } from "node:test";
 import { AccessError } from "../access/index.ts";
 import { DeadlineError } from "../async/index.ts";
 import { IdentityError } from "../identity/index.ts";
+import { InventoryError } from "../inventory/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
+import { DriverError, type PciAddress } from "../pci/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
-import { DriverError, InventoryError, type PciAddress } from "../sriov/index.ts";
 import { NsmError } from "./fault.ts";
 import { toStatus } from "./grpc-status.ts";
 

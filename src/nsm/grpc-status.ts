@@ -1,9 +1,10 @@
 import { AccessError, type AccessFault } from "../access/index.ts";
 import { DeadlineError } from "../async/index.ts";
 import { IdentityError, type IdentityFault, PolicyError } from "../identity/index.ts";
+import { InventoryError, type InventoryFault } from "../inventory/index.ts";
 import { NetdevError, type NetdevFault } from "../netdev/index.ts";
+import { DriverError, type DriverFault } from "../pci/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
-import { DriverError, type DriverFault, InventoryError, type InventoryFault } from "../sriov/index.ts";
 import { NsmError, type NsmFault, textOf } from "./fault.ts";
 
 /** The gRPC status that tells a peer about any failure of this room or of those below. */

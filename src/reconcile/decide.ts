@@ -1,7 +1,9 @@
 // What follows for one VF from its record, its journal entry and what was observed of it. Pure: reads nothing, does nothing. All of
 // it as a table: docs/decisions/041.
+
+import { conditionOf, effectOf, type VfConditionCode, type VfRecord } from "../inventory/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import { conditionOf, effectOf, type VfConditionCode, type VfGlance, type VfRecord } from "../sriov/index.ts";
+import type { VfGlance } from "../pci/index.ts";
 import type { VfEntry } from "../vf/index.ts";
 
 /** One VF, as it is known from everywhere. */

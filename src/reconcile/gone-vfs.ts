@@ -1,7 +1,7 @@
 // VFs of the journal that the node does not have: there is no record of them in the inventory.
 import type { Clock } from "../async/index.ts";
 import type { Node } from "../node/index.ts";
-import type { PciAddress } from "../sriov/index.ts";
+import type { PciAddress } from "../pci/index.ts";
 import type { KernelVfEntry, NodeJournal } from "../vf/index.ts";
 
 export interface GoneVfsOptions {

@@ -1,9 +1,10 @@
 // Makes journal, inventory and node agree: before anything is served, then every few seconds and when the kernel says that a VF
 // which concerns us has changed. What a running client has is only observed. docs/decisions/016 and 041.
 import { KeyedQueue, type Timer } from "../async/index.ts";
+import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import { conditionOf, type PciAddress, type VfRecord } from "../sriov/index.ts";
+import type { PciAddress } from "../pci/index.ts";
 import { type LogFields, type Metrics, type outcomes, timed } from "../telemetry/index.ts";
 import type { KernelVfEntry } from "../vf/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";

@@ -1,5 +1,6 @@
 // VFs that no connection holds, made again what they were: by what the journal has of them, or as far as can be known.
 import type { Clock, Random } from "../async/index.ts";
+import type { VfRecord } from "../inventory/index.ts";
 import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import {
   type AttachmentState,
@@ -10,7 +11,7 @@ import {
   strangerState,
 } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
-import type { VfNetdev, VfRecord } from "../sriov/index.ts";
+import type { VfNetdev } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type AdoptedGrant, type KernelVfEntry, verifyVfLink, vfLinkOf } from "../vf/index.ts";
 

@@ -7,7 +7,7 @@ import { type Clock, systemClock } from "../async/index.ts";
 import { JournalError, openJournal } from "../journal/index.ts";
 import { openStateFolder } from "../kernel/index.ts";
 import { type JournalEntry, QUOTA } from "../nsm/index.ts";
-import type { PciAddress } from "../sriov/index.ts";
+import type { PciAddress } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { type KernelVfEntry, openNodeJournal } from "./connection-journal.ts";

@@ -5,7 +5,7 @@ import { type Journal, type Json, openJournal } from "../journal/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
 import type { AttachmentState, VfSettings } from "../netdev/index.ts";
 import type { ConnectionJournal, JournalEntry } from "../nsm/index.ts";
-import type { PciAddress } from "../sriov/index.ts";
+import type { PciAddress } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { CONNECTION, journalSelection, type LeftOut, VF } from "./journal-selection.ts";
 

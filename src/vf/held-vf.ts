@@ -1,17 +1,15 @@
 // One VF from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
 // with it in between: kernel-vf-source.ts.
 import type { Clock } from "../async/index.ts";
-import type { NetdevError } from "../netdev/index.ts";
 import {
-  type DriverBinder,
-  DriverError,
   describeCondition,
   type Inventory,
   InventoryError,
-  type PciAddress,
   type TakeRequest,
   type VfRecord,
-} from "../sriov/index.ts";
+} from "../inventory/index.ts";
+import type { NetdevError } from "../netdev/index.ts";
+import { type DriverBinder, DriverError, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { VfJournal } from "./connection-journal.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";

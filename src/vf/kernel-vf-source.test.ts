@@ -2,17 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemRandom } from "../async/index.ts";
+import { conditionOf, Inventory } from "../inventory/index.ts";
 import type { Netns } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
-import {
-  conditionOf,
-  type DriverBinder,
-  DriverError,
-  type DriverFault,
-  Inventory,
-  type PciAddress,
-  parsePciAddress,
-} from "../sriov/index.ts";
+import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";

@@ -1,6 +1,7 @@
 // What the KERNEL mechanism needs of the node, fitted together from the rooms that do it: a held VF (held-vf.ts) gets
 // its kernel driver, netdev takes its network device to the client and home.
 import type { Clock, Random } from "../async/index.ts";
+import { conditionOf, type Inventory } from "../inventory/index.ts";
 import { fileKey, type LinkOwnerOf, Netns, NotANetnsError, type OpenRtnl } from "../kernel/index.ts";
 import {
   type AskedNetdev,
@@ -16,7 +17,7 @@ import {
 } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import type { KernelVf, KernelVfSource, OwnedFd } from "../nsm/index.ts";
-import { conditionOf, type DriverBinder, type Inventory, type PciAddress } from "../sriov/index.ts";
+import type { DriverBinder, PciAddress } from "../pci/index.ts";
 import { type Log, timed } from "../telemetry/index.ts";
 import type { KernelVfEntry, VfJournal } from "./connection-journal.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";

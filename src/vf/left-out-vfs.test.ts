@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Inventory } from "../inventory/index.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
-import { Inventory, parsePciAddress } from "../sriov/index.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";
 

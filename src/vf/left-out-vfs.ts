@@ -1,6 +1,7 @@
 // VFs that failed a connection: given to no client for a while, or until what was wrong is over.
 import type { Clock } from "../async/index.ts";
-import { DriverError, type Inventory, type PciAddress, type VfCondition, type VfRecord } from "../sriov/index.ts";
+import type { Inventory, VfCondition, VfRecord } from "../inventory/index.ts";
+import { DriverError, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 
 /** After so long a VF that failed gets another chance, or is observed again. */

@@ -1,7 +1,7 @@
 // Whether the link that sysfs has for a VF is the VF's: asked of the kernel, in the host's namespace.
 import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import { NetdevError, verifiedLink } from "../netdev/index.ts";
-import type { DriverBinder, PciAddress } from "../sriov/index.ts";
+import type { DriverBinder, PciAddress } from "../pci/index.ts";
 
 export interface LinkCheckParts {
   /** The host's namespace. */

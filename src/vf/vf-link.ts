@@ -1,6 +1,8 @@
 // The network device of a VF by its PCI function: it stays the same when its driver makes another device.
+
+import type { VfRecord } from "../inventory/index.ts";
 import type { VfLink } from "../netdev/index.ts";
-import { type DriverBinder, DriverError, type VfRecord } from "../sriov/index.ts";
+import { type DriverBinder, DriverError } from "../pci/index.ts";
 
 /** Where the VF's device is in the host's namespace, whatever its name and index. */
 export function vfLinkOf(

@@ -3,17 +3,11 @@
 // nobody else's before that is taken away and whoever had it open has closed it.
 import type { DeviceAccess, DeviceGrant } from "../access/index.ts";
 import type { Clock, Random } from "../async/index.ts";
+import type { Inventory, VfRecord } from "../inventory/index.ts";
 import { LentSettings } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import type { AskedVfio, VfioAsk, VfioVf, VfioVfSource } from "../nsm/index.ts";
-import {
-  type DriverBinder,
-  DriverError,
-  type Inventory,
-  type PciAddress,
-  type VfioDevice,
-  type VfRecord,
-} from "../sriov/index.ts";
+import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { VfJournal } from "./connection-journal.ts";
 import type { HeldVf, VfHolds } from "./held-vf.ts";

@@ -1,7 +1,7 @@
 // A real adapter as the contracts want it: the files of this machine, its netlink, one of its virtual functions.
 import { Rtnl } from "../../src/kernel/index.ts";
 import { openLinuxHost } from "../../src/node/linux-host.ts";
-import { parsePciAddress } from "../../src/sriov/index.ts";
+import { parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { SettingsSubject } from "./vf-settings.ts";
 

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../../src/async/index.ts";
+import { Inventory } from "../../src/inventory/index.ts";
 import { KernelError } from "../../src/kernel/index.ts";
 import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
-import { type DriverBinder, Inventory, type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
+import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { KernelVfEntry, VfEntry } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";

@@ -4,7 +4,7 @@ import { type Machine, type MachineOptions, startMachine } from "../../sandbox/m
 import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { Netns, Rtnl } from "../../src/kernel/index.ts";
-import { parsePciAddress } from "../../src/sriov/index.ts";
+import { parsePciAddress } from "../../src/pci/index.ts";
 import { driverBindingContracts } from "../contracts/driver-binding.ts";
 import { sysfsContracts } from "../contracts/sysfs.ts";
 import { vfSettingsContracts } from "../contracts/vf-settings.ts";

@@ -8,7 +8,7 @@ import { someSurroundings } from "../../src/commands/cast.ts";
 import type { Given } from "../../src/commands/command.ts";
 import { discover } from "../../src/commands/discover/run.ts";
 import { BlockingWrites, openHostFiles } from "../../src/kernel/index.ts";
-import { parsePfConfig } from "../../src/sriov/index.ts";
+import { parsePfConfig } from "../../src/pci/index.ts";
 
 async function discovered(t: TestContext, options: MachineOptions, values: Readonly<Record<string, string[]>> = {}) {
   const machine = await startMachine(options);

@@ -6,8 +6,8 @@ import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions, type SandboxPod } from 
 import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
+import { type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { RpcError } from "../../src/rpc/index.ts";
-import { type PciAddress, parsePciAddress } from "../../src/sriov/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { ip, ipDump, ipNow } from "./ip.ts";

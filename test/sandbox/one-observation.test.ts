@@ -6,7 +6,7 @@ import { type Machine, type MachineOptions, startMachine } from "../../sandbox/m
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type HostFiles, openStateFolder } from "../../src/kernel/index.ts";
 import { type Host, openNode, watchNode } from "../../src/node/index.ts";
-import { parsePfConfig } from "../../src/sriov/index.ts";
+import { parsePfConfig } from "../../src/pci/index.ts";
 import { Health } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { UnsyncedDisk } from "../unsynced-disk.ts";

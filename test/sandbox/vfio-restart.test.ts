@@ -8,7 +8,7 @@ import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock as clock, systemRandom } from "../../src/async/index.ts";
 import { openJournal } from "../../src/journal/index.ts";
 import { openStateFolder } from "../../src/kernel/index.ts";
-import { parsePciAddress } from "../../src/sriov/index.ts";
+import { parsePciAddress } from "../../src/pci/index.ts";
 import { needs } from "../needs.ts";
 import { CrashScene } from "./crash-scene.ts";
 import { eventually } from "./story.ts";

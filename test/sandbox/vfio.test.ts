@@ -6,7 +6,7 @@ import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { commonStandIns } from "../../sandbox/sysfs.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
-import { parsePciAddress } from "../../src/sriov/index.ts";
+import { parsePciAddress } from "../../src/pci/index.ts";
 import { eventually, refusal, type Scene, tellStories } from "./story.ts";
 import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./vfio-scene.ts";
 

@@ -9,7 +9,7 @@ import {
   openHostFiles,
   Rtnl,
 } from "../../kernel/index.ts";
-import { type FindPfLink, type PciAddress, pfLinks } from "../../sriov/index.ts";
+import { type FindPfLink, type PciAddress, pfLinks } from "../../pci/index.ts";
 import type { CommandSettings } from "../command.ts";
 
 /** The parts of the node that a test puts others in place of. */

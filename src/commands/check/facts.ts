@@ -1,4 +1,4 @@
-import type { Discovery, NetdevUse, PciAddress, PfConfig } from "../../sriov/index.ts";
+import type { Discovery, NetdevUse, PciAddress, PfConfig } from "../../pci/index.ts";
 import type { ReadEnvironment } from "../command.ts";
 
 /** The list of physical functions, or why there is none. */

@@ -1,4 +1,4 @@
-import { describeHostUse, type PhysicalFunction, type VfFacts, wantedVfs } from "../../sriov/index.ts";
+import { describeHostUse, type PhysicalFunction, type VfFacts, wantedVfs } from "../../pci/index.ts";
 import { counted } from "../text.ts";
 import type { CheckFacts } from "./facts.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";

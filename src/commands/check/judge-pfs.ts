@@ -1,4 +1,4 @@
-import type { PfFaultKind, PfNote, PhysicalFunction } from "../../sriov/index.ts";
+import type { PfFaultKind, PfNote, PhysicalFunction } from "../../pci/index.ts";
 import { counted } from "../text.ts";
 import type { CheckFacts, PfListFact, PortFact } from "./facts.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";

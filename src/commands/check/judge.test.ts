@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import type { PciAddress } from "../../sriov/index.ts";
+import type { PciAddress } from "../../pci/index.ts";
 import { recordingTerminal } from "../cast.ts";
 import { somePf, soundNode } from "./cast.ts";
 import type { CheckFacts } from "./facts.ts";

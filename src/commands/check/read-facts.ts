@@ -22,7 +22,7 @@ import {
   PfConfigError,
   type PhysicalFunction,
   parsePfConfig,
-} from "../../sriov/index.ts";
+} from "../../pci/index.ts";
 import { silentLog } from "../../telemetry/index.ts";
 import type { CommandSettings, Surroundings } from "../command.ts";
 import type { CheckFiles } from "./check-files.ts";

@@ -7,7 +7,7 @@ import {
   selfTest,
   writeRefusal,
 } from "../../kernel/index.ts";
-import { orMissing } from "../../sriov/index.ts";
+import { orMissing } from "../../pci/index.ts";
 import type { CommandSettings } from "../command.ts";
 import type { CheckFiles } from "./check-files.ts";
 import type { FolderFact, ProcessFacts, VfioFacts } from "./facts.ts";

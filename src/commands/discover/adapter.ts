@@ -1,4 +1,4 @@
-import type { PciAddress } from "../../sriov/index.ts";
+import type { PciAddress } from "../../pci/index.ts";
 
 /** A network device of an adapter. */
 export interface AdapterLink {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { parsePciAddress, parsePfConfig } from "../../sriov/index.ts";
+import { parsePciAddress, parsePfConfig } from "../../pci/index.ts";
 import type { Adapter, AdapterLink } from "./adapter.ts";
 import { choosePfs } from "./choose.ts";
 import { configText } from "./write-config.ts";

@@ -1,4 +1,4 @@
-import type { PciAddress } from "../../sriov/index.ts";
+import type { PciAddress } from "../../pci/index.ts";
 import { counted } from "../text.ts";
 import type { Adapter, AdapterLink, NodeAdapters } from "./adapter.ts";
 import { knownVfDriver, vendorCapability } from "./known-drivers.ts";

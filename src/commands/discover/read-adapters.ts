@@ -9,7 +9,7 @@ import {
   ownNetdevs,
   type PciAddress,
   virtualFunctionLinks,
-} from "../../sriov/index.ts";
+} from "../../pci/index.ts";
 import type { Adapter, AdapterLink, NodeAdapters } from "./adapter.ts";
 
 /** Where to look. */

@@ -1,5 +1,5 @@
 import { BlockingWrites, openHostFiles } from "../../kernel/index.ts";
-import { serviceDomainProblem } from "../../sriov/index.ts";
+import { serviceDomainProblem } from "../../pci/index.ts";
 import type { Given, Surroundings } from "../command.ts";
 import { USAGE_EXIT_CODE } from "../help.ts";
 import { type Choice, choosePfs } from "./choose.ts";

@@ -1,5 +1,5 @@
 import type { Connection } from "../../gen/connection_pb.ts";
-import { InventoryError } from "../../sriov/index.ts";
+import { InventoryError } from "../../inventory/index.ts";
 import type { ConnectionRecord, Connections } from "./connections.ts";
 
 /** The client's own connection: the first segment of its path, which stays the same on every path that it comes by. */

@@ -4,7 +4,7 @@ import type { Clock } from "../../async/index.ts";
 import { guarded } from "../../async/index.ts";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
-import { InventoryError } from "../../sriov/index.ts";
+import { InventoryError } from "../../inventory/index.ts";
 import type { KernelVf, KernelVfSource } from "../mechanism/kernel.ts";
 import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../needs.ts";
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parsePciAddress } from "./address.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { type Placement, preferDevices } from "./preferred.ts";
 
 /** "a1.0/3" lies on physical function a, NUMA node 0, in IOMMU group 3; the digit after the letter tells ids apart. */

@@ -1,5 +1,4 @@
-import type { PciAddress } from "./address.ts";
-import type { VfUse } from "./inventory-form.ts";
+import type { PciAddress, VfUse } from "../pci/index.ts";
 import { compareRanks } from "./rank.ts";
 import type { Vf } from "./token-book.ts";
 import { describeCondition } from "./vf-condition.ts";

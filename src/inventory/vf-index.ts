@@ -1,5 +1,4 @@
-import type { PciAddress } from "./address.ts";
-import type { VfFacts } from "./inventory-form.ts";
+import type { PciAddress, VfFacts } from "../pci/index.ts";
 import type { Vf } from "./token-book.ts";
 import { VfConditions } from "./vf-condition.ts";
 

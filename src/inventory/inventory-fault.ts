@@ -1,4 +1,5 @@
-import type { VfState, VfUse } from "./inventory-form.ts";
+import type { VfUse } from "../pci/index.ts";
+import type { VfState } from "./inventory-form.ts";
 
 /** Why the inventory refused. Token ids are secrets and appear in none of these. */
 export type InventoryFault =

@@ -1,10 +1,10 @@
 // A random walk over every operation, checked after each step against what must hold whatever happened.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type PciAddress, parsePciAddress } from "./address.ts";
+import type { VfFacts } from "../pci/index.ts";
+import { type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { Inventory } from "./inventory.ts";
 import { InventoryError } from "./inventory-fault.ts";
-import type { VfFacts } from "./inventory-form.ts";
 import type { VfCondition } from "./vf-condition.ts";
 
 const namespace = "6ba7b811-9dad-11d1-80b4-00c04fd430c8";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parsePciAddress } from "./address.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { Inventory } from "./inventory.ts";
 import { offerOf } from "./offer.ts";
 

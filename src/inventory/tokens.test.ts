@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parsePciAddress } from "./address.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { isTokenId, tokenId } from "./tokens.ts";
 
 const address = parsePciAddress("0000:01:00.1");

@@ -1,7 +1,6 @@
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type EswitchOptions, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
-import type { VfFacts } from "./inventory-form.ts";
 import {
   driverOf,
   iommuGroupMembers,
@@ -15,6 +14,7 @@ import type { PfConfig, PfEntry } from "./pf-config-form.ts";
 import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
 import { severalNetdevs } from "./pf-link.ts";
 import { resourceName } from "./resource-name.ts";
+import type { VfFacts } from "./vf-facts.ts";
 
 /** A usable physical function with its virtual ones, in the order of their index. */
 export interface PhysicalFunction {

@@ -1,4 +1,4 @@
-import type { PciAddress } from "./address.ts";
+import type { PciAddress } from "../pci/index.ts";
 import { compareRanks } from "./rank.ts";
 
 /** What `preferDevices` knows of one device. */

@@ -1,5 +1,5 @@
 // Which VF a token gets: its own one, or the best of the others of its resource.
-import type { PciAddress } from "./address.ts";
+import type { PciAddress } from "../pci/index.ts";
 import { chooseVf, unfitBecause, type Wish } from "./choose.ts";
 import { isOfferable } from "./device-view.ts";
 import { InventoryError } from "./inventory-fault.ts";

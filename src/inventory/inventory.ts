@@ -1,4 +1,4 @@
-import type { PciAddress } from "./address.ts";
+import type { PciAddress, VfFacts } from "../pci/index.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { InventoryError } from "./inventory-fault.ts";
 import type {
@@ -7,7 +7,6 @@ import type {
   InventoryChange,
   Reservation,
   TakeRequest,
-  VfFacts,
   VfRecord,
 } from "./inventory-form.ts";
 import type { Placement } from "./preferred.ts";

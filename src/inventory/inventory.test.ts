@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type PciAddress, parsePciAddress } from "./address.ts";
+import type { VfFacts, VfUse } from "../pci/index.ts";
+import { type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { Inventory } from "./inventory.ts";
 import { InventoryError } from "./inventory-fault.ts";
-import type { VfFacts, VfUse } from "./inventory-form.ts";
 
 const BROKEN = { code: "write-stuck", error: "broken" } as const;
 const namespace = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";

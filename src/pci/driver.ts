@@ -3,7 +3,6 @@ import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.
 import { type Log, timed } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
-import type { VfFacts, VfUse } from "./inventory-form.ts";
 import {
   driverOf,
   glanceAt,
@@ -14,6 +13,7 @@ import {
   type VfGlance,
 } from "./pci-files.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
+import type { VfFacts, VfUse } from "./vf-facts.ts";
 import { VfioGroups } from "./vfio-group.ts";
 
 const VFIO_DRIVER = "vfio-pci";

@@ -1,5 +1,5 @@
-import type { PciAddress } from "./address.ts";
-import type { VfFacts, VfState, VfUse } from "./inventory-form.ts";
+import type { PciAddress, VfFacts, VfUse } from "../pci/index.ts";
+import type { VfState } from "./inventory-form.ts";
 import { tokenId } from "./tokens.ts";
 import type { VfConditions } from "./vf-condition.ts";
 

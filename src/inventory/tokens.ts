@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import type { PciAddress } from "./address.ts";
+import type { PciAddress } from "../pci/index.ts";
 
 /** Clients take for a token id whatever has this beginning and 42 characters (sdk-sriov, pkg/tools/tokens). */
 const TOKEN_PREFIX = "sriov-";
