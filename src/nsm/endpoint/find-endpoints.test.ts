@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { NetworkServiceEndpointResponseSchema } from "../../gen/registry_pb.ts";
+import { RpcError } from "../../rpc/index.ts";
 import type { AnswerStream, FileId } from "../needs.ts";
 import { HandClock, PaperFds, peerNamed, settled } from "../testing/cast.ts";
 import { Outside, PaperStream } from "../testing/cast-outside.ts";
@@ -132,4 +133,32 @@ test("Discovery.find() remembers whose turn it is for as many services as anybod
   await firstOf("one-more");
   assert.equal(await firstOf("ns2"), "nse-1", "the one that was asked for longest ago is forgotten");
   assert.equal(await firstOf("ns1"), "nse-1", "its third turn");
+});
+
+for (const [says, endpoints] of [
+  ["nobody who serves the service", [{ name: "nse-1", networkServiceNames: ["ns2"], url: ours }]],
+  ["only what has expired", [{ name: "nse-1", networkServiceNames: ["ns1"], url: ours, expirationTime: {} }]],
+] as const) {
+  test(`Discovery.find() lets go of every socket of a list that has ${says}`, async () => {
+    const outside = new Outside();
+    outside.endpoints = endpoints as unknown as Outside["endpoints"];
+    const { discovery } = setUp(outside);
+    await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), /nse-1/);
+    await assert.rejects(discovery.find({ ...wish, networkService: "ns3" }, signal));
+    assert.deepEqual(outside.fds.released, [ours]);
+  });
+}
+
+test("Discovery.find() lets go of every socket of a list that ends in an error", async () => {
+  const outside = new Outside();
+  outside.stream = (() => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+    const networkServiceEndpoint = { name: "nse-1", networkServiceNames: ["ns1"], url: ours };
+    stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+    stream.end(new RpcError("UNAVAILABLE", "connection lost"));
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  const { discovery } = setUp(outside);
+  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), { code: "UNAVAILABLE" });
+  assert.deepEqual(outside.fds.released, [ours]);
 });

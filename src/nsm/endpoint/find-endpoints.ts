@@ -49,6 +49,12 @@ interface Found {
   readonly fds: PassedFds | undefined;
 }
 
+interface Listening<T> {
+  readonly signal: AbortSignal;
+  /** Each answer, with the descriptors of the connection that it came over. */
+  readonly heard?: (answer: T, fds: PassedFds) => void;
+}
+
 export interface DiscoveryOptions {
   /** The manager: it answers for the registry. */
   readonly target: string;
@@ -105,7 +111,7 @@ export class Discovery {
   async #byService(wish: Wish, signal: AbortSignal): Promise<Offer> {
     const { networkService: name, payload, labels } = wish;
     const query = { networkService: { name, payload } };
-    const services = await this.#ask(NetworkServiceRegistry.method.find, query, signal);
+    const services = await this.#ask(NetworkServiceRegistry.method.find, query, { signal });
     const service = services.answers
       .filter((answer) => !answer.deleted)
       .map((answer) => answer.networkService)
@@ -124,7 +130,11 @@ export class Discovery {
     signal: AbortSignal,
   ): Promise<Found> {
     const query = { networkServiceEndpoint };
-    const { answers, fds } = await this.#ask(NetworkServiceEndpointRegistry.method.find, query, signal);
+    const { answers, fds } = await this.#ask(NetworkServiceEndpointRegistry.method.find, query, {
+      signal,
+      // Noted as it comes: the list may end in an error, and nothing of it may fit.
+      heard: ({ networkServiceEndpoint: entry }, cameBy) => entry && this.#unwanted.set(entry.url, cameBy),
+    });
     // The latest word about a name counts: a list may repeat an endpoint, or take it back.
     const byName = new Map<string, NetworkServiceEndpoint>();
     for (const { networkServiceEndpoint: entry, deleted } of answers) {
@@ -139,7 +149,7 @@ export class Discovery {
   async #ask<I extends DescMessage, O extends DescMessage>(
     method: DescMethodServerStreaming<I, O>,
     query: MessageInitShape<I>,
-    signal: AbortSignal,
+    { signal, heard }: Listening<MessageShape<O>>,
   ): Promise<{ answers: readonly MessageShape<O>[]; fds: PassedFds | undefined }> {
     const stream = this.#options.caller.stream(this.#options.target, method, query, { signal });
     // Its failure is also the stream's, and is seen there.
@@ -147,6 +157,8 @@ export class Discovery {
     const answers: MessageShape<O>[] = [];
     for await (const answer of stream) {
       answers.push(answer);
+      const fds = (await connection)?.fds;
+      if (fds) heard?.(answer, fds);
       if (answers.length > ANSWER_LIMIT) {
         stream.cancel();
         throw new NsmError({ kind: "registry", problem: `it lists more than ${ANSWER_LIMIT} entries` });
@@ -182,7 +194,6 @@ export class Discovery {
         missing = error;
       }
     }
-    if (found.fds) for (const { url } of found.list) this.#unwanted.set(url, found.fds);
     if (candidates.length === 0) throw missing;
     return candidates;
   }
