@@ -52,6 +52,26 @@ for (const [what, connection] of rows) {
   });
 }
 
+// By characters, or by UTF-16 units, each of these is a third of its limit.
+const wide = "\u20ac".repeat(Math.ceil(LIMITS.textBytes / 3));
+const wideRows: readonly (readonly [what: string, connection: ConnectionInit])[] = [
+  ["a token", { path: { pathSegments: [{ token: "\u20ac".repeat(Math.ceil(LIMITS.tokenBytes / 3)) }] } }],
+  ["a segment's name", { path: { pathSegments: [{ name: wide }] } }],
+  ["a segment's id", { path: { pathSegments: [{ id: wide }] } }],
+  ["a label", { labels: { app: wide } }],
+  ["a label's key", { labels: { [wide]: "" } }],
+  ["a service's name", { networkService: wide }],
+  ["a mechanism's type", { mechanism: { type: wide } }],
+  ["a next hop", { context: { ipContext: { srcRoutes: [{ nextHop: wide }] } } }],
+];
+
+for (const [what, connection] of wideRows) {
+  test(`checkRequestSize() counts the bytes of ${what}, not its characters`, () => {
+    const request = create(NetworkServiceRequestSchema, { connection: create(ConnectionSchema, connection) });
+    assert.throws(() => checkRequestSize(request), /bytes of .* more than the limit/);
+  });
+}
+
 test("checkRequestSize() takes as much as each limit allows", () => {
   const text = "x".repeat(LIMITS.textBytes);
   const full = Object.fromEntries(Array.from({ length: LIMITS.mapEntries }, (_, key) => [`k${key}`, ""]));

@@ -29,7 +29,7 @@ export function checkConnectionSize(connection: Connection): void {
   if (connection.mechanism) checkMechanismSize(connection.mechanism);
   checkContextSize(connection);
   const texts = [connection.id, connection.networkService, connection.networkServiceEndpointName, connection.payload];
-  for (const text of texts) atMost("bytes of a name", text.length, LIMITS.textBytes);
+  for (const text of texts) atMost("bytes of a name", bytesOf(text), LIMITS.textBytes);
 }
 
 /** @throws {NsmError} too-large. */
@@ -42,8 +42,8 @@ function checkPathSize(connection: Connection): void {
   const segments = connection.path?.pathSegments ?? [];
   atMost("path segments", segments.length, LIMITS.pathSegments);
   for (const segment of segments) {
-    atMost("bytes of a path segment", segment.name.length + segment.id.length, LIMITS.textBytes);
-    atMost("bytes of a token", segment.token.length, LIMITS.tokenBytes);
+    atMost("bytes of a path segment", bytesOf(segment.name) + bytesOf(segment.id), LIMITS.textBytes);
+    atMost("bytes of a token", bytesOf(segment.token), LIMITS.tokenBytes);
     checkMap("metrics", segment.metrics);
   }
 }
@@ -68,7 +68,7 @@ function checkContextSize(connection: Connection): void {
 
 /** Every text, wherever it stands, and every list that has no narrower limit: DNS servers, search domains. */
 function checkTexts(what: string, value: unknown): void {
-  if (typeof value === "string") atMost(`characters of ${what}`, value.length, LIMITS.textBytes);
+  if (typeof value === "string") atMost(`bytes of ${what}`, bytesOf(value), LIMITS.textBytes);
   else if (ArrayBuffer.isView(value)) atMost(`bytes of ${what}`, value.byteLength, LIMITS.textBytes);
   else if (typeof value === "object" && value !== null) {
     const parts = Object.values(value);
@@ -85,7 +85,12 @@ function checkMechanismSize(mechanism: Mechanism): void {
 function checkMap(what: string, map: Readonly<Record<string, string>>): void {
   const entries = Object.entries(map);
   atMost(`entries of ${what}`, entries.length, LIMITS.mapEntries);
-  for (const [key, value] of entries) atMost(`bytes of ${what}`, key.length + value.length, LIMITS.textBytes);
+  for (const [key, value] of entries) atMost(`bytes of ${what}`, bytesOf(key) + bytesOf(value), LIMITS.textBytes);
+}
+
+/** As they came over the wire: UTF-8. */
+function bytesOf(text: string): number {
+  return Buffer.byteLength(text);
 }
 
 function atMost(what: string, size: number, limit: number): void {
