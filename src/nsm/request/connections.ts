@@ -29,6 +29,8 @@ export interface ConnectionRecord {
   connection: Connection | undefined;
   choice: MechanismChoice | undefined;
   wanted: WantedMechanism | undefined;
+  /** What a Request is making of it, or has failed to; undefined as soon as it stands. */
+  begun: { readonly wanted: WantedMechanism; readonly connection: Connection } | undefined;
   attachment: Attachment | undefined;
   onward: Onward | undefined;
   /** An earlier process asked an endpoint for it, and this one has not yet: it is to be looked for when it must be told. */
@@ -54,6 +56,7 @@ export function openRecord(id: string, owner: Owner, expiry: Expiry): Connection
     connection: undefined,
     choice: undefined,
     wanted: undefined,
+    begun: undefined,
     attachment: undefined,
     onward: undefined,
     hasUnknownEndpoint: false,

@@ -197,7 +197,8 @@ async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): 
     // Touches nothing, and refuses a token that is none: that must not cost a write.
     const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
     record.attachment = attachment;
-    await deps.journal.put(journalEntry({ ...record, wanted, connection: asked }, "preparing"));
+    record.begun = { wanted, connection: asked };
+    await deps.journal.put(journalEntry({ ...record, ...record.begun }, "preparing"));
     const [offer] = await both(
       signal,
       {

@@ -56,6 +56,7 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   record.connection = connection;
   record.choice = choice;
   record.wanted = wanted;
+  record.begun = undefined;
   record.hasUnknownEndpoint = false;
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection);

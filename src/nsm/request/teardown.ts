@@ -42,7 +42,9 @@ export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, rea
   record.watch = undefined;
   const fields = { connection: record.id, reason };
   const tellJournal = (error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) });
-  if (record.attachment) await deps.journal.put(journalEntry(record, "reclaiming")).catch(tellJournal);
+  // A later process finds the VF and the endpoint by what was begun, not by what stood before.
+  const entry = journalEntry({ ...record, ...record.begun }, "reclaiming");
+  if (record.attachment) await deps.journal.put(entry).catch(tellJournal);
   const [node, endpoint] = await Promise.allSettled([releaseNode(record), closeOnward(deps, record)]);
   deps.monitor.remove(record.id);
   if (endpoint.status === "rejected") {
