@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
@@ -10,6 +10,20 @@ import type { Caller, CallOptions } from "../needs.ts";
 import { HandClock, PaperFd, peerNamed, settled } from "../testing/cast.ts";
 import { PaperStream } from "../testing/cast-outside.ts";
 import { Registration } from "./register.ts";
+
+const made: { readonly clock: HandClock; readonly registry: PaperRegistry }[] = [];
+
+// Each test has stopped its registrations. What they took is given back then, and the registry knows of none.
+afterEach(() => {
+  for (const { clock, registry } of made.splice(0)) {
+    assert.equal(clock.timerCount, 0, "timers");
+    assert.ok(
+      registry.watches.every(({ isOver }) => isOver),
+      "a watch goes on",
+    );
+    assert.equal(registry.knowsUs, false, "the registry still has our entry");
+  }
+});
 
 test("Registration registers, and renews at two thirds of the time granted", async () => {
   const { clock, registration, registry } = setUp();
@@ -215,6 +229,7 @@ function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
     log,
     random: () => 0,
   });
+  made.push({ clock, registry });
   return { clock, log, registry, registration };
 }
 
@@ -230,6 +245,8 @@ class PaperRegistry implements Caller {
   failure: RpcError | undefined;
   peer = peerNamed("nsmgr-a");
   renew = () => false;
+  /** Our entry was registered, and has not been taken out since. */
+  knowsUs = false;
   readonly #clock: HandClock;
 
   constructor(clock: HandClock) {
@@ -243,6 +260,8 @@ class PaperRegistry implements Caller {
     options: CallOptions = {},
   ) {
     this.calls.push({ method: method.name, entry: request as never, options });
+    // Who takes the entry out cannot do more than say so.
+    this.knowsUs = method.name === "Unregister" ? false : this.knowsUs || !this.failure;
     if (this.failure) throw this.failure;
     const expirationTime = timestampFromMs(this.#clock.now() + this.lifetimeMs);
     const response = create(NetworkServiceEndpointSchema, { ...this.reply, expirationTime } as never);

@@ -4,7 +4,6 @@ import { type Connection, State } from "../../gen/connection_pb.ts";
 import type { JournalEntry } from "../needs.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
 import { Story } from "../testing/story.ts";
-import { adoptConnection } from "./adopt-connection.ts";
 
 let story: Story;
 let answer: Connection;
@@ -15,7 +14,7 @@ beforeEach(async () => {
   answer = await before.request(kernelRequest());
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
   story = new Story();
-  adoptConnection(story.deps, entry);
+  story.adopt(entry);
 });
 
 test("adoptConnection() shows the connection to its manager and touches nothing", async () => {
@@ -56,7 +55,7 @@ test("adoptConnection() takes down at once what was half done, and tells its end
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
   for (const stage of ["preparing", "reclaiming"] as const) {
     story = new Story();
-    adoptConnection(story.deps, { ...entry, stage });
+    story.adopt({ ...entry, stage });
     const heard = story.listen();
     await story.clock.pass(1);
     await settled();
@@ -72,7 +71,7 @@ test("adoptConnection() makes anew what was half done and resisted, when its cli
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
   story = new Story();
   story.vf.failing.set("detach", new Error("its namespace is not known"));
-  adoptConnection(story.deps, { ...entry, stage: "reclaiming" });
+  story.adopt({ ...entry, stage: "reclaiming" });
   await story.clock.pass(1);
   await settled();
   assert.equal(story.connections, 1);

@@ -6,7 +6,6 @@ import type { JournalEntry } from "../needs.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/cast.ts";
 import { endpointReply } from "../testing/cast-outside.ts";
 import { Story } from "../testing/story.ts";
-import { adoptConnection } from "./adopt-connection.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
 const LOCAL = "inode://8/12";
@@ -90,11 +89,21 @@ test("request() brings what an earlier process left half done home from the name
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
   story = new Story();
   story.vf.failing.set("detach", new Error("its namespace is not known"));
-  adoptConnection(story.deps, { ...entry, stage: "reclaiming" });
+  story.adopt({ ...entry, stage: "reclaiming" });
   await story.clock.pass(1);
   await settled();
   assert.equal(story.vf.detachedFrom, undefined);
   story.vf.failing.clear();
   await story.request(refreshOf(answer));
   assert.ok(story.vf.detachedFrom, "the function was looked for without its client's namespace");
+});
+
+test("a first Request whose VF does not come home leaves what a later process needs to bring it home", async () => {
+  story.vf.failing.set("attach", new Error("the driver resists"));
+  story.vf.failing.set("detach", new Error("the driver resists"));
+  await story.failed(kernelRequest());
+  const next = story.successor();
+  assert.equal(next.vf.isAway, true);
+  await next.clock.pass(1);
+  assert.deepEqual(next.vf.done, ["take", "detach", "give-back"]);
 });

@@ -26,6 +26,8 @@ export class Outside implements Caller {
   readonly replies = new Map<string, Reply>([["tcp://nse-1:1", endpointReply("nse-1")]]);
   readonly requests: NetworkServiceRequest[] = [];
   readonly closes: { readonly target: string; readonly connection: Connection }[] = [];
+  /** What endpoints have agreed to and have not been told the end of, as `whoServes` writes it. */
+  readonly agreed = new Set<string>();
   readonly finds: string[] = [];
   readonly watches: PaperStream<ConnectionEvent>[] = [];
   readonly fds = new PaperFds();
@@ -41,7 +43,9 @@ export class Outside implements Caller {
     options.signal?.throwIfAborted();
     const connection = { peer: peerNamed("endpoint"), fds: undefined };
     if (method.name === "Close") {
-      this.closes.push({ target, connection: create(ConnectionSchema, request as never) });
+      const closed = create(ConnectionSchema, request as never);
+      this.closes.push({ target, connection: closed });
+      this.agreed.delete(whoServes(target, closed));
       if (this.closeFailure) throw this.closeFailure;
       return { response: create(method.output), metadata: new Map(), connection };
     }
@@ -50,6 +54,7 @@ export class Outside implements Caller {
     const reply = this.replies.get(target);
     if (!reply) throw new RpcError("UNAVAILABLE", `failed to dial ${target}`);
     const response = (await reply(clone(NetworkServiceRequestSchema, message))) as unknown as MessageShape<O>;
+    if (message.connection) this.agreed.add(whoServes(target, message.connection));
     return { response, metadata: new Map(), connection };
   }
 
@@ -66,6 +71,8 @@ export class Outside implements Caller {
           stream.push(create(NetworkServiceResponseSchema, { networkService }));
       } else {
         for (const networkServiceEndpoint of this.endpoints) {
+          const { url = "" } = networkServiceEndpoint;
+          if (this.fds.sent.has(url)) this.fds.kept.add(url);
           stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
         }
       }
@@ -76,6 +83,11 @@ export class Outside implements Caller {
     }
     return stream as unknown as AnswerStream<MessageShape<O>>;
   }
+}
+
+/** One connection at one endpoint. */
+export function whoServes(target: string, { id, networkServiceEndpointName }: Connection): string {
+  return `${id} at ${networkServiceEndpointName}, ${target}`;
 }
 
 /** An endpoint that agrees and gives addresses. */
@@ -114,6 +126,11 @@ export class PaperStream<T> implements AnswerStream<T> {
   end(error?: unknown): void {
     this.#end = error === undefined ? {} : { error };
     this.#wake();
+  }
+
+  /** Nothing more can come. */
+  get isOver(): boolean {
+    return this.#end !== undefined;
   }
 
   cancel(): void {

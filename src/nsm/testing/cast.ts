@@ -80,6 +80,10 @@ export class PaperFd implements OwnedFd {
     PaperFd.open += 1;
   }
 
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
   dup(): PaperFd {
     return new PaperFd();
   }
@@ -94,10 +98,18 @@ export class PaperFd implements OwnedFd {
 export class PaperFds implements PassedFds {
   readonly sent = new Set<string>();
   readonly released: string[] = [];
+  /** What the connection itself keeps: announced by a call or come with an answer, and not let go of yet. */
+  readonly kept = new Set<string>();
+  /** Every descriptor that somebody has received. */
+  readonly received: PaperFd[] = [];
 
   receive(id: FileId, signal: AbortSignal): Promise<OwnedFd> {
     const key = `inode://${id.dev}/${id.ino}`;
-    if (this.sent.has(key)) return Promise.resolve(new PaperFd());
+    if (this.sent.has(key)) {
+      const fd = new PaperFd();
+      this.received.push(fd);
+      return Promise.resolve(fd);
+    }
     return new Promise((_resolve, reject) => {
       signal.addEventListener(
         "abort",
@@ -107,10 +119,14 @@ export class PaperFds implements PassedFds {
     });
   }
 
-  expect(): void {}
+  expect(id: FileId): void {
+    this.kept.add(`inode://${id.dev}/${id.ino}`);
+  }
 
   release(id: FileId): void {
-    this.released.push(`inode://${id.dev}/${id.ino}`);
+    const key = `inode://${id.dev}/${id.ino}`;
+    this.released.push(key);
+    this.kept.delete(key);
   }
 }
 
@@ -205,6 +221,8 @@ export class PaperVf implements KernelVf {
   readonly failing = new Map<string, Error>();
   /** The client's namespace that came with the last `detach`. */
   detachedFrom: OwnedFd | undefined;
+  /** With a client, as far as anybody can know: a step that failed may have moved it. */
+  isAway = false;
   #stands = "";
   readonly #givenBack: () => void;
 
@@ -215,6 +233,7 @@ export class PaperVf implements KernelVf {
   check(): void {}
   bind = (): Promise<void> => this.#do("bind");
   async attach(_netns: OwnedFd, asked: { readonly name: string }): Promise<void> {
+    this.isAway = true;
     await this.#do(`attach ${asked.name}`);
     this.#stands = JSON.stringify(asked);
   }
@@ -226,6 +245,7 @@ export class PaperVf implements KernelVf {
   async detach(_goes?: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
     this.detachedFrom = netns;
     await this.#do("detach");
+    this.isAway = false;
     this.#stands = "";
   }
   async giveBack(): Promise<void> {
@@ -251,6 +271,11 @@ export class PaperVfs implements KernelVfSource {
     this.#holder = undefined;
   });
   #holder: string | undefined;
+
+  /** Id of the connection that has it. */
+  get holder(): string | undefined {
+    return this.#holder;
+  }
 
   take({ connectionId }: { readonly connectionId: string }): KernelVf {
     if (this.#holder !== undefined && this.#holder !== connectionId) {

@@ -1,4 +1,6 @@
 // A forwarder with its whole cast, for this room's tests only.
+import assert from "node:assert/strict";
+import { afterEach } from "node:test";
 import { KeyedQueue } from "../../async/index.ts";
 import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
@@ -13,11 +15,17 @@ import { PassedFiles } from "../mechanism/passed-files.ts";
 import { MonitorHub } from "../monitor/monitor.ts";
 import type { JournalEntry } from "../needs.ts";
 import { ConnectionQuota } from "../permission/connection-quota.ts";
+import { adoptConnection } from "../request/adopt-connection.ts";
 import { type CloseDeps, close } from "../request/close.ts";
 import type { Connections } from "../request/connections.ts";
 import { type RequestDeps, request } from "../request/request.ts";
-import { HandClock, Manager, NETNS, PaperFd, PaperVfs, paperTokens } from "./cast.ts";
+import { takeDownInTurn } from "../request/teardown.ts";
+import { HandClock, Manager, NETNS, PaperFd, type PaperFds, PaperVfs, paperTokens, settled } from "./cast.ts";
 import { Outside } from "./cast-outside.ts";
+import { disagreements, leftovers } from "./ledger.ts";
+
+/** How long an endpoint's socket outlives its last user. */
+const LINGER_MS = 1_000;
 
 interface Said {
   readonly from?: Manager;
@@ -26,28 +34,46 @@ interface Said {
   readonly tokenMs?: number;
 }
 
+const stories: Story[] = [];
+
+// What no single test asks for: every story is consistent when its test is over, and leaves nothing behind when it has ended.
+afterEach(async () => {
+  for (const story of stories.splice(0)) await story.end();
+});
+
 /** The room at work, without sockets and without a node. */
 export class Story {
-  readonly clock = new HandClock();
+  readonly clock: HandClock;
   readonly log = recordingLog();
   readonly outside = new Outside();
   readonly vfs = new PaperVfs();
-  readonly manager = new Manager(this.clock);
+  readonly manager: Manager;
   readonly journal = new PaperJournal();
+  readonly sockets: EndpointSockets;
+  /** Of each call so far. */
+  readonly signals = new Set<AbortSignal>();
+  /** Of each peer that called. */
+  readonly callerFds = new Set<PaperFds>();
+  readonly #listening = new AbortController();
   readonly deps: RequestDeps & CloseDeps;
-  #currentManager = this.manager.peer.spiffeId;
+  #currentManager: string;
+  readonly #idPrefix: string;
   #ids = 0;
 
-  constructor() {
+  constructor(clock = new HandClock(), idPrefix = "f") {
+    stories.push(this);
     PaperFd.open = 0;
-    this.manager.fds.sent.add(NETNS);
-    const { clock, log, outside: caller, journal } = this;
-    const sockets = new EndpointSockets(clock, 1_000);
+    this.clock = clock;
+    this.#idPrefix = idPrefix;
+    this.manager = this.stranger("nsmgr-a");
+    this.sockets = new EndpointSockets(clock, LINGER_MS);
+    this.#currentManager = this.manager.peer.spiffeId;
+    const { log, outside: caller, journal, sockets } = this;
     const connections: Connections = new Map();
     const currentManager = () => this.#currentManager;
     this.deps = {
       name: "fwd",
-      newId: () => `f${++this.#ids}`,
+      newId: () => `${idPrefix}${++this.#ids}`,
       clock,
       log,
       connections,
@@ -85,6 +111,7 @@ export class Story {
   stranger(name: string): Manager {
     const stranger = new Manager(this.clock, name);
     stranger.fds.sent.add(NETNS);
+    this.callerFds.add(stranger.fds);
     return stranger;
   }
 
@@ -96,7 +123,7 @@ export class Story {
   }
 
   async request(message: NetworkServiceRequest, said: Said = {}): Promise<Connection> {
-    return await request(this.deps, message, (said.from ?? this.manager).call(said));
+    return await request(this.deps, message, this.#call(said));
   }
 
   /** The status of a Request that must fail. */
@@ -110,7 +137,46 @@ export class Story {
   }
 
   async close(connection: Connection, said: Said = {}): Promise<void> {
-    await close(this.deps, connection, (said.from ?? this.manager).call(said));
+    await close(this.deps, connection, this.#call(said));
+  }
+
+  #call(said: Said) {
+    const call = (said.from ?? this.manager).call(said);
+    this.signals.add(call.signal);
+    return call;
+  }
+
+  /** Takes up what an earlier process kept; by then it may have given the VF to the client. */
+  adopt(entry: JournalEntry): void {
+    this.journal.kept.set(entry.connectionId, entry);
+    this.vf.isAway = entry.mechanism === "KERNEL" || this.vf.isAway;
+    adoptConnection(this.deps, entry);
+  }
+
+  /** The process dies; the next one finds its journal, its peers and the time of day. Where endpoints are now it cannot know. */
+  successor(): Story {
+    stories.splice(stories.indexOf(this), 1);
+    const next = new Story(new HandClock(this.clock.now()), `${this.#idPrefix}f`);
+    Object.assign(next.outside, { services: this.outside.services, endpoints: this.outside.endpoints });
+    for (const url of this.outside.fds.sent) next.outside.fds.sent.add(url);
+    for (const [target, reply] of this.outside.replies) next.outside.replies.set(target, reply);
+    next.#currentManager = this.#currentManager;
+    for (const entry of this.journal.kept.values()) next.adopt(entry);
+    return next;
+  }
+
+  /** Ends every connection where nothing resists any more. Nothing may be left of it then. */
+  async end(): Promise<void> {
+    await settled();
+    assert.deepEqual(await disagreements(this), [], "when the test was over");
+    this.vf.failing.clear();
+    this.outside.closeFailure = undefined;
+    for (const record of [...this.deps.connections.values()]) {
+      await takeDownInTurn(this.deps, record, { reason: "pod-gone" });
+    }
+    this.#listening.abort();
+    await this.clock.pass(LINGER_MS + 1);
+    assert.deepEqual(await leftovers(this), [], "when everything had ended");
   }
 
   /** What a subscriber of the manager hears from now on. */
@@ -119,7 +185,7 @@ export class Story {
     const events = this.deps.monitor.subscribe({
       selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [], networkServices: [] },
       sees: (owner) => owner.spiffeId === from.peer.spiffeId,
-      signal: new AbortController().signal,
+      signal: this.#listening.signal,
     });
     void (async () => {
       for await (const event of events) heard.push(event);
@@ -128,9 +194,11 @@ export class Story {
   }
 }
 
-class PaperJournal {
+export class PaperJournal {
   readonly puts: JournalEntry[] = [];
   readonly drops: string[] = [];
+  /** What a next process would find. */
+  readonly kept = new Map<string, JournalEntry>();
   #heldStage: JournalEntry["stage"] | undefined;
   #letGo: Promise<void> | undefined;
 
@@ -145,9 +213,11 @@ class PaperJournal {
   async put(entry: JournalEntry): Promise<void> {
     this.puts.push(entry);
     if (entry.stage === this.#heldStage) await this.#letGo;
+    this.kept.set(entry.connectionId, entry);
   }
 
   async drop(connectionId: string): Promise<void> {
     this.drops.push(connectionId);
+    this.kept.delete(connectionId);
   }
 }

@@ -1,0 +1,161 @@
+// What must agree in a forwarder where nothing is under way, and what is left of one whose connections have ended: for this
+// room's tests only. Each line is something that a person, a peer or a later process would meet.
+import { getEventListeners } from "node:events";
+import { fromBinary, toJsonString } from "@bufbuild/protobuf";
+import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
+import type { MonitorHub } from "../monitor/monitor.ts";
+import type { JournalEntry } from "../needs.ts";
+import type { Owner } from "../permission/connection-owner.ts";
+import { sizeOf } from "../permission/quota.ts";
+import type { ConnectionRecord, Connections } from "../request/connections.ts";
+import { withoutTokens } from "../request/journal-entry.ts";
+import type { HandClock, PaperFds, PaperVfs } from "./cast.ts";
+import { type Outside, whoServes } from "./cast-outside.ts";
+
+/** Everything that a story can take something of. */
+export interface Books {
+  readonly clock: HandClock;
+  readonly outside: Outside;
+  readonly vfs: PaperVfs;
+  readonly journal: { readonly kept: ReadonlyMap<string, JournalEntry> };
+  readonly sockets: EndpointSockets;
+  /** Of the calls so far. */
+  readonly signals: ReadonlySet<AbortSignal>;
+  /** Of the peers that have called. */
+  readonly callerFds: ReadonlySet<PaperFds>;
+  readonly deps: {
+    readonly connections: Connections;
+    readonly monitor: MonitorHub;
+    readonly turns: { readonly busyKeys: number };
+  };
+}
+
+/** What does not fit together although no call is under way: memory, journal, watchers, endpoints and node say the same. */
+export async function disagreements(books: Books): Promise<readonly string[]> {
+  const { clock, deps, sockets, outside, vfs } = books;
+  const records = [...deps.connections.values()];
+  const shown = await shownBy(deps.monitor);
+  const wrong = [...leftByCalls(books), ...records.flatMap((record) => wrongWith(record, books))];
+  const standing = records.filter(({ phase }) => phase === "standing");
+  const say = (isSo: boolean, what: string) => isSo && wrong.push(what);
+  say(
+    clock.timerCount > records.length + sockets.heldCount,
+    `${clock.timerCount} timers for ${records.length} records`,
+  );
+  const ids = (all: Iterable<string>) => [...all].sort().join();
+  say(ids(shown.keys()) !== ids(standing.map(({ id }) => id)), `watchers are shown ${ids(shown.keys())}`);
+  for (const { id, owner } of standing) {
+    const seen = shown.get(id);
+    say(seen?.spiffeId !== owner.spiffeId, `${id} is shown to ${seen?.spiffeId}, it is ${owner.spiffeId}'s`);
+  }
+  for (const id of books.journal.kept.keys()) say(!deps.connections.has(id), `the journal keeps ${id}`);
+  say(vfs.holder !== undefined && !deps.connections.has(vfs.holder), `${vfs.holder} holds the VF and is no connection`);
+  const served = new Set(
+    records.flatMap(({ onward }) => (onward ? [servedAt(onward.candidate, onward.connection)] : [])),
+  );
+  const sought = records.filter(({ hasUnknownEndpoint }) => hasUnknownEndpoint).map(({ id }) => `${id} at `);
+  for (const agreed of outside.agreed) {
+    const isKnown = served.has(agreed) || sought.some((begin) => agreed.startsWith(begin));
+    say(!isKnown, `nobody has told the end of ${agreed}`);
+  }
+  const watches = outside.watches.filter(({ isOver }) => !isOver).length;
+  const watched = records.filter(({ watch }) => watch?.isAlive).length;
+  say(watches !== watched, `${watches} endpoints are listened to for ${watched} connections`);
+  return wrong;
+}
+
+/** What is still taken although no connection is left and time enough has passed. */
+export async function leftovers(books: Books): Promise<readonly string[]> {
+  const { clock, deps, sockets, outside, vfs, journal } = books;
+  const left: Record<string, number> = {
+    connections: deps.connections.size,
+    timers: clock.timerCount,
+    "sockets of endpoints": sockets.heldCount,
+    "connections shown to watchers": (await shownBy(deps.monitor)).size,
+    watchers: deps.monitor.subscriberCount,
+    "entries in the journal": journal.kept.size,
+    "endpoints that are listened to": outside.watches.filter(({ isOver }) => !isOver).length,
+    "connections at endpoints": outside.agreed.size,
+    "open descriptors": [outside.fds, ...books.callerFds].flatMap(({ received }) => received.filter((fd) => fd.isOpen))
+      .length,
+    "VFs that are reserved": vfs.holder === undefined ? 0 : 1,
+    "VFs that are away": vfs.vf.isAway ? 1 : 0,
+  };
+  const named = Object.entries(left).filter(([, count]) => count > 0);
+  return [...named.map(([what, count]) => `${count} ${what}`), ...leftByCalls(books)];
+}
+
+/** A call that is over holds nothing of its caller's, and nothing of what came with it. */
+function leftByCalls({ signals, callerFds, outside, deps }: Books): string[] {
+  const left: string[] = [];
+  for (const signal of signals) {
+    if (getEventListeners(signal, "abort").length > 0) left.push("a listener on the signal of a call that is over");
+  }
+  for (const { kept } of [outside.fds, ...callerFds]) for (const url of kept) left.push(`a peer's own copy of ${url}`);
+  if (deps.turns.busyKeys > 0) left.push(`the turns of ${deps.turns.busyKeys} connections`);
+  return left;
+}
+
+function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): string[] {
+  const { id, phase, owner, onward, connection, wanted, attachment, expiry } = record;
+  const wrong: string[] = [];
+  const say = (isSo: boolean, what: string) => isSo && wrong.push(`${id} ${what}`);
+  say(phase === "opening", "is for ever opening");
+  say(expiry.dueMs === undefined || expiry.dueMs < clock.now(), "has no end");
+  const entry = journal.kept.get(id);
+  say(!!attachment && !entry?.connection, "could not be taken up by a later process");
+  say(vfs.holder === id && entry?.mechanism !== "KERNEL", `has a VF, in the journal it is for ${entry?.mechanism}`);
+  if (phase !== "standing") return wrong;
+  say(entry?.stage !== "ready", `stands and is ${entry?.stage} in the journal`);
+  say(entry?.owner.spiffeId !== owner.spiffeId || entry.owner.isManager !== owner.isManager, "has another owner there");
+  say(!!connection && textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
+  say(record.client === undefined, "is nobody's");
+  say(record.bytes < sizeOfAnswer(record), `counts as ${record.bytes} bytes`);
+  say(record.holdsVf !== (wanted?.type !== "NOOP"), "counts for the wrong share");
+  say(wanted?.type === "KERNEL" && (!attachment || vfs.holder !== id), "has no VF");
+  const isServed = onward !== undefined || record.hasUnknownEndpoint;
+  say(!isServed, "is served by nobody");
+  say(onward !== undefined && record.hasUnknownEndpoint, "looks for an endpoint that it has");
+  const watched = record.watch?.target;
+  say(onward !== undefined && watched !== onward.candidate.socket.target, `is watched at ${watched}`);
+  return wrong;
+}
+
+function sizeOfAnswer({ onward, connection }: ConnectionRecord): number {
+  const kept = onward?.connection ?? connection;
+  // Context and path that an endpoint has changed since count with the event, and may be less.
+  return kept ? Math.min(sizeOf(kept), 1_024) : 0;
+}
+
+function servedAt(
+  { name, socket }: NonNullable<ConnectionRecord["onward"]>["candidate"],
+  connection: Connection,
+): string {
+  return whoServes(socket.target, { ...connection, networkServiceEndpointName: name });
+}
+
+function read(entry: JournalEntry | undefined): Connection {
+  return fromBinary(ConnectionSchema, entry?.connection ?? new Uint8Array());
+}
+
+/** Apart from what changes with each refresh. */
+function textOf(connection: Connection): string {
+  const copy = withoutTokens(connection);
+  for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
+  return toJsonString(ConnectionSchema, copy);
+}
+
+/** What somebody who may see everything is shown at once: ids, with whose each is. */
+async function shownBy(monitor: MonitorHub): Promise<ReadonlyMap<string, Owner>> {
+  const owners: Owner[] = [];
+  const events = monitor.subscribe({
+    selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [], networkServices: [] },
+    sees: (owner) => owners.push(owner) > 0,
+    signal: new AbortController().signal,
+  });
+  for await (const { connections } of events) {
+    return new Map(Object.keys(connections).map((id, index) => [id, owners[index] as Owner]));
+  }
+  return new Map();
+}
