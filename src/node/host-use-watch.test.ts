@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { Inventory } from "../inventory/index.ts";
 import type { NetlinkEvent, Netns, Rtnl } from "../kernel/index.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
+import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { HostUseSurvey } from "./host-use.ts";
 import { HostUseWatch } from "./host-use-watch.ts";
@@ -34,15 +35,16 @@ function setUp() {
   } as unknown as Rtnl;
   const uevents = { subscribe: () => () => {}, close() {} };
   const clock = new HandClock();
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const watch = new HostUseWatch({
     hostUse,
-    inventory: new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
+    inventory,
     host: { netns: {} as Netns, openRtnl: () => rtnl, uevents },
     onPfChange: () => assert.fail("no PF is used"),
     clock,
     log: recordingLog(),
   });
-  return { node, clock, watch, emit: (event: NetlinkEvent) => emit(event) };
+  return { node, inventory, clock, watch, emit: (event: NetlinkEvent) => emit(event) };
 }
 
 test("HostUseWatch observes again after an event during an observation, also of a link that it has yet to find", async () => {
@@ -68,5 +70,29 @@ test("HostUseWatch observes again after an event of a VF's link, and of no other
   emit(newAddress(OURS));
   await clock.pass(1_000);
   assert.equal(node.looks, 2);
+  await watch.close();
+});
+
+test("HostUseWatch observes again when a VF comes back from a connection, and not when something else of a VF changes", async () => {
+  const { node, inventory, clock, watch } = setUp();
+  const pf = parsePciAddress("01:00.0");
+  const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: "igbvf" };
+  const addresses = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
+  inventory.sync(
+    pf,
+    addresses.map((address, index) => ({ ...common, address, index, resources: ["d/x"] })),
+  );
+  const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
+  inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
+  await watch.look();
+  await clock.pass(1_000);
+  const { looks } = node;
+  inventory.raise(addresses[1] ?? pf, { code: "netdev-unseen" });
+  inventory.raise(addresses[0] ?? pf, { code: "driver-binding" });
+  await clock.pass(1_000);
+  assert.equal(node.looks, looks);
+  inventory.release("c1");
+  await clock.pass(1_000);
+  assert.equal(node.looks, looks + 1);
   await watch.close();
 });

@@ -43,7 +43,7 @@ export class HostUseWatch {
     this.#stops = [
       this.#rtnl.watch(groups, (event) => this.#concerns(event) && this.want()),
       host.uevents.subscribe((event) => this.#isOurs(event) && this.want()),
-      inventory.onChange(() => this.#hasReturned() && this.want()),
+      inventory.onChange(({ vfs }) => this.#hasReturned(vfs) && this.want()),
     ];
   }
 
@@ -123,8 +123,13 @@ export class HostUseWatch {
     return devpath.split("/").some((part) => inventory.get(part as PciAddress) !== undefined);
   }
 
-  #hasReturned(): boolean {
-    return freeOf(this.#options.inventory).some((address) => !this.#free.has(address));
+  #hasReturned(vfs: Iterable<PciAddress>): boolean {
+    const { inventory } = this.#options;
+    for (const address of vfs) {
+      const vf = inventory.get(address);
+      if (vf && vf.connectionId === undefined && !this.#free.has(address)) return true;
+    }
+    return false;
   }
 }
 
