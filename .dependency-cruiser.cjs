@@ -6,9 +6,9 @@ const testFile = "[.]test[.]ts$";
 const fakes = ["^src/.*/testing/", "^src/.*/(cast|cast-outside|story|recording-log)[.]ts$"];
 const doors = {
   "^(node:)?fs(/|$)":
-    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/listen[.]ts$|^src/process/run-forwarder[.]ts$",
+    "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/http2/listen[.]ts$|^src/process/run-forwarder[.]ts$",
   "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
-  "^(node:)?net$": "^src/rpc/|^src/admin/(listener|loopback)[.]ts$",
+  "^(node:)?net$": "^src/rpc/http2/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",
   "^(node:)?child_process$": "^$",
   "^(node:)?worker_threads$": "^$",

@@ -16,7 +16,7 @@ export interface VerifiedPeer {
 /** More certificates than any sane authority has between leaf and root. */
 const MOST_CERTIFICATES = 10;
 
-/** Of all certificates of a peer together, in bytes. One of SPIRE's has 0.6 to 2 KB. TLS reads no more either (rpc/tls.ts). */
+/** Of all certificates of a peer together, in bytes. One of SPIRE's has 0.6 to 2 KB. TLS reads no more either (rpc/http2/tls.ts). */
 const MOST_CHAIN_BYTES = 16_384;
 
 /**
@@ -72,7 +72,7 @@ export function leafProblem(leaf: Certificate): string | undefined {
   return undefined;
 }
 
-/** TLS takes no signature of an RSA key either (rpc/tls.ts): it comes before anything here is asked. */
+/** TLS takes no signature of an RSA key either (rpc/http2/tls.ts): it comes before anything here is asked. */
 function leafKeyProblem({ key }: Certificate): string | undefined {
   const problem = key.kind === "rsa" ? "has an RSA key, where NSM's tokens need an EC key" : keyProblem(key);
   return problem && `its certificate ${problem}`;

@@ -12,12 +12,11 @@ import { HandClock } from "../nsm/testing/cast.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { RpcClient } from "./client.ts";
-import type { Connection } from "./connection.ts";
+import type { Connection, TlsIdentity } from "./connection.ts";
 import { type RpcHandler, unaryHandler } from "./handler.ts";
 import { Renewals } from "./renewals.ts";
 import { type ServeOptions, serveRpc } from "./server.ts";
 import { NotBegun } from "./status.ts";
-import type { TlsIdentity } from "./tls.ts";
 
 const ca = createTestCa("example.org");
 const { request: Request } = NetworkService.method;

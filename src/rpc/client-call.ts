@@ -1,8 +1,9 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, constants } from "node:http2";
 import { guarded } from "../async/index.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
+import { decodeStatusMessage, statusFromHttp, statusFromReset } from "./http2/status-headers.ts";
 import { type Metadata, readMetadata } from "./metadata.ts";
-import { decodeStatusMessage, RpcError, statusFromHttp, statusFromNumber, statusFromReset } from "./status.ts";
+import { RpcError, statusFromNumber } from "./status.ts";
 
 /** The peer has not begun to work on the call: it may be tried again elsewhere. */
 export class Untouched extends RpcError {

@@ -1,13 +1,14 @@
 import { type ClientHttp2Session, connect } from "node:http2";
-import type { Duplex } from "node:stream";
 import { type Clock, guarded, startDeadline } from "../async/index.ts";
 import { HELD_FDS_LIMIT, KernelError, UNKNOWN_PEER_FDS_LIMIT } from "../kernel/index.ts";
-import { type Connection, cut, openConnection, type PeerIdentity, type TlsCredentials } from "./connection.ts";
-import { type RpcLimits, SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./limits.ts";
-import { dialRaw, type RawStream } from "./raw-stream.ts";
+import { type Connection, openConnection, type TlsIdentity } from "./connection.ts";
+import { dialRaw, type RawStream } from "./http2/raw-stream.ts";
+import { SessionConnection } from "./http2/session.ts";
+import { connectTls, type SecureStream } from "./http2/tls.ts";
+import { SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./http2/windows.ts";
+import type { RpcLimits } from "./limits.ts";
 import { RpcError } from "./status.ts";
 import { parseTarget, type Target } from "./target.ts";
-import { connectTls, type TlsIdentity } from "./tls.ts";
 
 export interface DialOptions {
   /** `unix:///path` or `tcp://host:port`. */
@@ -76,7 +77,7 @@ interface SessionOptions {
 
 async function startSession(
   raw: RawStream,
-  secure: { readonly socket: Duplex; readonly peer: PeerIdentity; readonly shown: TlsCredentials } | undefined,
+  secure: SecureStream | undefined,
   { target, limits, signal, renew }: SessionOptions,
 ): Promise<ClientConnection> {
   const session = connect("http://localhost", {
@@ -84,44 +85,24 @@ async function startSession(
     settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
     maxSessionMemory: sessionMemoryMb(limits),
   });
-  const { connection, ended } = openConnection({
-    peer: secure?.peer,
-    shown: secure?.shown,
-    fds: raw.fds,
-    remote: raw.remote,
-    renew,
-  });
-  let failure = "";
-  const broke = (error: Error) => {
-    cut(session, raw.stream);
-    ended(`the connection with ${raw.remote} broke: ${error.message}`);
-  };
-  const on = (event: string, listener: (error: Error) => void) => {
-    session.on(event, guarded("http2-session", listener, broke));
-  };
-  on("error", (error: Error) => {
-    failure = `: ${error.message}`;
-  });
-  on("close", () => {
-    raw.stream.destroy();
-    ended(`the connection with ${raw.remote} was closed${failure}`);
-  });
-  on("connect", () => {
+  const followed = new SessionConnection(session, raw, secure);
+  followed.follow("connect", () => {
     // The event comes a turn later: the dialling may have been given up by then.
     if (!session.destroyed) session.setLocalWindowSize(SESSION_WINDOW_BYTES);
   });
   await new Promise<void>((resolve, reject) => {
-    on("remoteSettings", () => resolve());
-    on("close", () => {
+    followed.follow("remoteSettings", () => resolve());
+    followed.follow("close", () => {
       const guess = secure ? ": it may have refused our certificate" : ": it may want TLS";
-      reject(new Error(`the peer closed the connection before its HTTP/2 settings${failure || guess}`));
+      reject(new Error(`the peer closed the connection before its HTTP/2 settings${followed.failure || guess}`));
     });
     const aborted = guarded("abort", () => session.destroy());
     signal.addEventListener("abort", aborted, { once: true });
   });
   // For unix sockets grpc-go and nghttp2 agree on this name only; a raw path is refused by nghttp2.
   const authority = target.kind === "unix" ? "localhost" : `${target.host}:${target.port}`;
-  return { connection, session, cut: () => cut(session, raw.stream), scheme: secure ? "https" : "http", authority };
+  const connection = openConnection(followed, renew);
+  return { connection, session, cut: () => followed.cut(), scheme: secure ? "https" : "http", authority };
 }
 
 /** The system's words without what was being done: the error says that already. */

@@ -1,11 +1,11 @@
 import { type Clock, guarded, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type ClientConnection, dial } from "./client-connection.ts";
+import type { TlsIdentity } from "./connection.ts";
+import { socketIdentity } from "./http2/listen.ts";
 import type { RpcLimits } from "./limits.ts";
-import { socketIdentity } from "./listen.ts";
 import { Renewals } from "./renewals.ts";
 import { RpcError } from "./status.ts";
-import type { TlsIdentity } from "./tls.ts";
 
 export interface PoolOptions {
   readonly tls?: TlsIdentity;

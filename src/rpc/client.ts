@@ -12,15 +12,14 @@ import type { Log } from "../telemetry/index.ts";
 import { CallScope } from "./call-scope.ts";
 import { type ClientCall, type ClientCallOptions, startClientCall, Untouched } from "./client-call.ts";
 import { ConnectionPool, type Lease } from "./client-pool.ts";
-import type { Connection, PeerIdentity, TlsCredentials } from "./connection.ts";
+import type { Connection, PeerIdentity, TlsCredentials, TlsIdentity } from "./connection.ts";
 import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
+import { formatTimeout } from "./http2/timeout.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
 import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
 import { RpcStream, type StreamSource } from "./rpc-stream.ts";
 import { RpcError } from "./status.ts";
-import { formatTimeout } from "./timeout.ts";
-import type { TlsIdentity } from "./tls.ts";
 
 export interface ClientOptions {
   /** Without it the client speaks plain HTTP/2. */

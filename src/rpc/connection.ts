@@ -1,9 +1,4 @@
-import { setMaxListeners } from "node:events";
-import type { Http2Session } from "node:http2";
-import type { Duplex } from "node:stream";
-import { guarded } from "../async/index.ts";
 import type { PassedFds } from "../kernel/index.ts";
-import { RpcError } from "./status.ts";
 
 /** Who is at the other end of a TLS connection, as the verification of its certificate found. */
 export interface PeerIdentity {
@@ -20,6 +15,19 @@ export interface PeerIdentity {
 export interface TlsCredentials {
   readonly certChainPem: string;
   readonly keyPem: string;
+}
+
+/** Our certificate, and our judgement of the peer's. Read again for each connection, so a new certificate needs no restart. */
+export interface TlsIdentity {
+  credentials(): TlsCredentials;
+  /**
+   * Decides whether the peer may talk to us, before anything that it says is read.
+   * @param chainDer leaf first; empty when the peer sent no certificate
+   * @throws with the reason when it may not
+   */
+  verifyPeer(chainDer: readonly Buffer[]): PeerIdentity;
+  /** Calls back at each change of our certificate, until the returned function is called. */
+  onRotate(listener: () => void): () => void;
 }
 
 /** One connection with a peer, over which many calls may go, in both our roles. */
@@ -43,29 +51,10 @@ export interface Connection {
   renew(): boolean;
 }
 
-/** What a connection is made from. */
-export type ConnectionFacts = Pick<Connection, "peer" | "shown" | "fds" | "remote" | "renew">;
-
 let count = 0;
 
-/** Makes a connection, and the function that tells its holders that it has ended. */
-export function openConnection(facts: ConnectionFacts): { connection: Connection; ended(why: string): void } {
-  const controller = new AbortController();
-  // Every call and every stored descriptor of a peer may listen: ten are no sign of a leak here.
-  setMaxListeners(0, controller.signal);
-  return {
-    connection: { id: String(count++), ...facts, closed: controller.signal },
-    ended(why) {
-      if (!controller.signal.aborted) controller.abort(new RpcError("UNAVAILABLE", why));
-    },
-  };
-}
-
-/**
- * Ends a connection now. A session alone, once it has said GOAWAY, waits for the peer to close: some never do.
- * The stream beneath it gets one turn of the loop for the last frames.
- */
-export function cut(session: Http2Session, raw: Duplex): void {
-  session.destroy();
-  setImmediate(guarded("http2-session", () => void raw.destroy()));
+/** Makes the connection that calls see of the one that a transport has. */
+export function openConnection(facts: Omit<Connection, "id" | "renew">, renew: () => boolean): Connection {
+  const { peer, fds, remote, shown, closed } = facts;
+  return { id: String(count++), peer, fds, remote, shown, closed, renew };
 }

@@ -2,7 +2,7 @@
 // Knows HTTP/2, TLS and status codes; knows nothing of what the messages mean, of tokens or of trust: who may talk is
 // decided by the TlsIdentity that is handed in. Start reading at server.ts and client.ts.
 export { type Answer, type CallOptions, type ClientOptions, RpcClient } from "./client.ts";
-export type { Connection, PeerIdentity, TlsCredentials } from "./connection.ts";
+export type { Connection, PeerIdentity, TlsCredentials, TlsIdentity } from "./connection.ts";
 export {
   type Call,
   encodedStreamHandler,
@@ -12,11 +12,12 @@ export {
   unaryHandler,
 } from "./handler.ts";
 export { RpcHealth } from "./health.ts";
+export { acceptTls, checkTls, type Protocol, type SecureStream } from "./http2/tls.ts";
 export { defaultLimits, type RpcLimits } from "./limits.ts";
 export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
 export type { Metadata, MetadataInit } from "./metadata.ts";
 export { RpcStream } from "./rpc-stream.ts";
-export { type RpcServer, type ServeOptions, type StreamServer, serveRpc, serveStreams } from "./server.ts";
+export { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 export { NotBegun, RpcError, type Status, statusNumber } from "./status.ts";
+export { type StreamServer, serveStreams } from "./stream-server.ts";
 export { parseTarget, type Target } from "./target.ts";
-export { acceptTls, checkTls, type Protocol, type SecureStream, type TlsIdentity } from "./tls.ts";

@@ -6,6 +6,9 @@ export type Metadata = ReadonlyMap<string, readonly string[]>;
 /** Headers to send, by lower-case key. */
 export type MetadataInit = Readonly<Record<string, string | readonly string[]>>;
 
+/** The same, checked: lower-case keys, values that can travel. */
+export type Headers = Record<string, string[]>;
+
 /** Keys that belong to HTTP/2 or to gRPC itself and never show up as metadata. `user-agent` does, as in Go. */
 const reserved = new Set(["content-type", "te", "date", "content-length", "connection", "host", "transfer-encoding"]);
 
@@ -32,11 +35,11 @@ export function readMetadata(...blocks: readonly (readonly string[])[]): Metadat
 }
 
 /**
- * Headers in the form that node:http2 takes.
+ * Checks headers that are to be sent.
  * @throws {RpcError} INTERNAL when a key or value cannot travel in HTTP/2: found here, it fails one call and not the process.
  */
-export function toHeaders(...parts: readonly MetadataInit[]): Record<string, string[]> {
-  const headers: Record<string, string[]> = {};
+export function toHeaders(...parts: readonly MetadataInit[]): Headers {
+  const headers: Headers = {};
   for (const part of parts) {
     for (const [name, value] of Object.entries(part)) {
       const key = name.toLowerCase();

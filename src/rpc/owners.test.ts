@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { PassThrough } from "node:stream";
 import { test } from "node:test";
-import { Handshakes } from "./handshakes.ts";
+import { Handshakes } from "./http2/handshakes.ts";
 import { defaultLimits } from "./limits.ts";
 import { ByteBudget, type OwnedConnection, Owners } from "./owners.ts";
 

@@ -13,9 +13,9 @@ import { connectUnix, Fd, fileKey, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from
 import { silentLog } from "../telemetry/index.ts";
 import { RpcClient } from "./client.ts";
 import { methodPath, type RpcHandler, unaryHandler } from "./handler.ts";
+import { connectTls } from "./http2/tls.ts";
 import { serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
-import { connectTls } from "./tls.ts";
 
 const never = new AbortController().signal;
 const ca = createTestCa("example.org");

@@ -2,19 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DeadlineError } from "../async/index.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
+import { decodeStatusMessage, encodeStatusMessage, statusFromHttp, statusFromReset } from "./http2/status-headers.ts";
+import { formatTimeout, parseTimeout } from "./http2/timeout.ts";
 import { readMetadata, toHeaders } from "./metadata.ts";
-import {
-  decodeStatusMessage,
-  encodeStatusMessage,
-  RpcError,
-  statusFromHttp,
-  statusFromNumber,
-  statusFromReset,
-  statusNumber,
-  toRpcError,
-} from "./status.ts";
+import { RpcError, statusFromNumber, statusNumber, toRpcError } from "./status.ts";
 import { parseTarget } from "./target.ts";
-import { formatTimeout, parseTimeout } from "./timeout.ts";
 
 test("encodeStatusMessage() leaves printable ASCII and encodes the rest as percent UTF-8", () => {
   assert.equal(encodeStatusMessage("a b~"), "a b~");

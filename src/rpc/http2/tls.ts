@@ -1,22 +1,9 @@
 import type { Duplex } from "node:stream";
 import { connect, createSecureContext, createServer, type SecureContextOptions, type TLSSocket } from "node:tls";
-import { guarded } from "../async/index.ts";
-import { openPeerChain, type PeerChain } from "../kernel/index.ts";
-import type { PeerIdentity, TlsCredentials } from "./connection.ts";
-import { RpcError } from "./status.ts";
-
-/** Our certificate, and our judgement of the peer's. Asked anew for each connection, so a new certificate needs no restart. */
-export interface TlsIdentity {
-  credentials(): TlsCredentials;
-  /**
-   * Decides whether the peer may talk to us, before anything that it says is read.
-   * @param chainDer leaf first; empty when the peer sent no certificate
-   * @throws with the reason when it may not
-   */
-  verifyPeer(chainDer: readonly Buffer[]): PeerIdentity;
-  /** Calls back at each change of our certificate, until the returned function is called. */
-  onRotate(listener: () => void): () => void;
-}
+import { guarded } from "../../async/index.ts";
+import { openPeerChain, type PeerChain } from "../../kernel/index.ts";
+import type { PeerIdentity, TlsCredentials, TlsIdentity } from "../connection.ts";
+import { RpcError } from "../status.ts";
 
 /** A stream with TLS on it and a peer that was verified. */
 export interface SecureStream {

@@ -1,21 +1,14 @@
 import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { dirname } from "node:path";
-import { guarded } from "../async/index.ts";
-import { KernelError, listenUnix } from "../kernel/index.ts";
+import { guarded } from "../../async/index.ts";
+import { KernelError, listenUnix } from "../../kernel/index.ts";
+import { RpcError } from "../status.ts";
+import { parseTarget } from "../target.ts";
+import type { Listener } from "../transport.ts";
 import { type RawStream, rawFromTcp, rawFromUnix } from "./raw-stream.ts";
-import { RpcError } from "./status.ts";
-import { parseTarget } from "./target.ts";
 
-/** A listening socket. */
-export interface Listener {
-  /** The real address: with the port that the system chose, where none was asked for. */
-  readonly url: string;
-  /** Takes no further connection, and removes the socket file. */
-  close(): void;
-}
-
-export interface ListenOptions {
+export interface SocketOptions {
   readonly url: string;
   /** Permissions of a unix socket; folders that are made for it get the same, with search where there is read. */
   readonly socketMode: number;
@@ -29,7 +22,7 @@ export interface ListenOptions {
  * listens on, or a file that is no socket, is left alone.
  * @throws {RpcError} UNAVAILABLE with the reason; INVALID_ARGUMENT when it is no address.
  */
-export async function listen(options: ListenOptions): Promise<Listener> {
+export async function listenOnSocket(options: SocketOptions): Promise<Listener> {
   const target = parseTarget(options.url);
   try {
     if (target.kind === "tcp") return await listenTcp(target, options);
@@ -41,7 +34,7 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   }
 }
 
-function listenOnPath(path: string, { socketMode, onStream, onError }: ListenOptions): Listener {
+function listenOnPath(path: string, { socketMode, onStream, onError }: SocketOptions): Listener {
   mkdirSync(dirname(path), { recursive: true, mode: socketMode | ((socketMode & 0o444) >> 2) });
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found !== undefined && !found.isSocket()) throw new Error("a file that is no socket is in the way; remove it");
@@ -53,7 +46,7 @@ function listenOnPath(path: string, { socketMode, onStream, onError }: ListenOpt
   return { url: `unix://${path}`, close: () => listener.close() };
 }
 
-function listenTcp(where: { readonly host: string; readonly port: number }, options: ListenOptions): Promise<Listener> {
+function listenTcp(where: { readonly host: string; readonly port: number }, options: SocketOptions): Promise<Listener> {
   return new Promise((resolve, reject) => {
     const take = (socket: Socket) => options.onStream(rawFromTcp(socket));
     const server = createServer(guarded("tcp", take, (_error, socket) => void socket.destroy()));

@@ -1,5 +1,5 @@
 import type { Duplex } from "node:stream";
-import { guarded } from "../async/index.ts";
+import { guarded } from "../../async/index.ts";
 
 /** RFC 8446, 5.1: type, version, two bytes of length; 22 is a handshake, and a record holds at most so much. */
 const HEADER_BYTES = 5;

@@ -3,8 +3,9 @@ import { generateKeyPairSync } from "node:crypto";
 import { createConnection, createServer as createTcpServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { connect, createServer, type TLSSocket } from "node:tls";
-import { makeOddCertificate, type OddCertificate } from "../../sandbox/odd-certificate.ts";
-import { acceptTls, connectTls, type SecureStream, type TlsIdentity } from "./tls.ts";
+import { makeOddCertificate, type OddCertificate } from "../../../sandbox/odd-certificate.ts";
+import type { TlsIdentity } from "../connection.ts";
+import { acceptTls, connectTls, type SecureStream } from "./tls.ts";
 
 const root = makeOddCertificate({ subject: "root" });
 const ours = makeOddCertificate({ subject: "ours", issuer: root, isCa: false, keyUsage: 1 });

@@ -1,8 +1,8 @@
 import { createConnection, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { type Clock, guarded } from "../async/index.ts";
-import { connectUnix, KernelError, type PassedFds, type UnixStream } from "../kernel/index.ts";
-import type { Target } from "./target.ts";
+import { type Clock, guarded } from "../../async/index.ts";
+import { connectUnix, KernelError, type PassedFds, type UnixStream } from "../../kernel/index.ts";
+import type { Target } from "../target.ts";
 
 /** A connected byte stream, below TLS. */
 export interface RawStream {

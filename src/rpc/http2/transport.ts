@@ -1,0 +1,23 @@
+import type { Transport } from "../transport.ts";
+import { Acceptor } from "./accept.ts";
+import { listenOnSocket } from "./listen.ts";
+
+/** HTTP/2 over unix sockets and TCP, with mutual TLS where there is an identity. */
+export const http2Transport: Transport = {
+  async listen({ url, socketMode, ...options }) {
+    const acceptor = new Acceptor(options);
+    const listener = await listenOnSocket({
+      url,
+      socketMode,
+      onStream: (raw) => void acceptor.accept(raw),
+      onError: (error) => options.log.warn("rpc-accept-failed", { url, error: error.message }),
+    });
+    return {
+      url: listener.url,
+      close() {
+        listener.close();
+        acceptor.close();
+      },
+    };
+  },
+};

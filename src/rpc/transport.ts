@@ -1,0 +1,93 @@
+// How calls travel. Above this interface are peers, encoded messages, metadata and statuses; below it sockets, TLS and HTTP/2
+// (http2/), or nothing but memory (testing/memory-transport.ts).
+import type { Clock } from "../async/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { Connection, TlsIdentity } from "./connection.ts";
+import type { RpcLimits } from "./limits.ts";
+import type { Headers, Metadata } from "./metadata.ts";
+import type { RpcError } from "./status.ts";
+
+/** Connections with peers, by address. */
+export interface Transport {
+  /** @throws {RpcError} UNAVAILABLE when the address cannot be listened on, INVALID_ARGUMENT when it is no address. */
+  listen(options: ListenOptions): Promise<Listener>;
+}
+
+/** What a server says of the connections that it takes. */
+export interface AcceptOptions {
+  /** Who we are, and whom we let in; without it everybody who can connect is let in, and is nobody. */
+  readonly tls: TlsIdentity | undefined;
+  readonly limits: RpcLimits;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The peer is known. Undefined where there is no room for the connection: it is cut. */
+  connected(connection: ServerConnection): CallTaker | undefined;
+}
+
+export interface ListenOptions extends AcceptOptions {
+  readonly url: string;
+  /** Permissions of a unix socket. */
+  readonly socketMode: number;
+}
+
+/** What takes the calls of one connection. */
+export interface CallTaker {
+  /** The peer has shown that it speaks the protocol. Calls come after this only. */
+  opened(): void;
+  /** A call has arrived. */
+  call(stream: ServerStream): void;
+}
+
+/** A listening socket. */
+export interface Listener {
+  /** The real address: with the port that the system chose, where none was asked for. */
+  readonly url: string;
+  /** Takes no further connection, ends those whose peer is not known yet, and removes the socket file. */
+  close(): void;
+}
+
+/** A connection as its transport has it. */
+export interface TransportConnection extends Omit<Connection, "id" | "renew"> {
+  /** Aborted when one side has said that no further call begins here (GOAWAY). */
+  readonly farewell: AbortSignal;
+  /** Ends it now, with all its calls. */
+  cut(): void;
+}
+
+/** A connection that a peer has made. */
+export interface ServerConnection extends TransportConnection {
+  /** Says that no further call is taken. Those under way go on. */
+  sayFarewell(): void;
+}
+
+/** A call as it arrives. After its end each method does nothing. */
+export interface ServerStream {
+  /** "/package.Service/Method" */
+  readonly path: string;
+  readonly metadata: Metadata;
+  /** Milliseconds that the caller still wants to wait; undefined when it set no limit. */
+  readonly timeoutMs: number | undefined;
+  /** Why the call is not one that the transport can serve; it has to be ended with this. */
+  readonly refusal: RpcError | undefined;
+  /** Resolves when the call is over: answered, cancelled or lost. */
+  readonly closed: Promise<void>;
+  /** Metadata of the answer; leaves with its first message or its end. */
+  answerMetadata: Headers;
+  /** Reads the request. To be called in the turn in which the call arrived, or what comes meanwhile is lost. */
+  read(reader: StreamReader): void;
+  /** Sends a piece of the answer. Resolves when it has left for the peer, or when the call is over. */
+  write(piece: Uint8Array): Promise<void>;
+  /** Answers with a status; without an error it is OK. */
+  end(error?: RpcError): void;
+  /** Refuses it as one that was never begun: the caller may try it again elsewhere. */
+  refuse(): void;
+}
+
+/** What hears the bytes of one direction of a call: messages with their prefixes (frame.ts), cut anyhow. */
+export interface StreamReader {
+  data(piece: Uint8Array): void;
+  /** The peer has sent all that it wanted to. */
+  ended(): void;
+  /** A piece could not be delivered: `data` or `ended` threw. */
+  failed(error: Error): void;
+}
