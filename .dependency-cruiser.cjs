@@ -7,7 +7,7 @@ const fakes = ["^src/.*/testing/", "^src/.*/(cast|cast-outside|story|recording-l
 const doors = {
   "^(node:)?fs(/|$)":
     "^src/kernel/host-files[.]ts$|^src/kernel/(blocking-writes|cgroup-folder|device-holders|disk|exclusive-lock|unix-listeners|watch-folder|fd|netns|unix-socket|write-refusal)[.]ts$|^src/rpc/http2/listen[.]ts$|^src/process/run-forwarder[.]ts$",
-  "^(node:)?(tls|http2|dgram)$": "^src/rpc/",
+  "^(node:)?(tls|http2|dgram)$": "^src/rpc/http2/",
   "^(node:)?net$": "^src/rpc/http2/|^src/admin/(listener|loopback)[.]ts$",
   "^(node:)?http$": "^src/admin/",
   "^(node:)?child_process$": "^$",
@@ -65,6 +65,20 @@ module.exports = {
       { path: `${testFile}|^(sandbox|lab|test|bench|interop)/` },
     ),
     rule("production-knows-no-fakes", { path: "^src/", pathNot: [testFile, ...fakes] }, { path: fakes }),
+    // What carries calls, and what calls are, know of each other what transport.ts says.
+    rule(
+      "calls-know-their-transport-only",
+      { path: "^src/rpc/", pathNot: [testFile, "^src/rpc/(http2/|(index|stream-server)[.]ts$)"] },
+      { path: "^src/rpc/http2/", pathNot: "^src/rpc/http2/transport[.]ts$" },
+    ),
+    rule(
+      "transports-know-no-calls",
+      { path: "^src/rpc/(http2|testing)/", pathNot: testFile },
+      {
+        path: "^src/rpc/",
+        pathNot: "^src/rpc/((http2|testing)/|(transport|connection|limits|metadata|status|target)[.]ts$)",
+      },
+    ),
     // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is.
     rule(
       "forwarder-only-in-own-netns",

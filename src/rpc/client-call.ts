@@ -1,24 +1,17 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, constants } from "node:http2";
-import { guarded } from "../async/index.ts";
+import type { BorrowedFd } from "../kernel/index.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
-import { decodeStatusMessage, statusFromHttp, statusFromReset } from "./http2/status-headers.ts";
-import { type Metadata, readMetadata } from "./metadata.ts";
-import { RpcError, statusFromNumber } from "./status.ts";
-
-/** The peer has not begun to work on the call: it may be tried again elsewhere. */
-export class Untouched extends RpcError {
-  constructor(message: string, options?: ErrorOptions) {
-    super("UNAVAILABLE", message, options);
-  }
-}
+import type { Headers, Metadata } from "./metadata.ts";
+import { RpcError } from "./status.ts";
+import type { ClientConnection, ClientStream } from "./transport.ts";
 
 /** What goes out, and who hears what comes back. */
 export interface ClientCallOptions {
-  readonly session: ClientHttp2Session;
-  readonly headers: Readonly<Record<string, string | readonly string[]>>;
-  readonly request: Uint8Array;
   /** "/package.Service/Method" */
   readonly path: string;
+  readonly timeoutMs: number | undefined;
+  readonly metadata: Headers;
+  readonly fds: readonly BorrowedFd[];
+  readonly request: Uint8Array;
   readonly maxMessageBytes: number;
   /** Each message in its order. After `pause()` none comes but those already in hand. */
   onMessage(message: Uint8Array): void;
@@ -35,98 +28,36 @@ export interface ClientCall {
 }
 
 /**
- * Sends a request with one message and listens to its answer. The listeners are there before the first byte comes:
- * over a stream of our own all frames of one read arrive without a pause (nodejs/node#65677).
- * @throws {Untouched} when the session takes no call any more.
+ * Sends a request with one message and reads its answer.
+ * @throws {Untouched} when the connection takes no call any more.
  */
-export function startClientCall(options: ClientCallOptions): ClientCall {
-  const stream = request(options);
-  const frames = new FrameReader(`an answer of ${options.path}`, options.maxMessageBytes);
-  let headers: readonly string[] = [];
-  let trailers: readonly string[] = [];
+export function startClientCall(connection: ClientConnection, options: ClientCallOptions): ClientCall {
+  const { path, timeoutMs, metadata, fds, request, maxMessageBytes } = options;
+  const frames = new FrameReader(`an answer of ${path}`, maxMessageBytes);
   let hasEnded = false;
-  const end = (error: RpcError | undefined) => {
+  const ended = (error: RpcError | undefined, answered: Metadata) => {
     if (hasEnded) return;
     hasEnded = true;
-    options.onEnd({ error, metadata: readMetadata(headers, trailers) });
+    options.onEnd({ error, metadata: answered });
   };
   const cancel = (why: RpcError) => {
-    stream.close(constants.NGHTTP2_CANCEL);
-    end(why); // not at the stream's close: that waits for a peer that does not read, for ever if need be
+    stream.cancel();
+    ended(why, new Map()); // not at the stream's close: that waits for a peer that does not read, for ever if need be
   };
-  const broke = (cause: Error) =>
+  const failed = (cause: Error) =>
     cancel(new RpcError("INTERNAL", `the answer could not be taken: ${cause.message}`, { cause }));
-  const headersCame = (_fields: object, _flags: number, raw: readonly string[]) => {
-    headers = raw;
-  };
-  const trailersCame = (_fields: object, _flags: number, raw: readonly string[]) => {
-    trailers = raw;
-  };
-  const dataCame = (chunk: Buffer) => {
+  const data = (piece: Uint8Array) => {
     if (hasEnded) return;
     try {
-      for (const message of frames.push(chunk)) options.onMessage(message);
+      for (const message of frames.push(piece)) options.onMessage(message);
     } catch (cause) {
       if (!(cause instanceof RpcError)) throw cause;
       cancel(cause);
     }
   };
-  const closed = () => end(statusOf(stream, headers, trailers, options.session));
-  stream.on("response", guarded("http2-stream", headersCame, broke));
-  stream.on("trailers", guarded("http2-stream", trailersCame, broke));
-  stream.on("data", guarded("http2-stream", dataCame, broke));
-  // A peer that refuses a request before it has all of it answers and reads no more: its close would be waited for in vain.
-  const answered = () => {
-    if (last(trailers, "grpc-status") === undefined && last(headers, "grpc-status") === undefined) return;
-    end(statusOf(stream, headers, trailers, options.session));
-    if (!stream.writableFinished) stream.close(constants.NGHTTP2_CANCEL);
-  };
-  stream.once("end", guarded("http2-stream", answered, broke));
-  stream.on("error", () => {}); // "close" follows with the code
-  stream.once("close", guarded("http2-stream", closed, broke));
-  stream.end(encodeFrame(options.request));
-  return { cancel, pause: () => void stream.pause(), resume: () => void stream.resume() };
-}
-
-function request({ session, headers }: ClientCallOptions): ClientHttp2Stream {
-  try {
-    return session.request(headers as Record<string, string | string[]>, { endStream: false });
-  } catch (cause) {
-    throw new Untouched(`the connection takes no call: ${(cause as Error).message}`, { cause });
-  }
-}
-
-/** The status of a call that has ended: from its trailers, from a header block that was all there was, or from how it broke. */
-function statusOf(
-  stream: ClientHttp2Stream,
-  headers: readonly string[],
-  trailers: readonly string[],
-  session: ClientHttp2Session,
-): RpcError | undefined {
-  const number = last(trailers, "grpc-status") ?? last(headers, "grpc-status");
-  if (number !== undefined) {
-    if (number === "0") return undefined;
-    const message = last(trailers, "grpc-message") ?? last(headers, "grpc-message") ?? "";
-    return new RpcError(statusFromNumber(Number(number)), decodeStatusMessage(message));
-  }
-  const httpStatus = last(headers, ":status");
-  if (httpStatus !== undefined && httpStatus !== "200") {
-    return new RpcError(
-      statusFromHttp(Number(httpStatus)),
-      `the peer answered with HTTP status ${httpStatus}, not gRPC`,
-    );
-  }
-  const code = stream.rstCode ?? 0;
-  if (code === constants.NGHTTP2_REFUSED_STREAM && headers.length === 0)
-    return new Untouched("the peer refused the call");
-  // Node closes the streams of a lost session with CANCEL: nobody cancelled.
-  if (session.destroyed || session.closed)
-    return new RpcError("UNAVAILABLE", "the connection was lost during the call");
-  if (code === constants.NGHTTP2_NO_ERROR) return new RpcError("INTERNAL", "the answer ended without a status");
-  return new RpcError(statusFromReset(code), `the peer reset the call (HTTP/2 error ${code})`);
-}
-
-function last(block: readonly string[], key: string): string | undefined {
-  for (let at = block.length - 2; at >= 0; at -= 2) if (block[at] === key) return block[at + 1];
-  return undefined;
+  // Right before the call, in one turn: nothing else can be written between.
+  for (const fd of fds) connection.fds?.send(fd);
+  const outgoing = { path, timeoutMs, metadata, request: encodeFrame(request) };
+  const stream: ClientStream = connection.call(outgoing, { data, ended, failed });
+  return { cancel, pause: () => stream.pause(), resume: () => stream.resume() };
 }

@@ -1,13 +1,13 @@
 import { type Clock, guarded, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type ClientConnection, dial } from "./client-connection.ts";
-import type { TlsIdentity } from "./connection.ts";
-import { socketIdentity } from "./http2/listen.ts";
+import { type Connection, openConnection, type TlsIdentity } from "./connection.ts";
 import type { RpcLimits } from "./limits.ts";
 import { Renewals } from "./renewals.ts";
 import { RpcError } from "./status.ts";
+import type { ClientConnection, Transport } from "./transport.ts";
 
 export interface PoolOptions {
+  readonly transport: Transport;
   readonly tls?: TlsIdentity;
   readonly log: Log;
   readonly clock: Clock;
@@ -16,27 +16,33 @@ export interface PoolOptions {
   readonly limits: RpcLimits;
 }
 
-/** A connection for the time of one call. */
-export interface Lease extends ClientConnection {
+/** A connection that has been dialled. */
+interface Dialled {
+  readonly transport: ClientConnection;
+  readonly connection: Connection;
+}
+
+/** The same for the time of one call. */
+export interface Lease extends Dialled {
   /** The call is over. */
   release(): void;
 }
 
 interface Kept {
   readonly key: string;
-  readonly dialling: Promise<ClientConnection>;
-  open: ClientConnection | undefined;
+  readonly dialling: Promise<Dialled>;
+  open: Dialled | undefined;
   inUse: number;
   idle: Timer | undefined;
   mayRenew: () => boolean;
 }
 
-/** One kept connection per target. Loss, GOAWAY and a new certificate of ours each make the next call dial anew. */
+/** One kept connection per target. Loss, GOAWAY and a new certificate of ours each make the next call dial again. */
 export class ConnectionPool {
   readonly #options: PoolOptions;
   readonly #byTarget = new Map<string, Kept>();
   /** Every connection that is open, retired ones too. */
-  readonly #all = new Set<ClientConnection>();
+  readonly #all = new Set<Dialled>();
   readonly #stopWatching: (() => void) | undefined;
   readonly #closing = new AbortController();
   readonly #renewals = new Renewals();
@@ -54,7 +60,7 @@ export class ConnectionPool {
    */
   async lease(target: string, signal: AbortSignal): Promise<Lease> {
     this.#closing.signal.throwIfAborted();
-    const key = socketIdentity(target);
+    const key = this.#options.transport.identify(target);
     const kept = this.#byTarget.get(key) ?? this.#dial(target, key);
     kept.inUse++;
     kept.idle?.cancel();
@@ -83,17 +89,26 @@ export class ConnectionPool {
           connection.closed.addEventListener("abort", closed, { once: true });
         }),
     );
-    for (const open of this.#all) open.cut();
+    for (const { transport } of this.#all) transport.cut();
     await Promise.all(ends);
   }
 
   #dial(target: string, key: string): Kept {
-    const { tls, clock, dialTimeoutMs, limits, log } = this.#options;
-    const signal = this.#closing.signal;
-    const renew = () => this.#renew(kept);
+    const { transport, tls, clock, dialTimeoutMs, limits, log } = this.#options;
+    const dialling = transport.dial({
+      target,
+      tls,
+      clock,
+      timeoutMs: dialTimeoutMs,
+      limits,
+      signal: this.#closing.signal,
+    });
     const kept: Kept = {
       key,
-      dialling: dial({ target, tls, clock, timeoutMs: dialTimeoutMs, limits, signal, renew }),
+      dialling: dialling.then((made) => ({
+        transport: made,
+        connection: openConnection(made, () => this.#renew(kept)),
+      })),
       open: undefined,
       inUse: 0,
       idle: undefined,
@@ -110,32 +125,32 @@ export class ConnectionPool {
     return kept;
   }
 
-  #opened(target: string, kept: Kept, open: ClientConnection): void {
+  #opened(target: string, kept: Kept, open: Dialled): void {
     const { log } = this.#options;
+    const { transport, connection } = open;
     kept.open = open;
-    kept.mayRenew = this.#renewals.opened(open.connection.peer);
+    kept.mayRenew = this.#renewals.opened(connection.peer);
     this.#all.add(open);
-    log.debug("rpc-dialled", { target, connection: open.connection.id, peer: open.connection.peer?.spiffeId });
-    const goaway = guarded("http2-session", () => this.#retire(kept), open.cut);
-    open.session.once("goaway", goaway);
+    log.debug("rpc-dialled", { target, connection: connection.id, peer: connection.peer?.spiffeId });
     const renewal = this.#renewal(kept, open);
+    const leave = () => this.#retire(kept);
     const forget = () => {
       kept.idle?.cancel();
       renewal?.cancel();
       this.#all.delete(open);
       this.#forget(kept);
-      log.debug("rpc-connection-closed", { target, connection: open.connection.id });
+      log.debug("rpc-connection-closed", { target, connection: connection.id });
     };
-    open.connection.closed.addEventListener("abort", guarded("abort", forget, forget));
-    if (open.session.destroyed) this.#forget(kept);
-    if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) open.cut(); // retired while it was dialled
+    onAbort(transport.farewell, leave, () => transport.cut());
+    onAbort(transport.closed, forget, forget);
+    if (this.#byTarget.get(kept.key) !== kept && kept.inUse === 0) transport.cut(); // retired while it was dialled
   }
 
   /**
    * What a peer's certificate allows is limited by its end, and its tokens are signed with the key of its newest. SPIRE
    * renews at half of a certificate's life; past that, half of what is left is waited. A new connection shows the new one.
    */
-  #renewal(kept: Kept, { connection: { peer } }: ClientConnection): Timer | undefined {
+  #renewal(kept: Kept, { connection: { peer } }: Dialled): Timer | undefined {
     if (peer === undefined) return undefined;
     const { clock } = this.#options;
     const nowMs = clock.now();
@@ -157,7 +172,7 @@ export class ConnectionPool {
   #release(kept: Kept): void {
     kept.inUse--;
     if (kept.inUse > 0) return;
-    if (this.#byTarget.get(kept.key) !== kept) kept.open?.cut();
+    if (this.#byTarget.get(kept.key) !== kept) kept.open?.transport.cut();
     else
       kept.idle = this.#options.clock.after(
         this.#options.idleMs,
@@ -169,7 +184,7 @@ export class ConnectionPool {
   #retire(kept: Kept): void {
     this.#forget(kept);
     kept.idle?.cancel();
-    if (kept.inUse === 0) kept.open?.cut();
+    if (kept.inUse === 0) kept.open?.transport.cut();
   }
 
   #retireAll(): void {
@@ -179,6 +194,13 @@ export class ConnectionPool {
   #forget(kept: Kept): void {
     if (this.#byTarget.get(kept.key) === kept) this.#byTarget.delete(kept.key);
   }
+}
+
+/** Calls back at the abort, or now where it has been. */
+function onAbort(signal: AbortSignal, callback: () => void, onError: () => void): void {
+  const aborted = guarded("abort", callback, onError);
+  if (signal.aborted) aborted();
+  else signal.addEventListener("abort", aborted, { once: true });
 }
 
 function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -10,16 +10,17 @@ import { type Clock, guarded } from "../async/index.ts";
 import type { BorrowedFd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { CallScope } from "./call-scope.ts";
-import { type ClientCall, type ClientCallOptions, startClientCall, Untouched } from "./client-call.ts";
+import { type ClientCall, type ClientCallOptions, startClientCall } from "./client-call.ts";
 import { ConnectionPool, type Lease } from "./client-pool.ts";
 import type { Connection, PeerIdentity, TlsCredentials, TlsIdentity } from "./connection.ts";
 import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
-import { formatTimeout } from "./http2/timeout.ts";
+import { http2Transport } from "./http2/transport.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
 import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
 import { RpcStream, type StreamSource } from "./rpc-stream.ts";
-import { RpcError } from "./status.ts";
+import { RpcError, Untouched } from "./status.ts";
+import type { Transport } from "./transport.ts";
 
 export interface ClientOptions {
   /** Without it the client speaks plain HTTP/2. */
@@ -39,6 +40,8 @@ export interface ClientOptions {
     shown: TlsCredentials | undefined,
   ) => Readonly<Record<string, string>>;
   readonly limits?: Partial<RpcLimits>;
+  /** How calls travel; HTTP/2 on sockets by default. */
+  readonly transport?: Transport;
   /** What each message of an answer may be, where it is more or less than usual. */
   readonly answerLimit?: (method: DescMethod) => MessageLimit;
 }
@@ -71,7 +74,7 @@ export class RpcClient {
   constructor(options: ClientOptions) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
-    this.#pool = new ConnectionPool({ ...options, limits: this.#limits });
+    this.#pool = new ConnectionPool({ transport: http2Transport, ...options, limits: this.#limits });
   }
 
   /**
@@ -197,29 +200,20 @@ export class RpcClient {
     { request, limit, options }: Outgoing,
     listener: Pick<ClientCallOptions, "onMessage" | "onEnd">,
   ): ClientCall {
-    const { connection, session, scheme, authority } = lease;
+    const { connection } = lease;
     const stop = guarded("abort", () => call?.cancel(scope.signal.reason as RpcError));
     let call: ClientCall | undefined;
     try {
       scope.signal.throwIfAborted();
-      const leftMs = scope.leftMs();
-      const headers = {
-        ":method": "POST",
-        ":scheme": scheme,
-        ":authority": authority,
-        ":path": scope.path,
-        te: "trailers",
-        "content-type": "application/grpc",
-        ...(leftMs === undefined ? {} : { "grpc-timeout": formatTimeout(leftMs) }),
-        ...toHeaders(this.#options.credentials?.(connection.peer, connection.shown) ?? {}, options.metadata ?? {}),
-      };
-      // Right before the headers, in one turn: nothing else can be written between.
-      for (const fd of options.fds ?? []) connection.fds?.send(fd);
-      call = startClientCall({
-        session,
-        headers,
-        request,
+      call = startClientCall(lease.transport, {
         path: scope.path,
+        timeoutMs: scope.leftMs(),
+        metadata: toHeaders(
+          this.#options.credentials?.(connection.peer, connection.shown) ?? {},
+          options.metadata ?? {},
+        ),
+        fds: options.fds ?? [],
+        request,
         maxMessageBytes: limit.bytes,
         onMessage: listener.onMessage,
         onEnd(end) {

@@ -57,6 +57,13 @@ export class NotBegun extends RpcError {
   }
 }
 
+/** The same at the caller: the peer has not begun to work on the call, and it may be tried again elsewhere. */
+export class Untouched extends RpcError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("UNAVAILABLE", message, options);
+  }
+}
+
 /** What a handler's failure looks like to the caller. An error without a code of its own is UNKNOWN, with its message. */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof RpcError) return error;

@@ -11,6 +11,10 @@ import type { RpcError } from "./status.ts";
 export interface Transport {
   /** @throws {RpcError} UNAVAILABLE when the address cannot be listened on, INVALID_ARGUMENT when it is no address. */
   listen(options: ListenOptions): Promise<Listener>;
+  /** @throws {RpcError} UNAVAILABLE that names the step that failed and why; INVALID_ARGUMENT for what is no address. */
+  dial(options: DialOptions): Promise<ClientConnection>;
+  /** Names what an address leads to now: two names of one listener are one. */
+  identify(target: string): string;
 }
 
 /** What a server says of the connections that it takes. */
@@ -58,6 +62,60 @@ export interface TransportConnection extends Omit<Connection, "id" | "renew"> {
 export interface ServerConnection extends TransportConnection {
   /** Says that no further call is taken. Those under way go on. */
   sayFarewell(): void;
+}
+
+export interface DialOptions {
+  /** `unix:///path` or `tcp://host:port`. */
+  readonly target: string;
+  readonly tls: TlsIdentity | undefined;
+  readonly limits: RpcLimits;
+  readonly clock: Clock;
+  /** Until the peer is known and has shown that it speaks the protocol. */
+  readonly timeoutMs: number;
+  /** Gives the dial up. */
+  readonly signal: AbortSignal;
+}
+
+/** A connection that we have made. */
+export interface ClientConnection extends TransportConnection {
+  /**
+   * Sends a call with its whole request. What comes back is read from the same turn on.
+   * @throws {Untouched} when the connection takes no call any more.
+   */
+  call(outgoing: OutgoingCall, reader: AnswerReader): ClientStream;
+}
+
+/** A call as it leaves. */
+export interface OutgoingCall {
+  /** "/package.Service/Method" */
+  readonly path: string;
+  /** Milliseconds that the answer is waited for; undefined without a limit. */
+  readonly timeoutMs: number | undefined;
+  readonly metadata: Headers;
+  /** The message with its prefix. */
+  readonly request: Uint8Array;
+}
+
+/** A call under way, from the caller's side. */
+export interface ClientStream {
+  /** Gives the call up, and tells the peer. */
+  cancel(): void;
+  /** Nothing more is read; the peer is made to wait when much has come. */
+  pause(): void;
+  resume(): void;
+}
+
+/** What hears the answer. */
+export interface AnswerReader {
+  data(piece: Uint8Array): void;
+  /**
+   * The call is over, whatever its end; may come again. Without an error its status was OK.
+   * @param error `Untouched` when the peer has not begun to work on the call
+   * @param metadata headers and trailers of the answer
+   */
+  ended(error: RpcError | undefined, metadata: Metadata): void;
+  /** Something could not be delivered: `data` or `ended` threw. */
+  failed(error: Error): void;
 }
 
 /** A call as it arrives. After its end each method does nothing. */

@@ -79,7 +79,9 @@ export class Acceptor {
       maxSessionMemory: sessionMemoryMb(limits),
     });
     const connection = new SessionConnection(session, raw, secure);
-    connection.follow("error", (error) => log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }));
+    connection.follow("error", (error) =>
+      log.debug("rpc-connection-error", { remote: raw.remote, error: error.message }),
+    );
     const taker = this.#options.connected(connection);
     if (!taker) return connection.cut();
     const begun = (

@@ -1,9 +1,12 @@
 import type { Transport } from "../transport.ts";
 import { Acceptor } from "./accept.ts";
-import { listenOnSocket } from "./listen.ts";
+import { dial } from "./dial.ts";
+import { listenOnSocket, socketIdentity } from "./listen.ts";
 
 /** HTTP/2 over unix sockets and TCP, with mutual TLS where there is an identity. */
 export const http2Transport: Transport = {
+  dial,
+  identify: socketIdentity,
   async listen({ url, socketMode, ...options }) {
     const acceptor = new Acceptor(options);
     const listener = await listenOnSocket({
