@@ -1,6 +1,7 @@
 // How the pretend card and its drivers behave beyond what all of them do. Each behaviour names the kernel's source that has it;
 // line numbers are those of Linux 6.12.
 import type { Clock } from "../src/async/index.ts";
+import { seededFractions } from "../src/async/testing/seeded-random.ts";
 
 /** Where a PF forwards by MAC and VLAN, or by what a switch on the node says. */
 export type EswitchMode = "legacy" | "switchdev";
@@ -41,17 +42,6 @@ export interface ResetTimes {
 
 /** Long enough that each step meets a reset of the one before, short enough for a thousand of them. */
 export const QUICK_RESETS: Omit<ResetTimes, "seed"> = { shortestMs: 5, longestMs: 60, percentGone: 20 };
-
-/** Numbers in [0, 1) that are the same for the same seed (mulberry32). */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Reset {
   /** Resolves when it is over. */
@@ -134,7 +124,7 @@ export class VfResets<Fn extends { readonly address: string }> {
     let random = this.#randoms.get(address);
     if (!random) {
       const salt = [...address].reduce((sum, letter) => Math.imul(sum, 31) + (letter.codePointAt(0) ?? 0), 7);
-      random = seededRandom(this.#times.seed ^ salt);
+      random = seededFractions(this.#times.seed ^ salt);
       this.#randoms.set(address, random);
     }
     return random;

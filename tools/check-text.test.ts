@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { docProblems } from "./check-docs.ts";
 import { sizeProblems } from "./check-size.ts";
-import { wordProblems } from "./check-words.ts";
+import { staleDoors, wordProblems } from "./check-words.ts";
 import { parseSource } from "./source.ts";
 
 function source(path: string, ...lines: readonly string[]) {
@@ -80,8 +80,23 @@ const words = [
   ["const a = Date.now;", "Date.now"],
   ["const a = new Date();", "new Date()"],
   ["const a = performance.now();", "performance.now"],
-  ["class C { m() { setTimeout(() => {}, 1); } }", "setTimeout"],
-  ["f(() => setInterval(g, 1));", "setInterval"],
+  ["const a = process.hrtime.bigint();", "performance.now"],
+  ["const a = Date();", "new Date()"],
+  ["class C { m() { setTimeout(() => {}, 1); } }", "a timer"],
+  ["f(() => setInterval(g, 1));", "a timer"],
+  ["globalThis.setTimeout(f, 1);", "a timer"],
+  ["const wait = promisify(setTimeout);", "a timer"],
+  ["const later = setTimeout;", "a timer"],
+  ['import { setTimeout } from "node:timers/promises";', "a timer"],
+  ["socket.setTimeout(5, end);", "a timer of a socket"],
+  ["fetch(url, { signal: AbortSignal.timeout(5) });", "a timer of a signal"],
+  ["await new Promise(setImmediate);", "a turn of the event loop"],
+  ["process.nextTick(f);", "a turn of the event loop"],
+  ["queueMicrotask(f);", "queueMicrotask"],
+  ["const { random } = Math;", "Math.random"],
+  ["const { now } = Date;", "Date.now"],
+  ["globalThis.performance.now();", "performance.now"],
+  ["const pair = generateKeyPairSync(kind);", "randomness"],
   ["const a = Math.random;", "Math.random"],
   ['import { randomBytes } from "node:crypto";', "randomness"],
   ["const a = crypto.getRandomValues(b);", "randomness"],
@@ -95,11 +110,18 @@ for (const [code, word] of words) {
   });
 }
 
+test("staleDoors() names what is allowed and not used", () => {
+  const used = source("src/main.ts", "f(process.env);");
+  const stale = staleDoors([used]);
+  assert.ok(stale.includes("tools/check-words.ts: src/async/clock.ts may touch Date.now and does not"));
+  assert.ok(!stale.join().includes("src/main.ts"));
+});
+
 test("wordProblems() leaves alone what only looks like it, doors, tests and tools", () => {
   const harmless = [
     'const text = "process.env";',
     "// Date.now()",
-    "clock.setTimeout(f);",
+    "const { setTimeout: limit } = options;",
     "new Date(1);",
     "other.env;",
   ];

@@ -2,13 +2,14 @@
 import { pathToFileURL } from "node:url";
 import { docProblems } from "./check-docs.ts";
 import { sizeProblems } from "./check-size.ts";
-import { wordProblems } from "./check-words.ts";
+import { staleDoors, wordProblems } from "./check-words.ts";
 import { parseSource, sourcePaths } from "./source.ts";
 
 /** One sentence for each problem in any TypeScript file. */
 export function textProblems(): readonly string[] {
   const sources = sourcePaths().map((path) => parseSource(path));
-  return [...sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]), ...docProblems(sources)];
+  const each = sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]);
+  return [...each, ...staleDoors(sources), ...docProblems(sources)];
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {

@@ -66,7 +66,7 @@ export {
   type VfLinkState,
 } from "./netlink/index.ts";
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
-export { HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./passed-fds.ts";
+export { FdExchange, HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
 export { openPeerChain, type PeerChain } from "./ssl-context.ts";
 export { openStateFolder, type StateFolder, type StateFolderParts } from "./state-folder.ts";

@@ -1,6 +1,7 @@
-// gRPC over unix sockets and TCP, with SPIFFE mutual TLS and descriptors that travel beneath it.
-// Knows HTTP/2, TLS and status codes; knows nothing of what the messages mean, of tokens or of trust: who may talk is
-// decided by the TlsIdentity that is handed in. Start reading at server.ts and client.ts.
+// gRPC as server and client: methods, limits, deadlines, what each owner may have, statuses. What carries calls is a Transport
+// (transport.ts); http2/ is the real one: unix sockets and TCP, SPIFFE mutual TLS, descriptors that travel beneath it.
+// Knows nothing of what the messages mean, of tokens or of trust: who may talk is decided by the TlsIdentity that is handed in.
+// Start reading at server.ts and client.ts.
 export { type Answer, type CallOptions, type ClientOptions, RpcClient } from "./client.ts";
 export type { Connection, PeerIdentity, TlsCredentials, TlsIdentity } from "./connection.ts";
 export {
@@ -21,3 +22,4 @@ export { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 export { NotBegun, RpcError, type Status, statusNumber } from "./status.ts";
 export { type StreamServer, serveStreams } from "./stream-server.ts";
 export { parseTarget, type Target } from "./target.ts";
+export type { Transport } from "./transport.ts";
