@@ -85,7 +85,7 @@ ${list.map((one) => connection(one, nowMs))}
 
 function connection(one: ConnectionView, nowMs: number): Html {
   const { id, client, pod, networkService, endpoint, mechanism, vf, phase, expiresMs } = one;
-  const tone = phase === "standing" ? "good" : phase === "reclaiming" ? "bad" : "busy";
+  const tone = phase === "established" ? "good" : phase === "reclaiming" ? "bad" : "busy";
   return html`<tr id="c-${id}" class="${tone}"><th scope="row">${client ?? "unknown"}</th><td>${pod ?? "–"}</td><td>${networkService ?? "–"}</td><td>${endpoint ?? "–"}</td><td>${mechanism ?? "–"}</td><td>${vf ? html`<a href="#${vfAnchor(vf)}">${vf}</a>` : "–"}</td><td class="state">${phase}</td><td>${expiresMs === undefined ? "–" : age(expiresMs, nowMs)}</td><td><code title="${id}">${shortId(id)}</code></td></tr>`;
 }
 

@@ -26,7 +26,7 @@ function shownNode() {
 
 test("view() shows each function as the inventory has it at this moment, with its pod and connection", () => {
   const { inventory, shown, tokenId, second, third } = shownNode();
-  const connection = { id: "c1", phase: "standing", mechanism: "KERNEL", client: "pod-1", networkService: "s" };
+  const connection = { id: "c1", phase: "established", mechanism: "KERNEL", client: "pod-1", networkService: "s" };
   const nsm = { connections: () => [{ ...connection, endpoint: "e", expiresMs: 5 }] };
   shown.learn({ nsm, podOf: (id) => (id === tokenId ? "default/pod-1" : undefined) });
   inventory.reserveToken(tokenId);

@@ -6,6 +6,7 @@ import { setLinkMac } from "./mac.ts";
 import type { Session } from "./read.ts";
 import { isTransient, type Patience } from "./transient.ts";
 import {
+  type ApplyOptions,
   applyVfSettings,
   isBearable,
   isPinned,
@@ -52,17 +53,28 @@ export async function applyVf(input: ApplyVfInput): Promise<void> {
 }
 
 async function applyOnPf(input: ApplyVfInput, { port, index }: AttachedVf): Promise<void> {
-  const { mac, wanted, patience, log } = input;
+  const { mac, wanted, patience } = input;
   const standing = await patience.run(`read the settings of VF ${index}`, () => port.read(index));
   const [refused] = tellsNothing(standing) ? silentFaults(port, index, wanted) : [];
   if (refused) throw refused.error;
   await input.remember(pick(standing, Object.keys(wanted)));
   if (mac !== undefined && standing.mac !== mac) await chooseMac(input, { vf: { port, index }, standing, mac });
   const restatesMac = input.isFirst || standing.mac !== mac;
-  const { faults } = await applyVfSettings(port, index, wanted, { patience, restatesMac });
+  await applyBearable({ port, index }, wanted, { ...input, restatesMac });
+}
+
+interface BearableOptions extends ApplyOptions, Pick<ApplyVfInput, "isUnsupported" | "log"> {}
+
+/** Settings of the VF on its PF. @throws {NetdevError} where the client could pass for another without one that is refused. */
+export async function applyBearable(
+  { port, index }: Omit<AttachedVf, "settings">,
+  wanted: VfSettings,
+  { isUnsupported, log, ...options }: BearableOptions,
+): Promise<void> {
+  const { faults } = await applyVfSettings(port, index, wanted, options);
   for (const fault of faults) {
     if (!isBearable(fault, wanted)) throw fault.error;
-    input.isUnsupported(fault.setting);
+    isUnsupported(fault.setting);
     log.warn("vf-setting-unsupported", { vf: index, setting: fault.setting, error: fault.error });
   }
 }

@@ -3,7 +3,7 @@ import type { Link, Netns, OpenRtnl } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { applyWanted } from "./apply.ts";
 import { type AttachedVf, applyVf } from "./apply-vf.ts";
-import { type Change, changeText } from "./change.ts";
+import type { Change, Difference } from "./change.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { bringHome, type NotRestored } from "./home.ts";
@@ -81,11 +81,6 @@ export class Attachment {
 
   get state(): AttachmentState {
     return this.#state;
-  }
-
-  /** Whether the link was given to that namespace: a client that comes with another one wants to be attached anew. */
-  isIn(netns: Netns): boolean {
-    return this.#client?.isSame(netns) ?? false;
   }
 
   /** Requests so far that could change something in the kernel, those of the PF's port not among them. */
@@ -186,17 +181,17 @@ export class Attachment {
     });
   }
 
-  /** What is not as wanted, as text, by reading only. Empty: an unchanged refresh has nothing to do. */
-  differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly string[]> {
+  /** What is not as wanted, by reading only. Empty: an unchanged refresh has nothing to do. */
+  differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly Difference[]> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state, this.#parts.of));
       const standing = link && (await readAround(client, link, wanted));
-      if (!client || !standing) return [`link ${wanted.name} is not in the namespace`];
+      if (!client || !standing) return [{ kind: "not-there", link: wanted.name }];
       const { owned, original } = this.#state;
       const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
       const settings = await this.#differingSettings(client, { wanted, signal });
       const known = settings.filter((setting) => !this.#unsupported.has(setting));
-      return [...changes.map(changeText), ...known.map((setting) => `vf ${setting}`)];
+      return [...changes, ...known.map((setting) => ({ kind: "vf", setting }) as const)];
     });
   }
 

@@ -13,8 +13,14 @@ export type Change =
   | { readonly kind: "add-neighbour"; readonly neighbour: NewNeighbour }
   | { readonly kind: "remove-neighbour"; readonly neighbour: Pick<NewNeighbour, "ifindex" | "address"> };
 
+/** What is not as wanted: what is to be changed, or why nothing can be. */
+export type Difference =
+  | Change
+  | { readonly kind: "not-there"; readonly link: string }
+  | { readonly kind: "vf"; readonly setting: string };
+
 /** A change as an operator would write it: "add-route 10.0.0.0/16 via 10.1.0.1 table 254". */
-export function changeText(change: Change): string {
+export function changeText(change: Difference): string {
   switch (change.kind) {
     case "sysctl":
       return `sysctl ${change.name}=${change.value}`;
@@ -39,6 +45,10 @@ export function changeText(change: Change): string {
       return `${change.kind} ${change.neighbour.address} at ${change.neighbour.mac}`;
     case "remove-neighbour":
       return `${change.kind} ${change.neighbour.address}`;
+    case "not-there":
+      return `link ${change.link} is not in the namespace`;
+    case "vf":
+      return `${change.kind} ${change.setting}`;
   }
 }
 

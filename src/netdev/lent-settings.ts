@@ -1,10 +1,10 @@
 import type { Clock, Random } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { AttachedVf } from "./apply-vf.ts";
+import { type AttachedVf, applyBearable } from "./apply-vf.ts";
 import { signsOfTime } from "./link-signs.ts";
 import { parseMac, parseVlan } from "./parse.ts";
 import { Patience } from "./transient.ts";
-import { applyVfSettings, differingSettings, isBearable, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
+import { differingSettings, restoreVfSettings, type VfSettings } from "./vf-settings.ts";
 
 /** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
 export interface AskedSettings {
@@ -53,12 +53,8 @@ export class LentSettings {
       this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
       await record(this.#before);
     }
-    const { faults } = await applyVfSettings(vf.port, vf.index, wanted, { patience, restatesMac: fresh.length > 0 });
-    for (const fault of faults) {
-      if (!isBearable(fault, wanted)) throw fault.error;
-      this.#unsupported.add(fault.setting);
-      log.warn("vf-setting-unsupported", { vf: vf.index, setting: fault.setting, error: fault.error });
-    }
+    const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
+    await applyBearable(vf, wanted, { patience, restatesMac: fresh.length > 0, isUnsupported, log });
   }
 
   /** Whether `apply` would change nothing. Reads only. */

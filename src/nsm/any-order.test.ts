@@ -125,10 +125,10 @@ class World {
 
   #tellOfChange(): void {
     const { deps, outside } = this.story;
-    for (const { watch, connection } of deps.connections.values()) {
+    for (const { watch, state } of deps.connections.values()) {
       const stream = outside.watches.find(({ isOver }) => !isOver);
-      if (!watch?.isAlive || !connection || !stream) continue;
-      const theirs = clone(ConnectionSchema, connection);
+      if (!watch?.isAlive || !stream) continue;
+      const theirs = clone(ConnectionSchema, state.connection);
       theirs.state = this.pick([State.UP, State.DOWN]);
       stream.push(create(ConnectionEventSchema, { type: ConnectionEventType.UPDATE, connections: { e1: theirs } }));
     }

@@ -28,7 +28,7 @@ export interface ServiceMetrics {
 /** Declares the metrics of this room; `counts` is asked at each scrape. */
 export function declareMetrics(
   metrics: Metrics,
-  counts: () => Readonly<Record<"standing" | "reclaiming" | "watchers" | "waiting", number>>,
+  counts: () => Readonly<Record<"established" | "reclaiming" | "watchers" | "waiting", number>>,
 ): ServiceMetrics {
   const calls = metrics.histogram({
     name: "nsm_sriov_calls_seconds",
@@ -37,11 +37,11 @@ export function declareMetrics(
   });
   metrics.gauge({
     name: "nsm_sriov_connections",
-    help: "Connections that stand, and those that resist being taken down",
-    labels: { state: ["standing", "reclaiming"] },
+    help: "Established connections, and those that resist being taken down",
+    labels: { state: ["established", "reclaiming"] },
     collect(gauge) {
-      const { standing, reclaiming } = counts();
-      gauge.set({ state: "standing" }, standing);
+      const { established, reclaiming } = counts();
+      gauge.set({ state: "established" }, established);
       gauge.set({ state: "reclaiming" }, reclaiming);
     },
   });

@@ -95,6 +95,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   const deps: ServiceDeps = {
     ...parts,
     metrics,
+    steps,
     quota: new ConnectionQuota(connections, log, (kind) => metrics?.overQuota(kind)),
     tracer,
     newId: options.newId,
@@ -125,7 +126,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       for (const record of connections.values()) {
         record.expiry.cancel();
         record.watch?.stop();
-        record.attachment?.letGo();
+        record.state.attachment?.letGo();
       }
       sockets.stop();
     },
@@ -152,10 +153,10 @@ function handlersOf(deps: ServiceDeps): readonly RpcHandler[] {
 }
 
 function countsOf({ connections, monitor, turns }: Pick<ServiceDeps, "connections" | "monitor" | "turns">) {
-  const phases = [...connections.values()].map(({ phase }) => phase);
+  const phases = [...connections.values()].map(({ state }) => state.phase);
   const reclaiming = phases.filter((phase) => phase === "reclaiming").length;
-  const standing = phases.length - reclaiming;
-  return { standing, reclaiming, watchers: monitor.subscriberCount, waiting: turns.waiting };
+  const established = phases.length - reclaiming;
+  return { established, reclaiming, watchers: monitor.subscriberCount, waiting: turns.waiting };
 }
 
 /** Runs one call to its end, whatever that is: measured, and a failure told to the log and the caller alike. */

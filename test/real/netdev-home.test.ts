@@ -104,7 +104,7 @@ test("Attachment.detach() restores a link that the kernel put back when the name
       of: world.of,
       ...outside,
     });
-    assert.match((await dead.differences(wantNetdev(asked)))[0] ?? "", /is not in the namespace/);
+    assert.equal((await dead.differences(wantNetdev(asked)))[0]?.kind, "not-there");
     assert.deepEqual(await dead.detach(), []);
     assert.deepEqual(await picture(host), before[0]);
   }));
@@ -115,7 +115,7 @@ test("Attachment.detach() removes the rules of a link that is gone, and says tha
     const before = await picture(pod);
     const attachment = await attach(world);
     await pod.rtnl.deleteLink((await linkNamed(pod, "nsm-1")).index);
-    assert.deepEqual(await attachment.differences(wantNetdev(asked)), ["link nsm-1 is not in the namespace"]);
+    assert.deepEqual(await attachment.differences(wantNetdev(asked)), [{ kind: "not-there", link: "nsm-1" }]);
     await assert.rejects(attachment.update(wantNetdev(asked)), (error: NetdevError) => error.fault.kind === "gone");
     assert.deepEqual(whatOf(await attachment.detach()), ["link"]);
     assert.deepEqual(await picture(pod), before);
@@ -193,7 +193,9 @@ test("attachNetdev() sets the VF while its link is down in the host, and detach(
     const attachment = await attach(world, { vf: { port, index: 0, settings } });
     assert.deepEqual(port.writes, ["mac down", "vlan down", "spoofCheck down", "trust down"]);
     assert.deepEqual(await attachment.differences(wantNetdev(asked)), []);
-    assert.deepEqual(await attachment.differences(wantNetdev({ ...asked, vlan: 8 })), ["vf vlan"]);
+    assert.deepEqual(await attachment.differences(wantNetdev({ ...asked, vlan: 8 })), [
+      { kind: "vf", setting: "vlan" },
+    ]);
     await attachment.update(wantNetdev(asked));
     assert.equal(port.writes.length, 4);
     assert.deepEqual(await attachment.detach(), []);

@@ -27,7 +27,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
     new RegExp(`${connection.mechanism?.parameters["pciAddress"]}</code></td>\n<td class="state">.* ready</td>`),
   );
   const metrics = (await read("/metrics")).text;
-  assert.match(metrics, /nsm_sriov_connections\{state="standing"\} 1/);
+  assert.match(metrics, /nsm_sriov_connections\{state="established"\} 1/);
   assert.match(metrics, /nsm_sriov_calls_seconds_count\{method="Request",code="OK"\} 1/);
   for (const line of [
     /^nsm_sriov_virtual_functions\{pf="0000:01:00.0",state="ready"\} 1$/m,
@@ -74,6 +74,6 @@ test("the status page, health and metrics tell of a connection while it stands, 
 
   await client.close();
   const afterwards = (await read("/metrics")).text;
-  assert.match(afterwards, /nsm_sriov_connections\{state="standing"\} 0/);
+  assert.match(afterwards, /nsm_sriov_connections\{state="established"\} 0/);
   assert.match(afterwards, /^nsm_sriov_move_seconds_count\{to="home",outcome="ok"\} 1$/m);
 });

@@ -87,7 +87,7 @@ async function startOver(t: TestContext, fixture: string, cgroups: PodCgroups): 
   await eventually(() => seen("kernel-preparing"), isHome);
   for (const { name, tokenId } of pods) if (name !== "kernel-preparing") assert.equal(record(name)?.tokenId, tokenId);
   const noop = entries.find(({ mechanism }) => mechanism === "NOOP")?.connectionId;
-  const standing = nsm.connections().filter(({ phase }) => phase === "standing");
+  const standing = nsm.connections().filter(({ phase }) => phase === "established");
   assert.deepEqual(
     standing.map(({ id, mechanism }) => `${mechanism} ${id}`).sort(),
     [`KERNEL ${idOf("kernel-ready")}`, `VFIO ${idOf("vfio-ready")}`, `NOOP ${noop}`].sort(),

@@ -53,7 +53,14 @@ const node: NodeView = {
     },
   ],
   connections: [
-    { id: "c-1", phase: "standing", mechanism: "KERNEL", vf: held.address, client: "nsc", expiresMs: 140 * minuteMs },
+    {
+      id: "c-1",
+      phase: "established",
+      mechanism: "KERNEL",
+      vf: held.address,
+      client: "nsc",
+      expiresMs: 140 * minuteMs,
+    },
   ],
   resources: [{ name: "worker.domain/10G", total: 3, inUse: 1, free: 1, heldBack: 1 }],
   troubles: [],
@@ -94,7 +101,7 @@ test("pictureText() shows the functions that somebody has or that are not well, 
 });
 
 test("pictureText() shows connections and what is left of them, and what kubelet is offered", () => {
-  assert.match(picture(), /c-1 +standing +KERNEL +0000:3b:01\.1 +nsc +5 min\n/);
+  assert.match(picture(), /c-1 +established +KERNEL +0000:3b:01\.1 +nsc +5 min\n/);
   assert.match(picture({ seenMs: 141 * minuteMs }), /is over/);
   assert.match(picture(), /worker\.domain\/10G +3 +1 +1 +1\n/);
 });

@@ -1,7 +1,7 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { ConnectionRecord } from "../request/connections.ts";
+import { type ConnectionRecord, onwardOf } from "../request/connections.ts";
 import { type Asking, askCandidates, askEndpoint, closeAtEndpoint, type Onward } from "./endpoint-client.ts";
 import type { Candidate, Discovery, Offer } from "./find-endpoints.ts";
 
@@ -13,7 +13,7 @@ export interface OnwardDeps {
 
 /** The endpoint that serves the connection already, if this Request is content with it. */
 export function keptEndpoint(record: ConnectionRecord | undefined, connection: Connection): Onward | undefined {
-  const onward = record?.onward;
+  const onward = record && onwardOf(record);
   const asked = connection.networkServiceEndpointName;
   if (!onward || (asked !== "" && asked !== onward.candidate.name)) return undefined;
   if (connection.networkService !== onward.connection.networkService) return undefined;
@@ -72,7 +72,7 @@ export async function askOnward(deps: OnwardDeps, record: ConnectionRecord, ques
     }
   }
   const fresh = await askOffer(deps, offer ?? (await findEndpoints(deps, connection, signal)), question);
-  const before = record.onward;
+  const before = onwardOf(record);
   if (before) void leave(deps, before, fresh);
   return fresh;
 }

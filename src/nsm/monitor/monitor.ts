@@ -1,14 +1,14 @@
-import { clone, create } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { guarded } from "../../async/index.ts";
 import {
   type Connection,
   type ConnectionEvent,
   ConnectionEventSchema,
   ConnectionEventType,
-  ConnectionSchema,
   type MonitorScopeSelector,
 } from "../../gen/connection_pb.ts";
 import type { Owner } from "../permission/connection-owner.ts";
+import { withoutTokens } from "../request/path.ts";
 import { isSelected } from "./monitor-selector.ts";
 
 /** Events that wait for one subscriber; beyond it only the latest of each connection is kept. */
@@ -154,10 +154,4 @@ function latestOfEach(waiting: readonly Waiting[]): Waiting[] {
     latest.set(event.connection.id, event);
   }
   return [...latest.values()];
-}
-
-function withoutTokens(connection: Connection): Connection {
-  const shown = clone(ConnectionSchema, connection);
-  for (const segment of shown.path?.pathSegments ?? []) segment.token = "";
-  return shown;
 }

@@ -9,6 +9,7 @@ import {
   MechanismSchema,
 } from "../../gen/connection_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { onwardOf } from "../request/connections.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
 import { endpointReply } from "../testing/cast-outside.ts";
 import { Story } from "../testing/story.ts";
@@ -153,14 +154,15 @@ test("request() undoes a connection that its endpoint makes too large", async ()
 
 test("request() refuses a refresh that grows too large, keeps what stands, and none of the growth", async () => {
   const first = await story.request(kernelRequest());
-  const { bytes, connection } = [...story.deps.connections.values()][0] ?? {};
+  const [before] = story.deps.connections.values();
+  const { bytes, state } = before ?? assert.fail();
   story.vf.done.length = 0;
   const grown = refreshOf(first);
   Object.assign(grown.connection?.labels ?? {}, largeLabels(17));
   assert.equal((await story.failed(grown)).code, "RESOURCE_EXHAUSTED");
   const [record] = story.deps.connections.values();
-  assert.deepEqual([record?.bytes, record?.connection, story.vf.done], [bytes, connection, []]);
-  assert.equal(Object.keys(record?.onward?.connection.labels ?? {}).length, 1);
+  assert.deepEqual([record?.bytes, record?.state.connection, story.vf.done], [bytes, state.connection, []]);
+  assert.equal(Object.keys((record && onwardOf(record))?.connection.labels ?? {}).length, 1);
   await story.request(refreshOf(first));
 });
 
@@ -177,10 +179,10 @@ test("what an endpoint tells of a connection counts for its owner, and means not
   const heard = story.listen();
   await settled();
   const [record] = story.deps.connections.values();
-  assert.ok(record?.connection);
-  const { connection, bytes } = record;
+  assert.ok(record);
+  const { bytes, state } = record;
   const tell = async (prefixes: number) => {
-    const told = clone(ConnectionSchema, connection);
+    const told = clone(ConnectionSchema, state.connection);
     told.context?.ipContext?.excludedPrefixes.push(
       ...Array<string>(prefixes).fill("2001:db8:1234:5678:9abc:def0::/96"),
     );

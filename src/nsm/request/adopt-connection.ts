@@ -8,13 +8,13 @@ import type { JournalEntry } from "../needs.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { clientOf } from "./earlier-path.ts";
 import type { RequestDeps } from "./request.ts";
-import { addConnection } from "./teardown.ts";
+import { addConnection, startReclaiming } from "./teardown.ts";
 
 /** At least this long a client has to come back after our restart, whatever its token says. */
 const GRACE_MS = 60_000;
 
 /**
- * Takes up a connection that an earlier process served. Nothing is touched: the next Request proves that it stands, and
+ * Continues a connection that the previous instance served. Nothing is touched: the next Request proves that it is in force, and
  * brings the client's namespace; a Close or the end of its time takes it down. One that was half made or half taken down
  * is taken down at once, and again with the next call that brings the namespace.
  * @throws {NsmError} bad-value, unsupported-mechanism, cannot-give; what the mechanism throws.
@@ -32,22 +32,20 @@ export function adoptConnection(deps: RequestDeps, entry: JournalEntry): void {
   const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
   if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
   const attachment = driver.adopt({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
-  const record = addConnection(deps, id, owner);
-  const hasUnknownEndpoint = connection.networkServiceEndpointName !== "";
-  const client = clientOf(connection);
-  Object.assign(record, { client, connection, choice, wanted, attachment, hasUnknownEndpoint });
   // What was kept stays, whatever its owner may have now.
-  Object.assign(record, { holdsVf: wanted.type !== "NOOP", bytes: sizeOf(connection) });
+  const counted = { id, owner, holdsVf: wanted.type !== "NOOP", bytes: sizeOf(connection) };
+  const onward = connection.networkServiceEndpointName === "" ? undefined : "unknown";
+  const state = { phase: "established", connection, wanted, attachment, onward } as const;
+  const record = addConnection(deps, counted, { client: clientOf(connection), state });
   if (entry.stage !== "ready") {
-    record.phase = "reclaiming";
+    startReclaiming(record);
     record.expiry.restart(0);
     return;
   }
-  record.phase = "standing";
   record.expiry.restart(Math.max(expiresMs - deps.clock.now(), GRACE_MS));
   deps.monitor.update(owner, connection);
 }
 
 const noFiles = {
-  receive: () => Promise.reject(new Error("No file comes with a connection that is only taken up")),
+  receive: () => Promise.reject(new Error("No file comes with a connection that is only adopted")),
 };

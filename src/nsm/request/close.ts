@@ -1,12 +1,12 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import { textOf } from "../fault.ts";
+import { NsmError } from "../fault.ts";
 import type { PassedFiles } from "../mechanism/passed-files.ts";
 import type { IncomingCall } from "../needs.ts";
 import { admit, type Gate } from "../permission/authorize.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
 import { extendPath } from "./path.ts";
-import { type TeardownDeps, takeDown } from "./teardown.ts";
+import { meetFiles, type TeardownDeps, type TeardownOutcome, takeDown } from "./teardown.ts";
 
 /** Everything that serving a Close takes. */
 export interface CloseDeps extends Gate, TeardownDeps {
@@ -31,23 +31,31 @@ export async function close(deps: CloseDeps, closed: Connection, call: IncomingC
       const record = deps.connections.get(connection.id);
       if (!record) return;
       admit(deps, call, { connection, place, owner: record.owner });
-      if (record.hasUnknownEndpoint) renewTokens(record.connection, connection);
-      // After a restart of ours the client's namespace comes with its next call. Without it the function can come home only
-      // when that namespace ends: the teardown says so, and is tried again.
-      const unmet = (error: unknown) =>
-        deps.log.debug("files-not-met", { connection: record.id, error: textOf(error) });
-      await record.attachment?.meet(files, call.signal).catch(unmet);
-      await takeDown(deps, record, "closed");
+      if (record.state.onward === "unknown") renewTokens(record.state.connection, connection);
+      await meetFiles(deps, record, { files, signal: call.signal });
+      const failure = failureOf(await takeDown(deps, record, "closed"));
+      if (failure) throw failure;
     });
   } finally {
     files.end();
   }
 }
 
+function failureOf(outcome: TeardownOutcome): NsmError | undefined {
+  switch (outcome.kind) {
+    case "ended":
+      return undefined;
+    case "endpoint-not-closed":
+      return new NsmError({ kind: "endpoint-close-failed", failure: outcome.error });
+    case "resists":
+      return new NsmError({ kind: "teardown-failed", failures: [{ part: "node", error: outcome.error }] });
+  }
+}
+
 /** No token outlives a restart of ours, and the endpoint wants to see those of the whole path. */
-function renewTokens(stored: Connection | undefined, closed: Connection): void {
+function renewTokens(stored: Connection, closed: Connection): void {
   for (const [index, { id, token, expires }] of (closed.path?.pathSegments ?? []).entries()) {
-    const segment = stored?.path?.pathSegments[index];
+    const segment = stored.path?.pathSegments[index];
     if (segment?.id !== id) return;
     segment.token = token;
     if (expires) segment.expires = expires;

@@ -1,15 +1,15 @@
-import type { ConnectionRecord, Connections } from "./connections.ts";
+import { type ConnectionRecord, type Connections, onwardOf } from "./connections.ts";
 
-/** A connection in the words of people, for the status page; without tokens. */
+/** A connection in an operator's words, for the status page; without tokens. */
 export interface ConnectionSummary {
   readonly id: string;
   readonly phase: string;
-  readonly mechanism: string | undefined;
+  readonly mechanism: string;
   /** The name that the client has on the path. */
   readonly client: string | undefined;
-  readonly networkService: string | undefined;
+  readonly networkService: string;
   readonly endpoint: string | undefined;
-  /** Unix time at which it ends unless it is refreshed, in ms; undefined while its first Request runs. */
+  /** Unix time at which it ends unless it is refreshed, in ms; undefined while it is not established. */
   readonly expiresMs: number | undefined;
 }
 
@@ -18,15 +18,16 @@ export function summaries(connections: Connections): readonly ConnectionSummary[
   return [...connections.values()].map(summary);
 }
 
-function summary({ id, phase, wanted, connection, onward, expiry }: ConnectionRecord): ConnectionSummary {
-  const endpoint = onward?.candidate.name ?? connection?.networkServiceEndpointName;
+function summary(record: ConnectionRecord): ConnectionSummary {
+  const { phase, wanted, connection } = record.state;
+  const endpoint = onwardOf(record)?.candidate.name ?? connection.networkServiceEndpointName;
   return {
-    id,
+    id: record.id,
     phase,
-    mechanism: wanted?.type,
-    client: connection?.path?.pathSegments[0]?.name,
-    networkService: connection?.networkService,
+    mechanism: wanted.type,
+    client: connection.path?.pathSegments[0]?.name,
+    networkService: connection.networkService,
     endpoint: endpoint === "" ? undefined : endpoint,
-    expiresMs: phase === "standing" ? expiry.dueMs : undefined,
+    expiresMs: phase === "established" ? record.expiry.dueMs : undefined,
   };
 }

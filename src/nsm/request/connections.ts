@@ -1,66 +1,60 @@
+import type { Backoff } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import type { Onward } from "../endpoint/endpoint-client.ts";
 import type { EndpointWatch } from "../endpoint/watch-endpoint.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
-import type { MechanismChoice, WantedMechanism } from "../mechanism/requested-mechanism.ts";
-import type { Owner } from "../permission/connection-owner.ts";
+import type { WantedMechanism } from "../mechanism/requested-mechanism.ts";
+import type { Held } from "../permission/quota.ts";
 import type { Expiry } from "./expiry.ts";
 
-/** `opening`: its first Request is running. `standing`: served. `reclaiming`: being taken down, tried again until clean. */
-export type Phase = "opening" | "standing" | "reclaiming";
-
-/**
- * Everything that one connection holds: what the original's elements keep in metadata. What is undefined is not held, so that
- * a teardown can be repeated.
- */
-export interface ConnectionRecord {
-  readonly id: string;
-  /** Who may act on it; a refresh by a later manager makes that one the owner. */
-  owner: Owner;
-  /** What it counts against the quota of its owner: quota.ts. */
+/** Everything that one connection holds: what the original's elements keep in metadata. */
+export interface ConnectionRecord extends Held {
+  /** A refresh by a later manager makes that one the owner. */
+  owner: Held["owner"];
   holdsVf: boolean;
   bytes: number;
-  phase: Phase;
   /** Whose it is, see `clientOf`. */
   client: string | undefined;
-  /** While it stands: ends it unless refreshed. While it is being reclaimed: the next try. */
+  /** Ends an established connection unless it is refreshed; of one that is being reclaimed the next try. */
   readonly expiry: Expiry;
-  /** As of the last answer, at our own index, with the mechanism that the client sees. */
-  connection: Connection | undefined;
-  choice: MechanismChoice | undefined;
-  wanted: WantedMechanism | undefined;
-  /** What a Request is making of it, or has failed to; undefined as soon as it stands. */
-  begun: { readonly wanted: WantedMechanism; readonly connection: Connection } | undefined;
-  attachment: Attachment | undefined;
-  onward: Onward | undefined;
-  /** An earlier process asked an endpoint for it, and this one has not yet: it is to be looked for when it must be told. */
-  hasUnknownEndpoint: boolean;
   watch: EndpointWatch | undefined;
-  /** Teardowns that failed so far. */
-  failedTries: number;
+  state: ConnectionState;
+}
+
+export type ConnectionState = OpeningConnection | EstablishedConnection | ReclaimingConnection;
+
+/** What a connection is for, and who serves it. */
+export interface ConnectionContent {
+  /** At our own index, with the client's mechanism: as it is asked for while it opens, then as of the last answer. */
+  readonly connection: Connection;
+  readonly wanted: WantedMechanism;
+  /** `unknown`: a previous instance asked an endpoint, and this one has not yet: it is looked for when it must be told. */
+  onward: Onward | "unknown" | undefined;
+}
+
+/** Its first Request, or that for another mechanism, is running. */
+interface OpeningConnection extends ConnectionContent {
+  readonly phase: "opening";
+  readonly attachment: Attachment | undefined;
+}
+
+/** It is served. */
+interface EstablishedConnection extends ConnectionContent {
+  readonly phase: "established";
+  readonly attachment: Attachment;
+}
+
+/** It is being taken down, again and again until it is clean. What is undefined is not held any more. */
+export interface ReclaimingConnection extends ConnectionContent {
+  readonly phase: "reclaiming";
+  attachment: Attachment | undefined;
+  readonly retries: Backoff;
 }
 
 /** The connections of this forwarder by their id. */
 export type Connections = Map<string, ConnectionRecord>;
 
-/** A record that holds nothing yet. */
-export function openRecord(id: string, owner: Owner, expiry: Expiry): ConnectionRecord {
-  return {
-    id,
-    owner,
-    holdsVf: false,
-    bytes: 0,
-    phase: "opening",
-    client: undefined,
-    expiry,
-    connection: undefined,
-    choice: undefined,
-    wanted: undefined,
-    begun: undefined,
-    attachment: undefined,
-    onward: undefined,
-    hasUnknownEndpoint: false,
-    watch: undefined,
-    failedTries: 0,
-  };
+/** The endpoint that serves the connection, as far as this instance knows. */
+export function onwardOf({ state: { onward } }: Pick<ConnectionRecord, "state">): Onward | undefined {
+  return onward === "unknown" ? undefined : onward;
 }

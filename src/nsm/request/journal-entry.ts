@@ -1,30 +1,20 @@
-import { clone, toBinary } from "@bufbuild/protobuf";
-import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import { toBinary } from "@bufbuild/protobuf";
+import { ConnectionSchema } from "../../gen/connection_pb.ts";
 import type { JournalEntry } from "../needs.ts";
-import type { ConnectionRecord } from "./connections.ts";
+import type { ConnectionContent, ConnectionRecord } from "./connections.ts";
+import { withoutTokens } from "./path.ts";
 
-/** What is kept of a connection at this stage. */
+/** What is kept of a connection at this stage, on disk without tokens: those are secrets, and their times change at each refresh. */
 export function journalEntry(
-  { id, owner, wanted, connection }: ConnectionRecord,
+  { id, owner }: Pick<ConnectionRecord, "id" | "owner">,
+  { wanted, connection }: Pick<ConnectionContent, "wanted" | "connection">,
   stage: JournalEntry["stage"],
 ): JournalEntry {
   return {
     connectionId: id,
     owner,
     stage,
-    ...(!wanted || wanted.type === "NOOP"
-      ? ({ mechanism: "NOOP" } as const)
-      : { mechanism: wanted.type, tokenId: wanted.tokenId }),
-    ...(connection ? { connection: toBinary(ConnectionSchema, withoutTokens(connection)) } : {}),
+    ...(wanted.type === "NOOP" ? { mechanism: wanted.type } : { mechanism: wanted.type, tokenId: wanted.tokenId }),
+    connection: toBinary(ConnectionSchema, withoutTokens(connection, "and their times")),
   };
-}
-
-/** The connection without what expires: tokens are secrets, and their times change with each refresh. */
-export function withoutTokens(connection: Connection): Connection {
-  const copy = clone(ConnectionSchema, connection);
-  for (const segment of copy.path?.pathSegments ?? []) {
-    segment.token = "";
-    delete segment.expires;
-  }
-  return copy;
 }

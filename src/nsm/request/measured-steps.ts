@@ -1,10 +1,8 @@
-// The steps of a Request and of its end, measured where the service meets what does them: the story in request.ts stays
-// free of it.
+// The steps of a Request and of its end, measured.
 import type { Clock } from "../../async/index.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
 import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../../telemetry/index.ts";
 import type { Discovery } from "../endpoint/find-endpoints.ts";
-import type { Attachment, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
 import type { Caller, ConnectionJournal } from "../needs.ts";
 
 /**
@@ -58,41 +56,18 @@ export function callerInTrace(caller: Caller, tracer: Tracer): Caller {
   };
 }
 
-/** The same parts, with every step passing through. */
-export function inSteps<
-  P extends { readonly mechanisms: MechanismDrivers; readonly caller: Caller; readonly journal: ConnectionJournal },
->(parts: P, steps: Steps): P {
-  const drivers = Object.entries(parts.mechanisms).map(([type, driver]) => [type, driverIn(driver, steps)]);
+/** The same parts, with what others do for us passing through. What a mechanism does is measured where it is called. */
+export function inSteps<P extends { readonly caller: Caller; readonly journal: ConnectionJournal }>(
+  parts: P,
+  steps: Steps,
+): P {
   return {
     ...parts,
-    mechanisms: Object.fromEntries(drivers) as MechanismDrivers,
     caller: callerIn(parts.caller, steps),
     journal: {
       put: (entry) => steps.run("journal", () => parts.journal.put(entry)),
       drop: (id) => steps.run("journal", () => parts.journal.drop(id)),
     },
-  };
-}
-
-function driverIn(driver: MechanismDriver, steps: Steps): MechanismDriver {
-  return {
-    open: async (ask) => attachmentIn(await driver.open(ask), steps),
-    adopt: (ask) => attachmentIn(driver.adopt(ask), steps),
-  };
-}
-
-function attachmentIn(attachment: Attachment, steps: Steps): Attachment {
-  return {
-    get parameters() {
-      return attachment.parameters;
-    },
-    prepare: (ask) => steps.run("prepare", () => attachment.prepare(ask)),
-    canBecome: (wanted) => attachment.canBecome(wanted),
-    apply: (ask, context) => steps.run("apply", () => attachment.apply(ask, context)),
-    stands: (context, signal) => steps.run("look", () => attachment.stands(context, signal)),
-    meet: (files, signal) => attachment.meet(files, signal),
-    release: () => steps.run("release", () => attachment.release()),
-    letGo: () => attachment.letGo(),
   };
 }
 

@@ -1,6 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { clone, create } from "@bufbuild/protobuf";
 import {
   type Connection,
+  ConnectionSchema,
   type Path,
   PathSchema,
   type PathSegment,
@@ -80,6 +81,16 @@ export function returnToCaller(connection: Connection, place: OwnPlace): void {
   if (!connection.path || !segment) throw badPath("Path.Index should point to a PathSegment");
   connection.path.index = place.callerIndex;
   connection.id = segment.id;
+}
+
+/** A copy that may be shown or kept. `and their times`: also without what changes with each refresh. */
+export function withoutTokens(connection: Connection, what?: "and their times"): Connection {
+  const copy = clone(ConnectionSchema, connection);
+  for (const segment of copy.path?.pathSegments ?? []) {
+    segment.token = "";
+    if (what) delete segment.expires;
+  }
+  return copy;
 }
 
 function badPath(problem: string): NsmError {

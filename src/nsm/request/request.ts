@@ -1,13 +1,13 @@
 // READ FIRST: the whole life of a Request, from the caller's message to the answer.
 import { clone, create, equals } from "@bufbuild/protobuf";
-import { startDeadline, UndoStack } from "../../async/index.ts";
+import { startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
 import type { Onward } from "../endpoint/endpoint-client.ts";
 import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "../endpoint/next-endpoint.ts";
-import { NsmError, textOf } from "../fault.ts";
+import { NsmError } from "../fault.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
 import type { CallFiles, PassedFiles } from "../mechanism/passed-files.ts";
 import {
@@ -24,12 +24,12 @@ import { mayAct, ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { checkRequestSize } from "../permission/request-limits.ts";
-import type { ConnectionRecord } from "./connections.ts";
+import { type ConnectionContent, type ConnectionRecord, onwardOf } from "./connections.ts";
 import { clientOf, holderOf, isEarlierPath } from "./earlier-path.ts";
 import { journalEntry } from "./journal-entry.ts";
 import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { addConnection, releaseNode, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
+import { addConnection, meetFiles, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
 
 /** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
 const REQUEST_LIMIT_MS = 60_000;
@@ -81,8 +81,8 @@ export async function request(
     const caller = admitInTurn(deps, call, { connection, place });
     delete connection.mechanism;
     const record = await serve(deps, { message, connection, caller, call, files, signal });
-    const answer = clone(ConnectionSchema, settledConnection(record));
-    signAnswer(deps, call, { answer, nextHop: record.onward?.peer });
+    const answer = clone(ConnectionSchema, record.state.connection);
+    signAnswer(deps, call, { answer, nextHop: onwardOf(record)?.peer });
     returnToCaller(answer, place);
     return answer;
   };
@@ -110,7 +110,7 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
     let isRefresh = false;
     try {
       const wanted = choice.read();
-      isRefresh = deps.connections.get(ask.connection.id)?.attachment?.canBecome(wanted) ?? false;
+      isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canBecome(wanted) ?? false;
       return await serveWith(deps, ask, { choice, wanted });
     } catch (error) {
       // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
@@ -129,18 +129,17 @@ async function clearTheWay(deps: RequestDeps, { message, connection, files, sign
   const record = deps.connections.get(connection.id);
   if (!record) return;
   const reselect = message.connection?.state === State.RESELECT_REQUESTED;
-  if (record.phase !== "reclaiming" && !reselect) return;
-  // What an earlier process left half done may need the client's namespace to be undone. Without it: told by the teardown.
-  await record.attachment?.meet(files, signal).catch(() => {});
-  await takeDown(deps, record, reselect ? "reselected" : "retried").catch(() => {}); // Told and retried by itself.
-  if (deps.connections.has(record.id)) throw new NsmError({ kind: "reclaiming", id: record.id });
+  if (record.state.phase !== "reclaiming" && !reselect) return;
+  await meetFiles(deps, record, { files, signal });
+  const outcome = await takeDown(deps, record, reselect ? "reselected" : "retried");
+  if (outcome.kind === "resists") throw new NsmError({ kind: "reclaiming", id: record.id });
 }
 
 async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<ConnectionRecord> {
   const record = deps.connections.get(ask.connection.id);
-  if (record?.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
-  if (record?.attachment?.canBecome(way.wanted))
-    return await refresh(deps, ask, { ...way, record, attachment: record.attachment });
+  if (record?.state.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
+  const attachment = record?.state.attachment;
+  if (record && attachment?.canBecome(way.wanted)) return await refresh(deps, ask, { ...way, record, attachment });
   return await establish(deps, ask, way);
 }
 
@@ -148,20 +147,23 @@ async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
 async function refresh(
   deps: RequestDeps,
   ask: Ask,
-  standing: Way & { readonly record: ConnectionRecord; readonly attachment: Attachment },
+  established: Way & { readonly record: ConnectionRecord; readonly attachment: Attachment },
 ): Promise<ConnectionRecord> {
-  const { record, attachment, choice, wanted } = standing;
+  const { record, attachment, choice, wanted } = established;
   const { connection, signal } = ask;
-  const isSame = record.wanted !== undefined && isSameWanted(record.wanted, wanted);
-  const { context: before } = record.onward?.connection ?? {};
+  const isSame = isSameWanted(record.state.wanted, wanted);
+  const before = onwardOf(record)?.connection.context;
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
-  const stoodBefore = isSame ? attachment.stands(before, signal).catch(() => false) : Promise.resolve(false);
+  const stoodBefore = isSame
+    ? deps.steps.run("look", () => attachment.stands(before, signal)).catch(() => false)
+    : false;
+  let onward: Onward;
   try {
-    const onward = await askOnward(deps, record, { connection, signal });
+    onward = await askOnward(deps, record, { connection, signal });
     keepOnward(deps, record, onward);
     const { context } = onward.connection;
     if (!(await stoodBefore) || !isSameContext(before, context)) {
-      await attachment.apply(nodeAsk(ask, wanted), context);
+      await deps.steps.run("apply", () => attachment.apply(nodeAsk(ask, wanted), context));
       deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
     }
   } catch (error) {
@@ -169,67 +171,95 @@ async function refresh(
     showDown(deps, record, error);
     throw error;
   }
-  await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+  const { caller, call } = ask;
+  await settle(deps, record, { choice, wanted, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
   return record;
 }
 
 /** A connection that is new, or whose mechanism is: everything is undone if any step fails. */
-async function establish(deps: RequestDeps, ask: Ask, { choice, wanted }: Way): Promise<ConnectionRecord> {
+async function establish(deps: RequestDeps, ask: Ask, way: Way): Promise<ConnectionRecord> {
+  const { wanted } = way;
   const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
   if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
-  const { connection, signal } = ask;
   const startedMs = deps.clock.monotonicMs();
-  const owner = ownerFor(ask.caller.peer.spiffeId, deps.manager);
-  const asked = { ...connection, mechanism: choice.mechanism };
-  const counted = { id: connection.id, owner, holdsVf: wanted.type !== "NOOP", bytes: sizeOf(asked) };
-  deps.quota.check(counted);
-  const record = deps.connections.get(connection.id) ?? addConnection(deps, connection.id, owner);
-  record.holdsVf = counted.holdsVf;
-  record.bytes = counted.bytes;
-  record.client = clientOf(connection);
-  const kept = keptEndpoint(record, connection);
-  const undo = new UndoStack();
-  undo.push("connection", () => takeDown(deps, record, "failed"));
+  const content = { connection: { ...ask.connection, mechanism: way.choice.mechanism }, wanted };
+  const record = openRecord(deps, ask, content);
   try {
-    // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
-    await record.attachment?.meet(ask.files, signal).catch(() => {}); // The release says what it lacks.
-    await releaseNode(record);
-    // Touches nothing, and refuses a token that is none: that must not cost a write.
-    const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
-    record.attachment = attachment;
-    record.begun = { wanted, connection: asked };
-    await deps.journal.put(journalEntry({ ...record, ...record.begun }, "preparing"));
-    const [offer] = await both(
-      signal,
-      {
-        run: async (either) => (kept ? undefined : await findEndpoints(deps, connection, either)),
-        drop: (found) => releaseOffer(found?.candidates ?? []),
-      },
-      { run: (either) => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either }) },
-    );
-    const onward = await askOnward(deps, record, { connection, signal, offer });
-    keepOnward(deps, record, onward);
-    await attachment.apply(nodeAsk(ask, wanted), onward.connection.context);
-    signal.throwIfAborted();
-    await settle(deps, record, { choice, wanted, caller: ask.caller, callerDeadlineMs: ask.call.deadlineMs });
+    await establishWith(deps, ask, { ...way, driver, record, content });
   } catch (error) {
-    await undo.unwind((what, late) => deps.log.debug("undo-failed", { what, error: textOf(late) }));
+    await takeDown(deps, record, "failed");
     throw error;
   }
   const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
-  const endpoint = record.onward?.candidate.name;
-  const vf = record.attachment?.parameters[PARAMETER.pciAddress];
+  const endpoint = onwardOf(record)?.candidate.name;
+  const vf = record.state.attachment?.parameters[PARAMETER.pciAddress];
   deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, vf, endpoint, tookMs });
   return record;
 }
 
+/** The connection's record, new or of the mechanism before. @throws {NsmError} over-quota. */
+function openRecord(
+  deps: RequestDeps,
+  { connection, caller }: Ask,
+  content: Pick<ConnectionContent, "connection" | "wanted">,
+): ConnectionRecord {
+  const { id } = connection;
+  const owner = ownerFor(caller.peer.spiffeId, deps.manager);
+  const counted = { id, owner, holdsVf: content.wanted.type !== "NOOP", bytes: sizeOf(content.connection) };
+  deps.quota.check(counted);
+  const client = clientOf(connection);
+  const known = deps.connections.get(id);
+  if (!known) {
+    const state = { phase: "opening", ...content, attachment: undefined, onward: undefined } as const;
+    return addConnection(deps, counted, { client, state });
+  }
+  const { holdsVf, bytes } = counted;
+  return Object.assign(known, { holdsVf, bytes, client });
+}
+
+interface Establishing extends Way {
+  readonly driver: MechanismDriver;
+  readonly record: ConnectionRecord;
+  readonly content: Pick<ConnectionContent, "connection" | "wanted">;
+}
+
+async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establishing): Promise<void> {
+  const { driver, record, content, choice, wanted } = establishing;
+  const { connection, caller, call, files, signal } = ask;
+  const kept = keptEndpoint(record, connection);
+  // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
+  await meetFiles(deps, record, { files, signal });
+  const former = record.state.attachment;
+  if (former) await deps.steps.run("release", () => former.release());
+  record.state = { phase: "opening", ...content, attachment: undefined, onward: record.state.onward };
+  // Touches nothing, and refuses a token that is none: that must not cost a write.
+  const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
+  record.state = { ...record.state, attachment };
+  await deps.journal.put(journalEntry(record, content, "preparing"));
+  const [offer] = await both(
+    signal,
+    {
+      run: async (either) => (kept ? undefined : await findEndpoints(deps, connection, either)),
+      drop: (found) => releaseOffer(found?.candidates ?? []),
+    },
+    {
+      run: (either) => deps.steps.run("prepare", () => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either })),
+    },
+  );
+  const onward = await askOnward(deps, record, { connection, signal, offer });
+  keepOnward(deps, record, onward);
+  await deps.steps.run("apply", () => attachment.apply(nodeAsk(ask, wanted), onward.connection.context));
+  signal.throwIfAborted();
+  await settle(deps, record, { choice, wanted, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
+}
+
 /** What the endpoint has added counts, too. Of an answer that is too much only who gave it is kept. @throws {NsmError} over-quota. */
 function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward): void {
-  const before = record.onward?.connection;
+  const before = onwardOf(record)?.connection;
   const bytes = sizeOf(onward.connection);
-  record.onward = { ...onward, connection: before ?? onward.connection };
+  record.state.onward = { ...onward, connection: before ?? onward.connection };
   deps.quota.check({ ...record, bytes });
-  record.onward = onward;
+  record.state.onward = onward;
   record.bytes = bytes;
 }
 
@@ -243,9 +273,8 @@ async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachm
     if (!holder) throw error;
     if (isEarlierPath(holder, connection) && mayAct(caller.peer.spiffeId, holder.owner, deps.manager)) {
       // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
-      const meet = () => holder.attachment?.meet(files, signal);
-      await takeDownInTurn(deps, holder, { reason: "superseded", meet, signal });
-    } else if (holder.phase === "reclaiming") {
+      await takeDownInTurn(deps, holder, { reason: "superseded", files, signal });
+    } else if (holder.state.phase === "reclaiming") {
       // On its way out: its pod is gone and kubelet has given the token to this one, or its time is up.
       await deps.turns.run(holder.id, async () => {}, signal);
     } else {
@@ -261,9 +290,4 @@ function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, 
 
 function isSameContext(a: ConnectionContext | undefined, b: ConnectionContext | undefined): boolean {
   return a === undefined || b === undefined ? a === b : equals(ConnectionContextSchema, a, b);
-}
-
-function settledConnection({ id, connection }: ConnectionRecord): Connection {
-  if (!connection) throw new Error(`Connection ${id} was served and has no result`);
-  return connection;
 }

@@ -2,10 +2,11 @@ import { clone, create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { Asking } from "../endpoint/endpoint-client.ts";
+import type { Asking, Onward } from "../endpoint/endpoint-client.ts";
 import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
 import { textOf } from "../fault.ts";
 import { toStatus } from "../grpc-status.ts";
+import type { Attachment } from "../mechanism/mechanism.ts";
 import { type MechanismChoice, PARAMETER, type WantedMechanism } from "../mechanism/requested-mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { ConnectionJournal } from "../needs.ts";
@@ -15,10 +16,10 @@ import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
 import type { ConnectionRecord } from "./connections.ts";
 import { lifetimeMs } from "./expiry.ts";
-import { journalEntry, withoutTokens } from "./journal-entry.ts";
-import { ownSegment } from "./path.ts";
+import { journalEntry } from "./journal-entry.ts";
+import { ownSegment, withoutTokens } from "./path.ts";
 
-/** What a connection that stands is written into. */
+/** What an established connection is written into. */
 export interface SettleDeps {
   readonly manager: ManagerSource;
   readonly monitor: MonitorHub;
@@ -33,48 +34,44 @@ export interface SettleDeps {
 export interface Served {
   readonly choice: MechanismChoice;
   readonly wanted: WantedMechanism;
+  readonly attachment: Attachment;
+  readonly onward: Onward;
   readonly caller: AdmittedCaller;
   readonly callerDeadlineMs: number | undefined;
 }
 
-/** The end of every Request that worked: what stands is remembered, told, watched, and given its time. */
+/** The end of every Request that worked: the connection is kept, published, watched, and given its time. */
 export async function settle(deps: SettleDeps, record: ConnectionRecord, served: Served): Promise<void> {
-  const { choice, wanted, caller, callerDeadlineMs } = served;
-  const before = record.connection;
-  const connection = resultOf(record, choice);
+  const { wanted, attachment, onward, caller, callerDeadlineMs } = served;
+  const before = record.state.phase === "established" ? record.state.connection : undefined;
+  const connection = resultOf(served);
   const owner = ownerFor(caller.peer.spiffeId, deps.manager);
   const nowMs = deps.clock.now();
   const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
   const isOwnerNew = record.owner.spiffeId !== owner.spiffeId || record.owner.isManager !== owner.isManager;
-  // Before anything is told: what cannot be remembered does not stand. A refresh of the same changes nothing on disk.
+  // Before anything is published: what cannot be kept is not established. A refresh of the same changes nothing on disk.
   if (!before || isOwnerNew || contentOf(before) !== contentOf(connection)) {
-    const entry = journalEntry({ ...record, owner, wanted, connection }, "ready");
+    const entry = journalEntry({ id: record.id, owner }, { wanted, connection }, "ready");
     await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
   }
   record.owner = owner;
-  record.phase = "standing";
-  record.connection = connection;
-  record.choice = choice;
-  record.wanted = wanted;
-  record.begun = undefined;
-  record.hasUnknownEndpoint = false;
+  record.state = { phase: "established", connection, wanted, attachment, onward };
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection);
-  listen(deps, record, connection);
+  listen(deps, record, { connection, onward });
 }
 
 /** Tells watchers that a connection could not be confirmed, unless it was only the caller who went away. */
 export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unknown): void {
-  if (!record.connection || toStatus(error).code === "CANCELLED") return;
-  const down = clone(ConnectionSchema, record.connection);
+  if (toStatus(error).code === "CANCELLED") return;
+  const down = clone(ConnectionSchema, record.state.connection);
   down.state = State.DOWN;
   deps.log.warn("refresh-failed", { connection: record.id, error: textOf(error) });
   deps.monitor.update(record.owner, down);
 }
 
 /** The endpoint's word about the connection, with the client's mechanism and what we add to it. */
-function resultOf({ id, onward, attachment }: ConnectionRecord, choice: MechanismChoice): Connection {
-  if (!onward || !attachment) throw new Error(`Connection ${id} is served by nobody`);
+function resultOf({ choice, onward, attachment }: Served): Connection {
   const connection = clone(ConnectionSchema, onward.connection);
   const { cls, type, parameters } = choice.mechanism;
   connection.mechanism = create(MechanismSchema, {
@@ -87,9 +84,12 @@ function resultOf({ id, onward, attachment }: ConnectionRecord, choice: Mechanis
   return connection;
 }
 
-function listen(deps: SettleDeps, record: ConnectionRecord, connection: Connection): void {
-  const { candidate } = record.onward ?? {};
-  if (!candidate) return;
+function listen(
+  deps: SettleDeps,
+  record: ConnectionRecord,
+  { connection, onward }: { readonly connection: Connection; readonly onward: Onward },
+): void {
+  const { candidate } = onward;
   const { target } = candidate.socket;
   if (record.watch?.isAlive && record.watch.target === target) {
     record.watch.rebase(connection);
@@ -121,7 +121,7 @@ function admits({ quota }: SettleDeps, record: ConnectionRecord, changed: Connec
 
 /** What the connection says apart from tokens, times and metrics, which change with each refresh; as comparable text. */
 function contentOf(connection: Connection): string {
-  const copy = withoutTokens(connection);
+  const copy = withoutTokens(connection, "and their times");
   for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
   // Go peers send maps in any order.
   return JSON.stringify(toJson(ConnectionSchema, copy), (_key, value: unknown) =>

@@ -1,16 +1,19 @@
-import { type Clock, type KeyedQueue, startDeadline } from "../../async/index.ts";
+import { type Clock, createBackoff, type KeyedQueue, startDeadline } from "../../async/index.ts";
+import type { Connection } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
 import { closeAtEndpoint, type Onward } from "../endpoint/endpoint-client.ts";
 import { findEndpoints, type OnwardDeps } from "../endpoint/next-endpoint.ts";
-import { NsmError, textOf } from "../fault.ts";
+import { textOf } from "../fault.ts";
+import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { ConnectionJournal } from "../needs.ts";
-import type { Owner } from "../permission/connection-owner.ts";
-import { type ConnectionRecord, type Connections, openRecord } from "./connections.ts";
+import type { Held } from "../permission/quota.ts";
+import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
 import { Expiry } from "./expiry.ts";
 import { journalEntry } from "./journal-entry.ts";
+import type { Steps } from "./measured-steps.ts";
 
-/** Waits between tries to bring home what resisted. */
+/** Waits between tries to release what resisted. */
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30_000;
 
@@ -20,6 +23,7 @@ const FIND_LIMIT_MS = 5_000;
 export interface TeardownDeps extends OnwardDeps {
   readonly connections: Connections;
   readonly turns: KeyedQueue<string>;
+  readonly steps: Steps;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
   readonly clock: Clock;
@@ -29,91 +33,125 @@ export interface TeardownDeps extends OnwardDeps {
 /** Why a connection ends; for the log. */
 export type TeardownReason = "closed" | "failed" | "expired" | "reselected" | "superseded" | "pod-gone" | "retried";
 
+/** What came of a teardown; all of it is in the log. `resists`: what the node has is still held, and another try is due. */
+export type TeardownOutcome =
+  | { readonly kind: "ended" }
+  | { readonly kind: "endpoint-not-closed"; readonly error: unknown }
+  | { readonly kind: "resists"; readonly error: unknown };
+
 /**
- * The one way out of a connection: for Close, a failed Request, expiry, reselect, a lost mechanism. Runs in the
- * connection's turn. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
- * twice. While the node part resists, the record stays, nobody else gets its VF, and another try is due.
- * @throws {NsmError} teardown-failed (it will be tried again), or endpoint-close-failed (our side is clean).
+ * The one way out of a connection: for Close, a failed Request, expiry, reselect, a lost mechanism. Runs serialized with all else of the
+ * connection. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
+ * twice. While the node part resists, the record stays, and no other client gets its VF. Never throws.
  */
-export async function takeDown(deps: TeardownDeps, record: ConnectionRecord, reason: TeardownReason): Promise<void> {
-  record.phase = "reclaiming";
+export async function takeDown(
+  deps: TeardownDeps,
+  record: ConnectionRecord,
+  reason: TeardownReason,
+): Promise<TeardownOutcome> {
+  const state = startReclaiming(record);
   record.expiry.cancel();
   record.watch?.stop();
   record.watch = undefined;
   const fields = { connection: record.id, reason };
-  const tellJournal = (error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) });
-  // A later process finds the VF and the endpoint by what was begun, not by what stood before.
-  const entry = journalEntry({ ...record, ...record.begun }, "reclaiming");
-  if (record.attachment) await deps.journal.put(entry).catch(tellJournal);
-  const [node, endpoint] = await Promise.allSettled([releaseNode(record), closeOnward(deps, record)]);
+  const logUnwritten = (error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) });
+  if (state.attachment) await deps.journal.put(journalEntry(record, state, "reclaiming")).catch(logUnwritten);
+  const [node, endpoint] = await Promise.allSettled([releaseNode(deps, state), closeOnward(deps, state)]);
   deps.monitor.remove(record.id);
   if (endpoint.status === "rejected") {
     deps.log.warn("endpoint-close-failed", { ...fields, error: textOf(endpoint.reason) });
   }
   if (node.status === "rejected") {
-    const retryMs = retryLater(record);
+    const retryMs = Math.round(state.retries.nextMs());
+    record.expiry.restart(retryMs);
     deps.log.error("teardown-failed", { ...fields, error: textOf(node.reason), retryMs });
-    throw new NsmError({ kind: "teardown-failed", failures: [{ part: "node", error: node.reason }] });
+    return { kind: "resists", error: node.reason };
   }
   deps.connections.delete(record.id);
-  await deps.journal.drop(record.id).catch(tellJournal);
+  await deps.journal.drop(record.id).catch(logUnwritten);
   deps.log.info("connection-ended", fields);
-  if (endpoint.status === "rejected") throw new NsmError({ kind: "endpoint-close-failed", failure: endpoint.reason });
+  return endpoint.status === "rejected" ? { kind: "endpoint-not-closed", error: endpoint.reason } : { kind: "ended" };
 }
 
 interface TeardownInTurn {
   readonly reason: TeardownReason;
-  readonly meet?: () => Promise<void> | undefined;
-  /** Of whoever waits for it. */
+  /** Those of a call that names the client's namespace. */
+  readonly files?: PassedFilesOfCall;
+  /** Of the caller that waits for it. */
   readonly signal?: AbortSignal;
 }
 
 /**
- * Takes a connection down for a reason of our own, in its turn; `meet` brings what it needs for that. What fails is logged
- * and tried again, never thrown.
- * @throws the signal's reason, when the turn did not come before.
+ * Takes a connection down for a reason of our own, serialized with all else of it.
+ * @throws the signal's reason, when it was aborted before.
  */
 export async function takeDownInTurn(
   deps: TeardownDeps,
   record: ConnectionRecord,
-  { reason, meet, signal }: TeardownInTurn,
+  { reason, files, signal }: TeardownInTurn,
 ): Promise<void> {
   const inTurn = async () => {
     if (deps.connections.get(record.id) !== record) return; // Closed while this waited.
-    await meet?.()?.catch(() => {}); // The teardown says what it lacks.
-    await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
+    if (files && signal) await meetFiles(deps, record, { files, signal });
+    await takeDown(deps, record, reason);
   };
   await deps.turns.run(record.id, inTurn, signal);
 }
 
-/** A new record that holds nothing yet; its time, once it is set, ends it. */
-export function addConnection(deps: TeardownDeps, id: string, owner: Owner): ConnectionRecord {
+/**
+ * After a restart of ours the client's namespace comes with its next call. Without it the VF can be restored only when that
+ * namespace ends: the teardown says so, and is tried again.
+ */
+export async function meetFiles(
+  { log }: Pick<TeardownDeps, "log">,
+  { id, state }: ConnectionRecord,
+  { files, signal }: { readonly files: PassedFilesOfCall; readonly signal: AbortSignal },
+): Promise<void> {
+  const unmet = (error: unknown) => log.debug("files-not-met", { connection: id, error: textOf(error) });
+  await state.attachment?.meet(files, signal).catch(unmet);
+}
+
+/** Adds a record; its time, once it is set, ends it. */
+export function addConnection(
+  deps: TeardownDeps,
+  counted: Held,
+  content: Pick<ConnectionRecord, "client" | "state">,
+): ConnectionRecord {
   const expiry = new Expiry(deps.clock, () => void endOverdue(deps, record));
-  const record = openRecord(id, owner, expiry);
-  deps.connections.set(id, record);
+  const record: ConnectionRecord = { ...counted, ...content, expiry, watch: undefined };
+  deps.connections.set(record.id, record);
   return record;
 }
 
-/** In its turn: a refresh that was running when the time was up has started it anew. */
+/** Serialized: a refresh that was running when the time was up has started it again. */
 async function endOverdue(deps: TeardownDeps, record: ConnectionRecord): Promise<void> {
   await deps.turns.run(record.id, async () => {
     if (deps.connections.get(record.id) !== record || !record.expiry.isDue) return;
-    const reason = record.phase === "reclaiming" ? "retried" : "expired";
-    await takeDown(deps, record, reason).catch(() => {}); // Told and retried above.
+    await takeDown(deps, record, record.state.phase === "reclaiming" ? "retried" : "expired");
   });
 }
 
-/** Gives back what the connection holds of this node, and nothing else. */
-export async function releaseNode(record: ConnectionRecord): Promise<void> {
-  await record.attachment?.release();
-  record.attachment = undefined;
+/** Nothing is touched yet. Idempotent. */
+export function startReclaiming(record: ConnectionRecord): ReclaimingConnection {
+  if (record.state.phase === "reclaiming") return record.state;
+  const { connection, wanted, attachment, onward } = record.state;
+  const retries = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
+  const state = { phase: "reclaiming", connection, wanted, attachment, onward, retries } as const;
+  record.state = state;
+  return state;
+}
+
+async function releaseNode({ steps }: TeardownDeps, state: ReclaimingConnection): Promise<void> {
+  const { attachment } = state;
+  if (attachment) await steps.run("release", () => attachment.release());
+  state.attachment = undefined;
 }
 
 /** Tried once: an endpoint that cannot be told ends its side by the expiry of our token. */
-async function closeOnward(deps: TeardownDeps, record: ConnectionRecord): Promise<void> {
-  const onward = record.onward ?? (await findUnknown(deps, record));
-  record.onward = undefined;
-  record.hasUnknownEndpoint = false;
+async function closeOnward(deps: TeardownDeps, state: ReclaimingConnection): Promise<void> {
+  const { onward: known, connection } = state;
+  state.onward = undefined;
+  const onward = known === "unknown" ? await findUnknown(deps, connection) : known;
   if (!onward) return;
   try {
     await closeAtEndpoint(deps.asking, onward);
@@ -122,11 +160,8 @@ async function closeOnward(deps: TeardownDeps, record: ConnectionRecord): Promis
   }
 }
 
-/** The endpoint that an earlier process of ours asked for this connection (W24). */
-async function findUnknown(deps: TeardownDeps, record: ConnectionRecord): Promise<Onward | undefined> {
-  const { connection, hasUnknownEndpoint } = record;
-  if (!connection || !hasUnknownEndpoint) return undefined;
-  record.hasUnknownEndpoint = false;
+/** The endpoint that the previous instance asked for this connection (W24). */
+async function findUnknown(deps: TeardownDeps, connection: Connection): Promise<Onward | undefined> {
   const deadline = startDeadline(deps.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
   try {
     const offer = await findEndpoints(deps, connection, deadline.signal);
@@ -136,11 +171,4 @@ async function findUnknown(deps: TeardownDeps, record: ConnectionRecord): Promis
   } finally {
     deadline.end();
   }
-}
-
-function retryLater(record: ConnectionRecord): number {
-  const retryMs = Math.min(FIRST_RETRY_MS * 2 ** record.failedTries, LONGEST_RETRY_MS);
-  record.failedTries += 1;
-  record.expiry.restart(retryMs);
-  return retryMs;
 }

@@ -3,13 +3,14 @@
 import { getEventListeners } from "node:events";
 import { fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import type { Onward } from "../endpoint/endpoint-client.ts";
 import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { JournalEntry } from "../needs.ts";
 import type { Owner } from "../permission/connection-owner.ts";
 import { sizeOf } from "../permission/quota.ts";
-import type { ConnectionRecord, Connections } from "../request/connections.ts";
-import { withoutTokens } from "../request/journal-entry.ts";
+import { type ConnectionRecord, type Connections, onwardOf } from "../request/connections.ts";
+import { withoutTokens } from "../request/path.ts";
 import type { HandClock, PaperFds, PaperVfs } from "./cast.ts";
 import { type Outside, whoServes } from "./cast-outside.ts";
 
@@ -37,7 +38,7 @@ export async function disagreements(books: Books): Promise<readonly string[]> {
   const records = [...deps.connections.values()];
   const shown = await shownBy(deps.monitor);
   const wrong = [...leftByCalls(books), ...records.flatMap((record) => wrongWith(record, books))];
-  const standing = records.filter(({ phase }) => phase === "standing");
+  const standing = records.filter(({ state }) => state.phase === "established");
   const say = (isSo: boolean, what: string) => isSo && wrong.push(what);
   say(
     clock.timerCount > records.length + sockets.heldCount,
@@ -51,10 +52,9 @@ export async function disagreements(books: Books): Promise<readonly string[]> {
   }
   for (const id of books.journal.kept.keys()) say(!deps.connections.has(id), `the journal keeps ${id}`);
   say(vfs.holder !== undefined && !deps.connections.has(vfs.holder), `${vfs.holder} holds the VF and is no connection`);
-  const served = new Set(
-    records.flatMap(({ onward }) => (onward ? [servedAt(onward.candidate, onward.connection)] : [])),
-  );
-  const sought = records.filter(({ hasUnknownEndpoint }) => hasUnknownEndpoint).map(({ id }) => `${id} at `);
+  const known = records.map(onwardOf).filter((onward) => onward !== undefined);
+  const served = new Set(known.map((onward) => servedAt(onward.candidate, onward.connection)));
+  const sought = records.filter(({ state }) => state.onward === "unknown").map(({ id }) => `${id} at `);
   for (const agreed of outside.agreed) {
     const isKnown = served.has(agreed) || sought.some((begin) => agreed.startsWith(begin));
     say(!isKnown, `nobody has told the end of ${agreed}`);
@@ -98,7 +98,9 @@ function leftByCalls({ signals, callerFds, outside, deps }: Books): string[] {
 }
 
 function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): string[] {
-  const { id, phase, owner, onward, connection, wanted, attachment, expiry } = record;
+  const { id, owner, expiry, state } = record;
+  const { phase, connection, wanted, attachment } = state;
+  const onward = onwardOf(record);
   const wrong: string[] = [];
   const say = (isSo: boolean, what: string) => isSo && wrong.push(`${id} ${what}`);
   say(phase === "opening", "is for ever opening");
@@ -106,32 +108,27 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): st
   const entry = journal.kept.get(id);
   say(!!attachment && !entry?.connection, "could not be taken up by a later process");
   say(vfs.holder === id && entry?.mechanism !== "KERNEL", `has a VF, in the journal it is for ${entry?.mechanism}`);
-  if (phase !== "standing") return wrong;
+  if (phase !== "established") return wrong;
   say(entry?.stage !== "ready", `stands and is ${entry?.stage} in the journal`);
   say(entry?.owner.spiffeId !== owner.spiffeId || entry.owner.isManager !== owner.isManager, "has another owner there");
-  say(!!connection && textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
+  say(textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
   say(record.client === undefined, "is nobody's");
   say(record.bytes < sizeOfAnswer(record), `counts as ${record.bytes} bytes`);
-  say(record.holdsVf !== (wanted?.type !== "NOOP"), "counts for the wrong share");
-  say(wanted?.type === "KERNEL" && (!attachment || vfs.holder !== id), "has no VF");
-  const isServed = onward !== undefined || record.hasUnknownEndpoint;
-  say(!isServed, "is served by nobody");
-  say(onward !== undefined && record.hasUnknownEndpoint, "looks for an endpoint that it has");
+  say(record.holdsVf !== (wanted.type !== "NOOP"), "counts for the wrong share");
+  say(wanted.type === "KERNEL" && vfs.holder !== id, "has no VF");
+  say(state.onward === undefined, "is served by nobody");
   const watched = record.watch?.target;
   say(onward !== undefined && watched !== onward.candidate.socket.target, `is watched at ${watched}`);
   return wrong;
 }
 
-function sizeOfAnswer({ onward, connection }: ConnectionRecord): number {
-  const kept = onward?.connection ?? connection;
+function sizeOfAnswer(record: ConnectionRecord): number {
+  const kept = onwardOf(record)?.connection ?? record.state.connection;
   // Context and path that an endpoint has changed since count with the event, and may be less.
-  return kept ? Math.min(sizeOf(kept), 1_024) : 0;
+  return Math.min(sizeOf(kept), 1_024);
 }
 
-function servedAt(
-  { name, socket }: NonNullable<ConnectionRecord["onward"]>["candidate"],
-  connection: Connection,
-): string {
+function servedAt({ name, socket }: Onward["candidate"], connection: Connection): string {
   return whoServes(socket.target, { ...connection, networkServiceEndpointName: name });
 }
 
@@ -141,7 +138,7 @@ function read(entry: JournalEntry | undefined): Connection {
 
 /** Apart from what changes with each refresh. */
 function textOf(connection: Connection): string {
-  const copy = withoutTokens(connection);
+  const copy = withoutTokens(connection, "and their times");
   for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
   return toJsonString(ConnectionSchema, copy);
 }

@@ -18,6 +18,7 @@ import { ConnectionQuota } from "../permission/connection-quota.ts";
 import { adoptConnection } from "../request/adopt-connection.ts";
 import { type CloseDeps, close } from "../request/close.ts";
 import type { Connections } from "../request/connections.ts";
+import { unwatchedSteps } from "../request/measured-steps.ts";
 import { type RequestDeps, request } from "../request/request.ts";
 import { takeDownInTurn } from "../request/teardown.ts";
 import { HandClock, Manager, NETNS, PaperFd, type PaperFds, PaperVfs, paperTokens, settled } from "./cast.ts";
@@ -80,6 +81,7 @@ export class Story {
       quota: new ConnectionQuota(connections, log),
       journal,
       turns: new KeyedQueue<string>(),
+      steps: unwatchedSteps,
       monitor: new MonitorHub(),
       files: new PassedFiles(clock),
       tokens: paperTokens(clock),
