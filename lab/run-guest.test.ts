@@ -7,8 +7,11 @@ import { commandInRoot } from "./prepare/prepare.ts";
 import { runGuest } from "./run-guest.ts";
 import { type GuestPlan, planGuests } from "./topologies.ts";
 
+/** The pretended guests are programs of their own: what Node is told here is not meant for them. */
+const SHEBANG = `#!/usr/bin/env -S -u NODE_OPTIONS ${process.execPath}`;
+
 /** In QEMU's place: tells of each scenario of its plan, and dies in the second one of a plan that begins with the first of all. */
-const PROGRAM = `#!${process.execPath}
+const PROGRAM = `${SHEBANG}
 const { readFileSync } = require("node:fs");
 const console = process.argv.map((word) => /^file,id=console,path=(.*)\\/console.log$/.exec(word)?.[1]).find(Boolean);
 const { scenarios } = JSON.parse(readFileSync(console + "/plan.json", "utf8"));
@@ -22,7 +25,7 @@ tell({ kind: "done" });
 `;
 
 /** In QEMU's place: stops in its first boot, as a guest does that wants its power cut, and tells in the next one what it is told. */
-const STOPS_ONCE = `#!${process.execPath}
+const STOPS_ONCE = `${SHEBANG}
 const { appendFileSync, readFileSync } = require("node:fs");
 const console = process.argv.map((word) => /^file,id=console,path=(.*)$/.exec(word)?.[1]).find(Boolean);
 const { scenarios, boot } = JSON.parse(readFileSync(console.replace("console.log", "plan.json"), "utf8"));
