@@ -33,20 +33,56 @@ let pings = 0;
  * @throws {KernelError} when it cannot be sent, for example ENETUNREACH without a route.
  */
 export async function ping(options: PingOptions): Promise<number | undefined> {
-  const { netns, to, timeoutMs = 1000, clock = systemClock } = options;
-  const version: IpVersion = to.includes(":") ? 6 : 4;
-  pings = (pings + 1) & 0xffff;
-  const echo: Echo = { id: process.pid & 0xffff, sequence: pings };
-  const socket = KernelSocket.open(kinds[version], netns);
-  const answered = new AbortController();
+  const pinger = new Pinger(options);
   try {
-    awaitReply(socket, version, echo, () => answered.abort());
+    return await pinger.ping();
+  } finally {
+    pinger.close();
+  }
+}
+
+/** Sends one echo request after the other over one socket: for who pings for long. */
+export class Pinger {
+  readonly #options: PingOptions;
+  readonly #version: IpVersion;
+  readonly #socket: KernelSocket;
+  #heard: (reply: Echo) => void = () => {};
+
+  constructor(options: PingOptions) {
+    this.#options = options;
+    this.#version = options.to.includes(":") ? 6 : 4;
+    this.#socket = KernelSocket.open(kinds[this.#version], options.netns);
+    this.#listen();
+  }
+
+  /** As `ping()`; one at a time. */
+  async ping(): Promise<number | undefined> {
+    const { to, timeoutMs = 1000, clock = systemClock } = this.#options;
+    pings = (pings + 1) & 0xffff;
+    const echo: Echo = { id: process.pid & 0xffff, sequence: pings };
+    const answered = new AbortController();
+    this.#heard = ({ id, sequence }) => {
+      if (id === echo.id && sequence === echo.sequence) answered.abort();
+    };
     const sentAt = clock.monotonicMs();
-    socket.send(encodeEchoRequest(version, echo), socketAddress(version, to));
+    this.#socket.send(encodeEchoRequest(this.#version, echo), socketAddress(this.#version, to));
     await clock.sleep(timeoutMs, answered.signal).catch(() => {}); // an answer ends the sleep
     return answered.signal.aborted ? clock.monotonicMs() - sentAt : undefined;
-  } finally {
-    socket.close();
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+
+  /** A raw socket hears every echo reply of its namespace: only ours counts. */
+  #listen(): void {
+    const packet = Buffer.alloc(2048);
+    this.#socket.onReadable(() => {
+      for (let length = this.#socket.receive(packet); length !== undefined; length = this.#socket.receive(packet)) {
+        const reply = decodeEchoReply(this.#version, packet.subarray(0, length));
+        if (reply) this.#heard(reply);
+      }
+    });
   }
 }
 
@@ -59,17 +95,6 @@ export async function pingUntilAnswered(
     if (rttMs !== undefined) return rttMs;
   }
   return undefined;
-}
-
-/** A raw socket hears every echo reply of its namespace: only ours counts. */
-function awaitReply(socket: KernelSocket, version: IpVersion, echo: Echo, answered: () => void): void {
-  const packet = Buffer.alloc(2048);
-  socket.onReadable(() => {
-    for (let length = socket.receive(packet); length !== undefined; length = socket.receive(packet)) {
-      const reply = decodeEchoReply(version, packet.subarray(0, length));
-      if (reply?.id === echo.id && reply.sequence === echo.sequence) answered();
-    }
-  });
 }
 
 /** struct sockaddr_in or sockaddr_in6 (include/uapi/linux/in.h, in6.h), without a port. */

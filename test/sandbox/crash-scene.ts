@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { inspect } from "node:util";
 import type { Client } from "../../sandbox/client.ts";
 import type { KubeletDevice } from "../../sandbox/kubelet.ts";
-import { ping } from "../../sandbox/ping.ts";
+import { Pinger } from "../../sandbox/ping.ts";
 import { SANDBOX_RESOURCE, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
@@ -126,10 +126,15 @@ export class CrashScene {
     const { client, pod } = this.#bystander;
     const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
     const count = { sent: 0, lost: 0 };
-    while (!this.#isOver) {
-      count.sent += 1;
-      if ((await ping({ netns: pod.netns, to, timeoutMs: 60_000, clock })) === undefined) count.lost += 1;
-      await clock.sleep(20);
+    const pinger = new Pinger({ netns: pod.netns, to, timeoutMs: 60_000, clock });
+    try {
+      while (!this.#isOver) {
+        count.sent += 1;
+        if ((await pinger.ping()) === undefined) count.lost += 1;
+        await clock.sleep(20);
+      }
+    } finally {
+      pinger.close();
     }
     return count;
   }

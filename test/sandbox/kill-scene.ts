@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type CallChanges, Client, type ClientOptions } from "../../sandbox/client.ts";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
 import { type CrashPoint, KillableForwarder } from "../../sandbox/killable.ts";
-import { ping } from "../../sandbox/ping.ts";
+import { Pinger } from "../../sandbox/ping.ts";
 import {
   SANDBOX_RESOURCE,
   SANDBOX_SERVICE,
@@ -297,10 +297,15 @@ export class KillScene {
   async #ping({ client, pod }: SandboxPod): Promise<{ sent: number; lost: number }> {
     const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
     const count = { sent: 0, lost: 0 };
-    while (!this.#isOver) {
-      count.sent += 1;
-      if ((await ping({ netns: pod.netns, to, timeoutMs: 60_000, clock })) === undefined) count.lost += 1;
-      await clock.sleep(20);
+    const pinger = new Pinger({ netns: pod.netns, to, timeoutMs: 60_000, clock });
+    try {
+      while (!this.#isOver) {
+        count.sent += 1;
+        if ((await pinger.ping()) === undefined) count.lost += 1;
+        await clock.sleep(20);
+      }
+    } finally {
+      pinger.close();
     }
     return count;
   }
