@@ -60,3 +60,26 @@ test("keepTokens() serializes kubelet's answers, however long the checkpoint tak
   assert.equal(stateOf(inventory), "idle", "what was answered last counts");
   keeper.close();
 });
+
+test("keepTokens() counts nothing against a token that was so before its Allocate", async () => {
+  const { inventory, state, checkpoint, clock, keeper, hasEnded } = await nodeWithPod();
+  const [{ id = "" } = {}] = inventory.devicesOf("d/x");
+  for (let at = 0; at < 2; at += 1) {
+    state.set(hasEnded);
+    await settled();
+    await clock.pass(2 * INTERVAL_MS);
+  }
+  assert.equal(stateOf(inventory), "idle");
+  const slow = Promise.withResolvers<undefined>();
+  checkpoint.text = slow.promise;
+  state.set(hasEnded);
+  await settled();
+  await clock.pass(2 * INTERVAL_MS);
+  await keeper.source.allocate("d/x", [id]);
+  checkpoint.text = Promise.resolve(undefined);
+  slow.resolve(undefined);
+  state.set(hasEnded);
+  await settled();
+  assert.equal(stateOf(inventory), "reserved", "kubelet has not had the time to write it down");
+  keeper.close();
+});

@@ -100,10 +100,11 @@ class Keeper implements TokenKeeper {
   async #observe(state: PodResourcesState): Promise<void> {
     if (state.kind === "unknown") return this.#life.doubt();
     const { inventory, clock, log } = this.#options;
-    const nowMs = clock.monotonicMs();
+    const askedMs = clock.monotonicMs();
     const checkpoint = await this.#checkpoint();
-    const holdings = this.#ours(state.holdings);
-    const { adopted, freed } = this.#life.observe({ holdings, checkpoint, connections: this.#connections(), nowMs });
+    const [answeredMs, holdings, connections] = [clock.monotonicMs(), this.#ours(state.holdings), this.#connections()];
+    const sight = { holdings, checkpoint, connections, askedMs, answeredMs };
+    const { adopted, freed } = this.#life.observe(sight);
     for (const { id, resource } of adopted) this.#adopt(id, resource);
     for (const { id, connectionId } of freed) {
       const { address } = inventory.releaseToken(id);

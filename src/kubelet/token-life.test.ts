@@ -32,7 +32,7 @@ interface Step {
 /** What the last step frees. */
 function freedAfter(life: TokenLife, steps: readonly Step[]) {
   const found = steps.map(({ at, pods, checkpoint, connections = new Map() }) =>
-    life.observe({ holdings: pods, checkpoint, connections, nowMs: at }),
+    life.observe({ holdings: pods, checkpoint, connections, askedMs: at, answeredMs: at }),
   );
   const earlier = found.slice(0, -1).flatMap(({ freed }) => freed);
   assert.deepEqual(earlier, [], "freed too early");
@@ -106,7 +106,13 @@ test("TokenLife.allocated() makes void what was known of an earlier pod", () => 
 
 test("TokenLife.observe() tells of ids that an earlier process gave out, once", () => {
   const life = new TokenLife(GRACE_MS);
-  const sight = { holdings: listed("web:t1"), checkpoint: undefined, connections: new Map(), nowMs: 0 };
+  const sight = {
+    holdings: listed("web:t1"),
+    checkpoint: undefined,
+    connections: new Map(),
+    askedMs: 0,
+    answeredMs: 0,
+  };
   assert.deepEqual(life.observe(sight).adopted, [{ id: "t1", resource: RESOURCE }]);
   assert.deepEqual(life.observe(sight), { adopted: [], freed: [] });
 });
@@ -114,8 +120,8 @@ test("TokenLife.observe() tells of ids that an earlier process gave out, once", 
 test("TokenLife.observe() names the connection that a dead pod has left behind, also one it never heard of", () => {
   const life = new TokenLife(GRACE_MS);
   const connections = new Map([["t1", "connection-1"]]);
-  const sight = { holdings: other, checkpoint: undefined, connections, nowMs: 0 };
+  const sight = { holdings: other, checkpoint: undefined, connections, askedMs: 0, answeredMs: 0 };
   assert.deepEqual(life.observe(sight), { adopted: [], freed: [] });
   const freed = [{ id: "t1", connectionId: "connection-1" }];
-  assert.deepEqual(life.observe({ ...sight, nowMs: GRACE_MS }), { adopted: [], freed });
+  assert.deepEqual(life.observe({ ...sight, askedMs: GRACE_MS, answeredMs: GRACE_MS }), { adopted: [], freed });
 });

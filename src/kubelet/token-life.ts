@@ -8,7 +8,9 @@ export interface Sight {
   readonly checkpoint: Checkpoint | undefined;
   /** Device ids under which connections hold something, with the connection. */
   readonly connections: ReadonlyMap<string, string>;
-  readonly nowMs: number;
+  /** When the first of them was asked, and when the last had answered: an Allocate may lie between. */
+  readonly askedMs: number;
+  readonly answeredMs: number;
 }
 
 /** What follows from a sight. */
@@ -67,8 +69,8 @@ export class TokenLife {
         this.#lives.set(id, { resource, pod, missingSinceMs: undefined });
         continue;
       }
-      const missingSinceMs = life.missingSinceMs ?? sight.nowMs;
-      if (sight.nowMs - missingSinceMs < this.#graceMs) {
+      const missingSinceMs = life.missingSinceMs ?? sight.answeredMs;
+      if (sight.askedMs - missingSinceMs < this.#graceMs) {
         this.#lives.set(id, { ...life, missingSinceMs });
       } else {
         this.#lives.delete(id);
