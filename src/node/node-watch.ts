@@ -1,6 +1,6 @@
 // News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
 import type { Clock, Timer } from "../async/index.ts";
-import type { NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
+import type { Link, NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
 import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -51,7 +51,8 @@ export class NodeWatch {
   /** What is to be looked at. */
   readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
   #pfByIndex: ReadonlyMap<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }> = new Map();
-  #isReadingLinks = false;
+  /** By index, what the kernel has said while a link is being read: where it says nothing more, this is what is so. */
+  #saidMeanwhile: Map<number, Link> | undefined;
   #timer: Timer | undefined;
   #retry: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
@@ -115,8 +116,9 @@ export class NodeWatch {
 
   #linkSaid(event: NetlinkEvent): void {
     // What is being read may be older than this event, or the link one that is only just being known.
-    if (event.kind === "lost" || this.#isReadingLinks) this.#want({ links: true });
+    if (event.kind === "lost" || this.#saidMeanwhile) this.#want({ links: true });
     if (event.kind !== "new-link") return;
+    this.#saidMeanwhile?.set(event.link.index, event.link);
     const known = this.#pfByIndex.get(event.link.index);
     if (!known) return;
     // An index may have another link's by now: then whose they all are is asked anew.
@@ -171,9 +173,10 @@ export class NodeWatch {
     const { survey } = node;
     const found = new Map<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }>();
     const place = { netns: host.netns, rtnl: this.#rtnl };
-    this.#isReadingLinks = true;
     try {
       for (const pf of survey.pfs.keys()) {
+        const said = new Map<number, Link>();
+        this.#saidMeanwhile = said;
         const link = await host.pfLink(place, pf).catch((error: unknown) => {
           log.warn("pf-link-unknown", { pf, error: String(error) });
           this.#want({ all: true });
@@ -181,11 +184,12 @@ export class NodeWatch {
         });
         if (!link) continue;
         found.set(link.index, { pf, parentDevice: link.parentDevice });
-        survey.setLink(pf, link);
+        const newer = said.get(link.index);
+        survey.setLink(pf, newer && newer.parentDevice === link.parentDevice ? newer : link);
       }
       this.#pfByIndex = found;
     } finally {
-      this.#isReadingLinks = false;
+      this.#saidMeanwhile = undefined;
     }
   }
 

@@ -4,7 +4,10 @@ import { type TestContext, test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
+import type { Rtnl } from "../../src/kernel/index.ts";
+import type { Host } from "../../src/node/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { ip } from "./ip.ts";
 import { eventually } from "./story.ts";
@@ -161,6 +164,45 @@ test("a physical function that loses its carrier has unhealthy functions, where 
   await ip(machine.netns, `link set dev ${ifname} up`);
   await offered(sandbox, 4, 4);
   assert.deepEqual(codes(forwarder), []);
+});
+
+test("a carrier that comes while its link is being read stays", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const log = recordingLog();
+  const reads = new Set<Rtnl>();
+  const held: { by?: Promise<void>; readers?: ReadonlySet<Rtnl>; isSo?: true } = {};
+  const host = (real: Host): Host => ({
+    ...real,
+    pfLink: async (place, pf) => {
+      const link = await real.pfLink(place, pf);
+      reads.add(place.rtnl);
+      // A look has a socket of its own: what has read before is the watch.
+      if (pf === FIRST_PF && held.readers?.has(place.rtnl)) {
+        held.isSo = true;
+        await held.by;
+      }
+      return link;
+    },
+  });
+  const { sandbox, forwarder } = await startNode(t, { log, host, machine: { vfsPerPf: 2, realLinks: true } });
+  const { machine } = sandbox;
+  const ifname = forwarder.node.survey.pfs.get(FIRST_PF as never)?.ifname ?? "";
+  const carriers = () => log.of("pf-carrier").flatMap(({ pf, carrier }) => (pf === FIRST_PF ? [carrier] : []));
+  await caughtUp(sandbox, forwarder);
+  await ip(machine.netns, `link set dev ${ifname} down`);
+  await offered(sandbox, 2, 4);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  Object.assign(held, { by: promise, readers: new Set(reads) });
+  machine.announce({ action: "lost", devpath: "", subsystem: "", fields: {} });
+  await eventually(
+    () => held.isSo,
+    (isSo) => isSo === true,
+  );
+  await ip(machine.netns, `link set dev ${ifname} up`);
+  await offered(sandbox, 4, 4);
+  resolve();
+  await caughtUp(sandbox, forwarder);
+  assert.deepEqual(carriers(), ["there", "lost", "there"]);
 });
 
 test("another list of physical functions is taken while it runs, and a bad one is not", async (t) => {
