@@ -6,6 +6,7 @@ import { type ClientHttp2Session, connect as connectHttp2 } from "node:http2";
 import { createConnection } from "node:net";
 import { after, describe, test } from "node:test";
 import { connect as connectTls } from "node:tls";
+import { systemClock } from "../../src/async/index.ts";
 import { connectUnix } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
 import { AttackScene, deadDescriptor } from "./attack-scene.ts";
@@ -140,14 +141,16 @@ for n in range(3000):
 `;
   const flooding = spawn("python3", ["-c", program, scene.path, bytes], { stdio: ["ignore", "ignore", "inherit"] });
   const ended = once(flooding, "exit");
+  const isFlooding = () => flooding.exitCode === null && flooding.signalCode === null;
   let most = 0;
+  const counting = (async () => {
+    for (; isFlooding(); await systemClock.sleep(20)) most = Math.max(most, scene.openFds);
+  })();
   try {
-    while (flooding.exitCode === null && flooding.signalCode === null) {
-      await scene.serves();
-      most = Math.max(most, scene.openFds);
-    }
+    while (isFlooding()) await scene.serves();
   } finally {
     flooding.kill();
+    await counting;
   }
   assert.deepEqual(await ended, [0, null]);
   assert.ok(most > before && most < before + 128 + 64, `${before} descriptors before, ${most} meanwhile`);
