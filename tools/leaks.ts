@@ -1,6 +1,5 @@
-// Loaded before each test file: fails the file when its tests are done and something it opened is still open.
+// What a process of test files has open, and whether the tests of a file have left something open.
 import { readdirSync, readlinkSync } from "node:fs";
-import { after } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { noteCost } from "./test-costs.ts";
 
@@ -39,13 +38,36 @@ function leaked(): readonly string[] {
 
 process.on("exit", noteCost);
 
-after(async () => {
+/** Ends a process that something keeps open, after the time for its report to leave: it would otherwise live until its limit. */
+export function endSoon(): void {
+  setTimeout(() => process.exit(1), 2000).unref();
+}
+
+/**
+ * Waits until what the tests of that file have opened is closed.
+ * @param known what is open and not theirs
+ * @throws where something stays open
+ */
+export async function failLeaks(file: string, known: readonly string[] = []): Promise<void> {
+  const left = () => without(whatIsOpen(), known);
   // What was closed just now leaves the lists some turns of the loop later, on a busy machine many.
   const untilMs = Date.now() + PATIENCE_MS;
-  while (Date.now() < untilMs && (leaked().length > 0 || activeHandles().length > 0)) await sleep(5);
-  const left = [...leaked(), ...activeHandles()];
-  if (left.length === 0) return;
-  // Time for the report to leave; an open handle would otherwise keep the process until its limit.
-  setTimeout(() => process.exit(1), 2000).unref();
-  throw new Error(`The tests of ${process.argv[1]} are done and left open: ${left.join(", ")}`);
-});
+  while (Date.now() < untilMs && left().length > 0) await sleep(5);
+  const stays = left();
+  if (stays.length === 0) return;
+  throw new Error(`The tests of ${file} are done and left open: ${stays.join(", ")}`);
+}
+
+/** Descriptors by what they point to, and handles by their kind. */
+export function whatIsOpen(): readonly string[] {
+  return [...leaked(), ...activeHandles()];
+}
+
+function without(all: readonly string[], some: readonly string[]): readonly string[] {
+  const rest = [...some];
+  return all.filter((one) => {
+    const at = rest.indexOf(one);
+    if (at >= 0) rest.splice(at, 1);
+    return at < 0;
+  });
+}

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import test from "node:test";
 import type { TestCounts } from "./test-counts.ts";
 
@@ -12,18 +12,19 @@ async function ran(...texts: readonly string[]): Promise<{ counts: TestCounts; t
 }
 
 async function ranWith(
-  settings: Readonly<Record<string, string>>,
+  { under = "", ...settings }: Readonly<Record<string, string>>,
   ...texts: readonly string[]
 ): Promise<{ counts: TestCounts; told: string }> {
   const folder = mkdtempSync(join(tmpdir(), "runner-"));
   try {
     const files = texts.map((text, i) => {
-      const path = join(folder, `${i}.test.ts`);
+      const path = join(folder, under, `${i}.test.ts`);
+      mkdirSync(dirname(path), { recursive: true });
       writeFileSync(path, `import test from "node:test";\n${text}\n`);
       return path;
     });
     const helper = `import test from "node:test"; export const fails = () => test("in a helper", () => { throw new Error("no"); });`;
-    writeFileSync(join(folder, "helper.ts"), helper);
+    writeFileSync(join(folder, under, "helper.ts"), helper);
     const report = join(folder, "counts.json");
     const { NODE_TEST_CONTEXT: _, TEST_COSTS: __, TEST_COST_NOTES: ___, ...own } = process.env;
     const env = { ...own, ...settings };
@@ -111,4 +112,46 @@ test("runTestFiles() tells what the dearest files took, with what they started",
   );
   assert.match(told, /^ +\d+\.\d s of CPU, +(0\.[2-9]|[1-9]\d*\.\d) in children: .*0\.test\.ts$/m);
   assert.match(told, /^ +\d+\.\d s of CPU for 2 files$/m);
+});
+
+/** Runs the texts as the files of one room, which share a process. */
+const ranTogether = (...texts: readonly string[]) =>
+  ranWith({ under: "src/room", TEST_LEAK_PATIENCE_MS: "200", TEST_FILE_LIMIT_MS: "8000" }, ...texts);
+
+test("runTestFiles() counts the tests of files that share a process, each as its file's", async () => {
+  const { counts, told } = await ranTogether(
+    `test("a", async (t) => { await t.test("b", () => {}); }); test.skip("c");`,
+    `import { fails } from "./helper.ts"; fails(); test("d", () => {});`,
+    `test("e", () => { setTimeout(() => {}, 5).unref(); return new Promise((done) => setTimeout(done, 10).unref()); });`,
+    `import "./nowhere.ts";`,
+  );
+  assert.deepEqual([counts.passed, counts.failed, counts.skips.length], [4, 2, 1]);
+  assert.match(told, /✖ in a helper\n {2}\S*1\.test\.ts \(\S*helper\.ts\)/);
+  assert.match(told, /✖ \S*3\.test\.ts\n[^✖]*nowhere/);
+});
+
+test("runTestFiles() says which of the files that share a process leaves something open", async () => {
+  const { counts, told } = await ranTogether(
+    `test("a", () => {});`,
+    `import { createServer } from "node:net"; test("b", () => void createServer().listen(0));`,
+    `test("c", () => {});`,
+  );
+  assert.ok(counts.passed >= 2 && counts.failed >= 1, JSON.stringify(counts));
+  assert.match(told, /The tests of \S*1\.test\.ts are done and left open: .*socket/);
+  assert.doesNotMatch(told, /The tests of \S*[02]\.test\.ts are done/);
+});
+
+test("runTestFiles() fails what was not done when a process that files share ends, and a file without tests", async () => {
+  const ended = await ranTogether(`test("a", () => {});`, `test("b", () => process.exit(0));`, `test("c", () => {});`);
+  assert.ok(ended.counts.failed >= 2, JSON.stringify(ended.counts)); // what was told last is lost with the process
+  for (const file of ["1", "2"]) assert.match(ended.told, new RegExp(`✖ \\S*${file}\\.test\\.ts\n.*ended before`));
+  const empty = await ranTogether(
+    `test("a", () => {});`,
+    "",
+    `describe("b", () => {}); import { describe } from "node:test";`,
+  );
+  assert.deepEqual([empty.counts.passed, empty.counts.failed], [1, 2]);
+  const late = await ranTogether(`test("a", () => {});`, `test("b", () => new Promise(() => {}));`);
+  assert.equal(late.counts.passed, 1);
+  assert.match(late.told, /✖ \S*1\.test\.ts\n {2}it was not done after 8 s/);
 });

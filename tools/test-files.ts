@@ -7,7 +7,7 @@ import { run } from "node:test";
 import { pathToFileURL } from "node:url";
 import { tellingCosts } from "./test-costs.ts";
 import { addCounts, type TestCounts } from "./test-counts.ts";
-import { keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
+import { groupsOf, keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 
 const root = join(import.meta.dirname, "..");
 
@@ -17,7 +17,10 @@ const FILE_LIMIT_MS = Number(process.env["TEST_FILE_LIMIT_MS"] ?? 600_000);
 /** Files at a time: one more than there are processors, for most files wait half of their time. */
 const WORKERS = availableParallelism() + 1;
 
-const leakGuard = new URL("leaks.ts", import.meta.url).href;
+const leakGuard = new URL("leak-guard.ts", import.meta.url).href;
+
+/** The process of files that share one; it looks for leaks after each. */
+const GROUP = join(root, "tools", "test-group.ts");
 
 /** The few fields of the runner's events that are read here. */
 interface TestEvent {
@@ -26,24 +29,32 @@ interface TestEvent {
   readonly file?: string | undefined;
   readonly skip?: string | boolean;
   readonly todo?: string | boolean;
-  readonly details: { readonly type?: string | undefined; readonly error?: Error };
+  readonly nesting: number;
+  readonly details: {
+    readonly type?: string | undefined;
+    readonly error?: Error & { readonly failureType?: string };
+    readonly duration_ms?: number;
+  };
+  /** Of a summary. */
+  readonly counts: { readonly tests: number };
 }
 
 /**
- * Runs the files, some at a time and the longest first, each in a process of its own. Prints only failures, on standard error. A file
- * that leaves handles open fails and is ended by tools/leaks.ts; the runner's own forceExit lost the reports of one test in ten.
+ * Runs the files, some at a time and the longest first, those of a room of `src/` in one process, each other one in its own. Prints
+ * only failures, on standard error. A file that leaves handles open fails and is ended by tools/leak-guard.ts; the runner's own forceExit lost the reports of one test in ten.
  */
 export async function runTestFiles(files: readonly string[]): Promise<TestCounts> {
   // Node keeps there what it has compiled and stripped of types: a third of the time of a short file's process.
   process.env["NODE_COMPILE_CACHE"] ??= join(root, "node_modules", ".cache", "compiled");
-  const waiting = [...longestFirst(files, readTestTimes())];
+  const waiting = [...longestFirst(groupsOf(files), readTestTimes())];
   const counts: TestCounts[] = [];
   const times: Record<string, number> = {};
   const work = async () => {
-    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+    for (let group = waiting.shift(); group !== undefined; group = waiting.shift()) {
+      const [file = "", ...others] = group;
       const startedAt = performance.now();
-      counts.push(await runTestFile(file));
-      times[file] = Math.round(performance.now() - startedAt);
+      counts.push(others.length > 0 ? await runTestGroup(group, times) : await runTestFile(file));
+      if (others.length === 0) times[file] = Math.round(performance.now() - startedAt);
     }
   };
   await tellingCosts(
@@ -59,33 +70,73 @@ async function runTestFile(file: string): Promise<TestCounts> {
   const path = resolve(file);
   const counts: TestCounts = { passed: 0, failed: 0, skips: [] };
   let isTold = false;
+  const isLate = await runProcess(path, [], (name, event) => {
+    // The process says so itself, as the last thing: process.exit() in a test leaves it out.
+    if (name === "test:summary") isTold ||= event.file === path && event.counts.tests > 0;
+    else if (name !== "test:start") countTest(event, relative(root, path), counts);
+  });
+  if (isLate || (!isTold && counts.failed === 0)) countUndone(path, isLate, counts);
+  return counts;
+}
+
+/** The same for files that share a process (tools/test-group.ts), in which each is a suite. Notes how long each took. */
+async function runTestGroup(files: readonly string[], times: Record<string, number>): Promise<TestCounts> {
+  const paths = new Map(files.map((file) => [resolve(file), file]));
+  const all: TestCounts[] = [];
+  let counts: TestCounts = { passed: 0, failed: 0, skips: [] };
+  let now = "";
+  const isLate = await runProcess(GROUP, [...paths.keys()], (name, event) => {
+    if (name === "test:summary") return;
+    const isFile = event.nesting === 0 && paths.has(event.name);
+    if (name === "test:start") {
+      if (isFile) now = event.name;
+      return;
+    }
+    if (!isFile || event.details.error?.failureType !== "subtestsFailed") countTest(event, relative(root, now), counts);
+    if (!isFile) return;
+    if (counts.passed + counts.failed + counts.skips.length === 0) countUndone(event.name, false, counts);
+    times[paths.get(event.name) ?? ""] = Math.round(event.details.duration_ms ?? 0);
+    paths.delete(event.name);
+    all.push(counts);
+    counts = { passed: 0, failed: 0, skips: [] };
+  });
+  for (const path of paths.keys()) countUndone(path, isLate, counts);
+  return addCounts(...all, counts);
+}
+
+function countUndone(path: string, isLate: boolean, counts: TestCounts): void {
+  counts.failed++;
+  const late = `it was not done after ${FILE_LIMIT_MS / 1000} s`;
+  const why = isLate ? late : "it has no tests, or its process ended before they were done";
+  process.stderr.write(`\n✖ ${relative(root, path)}\n  ${why}\n`);
+}
+
+/** Tells of each event of a process with that test file; resolves with whether it came to its limit. */
+async function runProcess(
+  path: string,
+  argv: readonly string[],
+  tell: (name: "test:start" | "test:end" | "test:summary", event: TestEvent) => void,
+): Promise<boolean> {
   // The runner's own timeout is one for each test: two that hang would take twice as long.
   const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // an operator debugs
-  const count = (event: TestEvent) => {
+  const end = (event: TestEvent) => {
     // The process as a test, where it told of no other, or was ended.
     if (event.name === path && (limit?.aborted || !event.details.error)) return;
-    countTest(event, relative(root, path), counts);
+    tell("test:end", event);
   };
   const events = run({
     files: [path],
+    argv: [...argv],
     ...(limit && { signal: limit }),
-    execArgv: ["--disable-warning=ExperimentalWarning", "--import", leakGuard],
+    execArgv: ["--disable-warning=ExperimentalWarning", ...(path === GROUP ? [] : ["--import", leakGuard])],
   });
-  events.on("test:pass", count);
-  events.on("test:fail", count);
+  events.on("test:start", (event) => tell("test:start", event as never));
+  events.on("test:pass", end as never);
+  events.on("test:fail", end as never);
   events.on("test:stderr", ({ message }: { message: string }) => process.stderr.write(message));
-  // The process says so itself, as the last thing: process.exit() in a test leaves it out.
-  events.on("test:summary", ({ file: of, counts }) => {
-    if (of === path && counts.tests > 0) isTold = true;
-  });
+  events.on("test:summary", (event) => tell("test:summary", event as never));
   for await (const _ of events); // the listeners above have what they need; this waits for the end
-  if (limit?.aborted || (!isTold && counts.failed === 0)) {
-    counts.failed++;
-    const late = `it was not done after ${FILE_LIMIT_MS / 1000} s`;
-    const why = limit?.aborted ? late : "it has no tests, or its process ended before they were done";
-    process.stderr.write(`\n✖ ${relative(root, path)}\n  ${why}\n`);
-  }
-  return counts;
+  return limit?.aborted ?? false;
 }
 
 function countTest(event: TestEvent, file: string, counts: TestCounts): void {

@@ -28,11 +28,19 @@ const KNOWN_AS_LONG = [
 /** How long files took at their last run here, in ms. */
 export type TestTimes = Readonly<Record<string, number>>;
 
-/** The files with the longest first; those that never ran here by what is known of them. */
-export function longestFirst(files: readonly string[], times: TestTimes): readonly string[] {
+/** Files that share a process: those of one room, whose modules are loaded once then. */
+const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\//;
+
+/** The files in the order given, with those together that share a process. */
+export function groupsOf(files: readonly string[]): readonly (readonly string[])[] {
+  return [...Map.groupBy(files, (file) => ROOM.exec(file)?.[0] ?? file).values()];
+}
+
+/** The groups with the longest first; those that never ran here by what is known of them. */
+export function longestFirst(groups: readonly (readonly string[])[], times: TestTimes): readonly (readonly string[])[] {
   const guess = (file: string) => (KNOWN_AS_LONG.some((word) => file.includes(word)) ? 10_000 : 0);
-  const expected = (file: string) => times[file] ?? guess(file);
-  return [...files].sort((a, b) => expected(b) - expected(a) || (a < b ? -1 : 1));
+  const expected = (group: readonly string[]) => group.reduce((sum, file) => sum + (times[file] ?? guess(file)), 0);
+  return [...groups].sort((a, b) => expected(b) - expected(a) || (String(a) < String(b) ? -1 : 1));
 }
 
 export function readTestTimes(): TestTimes {

@@ -1,0 +1,22 @@
+// The process of several test files, one after the other: each is a suite named as its file, and what it leaves open fails that suite.
+import { after, suite } from "node:test";
+import { pathToFileURL } from "node:url";
+import { endSoon, failLeaks, whatIsOpen } from "./leaks.ts";
+
+/** Tests may wait for a timer that keeps no process. Node's runner keeps a file's own process for them, but begins so in the middle. */
+const awake = setInterval(() => {}, 1_000_000_000);
+
+async function runFiles(paths: readonly string[]): Promise<void> {
+  for (const path of paths) {
+    const known = whatIsOpen(); // also what a file has left that has failed for it
+    await suite(path, async () => {
+      await import(pathToFileURL(path).href);
+      after(() => failLeaks(path, known));
+    });
+  }
+  clearInterval(awake);
+  if (whatIsOpen().length > 0) endSoon();
+}
+
+// Not awaited here: a process whose module waits ends with its last handle.
+void runFiles(process.argv.slice(2));
