@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
 import test from "node:test";
-import { groupsOf, longestFirst } from "./test-order.ts";
+import { groupsOf, longestFirst, sharingSandboxTests } from "./test-order.ts";
 
 test("longestFirst() goes by the last run, and by what is known where there was none", () => {
   const files = ["a.test.ts", "b.test.ts", "test/sandbox/killed.test.ts", "c.test.ts"];
@@ -24,4 +25,10 @@ test("groupsOf() takes unit tests of a room together, and leaves all others alon
   ];
   const alone = [["src/main.test.ts"], ["src/config.test.ts"], ["test/sandbox/a.test.ts"], ["test/sandbox/b.test.ts"]];
   assert.deepEqual(groupsOf([...rooms, ...alone].flat()), [...rooms, ...alone]);
+});
+
+test("groupsOf() takes some sandbox tests together, each of which is there", () => {
+  const groups = groupsOf(sharingSandboxTests);
+  assert.ok(groups.length > 1 && groups.every(({ length }) => length > 1));
+  for (const file of sharingSandboxTests) assert.ok(existsSync(file), file);
 });

@@ -28,12 +28,28 @@ const KNOWN_AS_LONG = [
 /** How long files took at their last run here, in ms. */
 export type TestTimes = Readonly<Record<string, number>>;
 
-/** Files that share a process: those of one room, whose modules are loaded once then. */
+/** Unit tests that share a process: those of one room, whose modules are loaded once then. */
 const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\//;
+
+/** Sandbox tests that share a process: they look at nothing that belongs to it, and are short. Others load 500 modules for themselves. */
+const TOGETHER: readonly (readonly string[])[] = [
+  ["admin-doors", "admin", "change-watch", "connection-life", "discover", "quota", "status"],
+  ["bad-requests", "forwarder", "reconcile", "strangers"],
+  ["other-plugin", "page", "sandbox", "state-folder", "traces"],
+  ["host-use-pf", "kernel-connection", "late-functions", "nsm-peers", "pod-death"],
+];
+
+const groupOfFile = new Map(
+  TOGETHER.flatMap((names, at) => names.map((name) => [`test/sandbox/${name}.test.ts`, `sandbox tests ${at}`])),
+);
+
+/** The sandbox tests that share a process. */
+export const sharingSandboxTests: readonly string[] = [...groupOfFile.keys()];
 
 /** The files in the order given, with those together that share a process. */
 export function groupsOf(files: readonly string[]): readonly (readonly string[])[] {
-  return [...Map.groupBy(files, (file) => ROOM.exec(file)?.[0] ?? file).values()];
+  const nameOf = (file: string) => ROOM.exec(file)?.[0] ?? groupOfFile.get(file) ?? file;
+  return [...Map.groupBy(files, nameOf).values()];
 }
 
 /** The groups with the longest first; those that never ran here by what is known of them. */
