@@ -8,6 +8,7 @@ import { defaultLimits, type RpcLimits } from "./limits.ts";
 import { Owners } from "./owners.ts";
 import { Renewals } from "./renewals.ts";
 import { ServedConnection, type ServedContext } from "./served-connection.ts";
+import type { ServerCall } from "./server-call.ts";
 import { RpcError } from "./status.ts";
 import type { AcceptOptions, CallTaker, ServerConnection, Transport } from "./transport.ts";
 
@@ -118,24 +119,27 @@ export class Server {
 
   /** Ends every connection that is open, after its calls. The transport has to accept no more by then. */
   async stop(graceMs: number): Promise<void> {
-    const { clock, health } = this.#options;
+    const { health } = this.#options;
     this.#stopWatching?.();
     health?.stopAll();
     for (const served of this.#open) served.sayFarewell();
     const calls = () => [...this.#open].flatMap((served) => [...served.calls]);
     const unary = calls().filter((call) => !call.isStreaming);
-    const bound = new AbortController();
-    await Promise.race([
-      Promise.all(unary.map((call) => call.done)),
-      clock.sleep(graceMs, bound.signal).catch(() => {}),
-    ]);
-    bound.abort();
+    await this.#within(graceMs, unary);
     const left = calls();
     for (const call of left) call.end(new RpcError("UNAVAILABLE", "the server is stopping"));
-    await Promise.race([Promise.all(left.map((call) => call.done)), clock.sleep(Math.min(graceMs, FAREWELL_MS))]);
+    await this.#within(Math.min(graceMs, FAREWELL_MS), left);
     const open = [...this.#open];
     for (const served of open) served.end();
     await Promise.all(open.map(({ closed }) => closed));
+  }
+
+  /** Waits for the calls, and no longer than this. */
+  async #within(limitMs: number, calls: readonly ServerCall[]): Promise<void> {
+    const bound = new AbortController();
+    const late = this.#options.clock.sleep(limitMs, bound.signal).catch(() => {});
+    await Promise.race([Promise.all(calls.map(({ done }) => done)), late]);
+    bound.abort();
   }
 }
 
