@@ -23,21 +23,30 @@ async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
   const tls = (name: string) => (isTls ? { tls: testIdentity(ca, `spiffe://example.org/${name}`) } : {});
   const options = { log: silentLog, clock: systemClock };
   const begun = Promise.withResolvers<AbortSignal>();
+  // What must not be: no call of these tests may be made again. Whoever waits for its end is told.
+  const twice = Promise.withResolvers<string>();
+  let calls = 0;
   const stuck = unaryHandler(Request, async (_request, call) => {
+    if (++calls > 1) twice.resolve("CALLED TWICE");
     begun.resolve(call.signal);
     return await new Promise<never>(() => {});
   });
   const url = `unix://${folder}/server.sock`;
   const server = await serveRpc({ ...options, ...tls("server"), url, handlers: [stuck] });
   const relay = join(folder, "relay.sock");
-  const [near, far] = await startRelay(t, relay, { onward: `${folder}/server.sock`, tellsEnds });
+  const [near, far] = await startRelay(t, relay, {
+    onward: `${folder}/server.sock`,
+    tellsEnds,
+    again: () => twice.resolve("DIALLED TWICE"),
+  });
   const client = new RpcClient({ ...options, ...tls("client"), dialTimeoutMs: 60_000, idleMs: 60_000 });
   t.after(() => Promise.all([client.close(), server.stop(0)]));
   const target = `unix://${relay}`;
-  const code = client.call(target, Request, {}).then(
+  const call = client.call(target, Request, {}).then(
     () => "OK",
     (error: { code: string }) => error.code,
   );
+  const code = Promise.race([call, twice.promise]);
   return { server, client, target, signal: await begun.promise, code, near, far };
 }
 
@@ -45,17 +54,21 @@ interface RelayOptions {
   readonly onward: string;
   /** False: neither side learns that the other has closed. */
   readonly tellsEnds: boolean;
+  /** There is more than one connection. */
+  again(): void;
 }
 
 /** Passes bytes between both, and hands out its own two ends. */
 async function startRelay(
   t: TestContext,
   path: string,
-  { onward, tellsEnds }: RelayOptions,
+  { onward, tellsEnds, again }: RelayOptions,
 ): Promise<[Promise<Socket>, Promise<Socket>]> {
   const near = Promise.withResolvers<Socket>();
   const far = Promise.withResolvers<Socket>();
+  let dials = 0;
   const relay = createServer({ allowHalfOpen: true }, (socket) => {
+    if (++dials > 1) again();
     const other = createConnection({ path: onward, allowHalfOpen: true });
     t.after(() => {
       socket.destroy();
