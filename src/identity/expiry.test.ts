@@ -32,6 +32,9 @@ for (const [code, passedMs] of [
     assert.deepEqual(codes(), [code]);
     watch.watch(svidUntil(clock.now() + HOUR_MS));
     assert.deepEqual(codes(), []);
+    watch.watch(svidUntil(clock.now() + HOUR_MS));
+    assert.equal(clock.timerCount, 1, "the SVID before is not watched any more");
     watch.stop();
+    assert.equal(clock.timerCount, 0);
   });
 }

@@ -7,6 +7,7 @@ import { type TestContext, test } from "node:test";
 import { Spire } from "../../sandbox/spire.ts";
 import { WorkloadSocket } from "../../sandbox/workload-socket.ts";
 import { createTestCa } from "../../sandbox/x509.ts";
+import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
@@ -31,13 +32,17 @@ function agent(t: TestContext) {
   return { spire, socket };
 }
 
-function start(t: TestContext, endpointSocket: string, clock: Clock = systemClock) {
+function start(t: TestContext, endpointSocket: string, timeOf: Clock = systemClock) {
+  const clock = countedClock(timeOf);
   const log = recordingLog();
   const health = new Health(clock);
   const identity = startIdentity({ endpointSocket, clock, log, health });
-  t.after(() => identity.close());
+  t.after(async () => {
+    await identity.close();
+    assert.equal(clock.timerCount, 0, "timers that outlive the identity");
+  });
   const codes = () => health.ailments().map((ailment) => ailment.code);
-  return { identity, log, health, codes };
+  return { identity, log, health, codes, clock };
 }
 
 /** Waits for something that another process brings about. */
@@ -56,7 +61,7 @@ function trusts(identity: Identity, chainDer: readonly Buffer[]): boolean {
 
 test("startIdentity() waits for an agent that comes late and says what it waits for", async (t) => {
   const { spire, socket } = agent(t);
-  const { identity, log, health, codes } = start(t, socket.url);
+  const { identity, log, health, codes, clock } = start(t, socket.url);
   assert.throws(() => identity.credentials(), /Cannot prove who we are: no X.509 SVID yet/);
   await until(() => log.of("svid-awaited").length > 1);
   assert.deepEqual(log.of("svid-awaited")[0], { from: socket.url });
@@ -67,6 +72,7 @@ test("startIdentity() waits for an agent that comes late and says what it waits 
   assert.equal(svid.id, ME);
   assert.equal(identity.credentials().keyPem, spire.svid(ME).keyPem);
   assert.deepEqual([codes(), log.of("svid-received").length], [[], 1]);
+  assert.equal(clock.timerCount, 1, "its end is watched for, and nobody is reminded any more");
 });
 
 test("startIdentity() explains when no identity is issued", async (t) => {

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Kubelet } from "../../sandbox/kubelet.ts";
+import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
 import { watchFolder } from "../kernel/index.ts";
@@ -69,7 +70,8 @@ function pluginFolder(t: TestContext): string {
   return join(base, "device-plugins");
 }
 
-function startPlugins(t: TestContext, path: string, source: TokenSource, clock: Clock = systemClock) {
+function startPlugins(t: TestContext, path: string, source: TokenSource, timeOf: Clock = systemClock) {
+  const clock = countedClock(timeOf);
   const log = recordingLog();
   const health = new Health(clock);
   const folder = watchFolder(path, clock);
@@ -77,6 +79,8 @@ function startPlugins(t: TestContext, path: string, source: TokenSource, clock: 
   t.after(async () => {
     await plugins.close();
     folder.close();
+    assert.equal(clock.timerCount, 0, "timers that outlive the plugins");
+    if (source instanceof Tokens) assert.equal(source.listenerCount, 0, "listeners that outlive the plugins");
   });
   return { plugins, log, health };
 }

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { type ListedPod, PodResourcesServer } from "../../sandbox/pod-resources.ts";
+import { countedClock } from "../../test/counted-clock.ts";
 import { systemClock } from "../async/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
@@ -30,15 +31,18 @@ function startServer(t: TestContext, pods: readonly ListedPod[] = [web]): PodRes
 const folders = new WeakMap<PodResourcesServer, string>();
 
 function startPoller(t: TestContext, server: PodResourcesServer, intervalMs: number) {
-  const [log, health] = [recordingLog(), new Health(systemClock)];
+  const [clock, log, health] = [countedClock(), recordingLog(), new Health(systemClock)];
   const resources = startPodResources({
     folder: `${folders.get(server)}/`,
     intervalMs,
-    clock: systemClock,
+    clock,
     log,
     health,
   });
-  t.after(() => resources.close());
+  t.after(async () => {
+    await resources.close();
+    assert.equal(clock.timerCount, 0, "timers that outlive the questions");
+  });
   return { resources, state: resources.state, log, health };
 }
 
