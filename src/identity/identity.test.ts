@@ -195,3 +195,58 @@ for (const text of ["", "agent.sock", "/run/agent.sock", "http://localhost", "un
     );
   });
 }
+
+test("startIdentity() goes by the last answer that is good: another that is not is told, and ends nothing", async (t) => {
+  const { socket, spire } = agent(t);
+  const ours = createTestCa("sandbox.test").issue({ spiffeId: ME });
+  const stranger = createTestCa("other.test");
+  const their = stranger.issue({ spiffeId: "spiffe://other.test/nsc" });
+  const bundle = spire.bundles().get("sandbox.test")?.[0] ?? Buffer.alloc(0);
+  const svids = [{ spiffeId: ME, x509Svid: ours.certChainDer, x509SvidKey: ours.keyDer, bundle }];
+  const alone = { svids };
+  const federated = { svids, federatedBundles: { "spiffe://other.test": stranger.rootDer } };
+  const answers: (typeof federated | { readonly svids: typeof svids })[] = [federated];
+  let wake = () => {};
+  const handlers = [
+    streamHandler(SpiffeWorkloadAPI.method.fetchX509SVID, async function* () {
+      for (;;) {
+        const answer = answers.shift();
+        if (answer) yield answer;
+        else await new Promise<void>((resolve) => (wake = resolve));
+      }
+    }),
+  ];
+  const server = await serveRpc({ url: socket.url, handlers, log: silentLog, clock: systemClock });
+  t.after(() => server.stop(0));
+  const { identity, log } = start(t, socket.url);
+  await identity.ready();
+  assert.equal(trusts(identity, their.chainDer), true);
+  const told = (event: string) => log.of(event).length;
+  const useless = { svids: [] };
+  for (const [answer, lost, back] of [
+    [useless, 1, 0],
+    [useless, 1, 0],
+    [federated, 1, 1],
+    [useless, 2, 1],
+    [alone, 2, 2],
+  ] as const) {
+    const heard = told("workload-api-failed") + told("trust-bundles-changed");
+    answers.push(answer);
+    wake();
+    await until(() => told("workload-api-failed") + told("trust-bundles-changed") > heard);
+    assert.deepEqual([told("workload-api-lost"), told("workload-api-back")], [lost, back]);
+  }
+  assert.equal(trusts(identity, their.chainDer), false, "a domain that is federated no more");
+});
+
+test("startIdentity() says again and again that it waits, ever more rarely, and not after it was closed", async (t) => {
+  const clock = new HandClock(systemClock.now());
+  const { socket } = agent(t);
+  const { identity, log } = start(t, socket.url, clock);
+  const told = () => log.of("svid-awaited").length - 1;
+  await clock.pass(15_100);
+  assert.equal(told(), 4, "after 1, 3, 7 and 15 s");
+  await identity.close();
+  await clock.pass(600_000);
+  assert.equal(told(), 4);
+});
