@@ -92,14 +92,22 @@ async function startKubelet(t: TestContext, folder: string): Promise<Kubelet> {
   return kubelet;
 }
 
-/** The machine's clock, and how long each timer of it was to run. */
+/**
+ * How long each timer was to run. Time passes by timers that fire and by nothing else: what is left of a wait is the whole of it,
+ * however busy the machine is.
+ */
 function recordingTimers(): { readonly clock: Clock; readonly setMs: readonly number[] } {
   const setMs: number[] = [];
+  let passedMs = 0;
   const after: Clock["after"] = (delayMs, callback) => {
     setMs.push(delayMs);
-    return systemClock.after(delayMs, callback);
+    const dueMs = passedMs + delayMs;
+    return systemClock.after(delayMs, () => {
+      passedMs = Math.max(passedMs, dueMs);
+      callback();
+    });
   };
-  return { clock: { ...systemClock, after }, setMs };
+  return { clock: { ...systemClock, after, monotonicMs: () => passedMs }, setMs };
 }
 
 /** A backoff has waited for each of these steps, from a half of it to the whole. */
