@@ -16,4 +16,5 @@ export { keepAlive } from "./keep-alive.ts";
 export { KeyedQueue } from "./keyed-queue.ts";
 export { Latest } from "./latest.ts";
 export { type Random, systemRandom } from "./random.ts";
+export { both } from "./run-both.ts";
 export { UndoStack } from "./undo.ts";

@@ -5,7 +5,7 @@ import type { Node } from "../node/index.ts";
 import type { DriverBinderOptions } from "../pci/index.ts";
 import { type Health, type Metrics, ofNode, outcomes } from "../telemetry/index.ts";
 import { version } from "../version.ts";
-import type { KernelVfParts } from "../vf/index.ts";
+import type { KernelParts } from "../vf/index.ts";
 
 type ShownParts = Pick<Node, "inventory" | "survey" | "binder">;
 
@@ -97,7 +97,7 @@ export function declareBinds(metrics: Metrics): Pick<DriverBinderOptions, "onTri
 }
 
 /** Declares the moves of network devices; gives what the source of KERNEL functions tells them to. */
-export function declareMoves(metrics: Metrics): Pick<KernelVfParts, "onMoved"> {
+export function declareMoves(metrics: Metrics): Pick<KernelParts, "onMoved"> {
   const seconds = metrics.histogram({
     name: "nsm_sriov_move_seconds",
     help: "How long it took to take a network device to its client with its settings, or home again",

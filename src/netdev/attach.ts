@@ -2,7 +2,7 @@ import type { Clock, Random } from "../async/index.ts";
 import type { Netns, OpenRtnl } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { AttachedVf } from "./apply-vf.ts";
-import { Attachment, type AttachmentParts, type AttachmentState } from "./attachment.ts";
+import { type AttachmentState, NetdevAttachment } from "./attachment.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
@@ -15,7 +15,7 @@ import { NO_MAC } from "./vf-settings.ts";
 export interface AttachOptions {
   /** Where the link is now; stays the caller's. */
   readonly host: Netns;
-  /** Where it shall be; stays the caller's, the attachment keeps a handle of its own. */
+  /** Where it shall be; stays the caller's, open as long as the attachment is used. */
   readonly client: Netns;
   /** Where sysfs has the VF's link, in the host: what it says is verified. */
   readonly ifindex: number;
@@ -33,9 +33,9 @@ export interface AttachOptions {
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
   /**
    * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` goes on
-   * with it. Without this the handle is closed.
+   * with it.
    */
-  readonly keepLeft?: ((attachment: Attachment) => void) | undefined;
+  readonly keepLeft?: ((attachment: NetdevAttachment) => void) | undefined;
 }
 
 /**
@@ -43,14 +43,13 @@ export interface AttachOptions {
  * PF, move, name, addresses, routes, rules, neighbours, up. When a step fails everything is taken back.
  * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
  */
-export async function attachNetdev(options: AttachOptions): Promise<Attachment> {
+export async function attachNetdev(options: AttachOptions): Promise<NetdevAttachment> {
   const attachment = await openAttachment(options);
   try {
     await attachment.enter(options.wanted, options.signal);
     return attachment;
   } catch (error) {
     const left = await attachment.detach();
-    if (left.length === 0 || !options.keepLeft) attachment.close();
     if (left.length === 0) throw error;
     options.keepLeft?.(attachment);
     const reason = error instanceof Error ? error.message : String(error);
@@ -60,7 +59,7 @@ export async function attachNetdev(options: AttachOptions): Promise<Attachment> 
   }
 }
 
-async function openAttachment(options: AttachOptions): Promise<Attachment> {
+async function openAttachment(options: AttachOptions): Promise<NetdevAttachment> {
   const { host, client, ifindex, of, wanted, vf, vfLink, openRtnl, log, clock, random, record } = options;
   if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
   const link = await inSession(host, (session) => verifiedLink(session, ifindex, of), openRtnl);
@@ -72,15 +71,7 @@ async function openAttachment(options: AttachOptions): Promise<Attachment> {
     owned: NOTHING_OWNED,
     vfBefore: {},
   };
-  return new Attachment({ host, client: client.dup(), state, of, vf, vfLink, openRtnl, log, clock, random, record });
-}
-
-/**
- * Takes over what another process has attached, from the state it kept. Touches nothing: `differences` tells what still
- * stands, `update` mends it, `detach` brings it home.
- */
-export function adoptNetdev(parts: AttachmentParts): Attachment {
-  return new Attachment({ ...parts, client: parts.client?.dup() });
+  return new NetdevAttachment({ host, client, state, of, vf, vfLink, openRtnl, log, clock, random, record });
 }
 
 /** The Ethernet default; what a link had before a client that nobody knew is not known either. */

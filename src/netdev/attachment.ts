@@ -34,7 +34,7 @@ const RETURNS = 10;
 /** What an attachment needs for its whole life. */
 export interface AttachmentParts {
   readonly host: Netns;
-  /** Owned by the attachment from now on; undefined when the namespace is known to be dead. */
+  /** Stays the caller's, open as long as the attachment is used; undefined when the namespace is known to be dead. */
   readonly client: Netns | undefined;
   readonly state: AttachmentState;
   /** Whose link it is: no other is ever written to. */
@@ -62,9 +62,8 @@ interface WayIn {
 }
 
 /** A link of the host that is in a client's namespace, or on its way. */
-export class Attachment {
+export class NetdevAttachment {
   readonly #parts: AttachmentParts;
-  #client: Netns | undefined;
   #state: AttachmentState;
   #home = false;
   /** It went while we worked on it, and was not back when the time was up. */
@@ -75,7 +74,6 @@ export class Attachment {
 
   constructor(parts: AttachmentParts) {
     this.#parts = parts;
-    this.#client = parts.client;
     this.#state = parts.state;
   }
 
@@ -201,7 +199,7 @@ export class Attachment {
    */
   async detach(): Promise<readonly NotRestored[]> {
     if (this.#home) return [];
-    return this.#inTurn(async (host, client) => {
+    return await this.#inTurn(async (host, client) => {
       const { port, index } = this.#parts.vf ?? {};
       const vf = port && index !== undefined ? { port, index, before: this.#state.vfBefore } : undefined;
       const { clock, log, of, vfLink } = this.#parts;
@@ -216,15 +214,7 @@ export class Attachment {
         log.warn("netdev-not-restored", { link: this.#state.original.name, what, error });
       if (this.#home) log.info("netdev-detached", { link: this.#state.original.name, name: this.#state.name });
       return left;
-    }).finally(() => {
-      if (this.#home) this.close();
     });
-  }
-
-  /** Lets go of the namespace without touching the link: another process goes on from the state. */
-  close(): void {
-    this.#client?.close();
-    this.#client = undefined;
   }
 
   /** Work on both sides. */
@@ -234,7 +224,7 @@ export class Attachment {
 
   /** Work that does not touch the host's namespace. */
   #inClient<T>(work: (client: Session | undefined) => Promise<T>): Promise<T> {
-    const client = this.#client;
+    const { client } = this.#parts;
     const key = client ? `${client.id.dev}:${client.id.ino}` : `no namespace, link ${this.#state.temporaryName}`;
     return turns.run(key, () => (client ? this.#counted(client, work) : work(undefined)));
   }

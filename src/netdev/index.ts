@@ -4,8 +4,8 @@
 // pure middle.
 
 export type { AttachedVf } from "./apply-vf.ts";
-export { type AttachOptions, adoptNetdev, attachNetdev, strangerState } from "./attach.ts";
-export type { Attachment, AttachmentParts, AttachmentState } from "./attachment.ts";
+export { type AttachOptions, attachNetdev, strangerState } from "./attach.ts";
+export { type AttachmentParts, type AttachmentState, NetdevAttachment } from "./attachment.ts";
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
 export type { NotRestored } from "./home.ts";

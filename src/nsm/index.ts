@@ -4,18 +4,21 @@
 // Start reading at request/request.ts: one Request from its arrival to its answer; then close.ts and teardown.ts beside it, the
 // one way out. permission/ says who may ask for what and how much; endpoint/ finds the next hop and calls it; mechanism/ is what the
 // client gets; registry/ is our own entry there; monitor/ is what watchers see.
-export { type KernelVf, type KernelVfSource, kernelDriver } from "./mechanism/kernel.ts";
-export type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "./mechanism/mechanism.ts";
-export { noopDriver } from "./mechanism/noop.ts";
-export type { WantedKernel, WantedMechanism, WantedVfio } from "./mechanism/requested-mechanism.ts";
+export type { InodeUrl } from "./mechanism/inode-url.ts";
+export type {
+  Attachment,
+  MechanismAsk,
+  MechanismDriver,
+  MechanismDrivers,
+  PassedFilesOfCall,
+} from "./mechanism/mechanism.ts";
 export {
-  type AskedVfio,
-  type VfioAsk,
-  type VfioNumbers,
-  type VfioVf,
-  type VfioVfSource,
-  vfioDriver,
-} from "./mechanism/vfio.ts";
+  PARAMETER,
+  type WantedKernel,
+  type WantedMechanism,
+  type WantedNoop,
+  type WantedVfio,
+} from "./mechanism/requested-mechanism.ts";
 export type { Caller, ConnectionJournal, JournalEntry, OwnedFd, PathPolicies, PathToCheck, Tokens } from "./needs.ts";
 export type { ManagerSource, Owner } from "./permission/connection-owner.ts";
 export { type Held, QUOTA, quotaExcess } from "./permission/quota.ts";

@@ -5,10 +5,8 @@ import { type Connection, ConnectionSchema, MonitorScopeSelectorSchema } from ".
 import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { type Call, encodeMessage } from "../rpc/index.ts";
 import { silentLog } from "../telemetry/index.ts";
-import { kernelDriver } from "./mechanism/kernel.ts";
-import { noopDriver } from "./mechanism/noop.ts";
 import { createForwarderService } from "./service.ts";
-import { HandClock, kernelRequest, Manager, NETNS, PaperVfs, paperTokens, settled } from "./testing/cast.ts";
+import { HandClock, kernelRequest, Manager, NETNS, PaperVfs, paperNoop, paperTokens, settled } from "./testing/cast.ts";
 import { endpointReply, Outside } from "./testing/cast-outside.ts";
 import { PaperJournal } from "./testing/story.ts";
 
@@ -31,7 +29,7 @@ function setUp() {
     caller: outside,
     tokens: paperTokens(clock),
     policies: { check() {} },
-    mechanisms: { KERNEL: kernelDriver(vfs), NOOP: noopDriver },
+    mechanisms: { KERNEL: vfs, NOOP: paperNoop },
     journal: new PaperJournal(),
     callerIdleMs: 1_000,
     newId: () => `f${++ids}`,
@@ -79,6 +77,6 @@ test("ForwarderService.stop() ends its streams and timers, closes descriptors, a
     [...received.map((fd) => fd.isOpen), ...outside.watches.map(({ isOver }) => !isOver)],
     [false, false, false, false, false],
   );
-  assert.deepEqual(vfs.vf.done, ["take", "bind", "attach nsm-1", "let-go"]);
+  assert.deepEqual(vfs.vf.done, ["take", "bind", "attach nsm-1", "close"]);
   assert.equal(outside.closes.length, 1);
 });

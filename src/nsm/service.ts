@@ -126,7 +126,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       for (const record of connections.values()) {
         record.expiry.cancel();
         record.watch?.stop();
-        record.state.attachment?.letGo();
+        record.state.attachment?.close();
       }
       sockets.stop();
     },

@@ -4,10 +4,10 @@ import type { VfRecord } from "../inventory/index.ts";
 import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
 import {
   type AttachmentState,
-  adoptNetdev,
   applyVfSettings,
   differingSettings,
   LentSettings,
+  NetdevAttachment,
   strangerState,
 } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
@@ -88,11 +88,7 @@ async function makeSo(
   const attached = { port, index: vf.index, settings };
   const [of, vfLink] = [{ address: vf.address, linkOwnerOf }, vfLinkOf(node.binder, vf)];
   const places = { host: netns, client: undefined, openRtnl };
-  const attachment = adoptNetdev({ ...places, state, of, vf: attached, vfLink, clock, random, log });
-  try {
-    const [failure] = await attachment.detach();
-    if (failure) throw new Error(`Cannot restore ${vf.address}: ${failure.what}: ${String(failure.error)}`);
-  } finally {
-    attachment.close();
-  }
+  const attachment = new NetdevAttachment({ ...places, state, of, vf: attached, vfLink, clock, random, log });
+  const [failure] = await attachment.detach();
+  if (failure) throw new Error(`Cannot restore ${vf.address}: ${failure.what}: ${String(failure.error)}`);
 }

@@ -1,5 +1,5 @@
 // One VF from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
-// with it in between: kernel-vf-source.ts.
+// with it in between: kernel-attachment.ts.
 import type { Clock } from "../async/index.ts";
 import {
   describeCondition,

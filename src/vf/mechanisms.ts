@@ -2,24 +2,18 @@
 import type { DeviceAccess } from "../access/index.ts";
 import type { Clock, UndoStack } from "../async/index.ts";
 import type { Host, Node } from "../node/index.ts";
-import {
-  kernelDriver,
-  type MechanismDriver,
-  type MechanismDrivers,
-  noopDriver,
-  vfioDriver,
-  type WantedVfio,
-} from "../nsm/index.ts";
+import type { MechanismDriver, MechanismDrivers, WantedVfio } from "../nsm/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 import type { NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
-import { type KernelVfParts, kernelVfSource } from "./kernel-vf-source.ts";
+import { type KernelParts, kernelDriver } from "./kernel-attachment.ts";
 import { hasOwnLink, verifyVfLink } from "./link-check.ts";
+import { noopDriver } from "./noop.ts";
 import type { TokenPods } from "./token-pods.ts";
+import { vfioDriver } from "./vfio-attachment.ts";
 import type { AdoptedGrants } from "./vfio-entry.ts";
-import { vfioVfSource } from "./vfio-vf-source.ts";
 
-export interface MechanismParts extends Node, Pick<KernelVfParts, "onMoved"> {
+export interface MechanismParts extends Node, Pick<KernelParts, "onMoved"> {
   readonly host: Host;
   /** What `openAccess` answered. */
   readonly access: DeviceAccess | Error;
@@ -37,19 +31,16 @@ export function mechanisms(parts: MechanismParts): MechanismDrivers {
   const { binder } = parts;
   const links = { host: netns, linkOwnerOf, openRtnl: host.openRtnl.bind(host), random: host.random, binder };
   const holds = new VfHolds({ ...parts, isLinkSound: (address) => hasOwnLink(links, address) });
-  const verifyLink: KernelVfParts["verifyLink"] = (...which) => verifyVfLink(links, ...which);
+  const verifyLink: KernelParts["verifyLink"] = (...which) => verifyVfLink(links, ...which);
   return {
-    KERNEL: kernelDriver(kernelVfSource({ ...parts, ...links, verifyLink, holds, watchPod: podWatch(parts) })),
-    VFIO:
-      access instanceof Error
-        ? refusing(access)
-        : vfioDriver(vfioVfSource({ ...parts, random: host.random, holds, access })),
+    KERNEL: kernelDriver({ ...parts, ...links, verifyLink, holds, watchPod: podWatch(parts) }),
+    VFIO: access instanceof Error ? refusing(access) : vfioDriver({ ...parts, random: host.random, holds, access }),
     NOOP: noopDriver,
   };
 }
 
 /** By the cgroup of the pod that has the token; where nothing tells of one, kubelet's list of pods must do. */
-function podWatch({ access, pods, log }: Pick<MechanismParts, "access" | "pods" | "log">): KernelVfParts["watchPod"] {
+function podWatch({ access, pods, log }: Pick<MechanismParts, "access" | "pods" | "log">): KernelParts["watchPod"] {
   return async ({ tokenId, connectionId }) => {
     try {
       const pod = await pods.podOf(tokenId);
@@ -91,7 +82,7 @@ export function endWithPods(
   });
 }
 
-/** Tells each caller why. */
+/** Every Request learns why. */
 function refusing(reason: Error): MechanismDriver<WantedVfio> {
   return {
     open: () => Promise.reject(reason),

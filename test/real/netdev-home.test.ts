@@ -5,8 +5,8 @@ import {
   type AskedNetdev,
   type AttachmentState,
   type AttachOptions,
-  adoptNetdev,
   attachNetdev,
+  NetdevAttachment,
   type NetdevError,
   type NotRestored,
   type PfPort,
@@ -63,12 +63,12 @@ test("Attachment.detach() leaves nothing of the client on the link: no macvlan, 
     assert.deepEqual(await bothPictures(world), before);
   }));
 
-test("adoptNetdev() goes on from the state that another process kept", (t) =>
+test("NetdevAttachment continues from the state that another process kept", (t) =>
   inWorld(t, async (world) => {
     const before = await bothPictures(world);
     const kept: string[] = [];
     const record = async (state: AttachmentState) => void kept.push(JSON.stringify(state));
-    (await attach(world, { record })).close();
+    await attach(world, { record });
     const state = JSON.parse(kept.at(-1) ?? "") as AttachmentState;
     const parts = {
       host: world.host.netns,
@@ -77,7 +77,7 @@ test("adoptNetdev() goes on from the state that another process kept", (t) =>
       of: world.of,
       ...outside,
     };
-    const adopted = adoptNetdev(parts);
+    const adopted = new NetdevAttachment(parts);
     assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
     await adopted.update(wantNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
     assert.equal(
@@ -94,10 +94,9 @@ test("Attachment.detach() restores a link that the kernel put back when the name
     const before = await bothPictures(world);
     const attachment = await attach(world);
     const { state } = attachment;
-    attachment.close();
     const link = await linkNamed(pod, "nsm-1");
     await pod.rtnl.setLink(link.index, { netns: host.netns });
-    const dead = adoptNetdev({
+    const dead = new NetdevAttachment({
       host: host.netns,
       client: undefined,
       state,
@@ -119,7 +118,6 @@ test("Attachment.detach() removes the rules of a link that is gone, and says tha
     await assert.rejects(attachment.update(wantNetdev(asked)), (error: NetdevError) => error.fault.kind === "gone");
     assert.deepEqual(whatOf(await attachment.detach()), ["link"]);
     assert.deepEqual(await picture(pod), before);
-    attachment.close();
   }));
 
 test("attachNetdev() leaves nothing behind, whichever step it fails at", (t) =>

@@ -9,8 +9,8 @@ import { Errno, KernelError, type Link, type Netns, Rtnl } from "../../src/kerne
 import {
   type AskedNetdev,
   type AttachOptions,
-  adoptNetdev,
   attachNetdev,
+  NetdevAttachment,
   type PfPort,
   strangerState,
   wantNetdev,
@@ -97,7 +97,14 @@ test("detach() of a stranger takes its client's address off the PF, which names 
     const { openRtnl, port } = card;
     const places = { host: world.host.netns, client: undefined, openRtnl, of: world.of };
     const vf = { port, index: 0, settings: {} };
-    const attachment = adoptNetdev({ ...places, state, vf, log: silentLog, clock: systemClock, random: systemRandom });
+    const attachment = new NetdevAttachment({
+      ...places,
+      state,
+      vf,
+      log: silentLog,
+      clock: systemClock,
+      random: systemRandom,
+    });
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([port.adminMac(0), (await port.read(0)).mac], [undefined, CLIENTS]);
     assert.equal((await linkNamed(world.host, "vf0")).address, CLIENTS);
@@ -143,7 +150,6 @@ test("attachNetdev() leaves the address to a PF that never lets go of it, there 
     const attachment = await attachNetdev(optionsFor(world, card));
     assert.deepEqual([(await linkNamed(world.pod, "nsm-1")).address, card.mac()], [CLIENTS, CLIENTS]);
     const left = await attachment.detach();
-    attachment.close();
     assert.deepEqual(
       left.map(({ what }) => what),
       ["address"],

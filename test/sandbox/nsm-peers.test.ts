@@ -22,8 +22,8 @@ import {
   serverPolicyMasks,
 } from "../../src/identity/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
-import { createForwarderService, kernelDriver, noopDriver, Registration, type Tokens } from "../../src/nsm/index.ts";
-import { PaperVfs, TOKEN } from "../../src/nsm/testing/cast.ts";
+import { createForwarderService, Registration, type Tokens } from "../../src/nsm/index.ts";
+import { PaperVfs, paperNoop, TOKEN } from "../../src/nsm/testing/cast.ts";
 import { RpcClient, serveRpc } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
@@ -111,7 +111,7 @@ async function startForwarder(
     caller,
     tokens,
     policies: { check: (path) => checkPath(selectPolicies(serverPolicyMasks), path) },
-    mechanisms: { KERNEL: kernelDriver(vfs), NOOP: noopDriver },
+    mechanisms: { KERNEL: vfs, NOOP: paperNoop },
     journal: { put: async () => {}, drop: async () => {} },
     callerIdleMs: 60_000,
     newId: systemRandom.uuid,

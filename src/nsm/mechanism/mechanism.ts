@@ -3,7 +3,7 @@ import type { OwnedFd } from "../needs.ts";
 import type { InodeUrl } from "./inode-url.ts";
 import type { WantedMechanism } from "./requested-mechanism.ts";
 
-/** What a mechanism is told when a connection needs it. */
+/** What a connection asks of a mechanism. */
 export interface MechanismAsk<W extends WantedMechanism = WantedMechanism> {
   readonly connectionId: string;
   readonly wanted: W;
@@ -25,7 +25,7 @@ export interface MechanismDriver<W extends WantedMechanism = WantedMechanism> {
    * @throws when there is none to have; nothing is held then.
    */
   open(ask: MechanismAsk<W>): Promise<Attachment>;
-  /** What an earlier process reserved, and perhaps applied, for the connection. Touches nothing. @throws when it is not there. */
+  /** What the previous instance reserved, and perhaps applied, for the connection. Touches nothing. @throws when it is not there. */
   adopt(ask: MechanismAsk<W>): Attachment;
 }
 
@@ -39,23 +39,23 @@ export interface Attachment {
    */
   prepare(ask: MechanismAsk): Promise<void>;
   /** The original's resetmechanism: true if `apply` can make this attachment serve `wanted`; else it must be released first. */
-  canBecome(wanted: WantedMechanism): boolean;
+  canServe(wanted: WantedMechanism): boolean;
   /**
    * Makes the node as wanted, and the context true for the client. Repeatable: compares first, writes only differences,
-   * follows the client into another namespace. A failure leaves what stands to `release` or to the next `apply`.
+   * follows the client into another namespace. A failure leaves what is so to `release` or to the next `apply`.
    */
   apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void>;
   /** True if the node is as `apply` with the same wanted and this context would leave it. Reads only. */
-  stands(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
-  /** A Close names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */
-  meet(files: PassedFilesOfCall, signal: AbortSignal): Promise<void>;
+  isInForce(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
+  /** A call names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */
+  receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void>;
   /**
-   * Brings everything home. Goes on past errors and throws the first; call it again to retry what failed. The VF is
-   * nobody else's until this has succeeded.
+   * Restores everything to the host. Continues past errors and throws the first; call it again to retry what failed. No other
+   * client gets the VF until this has succeeded.
    */
   release(): Promise<void>;
   /** Closes what it holds open and touches nothing: the service stops, and the client keeps what it has. */
-  letGo(): void;
+  close(): void;
 }
 
 /** What this node can give; a type that is missing cannot be given. */

@@ -1,6 +1,6 @@
 // READ FIRST: the whole life of a Request, from the caller's message to the answer.
 import { clone, create, equals } from "@bufbuild/protobuf";
-import { startDeadline } from "../../async/index.ts";
+import { both, startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
@@ -17,7 +17,6 @@ import {
   PARAMETER,
   type WantedMechanism,
 } from "../mechanism/requested-mechanism.ts";
-import { both } from "../mechanism/run-both.ts";
 import type { IncomingCall } from "../needs.ts";
 import { type AdmittedCaller, admit, type Gate, signAnswer } from "../permission/authorize.ts";
 import { mayAct, ownerFor } from "../permission/connection-owner.ts";
@@ -110,7 +109,7 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
     let isRefresh = false;
     try {
       const wanted = choice.read();
-      isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canBecome(wanted) ?? false;
+      isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canServe(wanted) ?? false;
       return await serveWith(deps, ask, { choice, wanted });
     } catch (error) {
       // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
@@ -139,7 +138,7 @@ async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
   const record = deps.connections.get(ask.connection.id);
   if (record?.state.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
   const attachment = record?.state.attachment;
-  if (record && attachment?.canBecome(way.wanted)) return await refresh(deps, ask, { ...way, record, attachment });
+  if (record && attachment?.canServe(way.wanted)) return await refresh(deps, ask, { ...way, record, attachment });
   return await establish(deps, ask, way);
 }
 
@@ -155,7 +154,7 @@ async function refresh(
   const before = onwardOf(record)?.connection.context;
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
   const stoodBefore = isSame
-    ? deps.steps.run("look", () => attachment.stands(before, signal)).catch(() => false)
+    ? deps.steps.run("look", () => attachment.isInForce(before, signal)).catch(() => false)
     : false;
   let onward: Onward;
   try {

@@ -108,7 +108,7 @@ export async function meetFiles(
   { files, signal }: { readonly files: PassedFilesOfCall; readonly signal: AbortSignal },
 ): Promise<void> {
   const unmet = (error: unknown) => log.debug("files-not-met", { connection: id, error: textOf(error) });
-  await state.attachment?.meet(files, signal).catch(unmet);
+  await state.attachment?.receiveFiles(files, signal).catch(unmet);
 }
 
 /** Adds a record; its time, once it is set, ends it. */

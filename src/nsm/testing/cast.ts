@@ -1,11 +1,18 @@
 // The cast of this room's stories, for tests only: hand fakes that record what is done to them.
-import { clone, create, type MessageInitShape } from "@bufbuild/protobuf";
-import type { Clock } from "../../async/index.ts";
-import { guarded } from "../../async/index.ts";
+import assert from "node:assert/strict";
+import { clone, create, type MessageInitShape, toJson } from "@bufbuild/protobuf";
+import { both, type Clock, guarded } from "../../async/index.ts";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { InventoryError } from "../../inventory/index.ts";
-import type { KernelVf, KernelVfSource } from "../mechanism/kernel.ts";
+import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "../mechanism/mechanism.ts";
+import {
+  PARAMETER,
+  type WantedKernel,
+  type WantedMechanism,
+  type WantedNoop,
+} from "../mechanism/requested-mechanism.ts";
 import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../needs.ts";
 
 /** A clock that stands until it is moved. */
@@ -213,51 +220,38 @@ export function refreshOf(answer: Connection): NetworkServiceRequest {
   });
 }
 
-/** A virtual function that writes down what is done to it. */
-export class PaperVf implements KernelVf {
+/** A VF that writes down what is done to it. */
+export class PaperVf {
   readonly address = "0000:3b:02.1";
   readonly done: string[] = [];
   /** Steps that fail, by name, until removed. */
   readonly failing = new Map<string, Error>();
-  /** The client's namespace that came with the last `detach`. */
+  /** The client's namespace that was known at the last `detach`. */
   detachedFrom: OwnedFd | undefined;
-  /** With a client, as far as anybody can know: a step that failed may have moved it. */
+  /** With a client, as far as can be known: a step that failed may have moved it. */
   isAway = false;
-  #stands = "";
-  readonly #givenBack: () => void;
+  #inForce = "";
 
-  constructor(givenBack: () => void) {
-    this.#givenBack = givenBack;
-  }
-
-  check(): void {}
-  bind = (): Promise<void> => this.#do("bind");
-  async attach(_netns: OwnedFd, asked: { readonly name: string }): Promise<void> {
+  async attach(name: string, spec: string): Promise<void> {
     this.isAway = true;
-    await this.#do(`attach ${asked.name}`);
-    this.#stands = JSON.stringify(asked);
+    await this.do(`attach ${name}`);
+    this.#inForce = spec;
   }
-  async stands(asked: unknown): Promise<boolean> {
+
+  async isInForce(spec: string): Promise<boolean> {
     const failure = this.failing.get("stands");
     if (failure) throw failure;
-    return JSON.stringify(asked) === this.#stands;
+    return spec === this.#inForce;
   }
-  async detach(_goes?: "home" | "elsewhere", netns?: OwnedFd): Promise<void> {
+
+  async detach(netns?: OwnedFd): Promise<void> {
     this.detachedFrom = netns;
-    await this.#do("detach");
+    await this.do("detach");
     this.isAway = false;
-    this.#stands = "";
-  }
-  async giveBack(): Promise<void> {
-    await this.#do("give-back");
-    this.#givenBack();
+    this.#inForce = "";
   }
 
-  letGo(): void {
-    this.done.push("let-go");
-  }
-
-  async #do(step: string): Promise<void> {
+  async do(step: string): Promise<void> {
     await Promise.resolve();
     const failure = this.failing.get(step.split(" ")[0] ?? "");
     this.done.push(failure ? `${step} fails` : step);
@@ -265,24 +259,105 @@ export class PaperVf implements KernelVf {
   }
 }
 
-/** One function for every token; one connection at a time has it. */
-export class PaperVfs implements KernelVfSource {
-  readonly vf = new PaperVf(() => {
-    this.#holder = undefined;
-  });
-  #holder: string | undefined;
-
+/** KERNEL with one VF for every token; one connection at a time has it. */
+export class PaperVfs implements MechanismDriver<WantedKernel> {
+  readonly vf = new PaperVf();
   /** Id of the connection that has it. */
-  get holder(): string | undefined {
-    return this.#holder;
+  holder: string | undefined;
+
+  open = async (ask: MechanismAsk<WantedKernel>) => this.adopt(ask);
+
+  adopt({ connectionId, wanted }: MechanismAsk<WantedKernel>): Attachment {
+    if (this.holder !== undefined && this.holder !== connectionId) {
+      throw new InventoryError({ kind: "token-in-use", connectionId: this.holder });
+    }
+    this.holder = connectionId;
+    this.vf.done.push("take");
+    return new PaperAttachment(this, wanted);
+  }
+}
+
+class PaperAttachment implements Attachment {
+  readonly parameters: Readonly<Record<string, string>>;
+  readonly #vfs: PaperVfs;
+  #wanted: WantedKernel;
+  #netns: OwnedFd | undefined;
+  #where: string | undefined;
+  #isReleased = false;
+
+  constructor(vfs: PaperVfs, wanted: WantedKernel) {
+    this.#vfs = vfs;
+    this.#wanted = wanted;
+    this.parameters = { [PARAMETER.pciAddress]: vfs.vf.address };
   }
 
-  take({ connectionId }: { readonly connectionId: string }): KernelVf {
-    if (this.#holder !== undefined && this.#holder !== connectionId) {
-      throw new InventoryError({ kind: "token-in-use", connectionId: this.#holder });
-    }
-    this.#holder = connectionId;
-    this.vf.done.push("take");
-    return this.vf;
+  async prepare({ wanted, files, signal }: MechanismAsk): Promise<void> {
+    const receiving = { run: () => files.receive(kernel(wanted).netns, signal), drop: (fd: OwnedFd) => fd.close() };
+    [this.#netns] = await both(signal, receiving, { run: () => this.#vfs.vf.do("bind") });
   }
+
+  canServe(wanted: WantedMechanism): boolean {
+    return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  }
+
+  async apply({ wanted, files, signal }: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+    const { netns } = kernel(wanted);
+    if (this.#where !== undefined && this.#where !== netns.text) {
+      const former = this.#netns;
+      this.#netns = await files.receive(netns, signal);
+      former?.close();
+      await this.#vfs.vf.detach();
+    }
+    this.#netns ??= await files.receive(netns, signal);
+    this.#where = netns.text;
+    await this.#vfs.vf.attach(kernel(wanted).interfaceName, specText(kernel(wanted), context));
+    this.#wanted = kernel(wanted);
+  }
+
+  isInForce(context: ConnectionContext | undefined): Promise<boolean> {
+    return this.#vfs.vf.isInForce(specText(this.#wanted, context));
+  }
+
+  async receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void> {
+    if (!this.#isReleased) this.#netns ??= await files.receive(this.#wanted.netns, signal);
+  }
+
+  async release(): Promise<void> {
+    if (this.#isReleased) return;
+    await this.#vfs.vf.detach(this.#netns);
+    this.#netns?.close();
+    this.#netns = undefined;
+    await this.#vfs.vf.do("give-back");
+    this.#vfs.holder = undefined;
+    this.#isReleased = true;
+  }
+
+  close(): void {
+    this.#vfs.vf.done.push("close");
+    this.#netns?.close();
+    this.#netns = undefined;
+  }
+}
+
+/** NOOP: nothing. */
+export const paperNoop: MechanismDriver<WantedNoop> = { open: async () => paperNothing, adopt: () => paperNothing };
+
+const paperNothing: Attachment = {
+  parameters: {},
+  async prepare() {},
+  canServe: ({ type }) => type === "NOOP",
+  async apply() {},
+  isInForce: async () => true,
+  async receiveFiles() {},
+  async release() {},
+  close() {},
+};
+
+function kernel(wanted: WantedMechanism): WantedKernel {
+  assert.ok(wanted.type === "KERNEL");
+  return wanted;
+}
+
+function specText({ interfaceName, bare }: WantedKernel, context: ConnectionContext | undefined): string {
+  return JSON.stringify([interfaceName, bare, context && toJson(ConnectionContextSchema, context)]);
 }

@@ -9,8 +9,6 @@ import { recordingLog } from "../../telemetry/recording-log.ts";
 import { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import { Discovery } from "../endpoint/find-endpoints.ts";
 import { toStatus } from "../grpc-status.ts";
-import { kernelDriver } from "../mechanism/kernel.ts";
-import { noopDriver } from "../mechanism/noop.ts";
 import { PassedFiles } from "../mechanism/passed-files.ts";
 import { MonitorHub } from "../monitor/monitor.ts";
 import type { JournalEntry } from "../needs.ts";
@@ -21,7 +19,17 @@ import type { Connections } from "../request/connections.ts";
 import { unwatchedSteps } from "../request/measured-steps.ts";
 import { type RequestDeps, request } from "../request/request.ts";
 import { takeDownInTurn } from "../request/teardown.ts";
-import { HandClock, Manager, NETNS, PaperFd, type PaperFds, PaperVfs, paperTokens, settled } from "./cast.ts";
+import {
+  HandClock,
+  Manager,
+  NETNS,
+  PaperFd,
+  type PaperFds,
+  PaperVfs,
+  paperNoop,
+  paperTokens,
+  settled,
+} from "./cast.ts";
 import { Outside } from "./cast-outside.ts";
 import { disagreements, leftovers } from "./ledger.ts";
 
@@ -96,7 +104,7 @@ export class Story {
           return currentManager();
         },
       },
-      mechanisms: { KERNEL: kernelDriver(this.vfs), NOOP: noopDriver },
+      mechanisms: { KERNEL: this.vfs, NOOP: paperNoop },
       discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }),
       asking: { caller, clock, onCloseFailed: () => {} },
     };

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import type { DeviceAccess, GrantAsk } from "../access/index.ts";
 import { systemRandom } from "../async/index.ts";
+import { ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
 import { Inventory } from "../inventory/index.ts";
 import type { PfPort, VfSettings } from "../netdev/index.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
@@ -9,8 +11,8 @@ import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from
 import { silentLog } from "../telemetry/index.ts";
 import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
+import { vfioDriver } from "./vfio-attachment.ts";
 import { AdoptedGrants } from "./vfio-entry.ts";
-import { vfioVfSource } from "./vfio-vf-source.ts";
 
 const pf = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
@@ -72,6 +74,8 @@ function setUp() {
     },
   } as unknown as DeviceAccess;
   const journal = { vfs: new Map<PciAddress, VfEntry>(), keepVf: async () => {}, forgetVf() {} };
+  const { mac: srcMac, vlan: vlanTag } = asked;
+  const context = create(ConnectionContextSchema, { ethernetContext: { srcMac, vlanTag } });
   const holds = new VfHolds({
     inventory,
     binder,
@@ -82,7 +86,7 @@ function setUp() {
     clock,
     log: silentLog,
   });
-  const source = vfioVfSource({
+  const driver = vfioDriver({
     random: systemRandom,
     holds,
     inventory,
@@ -97,53 +101,65 @@ function setUp() {
   });
   const take = async (address: PciAddress) => {
     const { id: tokenId = "" } = inventory.devicesOf("d/x").find((one) => one.address === address) ?? {};
-    return await source.take({ connectionId: `of ${address}`, tokenId, cgroupDir: asked.cgroupDir });
+    const ask = (cgroupDir: string) => {
+      const files = { receive: () => assert.fail("VFIO takes no files") };
+      return { connectionId: `of ${address}`, wanted: { type: "VFIO", tokenId, cgroupDir } as const, files, signal };
+    };
+    const attachment = await driver.open(ask(asked.cgroupDir));
+    return {
+      prepare: () => attachment.prepare(ask(asked.cgroupDir)),
+      apply: (cgroupDir = asked.cgroupDir) => attachment.apply(ask(cgroupDir), context),
+      release: () => attachment.release(),
+      get address() {
+        return attachment.parameters["pciAddress"];
+      },
+    };
   };
   return { inventory, done, openGroups, slow, failing, clock, take };
 }
 
-test("grant() lets the pod in only when the function has its MAC address and its VLAN", async () => {
+test("apply() lets the pod in only when the function has its MAC address and its VLAN", async () => {
   const { done, take } = setUp();
   const vf = await take(first);
-  await vf.bind(signal);
+  await vf.prepare();
   assert.deepEqual(done.splice(0), [`bind ${first}`, `look who has ${first} open`]);
-  await vf.grant(asked, signal);
+  await vf.apply();
   assert.deepEqual(done, [`mac=${asked.mac}`, `vlan=${asked.vlan}`, `let ${asked.cgroupDir} in`]);
 });
 
-test("grant() lets nobody in where the PF refuses the VLAN", async () => {
+test("apply() lets nobody in where the PF refuses the VLAN", async () => {
   const { inventory, done, failing, take } = setUp();
   const vf = await take(first);
-  await vf.bind(signal);
+  await vf.prepare();
   failing.add("vlan");
-  await assert.rejects(vf.grant(asked, signal), /vlan refused/);
+  await assert.rejects(vf.apply(), /vlan refused/);
   assert.ok(!done.some((what) => what.startsWith("let ")), done.join());
   assert.equal(inventory.get(first)?.state, "preparing");
 });
 
-test("bind() takes no function whose group somebody has open", async () => {
+test("prepare() takes no function whose group somebody has open", async () => {
   const { done, openGroups, take } = setUp();
   openGroups.add(first).add(second);
   const vf = await take(first);
-  await assert.rejects(vf.bind(signal), { fault: { kind: "group-open", group: 7, processes: [] } });
+  await assert.rejects(vf.prepare(), { fault: { kind: "group-open", group: 7, processes: [] } });
   assert.ok(done.includes(`look who has ${first} open`) && done.includes(`look who has ${second} open`), done.join());
 });
 
-test("bind() takes the second function of a group that only the pod itself has open", async () => {
+test("prepare() takes the second function of a group that only the pod itself has open", async () => {
   const { done, openGroups, take } = setUp();
-  await (await take(first)).bind(signal);
+  await (await take(first)).prepare();
   openGroups.add(first).add(second);
   done.length = 0;
-  await (await take(second)).bind(signal);
+  await (await take(second)).prepare();
   assert.deepEqual(done, [`bind ${second}`]);
 });
 
-test("bind() waits for a slow driver where every other function is of the same IOMMU group", async () => {
+test("prepare() waits for a slow driver where every other function is of the same IOMMU group", async () => {
   const { inventory, done, slow, clock, take } = setUp();
   const bound = Promise.withResolvers<void>();
   slow.set(first, bound.promise);
   const vf = await take(first);
-  const binding = vf.bind(signal);
+  const binding = vf.prepare();
   await clock.pass(60_000);
   bound.resolve();
   await binding;
@@ -151,16 +167,16 @@ test("bind() waits for a slow driver where every other function is of the same I
   assert.deepEqual(done, [`bind ${first}`, `look who has ${first} open`]);
 });
 
-test("grant() for other containers keeps the former ones out before it lets the new ones in", async () => {
+test("apply() for other containers keeps the former ones out before it lets the new ones in", async () => {
   const { done, take } = setUp();
   const vf = await take(first);
-  await vf.bind(signal);
-  await vf.grant(asked, signal);
+  await vf.prepare();
+  await vf.apply();
   done.length = 0;
-  await vf.grant(asked, signal);
+  await vf.apply();
   assert.deepEqual(done.splice(0), [`let ${asked.cgroupDir} in`]);
-  await vf.grant({ ...asked, cgroupDir: "kubepods/pod-a/app" }, signal);
+  await vf.apply("kubepods/pod-a/app");
   assert.deepEqual(done.splice(0), [`keep ${asked.cgroupDir} out`, "let kubepods/pod-a/app in"]);
-  await vf.revoke();
+  await vf.release();
   assert.equal(done[0], "keep kubepods/pod-a/app out");
 });

@@ -1,13 +1,13 @@
-import type { ConnectionContext, Route } from "../../gen/connectioncontext_pb.ts";
-import type { AskedNetdev, AskedRoute } from "../../netdev/index.ts";
-import type { WantedKernel } from "./requested-mechanism.ts";
+import type { ConnectionContext, Route } from "../gen/connectioncontext_pb.ts";
+import type { AskedNetdev, AskedRoute } from "../netdev/index.ts";
+import type { WantedKernel } from "../nsm/index.ts";
 
 /**
  * What the original's connectioncontextkernel reads. What a client's interface shall be, from the context that the endpoint
  * filled: the client is the source side. A client with VLAN devices of its own gets the bare interface: no address, route or
- * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for the netdev room to say.
+ * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for netdev to say.
  */
-export function askedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
+export function requestedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
   const ethernet = context?.ethernetContext;
   const ip = wanted.bare ? undefined : context?.ipContext;
   return {

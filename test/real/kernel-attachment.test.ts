@@ -1,26 +1,24 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
 import { systemClock } from "../../src/async/index.ts";
+import { type ConnectionContext, ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import { Inventory } from "../../src/inventory/index.ts";
 import { KernelError } from "../../src/kernel/index.ts";
-import type { AskedNetdev, PfPort, VfSettings } from "../../src/netdev/index.ts";
+import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import type { KernelVfEntry, VfEntry } from "../../src/vf/connection-journal.ts";
 import { VfHolds } from "../../src/vf/held-vf.ts";
-import { kernelVfSource } from "../../src/vf/kernel-vf-source.ts";
-import { inWorld, linkNamed, openPlace, outside, picture, type World } from "../namespaces.ts";
+import { kernelDriver } from "../../src/vf/kernel-attachment.ts";
+import { inWorld, linkNamed, openPlace, outside, type Place, picture, type World } from "../namespaces.ts";
 import { openFiles } from "../sandbox/story.ts";
 
-const asked: AskedNetdev = {
-  name: "nsm-1",
-  vlan: 5,
-  addresses: ["10.0.0.1/24"],
-  peerAddresses: [],
-  routes: [],
-  policies: [],
-  neighbours: [],
-};
+type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
+
+const contextOf = (vlanTag: number, ip: IpContext = {}) =>
+  create(ConnectionContextSchema, { ethernetContext: { vlanTag }, ipContext: { srcIpAddrs: ["10.0.0.1/24"], ...ip } });
+const context = contextOf(5);
 
 const pf = parsePciAddress("01:00.0");
 const address = parsePciAddress("01:10.0");
@@ -60,7 +58,21 @@ function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
   const hostUse = { refuse: async () => {} };
   const holds = new VfHolds({ ...parts, survey, hostUse, isLinkSound: async () => true });
   const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
-  const take = () => kernelVfSource({ ...parts, holds }).take({ connectionId: "c1", tokenId });
+  const driver = kernelDriver({ ...parts, holds });
+  /** For a client in that namespace. */
+  const take = ({ netns: { fd, id } }: Place = world.pod) => {
+    const netns = { text: `inode://${id.dev}/${id.ino}`, ...id };
+    const wanted = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
+    const files = { receive: async () => fd.dup() };
+    const ask = { connectionId: "c1", wanted, files };
+    const attachment = driver.adopt({ ...ask, signal: here });
+    return {
+      apply: (asked: ConnectionContext = context, signal = here) => attachment.apply({ ...ask, signal }, asked),
+      receiveFiles: () => attachment.receiveFiles(files, here),
+      release: () => attachment.release(),
+      close: () => attachment.close(),
+    };
+  };
   return { inventory, kept, take };
 }
 
@@ -72,93 +84,92 @@ async function leftBehind(world: World) {
   const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));
   const { inventory, take } = nodeOf(world, port);
   const vf = take();
-  await assert.rejects(
-    vf.attach(world.pod.netns.fd, asked, caller.signal),
-    /the caller has gone; and cannot restore its vf vlan/,
-  );
+  await assert.rejects(vf.apply(context, caller.signal), /the caller has gone; and cannot restore its vf vlan/);
   assert.equal(port.settings.vlan, 5, "the VLAN of the client is still there");
   return { inventory, port, vf };
 }
 
-test("attach() that fails and cannot be taken back at once comes home with the next detach()", (t) =>
+test("apply() that fails and cannot be undone at once is undone by the next release()", (t) =>
   inWorld(t, async (world) => {
     const before = await picturesOf(world);
     const { inventory, port, vf } = await leftBehind(world);
-    await assert.rejects(vf.detach("home"), /the PF is broken/);
+    await assert.rejects(vf.release(), /the PF is broken/);
     assert.equal(inventory.ofConnection("c1")?.state, "reclaiming");
     port.refuses = false;
-    await vf.detach("home");
-    await vf.giveBack();
+    await vf.release();
     assert.equal(port.settings.vlan, 0);
     assert.equal(inventory.snapshot()[0]?.state, "idle");
     assert.deepEqual(await picturesOf(world), before);
   }));
 
-test("detach() fails for a link that is gone as long as the PF keeps the client's settings", (t) =>
+test("release() fails for a link that is gone as long as the PF keeps the client's settings", (t) =>
   inWorld(t, async (world) => {
     const port = new StubbornPort(() => {});
     const { take } = nodeOf(world, port);
     const vf = take();
-    await vf.attach(world.pod.netns.fd, asked, here);
+    await vf.apply();
     // As after another bind of its driver: the link has gone, and sysfs has another one by now.
     await world.wire.rtnl.deleteLink((await linkNamed(world.wire, "port0")).index);
     await world.host.rtnl.createLink({ kind: "bridge", name: "vf0" });
-    await assert.rejects(vf.detach("home"), /vlan: .*the PF is broken/);
+    await assert.rejects(vf.release(), /vlan: .*the PF is broken/);
     assert.equal(port.settings.vlan, 5, "the next client of the VF would be in the VLAN of this one");
     port.refuses = false;
-    await vf.detach("home");
+    await vf.release();
     assert.equal(port.settings.vlan, 0);
   }));
 
-test("attach() after one that failed brings home what that left, and then begins anew", (t) =>
+test("apply() after one that failed undoes what that left, and then begins anew", (t) =>
   inWorld(t, async (world) => {
     const before = await picturesOf(world);
     const { port, vf } = await leftBehind(world);
-    await assert.rejects(vf.attach(world.pod.netns.fd, asked, here), /the PF is broken/);
+    await assert.rejects(vf.apply(), /the PF is broken/);
     port.refuses = false;
-    await vf.attach(world.pod.netns.fd, { ...asked, vlan: 6 }, here);
+    await vf.apply(contextOf(6));
     assert.equal(port.settings.vlan, 6);
     assert.equal((await world.pod.rtnl.linkByName("nsm-1"))?.up, true);
-    await vf.detach("home");
+    await vf.release();
     assert.deepEqual([await picturesOf(world), port.settings.vlan], [before, 0]);
   }));
 
-test("detach() of what an earlier process attached keeps no handle of the client's namespace when it fails", (t) =>
+test("release() of what a previous instance attached keeps one handle of the client's namespace while it fails, and none after", (t) =>
   inWorld(t, async (world) => {
     const before = await picturesOf(world);
     const port = new StubbornPort(() => {});
     const earlier = nodeOf(world, port);
     const first = earlier.take();
-    await first.attach(world.pod.netns.fd, asked, here);
-    first.letGo();
+    await first.apply();
+    first.close();
     const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
     const { inventory, take } = nodeOf(world, port, last);
     const vf = take();
     inventory.setState("c1", "ready");
     const open = openFiles("net");
+    await vf.receiveFiles();
+    const withClient = openFiles("net");
     for (let tries = 0; tries < 3; tries += 1) {
-      await assert.rejects(vf.detach("home", world.pod.netns.fd), /the PF is broken/);
-      assert.deepEqual(openFiles("net"), open);
+      await vf.receiveFiles();
+      await assert.rejects(vf.release(), /the PF is broken/);
+      assert.deepEqual(openFiles("net"), withClient);
     }
     port.refuses = false;
-    await vf.detach("home", world.pod.netns.fd);
+    await vf.release();
     assert.deepEqual([await picturesOf(world), port.settings.vlan, openFiles("net")], [before, 0, open]);
   }));
 
-test("detach() of what a previous instance attached changes nothing in another namespace than the one it was left in", (t) =>
+test("release() of what a previous instance attached changes nothing in another namespace than the one it was left in", (t) =>
   inWorld(t, async (world) => {
     const port = new StubbornPort(() => {});
     port.refuses = false;
     const earlier = nodeOf(world, port);
     const first = earlier.take();
     const policies = [{ from: "10.0.0.1", routes: [{ prefix: "0.0.0.0/0" }] }];
-    await first.attach(world.pod.netns.fd, { ...asked, policies }, here);
-    first.letGo();
+    await first.apply(contextOf(5, { policies }));
+    first.close();
     const last = earlier.kept.at(-1) ?? assert.fail("nothing was kept");
     const { inventory, take } = nodeOf(world, port, last);
-    const vf = take();
-    inventory.setState("c1", "ready");
     const other = openPlace();
+    const vf = take(other);
+    inventory.setState("c1", "ready");
     t.after(() => {
       other.rtnl.close();
       other.netns.close();
@@ -166,9 +177,15 @@ test("detach() of what a previous instance attached changes nothing in another n
     const [rule] = await world.pod.rtnl.rules(({ protocol }) => protocol === 110);
     await other.rtnl.addRule(rule ?? assert.fail("there is no rule")); // of another connection, with a table of the same number
     const before = await picture(other);
-    await assert.rejects(vf.detach("home", other.netns.fd), /Cannot find link vf0 in the host's namespace/);
+    await vf.receiveFiles();
+    await assert.rejects(vf.release(), /Cannot find link vf0 in the host's namespace/);
     assert.deepEqual(await picture(other), before);
-    await vf.detach("home", world.pod.netns.fd);
+    vf.close();
+    const next = nodeOf(world, port, last);
+    const again = next.take();
+    next.inventory.setState("c1", "ready");
+    await again.receiveFiles();
+    await again.release();
     assert.equal((await linkNamed(world.host, "vf0")).up, false);
   }));
 

@@ -1,5 +1,4 @@
-import type { Attachment, MechanismDriver } from "./mechanism.ts";
-import type { WantedNoop } from "./requested-mechanism.ts";
+import type { Attachment, MechanismDriver, WantedNoop } from "../nsm/index.ts";
 
 /** The connection passes through: this node gives it nothing. The role of the forwarder on the endpoint's node. */
 export const noopDriver: MechanismDriver<WantedNoop> = {
@@ -10,10 +9,10 @@ export const noopDriver: MechanismDriver<WantedNoop> = {
 const nothing: Attachment = {
   parameters: {},
   async prepare() {},
-  canBecome: (wanted) => wanted.type === "NOOP",
+  canServe: (wanted) => wanted.type === "NOOP",
   async apply() {},
-  stands: async () => true,
-  async meet() {},
+  isInForce: async () => true,
+  async receiveFiles() {},
   async release() {},
-  letGo() {},
+  close() {},
 };

@@ -1,19 +1,28 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemRandom } from "../async/index.ts";
 import { conditionOf, Inventory } from "../inventory/index.ts";
-import type { Netns } from "../kernel/index.ts";
+import { Netns } from "../kernel/index.ts";
 import { NetdevError } from "../netdev/index.ts";
+import type { Attachment } from "../nsm/index.ts";
 import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
-import { kernelVfSource } from "./kernel-vf-source.ts";
+import { kernelDriver } from "./kernel-attachment.ts";
 
 const pf = parsePciAddress("01:00.0");
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
 const { signal } = new AbortController();
+/** The client's; the host's is another in these tests. */
+const netns = { text: "inode://4/1", dev: 4n, ino: 1n };
+const files = { receive: async () => Netns.current().fd };
+const opened: Attachment[] = [];
+
+afterEach(() => {
+  for (const attachment of opened.splice(0)) attachment.close();
+});
 
 const NOT_ITS_LINK = { kind: "not-its-link", link: "eth1", ifindex: 7, owner: "PCI function 0000:02:00.0" } as const;
 
@@ -57,7 +66,7 @@ function setUp(
     netdevOf: async () => ({ ifname: "eth1", ifindex: 7 }),
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
-  const host = {} as Netns;
+  const host = { id: { dev: 0n, ino: 0n } } as Netns;
   const openRtnl = () => assert.fail("nothing is done to links to bind");
   const forgotten: string[] = [];
   const vfs = new Map<PciAddress, VfEntry>();
@@ -93,19 +102,33 @@ function setUp(
   };
   const survey = { judge() {}, refusals: [] };
   const holds = new VfHolds({ ...parts, survey, hostUse });
-  const source = kernelVfSource({ ...parts, holds });
+  const driver = kernelDriver({ ...parts, holds });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };
   const tokenOf = (address: string) =>
     inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
-  return { inventory, source, holds, vfs, bound, forgotten, passTime, tokenId: tokenOf(first) };
+  const tokenId = tokenOf(first);
+  const wanted = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
+  const ask = { connectionId: "c1", wanted, files, signal };
+  const take = () => {
+    const attachment = driver.adopt(ask);
+    opened.push(attachment);
+    return {
+      prepare: () => attachment.prepare(ask),
+      release: () => attachment.release(),
+      get address() {
+        return attachment.parameters["pciAddress"];
+      },
+    };
+  };
+  return { inventory, take, holds, vfs, bound, forgotten, passTime, tokenId };
 }
 
-test("bind() gives the connection another function when its own fails, and the failed one another chance later", async () => {
-  const { inventory, source, bound, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
-  const vf = source.take({ connectionId: "c1", tokenId });
-  await vf.bind(signal);
+test("prepare() gives the connection another function when its own fails, and the failed one another chance later", async () => {
+  const { inventory, take, bound, passTime } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  const vf = take();
+  await vf.prepare();
   assert.deepEqual([bound, vf.address], [[first, second], second]);
   assert.equal(inventory.ofConnection("c1")?.address, second);
   assert.match(inventory.get(first)?.problem ?? "", /Cannot find the network device/);
@@ -113,22 +136,18 @@ test("bind() gives the connection another function when its own fails, and the f
   assert.equal(inventory.get(first)?.problem, undefined);
 });
 
-test("bind() gives the connection another function when the host has begun to use its own, which is not touched", async () => {
-  const { inventory, source, bound, passTime, tokenId } = setUp(
-    new Map(),
-    new Map(),
-    new Map([[first, "eth0 is a port of br0"]]),
-  );
-  const vf = source.take({ connectionId: "c1", tokenId });
-  await vf.bind(signal);
+test("prepare() gives the connection another function when the host has begun to use its own, which is not touched", async () => {
+  const { inventory, take, bound, passTime } = setUp(new Map(), new Map(), new Map([[first, "eth0 is a port of br0"]]));
+  const vf = take();
+  await vf.prepare();
   assert.deepEqual([bound, vf.address], [[second], second]);
   passTime();
   assert.equal(inventory.get(first)?.problem, "eth0 is a port of br0");
 });
 
-test("bind() sets a function aside whose write hangs, until its driver serves it again", async () => {
-  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
-  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+test("prepare() sets a function aside whose write hangs, until its driver serves it again", async () => {
+  const { inventory, take, passTime } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
+  await take().prepare();
   assert.equal(inventory.get(first)?.state, "quarantined");
   passTime();
   assert.equal(inventory.get(first)?.state, "quarantined");
@@ -139,11 +158,11 @@ test("bind() sets a function aside whose write hangs, until its driver serves it
   assert.equal(inventory.get(first)?.state, "idle");
 });
 
-test("bind() withholds a function in whose place another device's link stands, until its own is there again", async () => {
+test("prepare() withholds a function in whose place another device's link stands, until its own is there again", async () => {
   const foreign = new Set<string>([first]);
-  const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map(), new Map(), foreign);
-  const vf = source.take({ connectionId: "c1", tokenId });
-  await vf.bind(signal);
+  const { inventory, take, passTime } = setUp(new Map(), new Map(), new Map(), foreign);
+  const vf = take();
+  await vf.prepare();
   assert.equal(vf.address, second);
   assert.equal(inventory.get(first)?.state, "quarantined");
   assert.match(inventory.get(first)?.problem ?? "", /link eth1 \(index 7\) .* sits on PCI function 0000:02:00.0/);
@@ -156,7 +175,7 @@ test("bind() withholds a function in whose place another device's link stands, u
   assert.equal(inventory.get(first)?.state, "idle");
 });
 
-test("bind() leaves a function that takes long, and what comes of it decides whether others get it", async () => {
+test("prepare() leaves a function that takes long, and what comes of it decides whether others get it", async () => {
   const stuck = new DriverError(first, { kind: "write-stuck", driver: "igbvf" });
   for (const [outcome, state, problem] of [
     [undefined, "idle", undefined],
@@ -164,9 +183,9 @@ test("bind() leaves a function that takes long, and what comes of it decides whe
     [new DriverError(first, { kind: "no-netdev" }), "idle", new DriverError(first, { kind: "no-netdev" }).message],
   ] as const) {
     const work = Promise.withResolvers<void>();
-    const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
-    const vf = source.take({ connectionId: "c1", tokenId });
-    const binding = vf.bind(signal);
+    const { inventory, take, passTime } = setUp(new Map(), new Map([[first, work.promise]]));
+    const vf = take();
+    const binding = vf.prepare();
     passTime();
     await binding;
     assert.deepEqual([vf.address, inventory.get(first)?.state], [second, "quarantined"]);
@@ -177,12 +196,12 @@ test("bind() leaves a function that takes long, and what comes of it decides whe
   }
 });
 
-test("bind() waits for its function when there is no other, and fails as that does", async () => {
+test("prepare() waits for its function when there is no other, and fails as that does", async () => {
   const work = Promise.withResolvers<void>();
-  const { inventory, source, passTime, tokenId } = setUp(new Map(), new Map([[first, work.promise]]));
+  const { inventory, take, passTime } = setUp(new Map(), new Map([[first, work.promise]]));
   inventory.raise(second, { code: "netdev-missing" });
-  const vf = source.take({ connectionId: "c1", tokenId });
-  const binding = vf.bind(signal);
+  const vf = take();
+  const binding = vf.prepare();
   passTime();
   assert.equal(inventory.get(first)?.connectionId, "c1");
   work.resolve();
@@ -190,59 +209,58 @@ test("bind() waits for its function when there is no other, and fails as that do
   assert.deepEqual([vf.address, inventory.get(first)?.state], [first, "preparing"]);
 });
 
-test("bind() that failed takes back its own word about a function and nobody else's", async () => {
-  const { inventory, source, passTime, tokenId } = setUp(new Map([[first, { kind: "no-netdev" }]]));
-  await source.take({ connectionId: "c1", tokenId }).bind(signal);
+test("prepare() that failed takes back its own word about a function and nobody else's", async () => {
+  const { inventory, take, passTime } = setUp(new Map([[first, { kind: "no-netdev" }]]));
+  await take().prepare();
   inventory.raise(first, { code: "pf-without-carrier", error: "its PF is down" });
   passTime();
   assert.equal(inventory.get(first)?.problem, "its PF is down");
 });
 
-test("bind() says what was wrong with the last function when none is left, and holds none then", async () => {
+test("prepare() says what was wrong with the last function when none is left, and holds none then", async () => {
   const faults = new Map<string, DriverFault>([
     [first, { kind: "bind-refused", driver: "igbvf", code: "EIO" }],
     [second, { kind: "no-netdev" }],
   ]);
-  const { inventory, source, bound, tokenId } = setUp(faults);
-  const vf = source.take({ connectionId: "c1", tokenId });
-  await assert.rejects(vf.bind(signal), { fault: { kind: "no-netdev" } });
+  const { inventory, take, bound } = setUp(faults);
+  const vf = take();
+  await assert.rejects(vf.prepare(), { fault: { kind: "no-netdev" } });
   assert.deepEqual(bound, [first, second]);
   assert.equal(inventory.ofConnection("c1"), undefined);
-  await vf.detach("home");
-  await vf.giveBack();
+  await vf.release();
 });
 
-test("bind() keeps a function back whose driver does not answer, and tries no other without the driver", async () => {
+test("prepare() keeps a function back whose driver does not answer, and tries no other without the driver", async () => {
   const stuck = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
-  const vf = stuck.source.take({ connectionId: "c1", tokenId: stuck.tokenId });
-  await vf.bind(signal);
+  const vf = stuck.take();
+  await vf.prepare();
   stuck.passTime();
   assert.equal(stuck.inventory.get(first)?.state, "quarantined");
 
   const missing = setUp(new Map([[first, { kind: "driver-missing", driver: "igbvf" }]]));
-  const other = missing.source.take({ connectionId: "c1", tokenId: missing.tokenId });
-  await assert.rejects(other.bind(signal), { fault: { kind: "driver-missing", driver: "igbvf" } });
+  const other = missing.take();
+  await assert.rejects(other.prepare(), { fault: { kind: "driver-missing", driver: "igbvf" } });
   assert.deepEqual(missing.bound, [first]);
 });
 
-test("giveBack() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
-  const { inventory, source, forgotten, tokenId } = setUp(new Map());
+test("release() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
+  const { inventory, take, forgotten } = setUp(new Map());
   const contradiction = { code: "contradicts-journal", error: "it was out" } as const;
   for (const isKeptBack of [true, false]) {
-    const vf = source.take({ connectionId: "c1", tokenId });
+    const vf = take();
     if (isKeptBack) inventory.raise(first, contradiction);
-    await vf.giveBack();
+    await vf.release();
     assert.deepEqual(forgotten, isKeptBack ? [] : [first]);
     assert.equal(inventory.ofConnection("c1"), undefined);
     inventory.clear(first, contradiction);
   }
 });
 
-test("giveBack() has a VF observed for late writes, until another client has it", async () => {
-  const { inventory, source, holds, vfs, tokenId } = setUp(new Map());
+test("release() has a VF observed for late writes, until another client has it", async () => {
+  const { inventory, take, holds, vfs, tokenId } = setUp(new Map());
   const before = { use: "kernel", address: first, connectionId: "c1" } as unknown as VfEntry;
   vfs.set(first, before);
-  await source.take({ connectionId: "c1", tokenId }).giveBack();
+  await take().release();
   const codes = () => inventory.get(first)?.conditions;
   assert.deepEqual(codes(), [{ code: "recently-restored", sinceMs: 0, before }]);
   const next = holds.take({ connectionId: "c2", tokenId, use: "kernel" });

@@ -1,0 +1,302 @@
+// A VF as a network device of a client: a held VF (held-vf.ts) gets its kernel driver, netdev takes its network device into the
+// client's namespace and back.
+import { both, type Clock, type Random } from "../async/index.ts";
+import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
+import { conditionOf, type Inventory } from "../inventory/index.ts";
+import { fileKey, type LinkOwnerOf, type Netns, type OpenRtnl } from "../kernel/index.ts";
+import {
+  type AttachedVf,
+  type AttachmentState,
+  attachNetdev,
+  NetdevAttachment,
+  NetdevError,
+  type VfIdentity,
+  type WantedNetdev,
+  wantNetdev,
+} from "../netdev/index.ts";
+import type { PfDoor } from "../node/index.ts";
+import {
+  type Attachment,
+  type InodeUrl,
+  type MechanismAsk,
+  type MechanismDriver,
+  PARAMETER,
+  type PassedFilesOfCall,
+  type WantedKernel,
+  type WantedMechanism,
+} from "../nsm/index.ts";
+import type { DriverBinder, PciAddress } from "../pci/index.ts";
+import { type Log, timed } from "../telemetry/index.ts";
+import { clientNetns } from "./client-netns.ts";
+import type { KernelVfEntry, VfJournal } from "./connection-journal.ts";
+import type { HeldVf, VfHolds } from "./held-vf.ts";
+import { isForeignLink } from "./link-check.ts";
+import { requestedNetdev } from "./requested-netdev.ts";
+import { vfLinkOf } from "./vf-link.ts";
+
+/** What KERNEL takes of the modules below. */
+export interface KernelParts {
+  readonly holds: VfHolds;
+  readonly binder: DriverBinder;
+  readonly host: Netns;
+  readonly openRtnl: OpenRtnl;
+  readonly linkOwnerOf: LinkOwnerOf;
+  /** Whether the link under an index of the host is that VF's. @throws {NetdevError} gone, not-its-link. */
+  readonly verifyLink: (address: PciAddress, ifindex: number) => Promise<void>;
+  readonly pfDoor: (pf: PciAddress) => PfDoor;
+  readonly inventory: Inventory;
+  readonly journal: Pick<VfJournal, "keepVf" | "vfs">;
+  /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
+  readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
+  /** Called after each move of a network device: where to, how it ended, and how long it took. */
+  readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** Gives clients a VF as a network device in their namespace: the original's resourcepool and inject for KERNEL. */
+export function kernelDriver(parts: KernelParts): MechanismDriver<WantedKernel> {
+  // The inventory gives the VF of a previous instance to its connection again, as it does at every call.
+  const take = ({ connectionId, wanted }: MechanismAsk<WantedKernel>) =>
+    new KernelAttachment(parts, wanted, parts.holds.take({ connectionId, tokenId: wanted.tokenId, use: "kernel" }));
+  return { open: async (ask) => take(ask), adopt: take };
+}
+
+class KernelAttachment implements Attachment {
+  readonly #parts: KernelParts;
+  readonly #held: HeldVf;
+  #wanted: WantedKernel;
+  /** The client's namespace: it is needed to restore the VF, whatever the peers do (E1). The only handle that we have of it. */
+  #client: Netns | undefined;
+  /** Where the client said that it is, as it was attached; undefined until then. */
+  #where: string | undefined;
+  #netdev: NetdevAttachment | undefined;
+  /** It failed on its way in, and what it left has to be undone before anything else. */
+  #isLeftBehind = false;
+  #stopWatch: (() => void) | undefined;
+  #isReleased = false;
+
+  constructor(parts: KernelParts, wanted: WantedKernel, held: HeldVf) {
+    this.#parts = parts;
+    this.#wanted = wanted;
+    this.#held = held;
+  }
+
+  get parameters(): Readonly<Record<string, string>> {
+    return { [PARAMETER.pciAddress]: this.#address };
+  }
+
+  canServe(wanted: WantedMechanism): boolean {
+    return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  }
+
+  async prepare({ wanted, files, signal }: MechanismAsk): Promise<void> {
+    const { netns } = kernelPart(wanted);
+    const [client] = await both(
+      signal,
+      { run: (either) => this.#receive(files, netns, either), drop: (received) => received.close() },
+      { run: (either) => this.#bind(either) },
+    );
+    this.#client = client;
+  }
+
+  async apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+    const wanted = kernelPart(ask.wanted);
+    const netdev = wantNetdev(requestedNetdev(wanted, context));
+    if (this.#where !== undefined && this.#where !== wanted.netns.text) await this.#leave(ask, wanted.netns);
+    // After a restart of ours the VF is with its client, and the client's namespace comes with its next Request.
+    this.#client ??= await this.#receive(ask.files, wanted.netns, ask.signal);
+    // From here on the VF may be away, even if the next step fails.
+    this.#where = wanted.netns.text;
+    await this.#attach(this.#client, netdev, ask.signal);
+    this.#wanted = wanted;
+  }
+
+  async isInForce(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean> {
+    const netdev = wantNetdev(requestedNetdev(this.#wanted, context));
+    return this.#netdev !== undefined && (await this.#netdev.differences(netdev, signal)).length === 0;
+  }
+
+  async receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void> {
+    if (!this.#isReleased) this.#client ??= await this.#receive(files, this.#wanted.netns, signal);
+  }
+
+  async release(): Promise<void> {
+    if (this.#isReleased) return;
+    this.#held.setReclaiming();
+    this.#stopWatch?.();
+    this.#stopWatch = undefined;
+    await this.#restore();
+    this.#where = undefined;
+    this.#client?.close();
+    this.#client = undefined;
+    this.#held.giveBack();
+    this.#isReleased = true;
+  }
+
+  close(): void {
+    this.#stopWatch?.();
+    this.#client?.close();
+    this.#client = undefined;
+  }
+
+  get #address(): PciAddress {
+    return this.#held.address;
+  }
+
+  /** What cannot be used is refused before the endpoint is asked and the VF is touched. */
+  async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
+    const fd = await files.receive(url, signal);
+    try {
+      return clientNetns(fd, this.#parts.host);
+    } finally {
+      fd.close();
+    }
+  }
+
+  async #bind(signal: AbortSignal): Promise<void> {
+    if (this.#pending) return; // It is bound, and may be with the client.
+    await this.#held.bind(signal, async (address) => {
+      const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
+      // To choose another VF in time; what else may be wrong now, the way in waits for.
+      await this.#parts.verifyLink(address, ifindex).catch((error: unknown) => {
+        if (isForeignLink(error)) throw error;
+      });
+    });
+  }
+
+  /** The client lives in another namespace now, after a restart for example (E13). */
+  async #leave(ask: MechanismAsk, netns: InodeUrl): Promise<void> {
+    const client = await this.#receive(ask.files, netns, ask.signal);
+    try {
+      await this.#restore();
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+    this.#client?.close();
+    this.#client = client;
+    this.#where = undefined;
+  }
+
+  async #attach(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+    if (this.#isLeftBehind) await this.#restore();
+    if (this.#netdev) return await this.#netdev.update(wanted, signal);
+    const resumed = await this.#resume(client);
+    if (resumed) await resumed.update(wanted, signal);
+    else await this.#enter(client, wanted, signal);
+    this.#stopWatch ??= await this.#parts.watchPod(this.#held.ask);
+    this.#held.setReady();
+  }
+
+  async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+    // Read again: a VF that comes back from another namespace may have got another index here.
+    const { ifindex } = await this.#parts.binder.netdevOf(this.#address, signal);
+    await this.#held.refuseHostUse();
+    const keepLeft = (left: NetdevAttachment) => {
+      this.#netdev = left;
+      this.#isLeftBehind = true;
+    };
+    const record = this.#recordFor(client);
+    const move = { ...this.#netdevParts(), client, ifindex, wanted, signal, record, keepLeft };
+    try {
+      this.#netdev = await this.#moving("client", () => attachNetdev(move));
+    } catch (error) {
+      this.#held.withholdIfForeign(error);
+      throw error;
+    }
+  }
+
+  /** What the journal has of it from the previous instance, until the client's namespace has come or it is restored. */
+  get #pending(): KernelVfEntry | undefined {
+    const { inventory, journal } = this.#parts;
+    const vf = inventory.ofConnection(this.#held.ask.connectionId);
+    const entry = vf && conditionOf(vf, "pending-netns") && journal.vfs.get(vf.address);
+    return entry?.use === "kernel" ? entry : undefined;
+  }
+
+  /** Continues what the previous instance attached. Undefined when there is nothing of the kind, or no longer: it is restored. */
+  async #resume(client: Netns): Promise<NetdevAttachment | undefined> {
+    const pending = this.#pending;
+    if (!pending) return undefined;
+    // As far as can be known: it was left in that namespace, and is not in the host.
+    const isThere = pending.netns === fileKey(client.id) && !(await this.#parts.binder.netdevNow(this.#address));
+    if (isThere) {
+      this.#parts.inventory.clear(this.#address, "pending-netns");
+      this.#netdev = this.#adopt(pending.state, client);
+    } else await this.#restore();
+    return this.#netdev;
+  }
+
+  /** To restore it, wherever it is now: the kernel may have put it into the host when its namespace ended. */
+  async #adoptPending({ netns, state }: KernelVfEntry): Promise<NetdevAttachment> {
+    const netdev = await this.#parts.binder.netdevNow(this.#address);
+    if (netdev) {
+      await this.#parts.verifyLink(this.#address, netdev.ifindex);
+      const original = { ...state.original, index: netdev.ifindex };
+      return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
+    }
+    const client = this.#client;
+    return this.#adopt(state, client && fileKey(client.id) === netns ? client : undefined);
+  }
+
+  /** Returns it to the host and makes it as it was before the client; nothing to do when it never left. */
+  async #restore(): Promise<void> {
+    const pending = this.#pending;
+    const netdev = pending ? await this.#adoptPending(pending) : this.#netdev;
+    if (netdev) await this.#moving("home", () => this.#detach(netdev));
+    if (pending) this.#parts.inventory.clear(this.#address, "pending-netns");
+    this.#netdev = undefined;
+    this.#isLeftBehind = false;
+  }
+
+  async #detach(netdev: NetdevAttachment): Promise<void> {
+    const failures = await netdev.detach();
+    const [failure] = failures;
+    if (!failure || (await this.#isDestroyed(failures.map(({ error }) => error)))) return;
+    const { what, error } = failure;
+    throw new Error(`Cannot bring ${this.#address} home: ${what}: ${String(error)}`, { cause: error });
+  }
+
+  #moving<T>(to: "client" | "home", move: () => Promise<T>): Promise<T> {
+    const { clock, onMoved } = this.#parts;
+    return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
+  }
+
+  /** The device went with its driver or its VF: there is nothing to restore, or a new device that was never away. */
+  async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
+    const { binder } = this.#parts;
+    const { address, kernelDriver } = this.#held.vf;
+    if (!(await binder.isPresent(address))) return true;
+    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
+    if ((await binder.driverOf(address)) !== kernelDriver) return true;
+    return (await binder.netdevNow(address)) !== undefined;
+  }
+
+  #adopt(state: AttachmentState, client: Netns | undefined): NetdevAttachment {
+    const record = client && this.#recordFor(client);
+    return new NetdevAttachment({ ...this.#netdevParts(), client, state, record });
+  }
+
+  #netdevParts() {
+    const { binder, host, openRtnl, linkOwnerOf, pfDoor, clock, random } = this.#parts;
+    const { pf, index } = this.#held.vf;
+    const log = this.#parts.log.with({ connection: this.#held.ask.connectionId, vf: this.#address });
+    const { port, settings } = pfDoor(pf);
+    const of: VfIdentity = { address: this.#address, linkOwnerOf };
+    const vf: AttachedVf = { port, index, settings };
+    return { host, openRtnl, of, vf, vfLink: vfLinkOf(binder, this.#held.vf), log, clock, random };
+  }
+
+  #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
+    const { connectionId, tokenId } = this.#held.ask;
+    const [address, netns] = [this.#address, fileKey(client.id)];
+    return (state) => this.#parts.journal.keepVf({ use: "kernel", address, connectionId, tokenId, netns, state });
+  }
+}
+
+function kernelPart(wanted: WantedMechanism): WantedKernel {
+  if (wanted.type !== "KERNEL") throw new Error(`The KERNEL mechanism was asked for ${wanted.type}`);
+  return wanted;
+}

@@ -1,0 +1,255 @@
+// A VF as a VFIO device of one pod: a held VF (held-vf.ts) gets vfio-pci, its PF the client's settings, and access lets the containers
+// of the pod open its nodes. On the way back no other client gets it before that is revoked and each process that had it open has
+// closed it.
+import type { DeviceAccess, DeviceGrant } from "../access/index.ts";
+import type { Clock, Random } from "../async/index.ts";
+import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
+import type { Inventory, VfRecord } from "../inventory/index.ts";
+import { type AskedSettings, LentSettings } from "../netdev/index.ts";
+import type { PfDoor } from "../node/index.ts";
+import {
+  type Attachment,
+  type MechanismAsk,
+  type MechanismDriver,
+  PARAMETER,
+  type WantedMechanism,
+  type WantedVfio,
+} from "../nsm/index.ts";
+import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from "../pci/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { VfJournal } from "./connection-journal.ts";
+import type { HeldVf, VfHolds } from "./held-vf.ts";
+import type { TokenPod, TokenPods } from "./token-pods.ts";
+import { type AdoptedGrant, type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
+
+/**
+ * So long a Close waits for a process that has the VF open; then it fails, and is tried again until the process has
+ * gone. The kernel reports to no process when a group is closed, so it is observed, ever more seldom.
+ */
+const HOLDER_WAIT_MS = 2_000;
+const FIRST_LOOK_MS = 10;
+
+/** What VFIO takes of the modules below. */
+export interface VfioParts {
+  readonly holds: VfHolds;
+  readonly inventory: Inventory;
+  readonly binder: DriverBinder;
+  readonly access: DeviceAccess;
+  readonly pods: TokenPods;
+  readonly pfDoor: (pf: PciAddress) => PfDoor;
+  readonly journal: Pick<VfJournal, "keepVf">;
+  readonly grants: AdoptedGrants;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** Gives clients a VF as a VFIO device that only their pod may open: the original's resourcepool and vfio. */
+export function vfioDriver(parts: VfioParts): MechanismDriver<WantedVfio> {
+  const { holds, pods, grants } = parts;
+  const take = ({ connectionId, wanted }: MechanismAsk<WantedVfio>, pod: TokenPod | undefined) => {
+    const owner = pod && { owner: pod.uid };
+    const held = holds.take({ connectionId, tokenId: wanted.tokenId, use: "vfio", ...owner });
+    return new VfioAttachment(parts, held, { pod, wanted });
+  };
+  return {
+    open: async (ask) => take(ask, await pods.podOf(ask.wanted.tokenId)),
+    adopt(ask) {
+      const attachment = take(ask, undefined);
+      const left = grants.take(ask.connectionId);
+      if (left) attachment.resume(left);
+      return attachment;
+    },
+  };
+}
+
+class VfioAttachment implements Attachment {
+  readonly #parts: VfioParts;
+  readonly #held: HeldVf;
+  #wanted: WantedVfio;
+  #pod: TokenPod | undefined;
+  #cgroupDir: string;
+  #entry: VfioEntry | undefined;
+  #settings: LentSettings | undefined;
+  #grant: DeviceGrant | undefined;
+  #device: VfioDevice | undefined;
+  #isReleased = false;
+
+  constructor(
+    parts: VfioParts,
+    held: HeldVf,
+    { pod, wanted }: { readonly pod: TokenPod | undefined; readonly wanted: WantedVfio },
+  ) {
+    this.#parts = parts;
+    this.#held = held;
+    this.#pod = pod;
+    this.#wanted = wanted;
+    this.#cgroupDir = wanted.cgroupDir;
+  }
+
+  get parameters(): Readonly<Record<string, string>> {
+    const address = { [PARAMETER.pciAddress]: this.#address };
+    if (!this.#device) return address;
+    const { group, container, device } = this.#device;
+    return {
+      ...address,
+      [PARAMETER.iommuGroup]: String(group),
+      [PARAMETER.vfioMajor]: String(container.major),
+      [PARAMETER.vfioMinor]: String(container.minor),
+      [PARAMETER.deviceMajor]: String(device.major),
+      [PARAMETER.deviceMinor]: String(device.minor),
+    };
+  }
+
+  /** The previous instance has given it to the pod, or had begun to. */
+  resume({ entry, grant }: AdoptedGrant): void {
+    if (entry.kept.address !== this.#address) return;
+    const { owner } = entry.kept;
+    this.#pod = owner === undefined ? undefined : { uid: owner, container: "" };
+    this.#entry = entry;
+    this.#grant = grant;
+  }
+
+  canServe(wanted: WantedMechanism): boolean {
+    return wanted.type === "VFIO" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  }
+
+  async prepare({ signal }: MechanismAsk): Promise<void> {
+    this.#device = await this.#held.bind(signal, async (address) => {
+      const device = await this.#parts.binder.vfio.deviceOf(address);
+      // The pod's own process may have the group open by another VF of it; no other may.
+      if (this.#othersIn(device.group).length === 0) await this.#parts.binder.vfio.refuseOpen(address);
+      return device;
+    });
+    // Before the endpoint is asked: a cgroup that is not the pod's must cost no other peer anything.
+    this.#grant = this.#open(this.#cgroupDir);
+  }
+
+  async apply({ wanted, signal }: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+    if (wanted.type !== "VFIO") throw new Error(`The VFIO mechanism was asked for ${wanted.type}`);
+    this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
+    const grant = await this.#grantFor(wanted.cgroupDir);
+    // First the settings: with the first frame that the pod can send they hold.
+    await this.#lent().apply(requestedSettings(context), signal);
+    await grant.apply(signal);
+    this.#held.setReady();
+    this.#wanted = wanted;
+  }
+
+  async isInForce(context: ConnectionContext | undefined): Promise<boolean> {
+    this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
+    const grant = this.#grant;
+    if (!grant || this.#wanted.cgroupDir !== this.#cgroupDir || !isFor(grant, this.#device)) return false;
+    return (await grant.stands()) && (await this.#lent().stands(requestedSettings(context)));
+  }
+
+  async receiveFiles(): Promise<void> {}
+
+  /** @throws when access stands, or a process still has it open: no other client may have it then, and this is tried again. */
+  async release(): Promise<void> {
+    if (this.#isReleased) return;
+    this.#held.setReclaiming();
+    await this.#grant?.revoke();
+    // What was never granted no process has open, but perhaps its pod another VF of the group.
+    if (this.#entry?.kept.grant) await this.#untilClosed();
+    // Not earlier: as long as the pod can send, its settings stay.
+    if (this.#entry && (await this.#parts.binder.isPresent(this.#address))) await this.#lent().restore();
+    this.#grant = undefined;
+    this.#settings = undefined;
+    this.#entry = undefined;
+    this.#held.giveBack();
+    this.#isReleased = true;
+  }
+
+  close(): void {
+    this.#grant?.letGo();
+  }
+
+  get #address(): PciAddress {
+    return this.#held.address;
+  }
+
+  /** The grant that is in force continues unless it is for other devices or other containers. */
+  async #grantFor(cgroupDir: string): Promise<DeviceGrant> {
+    const former = this.#grant;
+    if (former && cgroupDir === this.#cgroupDir && isFor(former, this.#device)) return former;
+    const grant = this.#open(cgroupDir);
+    await former?.revoke();
+    this.#grant = grant;
+    this.#cgroupDir = cgroupDir;
+    return grant;
+  }
+
+  /** A grant that is not applied yet. */
+  #open(cgroupDir: string): DeviceGrant {
+    const device = this.#device;
+    if (!device) throw new Error(`${this.#address} is granted before it is bound`);
+    const { connectionId } = this.#held.ask;
+    const pod = this.#pod && { uid: this.#pod.uid };
+    const devices = [device.container, device.device];
+    return this.#parts.access.open({ connectionId, pod, cgroupDir, devices, record: this.#kept().keepGrant });
+  }
+
+  #lent(): LentSettings {
+    if (this.#settings) return this.#settings;
+    const { pfDoor, clock, random, log } = this.#parts;
+    const { pf, index } = this.#held.vf;
+    const entry = this.#kept();
+    const vf = { ...pfDoor(pf), index };
+    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, clock, random, log });
+    return this.#settings;
+  }
+
+  #kept(): VfioEntry {
+    const { connectionId, tokenId } = this.#held.ask;
+    this.#entry ??= new VfioEntry(this.#parts.journal, {
+      use: "vfio",
+      address: this.#address,
+      connectionId,
+      tokenId,
+      owner: this.#pod?.uid,
+      grant: undefined,
+      before: {},
+    });
+    return this.#entry;
+  }
+
+  /** VFs of the group that connections have by VFIO: the group is one pod's, so they are of the same one. */
+  #othersIn(group: number): readonly VfRecord[] {
+    const all = this.#parts.inventory
+      .snapshot()
+      .filter((vf) => vf.iommuGroup === group && vf.address !== this.#address);
+    return all.filter(({ use }) => use === "vfio");
+  }
+
+  /** Resolves when no process has the group open. @throws {DriverError} group-open. */
+  async #untilClosed(): Promise<void> {
+    const { binder, clock } = this.#parts;
+    const endMs = clock.monotonicMs() + HOLDER_WAIT_MS;
+    for (let waitMs = FIRST_LOOK_MS; ; waitMs *= 2) {
+      try {
+        return await binder.vfio.refuseOpen(this.#address);
+      } catch (error) {
+        const leftMs = endMs - clock.monotonicMs();
+        if (!(error instanceof DriverError) || leftMs <= 0) throw error;
+        const { fault } = error;
+        const other = fault.kind === "group-open" && this.#othersIn(fault.group).find(({ state }) => state === "ready");
+        // It may stay open for as long as that one is established: to wait here would be for nothing.
+        if (other) throw new DriverError(this.#address, { ...fault, besides: other.address }, { cause: error });
+        await clock.sleep(Math.min(waitMs, leftMs));
+      }
+    }
+  }
+}
+
+/** The client is the source side: sriov-behaviour §6.2, step 7. */
+function requestedSettings(context: ConnectionContext | undefined): AskedSettings {
+  const { srcMac = "", vlanTag = 0 } = context?.ethernetContext ?? {};
+  return { mac: srcMac, vlan: vlanTag };
+}
+
+function isFor({ state }: DeviceGrant, device: VfioDevice | undefined): boolean {
+  const text = (one: { readonly major: number; readonly minor: number }) => `${one.major}:${one.minor}`;
+  const wanted = device ? [device.container, device.device].map(text) : [];
+  return state.devices.map(text).join() === wanted.join();
+}
