@@ -19,11 +19,11 @@ import { startPhases } from "./composition/start-phases.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
 import { startIdentity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
+import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import type { PfConfig } from "./pci/index.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile/index.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
-import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./vf/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {

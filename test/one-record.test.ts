@@ -23,7 +23,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/reconcile/gone-vfs.ts #absentSinceMs": "VFs that the node does not have: there is no record of them",
   "src/reconcile/reconcile.ts #queue": "work under way, one at a time for a VF",
   "src/reconcile/reconcile.ts #todo": "work to do: VFs to be observed soon",
-  "src/vf/connection-journal.ts vfs": "the journal: what the disk has",
+  "src/mechanisms/connection-journal.ts vfs": "the journal: what the disk has",
 };
 
 const COLLECTION = /(?:Map|Set|KeyedQueue)<(?:PciAddress|VfRecord)\b/;

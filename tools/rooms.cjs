@@ -17,6 +17,6 @@ module.exports = {
   commands: ["admin", "kernel", "kubelet", "pci", "access", "async", "telemetry"],
   node: ["kernel", "pci", "inventory", "netdev", "access", "async", "telemetry"],
   nsm: ["gen", "rpc", "identity", "pci", "inventory", "netdev", "access", "async", "telemetry"],
-  vf: ["gen", "node", "nsm", "journal", "pci", "inventory", "netdev", "access", "kernel", "async", "telemetry"],
-  reconcile: ["vf", "node", "nsm", "pci", "inventory", "netdev", "access", "kernel", "async", "telemetry"],
+  mechanisms: ["gen", "node", "nsm", "journal", "pci", "inventory", "netdev", "access", "kernel", "async", "telemetry"],
+  reconcile: ["mechanisms", "node", "nsm", "pci", "inventory", "netdev", "access", "kernel", "async", "telemetry"],
 };

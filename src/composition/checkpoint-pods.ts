@@ -1,8 +1,8 @@
 // Which pod a token belongs to, by kubelet's own record: read anew each time, for kubelet writes it just before a pod starts.
 import { BlockingWrites, KernelError, openHostFiles } from "../kernel/index.ts";
 import { CHECKPOINT_FILE, parseCheckpoint } from "../kubelet/index.ts";
+import type { TokenPods } from "../mechanisms/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { TokenPods } from "../vf/index.ts";
 
 /** @param readCheckpoint see `checkpointReader`. */
 export function tokenPods(readCheckpoint: () => Promise<string | undefined>): TokenPods {

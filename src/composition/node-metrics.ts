@@ -1,11 +1,11 @@
 // The node's functions as metrics: views of what the rooms know, made at each scrape.
 import type { Identity } from "../identity/index.ts";
 import { vfConditionCodes, vfStates } from "../inventory/index.ts";
+import type { KernelParts } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { DriverBinderOptions } from "../pci/index.ts";
 import { type Health, type Metrics, ofNode, outcomes } from "../telemetry/index.ts";
 import { version } from "../version.ts";
-import type { KernelParts } from "../vf/index.ts";
 
 type ShownParts = Pick<Node, "inventory" | "survey" | "binder">;
 

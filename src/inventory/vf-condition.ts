@@ -35,7 +35,7 @@ export type VfCondition =
   | { readonly code: "netdev-unseen" }
   | { readonly code: "repair-failed"; readonly repair: string; readonly error: string };
 
-/** What the journal had of the VF when a client had it: its whole form is the journal's (src/vf/connection-journal.ts). */
+/** What the journal had of the VF when a client had it: its whole form is the journal's (src/mechanisms/connection-journal.ts). */
 export interface BeforeClient {
   readonly connectionId: string;
 }

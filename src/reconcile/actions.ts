@@ -2,10 +2,10 @@
 import type { DeviceAccess } from "../access/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { DeviceNumber } from "../kernel/index.ts";
+import type { AdoptedGrants, KernelVfEntry, NodeJournal, TokenPods, VfEntry } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
-import type { AdoptedGrants, KernelVfEntry, NodeJournal, TokenPods, VfEntry } from "../vf/index.ts";
 import type { Decision, Repair, Subject } from "./decide.ts";
 import { cleanVf, type RestoreParts, restoreVf, revokeAndRestore } from "./restore.ts";
 

@@ -3,9 +3,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import type { VfCondition, VfRecord } from "../inventory/index.ts";
+import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { VfGlance } from "../pci/index.ts";
-import type { VfEntry } from "../vf/index.ts";
 import { type Decision, decide, type Subject } from "./decide.ts";
 
 const PAGE = "docs/decisions/041-one-record-for-a-vf.md";

@@ -2,9 +2,9 @@
 // it as a table: docs/decisions/041.
 
 import { conditionOf, effectOf, type VfConditionCode, type VfRecord } from "../inventory/index.ts";
+import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { VfGlance } from "../pci/index.ts";
-import type { VfEntry } from "../vf/index.ts";
 
 /** One VF, as it is known from everywhere. */
 export interface Subject {

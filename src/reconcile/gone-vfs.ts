@@ -1,8 +1,8 @@
 // VFs of the journal that the node does not have: there is no record of them in the inventory.
 import type { Clock } from "../async/index.ts";
+import type { KernelVfEntry, NodeJournal } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress } from "../pci/index.ts";
-import type { KernelVfEntry, NodeJournal } from "../vf/index.ts";
 
 export interface GoneVfsOptions {
   readonly node: Pick<Node, "inventory" | "binder" | "survey">;

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Inventory } from "../inventory/index.ts";
+import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { HandClock, settled } from "../nsm/testing/cast.ts";
 import { type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import type { VfEntry } from "../vf/index.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile.ts";
 
 const PF = parsePciAddress("01:00.0");

@@ -3,10 +3,10 @@
 import { KeyedQueue, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
+import type { KernelVfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import { type LogFields, type Metrics, type outcomes, timed } from "../telemetry/index.ts";
-import type { KernelVfEntry } from "../vf/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";
 import { type Decision, decide, isMismatch, type Repair, type Subject } from "./decide.ts";
 import { GoneVfs } from "./gone-vfs.ts";

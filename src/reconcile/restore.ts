@@ -2,6 +2,7 @@
 import type { Clock, Random } from "../async/index.ts";
 import type { VfRecord } from "../inventory/index.ts";
 import type { LinkOwnerOf, Netns, OpenRtnl } from "../kernel/index.ts";
+import { type AdoptedGrant, type KernelVfEntry, verifyVfLink, vfLinkOf } from "../mechanisms/index.ts";
 import {
   type AttachmentState,
   applyVfSettings,
@@ -13,7 +14,6 @@ import {
 import type { Node } from "../node/index.ts";
 import type { VfNetdev } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { type AdoptedGrant, type KernelVfEntry, verifyVfLink, vfLinkOf } from "../vf/index.ts";
 
 export interface RestoreParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;

@@ -2,13 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DeviceAccess, GrantState } from "../access/index.ts";
 import { conditionOf, Inventory } from "../inventory/index.ts";
+import type { KernelVfEntry, VfEntry, VfioVfEntry } from "../mechanisms/index.ts";
+import { AdoptedGrants } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { HandClock } from "../nsm/testing/cast.ts";
 import { type PciAddress, parsePciAddress, type VfGlance } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import type { KernelVfEntry, VfEntry, VfioVfEntry } from "../vf/index.ts";
-import { AdoptedGrants } from "../vf/index.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile.ts";
 
 const PF = parsePciAddress("01:00.0");

@@ -5,12 +5,12 @@ import { systemClock } from "../../src/async/index.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import { Inventory } from "../../src/inventory/index.ts";
 import { KernelError } from "../../src/kernel/index.ts";
+import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/connection-journal.ts";
+import { VfHolds } from "../../src/mechanisms/held-vf.ts";
+import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import type { KernelVfEntry, VfEntry } from "../../src/vf/connection-journal.ts";
-import { VfHolds } from "../../src/vf/held-vf.ts";
-import { kernelDriver } from "../../src/vf/kernel-attachment.ts";
 import { inWorld, linkNamed, openPlace, outside, type Place, picture, type World } from "../namespaces.ts";
 import { openFiles } from "../sandbox/story.ts";
 

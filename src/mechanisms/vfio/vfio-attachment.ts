@@ -1,12 +1,12 @@
 // A VF as a VFIO device of one pod: a held VF (held-vf.ts) gets vfio-pci, its PF the client's settings, and access lets the containers
 // of the pod open its nodes. On the way back no other client gets it before that is revoked and each process that had it open has
 // closed it.
-import type { DeviceAccess, DeviceGrant } from "../access/index.ts";
-import type { Clock, Random } from "../async/index.ts";
-import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
-import type { Inventory, VfRecord } from "../inventory/index.ts";
-import { type AskedSettings, LentSettings } from "../netdev/index.ts";
-import type { PfDoor } from "../node/index.ts";
+import type { DeviceAccess, DeviceGrant } from "../../access/index.ts";
+import type { Clock, Random } from "../../async/index.ts";
+import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
+import type { Inventory, VfRecord } from "../../inventory/index.ts";
+import { type AskedSettings, LentSettings } from "../../netdev/index.ts";
+import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
   type MechanismAsk,
@@ -14,11 +14,11 @@ import {
   PARAMETER,
   type WantedMechanism,
   type WantedVfio,
-} from "../nsm/index.ts";
-import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from "../pci/index.ts";
-import type { Log } from "../telemetry/index.ts";
-import type { VfJournal } from "./connection-journal.ts";
-import type { HeldVf, VfHolds } from "./held-vf.ts";
+} from "../../nsm/index.ts";
+import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from "../../pci/index.ts";
+import type { Log } from "../../telemetry/index.ts";
+import type { VfJournal } from "../connection-journal.ts";
+import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { TokenPod, TokenPods } from "./token-pods.ts";
 import { type AdoptedGrant, type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import type { DeviceAccess, GrantAsk } from "../access/index.ts";
-import { systemRandom } from "../async/index.ts";
-import { ConnectionContextSchema } from "../gen/connectioncontext_pb.ts";
-import { Inventory } from "../inventory/index.ts";
-import type { PfPort, VfSettings } from "../netdev/index.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
-import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../pci/index.ts";
-import { silentLog } from "../telemetry/index.ts";
-import type { VfEntry } from "./connection-journal.ts";
-import { VfHolds } from "./held-vf.ts";
+import type { DeviceAccess, GrantAsk } from "../../access/index.ts";
+import { systemRandom } from "../../async/index.ts";
+import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
+import { Inventory } from "../../inventory/index.ts";
+import type { PfPort, VfSettings } from "../../netdev/index.ts";
+import { HandClock } from "../../nsm/testing/cast.ts";
+import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../pci/index.ts";
+import { silentLog } from "../../telemetry/index.ts";
+import type { VfEntry } from "../connection-journal.ts";
+import { VfHolds } from "../held-vf.ts";
 import { vfioDriver } from "./vfio-attachment.ts";
 import { AdoptedGrants } from "./vfio-entry.ts";
 

@@ -1,6 +1,6 @@
-import type { ConnectionContext, Route } from "../gen/connectioncontext_pb.ts";
-import type { AskedNetdev, AskedRoute } from "../netdev/index.ts";
-import type { WantedKernel } from "../nsm/index.ts";
+import type { ConnectionContext, Route } from "../../gen/connectioncontext_pb.ts";
+import type { AskedNetdev, AskedRoute } from "../../netdev/index.ts";
+import type { WantedKernel } from "../../nsm/index.ts";
 
 /**
  * What the original's connectioncontextkernel reads. What a client's interface shall be, from the context that the endpoint

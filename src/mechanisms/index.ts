@@ -1,6 +1,6 @@
 // The mechanisms of this node, each one class behind nsm's `Attachment`: one VF from the moment a connection takes it until it is
 // restored, and what is kept on disk of that. Knows no peer, no endpoint and no kubelet.
-// Start reading at held-vf.ts, then kernel-attachment.ts or vfio-attachment.ts. After a restart: the module reconcile.
+// Start reading at held-vf.ts, then kernel/kernel-attachment.ts or vfio/vfio-attachment.ts. After a restart: the module reconcile.
 export {
   type KernelVfEntry,
   type NodeJournal,
@@ -8,9 +8,9 @@ export {
   type VfEntry,
   type VfioVfEntry,
 } from "./connection-journal.ts";
-export type { KernelParts } from "./kernel-attachment.ts";
+export type { KernelParts } from "./kernel/kernel-attachment.ts";
 export { verifyVfLink } from "./link-check.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
-export type { TokenPods } from "./token-pods.ts";
 export { vfLinkOf } from "./vf-link.ts";
-export { type AdoptedGrant, AdoptedGrants } from "./vfio-entry.ts";
+export type { TokenPods } from "./vfio/token-pods.ts";
+export { type AdoptedGrant, AdoptedGrants } from "./vfio/vfio-entry.ts";

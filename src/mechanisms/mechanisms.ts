@@ -6,12 +6,12 @@ import type { MechanismDriver, MechanismDrivers, WantedVfio } from "../nsm/index
 import type { Log, Metrics } from "../telemetry/index.ts";
 import type { NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
-import { type KernelParts, kernelDriver } from "./kernel-attachment.ts";
+import { type KernelParts, kernelDriver } from "./kernel/kernel-attachment.ts";
 import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import { noopDriver } from "./noop.ts";
-import type { TokenPods } from "./token-pods.ts";
-import { vfioDriver } from "./vfio-attachment.ts";
-import type { AdoptedGrants } from "./vfio-entry.ts";
+import type { TokenPods } from "./vfio/token-pods.ts";
+import { vfioDriver } from "./vfio/vfio-attachment.ts";
+import type { AdoptedGrants } from "./vfio/vfio-entry.ts";
 
 export interface MechanismParts extends Node, Pick<KernelParts, "onMoved"> {
   readonly host: Host;

@@ -1,6 +1,6 @@
-import { Netns, NotANetnsError } from "../kernel/index.ts";
-import { NetdevError } from "../netdev/index.ts";
-import type { OwnedFd } from "../nsm/index.ts";
+import { Netns, NotANetnsError } from "../../kernel/index.ts";
+import { NetdevError } from "../../netdev/index.ts";
+import type { OwnedFd } from "../../nsm/index.ts";
 
 /** A handle of the namespace that a client has passed. @throws {NetdevError} when it is none, or the host's own. */
 export function clientNetns(fd: OwnedFd, host: Netns): Netns {

@@ -1,9 +1,9 @@
 // A VF as a network device of a client: a held VF (held-vf.ts) gets its kernel driver, netdev takes its network device into the
 // client's namespace and back.
-import { both, type Clock, type Random } from "../async/index.ts";
-import type { ConnectionContext } from "../gen/connectioncontext_pb.ts";
-import { conditionOf, type Inventory } from "../inventory/index.ts";
-import { fileKey, type LinkOwnerOf, type Netns, type OpenRtnl } from "../kernel/index.ts";
+import { both, type Clock, type Random } from "../../async/index.ts";
+import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
+import { conditionOf, type Inventory } from "../../inventory/index.ts";
+import { fileKey, type LinkOwnerOf, type Netns, type OpenRtnl } from "../../kernel/index.ts";
 import {
   type AttachedVf,
   type AttachmentState,
@@ -13,8 +13,8 @@ import {
   type VfIdentity,
   type WantedNetdev,
   wantNetdev,
-} from "../netdev/index.ts";
-import type { PfDoor } from "../node/index.ts";
+} from "../../netdev/index.ts";
+import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
   type InodeUrl,
@@ -24,15 +24,15 @@ import {
   type PassedFilesOfCall,
   type WantedKernel,
   type WantedMechanism,
-} from "../nsm/index.ts";
-import type { DriverBinder, PciAddress } from "../pci/index.ts";
-import { type Log, timed } from "../telemetry/index.ts";
+} from "../../nsm/index.ts";
+import type { DriverBinder, PciAddress } from "../../pci/index.ts";
+import { type Log, timed } from "../../telemetry/index.ts";
+import type { KernelVfEntry, VfJournal } from "../connection-journal.ts";
+import type { HeldVf, VfHolds } from "../held-vf.ts";
+import { isForeignLink } from "../link-check.ts";
+import { vfLinkOf } from "../vf-link.ts";
 import { clientNetns } from "./client-netns.ts";
-import type { KernelVfEntry, VfJournal } from "./connection-journal.ts";
-import type { HeldVf, VfHolds } from "./held-vf.ts";
-import { isForeignLink } from "./link-check.ts";
 import { requestedNetdev } from "./requested-netdev.ts";
-import { vfLinkOf } from "./vf-link.ts";
 
 /** What KERNEL takes of the modules below. */
 export interface KernelParts {

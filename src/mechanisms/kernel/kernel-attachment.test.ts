@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { type Clock, systemRandom } from "../async/index.ts";
-import { conditionOf, Inventory } from "../inventory/index.ts";
-import { Netns } from "../kernel/index.ts";
-import { NetdevError } from "../netdev/index.ts";
-import type { Attachment } from "../nsm/index.ts";
-import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../pci/index.ts";
-import { recordingLog } from "../telemetry/recording-log.ts";
-import type { VfEntry } from "./connection-journal.ts";
-import { VfHolds } from "./held-vf.ts";
+import { type Clock, systemRandom } from "../../async/index.ts";
+import { conditionOf, Inventory } from "../../inventory/index.ts";
+import { Netns } from "../../kernel/index.ts";
+import { NetdevError } from "../../netdev/index.ts";
+import type { Attachment } from "../../nsm/index.ts";
+import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../../pci/index.ts";
+import { recordingLog } from "../../telemetry/recording-log.ts";
+import type { VfEntry } from "../connection-journal.ts";
+import { VfHolds } from "../held-vf.ts";
 import { kernelDriver } from "./kernel-attachment.ts";
 
 const pf = parsePciAddress("01:00.0");
