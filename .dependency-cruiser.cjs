@@ -2,8 +2,8 @@
 const rooms = require("./tools/rooms.cjs");
 const names = Object.keys(rooms);
 const testFile = "[.]test[.]ts$";
-// What tests play with beside the code: their casts, stories and records, or whatever a folder `testing` has.
-const fakes = ["^src/.*/testing/", "^src/.*/(cast|cast-outside|story|recording-log)[.]ts$"];
+// What tests play with beside the code: whatever a folder `testing` has, and the log that keeps its lines.
+const fakes = ["^src/.*/testing/", "^src/telemetry/recording-log[.]ts$"];
 // Who may touch the disk, and for what. A simulation hands in what is behind the first two; the others are the kernel's own files.
 const disk = {
   "kernel/disk": "the journal's files, as an interface",

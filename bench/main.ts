@@ -42,7 +42,7 @@ const machine: MachineLine = {
 };
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
 const bundle = await bundleProgram(join(import.meta.dirname, ".."), "bench/node-process.ts");
-const killable = await bundleProgram(join(import.meta.dirname, ".."), "sandbox/forwarder-process.ts");
+const killable = await bundleProgram(join(import.meta.dirname, ".."), "sandbox/process/forwarder-process.ts");
 const runner = new Runner({
   ...options,
   program: bundle.path,

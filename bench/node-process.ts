@@ -1,6 +1,6 @@
 // The process of the forwarder: the pretend card, which must share its memory, and the forwarder as main.ts starts it.
 import { type ELDHistogram, monitorEventLoopDelay } from "node:perf_hooks";
-import type { Machine } from "../sandbox/machine.ts";
+import type { Machine } from "../sandbox/machine/machine.ts";
 import type { Netns } from "../src/kernel/index.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
@@ -11,8 +11,8 @@ const { parsePfConfig } = await import("../src/pci/index.ts");
 const { systemClock } = await import("../src/async/index.ts");
 const { Rtnl } = await import("../src/kernel/index.ts");
 const loadMs = performance.now();
-const { startMachine } = await import("../sandbox/machine.ts");
-const { ChangeWatch } = await import("../sandbox/change-watch.ts");
+const { startMachine } = await import("../sandbox/machine/machine.ts");
+const { ChangeWatch } = await import("../sandbox/nic/change-watch.ts");
 
 const LOOP_RESOLUTION_MS = 1;
 const changes = new ChangeWatch();

@@ -1,6 +1,6 @@
 // How long nobody serves after a SIGKILL. The card is in this process here: it has to outlive the forwarder's.
-import type { Client } from "../sandbox/client.ts";
-import { KillableForwarder } from "../sandbox/killable.ts";
+import type { Client } from "../sandbox/nsm/client.ts";
+import { KillableForwarder } from "../sandbox/process/killable.ts";
 import { SANDBOX_RESOURCE, Sandbox } from "../sandbox/sandbox.ts";
 import { systemClock as clock } from "../src/async/index.ts";
 import { silentLog } from "../src/telemetry/index.ts";

@@ -1,8 +1,8 @@
-import type { Actor } from "../sandbox/actor.ts";
-import { Client } from "../sandbox/client.ts";
-import type { ContextOf } from "../sandbox/endpoint.ts";
-import type { Kubelet } from "../sandbox/kubelet.ts";
-import { Pod } from "../sandbox/pod.ts";
+import type { Kubelet } from "../sandbox/kubelet/kubelet.ts";
+import type { Actor } from "../sandbox/nsm/actor.ts";
+import { Client } from "../sandbox/nsm/client.ts";
+import type { ContextOf } from "../sandbox/nsm/endpoint.ts";
+import { Pod } from "../sandbox/pod/pod.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox } from "../sandbox/sandbox.ts";
 import { systemClock, UndoStack } from "../src/async/index.ts";
 import { RpcClient } from "../src/rpc/index.ts";

@@ -1,8 +1,8 @@
 // The forwarder as a process among Go peers: settings come from the environment as in production, the card is a pretend one.
 // Arguments: how many virtual functions. Commands on standard input, one a line; each is answered by a line of JSON.
 import { createInterface } from "node:readline";
-import { startMachine } from "../sandbox/machine.ts";
-import { commonStandIns } from "../sandbox/sysfs.ts";
+import { startMachine } from "../sandbox/machine/machine.ts";
+import { commonStandIns } from "../sandbox/nic/sysfs.ts";
 import { parseConfig } from "../src/config.ts";
 import { forwarderBeside, forwarderHere } from "./running.ts";
 

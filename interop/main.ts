@@ -45,7 +45,7 @@ function formatted(): TestCounts {
 
 async function play(): Promise<TestCounts> {
   const program = await bundleProgram(root, "interop/forwarder.ts");
-  const killable = await bundleProgram(root, "sandbox/forwarder-process.ts");
+  const killable = await bundleProgram(root, "sandbox/process/forwarder-process.ts");
   const chains = await bundleProgram(root, "interop/chains.ts");
   const env = {
     INTEROP_FORWARDER: program.path,

@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { KillableForwarder } from "../sandbox/killable.ts";
-import type { Machine } from "../sandbox/machine.ts";
+import type { Machine } from "../sandbox/machine/machine.ts";
+import { KillableForwarder } from "../sandbox/process/killable.ts";
 import { startSandboxForwarder } from "../sandbox/start-forwarder.ts";
 import { openDeviceAccess } from "../src/access/index.ts";
 import { systemClock } from "../src/async/index.ts";

@@ -15,7 +15,7 @@ import {
 import { ShownNode } from "./composition/node-view.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./composition/nsm-server.ts";
 import { awaitOriginal } from "./composition/original-forwarder.ts";
-import { startPhases } from "./composition/start-phases.ts";
+import { startPhases } from "./composition/phase-report.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
 import { startIdentity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";

@@ -11,7 +11,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/node/node-watch.ts #todo": "work to do: VFs whose driver is to be read",
   "src/node/pf-claims.ts #locks": "by PF",
   "src/node/pf-claims.ts #refused": "by PF",
-  "src/node/pf-carriers.ts #links": "by PF",
+  "src/node/judge-carrier.ts #links": "by PF",
   "src/node/pf-survey.ts #doors": "by PF",
   "src/node/pf-survey.ts #faults": "by PF",
   "src/node/pf-survey.ts #pfs": "by PF",

@@ -62,7 +62,7 @@ const doors: readonly Door[] = [
       "src/async/testing/virtual-clock.ts": "lets time pass when nothing else is to be done",
       "src/kernel/native.ts": "leaves libuv's callback, in which no promise runs",
       "src/kernel/unix-stream.ts": "lets the last bytes of a socket be read before its end",
-      "src/nsm/testing/cast.ts": "lets everything run that can",
+      "src/nsm/testing/fakes.ts": "lets everything run that can",
       "src/rpc/http2/session.ts": "lets the last frames leave before the socket is closed",
       "src/rpc/http2/tls.ts": "lets the last record be read before its end",
     },

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { VFS_PER_ADAPTER } from "./hardware.ts";
 import { wholeNode, wish } from "./kernel-stories.ts";
 import { type LeftOver, untilLeftOver, untilSettled } from "./left-over.ts";

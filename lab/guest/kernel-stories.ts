@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
-import type { WantedContext } from "../../sandbox/endpoint-context.ts";
-import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
+import { ping, pingUntilAnswered } from "../../sandbox/network/ping.ts";
+import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
-import { IpMonitor, ipDump } from "../../test/sandbox/ip.ts";
+import { IpMonitor, ipDump } from "../../test/sandbox/scenes/ip.ts";
 import { adapters, vfsOf } from "./hardware.ts";
 import type { LabNode } from "./node.ts";
 import { eventually } from "./waiting.ts";

@@ -1,11 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
-import type { Client, ClientOptions } from "../../sandbox/client.ts";
-import type { WantedContext } from "../../sandbox/endpoint-context.ts";
-import type { KubeletDevice } from "../../sandbox/kubelet.ts";
-import { Pod } from "../../sandbox/pod.ts";
+import type { KubeletDevice } from "../../sandbox/kubelet/kubelet.ts";
+import type { Client, ClientOptions } from "../../sandbox/nsm/client.ts";
+import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
+import { sharedCalls } from "../../sandbox/nsm/shared-calls.ts";
+import { Pod } from "../../sandbox/pod/pod.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
-import { sharedCalls } from "../../sandbox/shared-calls.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
 import { adapters, operate, restoreAdapter, untilVfsAreHome, VFS_PER_ADAPTER } from "./hardware.ts";
 import type { Stopwatch } from "./telling.ts";

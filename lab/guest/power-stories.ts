@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, watch, writeFileSync } from "node:fs";
 import { create } from "@bufbuild/protobuf";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { SANDBOX_FORWARDER, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { MechanismSchema } from "../../src/gen/connection_pb.ts";
 import type { LogLine } from "./forwarder-process.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import type { KubeletDevice } from "../../sandbox/kubelet.ts";
+import type { KubeletDevice } from "../../sandbox/kubelet/kubelet.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
-import { ip } from "../../test/sandbox/ip.ts";
+import { ip } from "../../test/sandbox/scenes/ip.ts";
 import { adapters, driverFile, netdevOf, operate, rescanBus, VFS_PER_ADAPTER, vfsOf } from "./hardware.ts";
 import { answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
 import type { LabNode, Side } from "./node.ts";

@@ -1,9 +1,9 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import type { Client } from "../../sandbox/client.ts";
-import type { WantedContext } from "../../sandbox/endpoint-context.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
+import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
-import { installAt, onlyNull } from "../../test/device-filters.ts";
+import { installAt, onlyNull } from "../../test/scenes/device-filters.ts";
 import { type Outcome, runVfioClient } from "./hold-function.ts";
 import type { LabNode, Side } from "./node.ts";
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { adapters, driverOf, operate, VFS_PER_ADAPTER, vfsOf, writeAside } from "./hardware.ts";
 import { EVERYTHING } from "./hold-function.ts";
 import { answer, wish } from "./kernel-stories.ts";

@@ -1,5 +1,5 @@
 import { ConnectionEventType } from "../../src/gen/connection_pb.ts";
-import { ping, pingUntilAnswered } from "../ping.ts";
+import { ping, pingUntilAnswered } from "../network/ping.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, type SandboxPod } from "../sandbox.ts";
 import { pictureOf, type VfPicture } from "./node-picture.ts";
 import type { Stage } from "./stage.ts";

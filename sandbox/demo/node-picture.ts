@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { Rtnl } from "../../src/kernel/index.ts";
-import type { Machine } from "../machine.ts";
+import type { Machine } from "../machine/machine.ts";
 import type { SandboxPod } from "../sandbox.ts";
 
 /** One virtual function, read from sysfs, its physical function and the host's network namespace. */

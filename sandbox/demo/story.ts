@@ -1,7 +1,7 @@
 import type { Clock } from "../../src/async/index.ts";
 import { createLog, silentLog } from "../../src/telemetry/index.ts";
-import { PodCgroups } from "../pod-cgroups.ts";
-import { commonStandIns } from "../sysfs.ts";
+import { commonStandIns } from "../nic/sysfs.ts";
+import { PodCgroups } from "../pod/pod-cgroups.ts";
 import { closeSteps, connectSteps, refreshSteps } from "./connection-steps.ts";
 import { pfHeadings, pfRows, pictureOf, podHeadings, podRows } from "./node-picture.ts";
 import type { Screen } from "./screen.ts";

@@ -1,7 +1,7 @@
-import type { Container } from "../container.ts";
-import type { PodCgroups } from "../pod-cgroups.ts";
+import { commonStandIns } from "../nic/sysfs.ts";
+import type { Container } from "../pod/container.ts";
+import type { PodCgroups } from "../pod/pod-cgroups.ts";
 import type { SandboxPod } from "../sandbox.ts";
-import { commonStandIns } from "../sysfs.ts";
 import { vfOf } from "./connection-steps.ts";
 import type { Stage } from "./stage.ts";
 import { expectSame, NotSo, type Step } from "./steps.ts";

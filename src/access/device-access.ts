@@ -1,5 +1,6 @@
 import { KeyedQueue, type Timer } from "../async/index.ts";
 import type { CgroupFolder, DeviceNumber } from "../kernel/index.ts";
+import { openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
 import type {
   DeviceAccess,
   DeviceAccessOptions,
@@ -11,7 +12,6 @@ import type {
   StrayAccess,
 } from "./grant.ts";
 import { HeldGrant } from "./held-grant.ts";
-import { openHierarchy, PodFinder } from "./hierarchy.ts";
 import { type AccessMetrics, accessMetrics, timed } from "./metrics.ts";
 import { PodAccess } from "./pod-access.ts";
 import { isPodUid } from "./pod-name.ts";

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { CgroupFolder } from "../kernel/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
+import type { PodFinder } from "./find-pod-cgroup.ts";
 import { HeldGrant } from "./held-grant.ts";
-import type { PodFinder } from "./hierarchy.ts";
 import { PodAccess } from "./pod-access.ts";
 import type { Cgroup, Rules } from "./rules.ts";
 

@@ -1,9 +1,9 @@
 import type { CgroupFolder } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
+import type { PodFinder } from "./find-pod-cgroup.ts";
 import type { StrayAccess } from "./grant.ts";
 import type { HeldGrant } from "./held-grant.ts";
-import type { PodFinder } from "./hierarchy.ts";
 import { PodTree, type TreeListener } from "./pod-tree.ts";
 import { type Cgroup, deviceText, type Known, type Ours, type Rules } from "./rules.ts";
 

@@ -1,5 +1,5 @@
 import type { CgroupFolder } from "../kernel/index.ts";
-import type { PodFinder } from "./hierarchy.ts";
+import type { PodFinder } from "./find-pod-cgroup.ts";
 import { isMeant } from "./pod-name.ts";
 import { type Cgroup, isGone } from "./rules.ts";
 

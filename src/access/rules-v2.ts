@@ -2,8 +2,8 @@ import { AttachFlag, type CgroupFolder, type DeviceNumber, deviceProgramsOf } fr
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
 import { type Filter, filterText, letsOpen, readFilter } from "./filter.ts";
-import { changeFilters, readFilters } from "./filter-change.ts";
 import type { WrittenRule } from "./grant.ts";
+import { changeFilters, readFilters } from "./rewrite-filters.ts";
 import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
 
 /** Others may change the filters while we do. */

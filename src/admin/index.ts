@@ -3,6 +3,8 @@
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
 export { AdminError, type AdminFault, isLoopback } from "./loopback.ts";
+export { type ProfileOptions, serveProfiles } from "./profiles.ts";
+export { type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
 export {
   type Carrier,
   type ConnectionView,
@@ -14,6 +16,4 @@ export {
   type ResourceView,
   type VfView,
   vfStates,
-} from "./node-view.ts";
-export { type ProfileOptions, serveProfiles } from "./profiles.ts";
-export { type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
+} from "./view-form.ts";

@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { type Clock, guarded } from "../async/index.ts";
-import type { NodeView, NodeViewSource } from "./node-view.ts";
+import type { NodeView, NodeViewSource } from "./view-form.ts";
 
 /** Changes come in bursts, and a view of a node with hundreds of functions is some 100 KiB: as often as eyes can follow. */
 const PAUSE_MS = 300;

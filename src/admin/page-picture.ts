@@ -1,5 +1,5 @@
 import { type Html, html } from "./html.ts";
-import { type PfView, problemCounts, problemsOf, type VfView, vfStates } from "./node-view.ts";
+import { type PfView, problemCounts, problemsOf, type VfView, vfStates } from "./view-form.ts";
 
 /** How states look: a tone for those who see colours, a sign for those who do not. */
 const signs = {

@@ -1,7 +1,7 @@
 import type { Ailment } from "../telemetry/index.ts";
 import { type Html, html } from "./html.ts";
-import type { ConnectionView, NodeView, ResourceView, TroubleView } from "./node-view.ts";
 import { legend, pfCard, shortId, vfAnchor } from "./page-picture.ts";
+import type { ConnectionView, NodeView, ResourceView, TroubleView } from "./view-form.ts";
 
 /** The whole page. The script at /page.js keeps `main` live; without it the browser reloads. */
 export function renderPage(view: NodeView): string {

@@ -4,8 +4,8 @@ import test from "node:test";
 import { systemClock } from "../async/index.ts";
 import { createMetrics, Health, silentLog } from "../telemetry/index.ts";
 import { AdminError } from "./loopback.ts";
-import type { NodeView, NodeViewSource } from "./node-view.ts";
 import { type AdminOptions, serveAdmin } from "./serve.ts";
+import type { NodeView, NodeViewSource } from "./view-form.ts";
 
 const evil = `<script>alert("1")</script>'&`;
 const pf = {

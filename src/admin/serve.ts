@@ -5,10 +5,10 @@ import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
 import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
 import { AdminError, isAskedByLoopbackName, isLoopback } from "./loopback.ts";
-import type { NodeViewSource } from "./node-view.ts";
 import { renderMain, renderPage } from "./page.ts";
 import { pageScript } from "./page-script.ts";
 import { pageStyle } from "./page-style.ts";
+import type { NodeViewSource } from "./view-form.ts";
 
 // An import would read every property of node:http, and some of them load a client and a WebSocket: 10 MiB and 20 ms.
 const { createServer } = process.getBuiltinModule("node:http");

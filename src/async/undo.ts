@@ -17,7 +17,7 @@ export class UndoStack {
     return this.#steps.length;
   }
 
-  /** Records how to undo a step that has just been done. `what` names it in logs, for example "vf-bound". */
+  /** Records how to undo a step that has just been done. `what` names it in logs, for example "driver-bound". */
   push(what: string, run: () => Promise<void> | void): void {
     this.#steps.push({ what, run });
   }

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { someSurroundings } from "./cast.ts";
 import { commands } from "./commands.ts";
 import { runCommandLine } from "./run.ts";
+import { someSurroundings } from "./testing/fakes.ts";
 
 const refused = [
   { args: ["discovre"], says: 'forwarder: there is no command "discovre"; see forwarder --help\n' },

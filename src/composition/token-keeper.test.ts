@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Latest } from "../async/index.ts";
 import { Inventory, offerOf } from "../inventory/index.ts";
 import type { PodResourcesState } from "../kubelet/index.ts";
-import { HandClock, settled } from "../nsm/testing/cast.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { keepTokens } from "./token-keeper.ts";

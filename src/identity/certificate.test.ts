@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
 import { test } from "node:test";
-import { makeOddCertificate, type OddContents } from "../../sandbox/odd-certificate.ts";
+import { makeOddCertificate, type OddContents } from "../../sandbox/identity/odd-certificate.ts";
 import { KEY_USAGE, readCertificate } from "./certificate.ts";
 import { verifyPeerChain } from "./trust.ts";
 

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createTestCa } from "../../sandbox/x509.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { createTestCa } from "../../sandbox/identity/x509.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { ExpiryWatch } from "./expiry.ts";
-import { readSvid } from "./svid.ts";
+import { readSvid } from "./read-svid.ts";
 
 const HOUR_MS = 3_600_000;
 const ca = createTestCa("home.example");

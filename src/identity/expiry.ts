@@ -1,6 +1,6 @@
 import type { Clock, Timer } from "../async/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
-import type { Svid } from "./svid.ts";
+import type { Svid } from "./read-svid.ts";
 
 /** Shares of its lifetime that an SVID has left when we warn. SPIRE rotates at one half. */
 const WARN_AT = [0.25, 0.1, 0.03] as const;

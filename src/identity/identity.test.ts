@@ -4,19 +4,19 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { Spire } from "../../sandbox/spire.ts";
-import { WorkloadSocket } from "../../sandbox/workload-socket.ts";
-import { createTestCa } from "../../sandbox/x509.ts";
+import { Spire } from "../../sandbox/identity/spire.ts";
+import { WorkloadSocket } from "../../sandbox/identity/workload-socket.ts";
+import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { serveRpc, streamHandler } from "../rpc/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { IdentityError } from "./error.ts";
 import { type Identity, startIdentity } from "./identity.ts";
-import { decodeToken, isSignedBy, splitToken } from "./token.ts";
+import { decodeToken, isSignedBy, splitToken } from "./token-signature.ts";
 
 const ME = "spiffe://sandbox.test/forwarder";
 

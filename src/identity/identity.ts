@@ -3,8 +3,8 @@ import type { PeerIdentity, TlsCredentials, TlsIdentity } from "../rpc/index.ts"
 import type { Health, Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
 import { ExpiryWatch } from "./expiry.ts";
-import type { Svid, X509Context } from "./svid.ts";
-import { type IssuedToken, issueToken } from "./token.ts";
+import type { Svid, X509Context } from "./read-svid.ts";
+import { type IssuedToken, issueToken } from "./token-signature.ts";
 import { type TrustBundles, verifyPeerChain } from "./trust.ts";
 import { checkWorkloadSocket, watchX509Context } from "./workload-api.ts";
 

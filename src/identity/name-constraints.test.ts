@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { makeOddCertificate, type OddCertificate, type OddContents } from "../../sandbox/odd-certificate.ts";
+import { makeOddCertificate, type OddCertificate, type OddContents } from "../../sandbox/identity/odd-certificate.ts";
 import { KEY_USAGE, readCertificate } from "./certificate.ts";
 import { verifyPeerChain } from "./trust.ts";
 

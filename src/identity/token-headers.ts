@@ -1,4 +1,4 @@
-import type { IssuedToken } from "./token.ts";
+import type { IssuedToken } from "./token-signature.ts";
 
 const TOKEN = "nsm-client-token";
 const EXPIRES = "nsm-client-token-expires";

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { createTestCa, type TestCa } from "../../sandbox/x509.ts";
+import { createTestCa, type TestCa } from "../../sandbox/identity/x509.ts";
 import { X509SVIDResponseSchema } from "../gen/workload_pb.ts";
 import { readCertificate, readCertificates } from "./certificate.ts";
 import { IdentityError } from "./error.ts";
-import { readSvid, readX509Context } from "./svid.ts";
+import { readSvid, readX509Context } from "./read-svid.ts";
 import { verifyPeerChain } from "./trust.ts";
 
 const NOW_MS = Date.now();

@@ -3,7 +3,7 @@ import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
 import { type MessageLimit, parseTarget, RpcClient, RpcError } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
-import { readX509Context, type X509Context } from "./svid.ts";
+import { readX509Context, type X509Context } from "./read-svid.ts";
 
 export interface WatchOptions {
   /** Address of the agent: "unix:///run/spire/sockets/agent.sock" or "tcp://127.0.0.1:8081". */

@@ -174,7 +174,7 @@ export class Inventory {
   /**
    * Notes that a connection holds a VF, as the node shows it after a restart. A token that reserved the VF
    * moves to another one where there is one.
-   * @throws {InventoryError} unknown-token, unknown-function, VF-in-use, connection-holds-function.
+   * @throws {InventoryError} unknown-token, unknown-function, function-in-use, connection-holds-function.
    */
   adopt(request: AdoptRequest): VfRecord {
     const { connectionId, use, owner = connectionId } = request;

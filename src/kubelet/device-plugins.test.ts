@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { Kubelet } from "../../sandbox/kubelet.ts";
+import { Kubelet } from "../../sandbox/kubelet/kubelet.ts";
 import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";

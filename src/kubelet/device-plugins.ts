@@ -2,8 +2,8 @@ import { type Clock, Latest } from "../async/index.ts";
 import { RpcClient } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
-import { Plugin, type PluginFolder } from "./plugin.ts";
 import { resourceNameProblem } from "./resource-name.ts";
+import { Plugin, type PluginFolder } from "./resource-registration.ts";
 import type { TokenSource } from "./token-source.ts";
 
 export interface DevicePluginsOptions {

@@ -4,7 +4,6 @@
 export { CHECKPOINT_FILE, type Checkpoint, parseCheckpoint } from "./checkpoint.ts";
 export { type DevicePlugins, type DevicePluginsOptions, startDevicePlugins } from "./device-plugins.ts";
 export { type AllocatableDevices, ForeignDevices } from "./foreign-devices.ts";
-export type { PluginFolder } from "./plugin.ts";
 export { TOKENS_VARIABLE } from "./plugin-service.ts";
 export {
   type DeviceHolder,
@@ -14,5 +13,6 @@ export {
   type PodResourcesState,
   startPodResources,
 } from "./pod-resources.ts";
+export type { PluginFolder } from "./resource-registration.ts";
 export { type Findings, type Sight, TokenLife } from "./token-life.ts";
 export type { Device, Preference, TokenSource } from "./token-source.ts";

@@ -5,7 +5,7 @@ import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type ListedPod, PodResourcesServer } from "../../sandbox/pod-resources.ts";
+import { type ListedPod, PodResourcesServer } from "../../sandbox/kubelet/pod-resources.ts";
 import { countedClock } from "../../test/counted-clock.ts";
 import { systemClock } from "../async/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Inventory } from "../inventory/index.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";

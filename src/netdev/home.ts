@@ -1,11 +1,11 @@
 import type { Clock } from "../async/index.ts";
 import { isUpperOf, KernelError, type Link, type SetLink } from "../kernel/index.ts";
-import { MacHome } from "./admin-mac.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac, spareMac } from "./mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
 import { readOwnTables, type Session } from "./read.ts";
+import { MacHome } from "./restore-mac.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";

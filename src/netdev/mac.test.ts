@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno, KernelError, type Rtnl } from "../kernel/index.ts";
-import { HandClock, settled } from "../nsm/testing/cast.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { setLinkMac } from "./mac.ts";
 import { Patience } from "./transient.ts";

@@ -14,7 +14,7 @@ import {
 } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
-import { PfCarriers } from "./pf-carriers.ts";
+import { PfCarriers } from "./judge-carrier.ts";
 import { PfClaims } from "./pf-claims.ts";
 import { PfHealth } from "./pf-health.ts";
 import { VfCreation } from "./vf-creation.ts";

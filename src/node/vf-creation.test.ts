@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { type PhysicalFunction, parsePciAddress, type VfFacts } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";

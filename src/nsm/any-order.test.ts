@@ -13,8 +13,8 @@ import {
 } from "../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../gen/networkservice_pb.ts";
 import { RpcError } from "../rpc/index.ts";
-import { kernelRequest, type Manager, refreshOf, settled } from "./testing/cast.ts";
-import { endpointReply } from "./testing/cast-outside.ts";
+import { kernelRequest, type Manager, refreshOf, settled } from "./testing/fakes.ts";
+import { endpointReply } from "./testing/fakes-outside.ts";
 import { disagreements } from "./testing/ledger.ts";
 import { Story } from "./testing/story.ts";
 

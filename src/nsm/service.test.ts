@@ -6,8 +6,17 @@ import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { type Call, encodeMessage } from "../rpc/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { createForwarderService } from "./service.ts";
-import { HandClock, kernelRequest, Manager, NETNS, PaperVfs, paperNoop, paperTokens, settled } from "./testing/cast.ts";
-import { endpointReply, Outside } from "./testing/cast-outside.ts";
+import {
+  HandClock,
+  kernelRequest,
+  Manager,
+  NETNS,
+  PaperVfs,
+  paperNoop,
+  paperTokens,
+  settled,
+} from "./testing/fakes.ts";
+import { endpointReply, Outside } from "./testing/fakes-outside.ts";
 import { PaperJournal } from "./testing/story.ts";
 
 const FORMER = "inode://8/1";

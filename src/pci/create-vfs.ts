@@ -2,9 +2,9 @@ import type { Clock } from "../async/index.ts";
 import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { PhysicalFunction } from "./discover.ts";
-import { virtualFunctionLinks } from "./pci-files.ts";
 import type { PfEntry } from "./pf-config-form.ts";
 import { PfError } from "./pf-fault.ts";
+import { virtualFunctionLinks } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 
 /** Where to make virtual functions, and how long that may take. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
+import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
 import { systemClock } from "../async/index.ts";
 import type { HostFiles } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";

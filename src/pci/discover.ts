@@ -1,6 +1,9 @@
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type EswitchOptions, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
+import type { PfConfig, PfEntry } from "./pf-config-form.ts";
+import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
+import { severalNetdevs } from "./pf-link.ts";
 import {
   driverOf,
   iommuGroupMembers,
@@ -9,10 +12,7 @@ import {
   orMissing,
   ownNetdevs,
   virtualFunctionLinks,
-} from "./pci-files.ts";
-import type { PfConfig, PfEntry } from "./pf-config-form.ts";
-import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
-import { severalNetdevs } from "./pf-link.ts";
+} from "./read-sysfs.ts";
 import { resourceName } from "./resource-name.ts";
 import type { VfFacts } from "./vf-facts.ts";
 

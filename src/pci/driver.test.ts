@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
+import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
 import { systemClock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
-import { HandClock, settled } from "../nsm/testing/cast.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
 import { DriverBinder, type DriverBinderOptions } from "./driver.ts";

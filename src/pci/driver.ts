@@ -11,7 +11,7 @@ import {
   netdevIndex,
   netdevNames,
   type VfGlance,
-} from "./pci-files.ts";
+} from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 import type { VfFacts, VfUse } from "./vf-facts.ts";
 import { VfioGroups } from "./vfio-group.ts";

@@ -3,7 +3,7 @@ import type { Clock } from "../async/index.ts";
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
-import { netdevNames, ownNetdevs } from "./pci-files.ts";
+import { netdevNames, ownNetdevs } from "./read-sysfs.ts";
 
 /** Asks the kernel (devlink). Undefined: it does not say. */
 export type AskEswitchMode = (pf: PciAddress) => Promise<EswitchMode | undefined>;

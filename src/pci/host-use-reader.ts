@@ -1,7 +1,7 @@
 import type { HostFiles, Link, Netns, Rtnl } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type HostNetwork, hostUseOf, type NetdevUse } from "./host-use.ts";
-import { ownNetdevs } from "./pci-files.ts";
+import { ownNetdevs } from "./read-sysfs.ts";
 
 /** A device can be renamed between the look at the files and the look at the links. */
 const TRIES = 3;

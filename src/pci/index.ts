@@ -18,18 +18,6 @@ export {
 } from "./host-use.ts";
 export { HostUseReader } from "./host-use-reader.ts";
 export { nearestWord } from "./nearest.ts";
-export {
-  driverOf,
-  iommuGroupMembers,
-  iommuGroupOf,
-  netdevFolder,
-  netdevNames,
-  numaNodeOf,
-  orMissing,
-  ownNetdevs,
-  type VfGlance,
-  virtualFunctionLinks,
-} from "./pci-files.ts";
 export { parsePfConfig } from "./pf-config.ts";
 export {
   type ListedFunction,
@@ -41,6 +29,18 @@ export {
 } from "./pf-config-form.ts";
 export { PfError, type PfFault, type PfFaultKind, type PfNote, type PfNoteKind } from "./pf-fault.ts";
 export { type FindPfLink, pfLinks } from "./pf-link.ts";
+export {
+  driverOf,
+  iommuGroupMembers,
+  iommuGroupOf,
+  netdevFolder,
+  netdevNames,
+  numaNodeOf,
+  orMissing,
+  ownNetdevs,
+  type VfGlance,
+  virtualFunctionLinks,
+} from "./read-sysfs.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
 export type { VfFacts, VfUse } from "./vf-facts.ts";
 export { type VfioDevice, VfioGroups } from "./vfio-group.ts";

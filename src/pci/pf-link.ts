@@ -8,8 +8,8 @@ import {
   type LinkPlace,
 } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { netdevFolder, netdevIndex, orMissing, ownNetdevs } from "./pci-files.ts";
 import { PfError } from "./pf-fault.ts";
+import { netdevFolder, netdevIndex, orMissing, ownNetdevs } from "./read-sysfs.ts";
 
 /** A network device of a function as sysfs shows it. */
 export interface SysfsNetdev {

@@ -2,7 +2,7 @@ import type { Clock } from "../async/index.ts";
 import type { DeviceNumber, DeviceUse, HostFiles, UeventSource } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
-import { iommuGroupOf, orMissing } from "./pci-files.ts";
+import { iommuGroupOf, orMissing } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 
 /** What VFIO groups are looked at through. */

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Inventory } from "../inventory/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import { HandClock, settled } from "../nsm/testing/cast.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";

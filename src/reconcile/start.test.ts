@@ -5,7 +5,7 @@ import { conditionOf, Inventory } from "../inventory/index.ts";
 import type { KernelVfEntry, VfEntry, VfioVfEntry } from "../mechanisms/index.ts";
 import { AdoptedGrants } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { type PciAddress, parsePciAddress, type VfGlance } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { CallScope } from "./call-scope.ts";
 
 test("CallScope.end() leaves no listener on the caller's signal, and no timer", () => {

@@ -6,7 +6,7 @@ export interface RpcLimits {
   readonly maxConcurrentCalls: number;
   /** Calls that one peer may have open at once on all its connections. */
   readonly maxCallsPerOwner: number;
-  /** Connections that a server holds at once, and for one SPIFFE ID; for a further one an idle one ends (owners.ts). */
+  /** Connections that a server holds at once, and for one SPIFFE ID; for a further one an idle one ends (peer-shares.ts). */
   readonly maxConnections: number;
   readonly maxConnectionsPerOwner: number;
   /** Bytes of requests whose rest is awaited, of one SPIFFE ID and on the whole server; on one connection four messages. */

@@ -1,7 +1,7 @@
 import { guarded, type Timer } from "../async/index.ts";
 import { type Connection, openConnection } from "./connection.ts";
 import type { RpcLimits } from "./limits.ts";
-import type { OwnedConnection, Owners } from "./owners.ts";
+import type { OwnedConnection, Owners } from "./peer-shares.ts";
 import { type ServerCall, type ServerCallContext, serveCall } from "./server-call.ts";
 import { RpcError } from "./status.ts";
 import type { ServerConnection, ServerStream } from "./transport.ts";

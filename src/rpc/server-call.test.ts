@@ -6,7 +6,7 @@ import { type TestContext, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { HandClock } from "../nsm/testing/cast.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { RpcClient } from "./client.ts";
 import { unaryHandler } from "./handler.ts";

@@ -5,7 +5,7 @@ import type { RpcHandler } from "./handler.ts";
 import type { RpcHealth } from "./health.ts";
 import { http2Transport } from "./http2/transport.ts";
 import { defaultLimits, type RpcLimits } from "./limits.ts";
-import { Owners } from "./owners.ts";
+import { Owners } from "./peer-shares.ts";
 import { Renewals } from "./renewals.ts";
 import { ServedConnection, type ServedContext } from "./served-connection.ts";
 import type { ServerCall } from "./server-call.ts";

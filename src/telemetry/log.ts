@@ -5,7 +5,7 @@ export type LogFields = Readonly<Record<string, unknown>>;
 export type LogLevel = "error" | "warn" | "info" | "debug" | "trace";
 
 /**
- * Where events are told. The event is a kebab-case name ("vf-bound"), everything else is a field.
+ * Where events are told. The event is a kebab-case name ("driver-bound"), everything else is a field.
  * `error`: a person must act. `warn`: we recover, but look. `info`: a state changed. `debug`: each call.
  */
 export interface Log {

@@ -7,8 +7,8 @@ import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import type { GrantState } from "../../src/access/index.ts";
 import { bundleProgram } from "../../tools/bundle-program.ts";
-import { AccessScene, needsVersion, podPath, versions } from "../access-scene.ts";
-import { full, REFUSED, zero } from "../pod-cgroups.ts";
+import { AccessScene, needsVersion, podPath, versions } from "../scenes/access-scene.ts";
+import { full, REFUSED, zero } from "../scenes/pod-cgroups.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -37,7 +37,7 @@ async function crash(
 /** Dies once at every step, two processes at a time, each with a pod of its own. */
 async function crashEverywhere(t: TestContext, scene: AccessScene): Promise<readonly Wreck[]> {
   const folder = mkdtempSync(join(tmpdir(), "journals-"));
-  const { path: program, remove } = await bundleProgram(ROOT, "test/access-crasher.ts");
+  const { path: program, remove } = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
   t.after(() => {
     rmSync(folder, { recursive: true });
     remove();

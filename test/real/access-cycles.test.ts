@@ -6,8 +6,8 @@ import { runInNewContext } from "node:vm";
 import { splitProgram } from "../../src/access/bpf/allow-block.ts";
 import { decodeProgram } from "../../src/access/bpf/instruction.ts";
 import { bpf, deviceProgramsOf, KernelError, offHeap, openProgram, readProgram } from "../../src/kernel/index.ts";
-import { AccessScene, eventually, needsVersion, POD_UID, podPath, versions } from "../access-scene.ts";
-import { REFUSED, zero } from "../pod-cgroups.ts";
+import { AccessScene, eventually, needsVersion, POD_UID, podPath, versions } from "../scenes/access-scene.ts";
+import { REFUSED, zero } from "../scenes/pod-cgroups.ts";
 
 const CYCLES = 1000;
 const WARM_UP = 200;

@@ -12,8 +12,8 @@ import {
   offHeap,
   openProgram,
 } from "../../src/kernel/index.ts";
-import { AccessScene, needsVersion, POD_UID, podPath } from "../access-scene.ts";
-import { crunFilter } from "../captured-filters.ts";
+import { AccessScene, needsVersion, POD_UID, podPath } from "../scenes/access-scene.ts";
+import { crunFilter } from "../scenes/captured-filters.ts";
 import {
   codeOf,
   detach,
@@ -24,8 +24,8 @@ import {
   runtimeFilter,
   withHelper,
   withMap,
-} from "../device-filters.ts";
-import { full, REFUSED, zero } from "../pod-cgroups.ts";
+} from "../scenes/device-filters.ts";
+import { full, REFUSED, zero } from "../scenes/pod-cgroups.ts";
 
 const POD = podPath(POD_UID);
 const ONE = `${POD}/one`;

@@ -1,8 +1,16 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { AccessError, type AccessFault } from "../../src/access/index.ts";
-import { AccessScene, eventually, needsVersion, OTHER_UID, POD_UID, podPath, versions } from "../access-scene.ts";
-import { full, REFUSED, random, zero } from "../pod-cgroups.ts";
+import {
+  AccessScene,
+  eventually,
+  needsVersion,
+  OTHER_UID,
+  POD_UID,
+  podPath,
+  versions,
+} from "../scenes/access-scene.ts";
+import { full, REFUSED, random, zero } from "../scenes/pod-cgroups.ts";
 
 const POD = podPath(POD_UID);
 const OTHER = podPath(OTHER_UID);

@@ -7,7 +7,7 @@ import { AccessError, type DeviceAccess, openDeviceAccess } from "../../src/acce
 import { systemClock } from "../../src/async/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { CgroupPlace } from "../pod-cgroups.ts";
+import { CgroupPlace } from "../scenes/pod-cgroups.ts";
 
 function open(t: TestContext, cgroupPath: string): DeviceAccess {
   const access = openDeviceAccess({ cgroupPath, clock: systemClock, log: silentLog, metrics: createMetrics() });

@@ -1,9 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { deviceProgramsOf } from "../../src/kernel/index.ts";
-import { AccessScene, eventually, needsVersion, OTHER_UID, POD_UID, podPath, versions } from "../access-scene.ts";
-import { install, onlyNull, reinstall, runtimeFilter, withHelper } from "../device-filters.ts";
-import { full, type Opener, REFUSED, zero } from "../pod-cgroups.ts";
+import {
+  AccessScene,
+  eventually,
+  needsVersion,
+  OTHER_UID,
+  POD_UID,
+  podPath,
+  versions,
+} from "../scenes/access-scene.ts";
+import { install, onlyNull, reinstall, runtimeFilter, withHelper } from "../scenes/device-filters.ts";
+import { full, type Opener, REFUSED, zero } from "../scenes/pod-cgroups.ts";
 
 const POD = podPath(POD_UID);
 const ONE = `${POD}/one`;

@@ -7,14 +7,14 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import { parse } from "yaml";
-import { Client } from "../../sandbox/client.ts";
-import { KillableForwarder } from "../../sandbox/killable.ts";
+import { Client } from "../../sandbox/nsm/client.ts";
+import { KillableForwarder } from "../../sandbox/process/killable.ts";
 import { SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { bundleProgram } from "../../tools/bundle-program.ts";
-import { AccessScene, needsVersion, podPath, versions } from "../access-scene.ts";
 import { needs } from "../needs.ts";
+import { AccessScene, needsVersion, podPath, versions } from "../scenes/access-scene.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 const daemon = parse(readFileSync(join(ROOT, "deploy/kustomize/base/daemonset.yaml"), "utf8"), { merge: true });
@@ -79,7 +79,7 @@ async function servesOne(t: TestContext, program: string, capabilities: readonly
 
 test("a KERNEL Request and its Close are served with the manifest's capabilities, and not with one less", async (t) => {
   if (!needs(t, "root", "netns", "veth", "bridge")) return;
-  const { path: program, remove } = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
+  const { path: program, remove } = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
   t.after(remove);
   assert.equal(await servesOne(t, program, listed), "served");
   for (const name of listed) {
@@ -91,7 +91,7 @@ for (const version of versions) {
   test(`a device is granted and taken back with the manifest's capabilities, cgroups of version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
-    const { path: program, remove } = await bundleProgram(ROOT, "test/access-crasher.ts");
+    const { path: program, remove } = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
     t.after(remove);
     const granted = async (uid: string, capabilities: readonly string[]) => {
       scene.close(`${podPath(uid)}/one`);

@@ -4,16 +4,16 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { KillableForwarder } from "../../sandbox/killable.ts";
-import { startMachine } from "../../sandbox/machine.ts";
+import { startMachine } from "../../sandbox/machine/machine.ts";
 import { inOwnNetns, requireOwnNetns } from "../../sandbox/own-netns.ts";
+import { KillableForwarder } from "../../sandbox/process/killable.ts";
 import { Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { inNetns, type Netns } from "../../src/kernel/index.ts";
 import { silentLog as log } from "../../src/telemetry/index.ts";
 import { bundleProgram } from "../../tools/bundle-program.ts";
-import { openPlace, type Place } from "../namespaces.ts";
 import { needs } from "../needs.ts";
+import { openPlace, type Place } from "../scenes/namespaces.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 /** The sandbox's two adapters with eight virtual functions each, and one more. */
@@ -58,7 +58,7 @@ test("a sandbox forwarder is refused in a namespace that the sandbox did not mak
   if (!needs(t, "root", "netns", "veth")) return;
   const { netns } = await foreignNode(t);
   const before = linksOf(netns);
-  const program = join(ROOT, "test/foreign-start.ts");
+  const program = join(ROOT, "test/scenes/foreign-start.ts");
   const args = ["--disable-warning=ExperimentalWarning", program];
   const said = inNetns(netns, () => spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 }));
   assert.match(said.stdout, refusal(netns), said.stderr);
@@ -71,7 +71,7 @@ test("a sandbox forwarder in a process of its own is refused on a foreign namesp
   const before = linksOf(netns);
   const folder = mkdtempSync(join(tmpdir(), "foreign-"));
   t.after(() => rmSync(folder, { recursive: true }));
-  const bundle = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
+  const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
   t.after(() => bundle.remove());
   const sandbox = await Sandbox.start({ log, clock });
   t.after(() => sandbox.stop());

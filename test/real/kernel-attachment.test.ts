@@ -11,8 +11,8 @@ import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, openPlace, outside, type Place, picture, type World } from "../namespaces.ts";
-import { openFiles } from "../sandbox/story.ts";
+import { openFiles } from "../sandbox/scenes/story.ts";
+import { inWorld, linkNamed, openPlace, outside, type Place, picture, type World } from "../scenes/namespaces.ts";
 
 type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
 

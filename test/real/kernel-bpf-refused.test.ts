@@ -7,7 +7,7 @@ const urlOf = (path: string) => JSON.stringify(new URL(`../../${path}`, import.m
 const SCRIPT = `
   import { encodeProgram } from ${urlOf("src/access/bpf/instruction.ts")};
   import { loadDeviceProgram } from ${urlOf("src/kernel/index.ts")};
-  import { onlyNull } from ${urlOf("test/device-filters.ts")};
+  import { onlyNull } from ${urlOf("test/scenes/device-filters.ts")};
   try {
     loadDeviceProgram(encodeProgram(onlyNull), "refused");
   } catch (error) {

@@ -3,15 +3,15 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { type TestContext, test } from "node:test";
 import { createOwnNetns } from "../../sandbox/own-netns.ts";
-import { Pod } from "../../sandbox/pod.ts";
+import { Pod } from "../../sandbox/pod/pod.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type Netns, Rtnl } from "../../src/kernel/index.ts";
 import type { Host } from "../../src/node/index.ts";
 import { silentLog as log } from "../../src/telemetry/index.ts";
-import { openPlace, type Place } from "../namespaces.ts";
 import { needs } from "../needs.ts";
-import { ip, ipDump } from "../sandbox/ip.ts";
+import { ip, ipDump } from "../sandbox/scenes/ip.ts";
+import { openPlace, type Place } from "../scenes/namespaces.ts";
 
 const PF = "0000:01:00.0";
 /** The sandbox's two adapters with eight virtual functions each. */

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { changeText } from "../../src/netdev/change.ts";
 import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
-import { inWorld, linkNamed, outside, picture, VF_MAC, type World } from "../namespaces.ts";
 import { needs } from "../needs.ts";
+import { inWorld, linkNamed, outside, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
 const full: AskedNetdev = {
   name: "nsm-1",

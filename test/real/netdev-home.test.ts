@@ -13,8 +13,8 @@ import {
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { inWorld, linkNamed, outside, picture, type World } from "../namespaces.ts";
-import { ip } from "../sandbox/ip.ts";
+import { ip } from "../sandbox/scenes/ip.ts";
+import { inWorld, linkNamed, outside, picture, type World } from "../scenes/namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",

@@ -1,9 +1,9 @@
 // A VF's address, which is its own and its PF's: on a real link whose driver is as igbvf with igb, or as one that takes the PF's word.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { igbRtnl } from "../../sandbox/igb-links.ts";
-import type { NicPf } from "../../sandbox/nic.ts";
-import { PretendPfPort } from "../../sandbox/pf-port.ts";
+import { igbRtnl } from "../../sandbox/nic/igb-links.ts";
+import type { NicPf } from "../../sandbox/nic/nic.ts";
+import { PretendPfPort } from "../../sandbox/nic/pf-port.ts";
 import { systemClock, systemRandom } from "../../src/async/index.ts";
 import { Errno, KernelError, type Link, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import {
@@ -16,7 +16,7 @@ import {
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, picture, VF_MAC, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
 const NO_MAC = "00:00:00:00:00:00";
 const [CLIENTS, OPERATORS, OTHER] = ["02:00:00:00:00:05", "02:00:00:00:00:06", "02:00:00:00:00:07"];

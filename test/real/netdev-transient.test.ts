@@ -13,7 +13,7 @@ import {
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { inWorld, linkNamed, outside, picture, type World } from "../namespaces.ts";
+import { inWorld, linkNamed, outside, picture, type World } from "../scenes/namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",

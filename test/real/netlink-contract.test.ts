@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { busInfoOf } from "../../src/kernel/driver-info.ts";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
-import { inWorld, linkNamed, openPlace } from "../namespaces.ts";
 import { needs } from "../needs.ts";
-import { ip } from "../sandbox/ip.ts";
+import { ip } from "../sandbox/scenes/ip.ts";
+import { inWorld, linkNamed, openPlace } from "../scenes/namespaces.ts";
 
 test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and tells them back", (t) =>
   inWorld(t, async ({ host, vf }) => {

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine.ts";
-import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
+import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { ping, pingUntilAnswered } from "../../sandbox/network/ping.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { Netns, Rtnl } from "../../src/kernel/index.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
 import { driverBindingContracts } from "../contracts/driver-binding.ts";
 import { sysfsContracts } from "../contracts/sysfs.ts";
 import { vfSettingsContracts } from "../contracts/vf-settings.ts";
-import { openPlace, type Place } from "../namespaces.ts";
 import { needs } from "../needs.ts";
-import { ip } from "../sandbox/ip.ts";
+import { ip } from "../sandbox/scenes/ip.ts";
+import { openPlace, type Place } from "../scenes/namespaces.ts";
 
 const pf = { address: "0000:01:00.0" };
 

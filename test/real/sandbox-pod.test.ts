@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ping, pingUntilAnswered } from "../../sandbox/ping.ts";
-import { Pod } from "../../sandbox/pod.ts";
+import { ping, pingUntilAnswered } from "../../sandbox/network/ping.ts";
+import { Pod } from "../../sandbox/pod/pod.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { needs } from "../needs.ts";
 

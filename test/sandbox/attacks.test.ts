@@ -9,8 +9,8 @@ import { connect as connectTls } from "node:tls";
 import { systemClock } from "../../src/async/index.ts";
 import { connectUnix } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
-import { AttackScene, deadDescriptor } from "./attack-scene.ts";
-import { SharedUntilFailure } from "./fresh-after-failure.ts";
+import { AttackScene, deadDescriptor } from "./scenes/attack-scene.ts";
+import { SharedUntilFailure } from "./scenes/fresh-after-failure.ts";
 
 const shared = new SharedUntilFailure(
   () => AttackScene.open(),

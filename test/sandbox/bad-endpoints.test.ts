@@ -1,12 +1,12 @@
 // Whatever an endpoint answers: a clear error, an unchanged node, the endpoint told, and the next one is served.
 import assert from "node:assert/strict";
-import type { WantedContext } from "../../sandbox/endpoint-context.ts";
-import { ping } from "../../sandbox/ping.ts";
+import { ping } from "../../sandbox/network/ping.ts";
+import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import type { Connection } from "../../src/gen/connection_pb.ts";
-import { ipDump } from "./ip.ts";
-import { refusal, type Scene, type Story, tellStories } from "./story.ts";
+import { ipDump } from "./scenes/ip.ts";
+import { refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
 
 /** What is wrong with one answer, and what the client hears. */
 interface Row {

@@ -1,13 +1,13 @@
 // Whatever a client sends that makes no sense: a clear error, an unchanged node, and the next one is served.
 import assert from "node:assert/strict";
 import { openSync } from "node:fs";
-import type { CallChanges } from "../../sandbox/client.ts";
-import { inodeUrlOf } from "../../sandbox/passed-files.ts";
+import type { CallChanges } from "../../sandbox/nsm/client.ts";
+import { inodeUrlOf } from "../../sandbox/nsm/passed-files.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { Fd } from "../../src/kernel/index.ts";
-import { ip, ipDump } from "./ip.ts";
-import { refusal, type Scene, type Story, tellStories } from "./story.ts";
+import { ip, ipDump } from "./scenes/ip.ts";
+import { refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
 
 /** What is wrong with one Request, and what its caller hears. */
 interface Row {

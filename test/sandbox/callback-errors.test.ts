@@ -17,7 +17,7 @@ import { BlockingWrites, openUevents } from "../../src/kernel/index.ts";
 import { RpcClient, serveRpc, unaryHandler } from "../../src/rpc/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { eventually, type Scene, sharedScene } from "./story.ts";
+import { eventually, type Scene, sharedScene } from "./scenes/story.ts";
 
 const metrics = createMetrics();
 const shared = sharedScene({ metrics });

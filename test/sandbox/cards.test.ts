@@ -1,10 +1,10 @@
-// The same connections on cards whose drivers behave otherwise than igb's: sandbox/card.ts says how, and where the kernel has it.
+// The same connections on cards whose drivers behave otherwise than igb's: sandbox/nic/card.ts says how, and where the kernel has it.
 import assert from "node:assert/strict";
 import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
-import { cardSeed } from "./card-seed.ts";
-import { kernelStories, plainStories } from "./kernel-stories.ts";
-import { refusal, type Scene, tellStories } from "./story.ts";
+import { cardSeed } from "./scenes/card-seed.ts";
+import { kernelStories, plainStories } from "./scenes/kernel-stories.ts";
+import { refusal, type Scene, tellStories } from "./scenes/story.ts";
 
 const seed = cardSeed();
 

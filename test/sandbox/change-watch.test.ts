@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ChangeWatch } from "../../sandbox/change-watch.ts";
+import { ChangeWatch } from "../../sandbox/nic/change-watch.ts";
 import { Netns, Rtnl } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
 

@@ -4,16 +4,16 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type MachineOptions, startMachine } from "../../sandbox/machine.ts";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
-import { someSurroundings } from "../../src/commands/cast.ts";
+import { type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import type { CheckFiles } from "../../src/commands/check/check-files.ts";
 import type { Finding } from "../../src/commands/check/finding.ts";
 import { check } from "../../src/commands/check/run.ts";
 import type { CommandSettings, Given } from "../../src/commands/command.ts";
+import { someSurroundings } from "../../src/commands/testing/fakes.ts";
 import { BlockingWrites, type HostFiles, KernelError, openHostFiles } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
-import { ip } from "./ip.ts";
+import { ip } from "./scenes/ip.ts";
 
 /** A folder with these files and folders in it; a name that ends in a slash is a folder. */
 function tree(t: TestContext, entries: Readonly<Record<string, string>>): string {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { inodeUrlOf } from "../../sandbox/passed-files.ts";
-import { Pod } from "../../sandbox/pod.ts";
+import { inodeUrlOf } from "../../sandbox/nsm/passed-files.ts";
+import { Pod } from "../../sandbox/pod/pod.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { State } from "../../src/gen/connection_pb.ts";

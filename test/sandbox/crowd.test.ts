@@ -1,8 +1,8 @@
 // Many at once: nobody waits for another's function, and nothing is left over.
 import assert from "node:assert/strict";
 import { SANDBOX_VLAN, type SandboxPod } from "../../sandbox/sandbox.ts";
-import { ipDump } from "./ip.ts";
-import { eventually, openFiles, type Scene, tellStories } from "./story.ts";
+import { ipDump } from "./scenes/ip.ts";
+import { eventually, openFiles, type Scene, tellStories } from "./scenes/story.ts";
 
 const endpoint = { prefixes: ["172.16.0.0/16", "2001:db8::/64"], context: { ethernet: { vlanTag: SANDBOX_VLAN } } };
 

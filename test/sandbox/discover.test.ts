@@ -3,10 +3,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { type MachineOptions, startMachine } from "../../sandbox/machine.ts";
-import { someSurroundings } from "../../src/commands/cast.ts";
+import { type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
 import type { Given } from "../../src/commands/command.ts";
 import { discover } from "../../src/commands/discover/run.ts";
+import { someSurroundings } from "../../src/commands/testing/fakes.ts";
 import { BlockingWrites, openHostFiles } from "../../src/kernel/index.ts";
 import { parsePfConfig } from "../../src/pci/index.ts";
 

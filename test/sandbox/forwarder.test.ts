@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { pictureOf } from "../../sandbox/demo/node-picture.ts";
-import { pingUntilAnswered } from "../../sandbox/ping.ts";
+import { pingUntilAnswered } from "../../sandbox/network/ping.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";

@@ -1,12 +1,12 @@
 // A test that fails says so once: what it left behind is not the next one's.
 import assert from "node:assert/strict";
 import { after, describe, type TestContext, test } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { needs } from "../needs.ts";
-import { SharedUntilFailure } from "./fresh-after-failure.ts";
-import { LINKS, type Scene, type Story, sharedScene } from "./story.ts";
-import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./vfio-scene.ts";
+import { SharedUntilFailure } from "./scenes/fresh-after-failure.ts";
+import { LINKS, type Scene, type Story, sharedScene } from "./scenes/story.ts";
+import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./scenes/vfio-scene.ts";
 
 /** Only a fresh node, or one that was left as it was, passes. */
 const untouched: Story = async (scene) => {

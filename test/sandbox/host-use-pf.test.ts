@@ -1,14 +1,14 @@
 // Physical functions that the host uses itself: reported, set up at most, and given no virtual functions unless the list says so.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import type { MachineOptions } from "../../sandbox/machine.ts";
+import type { MachineOptions } from "../../sandbox/machine/machine.ts";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { IpMonitor, ip, ipDump } from "./ip.ts";
-import { eventually } from "./story.ts";
+import { IpMonitor, ip, ipDump } from "./scenes/ip.ts";
+import { eventually } from "./scenes/story.ts";
 
 const PF = "0000:01:00.0";
 const NAME = "enp1s0f0";

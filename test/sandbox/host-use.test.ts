@@ -1,18 +1,18 @@
 // Functions that the host uses itself: not offered, not taken, and again as soon as the host has let go of them.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { RpcError } from "../../src/rpc/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { ip, ipDump, ipNow } from "./ip.ts";
-import { eventually, refusal } from "./story.ts";
-import { VFIO_NEEDS } from "./vfio-scene.ts";
+import { ip, ipDump, ipNow } from "./scenes/ip.ts";
+import { eventually, refusal } from "./scenes/story.ts";
+import { VFIO_NEEDS } from "./scenes/vfio-scene.ts";
 
 const [FIRST, SECOND] = [parsePciAddress("0000:01:10.0"), parsePciAddress("0000:01:10.2")];
 const NAME = "enp1s0f0v0";

@@ -9,8 +9,8 @@ import type { Host } from "../../src/node/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { ip } from "./ip.ts";
-import { eventually } from "./story.ts";
+import { ip } from "./scenes/ip.ts";
+import { eventually } from "./scenes/story.ts";
 
 const [FIRST_PF, SECOND_PF] = ["0000:01:00.0", "0000:02:00.0"];
 

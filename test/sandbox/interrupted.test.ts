@@ -1,10 +1,10 @@
 // Requests and connections that end in the middle, or not as planned: the work is undone, or the next way is taken.
 import assert from "node:assert/strict";
-import { createActor } from "../../sandbox/actor.ts";
 import { LeapClock } from "../../sandbox/leap-clock.ts";
+import { createActor } from "../../sandbox/nsm/actor.ts";
 import { State } from "../../src/gen/connection_pb.ts";
-import { ipDump } from "./ip.ts";
-import { eventually, refusal, type Scene, tellStories } from "./story.ts";
+import { ipDump } from "./scenes/ip.ts";
+import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
 
 /** Of the forwarder, the machine and the peers, but not of those that a story makes itself. */
 const clock = new LeapClock();

@@ -1,4 +1,4 @@
-import { kernelStories } from "./kernel-stories.ts";
-import { tellStories } from "./story.ts";
+import { kernelStories } from "./scenes/kernel-stories.ts";
+import { tellStories } from "./scenes/story.ts";
 
 tellStories("a KERNEL connection", {}, kernelStories);

@@ -1,5 +1,5 @@
-import { UnsyncedDisk } from "../unsynced-disk.ts";
-import { killInKernel } from "./killed-kernel.ts";
+import { UnsyncedDisk } from "../scenes/unsynced-disk.ts";
+import { killInKernel } from "./scenes/killed-kernel.ts";
 
 killInKernel(
   "a forwarder that is killed, and whose disk loses what was not synced",

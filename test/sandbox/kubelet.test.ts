@@ -6,14 +6,14 @@ import { readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import type { KubeletDevice } from "../../sandbox/kubelet.ts";
-import type { ListedPod } from "../../sandbox/pod-resources.ts";
+import type { KubeletDevice } from "../../sandbox/kubelet/kubelet.ts";
+import type { ListedPod } from "../../sandbox/kubelet/pod-resources.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const SIBLING = "worker.domain/intel";
 const POLL_MS = 100;

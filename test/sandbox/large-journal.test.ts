@@ -4,13 +4,13 @@ import { appendFileSync, readFileSync, statSync } from "node:fs";
 import { after, describe, type TestContext, test } from "node:test";
 import { crc32 } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { ConnectionSchema, MechanismSchema } from "../../src/gen/connection_pb.ts";
 import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { needs } from "../needs.ts";
-import { KillScene } from "./kill-scene.ts";
-import { eventually, refusal } from "./story.ts";
+import { KillScene } from "./scenes/kill-scene.ts";
+import { eventually, refusal } from "./scenes/story.ts";
 
 const MIB = 1024 * 1024;
 /** What the manifests give the pod. */

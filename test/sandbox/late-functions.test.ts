@@ -6,7 +6,7 @@ import { systemClock } from "../../src/async/index.ts";
 import type { Forwarder } from "../../src/forwarder.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const SIBLING = "worker.domain/intel";
 

@@ -7,7 +7,7 @@ import { inNetns, listenUnix } from "../../src/kernel/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 test("a forwarder touches nothing as long as the Go original listens on its node, says so, and goes on when that has ended", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;

@@ -6,7 +6,7 @@ import { DevicePlugin, Registration } from "../../src/gen/deviceplugin_pb.ts";
 import { RpcClient, serveRpc, streamHandler, unaryHandler } from "../../src/rpc/index.ts";
 import { silentLog as log } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const POLL_MS = 150;
 const THEIRS = "0000:3b:02.1"; // as sriov-network-device-plugin calls it

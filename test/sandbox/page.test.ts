@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions } from "../../sandbox/sandbox.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { VFIO_NEEDS } from "./vfio-scene.ts";
+import { VFIO_NEEDS } from "./scenes/vfio-scene.ts";
 
 /** Debian's browser; its own sandbox does not work for root. */
 const launch = () => chromium.launch({ executablePath: "/usr/bin/chromium", args: ["--no-sandbox"] });

@@ -1,12 +1,12 @@
 // Whoever dies under the forwarder, it comes back to them by itself, and clients keep their traffic meanwhile.
 import assert from "node:assert/strict";
-import { ping } from "../../sandbox/ping.ts";
+import { ping } from "../../sandbox/network/ping.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { MonitorConnection, State } from "../../src/gen/connection_pb.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { eventually, type Scene, tellStories } from "./story.ts";
+import { eventually, type Scene, tellStories } from "./scenes/story.ts";
 
 tellStories(
   "a forwarder",

@@ -1,8 +1,8 @@
 // A pod that ends without a word: its cgroup goes, and the kernel tells. Kubelet's list would say so a minute later.
 import assert from "node:assert/strict";
 import { after } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
-import { eventually, type Scene, tellStories } from "./story.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
+import { eventually, type Scene, tellStories } from "./scenes/story.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());

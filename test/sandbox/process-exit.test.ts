@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
-import { Client } from "../../sandbox/client.ts";
-import { KillableForwarder } from "../../sandbox/killable.ts";
-import type { PhaseTrial } from "../../sandbox/process-messages.ts";
+import { Client } from "../../sandbox/nsm/client.ts";
+import { KillableForwarder } from "../../sandbox/process/killable.ts";
+import type { PhaseTrial } from "../../sandbox/process/process-messages.ts";
 import {
   SANDBOX_RESOURCE,
   SANDBOX_SERVICE,
@@ -15,11 +15,11 @@ import {
   type SandboxPod,
 } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
-import { phaseTitles } from "../../src/composition/start-phases.ts";
+import { phaseTitles } from "../../src/composition/phase-report.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../tools/bundle-program.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 const [FIRST_PF, SECOND_PF] = ["0000:01:00.0", "0000:02:00.0"];
@@ -42,7 +42,7 @@ interface LogLine {
 
 let program: Bundle;
 before(async () => {
-  program = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
+  program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
 });
 after(() => program.remove());
 

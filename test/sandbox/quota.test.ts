@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { stat } from "node:fs/promises";
 import { create } from "@bufbuild/protobuf";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { MechanismSchema } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import { refusal, tellStories } from "./story.ts";
+import { refusal, tellStories } from "./scenes/story.ts";
 
 /** Neither a token nor a namespace is needed for it. */
 function noop(request: NetworkServiceRequest): void {

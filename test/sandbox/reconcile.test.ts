@@ -9,8 +9,8 @@ import { Netns } from "../../src/kernel/index.ts";
 import { createMetrics } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { ip } from "./ip.ts";
-import { eventually } from "./story.ts";
+import { ip } from "./scenes/ip.ts";
+import { eventually } from "./scenes/story.ts";
 
 const INTERVAL_MS = 50;
 /** Of a client whose namespace nobody else keeps open: the sandbox's manager would. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { needs } from "../needs.ts";
-import { CrashScene } from "./crash-scene.ts";
+import { CrashScene } from "./scenes/crash-scene.ts";
 
 const shared = CrashScene.shared();
 

@@ -1,9 +1,9 @@
 // Certificates that are renewed, each peer's alone, at every moment of a connection. The peers keep their connections whatever
 // they renew, and sign with their newest key, as those in Go do. Nothing is refused, and the forwarder is ready all the time.
 import assert from "node:assert/strict";
-import type { Client } from "../../sandbox/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { SANDBOX_FORWARDER, type SandboxPod } from "../../sandbox/sandbox.ts";
-import { eventually, type Scene, type Story, tellStories } from "./story.ts";
+import { eventually, type Scene, type Story, tellStories } from "./scenes/story.ts";
 
 /** The manager answers for the registry too. */
 const PEERS = ["forwarder", "nsmgr", "nse", "client"] as const;

@@ -6,7 +6,7 @@ import { systemClock } from "../../src/async/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 test("Sandbox.stop() leaves no file and no descriptor behind", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;

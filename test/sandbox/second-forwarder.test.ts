@@ -3,14 +3,14 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { KillableForwarder } from "../../sandbox/killable.ts";
+import { KillableForwarder } from "../../sandbox/process/killable.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import type { ForwarderSettings } from "../../src/forwarder.ts";
 import { silentLog as log } from "../../src/telemetry/index.ts";
 import { bundleProgram } from "../../tools/bundle-program.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..");
 
@@ -34,7 +34,7 @@ class Node {
   }
 
   static async open(t: TestContext): Promise<Node> {
-    const bundle = await bundleProgram(ROOT, "sandbox/forwarder-process.ts");
+    const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
     t.after(() => bundle.remove());
     const machine = { realLinks: true, pfs: 2, vfsPerPf: 2 };
     const sandbox = await Sandbox.start({ machine, settings: { reconcileIntervalMs: 200 }, log, clock });

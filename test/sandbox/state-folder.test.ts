@@ -8,7 +8,7 @@ import { lockFolder } from "../../src/kernel/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-import { eventually } from "./story.ts";
+import { eventually } from "./scenes/story.ts";
 
 const PODS = 24;
 

@@ -4,8 +4,8 @@ import type { AddressInfo } from "node:net";
 import { type TestContext, test } from "node:test";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
-import { recordingTerminal, someSurroundings } from "../../src/commands/cast.ts";
 import { runCommandLine } from "../../src/commands/run.ts";
+import { recordingTerminal, someSurroundings } from "../../src/commands/testing/fakes.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 

@@ -3,18 +3,18 @@ import assert from "node:assert/strict";
 import { mkdirSync, openSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { create } from "@bufbuild/protobuf";
-import { type Actor, createActor } from "../../sandbox/actor.ts";
-import { MonitorRecord } from "../../sandbox/monitor-record.ts";
-import { headersOfToken } from "../../sandbox/peer-token.ts";
-import { Spire } from "../../sandbox/spire.ts";
+import { Spire } from "../../sandbox/identity/spire.ts";
+import { type Actor, createActor } from "../../sandbox/nsm/actor.ts";
+import { MonitorRecord } from "../../sandbox/nsm/monitor-record.ts";
+import { headersOfToken } from "../../sandbox/nsm/peer-token.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { PathSegmentSchema } from "../../src/gen/connection_pb.ts";
 import { NetworkService, type NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { ipDump } from "./ip.ts";
-import { eventually, openFiles, refusal, type Scene, type Story, tellStories } from "./story.ts";
+import { ipDump } from "./scenes/ip.ts";
+import { eventually, openFiles, refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
 
 /** What is wrong with the proofs of one Request. */
 interface Row {

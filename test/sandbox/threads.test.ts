@@ -4,7 +4,7 @@ import { readdirSync, readlinkSync } from "node:fs";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { needs } from "../needs.ts";
-import { KillScene } from "./kill-scene.ts";
+import { KillScene } from "./scenes/kill-scene.ts";
 
 const ROUNDS = 6;
 /** Threads that Node has beside those of libuv's pool, of which there are 4 at least. */

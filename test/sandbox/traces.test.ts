@@ -6,8 +6,8 @@ import { type Span, Span_SpanKind, Status_StatusCode } from "../../src/gen/otlp_
 import { startOtlp } from "../../src/otlp/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
-import { startCollector } from "../collector.ts";
 import { needs } from "../needs.ts";
+import { startCollector } from "../scenes/collector.ts";
 
 const traceId = "0af7651916cd43dd8448eb211c80319c";
 const callerSpan = "b7ad6b7169203331";

@@ -1,11 +1,11 @@
 // Functions that share an IOMMU group: whoever opens the group reaches all of them, so it is one pod's.
 import assert from "node:assert/strict";
 import { after } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_RESOURCE } from "../../sandbox/sandbox.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
-import { eventually, refusal, type Scene, tellStories } from "./story.ts";
-import { groupOf, nothingGranted, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { groupOf, nothingGranted, VFIO_NEEDS, type VfioPod, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());

@@ -2,17 +2,17 @@
 // middle of a call: killed-vfio.test.ts.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
 import { systemClock as clock, systemRandom } from "../../src/async/index.ts";
 import { openJournal } from "../../src/journal/index.ts";
 import { openStateFolder } from "../../src/kernel/index.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
 import { needs } from "../needs.ts";
-import { CrashScene } from "./crash-scene.ts";
-import { eventually } from "./story.ts";
-import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./vfio-scene.ts";
+import { CrashScene } from "./scenes/crash-scene.ts";
+import { eventually } from "./scenes/story.ts";
+import { groupOf, nothingGranted, opening, VFIO_NEEDS, type VfioPod, vfioPod } from "./scenes/vfio-scene.ts";
 
 /** More than the reconciler waits between two looks. */
 const PERMITTED = ["", ""];

@@ -1,10 +1,10 @@
 // VFIO where BPF programs say what a container may open, as on every unified host.
 import assert from "node:assert/strict";
 import { after } from "node:test";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
 import { BlockingWrites, CgroupFolder, deviceProgramsOf } from "../../src/kernel/index.ts";
-import { type Scene, tellStories } from "./story.ts";
-import { groupOf, opening, UNIFIED_NEEDS, unifiedCgroups, vfioPod } from "./vfio-scene.ts";
+import { type Scene, tellStories } from "./scenes/story.ts";
+import { groupOf, opening, UNIFIED_NEEDS, unifiedCgroups, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = unifiedCgroups();
 after(() => cgroups?.close());

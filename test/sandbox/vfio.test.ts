@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { rmSync } from "node:fs";
 import { after } from "node:test";
-import { PodCgroups } from "../../sandbox/pod-cgroups.ts";
+import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
-import { commonStandIns } from "../../sandbox/sysfs.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
-import { eventually, refusal, type Scene, tellStories } from "./story.ts";
-import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./vfio-scene.ts";
+import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { crunFilter } from "../../../test/captured-filters.ts";
+import { crunFilter } from "../../../test/scenes/captured-filters.ts";
 import { encodeBlock, joinProgram, sortedDevices, splitProgram } from "./allow-block.ts";
 import { allows } from "./evaluate.ts";
 import { decodeProgram, encodeProgram, instruction, Op } from "./instruction.ts";

@@ -1,6 +1,6 @@
 import type { DeviceNumber } from "../../kernel/index.ts";
+import { withoutRange } from "./cut-range.ts";
 import { type Instruction, instruction, isSameProgram, Op, type Program } from "./instruction.ts";
-import { withoutRange } from "./splice.ts";
 
 /** BPF_DEVCG_DEV_CHAR, BPF_DEVCG_ACC_READ and _WRITE, include/uapi/linux/bpf.h. */
 const CHAR = 2;

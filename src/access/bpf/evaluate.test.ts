@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { crunFilter } from "../../../test/captured-filters.ts";
+import { crunFilter } from "../../../test/scenes/captured-filters.ts";
 import { allows } from "./evaluate.ts";
 import { decodeProgram } from "./instruction.ts";
 import { problemOf } from "./simple.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { crunFilter } from "../../../test/captured-filters.ts";
+import { crunFilter } from "../../../test/scenes/captured-filters.ts";
 import { splitProgram } from "./allow-block.ts";
 import { decodeProgram, encodeProgram } from "./instruction.ts";
 import { unblind } from "./unblind.ts";

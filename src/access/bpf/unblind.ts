@@ -1,5 +1,5 @@
+import { withoutRange } from "./cut-range.ts";
 import { Class, type Instruction, instruction, Op, type Program } from "./instruction.ts";
-import { withoutRange } from "./splice.ts";
 
 /** BPF_REG_AX, include/linux/filter.h: the kernel's own, no program may name it. */
 const AX = 11;

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import type { PciAddress } from "../../pci/index.ts";
-import { recordingTerminal } from "../cast.ts";
-import { somePf, soundNode } from "./cast.ts";
+import { recordingTerminal } from "../testing/fakes.ts";
 import type { CheckFacts } from "./facts.ts";
 import { type Finding, mechanisms } from "./finding.ts";
 import { judge } from "./judge.ts";
 import { reportJson, reportText } from "./report.ts";
+import { somePf, soundNode } from "./testing/fakes.ts";
 
 const { vfio, process, discovery, peers, stateFolder, pluginFolder } = soundNode;
 const pf = somePf.address;

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import test from "node:test";
-import { someSurroundings } from "../cast.ts";
 import { commands } from "../commands.ts";
 import { runCommandLine } from "../run.ts";
+import { someSurroundings } from "../testing/fakes.ts";
 import { shells } from "./shells.ts";
 
 /** What bash offers for the last of the words. */

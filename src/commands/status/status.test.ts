@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import type { NodeView, VfView } from "../../admin/index.ts";
-import { recordingTerminal } from "../cast.ts";
+import { recordingTerminal } from "../testing/fakes.ts";
 import { eventData } from "./events.ts";
 import { pictureText } from "./picture.ts";
 

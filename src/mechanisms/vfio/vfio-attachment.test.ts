@@ -6,7 +6,7 @@ import { systemRandom } from "../../async/index.ts";
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { Inventory } from "../../inventory/index.ts";
 import type { PfPort, VfSettings } from "../../netdev/index.ts";
-import { HandClock } from "../../nsm/testing/cast.ts";
+import { HandClock } from "../../nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../pci/index.ts";
 import { silentLog } from "../../telemetry/index.ts";
 import type { VfEntry } from "../connection-journal.ts";

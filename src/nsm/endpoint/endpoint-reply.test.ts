@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { type Connection, MechanismSchema, PathSegmentSchema } from "../../gen/connection_pb.ts";
-import { kernelRequest, PaperFd } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, PaperFd } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 
 let story: Story;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HandClock, PaperFd, PaperFds, settled } from "../testing/cast.ts";
+import { HandClock, PaperFd, PaperFds, settled } from "../testing/fakes.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";
 
 const url = "inode://8/12";

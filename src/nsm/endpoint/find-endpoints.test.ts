@@ -4,8 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { NetworkServiceEndpointResponseSchema } from "../../gen/registry_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import type { AnswerStream, FileId } from "../needs.ts";
-import { HandClock, PaperFds, peerNamed, settled } from "../testing/cast.ts";
-import { Outside, PaperStream } from "../testing/cast-outside.ts";
+import { HandClock, PaperFds, peerNamed, settled } from "../testing/fakes.ts";
+import { Outside, PaperStream } from "../testing/fakes-outside.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";
 import { Discovery } from "./find-endpoints.ts";
 

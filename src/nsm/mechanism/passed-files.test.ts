@@ -7,7 +7,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { Fd } from "../../kernel/index.ts";
 import { FdExchange } from "../../kernel/passed-fds.ts";
-import { HandClock } from "../testing/cast.ts";
+import { HandClock } from "../testing/fakes.ts";
 import { formatInodeUrl, parseInodeUrl } from "./inode-url.ts";
 import { PassedFiles } from "./passed-files.ts";
 

@@ -8,7 +8,7 @@ import {
   MonitorScopeSelectorSchema,
   State,
 } from "../../gen/connection_pb.ts";
-import { settled } from "../testing/cast.ts";
+import { settled } from "../testing/fakes.ts";
 import { MonitorHub } from "./monitor.ts";
 
 const own = { spiffeId: "spiffe://test/m", isManager: true };

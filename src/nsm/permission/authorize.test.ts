@@ -6,7 +6,7 @@ import { PolicyError, type PolicyFault } from "../../identity/index.ts";
 import { NotBegun } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
 import type { IncomingCall, PathToCheck, Peer } from "../needs.ts";
-import { HandClock, peerNamed } from "../testing/cast.ts";
+import { HandClock, peerNamed } from "../testing/fakes.ts";
 import { admit, signAnswer } from "./authorize.ts";
 
 const shown = { our: "certificate" };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { kernelRequest, refreshOf } from "../testing/cast.ts";
+import { kernelRequest, refreshOf } from "../testing/fakes.ts";
 import { Story } from "../testing/story.ts";
 import { mayAct, ownerFor } from "./connection-owner.ts";
 

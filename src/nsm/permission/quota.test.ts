@@ -10,8 +10,8 @@ import {
 } from "../../gen/connection_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { onwardOf } from "../request/connections.ts";
-import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 import { CONNECTION_BYTES, type Held, QUOTA, quotaExcess } from "./quota.ts";
 

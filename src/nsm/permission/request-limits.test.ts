@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
-import { kernelRequest } from "../testing/cast.ts";
+import { kernelRequest } from "../testing/fakes.ts";
 import { checkRequestSize, LIMITS } from "./request-limits.ts";
 
 const long = "x".repeat(LIMITS.textBytes + 1);

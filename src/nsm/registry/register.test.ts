@@ -7,8 +7,8 @@ import { PolicyError } from "../../identity/index.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
 import type { Caller, CallOptions } from "../needs.ts";
-import { HandClock, PaperFd, peerNamed, settled } from "../testing/cast.ts";
-import { PaperStream } from "../testing/cast-outside.ts";
+import { HandClock, PaperFd, peerNamed, settled } from "../testing/fakes.ts";
+import { PaperStream } from "../testing/fakes-outside.ts";
 import { Registration } from "./register.ts";
 
 const made: { readonly clock: HandClock; readonly registry: PaperRegistry }[] = [];

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import type { JournalEntry } from "../needs.ts";
-import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { Story } from "../testing/story.ts";
 
 let story: Story;

@@ -4,8 +4,8 @@ import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionEventType, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { toStatus } from "../grpc-status.ts";
-import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 import { takeDownInTurn } from "./teardown.ts";
 

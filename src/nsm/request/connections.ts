@@ -1,11 +1,11 @@
 import type { Backoff } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
-import type { Onward } from "../endpoint/endpoint-client.ts";
+import type { Onward } from "../endpoint/try-candidates.ts";
 import type { EndpointWatch } from "../endpoint/watch-endpoint.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
 import type { WantedMechanism } from "../mechanism/requested-mechanism.ts";
 import type { Held } from "../permission/quota.ts";
-import type { Expiry } from "./expiry.ts";
+import type { Expiry } from "./connection-timer.ts";
 
 /** Everything that one connection holds: what the original's elements keep in metadata. */
 export interface ConnectionRecord extends Held {

@@ -4,8 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import { kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 
 let story: Story;

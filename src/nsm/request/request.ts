@@ -5,8 +5,8 @@ import { type Connection, ConnectionSchema, State } from "../../gen/connection_p
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
-import type { Onward } from "../endpoint/endpoint-client.ts";
-import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "../endpoint/next-endpoint.ts";
+import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "../endpoint/request-onward.ts";
+import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
 import type { CallFiles, PassedFiles } from "../mechanism/passed-files.ts";

@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
-import { kernelRequest, refreshOf, settled } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 import { request } from "./request.ts";
 

@@ -2,7 +2,7 @@ import { clone, create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { Asking, Onward } from "../endpoint/endpoint-client.ts";
+import type { Asking, Onward } from "../endpoint/try-candidates.ts";
 import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
 import { textOf } from "../fault.ts";
 import { toStatus } from "../grpc-status.ts";
@@ -14,8 +14,8 @@ import type { AdmittedCaller } from "../permission/authorize.ts";
 import { type ManagerSource, ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
+import { lifetimeMs } from "./connection-timer.ts";
 import type { ConnectionRecord } from "./connections.ts";
-import { lifetimeMs } from "./expiry.ts";
 import { journalEntry } from "./journal-entry.ts";
 import { ownSegment, withoutTokens } from "./path.ts";
 

@@ -3,8 +3,8 @@ import { beforeEach, test } from "node:test";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import type { JournalEntry } from "../needs.ts";
-import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/cast.ts";
-import { endpointReply } from "../testing/cast-outside.ts";
+import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
+import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
 import { takeDownInTurn } from "./teardown.ts";
 

@@ -1,15 +1,15 @@
 import { type Clock, createBackoff, type KeyedQueue, startDeadline } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import { closeAtEndpoint, type Onward } from "../endpoint/endpoint-client.ts";
-import { findEndpoints, type OnwardDeps } from "../endpoint/next-endpoint.ts";
+import { findEndpoints, type OnwardDeps } from "../endpoint/request-onward.ts";
+import { closeAtEndpoint, type Onward } from "../endpoint/try-candidates.ts";
 import { textOf } from "../fault.ts";
 import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { ConnectionJournal } from "../needs.ts";
 import type { Held } from "../permission/quota.ts";
+import { Expiry } from "./connection-timer.ts";
 import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
-import { Expiry } from "./expiry.ts";
 import { journalEntry } from "./journal-entry.ts";
 import type { Steps } from "./measured-steps.ts";
 

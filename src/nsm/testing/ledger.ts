@@ -3,16 +3,16 @@
 import { getEventListeners } from "node:events";
 import { fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { Onward } from "../endpoint/endpoint-client.ts";
 import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
+import type { Onward } from "../endpoint/try-candidates.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { JournalEntry } from "../needs.ts";
 import type { Owner } from "../permission/connection-owner.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { type ConnectionRecord, type Connections, onwardOf } from "../request/connections.ts";
 import { withoutTokens } from "../request/path.ts";
-import type { HandClock, PaperFds, PaperVfs } from "./cast.ts";
-import { type Outside, whoServes } from "./cast-outside.ts";
+import type { HandClock, PaperFds, PaperVfs } from "./fakes.ts";
+import { type Outside, whoServes } from "./fakes-outside.ts";
 
 /** Everything that a story can take something of. */
 export interface Books {

@@ -29,8 +29,8 @@ import {
   paperNoop,
   paperTokens,
   settled,
-} from "./cast.ts";
-import { Outside } from "./cast-outside.ts";
+} from "./fakes.ts";
+import { Outside } from "./fakes-outside.ts";
 import { disagreements, leftovers } from "./ledger.ts";
 
 /** How long an endpoint's socket outlives its last user. */

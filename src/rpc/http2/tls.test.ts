@@ -3,7 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { createConnection, createServer as createTcpServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import { connect, createServer, type TLSSocket } from "node:tls";
-import { makeOddCertificate, type OddCertificate } from "../../../sandbox/odd-certificate.ts";
+import { makeOddCertificate, type OddCertificate } from "../../../sandbox/identity/odd-certificate.ts";
 import type { TlsIdentity } from "../connection.ts";
 import { acceptTls, connectTls, type SecureStream } from "./tls.ts";
 

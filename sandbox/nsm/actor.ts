@@ -1,0 +1,51 @@
+import { createPrivateKey } from "node:crypto";
+import type { Clock } from "../../src/async/index.ts";
+import type { PeerIdentity, TlsIdentity } from "../../src/rpc/index.ts";
+import { type Spire, verifyChain } from "../identity/spire.ts";
+import { headersOfToken, type PeerToken, signToken } from "./peer-token.ts";
+
+/** Someone on the sandbox node who can prove who they are: what they show, whom they believe, the tokens they sign. */
+export interface Actor {
+  readonly spiffeId: string;
+  /** For handshakes: each shows the newest certificate. */
+  readonly tls: TlsIdentity;
+  /** The same for a client that dials anew after each renewal, as NSM's do for each call. */
+  readonly redialling: TlsIdentity;
+  /** A new token for the peer with this SPIFFE ID. */
+  token(audience: string | undefined): PeerToken;
+  /** The headers of a call to `peer`; pass it to an RpcClient as `credentials`. */
+  readonly headers: (peer: PeerIdentity | undefined) => Readonly<Record<string, string>>;
+}
+
+export interface ActorOptions {
+  readonly spire: Spire;
+  readonly spiffeId: string;
+  /** Lifetime of the tokens in ms; ten minutes unless told. */
+  readonly tokenLifetimeMs?: number;
+  readonly clock: Clock;
+}
+
+/** An actor whose SVID comes straight from the sandbox's authority. */
+export function createActor(options: ActorOptions): Actor {
+  const { spire, spiffeId, clock, tokenLifetimeMs = 600_000 } = options;
+  const token = (audience: string | undefined) => {
+    const svid = spire.svid(spiffeId);
+    const expiresMs = Math.min(clock.now() + tokenLifetimeMs, svid.notAfterMs);
+    return signToken(createPrivateKey(svid.keyPem), { subject: spiffeId, audience, expiresMs });
+  };
+  const tls: TlsIdentity = {
+    credentials() {
+      const { certPem, keyPem } = spire.svid(spiffeId);
+      return { certChainPem: certPem, keyPem };
+    },
+    verifyPeer: (chainDer) => verifyChain(chainDer, spire.bundles(), clock.now()),
+    onRotate: () => () => {}, // as grpc-go: a connection shows what it has shown at first, whatever is renewed since
+  };
+  return {
+    spiffeId,
+    tls,
+    redialling: { ...tls, onRotate: (listener) => spire.onChange(listener) },
+    token,
+    headers: (peer) => headersOfToken(token(peer?.spiffeId)),
+  };
+}

@@ -1,0 +1,154 @@
+// The registry and the endpoints around this room's stories, for tests only.
+import { clone, create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
+import {
+  type Connection,
+  type ConnectionEvent,
+  ConnectionEventSchema,
+  ConnectionSchema,
+  PathSegmentSchema,
+} from "../../gen/connection_pb.ts";
+import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import type { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
+import { NetworkServiceEndpointResponseSchema, NetworkServiceResponseSchema } from "../../gen/registry_pb.ts";
+import { RpcError } from "../../rpc/index.ts";
+import type { AnswerStream, Caller, PeerConnection } from "../needs.ts";
+import { PaperFds, peerNamed } from "./fakes.ts";
+
+type Reply = (request: NetworkServiceRequest) => Connection | Promise<Connection>;
+
+/** The registry and the endpoints behind our client. */
+export class Outside implements Caller {
+  services: MessageInitShape<typeof NetworkServiceSchema>[] = [{ name: "ns1", payload: "ETHERNET" }];
+  endpoints: MessageInitShape<typeof NetworkServiceEndpointSchema>[] = [
+    { name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" },
+  ];
+  /** By target. */
+  readonly replies = new Map<string, Reply>([["tcp://nse-1:1", endpointReply("nse-1")]]);
+  readonly requests: NetworkServiceRequest[] = [];
+  readonly closes: { readonly target: string; readonly connection: Connection }[] = [];
+  /** What endpoints have agreed to and have not been told the end of, as `whoServes` writes it. */
+  readonly agreed = new Set<string>();
+  readonly finds: string[] = [];
+  readonly watches: PaperStream<ConnectionEvent>[] = [];
+  readonly fds = new PaperFds();
+  closeFailure: Error | undefined;
+
+  async call<I extends DescMessage, O extends DescMessage>(
+    target: string,
+    method: { readonly name: string; readonly input: I; readonly output: O },
+    request: MessageInitShape<I>,
+    options: { readonly signal?: AbortSignal } = {},
+  ) {
+    await Promise.resolve();
+    options.signal?.throwIfAborted();
+    const connection = { peer: peerNamed("endpoint"), fds: undefined };
+    if (method.name === "Close") {
+      const closed = create(ConnectionSchema, request as never);
+      this.closes.push({ target, connection: closed });
+      this.agreed.delete(whoServes(target, closed));
+      if (this.closeFailure) throw this.closeFailure;
+      return { response: create(method.output), metadata: new Map(), connection };
+    }
+    const message = create(NetworkServiceRequestSchema, request as never);
+    this.requests.push(clone(NetworkServiceRequestSchema, message));
+    const reply = this.replies.get(target);
+    if (!reply) throw new RpcError("UNAVAILABLE", `failed to dial ${target}`);
+    const response = (await reply(clone(NetworkServiceRequestSchema, message))) as unknown as MessageShape<O>;
+    if (message.connection) this.agreed.add(whoServes(target, message.connection));
+    return { response, metadata: new Map(), connection };
+  }
+
+  stream<O extends DescMessage>(
+    _target: string,
+    method: { readonly name: string; readonly parent: { readonly typeName: string }; readonly output: O },
+  ): AnswerStream<MessageShape<O>> {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: this.fds });
+    if (method.name === "Find") {
+      this.finds.push(method.parent.typeName);
+      const isServices = method.parent.typeName === "registry.NetworkServiceRegistry";
+      if (isServices) {
+        for (const networkService of this.services)
+          stream.push(create(NetworkServiceResponseSchema, { networkService }));
+      } else {
+        for (const networkServiceEndpoint of this.endpoints) {
+          const { url = "" } = networkServiceEndpoint;
+          if (this.fds.sent.has(url)) this.fds.kept.add(url);
+          stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+        }
+      }
+      stream.end();
+    } else {
+      stream.push(create(ConnectionEventSchema, {}));
+      this.watches.push(stream as unknown as PaperStream<ConnectionEvent>);
+    }
+    return stream as unknown as AnswerStream<MessageShape<O>>;
+  }
+}
+
+/** One connection at one endpoint. */
+export function whoServes(target: string, { id, networkServiceEndpointName }: Connection): string {
+  return `${id} at ${networkServiceEndpointName}, ${target}`;
+}
+
+/** An endpoint that agrees and gives addresses. */
+export function endpointReply(name: string, change: (connection: Connection) => void = () => {}): Reply {
+  return (request) => {
+    const connection = request.connection ?? create(ConnectionSchema);
+    const { path } = connection;
+    if (!path) throw new Error("The forwarder sent no path");
+    path.pathSegments[path.index + 1] = create(PathSegmentSchema, { name, id: "e1", token: "e>f@1" });
+    connection.mechanism = request.mechanismPreferences[0] ?? connection.mechanism;
+    connection.context = create(ConnectionSchema, {
+      context: { ipContext: { srcIpAddrs: ["10.0.0.1/32"], dstIpAddrs: ["10.0.0.2/32"] } },
+    }).context as NonNullable<Connection["context"]>;
+    change(connection);
+    return connection;
+  };
+}
+
+/** A stream that a test feeds. */
+export class PaperStream<T> implements AnswerStream<T> {
+  readonly connection: Promise<PeerConnection>;
+  isCancelled = false;
+  #items: T[] = [];
+  #end: { readonly error?: unknown } | undefined;
+  #wake: () => void = () => {};
+
+  constructor(connection: PeerConnection) {
+    this.connection = Promise.resolve(connection);
+  }
+
+  push(item: T): void {
+    this.#items.push(item);
+    this.#wake();
+  }
+
+  end(error?: unknown): void {
+    this.#end = error === undefined ? {} : { error };
+    this.#wake();
+  }
+
+  /** Nothing more can come. */
+  get isOver(): boolean {
+    return this.#end !== undefined;
+  }
+
+  cancel(): void {
+    this.isCancelled = true;
+    this.end(new RpcError("CANCELLED", "the call was cancelled"));
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T> {
+    for (;;) {
+      const item = this.#items.shift();
+      if (item !== undefined) yield item;
+      else if (this.#end?.error) throw this.#end.error;
+      else if (this.#end) return;
+      else {
+        await new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,124 @@
+// A forwarder in a process of its own, with the memory that it really gets, and two pods that must be served whatever others do.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { openSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Client } from "../../../sandbox/nsm/client.ts";
+import { KillableForwarder } from "../../../sandbox/process/killable.ts";
+import { SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox, type SandboxPod } from "../../../sandbox/sandbox.ts";
+import { systemClock as clock } from "../../../src/async/index.ts";
+import { Fd } from "../../../src/kernel/index.ts";
+import { silentLog } from "../../../src/telemetry/index.ts";
+import { type Bundle, bundleProgram } from "../../../tools/bundle-program.ts";
+
+const VFS_PER_PF = 4;
+const PFS = 2;
+
+export class AttackScene {
+  readonly sandbox: Sandbox;
+  readonly forwarder: KillableForwarder;
+  readonly #bundle: Bundle;
+  /** Served by the manager, over connections that are there already. */
+  readonly warm: SandboxPod;
+  /** Served over a new connection to the forwarder for each call. */
+  readonly fresh: SandboxPod;
+
+  private constructor(parts: Pick<AttackScene, "sandbox" | "forwarder" | "warm" | "fresh">, bundle: Bundle) {
+    this.sandbox = parts.sandbox;
+    this.forwarder = parts.forwarder;
+    this.warm = parts.warm;
+    this.fresh = parts.fresh;
+    this.#bundle = bundle;
+  }
+
+  static async open(): Promise<AttackScene> {
+    const bundle = await bundleProgram(
+      join(import.meta.dirname, "..", "..", ".."),
+      "sandbox/process/forwarder-process.ts",
+    );
+    const machine = { realLinks: true, pfs: PFS, vfsPerPf: VFS_PER_PF };
+    const sandbox = await Sandbox.start({ machine, log: silentLog, clock });
+    const logFile = `${sandbox.folder}/forwarder.log`;
+    const forwarder = new KillableForwarder(sandbox, { program: bundle.path, logFile });
+    await forwarder.started;
+    const isOffered = (devices: readonly { healthy: boolean }[]) =>
+      devices.filter(({ healthy }) => healthy).length === PFS * VFS_PER_PF;
+    await sandbox.kubelet.until(SANDBOX_RESOURCE, isOffered);
+    const [warm, fresh] = [await sandbox.startPod("warm"), await sandbox.startPod("fresh")];
+    return new AttackScene({ sandbox, forwarder, warm, fresh }, bundle);
+  }
+
+  /** Its socket. */
+  get path(): string {
+    return `${this.sandbox.folder}/state/forwarder.sock`;
+  }
+
+  /** What it has logged. */
+  get log(): string {
+    return readFileSync(`${this.sandbox.folder}/forwarder.log`, "utf8");
+  }
+
+  get adminUrl(): URL {
+    const [, url] = /"url":"(http:[^"]+)"/.exec(this.log) ?? [];
+    return new URL(url ?? assert.fail(`no status page in ${this.log}`));
+  }
+
+  /** How many descriptors its process has open. */
+  get openFds(): number {
+    return readdirSync(`/proc/${this.forwarder.pid}/fd`).length;
+  }
+
+  /** The most memory that its process ever had at once, in MB. */
+  get peakRssMb(): number {
+    const [, kb] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.forwarder.pid}/status`, "utf8")) ?? [];
+    return Number(kb) / 1024;
+  }
+
+  /** Its process lives, and both pods get their interfaces and give them back. */
+  async serves(): Promise<void> {
+    assert.equal(this.forwarder.end, undefined, this.log.slice(-2000));
+    await this.#serves(this.warm, this.warm.client);
+    const { name, pod, tokenId } = this.fresh;
+    const client = new Client({
+      log: silentLog,
+      clock,
+      name,
+      actor: this.sandbox.actor(`ns/default/pod/${name}`),
+      target: `unix://${this.path}`,
+      manager: { name: this.sandbox.nsmgr.name, actor: this.sandbox.actor("nsmgr") },
+      networkService: SANDBOX_SERVICE,
+      netns: pod.netns,
+      parameters: { name: "nsm-1", tokenID: tokenId },
+    });
+    try {
+      await this.#serves(this.fresh, client);
+    } finally {
+      await client.hangUp();
+    }
+    assert.equal(this.forwarder.end, undefined, this.log.slice(-2000));
+  }
+
+  async #serves({ pod }: SandboxPod, client: Client): Promise<void> {
+    await client.request();
+    assert.equal((await pod.link("nsm-1"))?.up, true);
+    await client.close();
+  }
+
+  async stop(): Promise<void> {
+    await this.forwarder.kill();
+    await this.sandbox.stop();
+    this.#bundle.remove();
+  }
+}
+
+/** A folder of /proc whose process has died: a real descriptor at which not even fstat(2) can look. */
+export async function deadDescriptor(): Promise<Fd> {
+  const child = spawn("sleep", ["60"], { stdio: "ignore" });
+  const ended = once(child, "exit");
+  await once(child, "spawn");
+  const fd = Fd.own(openSync(`/proc/${child.pid}/fd`, "r"));
+  child.kill("SIGKILL");
+  await ended;
+  return fd;
+}

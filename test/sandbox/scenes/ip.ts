@@ -1,0 +1,128 @@
+// What iproute2 sees in a network namespace: a second opinion, which shares no code with ours.
+import { execFile, execFileSync, spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { promisify } from "node:util";
+import type { Netns } from "../../../src/kernel/index.ts";
+
+const run = promisify(execFile);
+
+/** Everything, in the kernel's order, without what changes by itself. */
+export interface IpDump {
+  readonly links: readonly Row[];
+  readonly addresses: readonly Row[];
+  readonly routes: readonly string[];
+  readonly rules: readonly string[];
+  /** Permanent ones. */
+  readonly neighbours: readonly string[];
+}
+
+/** One entry of `ip -json`. */
+export type Row = Readonly<Record<string, unknown>>;
+
+const COMMANDS = [
+  "ip -json -details link",
+  "ip -json address",
+  "ip -4 -o route show table all",
+  "ip -6 -o route show table all",
+  "ip -4 -o rule",
+  "ip -6 -o rule",
+  "ip -o neighbour show nud permanent",
+];
+
+/** All tables of one namespace; of this process's own unless told. */
+export async function ipDump(netns?: Netns): Promise<IpDump> {
+  const script = COMMANDS.join("; echo ----; ");
+  const { stdout } = await run(...inNetns(netns, ["sh", "-ec", script]), { maxBuffer: 1e8 });
+  const [links = "", addresses = "", ...texts] = stdout.split("----\n");
+  const [routes4 = [], routes6 = [], rules4 = [], rules6 = [], neighbours = []] = texts.map(linesOf);
+  return {
+    links: rowsOf(links),
+    addresses: rowsOf(addresses),
+    routes: [...routes4, ...routes6].filter((route) => !route.startsWith("local fe80:")).sort(),
+    rules: [...rules4, ...rules6.map((rule) => `IPv6 ${rule}`)],
+    neighbours: neighbours.sort(),
+  };
+}
+
+/** Runs iproute2 in the namespace: `ip(netns, "link set lo up")`. */
+export async function ip(netns: Netns | undefined, command: string): Promise<string> {
+  const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
+  return (await run(file, args)).stdout;
+}
+
+/** The same, done on return: for the middle of somebody else's work. */
+export function ipNow(netns: Netns | undefined, command: string): void {
+  const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
+  execFileSync(file, args);
+}
+
+/** Writes down each change of links, addresses, routes and rules that the kernel tells of. */
+export class IpMonitor {
+  readonly #netns: Netns | undefined;
+  readonly #child;
+  readonly #lines: string[] = [];
+  #wake: () => void = () => {};
+  #marks = 0;
+
+  constructor(netns?: Netns) {
+    this.#netns = netns;
+    const [file, args] = inNetns(netns, ["ip", "-o", "monitor", "link", "address", "route", "rule"]);
+    this.#child = spawn(file, args, { stdio: ["ignore", "pipe", "ignore"] });
+    createInterface(this.#child.stdout).on("line", (line) => {
+      this.#lines.push(line.trim());
+      this.#wake();
+    });
+  }
+
+  /** What was told since the last call, without the marks that prove that nothing is missing; empty the first time. */
+  async news(): Promise<readonly string[]> {
+    // A rule of our own comes through the same socket: all that happened before it has been told when it arrives.
+    const mark = `lookup ${++this.#marks + 4_000_000}`;
+    const rule = (verb: string) => ip(this.#netns, `rule ${verb} priority 32000 ${mark}`);
+    do {
+      await rule("add");
+      await rule("del");
+    } while (!(await this.#hears(mark)));
+    const news = this.#lines.splice(0);
+    return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400") && !isLinkLocal(line));
+  }
+
+  async close(): Promise<void> {
+    const gone = new Promise((resolve) => this.#child.once("close", resolve));
+    this.#child.kill();
+    await gone;
+  }
+
+  async #hears(mark: string): Promise<boolean> {
+    const endsAt = performance.now() + 200; // the monitor may have started after the mark was set
+    const isDeleted = (line: string) => line.startsWith("Deleted") && line.includes(mark);
+    while (!this.#lines.some(isDeleted) && performance.now() < endsAt) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      const timer = setTimeout(resolve, 50);
+      await promise;
+      clearTimeout(timer);
+    }
+    return this.#lines.some(isDeleted);
+  }
+}
+
+/** The kernel gives each link such an address, and tells of it once its trial is over, a second after the link has come up. */
+function isLinkLocal(line: string): boolean {
+  return /\b(inet6|local) fe80:/.test(line);
+}
+
+function inNetns(netns: Netns | undefined, command: readonly string[]): [string, string[]] {
+  const [file = "", ...args] = command;
+  if (!netns) return [file, args];
+  return ["nsenter", [`--net=/proc/${process.pid}/fd/${netns.fd.number}`, "--", ...command]];
+}
+
+function linesOf(text: string): string[] {
+  return text.split("\n").filter((line) => line !== "");
+}
+
+/** Without the kernel's trial of its own link-local addresses, which ends a second after a link has come up. */
+function rowsOf(json: string): readonly Row[] {
+  return JSON.parse(json.trim() === "" ? "[]" : json, (key, value) => (key === "tentative" ? undefined : value));
+}

@@ -1,0 +1,373 @@
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { pictureOf } from "../../../sandbox/demo/node-picture.ts";
+import { Pinger } from "../../../sandbox/network/ping.ts";
+import { type CallChanges, Client, type ClientOptions } from "../../../sandbox/nsm/client.ts";
+import { type CrashPoint, KillableForwarder } from "../../../sandbox/process/killable.ts";
+import {
+  SANDBOX_RESOURCE,
+  SANDBOX_SERVICE,
+  Sandbox,
+  type SandboxOptions,
+  type SandboxPod,
+} from "../../../sandbox/sandbox.ts";
+import { systemClock as clock } from "../../../src/async/index.ts";
+import { silentLog } from "../../../src/telemetry/index.ts";
+import { type Bundle, bundleProgram } from "../../../tools/bundle-program.ts";
+import { FATES, type Fate, type UnsyncedDisk } from "../../scenes/unsynced-disk.ts";
+import { SharedUntilFailure } from "./fresh-after-failure.ts";
+import { ipDump } from "./ip.ts";
+import { eventually } from "./story.ts";
+
+const PFS = 2;
+const ROOT = join(import.meta.dirname, "..", "..", "..");
+
+/** What a call is told, so that the forwarder can die in it. */
+type Dying = Pick<CallChanges, "signal" | "traceparent">;
+
+/** Does the work until the forwarder is killed, and waits for the next one. True when the work had not come to its end by then. */
+export type Kill = (work: (call: Dying) => Promise<unknown>) => Promise<boolean>;
+
+/** What one pod goes through, with one `kill` in it; it leaves the node as it found it. */
+export type Tell = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+
+export interface PointOptions {
+  /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
+  readonly reaches: Readonly<Record<string, number>>;
+  /** Dies only at points of this name; at all of them unless told. */
+  readonly at?: RegExp | undefined;
+  readonly ended?: "ended";
+}
+
+/** For one pod: where the forwarder dies in its call. */
+interface Work {
+  readonly at: number;
+  readonly point: CrashPoint | undefined;
+}
+
+/**
+ * A node whose forwarder runs in a process of its own and is killed, with a pod whose traffic must never stop. The process dies
+ * once for many pods, each of which stands at another step of its call: what it finds afterwards is all of that.
+ */
+export class KillScene {
+  readonly sandbox: Sandbox;
+  readonly pods: SandboxPod[] = [];
+  readonly #vfs: number;
+  forwarder: KillableForwarder;
+  readonly #bundle: Bundle;
+  /** Its traffic must never stop. */
+  bystander: SandboxPod | undefined;
+  #pinging: Promise<{ sent: number; lost: number }> | undefined;
+  #isOver = false;
+  #clients: Client[] = [];
+
+  /** In place of files; what was not synced is lost with each forwarder. */
+  #disk: UnsyncedDisk | undefined;
+
+  private constructor(sandbox: Sandbox, bundle: Bundle, vfs: number, disk: UnsyncedDisk | undefined) {
+    this.sandbox = sandbox;
+    this.#disk = disk;
+    this.#bundle = bundle;
+    this.#vfs = vfs;
+    this.forwarder = this.#spawn();
+  }
+
+  /** One for the tests of a file, none of whose pings may be lost; each has a disk of its own. */
+  static shared(open: () => Promise<KillScene>): SharedUntilFailure<KillScene> {
+    return new SharedUntilFailure(open, async (scene) => {
+      const pings = await scene.stop();
+      assert.deepEqual(pings, { ...pings, lost: 0 });
+    });
+  }
+
+  /** All functions but the bystander's have a pod. */
+  static async open({
+    vfsPerPf,
+    disk,
+    ...options
+  }: { readonly vfsPerPf: number; readonly disk?: UnsyncedDisk | undefined } & Pick<
+    SandboxOptions,
+    "cgroups" | "machine"
+  >): Promise<KillScene> {
+    const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
+    try {
+      const machine = { ...options.machine, realLinks: true, pfs: PFS, vfsPerPf };
+      const settings = { adminListenOn: undefined };
+      const sandbox = await Sandbox.start({ ...options, machine, settings, log: silentLog, clock });
+      const scene = new KillScene(sandbox, bundle, PFS * vfsPerPf, disk);
+      await scene.#begin();
+      return scene;
+    } catch (error) {
+      bundle.remove();
+      throw error;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    await this.#isServing();
+    this.bystander = await this.sandbox.startPod("bystander");
+    await this.bystander.client.request();
+    this.#pinging = this.#ping(this.bystander);
+    while (this.pods.length < this.#vfs - 1) this.pods.push(await this.sandbox.startPod(`pod-${this.pods.length}`));
+  }
+
+  /** A new client of the pod that plays its manager, so that nobody but the pod keeps a descriptor of its namespace. */
+  direct({ name, pod, tokenId }: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
+    const { sandbox } = this;
+    const client = new Client({
+      log: silentLog,
+      clock,
+      name,
+      actor: sandbox.actor(`ns/default/pod/${name}`),
+      target: `unix://${sandbox.folder}/state/forwarder.sock`,
+      manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
+      networkService: SANDBOX_SERVICE,
+      netns: pod.netns,
+      parameters: { name: "nsm-1", tokenID: tokenId },
+      ...changes,
+    });
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** All that stands on the node, and what the book of the forwarder says. */
+  async dump(): Promise<unknown> {
+    const { machine } = this.sandbox;
+    const picture = await pictureOf(machine);
+    const settings = await Promise.all(
+      picture.flatMap(({ address, vfs }) => vfs.map((vf) => machine.pfPort({ address }).read(vf.index))),
+    );
+    const { vfs, connections } = await this.forwarder.book();
+    const book = vfs.map(({ tokenId: _, ...vf }) => vf);
+    return { picture, settings, host: await ipDump(machine.netns), book, connections };
+  }
+
+  /** Somebody gives the function of the pod's token to that driver, or to none: what then binds it is a step of a Request. */
+  async giveTo({ tokenId }: SandboxPod, driver: "igbvf" | undefined): Promise<void> {
+    const { drivers, devices } = this.sandbox.machine;
+    const { address = "" } = (await this.forwarder.book()).vfs.find((one) => one.tokenId === tokenId) ?? {};
+    const before = (await devices.exists(`${address}/driver`))
+      ? await devices.readLink(`${address}/driver`)
+      : undefined;
+    const name = before?.split("/").at(-1);
+    if (name === driver) return;
+    await devices.writeText(`${address}/driver_override`, driver === undefined ? "vfio-pci" : "\n");
+    if (name !== undefined) await drivers.writeText(`${name}/unbind`, address);
+    if (driver !== undefined) await drivers.writeText(`${driver}/bind`, address);
+  }
+
+  /**
+   * Lets the forwarder die at each point of what is told, before and after each step, as often as it takes: one death finds every
+   * pod but one at another point, and that one served. An unsynced disk has lost by then what was not synced, and where it was about
+   * to be synced it is torn; that holds up every other call, so one call of a death stands there, and came last. What a real file has
+   * after a write is what the next step finds. Resolves with how many points there are.
+   */
+  async eachPoint(tell: Tell, { reaches, ended, at: where = /./ }: PointOptions): Promise<number> {
+    const before = textOf(await this.dump(), ended);
+    const round = async (work: readonly Work[]) => {
+      try {
+        const reached = await this.#round(work, tell);
+        let seen = "";
+        const isSame = async () => {
+          seen = textOf(await this.dump(), ended);
+          return seen === before;
+        };
+        await eventually(isSame, (same) => same).catch(() => assert.equal(seen, before));
+        return reached;
+      } catch (cause) {
+        const log = readFileSync(`${this.sandbox.folder}/forwarder.log`, "utf8").split("\n").slice(-40).join("\n");
+        const where = work.map(({ point }) => (point ? `${point.name} ${point.nth}` : "nowhere")).join("; ");
+        throw new Error(`killed ${where}: ${String(cause)}\n${log}`, { cause });
+      }
+    };
+    const points = await round([{ at: 0, point: undefined }]);
+    assert.deepEqual(stepsIn(points), reaches, "the call takes other steps than the story names");
+    const works = points.map((point, at) => ({ at, point })).filter(({ point }) => where.test(point.name));
+    const together = works.filter(({ point }) => !isOnDisk(point));
+    const unsynced = works.filter(({ point }) => this.#disk && point.name.startsWith("before disk datasync"));
+    // Of a torn record it cannot be said from here which it was: a client that stays away may be served on.
+    const torn = unsynced.map(({ point }) => ({ at: 1, point }));
+    const alone: (typeof works)[number][] = [];
+    while (together.length > 0) {
+      const last = torn.splice(0, 1);
+      const some = together.splice(0, this.pods.length - 1 - last.length);
+      const reached = await round([...some, { at: 0, point: undefined }, ...last]);
+      // What calls do side by side has no one order: where one has come past its point, it is sent there again alone.
+      alone.push(...[...some, ...last].filter(({ point }) => !has(reached, point)));
+    }
+    for (const work of [...torn, ...alone]) {
+      const reached = await round([work]);
+      assert.ok(has(reached, work.point), `the call does not come to ${work.point.name} ${work.point.nth}`);
+    }
+    return points.length;
+  }
+
+  /** Resolves with the points that were died at; where none was to be, with those that were passed. */
+  async #round(work: readonly Work[], tell: Tell) {
+    const { forwarder } = this;
+    const reached: CrashPoint[] = [];
+    const fate = work.some(({ point }) => point && isOnDisk(point)) ? FATES.torn : FATES.lost;
+    const death = new Death(work.length, async () => {
+      await this.#kill(fate);
+      await this.#isServing();
+    });
+    const telling = work.map(async ({ at, point }, i) => {
+      const pod = this.pods[i] ?? assert.fail("more points than pods");
+      let where: string | undefined = "before anything";
+      const kill: Kill = async (act) => {
+        if (point && isOnDisk(point)) await death.onlyOneIsMissing;
+        const [call, gone] = [traceParent(), new AbortController()];
+        const halted = forwarder.halt(call, point);
+        const working = act({ signal: gone.signal, traceparent: call });
+        where = await Promise.race([halted, working.then(() => undefined)]);
+        if (point && where !== undefined) reached.push(point);
+        if (work.length === 1 && !point) reached.push(...forwarder.pointsOf(call));
+        await death.comes();
+        gone.abort(new Error("the forwarder is dead"));
+        await working.catch(() => {});
+        return where !== undefined;
+      };
+      try {
+        await tell(pod, kill, at);
+        assert.deepEqual(await pod.pod.links(), []);
+      } catch (cause) {
+        death.fail(cause);
+        throw new Error(`${pod.name}, killed ${where ?? "when it was served"}: ${String(cause)}`, { cause });
+      }
+    });
+    try {
+      await Promise.all(telling);
+    } finally {
+      await Promise.allSettled(telling);
+      for (const client of this.#clients.splice(0)) await client.hangUp();
+    }
+    return reached;
+  }
+
+  /** The next one finds of what was not synced what the fate leaves, where the disk is one that loses it. */
+  async #kill(fate: Fate): Promise<void> {
+    await this.forwarder.kill();
+    this.#disk = this.#disk?.afterPowerCut(fate);
+    this.forwarder = this.#spawn();
+  }
+
+  /** Kills the forwarder where it is and starts the next one. */
+  async restart(meanwhile: () => void): Promise<void> {
+    await this.forwarder.kill();
+    this.#disk = this.#disk?.afterPowerCut(FATES.lost);
+    meanwhile();
+    this.forwarder = this.#spawn();
+    await this.#isServing();
+  }
+
+  async stop(): Promise<{ sent: number; lost: number } | undefined> {
+    this.#isOver = true;
+    const pings = await this.#pinging;
+    try {
+      await this.bystander?.client.close();
+    } finally {
+      for (const client of this.#clients.splice(0)) await client.hangUp();
+      await this.forwarder.kill();
+      await this.sandbox.stop();
+      this.#bundle.remove();
+    }
+    return pings;
+  }
+
+  #spawn(): KillableForwarder {
+    const logFile = `${this.sandbox.folder}/forwarder.log`;
+    const { machine, forwarderSettings, pfConfigFile, cgroupPath } = this.sandbox;
+    const node = { machine, forwarderSettings, pfConfigFile, cgroupPath, disk: this.#disk };
+    return new KillableForwarder(node, { program: this.#bundle.path, logFile });
+  }
+
+  /** All unhealthy: the list of the dead one, whose stream has ended. */
+  async #isServing(): Promise<void> {
+    await this.forwarder.started;
+    await this.sandbox.kubelet.until(
+      SANDBOX_RESOURCE,
+      (devices) => devices.length === this.#vfs && devices.some(({ healthy }) => healthy),
+    );
+    // What a torn disk has left is written anew with the first change: this is not to be one of those that are counted.
+    if (this.#disk) await this.bystander?.client.request();
+  }
+
+  async #ping({ client, pod }: SandboxPod): Promise<{ sent: number; lost: number }> {
+    const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
+    const count = { sent: 0, lost: 0 };
+    const pinger = new Pinger({ netns: pod.netns, to, timeoutMs: 60_000, clock });
+    try {
+      while (!this.#isOver) {
+        count.sent += 1;
+        if ((await pinger.ping()) === undefined) count.lost += 1;
+        await clock.sleep(20);
+      }
+    } finally {
+      pinger.close();
+    }
+    return count;
+  }
+}
+
+/** The one death of a round: it comes when every call is where it shall be. */
+class Death {
+  readonly #die: () => Promise<void>;
+  readonly #over = Promise.withResolvers<void>();
+  readonly #allButOne = Promise.withResolvers<void>();
+  #missing: number;
+
+  constructor(calls: number, die: () => Promise<void>) {
+    this.#missing = calls;
+    this.#die = die;
+    for (const { promise } of [this.#over, this.#allButOne]) promise.catch(() => {}); // whoever waits for it hears of it
+    if (calls === 1) this.#allButOne.resolve();
+  }
+
+  /** Resolves when every other call is where it shall be. */
+  get onlyOneIsMissing(): Promise<void> {
+    return this.#allButOne.promise;
+  }
+
+  /** The call is where it shall be. Resolves when the next forwarder serves. */
+  async comes(): Promise<void> {
+    this.#missing -= 1;
+    if (this.#missing === 1) this.#allButOne.resolve();
+    if (this.#missing === 0) this.#die().then(this.#over.resolve, this.#over.reject);
+    await this.#over.promise;
+  }
+
+  fail(cause: unknown): void {
+    this.#over.reject(cause);
+    this.#allButOne.reject(cause);
+  }
+}
+
+function isOnDisk({ name }: CrashPoint): boolean {
+  return name.split(" ").at(1) === "disk";
+}
+
+function has(points: readonly CrashPoint[], { name, nth }: CrashPoint): boolean {
+  return points.some((point) => point.name === name && point.nth === nth);
+}
+
+/** How often each step is taken. */
+function stepsIn(points: readonly CrashPoint[]): Readonly<Record<string, number>> {
+  const begun = points.flatMap(({ name }) => (name.startsWith("before ") ? [name.slice("before ".length)] : []));
+  return Object.fromEntries(begun.sort().map((name) => [name, begun.filter((one) => one === name).length]));
+}
+
+function textOf(dump: unknown, ended: "ended" | undefined): string {
+  return JSON.stringify(dump, (key, value) => (anew(key, ended) ? "anew" : value), 1);
+}
+
+/** W3C's, by which the forwarder's process names the call. */
+function traceParent(): string {
+  return `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`;
+}
+
+/** What the kernel made anew may differ where a network device has ended with its driver. */
+function anew(key: string, ended: "ended" | undefined): boolean {
+  return ended !== undefined && ["wireEnd", "host"].includes(key);
+}

@@ -1,0 +1,125 @@
+// Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
+import type { TestContext } from "node:test";
+import { systemClock, systemRandom } from "../../src/async/index.ts";
+import { type Link, type LinkOwnerOf, Netns, Rtnl } from "../../src/kernel/index.ts";
+import type { VfIdentity } from "../../src/netdev/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import { needs } from "../needs.ts";
+
+/** What netdev takes of a host, of this machine. */
+export const outside = {
+  openRtnl: (netns: Netns) => Rtnl.open({ netns }),
+  random: systemRandom,
+  log: silentLog,
+  clock: systemClock,
+};
+
+/** A namespace and a socket in it. */
+export interface Place {
+  readonly netns: Netns;
+  readonly rtnl: Rtnl;
+}
+
+/** A host with a link that stands for a VF (a veth, its other end in `wire`), and an empty pod. */
+export interface World {
+  readonly host: Place;
+  readonly pod: Place;
+  readonly wire: Place;
+  readonly vf: Link;
+  /** The link is that of a VF of this address, and no other link is. */
+  readonly of: VfIdentity;
+  close(): void;
+}
+
+export const VF_ADDRESS = "0000:01:10.0";
+export const VF_MAC = "02:00:00:00:aa:01";
+
+export function openPlace(): Place {
+  const netns = Netns.create();
+  return { netns, rtnl: Rtnl.open({ netns }) };
+}
+
+export async function openWorld(): Promise<World> {
+  const [host, pod, wire] = [openPlace(), openPlace(), openPlace()];
+  await host.rtnl.createLink({
+    kind: "veth",
+    name: "vf0",
+    address: VF_MAC,
+    peer: { name: "port0", netns: wire.netns },
+  });
+  const port = await wire.rtnl.linkByName("port0");
+  if (port) await wire.rtnl.setLink(port.index, { up: true });
+  const vf = await linkNamed(host, "vf0");
+  const address = VF_ADDRESS;
+  const linkOwnerOf: LinkOwnerOf = async (_place, { kind, peerIndex }) =>
+    kind === "veth" && peerIndex === port?.index
+      ? { pciFunction: address, text: `PCI function ${address}` }
+      : { pciFunction: undefined, text: "no device" };
+  return {
+    host,
+    pod,
+    wire,
+    vf,
+    of: { address, linkOwnerOf },
+    close() {
+      for (const place of [host, pod, wire]) {
+        place.rtnl.close();
+        place.netns.close();
+      }
+    },
+  };
+}
+
+/** Tells a story in a world of its own, where the machine can make one. */
+export async function inWorld(t: TestContext, story: (world: World) => Promise<void>): Promise<void> {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const world = await openWorld();
+  try {
+    await story(world);
+  } finally {
+    world.close();
+  }
+}
+
+/** The link of that name. @throws {Error} when there is none. */
+export async function linkNamed(place: Place, name: string): Promise<Link> {
+  const link = await place.rtnl.linkByName(name);
+  if (!link) throw new Error(`No link ${name}`);
+  return link;
+}
+
+/** All that a person would see with `ip`, one line each, in order: what the kernel made by itself is left out. */
+export async function picture({ rtnl }: Place): Promise<string[]> {
+  const links = await rtnl.links();
+  const nameOf = (index: number | undefined) => links.find((link) => link.index === index)?.name ?? "-";
+  const lines = links.map(
+    (link) =>
+      `link ${link.name} ${[...link.altNames].sort()} ${link.address} mtu ${link.mtu} ${link.up ? "up" : "down"}`,
+  );
+  for (const address of await rtnl.addresses()) {
+    if (address.protocol > 3 || address.protocol === 0) {
+      lines.push(
+        `address ${address.address}/${address.prefixLength} on ${nameOf(address.ifindex)} by ${address.protocol}`,
+      );
+    }
+  }
+  for (const route of await rtnl.routes()) {
+    if (route.protocol === 2) continue;
+    const via = `${route.gateway ?? "link"} on ${nameOf(route.ifindex)}`;
+    lines.push(`route ${route.destination}/${route.prefixLength} via ${via} table ${route.table} by ${route.protocol}`);
+  }
+  for (const rule of await rtnl.rules()) {
+    const from = rule.from ? `${rule.from.address}/${rule.from.prefixLength}` : "all";
+    const ports = (range: { first: number; last: number } | undefined) =>
+      range ? `${range.first}-${range.last}` : "*";
+    const selector = `${rule.ipProtocol ?? "*"} ${ports(rule.sourcePorts)} ${ports(rule.destinationPorts)}`;
+    lines.push(`rule IPv${rule.family} from ${from} ${selector} table ${rule.table} by ${rule.protocol}`);
+  }
+  for (const neighbour of await rtnl.neighbours()) {
+    if (!neighbour.permanent) continue;
+    lines.push(
+      `neighbour ${neighbour.address} ${neighbour.mac} on ${nameOf(neighbour.ifindex)} by ${neighbour.protocol}`,
+    );
+  }
+  return lines.sort();
+}
