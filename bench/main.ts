@@ -21,7 +21,7 @@ if (options.isHelpWanted) {
   process.exit(0);
 }
 
-const privileges = await enterOwnNamespaces(process.argv.slice(1));
+const privileges = await enterOwnNamespaces(process.argv.slice(1), { isPageWanted: false });
 if (privileges.kind === "handed-on") process.exit(privileges.exitCode);
 
 const stop = new AbortController();

@@ -14,7 +14,7 @@ if (options.isHelpWanted) {
   process.exit(0);
 }
 
-const privileges = await enterOwnNamespaces(process.argv.slice(1));
+const privileges = await enterOwnNamespaces(process.argv.slice(1), { isPageWanted: !options.isOnce });
 if (privileges.kind === "handed-on") process.exit(privileges.exitCode);
 
 const stop = new AbortController();
@@ -29,6 +29,7 @@ const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?
 const held = await runDemo({
   ...options,
   whyNoLinks: privileges.whyNoLinks,
+  pageDoor: privileges.pageDoor,
   screen,
   clock: systemClock,
   stop: stop.signal,

@@ -1,9 +1,11 @@
+import type { Server } from "node:net";
 import type { Clock } from "../../src/async/index.ts";
 import { createLog, silentLog } from "../../src/telemetry/index.ts";
 import { commonStandIns } from "../nic/sysfs.ts";
 import { PodCgroups } from "../pod/pod-cgroups.ts";
 import { closeSteps, connectSteps, refreshSteps } from "./connection-steps.ts";
 import { pfHeadings, pfRows, pictureOf, podHeadings, podRows } from "./node-picture.ts";
+import { leadToPage } from "./page-door.ts";
 import type { Screen } from "./screen.ts";
 import { Stage } from "./stage.ts";
 import { nodeSteps, startSteps } from "./start-steps.ts";
@@ -18,6 +20,8 @@ export interface DemoContext {
   readonly isLogShown: boolean;
   /** Why there are no real links; undefined when there are. */
   readonly whyNoLinks: string | undefined;
+  /** Listens where people can reach it; undefined where they reach the page itself. */
+  readonly pageDoor: Server | undefined;
   readonly screen: Screen;
   readonly clock: Clock;
   /** Aborted when the person wants to leave. */
@@ -90,10 +94,11 @@ async function takeDown(stage: Stage, cgroups: PodCgroups | undefined): Promise<
 }
 
 /** Stays up with the status page, and a connection for it to show, until the person leaves. */
-async function stayUp(stage: Stage, { screen, stop, clock, whyNoLinks }: DemoContext): Promise<void> {
+async function stayUp(stage: Stage, { screen, stop, clock, whyNoLinks, pageDoor }: DemoContext): Promise<void> {
   const { adminUrl } = await stage.forwarder();
   const pods = whyNoLinks === undefined ? stage.pods.slice(0, 2) : [];
-  screen.heading(`Open in a browser: ${adminUrl ?? "the status page is off"}`);
+  const door = adminUrl !== undefined && pageDoor !== undefined ? leadToPage(pageDoor, adminUrl) : undefined;
+  screen.heading(`Open in a browser: ${door?.url ?? adminUrl ?? "the status page is off"}`);
   screen.text("The node as a picture, live. For programs: /status.json, /metrics and /readyz beside it.");
   if (pods.length > 0) {
     const names = pods.map(({ name }) => name).join(" and ");
@@ -104,5 +109,6 @@ async function stayUp(stage: Stage, { screen, stop, clock, whyNoLinks }: DemoCon
     for (const { client } of pods) await client.request();
     await clock.sleep(REFRESH_MS, stop).catch(() => {}); // the signal ends it
   }
+  door?.close();
   for (const { client } of pods) await client.close();
 }

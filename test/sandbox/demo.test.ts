@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -25,6 +26,7 @@ test("the demo holds from its first step to its last", async (t) => {
     isOnce: true,
     isLogShown: false,
     whyNoLinks: undefined,
+    pageDoor: undefined,
     screen,
     clock: systemClock,
     stop,
@@ -39,6 +41,35 @@ test("the demo holds for somebody who is not root, in a user namespace of their 
   const done = spawnAsNobody(t, ["sandbox/demo/main.ts", "--once"]);
   assert.equal(done.status, 0, done.stdout + done.stderr);
   assert.match(done.stdout, /Every step that this machine can run held; 6 were left out/);
+});
+
+test("the demo's page answers where the demo was started, outside the namespace that it runs in", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const demo = spawn(process.execPath, ["sandbox/demo/main.ts"], { stdio: ["ignore", "pipe", "pipe"] });
+  const ended = once(demo, "exit");
+  t.after(async () => {
+    demo.kill("SIGTERM");
+    await ended;
+  });
+  let text = "";
+  let url: string | undefined;
+  demo.stderr.on("data", (data: Buffer) => {
+    text += data;
+  });
+  for await (const data of demo.stdout.iterator({ destroyOnReturn: false })) {
+    text += data;
+    url = /Open in a browser: (http:\S+)\n/.exec(text)?.[1];
+    if (url !== undefined) break;
+  }
+  demo.stdout.resume();
+  assert.ok(url !== undefined, text);
+  const node = await fetch(`${url}/status.json`, { headers: { connection: "close" } });
+  const { pfs } = (await node.json()) as { readonly pfs: readonly unknown[] };
+  assert.deepEqual([node.status, pfs.length], [200, 2]);
+  const page = await fetch(url, { headers: { connection: "close" } });
+  assert.match(await page.text(), /^<!doctype html>/i);
+  demo.kill("SIGTERM");
+  assert.deepEqual(await ended, [0, null]);
 });
 
 /** Runs a program of the checkout as user 65534, who may read the checkout and this Node where they are mounted for it. */
