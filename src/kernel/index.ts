@@ -75,4 +75,4 @@ export { unixListeners } from "./unix-listeners.ts";
 export { connectUnix, type ListenUnixOptions, listenUnix, type UnixListener } from "./unix-socket.ts";
 export { UnixStream } from "./unix-stream.ts";
 export { type WatchedFolder, watchFolder } from "./watch-folder.ts";
-export { writeRefusal } from "./write-refusal.ts";
+export { folderRefusal, writeRefusal } from "./write-refusal.ts";

@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import { access } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 
 /**
  * Why this process may not write to what is at a path, as the errno's name: EROFS, EACCES, ENOENT; undefined when it may.
@@ -12,4 +12,10 @@ export async function writeRefusal(path: string): Promise<string | undefined> {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code ?? String(error);
   }
+}
+
+/** Why this process may make no file in the folder at a path: as `writeRefusal`, and ENOTDIR for what is none. Writes nothing. */
+export async function folderRefusal(path: string): Promise<string | undefined> {
+  const found = await stat(path).catch(() => undefined); // what cannot be looked at is refused below, with its own reason
+  return found?.isDirectory() === false ? "ENOTDIR" : writeRefusal(path);
 }

@@ -205,6 +205,22 @@ test("check connects to the peers, and tells a dead socket from none", async (t)
   assert.deepEqual([code, works], [1, { KERNEL: false, VFIO: false }]);
 });
 
+test("check takes neither a file, nor a path below one, nor one in /proc for a folder to keep state in", async (t) => {
+  const file = join(tree(t, { afile: "" }), "afile");
+  for (const [statePath, said] of [
+    [file, `${file} is no folder`],
+    [join(file, "sub", "deep"), `${file} is no folder`],
+    ["/proc/nsm", "/proc/nsm is no folder for files: it is on proc, where only the kernel makes them"],
+  ] as const) {
+    const { findings } = await checked(t, {}, { statePath, devicePluginPath: file });
+    const found = findings.filter((one) => ["state-folder", "plugin-folder"].includes(one.check));
+    assert.deepEqual(
+      found.map(({ level, what }) => `${level} ${what}`),
+      [`fail ${file} is no folder`, `fail ${said}`],
+    );
+  }
+});
+
 test("check names every mistake of the list with its place", async (t) => {
   const root = tree(t, { "pci.config": "physicalFunctions:\n  0000:3b:00.0:\n    pfKernelDriver: ice\n" });
   const { findings } = await checked(t, {}, { sriovConfigFile: join(root, "pci.config") });

@@ -130,20 +130,41 @@ function judgePeer({ check, path, refusal }: PeerFact): readonly Finding[] {
 function judgePluginFolder({ path, nearest, refusal }: FolderFact): Finding {
   const check = "plugin-folder";
   if (refusal === undefined && nearest === path) return fine(check, `${path} can be written to`);
-  const what = nearest === path ? `${path} cannot be written to (${refusal})` : `there is no folder ${path}`;
+  const what = nearest === path ? refusedFolder(path, refusal) : `there is no folder ${path}`;
   const why = "kubelet looks there for the sockets of its plugins";
   return failure({ check, what, why, todo: "mount the host's /var/lib/kubelet/device-plugins there, writable" });
 }
 
+/** What the kernel says of a folder that it does not let us write to. */
+function refusedFolder(path: string, refusal: string | undefined): string {
+  return refusal === "ENOTDIR" ? `${path} is no folder` : `${path} cannot be written to (${refusal})`;
+}
+
+/** File systems in which only the kernel makes files, whatever the permissions of their folders say. */
+const ofKernel: readonly (string | undefined)[] = [
+  "proc",
+  "sysfs",
+  "cgroup",
+  "cgroup2",
+  "debugfs",
+  "tracefs",
+  "devpts",
+];
 /** File systems that end with a container or a boot. */
 const passing: readonly (string | undefined)[] = ["overlay", "tmpfs", "ramfs"];
 
 function judgeState({ path, nearest, refusal, fileSystem }: FolderFact): readonly Finding[] {
   const check = "state-folder";
   const todo = "mount a folder of the host there (hostPath, DirectoryOrCreate), or set NSM_STATE_PATH";
+  const kept = "what a restart must know is kept there";
   if (refusal !== undefined) {
-    const what = `${path} cannot be ${nearest === path ? "written to" : `made in ${nearest}`} (${refusal})`;
-    return [failure({ check, what, why: "what a restart must know is kept there", todo })];
+    const isBelowFile = refusal === "ENOTDIR" && nearest !== path;
+    const below = isBelowFile ? `${nearest} is no folder` : `${path} cannot be made in ${nearest} (${refusal})`;
+    return [failure({ check, what: nearest === path ? refusedFolder(path, refusal) : below, why: kept, todo })];
+  }
+  if (ofKernel.includes(fileSystem)) {
+    const what = `${path} is no folder for files: it is on ${fileSystem}, where only the kernel makes them`;
+    return [failure({ check, what, why: kept, todo })];
   }
   if (passing.includes(fileSystem)) {
     const what = `${path} is on ${fileSystem}, which does not outlive the container or the machine's next boot`;

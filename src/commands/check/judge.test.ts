@@ -394,6 +394,12 @@ const rows: readonly Row[] = [
     says: /\/state cannot be made in \/ \(EROFS\)/,
   },
   {
+    broken: "the state folder: it is on a file system of the kernel's own",
+    facts: { stateFolder: { ...stateFolder, fileSystem: "proc" } },
+    found: [`fail state-folder ${both}`],
+    says: /\/state is no folder for files: it is on proc/,
+  },
+  {
     broken: "the state folder: it does not last",
     facts: { stateFolder: { ...stateFolder, fileSystem: "overlay" } },
     found: [`warn state-folder ${both}`],

@@ -1,11 +1,11 @@
 import { dirname, resolve } from "node:path";
 import {
   BlockingWrites,
+  folderRefusal,
   type HostFiles,
   KernelError,
   openHostFiles,
   selfTest,
-  writeRefusal,
 } from "../../kernel/index.ts";
 import { orMissing } from "../../pci/index.ts";
 import type { CommandSettings } from "../command.ts";
@@ -94,7 +94,7 @@ export async function readFolder(given: string, proc: HostFiles): Promise<Folder
   const path = resolve(given);
   let nearest = path;
   while (nearest !== "/" && !(await exists(nearest))) nearest = dirname(nearest);
-  return { path, nearest, refusal: await writeRefusal(nearest), fileSystem: await fileSystemOf(nearest, proc) };
+  return { path, nearest, refusal: await folderRefusal(nearest), fileSystem: await fileSystemOf(nearest, proc) };
 }
 
 async function exists(path: string): Promise<boolean> {
