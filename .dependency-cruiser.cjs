@@ -15,9 +15,9 @@ const disk = {
   "kernel/unix-listeners": "/proc: who listens on a unix socket",
   "kernel/unix-socket": "a unix socket has a file",
   "kernel/watch-folder": "inotify(7)",
+  "kernel/small-file": "a file that a person wrote, which may be anything",
   "kernel/write-refusal": "whether the kernel would let a write through",
   "rpc/http2/listen": "folder and file of the socket",
-  "process/run-forwarder": "the configuration, before anything is there to hand it in",
 };
 const filesOf = (reasons) =>
   Object.keys(reasons)

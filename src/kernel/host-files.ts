@@ -67,10 +67,12 @@ export function checkedPath(path: string): string {
   return path;
 }
 
-async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
+/** Does what Node does with files. @throws {KernelError} where the kernel refuses it. */
+export async function attempt<T>(op: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
+    if (error instanceof KernelError) throw error;
     const { errno } = error as NodeJS.ErrnoException;
     if (errno === undefined) throw error;
     throw new KernelError(op, Math.abs(errno));

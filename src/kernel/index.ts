@@ -68,6 +68,7 @@ export {
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
 export { FdExchange, HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
+export { readSmallFile } from "./small-file.ts";
 export { openPeerChain, type PeerChain } from "./ssl-context.ts";
 export { openStateFolder, type StateFolder, type StateFolderParts } from "./state-folder.ts";
 export { openUevents, parseUevent, type Uevent, type UeventSource } from "./uevents.ts";

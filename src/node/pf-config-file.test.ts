@@ -21,12 +21,12 @@ test("openPfConfigFile() tells of a ConfigMap whose link is swapped, and of a fi
   const file = openPfConfigFile(join(folder, "pci.config"), systemClock);
   const missing = openPfConfigFile(join(folder, "other.config"), systemClock);
   t.after(() => [file, missing].forEach((one) => void one.close()));
-  assert.equal(await file.read(), "# ..first");
+  assert.equal(await file.read(), "# ..first\n");
   await assert.rejects(missing.read(), { code: "ENOENT" });
   const changed = Promise.withResolvers<void>();
   const stop = file.onChange(() => changed.resolve());
   publish("..second");
   await changed.promise;
   stop();
-  assert.equal(await file.read(), "# ..second");
+  assert.equal(await file.read(), "# ..second\n");
 });

@@ -1,7 +1,8 @@
 // The list of PFs as a file of this machine that may change while we run.
-import { basename, dirname } from "node:path";
+import { dirname } from "node:path";
 import type { Clock } from "../async/index.ts";
-import { BlockingWrites, openHostFiles, watchFolder } from "../kernel/index.ts";
+import { readSmallFile, watchFolder } from "../kernel/index.ts";
+import { PF_CONFIG_MEBIBYTES } from "../pci/index.ts";
 import type { PfConfigFile } from "./node-watch.ts";
 
 /**
@@ -10,10 +11,9 @@ import type { PfConfigFile } from "./node-watch.ts";
  */
 export function openPfConfigFile(path: string, clock: Clock): PfConfigFile & { close(): void } {
   const folder = watchFolder(dirname(path), clock);
-  const files = openHostFiles(dirname(path), new BlockingWrites());
   return {
     path,
-    read: () => files.readText(basename(path)),
+    read: () => readSmallFile(path, PF_CONFIG_MEBIBYTES),
     onChange: (listener) => folder.onChange(listener),
     close: () => folder.close(),
   };

@@ -18,7 +18,7 @@ export {
 } from "./host-use.ts";
 export { HostUseReader } from "./host-use-reader.ts";
 export { nearestWord } from "./nearest.ts";
-export { parsePfConfig } from "./pf-config.ts";
+export { PF_CONFIG_MEBIBYTES, parsePfConfig } from "./pf-config.ts";
 export {
   type ListedFunction,
   type PfConfig,

@@ -1,13 +1,12 @@
 // The forwarder as a process: from a configuration that was read to an exit code.
-import { readFileSync } from "node:fs";
 import { AdminError, type AdminServer, serveProfiles } from "../admin/index.ts";
 import { systemClock, UndoStack } from "../async/index.ts";
 import type { Config, ParsedConfig } from "../config.ts";
 import { startForwarder } from "../forwarder.ts";
-import { exitNow, selfTest } from "../kernel/index.ts";
+import { exitNow, readSmallFile, selfTest } from "../kernel/index.ts";
 import { openLinuxHost, openPfConfigFile } from "../node/index.ts";
 import type { Otlp } from "../otlp/index.ts";
-import { parsePfConfig } from "../pci/index.ts";
+import { PF_CONFIG_MEBIBYTES, parsePfConfig } from "../pci/index.ts";
 import { checkTls } from "../rpc/index.ts";
 import { createLog, createMetrics, type Log, type Metrics } from "../telemetry/index.ts";
 import { version } from "../version.ts";
@@ -40,7 +39,7 @@ export async function runForwarder({ config, effective, warnings }: ParsedConfig
 }
 
 async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
-  const pfConfig = parsePfConfig(readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
+  const pfConfig = parsePfConfig(await readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
   await selfTest();
   checkTls();
   const opened = openLinuxHost(config, log);
@@ -89,11 +88,11 @@ async function startProfiles(listenOn: Config["pprofListenOn"], log: Log): Promi
   }
 }
 
-function readPfConfig(path: string): string {
+async function readPfConfig(path: string): Promise<string> {
   try {
-    return readFileSync(path, "utf8");
+    return await readSmallFile(path, PF_CONFIG_MEBIBYTES);
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
-    throw new Error(`Cannot read the list of physical functions, NSM_SRIOV_CONFIG_FILE=${path}: ${why}`);
+    throw new Error(`Cannot start without the list of physical functions, NSM_SRIOV_CONFIG_FILE=${path}: ${why}`);
   }
 }

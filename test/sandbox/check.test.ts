@@ -205,6 +205,19 @@ test("check connects to the peers, and tells a dead socket from none", async (t)
   assert.deepEqual([code, works], [1, { KERNEL: false, VFIO: false }]);
 });
 
+test("check reads no device and no list without an end", async (t) => {
+  const large = join(tree(t, { large: `#${" ".repeat(1024 * 1024)}` }), "large");
+  for (const [sriovConfigFile, said] of [
+    ["/dev/zero", "/dev/zero cannot be read: it is no file (EINVAL)"],
+    [large, `${large} cannot be read: it is larger than 1 MiB (EFBIG)`],
+  ] as const) {
+    const { code, findings } = await checked(t, {}, { sriovConfigFile });
+    const found = findings.find((one) => one.check === "pf-config");
+    assert.deepEqual([code, found?.level, found?.what], [1, "fail", said]);
+    assert.equal(found?.todo, "set NSM_SRIOV_CONFIG_FILE to the file with the list");
+  }
+});
+
 test("check takes neither a file, nor a path below one, nor one in /proc for a folder to keep state in", async (t) => {
   const file = join(tree(t, { afile: "" }), "afile");
   for (const [statePath, said] of [

@@ -34,6 +34,15 @@ function pretendProc(t: TestContext) {
   return openHostFiles(root, new BlockingWrites());
 }
 
+test("discover says what to do where the node's PCI devices cannot be read", async () => {
+  const around = someSurroundings({ pciDevicesPath: "/nowhere/devices" });
+  const code = await discover({ has: () => false, values: () => [], words: [] }, around);
+  const said =
+    "forwarder discover: Cannot list /nowhere/devices: no such file or directory (ENOENT); " +
+    "set NSM_PCI_DEVICES_PATH to where the node's /sys/bus/pci/devices is\n";
+  assert.deepEqual([code, around.out.text, around.err.text], [1, "", said]);
+});
+
 test("discover prints a file that the forwarder can use for the same node", async (t) => {
   const { code, text, told } = await discovered(t, { pfs: 2, vfsPerPf: 4 }, { "service-domain": ["worker.domain"] });
   assert.deepEqual([code, told], [0, ""]);

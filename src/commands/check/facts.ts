@@ -4,7 +4,12 @@ import type { ReadEnvironment } from "../command.ts";
 /** The list of physical functions, or why there is none. */
 export type PfListFact = { readonly path: string } & (
   | { readonly kind: "read"; readonly config: PfConfig }
-  | { readonly kind: "unreadable"; readonly code: string }
+  | {
+      readonly kind: "unreadable";
+      readonly code: string;
+      /** What is wrong with it in words, where the errno does not say it: "it is no file". */
+      readonly detail: string | undefined;
+    }
   /** Each a line with its place in the file. */
   | { readonly kind: "wrong"; readonly issues: readonly string[] }
 );

@@ -17,8 +17,11 @@ function judgeList(list: PfListFact): readonly Finding[] {
   const { path } = list;
   const check = "pf-config";
   if (list.kind === "unreadable") {
-    const what = list.code === "ENOENT" ? `there is no file ${path}` : `${path} cannot be read (${list.code})`;
-    const todo = `forwarder discover > ${path}, or set NSM_SRIOV_CONFIG_FILE`;
+    const { code, detail } = list;
+    const refused = `${path} cannot be read${detail === undefined ? "" : `: ${detail}`} (${code})`;
+    const what = code === "ENOENT" ? `there is no file ${path}` : refused;
+    const set = "set NSM_SRIOV_CONFIG_FILE";
+    const todo = detail === undefined ? `forwarder discover > ${path}, or ${set}` : `${set} to the file with the list`;
     return [failure({ check, what, why: "the forwarder does not start without its list of physical functions", todo })];
   }
   if (list.kind === "wrong") {

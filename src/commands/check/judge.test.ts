@@ -60,7 +60,7 @@ const rows: readonly Row[] = [
   {
     broken: "the list: there is none",
     facts: {
-      pfList: { path: "/x", kind: "unreadable", code: "ENOENT" },
+      pfList: { path: "/x", kind: "unreadable", code: "ENOENT", detail: undefined },
       discovery: { pfs: [], faults: [], notes: [] },
     },
     found: [`fail pf-config ${both}`],

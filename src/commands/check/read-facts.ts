@@ -1,4 +1,4 @@
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { AccessError, kubepodsTrees, openHierarchy, PodFinder } from "../../access/index.ts";
 import type { Clock } from "../../async/index.ts";
 import {
@@ -10,6 +10,7 @@ import {
   Netns,
   openHostFiles,
   Rtnl,
+  readSmallFile,
   writeRefusal,
 } from "../../kernel/index.ts";
 import { CHECKPOINT_FILE, parseCheckpoint } from "../../kubelet/index.ts";
@@ -19,6 +20,7 @@ import {
   HostUseReader,
   netdevFolder,
   type PciAddress,
+  PF_CONFIG_MEBIBYTES,
   PfConfigError,
   type PhysicalFunction,
   parsePfConfig,
@@ -53,11 +55,10 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
 
 async function readPfList(path: string): Promise<PfListFact> {
   try {
-    const folder = openHostFiles(dirname(path), new BlockingWrites());
-    const text = await folder.readText(path.slice(path.lastIndexOf("/") + 1));
+    const text = await readSmallFile(path, PF_CONFIG_MEBIBYTES);
     return { path, kind: "read", config: parsePfConfig(text, path) };
   } catch (error) {
-    if (error instanceof KernelError) return { path, kind: "unreadable", code: error.code };
+    if (error instanceof KernelError) return { path, kind: "unreadable", code: error.code, detail: error.detail };
     if (!(error instanceof PfConfigError)) throw error;
     return { path, kind: "wrong", issues: error.message.split("\n").slice(1) };
   }

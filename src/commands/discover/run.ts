@@ -1,7 +1,8 @@
-import { BlockingWrites, openHostFiles } from "../../kernel/index.ts";
+import { BlockingWrites, KernelError, openHostFiles } from "../../kernel/index.ts";
 import { serviceDomainProblem } from "../../pci/index.ts";
-import type { Given, Surroundings } from "../command.ts";
+import type { Given, Surroundings, Terminal } from "../command.ts";
 import { USAGE_EXIT_CODE } from "../help.ts";
+import type { NodeAdapters } from "./adapter.ts";
 import { type Choice, choosePfs } from "./choose.ts";
 import { type AdapterFiles, readAdapters } from "./read-adapters.ts";
 import { configText } from "./write-config.ts";
@@ -17,7 +18,8 @@ export async function discover(given: Given, surroundings: Surroundings, files?:
     err.write(`forwarder discover: --service-domain is "${domain}", which ${problem}\n`);
     return USAGE_EXIT_CODE;
   }
-  const node = await readAdapters(files ?? openFiles(environment.settings.pciDevicesPath));
+  const node = await adaptersOf(files ?? openFiles(environment.settings.pciDevicesPath), err);
+  if (node === undefined) return 1;
   const choice = choosePfs(node, { serviceDomains, only });
   out.write(configText(choice, headingOf(choice, { version, serviceDomains }), out.columns));
   for (const name of choice.unknown) err.write(`forwarder discover: this node has no network adapter ${name}\n`);
@@ -25,6 +27,18 @@ export async function discover(given: Given, surroundings: Surroundings, files?:
   const where = choice.leftOut.length === 0 ? "it has no network adapter at all" : "the comments say why";
   err.write(`forwarder discover: no physical function of this node can be used: ${where}\n`);
   return 1;
+}
+
+/** Undefined when they cannot be read, and why is on the terminal. */
+async function adaptersOf(files: AdapterFiles, err: Terminal): Promise<NodeAdapters | undefined> {
+  try {
+    return await readAdapters(files);
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    const todo = "set NSM_PCI_DEVICES_PATH to where the node's /sys/bus/pci/devices is";
+    err.write(`forwarder discover: ${error.message}; ${todo}\n`);
+    return undefined;
+  }
 }
 
 function openFiles(pciDevicesPath: string): AdapterFiles {
