@@ -88,7 +88,7 @@ export const commands: readonly Command[] = [
       { line: "kubectl exec POD -- forwarder status", says: "the node of a pod" },
       { line: "forwarder status --watch", says: "live, on the node" },
       {
-        line: "forwarder status --json | jq '.pfs[].vfs[] | select(.problem)'",
+        line: "forwarder status --json | jq '.pfs[].vfs[] | select(any(.conditions[]; .effect != \"inform\"))'",
         says: "every function that is not well",
       },
     ],

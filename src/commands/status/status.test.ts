@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import type { NodeView, VfView } from "../../admin/index.ts";
+import { commands } from "../commands.ts";
 import { recordingTerminal } from "../testing/fakes.ts";
 import { eventData } from "./events.ts";
 import { pictureText } from "./picture.ts";
@@ -139,3 +140,15 @@ for (const size of [1, 3, 1000]) {
     assert.deepEqual(events, ['{"a":1}', "two\nlines"]);
   });
 }
+
+test("the example of status for jq names what the document has", () => {
+  const example = commands.flatMap(({ name, examples }) => (name === "status" ? examples : [])).at(-1)?.line ?? "";
+  const filter = /jq '(.*)'/.exec(example)?.[1] ?? assert.fail(example);
+  const keys = new Set<string>();
+  JSON.parse(JSON.stringify(node), (key, value: unknown) => {
+    keys.add(key);
+    return value;
+  });
+  const named = [...filter.matchAll(/\.(\w+)/g)].map(([, name = ""]) => name);
+  assert.deepEqual([named.length > 2, named.filter((name) => !keys.has(name))], [true, []]);
+});
