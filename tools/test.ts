@@ -1,23 +1,31 @@
 // npm test: the check, then the whole forwarder in the sandbox and what needs a real kernel, as far as this machine can.
-// `npm test -- real/netlink sandbox/refresh` runs only the files of those two tiers whose path holds one of the words.
+// `npm test -- real/netlink sandbox/restart` runs only the files of those two tiers whose path holds one of the words.
 import { globSync } from "node:fs";
 import { runChecks } from "./check-steps.ts";
 import { runFenced } from "./fence.ts";
 import { addCounts, closingLine, type TestCounts } from "./test-counts.ts";
+import { chooseFiles, usage } from "./test-words.ts";
 
 const words = process.argv.slice(2);
 const tell = (line: string) => process.stderr.write(`${line}\n`);
+if (words.some((word) => word === "--help" || word === "-h")) {
+  process.stdout.write(usage);
+  process.exit(0);
+}
+const chosen = chooseFiles(globSync("test/{sandbox,real}/**/*.test.ts").sort(), words);
+if (chosen.kind === "none") {
+  tell(chosen.why);
+  process.exit(1);
+}
 
 const check = words.length > 0 ? { failed: [], counts: addCounts() } : await runChecks(tell);
-const files = globSync("test/{sandbox,real}/**/*.test.ts").sort();
-const chosen = files.filter((file) => words.length === 0 || words.some((word) => file.includes(word)));
-const apart = await runFenced("sandbox and real", chosen, tell);
+const apart = await runFenced("sandbox and real", chosen.files, tell);
 
 const counts = addCounts(check.counts, apart, { passed: 0, failed: check.failed.length, skips: [] });
 tellSkips(counts);
 if (check.failed.length > 0) tell(`Failed before any test: ${check.failed.join(", ")}`);
 process.stdout.write(`${closingLine(counts)}\n`);
-process.exitCode = counts.failed > 0 || (words.length > 0 && chosen.length === 0) ? 1 : 0;
+process.exitCode = counts.failed > 0 ? 1 : 0;
 
 function tellSkips({ skips }: TestCounts): void {
   const reasons = Map.groupBy(skips, ({ why }) => why);
