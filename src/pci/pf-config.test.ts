@@ -97,6 +97,25 @@ function issuesOf(text: string): readonly string[] {
   return [];
 }
 
+test("parsePfConfig() takes lines that end as on Windows, the last one too, and keeps their places", () => {
+  const text = `physicalFunctions:
+  0000:01:00.0:
+    capabilities: [intel]
+    serviceDomains:
+      - worker.domain
+    vfKernelDriver: iavf
+    pfKernelDriver: ice
+`;
+  const windows = text.replaceAll("\n", "\r\n");
+  for (const cut of [0, 1, 2]) {
+    assert.deepEqual(parsePfConfig(windows.slice(0, windows.length - cut), "f"), parsePfConfig(text, "f"));
+  }
+  assert.deepEqual(issuesOf(windows.replace("iavf", "a/b").replace(": ice", ': ""')), [
+    'f:6:21: physicalFunctions["0000:01:00.0"].vfKernelDriver is "a/b": want the name of a driver, as in /sys/bus/pci/drivers',
+    'f:7:21: physicalFunctions["0000:01:00.0"].pfKernelDriver is "": want text',
+  ]);
+});
+
 test("parsePfConfig() tells everything that is wrong at once, each with its place and what was wanted", () => {
   const text = `physicalFunction: {}
 physicalFunctions:

@@ -21,7 +21,8 @@ export function parsePfConfig(text: string, fileName: string): PfConfig {
     const { line, col } = lines.linePos(offset);
     return { line, column: col };
   };
-  const document = parseText(text, lines);
+  // YAML takes all three for the end of a line; what reads a file may have cut a last "\r\n" to "\r", which the parser keeps as text.
+  const document = parseText(text.replaceAll(/\r\n?/g, "\n"), lines);
   if (document instanceof RangeError) {
     throw new PfConfigError(fileName, [{ line: 1, column: 1, path: "", problem: "is nested too deeply" }]);
   }
