@@ -27,7 +27,7 @@ test("status shows a connection while it stands, for people and for programs", a
   assert.match(people.out.text, new RegExp(`^${SANDBOX_FORWARDER} \\S+, ready`));
   const vf = connection.mechanism?.parameters["pciAddress"] ?? "";
   assert.match(people.out.text, new RegExp(`^${vf} .* ready `, "m"));
-  assert.match(people.out.text, new RegExp(` standing +KERNEL +${vf} +client-1 `));
+  assert.match(people.out.text, new RegExp(` established +KERNEL +${vf} +client-1 `));
   assert.ok(!people.out.text.includes(tokenId));
   const programs = someSurroundings();
   assert.equal(await runCommandLine(["status", "--json", "--url", url], programs), 0);
