@@ -65,6 +65,16 @@ test("a connection that another endpoint serves now is watched there, and at the
   assert.equal(Object.values(heard.at(-1)?.connections ?? {})[0]?.state, State.DOWN);
 });
 
+test("the former endpoint is watched no more where the refresh that left it fails in a later step", async () => {
+  story.vf.failing.set("attach", new Error("no"));
+  story.vf.failing.set("stands", new Error("no"));
+  refusing("UNAVAILABLE");
+  await story.failed(freeRefresh());
+  await settled();
+  assert.deepEqual([asked.at(-1), story.outside.watches[0]?.isCancelled], ["nse-2", true]);
+  story.vf.failing.clear();
+});
+
 test("a refresh for another network service goes to an endpoint of that one", async () => {
   const refresh = freeRefresh();
   if (refresh.connection) refresh.connection.networkService = "ns2";

@@ -257,6 +257,11 @@ function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward)
   const before = onwardOf(record)?.connection;
   const bytes = sizeOf(onward.connection);
   record.state.onward = { ...onward, connection: before ?? onward.connection };
+  // What the former endpoint says counts no more, also where this Request fails in a later step.
+  if (record.watch?.target !== onward.candidate.socket.target) {
+    record.watch?.stop();
+    record.watch = undefined;
+  }
   deps.quota.check({ ...record, bytes });
   record.state.onward = onward;
   record.bytes = bytes;

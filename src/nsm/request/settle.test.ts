@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
-import { ConnectionSchema } from "../../gen/connection_pb.ts";
+import { ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";
@@ -71,4 +71,18 @@ test("request() of a refresh writes whose the connection is when we have registe
     ready.map(({ owner }) => owner.isManager),
     [false, true],
   );
+});
+
+test("the loss of an endpoint shows the connection as its last refresh left it", async () => {
+  const first = await story.request(kernelRequest());
+  const change: Parameters<typeof endpointReply>[1] = ({ context }) => {
+    if (context) context.MTU = 1_400;
+  };
+  story.outside.replies.set("tcp://nse-1:1", endpointReply("nse-1", change));
+  await story.request(refreshOf(first));
+  const heard = story.listen();
+  story.outside.watches[0]?.end();
+  await settled();
+  const { state, context } = heard.at(-1)?.connections["f1"] ?? {};
+  assert.deepEqual([state, context?.MTU], [State.DOWN, 1_400]);
 });

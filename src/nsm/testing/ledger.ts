@@ -118,7 +118,9 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): st
   say(wanted.type === "KERNEL" && vfs.holder !== id, "has no VF");
   say(state.onward === undefined, "is served by nobody");
   const watched = record.watch?.target;
-  say(onward !== undefined && watched !== onward.candidate.socket.target, `is watched at ${watched}`);
+  // A refresh that moved on and failed later has left the former endpoint; the next one watches.
+  const isElsewhere = watched !== undefined && watched !== onward?.candidate.socket.target;
+  say(onward !== undefined && isElsewhere, `is watched at ${watched}`);
   return wrong;
 }
 
