@@ -14,8 +14,8 @@ const root = join(import.meta.dirname, "..");
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
 const FILE_LIMIT_MS = Number(process.env["TEST_FILE_LIMIT_MS"] ?? 600_000);
 
-/** Files at a time: one more than there are processors, for most files wait half of their time. */
-const WORKERS = availableParallelism() + 1;
+/** Files at a time: with three on two processors more than a third of the time was spent waiting, for most files wait for peers. */
+const WORKERS = availableParallelism() * 2 + 1;
 
 const leakGuard = new URL("leak-guard.ts", import.meta.url).href;
 
