@@ -168,7 +168,7 @@ export class Actions {
     const left = this.#grantOf(entry);
     if (!left) return;
     await revokeAndRestore(this.#options, vf, left);
-    this.#options.grants.take(entry.connectionId);
+    this.#options.grants.take(entry);
     await this.#free(vf.address, entry.connectionId);
   }
 

@@ -170,7 +170,7 @@ test("start() continues what a pod has by VFIO, and takes from pods what no entr
   const { record, continued, done, grants } = await started({ mechanism: "VFIO", inHost: [second] });
   assert.deepEqual([record?.state, record?.connectionId, record?.use], ["ready", "c1", "vfio"]);
   assert.deepEqual([continued, done], [["c1 ready"], ["adopt uid-1", "strays of 0 in pod with d/x"]]);
-  assert.equal(grants.take("c1")?.entry.kept.address, first);
+  assert.equal(grants.take({ connectionId: "c1", address: first })?.entry.kept.address, first);
 });
 
 test("start() keeps the pod as the owner of its IOMMU group", async () => {

@@ -20,7 +20,7 @@ import type { Log } from "../../telemetry/index.ts";
 import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { TokenPod, TokenPods } from "./token-pods.ts";
-import { type AdoptedGrant, type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
+import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
  * So long a Close waits for a process that has the VF open; then it fails, and is tried again until the process has
@@ -56,8 +56,7 @@ export function vfioDriver(parts: VfioParts): MechanismDriver<WantedVfio> {
     open: async (ask) => take(ask, await pods.podOf(ask.wanted.tokenId)),
     adopt(ask) {
       const attachment = take(ask, undefined);
-      const left = grants.take(ask.connectionId);
-      if (left) attachment.resume(left);
+      attachment.resume(grants);
       return attachment;
     },
   };
@@ -102,8 +101,10 @@ class VfioAttachment implements Attachment {
   }
 
   /** The previous instance has given it to the pod, or had begun to. */
-  resume({ entry, grant }: AdoptedGrant): void {
-    if (entry.kept.address !== this.#address) return;
+  resume(grants: AdoptedGrants): void {
+    const left = grants.take({ connectionId: this.#held.ask.connectionId, address: this.#address });
+    if (!left) return;
+    const { entry, grant } = left;
     const { owner } = entry.kept;
     this.#pod = owner === undefined ? undefined : { uid: owner, container: "" };
     this.#entry = entry;

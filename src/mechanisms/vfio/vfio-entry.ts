@@ -50,9 +50,10 @@ export class AdoptedGrants {
     return adopted;
   }
 
-  /** The caller continues or has revoked it. Undefined where there is none of that connection. */
-  take(connectionId: string): AdoptedGrant | undefined {
+  /** The caller continues or has revoked it. Undefined where there is none of that connection on that VF; what there is else stays. */
+  take({ connectionId, address }: Pick<VfioVfEntry, "connectionId" | "address">): AdoptedGrant | undefined {
     const adopted = this.#byConnection.get(connectionId);
+    if (adopted?.entry.kept.address !== address) return undefined;
     this.#byConnection.delete(connectionId);
     return adopted;
   }
