@@ -341,6 +341,16 @@ export class Sandbox {
     });
   }
 
+  /** The pod's client as one that plays the manager too: only it has the pod's namespace, and it hears the forwarder's own codes. */
+  directClientOf(
+    pod: Pick<SandboxPod, "name" | "pod" | "tokenId">,
+    target: string,
+    changes: Partial<ClientOptions> = {},
+  ): Client {
+    const manager = { name: this.nsmgr.name, actor: this.actor("nsmgr") };
+    return this.clientOf(pod, { log: silentLog, clock: systemClock, labels: {}, target, manager, ...changes });
+  }
+
   get #clientCommon(): Pick<ClientOptions, "log" | "clock" | "timeoutMs"> {
     const { log, peerLog = log, clock, callTimeoutMs: timeoutMs } = this.#options;
     return { log: peerLog, clock, ...(timeoutMs !== undefined && { timeoutMs }) };

@@ -7,9 +7,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { promisify } from "node:util";
 import { parse } from "yaml";
-import { Client } from "../../sandbox/nsm/client.ts";
 import { KillableForwarder } from "../../sandbox/process/killable.ts";
-import { SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox } from "../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { bundleProgram } from "../../tools/bundle-program.ts";
@@ -53,24 +52,14 @@ async function servesOne(t: TestContext, program: string, capabilities: readonly
     return readFileSync(logFile, "utf8");
   }
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 1);
-  const { pod, tokenId, name } = await sandbox.startPod("client-1");
-  const client = new Client({
-    log: silentLog,
-    clock,
-    name,
-    actor: sandbox.actor(`ns/default/pod/${name}`),
-    target: `unix://${sandbox.folder}/state/forwarder.sock`,
-    manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
-    networkService: SANDBOX_SERVICE,
-    netns: pod.netns,
-    parameters: { name: "nsm-1", tokenID: tokenId },
-  });
+  const pod = await sandbox.startPod("client-1");
+  const client = sandbox.directClientOf(pod, `unix://${sandbox.folder}/state/forwarder.sock`);
   t.after(() => client.hangUp());
   try {
     await client.request();
-    assert.equal((await pod.link("nsm-1"))?.up, true);
+    assert.equal((await pod.pod.link("nsm-1"))?.up, true);
     await client.close();
-    assert.deepEqual(await pod.links(), []);
+    assert.deepEqual(await pod.pod.links(), []);
     return "served";
   } catch (error) {
     return String(error);

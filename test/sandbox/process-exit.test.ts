@@ -4,16 +4,10 @@ import assert from "node:assert/strict";
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, type TestContext, test } from "node:test";
-import { Client } from "../../sandbox/nsm/client.ts";
+import type { Client } from "../../sandbox/nsm/client.ts";
 import { KillableForwarder } from "../../sandbox/process/killable.ts";
 import type { PhaseTrial } from "../../sandbox/process/process-messages.ts";
-import {
-  SANDBOX_RESOURCE,
-  SANDBOX_SERVICE,
-  Sandbox,
-  type SandboxOptions,
-  type SandboxPod,
-} from "../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { phaseTitles } from "../../src/composition/phase-report.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
@@ -97,18 +91,8 @@ class Node {
     );
   }
 
-  clientOf({ name, pod, tokenId }: SandboxPod): Client {
-    return new Client({
-      log: silentLog,
-      clock,
-      name,
-      actor: this.sandbox.actor(`ns/default/pod/${name}`),
-      target: `unix://${this.sandbox.folder}/state/forwarder.sock`,
-      manager: { name: this.sandbox.nsmgr.name, actor: this.sandbox.actor("nsmgr") },
-      networkService: SANDBOX_SERVICE,
-      netns: pod.netns,
-      parameters: { name: "nsm-1", tokenID: tokenId },
-    });
+  clientOf(pod: SandboxPod): Client {
+    return this.sandbox.directClientOf(pod, `unix://${this.sandbox.folder}/state/forwarder.sock`);
   }
 
   /** A new pod is served from its Request to its Close. */

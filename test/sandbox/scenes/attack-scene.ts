@@ -4,9 +4,9 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { Client } from "../../../sandbox/nsm/client.ts";
+import type { Client } from "../../../sandbox/nsm/client.ts";
 import { KillableForwarder } from "../../../sandbox/process/killable.ts";
-import { SANDBOX_RESOURCE, SANDBOX_SERVICE, Sandbox, type SandboxPod } from "../../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { Fd } from "../../../src/kernel/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
@@ -79,18 +79,7 @@ export class AttackScene {
   async serves(): Promise<void> {
     assert.equal(this.forwarder.end, undefined, this.log.slice(-2000));
     await this.#serves(this.warm, this.warm.client);
-    const { name, pod, tokenId } = this.fresh;
-    const client = new Client({
-      log: silentLog,
-      clock,
-      name,
-      actor: this.sandbox.actor(`ns/default/pod/${name}`),
-      target: `unix://${this.path}`,
-      manager: { name: this.sandbox.nsmgr.name, actor: this.sandbox.actor("nsmgr") },
-      networkService: SANDBOX_SERVICE,
-      netns: pod.netns,
-      parameters: { name: "nsm-1", tokenID: tokenId },
-    });
+    const client = this.sandbox.directClientOf(this.fresh, `unix://${this.path}`);
     try {
       await this.#serves(this.fresh, client);
     } finally {

@@ -2,11 +2,10 @@ import assert from "node:assert/strict";
 import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { inspect } from "node:util";
 import type { KubeletDevice } from "../../../sandbox/kubelet/kubelet.ts";
-import { Pinger } from "../../../sandbox/network/ping.ts";
 import type { Client } from "../../../sandbox/nsm/client.ts";
 import { SANDBOX_RESOURCE, type SandboxOptions, type SandboxPod } from "../../../sandbox/sandbox.ts";
-import { systemClock as clock } from "../../../src/async/index.ts";
 import { Fd } from "../../../src/kernel/index.ts";
+import { BystanderPings } from "./bystander-pings.ts";
 import { Crashes } from "./crashes.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { eventually, openFiles, Scene } from "./story.ts";
@@ -18,15 +17,14 @@ export class CrashScene {
   readonly crashes = new Crashes();
   readonly scene: Scene;
   readonly #bystander: SandboxPod;
-  readonly #pinging: Promise<{ sent: number; lost: number }>;
-  #isOver = false;
+  readonly #pings: BystanderPings;
   readonly #before = namespaceDescriptors();
 
   private constructor(scene: Scene, crashes: Crashes, bystander: SandboxPod) {
     this.scene = scene;
     this.crashes = crashes;
     this.#bystander = bystander;
-    this.#pinging = this.#ping();
+    this.#pings = new BystanderPings(bystander);
   }
 
   static async open(options: Omit<SandboxOptions, "log" | "clock"> = {}): Promise<CrashScene> {
@@ -111,8 +109,7 @@ export class CrashScene {
   }
 
   async stop(): Promise<{ sent: number; lost: number }> {
-    this.#isOver = true;
-    const pings = await this.#pinging;
+    const pings = await this.#pings.stop();
     try {
       await this.#bystander.client.close();
     } finally {
@@ -120,23 +117,6 @@ export class CrashScene {
       closeNamespacesOfTheDead(this.#before);
     }
     return pings;
-  }
-
-  async #ping(): Promise<{ sent: number; lost: number }> {
-    const { client, pod } = this.#bystander;
-    const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
-    const count = { sent: 0, lost: 0 };
-    const pinger = new Pinger({ netns: pod.netns, to, timeoutMs: 60_000, clock });
-    try {
-      while (!this.#isOver) {
-        count.sent += 1;
-        if ((await pinger.ping()) === undefined) count.lost += 1;
-        await clock.sleep(20);
-      }
-    } finally {
-      pinger.close();
-    }
-    return count;
   }
 }
 

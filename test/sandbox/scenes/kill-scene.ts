@@ -3,20 +3,14 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pictureOf } from "../../../sandbox/demo/node-picture.ts";
-import { Pinger } from "../../../sandbox/network/ping.ts";
-import { type CallChanges, Client, type ClientOptions } from "../../../sandbox/nsm/client.ts";
+import type { CallChanges, Client, ClientOptions } from "../../../sandbox/nsm/client.ts";
 import { type CrashPoint, KillableForwarder } from "../../../sandbox/process/killable.ts";
-import {
-  SANDBOX_RESOURCE,
-  SANDBOX_SERVICE,
-  Sandbox,
-  type SandboxOptions,
-  type SandboxPod,
-} from "../../../sandbox/sandbox.ts";
+import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
 import { type Bundle, bundleProgram } from "../../../tools/bundle-program.ts";
 import { FATES, type Fate, type UnsyncedDisk } from "../../scenes/unsynced-disk.ts";
+import { BystanderPings } from "./bystander-pings.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { ipDump } from "./ip.ts";
 import { eventually } from "./story.ts";
@@ -59,8 +53,7 @@ export class KillScene {
   readonly #bundle: Bundle;
   /** Its traffic must never stop. */
   bystander: SandboxPod | undefined;
-  #pinging: Promise<{ sent: number; lost: number }> | undefined;
-  #isOver = false;
+  #pings: BystanderPings | undefined;
   #clients: Client[] = [];
 
   /** In place of files; what was not synced is lost with each forwarder. */
@@ -109,25 +102,14 @@ export class KillScene {
     await this.#isServing();
     this.bystander = await this.sandbox.startPod("bystander");
     await this.bystander.client.request();
-    this.#pinging = this.#ping(this.bystander);
+    this.#pings = new BystanderPings(this.bystander);
     while (this.pods.length < this.#vfs - 1) this.pods.push(await this.sandbox.startPod(`pod-${this.pods.length}`));
   }
 
   /** A new client of the pod that plays its manager, so that nobody but the pod keeps a descriptor of its namespace. */
-  direct({ name, pod, tokenId }: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
+  direct(pod: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
     const { sandbox } = this;
-    const client = new Client({
-      log: silentLog,
-      clock,
-      name,
-      actor: sandbox.actor(`ns/default/pod/${name}`),
-      target: `unix://${sandbox.folder}/state/forwarder.sock`,
-      manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
-      networkService: SANDBOX_SERVICE,
-      netns: pod.netns,
-      parameters: { name: "nsm-1", tokenID: tokenId },
-      ...changes,
-    });
+    const client = sandbox.directClientOf(pod, `unix://${sandbox.folder}/state/forwarder.sock`, changes);
     this.#clients.push(client);
     return client;
   }
@@ -263,8 +245,7 @@ export class KillScene {
   }
 
   async stop(): Promise<{ sent: number; lost: number } | undefined> {
-    this.#isOver = true;
-    const pings = await this.#pinging;
+    const pings = await this.#pings?.stop();
     try {
       await this.bystander?.client.close();
     } finally {
@@ -292,22 +273,6 @@ export class KillScene {
     );
     // What a torn disk has left is written anew with the first change: this is not to be one of those that are counted.
     if (this.#disk) await this.bystander?.client.request();
-  }
-
-  async #ping({ client, pod }: SandboxPod): Promise<{ sent: number; lost: number }> {
-    const to = client.connection?.context?.ipContext?.dstIpAddrs[0]?.split("/")[0] ?? "";
-    const count = { sent: 0, lost: 0 };
-    const pinger = new Pinger({ netns: pod.netns, to, timeoutMs: 60_000, clock });
-    try {
-      while (!this.#isOver) {
-        count.sent += 1;
-        if ((await pinger.ping()) === undefined) count.lost += 1;
-        await clock.sleep(20);
-      }
-    } finally {
-      pinger.close();
-    }
-    return count;
   }
 }
 

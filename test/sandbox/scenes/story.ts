@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readlinkSync } from "node:fs";
 import { after, describe, test } from "node:test";
 import { pictureOf } from "../../../sandbox/demo/node-picture.ts";
-import { Client, type ClientOptions } from "../../../sandbox/nsm/client.ts";
+import type { Client, ClientOptions } from "../../../sandbox/nsm/client.ts";
 import { Endpoint } from "../../../sandbox/nsm/endpoint.ts";
 import {
   SANDBOX_SERVICE,
@@ -88,20 +88,9 @@ export class Scene {
   }
 
   /** The pod's client as one that plays the manager too: it hears the forwarder's own codes and words. */
-  direct({ name, pod, tokenId }: SandboxPod, options: Partial<ClientOptions> = {}): Client {
+  direct(pod: SandboxPod, options: Partial<ClientOptions> = {}): Client {
     const { sandbox, forwarder } = this;
-    const client = new Client({
-      log: silentLog,
-      clock: systemClock,
-      name,
-      actor: sandbox.actor(`ns/default/pod/${name}`),
-      target: forwarder.url,
-      manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
-      networkService: SANDBOX_SERVICE,
-      netns: pod.netns,
-      parameters: { name: "nsm-1", tokenID: tokenId },
-      ...options,
-    });
+    const client = sandbox.directClientOf(pod, forwarder.url, options);
     this.#direct.push(client);
     return client;
   }
