@@ -41,7 +41,7 @@ export function readFilters({ folder }: Cgroup): Filters {
  * the main thread: a filter is loaded and replaced in some 50 µs.
  * @throws {AccessError} foreign-filter, not-taken, unsettled; {KernelError} ENOENT when the cgroup has gone.
  */
-export function changeFilters(cgroup: Cgroup, wish: Wish): number {
+export function rewriteFilters(cgroup: Cgroup, wish: Wish): number {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     const filters = readFilters(cgroup);
     const steps = filters.list.flatMap((filter) => stepFor(cgroup, filters, { filter, wanted: wish(filter) }) ?? []);

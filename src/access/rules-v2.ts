@@ -3,7 +3,7 @@ import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
 import { type Filter, filterText, letsOpen, readFilter } from "./filter.ts";
 import type { WrittenRule } from "./grant.ts";
-import { changeFilters, readFilters } from "./rewrite-filters.ts";
+import { readFilters, rewriteFilters } from "./rewrite-filters.ts";
 import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
 
 /** Others may change the filters while we do. */
@@ -48,7 +48,7 @@ export class RulesV2 implements Rules {
   async withdraw(cgroup: Cgroup, { devices }: Ours): Promise<readonly string[]> {
     let failure: string | undefined;
     try {
-      changeFilters(cgroup, ({ block }) => withoutDevices(block?.devices ?? [], devices));
+      rewriteFilters(cgroup, ({ block }) => withoutDevices(block?.devices ?? [], devices));
     } catch (error) {
       if (isGone(error)) return [];
       failure = (error as Error).message;
@@ -85,7 +85,7 @@ export class RulesV2 implements Rules {
   #change(cgroup: Cgroup, devices: readonly DeviceNumber[]): number {
     let changed = 0;
     for (let attempt = 0; attempt < TRIES; attempt++) {
-      changed += changeFilters(cgroup, (filter) => {
+      changed += rewriteFilters(cgroup, (filter) => {
         const has = filter.block?.devices ?? [];
         return [...has, ...withoutDevices(devices, has).filter((device) => !passes(filter, device))];
       });

@@ -12,7 +12,6 @@ export const eventSources = [
   "kernel-socket",
   "kernel-write",
   "poll",
-  "poll",
   "tcp",
   "timer",
   "tls",

@@ -19,7 +19,7 @@ export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none"
   return driver === kernelDriver ? "kernel" : "none";
 }
 
-/** Why a VF that nobody holds cannot serve the wish, in words that can be counted; undefined when it can. */
+/** Why a VF that no connection holds cannot serve the wish, in words that can be counted; undefined when it can. */
 export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
   const { conditions, facts } = vf;
   if (conditions.first("quarantine")) return "quarantined";

@@ -305,7 +305,7 @@ export class Inventory {
     return recordOf(vf);
   }
 
-  /** Ends what nobody wants any more: the reservation, a swap of VFs, a VF the node has lost. */
+  /** Ends what is not wanted any more: the reservation, a swap of VFs, a VF the node has lost. */
   #loosen(token: Token, vf: Vf | undefined): void {
     if (!token.allocated && !vf?.holder) {
       if (vf) vf.token = undefined;

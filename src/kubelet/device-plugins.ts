@@ -3,7 +3,7 @@ import { RpcClient } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
 import { resourceNameProblem } from "./resource-name.ts";
-import { Plugin, type PluginFolder } from "./resource-registration.ts";
+import { type PluginFolder, ResourceRegistration } from "./resource-registration.ts";
 import type { TokenSource } from "./token-source.ts";
 
 export interface DevicePluginsOptions {
@@ -43,7 +43,7 @@ class AllPlugins implements DevicePlugins {
   readonly #unregistered;
   readonly #badName;
   readonly #elsewhere;
-  readonly #plugins = new Map<string, Plugin | undefined>();
+  readonly #plugins = new Map<string, ResourceRegistration | undefined>();
   readonly #unsubscribe: () => void;
 
   constructor(options: DevicePluginsOptions) {
@@ -76,7 +76,7 @@ class AllPlugins implements DevicePlugins {
     }
   }
 
-  #start(resource: string): Plugin | undefined {
+  #start(resource: string): ResourceRegistration | undefined {
     const { log } = this.#options;
     const problem = resourceNameProblem(resource);
     if (problem !== undefined) {
@@ -85,7 +85,7 @@ class AllPlugins implements DevicePlugins {
       return undefined;
     }
     const onRegistered = (isRegistered: boolean) => this.#note(resource, isRegistered);
-    return new Plugin({
+    return new ResourceRegistration({
       ...this.#options,
       resource,
       client: this.#client,

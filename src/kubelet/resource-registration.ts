@@ -53,7 +53,7 @@ const FOLLOW_TIMEOUT_MS = 5000;
  * Offers one resource to kubelet, for ever: listens, registers, and does both anew when kubelet has restarted (it removes
  * every socket in the folder then), when it has let go of the list, or when our socket file is gone.
  */
-export class Plugin {
+export class ResourceRegistration {
   readonly #options: PluginOptions;
   readonly #bell: Bell;
   readonly #stop = new AbortController();

@@ -31,7 +31,7 @@ export interface VfHoldParts {
   readonly journal: Pick<VfJournal, "vfs" | "forgetVf">;
   /** Whether the host has begun to use a VF. */
   readonly hostUse: { refuse(address: PciAddress): Promise<void> };
-  /** Judges all VFs anew. */
+  /** Judges all VFs again. */
   readonly survey: { judge(): void; readonly refusals: readonly string[] };
   /** Whether the link that sysfs has for a VF is its own. */
   readonly isLinkSound: (address: PciAddress) => Promise<boolean>;
@@ -176,7 +176,7 @@ export class HeldVf {
     log.warn("vf-replaced", { connection: connectionId, vf: address, by: this.#vf.address, error: error.message });
   }
 
-  /** A link that is not the VF's was found in its place: nobody gets the VF until that is over. */
+  /** A link that is not the VF's was found in its place: no client gets the VF until that is over. */
   withholdIfForeign(error: unknown): void {
     const { leftOut, isLinkSound } = this.#parts;
     if (!isForeignLink(error)) return;

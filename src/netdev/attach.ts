@@ -39,8 +39,8 @@ export interface AttachOptions {
 }
 
 /**
- * The original's inject, connectioncontextkernel and ethernetcontext. Gives a link of the host to a client: settings on the
- * PF, move, name, addresses, routes, rules, neighbours, up. When a step fails everything is taken back.
+ * The original's inject, connectioncontextkernel and ethernetcontext. Gives a link of the host to a client: its own
+ * address and the settings on the PF (decision 034), move, name, addresses, routes, rules, neighbours, up. When a step fails all is undone.
  * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
  */
 export async function attachNetdev(options: AttachOptions): Promise<NetdevAttachment> {

@@ -5,7 +5,7 @@ import { setLinkMac, spareMac } from "./mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
 import { readOwnTables, type Session } from "./read.ts";
-import { MacHome } from "./restore-mac.ts";
+import { MacRestore } from "./restore-mac.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";
@@ -66,9 +66,11 @@ export async function bringHome(input: HomeInput): Promise<NotRestored[]> {
   }
 }
 
-function macHomeOf({ vf, identity, patience }: HomeInput): MacHome | undefined {
+function macHomeOf({ vf, identity, patience }: HomeInput): MacRestore | undefined {
   const before = vf?.before.mac;
-  return vf && before !== undefined ? new MacHome(vf, { before, own: identity.original.address }, patience) : undefined;
+  return vf && before !== undefined
+    ? new MacRestore(vf, { before, own: identity.original.address }, patience)
+    : undefined;
 }
 
 type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
@@ -86,7 +88,7 @@ function attemptInto(failures: NotRestored[]): Attempt {
 /** Finds the link in the host, waiting for it where it is expected there, and makes it what it was. */
 async function restoreOnce(
   input: HomeInput,
-  { isExpected, macHome }: { readonly isExpected: boolean; readonly macHome: MacHome | undefined },
+  { isExpected, macHome }: { readonly isExpected: boolean; readonly macHome: MacRestore | undefined },
 ): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
@@ -156,7 +158,7 @@ async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): 
 
 interface RestoreLink {
   readonly link: Link;
-  readonly macHome: MacHome | undefined;
+  readonly macHome: MacRestore | undefined;
   readonly attempt: Attempt;
 }
 
@@ -189,7 +191,7 @@ async function restoreLink(
   if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));
 }
 
-async function isMacInDoubt(macHome: MacHome | undefined, attempt: Attempt): Promise<boolean> {
+async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): Promise<boolean> {
   let answer = false;
   await attempt("vf mac", async () => {
     answer = (await macHome?.isInDoubt()) ?? false;

@@ -8,7 +8,7 @@ interface VfAtPort {
 }
 
 /** The administrative address of a VF on its way home. */
-export class MacHome {
+export class MacRestore {
   readonly #vf: VfAtPort;
   readonly #before: string;
   readonly #own: string | undefined;

@@ -1,4 +1,4 @@
-// VFs that are to be made: which PF is asked for them, and what became of it. Nobody waits for it.
+// VFs that are to be made: which PF is asked for them, and what became of it. No start and no scan waits for it.
 import type { Clock } from "../async/index.ts";
 import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../pci/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
@@ -67,7 +67,7 @@ export class VfCreation {
     const refused = this.#refused.get(address);
     if (refused && isSame(refused.ifindex, ifindex)) return refused.fault;
     if (pf.eswitchMode === "switchdev") {
-      // Some drivers change the mode only while there are no VFs: none are made that nobody could be given.
+      // Some drivers change the mode only while there are no VFs: none are made that no client could be given.
       this.#tell(address, undefined);
       return pf;
     }

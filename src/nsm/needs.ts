@@ -1,4 +1,4 @@
-// What the story of a connection needs of the rooms below, as small interfaces: `forwarder.ts` fits the real things in,
+// What a connection needs of the modules below, as small interfaces: `composition/nsm-server.ts` fits the real things in,
 // the tests fit in hand fakes.
 import type {
   DescMessage,

@@ -35,7 +35,7 @@ import {
 import { type RequestDeps, request } from "./request/request.ts";
 import { takeDownInTurn } from "./request/teardown.ts";
 
-/** What `forwarder.ts` gives the service. */
+/** What `composition/nsm-server.ts` gives the service. */
 export interface ForwarderServiceOptions {
   /** Our name on paths and in the registry: NSM_NAME. */
   readonly name: string;

@@ -133,7 +133,7 @@ function restoring(record: VfRecord, { observed }: Subject): Decision {
   return observed.driver === undefined ? repair("rebind") : leave;
 }
 
-/** What reconciling itself raises; whoever raised another has a cause of its own, and says when it is over. */
+/** What reconciling itself raises; what another module raised has a cause of its own, and that clears it. */
 const own: readonly VfConditionCode[] = [
   "unsettled",
   "contradicts-journal",

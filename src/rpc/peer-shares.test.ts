@@ -3,7 +3,7 @@ import { PassThrough } from "node:stream";
 import { test } from "node:test";
 import { Handshakes } from "./http2/handshakes.ts";
 import { defaultLimits } from "./limits.ts";
-import { ByteBudget, type OwnedConnection, Owners } from "./peer-shares.ts";
+import { ByteBudget, type OwnedConnection, PeerShares } from "./peer-shares.ts";
 
 const limits = {
   ...defaultLimits,
@@ -20,7 +20,7 @@ interface Made extends OwnedConnection {
   ended: boolean;
 }
 
-function connectionsOf(owners: Owners) {
+function connectionsOf(owners: PeerShares) {
   return (owner: string, isIdle = true): { made: Made; isTaken: boolean } => {
     const made: Made = {
       owner,
@@ -35,8 +35,8 @@ function connectionsOf(owners: Owners) {
   };
 }
 
-test("Owners.add() takes as many connections of one owner as it may have, and ends its oldest idle one for one more", () => {
-  const owners = new Owners(limits);
+test("PeerShares.add() takes as many connections of one owner as it may have, and ends its oldest idle one for one more", () => {
+  const owners = new PeerShares(limits);
   const open = connectionsOf(owners);
   const [busy, idle, other] = [open("a", false), open("a"), open("a")];
   assert.deepEqual(
@@ -51,15 +51,15 @@ test("Owners.add() takes as many connections of one owner as it may have, and en
   assert.equal(owners.connectionCount, 3);
 });
 
-test("Owners.add() refuses where all of the owner's connections carry calls", () => {
-  const open = connectionsOf(new Owners(limits));
+test("PeerShares.add() refuses where all of the owner's connections carry calls", () => {
+  const open = connectionsOf(new PeerShares(limits));
   for (let at = 0; at < 3; at += 1) open("a", false);
   assert.equal(open("a").isTaken, false);
   assert.equal(open("b").isTaken, true);
 });
 
-test("Owners.add() makes room in a full server at the cost of the owner that has most", () => {
-  const owners = new Owners(limits);
+test("PeerShares.add() makes room in a full server at the cost of the owner that has most", () => {
+  const owners = new PeerShares(limits);
   const open = connectionsOf(owners);
   const small = open("b");
   const greedy = [open("a"), open("a"), open("a")];
@@ -69,14 +69,14 @@ test("Owners.add() makes room in a full server at the cost of the owner that has
   assert.equal(owners.connectionCount, 5);
 });
 
-test("Owners.add() counts connections without an owner for the whole server only", () => {
-  const open = connectionsOf(new Owners(limits));
+test("PeerShares.add() counts connections without an owner for the whole server only", () => {
+  const open = connectionsOf(new PeerShares(limits));
   for (let at = 0; at < 5; at += 1) assert.equal(open("", false).isTaken, true);
   assert.equal(open("", false).isTaken, false);
 });
 
-test("Owners.add() makes room once with a connection whose end comes later", () => {
-  const owners = new Owners(limits);
+test("PeerShares.add() makes room once with a connection whose end comes later", () => {
+  const owners = new PeerShares(limits);
   const slow = () => {
     const made = {
       owner: "a",
@@ -97,16 +97,16 @@ test("Owners.add() makes room once with a connection whose end comes later", () 
   assert.equal(owners.connectionCount, 3);
 });
 
-test("Owners.remove() counts a connection once", () => {
-  const owners = new Owners(limits);
+test("PeerShares.remove() counts a connection once", () => {
+  const owners = new PeerShares(limits);
   const { made } = connectionsOf(owners)("a");
   owners.remove(made);
   owners.remove(made);
   assert.equal(owners.connectionCount, 0);
 });
 
-test("Owners.beginCall() takes as many calls of an owner as it may have, on whatever connection", () => {
-  const owners = new Owners(limits);
+test("PeerShares.beginCall() takes as many calls of an owner as it may have, on whatever connection", () => {
+  const owners = new PeerShares(limits);
   assert.deepEqual(
     [1, 2, 3].map(() => owners.beginCall("a")),
     [true, true, false],
@@ -116,8 +116,8 @@ test("Owners.beginCall() takes as many calls of an owner as it may have, on what
   assert.equal(owners.beginCall("a"), true);
 });
 
-test("Owners.beginCall() goes on counting calls that outlive the owner's connections", () => {
-  const owners = new Owners(limits);
+test("PeerShares.beginCall() goes on counting calls that outlive the owner's connections", () => {
+  const owners = new PeerShares(limits);
   const open = connectionsOf(owners);
   const { made } = open("a");
   assert.deepEqual([owners.beginCall("a"), owners.beginCall("a")], [true, true]);
@@ -128,8 +128,8 @@ test("Owners.beginCall() goes on counting calls that outlive the owner's connect
   assert.equal(owners.beginCall("a"), true);
 });
 
-test("Owners.budgetOf() bounds the bytes of a connection, of its owner and of the server", () => {
-  const owners = new Owners(limits);
+test("PeerShares.budgetOf() bounds the bytes of a connection, of its owner and of the server", () => {
+  const owners = new PeerShares(limits);
   const open = connectionsOf(owners);
   open("a");
   open("b");

@@ -46,7 +46,7 @@ interface Share {
 }
 
 /** Every owner of the connections of one server. */
-export class Owners {
+export class PeerShares {
   readonly #limits: RpcLimits;
   readonly #shares = new Map<string, Share>();
   readonly #arrival: ByteBudget;

@@ -19,7 +19,7 @@ export interface Transport {
 
 /** What a server says of the connections that it takes. */
 export interface AcceptOptions {
-  /** Who we are, and whom we let in; without it everybody who can connect is let in, and is nobody. */
+  /** Who we are, and whom we let in; without it every peer that can connect is let in, and has no name. */
   readonly tls: TlsIdentity | undefined;
   readonly limits: RpcLimits;
   readonly clock: Clock;

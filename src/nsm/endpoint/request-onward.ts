@@ -3,7 +3,7 @@ import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { type ConnectionRecord, onwardOf } from "../request/connections.ts";
 import type { Candidate, Discovery, Offer } from "./find-endpoints.ts";
-import { type Asking, askCandidates, askEndpoint, closeAtEndpoint, type Onward } from "./try-candidates.ts";
+import { type Asking, askEndpoint, closeAtEndpoint, type Onward, tryCandidates } from "./try-candidates.ts";
 
 /** What choosing and asking an endpoint takes. */
 export interface OnwardDeps {
@@ -39,7 +39,7 @@ async function askOffer(deps: OnwardDeps, offer: Offer, question: OnwardQuestion
   const { signal } = question;
   let agreed: Onward | undefined;
   try {
-    agreed = await askCandidates(deps.asking, offer.candidates, { connection, mechanism: undefined, signal });
+    agreed = await tryCandidates(deps.asking, offer.candidates, { connection, mechanism: undefined, signal });
     return agreed;
   } finally {
     releaseOffer(offer.candidates, agreed?.candidate);
@@ -60,7 +60,11 @@ export interface OnwardQuestion {
  * the registry is asked only if that endpoint is out of reach (it may have moved) or another one is wanted. An endpoint
  * that was replaced is told so as well as it can be (W29): nobody waits for it.
  */
-export async function askOnward(deps: OnwardDeps, record: ConnectionRecord, question: OnwardQuestion): Promise<Onward> {
+export async function requestOnward(
+  deps: OnwardDeps,
+  record: ConnectionRecord,
+  question: OnwardQuestion,
+): Promise<Onward> {
   const { connection, signal, offer } = question;
   const kept = offer ? undefined : keptEndpoint(record, connection);
   if (kept) {

@@ -81,7 +81,7 @@ function isGivenUp(error: unknown): boolean {
  * Asks the candidates in their order until one agrees.
  * @throws {NsmError} candidates-failed; the error alone when there was one candidate by name.
  */
-export async function askCandidates(
+export async function tryCandidates(
   asking: Asking,
   candidates: readonly Candidate[],
   question: Question,

@@ -6,7 +6,7 @@ export interface Owner {
   readonly isManager: boolean;
 }
 
-/** The manager (NSMgr) of this node: whoever answers where we register. */
+/** The manager (NSMgr) of this node: the peer that answers where we register. */
 export interface ManagerSource {
   /** Its SPIFFE ID as of the latest registration; undefined before the first. */
   readonly spiffeId: string | undefined;

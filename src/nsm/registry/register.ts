@@ -68,8 +68,8 @@ export type RegistrationState =
 
 /**
  * Keeps us in the registry (the original's retry, refresh, heal and sendfd): registers, renews at two thirds of the time
- * granted, registers anew as soon as the manager goes or forgets us, and takes us out at the end. Also knows who the manager
- * is: whoever answers.
+ * granted, registers again as soon as the manager goes or forgets us, and takes us out at the end. Also knows who the manager
+ * is: the peer that answers.
  */
 export class Registration implements ManagerSource {
   readonly state = new Latest<RegistrationState>();

@@ -20,7 +20,7 @@ export function lifetimeMs({ nowMs, tokenExpiresMs, callerDeadlineMs = 0 }: Life
 }
 
 /** The original's timeout: ends a connection that is not refreshed in time; each refresh starts it again. */
-export class Expiry {
+export class ConnectionTimer {
   readonly #clock: Clock;
   readonly #onExpired: () => void;
   #timer: Timer | undefined;

@@ -5,7 +5,13 @@ import { type Connection, ConnectionSchema, State } from "../../gen/connection_p
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
-import { askOnward, findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer } from "../endpoint/request-onward.ts";
+import {
+  findEndpoints,
+  keptEndpoint,
+  type OnwardDeps,
+  releaseOffer,
+  requestOnward,
+} from "../endpoint/request-onward.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
@@ -112,7 +118,7 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
       isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canServe(wanted) ?? false;
       return await serveWith(deps, ask, { choice, wanted });
     } catch (error) {
-      // What stands is never given up because it could not be confirmed: no other mechanism is tried then.
+      // What is established is never given up because it could not be confirmed: no other mechanism is tried then.
       if (hasOwn || isRefresh) throw error;
       // The time is up: where it went says more than that it is up.
       if (error instanceof NetdevError && error.fault.kind === "busy") throw error;
@@ -142,7 +148,7 @@ async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
   return await establish(deps, ask, way);
 }
 
-/** A connection that stands goes on: the endpoint is asked again, the node is touched only where something differs. */
+/** An established connection continues: the endpoint is asked again, the node is touched only where something differs. */
 async function refresh(
   deps: RequestDeps,
   ask: Ask,
@@ -152,13 +158,13 @@ async function refresh(
   const { connection, signal } = ask;
   const isSame = isSameWanted(record.state.wanted, wanted);
   const before = onwardOf(record)?.connection.context;
-  // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is made anew.
+  // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is applied again.
   const stoodBefore = isSame
     ? deps.steps.run("look", () => attachment.isInForce(before, signal)).catch(() => false)
     : false;
   let onward: Onward;
   try {
-    onward = await askOnward(deps, record, { connection, signal });
+    onward = await requestOnward(deps, record, { connection, signal });
     keepOnward(deps, record, onward);
     const { context } = onward.connection;
     if (!(await stoodBefore) || !isSameContext(before, context)) {
@@ -245,7 +251,7 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
       run: (either) => deps.steps.run("prepare", () => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either })),
     },
   );
-  const onward = await askOnward(deps, record, { connection, signal, offer });
+  const onward = await requestOnward(deps, record, { connection, signal, offer });
   keepOnward(deps, record, onward);
   await deps.steps.run("apply", () => attachment.apply(nodeAsk(ask, wanted), onward.connection.context));
   signal.throwIfAborted();
@@ -267,7 +273,7 @@ function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward)
   record.bytes = bytes;
 }
 
-/** Reserves the virtual function; takes it from an earlier path of the same client's connection, and waits for one that ends. */
+/** Reserves the VF; takes it from an earlier path of the same client's connection, and waits for one that ends. */
 async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachment>): Promise<Attachment> {
   const { connection, caller, files, signal } = ask;
   try {

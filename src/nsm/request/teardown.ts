@@ -8,7 +8,7 @@ import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import type { ConnectionJournal } from "../needs.ts";
 import type { Held } from "../permission/quota.ts";
-import { Expiry } from "./connection-timer.ts";
+import { ConnectionTimer } from "./connection-timer.ts";
 import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
 import { journalEntry } from "./journal-entry.ts";
 import type { Steps } from "./measured-steps.ts";
@@ -40,8 +40,7 @@ export type TeardownOutcome =
   | { readonly kind: "resists"; readonly error: unknown };
 
 /**
- * The one way out of a connection: for Close, a failed Request, expiry, reselect, a lost mechanism. Runs serialized with all else of the
- * connection. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
+ * The one way out of a connection: for each `TeardownReason`. Runs serialized with all else of the connection. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
  * twice. While the node part resists, the record stays, and no other client gets its VF. Never throws.
  */
 export async function takeDown(
@@ -117,7 +116,7 @@ export function addConnection(
   counted: Held,
   content: Pick<ConnectionRecord, "client" | "state">,
 ): ConnectionRecord {
-  const expiry = new Expiry(deps.clock, () => void endOverdue(deps, record));
+  const expiry = new ConnectionTimer(deps.clock, () => void endOverdue(deps, record));
   const record: ConnectionRecord = { ...counted, ...content, expiry, watch: undefined };
   deps.connections.set(record.id, record);
   return record;
