@@ -161,26 +161,34 @@ const moments: Readonly<Record<string, (node: Node) => Promise<() => Promise<voi
     };
   },
   "a pod that is deleted closes its connection": async (node) => {
-    const pod = await node.pod();
-    await pod.client.request();
-    const closing = pod.client.close().catch(() => {}); // a client that dies with its pod does not ask again
-    node.sandbox.kubelet.free(pod.name);
+    const { name, client, end } = await podWithoutManager(node);
+    const closing = client.close().catch(() => {}); // a client that dies with its pod does not ask again
+    node.sandbox.kubelet.free(name);
     return async () => {
       await closing;
+      await end();
     };
   },
   "a pod is deleted and closes nothing": async (node) => {
-    const { name, pod, tokenId } = await node.pod();
-    const parameters = { name: "nsm-1", tokenID: tokenId };
-    // Not by the sandbox's manager: it would keep a descriptor of the namespace, which is to end with the pod.
-    const client = node.sandbox.directClient(name, { netns: pod.netns, parameters });
-    await client.request();
+    const { name, end } = await podWithoutManager(node);
     node.sandbox.kubelet.free(name);
-    await client.hangUp();
-    pod.close();
+    await end();
     return async () => {};
   },
 };
+
+/** A pod with its connection. Not by the sandbox's manager: it would keep a descriptor of the namespace, which is to end with the pod. */
+async function podWithoutManager(node: Node) {
+  const { name, pod, tokenId } = await node.pod();
+  const parameters = { name: "nsm-1", tokenID: tokenId };
+  const client = node.sandbox.directClient(name, { netns: pod.netns, parameters });
+  await client.request();
+  const end = async () => {
+    await client.hangUp();
+    pod.close();
+  };
+  return { name, client, end };
+}
 
 /** Kubelet admits the pod, or has failed and admits it again: it has one token then, and its function. */
 async function getsItsToken(node: Node, pod: string, first: Promise<unknown>): Promise<void> {
