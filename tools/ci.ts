@@ -3,7 +3,7 @@
 // Words choose stages by name: `tools/ci.ts test demo`.
 import { spawn } from "node:child_process";
 import { unknownPromises } from "../test/needs.ts";
-import { judgeStage, type Stage, type StageEnd, stages } from "./ci-stages.ts";
+import { judgeStage, limitOf, type Stage, type StageEnd, stages } from "./ci-stages.ts";
 
 const areSkipsAllowed = process.env["CI_ALLOW_SKIPS"] === "true";
 const words = process.argv.slice(2);
@@ -19,15 +19,15 @@ if (unknown.length > 0) {
   failed++;
   tell(`✖ TEST_PROMISES names what no test knows: ${unknown.join(", ")}`);
 } else {
-  for (const stage of chosen) await play(stage);
+  for (const [index, stage] of chosen.entries()) await play(stage, chosen.slice(index + 1));
 }
 if (chosen.length === 0) tell(`✖ no stage is called ${words.join(", ")}`);
 tell(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 
-async function play(stage: Stage): Promise<void> {
+async function play(stage: Stage, followers: readonly Stage[]): Promise<void> {
   const startedAt = performance.now();
-  const result = judgeStage(stage, await run(stage), areSkipsAllowed);
+  const result = judgeStage(stage, await run(stage, limitOf(followers, minutesSinceStart())), areSkipsAllowed);
   passed += result.passed;
   failed += result.failed;
   skipped += result.skipped;
@@ -36,12 +36,16 @@ async function play(stage: Stage): Promise<void> {
   tell(`CI stage ${stage.name}: ${minutes} of ${stage.budgetMinutes} minutes`);
 }
 
+function minutesSinceStart(): number {
+  return performance.now() / 60_000;
+}
+
 /** Runs the command in a process group of its own, so that its limit ends everything that it started. */
-function run({ command: [program = "", ...args], limitMinutes }: Stage): Promise<StageEnd> {
+function run({ command: [program = "", ...args] }: Stage, limitMinutes: number): Promise<StageEnd> {
   return new Promise((resolve) => {
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], detached: true });
     let output = "";
-    let isOverLimit = false;
+    let overLimitMinutes: number | undefined;
     for (const [stream, to] of [
       [child.stdout, process.stdout],
       [child.stderr, process.stderr],
@@ -52,16 +56,16 @@ function run({ command: [program = "", ...args], limitMinutes }: Stage): Promise
       });
     }
     const limit = setTimeout(() => {
-      isOverLimit = true;
+      overLimitMinutes = limitMinutes;
       process.kill(-(child.pid ?? 0), "SIGKILL");
     }, limitMinutes * 60_000);
     child.on("error", (error) => {
       clearTimeout(limit);
-      resolve({ code: 127, isOverLimit, output: String(error) });
+      resolve({ code: 127, overLimitMinutes, output: String(error) });
     });
     child.on("close", (code) => {
       clearTimeout(limit);
-      resolve({ code, isOverLimit, output });
+      resolve({ code, overLimitMinutes, output });
     });
   });
 }
