@@ -2,7 +2,6 @@
 
 import { type Clock, UndoStack } from "./async/index.ts";
 import { openAdmin } from "./composition/admin-doors.ts";
-import { checkpointReader, tokenPods } from "./composition/checkpoint-pods.ts";
 import { reportEscapedErrors } from "./composition/escaped-errors.ts";
 import { type KubeletSettings, offerToKubelet } from "./composition/kubelet-offer.ts";
 import {
@@ -19,6 +18,7 @@ import { startPhases } from "./composition/phase-report.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
 import { startIdentity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
+import { openCheckpoint } from "./kubelet/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import type { PfConfig } from "./pci/index.ts";
@@ -117,7 +117,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const journal = await openNodeJournal({ state, health, clock, log });
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
-  const pods = tokenPods(checkpointReader(settings.devicePluginPath, log));
+  const pods = openCheckpoint(settings.devicePluginPath, log);
   const grants = new AdoptedGrants();
   const reconciler = openReconciler(options, { node, journal, access, grants, pods, metrics });
   const left = await reconciler.start();
@@ -144,7 +144,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const registered = nsm.register(signal);
   registered.catch(() => {}); // awaited below
   const { inventory } = node;
-  const kubelet = await offerToKubelet({ settings, inventory, endConnection, health, clock, log }, undo);
+  const kubelet = await offerToKubelet({ settings, inventory, pods, endConnection, health, clock, log }, undo);
   kubelet.onChange(() => shown.changed());
   shown.learn({ podOf: kubelet.podOf });
 

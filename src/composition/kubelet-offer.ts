@@ -3,16 +3,8 @@ import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
 import { type Inventory, offerOf } from "../inventory/index.ts";
 import { watchFolder } from "../kernel/index.ts";
-import {
-  type AllocatableDevices,
-  ForeignDevices,
-  type PodResources,
-  startDevicePlugins,
-  startPodResources,
-} from "../kubelet/index.ts";
+import { type CheckpointFile, DevicePlugins, ForeignDevices, PodResources, PodTokens } from "../kubelet/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
-import { checkpointReader } from "./checkpoint-pods.ts";
-import { keepTokens } from "./token-keeper.ts";
 
 /** What the environment says about kubelet; names and units as in config.ts. */
 export interface KubeletSettings {
@@ -24,6 +16,7 @@ export interface KubeletSettings {
 export interface KubeletOfferOptions {
   readonly settings: KubeletSettings;
   readonly inventory: Inventory;
+  readonly pods: CheckpointFile;
   /** Takes down a connection whose pod has died, or whose token another pod has got. */
   endConnection(connectionId: string): Promise<void>;
   readonly health: Health;
@@ -41,34 +34,29 @@ export interface KubeletNews {
 
 /** As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some seconds only. */
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
-  const { settings, inventory, endConnection, health, clock, log } = options;
+  const { settings, inventory, pods, endConnection, health, clock, log } = options;
   const intervalMs = settings.resourcePollTimeoutMs;
   const offer = offerOf(inventory, (connectionId) => {
     log.warn("token-given-anew", { connection: connectionId });
     void endConnection(connectionId);
   });
   const foreign = new ForeignDevices(offer);
-  const onAllocatable = (devices: AllocatableDevices) => foreign.observe(devices);
-  const folderOfPods = settings.podResourcesPath;
-  const podResources = startPodResources({ folder: folderOfPods, intervalMs, onAllocatable, clock, log, health });
-  undo.push("pod resources", () => podResources.close());
-  // Without the file everything works; pods in their init containers are then known by time alone.
-  const readCheckpoint = checkpointReader(settings.devicePluginPath, log);
-  const tokens = await keepTokens({
-    inventory,
-    offer,
-    podResources,
-    readCheckpoint,
+  const podResources = new PodResources({
+    folder: settings.podResourcesPath,
     intervalMs,
-    endConnection,
+    onAllocatable: (devices) => foreign.observe(devices),
     clock,
     log,
+    health,
   });
+  undo.push("pod resources", () => podResources.close());
+  const parts = { inventory, offer, podResources, checkpoint: pods, intervalMs, endConnection, clock, log };
+  const tokens = await PodTokens.start(parts);
   undo.push("tokens of pods", () => tokens.close());
   const folder = watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());
   const askSoon = () => podResources.askSoon();
-  const plugins = startDevicePlugins({ source: tokens.source, folder, foreign, askSoon, clock, log, health });
+  const plugins = new DevicePlugins({ offer: tokens.offer, folder, foreign, askSoon, clock, log, health });
   undo.push("device plugins", () => plugins.close());
   return newsOf(podResources);
 }

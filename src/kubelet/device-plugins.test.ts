@@ -8,20 +8,20 @@ import { Kubelet } from "../../sandbox/kubelet/kubelet.ts";
 import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
+import type { DeviceView, Offer, PreferenceRequest } from "../inventory/index.ts";
 import { watchFolder } from "../kernel/index.ts";
 import { RpcClient, serveRpc, unaryHandler } from "../rpc/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { startDevicePlugins } from "./device-plugins.ts";
+import { DevicePlugins } from "./device-plugins.ts";
 import { socketName } from "./resource-name.ts";
-import type { Device, Preference, TokenSource } from "./token-source.ts";
 
 const FAST = "worker.domain/10G";
 const SLOW = "worker.domain/1G";
 
 /** Devices that a test changes by hand. */
-class Tokens implements TokenSource {
-  readonly all = new Map<string, Device[]>();
+class Tokens implements Offer {
+  readonly all = new Map<string, DeviceView[]>();
   readonly allocated: string[] = [];
   readonly #listeners = new Set<(resources: ReadonlySet<string>) => void>();
 
@@ -30,14 +30,15 @@ class Tokens implements TokenSource {
   }
 
   offer(resource: string): void {
-    const device = (index: number) => ({ id: `${resource}-${index}`, healthy: true, numaNode: index % 2 });
+    const about = { healthy: true, allocated: false, address: undefined };
+    const device = (index: number) => ({ ...about, id: `${resource}-${index}`, numaNode: index % 2 });
     this.all.set(resource, [0, 1, 2, 3].map(device));
     this.tell();
   }
 
   setHealth(resource: string, index: number, healthy: boolean): void {
     const devices = this.all.get(resource) ?? [];
-    this.all.set(resource, devices.with(index, { ...(devices[index] as Device), healthy }));
+    this.all.set(resource, devices.with(index, { ...(devices[index] as DeviceView), healthy }));
     this.tell();
   }
 
@@ -51,7 +52,7 @@ class Tokens implements TokenSource {
 
   resources = () => [...this.all.keys()];
   devices = (resource: string) => this.all.get(resource) ?? [];
-  preferred = (_resource: string, { available, size }: Preference) => available.toReversed().slice(0, size);
+  preferred = (_resource: string, { available, size }: PreferenceRequest) => available.toReversed().slice(0, size);
 
   onChange(listener: (resources: ReadonlySet<string>) => void): () => void {
     this.#listeners.add(listener);
@@ -70,17 +71,17 @@ function pluginFolder(t: TestContext): string {
   return join(base, "device-plugins");
 }
 
-function startPlugins(t: TestContext, path: string, source: TokenSource, timeOf: Clock = systemClock) {
+function startPlugins(t: TestContext, path: string, offer: Offer, timeOf: Clock = systemClock) {
   const clock = countedClock(timeOf);
   const log = recordingLog();
   const health = new Health(clock);
   const folder = watchFolder(path, clock);
-  const plugins = startDevicePlugins({ source, folder, clock, log, health });
+  const plugins = new DevicePlugins({ offer, folder, clock, log, health });
   t.after(async () => {
     await plugins.close();
     folder.close();
     assert.equal(clock.timerCount, 0, "timers that outlive the plugins");
-    if (source instanceof Tokens) assert.equal(source.listenerCount, 0, "listeners that outlive the plugins");
+    if (offer instanceof Tokens) assert.equal(offer.listenerCount, 0, "listeners that outlive the plugins");
   });
   return { plugins, log, health };
 }
@@ -128,7 +129,7 @@ async function until(isSo: () => boolean): Promise<void> {
 const allHealthy = (devices: readonly { healthy: boolean }[]) =>
   devices.length === 4 && devices.every((device) => device.healthy);
 
-test("startDevicePlugins() offers each resource with NUMA nodes on a socket of its own, for root only", async (t) => {
+test("DevicePlugins offers each resource with NUMA nodes on a socket of its own, for root only", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins, health } = startPlugins(t, folder, new Tokens(FAST, SLOW));
@@ -141,7 +142,7 @@ test("startDevicePlugins() offers each resource with NUMA nodes on a socket of i
   assert.deepEqual(health.ailments(), []);
 });
 
-test("startDevicePlugins() waits for a kubelet that comes late, and says so", async (t) => {
+test("DevicePlugins waits for a kubelet that comes late, and says so", async (t) => {
   const folder = pluginFolder(t);
   const { plugins, health } = startPlugins(t, folder, new Tokens(FAST));
   await until(() => health.ailments().length > 0);
@@ -152,7 +153,7 @@ test("startDevicePlugins() waits for a kubelet that comes late, and says so", as
   assert.deepEqual(health.ailments(), []);
 });
 
-test("startDevicePlugins() is back with the full list after every restart of kubelet", async (t) => {
+test("DevicePlugins is back with the full list after every restart of kubelet", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins } = startPlugins(t, folder, new Tokens(FAST, SLOW));
@@ -165,7 +166,7 @@ test("startDevicePlugins() is back with the full list after every restart of kub
   assert.equal(kubelet.registrations, 12);
 });
 
-test("startDevicePlugins() comes back when somebody has removed its socket and kubelet has let go", async (t) => {
+test("DevicePlugins comes back when somebody has removed its socket and kubelet has let go", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins } = startPlugins(t, folder, new Tokens(FAST));
@@ -176,7 +177,7 @@ test("startDevicePlugins() comes back when somebody has removed its socket and k
   await kubelet.until(FAST, allHealthy);
 });
 
-test("startDevicePlugins() tells kubelet of every change, and of a resource that comes later", async (t) => {
+test("DevicePlugins tells kubelet of every change, and of a resource that comes later", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const tokens = new Tokens(FAST);
@@ -194,7 +195,7 @@ test("startDevicePlugins() tells kubelet of every change, and of a resource that
   await kubelet.until(SLOW, allHealthy);
 });
 
-test("startDevicePlugins() gives tokens to pods by its preference and reserves them", async (t) => {
+test("DevicePlugins gives tokens to pods by its preference and reserves them", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const tokens = new Tokens(FAST);
@@ -211,34 +212,7 @@ test("startDevicePlugins() gives tokens to pods by its preference and reserves t
   assert.doesNotMatch(JSON.stringify(log.events), new RegExp(`${FAST}-\\d`)); // ids are secrets
 });
 
-test("startDevicePlugins() answers Allocate when the token is kept, not before", async (t) => {
-  const folder = pluginFolder(t);
-  const kubelet = await startKubelet(t, folder);
-  const kept = Promise.withResolvers<void>();
-  const begun = Promise.withResolvers<void>();
-  const tokens = Object.assign(new Tokens(FAST), {
-    allocate(): Promise<void> {
-      begun.resolve();
-      return kept.promise;
-    },
-  });
-  const { log } = startPlugins(t, folder, tokens);
-  await kubelet.until(FAST, allHealthy);
-  let isAnswered = false;
-  const allocating = kubelet.allocate({ pod: "a", resource: FAST }).finally(() => {
-    isAnswered = true;
-  });
-  await begun.promise;
-  // Whatever was on its way to kubelet is there when a later call has come back.
-  const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
-  t.after(() => client.close());
-  await client.call(`unix://${folder}/${socketName(FAST)}`, DevicePlugin.method.getDevicePluginOptions, {});
-  assert.deepEqual([isAnswered, log.of("devices-allocated")], [false, []]);
-  kept.reject(new Error("the disk is full"));
-  await assert.rejects(allocating, /the disk is full/);
-});
-
-test("startDevicePlugins() answers with what must be included even where its source prefers nonsense", async (t) => {
+test("DevicePlugins answers with what must be included even where its source prefers nonsense", async (t) => {
   const folder = pluginFolder(t);
   await startKubelet(t, folder);
   const tokens = new Tokens(FAST);
@@ -256,7 +230,7 @@ test("startDevicePlugins() answers with what must be included even where its sou
   await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
 });
 
-test("startDevicePlugins() tries again after a refusal, and never gives up", async (t) => {
+test("DevicePlugins tries again after a refusal, and never gives up", async (t) => {
   const folder = pluginFolder(t);
   const { clock, setMs } = recordingTimers();
   let calls = 0;
@@ -282,7 +256,7 @@ test("startDevicePlugins() tries again after a refusal, and never gives up", asy
   await kubelet.until(FAST, allHealthy);
 });
 
-test("startDevicePlugins() takes its time with a kubelet that lets go of the list again and again", async (t) => {
+test("DevicePlugins takes its time with a kubelet that lets go of the list again and again", async (t) => {
   const folder = pluginFolder(t);
   const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
   const { clock, setMs } = recordingTimers();
@@ -311,7 +285,7 @@ test("startDevicePlugins() takes its time with a kubelet that lets go of the lis
   assertWaited(setMs, [20, 40, 80, 160]);
 });
 
-test("startDevicePlugins() sees that kubelet has gone while its Register was still under way", async (t) => {
+test("DevicePlugins sees that kubelet has gone while its Register was still under way", async (t) => {
   const folder = pluginFolder(t);
   const client = new RpcClient({ log: silentLog, clock: systemClock, dialTimeoutMs: 60_000, idleMs: 1000 });
   let calls = 0;
@@ -338,7 +312,7 @@ test("startDevicePlugins() sees that kubelet has gone while its Register was sti
   assert.deepEqual(log.of("resource-not-registered"), [], "it has followed the list, and was waited for all the same");
 });
 
-test("startDevicePlugins() takes over the socket that a dead process left", async (t) => {
+test("DevicePlugins takes over the socket that a dead process left", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const path = join(folder, socketName(FAST));
@@ -348,7 +322,7 @@ test("startDevicePlugins() takes over the socket that a dead process left", asyn
   await kubelet.until(FAST, allHealthy);
 });
 
-test("startDevicePlugins() refuses a name that kubelet would not take, and offers the others", async (t) => {
+test("DevicePlugins refuses a name that kubelet would not take, and offers the others", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins, log, health } = startPlugins(t, folder, new Tokens("Bad_Domain/10G", FAST));

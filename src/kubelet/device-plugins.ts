@@ -1,15 +1,16 @@
 import { type Clock, Latest } from "../async/index.ts";
+import type { Offer } from "../inventory/index.ts";
+import type { WatchedFolder } from "../kernel/index.ts";
 import { RpcClient } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
 import { resourceNameProblem } from "./resource-name.ts";
-import { type PluginFolder, ResourceRegistration } from "./resource-registration.ts";
-import type { TokenSource } from "./token-source.ts";
+import { ResourceRegistration } from "./resource-registration.ts";
 
 export interface DevicePluginsOptions {
-  readonly source: TokenSource;
+  readonly offer: Offer;
   /** NSM_DEVICE_PLUGIN_PATH, watched. */
-  readonly folder: PluginFolder;
+  readonly folder: Omit<WatchedFolder, "close">;
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
@@ -19,24 +20,12 @@ export interface DevicePluginsOptions {
   askSoon?(): void;
 }
 
-/** All resources, offered to kubelet. */
-export interface DevicePlugins {
-  /** Names of the resources whose list kubelet follows at the moment, sorted. */
-  readonly registered: Latest<readonly string[]>;
-  /** Resolves when kubelet follows all resources; rejects only with the signal's reason. */
-  ready(signal?: AbortSignal): Promise<void>;
-  close(): Promise<void>;
-}
-
 const DIAL_TIMEOUT_MS = 2000;
 const IDLE_MS = 10_000;
 
-/** Starts to offer every resource of the source, also those that it has later. Comes back at once and never fails. */
-export function startDevicePlugins(options: DevicePluginsOptions): DevicePlugins {
-  return new AllPlugins(options);
-}
-
-class AllPlugins implements DevicePlugins {
+/** Offers every resource to kubelet, also those that come later. */
+export class DevicePlugins {
+  /** Names of the resources whose list kubelet follows at the moment, sorted. */
   readonly registered = new Latest<readonly string[]>([]);
   readonly #options: DevicePluginsOptions;
   readonly #client: RpcClient;
@@ -47,16 +36,17 @@ class AllPlugins implements DevicePlugins {
   readonly #unsubscribe: () => void;
 
   constructor(options: DevicePluginsOptions) {
-    const { clock, log, health, source } = options;
+    const { clock, log, health, offer } = options;
     this.#options = options;
     this.#client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
     this.#unregistered = health.declare({ code: "resource-not-registered", severity: "warning" });
     this.#elsewhere = health.declare({ code: "resource-offered-elsewhere", severity: "warning" });
     this.#badName = health.declare({ code: "resource-name-refused", severity: "warning" });
-    this.#unsubscribe = source.onChange(() => this.#startMissing());
+    this.#unsubscribe = offer.onChange(() => this.#startMissing());
     this.#startMissing();
   }
 
+  /** Resolves when kubelet follows all resources; rejects only with the signal's reason. */
   async ready(signal?: AbortSignal): Promise<void> {
     const isReady = (names: readonly string[]) =>
       [...this.#plugins].every(([name, plugin]) => plugin === undefined || names.includes(name));
@@ -71,7 +61,7 @@ class AllPlugins implements DevicePlugins {
   }
 
   #startMissing(): void {
-    for (const resource of this.#options.source.resources()) {
+    for (const resource of this.#options.offer.resources()) {
       if (!this.#plugins.has(resource)) this.#plugins.set(resource, this.#start(resource));
     }
   }

@@ -6,7 +6,8 @@ const listOf = (...ids: readonly string[]) => new Map([["d.e/c", new Set(ids)]])
 
 test("ForeignDevices counts answers with devices that were never ours, and begins anew without", () => {
   let own = ["a", "b"];
-  const devices = () => own.map((id) => ({ id, healthy: true, numaNode: undefined }));
+  const devices = () =>
+    own.map((id) => ({ id, healthy: true, allocated: false, numaNode: undefined, address: undefined }));
   const foreign = new ForeignDevices({ resources: () => ["d.e/c"], devices });
   const after = (...answers: readonly Parameters<ForeignDevices["observe"]>[0][]) => {
     for (const answer of answers) foreign.observe(answer);

@@ -1,4 +1,4 @@
-import type { TokenSource } from "./token-source.ts";
+import type { Offer } from "../inventory/index.ts";
 
 /** Healthy devices as kubelet knows them, by resource; undefined where it does not say. */
 export type AllocatableDevices = ReadonlyMap<string, ReadonlySet<string>> | undefined;
@@ -10,22 +10,22 @@ export type AllocatableDevices = ReadonlyMap<string, ReadonlySet<string>> | unde
  * of a plugin that has ended are unhealthy at once, and so not allocatable.
  */
 export class ForeignDevices {
-  readonly #source: Pick<TokenSource, "resources" | "devices">;
+  readonly #offer: Pick<Offer, "resources" | "devices">;
   /** Ours now, and those that were: kubelet may not have heard yet. */
   readonly #own = new Map<string, Set<string>>();
   /** In how many answers in a row there were some. */
   readonly #streaks = new Map<string, number>();
 
-  constructor(source: Pick<TokenSource, "resources" | "devices">) {
-    this.#source = source;
+  constructor(offer: Pick<Offer, "resources" | "devices">) {
+    this.#offer = offer;
   }
 
   /** Takes in an answer of kubelet. */
   observe(allocatable: AllocatableDevices): void {
-    for (const resource of this.#source.resources()) {
+    for (const resource of this.#offer.resources()) {
       const own = this.#own.get(resource) ?? new Set();
       this.#own.set(resource, own);
-      for (const { id } of this.#source.devices(resource)) own.add(id);
+      for (const { id } of this.#offer.devices(resource)) own.add(id);
       const isForeign = [...(allocatable?.get(resource) ?? [])].some((id) => !own.has(id));
       this.#streaks.set(resource, isForeign ? this.streak(resource) + 1 : 0);
     }

@@ -1,15 +1,15 @@
 import type { Clock } from "../async/index.ts";
 import type { PreferredAllocationRequest } from "../gen/deviceplugin_pb.ts";
 import { type AllocateRequest, DevicePlugin } from "../gen/deviceplugin_pb.ts";
+import type { Offer } from "../inventory/index.ts";
 import { type Call, encodedStreamHandler, type MessageLimit, type RpcHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
 import type { DeviceList } from "./device-list.ts";
-import type { TokenSource } from "./token-source.ts";
 
 export interface PluginServiceOptions {
   readonly resource: string;
-  readonly source: TokenSource;
+  readonly offer: Offer;
   /** Outlives these handlers: a new kubelet wants the list that the one before had. */
   readonly list: DeviceList;
   readonly clock: Clock;
@@ -19,7 +19,7 @@ export interface PluginServiceOptions {
 }
 
 /** Pods find their tokens by this prefix, before the resource name as it is, dots and slash included. */
-export const TOKENS_VARIABLE = "NSM_SRIOV_TOKENS_";
+const TOKENS_VARIABLE = "NSM_SRIOV_TOKENS_";
 
 /** What a plugin tells kubelet at registration and when asked. Older kubelets look only at the first, newer at the second. */
 export const pluginOptions = { preStartRequired: false, getPreferredAllocationAvailable: true } as const;
@@ -38,7 +38,7 @@ export const pluginRequestLimit: MessageLimit = { bytes: 1024 * 1024, elements: 
 
 /** The device plugin API (v1beta1) for one resource. */
 export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandler[] {
-  const { resource, source, log } = options;
+  const { resource, offer, log } = options;
   const { method } = DevicePlugin;
   const streams = new Streams(options);
   return [
@@ -48,7 +48,7 @@ export function pluginHandlers(options: PluginServiceOptions): readonly RpcHandl
     unaryHandler(
       method.allocate,
       async (request) => {
-        await source.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
+        offer.allocate(resource, [...new Set(request.containerRequests.flatMap((one) => one.devicesIds))]);
         log.info("devices-allocated", {
           resource,
           counts: request.containerRequests.map((one) => one.devicesIds.length),
@@ -67,12 +67,12 @@ function variablesOf(resource: string, request: AllocateRequest) {
   }));
 }
 
-function prefer({ containerRequests }: PreferredAllocationRequest, { resource, source, log }: PluginServiceOptions) {
+function prefer({ containerRequests }: PreferredAllocationRequest, { resource, offer, log }: PluginServiceOptions) {
   const containerResponses = containerRequests.map((request) => {
     const available = request.availableDeviceIDs;
     const mustInclude = request.mustIncludeDeviceIDs;
     const size = request.allocationSize;
-    const chosen = [...new Set(source.preferred(resource, { available, mustInclude, size }))];
+    const chosen = [...new Set(offer.preferred(resource, { available, mustInclude, size }))];
     const isSound =
       chosen.length === size &&
       mustInclude.every((id) => chosen.includes(id)) &&
@@ -96,9 +96,9 @@ class Streams {
 
   /** The list at once and after every change, until kubelet goes: nothing of ours ends the stream. */
   async *follow(call: Call): AsyncGenerator<Uint8Array> {
-    const { resource, source, list, clock, log } = this.#options;
+    const { resource, offer, list, clock, log } = this.#options;
     const bell = new Bell(clock);
-    const stop = source.onChange((changed) => {
+    const stop = offer.onChange((changed) => {
       if (changed.has(resource)) bell.ring();
     });
     this.#count(1);
@@ -106,7 +106,7 @@ class Streams {
       let told: Uint8Array | undefined;
       let toldMs = Number.NEGATIVE_INFINITY;
       while (!call.signal.aborted) {
-        const devices = source.devices(resource);
+        const devices = offer.devices(resource);
         const now = list.encode(devices);
         if (now !== told || clock.monotonicMs() - toldMs >= REPEAT_MS) {
           const healthy = devices.reduce((count, one) => count + (one.healthy ? 1 : 0), 0);

@@ -10,7 +10,7 @@ import { countedClock } from "../../test/counted-clock.ts";
 import { systemClock } from "../async/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { type PodResourcesState, startPodResources } from "./pod-resources.ts";
+import { PodResources, type PodResourcesState } from "./pod-resources.ts";
 
 const web: ListedPod = {
   namespace: "default",
@@ -32,7 +32,7 @@ const folders = new WeakMap<PodResourcesServer, string>();
 
 function startPoller(t: TestContext, server: PodResourcesServer, intervalMs: number) {
   const [clock, log, health] = [countedClock(), recordingLog(), new Health(systemClock)];
-  const resources = startPodResources({
+  const resources = new PodResources({
     folder: `${folders.get(server)}/`,
     intervalMs,
     clock,
@@ -56,7 +56,7 @@ async function until(
 }
 
 for (const versions of [["v1"], ["v1alpha1"], ["v1", "v1alpha1"]] as const) {
-  test(`startPodResources() reads who has what from a kubelet with ${versions.join(" and ")}`, async (t) => {
+  test(`PodResources reads who has what from a kubelet with ${versions.join(" and ")}`, async (t) => {
     const server = startServer(t);
     server.versions = versions;
     await server.start();
@@ -69,7 +69,7 @@ for (const versions of [["v1"], ["v1alpha1"], ["v1", "v1alpha1"]] as const) {
   });
 }
 
-test("startPodResources() tells once of a kubelet that fails, and goes on by itself", async (t) => {
+test("PodResources tells once of a kubelet that fails, and goes on by itself", async (t) => {
   const server = startServer(t);
   const poller = startPoller(t, server, 100);
   await until(poller, "unknown");
@@ -92,7 +92,7 @@ test("startPodResources() tells once of a kubelet that fails, and goes on by its
   assert.equal(told.length, 4);
 });
 
-test("startPodResources() reads a list that is longer than gRPC allows by default, as kubelet's own client does", async (t) => {
+test("PodResources reads a list that is longer than gRPC allows by default, as kubelet's own client does", async (t) => {
   const name = "n".repeat(200);
   const pods = Array.from({ length: 25_000 }, (_, at) => ({ ...web, name: `${name}${at}`, containers: [] }));
   const server = startServer(t, [...pods, web]);
@@ -108,7 +108,7 @@ for (const [what, talk] of [
   ],
   ["hangs up", (socket: Socket) => socket.destroy()],
 ] as const) {
-  test(`startPodResources() tells once of a socket whose owner ${what}, and goes on when kubelet is back`, async (t) => {
+  test(`PodResources tells once of a socket whose owner ${what}, and goes on when kubelet is back`, async (t) => {
     const server = startServer(t);
     const stranger = createServer((socket) => talk(socket.on("error", () => {})));
     stranger.listen(`${folders.get(server)}/kubelet.sock`);
@@ -126,7 +126,7 @@ for (const [what, talk] of [
   });
 }
 
-test("startPodResources() asks no more often than it was told, whatever goes wrong", async (t) => {
+test("PodResources asks no more often than it was told, whatever goes wrong", async (t) => {
   const server = startServer(t);
   await server.start();
   server.mood = "limited";

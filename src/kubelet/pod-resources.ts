@@ -39,15 +39,6 @@ export interface PodResourcesOptions {
   readonly onAllocatable?: (devices: AllocatableDevices) => void;
 }
 
-/** Asks kubelet which pod has which device, again and again. */
-export interface PodResources {
-  /** Set after every question; without a value until the first is answered or has failed. */
-  readonly state: Latest<PodResourcesState>;
-  /** A pod has got a device: asks soon, so that the pod is known by name even when it lives for a short time. */
-  askSoon(): void;
-  close(): Promise<void>;
-}
-
 const DIAL_TIMEOUT_MS = 2000;
 /** A node with hundreds of pods answers in some milliseconds; a busy kubelet in some seconds. */
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -57,15 +48,12 @@ const SOON_MS = 1000;
 /** Kubelet answers 100 calls a second for everybody together: nothing that is set may make us a burden. */
 const LEAST_INTERVAL_MS = 100;
 
-/** Starts to ask. Comes back at once and never fails. */
-export function startPodResources(options: PodResourcesOptions): PodResources {
-  return new Poller(options);
-}
-
 /** Kubelet itself sends at most 16 MB (pkg/kubelet/apis/podresources, maxMsgSize); a pod with ten devices has a few hundred elements. */
 const ANSWER_LIMIT: MessageLimit = { bytes: 16 * 1024 * 1024, elements: 262_144 };
 
-class Poller implements PodResources {
+/** Asks kubelet which pod has which device, again and again. */
+export class PodResources {
+  /** Set after every question; without a value until the first is answered or has failed. */
   readonly state = new Latest<PodResourcesState>();
   readonly #options: PodResourcesOptions;
   readonly #client: RpcClient;
@@ -92,6 +80,7 @@ class Poller implements PodResources {
     this.#running = this.#run(this.#stop.signal);
   }
 
+  /** A pod has got a device: asks soon, so that the pod is known by name even when it lives for a short time. */
   askSoon(): void {
     this.#bell.ring();
   }

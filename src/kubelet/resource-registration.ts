@@ -1,5 +1,7 @@
 import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
 import { Registration } from "../gen/deviceplugin_pb.ts";
+import type { Offer } from "../inventory/index.ts";
+import type { WatchedFolder } from "../kernel/index.ts";
 import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import { Bell } from "./bell.ts";
@@ -7,21 +9,11 @@ import { DeviceList } from "./device-list.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
 import { pluginHandlers, pluginOptions, pluginRequestLimit } from "./plugin-service.ts";
 import { socketName } from "./resource-name.ts";
-import type { TokenSource } from "./token-source.ts";
-
-/** The folder where kubelet and its plugins meet. Looking into it needs the host's files, which this room has not. */
-export interface PluginFolder {
-  readonly path: string;
-  /** Tells a file from another one that takes its name later; undefined when there is none. */
-  identity(name: string): string | undefined;
-  /** Calls back after something in the folder was made or removed. Returns how to stop. */
-  onChange(listener: () => void): () => void;
-}
 
 export interface PluginOptions {
   readonly resource: string;
-  readonly source: TokenSource;
-  readonly folder: PluginFolder;
+  readonly offer: Offer;
+  readonly folder: Omit<WatchedFolder, "close">;
   readonly client: RpcClient;
   readonly clock: Clock;
   readonly log: Log;
@@ -159,7 +151,7 @@ export class ResourceRegistration {
 
   /** Listens and registers. Returns how long to wait before the next try; 0 when none is needed. */
   async #offer(kubelet: string, backoff: Backoff, signal: AbortSignal): Promise<number> {
-    const { clock, log, resource, source, unregistered } = this.#options;
+    const { clock, log, resource, offer, unregistered } = this.#options;
     const startedMs = clock.monotonicMs();
     const followsBefore = this.#follows;
     try {
@@ -170,7 +162,7 @@ export class ResourceRegistration {
       this.#followedMs = clock.monotonicMs();
       this.#problem = undefined;
       const tookMs = Math.round(clock.monotonicMs() - startedMs);
-      log.info("resource-registered", { resource, devices: source.devices(resource).length, tookMs });
+      log.info("resource-registered", { resource, devices: offer.devices(resource).length, tookMs });
       return 0;
     } catch (error) {
       if (signal.aborted) return 0;
@@ -187,7 +179,7 @@ export class ResourceRegistration {
 
   /** A new socket for a new kubelet; the old one where the same kubelet is asked again and can still dial it. */
   async #listen(kubelet: string): Promise<void> {
-    const { folder, resource, source, clock, log } = this.#options;
+    const { folder, resource, offer, clock, log } = this.#options;
     const file = folder.identity(this.#socket);
     const isDialable = this.#server !== undefined && file !== undefined && file === this.#listening;
     if (isDialable && kubelet === this.#listeningFor) return;
@@ -197,7 +189,7 @@ export class ResourceRegistration {
     const onStreams = (open: number) => this.#noteStreams(open);
     this.#server = await serveRpc({
       url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
-      handlers: pluginHandlers({ resource, source, list: this.#list, clock, log, onStreams }),
+      handlers: pluginHandlers({ resource, offer, list: this.#list, clock, log, onStreams }),
       socketMode: 0o600,
       limits: { maxMessageBytes: pluginRequestLimit.bytes },
       log,

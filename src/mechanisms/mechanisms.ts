@@ -9,15 +9,14 @@ import { VfHolds } from "./held-vf.ts";
 import { type KernelParts, kernelDriver } from "./kernel/kernel-attachment.ts";
 import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import { noopDriver } from "./noop.ts";
-import type { TokenPods } from "./vfio/token-pods.ts";
-import { vfioDriver } from "./vfio/vfio-attachment.ts";
+import { type VfioParts, vfioDriver } from "./vfio/vfio-attachment.ts";
 import type { AdoptedGrants } from "./vfio/vfio-entry.ts";
 
 export interface MechanismParts extends Node, Pick<KernelParts, "onMoved"> {
   readonly host: Host;
   /** What `openAccess` answered. */
   readonly access: DeviceAccess | Error;
-  readonly pods: TokenPods;
+  readonly pods: VfioParts["pods"];
   readonly journal: NodeJournal;
   readonly grants: AdoptedGrants;
   readonly clock: Clock;

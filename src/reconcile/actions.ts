@@ -2,7 +2,8 @@
 import type { DeviceAccess } from "../access/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { DeviceNumber } from "../kernel/index.ts";
-import type { AdoptedGrants, KernelVfEntry, NodeJournal, TokenPods, VfEntry } from "../mechanisms/index.ts";
+import type { CheckpointFile } from "../kubelet/index.ts";
+import type { AdoptedGrants, KernelVfEntry, NodeJournal, VfEntry } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
@@ -16,7 +17,7 @@ export interface ActionsOptions extends RestoreParts {
   readonly access: DeviceAccess | Error;
   readonly grants: AdoptedGrants;
   /** Which pods kubelet has given our devices. */
-  readonly pods: Pick<TokenPods, "podsWith">;
+  readonly pods: Pick<CheckpointFile, "podsWith">;
 }
 
 /** What there is to act on once the node serves. */

@@ -92,7 +92,7 @@ function setUp() {
     inventory,
     binder,
     access,
-    pods: { podOf: async () => ({ uid: UID, container: "app" }), podsWith: async () => new Set<string>() },
+    pods: { podOf: async () => ({ uid: UID, container: "app" }) },
     pfDoor: () => ({ port, settings: {} }),
     journal,
     grants: new AdoptedGrants(),

@@ -5,6 +5,7 @@ import type { DeviceAccess, DeviceGrant } from "../../access/index.ts";
 import type { Clock, Random } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { Inventory, VfRecord } from "../../inventory/index.ts";
+import type { CheckpointFile, TokenPod } from "../../kubelet/index.ts";
 import { type AskedSettings, LentSettings } from "../../netdev/index.ts";
 import type { PfDoor } from "../../node/index.ts";
 import {
@@ -19,7 +20,6 @@ import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from
 import type { Log } from "../../telemetry/index.ts";
 import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
-import type { TokenPod, TokenPods } from "./token-pods.ts";
 import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
@@ -35,7 +35,7 @@ export interface VfioParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly access: DeviceAccess;
-  readonly pods: TokenPods;
+  readonly pods: Pick<CheckpointFile, "podOf">;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly journal: Pick<VfJournal, "keepVf">;
   readonly grants: AdoptedGrants;

@@ -1,24 +1,17 @@
 // Which pods hold which tokens: what kubelet tells and what it does not, fitted to the inventory.
 import { type Clock, startDeadline } from "../async/index.ts";
-import { type Inventory, isTokenId } from "../inventory/index.ts";
-import {
-  type Checkpoint,
-  type PodHoldings,
-  type PodResources,
-  type PodResourcesState,
-  parseCheckpoint,
-  TokenLife,
-  type TokenSource,
-} from "../kubelet/index.ts";
+import { type Inventory, isTokenId, type Offer } from "../inventory/index.ts";
 import type { Log } from "../telemetry/index.ts";
+import type { CheckpointFile } from "./checkpoint-file.ts";
+import type { PodHoldings, PodResources, PodResourcesState } from "./pod-resources.ts";
+import { TokenLife } from "./token-life.ts";
 
-export interface TokenKeeperOptions {
+export interface PodTokensOptions {
   readonly inventory: Inventory;
   /** What kubelet is offered. */
-  readonly offer: TokenSource;
-  readonly podResources: PodResources;
-  /** Kubelet's own file; undefined when there is none. */
-  readCheckpoint(): Promise<string | undefined>;
+  readonly offer: Offer;
+  readonly podResources: Pick<PodResources, "state" | "askSoon">;
+  readonly checkpoint: Pick<CheckpointFile, "read">;
   /** Between two questions to kubelet. */
   readonly intervalMs: number;
   /** Takes a connection down whose pod has died. */
@@ -27,51 +20,46 @@ export interface TokenKeeperOptions {
   readonly log: Log;
 }
 
-/** Follows the tokens from kubelet to pods and back. */
-export interface TokenKeeper {
-  /** The offer, with each allocation noted. */
-  readonly source: TokenSource;
-  close(): void;
-}
-
 /** An unlucky start of kubelet's must not keep us from offering; what it says later is taken in all the same. */
 const FIRST_WORD_LIMIT_MS = 3000;
 /** A pod may be gone from one answer to the next, and back: two intervals are the least. */
 const GRACE_INTERVALS = 2;
 
-/**
- * Reserves what pods have from an earlier forwarder, then keeps watch. Resolves when kubelet has spoken or has not in some
- * seconds: only then may anything be offered, or a token's sibling could be given to a second pod.
- */
-export async function keepTokens(options: TokenKeeperOptions): Promise<TokenKeeper> {
-  const keeper = new Keeper(options);
-  await keeper.start();
-  return keeper;
-}
-
-class Keeper implements TokenKeeper {
-  readonly source: TokenSource;
-  readonly #options: TokenKeeperOptions;
+/** Follows the tokens from kubelet to pods and back. */
+export class PodTokens {
+  /** The offer, with each allocation noted. */
+  readonly offer: Offer;
+  readonly #options: PodTokensOptions;
   readonly #life: TokenLife;
   #stop: () => void = () => {};
 
-  constructor(options: TokenKeeperOptions) {
+  /**
+   * Reserves what pods have from a previous instance, then keeps watch. Resolves when kubelet has spoken or has not in some
+   * seconds: only then may anything be offered, or a token's sibling could be given to a second pod.
+   */
+  static async start(options: PodTokensOptions): Promise<PodTokens> {
+    const tokens = new PodTokens(options);
+    await tokens.#start();
+    return tokens;
+  }
+
+  private constructor(options: PodTokensOptions) {
     const { offer, podResources, intervalMs } = options;
     this.#options = options;
     this.#life = new TokenLife(GRACE_INTERVALS * intervalMs);
-    this.source = {
+    this.offer = {
       ...offer,
-      allocate: async (resource, ids) => {
-        await offer.allocate(resource, ids);
+      allocate: (resource, ids) => {
+        offer.allocate(resource, ids);
         for (const id of ids) this.#life.allocated(id, resource);
         podResources.askSoon();
       },
     };
   }
 
-  async start(): Promise<void> {
-    const { podResources, clock, log } = this.#options;
-    for (const [id, { resource }] of (await this.#checkpoint()) ?? []) {
+  async #start(): Promise<void> {
+    const { podResources, checkpoint, clock, log } = this.#options;
+    for (const [id, { resource }] of (await checkpoint.read()) ?? []) {
       if (!this.#isOurs(id, resource)) continue;
       this.#life.allocated(id, resource);
       this.#adopt(id, resource);
@@ -99,11 +87,11 @@ class Keeper implements TokenKeeper {
 
   async #observe(state: PodResourcesState): Promise<void> {
     if (state.kind === "unknown") return this.#life.doubt();
-    const { inventory, clock, log } = this.#options;
+    const { inventory, checkpoint, clock, log } = this.#options;
     const askedMs = clock.monotonicMs();
-    const checkpoint = await this.#checkpoint();
+    const record = await checkpoint.read();
     const [answeredMs, holdings, connections] = [clock.monotonicMs(), this.#ours(state.holdings), this.#connections()];
-    const sight = { holdings, checkpoint, connections, askedMs, answeredMs };
+    const sight = { holdings, checkpoint: record, connections, askedMs, answeredMs };
     const { adopted, freed } = this.#life.observe(sight);
     for (const { id, resource } of adopted) this.#adopt(id, resource);
     for (const { id, connectionId } of freed) {
@@ -143,10 +131,5 @@ class Keeper implements TokenKeeper {
 
   #ours({ pods, devices }: PodHoldings): PodHoldings {
     return { pods, devices: new Map([...devices].filter(([id, { resource }]) => this.#isOurs(id, resource))) };
-  }
-
-  async #checkpoint(): Promise<Checkpoint | undefined> {
-    const text = await this.#options.readCheckpoint();
-    return text === undefined ? undefined : parseCheckpoint(text);
   }
 }

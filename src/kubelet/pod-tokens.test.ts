@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Latest } from "../async/index.ts";
 import { Inventory, offerOf } from "../inventory/index.ts";
-import type { PodResourcesState } from "../kubelet/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { keepTokens } from "./token-keeper.ts";
+import type { PodResourcesState } from "./pod-resources.ts";
+import { PodTokens } from "./pod-tokens.ts";
 
 const INTERVAL_MS = 1_000;
 const pf = parsePciAddress("01:00.0");
@@ -27,23 +27,23 @@ async function nodeWithPod() {
   const state = new Latest<PodResourcesState>(has);
   const checkpoint: { text: Promise<undefined> } = { text: Promise.resolve(undefined) };
   const clock = new HandClock();
-  const keeper = await keepTokens({
+  const tokens = await PodTokens.start({
     inventory,
     offer: offerOf(inventory, () => assert.fail("no token is given out twice")),
-    podResources: { state, askSoon() {}, close: async () => {} },
-    readCheckpoint: () => checkpoint.text,
+    podResources: { state, askSoon() {} },
+    checkpoint: { read: () => checkpoint.text },
     intervalMs: INTERVAL_MS,
     endConnection: () => assert.fail("there is no connection"),
     clock,
     log: recordingLog(),
   });
-  return { inventory, state, checkpoint, clock, keeper, has, hasEnded };
+  return { inventory, state, checkpoint, clock, tokens, has, hasEnded };
 }
 
 const stateOf = (inventory: Inventory) => inventory.get(address)?.state;
 
-test("keepTokens() serializes kubelet's answers, however long the checkpoint takes to be read", async () => {
-  const { inventory, state, checkpoint, clock, keeper, has, hasEnded } = await nodeWithPod();
+test("PodTokens serializes kubelet's answers, however long the checkpoint takes to be read", async () => {
+  const { inventory, state, checkpoint, clock, tokens, has, hasEnded } = await nodeWithPod();
   assert.equal(stateOf(inventory), "reserved");
   const slow = Promise.withResolvers<undefined>();
   checkpoint.text = slow.promise;
@@ -58,11 +58,11 @@ test("keepTokens() serializes kubelet's answers, however long the checkpoint tak
   state.set(hasEnded);
   await settled();
   assert.equal(stateOf(inventory), "idle", "what was answered last counts");
-  keeper.close();
+  tokens.close();
 });
 
-test("keepTokens() counts nothing against a token that was so before its Allocate", async () => {
-  const { inventory, state, checkpoint, clock, keeper, hasEnded } = await nodeWithPod();
+test("PodTokens counts nothing against a token that was so before its Allocate", async () => {
+  const { inventory, state, checkpoint, clock, tokens, hasEnded } = await nodeWithPod();
   const [{ id = "" } = {}] = inventory.devicesOf("d/x");
   for (let at = 0; at < 2; at += 1) {
     state.set(hasEnded);
@@ -75,11 +75,11 @@ test("keepTokens() counts nothing against a token that was so before its Allocat
   state.set(hasEnded);
   await settled();
   await clock.pass(2 * INTERVAL_MS);
-  await keeper.source.allocate("d/x", [id]);
+  tokens.offer.allocate("d/x", [id]);
   checkpoint.text = Promise.resolve(undefined);
   slow.resolve(undefined);
   state.set(hasEnded);
   await settled();
   assert.equal(stateOf(inventory), "reserved", "kubelet has not had the time to write it down");
-  keeper.close();
+  tokens.close();
 });
