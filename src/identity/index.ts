@@ -10,4 +10,11 @@ export type { Svid } from "./read-svid.ts";
 export { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";
 export { parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
 export { readTokenHeaders, tokenHeaders } from "./token-headers.ts";
-export { decodeToken, type IssuedToken, issueToken, type TokenClaims, type TokenOptions } from "./token-signature.ts";
+export {
+  decodeToken,
+  type IssuedToken,
+  issueToken,
+  LONGEST_TOKEN_BYTES,
+  type TokenClaims,
+  type TokenOptions,
+} from "./token-signature.ts";

@@ -5,7 +5,7 @@ import { jwtVerify, SignJWT } from "jose";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { IdentityError } from "./error.ts";
 import { readSvid } from "./read-svid.ts";
-import { decodeToken, isSignedBy, issueToken, LONGEST_TOKEN, splitToken } from "./token-signature.ts";
+import { decodeToken, isSignedBy, issueToken, LONGEST_TOKEN_BYTES, splitToken } from "./token-signature.ts";
 
 const NOW_MS = Date.now();
 const ca = createTestCa("example.org");
@@ -101,7 +101,7 @@ const corrupted = [
   { says: "a time after the year 9999", token: `${head}.${part({ ...claims, exp: 1e300 })}.AAAA` },
   { says: "an audience that is a text", token: `${head}.${part({ ...claims, aud: "a" })}.AAAA` },
   { says: "an audience of numbers", token: `${head}.${part({ ...claims, aud: [1] })}.AAAA` },
-  { says: "too many characters", token: `${head}.${part({ ...claims, pad: "x".repeat(LONGEST_TOKEN) })}.AAAA` },
+  { says: "too many characters", token: `${head}.${part({ ...claims, pad: "x".repeat(LONGEST_TOKEN_BYTES) })}.AAAA` },
 ];
 for (const { says, token } of corrupted) {
   test(`decodeToken() refuses a token with ${says}`, () => {

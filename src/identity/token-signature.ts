@@ -35,8 +35,8 @@ export interface TokenParts {
   readonly signed: string;
 }
 
-/** Tokens of NSM peers have 300 to 500 characters. A path holds many, and each is decoded at every call. */
-export const LONGEST_TOKEN = 8192;
+/** In bytes, which are characters here. Tokens of NSM peers have 300 to 500. A path holds many, and each is decoded at every call. */
+export const LONGEST_TOKEN_BYTES = 8192;
 
 /** The last second of the year 9999: where protobuf's Timestamp ends. */
 const LATEST_SECONDS = 253_402_300_799;
@@ -68,7 +68,8 @@ export function issueToken(svid: Pick<Svid, "id" | "key" | "notAfterMs">, option
  */
 export function splitToken(text: string): TokenParts {
   if (text === "") throw badToken("it is empty");
-  if (text.length > LONGEST_TOKEN) throw badToken(`${text.length} characters, at most ${LONGEST_TOKEN} are read`);
+  if (text.length > LONGEST_TOKEN_BYTES)
+    throw badToken(`${text.length} characters, at most ${LONGEST_TOKEN_BYTES} are read`);
   const [header, claims, signature, ...more] = text.split(".");
   if (header === undefined || claims === undefined || signature === undefined || more.length > 0) {
     throw badToken("it has not exactly three parts");

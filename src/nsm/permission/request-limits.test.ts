@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { decodeToken } from "../../identity/index.ts";
 import { kernelRequest } from "../testing/fakes.ts";
 import { checkRequestSize, LIMITS } from "./request-limits.ts";
 
@@ -94,6 +95,27 @@ test("checkRequestSize() takes as much as each limit allows", () => {
       })),
     }),
   );
+});
+
+test("checkRequestSize() takes no token that is too long for identity to read, and every other", () => {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const claims = `${part({ alg: "ES256", typ: "JWT" })}.${part({ sub: "s", exp: 1 })}.`;
+  for (const bytes of [300, 8192, 8194, 16 * 1024]) {
+    const token = claims + "A".repeat(bytes - claims.length);
+    const readings = [
+      () => void decodeToken(token),
+      () => checkRequestSize(kernelRequest({ path: { pathSegments: [{ token }] } })),
+    ].map((read) => {
+      try {
+        read();
+        return "read";
+      } catch (error) {
+        return String(error).includes("8192") ? "too long" : error;
+      }
+    });
+    const expected = bytes <= 8192 ? "read" : "too long";
+    assert.deepEqual(readings, [expected, expected], `${bytes} bytes`);
+  }
 });
 
 test("checkRequestSize() takes an honest Request", () => {

@@ -1,5 +1,6 @@
 import type { Connection, Mechanism, MonitorScopeSelector } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
+import { LONGEST_TOKEN_BYTES } from "../../identity/index.ts";
 import { NsmError } from "../fault.ts";
 
 /** How much of each thing a peer may send. Far above any honest use, far below what would hurt. */
@@ -10,7 +11,7 @@ export const LIMITS = {
   /** Addresses, routes, rules and neighbours, each. */
   contextEntries: 512,
   textBytes: 4096,
-  tokenBytes: 16 * 1024,
+  tokenBytes: LONGEST_TOKEN_BYTES,
   selectorSegments: 32,
   selectorServices: 64,
 } as const;
