@@ -73,6 +73,24 @@ test("KeyedQueue.run() waits for a job that runs, though its caller has gone", a
   assert.equal(await result, "done");
 });
 
+test("KeyedQueue.idle() waits for the jobs of all keys, also for those that come meanwhile", async () => {
+  const queue = new KeyedQueue<string>();
+  await queue.idle();
+  const gates = { a: Promise.withResolvers<void>(), b: Promise.withResolvers<void>() };
+  let isIdle = false;
+  void queue.run("a", () => gates.a.promise);
+  const idle = queue.idle().then(() => {
+    isIdle = true;
+  });
+  queue.run("b", () => gates.b.promise).catch(() => {});
+  gates.a.resolve();
+  await new Promise(setImmediate);
+  assert.deepEqual([isIdle, queue.busyKeys], [false, 1]);
+  gates.b.reject(new Error("a job that fails"));
+  await idle;
+  assert.equal(queue.busyKeys, 0);
+});
+
 test("UndoStack.unwind() goes backwards past failures and names them", async () => {
   const undo = new UndoStack();
   const seen: string[] = [];

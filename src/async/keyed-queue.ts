@@ -12,6 +12,11 @@ export class KeyedQueue<K> {
     return this.#tails.size;
   }
 
+  /** Resolves when no key has a job any more. */
+  async idle(): Promise<void> {
+    while (this.#tails.size > 0) await Promise.all(this.#tails.values());
+  }
+
   /** How many jobs have not had their turn yet. */
   get waiting(): number {
     return this.#waiting;

@@ -105,7 +105,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     clock,
     log,
   });
-  undo.push("timers of connections", () => service.stop());
+  undo.push("connections", () => service.stop());
   const adopt = (entry: JournalEntry) => adoptOne(service, options.log, entry);
   for (const entry of options.left) adopt(entry);
   const path = `${settings.statePath}/forwarder.sock`;

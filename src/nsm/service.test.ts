@@ -4,7 +4,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema, MonitorScopeSelectorSchema } from "../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { type Call, encodeMessage } from "../rpc/index.ts";
-import { silentLog } from "../telemetry/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
 import { createForwarderService } from "./service.ts";
 import {
   HandClock,
@@ -24,8 +24,10 @@ const LATTER = "inode://8/2";
 
 function setUp() {
   const clock = new HandClock();
+  const log = recordingLog();
   const outside = new Outside();
   const vfs = new PaperVfs();
+  const journal = new PaperJournal();
   const manager = new Manager(clock);
   manager.fds.sent.add(NETNS);
   for (const url of [FORMER, LATTER]) outside.fds.sent.add(url);
@@ -39,11 +41,11 @@ function setUp() {
     tokens: paperTokens(clock),
     policies: { check() {} },
     mechanisms: { KERNEL: vfs, NOOP: paperNoop },
-    journal: new PaperJournal(),
+    journal,
     callerIdleMs: 1_000,
     newId: () => `f${++ids}`,
     clock,
-    log: silentLog,
+    log,
   });
   const [request, close, monitor] = service.handlers;
   const unary = async (handler: typeof request, bytes: Uint8Array): Promise<Connection> => {
@@ -51,7 +53,7 @@ function setUp() {
     return fromBinary(ConnectionSchema, await handler.run(bytes, manager.call() as unknown as Call));
   };
   return {
-    ...{ clock, outside, vfs, manager, service },
+    ...{ clock, outside, vfs, journal, log, manager, service },
     request: (message: ReturnType<typeof kernelRequest>, url: string) => {
       outside.endpoints = [{ name: "nse-1", networkServiceNames: ["ns1"], url }];
       return unary(request, encodeMessage(NetworkServiceRequestSchema, message));
@@ -79,7 +81,7 @@ test("ForwarderService.stop() ends its streams and timers, closes descriptors, a
   assert.deepEqual([clock.timerCount, isWatched], [2, true]);
   const received = [...outside.fds.received, ...manager.fds.received];
   assert.equal(received.filter((fd) => fd.isOpen).length, 3);
-  service.stop();
+  await service.stop();
   await settled();
   assert.deepEqual([clock.timerCount, isWatched], [0, false]);
   assert.deepEqual(
@@ -88,4 +90,49 @@ test("ForwarderService.stop() ends its streams and timers, closes descriptors, a
   );
   assert.deepEqual(vfs.vf.done, ["take", "bind", "attach nsm-1", "close"]);
   assert.equal(outside.closes.length, 1);
+});
+
+/** A connection whose Close has come and whose endpoint does not answer it; and a stop. */
+async function stopDuringClose() {
+  const cast = setUp();
+  const { clock, outside, service, request, close } = cast;
+  const answer = await request(kernelRequest(), FORMER);
+  const silent = Promise.withResolvers<never>();
+  const call = outside.call.bind(outside);
+  outside.call = async (target, method, ...rest) => {
+    const result = call(target, method, ...rest);
+    return method.name === "Close" ? await silent.promise : await result;
+  };
+  const closing = close(answer).catch(() => {});
+  await settled();
+  let hasStopped = false;
+  const stopping = service.stop().then(() => {
+    hasStopped = true;
+  });
+  await clock.pass(1_000);
+  assert.deepEqual([hasStopped, outside.closes.length], [false, 1]);
+  return { ...cast, closing, stopping, endpointFails: () => silent.reject(new Error("reset")) };
+}
+
+test("ForwarderService.stop() waits for a teardown that is under way, to its last write", async () => {
+  const { clock, vfs, journal, log, stopping, closing, endpointFails } = await stopDuringClose();
+  endpointFails();
+  await stopping;
+  assert.deepEqual([...journal.kept.keys()], []);
+  assert.equal(vfs.holder, undefined);
+  assert.deepEqual([log.of("connections-under-way"), clock.timerCount], [[], 0]);
+  await closing;
+});
+
+test("ForwarderService.stop() leaves to the next instance what takes too long", async () => {
+  const { clock, journal, log, stopping, closing, endpointFails } = await stopDuringClose();
+  await clock.pass(5_000);
+  await stopping;
+  assert.deepEqual(
+    [...journal.kept.values()].map(({ stage }) => stage),
+    ["reclaiming"],
+  );
+  assert.equal(log.of("connections-under-way").length, 1);
+  endpointFails();
+  await closing;
 });

@@ -74,12 +74,21 @@ export interface ForwarderService {
   adopt(entry: JournalEntry): void;
   /** Ends a connection for a reason of the node: its pod is gone. Resolves when tried; what resists is tried again. */
   endConnection(connectionId: string): Promise<void>;
-  /** Ends the streams and the timers. Connections stay as they are: clients keep their traffic. */
-  stop(): void;
+  /**
+   * Ends the streams and the timers; what is under way on connections is waited for, for a limited time. Other connections stay as
+   * they are: clients keep their traffic.
+   */
+  stop(): Promise<void>;
 }
 
 /** Time after which nothing can dial a descriptor's number any more, on top of the caller's idle time. */
 const SOCKET_MARGIN_MS = 10_000;
+
+/**
+ * A teardown goes on when its caller has gone: it writes to the journal, and has an endpoint that does not answer for 5 s. What takes
+ * longer is continued by the next instance.
+ */
+const STOP_LIMIT_MS = 6_000;
 
 /** Puts the rooms' parts together into the service. */
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
@@ -121,16 +130,32 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       const record = connections.get(connectionId);
       if (record) await takeDownInTurn(deps, record, { reason: "pod-gone" });
     },
-    stop() {
+    async stop() {
       monitor.stop();
-      for (const record of connections.values()) {
-        record.expiry.cancel();
-        record.watch?.stop();
-        record.state.attachment?.close();
+      for (const { expiry, watch } of connections.values()) {
+        expiry.cancel();
+        watch?.stop();
+      }
+      await untilIdle(deps);
+      for (const { expiry, watch, state } of connections.values()) {
+        expiry.cancel(); // of a teardown that resisted meanwhile, or a Request that was answered
+        watch?.stop();
+        state.attachment?.close();
       }
       sockets.stop();
     },
   };
+}
+
+async function untilIdle({ turns, clock, log }: Pick<ServiceDeps, "turns" | "clock" | "log">): Promise<void> {
+  if (turns.busyKeys === 0) return;
+  const limit = new AbortController();
+  const late = clock.sleep(STOP_LIMIT_MS, limit.signal).then(
+    () => log.warn("connections-under-way", { count: turns.busyKeys }),
+    () => {}, // idle before
+  );
+  await Promise.race([turns.idle(), late]);
+  limit.abort();
 }
 
 function handlersOf(deps: ServiceDeps): readonly RpcHandler[] {

@@ -5,13 +5,15 @@ import { pingUntilAnswered } from "../../sandbox/network/ping.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
+import { type Log, silentLog } from "../../src/telemetry/index.ts";
+import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
+import { eventually } from "./scenes/story.ts";
 
 /** A node with a forwarder that serves; undefined where the machine has no links to give. */
-async function startNode(t: TestContext): Promise<Sandbox | undefined> {
+async function startNode(t: TestContext, log: Log = silentLog): Promise<Sandbox | undefined> {
   if (!needs(t, "netns", "veth", "bridge")) return undefined;
-  const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
+  const sandbox = await Sandbox.start({ machine: { realLinks: true }, log, peerLog: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());
   await sandbox.startForwarder();
   await kubeletKnows(sandbox, 16);
@@ -94,4 +96,39 @@ test("another identity can neither refresh nor close a pod's connection", async 
   await thief.close(takeOver).catch(() => {});
   assert.ok(await isReached(sandbox, pod));
   await pod.client.close();
+});
+
+test("a teardown that a stop overtakes goes to its end, at the endpoint and in the journal, and leaves the next forwarder nothing to do", async (t) => {
+  const log = recordingLog();
+  const sandbox = await startNode(t, log);
+  if (sandbox === undefined) return;
+  const before = await pictureOf(sandbox.machine);
+  await sandbox.stopForwarder();
+  const forwarder = await sandbox.startForwarder();
+  await kubeletKnows(sandbox, 16);
+  const pod = await sandbox.startPod("client-1");
+  await pod.client.request();
+  const [begun, held] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  sandbox.endpoint.knobs.atClose = async () => {
+    begun.resolve();
+    await held.promise;
+  };
+  const closing = pod.client.close().catch(() => {}); // its call is ended by the stop
+  await begun.promise;
+  let hasStopped = false;
+  const stopping = sandbox.stopForwarder().then(() => {
+    hasStopped = true;
+  });
+  await eventually(
+    () => hasStopped || forwarder.stopping === "connections",
+    (isSo) => isSo,
+  );
+  held.resolve();
+  await Promise.all([stopping, closing]);
+  const problems = [...log.of("journal-not-written"), ...log.of("endpoint-close-failed")];
+  assert.deepEqual([problems, log.of("connection-ended").length], [[], 1]);
+  sandbox.endpoint.knobs.atClose = undefined;
+  const next = await sandbox.startForwarder();
+  assert.equal(next.nsm.connectionCount, 0);
+  assert.deepEqual(await pictureOf(sandbox.machine), before);
 });
