@@ -94,7 +94,7 @@ module.exports = {
       { path: "^src/rpc/(http2|testing)/", pathNot: testFile },
       {
         path: "^src/rpc/",
-        pathNot: "^src/rpc/((http2|testing)/|(transport|connection|limits|metadata|status|target)[.]ts$)",
+        pathNot: "^src/rpc/((http2|testing)/|(transport|connection|rpc-limits|metadata|status|target)[.]ts$)",
       },
     ),
     // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is.

@@ -2,7 +2,7 @@
 // interop/chains/judges.go writes them, and prints a verdict for each, a line of JSON.
 import { readCertificates } from "../src/identity/certificate.ts";
 import { IdentityError } from "../src/identity/error.ts";
-import { verifyPeerChain } from "../src/identity/trust.ts";
+import { verifyPeerChain } from "../src/identity/verify-peer-chain.ts";
 
 /** Takes one field after the other. */
 class Frames {

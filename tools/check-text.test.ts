@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { docProblems } from "./check-docs.ts";
+import { globalProblems, staleDoors } from "./check-globals.ts";
 import { sizeProblems } from "./check-size.ts";
-import { staleDoors, wordProblems } from "./check-words.ts";
 import { parseSource } from "./source.ts";
 
 function source(path: string, ...lines: readonly string[]) {
@@ -102,9 +102,9 @@ const words = [
   ["const a = crypto.getRandomValues(b);", "randomness"],
 ] as const;
 for (const [code, word] of words) {
-  test(`wordProblems() finds ${word} in ${code}`, () => {
+  test(`globalProblems() finds ${word} in ${code}`, () => {
     assert.match(
-      wordProblems(source("src/a/b.ts", code)).join(),
+      globalProblems(source("src/a/b.ts", code)).join(),
       new RegExp(`^src/a/b.ts:1: ${word.replace(/[()]/g, "\\$&")} has its door`),
     );
   });
@@ -113,11 +113,11 @@ for (const [code, word] of words) {
 test("staleDoors() names what is allowed and not used", () => {
   const used = source("src/main.ts", "f(process.env);");
   const stale = staleDoors([used]);
-  assert.ok(stale.includes("tools/check-words.ts: src/async/clock.ts may touch Date.now and does not"));
+  assert.ok(stale.includes("tools/check-globals.ts: src/async/clock.ts may touch Date.now and does not"));
   assert.ok(!stale.join().includes("src/main.ts"));
 });
 
-test("wordProblems() leaves alone what only looks like it, doors, tests and tools", () => {
+test("globalProblems() leaves alone what only looks like it, doors, tests and tools", () => {
   const harmless = [
     'const text = "process.env";',
     "// Date.now()",
@@ -125,8 +125,8 @@ test("wordProblems() leaves alone what only looks like it, doors, tests and tool
     "new Date(1);",
     "other.env;",
   ];
-  assert.deepEqual(wordProblems(source("src/a/b.ts", ...harmless)), []);
+  assert.deepEqual(globalProblems(source("src/a/b.ts", ...harmless)), []);
   for (const path of ["src/main.ts", "src/a/b.test.ts", "tools/a.ts", "sandbox/a.ts", "src/gen/a.ts"]) {
-    assert.deepEqual(wordProblems(source(path, "f(process.env);")), [], path);
+    assert.deepEqual(globalProblems(source(path, "f(process.env);")), [], path);
   }
 });

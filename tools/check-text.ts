@@ -1,14 +1,14 @@
 // The checks that read our own text: sizes, comments, words. As a program it runs them alone.
 import { pathToFileURL } from "node:url";
 import { docProblems } from "./check-docs.ts";
+import { globalProblems, staleDoors } from "./check-globals.ts";
 import { sizeProblems } from "./check-size.ts";
-import { staleDoors, wordProblems } from "./check-words.ts";
 import { parseSource, sourcePaths } from "./source.ts";
 
 /** One sentence for each problem in any TypeScript file. */
 export function textProblems(): readonly string[] {
   const sources = sourcePaths().map((path) => parseSource(path));
-  const each = sources.flatMap((source) => [...sizeProblems(source), ...wordProblems(source)]);
+  const each = sources.flatMap((source) => [...sizeProblems(source), ...globalProblems(source)]);
   return [...each, ...staleDoors(sources), ...docProblems(sources)];
 }
 

@@ -7,7 +7,8 @@ import { dirname, join } from "node:path";
 const root = join(import.meta.dirname, "..");
 /** Where Stryker is installed: beside the project's packages, where no check of the sources looks. */
 const place = join(root, "node_modules", ".cache", "mutate");
-const usage = "Use: npm run mutate -- MODULE|FILE…   for example: npm run mutate -- journal src/identity/trust.ts\n";
+const usage =
+  "Use: npm run mutate -- MODULE|FILE…   for example: npm run mutate -- journal src/identity/verify-peer-chain.ts\n";
 
 const words = process.argv.slice(2);
 const unknown = words.filter((word) => sourceFiles(word).length === 0);

@@ -1,5 +1,7 @@
 import { KeyedQueue, type Timer } from "../async/index.ts";
 import type { CgroupFolder, DeviceNumber } from "../kernel/index.ts";
+import { CgroupV1Rules } from "./cgroup-v1-rules.ts";
+import { CgroupV2Rules } from "./cgroup-v2-rules.ts";
 import { openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
 import type {
   DeviceAccess,
@@ -16,8 +18,6 @@ import { type AccessMetrics, accessMetrics, timed } from "./metrics.ts";
 import { PodAccess } from "./pod-access.ts";
 import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
-import { RulesV1 } from "./rules-v1.ts";
-import { RulesV2 } from "./rules-v2.ts";
 
 /**
  * The kernel tells of no program that is replaced, so version 2 must be looked at: one bpf(2) for each cgroup. Whoever writes
@@ -63,7 +63,7 @@ class HostDeviceAccess implements DeviceAccess {
     this.#options = options;
     this.#root = root;
     this.#finder = new PodFinder(root);
-    this.#rules = version === 1 ? new RulesV1(root) : new RulesV2(root, options.log);
+    this.#rules = version === 1 ? new CgroupV1Rules(root) : new CgroupV2Rules(root, options.log);
     this.#metrics = accessMetrics(options.metrics, () => this.#grantCount());
     options.log.info("device-cgroups", { version, path });
   }

@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
 import { type Inventory, offerOf } from "../inventory/index.ts";
 import { watchFolder } from "../kernel/index.ts";
-import { type CheckpointFile, DevicePlugins, ForeignDevices, PodResources, PodTokens } from "../kubelet/index.ts";
+import { AllocatedTokens, DevicePlugins, ForeignDevices, PodResources, type PodsOfTokens } from "../kubelet/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 
 /** What the environment says about kubelet; names and units as in config.ts. */
@@ -16,7 +16,7 @@ export interface KubeletSettings {
 export interface KubeletOfferOptions {
   readonly settings: KubeletSettings;
   readonly inventory: Inventory;
-  readonly pods: CheckpointFile;
+  readonly pods: PodsOfTokens;
   /** Takes down a connection whose pod has died, or whose token another pod has got. */
   endConnection(connectionId: string): Promise<void>;
   readonly health: Health;
@@ -51,7 +51,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   });
   undo.push("pod resources", () => podResources.close());
   const parts = { inventory, offer, podResources, checkpoint: pods, intervalMs, endConnection, clock, log };
-  const tokens = await PodTokens.start(parts);
+  const tokens = await AllocatedTokens.start(parts);
   undo.push("tokens of pods", () => tokens.close());
   const folder = watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { makeOddCertificate, type OddCertificate, type OddContents } from "../../sandbox/identity/odd-certificate.ts";
 import { KEY_USAGE, readCertificate } from "./certificate.ts";
 import { IdentityError } from "./error.ts";
-import { verifyPeerChain } from "./trust.ts";
+import { verifyPeerChain } from "./verify-peer-chain.ts";
 
 const NOW_MS = Date.UTC(2026, 5, 1);
 const DAY_MS = 86_400_000;

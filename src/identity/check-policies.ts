@@ -1,7 +1,7 @@
 import { IdentityError } from "./error.ts";
+import { splitToken, type TokenParts } from "./jwt.ts";
 import type { MonitorCheck, PathCheck, Policy, PolicyInput, RegistrationCheck } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
-import { splitToken, type TokenParts } from "./token-signature.ts";
 
 /**
  * The server's check of a Request or Close, over the segments up to and with its own.

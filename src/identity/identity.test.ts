@@ -16,7 +16,7 @@ import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { IdentityError } from "./error.ts";
 import { type Identity, startIdentity } from "./identity.ts";
-import { decodeToken, isSignedBy, splitToken } from "./token-signature.ts";
+import { decodeToken, isSignedBy, splitToken } from "./jwt.ts";
 
 const ME = "spiffe://sandbox.test/forwarder";
 

@@ -2,10 +2,10 @@ import { type Clock, createBackoff, Latest, type Timer } from "../async/index.ts
 import type { PeerIdentity, TlsCredentials, TlsIdentity } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
-import { ExpiryWatch } from "./expiry.ts";
+import { type IssuedToken, issueToken } from "./jwt.ts";
 import type { Svid, X509Context } from "./read-svid.ts";
-import { type IssuedToken, issueToken } from "./token-signature.ts";
-import { type TrustBundles, verifyPeerChain } from "./trust.ts";
+import { SvidExpiry } from "./svid-expiry.ts";
+import { type TrustBundles, verifyPeerChain } from "./verify-peer-chain.ts";
 import { checkWorkloadSocket, watchX509Context } from "./workload-api.ts";
 
 export interface IdentityOptions {
@@ -51,7 +51,7 @@ const LONGEST_REMINDER_MS = 60_000;
 class WorkloadIdentity implements Identity {
   readonly current = new Latest<Svid>();
   readonly #options: IdentityOptions;
-  readonly #expiry: ExpiryWatch;
+  readonly #expiry: SvidExpiry;
   readonly #missing;
   readonly #stop = new AbortController();
   readonly #watching: Promise<void>;
@@ -69,7 +69,7 @@ class WorkloadIdentity implements Identity {
     const socket = checkWorkloadSocket(endpointSocket);
     this.#options = options;
     this.#startedMs = clock.monotonicMs();
-    this.#expiry = new ExpiryWatch(options);
+    this.#expiry = new SvidExpiry(options);
     const awaited = `No X.509 SVID yet: waiting for the SPIRE agent at ${socket}`;
     this.#missing = health.declare({ code: "svid-missing", severity: "blocking" }, awaited);
     log.info("svid-awaited", { from: socket });

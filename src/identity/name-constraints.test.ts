@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { makeOddCertificate, type OddCertificate, type OddContents } from "../../sandbox/identity/odd-certificate.ts";
 import { KEY_USAGE, readCertificate } from "./certificate.ts";
-import { verifyPeerChain } from "./trust.ts";
+import { verifyPeerChain } from "./verify-peer-chain.ts";
 
 const NOW_MS = Date.UTC(2026, 5, 1);
 const valid = { notBeforeMs: NOW_MS - 1000, notAfterMs: NOW_MS + 1000 };

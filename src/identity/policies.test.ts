@@ -5,11 +5,11 @@ import { SignJWT } from "jose";
 import { createTestCa, type TestCertificate } from "../../sandbox/identity/x509.ts";
 import { checkMonitor, checkPath, checkRegistration } from "./check-policies.ts";
 import { IdentityError } from "./error.ts";
+import { issueToken } from "./jwt.ts";
 import type { PathCheck } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
 import { readSvid } from "./read-svid.ts";
 import { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";
-import { issueToken } from "./token-signature.ts";
 
 const NOW_MS = Date.now();
 const ca = createTestCa("example.org");

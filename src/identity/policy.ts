@@ -1,5 +1,5 @@
+import type { TokenParts } from "./jwt.ts";
 import type { PolicyFault } from "./policy-error.ts";
-import type { TokenParts } from "./token-signature.ts";
 
 /** A peer that was verified, as far as policies look at it. */
 export interface Signer {

@@ -3,7 +3,7 @@ import type { X509SVIDResponse } from "../gen/workload_pb.ts";
 import { type Certificate, KEY_USAGE, readCertificates } from "./certificate.ts";
 import { IdentityError } from "./error.ts";
 import { hasPath, parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
-import { idOfLeaf, leafProblem, type TrustBundles } from "./trust.ts";
+import { idOfLeaf, leafProblem, type TrustBundles } from "./verify-peer-chain.ts";
 
 /** Our own identity document with its key. Never logged whole. */
 export interface Svid {

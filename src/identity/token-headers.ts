@@ -1,4 +1,4 @@
-import type { IssuedToken } from "./token-signature.ts";
+import type { IssuedToken } from "./jwt.ts";
 
 const TOKEN = "nsm-client-token";
 const EXPIRES = "nsm-client-token-expires";

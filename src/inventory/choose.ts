@@ -1,6 +1,6 @@
 import type { PciAddress, VfUse } from "../pci/index.ts";
 import { compareRanks } from "./rank.ts";
-import type { Vf } from "./token-book.ts";
+import type { Vf } from "./token-assignments.ts";
 import { describeCondition } from "./vf-condition.ts";
 
 /** What a VF is wanted for. Without a use it is only to be reserved. */

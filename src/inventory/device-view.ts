@@ -1,7 +1,7 @@
 // What kubelet is to see of each token, and whose list an event has changed.
 import { type GroupOf, unfitBecause } from "./choose.ts";
 import type { DeviceView, InventoryChange } from "./inventory-form.ts";
-import { type Token, type TokenBook, tokensOf, type Vf } from "./token-book.ts";
+import { type Token, type TokenAssignments, tokensOf, type Vf } from "./token-assignments.ts";
 import type { VfIndex } from "./vf-index.ts";
 import { isWell } from "./vf-record.ts";
 
@@ -38,11 +38,11 @@ function isHealthy(token: Token, groupOf: GroupOf): boolean {
  */
 export class ListNews {
   readonly #vfs: Pick<VfIndex, "groupOf">;
-  readonly #tokens: Pick<TokenBook, "ofResource">;
+  readonly #tokens: Pick<TokenAssignments, "ofResource">;
   readonly #touched = new Set<Vf>();
   readonly #lists = new Set<string>();
 
-  constructor(functions: Pick<VfIndex, "groupOf">, tokens: Pick<TokenBook, "ofResource">) {
+  constructor(functions: Pick<VfIndex, "groupOf">, tokens: Pick<TokenAssignments, "ofResource">) {
     this.#vfs = functions;
     this.#tokens = tokens;
   }

@@ -1,6 +1,6 @@
 // The one record of each VF: who may have it, who has it, what is wrong with it, and which tokens stand for it. Device lists, metrics
 // and the status page are views of it. Pure: it reads no file and changes no device.
-// Start reading at inventory.ts; vf-condition.ts is what can be so of a VF, token-book.ts which token stands for which VF.
+// Start reading at inventory.ts; vf-condition.ts is what can be so of a VF, token-assignments.ts which token stands for which VF.
 export { Inventory } from "./inventory.ts";
 export { InventoryError, type InventoryFault } from "./inventory-fault.ts";
 export {
@@ -14,8 +14,8 @@ export {
   vfStates,
 } from "./inventory-form.ts";
 export { type Offer, offerOf } from "./offer.ts";
-export { type Placement, type PreferenceRequest, preferDevices } from "./preferred.ts";
-export { isTokenId, shortToken, shortTokens, tokenId } from "./tokens.ts";
+export { type Placement, type PreferenceRequest, preferredAllocation } from "./preferred-allocation.ts";
+export { isTokenId, shortToken, shortTokens, tokenId } from "./token-id.ts";
 export {
   type BeforeClient,
   type ConditionEffect,

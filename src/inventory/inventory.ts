@@ -9,8 +9,8 @@ import type {
   TakeRequest,
   VfRecord,
 } from "./inventory-form.ts";
-import type { Placement } from "./preferred.ts";
-import { type Holder, type Token, TokenBook, type Vf } from "./token-book.ts";
+import type { Placement } from "./preferred-allocation.ts";
+import { type Holder, type Token, TokenAssignments, type Vf } from "./token-assignments.ts";
 import { VfChoice } from "./vf-choice.ts";
 import type { VfCondition, VfConditionCode } from "./vf-condition.ts";
 import { VfIndex } from "./vf-index.ts";
@@ -25,12 +25,12 @@ export class Inventory {
   readonly #choice = new VfChoice(this.#vfs);
   readonly #byConnection = new Map<string, Vf>();
   readonly #listeners = new Set<(change: InventoryChange) => void>();
-  readonly #tokens: TokenBook;
+  readonly #tokens: TokenAssignments;
   readonly #news: ListNews;
 
   /** @param tokenNamespace a random UUID, made once per node and kept secret. */
   constructor(tokenNamespace: string) {
-    this.#tokens = new TokenBook(tokenNamespace);
+    this.#tokens = new TokenAssignments(tokenNamespace);
     this.#news = new ListNews(this.#vfs, this.#tokens);
   }
 
@@ -257,7 +257,7 @@ export class Inventory {
     return [...this.#tokens.ofResource(resource)].map((token) => viewOf(token, this.#vfs.groupOf));
   }
 
-  /** Where the device lies, for `preferDevices`; undefined for one that a pod could not be given now. */
+  /** Where the device lies, for `preferredAllocation`; undefined for one that a pod could not be given now. */
   placementOf(tokenId: string): Placement | undefined {
     const token = this.#tokens.get(tokenId);
     const isForPods = token?.vf && (token.allocated || isOfferable(token.vf, this.#vfs.groupOf));

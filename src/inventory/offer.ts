@@ -1,6 +1,6 @@
 import type { Inventory } from "./inventory.ts";
 import type { DeviceView } from "./inventory-form.ts";
-import { type PreferenceRequest, preferDevices } from "./preferred.ts";
+import { type PreferenceRequest, preferredAllocation } from "./preferred-allocation.ts";
 
 /** The inventory as a device plugin wants to see it. */
 export interface Offer {
@@ -40,6 +40,6 @@ export function offerOf(inventory: Inventory, onStale: (connectionId: string) =>
       }
       for (const connectionId of stale) onStale(connectionId);
     },
-    preferred: (_resource, preference) => preferDevices(preference, (id) => inventory.placementOf(id)),
+    preferred: (_resource, preference) => preferredAllocation(preference, (id) => inventory.placementOf(id)),
   };
 }

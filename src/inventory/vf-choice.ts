@@ -3,7 +3,7 @@ import type { PciAddress } from "../pci/index.ts";
 import { chooseVf, unfitBecause, type Wish } from "./choose.ts";
 import { isOfferable } from "./device-view.ts";
 import { InventoryError } from "./inventory-fault.ts";
-import type { Token, Vf } from "./token-book.ts";
+import type { Token, Vf } from "./token-assignments.ts";
 import type { VfIndex } from "./vf-index.ts";
 
 export class VfChoice {

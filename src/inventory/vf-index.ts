@@ -1,5 +1,5 @@
 import type { PciAddress, VfFacts } from "../pci/index.ts";
-import type { Vf } from "./token-book.ts";
+import type { Vf } from "./token-assignments.ts";
 import { VfConditions } from "./vf-condition.ts";
 
 const none: ReadonlySet<Vf> = new Set();

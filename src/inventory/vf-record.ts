@@ -1,7 +1,7 @@
 // A VF as the inventory shows it to others: a copy, derived from its facts, its holder and its conditions.
 import { driverUse } from "./choose.ts";
 import type { VfRecord, VfState } from "./inventory-form.ts";
-import type { Vf } from "./token-book.ts";
+import type { Vf } from "./token-assignments.ts";
 import {
   describeCondition,
   effectOf,

@@ -23,6 +23,7 @@ export { Errno, errnoName } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type ExclusiveLock, type FolderLockOptions, lockFolder, tryLockFolder } from "./exclusive-lock.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
+export { FdExchange, HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./fd-exchange.ts";
 export { checkedPath, type DeviceUse, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket, type SocketKind } from "./kernel-socket.ts";
 export {
@@ -66,7 +67,6 @@ export {
   type VfLinkState,
 } from "./netlink/index.ts";
 export { inNetns, Netns, NotANetnsError } from "./netns.ts";
-export { FdExchange, HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./passed-fds.ts";
 export { selfTest } from "./self-test.ts";
 export { readSmallFile } from "./small-file.ts";
 export { openPeerChain, type PeerChain } from "./ssl-context.ts";

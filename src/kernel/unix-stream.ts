@@ -3,8 +3,8 @@ import { guarded } from "../async/index.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import type { Fd } from "./fd.ts";
+import { FdExchange, type PassedFds } from "./fd-exchange.ts";
 import { openPoll, POLL_READABLE, POLL_WRITABLE, type Poll, tryCall } from "./native.ts";
-import { FdExchange, type PassedFds } from "./passed-fds.ts";
 import { readPeerPid, receiveMessage, sendByteWithFd, sendPieces } from "./socket-message.ts";
 
 /** So many reads in one go, then others get their turn. */

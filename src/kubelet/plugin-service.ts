@@ -4,8 +4,8 @@ import { type AllocateRequest, DevicePlugin } from "../gen/deviceplugin_pb.ts";
 import type { Offer } from "../inventory/index.ts";
 import { type Call, encodedStreamHandler, type MessageLimit, type RpcHandler, unaryHandler } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { Bell } from "./bell.ts";
 import type { DeviceList } from "./device-list.ts";
+import { Wakeup } from "./wakeup.ts";
 
 export interface PluginServiceOptions {
   readonly resource: string;
@@ -97,7 +97,7 @@ class Streams {
   /** The list at once and after every change, until kubelet goes: nothing of ours ends the stream. */
   async *follow(call: Call): AsyncGenerator<Uint8Array> {
     const { resource, offer, list, clock, log } = this.#options;
-    const bell = new Bell(clock);
+    const bell = new Wakeup(clock);
     const stop = offer.onChange((changed) => {
       if (changed.has(resource)) bell.ring();
     });

@@ -3,8 +3,8 @@ import { PodResourcesLister } from "../gen/podresources_v1_pb.ts";
 import { PodResourcesLister as OldLister } from "../gen/podresources_v1alpha1_pb.ts";
 import { type MessageLimit, RpcClient, RpcError } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
-import { Bell } from "./bell.ts";
 import type { AllocatableDevices } from "./foreign-devices.ts";
+import { Wakeup } from "./wakeup.ts";
 
 /** The container that has a device. */
 export interface DeviceHolder {
@@ -57,7 +57,7 @@ export class PodResources {
   readonly state = new Latest<PodResourcesState>();
   readonly #options: PodResourcesOptions;
   readonly #client: RpcClient;
-  readonly #bell: Bell;
+  readonly #bell: Wakeup;
   readonly #stop = new AbortController();
   readonly #unavailable;
   readonly #running: Promise<void>;
@@ -67,7 +67,7 @@ export class PodResources {
   constructor(options: PodResourcesOptions) {
     const { clock, log, health, intervalMs } = options;
     this.#options = options;
-    this.#bell = new Bell(clock);
+    this.#bell = new Wakeup(clock);
     this.#client = new RpcClient({
       log,
       clock,

@@ -4,11 +4,11 @@ import type { Offer } from "../inventory/index.ts";
 import type { WatchedFolder } from "../kernel/index.ts";
 import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
-import { Bell } from "./bell.ts";
 import { DeviceList } from "./device-list.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
 import { pluginHandlers, pluginOptions, pluginRequestLimit } from "./plugin-service.ts";
 import { socketName } from "./resource-name.ts";
+import { Wakeup } from "./wakeup.ts";
 
 export interface PluginOptions {
   readonly resource: string;
@@ -47,7 +47,7 @@ const FOLLOW_TIMEOUT_MS = 5000;
  */
 export class ResourceRegistration {
   readonly #options: PluginOptions;
-  readonly #bell: Bell;
+  readonly #bell: Wakeup;
   readonly #stop = new AbortController();
   readonly #socket: string;
   readonly #list = new DeviceList();
@@ -70,7 +70,7 @@ export class ResourceRegistration {
 
   constructor(options: PluginOptions) {
     this.#options = options;
-    this.#bell = new Bell(options.clock);
+    this.#bell = new Wakeup(options.clock);
     this.#socket = socketName(options.resource);
     this.#running = this.#run(this.#stop.signal);
   }

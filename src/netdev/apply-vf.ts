@@ -2,7 +2,7 @@
 import type { Clock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { setLinkMac } from "./mac.ts";
+import { setLinkMac } from "./link-mac.ts";
 import type { Session } from "./read.ts";
 import { isTransient, type Patience } from "./transient.ts";
 import {
@@ -15,7 +15,7 @@ import {
   tellsNothing,
   unpinMac,
   type VfSettings,
-} from "./vf-settings.ts";
+} from "./vf-settings-through-pf.ts";
 
 /** The VF beneath a link: its PF, its number there, and what the operator wants of every VF of that PF. */
 export interface AttachedVf {

@@ -10,7 +10,7 @@ import { NOTHING_OWNED } from "./owned.ts";
 import { inSession } from "./read.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import type { VfLink } from "./vf-link.ts";
-import { NO_MAC } from "./vf-settings.ts";
+import { NO_MAC } from "./vf-settings-through-pf.ts";
 
 export interface AttachOptions {
   /** Where the link is now; stays the caller's. */

@@ -6,16 +6,16 @@ import { type AttachedVf, applyVf } from "./apply-vf.ts";
 import type { Change, Difference } from "./change.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
-import { bringHome, type NotRestored } from "./home.ts";
 import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import { inSession, readAround, readOwnTables, type Session } from "./read.ts";
+import { type NotRestored, restoreToHost } from "./restore-to-host.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
-import { differingSettings, NO_MAC, type VfSettings } from "./vf-settings.ts";
+import { differingSettings, NO_MAC, type VfSettings } from "./vf-settings-through-pf.ts";
 
 /** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
 export interface AttachmentState extends LinkIdentity {
@@ -207,7 +207,7 @@ export class NetdevAttachment {
       const what = { identity: this.#state, of, owned, vf, vfLink, isAway: this.#isAway };
       const places = client ? [host, client] : [host];
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
-        bringHome({ host, client, ...what, patience, clock }),
+        restoreToHost({ host, client, ...what, patience, clock }),
       );
       this.#home = left.length === 0;
       for (const { what, error } of left)

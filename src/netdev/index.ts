@@ -6,12 +6,12 @@
 export type { AttachedVf } from "./apply-vf.ts";
 export { type AttachOptions, attachNetdev, strangerState } from "./attach.ts";
 export { type AttachmentParts, type AttachmentState, NetdevAttachment } from "./attachment.ts";
+export { type AskedSettings, BorrowedSettings, type BorrowedSettingsParts } from "./borrowed-settings.ts";
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
-export type { NotRestored } from "./home.ts";
-export { type AskedSettings, LentSettings, type LentSettingsParts } from "./lent-settings.ts";
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
+export type { NotRestored } from "./restore-to-host.ts";
 export { type VfIdentity, verifiedLink } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";
 export {
@@ -21,4 +21,4 @@ export {
   restoreVfSettings,
   type SettingFault,
   type VfSettings,
-} from "./vf-settings.ts";
+} from "./vf-settings-through-pf.ts";

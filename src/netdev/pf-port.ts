@@ -1,7 +1,7 @@
 // The settings of VFs through the link of their PF, by rtnetlink.
 import { Errno, KernelError, type Link, type Rtnl, type VfChange } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
-import type { PfPort, VfSettings } from "./vf-settings.ts";
+import type { PfPort, VfSettings } from "./vf-settings-through-pf.ts";
 
 /** A PF as people and the kernel know it. */
 export interface PfName {

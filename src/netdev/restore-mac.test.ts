@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { MacRestore } from "./restore-mac.ts";
 import type { Patience } from "./transient.ts";
-import type { PfPort, VfSettings } from "./vf-settings.ts";
+import type { PfPort, VfSettings } from "./vf-settings-through-pf.ts";
 
 const OWN = "02:00:00:00:00:01";
 

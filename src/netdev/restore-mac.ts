@@ -1,6 +1,6 @@
 // The administrative address of a VF: with one its PF says what the address is, and the VF chooses no other.
 import type { Patience } from "./transient.ts";
-import { isPinned, NO_MAC, type PfPort, restoreVfSettings, unpinMac } from "./vf-settings.ts";
+import { isPinned, NO_MAC, type PfPort, restoreVfSettings, unpinMac } from "./vf-settings-through-pf.ts";
 
 interface VfAtPort {
   readonly port: PfPort;

@@ -5,8 +5,8 @@ import type { NetlinkEvent, Netns, Rtnl } from "../kernel/index.ts";
 import { HandClock } from "../nsm/testing/fakes.ts";
 import { parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import type { HostUseSurvey } from "./host-use.ts";
 import { HostUseWatch } from "./host-use-watch.ts";
+import type { HostUseWithholding } from "./withhold-host-use.ts";
 
 const newAddress = (ifindex: number) =>
   ({ kind: "new-address", address: { ifindex, address: "10.0.0.9", prefixLength: 24 } }) as NetlinkEvent;
@@ -24,7 +24,7 @@ function setUp() {
       links.set(OURS, { hasMaster: false });
       return false;
     },
-  } as unknown as HostUseSurvey;
+  } as unknown as HostUseWithholding;
   let emit: (event: NetlinkEvent) => void = () => assert.fail("no listener yet");
   const rtnl = {
     watch(_groups: unknown, listener: typeof emit) {

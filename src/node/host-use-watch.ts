@@ -5,10 +5,10 @@ import { isUpperOf, type Link, type NetlinkEvent, type Rtnl, type Uevent } from 
 import { isLinkLocal, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
-import type { HostUseSurvey } from "./host-use.ts";
+import type { HostUseWithholding } from "./withhold-host-use.ts";
 
 export interface HostUseWatchOptions {
-  readonly hostUse: HostUseSurvey;
+  readonly hostUse: HostUseWithholding;
   readonly inventory: Inventory;
   readonly host: Pick<Host, "netns" | "openRtnl" | "uevents">;
   /** Told after each observation in which a PF is used otherwise than before. */

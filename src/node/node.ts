@@ -5,9 +5,9 @@ import type { StateFolder } from "../kernel/index.ts";
 import { DriverBinder, type DriverBinderOptions, type PciAddress, type PfConfig } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
-import { HostUseSurvey } from "./host-use.ts";
 import { type PfDoor, PfSurvey, type PfSurveyOptions } from "./pf-survey.ts";
 import { reportVfConditions } from "./vf-health.ts";
+import { HostUseWithholding } from "./withhold-host-use.ts";
 
 /** What is known of this node, and the tools to work on it. */
 export interface Node {
@@ -16,7 +16,7 @@ export interface Node {
   /** For a later look at the node. */
   readonly survey: PfSurvey;
   /** What the host uses of it. */
-  readonly hostUse: HostUseSurvey;
+  readonly hostUse: HostUseWithholding;
   pfDoor(pf: PciAddress): PfDoor;
   /** Observes nothing any more, and waits for no driver. */
   close(): void;
@@ -42,7 +42,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   const { pfConfig, host, state, health, onTried, clock, log } = options;
   const inventory = new Inventory(await tokenNamespace(state, host.random));
   reportVfConditions(inventory, health);
-  const hostUse = new HostUseSurvey({ host, inventory, config: () => survey.ours, log });
+  const hostUse = new HostUseWithholding({ host, inventory, config: () => survey.ours, log });
   const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
   const survey = new PfSurvey({ pfConfig, host, inventory, refuseCreation, health, clock, log });
   await survey.look();

@@ -14,10 +14,10 @@ import {
 } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
-import { PfCarriers } from "./judge-carrier.ts";
+import { PfCarriers } from "./pf-carriers.ts";
 import { PfClaims } from "./pf-claims.ts";
 import { PfHealth } from "./pf-health.ts";
-import { VfCreation } from "./vf-creation.ts";
+import { PfsWithoutVfs } from "./pfs-without-vfs.ts";
 
 /** The PF of a VF, as far as its clients' settings go. */
 export interface PfDoor {
@@ -43,7 +43,7 @@ type JudgedCondition = VfConditionOf<(typeof judged)[number]>;
 
 /**
  * Looks at the node as often as it is asked to, one look at a time. Each is one observation, and changes nothing: virtual
- * VFs that are to be made are asked for beside it (vf-creation.ts), and seen by the look that follows.
+ * VFs that are to be made are asked for beside it (pfs-without-vfs.ts), and seen by the look that follows.
  */
 export class PfSurvey {
   readonly #options: PfSurveyOptions;
@@ -55,7 +55,7 @@ export class PfSurvey {
   readonly #doors = new Map<PciAddress, PfDoor>();
   /** Why a PF cannot be used. */
   readonly #faults = new Map<PciAddress, PfFault>();
-  readonly #creation: VfCreation;
+  readonly #creation: PfsWithoutVfs;
   #turn: Promise<void> = Promise.resolve();
   readonly #carriers = new PfCarriers();
   readonly #notes = new Set<string>();
@@ -65,7 +65,7 @@ export class PfSurvey {
     this.#config = options.pfConfig;
     this.#claims = new PfClaims({ ...options, locks: options.host.locks });
     this.#health = new PfHealth(options.health);
-    this.#creation = new VfCreation({
+    this.#creation = new PfsWithoutVfs({
       ...options,
       withoutVfs: this.#health.withoutVfs,
       bringUp: (pf) => withRtnl(options.host, (place) => bringUp(options.host, place, pf)),

@@ -8,19 +8,19 @@ import {
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { NotBegun, type RpcHandler, smallMessageLimit, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
+import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./dependencies.ts";
 import { EndpointSockets } from "./endpoint/endpoint-sockets.ts";
 import { Discovery } from "./endpoint/find-endpoints.ts";
 import { NsmError, textOf } from "./fault.ts";
 import { toStatus } from "./grpc-status.ts";
+import { FilesOfCalls } from "./mechanism/call-files.ts";
 import type { MechanismDrivers } from "./mechanism/mechanism.ts";
-import { PassedFiles } from "./mechanism/passed-files.ts";
 import { declareMetrics, type ServiceMetrics } from "./metrics.ts";
 import { MonitorHub } from "./monitor/monitor.ts";
-import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./needs.ts";
 import { type ManagerSource, mayAct } from "./permission/connection-owner.ts";
 import { ConnectionQuota } from "./permission/connection-quota.ts";
 import { checkSelectorSize } from "./permission/request-limits.ts";
-import { adoptConnection } from "./request/adopt-connection.ts";
+import { adoptAfterRestart } from "./request/adopt-after-restart.ts";
 import { type CloseDeps, close } from "./request/close.ts";
 import { type ConnectionSummary, summaries } from "./request/connection-summary.ts";
 import type { Connections } from "./request/connections.ts";
@@ -111,7 +111,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
     connections,
     monitor,
     turns,
-    files: new PassedFiles(clock),
+    files: new FilesOfCalls(clock),
     discovery: discoveryIn(new Discovery({ target: managerTarget, caller, sockets, clock }), steps),
     asking: {
       caller,
@@ -125,7 +125,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
       return connections.size;
     },
     connections: () => summaries(connections),
-    adopt: (entry) => adoptConnection(deps, entry),
+    adopt: (entry) => adoptAfterRestart(deps, entry),
     async endConnection(connectionId) {
       const record = connections.get(connectionId);
       if (record) await takeDownInTurn(deps, record, { reason: "pod-gone" });

@@ -1,10 +1,10 @@
 // The PCI functions of this node: which PFs and VFs there are, which driver serves them, what the host uses them for, and the
 // operator's list of PFs. Knows the kernel's files, nothing of clients, tokens or connections; opens no network device.
-// Start reading at discover.ts (what is there) and driver.ts (which driver serves it); pf-config.ts is the operator's list.
+// Start reading at discover.ts (what is there) and driver-binder.ts (which driver serves it); pf-config.ts is the operator's list.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
 export { type CreateVfsOptions, createVfs, wantedVfs } from "./create-vfs.ts";
 export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
-export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver.ts";
+export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver-binder.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
 export { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
 export {

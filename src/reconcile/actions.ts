@@ -2,7 +2,7 @@
 import type { DeviceAccess } from "../access/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { DeviceNumber } from "../kernel/index.ts";
-import type { CheckpointFile } from "../kubelet/index.ts";
+import type { PodsOfTokens } from "../kubelet/index.ts";
 import type { AdoptedGrants, KernelVfEntry, NodeJournal, VfEntry } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
@@ -17,7 +17,7 @@ export interface ActionsOptions extends RestoreParts {
   readonly access: DeviceAccess | Error;
   readonly grants: AdoptedGrants;
   /** Which pods kubelet has given our devices. */
-  readonly pods: Pick<CheckpointFile, "podsWith">;
+  readonly pods: Pick<PodsOfTokens, "podsWith">;
 }
 
 /** What there is to act on once the node serves. */

@@ -6,8 +6,8 @@ import { type AdoptedGrant, type KernelVfEntry, verifyVfLink, vfLinkOf } from ".
 import {
   type AttachmentState,
   applyVfSettings,
+  BorrowedSettings,
   differingSettings,
-  LentSettings,
   NetdevAttachment,
   strangerState,
 } from "../netdev/index.ts";
@@ -46,7 +46,7 @@ export async function revokeAndRestore(
   await node.binder.vfio.refuseOpen(vf.address);
   const settings = { ...node.pfDoor(vf.pf), index: vf.index };
   const { keepBefore: record, kept } = entry;
-  await new LentSettings({ vf: settings, before: kept.before, record, clock, random, log }).restore();
+  await new BorrowedSettings({ vf: settings, before: kept.before, record, clock, random, log }).restore();
 }
 
 /** Takes away what a client can have left; the name is the one that udev gives to VFs. Without a device: its settings. */

@@ -1,8 +1,8 @@
 import { type Clock, guarded, type Timer } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Connection, openConnection, type TlsIdentity } from "./connection.ts";
-import type { RpcLimits } from "./limits.ts";
 import { Renewals } from "./renewals.ts";
+import type { RpcLimits } from "./rpc-limits.ts";
 import { RpcError } from "./status.ts";
 import type { ClientConnection, Transport } from "./transport.ts";
 

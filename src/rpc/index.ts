@@ -14,9 +14,9 @@ export {
 } from "./handler.ts";
 export { RpcHealth } from "./health.ts";
 export { acceptTls, checkTls, type Protocol, type SecureStream } from "./http2/tls.ts";
-export { defaultLimits, type RpcLimits } from "./limits.ts";
 export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
 export type { Metadata, MetadataInit } from "./metadata.ts";
+export { defaultLimits, type RpcLimits } from "./rpc-limits.ts";
 export { RpcStream } from "./rpc-stream.ts";
 export { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 export { NotBegun, RpcError, type Status, statusNumber } from "./status.ts";

@@ -1,7 +1,7 @@
 import { guarded, type Timer } from "../async/index.ts";
 import { type Connection, openConnection } from "./connection.ts";
-import type { RpcLimits } from "./limits.ts";
-import type { OwnedConnection, PeerShares } from "./peer-shares.ts";
+import type { OwnedConnection, PeerLimits } from "./peer-limits.ts";
+import type { RpcLimits } from "./rpc-limits.ts";
 import { type ServerCall, type ServerCallContext, serveCall } from "./server-call.ts";
 import { RpcError } from "./status.ts";
 import type { ServerConnection, ServerStream } from "./transport.ts";
@@ -9,7 +9,7 @@ import type { ServerConnection, ServerStream } from "./transport.ts";
 /** What the connections of one server share. */
 export interface ServedContext extends Pick<ServerCallContext, "handlers" | "clock" | "log"> {
   readonly limits: RpcLimits;
-  readonly owners: PeerShares;
+  readonly owners: PeerLimits;
 }
 
 /** From the end of a connection's last call to its end, where the peer does not close it. */

@@ -5,7 +5,7 @@ import type { Connection } from "./connection.ts";
 import { encodeFrame, FrameReader } from "./frame.ts";
 import type { Call, RpcHandler } from "./handler.ts";
 import { toHeaders } from "./metadata.ts";
-import type { ByteBudget } from "./peer-shares.ts";
+import type { ByteBudget } from "./peer-limits.ts";
 import { NotBegun, RpcError, toRpcError } from "./status.ts";
 import type { ServerStream, StreamReader } from "./transport.ts";
 

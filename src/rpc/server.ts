@@ -4,9 +4,9 @@ import type { TlsIdentity } from "./connection.ts";
 import type { RpcHandler } from "./handler.ts";
 import type { RpcHealth } from "./health.ts";
 import { http2Transport } from "./http2/transport.ts";
-import { defaultLimits, type RpcLimits } from "./limits.ts";
-import { PeerShares } from "./peer-shares.ts";
+import { PeerLimits } from "./peer-limits.ts";
 import { Renewals } from "./renewals.ts";
+import { defaultLimits, type RpcLimits } from "./rpc-limits.ts";
 import { ServedConnection, type ServedContext } from "./served-connection.ts";
 import type { ServerCall } from "./server-call.ts";
 import { RpcError } from "./status.ts";
@@ -82,7 +82,7 @@ export class Server {
     const handlers = [...options.handlers, ...(health?.handlers() ?? [])];
     const byPath = new Map(handlers.map((handler) => [handler.path, handler]));
     this.#options = options;
-    this.#context = { handlers: byPath, limits, owners: new PeerShares(limits), clock, log };
+    this.#context = { handlers: byPath, limits, owners: new PeerLimits(limits), clock, log };
     this.acceptOptions = { tls, limits, clock, log, connected: (connection) => this.#connected(connection) };
     // What we issue over a connection ends with the certificate that was shown there: peers are to come back and see the new
     // one. Their calls under way go on.

@@ -3,8 +3,8 @@
 import type { Clock } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Connection, TlsIdentity } from "./connection.ts";
-import type { RpcLimits } from "./limits.ts";
 import type { Headers, Metadata } from "./metadata.ts";
+import type { RpcLimits } from "./rpc-limits.ts";
 import type { RpcError } from "./status.ts";
 
 /** Connections with peers, by address. */

@@ -1,6 +1,6 @@
 import { describeHostUse, type PhysicalFunction, type VfFacts, wantedVfs } from "../../pci/index.ts";
 import { counted } from "../text.ts";
-import type { CheckFacts } from "./facts.ts";
+import type { CheckFacts } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
 /** Which functions the host itself uses, and what the forwarder does not do to them for that: docs/decisions/027. */

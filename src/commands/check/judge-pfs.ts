@@ -1,6 +1,6 @@
 import type { PfFaultKind, PfNote, PhysicalFunction } from "../../pci/index.ts";
 import { counted } from "../text.ts";
-import type { CheckFacts, PfListFact, PortFact } from "./facts.ts";
+import type { CheckFacts, PfListFact, PortFact } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
 type PfFacts = Pick<CheckFacts, "pfList" | "discovery" | "ports" | "sysfsRefusals" | "vfio">;

@@ -1,4 +1,4 @@
-import type { CheckFacts, FolderFact, PeerFact, ProcessFacts } from "./facts.ts";
+import type { CheckFacts, FolderFact, PeerFact, ProcessFacts } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
 /** What the environment and the process are like. */

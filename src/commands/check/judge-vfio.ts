@@ -1,5 +1,5 @@
 import { dirname } from "node:path";
-import type { CgroupFacts, ProcessFacts, VfioFacts } from "./facts.ts";
+import type { CgroupFacts, ProcessFacts, VfioFacts } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
 /** What clients that poll a whole adapter's queues map at least; containerd's own default is far below. */

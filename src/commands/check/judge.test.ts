@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import type { PciAddress } from "../../pci/index.ts";
 import { recordingTerminal } from "../testing/fakes.ts";
-import type { CheckFacts } from "./facts.ts";
+import type { CheckFacts } from "./facts-form.ts";
 import { type Finding, mechanisms } from "./finding.ts";
 import { judge } from "./judge.ts";
 import { reportJson, reportText } from "./report.ts";

@@ -1,4 +1,4 @@
-import type { CheckFacts } from "./facts.ts";
+import type { CheckFacts } from "./facts-form.ts";
 import type { Finding, Level, Mechanism } from "./finding.ts";
 import { judgeHostUse } from "./judge-host-use.ts";
 import { judgePfs } from "./judge-pfs.ts";

@@ -28,7 +28,7 @@ import {
 import { silentLog } from "../../telemetry/index.ts";
 import type { CommandSettings, Surroundings } from "../command.ts";
 import type { CheckFiles } from "./check-files.ts";
-import type { CgroupFacts, CheckFacts, PeerFact, PfListFact, PortFact } from "./facts.ts";
+import type { CgroupFacts, CheckFacts, PeerFact, PfListFact, PortFact } from "./facts-form.ts";
 import { readFolder, readProcess, readVfio } from "./read-node.ts";
 
 /** Reads all that is judged. Changes nothing: connections are closed at once, the BPF program is loaded and attached nowhere. */

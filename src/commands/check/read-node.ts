@@ -10,7 +10,7 @@ import {
 import { orMissing } from "../../pci/index.ts";
 import type { CommandSettings } from "../command.ts";
 import type { CheckFiles } from "./check-files.ts";
-import type { FolderFact, ProcessFacts, VfioFacts } from "./facts.ts";
+import type { FolderFact, ProcessFacts, VfioFacts } from "./facts-form.ts";
 
 /** What the node has for VFIO. */
 export async function readVfio({ vfioPath }: CommandSettings, files: CheckFiles): Promise<VfioFacts> {

@@ -5,8 +5,8 @@ import type { DeviceAccess, DeviceGrant } from "../../access/index.ts";
 import type { Clock, Random } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { Inventory, VfRecord } from "../../inventory/index.ts";
-import type { CheckpointFile, TokenPod } from "../../kubelet/index.ts";
-import { type AskedSettings, LentSettings } from "../../netdev/index.ts";
+import type { PodsOfTokens, TokenPod } from "../../kubelet/index.ts";
+import { type AskedSettings, BorrowedSettings } from "../../netdev/index.ts";
 import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
@@ -35,7 +35,7 @@ export interface VfioParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly access: DeviceAccess;
-  readonly pods: Pick<CheckpointFile, "podOf">;
+  readonly pods: Pick<PodsOfTokens, "podOf">;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly journal: Pick<VfJournal, "keepVf">;
   readonly grants: AdoptedGrants;
@@ -69,7 +69,7 @@ class VfioAttachment implements Attachment {
   #pod: TokenPod | undefined;
   #cgroupDir: string;
   #entry: VfioEntry | undefined;
-  #settings: LentSettings | undefined;
+  #settings: BorrowedSettings | undefined;
   #grant: DeviceGrant | undefined;
   #device: VfioDevice | undefined;
   #isReleased = false;
@@ -191,13 +191,20 @@ class VfioAttachment implements Attachment {
     return this.#parts.access.open({ connectionId, pod, cgroupDir, devices, record: this.#kept().keepGrant });
   }
 
-  #lent(): LentSettings {
+  #lent(): BorrowedSettings {
     if (this.#settings) return this.#settings;
     const { pfDoor, clock, random, log } = this.#parts;
     const { pf, index } = this.#held.vf;
     const entry = this.#kept();
     const vf = { ...pfDoor(pf), index };
-    this.#settings = new LentSettings({ vf, before: entry.kept.before, record: entry.keepBefore, clock, random, log });
+    this.#settings = new BorrowedSettings({
+      vf,
+      before: entry.kept.before,
+      record: entry.keepBefore,
+      clock,
+      random,
+      log,
+    });
     return this.#settings;
   }
 

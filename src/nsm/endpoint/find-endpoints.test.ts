@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { NetworkServiceEndpointResponseSchema } from "../../gen/registry_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { AnswerStream, FileId } from "../needs.ts";
+import type { AnswerStream, FileId } from "../dependencies.ts";
 import { HandClock, PaperFds, peerNamed, settled } from "../testing/fakes.ts";
 import { Outside, PaperStream } from "../testing/fakes-outside.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";

@@ -3,8 +3,8 @@ import { type Clock, startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
+import type { Caller, Peer } from "../dependencies.ts";
 import { type CandidateFailure, NsmError } from "../fault.ts";
-import type { Caller, Peer } from "../needs.ts";
 import { type Reply, readReply } from "./endpoint-reply.ts";
 import type { Candidate } from "./find-endpoints.ts";
 

@@ -9,7 +9,7 @@ import {
 } from "../../gen/connection_pb.ts";
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { Caller } from "../needs.ts";
+import type { Caller } from "../dependencies.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
 import { ownSegment } from "../request/path.ts";
 

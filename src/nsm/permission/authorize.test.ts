@@ -4,8 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
 import { PolicyError, type PolicyFault } from "../../identity/index.ts";
 import { NotBegun } from "../../rpc/index.ts";
+import type { IncomingCall, PathToCheck, Peer } from "../dependencies.ts";
 import { NsmError } from "../fault.ts";
-import type { IncomingCall, PathToCheck, Peer } from "../needs.ts";
 import { HandClock, peerNamed } from "../testing/fakes.ts";
 import { admit, signAnswer } from "./authorize.ts";
 

@@ -3,8 +3,8 @@ import type { Clock } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { isOfAnotherKey } from "../../identity/index.ts";
 import { NotBegun } from "../../rpc/index.ts";
+import type { IncomingCall, PathPolicies, Peer, Tokens } from "../dependencies.ts";
 import { NsmError } from "../fault.ts";
-import type { IncomingCall, PathPolicies, Peer, Tokens } from "../needs.ts";
 import { type OwnPlace, ownSegment } from "../request/path.ts";
 import { type ManagerSource, mayAct, type Owner } from "./connection-owner.ts";
 

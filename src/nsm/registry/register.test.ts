@@ -6,7 +6,7 @@ import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } fr
 import { PolicyError } from "../../identity/index.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
-import type { Caller, CallOptions } from "../needs.ts";
+import type { Caller, CallOptions } from "../dependencies.ts";
 import { HandClock, PaperFd, peerNamed, settled } from "../testing/fakes.ts";
 import { PaperStream } from "../testing/fakes-outside.ts";
 import { Registration } from "./register.ts";

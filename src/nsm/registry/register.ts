@@ -5,9 +5,9 @@ import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } fro
 import { isOfAnotherKey } from "../../identity/index.ts";
 import { RpcError, type Status } from "../../rpc/index.ts";
 import type { Log } from "../../telemetry/index.ts";
+import type { AnswerStream, Caller, FileId, OwnedFd, Peer } from "../dependencies.ts";
 import { textOf } from "../fault.ts";
 import { formatInodeUrl } from "../mechanism/inode-url.ts";
-import type { AnswerStream, Caller, FileId, OwnedFd, Peer } from "../needs.ts";
 import type { ManagerSource } from "../permission/connection-owner.ts";
 import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type RegistryPath } from "./registry-path.ts";
 

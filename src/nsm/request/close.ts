@@ -1,8 +1,8 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import type { IncomingCall } from "../dependencies.ts";
 import { NsmError } from "../fault.ts";
-import type { PassedFiles } from "../mechanism/passed-files.ts";
-import type { IncomingCall } from "../needs.ts";
+import type { FilesOfCalls } from "../mechanism/call-files.ts";
 import { admit, type Gate } from "../permission/authorize.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
 import { extendPath } from "./path.ts";
@@ -12,7 +12,7 @@ import { meetFiles, type TeardownDeps, type TeardownOutcome, takeDown } from "./
 export interface CloseDeps extends Gate, TeardownDeps {
   readonly name: string;
   readonly newId: () => string;
-  readonly files: PassedFiles;
+  readonly files: FilesOfCalls;
 }
 
 /**

@@ -5,7 +5,7 @@ import type { EndpointWatch } from "../endpoint/watch-endpoint.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
 import type { WantedMechanism } from "../mechanism/requested-mechanism.ts";
 import type { Held } from "../permission/quota.ts";
-import type { ConnectionTimer } from "./connection-timer.ts";
+import type { ConnectionExpiry } from "./connection-expiry.ts";
 
 /** Everything that one connection holds: what the original's elements keep in metadata. */
 export interface ConnectionRecord extends Held {
@@ -16,7 +16,7 @@ export interface ConnectionRecord extends Held {
   /** Whose it is, see `clientOf`. */
   client: string | undefined;
   /** Ends an established connection unless it is refreshed; of one that is being reclaimed the next try. */
-  readonly expiry: ConnectionTimer;
+  readonly expiry: ConnectionExpiry;
   watch: EndpointWatch | undefined;
   state: ConnectionState;
 }

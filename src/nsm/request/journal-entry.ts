@@ -1,6 +1,6 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { JournalEntry } from "../needs.ts";
+import type { JournalEntry } from "../dependencies.ts";
 import type { ConnectionContent, ConnectionRecord } from "./connections.ts";
 import { withoutTokens } from "./path.ts";
 

@@ -2,8 +2,8 @@
 import type { Clock } from "../../async/index.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
 import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../../telemetry/index.ts";
+import type { Caller, ConnectionJournal } from "../dependencies.ts";
 import type { Discovery } from "../endpoint/find-endpoints.ts";
-import type { Caller, ConnectionJournal } from "../needs.ts";
 
 /**
  * `journal`: what is intended or stands is safe on disk. `prepare`: the function is bound, the client's files are here.

@@ -5,6 +5,7 @@ import { type Connection, ConnectionSchema, State } from "../../gen/connection_p
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
+import type { IncomingCall } from "../dependencies.ts";
 import {
   findEndpoints,
   keptEndpoint,
@@ -14,8 +15,8 @@ import {
 } from "../endpoint/request-onward.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
+import type { CallFiles, FilesOfCalls } from "../mechanism/call-files.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
-import type { CallFiles, PassedFiles } from "../mechanism/passed-files.ts";
 import {
   isSameWanted,
   type MechanismChoice,
@@ -23,7 +24,6 @@ import {
   PARAMETER,
   type WantedMechanism,
 } from "../mechanism/requested-mechanism.ts";
-import type { IncomingCall } from "../needs.ts";
 import { type AdmittedCaller, admit, type Gate, signAnswer } from "../permission/authorize.ts";
 import { mayAct, ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
@@ -44,7 +44,7 @@ export interface RequestDeps extends Gate, TeardownDeps, OnwardDeps, SettleDeps 
   /** Our name on paths. */
   readonly name: string;
   readonly newId: () => string;
-  readonly files: PassedFiles;
+  readonly files: FilesOfCalls;
   readonly mechanisms: MechanismDrivers;
   readonly quota: ConnectionQuota;
 }

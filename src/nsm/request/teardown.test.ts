@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { JournalEntry } from "../needs.ts";
+import type { JournalEntry } from "../dependencies.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
 import { Story } from "../testing/story.ts";

@@ -1,14 +1,14 @@
 import { type Clock, createBackoff, type KeyedQueue, startDeadline } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
+import type { ConnectionJournal } from "../dependencies.ts";
 import { findEndpoints, type OnwardDeps } from "../endpoint/request-onward.ts";
 import { closeAtEndpoint, type Onward } from "../endpoint/try-candidates.ts";
 import { textOf } from "../fault.ts";
 import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
-import type { ConnectionJournal } from "../needs.ts";
 import type { Held } from "../permission/quota.ts";
-import { ConnectionTimer } from "./connection-timer.ts";
+import { ConnectionExpiry } from "./connection-expiry.ts";
 import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
 import { journalEntry } from "./journal-entry.ts";
 import type { Steps } from "./measured-steps.ts";
@@ -116,7 +116,7 @@ export function addConnection(
   counted: Held,
   content: Pick<ConnectionRecord, "client" | "state">,
 ): ConnectionRecord {
-  const expiry = new ConnectionTimer(deps.clock, () => void endOverdue(deps, record));
+  const expiry = new ConnectionExpiry(deps.clock, () => void endOverdue(deps, record));
   const record: ConnectionRecord = { ...counted, ...content, expiry, watch: undefined };
   deps.connections.set(record.id, record);
   return record;

@@ -11,7 +11,7 @@ import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../g
 import type { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceResponseSchema } from "../../gen/registry_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { AnswerStream, Caller, PeerConnection } from "../needs.ts";
+import type { AnswerStream, Caller, PeerConnection } from "../dependencies.ts";
 import { PaperFds, peerNamed } from "./fakes.ts";
 
 type Reply = (request: NetworkServiceRequest) => Connection | Promise<Connection>;

@@ -6,6 +6,7 @@ import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { InventoryError } from "../../inventory/index.ts";
+import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../dependencies.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import {
   PARAMETER,
@@ -13,7 +14,6 @@ import {
   type WantedMechanism,
   type WantedNoop,
 } from "../mechanism/requested-mechanism.ts";
-import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../needs.ts";
 
 /** A clock that stands until it is moved. */
 export class HandClock implements Clock {

@@ -3,10 +3,10 @@
 import { getEventListeners } from "node:events";
 import { fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import type { JournalEntry } from "../dependencies.ts";
 import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
-import type { JournalEntry } from "../needs.ts";
 import type { Owner } from "../permission/connection-owner.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { type ConnectionRecord, type Connections, onwardOf } from "../request/connections.ts";

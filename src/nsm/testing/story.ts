@@ -6,14 +6,14 @@ import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import type { RpcError } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
+import type { JournalEntry } from "../dependencies.ts";
 import { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import { Discovery } from "../endpoint/find-endpoints.ts";
 import { toStatus } from "../grpc-status.ts";
-import { PassedFiles } from "../mechanism/passed-files.ts";
+import { FilesOfCalls } from "../mechanism/call-files.ts";
 import { MonitorHub } from "../monitor/monitor.ts";
-import type { JournalEntry } from "../needs.ts";
 import { ConnectionQuota } from "../permission/connection-quota.ts";
-import { adoptConnection } from "../request/adopt-connection.ts";
+import { adoptAfterRestart } from "../request/adopt-after-restart.ts";
 import { type CloseDeps, close } from "../request/close.ts";
 import type { Connections } from "../request/connections.ts";
 import { unwatchedSteps } from "../request/measured-steps.ts";
@@ -91,7 +91,7 @@ export class Story {
       turns: new KeyedQueue<string>(),
       steps: unwatchedSteps,
       monitor: new MonitorHub(),
-      files: new PassedFiles(clock),
+      files: new FilesOfCalls(clock),
       tokens: paperTokens(clock),
       policies: {
         check({ segments, index, nowMs }) {
@@ -160,7 +160,7 @@ export class Story {
   adopt(entry: JournalEntry): void {
     this.journal.kept.set(entry.connectionId, entry);
     this.vf.isAway = entry.mechanism === "KERNEL" || this.vf.isAway;
-    adoptConnection(this.deps, entry);
+    adoptAfterRestart(this.deps, entry);
   }
 
   /** The process dies; the next one finds its journal, its peers and the time of day. Where endpoints are now it cannot know. */

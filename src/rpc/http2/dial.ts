@@ -1,7 +1,7 @@
 import { type ClientHttp2Session, connect } from "node:http2";
 import { guarded, startDeadline } from "../../async/index.ts";
 import { HELD_FDS_LIMIT, KernelError, UNKNOWN_PEER_FDS_LIMIT } from "../../kernel/index.ts";
-import type { RpcLimits } from "../limits.ts";
+import type { RpcLimits } from "../rpc-limits.ts";
 import { RpcError } from "../status.ts";
 import { parseTarget, type Target } from "../target.ts";
 import type { AnswerReader, ClientConnection, ClientStream, DialOptions, OutgoingCall } from "../transport.ts";

@@ -30,7 +30,7 @@ const CIPHERS =
   "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:" +
   "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305";
 
-/** Longest list of certificates that is read of a peer, in bytes: more than any honest chain has (identity/trust.ts). */
+/** Longest list of certificates that is read of a peer, in bytes: more than any honest chain has (identity/verify-peer-chain.ts). */
 const MOST_CHAIN_BYTES = 16_384;
 
 /** The part of the options that both ends share. OpenSSL knows no SPIFFE: it is to verify nothing, and to trust nobody. */

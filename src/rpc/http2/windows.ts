@@ -1,4 +1,4 @@
-import type { RpcLimits } from "../limits.ts";
+import type { RpcLimits } from "../rpc-limits.ts";
 
 /** Bytes that a peer may send ahead on one stream, and on all streams of a connection. */
 export const STREAM_WINDOW_BYTES = 256 * 1024;

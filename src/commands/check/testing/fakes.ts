@@ -1,6 +1,6 @@
 // A node on which everything is as it should be, for tests that break one thing of it.
 import { type PhysicalFunction, parsePciAddress } from "../../../pci/index.ts";
-import type { CheckFacts } from "../facts.ts";
+import type { CheckFacts } from "../facts-form.ts";
 
 const pf = parsePciAddress("0000:3b:00.0");
 

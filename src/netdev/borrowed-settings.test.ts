@@ -1,0 +1,76 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { systemClock, systemRandom } from "../async/index.ts";
+import { Errno, KernelError } from "../kernel/index.ts";
+import { recordingLog } from "../telemetry/recording-log.ts";
+import { BorrowedSettings } from "./borrowed-settings.ts";
+import type { PfPort, VfSettings } from "./vf-settings-through-pf.ts";
+
+const NO_MAC = "00:00:00:00:00:00";
+const MAC = "02:00:00:00:00:05";
+
+function lent(
+  options: { readonly operator?: VfSettings; readonly refuses?: string; readonly before?: VfSettings } = {},
+) {
+  let standing: VfSettings = { mac: NO_MAC, vlan: 0, spoofCheck: true };
+  const done: string[] = [];
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
+    read: async () => standing,
+    async write(_vf, change) {
+      for (const [setting, value] of Object.entries(change)) {
+        if (options.refuses === `${setting}=${value}`) throw new KernelError(`set ${setting}`, Errno.EINVAL);
+        done.push(`${setting}=${value}`);
+        standing = { ...standing, [setting]: value };
+      }
+    },
+  };
+  const vf = { port, index: 3, settings: options.operator ?? {} };
+  const record = async (before: VfSettings) => void done.push(`keep ${Object.keys(before)}`);
+  const settings = new BorrowedSettings({
+    vf,
+    before: options.before ?? {},
+    record,
+    clock: systemClock,
+    random: systemRandom,
+    log: recordingLog(),
+  });
+  return { settings, done, standing: () => standing };
+}
+
+test("BorrowedSettings.apply() keeps what stood before it writes, and restore() brings it back", async () => {
+  const { settings, done, standing } = lent({ operator: { spoofCheck: false } });
+  await settings.apply({ mac: MAC, vlan: 7 });
+  assert.deepEqual(done, ["keep spoofCheck,mac,vlan", `mac=${MAC}`, "vlan=7", "spoofCheck=false"]);
+  assert.equal(await settings.stands({ mac: MAC, vlan: 7 }), true);
+  assert.equal(await settings.stands({ mac: MAC, vlan: 8 }), false);
+  await settings.restore();
+  assert.deepEqual(standing(), { mac: NO_MAC, vlan: 0, spoofCheck: true });
+});
+
+test("BorrowedSettings.apply() writes nothing a second time, and leaves the address alone that nobody asks for", async () => {
+  const { settings, done } = lent();
+  await settings.apply({ mac: "", vlan: 7 });
+  await settings.apply({ mac: "", vlan: 7 });
+  assert.deepEqual(done, ["keep vlan", "vlan=7"]);
+});
+
+test("BorrowedSettings.restore() gives back what an earlier process found", async () => {
+  const { settings, standing } = lent({ before: { vlan: 99 } });
+  await settings.apply({ vlan: 7 });
+  await settings.restore();
+  assert.equal(standing().vlan, 99);
+});
+
+test("BorrowedSettings.restore() leaves nobody's address where the driver takes no empty one", async () => {
+  const { settings, standing } = lent({ refuses: `mac=${NO_MAC}` });
+  await settings.apply({ mac: MAC });
+  await settings.restore();
+  assert.notEqual(standing().mac, MAC);
+  assert.match(standing().mac ?? "", /^[0-9a-f][26ae](:[0-9a-f]{2}){5}$/);
+});
+
+test("BorrowedSettings.apply() refuses what makes no sense, and does not let a client out of its VLAN", async () => {
+  await assert.rejects(lent().settings.apply({ mac: "nonsense" }), /Cannot take "nonsense" as MAC address/);
+  await assert.rejects(lent({ refuses: "vlan=7" }).settings.apply({ vlan: 7 }), /Cannot set vlan of VF 3/);
+});

@@ -1,0 +1,98 @@
+import type { Clock, Random } from "../async/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import { type AttachedVf, applyBearable } from "./apply-vf.ts";
+import { signsOfTime } from "./link-signs.ts";
+import { parseMac, parseVlan } from "./parse.ts";
+import { Patience } from "./transient.ts";
+import { differingSettings, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
+
+/** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
+export interface AskedSettings {
+  readonly mac?: string | undefined;
+  readonly vlan?: number | undefined;
+}
+
+/** What the settings are of, and how they are kept. */
+export interface BorrowedSettingsParts {
+  readonly vf: AttachedVf;
+  /** What the PF held before an earlier process changed it. */
+  readonly before: VfSettings;
+  /** Told, and waited for, before anything is changed that `before` does not tell of yet. */
+  readonly record: (before: VfSettings) => Promise<void>;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** As long as a Request or a Close waits for a PF whose driver is busy; both may be tried again. */
+const BUSY_LIMIT_MS = 10_000;
+
+/** The original's ethernetcontext for VFIO: the settings of a VF on its PF while a client drives the VF itself. */
+export class BorrowedSettings {
+  readonly #parts: BorrowedSettingsParts;
+  #before: VfSettings;
+  /** Settings that the driver can tell but not set. */
+  readonly #unsupported = new Set<keyof VfSettings>();
+
+  constructor(parts: BorrowedSettingsParts) {
+    this.#parts = parts;
+    this.#before = parts.before;
+  }
+
+  /**
+   * Brings the PF to what is wanted; writes only what differs.
+   * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
+   */
+  async apply(asked: AskedSettings, signal?: AbortSignal): Promise<void> {
+    const { vf, record, log } = this.#parts;
+    const wanted = this.#wanted(asked);
+    const patience = this.#patience(signal);
+    const standing = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
+    const fresh = Object.keys(wanted).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
+    if (fresh.length > 0) {
+      this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
+      await record(this.#before);
+    }
+    const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
+    await applyBearable(vf, wanted, { patience, restatesMac: fresh.length > 0, isUnsupported, log });
+  }
+
+  /** Whether `apply` would change nothing. Reads only. */
+  async stands(asked: AskedSettings): Promise<boolean> {
+    const { port, index } = this.#parts.vf;
+    const differing = differingSettings(await port.read(index), this.#wanted(asked));
+    return differing.every((setting) => this.#unsupported.has(setting));
+  }
+
+  /**
+   * Makes the PF what it was before. Can be called again for what failed.
+   * @throws {NetdevError} the first setting that is not as it was.
+   */
+  async restore(): Promise<void> {
+    const { port, index } = this.#parts.vf;
+    if (Object.keys(this.#before).length === 0) return;
+    // A driver that does not take "no address" gets one that is nobody's: nothing of the last client may stay.
+    const ownMac = newMac(this.#parts.random);
+    const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac, patience: this.#patience() });
+    if (fault) throw fault.error;
+    this.#before = {};
+  }
+
+  #patience(signal?: AbortSignal): Patience {
+    const { vf, clock, log } = this.#parts;
+    const link = `VF ${vf.index} of PF ${vf.port.pf}`;
+    return new Patience({ link, clock, log, limitMs: BUSY_LIMIT_MS, signal, nextSign: signsOfTime(clock) });
+  }
+
+  #wanted({ mac, vlan }: AskedSettings): VfSettings {
+    const { settings } = this.#parts.vf;
+    return { ...settings, ...(mac && { mac: parseMac("MAC address", mac) }), vlan: parseVlan(vlan ?? 0) };
+  }
+}
+
+/** Random, locally administered, of one station: IEEE 802, bits 0 and 1 of the first byte. */
+function newMac(random: Random): string {
+  const bytes = random.bytes(6);
+  bytes[0] = ((bytes[0] ?? 0) & 0xfc) | 0x02;
+  return bytes.toString("hex").replace(/..(?=.)/g, "$&:");
+}

@@ -1,0 +1,101 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Errno, KernelError, type Rtnl } from "../kernel/index.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
+import { silentLog } from "../telemetry/index.ts";
+import { setLinkMac } from "./link-mac.ts";
+import { Patience } from "./transient.ts";
+
+const OWN = "02:00:00:00:aa:01";
+const WANTED = "02:00:00:00:bb:02";
+
+/** A link whose driver answers an address so; `now` is what it has. */
+function setUp(answer: (link: { now: string; isUp: boolean }) => keyof typeof Errno | undefined, has = OWN) {
+  const clock = new HandClock();
+  const link = { now: has, isUp: true };
+  const asked: string[] = [];
+  const rtnl = {
+    async linkByIndex() {
+      return { address: link.now };
+    },
+    async setLink(_ifindex: number, { address, up }: { readonly address?: string; readonly up?: boolean }) {
+      asked.push(address ?? `up ${up}`);
+      if (up !== undefined) link.isUp = up;
+      if (address === undefined) return;
+      const refusal = answer(link);
+      if (refusal) throw new KernelError("set the address of link 7", Errno[refusal]);
+    },
+  } as unknown as Rtnl;
+  const nextSign = (waitMs: number) => clock.sleep(waitMs);
+  const patience = new Patience({ link: "vf0", clock, log: silentLog, limitMs: 10_000, nextSign });
+  const setting = setLinkMac({ session: { netns: {} as never, rtnl }, ifindex: 7, mac: WANTED, patience, clock });
+  setting.catch(() => {}); // awaited below
+  return { clock, link, asked, setting };
+}
+
+test("setLinkMac() asks nothing of a link that has the address", async () => {
+  const { setting, asked } = setUp(() => assert.fail("it has it"), WANTED);
+  await setting;
+  assert.deepEqual(asked, []);
+});
+
+test("setLinkMac() waits for a driver that takes the address when its PF has agreed", async () => {
+  const { clock, link, asked, setting } = setUp(() => undefined);
+  let isDone = false;
+  void setting.then(() => {
+    isDone = true;
+  });
+  await clock.pass(1_900);
+  assert.equal(isDone, false);
+  link.now = WANTED;
+  await clock.pass(100);
+  await setting;
+  assert.deepEqual(asked, [WANTED]);
+});
+
+test("setLinkMac() takes a link down whose driver changes no address while it is up", async () => {
+  const { clock, asked, setting } = setUp((link) => {
+    if (link.isUp) return "EBUSY";
+    link.now = WANTED;
+    return undefined;
+  });
+  await clock.pass(100);
+  await setting;
+  assert.deepEqual(asked, [WANTED, "up false", WANTED]);
+});
+
+test("setLinkMac() leaves a link up whose PF has set the address while the driver said not now", async () => {
+  const { clock, link, asked, setting } = setUp((driver) => {
+    driver.now = WANTED;
+    return "EBUSY";
+  });
+  await clock.pass(100);
+  await setting;
+  assert.deepEqual([asked, link.isUp], [[WANTED], true]);
+});
+
+test("setLinkMac() is content with the PF's word after the driver has refused", async () => {
+  const { clock, link, setting } = setUp(() => "EPERM");
+  await clock.pass(500);
+  link.now = WANTED;
+  await clock.pass(100);
+  await setting;
+});
+
+for (const [says, answer, problem] of [
+  ["that refuses", "EPERM", /EPERM/],
+  ["that says yes and does nothing", undefined, /it did not change within 2000 ms/],
+] as const) {
+  test(`setLinkMac() of a driver ${says} ends after two seconds, and says why`, async () => {
+    const { clock, setting } = setUp(() => answer);
+    await clock.pass(2_100);
+    await assert.rejects(setting, (error: Error) => problem.test(error.message) && error.message.includes(WANTED));
+  });
+}
+
+test("setLinkMac() waits for no link that is gone", async () => {
+  const { clock, setting } = setUp(() => "ENODEV");
+  await settled();
+  await assert.rejects(setting, { code: "ENODEV" });
+  assert.equal(clock.timerCount, 0);
+});

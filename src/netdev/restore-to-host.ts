@@ -1,0 +1,213 @@
+import type { Clock } from "../async/index.ts";
+import { isUpperOf, KernelError, type Link, type SetLink } from "../kernel/index.ts";
+import { NetdevError } from "./error.ts";
+import { setLinkMac, spareMac } from "./link-mac.ts";
+import { findInClient, type LinkIdentity, rename } from "./move.ts";
+import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
+import { readOwnTables, type Session } from "./read.ts";
+import { MacRestore } from "./restore-mac.ts";
+import type { Patience } from "./transient.ts";
+import type { VfIdentity } from "./verify-link.ts";
+import { awaitInHost, isVanished, lookInHost, type VfLink } from "./vf-link.ts";
+import { type PfPort, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
+
+/** Something that is not as it was before the link went out. */
+export interface NotRestored {
+  /** "link", "rules", "name", "mtu", "address", "altnames", "up" or "vf <setting>". */
+  readonly what: string;
+  readonly error: unknown;
+}
+
+export interface HomeInput {
+  readonly host: Session;
+  /** undefined: the namespace has died, or nobody has a handle of it. */
+  readonly client: Session | undefined;
+  readonly identity: LinkIdentity;
+  /** Whose link it is. */
+  readonly of: VfIdentity;
+  readonly owned: Owned;
+  readonly vf?: { readonly port: PfPort; readonly index: number; readonly before: VfSettings } | undefined;
+  readonly vfLink?: VfLink | undefined;
+  /** The link went while we worked on it: it is expected, though it is nowhere. */
+  readonly isAway?: boolean;
+  readonly patience: Patience;
+  readonly clock: Clock;
+}
+
+/** So often a link may go and come back while it is restored. */
+const RETURNS = 3;
+
+/**
+ * Brings a link home and makes it what it was, from whatever state an attempt was left in. Goes on past failures and
+ * tells them; empty when nothing of the client is left. The second call does what the first could not.
+ */
+export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
+  const failures: NotRestored[] = [];
+  const attempt = attemptInto(failures);
+  const { client } = input;
+  let isExpected = input.isAway === true;
+  if (client) {
+    // First of all: rules would send the client's packets into tables that the leaving link empties.
+    await attempt("rules", () => removeRules(client, input));
+    await attempt("link", async () => {
+      isExpected = (await moveOut(client, input)) || isExpected;
+    });
+  }
+  const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
+  isExpected ||= await isThere().catch(() => false); // the look below tells of the failure
+  await attempt("vf settings", () => restoreVf(input, failures));
+  const macHome = macHomeOf(input);
+  for (let left = RETURNS; ; left--) {
+    const found = await restoreOnce(input, { isExpected, macHome });
+    if (left > 0 && found.some(({ error }) => isVanished(error)) && input.vfLink && isExpected) continue;
+    // Last of all: a VF whose PF names an address may not let its link have another one.
+    if (macHome) await attempt("vf mac", () => macHome.finish());
+    return [...failures, ...found];
+  }
+}
+
+function macHomeOf({ vf, identity, patience }: HomeInput): MacRestore | undefined {
+  const before = vf?.before.mac;
+  return vf && before !== undefined
+    ? new MacRestore(vf, { before, own: identity.original.address }, patience)
+    : undefined;
+}
+
+type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
+
+function attemptInto(failures: NotRestored[]): Attempt {
+  return async (what, act) => {
+    try {
+      await act();
+    } catch (error) {
+      failures.push({ what, error });
+    }
+  };
+}
+
+/** Finds the link in the host, waiting for it where it is expected there, and makes it what it was. */
+async function restoreOnce(
+  input: HomeInput,
+  { isExpected, macHome }: { readonly isExpected: boolean; readonly macHome: MacRestore | undefined },
+): Promise<NotRestored[]> {
+  const failures: NotRestored[] = [];
+  const attempt = attemptInto(failures);
+  const { host, identity, of, vfLink, patience } = input;
+  let link: Link | undefined;
+  await attempt("link", async () => {
+    link = await lookInHost(host, identity, { of, vfLink });
+    // The PF's settings may have reset the VF, and its driver makes the link anew.
+    if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
+    if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
+  });
+  if (link) await restoreLink(input, { link, macHome, attempt });
+  return failures;
+}
+
+/** Needs no link: rules are told by their mark and their tables. */
+async function removeRules(client: Session, { identity, owned }: HomeInput): Promise<void> {
+  const { rtnl } = client;
+  const tables = await readOwnTables(client, identity.clientIndex ?? 0, owned);
+  if (tables.length === 0) return;
+  for (const rule of await rtnl.rules((standing) => ownsRule(tables, standing))) {
+    await rtnl.deleteRule({ ...rule, protocol: OUR_PROTOCOL }).catch((error: unknown) => {
+      if (!(error instanceof KernelError) || error.code !== "ENOENT") throw error;
+    });
+  }
+}
+
+/** Whether it was there. */
+async function moveOut(client: Session, { host, identity, of, patience }: HomeInput): Promise<boolean> {
+  const link = await findInClient(client, identity, of);
+  if (!link) return false;
+  try {
+    // Down first: the client must not see it leave while packets are on it, and only a link that is down can be renamed.
+    await patience.run("set the link down", () => client.rtnl.setLink(link.index, { up: false }));
+    await removeUppers(client, link);
+    // The pod's: one that the host has already would stop the move (EEXIST), any other would be a name of the host from then on.
+    const theirs = link.altNames.length > 0 && { removeAltNames: link.altNames };
+    const there = { netns: host.netns, name: identity.temporaryName, ...theirs };
+    await patience.run("move the link", () => client.rtnl.setLink(link.index, there));
+  } catch (error) {
+    // Gone meanwhile: the next look in the host tells.
+    if (!isVanished(error)) throw error;
+  }
+  return true;
+}
+
+/**
+ * A macvlan or VLAN that the pod has laid on the link stays when the link leaves (macvlan_device_event, vlan_device_event: nothing
+ * to do for a move), and would hear and send on it beside whoever gets the VF next.
+ */
+async function removeUppers({ rtnl }: Session, link: Link): Promise<void> {
+  for (const upper of await rtnl.linksNamedOrAbove(new Set())) {
+    if (!isUpperOf(upper, link.index)) continue;
+    await rtnl.deleteLink(upper.index).catch((error: unknown) => {
+      if (!isVanished(error)) throw error;
+    });
+  }
+}
+
+/** All but the address. */
+async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
+  if (!vf) return;
+  const { mac: _, ...before } = vf.before;
+  const faults = await restoreVfSettings(vf.port, vf.index, { before, ownMac: undefined, patience });
+  for (const { setting, error } of faults) failures.push({ what: `vf ${setting}`, error });
+}
+
+interface RestoreLink {
+  readonly link: Link;
+  readonly macHome: MacRestore | undefined;
+  readonly attempt: Attempt;
+}
+
+async function restoreLink(
+  { host, identity, patience, clock }: HomeInput,
+  { link, macHome, attempt }: RestoreLink,
+): Promise<void> {
+  const { original } = identity;
+  const { index } = link;
+  const setLink = (change: SetLink) =>
+    patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
+  const changed = { name: link.name !== original.name, mtu: link.mtu !== original.mtu };
+  const isInDoubt = await isMacInDoubt(macHome, attempt);
+  const mac = original.address === link.address && !isInDoubt ? undefined : original.address;
+  const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
+  if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
+  if (changed.name) await attempt("name", () => giveName(host, index, original.name));
+  if (changed.mtu) await attempt("mtu", () => setLink({ mtu: original.mtu }));
+  if (mac !== undefined) {
+    await attempt("address", async () => {
+      const set = (address: string) => setLinkMac({ session: host, ifindex: index, mac: address, patience, clock });
+      const isFree = await macHome?.makeWay();
+      // A driver does not hear of an address that stays the same, and so the PF would not.
+      if (isFree && isInDoubt && link.address === mac) await set(spareMac(mac));
+      await set(mac);
+    });
+  }
+  for (const name of altNames) await attempt("altnames", () => setLink({ addAltNames: [name] }));
+  const up = (await host.rtnl.linkByIndex(index))?.up ?? false;
+  if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));
+}
+
+async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): Promise<boolean> {
+  let answer = false;
+  await attempt("vf mac", async () => {
+    answer = (await macHome?.isInDoubt()) ?? false;
+  });
+  return answer;
+}
+
+/**
+ * Its own name; where another link has it by now, the next free one of the kernel's: whoever waits for a name that comes and
+ * goes with other VFs (the kernel calls the next new one as the one that is away) might wait for ever.
+ */
+async function giveName(host: Session, ifindex: number, name: string): Promise<void> {
+  try {
+    await rename(host, ifindex, name);
+  } catch (error) {
+    if (!(error instanceof NetdevError) || error.fault.kind !== "name-taken") throw error;
+    await host.rtnl.setLink(ifindex, { name: "eth%d" });
+  }
+}

@@ -1,0 +1,180 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Errno, KernelError } from "../kernel/index.ts";
+import {
+  applyVfSettings,
+  differingSettings,
+  isBearable,
+  type PfPort,
+  restoreVfSettings,
+  type VfSettings,
+} from "./vf-settings-through-pf.ts";
+
+const NO_MAC = "00:00:00:00:00:00";
+const fresh: VfSettings = {
+  mac: NO_MAC,
+  vlan: 0,
+  spoofCheck: true,
+  trust: false,
+  linkState: "auto",
+  minTxRateMbps: 0,
+  maxTxRateMbps: 0,
+};
+
+/** A PF that refuses or forgets what it is told to. */
+function pretendPf(
+  options: {
+    readonly standing?: VfSettings;
+    readonly refuses?: Record<string, number>;
+    readonly forgets?: string;
+  } = {},
+) {
+  let standing = options.standing ?? fresh;
+  const writes: string[] = [];
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
+    read: async () => standing,
+    async write(vf, change) {
+      for (const [setting, value] of Object.entries(change)) {
+        writes.push(`${vf} ${setting}=${value}`);
+        const errno = options.refuses?.[`${setting}=${value}`] ?? options.refuses?.[setting];
+        if (errno !== undefined) throw new KernelError(`set ${setting}`, errno);
+        if (setting !== options.forgets) standing = { ...standing, [setting]: value };
+      }
+    },
+  };
+  return { port, writes, standing: () => standing };
+}
+
+test("applyVfSettings() writes what differs, address first, the two rates together", async () => {
+  const pf = pretendPf();
+  const wanted = {
+    maxTxRateMbps: 100,
+    minTxRateMbps: 10,
+    trust: true,
+    vlan: 7,
+    mac: "02:00:00:00:00:05",
+    spoofCheck: true,
+  };
+  const { before, faults } = await applyVfSettings(pf.port, 3, wanted);
+  assert.deepEqual(faults, []);
+  const rates = ["3 minTxRateMbps=10", "3 maxTxRateMbps=100"];
+  assert.deepEqual(pf.writes, ["3 mac=02:00:00:00:00:05", "3 vlan=7", "3 trust=true", ...rates]);
+  assert.deepEqual(before, {
+    mac: NO_MAC,
+    vlan: 0,
+    spoofCheck: true,
+    trust: false,
+    minTxRateMbps: 0,
+    maxTxRateMbps: 0,
+  });
+  await applyVfSettings(pf.port, 3, wanted);
+  assert.equal(pf.writes.length, 5);
+  assert.deepEqual(await restoreVfSettings(pf.port, 3, { before, ownMac: undefined }), []);
+  assert.deepEqual(pf.standing(), fresh);
+});
+
+test("applyVfSettings() goes on past a setting that is refused, and says whether the driver can do it at all", async () => {
+  const pf = pretendPf({ refuses: { mac: Errno.EINVAL, linkState: Errno.EOPNOTSUPP } });
+  const wanted: VfSettings = { mac: "02:00:00:00:00:05", vlan: 7, linkState: "enable" };
+  const { faults } = await applyVfSettings(pf.port, 0, wanted);
+  assert.equal(pf.standing().vlan, 7);
+  assert.deepEqual(
+    faults.map((fault) => [fault.setting, isBearable(fault, wanted)]),
+    [
+      ["mac", false],
+      ["linkState", true],
+    ],
+  );
+  assert.match(faults[0]?.error.message ?? "", /Cannot set mac of VF 0: Cannot set mac: invalid argument \(EINVAL\)/);
+  assert.match(faults[1]?.error.message ?? "", /Cannot set linkState of VF 0: the driver of its PF cannot do that/);
+});
+
+test("applyVfSettings() notices a PF that says yes and does nothing", async () => {
+  const pf = pretendPf({ forgets: "vlan" });
+  const { faults } = await applyVfSettings(pf.port, 1, { vlan: 5 });
+  assert.match(faults[0]?.error.message ?? "", /Cannot set vlan of VF 1: the PF took 5 and still says 0/);
+});
+
+const unbearable: readonly (readonly [VfSettings, number])[] = [
+  [{ vlan: 5 }, Errno.EOPNOTSUPP],
+  [{ mac: "02:00:00:00:00:05" }, Errno.EOPNOTSUPP],
+  [{ spoofCheck: true }, Errno.EOPNOTSUPP],
+  [{ trust: true }, Errno.EPERM],
+];
+for (const [wanted, errno] of unbearable) {
+  test(`isBearable() says no to ${JSON.stringify(wanted)} with errno ${errno}`, async () => {
+    const pf = pretendPf({
+      standing: { ...fresh, spoofCheck: false },
+      refuses: Object.fromEntries(Object.keys(wanted).map((key) => [key, errno])),
+    });
+    const { faults } = await applyVfSettings(pf.port, 0, wanted);
+    assert.deepEqual(
+      faults.map((fault) => isBearable(fault, wanted)),
+      [false],
+    );
+  });
+}
+
+test("restoreVfSettings() gives a VF its own address where the PF takes no empty one", async () => {
+  const standing = { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 };
+  const pf = pretendPf({ standing, refuses: { [`mac=${NO_MAC}`]: Errno.EINVAL } });
+  const before = { mac: NO_MAC, vlan: 0 };
+  assert.deepEqual(await restoreVfSettings(pf.port, 0, { before, ownMac: "02:00:00:00:aa:01" }), []);
+  assert.deepEqual([pf.standing().mac, pf.standing().vlan], ["02:00:00:00:aa:01", 0]);
+});
+
+test("restoreVfSettings() resets the VLAN though the address cannot be reset, and tells of the address", async () => {
+  const pf = pretendPf({ standing: { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 }, refuses: { mac: Errno.EBUSY } });
+  const faults = await restoreVfSettings(pf.port, 0, { before: { mac: NO_MAC, vlan: 0 }, ownMac: "02:00:00:00:aa:01" });
+  assert.deepEqual(
+    faults.map((fault) => fault.setting),
+    ["mac"],
+  );
+  assert.equal(pf.standing().vlan, 0);
+});
+
+/** A PF whose driver has no ndo_get_vf_config, and no ndo_set_vf_* either. */
+function silentPf() {
+  const writes: VfSettings[] = [];
+  const port: PfPort = {
+    pf: "0000:3b:00.0 (ens6f0, driver mlx5_core)",
+    read: async () => ({}),
+    async write(_vf, change) {
+      writes.push(change);
+      throw new KernelError("set the VF", Errno.EOPNOTSUPP);
+    },
+  };
+  return { port, writes };
+}
+
+test("applyVfSettings() asks nothing of a PF that tells nothing of its VFs, and needs nothing to be put back", async () => {
+  const { port, writes } = silentPf();
+  for (const wanted of [
+    { vlan: 0 },
+    { vlan: 0, mac: undefined, trust: undefined },
+    { mac: NO_MAC, maxTxRateMbps: 0 },
+  ]) {
+    const { before, faults } = await applyVfSettings(port, 3, wanted);
+    assert.deepEqual(faults, []);
+    assert.deepEqual(await restoreVfSettings(port, 3, { before, ownMac: "02:00:00:00:00:01" }), []);
+    assert.deepEqual(differingSettings({}, wanted), []);
+  }
+  assert.deepEqual(writes, []);
+});
+
+test("applyVfSettings() refuses what is asked of such a PF, and names it and its driver", async () => {
+  const { port, writes } = silentPf();
+  const wanted = { mac: "02:00:00:00:00:05", vlan: 7, trust: true, spoofCheck: false };
+  const { faults } = await applyVfSettings(port, 3, wanted);
+  assert.deepEqual(
+    faults.map(({ setting }) => setting),
+    ["mac", "vlan", "spoofCheck", "trust"],
+  );
+  assert.match(
+    faults[0]?.error.message ?? "",
+    /Cannot set mac of VF 3: PF 0000:3b:00\.0 \(ens6f0, driver mlx5_core\) tells nothing of its VFs/,
+  );
+  assert.ok(faults.every((fault) => !isBearable(fault, wanted)));
+  assert.deepEqual(writes, []);
+});

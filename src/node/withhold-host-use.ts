@@ -1,0 +1,145 @@
+// Which VFs of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
+
+import { conditionOf, type Inventory } from "../inventory/index.ts";
+import {
+  DriverError,
+  describeHostUse,
+  HostUseReader,
+  type NetdevUse,
+  type PciAddress,
+  type PfConfig,
+  type PfEntry,
+  type PhysicalFunction,
+  wantedVfs,
+} from "../pci/index.ts";
+import type { Log } from "../telemetry/index.ts";
+import type { Host } from "./host.ts";
+
+export interface HostUseWithholdingOptions {
+  readonly host: Pick<Host, "devices" | "netns" | "openRtnl">;
+  readonly inventory: Inventory;
+  /** As it is now. */
+  readonly config: () => PfConfig;
+  readonly log: Log;
+}
+
+/** A link as it was at the last observation. */
+export interface LinkInHost {
+  readonly address: PciAddress;
+  readonly hasMaster: boolean;
+}
+
+/** Observes what the host uses of the configured PFs and their VFs, and keeps the inventory true to it. */
+export class HostUseWithholding {
+  readonly #options: HostUseWithholdingOptions;
+  readonly #reader: HostUseReader;
+  /** What the host uses each PF for, in words. */
+  readonly #pfs = new Map<PciAddress, string>();
+  #links: ReadonlyMap<number, LinkInHost> = new Map();
+
+  /** @throws {KernelError} when the kernel refuses a socket. */
+  constructor(options: HostUseWithholdingOptions) {
+    this.#options = options;
+    this.#reader = new HostUseReader(options.host);
+  }
+
+  /** By index, the links of VFs that were in the host at the last observation. */
+  get links(): ReadonlyMap<number, LinkInHost> {
+    return this.#links;
+  }
+
+  /** What the host uses the PF for; undefined when it does not, as far as was seen last. */
+  ofPf(pf: PciAddress): string | undefined {
+    return this.#pfs.get(pf);
+  }
+
+  /**
+   * Observes everything that no connection holds. Resolves with whether a PF is used otherwise than before.
+   * @throws {KernelError}; what was known before still counts then.
+   */
+  async look(): Promise<boolean> {
+    const { inventory } = this.#options;
+    const entries = new Map(this.#options.config().physicalFunctions.map((entry) => [entry.address, entry]));
+    const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined && !conditionOf(vf, "gone"));
+    const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
+    const seen = await this.#reader.observe([...entries.keys(), ...asked]);
+    this.#links = linksOf(seen);
+    const isAsked = new Set(asked);
+    for (const { address, connectionId } of inventory.snapshot()) {
+      // What was given out meanwhile was observed for that, and what is known of it holds until it is free again.
+      if (connectionId !== undefined) continue;
+      this.#set(address, isAsked.has(address) ? reasonOf(seen.get(address)) : undefined);
+    }
+    return this.#notePfs(entries, seen);
+  }
+
+  /**
+   * Looks at one VF again, right before it is touched for a client: what was seen earlier may not be so any more.
+   * @throws {DriverError} host-uses-it; {KernelError} when the kernel does not say.
+   */
+  async refuse(address: PciAddress): Promise<void> {
+    const vf = this.#options.inventory.get(address);
+    if (this.#entryOf(vf?.pf)?.hostUse === "allow") return;
+    const reason = reasonOf((await this.#reader.observe([address])).get(address));
+    if (reason === undefined) return;
+    this.#set(address, reason);
+    throw new DriverError(address, { kind: "host-uses-it", how: reason });
+  }
+
+  /** Why no VFs are made on the PF: with some drivers that resets the adapter. Undefined when they may be. @throws {KernelError} */
+  async refuseCreation(pf: PhysicalFunction): Promise<string | undefined> {
+    const { address, entry } = pf;
+    if (entry.hostUse !== "withhold") return undefined;
+    const words = describeHostUse((await this.#reader.observe([address])).get(address));
+    if (!words) return undefined;
+    const path = `/sys/bus/pci/devices/${address}/sriov_numvfs`;
+    return `${address} has no virtual functions, and none are made on it, for the host uses it: ${words.what}; make them when the host can do without it (echo ${wantedVfs(pf)} > ${path}), or set hostUse: create-vfs`;
+  }
+
+  close(): void {
+    this.#reader.close();
+  }
+
+  #entryOf(pf: PciAddress | undefined): PfEntry | undefined {
+    return this.#options.config().physicalFunctions.find(({ address }) => address === pf);
+  }
+
+  #set(address: PciAddress, how: string | undefined): void {
+    const { inventory, log } = this.#options;
+    if (how === undefined) {
+      if (inventory.clear(address, "host-use")) log.info("vf-offered-again", { vf: address });
+    } else if (inventory.raise(address, { code: "host-use", how }))
+      log.warn("vf-withheld", { vf: address, reason: how });
+  }
+
+  #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): boolean {
+    let hasChanged = false;
+    for (const address of new Set([...entries.keys(), ...this.#pfs.keys()])) {
+      const reason = entries.has(address) ? describeHostUse(seen.get(address))?.what : undefined;
+      const before = this.#pfs.get(address);
+      if (reason === before) continue;
+      hasChanged = true;
+      if (reason === undefined) this.#pfs.delete(address);
+      else this.#pfs.set(address, reason);
+      this.#options.log.info(reason === undefined ? "pf-free-of-host" : "pf-used-by-host", {
+        pf: address,
+        how: reason,
+      });
+    }
+    return hasChanged;
+  }
+}
+
+function linksOf(seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): ReadonlyMap<number, LinkInHost> {
+  const links = [...seen].flatMap(([address, netdevs]) => {
+    return netdevs.map(({ ifindex, uses }) => {
+      return [ifindex, { address, hasMaster: uses.some(({ kind }) => kind === "master") }] as const;
+    });
+  });
+  return new Map(links);
+}
+
+function reasonOf(netdevs: readonly NetdevUse[] | undefined): string | undefined {
+  const words = describeHostUse(netdevs);
+  return words && `${words.what}; to end that: ${words.toEnd}`;
+}

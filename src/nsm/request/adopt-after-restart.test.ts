@@ -1,0 +1,81 @@
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { type Connection, State } from "../../gen/connection_pb.ts";
+import type { JournalEntry } from "../dependencies.ts";
+import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
+import { Story } from "../testing/story.ts";
+
+let story: Story;
+let answer: Connection;
+
+// What one process answered and kept, another one takes up.
+beforeEach(async () => {
+  const before = new Story();
+  answer = await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  story = new Story();
+  story.adopt(entry);
+});
+
+test("adoptAfterRestart() shows the connection to its manager and touches nothing", async () => {
+  const heard = story.listen();
+  await settled();
+  assert.equal(heard[0]?.connections["f1"]?.state, State.UP);
+  assert.deepEqual(story.vf.done, ["take"]);
+});
+
+test("adoptAfterRestart() lets a refresh go on with the same virtual function", async () => {
+  const refreshed = await story.request(refreshOf(answer));
+  assert.equal(refreshed.path?.pathSegments[2]?.id, "f1");
+  assert.deepEqual(story.vf.done, ["take", "attach nsm-1"]);
+  assert.equal(story.connections, 1);
+});
+
+test("adoptAfterRestart() lets a Close find the endpoint and bring the virtual function home", async () => {
+  await story.close(answer);
+  assert.equal(story.outside.closes[0]?.connection.id, "f1");
+  assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
+});
+
+test("adoptAfterRestart() gives a client that does not come back a minute, then its token's time", async () => {
+  await story.clock.pass(599_000);
+  assert.equal(story.connections, 1);
+  await story.clock.pass(2_000);
+  assert.equal(story.connections, 0);
+});
+
+test("adoptAfterRestart() keeps strangers out", async () => {
+  const failure = await story.failed(refreshOf(answer), { from: story.stranger("evil") });
+  assert.equal(failure.code, "PERMISSION_DENIED");
+});
+
+test("adoptAfterRestart() takes down at once what was half done, and tells its endpoint", async () => {
+  const before = new Story();
+  await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  for (const stage of ["preparing", "reclaiming"] as const) {
+    story = new Story();
+    story.adopt({ ...entry, stage });
+    const heard = story.listen();
+    await story.clock.pass(1);
+    await settled();
+    assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
+    assert.deepEqual(Object.keys(heard[0]?.connections ?? {}), []);
+    assert.deepEqual([story.outside.closes.length, story.connections, story.journal.drops], [1, 0, ["f1"]]);
+  }
+});
+
+test("adoptAfterRestart() makes anew what was half done and resisted, when its client asks again", async () => {
+  const before = new Story();
+  await before.request(kernelRequest());
+  const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
+  story = new Story();
+  story.vf.failing.set("detach", new Error("its namespace is not known"));
+  story.adopt({ ...entry, stage: "reclaiming" });
+  await story.clock.pass(1);
+  await settled();
+  assert.equal(story.connections, 1);
+  story.vf.failing.delete("detach");
+  await story.request(refreshOf(answer));
+  assert.deepEqual(story.vf.done.slice(0, 6), ["take", "detach fails", "detach", "give-back", "take", "bind"]);
+});
