@@ -186,8 +186,7 @@ async function followNode(
 }
 
 function namePhases({ clock, log }: ForwarderOptions, { health, undo }: Frame) {
-  const dependsOn = ["state-folder-held", "original-running", "svid-missing", "not-registered"];
-  const notServing = health.declare({ code: "not-serving", severity: "blocking", dependsOn });
+  const notServing = health.condition("not-serving");
   const phases = startPhases({ health, notServing, clock, log });
   undo.push("phases of the start", () => phases.end());
   return { phases, notServing };

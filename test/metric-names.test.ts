@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import { effectOf, vfConditionCodes } from "../src/inventory/index.ts";
+import { healthConditions } from "../src/telemetry/index.ts";
 import { type Node, parseSource, sourcePaths, walk } from "../tools/source.ts";
 
 const sources = sourcePaths()
@@ -16,11 +17,6 @@ for (const { tree } of sources) {
   });
 }
 const metricNames = [...texts].filter((text) => /^nsm_sriov_[a-z_]+$/.test(text)).sort();
-
-interface Spec {
-  readonly code: string;
-  readonly severity: string;
-}
 
 interface Literal {
   readonly type: string;
@@ -49,20 +45,18 @@ function helps(): ReadonlyMap<string | undefined, string | undefined> {
   return new Map([...found].sort());
 }
 
-/** The health conditions that are written out, and how many are declared: one that is not written out would escape us. */
-function conditions(): { readonly specs: readonly Spec[]; readonly declared: number } {
-  const specs: Spec[] = [];
-  let declared = 0;
+/** Codes of the health conditions that the source raises. */
+function raisedCodes(): ReadonlySet<string | undefined> {
+  const codes = new Set<string | undefined>();
   for (const { tree } of sources) {
     walk(tree, (node) => {
       const callee = node["callee"] as { readonly property?: { readonly value?: string } } | undefined;
-      if (node.type === "CallExpression" && callee?.property?.value === "declare") declared += 1;
-      if (node.type !== "ObjectExpression") return;
-      const { code, severity } = literalsOf(node);
-      if (code && severity) specs.push({ code, severity });
+      if (node.type !== "CallExpression" || callee?.property?.value !== "condition") return;
+      const [code] = node["arguments"] as readonly { readonly expression: Literal }[];
+      codes.add(code?.expression.value);
     });
   }
-  return { specs, declared };
+  return codes;
 }
 
 test("the dashboard asks for metrics that exist", () => {
@@ -94,11 +88,12 @@ test("docs/operate.md tells each metric and each health code, with its severity,
   assert.deepEqual(rows(/^\| `(nsm_sriov_[a-z_]+)` \|/gm), metricNames);
   const rowTexts = [...operate.matchAll(/^\| `(nsm_sriov_[a-z_]+)` \|[^|]*\| (.*) \|$/gm)];
   assert.deepEqual(new Map(rowTexts.map(([, name, help]) => [name, help])), helps());
-  const { specs, declared } = conditions();
-  assert.equal(specs.length, declared, "a condition is declared whose code or severity is not written out there");
+  assert.deepEqual([...raisedCodes()].sort(), Object.keys(healthConditions).sort());
   const told = [...operate.matchAll(/^### `([a-z-]+)`\n(Blocking|Warning)[.,]/gm)];
   assert.deepEqual(
     told.map(([, code, severity]) => `${code} ${severity?.toLowerCase()}`).sort(),
-    specs.map(({ code, severity }) => `${code} ${severity}`).sort(),
+    Object.entries(healthConditions)
+      .map(([code, { severity }]) => `${code} ${severity}`)
+      .sort(),
   );
 });

@@ -145,18 +145,18 @@ test("serveAdmin() lets a bounded number watch", async () => {
 
 test("serveAdmin() answers ready only while nothing blocks, and says what does", async () => {
   const options = optionsOf();
-  const svid = options.health.declare({ code: "no-svid", severity: "blocking" }, "Waiting for the SPIRE agent");
+  const svid = options.health.condition("svid-missing", "Waiting for the SPIRE agent");
   await withServer(options, async (url) => {
     const waiting = await fetch(`${url}/readyz`);
-    assert.deepEqual([waiting.status, await waiting.text()], [503, "no-svid: Waiting for the SPIRE agent\n"]);
+    assert.deepEqual([waiting.status, await waiting.text()], [503, "svid-missing: Waiting for the SPIRE agent\n"]);
     assert.equal((await fetch(`${url}/healthz`)).status, 200);
     svid.clear();
-    const vf = options.health.declare({ code: "vf-odd", severity: "warning", dependsOn: ["no-svid"] });
+    const vf = options.health.condition("vf-withheld");
     vf.raise("Odd", "0000:3b:02.1");
     const ready = await fetch(`${url}/readyz`);
     assert.deepEqual([ready.status, await ready.text()], [200, "ready\n"]);
     const verbose = await (await fetch(`${url}/readyz?verbose`)).text();
-    assert.equal(verbose, "ready\nwarning vf-odd 0000:3b:02.1: Odd\n");
+    assert.equal(verbose, "ready\nwarning vf-withheld 0000:3b:02.1: Odd\n");
   });
 });
 

@@ -164,10 +164,7 @@ function openRegistration(
     clock,
     log,
   });
-  const missing = health.declare(
-    { code: "not-registered", severity: "blocking", dependsOn: ["svid-missing"] },
-    `Not registered yet with the manager at ${settings.connectTo}`,
-  );
+  const missing = health.condition("not-registered", `Not registered yet with the manager at ${settings.connectTo}`);
   registration.state.onChange((state) => {
     if (state.kind === "registered") missing.clear();
     else missing.raise(`Not registered with the manager at ${settings.connectTo}: ${state.problem}`);

@@ -23,7 +23,7 @@ const LOOK_MS = 1_000;
  * @throws the signal's reason.
  */
 export async function awaitOriginal({ netns, health, clock, log, signal }: OriginalOptions): Promise<void> {
-  const running = health.declare({ code: "original-running", severity: "blocking" });
+  const running = health.condition("original-running");
   let isWaited = false;
   for (;;) {
     const socket = unixListeners(netns).find((path) => ITS_SOCKET.test(path));

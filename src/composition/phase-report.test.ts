@@ -10,7 +10,7 @@ test("startPhases() names each phase with the time since the start, and ends in 
   const clock = { ...systemClock, monotonicMs: () => nowMs };
   const log = recordingLog();
   const health = new Health(clock);
-  const notServing = health.declare({ code: "not-serving", severity: "blocking" });
+  const notServing = health.condition("not-serving");
   const phases = startPhases({ health, notServing, clock, log });
   for (const title of phaseTitles) {
     phases.begin(title);
@@ -41,8 +41,8 @@ test("startPhases() tells what a phase that lasts waits for, less often each tim
   };
   const log = recordingLog();
   const health = new Health(clock);
-  const notServing = health.declare({ code: "not-serving", severity: "blocking" });
-  health.declare({ code: "svid-missing", severity: "blocking" }, "No answer of the agent");
+  const notServing = health.condition("not-serving");
+  health.condition("svid-missing", "No answer of the agent");
   const phases = startPhases({ health, notServing, clock, log });
   phases.begin("read the journal");
   phases.begin("serve NSM");

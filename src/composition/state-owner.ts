@@ -41,7 +41,7 @@ const CHECK_MS = 5_000;
  * @throws the file system's error; the signal's reason.
  */
 export async function ownStateFolder(options: StateOwnerOptions, undo: UndoStack): Promise<void> {
-  const held = options.health.declare({ code: "state-folder-held", severity: "blocking" });
+  const held = options.health.condition("state-folder-held");
   const lock = await takeLock(options, held);
   undo.push("state folder", keepLock(options, held, lock));
 }

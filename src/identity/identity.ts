@@ -71,7 +71,7 @@ class WorkloadIdentity implements Identity {
     this.#startedMs = clock.monotonicMs();
     this.#expiry = new SvidExpiry(options);
     const awaited = `No X.509 SVID yet: waiting for the SPIRE agent at ${socket}`;
-    this.#missing = health.declare({ code: "svid-missing", severity: "blocking" }, awaited);
+    this.#missing = health.condition("svid-missing", awaited);
     log.info("svid-awaited", { from: socket });
     this.#remind();
     const onContext = (context: X509Context) => this.#accept(context);

@@ -16,8 +16,8 @@ export class SvidExpiry {
   constructor({ clock, log, health }: { readonly clock: Clock; readonly log: Log; readonly health: Health }) {
     this.#clock = clock;
     this.#log = log;
-    this.#expiring = health.declare({ code: "svid-expiring", severity: "warning" });
-    this.#expired = health.declare({ code: "svid-expired", severity: "blocking" });
+    this.#expiring = health.condition("svid-expiring");
+    this.#expired = health.condition("svid-expired");
   }
 
   /** Watches this SVID in place of the one before. */

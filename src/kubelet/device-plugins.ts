@@ -39,9 +39,9 @@ export class DevicePlugins {
     const { clock, log, health, offer } = options;
     this.#options = options;
     this.#client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
-    this.#unregistered = health.declare({ code: "resource-not-registered", severity: "warning" });
-    this.#elsewhere = health.declare({ code: "resource-offered-elsewhere", severity: "warning" });
-    this.#badName = health.declare({ code: "resource-name-refused", severity: "warning" });
+    this.#unregistered = health.condition("resource-not-registered");
+    this.#elsewhere = health.condition("resource-offered-elsewhere");
+    this.#badName = health.condition("resource-name-refused");
     this.#unsubscribe = offer.onChange(() => this.#startMissing());
     this.#startMissing();
   }

@@ -76,7 +76,7 @@ export class PodResources {
       limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
       answerLimit: () => ANSWER_LIMIT,
     });
-    this.#unavailable = health.declare({ code: "pod-resources-unknown", severity: "warning" });
+    this.#unavailable = health.condition("pod-resources-unknown");
     this.#running = this.#run(this.#stop.signal);
   }
 

@@ -111,7 +111,7 @@ export async function openNodeJournal(options: NodeJournalOptions): Promise<Node
 }
 
 async function openFile({ state, health, clock, log }: NodeJournalOptions) {
-  const trouble = health.declare({ code: "journal-not-written", severity: "blocking" });
+  const trouble = health.condition("journal-not-written");
   const { path: folder } = state;
   const leftOut: LeftOut = { count: 0, bytes: 0, first: undefined };
   const { journal, found } = await openJournal({

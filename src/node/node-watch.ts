@@ -61,7 +61,7 @@ export class NodeWatch {
   constructor(options: NodeWatchOptions) {
     const { host, pfConfigFile, health } = options;
     this.#options = options;
-    this.#refused = health.declare({ code: "pf-config-refused", severity: "warning" });
+    this.#refused = health.condition("pf-config-refused");
     this.#rtnl = host.openRtnl(host.netns);
     const onPfChange = () => {
       options.node.survey.hostUseChanged();

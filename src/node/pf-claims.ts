@@ -21,7 +21,7 @@ export class PfClaims {
 
   constructor(options: PfClaimsOptions) {
     this.#options = options;
-    this.#heldElsewhere = options.health.declare({ code: "pf-held-elsewhere", severity: "warning" });
+    this.#heldElsewhere = options.health.condition("pf-held-elsewhere");
   }
 
   /** The part of the list that may be looked at and written to now: all but what another process has. */

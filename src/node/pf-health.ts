@@ -12,12 +12,12 @@ export class PfHealth {
   readonly #switchdev: Condition;
 
   constructor(health: Health) {
-    this.withoutVfs = health.declare({ code: "pf-without-vfs", severity: "warning" });
-    this.#unusable = health.declare({ code: "pf-unusable", severity: "warning" });
-    this.#noCarrier = health.declare({ code: "pf-without-carrier", severity: "warning" });
-    this.#otherNamespace = health.declare({ code: "other-network-namespace", severity: "blocking" });
-    this.#noDriver = health.declare({ code: "vf-driver-missing", severity: "warning" });
-    this.#switchdev = health.declare({ code: "pf-in-switchdev-mode", severity: "warning" });
+    this.withoutVfs = health.condition("pf-without-vfs");
+    this.#unusable = health.condition("pf-unusable");
+    this.#noCarrier = health.condition("pf-without-carrier");
+    this.#otherNamespace = health.condition("other-network-namespace");
+    this.#noDriver = health.condition("vf-driver-missing");
+    this.#switchdev = health.condition("pf-in-switchdev-mode");
   }
 
   /** It is usable, with this problem of its link, if any. */

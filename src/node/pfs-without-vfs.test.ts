@@ -22,7 +22,7 @@ test("PfsWithoutVfs.judge() leaves out the VFs that there are as long as the dri
   const clock = new HandClock();
   const creation = new PfsWithoutVfs({
     host: {} as Host,
-    withoutVfs: new Health(clock).declare({ code: "pf-without-vfs", severity: "warning" }),
+    withoutVfs: new Health(clock).condition("pf-without-vfs"),
     bringUp: () => new Promise(() => {}), // the driver is asked, and does not answer
     refuse: () => assert.fail("its link is not up yet"),
     onAnswered: () => assert.fail("it has not answered"),

@@ -11,11 +11,11 @@ interface Report {
 function declareReports(health: Health): Readonly<Record<ConditionEffect, Report | undefined>> {
   return {
     quarantine: {
-      condition: health.declare({ code: "vf-quarantined", severity: "warning" }),
+      condition: health.condition("vf-quarantined"),
       sentence: (address, what) => `${address} is given to no client: ${what}`,
     },
     withhold: {
-      condition: health.declare({ code: "vf-withheld", severity: "warning" }),
+      condition: health.condition("vf-withheld"),
       sentence: (address, what) =>
         `${address} is withheld from pods, for the host uses it: ${what}, or set hostUse: allow for its PF`,
     },

@@ -13,8 +13,8 @@ test("Health is ready while no blocking condition stands", () => {
   const { health } = started();
   const told: boolean[] = [];
   health.ready.onChange((isReady) => told.push(isReady));
-  const svid = health.declare({ code: "no-svid", severity: "blocking" }, "Waiting for the SPIRE agent");
-  const vf = health.declare({ code: "vf-quarantined", severity: "warning" });
+  const svid = health.condition("svid-missing", "Waiting for the SPIRE agent");
+  const vf = health.condition("vf-quarantined");
   vf.raise("0000:3b:02.1 kept its driver", "0000:3b:02.1");
   assert.equal(health.ready.value, false);
   svid.clear();
@@ -25,7 +25,7 @@ test("Health is ready while no blocking condition stands", () => {
 
 test("Health keeps one ailment per subject, with the time it began and the last sentence", () => {
   const { health } = started();
-  const vf = health.declare({ code: "vf-quarantined", severity: "warning" });
+  const vf = health.condition("vf-quarantined");
   vf.raise("first", "a");
   vf.raise("other", "b");
   vf.raise("second", "a");
@@ -40,16 +40,9 @@ test("Health keeps one ailment per subject, with the time it began and the last 
 
 test("Health shows causes before what they bring about, also through one that does not stand", () => {
   const { health, codes } = started();
-  health.declare({ code: "not-registered", severity: "blocking", dependsOn: ["no-nsmgr"] }, "No entry in the registry");
-  health.declare({ code: "no-nsmgr", severity: "blocking", dependsOn: ["no-svid"] });
-  health.declare({ code: "odd", severity: "warning" }, "Odd");
-  health.declare({ code: "no-svid", severity: "blocking" }, "No SVID");
-  assert.deepEqual(codes(), ["no-svid", "not-registered", "odd"]);
-  assert.deepEqual(health.ailments()[1]?.causedBy, ["no-svid"]);
-});
-
-test("Health refuses a code that is declared already", () => {
-  const { health } = started();
-  health.declare({ code: "a", severity: "warning" });
-  assert.throws(() => health.declare({ code: "a", severity: "warning" }), /declared already/);
+  health.condition("not-serving", "No entry in the registry");
+  health.condition("vf-withheld", "The host uses it");
+  health.condition("svid-missing", "No SVID");
+  assert.deepEqual(codes(), ["svid-missing", "not-serving", "vf-withheld"]);
+  assert.deepEqual(health.ailments()[1]?.causedBy, ["svid-missing"]);
 });

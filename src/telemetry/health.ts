@@ -1,16 +1,7 @@
 import { type Clock, Latest } from "../async/index.ts";
+import { type ConditionSpec, type HealthCode, healthConditions, type Severity } from "./health-conditions.ts";
 
-/** `blocking`: the forwarder cannot serve, it is not ready. `warning`: it serves, but a person should look. */
-export type Severity = "blocking" | "warning";
-
-/** What is known of a condition before it is ever so. */
-export interface ConditionSpec {
-  /** Kebab-case and for ever: alerts and docs/operate.md name it. */
-  readonly code: string;
-  readonly severity: Severity;
-  /** Codes of conditions that bring this one about; while one of them stands, this one is shown as its consequence. */
-  readonly dependsOn?: readonly string[];
-}
+const specs: Readonly<Record<string, ConditionSpec>> = healthConditions;
 
 /** Something that is wrong now. */
 export interface Ailment {
@@ -26,7 +17,7 @@ export interface Ailment {
   readonly causedBy: readonly string[];
 }
 
-/** A declared condition, held by the code that knows whether it is so. */
+/** A condition, held by the code that knows whether it is so. */
 export interface Condition {
   /** It is so. Said again with another sentence it keeps its time. */
   raise(sentence: string, subject?: string): void;
@@ -37,7 +28,6 @@ export interface Condition {
 /** What is wrong with the forwarder, from everyone who knows; readiness follows from it. */
 export class Health {
   readonly #clock: Clock;
-  readonly #specs = new Map<string, ConditionSpec>();
   readonly #standing = new Map<string, Omit<Ailment, "causedBy">>();
   readonly #listeners = new Set<() => void>();
   /** Whether no blocking condition stands; changes are told to its listeners. */
@@ -47,17 +37,11 @@ export class Health {
     this.#clock = clock;
   }
 
-  /**
-   * Declares a condition; with `sentence` it stands from now on ("waiting for the first SVID").
-   * @throws {Error} when the code is taken.
-   */
-  declare(spec: ConditionSpec, sentence?: string): Condition {
-    if (this.#specs.has(spec.code))
-      throw new Error(`Cannot declare health condition ${spec.code}: it is declared already`);
-    this.#specs.set(spec.code, spec);
+  /** The condition of that code; with `sentence` it is raised from now on ("waiting for the first SVID"). */
+  condition(code: HealthCode, sentence?: string): Condition {
     const condition: Condition = {
-      raise: (text, subject) => this.#raise(spec, text, subject),
-      clear: (subject) => this.#clear(spec, subject),
+      raise: (text, subject) => this.#raise(code, text, subject),
+      clear: (subject) => this.#clear(code, subject),
     };
     if (sentence !== undefined) condition.raise(sentence);
     return condition;
@@ -81,17 +65,17 @@ export class Health {
     return all.sort((a, b) => weight(a) - weight(b) || a.sinceMs - b.sinceMs);
   }
 
-  #raise(spec: ConditionSpec, sentence: string, subject: string | undefined): void {
-    const key = keyOf(spec, subject);
+  #raise(code: HealthCode, sentence: string, subject: string | undefined): void {
+    const key = keyOf(code, subject);
     const before = this.#standing.get(key);
     if (before?.sentence === sentence) return;
     const sinceMs = before?.sinceMs ?? this.#clock.now();
-    this.#standing.set(key, { code: spec.code, severity: spec.severity, subject, sentence, sinceMs });
+    this.#standing.set(key, { code, severity: healthConditions[code].severity, subject, sentence, sinceMs });
     this.#tell();
   }
 
-  #clear(spec: ConditionSpec, subject: string | undefined): void {
-    if (this.#standing.delete(keyOf(spec, subject))) this.#tell();
+  #clear(code: HealthCode, subject: string | undefined): void {
+    if (this.#standing.delete(keyOf(code, subject))) this.#tell();
   }
 
   #tell(): void {
@@ -104,7 +88,7 @@ export class Health {
   #causes(code: string, standing: ReadonlySet<string>): readonly string[] {
     const seen = new Set<string>();
     const visit = (of: string) => {
-      for (const cause of this.#specs.get(of)?.dependsOn ?? []) {
+      for (const cause of specs[of]?.dependsOn ?? []) {
         if (cause === code || seen.has(cause)) continue;
         seen.add(cause);
         visit(cause);
@@ -115,6 +99,6 @@ export class Health {
   }
 }
 
-function keyOf(spec: ConditionSpec, subject: string | undefined): string {
-  return `${spec.code} ${subject ?? ""}`;
+function keyOf(code: HealthCode, subject: string | undefined): string {
+  return `${code} ${subject ?? ""}`;
 }

@@ -1,8 +1,9 @@
 // What the outside may see of the process: logs, metrics, health.
-// It knows no subject of the forwarder: each room declares its own metrics and health conditions beside its code.
+// Of the forwarder it knows the codes of health conditions only (health-conditions.ts); each module declares its own metrics.
 // Start reading at log.ts; tests take recordingLog() of recording-log.ts or silentLog, createMetrics() and a Health of their own.
 export { createLog, type LogOptions } from "./create-log.ts";
-export { type Ailment, type Condition, type ConditionSpec, Health, type Severity } from "./health.ts";
+export { type Ailment, type Condition, Health } from "./health.ts";
+export { type HealthCode, healthConditions, type Severity } from "./health-conditions.ts";
 export { isTold, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
 export {
   type Counter,

@@ -37,7 +37,7 @@ test("a gRPC health probe is answered beside HTTP: ready as long as nothing bloc
   const { forwarder, url } = await started(t, "127.0.0.1");
   const ask = probe(t, url.host);
   assert.deepEqual([await ask(""), await ask("readiness"), await ask("liveness")], ["SERVING", "SERVING", "SERVING"]);
-  const broken = forwarder.health.declare({ code: "journal-unwritable", severity: "blocking" }, "No space left");
+  const broken = forwarder.health.condition("journal-not-written", "No space left");
   assert.deepEqual([await ask(""), await ask("liveness")], ["NOT_SERVING", "SERVING"]);
   broken.clear();
   assert.equal(await ask("readiness"), "SERVING");

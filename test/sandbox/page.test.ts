@@ -152,7 +152,7 @@ test("the page tells a node that cannot serve, and when the forwarder has gone",
   if (!needs(t, "netns", "veth", "bridge", "chromium")) return;
   const { sandbox, forwarder, browser, url } = await node(t);
   const { page } = await opened(browser, url);
-  const broken = forwarder.health.declare({ code: "journal-unwritable", severity: "blocking" });
+  const broken = forwarder.health.condition("journal-not-written");
   broken.raise("Cannot write the journal: no space left; free some");
   await page.getByRole("status").filter({ hasText: "Not ready: 1 condition blocks it" }).waitFor();
   await page.getByText("Cannot write the journal: no space left; free some").waitFor();
