@@ -1,6 +1,6 @@
 import { IdentityError } from "./error.ts";
+import { policies } from "./policies.ts";
 import type { Policy } from "./policy.ts";
-import { policies } from "./verify-tokens.ts";
 
 /** Stands for the folder of policies in the original's masks; the embedded ones lie under "policies" there. */
 const FOLDER = "etc/nsm/opa";

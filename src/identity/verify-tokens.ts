@@ -1,33 +1,23 @@
+// What a path of NSM tokens must prove: the rules of the original that look at tokens.
 import { type KeyObject, X509Certificate } from "node:crypto";
 import { audienceOf, expiryOf, isSignedBy, subjectOf } from "./jwt.ts";
-import type { Policy, PolicyInput, Signer } from "./policy.ts";
+import type { PolicyInput, Signer } from "./policy.ts";
 import type { PolicyFault } from "./policy-error.ts";
 
-/** The original's seven rules, sorted by path as the original finds them. */
-export const policies: readonly Policy[] = [
-  { name: "policies/client/next_token_signed.rego", findFault: nextTokenSigned },
-  { name: "policies/common/tokens_chained.rego", findFault: tokensChained },
-  { name: "policies/common/tokens_expired.rego", findFault: tokensExpired },
-  { name: "policies/common/tokens_valid.rego", findFault: tokensValid },
-  { name: "policies/monitor/service_connection.rego", findFault: serviceConnection },
-  { name: "policies/registry/client_allowed.rego", findFault: clientAllowed },
-  { name: "policies/server/prev_token_signed.rego", findFault: prevTokenSigned },
-];
-
 /** Every token can be taken apart. Its claims may be anything, or nothing. */
-function tokensValid({ tokens }: PolicyInput): PolicyFault | undefined {
+export function tokensValid({ tokens }: PolicyInput): PolicyFault | undefined {
   const segment = tokens.indexOf(undefined);
   return segment === -1 ? undefined : { kind: "no-token", segment };
 }
 
 /** Every token's time is still to come, down to fractions of a second. */
-function tokensExpired({ tokens, nowMs }: PolicyInput): PolicyFault | undefined {
+export function tokensExpired({ tokens, nowMs }: PolicyInput): PolicyFault | undefined {
   const segment = tokens.findIndex((token) => !(nowMs < ((token && expiryOf(token)) ?? 0)));
   return segment === -1 ? undefined : { kind: "expired", segment };
 }
 
 /** Every token is for the subject of the next one. Membership: the original fails on more than one audience (W12). */
-function tokensChained({ tokens }: PolicyInput): PolicyFault | undefined {
+export function tokensChained({ tokens }: PolicyInput): PolicyFault | undefined {
   for (const [segment, token] of tokens.slice(0, -1).entries()) {
     const next = tokens[segment + 1];
     const audience = (token && audienceOf(token)) ?? [];
@@ -40,31 +30,14 @@ function tokensChained({ tokens }: PolicyInput): PolicyFault | undefined {
 }
 
 /** The direct caller's token is signed with the key of its certificate. */
-function prevTokenSigned(input: PolicyInput): PolicyFault | undefined {
+export function prevTokenSigned(input: PolicyInput): PolicyFault | undefined {
   return input.index < 1 ? { kind: "no-caller" } : signedByPeer(input, input.index - 1);
 }
 
 /** The direct server's token is signed with the key of its certificate. */
-function nextTokenSigned(input: PolicyInput): PolicyFault | undefined {
+export function nextTokenSigned(input: PolicyInput): PolicyFault | undefined {
   const segment = input.index + 1;
   return input.tokens.length <= segment ? { kind: "no-answer" } : signedByPeer(input, segment);
-}
-
-/** A name is new, or is registered by whom it was registered first. */
-function clientAllowed({ resource }: PolicyInput): PolicyFault | undefined {
-  const known = resource?.pathIds.get(resource.name);
-  if (resource === undefined || known === undefined) return undefined;
-  if (resource.id !== undefined && known[0] === resource.id) return undefined;
-  const { name, id } = resource;
-  return { kind: "foreign-resource", resource: name, owner: known[0] ?? "nobody", claimant: id ?? "nobody" };
-}
-
-/** The watcher asks for a connection that it has made itself. */
-function serviceConnection({ monitor }: PolicyInput): PolicyFault | undefined {
-  const watcher = monitor?.watcher?.spiffeId;
-  const own = watcher === undefined ? undefined : monitor?.connectionIds.get(watcher);
-  const isShared = monitor?.selectorIds.some((id) => own?.has(id) ?? false) ?? false;
-  return isShared ? undefined : { kind: "no-common-connection", watcher: watcher ?? "a peer without certificate" };
 }
 
 /**
