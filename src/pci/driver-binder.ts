@@ -2,6 +2,7 @@ import { type Clock, KeyedQueue } from "../async/index.ts";
 import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
 import { type Log, timed } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
+import type { VfFacts } from "./discover.ts";
 import { DriverError } from "./driver-fault.ts";
 import {
   driverOf,
@@ -13,8 +14,10 @@ import {
   type VfGlance,
 } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
-import type { VfFacts, VfUse } from "./vf-facts.ts";
 import { VfioGroups } from "./vfio-group.ts";
+
+/** What a VF serves as: a network device, or a VFIO device that a pod opens itself. */
+export type VfUse = "kernel" | "vfio";
 
 const VFIO_DRIVER = "vfio-pci";
 

@@ -3,8 +3,8 @@
 // Start reading at discover.ts (what is there) and driver-binder.ts (which driver serves it); pf-config.ts is the operator's list.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
 export { type CreateVfsOptions, createVfs, wantedVfs } from "./create-vfs.ts";
-export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction } from "./discover.ts";
-export { DriverBinder, type DriverBinderOptions, type VfNetdev } from "./driver-binder.ts";
+export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction, type VfFacts } from "./discover.ts";
+export { DriverBinder, type DriverBinderOptions, type VfNetdev, type VfUse } from "./driver-binder.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
 export { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
 export {
@@ -42,5 +42,4 @@ export {
   virtualFunctionLinks,
 } from "./read-sysfs.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
-export type { VfFacts, VfUse } from "./vf-facts.ts";
 export { type VfioDevice, VfioGroups } from "./vfio-group.ts";
