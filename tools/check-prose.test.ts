@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { proseProblems, symbolProblems } from "./check-prose.ts";
+import { answerProblems, proseProblems, symbolProblems } from "./check-prose.ts";
 
 const isThere = (path: string) => ["docs/a.md", "src/a.ts", "README.md"].includes(path);
 
@@ -35,4 +35,20 @@ test("symbolProblems() finds a symbol that the file or folder beside it does not
     "docs/x.md:2: src/a.ts has no ope",
   ]);
   assert.deepEqual(problemsOf("[a](../src/a.ts), `shut`; [b](b.md) `shut`; [c](https://c/src/c) `shut`"), []);
+});
+
+test("answerProblems() finds a question whose answer is no file, and a table that is not there", () => {
+  const table = (...answers: readonly string[]) =>
+    ["# C", "", "## Where is what", "", ...answers.map((answer) => `| Where? | ${answer} |`), "", "## Tests"].join(
+      "\n",
+    );
+  const problemsOf = (text: string) => answerProblems("C.md", text, isThere);
+  assert.deepEqual(problemsOf(table("`src/a.ts`")), []);
+  assert.deepEqual(problemsOf(table("`src/a.ts`", "`src/gone.ts`", "`README.md`", "`src/a.ts`, `src/a.ts`", "")), [
+    "C.md:6: `src/gone.ts` is not one file of src that is there",
+    "C.md:7: `README.md` is not one file of src that is there",
+    "C.md:8: `src/a.ts`, `src/a.ts` is not one file of src that is there",
+    "C.md:9:  is not one file of src that is there",
+  ]);
+  assert.match(problemsOf("# C\n\n## Tests\n| Where? | `src/a.ts` |\n").join(), /has no question/);
 });

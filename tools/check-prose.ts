@@ -42,6 +42,23 @@ export function symbolProblems(path: string, text: string, read: (path: string) 
   });
 }
 
+const ANSWER = /^\| .*\? \| (.*) \|$/;
+
+/** One sentence for each row of "Where is what" in CONTRIBUTING.md whose answer is not one file that is there. */
+export function answerProblems(path: string, text: string, isThere: (path: string) => boolean): readonly string[] {
+  const from = text.indexOf("## Where is what");
+  const before = text.slice(0, Math.max(0, from)).split("\n").length;
+  const [section = ""] = from < 0 ? [] : text.slice(from + 2).split("\n## ");
+  const answers = section.split("\n").flatMap((line, index) => {
+    const answer = ANSWER.exec(line)?.[1];
+    return answer === undefined ? [] : [{ answer, line: before + index }];
+  });
+  if (answers.length === 0) return [`${path}: the table "Where is what" has no question`];
+  return answers
+    .filter(({ answer }) => !isThere(/^`(src\/[\w./-]+\.ts)`$/.exec(answer)?.[1] ?? ""))
+    .map(({ answer, line }) => `${path}:${line}: ${answer} is not one file of src that is there`);
+}
+
 /** A file, or all TypeScript of a folder; empty when there is neither, which is reported as a link that leads nowhere. */
 function typescriptAt(path: string): string {
   if (!existsSync(path)) return "";
@@ -52,8 +69,10 @@ function typescriptAt(path: string): string {
 /** Of every Markdown file of the project. */
 export function allProseProblems(): readonly string[] {
   const paths = globSync("**/*.md", { exclude: (path) => /(^|\/)(node_modules|dist|\.cache)(\/|$)/.test(path) });
-  return paths.sort().flatMap((path) => {
+  const answers = answerProblems("CONTRIBUTING.md", readFileSync("CONTRIBUTING.md", "utf8"), existsSync);
+  const others = paths.sort().flatMap((path) => {
     const text = readFileSync(path, "utf8");
     return [...proseProblems(path, text), ...symbolProblems(path, text, typescriptAt)];
   });
+  return [...answers, ...others];
 }
