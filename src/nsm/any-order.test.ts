@@ -1,7 +1,7 @@
 // What no list of cases holds: callers, manager, registry, endpoints, VF, time and our own restart, in any order and two at a
 // time. After each step the parts of the forwarder say the same of every connection; at the end nothing is left.
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { clone, create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
@@ -16,7 +16,9 @@ import { RpcError } from "../rpc/index.ts";
 import { kernelRequest, type Manager, refreshOf, settled } from "./testing/fakes.ts";
 import { endpointReply } from "./testing/fakes-outside.ts";
 import { disagreements } from "./testing/ledger.ts";
-import { Story } from "./testing/story.ts";
+import { endStories, Story } from "./testing/story.ts";
+
+afterEach(endStories);
 
 const SEEDS = 60;
 const STEPS = 24;

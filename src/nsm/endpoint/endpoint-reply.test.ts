@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { type Connection, MechanismSchema, PathSegmentSchema } from "../../gen/connection_pb.ts";
+import { type Connection, ConnectionSchema, MechanismSchema, PathSegmentSchema } from "../../gen/connection_pb.ts";
 import { kernelRequest, PaperFd } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
+import { readReply } from "./endpoint-reply.ts";
+
+afterEach(endStories);
 
 let story: Story;
 beforeEach(() => {
@@ -21,6 +24,11 @@ const hostile: readonly (readonly [says: string, change: (reply: Connection) => 
   [
     "puts another connection in our place",
     ({ path }) => path?.pathSegments.splice(2, 1, create(PathSegmentSchema, { name: "fwd", id: "victim" })),
+    /another connection in our place/,
+  ],
+  [
+    "puts another name in our place",
+    ({ path }) => path?.pathSegments.splice(2, 1, create(PathSegmentSchema, { name: "victim", id: "f1" })),
     /another connection in our place/,
   ],
   [
@@ -76,6 +84,30 @@ test("an endpoint's answer cannot change our side of the path, the service or it
   assert.equal(answer.networkServiceEndpointName, "nse-1");
   assert.equal(answer.path?.pathSegments[0]?.id, "c1");
   assert.equal(answer.path?.index, 1);
+});
+
+test("readReply() takes from an answer what is the endpoint's to say, and nothing else", () => {
+  const asked = create(ConnectionSchema, {
+    id: "f1",
+    payload: "IP",
+    path: { index: 0, pathSegments: [{ name: "fwd", id: "f1" }] },
+  });
+  const theirs = create(ConnectionSchema, {
+    mechanism: { cls: "LOCAL", type: "NOOP" },
+    path: {
+      index: 1,
+      pathSegments: [
+        { name: "fwd", id: "f1", token: "f>e" },
+        { name: "nse-1", id: "e1" },
+      ],
+    },
+  });
+  const { connection, mechanism } = readReply(asked, theirs, "nse-1");
+  assert.deepEqual([connection.mechanism, mechanism?.type], [undefined, "NOOP"]);
+  assert.deepEqual([connection.id, connection.payload], ["f1", "IP"]);
+  assert.deepEqual([connection.path?.index, connection.path?.pathSegments.map(({ id }) => id)], [0, ["f1", "e1"]]);
+  theirs.payload = "ETHERNET";
+  assert.equal(readReply(asked, theirs, "nse-1").connection.payload, "ETHERNET");
 });
 
 test("an endpoint's answer without a mechanism is taken for NOOP", async () => {

@@ -40,10 +40,31 @@ test("EndpointSockets.acquire() waits a bounded time for a descriptor that does 
   await waiting;
 });
 
+test("EndpointSockets.acquire() ends with its caller's reason when that leaves before the descriptor has come", async () => {
+  const { clock, sockets, fds } = setUp();
+  const caller = new AbortController();
+  const reason = new Error("the caller has gone");
+  const waiting = assert.rejects(sockets.acquire("inode://8/13", fds, caller.signal), reason);
+  caller.abort(reason);
+  await waiting;
+  assert.equal(clock.timerCount, 0);
+});
+
+test("EndpointSockets.stop() closes what is held and what lingers, and forgets both", async () => {
+  const { clock, sockets, fds, signal } = setUp();
+  fds.sent.add("inode://8/13");
+  await sockets.acquire(url, fds, signal);
+  (await sockets.acquire("inode://8/13", fds, signal)).release();
+  sockets.stop();
+  assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
+});
+
 test("EndpointSockets.acquire() passes other URLs on as they are", async () => {
   const { sockets, signal } = setUp();
   const remote = await sockets.acquire("tcp://10.0.0.1:5001", undefined, signal);
   assert.deepEqual([remote.target, remote.isLocal], ["tcp://10.0.0.1:5001", false]);
+  const local = await sockets.acquire("unix:///run/nse.sock", undefined, signal);
+  assert.deepEqual([local.target, local.isLocal], ["unix:///run/nse.sock", true]);
   remote.release();
   await settled();
 });

@@ -50,16 +50,9 @@ export class EndpointSockets {
   async acquire(url: string, fds: PassedFds | undefined, signal: AbortSignal): Promise<EndpointSocket> {
     if (!isInodeUrl(url)) return { url, target: url, isLocal: url.startsWith("unix:"), release: () => {} };
     const file = parseInodeUrl(url, "the endpoint's URL");
-    if (!this.#held.has(url)) {
-      if (!fds)
-        throw new NsmError({ kind: "registry", problem: `${url} came over a connection that carries no files` });
-      const fd = await this.#receive(file, fds, signal);
-      // Another search for the same endpoint may have been quicker.
-      if (this.#held.has(url)) fd.close();
-      else this.#held.set(url, { fd, users: 0, closing: undefined });
-    }
+    const held = this.#held.get(url) ?? this.#keep(url, await this.#receive(file, fds, signal));
     fds?.release(file);
-    return this.#hold(url);
+    return this.#hold(url, held);
   }
 
   /** The descriptor that came with this URL is not wanted. A URL that cannot be read came with none. */
@@ -82,7 +75,9 @@ export class EndpointSockets {
     this.#held.clear();
   }
 
-  async #receive(file: InodeUrl, fds: PassedFds, signal: AbortSignal): Promise<OwnedFd> {
+  async #receive(file: InodeUrl, fds: PassedFds | undefined, signal: AbortSignal): Promise<OwnedFd> {
+    const problem = `${file.text} came over a connection that carries no files`;
+    if (!fds) throw new NsmError({ kind: "registry", problem });
     const deadline = startDeadline(this.#clock, WAIT_LIMIT_MS, { what: `waiting for ${file.text}`, parent: signal });
     try {
       return await fds.receive(file, deadline.signal);
@@ -94,9 +89,16 @@ export class EndpointSockets {
     }
   }
 
-  #hold(url: string): EndpointSocket {
-    const held = this.#held.get(url);
-    if (!held) throw new NsmError({ kind: "registry", problem: "the forwarder is stopping" });
+  #keep(url: string, fd: OwnedFd): HeldSocket {
+    const known = this.#held.get(url);
+    // Another search for the same endpoint was quicker.
+    if (known) fd.close();
+    const held = known ?? { fd, users: 0, closing: undefined };
+    this.#held.set(url, held);
+    return held;
+  }
+
+  #hold(url: string, held: HeldSocket): EndpointSocket {
     held.users += 1;
     held.closing?.cancel();
     let holding = true;

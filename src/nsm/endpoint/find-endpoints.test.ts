@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { NetworkServiceEndpointResponseSchema } from "../../gen/registry_pb.ts";
+import { create, type DescMethod, type MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  NetworkServiceEndpointResponseSchema,
+  type NetworkServiceEndpointSchema,
+  NetworkServiceResponseSchema,
+} from "../../gen/registry_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { AnswerStream, FileId } from "../dependencies.ts";
+import type { AnswerStream, CallOptions, FileId } from "../dependencies.ts";
 import { HandClock, PaperFds, peerNamed, settled } from "../testing/fakes.ts";
 import { Outside, PaperStream } from "../testing/fakes-outside.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";
@@ -23,7 +28,7 @@ class ForgetfulFds extends PaperFds {
 function setUp(caller: Outside) {
   const clock = new HandClock();
   const sockets = new EndpointSockets(clock, 1_000);
-  return { sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
+  return { clock, sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
 }
 
 const wish = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
@@ -92,6 +97,108 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   assert.equal(candidates[0]?.socket.url, theirs);
   assert.deepEqual([...fds.sent], [], "what nobody wants is let go of in the end");
   sockets.stop();
+});
+
+/** A registry that tells this list to whoever asks for endpoints; what was asked is kept. */
+function listing(outside: Outside, list: readonly MessageInitShape<typeof NetworkServiceEndpointSchema>[]) {
+  const asked: { query: unknown; options: CallOptions | undefined; stream: PaperStream<unknown> }[] = [];
+  outside.stream = ((_target: string, method: DescMethod, query: unknown, options?: CallOptions) => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+    if (method.parent.typeName === "registry.NetworkServiceRegistry") {
+      for (const networkService of outside.services)
+        stream.push(create(NetworkServiceResponseSchema, { networkService }));
+    } else {
+      for (const networkServiceEndpoint of list) {
+        stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
+      }
+    }
+    stream.end();
+    asked.push({ query, options, stream });
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  return asked;
+}
+
+test("Discovery.find() asks for the service with its payload, and gives up with its caller", async () => {
+  const outside = new Outside();
+  const asked = listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" }]);
+  outside.services = [{ name: "other" }, { name: "ns1", payload: "ETHERNET" }];
+  const offer = await setUp(outside).discovery.find({ ...wish, payload: "IP" }, signal);
+  assert.equal(offer.payload, "ETHERNET");
+  assert.deepEqual(
+    asked.map(({ query }) => query),
+    [{ networkService: { name: "ns1", payload: "IP" } }, { networkServiceEndpoint: { networkServiceNames: ["ns1"] } }],
+  );
+  assert.ok(asked.every(({ options }) => options?.signal === signal));
+});
+
+test("Discovery.find() does not know a service that the registry has taken back", async () => {
+  const outside = new Outside();
+  outside.stream = (() => {
+    const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+    stream.push(create(NetworkServiceResponseSchema, { networkService: { name: "ns1" }, deleted: true }));
+    stream.end();
+    return stream as AnswerStream<unknown>;
+  }) as Outside["stream"];
+  await assert.rejects(setUp(outside).discovery.find(wish, signal), {
+    fault: { kind: "service-not-found", service: "ns1" },
+  });
+});
+
+test("Discovery.find() leaves out endpoints that have expired, at this very moment too, and tries so many as a Request can", async () => {
+  const outside = new Outside();
+  const { clock, discovery } = setUp(outside);
+  const expiring = (name: string, afterMs: number) => {
+    const expirationTime = timestampFromMs(clock.now() + afterMs);
+    return { name, networkServiceNames: ["ns1"], url: "tcp://nse:1", expirationTime };
+  };
+  const good = Array.from({ length: 20 }, (_, at) => expiring(`good-${at}`, 1));
+  listing(outside, [expiring("old", -1), expiring("now", 0), ...good]);
+  const { candidates } = await discovery.find(wish, signal);
+  assert.deepEqual(
+    candidates.map(({ name }) => name),
+    good.slice(0, 16).map(({ name }) => name),
+  );
+});
+
+test("Discovery.find() fails as its last candidate did where no socket of a list has come", async () => {
+  const outside = new Outside();
+  listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: ours }]);
+  const { clock, discovery } = setUp(outside);
+  const failed = assert.rejects(discovery.find(wish, signal), /inode:\/\/8\/1 did not arrive/);
+  await clock.pass(1_100);
+  await failed;
+});
+
+test("Discovery.find() by name takes an endpoint that lists no services, and any for a wish without one", async () => {
+  const outside = new Outside();
+  listing(outside, [
+    { name: "nse-1", url: "tcp://nse-1:1" },
+    { name: "nse-2", networkServiceNames: ["ns2"], url: "tcp://nse-2:1" },
+  ]);
+  const { discovery } = setUp(outside);
+  assert.equal((await discovery.find({ ...wish, endpointName: "nse-1" }, signal)).candidates.length, 1);
+  const anyService = { ...wish, networkService: "", endpointName: "nse-2" };
+  assert.equal((await discovery.find(anyService, signal)).candidates.length, 1);
+});
+
+test("Discovery.find() reads no list without end, and keeps the sockets of one for no search under way", async () => {
+  const outside = new Outside();
+  const asked = listing(
+    outside,
+    Array.from({ length: 1_025 }, (_, at) => ({ name: `nse-${at}`, url: `inode://8/${at}` })),
+  );
+  const { discovery } = setUp(outside);
+  const never = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
+  const list = outside.stream;
+  outside.stream = (() => never as AnswerStream<unknown>) as Outside["stream"];
+  const slow = discovery.find({ ...wish, endpointName: "slow" }, signal);
+  outside.stream = list;
+  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), /lists more than 1024 entries/);
+  assert.ok(asked[0]?.stream.isCancelled);
+  assert.equal(outside.fds.released.length, 1_025);
+  never.end();
+  await assert.rejects(slow, /slow/);
 });
 
 test("Discovery.find() goes by the latest word of an answer about each endpoint", async () => {

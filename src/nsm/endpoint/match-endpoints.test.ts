@@ -8,6 +8,7 @@ const endpoints = [
   endpoint("firewall", { app: "firewall" }),
   endpoint("gateway", { app: "gateway", node: "n1" }),
   endpoint("plain", {}),
+  endpoint("literal", { node: "{{.nodeName}} of all" }),
 ];
 
 const rows: readonly {
@@ -16,7 +17,7 @@ const rows: readonly {
   readonly matches: MessageInitShape<typeof MatchSchema>[];
   readonly names: readonly string[];
 }[] = [
-  { says: "offers all without matches", labels: {}, matches: [], names: ["firewall", "gateway", "plain"] },
+  { says: "offers all without matches", labels: {}, matches: [], names: ["firewall", "gateway", "plain", "literal"] },
   {
     says: "takes the first match whose selector fits",
     labels: { app: "firewall" },
@@ -30,7 +31,7 @@ const rows: readonly {
     says: "offers an endpoint of two routes once, in the order of the routes",
     labels: {},
     matches: [{ routes: [{ destinationSelector: { app: "gateway" } }, { destinationSelector: {} }] }],
-    names: ["gateway", "firewall", "plain"],
+    names: ["gateway", "firewall", "plain", "literal"],
   },
   {
     says: "falls through a match without candidates only when told",
@@ -54,7 +55,34 @@ const rows: readonly {
     says: "offers all to a match with metadata and no routes",
     labels: {},
     matches: [{ metadata: { labels: { p2p: "true" } } }],
-    names: ["firewall", "gateway", "plain"],
+    names: ["firewall", "gateway", "plain", "literal"],
+  },
+  {
+    says: "offers what the routes lead to where a match has metadata and routes",
+    labels: {},
+    matches: [{ metadata: { labels: { p2p: "true" } }, routes: [{ destinationSelector: { app: "firewall" } }] }],
+    names: ["firewall"],
+  },
+  { says: "offers none to a match without routes and metadata", labels: {}, matches: [{}], names: [] },
+  {
+    says: "fills templates of a source with the client's labels",
+    labels: { nodeName: "n1" },
+    matches: [
+      { sourceSelector: { nodeName: "{{.nodeName}}" }, routes: [{ destinationSelector: { app: "firewall" } }] },
+    ],
+    names: ["firewall"],
+  },
+  {
+    says: "takes a label that is missing for an empty one, but not where there are fewer labels than asked for",
+    labels: {},
+    matches: [{ routes: [{ destinationSelector: { zone: "" } }] }],
+    names: ["firewall", "gateway", "literal"],
+  },
+  {
+    says: "takes a template as it stands where an endpoint has it so",
+    labels: { nodeName: "n1" },
+    matches: [{ routes: [{ destinationSelector: { node: "{{.nodeName}} of all" } }] }],
+    names: ["literal"],
   },
   {
     says: "offers none when no match applies",
@@ -94,6 +122,7 @@ const templates: readonly (readonly [template: string, text: string])[] = [
   ["{{/* nothing */}}z", "z"],
   ["{{ if .a }}q{{ end }}", "{{ if .a }}q{{ end }}"],
   ["{{.a", "{{.a"],
+  ["{{.a}} {{.b", "{{.a}} {{.b"],
   ["{{.toString}}{{.__proto__}}", "<no value><no value>"],
 ];
 for (const [template, text] of templates) {

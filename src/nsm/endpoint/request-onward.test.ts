@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import { RpcError, type Status } from "../../rpc/index.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
+
+afterEach(endStories);
 
 let story: Story;
 let answer: Connection;
@@ -51,6 +53,21 @@ test("a refresh whose endpoint is out of reach leads to another one", async () =
   assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, "nse-2");
   assert.equal(asked.at(-1), "nse-2");
 });
+
+for (const [names, named, finds] of [
+  ["no endpoint looks for one", "", 2],
+  ["its endpoint goes to that one", "nse-1", 0],
+] as const) {
+  test(`a refresh after the endpoint was lost that names ${names}`, async () => {
+    story.outside.watches[0]?.end(new RpcError("UNAVAILABLE", "connection lost"));
+    await settled();
+    const before = story.outside.finds.length;
+    const refresh = freeRefresh();
+    if (refresh.connection) refresh.connection.networkServiceEndpointName = named;
+    await story.request(refresh);
+    assert.equal(story.outside.finds.length - before, finds);
+  });
+}
 
 test("a connection that another endpoint serves now is watched there, and at the former one no more", async () => {
   await story.request(freeRefresh());

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { kernelRequest, refreshOf } from "../testing/fakes.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
 import { mayAct, ownerFor } from "./connection-owner.ts";
+
+afterEach(endStories);
 
 const [now, before, other] = ["spiffe://d/nsmgr-b", "spiffe://d/nsmgr-a", "spiffe://d/client"];
 

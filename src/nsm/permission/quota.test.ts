@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { clone, create } from "@bufbuild/protobuf";
 import {
   type Connection,
@@ -12,8 +12,10 @@ import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../g
 import { onwardOf } from "../request/connections.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
 import { CONNECTION_BYTES, type Held, QUOTA, quotaExcess } from "./quota.ts";
+
+afterEach(endStories);
 
 const manager = { spiffeId: "spiffe://test/nsmgr-a", isManager: true };
 const peer = (name: string) => ({ spiffeId: `spiffe://test/${name}`, isManager: false });

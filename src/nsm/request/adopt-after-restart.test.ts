@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import type { JournalEntry } from "../dependencies.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
+
+afterEach(endStories);
 
 let story: Story;
 let answer: Connection;

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionEventType, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { toStatus } from "../grpc-status.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
 import { takeDownInTurn } from "./teardown.ts";
+
+afterEach(endStories);
 
 let story: Story;
 let answer: Connection;

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { kernelRequest, NETNS, PaperFd, refreshOf, settled, TOKEN } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
+
+afterEach(endStories);
 
 let story: Story;
 beforeEach(() => {

@@ -1,11 +1,13 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
 import { request } from "./request.ts";
+
+afterEach(endStories);
 
 let story: Story;
 beforeEach(() => {

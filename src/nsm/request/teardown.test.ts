@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
-import { beforeEach, test } from "node:test";
+import { afterEach, beforeEach, test } from "node:test";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import type { JournalEntry } from "../dependencies.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
-import { Story } from "../testing/story.ts";
+import { endStories, Story } from "../testing/story.ts";
 import { takeDownInTurn } from "./teardown.ts";
+
+afterEach(endStories);
 
 const LOCAL = "inode://8/12";
 

@@ -1,6 +1,5 @@
 // A forwarder with its whole cast, for this room's tests only.
 import assert from "node:assert/strict";
-import { afterEach } from "node:test";
 import { KeyedQueue } from "../../async/index.ts";
 import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
@@ -45,10 +44,16 @@ interface Said {
 
 const stories: Story[] = [];
 
-// What no single test asks for: every story is consistent when its test is over, and leaves nothing behind when it has ended.
-afterEach(async () => {
+/** More than a test tells at once. */
+const MOST_STORIES = 6;
+
+/**
+ * What no single test asks for: every story is consistent when its test is over, and leaves nothing behind when it has ended. For
+ * `afterEach` of each file: the files of a room share a process, in which this module is loaded for the first of them only.
+ */
+export async function endStories(): Promise<void> {
   for (const story of stories.splice(0)) await story.end();
-});
+}
 
 /** The room at work, without sockets and without a node. */
 export class Story {
@@ -71,6 +76,7 @@ export class Story {
 
   constructor(clock = new HandClock(), idPrefix = "f") {
     stories.push(this);
+    assert.ok(stories.length <= MOST_STORIES, "stories of earlier tests go on: this file needs afterEach(endStories)");
     PaperFd.open = 0;
     this.clock = clock;
     this.#idPrefix = idPrefix;
