@@ -3,7 +3,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import { RpcError, type Status } from "../../rpc/index.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
-import { endpointReply } from "../testing/fakes-outside.ts";
+import { endpointReply, type Outside } from "../testing/fakes-outside.ts";
 import { endStories, Story } from "../testing/story.ts";
 
 afterEach(endStories);
@@ -122,5 +122,108 @@ for (const [who, name, url, isClosed] of [
       story.outside.closes.map(({ target, connection }) => [target, connection.networkServiceEndpointName]),
       isClosed ? [["tcp://nse-1:1", "nse-1"]] : [],
     );
+  });
+}
+
+/** What comes now begins at nse-1 again: each search begins one endpoint further. */
+async function closeFirst(): Promise<void> {
+  await story.close(answer);
+  story.outside.closes.length = 0;
+  story.outside.endpoints.reverse();
+}
+
+/** The next call of an endpoint waits until the test lets it fail with the caller's leaving. */
+function hanging() {
+  const caller = new AbortController();
+  const begun = Promise.withResolvers<void>();
+  const reason = new RpcError("CANCELLED", "the caller has gone");
+  const reply = () => {
+    begun.resolve();
+    return silence(caller.signal);
+  };
+  return { signal: caller.signal, reply, begun: begun.promise, leave: () => caller.abort(reason) };
+}
+
+test("a caller that leaves while an endpoint is asked has no other one asked, and the connection taken back there", async () => {
+  const { signal, reply, begun, leave } = hanging();
+  await closeFirst();
+  story.outside.replies.set("tcp://nse-1:1", reply);
+  const failed = story.failed(kernelRequest(), { signal });
+  await begun;
+  leave();
+  assert.equal((await failed).code, "CANCELLED");
+  await settled();
+  assert.deepEqual(asked, []);
+  assert.deepEqual(
+    story.outside.closes.map(({ target }) => target),
+    ["tcp://nse-1:1"],
+  );
+});
+
+test("a caller that leaves during a refresh has nothing taken back: the connection stands", async () => {
+  const { signal, reply, begun, leave } = hanging();
+  story.outside.replies.set("tcp://nse-1:1", reply);
+  const failed = story.failed(freeRefresh(), { signal });
+  await begun;
+  leave();
+  await failed;
+  await settled();
+  assert.deepEqual([story.outside.closes, story.connections], [[], 1]);
+});
+
+test("an endpoint that refuses a first Request is told of no end", async () => {
+  await closeFirst();
+  refusing("PERMISSION_DENIED");
+  assert.equal((await story.request(kernelRequest())).networkServiceEndpointName, "nse-2");
+  assert.deepEqual(story.outside.closes, []);
+});
+
+test("an endpoint is asked with the payload of the service, whatever the client wants", async () => {
+  await story.close(answer);
+  await story.request(kernelRequest({ payload: "IP" }));
+  assert.equal(story.outside.requests.at(-1)?.connection?.payload, "ETHERNET");
+});
+
+test("nobody waits for an endpoint that was left, and that it hears nothing is reported after a bounded time", async () => {
+  const failures: unknown[] = [];
+  Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
+  refusing("UNAVAILABLE");
+  const { outside } = story;
+  const call = outside.call.bind(outside);
+  outside.call = ((...args: Parameters<Outside["call"]>) =>
+    args[1].name === "Close" ? silence(args[3]?.signal) : call(...args)) as Outside["call"];
+  assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, "nse-2");
+  await story.clock.pass(5_100);
+  assert.deepEqual(failures, ["nse-1"]);
+  outside.call = call;
+  outside.agreed.clear();
+  outside.agreed.add("f1 at nse-2, tcp://nse-2:1");
+});
+
+for (const [whose, reply] of [
+  ["a wrong answer", endpointReply("nse-1", (connection) => delete connection.path)],
+  [
+    "an answer that came too late",
+    () => {
+      throw new RpcError("DEADLINE_EXCEEDED", "too long");
+    },
+  ],
+] as const) {
+  test(`that an endpoint cannot be told the end of ${whose} is reported`, async () => {
+    await story.close(answer);
+    const failures: unknown[] = [];
+    Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
+    story.outside.endpoints.pop();
+    story.outside.replies.set("tcp://nse-1:1", reply as Parameters<typeof story.outside.replies.set>[1]);
+    story.outside.closeFailure = new RpcError("UNAVAILABLE", "no");
+    await story.failed(kernelRequest());
+    await settled();
+    assert.deepEqual(failures, ["nse-1"]);
+  });
+}
+
+function silence(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
   });
 }

@@ -71,7 +71,6 @@ export async function requestOnward(
     try {
       return await askEndpoint(deps.asking, kept.candidate, { connection, mechanism: kept.mechanism, signal });
     } catch (error) {
-      signal.throwIfAborted();
       if (!(error instanceof RpcError && error.code === "UNAVAILABLE")) throw error;
     }
   }

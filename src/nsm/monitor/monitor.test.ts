@@ -84,6 +84,80 @@ test("MonitorHub.subscribe() keeps only the latest of each connection for a slow
   assert.equal(heard.at(-2)?.connections["f0"]?.state, State.DOWN);
 });
 
+test("MonitorHub.subscribe() loses no connection's last word for a slow reader, and no event for one that keeps up", async () => {
+  const hub = new MonitorHub();
+  const { heard: quick } = listen(hub);
+  const events = hub.subscribe({
+    selector: create(MonitorScopeSelectorSchema),
+    sees: () => true,
+    signal: new AbortController().signal,
+  });
+  hub.update(own, connection("first", State.DOWN));
+  for (let turn = 0; turn < 300; turn++) {
+    hub.update(own, connection("f0"));
+    if (turn % 100 === 99) await settled();
+  }
+  hub.update(own, connection("first"));
+  for (let turn = 0; turn < 300; turn++) hub.update(own, connection("f0"));
+  await settled();
+  const slow: ConnectionEvent[] = [];
+  void (async () => {
+    for await (const event of events) slow.push(event);
+  })();
+  await settled();
+  assert.equal(slow.findLast(({ connections }) => connections["first"])?.connections["first"]?.state, State.UP);
+  const told = quick.slice(0, 302).flatMap(({ connections }) => Object.keys(connections));
+  assert.equal(told.length, 301, "one event for each change");
+});
+
+test("MonitorHub.subscribe() gives a slow reader the last words in the order in which they came", async () => {
+  const hub = new MonitorHub();
+  const events = hub.subscribe({
+    selector: create(MonitorScopeSelectorSchema),
+    sees: () => true,
+    signal: new AbortController().signal,
+  });
+  hub.update(own, connection("f1"));
+  for (let turn = 0; turn < 255; turn++) hub.update(own, connection("f2"));
+  hub.update(own, connection("f1", State.DOWN));
+  const ids: string[][] = [];
+  void (async () => {
+    for await (const { connections } of events) ids.push(Object.keys(connections));
+  })();
+  await settled();
+  assert.deepEqual(ids, [[], ["f2"], ["f1"]]);
+});
+
+test("MonitorHub.subscribe() tells one that has gone what stood when it came, and nothing that waited", async () => {
+  const hub = new MonitorHub();
+  const gone = new AbortController();
+  const selector = create(MonitorScopeSelectorSchema);
+  const events = hub.subscribe({ selector, sees: () => true, signal: gone.signal });
+  hub.update(own, connection("f1"));
+  gone.abort();
+  const late = hub.subscribe({ selector, sees: () => true, signal: gone.signal });
+  assert.equal(hub.subscriberCount, 0, "who had gone before it was subscribed is not kept either");
+  for (const [all, connections] of [
+    [events, []],
+    [late, ["f1"]],
+  ] as const) {
+    const heard: string[][] = [];
+    for await (const event of all) heard.push(Object.keys(event.connections));
+    assert.deepEqual(heard, [connections]);
+  }
+});
+
+test("MonitorHub.remove() tells nobody of what was never shown", async () => {
+  const hub = new MonitorHub();
+  const { heard } = listen(hub);
+  hub.remove("f1");
+  await settled();
+  assert.deepEqual(
+    heard.map(({ type }) => type),
+    [INITIAL_STATE_TRANSFER],
+  );
+});
+
 test("MonitorHub.stop() ends every stream without an error", async () => {
   const hub = new MonitorHub();
   const { ended } = listen(hub);

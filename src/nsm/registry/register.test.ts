@@ -9,7 +9,7 @@ import { recordingLog } from "../../telemetry/recording-log.ts";
 import type { Caller, CallOptions } from "../dependencies.ts";
 import { HandClock, PaperFd, peerNamed, settled } from "../testing/fakes.ts";
 import { PaperStream } from "../testing/fakes-outside.ts";
-import { Registration } from "./register.ts";
+import { Registration, type RegistrationOptions } from "./register.ts";
 
 const made: { readonly clock: HandClock; readonly registry: PaperRegistry }[] = [];
 
@@ -43,6 +43,190 @@ test("Registration registers, and renews at two thirds of the time granted", asy
     '{"Index":0,"PathSegments":[{"token":"a"},{"token":"b"}]}',
   );
   await registration.stop();
+});
+
+test("Registration says the same of us at each call, and watches what the manager knows of us", async () => {
+  const { clock, registration, registry } = setUp();
+  registration.start();
+  registration.start();
+  await clock.pass(41_000);
+  await registration.stop();
+  assert.deepEqual(
+    registry.calls.map(({ method }) => method),
+    ["Register", "Register", "Unregister"],
+  );
+  for (const { entry } of registry.calls) {
+    assert.deepEqual(entry, {
+      name: "fwd-a",
+      networkServiceNames: ["forwarder"],
+      networkServiceLabels: { forwarder: { labels: { p2p: "true" } } },
+      url: "inode://8/99",
+    });
+  }
+  const last = registry.calls.at(-1)?.options;
+  assert.deepEqual([last?.timeoutMs, last?.fds?.length], [2_000, 1]);
+  assert.equal(last?.metadata?.["path"], '{"Index":0,"PathSegments":[{"token":"a"},{"token":"b"}]}');
+  assert.deepEqual(registry.queries, Array(2).fill({ networkServiceEndpoint: { name: "fwd-a" }, watch: true }));
+});
+
+test("Registration of a server that can be dialled sends its URL and no descriptor", async () => {
+  const { registration, registry } = setUp(undefined, 600_000, { socket: { url: "tcp://10.0.0.1:5001" } });
+  registration.start();
+  await settled();
+  assert.equal(registry.calls[0]?.entry.url, "tcp://10.0.0.1:5001");
+  assert.equal(registry.calls[0]?.options.fds, undefined);
+  await registration.stop();
+});
+
+test("Registration renews up to a tenth earlier than at two thirds", async () => {
+  const { clock, registration, registry } = setUp(undefined, 600_000, { random: () => 0.5 });
+  registration.start();
+  await clock.pass(37_900);
+  assert.equal(registry.calls.length, 1);
+  await clock.pass(200);
+  assert.equal(registry.calls.length, 2);
+  await registration.stop();
+});
+
+test("Registration that never expires is not renewed", async () => {
+  const { clock, registration, registry } = setUp();
+  registry.lifetimeMs = undefined;
+  registration.start();
+  await clock.pass(86_400_000);
+  assert.equal(registry.calls.length, 1);
+  await registration.stop();
+});
+
+test("Registration keeps the path that it has where an answer brings none", async () => {
+  const { clock, registration, registry } = setUp();
+  registration.start();
+  await settled();
+  registry.path = undefined;
+  await clock.pass(81_000);
+  assert.equal(
+    registry.calls[2]?.options.metadata?.["path"],
+    '{"Index":0,"PathSegments":[{"token":"a"},{"token":"b"}]}',
+  );
+  await registration.stop();
+});
+
+test("Registration logs that it is registered when that is new", async () => {
+  const { clock, log, registration, registry } = setUp();
+  registration.start();
+  await clock.pass(50_000);
+  assert.equal(log.of("registered").length, 1, "a renewal is no news");
+  registry.watches.at(-1)?.end(new RpcError("UNAVAILABLE", "connection lost"));
+  await clock.pass(1_000);
+  assert.deepEqual([log.of("registration-lost").length, log.of("registration-awaited").length], [1, 0]);
+  assert.equal(log.of("registered").length, 2);
+  registry.peer = peerNamed("nsmgr-b");
+  await clock.pass(50_000);
+  assert.equal(log.of("registered").at(-1)?.["manager"], "spiffe://test/nsmgr-b");
+  assert.equal(log.of("registered").length, 3);
+  await registration.stop();
+});
+
+test("Registration registers anew when the manager ends its watch", async () => {
+  const { clock, registration, registry } = setUp();
+  registration.start();
+  await settled();
+  registry.watches[0]?.end();
+  await clock.pass(1_000);
+  assert.equal(registry.calls.length, 2);
+  await registration.stop();
+});
+
+test("Registration is not moved by what the watch says of others, or by what stands", async () => {
+  const { clock, registration, registry } = setUp();
+  registration.start();
+  await settled();
+  for (const [name, deleted] of [
+    ["fwd-b", true],
+    ["fwd-a", false],
+  ] as const) {
+    const networkServiceEndpoint = { name };
+    registry.watches[0]?.push(create(NetworkServiceEndpointResponseSchema, { deleted, networkServiceEndpoint }));
+  }
+  await clock.pass(1_000);
+  assert.equal(registry.calls.length, 1);
+  await registration.stop();
+});
+
+for (const [code, fewMs, manyMs] of [
+  ["UNAVAILABLE", 250, 30_000],
+  ["PERMISSION_DENIED", 5_100, 300_000],
+] as const) {
+  test(`Registration begins with short pauses again after a success, when ${code} comes again`, async () => {
+    const { clock, registration, registry } = setUp();
+    registry.failure = new RpcError(code, "no");
+    registration.start();
+    await clock.pass(manyMs);
+    registry.failure = undefined;
+    await clock.pass(60_000);
+    assert.equal(registration.state.value?.kind, "registered");
+    registry.failure = new RpcError(code, "no");
+    registry.watches.at(-1)?.end(registry.failure);
+    await settled();
+    const before = registry.calls.length;
+    await clock.pass(fewMs);
+    assert.equal(registry.calls.length, before + 1);
+    await registration.stop();
+  });
+}
+
+test("Registration keeps its entry where a policy refuses a renewal only", async () => {
+  let checks = 0;
+  let renewed = 0;
+  const { clock, registration, registry, log } = setUp(() => {
+    checks += 1;
+    if (checks > 1) throw new Error("Refused by tokens_expired");
+  });
+  registry.renew = () => {
+    renewed += 1;
+    return true;
+  };
+  registration.start();
+  await clock.pass(41_000);
+  assert.deepEqual(
+    registry.calls.map(({ method }) => method),
+    ["Register", "Register"],
+  );
+  assert.deepEqual([checks, renewed, log.of("registration-refused").length], [2, 0, 1]);
+  await registration.stop();
+});
+
+for (const [says, isAnswered] of [
+  ["is answered all the same", true],
+  ["is given up", false],
+] as const) {
+  test(`Registration.stop() during the first call, which ${says}, takes out what the manager may know`, async () => {
+    const { registration, registry } = setUp();
+    const answer = Promise.withResolvers<void>();
+    registry.answered = isAnswered ? answer.promise : undefined;
+    registry.isSlow = true;
+    registration.start();
+    await settled();
+    const stopped = registration.stop();
+    await settled();
+    if (isAnswered) {
+      assert.equal(registry.calls.length, 1, "the call is over first");
+      answer.resolve();
+    }
+    await stopped;
+    assert.deepEqual(
+      registry.calls.map(({ method }) => method),
+      ["Register", "Unregister"],
+    );
+  });
+}
+
+test("Registration.stop() ends, and logs it, where the manager cannot be told", async () => {
+  const { registration, registry, log } = setUp();
+  registration.start();
+  await settled();
+  registry.failure = new RpcError("UNAVAILABLE", "connection lost");
+  await registration.stop();
+  assert.equal(log.of("not-unregistered").length, 1);
 });
 
 test("Registration bounds its calls, so that the manager keeps an entry until it is renewed", async () => {
@@ -212,7 +396,7 @@ test("Registration asks once more, and not at once for ever, where each new conn
   await registration.stop();
 });
 
-function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
+function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000, more: Partial<RegistrationOptions> = {}) {
   const clock = new HandClock();
   const log = recordingLog();
   const registry = new PaperRegistry(clock);
@@ -228,6 +412,7 @@ function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000) {
     clock,
     log,
     random: () => 0,
+    ...more,
   });
   made.push({ clock, registry });
   return { clock, log, registry, registration };
@@ -241,7 +426,12 @@ class PaperRegistry implements Caller {
   }[] = [];
   readonly watches: PaperStream<unknown>[] = [];
   reply: MessageInitShape<typeof NetworkServiceEndpointSchema> & { url?: string } = {};
-  lifetimeMs = 60_000;
+  lifetimeMs: number | undefined = 60_000;
+  path: string | undefined = '{"Index":0,"PathSegments":[{"token":"a"},{"token":"b"}]}';
+  /** Register is answered when this has resolved, or is never answered. */
+  answered: Promise<void> | undefined;
+  isSlow = false;
+  readonly queries: unknown[] = [];
   failure: RpcError | undefined;
   peer = peerNamed("nsmgr-a");
   renew = () => false;
@@ -262,10 +452,11 @@ class PaperRegistry implements Caller {
     this.calls.push({ method: method.name, entry: request as never, options });
     // Who takes the entry out cannot do more than say so.
     this.knowsUs = method.name === "Unregister" ? false : this.knowsUs || !this.failure;
+    if (this.isSlow && method.name === "Register") await (this.answered ?? aborted(options.signal));
     if (this.failure) throw this.failure;
-    const expirationTime = timestampFromMs(this.#clock.now() + this.lifetimeMs);
-    const response = create(NetworkServiceEndpointSchema, { ...this.reply, expirationTime } as never);
-    const metadata = new Map([["path", ['{"Index":0,"PathSegments":[{"token":"a"},{"token":"b"}]}']]]);
+    const ends = this.lifetimeMs === undefined ? {} : { expirationTime: this.#ending(this.lifetimeMs) };
+    const response = create(NetworkServiceEndpointSchema, { ...this.reply, ...ends } as never);
+    const metadata = new Map(this.path === undefined ? [] : [["path", [this.path]]]);
     return {
       response: response as unknown as MessageShape<O>,
       metadata,
@@ -273,9 +464,20 @@ class PaperRegistry implements Caller {
     };
   }
 
-  stream<O extends DescMessage>() {
+  #ending(lifetimeMs: number) {
+    return timestampFromMs(this.#clock.now() + lifetimeMs);
+  }
+
+  stream<O extends DescMessage>(_target: string, _method: unknown, query: unknown) {
+    this.queries.push(query);
     const stream = new PaperStream<MessageShape<O>>({ peer: this.peer, fds: undefined });
     this.watches.push(stream as unknown as PaperStream<unknown>);
     return stream;
   }
+}
+
+function aborted(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    signal?.addEventListener("abort", () => reject(new RpcError("CANCELLED", "stopped")), { once: true });
+  });
 }

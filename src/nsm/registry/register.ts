@@ -79,6 +79,8 @@ export class Registration implements ManagerSource {
   readonly #permanent: Backoff;
   #path: RegistryPath = EMPTY_PATH;
   #manager: string | undefined;
+  /** The stop came while the first call was under way: the manager may have taken our entry all the same. */
+  #mayBeKnown = false;
   #loop: Promise<void> | undefined;
 
   constructor(options: RegistrationOptions) {
@@ -102,7 +104,7 @@ export class Registration implements ManagerSource {
     this.#stop.abort(new Error("the registration was stopped"));
     await this.#loop;
     // Also when the manager was lost since: it, or the next one, may still know our entry.
-    if (this.#manager !== undefined) await this.#unregister();
+    if (this.#manager !== undefined || this.#mayBeKnown) await this.#unregister();
   }
 
   async #unregister(): Promise<void> {
@@ -122,6 +124,7 @@ export class Registration implements ManagerSource {
         const refreshMs = await this.#register(signal);
         await this.#untilDue(refreshMs, signal);
       } catch (error) {
+        this.#mayBeKnown = signal.aborted;
         if (!signal.aborted) await this.#pause(error, signal);
       }
     }
@@ -199,12 +202,11 @@ export class Registration implements ManagerSource {
         }
       }
     } catch (error) {
-      if (signal.aborted) return;
       // A registry without watches: what is left is to renew in time.
       if (error instanceof RpcError && error.code === "UNIMPLEMENTED") return await never(signal);
       throw error;
     }
-    if (!signal.aborted) throw new RpcError("UNAVAILABLE", "the manager has ended the watch of our registration");
+    throw new RpcError("UNAVAILABLE", "the manager has ended the watch of our registration");
   }
 
   async #pause(error: unknown, signal: AbortSignal): Promise<void> {
