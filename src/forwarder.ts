@@ -20,9 +20,10 @@ import { startIdentity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { openCheckpoint } from "./kubelet/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
+import { HostLinks } from "./netdev/index.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import type { PfConfig } from "./pci/index.ts";
-import { Reconciler, type ReconcilerOptions } from "./reconcile/index.ts";
+import { Reconciler } from "./reconcile/index.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
@@ -118,8 +119,9 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
   const pods = openCheckpoint(settings.devicePluginPath, log);
-  const grants = new AdoptedGrants();
-  const reconciler = openReconciler(options, { node, journal, access, grants, pods, metrics });
+  const kept = { node, journal, access, grants: new AdoptedGrants(), pods, links: new HostLinks(host, clock) };
+  const { reconcileIntervalMs: intervalMs } = settings;
+  const reconciler = new Reconciler({ ...kept, uevents: host.uevents, intervalMs, metrics, clock, log });
   const left = await reconciler.start();
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
@@ -131,7 +133,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
 
   phases.begin("serve NSM");
   const moves = declareMoves(metrics);
-  const drivers = mechanisms({ ...node, ...moves, host, access, grants, pods, journal, clock, log });
+  const drivers = mechanisms({ ...node, ...moves, ...kept, clock, log });
   const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
   const nsm = await serveNsm({ ...parts, random: host.random }, undo);
   const { endConnection } = nsm;
@@ -154,15 +156,6 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.completed();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
-}
-
-function openReconciler(
-  { settings, host, clock, log }: ForwarderOptions,
-  parts: Pick<ReconcilerOptions, "node" | "journal" | "access" | "grants" | "pods" | "metrics">,
-): Reconciler {
-  const { netns, linkOwnerOf, uevents, random } = host;
-  const places = { netns, openRtnl: host.openRtnl.bind(host), linkOwnerOf, uevents, random };
-  return new Reconciler({ ...parts, ...places, intervalMs: settings.reconcileIntervalMs, clock, log });
 }
 
 /** From here on what is known of the node stays true, and what the previous instance left is settled as soon as it can be. */

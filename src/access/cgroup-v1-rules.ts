@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import { type CgroupFolder, type DeviceNumber, KernelError } from "../kernel/index.ts";
 import { exactAccess, isAllowed, type ListEntry, missingAccess, parseDevicesList } from "./devices-list.ts";
 import { AccessError } from "./error.ts";
@@ -52,7 +53,7 @@ export class CgroupV1Rules implements Rules {
     try {
       await denyAll(cgroup, there);
     } catch (error) {
-      if (!isGone(error)) return [`${cgroup.path} keeps its rules: ${(error as Error).message}`];
+      if (!isGone(error)) return [`${cgroup.path} keeps its rules: ${messageOf(error)}`];
     }
     const after = readList(cgroup) ?? [];
     return wrote.filter((rule) => isLeft(after, rule)).map((rule) => `${cgroup.path} still has ${ruleText(rule)}`);
@@ -85,7 +86,7 @@ export class CgroupV1Rules implements Rules {
         throw new AccessError({ kind: "refused-above", cgroup: above, device, by: "devices.list" }, { cause: error });
       }
       throw new AccessError(
-        { kind: "not-taken", cgroup: cgroup.path, device, problem: (error as Error).message },
+        { kind: "not-taken", cgroup: cgroup.path, device, problem: messageOf(error) },
         { cause: error },
       );
     }

@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import { AttachFlag, type CgroupFolder, type DeviceNumber, deviceProgramsOf } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
@@ -51,7 +52,7 @@ export class CgroupV2Rules implements Rules {
       rewriteDevicePrograms(cgroup, ({ block }) => withoutDevices(block?.devices ?? [], devices));
     } catch (error) {
       if (isGone(error)) return [];
-      failure = (error as Error).message;
+      failure = messageOf(error);
     }
     const left = this.#unlessGone<readonly Filter[]>([], () =>
       readFilters(cgroup).list.filter((filter) => isOurs(filter, devices)),

@@ -1,5 +1,5 @@
 import { dirname, join } from "node:path";
-import type { Clock } from "../async/index.ts";
+import { type Clock, messageOf } from "../async/index.ts";
 import { BlockingWrites, CgroupFolder, cgroupVersionOf, KernelError, type TextWrites } from "../kernel/index.ts";
 import { AccessError } from "./error.ts";
 import { isKubepods, podPaths, podUidOf } from "./pod-name.ts";
@@ -49,7 +49,7 @@ function openRoot(
   try {
     return CgroupFolder.open(path, writes);
   } catch (error) {
-    throw refuse((error as Error).message);
+    throw refuse(messageOf(error));
   }
 }
 

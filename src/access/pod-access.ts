@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import type { CgroupFolder } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
@@ -129,7 +130,7 @@ export class PodAccess {
       }
       this.#trouble = undefined;
     } catch (error) {
-      this.#tellOnce((error as Error).message);
+      this.#tellOnce(messageOf(error));
     }
   }
 

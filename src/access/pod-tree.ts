@@ -70,8 +70,8 @@ export class PodTree {
     const known = new Map(this.#cgroups.map((cgroup) => [cgroup.path, cgroup]));
     const found: HeldCgroup[] = [own];
     this.isCut = false;
-    for (let i = 0; i < found.length && !this.isCut; i++) {
-      const at = found[i] as HeldCgroup;
+    for (const at of found) {
+      if (this.isCut) break;
       const names = childrenOf(at);
       if (names === undefined && at === own) {
         this.close();

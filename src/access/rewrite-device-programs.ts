@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import {
   AttachFlag,
   attachDeviceProgram,
@@ -166,7 +167,7 @@ function refused({ path }: Cgroup, filter: Filter, problem: string): AccessError
 
 function notTaken({ path }: Cgroup, error: unknown): AccessError {
   const hint = error instanceof KernelError ? hints[error.code] : undefined;
-  const problem = hint === undefined ? (error as Error).message : `${(error as Error).message}; ${hint}`;
+  const problem = hint === undefined ? messageOf(error) : `${messageOf(error)}; ${hint}`;
   return new AccessError({ kind: "not-taken", cgroup: path, device: "devices", problem }, { cause: error });
 }
 

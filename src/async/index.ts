@@ -1,9 +1,11 @@
-// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change, the guard of callbacks, randomness.
+// Time and order: the clock, retry delays, one-at-a-time queues, take-backs, values that change, the guard of callbacks and what they
+// throw, randomness.
 // Imports nothing and knows no subject of the forwarder. Start reading at keyed-queue.ts, through
 // which the life of every connection runs, and undo.ts, through which the process starts and stops.
 export { type Backoff, type BackoffOptions, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
 export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
+export { messageOf } from "./error-message.ts";
 export {
   type EscapedError,
   type EventSource,

@@ -1,4 +1,5 @@
 // What is wrong with a VF, or worth knowing of it: typed, several at a time, each raised and cleared by its own cause.
+import type { AttachmentState } from "../netdev/index.ts";
 
 /** Each with what its raiser knew. A new one does not compile until it has its effect, its label and its words below. */
 export type VfCondition =
@@ -35,9 +36,10 @@ export type VfCondition =
   | { readonly code: "netdev-unseen" }
   | { readonly code: "repair-failed"; readonly repair: string; readonly error: string };
 
-/** What the journal had of the VF when a client had it: its whole form is the journal's (src/mechanisms/connection-journal.ts). */
+/** What the journal had of the VF when a client had it as a network device. */
 export interface BeforeClient {
   readonly connectionId: string;
+  readonly state: AttachmentState;
 }
 
 /** By which conditions are told apart, in metrics and `status.json` too. */
@@ -103,7 +105,7 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
 /** In the order in which they are shown. */
 export const vfConditionCodes = Object.keys(rules) as readonly VfConditionCode[];
 
-const ranks = new Map(vfConditionCodes.map((code, rank) => [code, rank]));
+const ranks: ReadonlyMap<VfConditionCode, number> = new Map(vfConditionCodes.map((code, rank) => [code, rank]));
 const none: readonly VfCondition[] = [];
 
 /** What a condition means for its VF. */
@@ -117,8 +119,8 @@ export function labelOf({ code }: Pick<VfCondition, "code">): string {
 }
 
 /** What is so, as a sentence for the operator. */
-export function describeCondition(condition: VfCondition): string {
-  return (rules[condition.code] as Rule<VfCondition>)[2](condition);
+export function describeCondition<Code extends VfConditionCode>(condition: VfConditionOf<Code>): string {
+  return rules[condition.code][2](condition);
 }
 
 /** The conditions of one VF, at most one of each code. */

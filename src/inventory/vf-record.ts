@@ -31,7 +31,7 @@ export function conditionOf<Code extends VfConditionCode>(
   { conditions }: Pick<VfRecord, "conditions">,
   code: Code,
 ): VfConditionOf<Code> | undefined {
-  return conditions.find((one) => one.code === code) as VfConditionOf<Code> | undefined;
+  return conditions.find((one): one is VfConditionOf<Code> => one.code === code);
 }
 
 /** What a client has is the client's: what would withhold the VF says nothing as long as a connection holds it. */

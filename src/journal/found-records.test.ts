@@ -22,7 +22,7 @@ function fileOf(content: Buffer) {
 }
 
 async function found(content: Buffer) {
-  const records = await findRecords(fileOf(content));
+  const records = await findRecords<Json>(fileOf(content));
   const values: Record<string, Json | undefined> = {};
   for (const key of records.keys) values[key] = await records.read(key);
   return { values, damagedBytes: records.damagedBytes };

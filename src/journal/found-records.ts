@@ -4,16 +4,15 @@ import { CRC_BLOCK_BYTES, CrcRanges, combineCrc } from "./crc-range.ts";
 import { JournalError } from "./error.ts";
 import { FileWindow, type ReadableFile } from "./file-window.ts";
 import { type FrameHeader, HEADER_BYTES, MAGIC, readHeader, VERSION } from "./frame.ts";
-import type { Json } from "./json.ts";
 
 /** What the previous instance left. */
-export interface FoundRecords {
+export interface FoundRecords<Value> {
   /** Of each key that has a value. */
   readonly keys: readonly string[];
   /** Bytes that could not be read as a record: of a write that a crash cut off, or worse. */
   readonly damagedBytes: number;
   /** The latest value of one of the keys; undefined when it makes no sense. */
-  read(key: string): Promise<Json | undefined>;
+  read(key: string): Promise<Value | undefined>;
 }
 
 /** Read at once while summing up. A whole number of blocks. */
@@ -29,7 +28,7 @@ interface Place {
 }
 
 /** @throws {JournalError} newer-version when a sound record has a version that is not known here; the file system's error. */
-export async function findRecords(file: ReadableFile): Promise<FoundRecords> {
+export async function findRecords<Value>(file: ReadableFile): Promise<FoundRecords<Value>> {
   const search = new RecordSearch(file, await sumUp(file));
   const places = new Map<string, Place>();
   let damagedBytes = 0;
@@ -53,16 +52,15 @@ export async function findRecords(file: ReadableFile): Promise<FoundRecords> {
     async read(key) {
       const place = places.get(key);
       if (!place) return undefined;
-      const text = String(await file.read(place.at, place.bytes));
-      return secondOf(text);
+      return secondOf<Value>(String(await file.read(place.at, place.bytes)));
     },
   };
 }
 
 /** The second element of a JSON array. */
-function secondOf(text: string): Json | undefined {
+function secondOf<Value>(text: string): Value | undefined {
   try {
-    const [, value] = JSON.parse(text) as [string, Json];
+    const [, value]: readonly [unknown, Value] = JSON.parse(text);
     return value;
   } catch {
     return undefined; // Its checksum is sound: not one of ours.
@@ -111,7 +109,7 @@ class RecordSearch {
     for (let length = Math.min(KEY_BYTES, bytes); ; length = Math.min(8 * length, bytes)) {
       const [text, end] = KEY_TEXT.exec(String(await this.#window.at(at, length))) ?? [];
       if (text !== undefined) {
-        const key = secondOf(`[0,${text.slice(1)}]`);
+        const key = secondOf<unknown>(`[0,${text.slice(1)}]`);
         return typeof key === "string" ? { key, hasValue: end === "," } : undefined;
       }
       if (length === bytes) return undefined;

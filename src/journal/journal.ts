@@ -1,30 +1,30 @@
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, messageOf, type Timer } from "../async/index.ts";
 import { type AppendFile, FileRemovedError } from "../kernel/index.ts";
 import { JournalError } from "./error.ts";
 import { findRecords } from "./found-records.ts";
 import { encodeFrame } from "./frame.ts";
 import type { Json } from "./json.ts";
 
-export interface JournalOptions {
+export interface JournalOptions<Value = Json> {
   readonly file: AppendFile;
   readonly clock: Clock;
   /** Told with the reason when the disk takes nothing more, and with undefined when it does again. */
   readonly onTrouble: (problem: string | undefined) => void;
   /** What is kept of what the previous instance left; everything by default. What is not kept is dropped from the disk. */
-  readonly selection?: Selection;
+  readonly selection?: Selection<Value>;
 }
 
 /** Decides record by record, so that what is too much is never in memory all at once. */
-export interface Selection {
+export interface Selection<Value> {
   /** Those that come first are asked about first. */
   readonly rank: (key: string) => number;
-  readonly keeps: (key: string, value: Json) => boolean;
+  readonly keeps: (key: string, value: Value) => boolean;
 }
 
 /** What the previous instance left. */
-export interface JournalFound {
+export interface JournalFound<Value> {
   /** What was kept of it. */
-  readonly entries: ReadonlyMap<string, Json>;
+  readonly entries: ReadonlyMap<string, Value>;
   /** Bytes that could not be read as a record: of a write that a crash cut off, or worse. */
   readonly damagedBytes: number;
 }
@@ -38,13 +38,15 @@ const COMPACT_BYTES = 256 * 1024;
 const SLICE_BYTES = 256 * 1024;
 const RETRY_MS = 5_000;
 
-const EVERYTHING: Selection = { rank: () => 0, keeps: () => true };
+const EVERYTHING: Selection<unknown> = { rank: () => 0, keeps: () => true };
 
 /**
- * Opens the journal in the file. Memory is bounded by what is kept and the largest record, whatever the size of the file.
+ * Opens the journal in the file. A value is what this version or another has put, as JSON. Memory is bounded by what is kept and the largest record, whatever the size of the file.
  * @throws {JournalError} newer-version; the file system's error when it cannot be read.
  */
-export async function openJournal(options: JournalOptions): Promise<{ journal: Journal; found: JournalFound }> {
+export async function openJournal<Value = Json>(
+  options: JournalOptions<Value>,
+): Promise<{ journal: Journal<Value>; found: JournalFound<Value> }> {
   try {
     const { journal, found, dropped } = await readAll(options);
     await options.file.close(); // What is written opens what it needs.
@@ -56,10 +58,10 @@ export async function openJournal(options: JournalOptions): Promise<{ journal: J
   }
 }
 
-async function readAll(options: JournalOptions): Promise<{ journal: Journal; found: JournalFound; dropped: number }> {
+async function readAll<Value>(options: JournalOptions<Value>) {
   const { file, selection = EVERYTHING } = options;
-  const records = await findRecords(file);
-  const entries = new Map<string, Json>();
+  const records = await findRecords<Value>(file);
+  const entries = new Map<string, Value>();
   let dropped = 0;
   let damagedBytes = records.damagedBytes;
   for (const key of records.keys.toSorted((a, b) => selection.rank(a) - selection.rank(b))) {
@@ -78,8 +80,8 @@ async function readAll(options: JournalOptions): Promise<{ journal: Journal; fou
  * write. After a failure the file is behind, and the next write that the disk takes brings everything up to date. What a change
  * costs depends on its own size: the rest is written again only after as much has been written since the last time.
  */
-export class Journal {
-  readonly #options: JournalOptions;
+export class Journal<Value> {
+  readonly #options: JournalOptions<Value>;
   /** As they lie on disk. */
   readonly #frames = new Map<string, Buffer>();
   #liveBytes = 0;
@@ -90,14 +92,14 @@ export class Journal {
   #retry: Timer | undefined;
   #isClosed = false;
 
-  constructor(options: JournalOptions, entries: ReadonlyMap<string, Json>, isBehind: boolean) {
+  constructor(options: JournalOptions<Value>, entries: ReadonlyMap<string, Value>, isBehind: boolean) {
     this.#options = options;
     for (const [key, value] of entries) this.#set(key, frameOf([key, value]));
     this.#isBehind = isBehind;
   }
 
   /** Resolves when the value is safe. @throws {JournalError} not-writable; it is tried again as long as it is wanted. */
-  put(key: string, value: Json): Promise<void> {
+  put(key: string, value: Value): Promise<void> {
     const frame = frameOf([key, value]);
     this.#set(key, frame);
     return this.#save(frame);
@@ -162,7 +164,7 @@ export class Journal {
       else await this.#writeMore(frames);
     } catch (error) {
       this.#isBehind = true;
-      const problem = error instanceof Error ? error.message : String(error);
+      const problem = messageOf(error);
       onTrouble(problem);
       this.#retryLater();
       throw new JournalError({ kind: "not-writable", problem }, { cause: error });
@@ -199,7 +201,7 @@ export class Journal {
   }
 }
 
-function frameOf(record: readonly [key: string, value?: Json]): Buffer {
+function frameOf(record: readonly [key: string, value?: unknown]): Buffer {
   return encodeFrame(Buffer.from(JSON.stringify(record)));
 }
 

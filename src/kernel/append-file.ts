@@ -1,4 +1,5 @@
 import type { Disk, DiskFile, FileFacts } from "./disk.ts";
+import { codeOf } from "./errno.ts";
 
 /** A file that grows at its end and is now and then written anew. One writer. */
 export interface AppendFile {
@@ -120,7 +121,7 @@ class OpenAppendFile implements AppendFile {
       this.#writer = await this.#options.disk.open(this.#options.path, "append");
       return this.#writer;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") throw new FileRemovedError();
+      if (codeOf(error) === "ENOENT") throw new FileRemovedError();
       throw error;
     }
   }

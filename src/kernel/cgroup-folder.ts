@@ -1,8 +1,8 @@
 import { constants, existsSync, readdirSync, readFileSync, statfsSync, watch } from "node:fs";
 import { guarded } from "../async/index.ts";
 import type { TextWrites } from "./blocking-writes.ts";
-import { Errno } from "./errno.ts";
-import { KernelError } from "./error.ts";
+import { codeOf, Errno } from "./errno.ts";
+import { KernelError, kernelErrorOf } from "./error.ts";
 import { Fd, fileKey } from "./fd.ts";
 import { checkedPath } from "./host-files.ts";
 import { call } from "./native.ts";
@@ -108,7 +108,7 @@ export class CgroupFolder {
       );
       return () => watcher.close();
     } catch (error) {
-      const { code = "" } = error as NodeJS.ErrnoException;
+      const code = codeOf(error);
       if (code === "ENOSPC" || code === "EMFILE") onBlind?.(code);
       return () => {}; // otherwise it is gone
     }
@@ -128,7 +128,6 @@ function attempt<T>(op: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    const { errno } = error as NodeJS.ErrnoException;
-    throw errno === undefined ? error : new KernelError(op, Math.abs(errno));
+    throw kernelErrorOf(op, error);
   }
 }

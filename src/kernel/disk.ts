@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
 import { chmod, type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { codeOf } from "./errno.ts";
 
 /** One open file. Every call throws the file system's error, for example ENOSPC or EIO. */
 export interface DiskFile {
@@ -57,7 +58,7 @@ export const linuxDisk: Disk = {
     try {
       return factsOf(await stat(path, { bigint: true }));
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+      if (codeOf(error) === "ENOENT") return undefined;
       throw error;
     }
   },

@@ -23,6 +23,12 @@ export class KernelError extends Error {
   }
 }
 
+/** What the system refused Node, as ours; any other error as it is. */
+export function kernelErrorOf(op: string, error: unknown): unknown {
+  const errno = error instanceof Error && "errno" in error ? error.errno : undefined;
+  return error instanceof KernelError || typeof errno !== "number" ? error : new KernelError(op, Math.abs(errno));
+}
+
 function describe(errno: number): string {
   try {
     return getSystemErrorMessage(-errno);

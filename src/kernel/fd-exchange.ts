@@ -142,7 +142,7 @@ export class FdExchange implements PassedFds {
     } catch (error) {
       // A folder of /proc whose process has died, a file system in a peer's own hands: nobody can ever name it.
       fd.close();
-      this.lost(error as Error);
+      this.lost(error);
       return;
     }
     const held = this.#held.get(key);
@@ -164,7 +164,7 @@ export class FdExchange implements PassedFds {
   }
 
   /** The kernel threw descriptors away that had come. Nobody knows which: none of those who wait now waits in vain. */
-  lost(because: Error): void {
+  lost(because: unknown): void {
     this.#dropped += 1;
     this.#rejectWaiters(because);
   }
@@ -179,7 +179,7 @@ export class FdExchange implements PassedFds {
     this.#dropped += 1;
   }
 
-  #rejectWaiters(because: Error): void {
+  #rejectWaiters(because: unknown): void {
     for (const waiters of [...this.#waiters.values()]) for (const waiter of [...waiters]) waiter.reject(because);
   }
 

@@ -1,11 +1,11 @@
 import { constants } from "node:fs";
 import { lstat, open, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { BlockingWrites } from "./blocking-writes.ts";
+import type { TextWrites } from "./blocking-writes.ts";
 import { deviceHolders } from "./device-holders.ts";
 import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
-import { Errno } from "./errno.ts";
-import { KernelError } from "./error.ts";
+import { codeOf, Errno } from "./errno.ts";
+import { KernelError, kernelErrorOf } from "./error.ts";
 
 /** How long one write may take unless told. */
 const WRITE_LIMIT_MS = 10_000;
@@ -41,7 +41,7 @@ export interface HostFiles {
 }
 
 /** The files beneath a folder of this machine. The threads of `writes` may serve many folders. */
-export function openHostFiles(root: string, writes: BlockingWrites): HostFiles {
+export function openHostFiles(root: string, writes: TextWrites): HostFiles {
   const at = (path: string) => join(root, checkedPath(path));
   return {
     readText: (path) => attempt(`read ${at(path)}`, async () => (await readFile(at(path), "utf8")).replace(/\n$/, "")),
@@ -72,10 +72,7 @@ export async function attempt<T>(op: string, work: () => Promise<T>): Promise<T>
   try {
     return await work();
   } catch (error) {
-    if (error instanceof KernelError) throw error;
-    const { errno } = error as NodeJS.ErrnoException;
-    if (errno === undefined) throw error;
-    throw new KernelError(op, Math.abs(errno));
+    throw kernelErrorOf(op, error);
   }
 }
 
@@ -94,7 +91,7 @@ async function readHolders(path: string): Promise<DeviceUse | undefined> {
     await handle.close();
     return undefined;
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
+    const code = codeOf(error);
     if (NOBODY_CAN.includes(code)) return undefined;
     if (code !== "EBUSY") throw error;
     const device = await readDeviceNumber(path).catch(() => undefined);

@@ -19,7 +19,7 @@ export {
   readProgram,
 } from "./device-program.ts";
 export { type Disk, type DiskFile, type FileFacts, linuxDisk } from "./disk.ts";
-export { Errno, errnoName } from "./errno.ts";
+export { codeOf, Errno } from "./errno.ts";
 export { KernelError } from "./error.ts";
 export { type ExclusiveLock, type FolderLockOptions, lockFolder, tryLockFolder } from "./exclusive-lock.ts";
 export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";

@@ -113,18 +113,20 @@ export function openSslCalls(): ReturnType<typeof loadOpenSsl> {
 
 type Native = (...args: readonly unknown[]) => unknown;
 
-function loadOpenSsl() {
+function loadOpenSsl(): Readonly<
+  Record<"verifyDepth" | "control" | "setVerify" | "chainOf" | "setError" | "count" | "at" | "encode", Native>
+> {
   return {
-    verifyDepth: self.func("int SSL_CTX_get_verify_depth(const void *context)") as Native,
-    control: self.func("long SSL_CTX_ctrl(void *context, int command, long number, void *pointer)") as Native,
+    verifyDepth: self.func("int SSL_CTX_get_verify_depth(const void *context)"),
+    control: self.func("long SSL_CTX_ctrl(void *context, int command, long number, void *pointer)"),
     setVerify: self.func(
       "void SSL_CTX_set_cert_verify_callback(void *context, ssl_verify_cb *callback, void *argument)",
-    ) as Native,
-    chainOf: self.func("void *X509_STORE_CTX_get0_untrusted(const void *store)") as Native,
-    setError: self.func("void X509_STORE_CTX_set_error(void *store, int error)") as Native,
-    count: self.func("int OPENSSL_sk_num(const void *stack)") as Native,
-    at: self.func("void *OPENSSL_sk_value(const void *stack, int index)") as Native,
-    encode: self.func("int i2d_X509(const void *certificate, void *out)") as Native,
+    ),
+    chainOf: self.func("void *X509_STORE_CTX_get0_untrusted(const void *store)"),
+    setError: self.func("void X509_STORE_CTX_set_error(void *store, int error)"),
+    count: self.func("int OPENSSL_sk_num(const void *stack)"),
+    at: self.func("void *OPENSSL_sk_value(const void *stack, int index)"),
+    encode: self.func("int i2d_X509(const void *certificate, void *out)"),
   };
 }
 

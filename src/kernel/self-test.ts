@@ -1,5 +1,5 @@
 import { endianness } from "node:os";
-import { type Clock, startDeadline, systemClock } from "../async/index.ts";
+import { type Clock, messageOf, startDeadline, systemClock } from "../async/index.ts";
 import { Fd } from "./fd.ts";
 import { call } from "./native.ts";
 import { UnixStream } from "./unix-stream.ts";
@@ -20,7 +20,7 @@ export async function selfTest(clock: Clock = systemClock): Promise<void> {
     await passDescriptor(clock);
   } catch (error) {
     const hint = "want Node 24 on 64-bit Linux, with its own libuv, and a file descriptor limit that is not used up";
-    throw new Error(`Cannot pass descriptors on this machine: ${(error as Error).message}; ${hint}`, { cause: error });
+    throw new Error(`Cannot pass descriptors on this machine: ${messageOf(error)}; ${hint}`, { cause: error });
   }
 }
 

@@ -19,7 +19,8 @@ export async function readSmallFile(path: string, mostMebibytes: number): Promis
       // Its size is not asked: /proc says 0, and a file that is written to grows.
       const parts: Buffer[] = [];
       let left = mostMebibytes * MEBIBYTE;
-      for await (const part of handle.createReadStream({ autoClose: false, end: left }) as AsyncIterable<Buffer>) {
+      const stream: AsyncIterable<Buffer> = handle.createReadStream({ autoClose: false, end: left });
+      for await (const part of stream) {
         left -= part.length;
         if (left < 0) throw new KernelError(op, Errno.EFBIG, `it is larger than ${mostMebibytes} MiB`);
         parts.push(part);

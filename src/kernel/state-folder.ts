@@ -1,7 +1,8 @@
 import { dirname, join } from "node:path";
-import { type Random, systemRandom } from "../async/index.ts";
+import { messageOf, type Random, systemRandom } from "../async/index.ts";
 import { type AppendFile, openAppendFile } from "./append-file.ts";
 import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
+import { codeOf } from "./errno.ts";
 
 /**
  * The folder on the host where the forwarder keeps what must outlive it. Only root may read it. When it is removed while we run, it
@@ -34,8 +35,8 @@ export async function openStateFolder(
 ): Promise<StateFolder> {
   await makeFolder(disk, path);
   // A disk that has become read-only can still be read, and its clients still be served.
-  await disk.restrict(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== "EROFS") throw error;
+  await disk.restrict(path).catch((error: unknown) => {
+    if (codeOf(error) !== "EROFS") throw error;
   });
   return new OpenStateFolder(path, { disk, random });
 }
@@ -137,15 +138,13 @@ async function createIn(disk: Disk, folder: string, file: string): Promise<DiskF
   try {
     return await disk.open(file, "create");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    if (codeOf(error) !== "ENOENT") throw error;
   }
   await makeFolder(disk, folder);
   try {
     return await disk.open(file, "create");
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new Error(`${folder} was removed, and cannot be made again (${why}); make it, then restart the pod`, {
-      cause,
-    });
+    const what = `${folder} was removed, and cannot be made again (${messageOf(cause)})`;
+    throw new Error(`${what}; make it, then restart the pod`, { cause });
   }
 }

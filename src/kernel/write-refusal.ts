@@ -1,5 +1,6 @@
 import { constants } from "node:fs";
 import { access, stat } from "node:fs/promises";
+import { codeOf } from "./errno.ts";
 
 /**
  * Why this process may not write to what is at a path, as the errno's name: EROFS, EACCES, ENOENT; undefined when it may.
@@ -10,7 +11,7 @@ export async function writeRefusal(path: string): Promise<string | undefined> {
     await access(path, constants.W_OK);
     return undefined;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error);
+    return codeOf(error) ?? String(error);
   }
 }
 

@@ -10,7 +10,8 @@ import { type JournalEntry, QUOTA } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { type KernelVfEntry, openNodeJournal } from "./connection-journal.ts";
+import { openNodeJournal } from "./connection-journal.ts";
+import type { KernelVfEntry } from "./journal-entries.ts";
 
 const entry: JournalEntry = {
   connectionId: "c1",

@@ -8,12 +8,11 @@ import {
   type TakeRequest,
   type VfRecord,
 } from "../inventory/index.ts";
-import type { NetdevError } from "../netdev/index.ts";
+import { isForeignLink, type NetdevError } from "../netdev/index.ts";
 import { type DriverBinder, DriverError, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { VfJournal } from "./connection-journal.ts";
 import { LeftOutVfs } from "./left-out-vfs.ts";
-import { isForeignLink } from "./link-check.ts";
 
 /** So many VFs are tried within one Request. */
 const BIND_TRIES = 3;

@@ -1,6 +1,8 @@
 // What a start keeps of the journal: every VF that is out and its connection, and of the others as many as their owners may have.
-import type { Json, Selection } from "../journal/index.ts";
-import { type Held, type JournalEntry, quotaExcess } from "../nsm/index.ts";
+import type { Selection } from "../journal/index.ts";
+import { type Held, quotaExcess } from "../nsm/index.ts";
+
+import type { StoredConnection, StoredEntry } from "./journal-entries.ts";
 
 export const CONNECTION = "connection ";
 export const VF = "vf ";
@@ -17,14 +19,14 @@ export interface LeftOut {
  * A connection whose VF is out is kept whatever its size: without it nobody could bring the VF back. `leftOut` is filled while the
  * journal is read.
  */
-export function journalSelection(leftOut: LeftOut): Selection {
+export function journalSelection(leftOut: LeftOut): Selection<StoredEntry> {
   const isOut = new Set<string>();
   const held: Held[] = [];
   return {
     rank: (key) => (key.startsWith(VF) ? 0 : 1),
     keeps(key, value) {
-      if (!key.startsWith(CONNECTION)) {
-        if (key.startsWith(VF)) isOut.add((value as { readonly connectionId: string }).connectionId);
+      if (!key.startsWith(CONNECTION) || "address" in value) {
+        if (key.startsWith(VF)) isOut.add(value.connectionId);
         return true;
       }
       const one = heldBy(value);
@@ -42,9 +44,6 @@ export function journalSelection(leftOut: LeftOut): Selection {
 }
 
 /** Base64 takes four characters for three bytes. */
-function heldBy(value: Json): Held {
-  const { connectionId: id, owner, mechanism, connection = "" } = value as unknown as KeptEntry;
+function heldBy({ connectionId: id, owner, mechanism, connection = "" }: StoredConnection): Held {
   return { id, owner, holdsVf: mechanism !== "NOOP", bytes: Math.floor((connection.length * 3) / 4) };
 }
-
-type KeptEntry = Omit<JournalEntry, "connection"> & { readonly connection?: string };

@@ -1,5 +1,5 @@
 // VFs that failed a connection: given to no client for a while, or until what was wrong is over.
-import type { Clock } from "../async/index.ts";
+import { type Clock, messageOf } from "../async/index.ts";
 import type { Inventory, VfCondition, VfRecord } from "../inventory/index.ts";
 import { DriverError, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -34,7 +34,7 @@ export class LeftOutVfs {
       (error: unknown) => {
         if (error instanceof DriverError && error.fault.kind === "write-stuck") {
           this.setAside(address, { code: "write-stuck", error: error.message });
-        } else this.leaveOut(address, error instanceof Error ? error.message : String(error));
+        } else this.leaveOut(address, messageOf(error));
         over();
       },
     );

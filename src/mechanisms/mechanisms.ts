@@ -1,19 +1,20 @@
 // What this node can give to clients, fitted together: each mechanism with what the previous instance left of it.
 import type { DeviceAccess } from "../access/index.ts";
 import type { Clock, UndoStack } from "../async/index.ts";
+import type { HostLinks } from "../netdev/index.ts";
 import type { Host, Node } from "../node/index.ts";
 import type { MechanismDriver, MechanismDrivers, WantedVfio } from "../nsm/index.ts";
+import type { PciAddress } from "../pci/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 import type { NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
 import { type KernelParts, kernelDriver } from "./kernel/kernel-attachment.ts";
-import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import { noopDriver } from "./noop.ts";
 import { type VfioParts, vfioDriver } from "./vfio/vfio-attachment.ts";
 import type { AdoptedGrants } from "./vfio/vfio-entry.ts";
 
 export interface MechanismParts extends Node, Pick<KernelParts, "onMoved"> {
-  readonly host: Host;
+  readonly links: HostLinks;
   /** What `openAccess` answered. */
   readonly access: DeviceAccess | Error;
   readonly pods: VfioParts["pods"];
@@ -25,15 +26,17 @@ export interface MechanismParts extends Node, Pick<KernelParts, "onMoved"> {
 
 /** The mechanisms of this node. */
 export function mechanisms(parts: MechanismParts): MechanismDrivers {
-  const { access, host } = parts;
-  const { netns, linkOwnerOf } = host;
-  const { binder } = parts;
-  const links = { host: netns, linkOwnerOf, openRtnl: host.openRtnl.bind(host), random: host.random, binder };
-  const holds = new VfHolds({ ...parts, isLinkSound: (address) => hasOwnLink(links, address) });
-  const verifyLink: KernelParts["verifyLink"] = (...which) => verifyVfLink(links, ...which);
+  const { access, links, binder } = parts;
+  const isLinkSound = async (address: PciAddress) => {
+    const netdev = await binder.netdevNow(address);
+    if (netdev) await links.verified(address, netdev.ifindex);
+    return netdev !== undefined;
+  };
+  const holds = new VfHolds({ ...parts, isLinkSound });
+  const { random } = links;
   return {
-    KERNEL: kernelDriver({ ...parts, ...links, verifyLink, holds, watchPod: podWatch(parts) }),
-    VFIO: access instanceof Error ? refusing(access) : vfioDriver({ ...parts, random: host.random, holds, access }),
+    KERNEL: kernelDriver({ ...parts, holds, watchPod: podWatch(parts) }),
+    VFIO: access instanceof Error ? refusing(access) : vfioDriver({ ...parts, random, holds, access }),
     NOOP: noopDriver,
   };
 }

@@ -1,14 +1,24 @@
-// The network device of a VF by its PCI function: it stays the same when its driver makes another device.
-
+// A VF as netdev knows one, whatever its driver makes of it meanwhile.
 import type { VfRecord } from "../inventory/index.ts";
-import type { VfLink } from "../netdev/index.ts";
-import { type DriverBinder, DriverError } from "../pci/index.ts";
+import type { HostLinks, VfLink } from "../netdev/index.ts";
+import type { PfDoor } from "../node/index.ts";
+import { type DriverBinder, DriverError, type PciAddress } from "../pci/index.ts";
+
+/** What netdev is told of VFs by. */
+export interface VfLinkParts {
+  readonly links: HostLinks;
+  readonly binder: DriverBinder;
+  readonly pfDoor: (pf: PciAddress) => PfDoor;
+}
+
+/** What an attachment of the VF needs of the node. @throws {Error} when its PF was never usable. */
+export function netdevPartsOf({ links, binder, pfDoor }: VfLinkParts, vf: VfRecord) {
+  const { address, pf, index } = vf;
+  return { links, address, vf: { ...pfDoor(pf), index }, vfLink: vfLinkOf(binder, vf) };
+}
 
 /** Where the VF's device is in the host's namespace, whatever its name and index. */
-export function vfLinkOf(
-  binder: Pick<DriverBinder, "netdevNow" | "driverOf">,
-  { address, kernelDriver }: Pick<VfRecord, "address" | "kernelDriver">,
-): VfLink {
+function vfLinkOf(binder: DriverBinder, { address, kernelDriver }: VfRecord): VfLink {
   return {
     async index() {
       try {

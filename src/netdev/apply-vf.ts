@@ -2,12 +2,14 @@
 import type { Clock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
+import type { WantedNetdev } from "./desired.ts";
 import { setLinkMac } from "./link-mac.ts";
 import type { Session } from "./read.ts";
 import { isTransient, type Patience } from "./transient.ts";
 import {
   type ApplyOptions,
   applyVfSettings,
+  differingSettings,
   isBearable,
   isPinned,
   type PfPort,
@@ -24,46 +26,103 @@ export interface AttachedVf {
   readonly settings: VfSettings;
 }
 
-export interface ApplyVfInput {
-  /** Where the link is. */
-  readonly session: Session;
-  readonly ifindex: number;
-  readonly mac: string | undefined;
-  readonly vf: AttachedVf | undefined;
-  /** Nothing of it was made for this client before. */
-  readonly isFirst: boolean;
-  /** Of the VF, the operator's included. */
-  readonly wanted: VfSettings;
+export interface VfBeneathParts {
+  readonly vf: AttachedVf;
   /** Told what stands on the PF, and waited for, before it is changed. */
   readonly remember: (before: VfSettings) => Promise<void>;
   /** Told that this address, which the PF named, was the VF's own choice and none of the PF's. */
   readonly wasOwnChoice: (mac: string) => Promise<void>;
-  /** Told of a setting that the driver can tell but not set. */
-  readonly isUnsupported: (setting: keyof VfSettings) => void;
-  readonly patience: Patience;
   readonly log: Log;
   readonly clock: Clock;
 }
 
-/** Brings VF and link to the settings that are wanted. @throws {NetdevError | KernelError} */
-export async function applyVf(input: ApplyVfInput): Promise<void> {
-  const { session, ifindex, mac, vf, patience, clock } = input;
-  if (vf) await applyOnPf(input, vf);
-  if (mac !== undefined) await setLinkMac({ session, ifindex, mac, patience, clock });
+/** Where the VF's link is. */
+interface Place {
+  readonly session: Session;
+  readonly ifindex: number;
+  /** Nothing of it was made for this client before. */
+  readonly isFirst: boolean;
+  readonly patience: Patience;
 }
 
-async function applyOnPf(input: ApplyVfInput, { port, index }: AttachedVf): Promise<void> {
-  const { mac, wanted, patience } = input;
-  const standing = await patience.run(`read the settings of VF ${index}`, () => port.read(index));
-  const [refused] = tellsNothing(standing) ? silentFaults(port, index, wanted) : [];
-  if (refused) throw refused.error;
-  await input.remember(pick(standing, Object.keys(wanted)));
-  if (mac !== undefined && standing.mac !== mac) await chooseMac(input, { vf: { port, index }, standing, mac });
-  const restatesMac = input.isFirst || standing.mac !== mac;
-  await applyBearable({ port, index }, wanted, { ...input, restatesMac });
+/** The VF beneath one link, on its PF. */
+export class VfBeneath {
+  readonly #parts: VfBeneathParts;
+  /** Settings that the driver can tell but not set: asked for once per process, no difference afterwards. */
+  readonly #unsupported = new Set<keyof VfSettings>();
+
+  constructor(parts: VfBeneathParts) {
+    this.#parts = parts;
+  }
+
+  /** What is not as wanted, by reading only. */
+  async differing(wanted: WantedNetdev, patience: Patience): Promise<readonly (keyof VfSettings)[]> {
+    const differing = differingSettings(await this.#read(patience), this.#wantedOf(wanted));
+    return differing.filter((setting) => !this.#unsupported.has(setting));
+  }
+
+  /** Brings VF and link to the settings that are wanted. @throws {NetdevError | KernelError} */
+  async apply(wanted: WantedNetdev, place: Place): Promise<void> {
+    const { vf, remember, log, clock } = this.#parts;
+    const { patience, isFirst } = place;
+    const { mac } = wanted;
+    const settings = this.#wantedOf(wanted);
+    const standing = await this.#read(patience);
+    const [refused] = tellsNothing(standing) ? silentFaults(vf.port, vf.index, settings) : [];
+    if (refused) throw refused.error;
+    await remember(pick(standing, Object.keys(settings)));
+    const changesMac = mac !== undefined && standing.mac !== mac;
+    if (changesMac) await this.#chooseMac(mac, standing, place);
+    const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
+    const restatesMac = isFirst || standing.mac !== mac;
+    await applyBearable(vf, settings, { patience, restatesMac, isUnsupported, log });
+    if (mac !== undefined) await setLinkMac({ ...place, mac, clock });
+  }
+
+  #read(patience: Patience): Promise<VfSettings> {
+    const { port, index } = this.#parts.vf;
+    return patience.run(`read the settings of VF ${index}`, () => port.read(index));
+  }
+
+  #wantedOf({ mac, vlan }: WantedNetdev): VfSettings {
+    return { ...this.#parts.vf.settings, mac, vlan };
+  }
+
+  /**
+   * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that stands there the
+   * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
+   */
+  async #chooseMac(mac: string, standing: VfSettings, place: Place): Promise<void> {
+    const { vf, wasOwnChoice } = this.#parts;
+    const { patience } = place;
+    const outcome = await this.#tryMac(mac, place);
+    const before = standing.mac;
+    if (!isPinned(before)) return;
+    if (outcome === "refused") {
+      if (await unpinMac(vf.port, vf.index, patience)) await this.#tryMac(mac, place);
+    } else if (outcome === "taken" && standing.trust !== true) {
+      // A PF that now names what nobody has told it names what its VF chooses (igb, ixgbe, i40e, ice).
+      const { mac: named } = await this.#read(patience);
+      if (named === mac) await wasOwnChoice(before);
+    }
+  }
+
+  async #tryMac(mac: string, { session, ifindex }: Place): Promise<"taken" | "refused" | "busy"> {
+    try {
+      await session.rtnl.setLink(ifindex, { address: mac });
+      return "taken";
+    } catch (error) {
+      this.#parts.log.debug("link-refuses-mac", { ifindex, mac, error });
+      return error instanceof KernelError && !isTransient(error) ? "refused" : "busy";
+    }
+  }
 }
 
-interface BearableOptions extends ApplyOptions, Pick<ApplyVfInput, "isUnsupported" | "log"> {}
+interface BearableOptions extends ApplyOptions {
+  /** Told of a setting that the driver can tell but not set. */
+  readonly isUnsupported: (setting: keyof VfSettings) => void;
+  readonly log: Log;
+}
 
 /** Settings of the VF on its PF. @throws {NetdevError} where the client could pass for another without one that is refused. */
 export async function applyBearable(
@@ -76,41 +135,6 @@ export async function applyBearable(
     if (!isBearable(fault, wanted)) throw fault.error;
     isUnsupported(fault.setting);
     log.warn("vf-setting-unsupported", { vf: index, setting: fault.setting, error: fault.error });
-  }
-}
-
-interface MacChoice {
-  readonly vf: Omit<AttachedVf, "settings">;
-  readonly standing: VfSettings;
-  readonly mac: string;
-}
-
-/**
- * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that stands there the
- * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
- */
-async function chooseMac(input: ApplyVfInput, { vf, standing, mac }: MacChoice): Promise<void> {
-  const outcome = await tryMac(input, mac);
-  const before = standing.mac;
-  if (!isPinned(before)) return;
-  if (outcome === "refused") {
-    if (await unpinMac(vf.port, vf.index, input.patience)) await tryMac(input, mac);
-  } else if (outcome === "taken" && standing.trust !== true) {
-    // A PF that now names what nobody has told it names what its VF chooses (igb, ixgbe, i40e, ice).
-    const { mac: named } = await input.patience.run(`read the settings of VF ${vf.index}`, () =>
-      vf.port.read(vf.index),
-    );
-    if (named === mac) await input.wasOwnChoice(before);
-  }
-}
-
-async function tryMac({ session, ifindex, log }: ApplyVfInput, mac: string): Promise<"taken" | "refused" | "busy"> {
-  try {
-    await session.rtnl.setLink(ifindex, { address: mac });
-    return "taken";
-  } catch (error) {
-    log.debug("link-refuses-mac", { ifindex, mac, error });
-    return error instanceof KernelError && !isTransient(error) ? "refused" : "busy";
   }
 }
 

@@ -1,36 +1,20 @@
-import type { Clock, Random } from "../async/index.ts";
-import type { Netns, OpenRtnl } from "../kernel/index.ts";
-import type { Log } from "../telemetry/index.ts";
-import type { AttachedVf } from "./apply-vf.ts";
-import { type AttachmentState, NetdevAttachment } from "./attachment.ts";
+import { messageOf } from "../async/index.ts";
+import type { Netns } from "../kernel/index.ts";
+import { type AttachmentParts, type AttachmentState, NetdevAttachment } from "./attachment.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
+import type { HostLinks } from "./host-links.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
 import { NOTHING_OWNED } from "./owned.ts";
-import { inSession } from "./read.ts";
-import { type VfIdentity, verifiedLink } from "./verify-link.ts";
-import type { VfLink } from "./vf-link.ts";
 import { NO_MAC } from "./vf-settings-through-pf.ts";
 
-export interface AttachOptions {
-  /** Where the link is now; stays the caller's. */
-  readonly host: Netns;
+export interface AttachOptions extends Omit<AttachmentParts, "client" | "state"> {
   /** Where it shall be; stays the caller's, open as long as the attachment is used. */
   readonly client: Netns;
   /** Where sysfs has the VF's link, in the host: what it says is verified. */
   readonly ifindex: number;
-  readonly of: VfIdentity;
   readonly wanted: WantedNetdev;
-  readonly vf?: AttachedVf | undefined;
-  /** How the link is found again where its driver makes another one. */
-  readonly vfLink?: VfLink | undefined;
-  readonly openRtnl: OpenRtnl;
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly random: Random;
   readonly signal?: AbortSignal | undefined;
-  /** Keeps the state before each step that it does not yet tell of. */
-  readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
   /**
    * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` goes on
    * with it.
@@ -44,34 +28,23 @@ export interface AttachOptions {
  * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
  */
 export async function attachNetdev(options: AttachOptions): Promise<NetdevAttachment> {
-  const attachment = await openAttachment(options);
+  const { links, address, client, ifindex, wanted, signal, keepLeft } = options;
+  if (client.isSame(links.netns)) throw new NetdevError({ kind: "host-namespace" });
+  const original = originalOf(await links.verified(address, ifindex));
+  const temporaryName = newTemporaryName(links.random);
+  const state = { original, temporaryName, name: wanted.name, clientIndex: undefined, owned: NOTHING_OWNED };
+  const attachment = new NetdevAttachment({ ...options, state: { ...state, vfBefore: {} } });
   try {
-    await attachment.enter(options.wanted, options.signal);
+    await attachment.enter(wanted, signal);
     return attachment;
   } catch (error) {
     const left = await attachment.detach();
     if (left.length === 0) throw error;
-    options.keepLeft?.(attachment);
-    const reason = error instanceof Error ? error.message : String(error);
-    const { name } = attachment.state.original;
+    keepLeft?.(attachment);
+    const reason = messageOf(error);
     const what = left.map((failure) => failure.what);
-    throw new NetdevError({ kind: "left-behind", link: name, reason, left: what }, { cause: error });
+    throw new NetdevError({ kind: "left-behind", link: original.name, reason, left: what }, { cause: error });
   }
-}
-
-async function openAttachment(options: AttachOptions): Promise<NetdevAttachment> {
-  const { host, client, ifindex, of, wanted, vf, vfLink, openRtnl, log, clock, random, record } = options;
-  if (client.isSame(host)) throw new NetdevError({ kind: "host-namespace" });
-  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of), openRtnl);
-  const state: AttachmentState = {
-    original: originalOf(link),
-    temporaryName: newTemporaryName(random),
-    name: wanted.name,
-    clientIndex: undefined,
-    owned: NOTHING_OWNED,
-    vfBefore: {},
-  };
-  return new NetdevAttachment({ host, client, state, of, vf, vfLink, openRtnl, log, clock, random, record });
 }
 
 /** The Ethernet default; what a link had before a client that nobody knew is not known either. */
@@ -83,13 +56,13 @@ const DEFAULT_MTU = 1500;
  * @throws {NetdevError} of kind "gone" or "not-its-link".
  */
 export async function strangerState(
-  { host, openRtnl, random }: Pick<AttachOptions, "host" | "openRtnl" | "random">,
-  { ifindex, name, of }: { readonly ifindex: number; readonly name: string; readonly of: VfIdentity },
+  links: HostLinks,
+  { address, ifindex, name }: { readonly address: string; readonly ifindex: number; readonly name: string },
 ): Promise<AttachmentState> {
-  const link = await inSession(host, (session) => verifiedLink(session, ifindex, of), openRtnl);
+  const link = await links.verified(address, ifindex);
   return {
     original: { ...originalOf(link), name, mtu: DEFAULT_MTU, up: false },
-    temporaryName: newTemporaryName(random),
+    temporaryName: newTemporaryName(links.random),
     name: link.name,
     clientIndex: undefined,
     owned: NOTHING_OWNED,

@@ -1,11 +1,11 @@
-import { type Clock, KeyedQueue, type Random } from "../async/index.ts";
-import type { Link, Netns, OpenRtnl } from "../kernel/index.ts";
+import type { Link, Netns } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { applyWanted } from "./apply.ts";
-import { type AttachedVf, applyVf } from "./apply-vf.ts";
+import { type AttachedVf, VfBeneath } from "./apply-vf.ts";
 import type { Change, Difference } from "./change.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
+import type { HostLinks } from "./host-links.ts";
 import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import type { Owned } from "./owned.ts";
@@ -15,7 +15,7 @@ import { type NotRestored, restoreToHost } from "./restore-to-host.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
 import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
-import { differingSettings, NO_MAC, type VfSettings } from "./vf-settings-through-pf.ts";
+import { NO_MAC, type VfSettings } from "./vf-settings-through-pf.ts";
 
 /** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
 export interface AttachmentState extends LinkIdentity {
@@ -33,26 +33,19 @@ const RETURNS = 10;
 
 /** What an attachment needs for its whole life. */
 export interface AttachmentParts {
-  readonly host: Netns;
+  readonly links: HostLinks;
   /** Stays the caller's, open as long as the attachment is used; undefined when the namespace is known to be dead. */
   readonly client: Netns | undefined;
   readonly state: AttachmentState;
-  /** Whose link it is: no other is ever written to. */
-  readonly of: VfIdentity;
-  readonly vf?: AttachedVf | undefined;
-  /** How a link is found that goes and comes back. Without it such a link is gone. */
-  readonly vfLink?: VfLink | undefined;
-  readonly openRtnl: OpenRtnl;
+  /** PCI address of the VF whose link it is: no other is ever written to. */
+  readonly address: string;
+  readonly vf: AttachedVf;
+  /** How a link is found that goes and comes back. */
+  readonly vfLink: VfLink;
   readonly log: Log;
-  readonly clock: Clock;
-  readonly random: Random;
   /** Told before each step that the state does not yet tell of; the step waits for it. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
 }
-
-// A namespace is one thing for the whole process, whoever holds a handle of it: two links that enter it at once would
-// pick the same free routing table.
-const turns = new KeyedQueue<string>();
 
 /** What one way in is for. */
 interface WayIn {
@@ -64,26 +57,33 @@ interface WayIn {
 /** A link of the host that is in a client's namespace, or on its way. */
 export class NetdevAttachment {
   readonly #parts: AttachmentParts;
+  readonly #of: VfIdentity;
+  readonly #vf: VfBeneath;
   #state: AttachmentState;
   #home = false;
   /** It went while we worked on it, and was not back when the time was up. */
   #isAway = false;
-  #kernelWrites = 0;
-  /** Settings that the driver can tell but not set: asked for once per process, no difference afterwards. */
-  readonly #unsupported = new Set<keyof VfSettings>();
 
   constructor(parts: AttachmentParts) {
     this.#parts = parts;
+    const { address, links, vf, log } = parts;
+    const { linkOwnerOf, clock } = links;
+    this.#of = { address, linkOwnerOf };
     this.#state = parts.state;
+    this.#vf = new VfBeneath({
+      vf,
+      remember: (before) => this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } }),
+      wasOwnChoice: async (mac) => {
+        const { vfBefore } = this.#state;
+        if (vfBefore.mac === mac) await this.#remember({ vfBefore: { ...vfBefore, mac: NO_MAC } });
+      },
+      log,
+      clock,
+    });
   }
 
   get state(): AttachmentState {
     return this.#state;
-  }
-
-  /** Requests so far that could change something in the kernel, those of the PF's port not among them. */
-  get kernelWrites(): number {
-    return this.#kernelWrites;
   }
 
   /** Settings, move, name, addresses: the whole way in. Its caller detaches when it fails. */
@@ -115,12 +115,12 @@ export class NetdevAttachment {
     const { wanted, signal, patience } = work;
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
-    await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#parts.of));
+    await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#of));
     // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
-    await this.#applyVf(host, { ifindex: index, isFirst: true }, work);
+    await this.#vf.apply(wanted, { session: host, ifindex: index, isFirst: true, patience });
     signal?.throwIfAborted();
-    const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#parts.of));
+    const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#of));
     await this.#remember({ clientIndex });
     await this.#apply(client, work, { first: true });
     this.#parts.log.info("netdev-attached", { link: name, name: wanted.name, clientIndex });
@@ -128,10 +128,9 @@ export class NetdevAttachment {
 
   /** Waits for the VF's link in the host. False where none will come. */
   async #meetAgain(host: Session, patience: Patience): Promise<boolean> {
-    const { of, vfLink, log } = this.#parts;
-    if (!vfLink) return false;
+    const { vfLink, log } = this.#parts;
     this.#isAway = true;
-    const link = await awaitInHost(host, this.#state, { of, vfLink, patience });
+    const link = await awaitInHost(host, this.#state, { of: this.#of, vfLink, patience });
     this.#isAway = false;
     if (!link) return false;
     const { original } = this.#state;
@@ -146,7 +145,7 @@ export class NetdevAttachment {
    */
   update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inClient(async (client) => {
-      const link = client && (await findInClient(client, this.#state, this.#parts.of));
+      const link = client && (await findInClient(client, this.#state, this.#of));
       const gone = new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
       try {
         if (!link) throw gone;
@@ -154,9 +153,8 @@ export class NetdevAttachment {
       } catch (error) {
         if (!client || !isVanished(error)) throw error;
         // Its driver has made it anew, in the host. Where nothing of ours can have made it go, it is there by now.
-        const { vfLink } = this.#parts;
-        if (!vfLink || (!link && (await vfLink.index()) === undefined)) throw error;
-        await this.#counted(this.#parts.host, (host) =>
+        if (!link && (await this.#parts.vfLink.index()) === undefined) throw error;
+        await this.#inHost((host) =>
           this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
             if (!(await this.#meetAgain(host, patience))) throw error;
             await this.#enterFrom({ host, client }, { wanted, signal, patience });
@@ -174,7 +172,7 @@ export class NetdevAttachment {
       await this.#remember({ name: wanted.name, clientIndex: link.index });
     }
     await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
-      await this.#applyVf(client, { ifindex: link.index, isFirst: false }, { ...work, patience });
+      await this.#vf.apply(wanted, { session: client, ifindex: link.index, isFirst: false, patience });
       await this.#apply(client, { ...work, patience }, { first: false });
     });
   }
@@ -182,14 +180,15 @@ export class NetdevAttachment {
   /** What is not as wanted, by reading only. Empty: an unchanged refresh has nothing to do. */
   differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly Difference[]> {
     return this.#inClient(async (client) => {
-      const link = client && (await findInClient(client, this.#state, this.#parts.of));
+      const link = client && (await findInClient(client, this.#state, this.#of));
       const standing = link && (await readAround(client, link, wanted));
       if (!client || !standing) return [{ kind: "not-there", link: wanted.name }];
       const { owned, original } = this.#state;
       const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
-      const settings = await this.#differingSettings(client, { wanted, signal });
-      const known = settings.filter((setting) => !this.#unsupported.has(setting));
-      return [...changes, ...known.map((setting) => ({ kind: "vf", setting }) as const)];
+      const settings = await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
+        this.#vf.differing(wanted, patience),
+      );
+      return [...changes, ...settings.map((setting) => ({ kind: "vf", setting }) as const)];
     });
   }
 
@@ -200,44 +199,37 @@ export class NetdevAttachment {
   async detach(): Promise<readonly NotRestored[]> {
     if (this.#home) return [];
     return await this.#inTurn(async (host, client) => {
-      const { port, index } = this.#parts.vf ?? {};
-      const vf = port && index !== undefined ? { port, index, before: this.#state.vfBefore } : undefined;
-      const { clock, log, of, vfLink } = this.#parts;
-      const { owned } = this.#state;
-      const what = { identity: this.#state, of, owned, vf, vfLink, isAway: this.#isAway };
+      const { links, vf, vfLink, log } = this.#parts;
+      const { owned, original, name, vfBefore } = this.#state;
+      const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway };
       const places = client ? [host, client] : [host];
+      const { clock } = links;
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
-        restoreToHost({ host, client, ...what, patience, clock }),
+        restoreToHost({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock }),
       );
       this.#home = left.length === 0;
-      for (const { what, error } of left)
-        log.warn("netdev-not-restored", { link: this.#state.original.name, what, error });
-      if (this.#home) log.info("netdev-detached", { link: this.#state.original.name, name: this.#state.name });
+      for (const { what: which, error } of left)
+        log.warn("netdev-not-restored", { link: original.name, what: which, error });
+      if (this.#home) log.info("netdev-detached", { link: original.name, name });
       return left;
     });
   }
 
   /** Work on both sides. */
   #inTurn<T>(work: (host: Session, client: Session | undefined) => Promise<T>): Promise<T> {
-    return this.#inClient((client) => this.#counted(this.#parts.host, (host) => work(host, client)));
+    return this.#inClient((client) => this.#inHost((host) => work(host, client)));
+  }
+
+  #inHost<T>(work: (host: Session) => Promise<T>): Promise<T> {
+    const { netns, openRtnl } = this.#parts.links;
+    return inSession(netns, work, openRtnl);
   }
 
   /** Work that does not touch the host's namespace. */
   #inClient<T>(work: (client: Session | undefined) => Promise<T>): Promise<T> {
-    const { client } = this.#parts;
+    const { client, links } = this.#parts;
     const key = client ? `${client.id.dev}:${client.id.ino}` : `no namespace, link ${this.#state.temporaryName}`;
-    return turns.run(key, () => (client ? this.#counted(client, work) : work(undefined)));
-  }
-
-  #counted<T>(netns: Netns, work: (session: Session) => Promise<T>): Promise<T> {
-    const counted = async (session: Session) => {
-      try {
-        return await work(session);
-      } finally {
-        this.#kernelWrites += session.rtnl.counts.writes;
-      }
-    };
-    return inSession(netns, counted, this.#parts.openRtnl);
+    return links.turns.run(key, () => (client ? inSession(client, work, links.openRtnl) : work(undefined)));
   }
 
   /** Waits for drivers meanwhile, woken by news of the link in these places. */
@@ -246,7 +238,8 @@ export class NetdevAttachment {
     { limitMs, signal }: { readonly limitMs: number; readonly signal?: AbortSignal | undefined },
     work: (patience: Patience) => Promise<T>,
   ): Promise<T> {
-    const { clock, log } = this.#parts;
+    const { log, links } = this.#parts;
+    const { clock } = links;
     const { name, parentDevice } = this.#state.original;
     const signs = linkSigns(places, {
       clock,
@@ -262,7 +255,7 @@ export class NetdevAttachment {
   async #apply(client: Session, { wanted, signal, patience }: WayIn, { first }: { first: boolean }): Promise<void> {
     const { clientIndex, original } = this.#state;
     if (clientIndex === undefined) throw new Error(`${original.name} is applied before it is in the namespace`);
-    const { log, clock } = this.#parts;
+    const { log, links } = this.#parts;
     await applyWanted({
       session: client,
       ifindex: clientIndex,
@@ -274,7 +267,7 @@ export class NetdevAttachment {
       own: (changes) => this.#own(client, changes),
       patience,
       log,
-      clock,
+      clock: links.clock,
     });
   }
 
@@ -295,45 +288,5 @@ export class NetdevAttachment {
   async #remember(news: Partial<AttachmentState>): Promise<void> {
     this.#state = { ...this.#state, ...news };
     await this.#parts.record?.(this.#state);
-  }
-
-  async #differingSettings(
-    client: Session,
-    { wanted, signal }: Omit<WayIn, "patience">,
-  ): Promise<(keyof VfSettings)[]> {
-    const { vf } = this.#parts;
-    if (!vf) return [];
-    const read = (patience: Patience) =>
-      patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
-    const standing = await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, read);
-    return differingSettings(standing, this.#vfWanted(wanted));
-  }
-
-  #vfWanted(wanted: WantedNetdev): VfSettings {
-    return { ...this.#parts.vf?.settings, mac: wanted.mac, vlan: wanted.vlan };
-  }
-
-  async #applyVf(
-    session: Session,
-    link: { readonly ifindex: number; readonly isFirst: boolean },
-    { wanted, patience }: WayIn,
-  ): Promise<void> {
-    const { vf, clock, log } = this.#parts;
-    await applyVf({
-      session,
-      ...link,
-      mac: wanted.mac,
-      vf,
-      wanted: this.#vfWanted(wanted),
-      remember: (before) => this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } }),
-      wasOwnChoice: async (mac) => {
-        const { vfBefore } = this.#state;
-        if (vfBefore.mac === mac) await this.#remember({ vfBefore: { ...vfBefore, mac: NO_MAC } });
-      },
-      isUnsupported: (setting) => void this.#unsupported.add(setting),
-      patience,
-      log,
-      clock,
-    });
   }
 }

@@ -3,16 +3,16 @@
 // Only what carries our mark (owned.ts) is ever removed. Start reading at attach.ts and attachment.ts; plan.ts is the
 // pure middle.
 
-export type { AttachedVf } from "./apply-vf.ts";
 export { type AttachOptions, attachNetdev, strangerState } from "./attach.ts";
-export { type AttachmentParts, type AttachmentState, NetdevAttachment } from "./attachment.ts";
-export { type AskedSettings, BorrowedSettings, type BorrowedSettingsParts } from "./borrowed-settings.ts";
+export { type AttachmentState, NetdevAttachment } from "./attachment.ts";
+export { type AskedSettings, BorrowedSettings } from "./borrowed-settings.ts";
 export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
+export { HostLinks } from "./host-links.ts";
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
 export type { NotRestored } from "./restore-to-host.ts";
-export { type VfIdentity, verifiedLink } from "./verify-link.ts";
+export { isForeignLink, type VfIdentity } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";
 export {
   applyVfSettings,

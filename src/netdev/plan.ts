@@ -2,7 +2,7 @@ import type { Change } from "./change.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { NOTHING_OWNED, OUR_PROTOCOL, type Owned, ownsAddress, ownsNeighbour } from "./owned.ts";
-import { planMainRoutes, planRules } from "./plan-routes.ts";
+import { type PlannedEntries, planMainRoutes, planRules } from "./plan-routes.ts";
 import { broadcastOf, type Prefix, prefixText } from "./prefix.ts";
 import { ipv6Sysctl, type StandingNetdev } from "./read.ts";
 
@@ -29,18 +29,11 @@ export interface PlanInput {
  */
 export function planChanges(input: PlanInput): Change[] {
   const { standing, wanted, owned = NOTHING_OWNED } = input;
-  const { ifindex } = { ifindex: standing.link.index };
+  const { link, routes: ownRoutes, rules: ownRules, tables: taken } = standing;
+  const around = { ifindex: link.index, routes: ownRoutes, rules: ownRules, taken, owned };
   const addresses = planAddresses(standing, wanted, owned);
-  const routes = planMainRoutes(ifindex, standing.routes, wanted.routes);
-  const { routes: standingRoutes, rules: standingRules, tables: taken } = standing;
-  const rules = planRules({
-    ifindex,
-    routes: standingRoutes,
-    rules: standingRules,
-    taken,
-    wanted: wanted.rules,
-    owned,
-  });
+  const routes = planMainRoutes(link.index, standing.routes, wanted.routes);
+  const rules = planRules({ ...around, wanted: wanted.rules });
   const neighbours = planNeighbours(standing, wanted);
   return [
     ...planLink(input, owned),
@@ -91,7 +84,7 @@ function wantsIpv6(wanted: WantedNetdev): boolean {
 }
 
 function planAddresses(standing: StandingNetdev, wanted: WantedNetdev, owned: Owned) {
-  const plan = { first: [] as Change[], add: [] as Change[], remove: [] as Change[] };
+  const plan: PlannedEntries & { readonly first: Change[] } = { first: [], add: [], remove: [] };
   const wantedTexts = new Set(wanted.addresses.map(prefixText));
   const stands = new Set(standing.addresses.map(prefixText));
   for (const prefix of wanted.addresses) {
@@ -123,7 +116,7 @@ function newAddress(standing: StandingNetdev, prefix: Prefix) {
 }
 
 function planNeighbours(standing: StandingNetdev, wanted: WantedNetdev) {
-  const plan = { add: [] as Change[], remove: [] as Change[] };
+  const plan: PlannedEntries = { add: [], remove: [] };
   const ifindex = standing.link.index;
   for (const { address, mac } of wanted.neighbours) {
     const there = standing.neighbours.find((neighbour) => neighbour.address === address);

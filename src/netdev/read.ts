@@ -1,4 +1,14 @@
-import type { Address, Link, Neighbour, Netns, OpenRtnl, Route, Rtnl, Rule } from "../kernel/index.ts";
+import {
+  type Address,
+  codeOf,
+  type Link,
+  type Neighbour,
+  type Netns,
+  type OpenRtnl,
+  type Route,
+  type Rtnl,
+  type Rule,
+} from "../kernel/index.ts";
 import type { WantedNetdev, WantedRoute } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
@@ -124,7 +134,7 @@ function readSysctl(netns: Netns, name: string): string | undefined {
     return netns.readSysctl(name);
   } catch (error) {
     // Not there (no IPv6), or hidden by a container runtime.
-    if (error instanceof Error && "code" in error) return undefined;
+    if (codeOf(error) !== undefined) return undefined;
     throw error;
   }
 }

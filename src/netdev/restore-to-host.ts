@@ -26,10 +26,10 @@ export interface HomeInput {
   /** Whose link it is. */
   readonly of: VfIdentity;
   readonly owned: Owned;
-  readonly vf?: { readonly port: PfPort; readonly index: number; readonly before: VfSettings } | undefined;
-  readonly vfLink?: VfLink | undefined;
+  readonly vf: { readonly port: PfPort; readonly index: number; readonly before: VfSettings };
+  readonly vfLink: VfLink;
   /** The link went while we worked on it: it is expected, though it is nowhere. */
-  readonly isAway?: boolean;
+  readonly isAway: boolean;
   readonly patience: Patience;
   readonly clock: Clock;
 }
@@ -45,7 +45,7 @@ export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
   const { client } = input;
-  let isExpected = input.isAway === true;
+  let isExpected = input.isAway;
   if (client) {
     // First of all: rules would send the client's packets into tables that the leaving link empties.
     await attempt("rules", () => removeRules(client, input));
@@ -59,7 +59,7 @@ export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
   const macHome = macHomeOf(input);
   for (let left = RETURNS; ; left--) {
     const found = await restoreOnce(input, { isExpected, macHome });
-    if (left > 0 && found.some(({ error }) => isVanished(error)) && input.vfLink && isExpected) continue;
+    if (left > 0 && found.some(({ error }) => isVanished(error)) && isExpected) continue;
     // Last of all: a VF whose PF names an address may not let its link have another one.
     if (macHome) await attempt("vf mac", () => macHome.finish());
     return [...failures, ...found];
@@ -67,10 +67,8 @@ export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
 }
 
 function macHomeOf({ vf, identity, patience }: HomeInput): MacRestore | undefined {
-  const before = vf?.before.mac;
-  return vf && before !== undefined
-    ? new MacRestore(vf, { before, own: identity.original.address }, patience)
-    : undefined;
+  const before = vf.before.mac;
+  return before === undefined ? undefined : new MacRestore(vf, { before, own: identity.original.address }, patience);
 }
 
 type Attempt = (what: string, act: () => Promise<void>) => Promise<void>;
@@ -97,7 +95,7 @@ async function restoreOnce(
   await attempt("link", async () => {
     link = await lookInHost(host, identity, { of, vfLink });
     // The PF's settings may have reset the VF, and its driver makes the link anew.
-    if (!link && vfLink && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
+    if (!link && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
     if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
   if (link) await restoreLink(input, { link, macHome, attempt });
@@ -150,7 +148,6 @@ async function removeUppers({ rtnl }: Session, link: Link): Promise<void> {
 
 /** All but the address. */
 async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
-  if (!vf) return;
   const { mac: _, ...before } = vf.before;
   const faults = await restoreVfSettings(vf.port, vf.index, { before, ownMac: undefined, patience });
   for (const { setting, error } of faults) failures.push({ what: `vf ${setting}`, error });

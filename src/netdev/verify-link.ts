@@ -33,3 +33,8 @@ export async function verifiedLink(place: LinkPlace, ifindex: number, vf: VfIden
   await verifyLink(place, link, vf);
   return link;
 }
+
+/** Another link was found where the VF's should be. */
+export function isForeignLink(error: unknown): error is NetdevError {
+  return error instanceof NetdevError && error.fault.kind === "not-its-link";
+}

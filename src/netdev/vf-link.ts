@@ -24,9 +24,9 @@ export function isVanished(error: unknown): boolean {
 export async function lookInHost(
   host: Session,
   identity: LinkIdentity,
-  { of, vfLink }: { readonly of: VfIdentity; readonly vfLink?: VfLink | undefined },
+  { of, vfLink }: { readonly of: VfIdentity; readonly vfLink: VfLink },
 ): Promise<Link | undefined> {
-  const index = await vfLink?.index();
+  const index = await vfLink.index();
   const link = index === undefined ? undefined : await host.rtnl.linkByIndex(index);
   return link && (await isOwnLink(host, link, of)) ? link : await findInHost(host, identity, of);
 }

@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import { KernelError, type VfLinkState } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import { isTransient, type Patience } from "./transient.ts";
@@ -189,7 +190,7 @@ function settingError(setting: keyof VfSettings, vf: number, error: unknown): Ne
   const unsupported = error instanceof KernelError && ["EOPNOTSUPP", "ENOTSUP"].includes(error.code);
   // The driver has said nothing of the setting: it was busy until the time was up.
   if (error instanceof NetdevError && error.fault.kind === "busy") return error;
-  const words = error instanceof Error ? error.message : String(error);
+  const words = messageOf(error);
   const problem = unsupported ? "the driver of its PF cannot do that" : words;
   return new NetdevError({ kind: "vf-setting", setting, vf, problem, unsupported }, { cause: error });
 }

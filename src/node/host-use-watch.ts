@@ -1,8 +1,8 @@
 // Keeps what is known of the host's use of VFs true while we run: by the kernel's events, not by the clock.
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, messageOf, type Timer } from "../async/index.ts";
 import type { Inventory } from "../inventory/index.ts";
 import { isUpperOf, type Link, type NetlinkEvent, type Rtnl, type Uevent } from "../kernel/index.ts";
-import { isLinkLocal, type PciAddress } from "../pci/index.ts";
+import { isLinkLocal, isPciAddress, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import type { HostUseWithholding } from "./withhold-host-use.ts";
@@ -79,7 +79,7 @@ export class HostUseWatch {
     try {
       if (await hostUse.look()) onPfChange();
     } catch (error) {
-      log.error("host-use-not-observed", { error: error instanceof Error ? error.message : String(error) });
+      log.error("host-use-not-observed", { error: messageOf(error) });
     }
     this.#isLooking = false;
     this.#tookMs = clock.monotonicMs() - startedMs;
@@ -120,7 +120,7 @@ export class HostUseWatch {
     if (action === "lost") return true;
     if (subsystem !== "net" && subsystem !== "pci") return false;
     const { inventory } = this.#options;
-    return devpath.split("/").some((part) => inventory.get(part as PciAddress) !== undefined);
+    return devpath.split("/").some((part) => isPciAddress(part) && inventory.get(part) !== undefined);
   }
 
   #hasReturned(vfs: Iterable<PciAddress>): boolean {

@@ -29,8 +29,6 @@ export interface HostPaths {
 
 /** The opened node. */
 export interface LinuxHost extends Host {
-  /** Writes that the kernel has not finished in time. */
-  readonly stuckWrites: number;
   close(): Promise<void>;
 }
 
@@ -70,9 +68,6 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     random: systemRandom,
     locks: { folder: lockFolder, pf: (address) => tryLockFolder(`${paths.pciDevicesPath}/${address}`) },
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
-    get stuckWrites() {
-      return writes.stuckCount;
-    },
     async close() {
       uevents.close();
       rtnl.close();

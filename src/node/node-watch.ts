@@ -1,7 +1,7 @@
 // News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
-import type { Clock, Timer } from "../async/index.ts";
+import { type Clock, messageOf, type Timer } from "../async/index.ts";
 import type { Link, NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
-import { type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../pci/index.ts";
+import { isPciAddress, type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseWatch } from "./host-use-watch.ts";
@@ -108,8 +108,8 @@ export class NodeWatch {
       this.#want({ all: true });
       return;
     }
-    const address = parts.at(-1) as PciAddress;
-    if (!isPci || !inventory.get(address)) return;
+    const address = parts.at(-1) ?? "";
+    if (!isPci || !isPciAddress(address) || !inventory.get(address)) return;
     this.#todo.drivers.add(address);
     this.#want({});
   }
@@ -205,7 +205,7 @@ export class NodeWatch {
       log.info("pf-config-taken", { file: file.path, pfs: config.physicalFunctions.length });
       return true;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       const kind = error instanceof PfConfigError ? "wrong" : "unreadable";
       log.error("pf-config-refused", { file: file.path, kind, why });
       this.#refused.raise(`${why}\nWhat it said before stays in force`);

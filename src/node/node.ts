@@ -53,7 +53,7 @@ export async function openNode(options: NodeOptions): Promise<Node> {
     log,
     // What is quarantined is not ours to bind: the pod whose namespace it may be in would lose it.
     isManaged(address) {
-      const vf = inventory.get(address as PciAddress);
+      const vf = inventory.get(address);
       return vf !== undefined && vf.state !== "quarantined";
     },
     refuseChange: (address) => hostUse.refuse(address),

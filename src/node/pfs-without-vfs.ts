@@ -1,5 +1,5 @@
 // VFs that are to be made: which PF is asked for them, and what became of it. No start and no scan waits for it.
-import type { Clock } from "../async/index.ts";
+import { type Clock, messageOf } from "../async/index.ts";
 import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../pci/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -134,7 +134,7 @@ export class PfsWithoutVfs {
       this.#had.set(address, ifindex);
     } catch (error) {
       if (signal.aborted) return;
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       const kind = error instanceof PfError ? error.kind : "creation-failed";
       const message = error instanceof PfError ? why : `Cannot make the virtual functions of ${address}: ${why}`;
       this.#refused.set(address, { ifindex, fault: { address, kind, message } });

@@ -1,3 +1,4 @@
+import { messageOf } from "../async/index.ts";
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type EswitchOptions, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
@@ -219,6 +220,6 @@ async function withVfioProblems(
 
 function toFault(address: PciAddress, error: unknown): PfFault {
   if (error instanceof PfError) return { address, kind: error.kind, message: error.message };
-  const what = error instanceof Error ? error.message : String(error);
+  const what = messageOf(error);
   return { address, kind: "unreadable", message: `Cannot use ${address}: ${what}` };
 }

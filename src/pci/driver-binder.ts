@@ -1,7 +1,7 @@
 import { type Clock, KeyedQueue } from "../async/index.ts";
 import { type HostFiles, KernelError, type UeventSource } from "../kernel/index.ts";
 import { type Log, timed } from "../telemetry/index.ts";
-import type { PciAddress } from "./address.ts";
+import { isPciAddress, type PciAddress } from "./address.ts";
 import type { VfFacts } from "./discover.ts";
 import { DriverError } from "./driver-fault.ts";
 import {
@@ -33,7 +33,7 @@ export interface DriverBinderOptions {
   readonly clock: Clock;
   readonly log: Log;
   /** Whether a function of an IOMMU group is a virtual function in our care. */
-  readonly isManaged: (address: string) => boolean;
+  readonly isManaged: (address: PciAddress) => boolean;
   /**
    * Asked right before the driver of a function is changed, which takes its network device away.
    * @throws {DriverError} when that must not be.
@@ -141,11 +141,12 @@ export class DriverBinder {
   }
 
   async #bindGroup(address: PciAddress, group: number): Promise<void> {
-    const members = (await iommuGroupMembers(this.#options.devices, address)) as readonly PciAddress[];
-    const others = members.filter((member) => !this.#options.isManaged(member));
+    const { devices, isManaged } = this.#options;
+    const members = await iommuGroupMembers(devices, address);
+    const others = members.filter((member) => !isPciAddress(member) || !isManaged(member));
     if (others.length > 0) throw new DriverError(address, { kind: "group-shared", group, others });
     // The wanted one first: when its driver refuses, its neighbours are left alone.
-    for (const member of [address, ...members.filter((one) => one !== address)]) {
+    for (const member of [address, ...members.filter(isPciAddress).filter((one) => one !== address)]) {
       if (member === address || (await this.driverOf(member)) !== undefined) await this.#rebind(member, VFIO_DRIVER);
     }
   }

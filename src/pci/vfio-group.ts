@@ -1,5 +1,5 @@
 import type { Clock } from "../async/index.ts";
-import type { DeviceNumber, DeviceUse, HostFiles, UeventSource } from "../kernel/index.ts";
+import { codeOf, type DeviceNumber, type DeviceUse, type HostFiles, type UeventSource } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { DriverError } from "./driver-fault.ts";
 import { iommuGroupOf, orMissing } from "./read-sysfs.ts";
@@ -75,7 +75,7 @@ export class VfioGroups {
       return await this.#options.vfio.heldBy(String(group));
     } catch (error) {
       // The device cgroup of a container that is not privileged.
-      const code = error instanceof Error && "code" in error ? String(error.code) : "";
+      const code = codeOf(error);
       if (code !== "EPERM" && code !== "EACCES") throw error;
       throw new DriverError(address, { kind: "group-hidden", group, code }, { cause: error });
     }

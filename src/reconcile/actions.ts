@@ -1,5 +1,6 @@
 // What a decision does: to the inventory, the journal and, for a repair, the node.
 import type { DeviceAccess } from "../access/index.ts";
+import { type Clock, messageOf } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { DeviceNumber } from "../kernel/index.ts";
 import type { PodsOfTokens } from "../kubelet/index.ts";
@@ -18,6 +19,7 @@ export interface ActionsOptions extends RestoreParts {
   readonly grants: AdoptedGrants;
   /** Which pods kubelet has given our devices. */
   readonly pods: Pick<PodsOfTokens, "podsWith">;
+  readonly clock: Clock;
 }
 
 /** What there is to act on once the node serves. */
@@ -88,7 +90,7 @@ export class Actions {
       node.inventory.adopt({ ...ask, ...(owner !== undefined && { owner }) });
       if (connection.stage === "ready") node.inventory.setState(connectionId, "ready");
     } catch (error) {
-      await this.#contradict(entry, error instanceof Error ? error.message : String(error));
+      await this.#contradict(entry, messageOf(error));
       return undefined;
     }
     if (use === "kernel") node.inventory.raise(address, { code: "pending-netns", ending: "not" });
@@ -181,7 +183,7 @@ export class Actions {
     if (!before) return;
     // No client gets it in the middle of this, nor if it fails.
     if (!conditionOf(vf, "contradicts-journal")) inventory.raise(address, { code: "drifted", before });
-    await restoreVf(this.#options, vf, before as KernelVfEntry);
+    await restoreVf(this.#options, vf, before);
     if (entry) inventory.raise(address, { code: "recently-restored", sinceMs: clock.monotonicMs(), before: entry });
     await this.#free(address, before.connectionId);
   }

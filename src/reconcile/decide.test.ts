@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import type { VfCondition, VfRecord } from "../inventory/index.ts";
+import type { BeforeClient, VfCondition, VfRecord } from "../inventory/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { VfGlance } from "../pci/index.ts";
@@ -37,7 +37,7 @@ interface Situation extends Partial<Omit<Subject, "record" | "observed" | "entry
 
 const under = (...conditions: readonly VfCondition[]): Partial<VfRecord> => ({ conditions });
 const ready = { state: "ready", connectionId: "c1" } as const;
-const before = { connectionId: "c1" };
+const before = { connectionId: "c1" } as BeforeClient;
 const contradicting = under({ code: "contradicts-journal", error: "" });
 const unsettled = under({ code: "unsettled", connectionId: "c1" });
 const stuck = { code: "write-stuck", error: "" } as const;

@@ -1,11 +1,10 @@
 // Makes journal, inventory and node agree: before anything is served, then every few seconds and when the kernel says that a VF
 // which concerns us has changed. What a running client has is only observed. docs/decisions/016 and 041.
-import { KeyedQueue, type Timer } from "../async/index.ts";
+import { KeyedQueue, messageOf, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
-import type { KernelVfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import type { PciAddress } from "../pci/index.ts";
+import { isPciAddress, type PciAddress } from "../pci/index.ts";
 import { type LogFields, type Metrics, type outcomes, timed } from "../telemetry/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";
 import { type Decision, decide, isMismatch, type Repair, type Subject } from "./decide.ts";
@@ -121,8 +120,9 @@ export class Reconciler {
     const { inventory } = this.#options.node;
     if (action === "lost") this.#soon(SETTLE_MS, ...inventory.snapshot().map(({ address }) => address));
     if (subsystem !== "net" && subsystem !== "pci") return;
-    const parts = devpath.split("/") as PciAddress[];
-    for (const address of parts) if (this.#isAwaited(address)) this.#soon(SETTLE_MS, address);
+    for (const part of devpath.split("/")) {
+      if (isPciAddress(part) && this.#isAwaited(part)) this.#soon(SETTLE_MS, part);
+    }
   }
 
   #isAwaited(address: PciAddress): boolean {
@@ -210,7 +210,7 @@ export class Reconciler {
     const restored = conditionOf(record, "recently-restored");
     if (!restored || record.connectionId !== undefined || record.driver !== record.kernelDriver) return false;
     if (clock.monotonicMs() - restored.sinceMs < DRIFT_INTERVALS * intervalMs) {
-      return await hasDrifted(this.#options, record, restored.before as KernelVfEntry);
+      return await hasDrifted(this.#options, record, restored.before);
     }
     node.inventory.clear(record.address, restored);
     return false;
@@ -261,7 +261,7 @@ export class Reconciler {
       if (!isNews) return;
       this.#repaired(repair, address);
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       const isNews = node.inventory.raise(address, { code: "repair-failed", repair, error: why });
       if (isNews) log.error("vf-not-repaired", { vf: address, repair, error: why });
       this.#metrics.failed.add({ kind: repair });

@@ -5,14 +5,14 @@ import { systemClock } from "../../src/async/index.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import { Inventory } from "../../src/inventory/index.ts";
 import { KernelError } from "../../src/kernel/index.ts";
-import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/connection-journal.ts";
 import { VfHolds } from "../../src/mechanisms/held-vf.ts";
+import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/journal-entries.ts";
 import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
 import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { openFiles } from "../sandbox/scenes/story.ts";
-import { inWorld, linkNamed, openPlace, outside, type Place, picture, type World } from "../scenes/namespaces.ts";
+import { inWorld, linkNamed, openPlace, type Place, picture, type World } from "../scenes/namespaces.ts";
 
 type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
 
@@ -45,10 +45,7 @@ function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
       driverOf: async () => "igbvf",
       isPresent: async () => true,
     } as unknown as DriverBinder,
-    host: world.host.netns,
-    ...outside,
-    linkOwnerOf: world.of.linkOwnerOf,
-    verifyLink: async () => {},
+    links: world.links,
     pfDoor: () => ({ port, settings: {} }),
     watchPod: async () => () => {},
     clock: systemClock,

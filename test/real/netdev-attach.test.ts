@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Rtnl } from "../../src/kernel/index.ts";
 import { changeText } from "../../src/netdev/change.ts";
 import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
 import { needs } from "../needs.ts";
-import { inWorld, linkNamed, outside, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
+import { attachPartsOf, inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
 const full: AskedNetdev = {
   name: "nsm-1",
@@ -50,14 +51,7 @@ const FULL_PICTURE = [
 ].sort();
 
 function attach(world: World, asked: AskedNetdev) {
-  return attachNetdev({
-    host: world.host.netns,
-    client: world.pod.netns,
-    ifindex: world.vf.index,
-    of: world.of,
-    wanted: wantNetdev(asked),
-    ...outside,
-  });
+  return attachNetdev({ ...attachPartsOf(world), wanted: wantNetdev(asked) });
 }
 
 async function added(world: World, before: readonly string[]): Promise<string[]> {
@@ -96,10 +90,10 @@ test("Attachment.differences() is empty for what stands, and update() then chang
   inWorld(t, async (world) => {
     const attachment = await attach(world, full);
     assert.deepEqual(await attachment.differences(wantNetdev(full)), []);
-    const { kernelWrites } = attachment;
+    const { writes } = Rtnl.totals;
     await attachment.update(wantNetdev(full));
-    assert.equal(attachment.kernelWrites, kernelWrites);
-    assert.ok(kernelWrites > 20);
+    assert.equal(Rtnl.totals.writes, writes);
+    assert.ok(writes > 20);
     await attachment.detach();
   }));
 
@@ -216,8 +210,7 @@ test("attachNetdev() takes everything back when a step fails", (t) =>
 
 test("attachNetdev() refuses the host's own namespace", (t) =>
   inWorld(t, async (world) => {
-    const { host, vf, of } = world;
-    const options = { host: host.netns, client: host.netns, ifindex: vf.index, of, ...outside };
-    const again = attachNetdev({ ...options, wanted: wantNetdev(full) });
+    const client = world.host.netns;
+    const again = attachNetdev({ ...attachPartsOf(world), client, wanted: wantNetdev(full) });
     await assert.rejects(again, /host's own network namespace/);
   }));

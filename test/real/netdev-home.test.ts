@@ -14,7 +14,7 @@ import {
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { ip } from "../sandbox/scenes/ip.ts";
-import { inWorld, linkNamed, outside, picture, type World } from "../scenes/namespaces.ts";
+import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -29,8 +29,7 @@ const asked: AskedNetdev = {
 };
 
 function attach(world: World, more: Partial<AttachOptions> = {}) {
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
-  return attachNetdev({ ...places, wanted: wantNetdev(asked), ...outside, ...more });
+  return attachNetdev({ ...attachPartsOf(world), wanted: wantNetdev(asked), ...more });
 }
 
 const bothPictures = async ({ host, pod }: World) => [await picture(host), await picture(pod)];
@@ -68,16 +67,10 @@ test("NetdevAttachment continues from the state that another process kept", (t) 
     const before = await bothPictures(world);
     const kept: string[] = [];
     const record = async (state: AttachmentState) => void kept.push(JSON.stringify(state));
-    await attach(world, { record });
+    const parts = attachPartsOf(world);
+    await attach(world, { ...parts, record });
     const state = JSON.parse(kept.at(-1) ?? "") as AttachmentState;
-    const parts = {
-      host: world.host.netns,
-      client: world.pod.netns,
-      state,
-      of: world.of,
-      ...outside,
-    };
-    const adopted = new NetdevAttachment(parts);
+    const adopted = new NetdevAttachment({ ...parts, state });
     assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
     await adopted.update(wantNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
     assert.equal(
@@ -92,17 +85,11 @@ test("Attachment.detach() restores a link that the kernel put back when the name
   inWorld(t, async (world) => {
     const { host, pod } = world;
     const before = await bothPictures(world);
-    const attachment = await attach(world);
-    const { state } = attachment;
+    const parts = attachPartsOf(world);
+    const { state } = await attach(world, parts);
     const link = await linkNamed(pod, "nsm-1");
     await pod.rtnl.setLink(link.index, { netns: host.netns });
-    const dead = new NetdevAttachment({
-      host: host.netns,
-      client: undefined,
-      state,
-      of: world.of,
-      ...outside,
-    });
+    const dead = new NetdevAttachment({ ...parts, client: undefined, state });
     assert.equal((await dead.differences(wantNetdev(asked)))[0]?.kind, "not-there");
     assert.deepEqual(await dead.detach(), []);
     assert.deepEqual(await picture(host), before[0]);
@@ -218,16 +205,18 @@ test("attachNetdev() gives two links of one pod tables of their own, though they
     const before = await bothPictures(world);
     const port = await linkNamed(wire, "port1");
     const address = "0000:01:10.2";
-    const linkOwnerOf: LinkOwnerOf = async (_place, { peerIndex }) => {
-      const pciFunction = peerIndex === port.index ? address : undefined;
-      return { pciFunction, text: `${pciFunction}` };
+    const linkOwnerOf: LinkOwnerOf = async (place, link) => {
+      if (link.peerIndex !== port.index) return await world.of.linkOwnerOf(place, link);
+      return { pciFunction: address, text: address };
     };
+    const links = linksOf(host, { linkOwnerOf });
     const second = {
-      of: { address, linkOwnerOf },
+      address,
+      links,
       ifindex: (await linkNamed(host, "vf1")).index,
       wanted: wantNetdev({ ...asked, name: "nsm-2", mac: undefined }),
     };
-    const attachments = await Promise.all([attach(world), attach(world, second)]);
+    const attachments = await Promise.all([attach(world, { links }), attach(world, second)]);
     const tables = (await pod.rtnl.rules()).filter((rule) => rule.protocol === 110).map((rule) => rule.table);
     assert.deepEqual(tables.sort(), [1, 2]);
     assert.deepEqual(await attachments[0].differences(wantNetdev(asked)), []);

@@ -4,19 +4,16 @@ import { test } from "node:test";
 import { igbRtnl } from "../../sandbox/nic/igb-links.ts";
 import type { NicPf } from "../../sandbox/nic/nic.ts";
 import { PretendPfPort } from "../../sandbox/nic/pf-port.ts";
-import { systemClock, systemRandom } from "../../src/async/index.ts";
-import { Errno, KernelError, type Link, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import { Errno, KernelError, type Link, type Netns, type OpenRtnl, Rtnl } from "../../src/kernel/index.ts";
 import {
   type AskedNetdev,
-  type AttachOptions,
   attachNetdev,
   NetdevAttachment,
   type PfPort,
   strangerState,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
-import { inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
+import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
 const NO_MAC = "00:00:00:00:00:00";
 const [CLIENTS, OPERATORS, OTHER] = ["02:00:00:00:00:05", "02:00:00:00:00:06", "02:00:00:00:00:07"];
@@ -31,18 +28,10 @@ const asked: AskedNetdev = {
   neighbours: [],
 };
 
-function optionsFor(world: World, card: { readonly port: PfPort } & Pick<AttachOptions, "openRtnl">): AttachOptions {
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
-  const vf = { port: card.port, index: 0, settings: {} };
-  return {
-    ...places,
-    vf,
-    openRtnl: card.openRtnl,
-    wanted: wantNetdev(asked),
-    log: silentLog,
-    clock: systemClock,
-    random: systemRandom,
-  };
+function optionsFor(world: World, { port, openRtnl }: { readonly port: PfPort; readonly openRtnl: OpenRtnl }) {
+  const links = linksOf(world.host, { ...world.of, openRtnl });
+  const vf = { port, index: 0, settings: {} };
+  return { ...attachPartsOf(world), links, vf, wanted: wantNetdev(asked) };
 }
 
 function isVfLink(world: World, link: Pick<Link, "kind" | "peerIndex">): boolean {
@@ -92,19 +81,10 @@ test("detach() of a stranger takes its client's address off the PF, which names 
     card.port.choose(0, CLIENTS);
     await world.host.rtnl.setLink(world.vf.index, { address: CLIENTS });
     await card.port.write(0, { mac: CLIENTS });
-    const at = { ifindex: world.vf.index, name: "vf0", of: world.of };
-    const state = await strangerState({ host: world.host.netns, openRtnl: card.openRtnl, random: systemRandom }, at);
-    const { openRtnl, port } = card;
-    const places = { host: world.host.netns, client: undefined, openRtnl, of: world.of };
-    const vf = { port, index: 0, settings: {} };
-    const attachment = new NetdevAttachment({
-      ...places,
-      state,
-      vf,
-      log: silentLog,
-      clock: systemClock,
-      random: systemRandom,
-    });
+    const { port } = card;
+    const options = optionsFor(world, card);
+    const state = await strangerState(options.links, { ...options, name: "vf0" });
+    const attachment = new NetdevAttachment({ ...options, client: undefined, state });
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([port.adminMac(0), (await port.read(0)).mac], [undefined, CLIENTS]);
     assert.equal((await linkNamed(world.host, "vf0")).address, CLIENTS);

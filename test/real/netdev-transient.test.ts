@@ -13,7 +13,7 @@ import {
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
-import { inWorld, linkNamed, outside, picture, type World } from "../scenes/namespaces.ts";
+import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
 const asked: AskedNetdev = {
   name: "nsm-1",
@@ -57,9 +57,9 @@ function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno
     };
     return Object.assign(rtnl, { setLink });
   };
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of: world.of };
+  const links = linksOf(world.host, { ...world.of, openRtnl });
   const vf = { port, index: 3, settings: {} };
-  const options = { ...places, vf, wanted: wantNetdev(asked), ...outside, openRtnl };
+  const options = { ...attachPartsOf(world), links, vf, wanted: wantNetdev(asked) };
   return { options, writes, standing: () => standing };
 }
 
@@ -142,16 +142,10 @@ function vanishingCard(world: World) {
     const pciFunction = wires.has(peerIndex) ? world.of.address : undefined;
     return { pciFunction, text: String(pciFunction) };
   };
-  const of = { address: world.of.address, linkOwnerOf };
-  const places = { host: world.host.netns, client: world.pod.netns, ifindex: world.vf.index, of };
+  const links = linksOf(world.host, { linkOwnerOf });
   const vf = { port, index: 3, settings: {} };
-  const options: AttachOptions = {
-    ...places,
-    vf,
-    vfLink,
-    wanted: wantNetdev({ ...asked, mac: "" }),
-    ...outside,
-  };
+  const wanted = wantNetdev({ ...asked, mac: "" });
+  const options: AttachOptions = { ...attachPartsOf(world), links, vf, vfLink, wanted };
   return { options, indexes, standing: () => standing };
 }
 

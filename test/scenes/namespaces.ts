@@ -1,18 +1,10 @@
 // Throw-away network namespaces for tests of links: nothing here ever touches the machine's own.
 import type { TestContext } from "node:test";
 import { systemClock, systemRandom } from "../../src/async/index.ts";
-import { type Link, type LinkOwnerOf, Netns, Rtnl } from "../../src/kernel/index.ts";
-import type { VfIdentity } from "../../src/netdev/index.ts";
+import { type Link, type LinkOwnerOf, Netns, type OpenRtnl, Rtnl } from "../../src/kernel/index.ts";
+import { HostLinks, type PfPort, type VfIdentity, type VfSettings } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
-
-/** What netdev takes of a host, of this machine. */
-export const outside = {
-  openRtnl: (netns: Netns) => Rtnl.open({ netns }),
-  random: systemRandom,
-  log: silentLog,
-  clock: systemClock,
-};
 
 /** A namespace and a socket in it. */
 export interface Place {
@@ -28,6 +20,7 @@ export interface World {
   readonly vf: Link;
   /** The link is that of a VF of this address, and no other link is. */
   readonly of: VfIdentity;
+  readonly links: HostLinks;
   close(): void;
 }
 
@@ -61,12 +54,43 @@ export async function openWorld(): Promise<World> {
     wire,
     vf,
     of: { address, linkOwnerOf },
+    links: linksOf(host, { linkOwnerOf }),
     close() {
       for (const place of [host, pod, wire]) {
         place.rtnl.close();
         place.netns.close();
       }
     },
+  };
+}
+
+/** The links of a host, of this machine. */
+export function linksOf(
+  { netns }: Place,
+  parts: { readonly linkOwnerOf: LinkOwnerOf; readonly openRtnl?: OpenRtnl },
+): HostLinks {
+  const openRtnl = (place: Netns) => Rtnl.open({ netns: place });
+  return new HostLinks({ netns, openRtnl, random: systemRandom, ...parts }, systemClock);
+}
+
+/** What it takes to attach the world's link, whose driver makes no other one, with a PF that keeps what it is told. */
+export function attachPartsOf({ links, of, pod, vf }: World) {
+  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0 };
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver paper)",
+    read: async () => standing,
+    async write(_vf, change) {
+      standing = { ...standing, ...change };
+    },
+  };
+  return {
+    links,
+    address: of.address,
+    client: pod.netns,
+    ifindex: vf.index,
+    vf: { port, index: 0, settings: {} as VfSettings },
+    vfLink: { index: async () => undefined as number | undefined, mayCome: async () => false },
+    log: silentLog,
   };
 }
 

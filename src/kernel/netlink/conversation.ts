@@ -1,3 +1,4 @@
+import { messageOf } from "../../async/index.ts";
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
 import type { NetlinkEnd, NetlinkMessage, NetlinkRequest } from "./message.ts";
@@ -114,6 +115,6 @@ function parse(bytes: Buffer, op: string): NetlinkMessage[] {
   try {
     return decodeMessages(bytes);
   } catch (error) {
-    throw new KernelError(op, Errno.EPROTO, error instanceof Error ? error.message : String(error));
+    throw new KernelError(op, Errno.EPROTO, messageOf(error));
   }
 }

@@ -1,15 +1,15 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
-import { type Clock, systemRandom } from "../../async/index.ts";
+import type { Clock } from "../../async/index.ts";
 import { conditionOf, Inventory } from "../../inventory/index.ts";
 import { Netns } from "../../kernel/index.ts";
-import { NetdevError } from "../../netdev/index.ts";
+import { type HostLinks, NetdevError } from "../../netdev/index.ts";
 import type { Attachment } from "../../nsm/index.ts";
 import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../../pci/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
-import type { VfEntry } from "../connection-journal.ts";
 import { VfHolds } from "../held-vf.ts";
+import type { VfEntry } from "../journal-entries.ts";
 import { kernelDriver } from "./kernel-attachment.ts";
 
 const pf = parsePciAddress("01:00.0");
@@ -67,25 +67,23 @@ function setUp(
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = { id: { dev: 0n, ino: 0n } } as Netns;
-  const openRtnl = () => assert.fail("nothing is done to links to bind");
   const forgotten: string[] = [];
   const vfs = new Map<PciAddress, VfEntry>();
   const journal = { vfs, keepVf: async () => {}, forgetVf: (address: string) => void forgotten.push(address) };
   const watchPod = async () => () => {};
-  const verifyLink = async (address: string) => {
-    if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
-  };
-  const linkOwnerOf = () => assert.fail("nothing is attached");
+  const links = {
+    netns: host,
+    async verified(address: string) {
+      if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
+    },
+  } as unknown as HostLinks;
   const isLinkSound = async (address: string) => !foreign.has(address);
-  const links = { verifyLink, linkOwnerOf, isLinkSound };
   const parts = {
-    ...links,
+    links,
+    isLinkSound,
     journal,
     inventory,
     binder,
-    host,
-    openRtnl,
-    random: systemRandom,
     pfDoor,
     watchPod,
     clock,

@@ -1,20 +1,18 @@
 // A VF as a network device of a client: a held VF (held-vf.ts) gets its kernel driver, netdev takes its network device into the
 // client's namespace and back.
-import { both, type Clock, type Random } from "../../async/index.ts";
+import { both, type Clock } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import { conditionOf, type Inventory } from "../../inventory/index.ts";
-import { fileKey, type LinkOwnerOf, type Netns, type OpenRtnl } from "../../kernel/index.ts";
+import { fileKey, type Netns } from "../../kernel/index.ts";
 import {
-  type AttachedVf,
   type AttachmentState,
   attachNetdev,
+  isForeignLink,
   NetdevAttachment,
   NetdevError,
-  type VfIdentity,
   type WantedNetdev,
   wantNetdev,
 } from "../../netdev/index.ts";
-import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
   type InodeUrl,
@@ -25,25 +23,18 @@ import {
   type WantedKernel,
   type WantedMechanism,
 } from "../../nsm/index.ts";
-import type { DriverBinder, PciAddress } from "../../pci/index.ts";
+import type { PciAddress } from "../../pci/index.ts";
 import { type Log, timed } from "../../telemetry/index.ts";
-import type { KernelVfEntry, VfJournal } from "../connection-journal.ts";
+import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
-import { isForeignLink } from "../link-check.ts";
-import { vfLinkOf } from "../vf-link.ts";
+import type { KernelVfEntry } from "../journal-entries.ts";
+import { netdevPartsOf, type VfLinkParts } from "../vf-link.ts";
 import { clientNetns } from "./client-netns.ts";
 import { requestedNetdev } from "./requested-netdev.ts";
 
 /** What KERNEL takes of the modules below. */
-export interface KernelParts {
+export interface KernelParts extends VfLinkParts {
   readonly holds: VfHolds;
-  readonly binder: DriverBinder;
-  readonly host: Netns;
-  readonly openRtnl: OpenRtnl;
-  readonly linkOwnerOf: LinkOwnerOf;
-  /** Whether the link under an index of the host is that VF's. @throws {NetdevError} gone, not-its-link. */
-  readonly verifyLink: (address: PciAddress, ifindex: number) => Promise<void>;
-  readonly pfDoor: (pf: PciAddress) => PfDoor;
   readonly inventory: Inventory;
   readonly journal: Pick<VfJournal, "keepVf" | "vfs">;
   /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
@@ -51,7 +42,6 @@ export interface KernelParts {
   /** Called after each move of a network device: where to, how it ended, and how long it took. */
   readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;
-  readonly random: Random;
   readonly log: Log;
 }
 
@@ -149,7 +139,7 @@ class KernelAttachment implements Attachment {
   async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
     const fd = await files.receive(url, signal);
     try {
-      return clientNetns(fd, this.#parts.host);
+      return clientNetns(fd, this.#parts.links.netns);
     } finally {
       fd.close();
     }
@@ -160,7 +150,7 @@ class KernelAttachment implements Attachment {
     await this.#held.bind(signal, async (address) => {
       const { ifindex } = await this.#parts.binder.netdevOf(address, signal);
       // To choose another VF in time; what else may be wrong now, the way in waits for.
-      await this.#parts.verifyLink(address, ifindex).catch((error: unknown) => {
+      await this.#parts.links.verified(address, ifindex).catch((error: unknown) => {
         if (isForeignLink(error)) throw error;
       });
     });
@@ -231,9 +221,10 @@ class KernelAttachment implements Attachment {
 
   /** To restore it, wherever it is now: the kernel may have put it into the host when its namespace ended. */
   async #adoptPending({ netns, state }: KernelVfEntry): Promise<NetdevAttachment> {
-    const netdev = await this.#parts.binder.netdevNow(this.#address);
+    const { binder, links } = this.#parts;
+    const netdev = await binder.netdevNow(this.#address);
     if (netdev) {
-      await this.#parts.verifyLink(this.#address, netdev.ifindex);
+      await links.verified(this.#address, netdev.ifindex);
       const original = { ...state.original, index: netdev.ifindex };
       return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
     }
@@ -280,13 +271,8 @@ class KernelAttachment implements Attachment {
   }
 
   #netdevParts() {
-    const { binder, host, openRtnl, linkOwnerOf, pfDoor, clock, random } = this.#parts;
-    const { pf, index } = this.#held.vf;
     const log = this.#parts.log.with({ connection: this.#held.ask.connectionId, vf: this.#address });
-    const { port, settings } = pfDoor(pf);
-    const of: VfIdentity = { address: this.#address, linkOwnerOf };
-    const vf: AttachedVf = { port, index, settings };
-    return { host, openRtnl, of, vf, vfLink: vfLinkOf(binder, this.#held.vf), log, clock, random };
+    return { ...netdevPartsOf(this.#parts, this.#held.vf), log };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {

@@ -9,8 +9,8 @@ import type { PfPort, VfSettings } from "../../netdev/index.ts";
 import { HandClock } from "../../nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../pci/index.ts";
 import { silentLog } from "../../telemetry/index.ts";
-import type { VfEntry } from "../connection-journal.ts";
 import { VfHolds } from "../held-vf.ts";
+import type { VfEntry } from "../journal-entries.ts";
 import { vfioDriver } from "./vfio-attachment.ts";
 import { AdoptedGrants } from "./vfio-entry.ts";
 

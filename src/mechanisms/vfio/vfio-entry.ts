@@ -1,7 +1,8 @@
 // What is kept on disk of a VF that a pod may open: before each change, so that a restart can revoke all of it.
 import type { DeviceAccess, DeviceGrant, GrantState } from "../../access/index.ts";
 import type { VfSettings } from "../../netdev/index.ts";
-import type { VfioVfEntry, VfJournal } from "../connection-journal.ts";
+import type { VfJournal } from "../connection-journal.ts";
+import type { VfioVfEntry } from "../journal-entries.ts";
 
 /** The journal's entry of one VF, as it is now. */
 export class VfioEntry {

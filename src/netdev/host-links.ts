@@ -1,0 +1,39 @@
+import { type Clock, KeyedQueue, type Random } from "../async/index.ts";
+import type { Link, LinkOwnerOf, Netns, OpenRtnl, Rtnl } from "../kernel/index.ts";
+import { inSession } from "./read.ts";
+import { verifiedLink } from "./verify-link.ts";
+
+/** The links of the host, for all attachments of a process. Opened once, when it starts, and handed down. */
+export class HostLinks {
+  /** The host's namespace. */
+  readonly netns: Netns;
+  readonly openRtnl: OpenRtnl;
+  readonly linkOwnerOf: LinkOwnerOf;
+  readonly random: Random;
+  readonly clock: Clock;
+  /**
+   * By the client's namespace, which is one thing for the whole process, whoever holds a handle of it: two links that enter it at
+   * once would pick the same free routing table.
+   */
+  readonly turns = new KeyedQueue<string>();
+
+  constructor(
+    host: Pick<HostLinks, "netns" | "linkOwnerOf" | "random"> & { openRtnl(netns: Netns): Rtnl },
+    clock: Clock,
+  ) {
+    this.netns = host.netns;
+    this.openRtnl = (netns) => host.openRtnl(netns);
+    this.linkOwnerOf = host.linkOwnerOf;
+    this.random = host.random;
+    this.clock = clock;
+  }
+
+  /**
+   * The link of the host that has that index.
+   * @throws {NetdevError} of kind "gone", or "not-its-link" when it is not the VF's.
+   */
+  verified(address: string, ifindex: number): Promise<Link> {
+    const { netns, openRtnl, linkOwnerOf } = this;
+    return inSession(netns, (session) => verifiedLink(session, ifindex, { address, linkOwnerOf }), openRtnl);
+  }
+}
