@@ -3,6 +3,7 @@ import test from "node:test";
 import { docProblems } from "./check-docs.ts";
 import { globalProblems, staleDoors } from "./check-globals.ts";
 import { sizeProblems } from "./check-size.ts";
+import { staleStates, stateProblems } from "./check-state.ts";
 import { parseSource } from "./source.ts";
 
 function source(path: string, ...lines: readonly string[]) {
@@ -129,4 +130,46 @@ test("globalProblems() leaves alone what only looks like it, doors, tests and to
   for (const path of ["src/main.ts", "src/a/b.test.ts", "tools/a.ts", "sandbox/a.ts", "src/gen/a.ts"]) {
     assert.deepEqual(globalProblems(source(path, "f(process.env);")), [], path);
   }
+});
+
+test("stateProblems() names what a module or a class keeps, whatever its form, and nothing that cannot change", () => {
+  const kept = [
+    "let a = 0;",
+    "export let a: number | undefined;",
+    "const a = new Map<string, number>();",
+    "const a = new KeyedQueue<string>();",
+    "export const a: Set<string> = new Set();",
+    "const a: string[] = [];",
+    "const a = Buffer.alloc(8);",
+    "const a: { b: number } = { b: 1 };",
+    "class A { static a = 1; }",
+    "class A { static readonly a = { b: 1 }; }",
+  ];
+  for (const line of kept) {
+    assert.match(stateProblems(source("src/a/b.ts", line)).join(), /^src\/a\/b\.ts:1: a is state/, line);
+    for (const path of ["src/a/b.test.ts", "src/a/testing/b.ts", "src/gen/b_pb.ts", "test/b.ts"]) {
+      assert.deepEqual(stateProblems(source(path, line)), []);
+    }
+  }
+  const constant = [
+    "const a: ReadonlyMap<string, number> = new Map([['b', 1]]);",
+    "const a: readonly string[] = [];",
+    "const a = new RegExp('b');",
+    "const a = Buffer.alloc(0);",
+    "const a = { b: 1 } as const;",
+    "const a: { readonly b: number } = { b: 1 };",
+    "function f() { let a = 0; const b = new Map(); return [a, b]; }",
+    "class A { static readonly a = 1; readonly #b = new Map(); static c() {} }",
+  ];
+  for (const line of constant) assert.deepEqual(stateProblems(source("src/a/b.ts", line)), [], line);
+});
+
+test("stateProblems() lets pass what is listed, and staleStates() names what is listed in vain", () => {
+  const pool = source("src/kernel/netns.ts", "let isPoolStarted = false;");
+  assert.deepEqual(stateProblems(pool), []);
+  const stale = staleStates([pool]);
+  assert.ok(!stale.join().includes("isPoolStarted"));
+  assert.ok(
+    stale.includes("tools/check-state.ts: src/kernel/native.ts handles is listed and is no state of the module"),
+  );
 });

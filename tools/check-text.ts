@@ -1,15 +1,20 @@
-// The checks that read our own text: sizes, comments, words. As a program it runs them alone.
+// The checks that read our own text: sizes, comments, words, state. As a program it runs them alone.
 import { pathToFileURL } from "node:url";
 import { docProblems } from "./check-docs.ts";
 import { globalProblems, staleDoors } from "./check-globals.ts";
 import { sizeProblems } from "./check-size.ts";
+import { staleStates, stateProblems } from "./check-state.ts";
 import { parseSource, sourcePaths } from "./source.ts";
 
 /** One sentence for each problem in any TypeScript file. */
 export function textProblems(): readonly string[] {
   const sources = sourcePaths().map((path) => parseSource(path));
-  const each = sources.flatMap((source) => [...sizeProblems(source), ...globalProblems(source)]);
-  return [...each, ...staleDoors(sources), ...docProblems(sources)];
+  const each = sources.flatMap((source) => [
+    ...sizeProblems(source),
+    ...globalProblems(source),
+    ...stateProblems(source),
+  ]);
+  return [...each, ...staleDoors(sources), ...staleStates(sources), ...docProblems(sources)];
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {

@@ -31,15 +31,15 @@ interface Running {
   isLate: boolean;
 }
 
-const running = new Set<Running>();
-let wake: Wake | undefined;
-
 /** Writes a text to an existing file in one write. */
 export type TextWrites = Pick<BlockingWrites, "write">;
 
 /** Writes with a limit. One that hangs is left alone, and others pass it. */
 export class BlockingWrites {
   readonly #clock: Clock;
+  readonly #running = new Set<Running>();
+  /** From the first write on, for as long as the process runs: a thread of the C library may use it after the write has ended. */
+  #wake: Wake | undefined;
   #stuck = 0;
 
   constructor(clock: Clock = systemClock) {
@@ -72,7 +72,7 @@ export class BlockingWrites {
       const late = guarded("timer", () => {
         write.isLate = true;
         this.#stuck += 1;
-        keepProcessAlive();
+        this.#keepProcessAlive();
         reject(new KernelError(op, Errno.ETIMEDOUT, `the kernel did not finish within ${limitMs} ms`));
       });
       const limit = this.#clock.after(limitMs, late);
@@ -87,9 +87,50 @@ export class BlockingWrites {
           resolve(result);
         },
       };
-      const failed = start(write, what.length);
+      const failed = this.#start(write, what.length);
       if (failed < 0) write.ended(failed);
     });
+  }
+
+  /** Answers 0, or minus the errno: EAGAIN when the C library can take no more. */
+  #start(write: Running, length: number): number {
+    const wake = this.#openWake();
+    const { block } = write;
+    block.writeInt32LE(write.fd.number, aiocb.fd);
+    block.writeBigUInt64LE(addressOf(write.bytes), aiocb.buffer);
+    block.writeBigUInt64LE(BigInt(length), aiocb.length);
+    block.writeBigUInt64LE(wake.argument, aiocb.value);
+    block.writeInt32LE(SIGEV_THREAD, aiocb.notify);
+    block.writeBigUInt64LE(wake.functionAddress, aiocb.function);
+    const failed = tryCall("aio_write", block);
+    if (failed === 0) this.#running.add(write);
+    this.#keepProcessAlive();
+    return failed;
+  }
+
+  #openWake(): Wake {
+    if (this.#wake) return this.#wake;
+    allowAioThreads(THREADS);
+    const collect = () => this.#collect();
+    this.#wake = openWake(guarded("kernel-write", collect, collect));
+    return this.#wake;
+  }
+
+  /** A wake does not say whose write has ended. */
+  #collect(): void {
+    for (const write of this.#running) {
+      const state = tryCall("aio_error", write.block);
+      if (state === Errno.EINPROGRESS) continue;
+      this.#running.delete(write);
+      const result = tryCall("aio_return", write.block);
+      write.ended(state === 0 ? result : -state);
+    }
+    this.#keepProcessAlive();
+  }
+
+  /** Somebody may wait for a write; for one that hangs nobody does. */
+  #keepProcessAlive(): void {
+    this.#wake?.keepAlive([...this.#running].some((write) => !write.isLate));
   }
 }
 
@@ -98,40 +139,4 @@ function openForWrite(path: string, op: string): Fd {
   const fd = Fd.own(call(op, "open", path, OPEN_FLAGS, 0));
   tryCall("fcntl", fd.number, F_SETFL, 0);
   return fd;
-}
-
-/** Answers 0, or minus the errno: EAGAIN when the C library can take no more. */
-function start(write: Running, length: number): number {
-  if (wake === undefined) {
-    allowAioThreads(THREADS);
-    wake = openWake(guarded("kernel-write", collect, collect));
-  }
-  const { block } = write;
-  block.writeInt32LE(write.fd.number, aiocb.fd);
-  block.writeBigUInt64LE(addressOf(write.bytes), aiocb.buffer);
-  block.writeBigUInt64LE(BigInt(length), aiocb.length);
-  block.writeBigUInt64LE(wake.argument, aiocb.value);
-  block.writeInt32LE(SIGEV_THREAD, aiocb.notify);
-  block.writeBigUInt64LE(wake.functionAddress, aiocb.function);
-  const failed = tryCall("aio_write", block);
-  if (failed === 0) running.add(write);
-  keepProcessAlive();
-  return failed;
-}
-
-/** A wake does not say whose write has ended. */
-function collect(): void {
-  for (const write of running) {
-    const state = tryCall("aio_error", write.block);
-    if (state === Errno.EINPROGRESS) continue;
-    running.delete(write);
-    const result = tryCall("aio_return", write.block);
-    write.ended(state === 0 ? result : -state);
-  }
-  keepProcessAlive();
-}
-
-/** Somebody may wait for a write; for one that hangs nobody does. */
-function keepProcessAlive(): void {
-  wake?.keepAlive([...running].some((write) => !write.isLate));
 }

@@ -149,12 +149,8 @@ const NOT_PERMITTED =
   "the forwarder needs CAP_BPF or CAP_SYS_ADMIN; before Linux 5.11 also enough locked memory: " +
   "raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity of the container runtime) or give it CAP_SYS_RESOURCE";
 
-let isMemoryAllowed = false;
-
 /** Before Linux 5.11 programs count as locked memory, of which a process may have little (RLIMIT_MEMLOCK, 8). */
 function allowLockedMemory(): void {
-  if (isMemoryAllowed) return;
-  isMemoryAllowed = true;
   tryCall("setrlimit", 8, offHeap(16).fill(0xff, 0, 16));
 }
 

@@ -9,7 +9,7 @@ const MTU_MIN = 68;
 const MTU_MAX = 65_535;
 
 /** Names of IP protocols that rules are made for, as /etc/protocols has them. */
-const PROTOCOLS = new Map([
+const PROTOCOLS: ReadonlyMap<string, number> = new Map([
   ["icmp", 1],
   ["igmp", 2],
   ["tcp", 6],

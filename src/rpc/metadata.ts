@@ -10,7 +10,15 @@ export type MetadataInit = Readonly<Record<string, string | readonly string[]>>;
 export type Headers = Record<string, string[]>;
 
 /** Keys that belong to HTTP/2 or to gRPC itself and never show up as metadata. `user-agent` does, as in Go. */
-const reserved = new Set(["content-type", "te", "date", "content-length", "connection", "host", "transfer-encoding"]);
+const reserved: ReadonlySet<string> = new Set([
+  "content-type",
+  "te",
+  "date",
+  "content-length",
+  "connection",
+  "host",
+  "transfer-encoding",
+]);
 
 function isReserved(key: string): boolean {
   return key.startsWith(":") || key.startsWith("grpc-") || reserved.has(key);

@@ -49,7 +49,7 @@ interface Threshold {
 }
 
 /** Names that each line has of its own; a field of that name gets an underscore. */
-const TAKEN = new Set(["level", "time", "event"]);
+const TAKEN: ReadonlySet<string> = new Set(["level", "time", "event"]);
 
 class PinoLog implements RootLog {
   readonly #writer: Logger;
