@@ -36,7 +36,7 @@ const TOGETHER: readonly (readonly string[])[] = [
   ["admin-doors", "admin", "change-watch", "connection-life", "discover", "quota", "status"],
   ["bad-requests", "forwarder", "reconcile", "strangers"],
   ["other-plugin", "page", "sandbox", "state-folder", "traces"],
-  ["host-use-pf", "kernel-connection", "late-functions", "nsm-peers", "pod-death"],
+  ["host-use-pf", "kernel-connection", "late-vfs", "nsm-peers", "pod-death"],
 ];
 
 const groupOfFile = new Map(

@@ -127,7 +127,7 @@ function factsOf(side: Side, { name, tokenId }: SandboxPod, { connection }: Clie
 
 /** The forwarder has found each connection that was answered, with its VF. */
 function nothingLost(node: LabNode, earlier: readonly Remembered[]): void {
-  const events = new Set(["vf-of-journal-absent", "connection-taken-up"]);
+  const events = new Set(["vf-of-journal-absent", "connection-adopted"]);
   const found = new Set(
     node.forwarder.lines.filter(({ event }) => events.has(event)).map((line) => line["connection"]),
   );

@@ -1,5 +1,5 @@
 // What people and probes see over HTTP: the status page, its data, metrics, health and, if asked for, profiles; read only.
-// Knows nothing of functions, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
+// Knows nothing of VFs, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
 export { AdminError, type AdminFault, isLoopback } from "./loopback.ts";

@@ -3,7 +3,7 @@ import type { ServerResponse } from "node:http";
 import { type Clock, guarded } from "../async/index.ts";
 import type { NodeView, NodeViewSource } from "./view-form.ts";
 
-/** Changes come in bursts, and a view of a node with hundreds of functions is some 100 KiB: as often as eyes can follow. */
+/** Changes come in bursts, and a view of a node with hundreds of VFs is some 100 KiB: as often as eyes can follow. */
 const PAUSE_MS = 300;
 /** Proxies end a stream that is silent, and a peer that vanished is only found by talking to it. */
 const HEARTBEAT_MS = 15_000;

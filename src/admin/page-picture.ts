@@ -13,10 +13,10 @@ const signs = {
 
 const UNWELL = { tone: "bad", sign: "!" } as const;
 
-/** More functions than this are drawn small. */
+/** More VFs than this are drawn small. */
 const LARGE_TILES = 32;
 
-/** The states that occur, each with its sign and how many functions are in it. */
+/** The states that occur, each with its sign and how many VFs are in it. */
 export function legend(pfs: readonly PfView[]): Html {
   const vfs = pfs.flatMap((pf) => pf.vfs);
   const counts = vfStates.map((state) => ({ state, count: vfs.filter((vf) => vf.state === state).length }));
@@ -69,7 +69,7 @@ function tile(vf: VfView): Html {
   return html`<li id="t-${vfAnchor(vf.address)}"><a class="${tone}" href="#${vfAnchor(vf.address)}" aria-label="${label}" title="${label}"><span class="index">${vf.index}</span><span class="sign">${sign}</span><span class="holder">${holder}</span></a></li>`;
 }
 
-/** A row for each function; those that nobody has and nothing is wrong with are folded away. */
+/** A row for each VF; those that nobody has and nothing is wrong with are folded away. */
 function inWords({ address, vfs }: PfView): Html {
   const isQuiet = (vf: VfView) => vf.state === "idle" && problemsOf(vf).length === 0;
   const [quiet, others] = [vfs.filter(isQuiet), vfs.filter((vf) => !isQuiet(vf))];
@@ -102,7 +102,7 @@ export function shortId(id: string): string {
   return id.length > 13 ? `${id.slice(0, 8)}…` : id;
 }
 
-/** Where the page tells of a function in words. */
+/** Where the page tells of a VF in words. */
 export function vfAnchor(address: string): string {
   return anchor("vf", address);
 }

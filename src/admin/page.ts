@@ -1,4 +1,4 @@
-import type { Ailment } from "../telemetry/index.ts";
+import type { RaisedCondition } from "../telemetry/index.ts";
 import { type Html, html } from "./html.ts";
 import { legend, pfCard, shortId, vfAnchor } from "./page-picture.ts";
 import type { ConnectionView, NodeView, ResourceView, TroubleView } from "./view-form.ts";
@@ -18,7 +18,7 @@ export function renderPage(view: NodeView): string {
 <script src="/page.js" defer></script>
 </head>
 <body>
-<a class="skip" href="#functions">To the virtual functions</a>
+<a class="skip" href="#vfs">To the virtual functions</a>
 <header><h1>${view.name}</h1><span class="dim">SR-IOV forwarder ${view.version}</span><span id="link" role="status">as of ${isoTime(view.seenMs)}</span></header>
 <main>
 ${renderMain(view)}
@@ -34,8 +34,8 @@ export function renderMain(view: NodeView): Html {
   const { pfs, seenMs } = view;
   return html`<div id="seen" data-seen="${seenMs}" hidden></div>
 ${summary(view)}
-${view.ailments.length > 0 && ailments(view.ailments, seenMs)}
-<section id="functions" aria-labelledby="functions-title"><h2 id="functions-title">Functions</h2>
+${view.conditions.length > 0 && conditions(view.conditions, seenMs)}
+<section id="vfs" aria-labelledby="vfs-title"><h2 id="vfs-title">Virtual functions</h2>
 ${legend(pfs)}
 ${pfs.length === 0 ? html`<p class="empty">No physical function is configured: <code>forwarder discover</code> prints a list for this node.</p>` : pfs.map(pfCard)}
 </section>
@@ -44,7 +44,7 @@ ${resources(view.resources)}
 ${troubles(view.troubles, seenMs)}`;
 }
 
-function summary({ isReady, ailments: wrong, identity, startedMs, seenMs }: NodeView): Html {
+function summary({ isReady, conditions: wrong, identity, startedMs, seenMs }: NodeView): Html {
   const blocking = wrong.filter(({ severity }) => severity === "blocking").length;
   const why = blocking === 1 ? "1 condition blocks it" : `${blocking} conditions block it`;
   return html`<div id="summary">
@@ -57,18 +57,18 @@ ${identity && html`<div><dt>certificate ends in</dt><dd>${age(identity.expiresMs
 </div>`;
 }
 
-function ailments(list: readonly Ailment[], nowMs: number): Html {
-  return html`<section id="ailments" aria-labelledby="ailments-title"><h2 id="ailments-title">What is wrong</h2>
+function conditions(list: readonly RaisedCondition[], nowMs: number): Html {
+  return html`<section id="conditions" aria-labelledby="conditions-title"><h2 id="conditions-title">What is wrong</h2>
 <ul class="plain">
-${list.map((one) => ailment(one, nowMs))}
+${list.map((one) => condition(one, nowMs))}
 </ul></section>`;
 }
 
-function ailment({ code, severity, subject, sentence, sinceMs, causedBy }: Ailment, nowMs: number): Html {
+function condition({ code, severity, subject, sentence, sinceMs, causedBy }: RaisedCondition, nowMs: number): Html {
   const isBlocking = severity === "blocking";
   return html`<li class="note ${isBlocking ? "bad" : "busy"}"><span class="tag">${isBlocking ? "blocks" : "warning"}</span>
 <div><code>${code}</code> ${subject && html`<code>${subject}</code> `}<span class="dim">for ${age(sinceMs, nowMs)}</span>
-<p>${sentence}</p>${causedBy.length > 0 && html`<p class="dim">Follows from ${causedBy.join(", ")}: look there first.</p>`}</div></li>`;
+<p>${sentence}</p>${causedBy.length > 0 && html`<p class="dim">Follows from ${causedBy.join(", ")}: see there first.</p>`}</div></li>`;
 }
 
 function connections(list: readonly ConnectionView[], nowMs: number): Html {
@@ -76,7 +76,7 @@ function connections(list: readonly ConnectionView[], nowMs: number): Html {
 ${
   list.length === 0
     ? html`<p class="empty">No client has a connection.</p>`
-    : html`<div class="scroll"><table><thead><tr><th scope="col">Client</th><th scope="col">Pod</th><th scope="col">Network service</th><th scope="col">Endpoint</th><th scope="col">Mechanism</th><th scope="col">Function</th><th scope="col">Phase</th><th scope="col">Ends in, unless refreshed</th><th scope="col">Id</th></tr></thead>
+    : html`<div class="scroll"><table><thead><tr><th scope="col">Client</th><th scope="col">Pod</th><th scope="col">Network service</th><th scope="col">Endpoint</th><th scope="col">Mechanism</th><th scope="col">VF</th><th scope="col">Phase</th><th scope="col">Ends in, unless refreshed</th><th scope="col">Id</th></tr></thead>
 <tbody>
 ${list.map((one) => connection(one, nowMs))}
 </tbody></table></div>`
@@ -92,14 +92,14 @@ function connection(one: ConnectionView, nowMs: number): Html {
 function resources(list: readonly ResourceView[]): Html | undefined {
   if (list.length === 0) return undefined;
   return html`<section id="resources" aria-labelledby="resources-title"><h2 id="resources-title">What kubelet is offered</h2>
-<div class="scroll"><table><thead><tr><th scope="col">Resource</th><th scope="col" class="num">Devices</th><th scope="col" class="num">With pods</th><th scope="col" class="num">Free</th><th scope="col" class="num">Held back</th><th scope="col">In use</th></tr></thead>
+<div class="scroll"><table><thead><tr><th scope="col">Resource</th><th scope="col" class="num">Devices</th><th scope="col" class="num">With pods</th><th scope="col" class="num">Free</th><th scope="col" class="num">Unavailable</th><th scope="col">In use</th></tr></thead>
 <tbody>
 ${list.map(resource)}
 </tbody></table></div></section>`;
 }
 
-function resource({ name, total, inUse, free, heldBack }: ResourceView): Html {
-  return html`<tr><th scope="row"><code>${name}</code></th><td class="num">${total}</td><td class="num">${inUse}</td><td class="num">${free}</td><td class="num">${heldBack}</td><td><meter min="0" max="${total}" value="${inUse}">${inUse} of ${total}</meter></td></tr>`;
+function resource({ name, total, inUse, free, unavailable }: ResourceView): Html {
+  return html`<tr><th scope="row"><code>${name}</code></th><td class="num">${total}</td><td class="num">${inUse}</td><td class="num">${free}</td><td class="num">${unavailable}</td><td><meter min="0" max="${total}" value="${inUse}">${inUse} of ${total}</meter></td></tr>`;
 }
 
 function troubles(list: readonly TroubleView[], nowMs: number): Html {

@@ -24,7 +24,7 @@ const viewNow: NodeView = {
   startedMs: 1000,
   seenMs: 61_000,
   isReady: true,
-  ailments: [],
+  conditions: [],
   identity: { spiffeId: evil, expiresMs: 3_661_000 },
   pfs: [
     {
@@ -37,7 +37,7 @@ const viewNow: NodeView = {
     },
   ],
   connections: [],
-  resources: [{ name: evil, total: 2, inUse: 1, free: 1, heldBack: 0 }],
+  resources: [{ name: evil, total: 2, inUse: 1, free: 1, unavailable: 0 }],
   troubles: [{ atMs: 1000, level: "error", event: evil, text: evil }],
 };
 

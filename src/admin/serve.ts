@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { type Clock, guarded } from "../async/index.ts";
-import type { Ailment, Health, Log, Metrics } from "../telemetry/index.ts";
+import type { Health, Log, Metrics, RaisedCondition } from "../telemetry/index.ts";
 import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
 import { AdminError, isAskedByLoopbackName, isLoopback } from "./loopback.ts";
@@ -137,11 +137,11 @@ async function answer({ source, health, metrics }: AdminOptions, path: string, i
 /** A line for each condition that blocks; with `?verbose` also for those that do not. */
 function readiness(health: Health, isVerbose: boolean): Answer {
   const isReady = health.ready.value === true;
-  const told = health.ailments().filter(({ severity }) => isVerbose || severity === "blocking");
+  const told = health.conditions().filter(({ severity }) => isVerbose || severity === "blocking");
   return plain(isReady ? 200 : 503, `${isReady ? "ready\n" : ""}${told.map(lineOf).join("")}`);
 }
 
-function lineOf({ code, subject, severity, sentence, causedBy }: Ailment): string {
+function lineOf({ code, subject, severity, sentence, causedBy }: RaisedCondition): string {
   const cause = causedBy.length > 0 ? ` (follows from ${causedBy.join(", ")})` : "";
   const kind = severity === "blocking" ? "" : `${severity} `;
   return `${kind}${[code, subject].filter(Boolean).join(" ")}: ${sentence}${cause}\n`;

@@ -1,5 +1,5 @@
 // The node as people see it, on the status page, in `/status.json` and in `forwarder status`. Plain data that JSON can hold.
-import type { Ailment } from "../telemetry/index.ts";
+import type { RaisedCondition } from "../telemetry/index.ts";
 
 /** Where a VF is in its life. */
 export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming", "quarantined"] as const;
@@ -49,7 +49,7 @@ export interface PfView {
   readonly totalVfs?: number | undefined;
   /** What the host itself uses it for, in words. */
   readonly hostUse?: string | undefined;
-  /** Names under which kubelet is offered its functions. */
+  /** Names under which kubelet is offered its VFs. */
   readonly resources: readonly string[];
   /** Why it cannot be used, or what is wrong with it. */
   readonly problem?: string | undefined;
@@ -77,11 +77,11 @@ export interface ConnectionView {
 /** A resource as kubelet is offered it. */
 export interface ResourceView {
   readonly name: string;
-  /** Device ids, and how many of them a pod has, could get, or must not get now: the function is taken by another name, or unfit. */
+  /** Device ids, and how many of them a pod has, could get, or must not get now: the VF is taken by another name, or unfit. */
   readonly total: number;
   readonly inUse: number;
   readonly free: number;
-  readonly heldBack: number;
+  readonly unavailable: number;
 }
 
 /** Something that went wrong lately, as the log told it. */
@@ -102,7 +102,7 @@ export interface NodeView {
   readonly startedMs: number;
   readonly seenMs: number;
   readonly isReady: boolean;
-  readonly ailments: readonly Ailment[];
+  readonly conditions: readonly RaisedCondition[];
   /** Undefined until the SPIRE agent has answered. */
   readonly identity?: { readonly spiffeId: string; readonly expiresMs: number } | undefined;
   readonly pfs: readonly PfView[];

@@ -37,7 +37,7 @@ export const commands: readonly Command[] = [
   },
   {
     name: "check",
-    summary: "say what on this node keeps clients from getting a function, and what to do",
+    summary: "say what on this node keeps clients from getting a VF, and what to do",
     about: [
       "Looks at every precondition of KERNEL and VFIO: the PF configuration and each physical function in it, drivers,",
       "IOMMU, cgroups, sockets, folders, capabilities. For each finding it says what is so, why it matters and what to",
@@ -75,7 +75,7 @@ export const commands: readonly Command[] = [
     ],
     options: [
       { name: "watch", short: "w", says: "show each change as it comes, until interrupted" },
-      { name: "all", short: "a", says: "also functions that are idle and well, and older warnings" },
+      { name: "all", short: "a", says: "also VFs that are idle and well, and older warnings" },
       { name: "json", short: "j", says: "for programs; with --watch one document a line" },
       {
         name: "url",
@@ -89,7 +89,7 @@ export const commands: readonly Command[] = [
       { line: "forwarder status --watch", says: "live, on the node" },
       {
         line: "forwarder status --json | jq '.pfs[].vfs[] | select(any(.conditions[]; .effect != \"inform\"))'",
-        says: "every function that is not well",
+        says: "every VF that is not well",
       },
     ],
     exitCodes: [

@@ -9,7 +9,7 @@ export function wrap(text: string, columns: number): readonly string[] {
   return lines;
 }
 
-/** "1 function", "3 functions". */
+/** "1 VF", "3 VFs". */
 export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -1,4 +1,4 @@
-// Everything between this node's functions and kubelet: what is offered, who has it, and when it is free again.
+// Everything between this node's VFs and kubelet: what is offered, who has it, and when it is free again.
 import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
 import { type Inventory, offerOf } from "../inventory/index.ts";
@@ -37,7 +37,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   const { settings, inventory, pods, endConnection, health, clock, log } = options;
   const intervalMs = settings.resourcePollTimeoutMs;
   const offer = offerOf(inventory, (connectionId) => {
-    log.warn("token-given-anew", { connection: connectionId });
+    log.warn("token-allocated-again", { connection: connectionId });
     void endConnection(connectionId);
   });
   const foreign = new ForeignDevices(offer);

@@ -1,4 +1,4 @@
-// The node's functions as metrics: views of what the rooms know, made at each scrape.
+// The node's VFs as metrics: views of what the modules know, made at each scrape.
 import type { Identity } from "../identity/index.ts";
 import { vfConditionCodes, vfStates } from "../inventory/index.ts";
 import type { KernelParts } from "../mechanisms/index.ts";
@@ -71,8 +71,8 @@ function declarePfMetrics(metrics: Metrics, { survey }: ShownParts): void {
 function declareTokenMetrics(metrics: Metrics, { inventory }: ShownParts): void {
   metrics.gauge({
     name: "nsm_sriov_tokens",
-    help: "Device ids that kubelet is offered: with a pod, free, or held back because their function is taken or unwell",
-    labels: { resource: ofNode, state: ["allocated", "free", "held-back"] },
+    help: "Device ids that kubelet is offered: with a pod, free, or unavailable because their VF is taken or not well",
+    labels: { resource: ofNode, state: ["allocated", "free", "unavailable"] },
     collect(gauge) {
       for (const resource of inventory.resources) {
         const devices = inventory.devicesOf(resource);
@@ -80,7 +80,7 @@ function declareTokenMetrics(metrics: Metrics, { inventory }: ShownParts): void 
         const free = devices.filter((device) => !device.allocated && device.healthy).length;
         gauge.set({ resource, state: "allocated" }, allocated);
         gauge.set({ resource, state: "free" }, free);
-        gauge.set({ resource, state: "held-back" }, devices.length - allocated - free);
+        gauge.set({ resource, state: "unavailable" }, devices.length - allocated - free);
       }
     },
   });
@@ -96,12 +96,12 @@ export function declareBinds(metrics: Metrics): Pick<DriverBinderOptions, "onTri
   return { onTried: (use, outcome, took) => seconds.observe({ use, outcome }, took) };
 }
 
-/** Declares the moves of network devices; gives what the source of KERNEL functions tells them to. */
+/** Declares the moves of network devices; gives what the KERNEL mechanism reports them to. */
 export function declareMoves(metrics: Metrics): Pick<KernelParts, "onMoved"> {
   const seconds = metrics.histogram({
     name: "nsm_sriov_move_seconds",
     help: "How long it took to take a network device to its client with its settings, or home again",
-    labels: { to: ["client", "home"], outcome: outcomes },
+    labels: { to: ["client", "host"], outcome: outcomes },
   });
   return { onMoved: (to, outcome, took) => seconds.observe({ to, outcome }, took) };
 }
@@ -113,7 +113,7 @@ export function declareHealthMetrics(metrics: Metrics, health: Health): void {
     help: "What is wrong now, by code: how many things it is wrong with",
     labels: { code: ofNode, severity: ["blocking", "warning"] },
     collect(gauge) {
-      for (const [code, same] of Map.groupBy(health.ailments(), (ailment) => ailment.code)) {
+      for (const [code, same] of Map.groupBy(health.conditions(), (condition) => condition.code)) {
         const severity = same[0]?.severity;
         if (severity) gauge.set({ code, severity }, same.length);
       }

@@ -61,7 +61,7 @@ test("view() shows each function as the inventory has it at this moment, with it
   );
   assert.equal(view.pfs[0]?.hostUse, "it is a port of br0");
   assert.deepEqual([view.connections[0]?.vf, view.connections[0]?.pod], ["0000:01:10.0", "default/pod-1"]);
-  assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, heldBack: 2 }]);
+  assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, unavailable: 2 }]);
 });
 
 test("view() holds the beginning of a token and never a whole one, whoever wrote it", () => {

@@ -71,7 +71,7 @@ export class ShownNode implements NodeViewSource {
       startedMs: this.#startedMs,
       seenMs: clock.now(),
       isReady: health.ready.value === true,
-      ailments: health.ailments().map((one) => ({ ...one, sentence: shortTokens(one.sentence) })),
+      conditions: health.conditions().map((one) => ({ ...one, sentence: shortTokens(one.sentence) })),
       identity: svid && { spiffeId: svid.id, expiresMs: svid.notAfterMs },
       pfs: this.#pfs(vfs),
       connections: this.#connections(vfs),
@@ -89,7 +89,7 @@ export class ShownNode implements NodeViewSource {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  /** The configured ones in the order of the file, then those that are managed no more and still have functions out. */
+  /** The configured ones in the order of the file, then those that are managed no more and still have VFs out. */
   #pfs(vfs: readonly VfRecord[]): readonly PfView[] {
     const configured = this.#node?.survey.config.physicalFunctions.map(({ address }) => address) ?? [];
     return [...new Set([...configured, ...vfs.map(({ pf }) => pf)])].map((address) => this.#pf(address, vfs));
@@ -141,7 +141,7 @@ export class ShownNode implements NodeViewSource {
       const devices = inventory?.devicesOf(name) ?? [];
       const inUse = devices.filter(({ allocated }) => allocated).length;
       const free = devices.filter(({ allocated, healthy }) => !allocated && healthy).length;
-      return { name, total: devices.length, inUse, free, heldBack: devices.length - inUse - free };
+      return { name, total: devices.length, inUse, free, unavailable: devices.length - inUse - free };
     });
   }
 }

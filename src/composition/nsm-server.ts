@@ -203,13 +203,13 @@ function subjectOf(token: string): string | undefined {
   }
 }
 
-/** What cannot be taken up keeps its function and its place in the journal: a later start may know more. */
+/** What cannot be taken up keeps its VF and its place in the journal: a later start may know more. */
 function adoptOne(service: ForwarderService, log: Log, entry: JournalEntry): void {
   const { connectionId: connection, stage } = entry;
   try {
     service.adopt(entry);
-    log.info("connection-taken-up", { connection, stage });
+    log.info("connection-adopted", { connection, stage });
   } catch (error) {
-    log.error("connection-not-taken-up", { connection, stage, error: String(error) });
+    log.error("connection-not-adopted", { connection, stage, error: String(error) });
   }
 }

@@ -48,7 +48,7 @@ test("startPhases() tells what a phase that lasts waits for, less often each tim
   phases.begin("serve NSM");
   assert.equal(timers[0]?.isCancelled, true, "the phase before is over");
   timers[1]?.callback();
-  const [told] = log.of("phase-lasts");
+  const [told] = log.of("phase-slow");
   assert.deepEqual(
     [told?.["phase"], told?.["conditions"]],
     ["serve NSM", ["svid-missing: No answer of the agent", "not-serving: Starting: serve NSM"]],

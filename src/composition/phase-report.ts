@@ -44,10 +44,10 @@ export function startPhases({ health, notServing, clock, log }: StartPhasesOptio
   const remind = (title: string, afterMs: number) => {
     reminder?.cancel();
     reminder = clock.after(afterMs, () => {
-      const conditions = health.ailments().map(({ code, subject, sentence }) => {
+      const conditions = health.conditions().map(({ code, subject, sentence }) => {
         return `${code}${subject === undefined ? "" : ` ${subject}`}: ${sentence}`;
       });
-      log.warn("phase-lasts", { phase: title, sinceStart: sinceStart(), conditions });
+      log.warn("phase-slow", { phase: title, sinceStart: sinceStart(), conditions });
       remind(title, 2 * afterMs);
     });
   };

@@ -95,7 +95,7 @@ async function takeLock(options: StateOwnerOptions, held: Condition): Promise<Ex
   }
   held.clear();
   const waitedMs = Math.round(clock.monotonicMs() - startedMs);
-  if (report) log.info("state-folder-taken", { folder: statePath, waitedMs });
+  if (report) log.info("state-folder-claimed", { folder: statePath, waitedMs });
   await signHolder(await openStateFolder(statePath, host), options);
   return lock;
 }

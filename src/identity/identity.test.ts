@@ -41,7 +41,7 @@ function start(t: TestContext, endpointSocket: string, timeOf: Clock = systemClo
     await identity.close();
     assert.equal(clock.timerCount, 0, "timers that outlive the identity");
   });
-  const codes = () => health.ailments().map((ailment) => ailment.code);
+  const codes = () => health.conditions().map((condition) => condition.code);
   return { identity, log, health, codes, clock };
 }
 
@@ -66,7 +66,7 @@ test("startIdentity() waits for an agent that comes late and says what it waits 
   await until(() => log.of("svid-awaited").length > 1);
   assert.deepEqual(log.of("svid-awaited")[0], { from: socket.url });
   assert.match(String(log.of("svid-awaited")[1]?.["problem"]), /no SPIRE agent answers there .* is it running/);
-  assert.match(String(health.ailments()[0]?.sentence), /No X.509 SVID yet from unix:.*agent.sock/);
+  assert.match(String(health.conditions()[0]?.sentence), /No X.509 SVID yet from unix:.*agent.sock/);
   await socket.start();
   const svid = await identity.ready();
   assert.equal(svid.id, ME);
@@ -80,7 +80,9 @@ test("startIdentity() explains when no identity is issued", async (t) => {
   socket.issue();
   await socket.start();
   const { identity, health } = start(t, socket.url);
-  await until(() => health.ailments().some(({ sentence }) => sentence.includes("issues no identity to this process")));
+  await until(() =>
+    health.conditions().some(({ sentence }) => sentence.includes("issues no identity to this process")),
+  );
   assert.throws(() => identity.credentials(), /make sure that a registration entry matches this pod/);
   socket.issue(ME);
   assert.equal((await identity.ready()).id, ME);

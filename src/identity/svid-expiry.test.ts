@@ -26,7 +26,7 @@ for (const [code, passedMs] of [
     const clock = new HandClock(Date.UTC(2026, 0, 1));
     const health = new Health(clock);
     const watch = new SvidExpiry({ clock, log: silentLog, health });
-    const codes = () => health.ailments().map((ailment) => ailment.code);
+    const codes = () => health.conditions().map((condition) => condition.code);
     watch.watch(svidUntil(clock.now() + HOUR_MS));
     await clock.pass(passedMs);
     assert.deepEqual(codes(), [code]);

@@ -8,15 +8,15 @@ export type InventoryFault =
       /** Why PFs of this node cannot be used: the token may be of one of them. */
       readonly unusablePfs?: readonly string[];
     }
-  | { readonly kind: "unknown-function"; readonly address: string }
+  | { readonly kind: "unknown-vf"; readonly address: string }
   | { readonly kind: "unknown-connection"; readonly connectionId: string }
   /** The token's VF is held by that other connection: a token is good for one. */
   | { readonly kind: "token-in-use"; readonly connectionId: string }
-  | { readonly kind: "function-in-use"; readonly address: string; readonly connectionId: string }
+  | { readonly kind: "vf-in-use"; readonly address: string; readonly connectionId: string }
   /** The connection holds this VF under another token or for another use: give that back first. */
-  | { readonly kind: "connection-holds-function"; readonly address: string; readonly use: VfUse }
+  | { readonly kind: "connection-holds-vf"; readonly address: string; readonly use: VfUse }
   | {
-      readonly kind: "no-free-function";
+      readonly kind: "no-free-vf";
       readonly resource: string;
       readonly use: VfUse | undefined;
       /** How many VFs offer the resource, and how many of them are kept back by what. */
@@ -45,17 +45,17 @@ function describe(fault: InventoryFault): string {
   switch (fault.kind) {
     case "unknown-token":
       return ["Cannot use the token: no resource of this node gave it out", ...(fault.unusablePfs ?? [])].join("; ");
-    case "unknown-function":
+    case "unknown-vf":
       return `Cannot find virtual function ${fault.address}: no configured physical function has it`;
     case "unknown-connection":
       return `Cannot find a virtual function of connection ${fault.connectionId}: it holds none`;
     case "token-in-use":
       return `Cannot use the token: connection ${fault.connectionId} holds its virtual function`;
-    case "function-in-use":
+    case "vf-in-use":
       return `Cannot take virtual function ${fault.address}: connection ${fault.connectionId} holds it`;
-    case "connection-holds-function":
+    case "connection-holds-vf":
       return `Cannot take another virtual function: the connection holds ${fault.address} as ${fault.use}; close it first`;
-    case "no-free-function":
+    case "no-free-vf":
       return describeScarcity(fault);
     case "wrong-state":
       return `Cannot set the virtual function of connection ${fault.connectionId} to ${fault.to}: it is ${fault.from}`;
@@ -65,7 +65,7 @@ function describe(fault: InventoryFault): string {
 /** Reasons that name a VF of a group are many where groups are. */
 const MOST_REASONS = 6;
 
-function describeScarcity(fault: InventoryFault & { kind: "no-free-function" }): string {
+function describeScarcity(fault: InventoryFault & { kind: "no-free-vf" }): string {
   const reasons = Object.entries(fault.because).map(([why, count]) => `${count} ${why}`);
   const more = reasons.length > MOST_REASONS ? ", …" : "";
   const told = reasons.slice(0, MOST_REASONS).join(", ");

@@ -112,15 +112,15 @@ test("Inventory.take() keeps VFIO and kernel drivers in groups of their own, and
   const t3 = idOf(inventory, "d2/intel", "03:00.1");
   assert.equal(inventory.take({ connectionId: "c1", tokenId: t1, use: "vfio" }).address, "0000:01:00.1");
   assert.equal(inventory.take({ connectionId: "c1", tokenId: t1, use: "vfio" }).address, "0000:01:00.1");
-  // Group 1 serves VFIO now, so the token's own function will not do; 02:00.2 in group 2 takes its place.
+  // Group 1 serves VFIO now, so the token's own VF will not do; 02:00.2 in group 2 takes its place.
   assert.equal(inventory.take({ connectionId: "c2", tokenId: t2, use: "kernel" }).address, "0000:02:00.2");
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c3", tokenId: t3, use: "kernel" })),
-    "no-free-function",
+    "no-free-vf",
   );
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c3", tokenId: t3, use: "vfio" })),
-    "no-free-function",
+    "no-free-vf",
   );
   inventory.release("c2");
   assert.equal(inventory.take({ connectionId: "c3", tokenId: t3, use: "kernel" }).address, "0000:02:00.2");
@@ -138,7 +138,7 @@ test("Inventory.take() lets connections of one pod share a group under VFIO", ()
   const t3 = idOf(inventory, "d2/20G", "03:00.2");
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c3", tokenId: t3, use: "kernel", owner: "pod" })),
-    "no-free-function",
+    "no-free-vf",
   );
 });
 
@@ -227,7 +227,7 @@ test("Inventory.take() swaps the reservations, so that every pod with a token st
   assert.equal(inventory.take({ connectionId: "ca", tokenId: a, use: "kernel" }).address, "0000:01:00.2");
   assert.equal(
     faultOf(() => inventory.reserveToken(b)),
-    "no-free-function",
+    "no-free-vf",
   );
   inventory.clear(parsePciAddress("01:00.1"), "write-stuck");
   assert.equal(inventory.reserveToken(b).address, "0000:01:00.1");
@@ -254,11 +254,11 @@ test("Inventory.take() gives a token's function to one connection only, and a co
   );
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c1", tokenId: a, use: "vfio" })),
-    "connection-holds-function",
+    "connection-holds-vf",
   );
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c1", tokenId: b, use: "kernel" })),
-    "connection-holds-function",
+    "connection-holds-vf",
   );
   assert.equal(
     faultOf(() => inventory.take({ connectionId: "c1", tokenId: "sriov-?", use: "kernel" })),
@@ -293,7 +293,7 @@ test("Inventory.devicesOf() turns siblings of an allocated id unhealthy, never a
     inventory.devicesOf("d/x").map(({ healthy }) => healthy),
     [true, true],
   );
-  // Kubelet had not heard of it yet and gives the sibling out: the other function takes its place.
+  // Kubelet had not heard of it yet and gives the sibling out: the other VF takes its place.
   assert.equal(inventory.reserveToken(y1).address, "0000:01:00.2");
   assert.deepEqual(healthyCounts(inventory), { "d/x": 1, "d/y": 1 });
 });
@@ -345,7 +345,7 @@ test("Inventory.adopt() believes the node: the token stands for the function its
   const again = { connectionId: "e", tokenId: a, address, use: "kernel", state: "ready" } as const;
   assert.equal(
     faultOf(() => inventory.adopt(again)),
-    "function-in-use",
+    "vf-in-use",
   );
 });
 
@@ -477,7 +477,7 @@ const operations: readonly {
   {
     name: "reserveToken",
     run: (inventory, id) => inventory.reserveToken(id),
-    gives: ["reserved", "reserved", "preparing", "ready", "reclaiming", "!no-free-function"],
+    gives: ["reserved", "reserved", "preparing", "ready", "reclaiming", "!no-free-vf"],
   },
   {
     name: "releaseToken",
@@ -487,12 +487,12 @@ const operations: readonly {
   {
     name: "take by the same connection",
     run: take,
-    gives: ["preparing", "preparing", "preparing", "ready", "!connection-holds-function", "!no-free-function"],
+    gives: ["preparing", "preparing", "preparing", "ready", "!connection-holds-vf", "!no-free-vf"],
   },
   {
     name: "take by another connection",
     run: (inventory, id) => take(inventory, id, "other"),
-    gives: ["preparing", "preparing", "!token-in-use", "!token-in-use", "!token-in-use", "!no-free-function"],
+    gives: ["preparing", "preparing", "!token-in-use", "!token-in-use", "!token-in-use", "!no-free-vf"],
   },
   {
     name: "take for another use",
@@ -500,10 +500,10 @@ const operations: readonly {
     gives: [
       "preparing",
       "preparing",
-      "!connection-holds-function",
-      "!connection-holds-function",
-      "!connection-holds-function",
-      "!no-free-function",
+      "!connection-holds-vf",
+      "!connection-holds-vf",
+      "!connection-holds-vf",
+      "!no-free-vf",
     ],
   },
   {

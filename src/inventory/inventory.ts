@@ -103,7 +103,7 @@ export class Inventory {
   /**
    * Kubelet gives the token to a pod: its VF is kept for that pod. Where the VF is unfit or taken, another one
    * of the resource takes its place. Asking again changes nothing.
-   * @throws {InventoryError} unknown-token, no-free-function.
+   * @throws {InventoryError} unknown-token, no-free-vf.
    */
   reserveToken(tokenId: string): Reservation {
     const token = this.#token(tokenId);
@@ -149,7 +149,7 @@ export class Inventory {
 
   /**
    * Gives a connection the VF of its token, in state `preparing`; the same again when it holds it already.
-   * @throws {InventoryError} unknown-token, token-in-use, connection-holds-function, no-free-function.
+   * @throws {InventoryError} unknown-token, token-in-use, connection-holds-vf, no-free-vf.
    */
   take(request: TakeRequest): VfRecord {
     const { connectionId, use, owner = connectionId } = request;
@@ -159,7 +159,7 @@ export class Inventory {
       const same = held.token === token && held.holder.use === use && held.holder.phase !== "reclaiming";
       if (same && !held.conditions.first("quarantine")) return recordOf(held);
       throw new InventoryError({
-        kind: "connection-holds-function",
+        kind: "connection-holds-vf",
         address: held.facts.address,
         use: held.holder.use,
       });
@@ -174,7 +174,7 @@ export class Inventory {
   /**
    * Notes that a connection holds a VF, as the node shows it after a restart. A token that reserved the VF
    * moves to another one where there is one.
-   * @throws {InventoryError} unknown-token, unknown-function, function-in-use, connection-holds-function.
+   * @throws {InventoryError} unknown-token, unknown-vf, vf-in-use, connection-holds-vf.
    */
   adopt(request: AdoptRequest): VfRecord {
     const { connectionId, use, owner = connectionId } = request;
@@ -183,14 +183,14 @@ export class Inventory {
     const held = this.#byConnection.get(connectionId);
     if (held?.holder && held !== vf) {
       throw new InventoryError({
-        kind: "connection-holds-function",
+        kind: "connection-holds-vf",
         address: held.facts.address,
         use: held.holder.use,
       });
     }
     const other = vf.holder ?? (token.vf?.token === token ? token.vf.holder : undefined);
     if (other && other.connectionId !== connectionId) {
-      throw new InventoryError({ kind: "function-in-use", address: request.address, connectionId: other.connectionId });
+      throw new InventoryError({ kind: "vf-in-use", address: request.address, connectionId: other.connectionId });
     }
     const displaced = vf.token === token ? undefined : vf.token;
     vf.token = undefined;
@@ -277,7 +277,7 @@ export class Inventory {
 
   #vf(address: PciAddress): Vf {
     const vf = this.#vfs.get(address);
-    if (!vf) throw new InventoryError({ kind: "unknown-function", address });
+    if (!vf) throw new InventoryError({ kind: "unknown-vf", address });
     return vf;
   }
 

@@ -17,7 +17,7 @@ export class VfChoice {
     return vf !== undefined && this.#unfitBecause(vf, token, wish) === undefined;
   }
 
-  /** @throws {InventoryError} no-free-function, with what keeps each one from it. */
+  /** @throws {InventoryError} no-free-vf, with what keeps each one from it. */
   ownOrOther(token: Token, wish: Wish): Vf {
     if (this.isFit(token.vf, token, wish)) return token.vf;
     const vf = this.other(wish);
@@ -29,7 +29,7 @@ export class VfChoice {
       because[why] = (because[why] ?? 0) + 1;
     }
     const { resource, use } = wish;
-    throw new InventoryError({ kind: "no-free-function", resource, use, total: offering.length, because });
+    throw new InventoryError({ kind: "no-free-vf", resource, use, total: offering.length, because });
   }
 
   other(wish: Wish): Vf | undefined {

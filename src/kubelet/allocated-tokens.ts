@@ -96,7 +96,7 @@ export class AllocatedTokens {
     for (const { id, resource } of adopted) this.#adopt(id, resource);
     for (const { id, connectionId } of freed) {
       const { address } = inventory.releaseToken(id);
-      log.info("token-taken-back", { vf: address, connection: connectionId });
+      log.info("token-released", { vf: address, connection: connectionId });
       if (connectionId !== undefined) void this.#end(connectionId);
     }
   }
@@ -107,7 +107,7 @@ export class AllocatedTokens {
     try {
       await endConnection(connectionId);
     } catch (error) {
-      log.error("connection-of-dead-pod-stays", { connection: connectionId, error: String(error) });
+      log.error("connection-of-dead-pod-not-closed", { connection: connectionId, error: String(error) });
     }
   }
 

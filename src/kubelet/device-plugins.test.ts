@@ -139,18 +139,18 @@ test("DevicePlugins offers each resource with NUMA nodes on a socket of its own,
   assert.deepEqual(devices[1], { id: `${FAST}-1`, healthy: true, numaNode: 1 });
   await kubelet.until(SLOW, allHealthy);
   assert.equal(statSync(join(folder, socketName(FAST))).mode & 0o777, 0o600);
-  assert.deepEqual(health.ailments(), []);
+  assert.deepEqual(health.conditions(), []);
 });
 
 test("DevicePlugins waits for a kubelet that comes late, and says so", async (t) => {
   const folder = pluginFolder(t);
   const { plugins, health } = startPlugins(t, folder, new Tokens(FAST));
-  await until(() => health.ailments().length > 0);
-  assert.match(String(health.ailments()[0]?.sentence), /there is no .*kubelet.sock. Is kubelet running/);
+  await until(() => health.conditions().length > 0);
+  assert.match(String(health.conditions()[0]?.sentence), /there is no .*kubelet.sock. Is kubelet running/);
   const kubelet = await startKubelet(t, folder);
   await kubelet.until(FAST, allHealthy);
   await plugins.ready();
-  assert.deepEqual(health.ailments(), []);
+  assert.deepEqual(health.conditions(), []);
 });
 
 test("DevicePlugins is back with the full list after every restart of kubelet", async (t) => {
@@ -226,7 +226,7 @@ test("DevicePlugins answers with what must be included even where its source pre
   const asked = { containerRequests: [request] };
   const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
   assert.deepEqual(response.containerResponses[0]?.deviceIDs, ["c", "a"]);
-  assert.equal(log.of("preference-unsound").length, 1);
+  assert.equal(log.of("preference-invalid").length, 1);
   await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
 });
 
@@ -248,7 +248,7 @@ test("DevicePlugins tries again after a refusal, and never gives up", async (t) 
   assertWaited(setMs, [20, 40, 80]);
   assert.equal(log.of("resource-not-registered")[0]?.["problem"], "not today");
   assert.deepEqual(
-    health.ailments().map(({ code, subject }) => [code, subject]),
+    health.conditions().map(({ code, subject }) => [code, subject]),
     [["resource-not-registered", FAST]],
   );
   await server.stop(0);
@@ -330,7 +330,7 @@ test("DevicePlugins refuses a name that kubelet would not take, and offers the o
   await plugins.ready();
   assert.equal(log.of("resource-name-refused").length, 1);
   assert.deepEqual(
-    health.ailments().map(({ code }) => code),
+    health.conditions().map(({ code }) => code),
     ["resource-name-refused"],
   );
 });

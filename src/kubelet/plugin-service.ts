@@ -79,7 +79,7 @@ function prefer({ containerRequests }: PreferredAllocationRequest, { resource, o
       chosen.every((id) => available.includes(id) || mustInclude.includes(id));
     if (isSound) return { deviceIDs: chosen };
     // Kubelet takes an answer as it is and then lacks devices: no preference is better than a wrong one.
-    log.warn("preference-unsound", { resource, wanted: size, available: available.length, chosen: chosen.length });
+    log.warn("preference-invalid", { resource, wanted: size, available: available.length, chosen: chosen.length });
     return { deviceIDs: [...new Set([...mustInclude, ...available])].slice(0, Math.max(size, mustInclude.length)) };
   });
   return { containerResponses };
@@ -110,7 +110,7 @@ class Streams {
         const now = list.encode(devices);
         if (now !== told || clock.monotonicMs() - toldMs >= REPEAT_MS) {
           const healthy = devices.reduce((count, one) => count + (one.healthy ? 1 : 0), 0);
-          log.debug("devices-told", { resource, healthy, all: devices.length });
+          log.debug("devices-published", { resource, healthy, all: devices.length });
           told = now;
           toldMs = clock.monotonicMs();
           yield now;

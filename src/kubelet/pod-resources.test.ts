@@ -80,13 +80,13 @@ test("PodResources tells once of a kubelet that fails, and goes on by itself", a
     await until(poller, "unknown");
     await poller.state.next();
     assert.deepEqual(
-      poller.health.ailments().map(({ code }) => code),
+      poller.health.conditions().map(({ code }) => code),
       ["pod-resources-unknown"],
       mood,
     );
     server.mood = "well";
     await until(poller, "known");
-    assert.deepEqual(poller.health.ailments(), [], mood);
+    assert.deepEqual(poller.health.conditions(), [], mood);
   }
   const told = poller.log.events.filter(({ level }) => level === "warn" || level === "error");
   assert.equal(told.length, 4);

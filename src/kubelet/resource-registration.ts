@@ -125,7 +125,7 @@ export class ResourceRegistration {
         resource,
       );
     } else {
-      log.info("resource-ours-again", { resource });
+      log.info("resource-offered-again", { resource });
       elsewhere.clear(resource);
       this.#registeredAt = undefined;
       this.#listeningFor = undefined;
@@ -231,7 +231,7 @@ export class ResourceRegistration {
     }
     onRegistered(isFollowed);
     if (!isFollowed && !this.#stop.signal.aborted) {
-      log.info("kubelet-has-gone", { resource });
+      log.info("kubelet-gone", { resource });
       unregistered.raise(`Kubelet does not offer ${resource} to pods: it has let go of the device list`, resource);
     }
     this.#bell.ring();

@@ -77,12 +77,12 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   await assert.rejects(journal.put(entry), (error) => {
     return error instanceof JournalError && error.fault.kind === "not-writable";
   });
-  const told = health.ailments().map(({ code, severity }) => `${code} ${severity}`);
+  const told = health.conditions().map(({ code, severity }) => `${code} ${severity}`);
   assert.deepEqual(told, ["journal-not-written blocking"]);
   await rm(folder);
   await rename(`${folder}-away`, folder);
   await journal.put(entry);
-  assert.deepEqual(health.ailments(), []);
+  assert.deepEqual(health.conditions(), []);
   await journal.close();
   assert.deepEqual([...(await reopened(t, folder)).left.values()], [entry]);
 });
@@ -100,7 +100,7 @@ test("openNodeJournal() writes everything again when its folder is removed, at t
   await journal.keepVf(vf as unknown as KernelVfEntry);
   await rm(folder, { recursive: true });
   await journal.put({ ...entry, connectionId: "c2" });
-  assert.deepEqual(health.ailments(), []);
+  assert.deepEqual(health.conditions(), []);
   assert.deepEqual(
     log.events.map(({ event, fields }) => [event, /removed/.test(String(fields?.["error"]))]),
     [["journal-not-written", true]],

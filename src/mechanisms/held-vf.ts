@@ -22,7 +22,11 @@ const BIND_TRIES = 3;
  */
 const PATIENCE_MS = 2_000;
 /** Faults of the node: another VF would have the same one. */
-const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = ["driver-missing", "no-vfio-container", "group-hidden"];
+const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = [
+  "driver-missing",
+  "no-vfio-container",
+  "group-unreadable",
+];
 
 export interface VfHoldParts {
   readonly inventory: Inventory;
@@ -143,7 +147,7 @@ export class HeldVf {
     } catch {
       inventory.clear(address, slow);
       this.#vf = inventory.take(this.ask); // It is the token's own.
-      log.info("vf-alone", { connection: connectionId, vf: address });
+      log.info("vf-not-replaced", { connection: connectionId, vf: address });
       return false;
     }
     leftOut.awaitDriver(address, binding);

@@ -66,7 +66,7 @@ export function openAccess(
     return access;
   } catch (error) {
     const reason = error instanceof Error ? error : new Error(String(error));
-    parts.log.warn("vfio-cannot-be-given", { reason: reason.message });
+    parts.log.warn("vfio-unavailable", { reason: reason.message });
     return reason;
   }
 }

@@ -134,7 +134,7 @@ export class NetdevAttachment {
     this.#isAway = false;
     if (!link) return false;
     const { original } = this.#state;
-    log.info("netdev-came-back", { link: original.name, was: original.index, index: link.index, name: link.name });
+    log.info("netdev-returned", { link: original.name, was: original.index, index: link.index, name: link.name });
     await this.#remember({ original: { ...original, index: link.index }, clientIndex: undefined });
     return true;
   }

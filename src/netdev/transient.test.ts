@@ -117,6 +117,6 @@ test("Patience.run() tries at once when the kernel tells of the link, and logs t
   const log = recordingLog();
   const { patience } = byHand({ log, nextSign: async () => {} }); // news, before any time has passed
   await patience.run("set up", driver("EBUSY", "EBUSY").act);
-  const [event] = log.of("driver-waited-for");
+  const [event] = log.of("driver-was-busy");
   assert.partialDeepStrictEqual(event, { link: "vf0", step: "set up", tries: 3, tookMs: 0 });
 });

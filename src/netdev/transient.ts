@@ -69,7 +69,7 @@ export class Patience {
       const outcome = await act();
       if (typeof outcome !== "string") {
         const tookMs = Math.round(clock.monotonicMs() - startedMs);
-        if (tries > 1) log.debug("driver-waited-for", { link, step, tries, tookMs });
+        if (tries > 1) log.debug("driver-was-busy", { link, step, tries, tookMs });
         return outcome.done;
       }
       const leftMs = this.#endsAtMs - clock.monotonicMs();

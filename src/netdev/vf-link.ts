@@ -20,7 +20,7 @@ export function isVanished(error: unknown): boolean {
   return error instanceof KernelError && error.code === "ENODEV";
 }
 
-/** The link in the host: by its function where that can be looked up, else by what it was. */
+/** The link in the host: by its VF where that can be looked up, else by what it was. */
 export async function lookInHost(
   host: Session,
   identity: LinkIdentity,

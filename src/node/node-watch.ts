@@ -156,7 +156,7 @@ export class NodeWatch {
       node.survey.judge();
       if (node.survey.isWaiting) this.#lookLater();
     } catch (error) {
-      log.error("node-not-looked-at", { error: String(error) });
+      log.error("node-not-observed", { error: String(error) });
     }
   }
 
@@ -202,7 +202,7 @@ export class NodeWatch {
       this.#refused.clear();
       if (isSame(config, node.survey.config)) return false;
       node.survey.reconfigure(config);
-      log.info("pf-config-taken", { file: file.path, pfs: config.physicalFunctions.length });
+      log.info("pf-config-applied", { file: file.path, pfs: config.physicalFunctions.length });
       return true;
     } catch (error) {
       const why = messageOf(error);

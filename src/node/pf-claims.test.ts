@@ -28,7 +28,7 @@ function node(t: TestContext) {
     t.after(() => claims.close());
     const ours = (...addresses: readonly string[]) =>
       claims.ours(listOf(...addresses)).physicalFunctions.map((one) => one.address);
-    const told = () => health.ailments().map(({ code, subject }) => `${code} ${subject}`);
+    const told = () => health.conditions().map(({ code, subject }) => `${code} ${subject}`);
     return { claims, ours, told, log };
   };
   return { sysfs, forwarder };

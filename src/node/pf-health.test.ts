@@ -13,7 +13,7 @@ function setUp() {
   health.onChange(() => {
     changes.count += 1;
   });
-  return { pf: new PfHealth(health), changes, codes: () => health.ailments().map(({ code }) => code) };
+  return { pf: new PfHealth(health), changes, codes: () => health.conditions().map(({ code }) => code) };
 }
 
 test("PfHealth.fail() leaves of a PF its fault alone, and says the same one once", () => {

@@ -22,7 +22,7 @@ test("reportVfConditions() tells of a quarantined function until it is restored 
   const stuck = { code: "write-stuck", error: "it is stuck" } as const;
   const health = new Health(systemClock);
   reportVfConditions(inventory, health);
-  const told = () => health.ailments().map(({ code, subject, sentence }) => [code, subject, sentence]);
+  const told = () => health.conditions().map(({ code, subject, sentence }) => [code, subject, sentence]);
   inventory.sync(pf, [facts]);
   assert.deepEqual(told(), []);
   inventory.raise(address, stuck);

@@ -78,12 +78,12 @@ function codeOfInventory(fault: InventoryFault): Status {
     case "unknown-token":
       return "NOT_FOUND";
     case "token-in-use":
-    case "function-in-use":
-    case "no-free-function":
+    case "vf-in-use":
+    case "no-free-vf":
       return "RESOURCE_EXHAUSTED";
-    case "connection-holds-function":
+    case "connection-holds-vf":
       return "FAILED_PRECONDITION";
-    case "unknown-function":
+    case "unknown-vf":
     case "unknown-connection":
     case "wrong-state":
       return "INTERNAL";
@@ -97,7 +97,7 @@ function codeOfDriver(fault: DriverFault): Status {
     case "group-shared":
     case "not-virtual":
     case "no-vfio-container":
-    case "group-hidden":
+    case "group-unreadable":
       return "FAILED_PRECONDITION";
     case "unbind-refused":
     case "bind-refused":

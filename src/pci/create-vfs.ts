@@ -15,7 +15,7 @@ export interface CreateVfsOptions {
   readonly log: Log;
   /** For the write: 5 min unless told. ixgbe was seen to need more than one minute for its 63. */
   readonly createLimitMs?: number;
-  /** For the functions to appear after the write: 30 s unless told. */
+  /** For the VFs to appear after the write: 30 s unless told. */
   readonly appearLimitMs?: number;
   /** Gives up the wait for them; what the driver has been asked for goes on. */
   readonly signal?: AbortSignal;
@@ -28,7 +28,7 @@ export function wantedVfs({ entry, totalVfs }: Pick<PhysicalFunction, "entry" | 
 
 /**
  * Makes the virtual functions of a physical one that was observed without any, and waits until all are there. Where somebody
- * has made some since, their number stays: to change it would take the functions of running clients away.
+ * has made some since, their number stays: to change it would take the VFs of running clients away.
  * @throws {PfError} creation-failed, creation-stuck; {KernelError} when it cannot be read; the signal's reason.
  */
 export async function createVfs(
@@ -58,7 +58,7 @@ export async function createVfs(
       `Cannot use ${address}: asked for ${wanted} virtual functions, not all appeared`,
     );
   }
-  log.info("functions-created", { pf: address, count: wanted, tookMs: Math.round(clock.monotonicMs() - startedAt) });
+  log.info("vfs-created", { pf: address, count: wanted, tookMs: Math.round(clock.monotonicMs() - startedAt) });
 }
 
 async function writeCount({ address }: PfEntry, wanted: number, options: CreateVfsOptions): Promise<void> {
@@ -81,7 +81,7 @@ async function writeCount({ address }: PfEntry, wanted: number, options: CreateV
 
 /** sriov_numvfs_store and its drivers: what these codes mean there. */
 const hints: Readonly<Record<string, string>> = {
-  ENOENT: "no driver of the physical function makes them: load it, or configure fewer functions",
+  ENOENT: "no driver of the physical function makes them: load it, or configure fewer VFs",
   ERANGE: "that is more than the hardware has: set numVfs",
   ENOSPC: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",
   ENOMEM: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",

@@ -111,8 +111,8 @@ test("discover() tells more functions than the hardware has, and functions the f
   });
   assert.deepEqual(noteKinds, [
     "0000:01:00.0 vf-count-differs",
-    "0000:01:00.0 listed-function-missing",
-    "0000:01:00.0 listed-function-missing",
+    "0000:01:00.0 listed-vf-missing",
+    "0000:01:00.0 listed-vf-missing",
   ]);
 });
 

@@ -51,7 +51,7 @@ export interface PhysicalFunction {
   readonly numaNode: number | undefined;
   /** The most virtual functions it could have. */
   readonly totalVfs: number;
-  /** "switchdev": nobody is given a function of it. */
+  /** "switchdev": no client is given a VF of it. */
   readonly eswitchMode: EswitchMode;
   readonly vfs: readonly VfFacts[];
 }
@@ -73,7 +73,7 @@ export interface DiscoverOptions extends EswitchOptions {
 
 /**
  * Observes every configured physical function in sysfs, all at once, and changes nothing. What a decision rests on is read
- * once: two observations are never taken for one. A function that cannot be used becomes a fault and does not touch the others;
+ * once: two observations are never taken for one. A PF that cannot be used becomes a fault and does not touch the others;
  * never throws.
  */
 export async function discover(config: PfConfig, options: DiscoverOptions): Promise<Discovery> {
@@ -179,7 +179,7 @@ function tellCounts(
 ): void {
   const { address, numVfs } = entry;
   const current = vfs.length;
-  if (total === 0) tell("no-functions", `${address} offers no virtual functions: sriov_totalvfs is 0`);
+  if (total === 0) tell("no-vfs", `${address} offers no virtual functions: sriov_totalvfs is 0`);
   if (numVfs !== undefined && numVfs > total) {
     tell("vf-count-differs", `${address} can have ${total} virtual functions, the configuration wants ${numVfs}`);
   } else if (numVfs !== undefined && current > 0 && numVfs !== current) {
@@ -191,15 +191,15 @@ function tellCounts(
     const vf = real.get(listed.address);
     if (!vf && current === 0) continue; // none is made yet
     if (!vf) {
-      tell("listed-function-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
+      tell("listed-vf-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
     } else if (listed.iommuGroup !== undefined && listed.iommuGroup !== vf.iommuGroup) {
       const group = vf.iommuGroup === undefined ? "no IOMMU group" : `IOMMU group ${vf.iommuGroup}`;
-      tell("listed-function-missing", `${listed.address} is in ${group}, the file says ${listed.iommuGroup}`);
+      tell("listed-vf-missing", `${listed.address} is in ${group}, the file says ${listed.iommuGroup}`);
     }
   }
 }
 
-/** Notes on each function of a group that somebody else has a part in: VFIO cannot be had there. */
+/** Notes on each VF of a group that also holds devices which are not ours: VFIO cannot be had there. */
 async function withVfioProblems(
   pfs: readonly PhysicalFunction[],
   devices: HostFiles,

@@ -164,7 +164,7 @@ test("VfioGroups.refuseOpen() says so where it may not look, and passes on every
     let errno = 1; // EPERM
     const heldBy = () => Promise.reject(new KernelError("open the group", errno));
     const groups = new VfioGroups({ ...machine, vfio: { ...machine.vfio, heldBy }, clock: systemClock });
-    assert.deepEqual(await faultOf(groups.refuseOpen(address)), { kind: "group-hidden", group: 2, code: "EPERM" });
+    assert.deepEqual(await faultOf(groups.refuseOpen(address)), { kind: "group-unreadable", group: 2, code: "EPERM" });
     errno = 5;
     await assert.rejects(groups.refuseOpen(address), { code: "EIO" });
   }));

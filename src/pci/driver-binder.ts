@@ -32,16 +32,16 @@ export interface DriverBinderOptions {
   readonly uevents: UeventSource;
   readonly clock: Clock;
   readonly log: Log;
-  /** Whether a function of an IOMMU group is a virtual function in our care. */
+  /** Whether a PCI function of an IOMMU group is a VF in our care. */
   readonly isManaged: (address: PciAddress) => boolean;
   /**
-   * Asked right before the driver of a function is changed, which takes its network device away.
+   * Asked right before the driver of a VF is changed, which takes its network device away.
    * @throws {DriverError} when that must not be.
    */
   readonly refuseChange?: (address: PciAddress) => Promise<void>;
-  /** The connection that a function is bound for, for the log. */
+  /** The connection that a VF is bound for, for the log. */
   readonly connectionOf?: (address: PciAddress) => string | undefined;
-  /** Told of every driver change; undefined when a failure left the function without a driver. */
+  /** Told of every driver change; undefined when a failure left the VF without a driver. */
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
   /** Told of every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
   readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
@@ -70,7 +70,7 @@ export class DriverBinder {
   }
 
   /**
-   * Binds the function to its kernel driver or to VFIO; nothing is written when it is bound already. Under VFIO the whole
+   * Binds the VF to its kernel driver or to VFIO; nothing is written when it is bound already. Under VFIO the whole
    * group goes there, and the group's node is there on return. After a failure the former driver serves again.
    * @throws {DriverError}, or the signal's reason while it waits for its turn or for the node.
    */
@@ -86,7 +86,7 @@ export class DriverBinder {
   }
 
   /**
-   * The network device of the function, as soon as its driver has made it.
+   * The network device of the VF, as soon as its driver has made it.
    * @throws {DriverError} no-netdev when it does not come, or lives in another network namespace.
    */
   async netdevOf(address: PciAddress, signal?: AbortSignal): Promise<VfNetdev> {
@@ -109,12 +109,12 @@ export class DriverBinder {
     return this.#queue.waiting;
   }
 
-  /** Whether the node has the function at all. */
+  /** Whether the node has the VF at all. */
   isPresent(address: PciAddress): Promise<boolean> {
     return this.#options.devices.exists(address);
   }
 
-  /** The driver that the function is bound to now. */
+  /** The driver that the VF is bound to now. */
   driverOf(address: PciAddress): Promise<string | undefined> {
     return driverOf(this.#options.devices, address);
   }
@@ -191,7 +191,7 @@ export class DriverBinder {
     return new DriverError(address, { kind: "bind-refused", driver, code }, { cause: error });
   }
 
-  /** Names the only driver that may match the function, bound or not; undefined lets the kernel choose again. */
+  /** Names the only driver that may match the VF, bound or not; undefined lets the kernel choose again. */
   #override(address: PciAddress, driver: string | undefined): Promise<void> {
     return this.#write(this.#options.devices, `${address}/driver_override`, driver ?? "\n");
   }
@@ -209,7 +209,7 @@ export class DriverBinder {
     }
   }
 
-  /** The link decides: the write can report an error for a function that was bound, and none for one that was not. */
+  /** The link decides: the write can report an error for a VF that was bound, and none for one that was not. */
   async #bind(address: PciAddress, driver: string): Promise<void> {
     let failure: unknown;
     try {
@@ -243,7 +243,7 @@ export class DriverBinder {
     return files.writeText(path, text, { limitMs: this.#options.writeLimitMs ?? 10_000 });
   }
 
-  /** The network device of the function, where the host's namespace has it now. @throws {DriverError} several-netdevs. */
+  /** The network device of the VF, where the host's namespace has it now. @throws {DriverError} several-netdevs. */
   async netdevNow(address: PciAddress): Promise<VfNetdev | undefined> {
     const { devices } = this.#options;
     const names = await netdevNames(devices, address);

@@ -1,4 +1,4 @@
-// Whether a PF forwards by itself, or waits for a switch on the node to say how: before that its functions reach nothing.
+// Whether a PF forwards by itself, or waits for a switch on the node to say how: before that its VFs reach nothing.
 import type { Clock } from "../async/index.ts";
 import type { EswitchMode, HostFiles } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -50,5 +50,5 @@ async function ask(pf: PciAddress, { askEswitchMode, clock, log }: EswitchOption
 
 /** What is wrong with a PF in switchdev mode, and what to do. */
 export function switchdevProblem(pf: PciAddress): string {
-  return `physical function ${pf} is in switchdev mode: its functions reach only what a switch on this node lets them reach, and have no VLAN of the PF; when no pod has one, run: devlink dev eswitch set pci/${pf} mode legacy`;
+  return `physical function ${pf} is in switchdev mode: its VFs reach only what a switch on this node lets them reach, and have no VLAN of the PF; when no pod has one, run: devlink dev eswitch set pci/${pf} mode legacy`;
 }

@@ -16,7 +16,7 @@ export interface HostUseReaderParts {
 }
 
 /**
- * Observes which functions the host uses: the names of their network devices in sysfs, then one dump of links and one of
+ * Observes which PCI functions the host uses: the names of their network devices in sysfs, then one dump of links and one of
  * addresses for all of them, and one of default routes where one of them is up.
  */
 export class HostUseReader {
@@ -33,7 +33,7 @@ export class HostUseReader {
   }
 
   /**
-   * The network devices of the functions as they are now: nothing in the answer is older than the call. A function without any
+   * The network devices of the PCI functions as they are now: nothing in the answer is older than the call. A PCI function without any
    * in this namespace is left out.
    * @throws {KernelError}
    */

@@ -1,4 +1,4 @@
-// Whether the host itself uses the network device of a function: docs/decisions/027. Pure: who reads the kernel is
+// Whether the host itself uses the network device of a PCI function: docs/decisions/027. Pure: who reads the kernel is
 // host-use-reader.ts.
 import { type Address, type DefaultRoute, isUpperOf, type Link } from "../kernel/index.ts";
 
@@ -52,14 +52,14 @@ export function isLinkLocal({ address }: Pick<Address, "address">): boolean {
 /** More than so many signs are counted only. */
 const MOST_SIGNS = 3;
 
-/** A network device of a function in the host's namespace, and what the host uses it for: nothing where `uses` is empty. */
+/** A network device of a PCI function in the host's namespace, and what the host uses it for: nothing where `uses` is empty. */
 export interface NetdevUse {
   readonly ifname: string;
   readonly ifindex: number;
   readonly uses: readonly HostUse[];
 }
 
-/** The same of the first device that is used, of those of one function; undefined where none is. */
+/** The same of the first device that is used, of those of one PCI function; undefined where none is. */
 export function describeHostUse(netdevs: readonly NetdevUse[] = []): ReturnType<typeof hostUseWords> | undefined {
   const used = netdevs.find(({ uses }) => uses.length > 0);
   return used && hostUseWords(used.ifname, used.uses);

@@ -8,7 +8,7 @@ export interface PfConfig {
 /** One physical function of the file. */
 export interface PfEntry {
   readonly address: PciAddress;
-  /** The driver of the function itself; only compared and told, never enforced. */
+  /** The driver of the PF itself; only compared and told, never enforced. */
   readonly pfKernelDriver: string;
   /** The driver that makes a network device of a virtual function. */
   readonly vfKernelDriver: string;
@@ -18,10 +18,10 @@ export interface PfEntry {
   readonly virtualFunctions: readonly ListedFunction[];
   /** How many virtual functions to make when there are none; undefined means as many as the hardware has. */
   readonly numVfs: number | undefined;
-  /** Whether its functions are unhealthy without a carrier: "watch", once it had one; "require", from the start. */
+  /** Whether its VFs are unhealthy without a carrier: "watch", once it had one; "require", from the start. */
   readonly carrier: "watch" | "require" | "ignore";
   /**
-   * What may be done to functions that the host uses itself: "withhold", nothing; "create-vfs", virtual functions are made on a
+   * What may be done to PFs and VFs that the host uses itself: "withhold", nothing; "create-vfs", virtual functions are made on a
    * physical one in use; "allow", that, and virtual ones in use are given to pods.
    */
   readonly hostUse: "withhold" | "create-vfs" | "allow";

@@ -2,11 +2,11 @@ import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, type Node,
 import { type Located, type PfConfig, PfConfigError, type PfConfigIssue, type Place } from "./pf-config-form.ts";
 import { readPfConfig } from "./pf-config-rules.ts";
 
-/** The largest file that is read as a list: some forty times that of a node with 512 functions. */
+/** The largest file that is read as a list: some forty times that of a node with 512 VFs. */
 export const PF_CONFIG_MEBIBYTES = 1;
 /** Nothing in the file's form lies deeper; a document that does is refused, and so is an alias to its own parent. */
 const DEPTH_MAX = 12;
-/** Aliases of aliases can spell a billion values in ten lines. 512 functions of eight keys are far below this. */
+/** Aliases of aliases can spell a billion values in ten lines. 512 VFs of eight keys are far below this. */
 const VALUES_MAX = 100_000;
 
 /**

@@ -30,8 +30,8 @@ export type PfNoteKind =
   | "vf-driver-missing"
   | "switchdev-mode"
   | "vf-count-differs"
-  | "no-functions"
-  | "listed-function-missing";
+  | "no-vfs"
+  | "listed-vf-missing";
 
 /** Something odd that does not keep the physical function from being used. */
 export interface PfNote {
@@ -40,7 +40,7 @@ export interface PfNote {
   readonly message: string;
 }
 
-/** A physical function cannot be used; turned into a `PfFault` by `discover`, and by whoever has functions made. */
+/** A physical function cannot be used; turned into a `PfFault` by `discover`, and by whoever has VFs made. */
 export class PfError extends Error {
   override readonly name = "PfError";
   readonly kind: PfFaultKind;

@@ -119,6 +119,6 @@ test("mismatch() says that a link is unknown where all but its device agrees", (
   assert.equal(kind, "unidentified-netdev");
   assert.match(
     message,
-    /the kernel says that ens6f0 \(index 4\) sits on no device, not on that function; nothing was written/,
+    /the kernel says that ens6f0 \(index 4\) sits on no device, not on that PCI function; nothing was written/,
   );
 });

@@ -11,7 +11,7 @@ import type { PciAddress } from "./address.ts";
 import { PfError } from "./pf-fault.ts";
 import { netdevFolder, netdevIndex, orMissing, ownNetdevs } from "./read-sysfs.ts";
 
-/** A network device of a function as sysfs shows it. */
+/** A network device of a PCI function as sysfs shows it. */
 export interface SysfsNetdev {
   readonly ifname: string;
   readonly ifindex: number;
@@ -101,7 +101,7 @@ export function mismatch(pf: PciAddress, sysfs: SysfsNetdev, netlink: NetlinkSid
   const { link, owner } = netlink;
   const isSameLink = link.name === ifname && link.address === mac && owner.pciFunction === undefined;
   if (isSameLink) {
-    const what = `the kernel says that ${ifname} (index ${ifindex}) sits on ${owner.text}, not on that function`;
+    const what = `the kernel says that ${ifname} (index ${ifindex}) sits on ${owner.text}, not on that PCI function`;
     return new PfError(
       "unidentified-netdev",
       `Cannot use ${pf}: ${what}; nothing was written; use a driver that names it`,

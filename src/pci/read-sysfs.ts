@@ -1,12 +1,12 @@
 import { type HostFiles, isRepresentor, KernelError } from "../kernel/index.ts";
 import { isPciAddress, type PciAddress } from "./address.ts";
 
-/** The driver a function is bound to; undefined when it is bound to none. */
+/** The driver a PCI function is bound to; undefined when it is bound to none. */
 export async function driverOf(devices: HostFiles, address: PciAddress): Promise<string | undefined> {
   return baseName(await orMissing(devices.readLink(`${address}/driver`)));
 }
 
-/** The IOMMU group of a function; undefined without an IOMMU. */
+/** The IOMMU group of a PCI function; undefined without an IOMMU. */
 export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
   const name = baseName(await orMissing(devices.readLink(`${address}/iommu_group`)));
   return name !== undefined && /^\d+$/.test(name) ? Number(name) : undefined;
@@ -16,7 +16,7 @@ export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Pro
 const BRIDGE_CLASS = "0x0604";
 
 /**
- * Every function of the IOMMU group that this one belongs to, itself included. Ports of the bus are left out: nobody can be
+ * Every PCI function of the IOMMU group that this one belongs to, itself included. Ports of the bus are left out: nobody can be
  * given one, and their driver leaves the group to VFIO.
  */
 export async function iommuGroupMembers(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
@@ -25,7 +25,7 @@ export async function iommuGroupMembers(devices: HostFiles, address: PciAddress)
   return members.filter((_, index) => !classes[index]?.startsWith(BRIDGE_CLASS));
 }
 
-/** Names of the network devices of a function that this network namespace can see. */
+/** Names of the network devices of a PCI function that this network namespace can see. */
 export async function netdevNames(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
   const names = await orMissing(devices.list(`${address}/net`));
   if (names) return names;
@@ -36,7 +36,7 @@ export async function netdevNames(devices: HostFiles, address: PciAddress): Prom
 const VIRTIO_DRIVER = "virtio-pci";
 
 /**
- * The folder of a function's network devices. A virtio function has a device of its own beneath it, and the network device
+ * The folder of a PCI function's network devices. A virtio PCI function has a device of its own beneath it, and the network device
  * beneath that (virtio_pci_probe, drivers/virtio/virtio_pci_common.c; virtnet_probe, drivers/net/virtio_net.c).
  */
 export async function netdevFolder(devices: HostFiles, address: PciAddress): Promise<string> {
@@ -47,7 +47,7 @@ export async function netdevFolder(devices: HostFiles, address: PciAddress): Pro
 }
 
 /**
- * Of a network device of the function; undefined where it has another name by now, or is being taken away: then the kernel
+ * Of a network device of the PCI function; undefined where it has another name by now, or is being taken away: then the kernel
  * answers EINVAL until its files have gone too (netdev_show, net/core/net-sysfs.c).
  */
 export async function netdevIndex(
@@ -75,7 +75,7 @@ export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promi
   return names.filter((_, index) => !isRepresentor(ports[index]));
 }
 
-/** A function as sysfs has it at this moment. */
+/** A PCI function as sysfs has it at this moment. */
 export interface VfGlance {
   readonly isPresent: boolean;
   readonly driver: string | undefined;
@@ -84,7 +84,7 @@ export interface VfGlance {
   readonly hasNetdev: boolean;
 }
 
-/** In as few reads as there can be: hundreds of functions are looked at every few seconds. */
+/** In as few reads as there can be: hundreds of PCI functions are looked at every few seconds. */
 export async function glanceAt(devices: HostFiles, address: PciAddress): Promise<VfGlance> {
   const [driver, iommuGroup, netdevs] = await Promise.all([
     driverOf(devices, address),
@@ -96,7 +96,7 @@ export async function glanceAt(devices: HostFiles, address: PciAddress): Promise
   return { isPresent, driver, iommuGroup, hasNetdev };
 }
 
-/** The NUMA node of a function; undefined when the platform does not say. */
+/** The NUMA node of a PCI function; undefined when the platform does not say. */
 export async function numaNodeOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
   const node = Number((await orMissing(devices.readText(`${address}/numa_node`))) ?? -1);
   return Number.isInteger(node) && node >= 0 ? node : undefined;

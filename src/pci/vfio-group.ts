@@ -17,7 +17,7 @@ export interface VfioGroupsOptions {
   readonly waitLimitMs?: number;
 }
 
-/** The device nodes by which a client reaches a function. Numbers of a group may change with each binding. */
+/** The device nodes by which a client reaches a VF. Numbers of a group may change with each binding. */
 export interface VfioDevice {
   readonly group: number;
   /** /dev/vfio/vfio */
@@ -62,7 +62,7 @@ export class VfioGroups {
     return { group, container, device };
   }
 
-  /** @throws {DriverError} group-open while somebody has the function's group open; group-hidden where we may not look. */
+  /** @throws {DriverError} group-open while somebody has the VF's group open; group-unreadable where we may not look. */
   async refuseOpen(address: PciAddress): Promise<void> {
     const group = await iommuGroupOf(this.#options.devices, address);
     if (group === undefined) return;
@@ -77,7 +77,7 @@ export class VfioGroups {
       // The device cgroup of a container that is not privileged.
       const code = codeOf(error);
       if (code !== "EPERM" && code !== "EACCES") throw error;
-      throw new DriverError(address, { kind: "group-hidden", group, code }, { cause: error });
+      throw new DriverError(address, { kind: "group-unreadable", group, code }, { cause: error });
     }
   }
 }

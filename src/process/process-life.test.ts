@@ -98,7 +98,7 @@ test("live() ends with 1 when the stop takes too long or fails, and names the pa
 
 for (const [event, says] of [
   ["beforeExit", "event-loop-empty"],
-  ["exit", "ended-unasked"],
+  ["exit", "ended-unexpectedly"],
 ] as const) {
   test(`live() says so and ends with 70 at an end that nobody asked for (${event}), in each stage`, async () => {
     const starting = alive((signal) => new Promise((_, reject) => signal.addEventListener("abort", reject)));

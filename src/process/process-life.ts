@@ -126,7 +126,7 @@ function guard({ log, process }: LifeOptions, stageNow: () => Stage): void {
     process.exit(FAULT_EXIT_CODE);
   });
   process.on("exit", (code: unknown) => {
-    log.error("ended-unasked", { stage: stageNow(), byCode: code, exitCode: FAULT_EXIT_CODE });
+    log.error("ended-unexpectedly", { stage: stageNow(), byCode: code, exitCode: FAULT_EXIT_CODE });
     process.exit(FAULT_EXIT_CODE);
   });
   process.on("uncaughtException", (err: unknown, origin: unknown) => {

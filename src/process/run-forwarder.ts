@@ -27,7 +27,7 @@ export async function runForwarder({ config, effective, warnings }: ParsedConfig
   }
   log.info("starting", { version, node: process.version, pid: process.pid });
   log.info("configuration", effective);
-  for (const sentence of warnings) log.warn("configuration-doubt", { sentence });
+  for (const sentence of warnings) log.warn("configuration-warning", { sentence });
   await live({
     start: (signal) => start(config, log, signal),
     log,

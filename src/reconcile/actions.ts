@@ -96,7 +96,7 @@ export class Actions {
     if (use === "kernel") node.inventory.raise(address, { code: "pending-netns", ending: "not" });
     node.inventory.clear(address, "unsettled");
     if (!this.#running) return connection;
-    log.info("vf-came-late", { vf: address, connection: connectionId, stage: connection.stage });
+    log.info("vf-appeared-late", { vf: address, connection: connectionId, stage: connection.stage });
     this.#running.adopt(connection);
     return undefined;
   }

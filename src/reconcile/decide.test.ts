@@ -97,7 +97,7 @@ function wordsOf(decision: Decision): string {
   switch (decision.kind) {
     case "leave":
       return "–";
-    case "look-again":
+    case "observe-again":
       return "look again";
     case "await":
       return "await";
@@ -140,5 +140,5 @@ test("decide() names what contradicts the journal", () => {
 
 test("decide() takes a lost IOMMU group for another than in the inventory", () => {
   const observed = { ...(columns["in the host"] ?? assert.fail()), iommuGroup: undefined };
-  assert.deepEqual(decide(subjectOf({ isStale: true }, observed)), { kind: "look-again", as: "mismatch" });
+  assert.deepEqual(decide(subjectOf({ isStale: true }, observed)), { kind: "observe-again", as: "mismatch" });
 });

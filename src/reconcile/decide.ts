@@ -50,7 +50,7 @@ export type Repair = (typeof repairs)[number];
 export type Decision =
   | { readonly kind: "leave" }
   /** The same at the next pass is a fault; once, it may be work under way. */
-  | { readonly kind: "look-again"; readonly as: "mismatch" | "netdev-unseen" }
+  | { readonly kind: "observe-again"; readonly as: "mismatch" | "netdev-unseen" }
   /** The journal has it, and the node does not, yet or any more. */
   | { readonly kind: "await" }
   /** Its connection is continued: served where it is established, else taken down. */
@@ -69,7 +69,7 @@ export function decide(subject: Subject): Decision {
   if (conditionOf(record, "gone")) return leave; // whether it comes again, the kernel says
   const isUnsettled = subject.isStart || conditionOf(record, "unsettled") !== undefined;
   if (!isUnsettled && isMismatch(record, subject) && !["preparing", "reclaiming"].includes(record.state)) {
-    return conditionOf(record, "mismatch") ? repair("rescan") : { kind: "look-again", as: "mismatch" };
+    return conditionOf(record, "mismatch") ? repair("rescan") : { kind: "observe-again", as: "mismatch" };
   }
   if (record.connectionId !== undefined) return decideHeld(record, subject);
   if (!entry) return decideFree(record, subject);
@@ -125,7 +125,7 @@ function decideFree(record: VfRecord, subject: Subject): Decision {
   if (hasDrifted && observed.hasNetdev) return repair("restore");
   if (!isOnKernelDriver || observed.hasNetdev) return leave;
   const isAgain = isStart || conditionOf(record, "netdev-unseen");
-  return isAgain ? repair("quarantine") : { kind: "look-again", as: "netdev-unseen" };
+  return isAgain ? repair("quarantine") : { kind: "observe-again", as: "netdev-unseen" };
 }
 
 function restoring(record: VfRecord, { observed }: Subject): Decision {

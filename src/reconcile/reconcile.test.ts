@@ -140,11 +140,11 @@ test("Reconciler settles a VF of the journal that comes late before any client c
   // The node is still being observed: a connection that comes now must not get what a client may have.
   assert.equal(inventory.devicesOf("d/x")[0]?.healthy, false);
   assert.throws(() => inventory.take({ connectionId: "c2", tokenId, use: "kernel" }), {
-    fault: { kind: "no-free-function", resource: "d/x", use: "kernel", total: 1, because: { quarantined: 1 } },
+    fault: { kind: "no-free-vf", resource: "d/x", use: "kernel", total: 1, because: { quarantined: 1 } },
   });
   await settled();
   assert.deepEqual([seen(), done], [["ready", ["pending-netns"]], ["adopt c1 ready"]]);
-  assert.equal(log.of("vf-came-late").length, 1);
+  assert.equal(log.of("vf-appeared-late").length, 1);
   await stop();
 });
 

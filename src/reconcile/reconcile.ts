@@ -229,7 +229,7 @@ export class Reconciler {
     switch (decision.kind) {
       case "leave":
         return undefined;
-      case "look-again":
+      case "observe-again":
         if (decision.as === "netdev-unseen") inventory.raise(address, { code: decision.as });
         else {
           inventory.raise(address, { code: decision.as, isRescanned: false });

@@ -182,7 +182,7 @@ test("start() keeps the pod as the owner of its IOMMU group", async () => {
   const take = (pod: string) => inventory.take({ connectionId: `of ${pod}`, tokenId, use: "vfio", owner: pod });
   assert.throws(() => take("uid-2"), {
     fault: {
-      kind: "no-free-function",
+      kind: "no-free-vf",
       resource: "d/y",
       use: "vfio",
       total: 1,

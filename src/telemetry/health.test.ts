@@ -6,7 +6,7 @@ import { Health } from "./health.ts";
 function started() {
   let nowMs = 1000;
   const health = new Health({ ...systemClock, now: () => nowMs++ });
-  return { health, codes: () => health.ailments().map((ailment) => ailment.code) };
+  return { health, codes: () => health.conditions().map((condition) => condition.code) };
 }
 
 test("Health is ready while no blocking condition stands", () => {
@@ -23,19 +23,19 @@ test("Health is ready while no blocking condition stands", () => {
   assert.deepEqual(told, [false, true]);
 });
 
-test("Health keeps one ailment per subject, with the time it began and the last sentence", () => {
+test("Health keeps one condition per subject, with the time it began and the last sentence", () => {
   const { health } = started();
   const vf = health.condition("vf-quarantined");
   vf.raise("first", "a");
   vf.raise("other", "b");
   vf.raise("second", "a");
-  const seen = health.ailments().map(({ subject, sentence, sinceMs }) => ({ subject, sentence, sinceMs }));
+  const seen = health.conditions().map(({ subject, sentence, sinceMs }) => ({ subject, sentence, sinceMs }));
   assert.deepEqual(seen, [
     { subject: "a", sentence: "second", sinceMs: 1000 },
     { subject: "b", sentence: "other", sinceMs: 1001 },
   ]);
   vf.clear("a");
-  assert.equal(health.ailments().length, 1);
+  assert.equal(health.conditions().length, 1);
 });
 
 test("Health shows causes before what they bring about, also through one that does not stand", () => {
@@ -44,5 +44,5 @@ test("Health shows causes before what they bring about, also through one that do
   health.condition("vf-withheld", "The host uses it");
   health.condition("svid-missing", "No SVID");
   assert.deepEqual(codes(), ["svid-missing", "not-serving", "vf-withheld"]);
-  assert.deepEqual(health.ailments()[1]?.causedBy, ["svid-missing"]);
+  assert.deepEqual(health.conditions()[1]?.causedBy, ["svid-missing"]);
 });

@@ -4,7 +4,7 @@ import { type ConditionSpec, type HealthCode, healthConditions, type Severity } 
 const specs: Readonly<Record<string, ConditionSpec>> = healthConditions;
 
 /** Something that is wrong now. */
-export interface Ailment {
+export interface RaisedCondition {
   readonly code: string;
   readonly severity: Severity;
   /** Which one it is about where there are many, for example a PCI address. */
@@ -28,7 +28,7 @@ export interface Condition {
 /** What is wrong with the forwarder, from everyone who knows; readiness follows from it. */
 export class Health {
   readonly #clock: Clock;
-  readonly #standing = new Map<string, Omit<Ailment, "causedBy">>();
+  readonly #standing = new Map<string, Omit<RaisedCondition, "causedBy">>();
   readonly #listeners = new Set<() => void>();
   /** Whether no blocking condition stands; changes are told to its listeners. */
   readonly ready = new Latest<boolean>(true);
@@ -54,14 +54,14 @@ export class Health {
   }
 
   /** What stands now: blocking before warning, causes before consequences, then the oldest first. */
-  ailments(): readonly Ailment[] {
-    const codes = new Set([...this.#standing.values()].map((ailment) => ailment.code));
-    const all = [...this.#standing.values()].map((ailment) => ({
-      ...ailment,
-      causedBy: this.#causes(ailment.code, codes),
+  conditions(): readonly RaisedCondition[] {
+    const codes = new Set([...this.#standing.values()].map((condition) => condition.code));
+    const all = [...this.#standing.values()].map((condition) => ({
+      ...condition,
+      causedBy: this.#causes(condition.code, codes),
     }));
-    const weight = (ailment: Ailment) =>
-      (ailment.severity === "blocking" ? 0 : 2) + (ailment.causedBy.length > 0 ? 1 : 0);
+    const weight = (condition: RaisedCondition) =>
+      (condition.severity === "blocking" ? 0 : 2) + (condition.causedBy.length > 0 ? 1 : 0);
     return all.sort((a, b) => weight(a) - weight(b) || a.sinceMs - b.sinceMs);
   }
 
@@ -79,7 +79,7 @@ export class Health {
   }
 
   #tell(): void {
-    const isReady = ![...this.#standing.values()].some((ailment) => ailment.severity === "blocking");
+    const isReady = ![...this.#standing.values()].some((condition) => condition.severity === "blocking");
     if (isReady !== this.ready.value) this.ready.set(isReady);
     for (const listener of [...this.#listeners]) listener();
   }

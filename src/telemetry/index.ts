@@ -2,7 +2,7 @@
 // Of the forwarder it knows the codes of health conditions only (health-conditions.ts); each module declares its own metrics.
 // Start reading at log.ts; tests take recordingLog() of recording-log.ts or silentLog, createMetrics() and a Health of their own.
 export { createLog, type LogOptions } from "./create-log.ts";
-export { type Ailment, type Condition, Health } from "./health.ts";
+export { type Condition, Health, type RaisedCondition } from "./health.ts";
 export { type HealthCode, healthConditions, type Severity } from "./health-conditions.ts";
 export { isTold, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
 export {

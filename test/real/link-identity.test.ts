@@ -157,7 +157,7 @@ test("a sysfs of another network namespace is told by health and by a Request, a
   const { health } = await sandbox.startForwarder();
 
   const both = `sysfs has its network device as enp1s0f0 \\(index ${index}, .*link ${index} of this process's network namespace is enp1s0f0`;
-  const told = health.ailments().find(({ code }) => code === "other-network-namespace");
+  const told = health.conditions().find(({ code }) => code === "other-network-namespace");
   assert.match(told?.sentence ?? "", new RegExp(both));
   assert.deepEqual([told?.subject, health.ready.value], [PF, false]);
   const pod = new Pod("pod-1");

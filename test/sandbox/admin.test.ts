@@ -33,7 +33,7 @@ test("the status page, health and metrics tell of a connection while it stands, 
     /^nsm_sriov_virtual_functions\{pf="0000:01:00.0",state="ready"\} 1$/m,
     /^nsm_sriov_physical_function_up\{pf="0000:02:00.0"\} 1$/m,
     /^nsm_sriov_tokens\{resource="worker.domain\/10G",state="allocated"\} 1$/m,
-    /^nsm_sriov_tokens\{resource="worker.domain\/intel",state="held-back"\} 1$/m,
+    /^nsm_sriov_tokens\{resource="worker.domain\/intel",state="unavailable"\} 1$/m,
     /^nsm_sriov_move_seconds_count\{to="client",outcome="ok"\} 1$/m,
     /^nsm_sriov_reconcile_seconds_count\{outcome="ok"\} [1-9]/m,
     /^nsm_sriov_connection_queue_length 0$/m,
@@ -75,5 +75,5 @@ test("the status page, health and metrics tell of a connection while it stands, 
   await client.close();
   const afterwards = (await read("/metrics")).text;
   assert.match(afterwards, /nsm_sriov_connections\{state="established"\} 0/);
-  assert.match(afterwards, /^nsm_sriov_move_seconds_count\{to="home",outcome="ok"\} 1$/m);
+  assert.match(afterwards, /^nsm_sriov_move_seconds_count\{to="host",outcome="ok"\} 1$/m);
 });

@@ -33,7 +33,7 @@ const offered = ({ kubelet }: Sandbox, count: number) =>
 
 const isTold = ({ health }: Forwarder, sentence: RegExp) =>
   eventually(
-    () => health.ailments().map(({ code, subject, sentence: said }) => [code, subject, said].join(" ")),
+    () => health.conditions().map(({ code, subject, sentence: said }) => [code, subject, said].join(" ")),
     (all) => all.length === 1 && sentence.test(all[0] ?? ""),
   );
 
@@ -57,7 +57,7 @@ test("no VFs are made on a PF that the host uses, until the host lets go of it",
   await offered(sandbox, 2);
   assert.equal(await numVfs(sandbox), "2");
   await eventually(
-    () => forwarder.health.ailments(),
+    () => forwarder.health.conditions(),
     (all) => all.length === 0,
   );
 });
@@ -95,7 +95,7 @@ test("a PF that is the host's uplink serves with the VFs that it has, and nobody
   const forwarder = await sandbox.startForwarder();
   await offered(sandbox, 2);
   assert.deepEqual(log.of("pf-used-by-host"), [{ pf: PF, how: USE }]);
-  assert.deepEqual(forwarder.health.ailments(), []);
+  assert.deepEqual(forwarder.health.conditions(), []);
   const pod = await sandbox.startPod("client-1");
   await pod.client.request();
   assert.equal((await pod.pod.link("nsm-1"))?.up, true);

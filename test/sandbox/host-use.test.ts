@@ -38,7 +38,7 @@ const isHealthy = (sandbox: Sandbox, count: number) =>
   );
 
 const told = ({ health }: Forwarder) =>
-  health.ailments().map(({ code, subject, sentence }) => ({ code, subject, sentence }));
+  health.conditions().map(({ code, subject, sentence }) => ({ code, subject, sentence }));
 
 interface Use {
   readonly says: string;

@@ -47,7 +47,7 @@ async function caughtUp({ pfConfigFile }: Sandbox, forwarder: Forwarder): Promis
   );
 }
 
-const codes = ({ health }: Forwarder) => health.ailments().map(({ code }) => code);
+const codes = ({ health }: Forwarder) => health.conditions().map(({ code }) => code);
 
 test("functions that somebody takes away are offered no more, and again when they come", async (t) => {
   const { sandbox, forwarder } = await startNode(t);

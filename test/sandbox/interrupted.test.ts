@@ -223,7 +223,7 @@ async function onlyStuckWrite(scene: Scene): Promise<void> {
   const last = await scene.pod();
   const address = await unbound(scene, last.tokenId);
   const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
-  const looks = () => scene.log.events.filter(({ event }) => event === "vf-alone").length;
+  const looks = () => scene.log.events.filter(({ event }) => event === "vf-not-replaced").length;
   const before = looks();
   const client = scene.direct(last);
   const request = client.request();

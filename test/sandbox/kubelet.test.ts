@@ -92,7 +92,7 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
     await graceIsOver(sandbox);
     assert.equal(reserved(forwarder), 2, mood);
     assert.deepEqual(
-      forwarder.health.ailments().map(({ code }) => code),
+      forwarder.health.conditions().map(({ code }) => code),
       ["pod-resources-unknown"],
       mood,
     );

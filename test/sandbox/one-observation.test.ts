@@ -74,7 +74,7 @@ async function observe(t: TestContext, machine: Machine, reads = new Reads(), co
   };
   t.after(close);
   const vfsOf = (pf: string) => node.inventory.snapshot().filter((vf) => vf.pf === pf && vf.problem === undefined);
-  const codes = () => health.ailments().map(({ code, subject }) => `${code} ${subject}`);
+  const codes = () => health.conditions().map(({ code, subject }) => `${code} ${subject}`);
   const seen = () => ({ first: vfsOf(FIRST).length, second: vfsOf(SECOND).length, codes: codes() });
   const becomes = (first: number, second: number, ...wanted: string[]) =>
     eventually(seen, (now) => now.first === first && now.second === second && String(now.codes) === String(wanted));
@@ -155,7 +155,10 @@ test("functions that the operator takes away stay away, with a condition that sa
   watch.lookAnew();
   await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
   assert.equal(await machine.devices.readText(`${SECOND}/sriov_numvfs`), "0");
-  assert.match(health.ailments()[0]?.sentence ?? "", /echo 2 > \/sys\/bus\/pci\/devices\/0000:02:00\.0\/sriov_numvfs/);
+  assert.match(
+    health.conditions()[0]?.sentence ?? "",
+    /echo 2 > \/sys\/bus\/pci\/devices\/0000:02:00\.0\/sriov_numvfs/,
+  );
   await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "1");
   await becomes(VFS, 1);
 });
@@ -175,7 +178,7 @@ test("a driver that refuses is not asked again, is a condition, and is asked whe
   machine.faults.failWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs`, code: "ENOSPC" });
   const { becomes, watch, health } = await observe(t, machine);
   await becomes(VFS, 0, `pf-unusable ${SECOND}`);
-  assert.match(health.ailments()[0]?.sentence ?? "", /the kernel says ENOSPC; the firmware reserved too few/);
+  assert.match(health.conditions()[0]?.sentence ?? "", /the kernel says ENOSPC; the firmware reserved too few/);
   watch.lookAnew();
   await becomes(VFS, 0, `pf-unusable ${SECOND}`);
   await (await machine.removePf(SECOND))();

@@ -42,9 +42,11 @@ async function startOther({ kubelet, folder }: Sandbox): Promise<() => Promise<v
 const offeredElsewhere = ({
   health,
 }: {
-  health: { ailments(): readonly { code: string; subject: string | undefined }[] };
+  health: { conditions(): readonly { code: string; subject: string | undefined }[] };
 }) =>
-  health.ailments().some(({ code, subject }) => code === "resource-offered-elsewhere" && subject === SANDBOX_RESOURCE);
+  health
+    .conditions()
+    .some(({ code, subject }) => code === "resource-offered-elsewhere" && subject === SANDBOX_RESOURCE);
 
 const ours = ({ kubelet }: Sandbox) =>
   (kubelet.devices.value?.get(SANDBOX_RESOURCE) ?? []).filter(({ id, healthy }) => healthy && id !== THEIRS).length;

@@ -106,7 +106,7 @@ test("the page tells a screen reader what each part is, and a quarantined functi
     /^- link "To the virtual functions"/m,
     /^- banner:\n {2}- heading "forwarder-1" \[level=1\]/m,
     /^- main:\n {2}- status: ● Ready$/m,
-    /^ {2}- region "Functions":\n {4}- heading "Functions" \[level=2\]/m,
+    /^ {2}- region "Virtual functions":\n {4}- heading "Virtual functions" \[level=2\]/m,
     /^ {4}- list "Virtual functions by state":\n(?: {6}- listitem: .*\n)* {6}- listitem: 1 quarantined$/m,
     /^ {4}- article "enp1s0f0":\n {6}- heading "enp1s0f0" \[level=3\]/m,
     /^ {6}- list "Virtual functions of enp1s0f0":\n {8}- listitem:\n {10}- link "VF 0, quarantined, it is stuck"/m,

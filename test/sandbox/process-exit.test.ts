@@ -222,7 +222,7 @@ describe("a forwarder that waits for what never comes stays, and says what it wa
       const node = await Node.open(t, { machine: { realLinks: false } });
       await take?.(node);
       const forwarder = node.start(trial);
-      const isReminder = (event: LogLine) => event["event"] === "phase-lasts" && event["phase"] === title;
+      const isReminder = (event: LogLine) => event["event"] === "phase-slow" && event["phase"] === title;
       await eventually(
         () => node.events().filter(isReminder).length,
         (count) => count >= 2,
@@ -250,7 +250,7 @@ describe("a forwarder that ends all the same says so, and has the code of a faul
       const { event, stage, byCode }: LogLine = node.events().at(-1) ?? {};
       assert.deepEqual(
         { code, event, stage, byCode },
-        { code: 70, event: "ended-unasked", stage: "starting", byCode: 3 },
+        { code: 70, event: "ended-unexpectedly", stage: "starting", byCode: 3 },
       );
     });
   }

@@ -136,7 +136,7 @@ test("a second forwarder on a state folder touches nothing, says who has it, and
     second.process.started.then(() => ({ owner: second, other: third, name: "forwarder-b" })),
     third.process.started.then(() => ({ owner: third, other: second, name: "forwarder-c" })),
   ]);
-  assert.equal(next.owner.events("state-folder-taken").length, 1);
+  assert.equal(next.owner.events("state-folder-claimed").length, 1);
   assert.equal((await ready(await next.owner.page())).status, 200);
   assert.equal((await pod.pod.link("nsm-1"))?.up, true);
   await node.serve();

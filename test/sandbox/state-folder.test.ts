@@ -42,7 +42,7 @@ async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
   const forwarder = await sandbox.startForwarder();
   assert.equal(forwarder.nsm.connectionCount, PODS);
   assert.deepEqual(new Set((await devices()).map(({ id }) => id)), offered);
-  assert.deepEqual(forwarder.health.ailments(), []);
+  assert.deepEqual(forwarder.health.conditions(), []);
   for (const { client } of pods) await client.request();
   // Nothing is written meanwhile.
   rmSync(state, { recursive: true });

@@ -33,7 +33,7 @@ test("a forwarder starts beside an entry that it cannot take up, says so, and le
   await journal.close();
   const forwarder = await sandbox.startForwarder();
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
-  const [told, ...others] = log.of("connection-not-taken-up");
+  const [told, ...others] = log.of("connection-not-adopted");
   assert.deepEqual([told?.["connection"], told?.["stage"], others], ["unreadable", "ready", []]);
   assert.equal(forwarder.nsm.connectionCount, 0);
   await sandbox.stopForwarder();

@@ -77,8 +77,8 @@ describe("a forwarder that dies", () => {
     assert.equal(await pod.container.open(group), "");
     await crash.restart(() => forgetConnections(crash, pod.vfio.connection?.path?.pathSegments.at(2)?.id ?? ""));
     const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
-    const ailments = () => scene.forwarder.health.ailments().map(({ code, subject }) => `${code} ${subject}`);
-    await eventually(ailments, (all) => all.includes(`vf-quarantined ${address}`));
+    const conditions = () => scene.forwarder.health.conditions().map(({ code, subject }) => `${code} ${subject}`);
+    await eventually(conditions, (all) => all.includes(`vf-quarantined ${address}`));
     assert.match(own()?.problem ?? "", /of which nothing else is known/);
     assert.equal(await pod.container.tries("vfio"), "EPERM");
     assert.equal(
@@ -88,7 +88,7 @@ describe("a forwarder that dies", () => {
     await pod.container.close(group);
     await eventually(own, (vf) => vf?.problem === undefined);
     assert.equal((await scene.sandbox.machine.pfPort({ address: own()?.pf ?? "" }).read(own()?.index ?? 0)).vlan, 0);
-    await eventually(ailments, (all) => all.length === 0);
+    await eventually(conditions, (all) => all.length === 0);
     await nothingLeft(crash, pod);
     await endPod(crash, pod);
   });

@@ -1,4 +1,4 @@
-/** How a client gets a function. */
+/** How a client gets a VF. */
 export const mechanisms = ["KERNEL", "VFIO"] as const;
 export type Mechanism = (typeof mechanisms)[number];
 

@@ -3,11 +3,11 @@ import { counted } from "../text.ts";
 import type { CheckFacts } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
 
-/** Which functions the host itself uses, and what the forwarder does not do to them for that: docs/decisions/027. */
+/** Which VFs the host itself uses, and what the forwarder does not do to them for that: docs/decisions/027. */
 export function judgeHostUse({ discovery, hostUse }: Pick<CheckFacts, "discovery" | "hostUse">): readonly Finding[] {
   if (hostUse.kind === "unknown") {
     const what = `the kernel does not say which links the host uses: ${hostUse.problem}`;
-    const why = "a function is given to nobody before that is known";
+    const why = "a VF is given to no client before that is known";
     return [doubt({ check: "host-use", what, why, todo: "look at the seccomp profile: NETLINK_ROUTE sockets" })];
   }
   const usedOf = ({ address }: PhysicalFunction | VfFacts) => describeHostUse(hostUse.netdevs.get(address));
@@ -42,7 +42,7 @@ function judgeVfs(
   const [first] = used;
   if (!first) return [];
   const more = used.length > 1 ? `, and ${used.length - 1} more such` : "";
-  const what = `the host uses ${counted(used.length, "function")} of ${vfs.length}: ${first.address} (${first.what})${more}`;
+  const what = `the host uses ${counted(used.length, "VF")} of ${vfs.length}: ${first.address} (${first.what})${more}`;
   const todo = `${first.toEnd}, or set hostUse: allow in the file`;
   return [doubt({ check: "vf-host-use", subject, what, why: "what the host uses is not offered to pods", todo })];
 }

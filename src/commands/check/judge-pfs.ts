@@ -38,11 +38,11 @@ function judgeList(list: PfListFact): readonly Finding[] {
 
 const followsFromFault: Readonly<Partial<Record<PfFaultKind, string>>> = {
   missing: "nothing of it can be offered",
-  "no-netdev": "its functions' settings are made through its network device, which must be in this namespace",
+  "no-netdev": "the settings of its VFs are made through its network device, which must be in this namespace",
   "other-namespace":
     "a link of somebody else would be taken for its own; the forwarder refuses it before it writes anything",
   "unidentified-netdev": "the forwarder writes to no link of which the kernel does not say whose it is",
-  "several-netdevs": "it is not clear through which one its functions' settings are made",
+  "several-netdevs": "it is not clear through which one the settings of its VFs are made",
 };
 
 const mendsFault: Readonly<Partial<Record<PfFaultKind, string>>> = {
@@ -66,7 +66,7 @@ function judgeSysfs({ sysfsRefusals }: PfFacts): readonly Finding[] {
   const [pf, code] = first;
   const what =
     code === "EROFS" ? "sysfs is mounted read-only here" : `${pf}/sriov_numvfs cannot be written to (${code})`;
-  const why = "functions cannot be made, nor bound to other drivers";
+  const why = "VFs cannot be made, nor bound to other drivers";
   return [
     failure({ check: "sysfs", what, why, todo: "run the container privileged, or mount the host's /sys writable" }),
   ];
@@ -85,7 +85,7 @@ function judgePf(pf: PhysicalFunction, facts: PfFacts): readonly Finding[] {
   const { vfs, totalVfs, ifname, driver, entry } = pf;
   const toMake = Math.min(entry.numVfs ?? totalVfs, totalVfs);
   const functions =
-    vfs.length > 0 ? counted(vfs.length, "function") : `no functions yet; the forwarder makes ${toMake} at its start`;
+    vfs.length > 0 ? counted(vfs.length, "VF") : `no VFs yet; the forwarder makes ${toMake} at its start`;
   return [...found, fine("pf", `${ifname} (${driver}), ${functions}`, { subject })];
 }
 
@@ -106,10 +106,10 @@ function judgeNote({ address, entry }: PhysicalFunction, { kind, message }: PfNo
         check: "pf-switch-mode",
         subject,
         what: "it is in switchdev mode",
-        why: "its functions reach only what a switch on this node lets them reach: nobody is given one",
+        why: "its VFs reach only what a switch on this node lets them reach: no client is given one",
         todo: `when no pod has one: devlink dev eswitch set pci/${address} mode legacy`,
       });
-    case "no-functions":
+    case "no-vfs":
       return failure({
         check: "pf",
         subject,
@@ -126,7 +126,7 @@ function judgeNote({ address, entry }: PhysicalFunction, { kind, message }: PfNo
         todo: `correct pfKernelDriver in the file, or bind it to ${entry.pfKernelDriver}`,
       });
     case "vf-count-differs":
-    case "listed-function-missing": {
+    case "listed-vf-missing": {
       const [what = "", ...hints] = message.replace(`${address} `, "").split("; ");
       const todo = hints.at(-1) ?? "correct the file";
       return doubt({ check: "pf", subject, what, why: "the file and the node differ; the node counts", todo });
@@ -136,15 +136,15 @@ function judgeNote({ address, entry }: PhysicalFunction, { kind, message }: PfNo
 
 function judgePort({ address: subject, entry }: PhysicalFunction, { ifname, isUp, hasCarrier }: PortFact): Finding[] {
   if (!isUp) {
-    const why = "its functions carry no traffic, and some drivers give them no address";
+    const why = "its VFs carry no traffic, and some drivers give them no address";
     return [doubt({ check: "pf-link", subject, what: `${ifname} is down`, why, todo: `ip link set ${ifname} up` })];
   }
   if (hasCarrier !== false || entry.carrier === "ignore") return [];
   const what = `${ifname} has no carrier`;
   const todo = "look at its cable and at the switch, or set carrier: ignore in the file";
   return entry.carrier === "require"
-    ? [failure({ check: "pf-link", subject, what, why: "its functions are unhealthy: carrier: require", todo })]
-    : [doubt({ check: "pf-link", subject, what, why: "its functions reach nothing", todo })];
+    ? [failure({ check: "pf-link", subject, what, why: "its VFs are unhealthy: carrier: require", todo })]
+    : [doubt({ check: "pf-link", subject, what, why: "its VFs reach nothing", todo })];
 }
 
 /** Without any group on the node, one finding about the node says it all. */
@@ -153,13 +153,13 @@ function judgeGroups({ address: subject, vfs }: PhysicalFunction, iommuGroupCoun
   const base = { check: "iommu-group", subject, mechanisms: ["VFIO"] } as const;
   const lone = vfs.filter(({ iommuGroup }) => iommuGroup === undefined);
   if (lone.length > 0) {
-    const what = `${counted(lone.length, "function")} of ${vfs.length} in no IOMMU group`;
+    const what = `${counted(lone.length, "VF")} of ${vfs.length} in no IOMMU group`;
     const why = "the kernel gives only whole groups to VFIO";
     return [failure({ ...base, what, why, todo: "look in the firmware whether the IOMMU covers this slot" })];
   }
   const shared = vfs.filter(({ vfioProblem }) => vfioProblem !== undefined);
   const [first] = shared;
-  if (!first) return [fine("iommu-group", "each function in a group of ours", base)];
+  if (!first) return [fine("iommu-group", "each VF in a group of ours", base)];
   const what = `${first.address}: ${first.vfioProblem}${shared.length > 1 ? `, and ${shared.length - 1} more such` : ""}`;
   const why = "a group goes to VFIO as a whole, and what is not ours stays with its driver";
   const todo = "put the card into a slot whose ports have ACS, or turn ACS on in the firmware";

@@ -27,7 +27,7 @@ function judgeEnvironment({ environment: { problems, warnings } }: CheckFacts): 
 
 /** Numbers of include/uapi/linux/capability.h. */
 const needed = [
-  { bit: 12n, name: "CAP_NET_ADMIN", why: "settings of functions, moving and addressing their network devices" },
+  { bit: 12n, name: "CAP_NET_ADMIN", why: "settings of VFs, moving and addressing their network devices" },
   {
     bit: 21n,
     name: "CAP_SYS_ADMIN",
@@ -101,13 +101,13 @@ const peerWords: Readonly<Record<PeerFact["check"], PeerWords>> = {
   kubelet: {
     name: "kubelet's device manager",
     variable: "NSM_DEVICE_PLUGIN_PATH",
-    why: "kubelet is offered the functions there",
+    why: "kubelet is offered the VFs there",
     todo: "mount the host's /var/lib/kubelet, and look whether kubelet runs",
   },
   "pod-resources": {
     name: "kubelet's pod resources",
     variable: "NSM_POD_RESOURCES_PATH",
-    why: "kubelet tells there which pod has which function",
+    why: "kubelet says there which pod has which VF",
     todo: "mount the host's /var/lib/kubelet, and look whether kubelet runs",
   },
 };

@@ -7,7 +7,7 @@ const MEMLOCK_LEAST_BYTES = 64 * 1024 * 1024;
 const mechanisms = ["VFIO"] as const;
 const only = { mechanisms } as const;
 
-/** What VFIO needs of the node besides the functions themselves. */
+/** What VFIO needs of the node besides the VFs themselves. */
 export function judgeVfio(vfio: VfioFacts, cgroups: CgroupFacts, { release, arch }: ProcessFacts): readonly Finding[] {
   return [
     judgeIommu(vfio),
@@ -41,7 +41,7 @@ function judgeModules({ hasDriver, hasMemoryModule }: VfioFacts): readonly Findi
         check: "vfio-pci",
         mechanisms,
         what: "driver vfio-pci is not loaded",
-        why: "functions are bound to it for VFIO clients",
+        why: "VFs are bound to it for VFIO clients",
         todo: "modprobe vfio-pci on the host, and at each boot: echo vfio-pci > /etc/modules-load.d/vfio-pci.conf",
       });
   if (hasMemoryModule || !hasDriver) return [driver];
@@ -61,7 +61,7 @@ function judgeFolder(vfio: VfioFacts): Finding {
   if (hasContainerNode && openRefusal === undefined) return fine(check, `${path}/vfio is there`, only);
   if (openRefusal !== undefined) {
     const what = `${path}/vfio cannot be opened by this process (${openRefusal})`;
-    const why = "a function goes to nobody before its group was opened for a moment, to prove that nobody else has it";
+    const why = "no client gets a VF before its group was opened for a moment, to prove that no process has it";
     const todo = "run the container privileged: the device rules of others forbid it, whatever their capabilities";
     return failure({ check, mechanisms, what, why, todo });
   }

@@ -13,10 +13,7 @@ const pf = somePf.address;
 const portOf = (isUp: boolean, hasCarrier: boolean | undefined) =>
   new Map([[pf, { ifname: "ens6f0", isUp, hasCarrier }]]);
 const pfsOf = (more: Partial<typeof somePf>) => ({ ...discovery, pfs: [{ ...somePf, ...more }] });
-const noteOf = (
-  kind: "vf-driver-missing" | "no-functions" | "pf-driver-differs" | "vf-count-differs",
-  message: string,
-) => ({
+const noteOf = (kind: "vf-driver-missing" | "no-vfs" | "pf-driver-differs" | "vf-count-differs", message: string) => ({
   ...discovery,
   notes: [{ address: pf, kind, message: `${pf} ${message}` }],
 });
@@ -127,7 +124,7 @@ const rows: readonly Row[] = [
   },
   {
     broken: "the firmware's number of functions",
-    facts: { discovery: noteOf("no-functions", "…") },
+    facts: { discovery: noteOf("no-vfs", "…") },
     found: [`fail pf ${both}`],
     says: /sriov_totalvfs is 0/,
   },
@@ -143,7 +140,7 @@ const rows: readonly Row[] = [
     broken: "the host's use: of a VF",
     facts: { hostUse: usedOf(somePf.vfs[0]?.address ?? pf, "ens6f0v0") },
     found: [`warn vf-host-use ${both}`],
-    says: /0000:3b:00.0: the host uses 1 function of 2: 0000:3b:01.0 \(ens6f0v0 is a port of br0 \(bridge\)\).*ip link set ens6f0v0 nomaster, or set hostUse: allow/s,
+    says: /0000:3b:00.0: the host uses 1 VF of 2: 0000:3b:01.0 \(ens6f0v0 is a port of br0 \(bridge\)\).*ip link set ens6f0v0 nomaster, or set hostUse: allow/s,
   },
   {
     broken: "nothing, with a PF that has functions and is the host's uplink",
@@ -189,13 +186,13 @@ const rows: readonly Row[] = [
     broken: "nothing, with a carrier that does not matter",
     facts: { ports: portOf(true, false), discovery: pfsOf({ entry: { ...somePf.entry, carrier: "ignore" } }) },
     found: [],
-    says: /ens6f0 \(ice\), 2 functions/,
+    says: /ens6f0 \(ice\), 2 VFs/,
   },
   {
     broken: "nothing: no functions yet",
     facts: { discovery: pfsOf({ vfs: [], entry: { ...somePf.entry, numVfs: 4 } }) },
     found: [],
-    says: /no functions yet; the forwarder makes 4/,
+    says: /no VFs yet; the forwarder makes 4/,
   },
   {
     broken: "sysfs",
@@ -227,7 +224,7 @@ const rows: readonly Row[] = [
     broken: "a slot without IOMMU",
     facts: { discovery: pfsOf({ vfs: somePf.vfs.map((vf) => ({ ...vf, iommuGroup: undefined })) }) },
     found: ["fail iommu-group VFIO"],
-    says: /2 functions of 2 in no IOMMU group/,
+    says: /2 VFs of 2 in no IOMMU group/,
   },
   {
     broken: "the IOMMU, once and not for each function",

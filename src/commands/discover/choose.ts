@@ -105,7 +105,7 @@ function obstacleOf(adapter: Adapter): Pick<LeftOut, "why" | "todo"> | undefined
   return { why: `the driver of its virtual functions is not known (${driver} makes them)`, todo };
 }
 
-/** What serves them now is the best answer; a function that a VFIO client has says nothing. */
+/** What serves them now is the best answer; a VF that a VFIO client has says nothing. */
 function vfDriverOf({ vfs }: Adapter, pfDriver: string): Reasoned<string> | undefined {
   const seen = vfs.map(({ driver }) => driver).find((driver) => driver !== undefined && driver !== VFIO_DRIVER);
   if (seen !== undefined) return { value: seen, why: "its virtual functions are bound to it now" };
@@ -143,7 +143,7 @@ function warningsOf(
 ): string[] {
   const { ifname, isUp, master } = link;
   const isUplink = [ifname, master].some((name) => name !== undefined && defaultRoutes.includes(name));
-  const switched = `It is in switchdev mode (${counted(representorCount, "representor")}), and its functions are given to nobody: devlink dev eswitch set pci/${address} mode legacy`;
+  const switched = `It is in switchdev mode (${counted(representorCount, "representor")}), and its VFs are given to no client: devlink dev eswitch set pci/${address} mode legacy`;
   return [
     ...(isUp ? [] : [`Its link is down: ip link set ${ifname} up`]),
     ...(isUplink ? ["The node's own traffic leaves by it too: clients share its bandwidth"] : []),

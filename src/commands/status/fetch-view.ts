@@ -86,7 +86,7 @@ function broken(base: string, error: unknown): NoViewError {
 /** Another program may listen there, or another version: what is drawn must be there. */
 function toView(text: string, base: string): NodeView {
   const value = parsed(text);
-  const lists = ["pfs", "connections", "resources", "ailments", "troubles"];
+  const lists = ["pfs", "connections", "resources", "conditions", "troubles"];
   if (typeof value["name"] === "string" && lists.every((name) => Array.isArray(value[name]))) {
     return value as unknown as NodeView;
   }

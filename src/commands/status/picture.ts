@@ -13,20 +13,20 @@ import { type Cell, table } from "../table.ts";
 import { counted, durationText, printable, wrap } from "../text.ts";
 
 export interface PictureOptions {
-  /** Also functions that are idle and well, and all latest warnings. */
+  /** Also VFs that are idle and well, and all latest warnings. */
   readonly isWhole: boolean;
 }
 
 /** Only the newest of the warnings: the status page and the log have them all. */
 const TROUBLES_SHOWN = 5;
 
-/** The node for people: what is wrong first, then its functions, who has them, and what kubelet is offered. */
+/** The node for people: what is wrong first, then its VFs, who has them, and what kubelet is offered. */
 export function pictureText(view: NodeView, terminal: Terminal, { isWhole }: PictureOptions): string {
   const paint = painter(terminal);
   const form = { columns: terminal.isScreen ? terminal.columns : undefined, paintHead: paint.dim };
   const parts = [
     headLines(view, paint),
-    ailmentLines(view, terminal),
+    conditionLines(view, terminal),
     section("Physical functions", pfTable(view, form, paint), paint),
     section("Virtual functions", vfTable(view, isWhole, { form, paint }), paint),
     section("Connections", connectionTable(view, form, paint), paint),
@@ -57,9 +57,9 @@ function headLines({ name, version, isReady, startedMs, seenMs, identity }: Node
   return [first, `${printable(identity.spiffeId)}, ${end}`];
 }
 
-function ailmentLines({ ailments, seenMs }: NodeView, terminal: Terminal): readonly string[] {
+function conditionLines({ conditions, seenMs }: NodeView, terminal: Terminal): readonly string[] {
   const paint = painter(terminal);
-  return ailments.flatMap(({ code, subject, severity, sentence, sinceMs, causedBy }) => {
+  return conditions.flatMap(({ code, subject, severity, sentence, sinceMs, causedBy }) => {
     const color = severity === "blocking" ? paint.bad : paint.doubtful;
     const name = [code, subject].filter((part) => part !== undefined).join(" ");
     const follows = causedBy.length > 0 ? ` (follows from ${causedBy.join(", ")})` : "";
@@ -77,7 +77,7 @@ const plain = (text: string | number | undefined): Cell => ({ text: text === und
 
 function pfTable({ pfs }: NodeView, form: Form, paint: Painter): readonly string[] {
   if (pfs.length === 0) return ["none is configured; see forwarder discover"];
-  const heads = ["PF", "device", "driver", "carrier", "NUMA", "functions", "resources"];
+  const heads = ["PF", "device", "driver", "carrier", "NUMA", "VFs", "resources"];
   const carrierPaint = { up: paint.good, down: paint.bad, unknown: paint.dim };
   const rows = pfs.map((pf) => [
     address(pf.address),
@@ -176,13 +176,13 @@ function expiryCell({ expiresMs }: ConnectionView, seenMs: number, paint: Painte
 
 function resourceTable({ resources }: NodeView, form: Form): readonly string[] {
   if (resources.length === 0) return [];
-  const heads = ["resource", "total", "in use", "free", "held back"];
-  const rows = resources.map(({ name, total, inUse, free, heldBack }) => [
+  const heads = ["resource", "total", "in use", "free", "unavailable"];
+  const rows = resources.map(({ name, total, inUse, free, unavailable }) => [
     plain(name),
     plain(total),
     plain(inUse),
     plain(free),
-    plain(heldBack),
+    plain(unavailable),
   ]);
   return table(heads, rows, form);
 }

@@ -40,7 +40,7 @@ const node: NodeView = {
   startedMs: 0,
   seenMs: 135 * minuteMs,
   isReady: true,
-  ailments: [],
+  conditions: [],
   identity: { spiffeId: "spiffe://example.org/forwarder", expiresMs: 182 * minuteMs },
   pfs: [
     {
@@ -63,7 +63,7 @@ const node: NodeView = {
       expiresMs: 140 * minuteMs,
     },
   ],
-  resources: [{ name: "worker.domain/10G", total: 3, inUse: 1, free: 1, heldBack: 1 }],
+  resources: [{ name: "worker.domain/10G", total: 3, inUse: 1, free: 1, unavailable: 1 }],
   troubles: [],
 };
 
@@ -80,7 +80,7 @@ test("pictureText() says what is wrong before anything of the node", () => {
   const causes = { subject: undefined, sinceMs: node.seenMs - 12_000, severity: "blocking" } as const;
   const text = picture({
     isReady: false,
-    ailments: [
+    conditions: [
       { ...causes, code: "svid-missing", sentence: "No agent answers", causedBy: [] },
       { ...causes, code: "not-serving", sentence: "Starting", causedBy: ["svid-missing"] },
     ],

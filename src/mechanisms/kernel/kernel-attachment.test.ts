@@ -27,7 +27,7 @@ afterEach(() => {
 const NOT_ITS_LINK = { kind: "not-its-link", link: "eth1", ifindex: 7, owner: "PCI function 0000:02:00.0" } as const;
 
 /**
- * A node with two functions, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. The host
+ * A node with two VFs, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. The host
  * has begun to use those in `used`; the links of those in `foreign` belong to another device.
  */
 function setUp(

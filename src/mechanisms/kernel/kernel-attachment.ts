@@ -40,7 +40,7 @@ export interface KernelParts extends VfLinkParts {
   /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
   readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
   /** Called after each move of a network device: where to, how it ended, and how long it took. */
-  readonly onMoved?: (to: "client" | "home", outcome: "ok" | "failed", seconds: number) => void;
+  readonly onMoved?: (to: "client" | "host", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -236,7 +236,7 @@ class KernelAttachment implements Attachment {
   async #restore(): Promise<void> {
     const pending = this.#pending;
     const netdev = pending ? await this.#adoptPending(pending) : this.#netdev;
-    if (netdev) await this.#moving("home", () => this.#detach(netdev));
+    if (netdev) await this.#moving("host", () => this.#detach(netdev));
     if (pending) this.#parts.inventory.clear(this.#address, "pending-netns");
     this.#netdev = undefined;
     this.#isLeftBehind = false;
@@ -250,7 +250,7 @@ class KernelAttachment implements Attachment {
     throw new Error(`Cannot bring ${this.#address} home: ${what}: ${String(error)}`, { cause: error });
   }
 
-  #moving<T>(to: "client" | "home", move: () => Promise<T>): Promise<T> {
+  #moving<T>(to: "client" | "host", move: () => Promise<T>): Promise<T> {
     const { clock, onMoved } = this.#parts;
     return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
   }

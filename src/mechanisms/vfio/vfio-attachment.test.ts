@@ -20,7 +20,7 @@ const { signal } = new AbortController();
 const UID = "0f3b7c1e-9d5a-4c61-8a3e-2b1f6d7e8c90";
 const asked = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/pod-a/*" };
 
-/** A node with two functions of one IOMMU group; `done` has what a process outside could see, in its order. */
+/** A node with two VFs of one IOMMU group; `done` has what a process outside could see, in its order. */
 function setUp() {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: 7, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
@@ -30,7 +30,7 @@ function setUp() {
   );
   const done: string[] = [];
   const openGroups = new Set<PciAddress>();
-  /** Drivers that bind a function only when this has come. */
+  /** Drivers that bind a VF only when this has come. */
   const slow = new Map<PciAddress, Promise<void>>();
   const settings = new Map<number, VfSettings>();
   const failing = new Set<keyof VfSettings>();

@@ -8,7 +8,7 @@ export function clientOf({ path }: Connection): string | undefined {
   return first && JSON.stringify([first.name, first.id]);
 }
 
-/** The connection that holds the function of the token that another one was refused for. */
+/** The connection that holds the VF of the token that another one was refused for. */
 export function holderOf(connections: Connections, refusal: unknown): ConnectionRecord | undefined {
   if (!(refusal instanceof InventoryError) || refusal.fault.kind !== "token-in-use") return undefined;
   return connections.get(refusal.fault.connectionId);

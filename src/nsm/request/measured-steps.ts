@@ -6,9 +6,9 @@ import type { Caller, ConnectionJournal } from "../dependencies.ts";
 import type { Discovery } from "../endpoint/find-endpoints.ts";
 
 /**
- * `journal`: what is intended or stands is safe on disk. `prepare`: the function is bound, the client's files are here.
- * `find-endpoints`, `endpoint-request`, `endpoint-close`: another peer has answered. `apply`: the client has it as wanted.
- * `look`: what stands was read. `release`: all is home.
+ * `journal`: what is intended or established is safe on disk. `prepare`: the VF is bound, the client's files are here.
+ * `find-endpoints`, `endpoint-request`, `endpoint-close`: another peer has answered. `apply`: the client has it as requested.
+ * `observe`: what is in force was read. `release`: all is restored to the host.
  */
 const stepNames = [
   "journal",
@@ -17,7 +17,7 @@ const stepNames = [
   "endpoint-request",
   "endpoint-close",
   "apply",
-  "look",
+  "observe",
   "release",
 ] as const;
 type StepName = (typeof stepNames)[number];
@@ -27,7 +27,7 @@ export interface Steps {
   run<T>(step: StepName, work: () => Promise<T>): Promise<T>;
 }
 
-/** Nobody looks. */
+/** Steps that are not measured. */
 export const unwatchedSteps: Steps = { run: (_step, work) => work() };
 
 /** Steps that are measured. */

@@ -160,7 +160,7 @@ async function refresh(
   const before = onwardOf(record)?.connection.context;
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is applied again.
   const stoodBefore = isSame
-    ? deps.steps.run("look", () => attachment.isInForce(before, signal)).catch(() => false)
+    ? deps.steps.run("observe", () => attachment.isInForce(before, signal)).catch(() => false)
     : false;
   let onward: Onward;
   try {

@@ -106,7 +106,7 @@ export async function meetFiles(
   { id, state }: ConnectionRecord,
   { files, signal }: { readonly files: PassedFilesOfCall; readonly signal: AbortSignal },
 ): Promise<void> {
-  const unmet = (error: unknown) => log.debug("files-not-met", { connection: id, error: textOf(error) });
+  const unmet = (error: unknown) => log.debug("files-not-received", { connection: id, error: textOf(error) });
   await state.attachment?.receiveFiles(files, signal).catch(unmet);
 }
 
