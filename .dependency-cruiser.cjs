@@ -36,6 +36,16 @@ const doors = {
   "node_modules/pino/": "^src/telemetry/",
   "node_modules/prom-client/": "^src/telemetry/",
 };
+// The folders of nsm, bottom to top, and what each may import of the others. Beneath them are some files, above them service.ts.
+const nsmFolders = {
+  mechanism: [],
+  permission: [],
+  endpoint: ["mechanism", "permission"],
+  monitor: ["permission"],
+  registry: ["mechanism", "permission"],
+  request: ["mechanism", "permission", "endpoint", "monitor"],
+};
+const nsmBase = "(fault|grpc-status|path|peers)[.]ts";
 // Above the modules: what forwarder.ts fits together, and what main.ts does as a process of the operating system.
 const aboveRooms = "^src/(composition|process)/";
 const rule = (name, from, to) => ({ name, severity: "error", from, to });
@@ -50,6 +60,18 @@ module.exports = {
           pathNot: `^src/(${[room, ...rooms[room]].join("|")})/`,
         },
       ),
+    ),
+    ...Object.entries(nsmFolders).map(([folder, below]) =>
+      rule(
+        `nsm-${folder}-imports-only-below`,
+        { path: `^src/nsm/${folder}/`, pathNot: testFile },
+        { path: "^src/nsm/", pathNot: `^src/nsm/((${[folder, ...below].join("|")})/|${nsmBase})` },
+      ),
+    ),
+    rule(
+      "nsm-base-imports-no-folder",
+      { path: `^src/nsm/${nsmBase}` },
+      { path: "^src/nsm/", pathNot: `^src/nsm/${nsmBase}` },
     ),
     ...Object.entries(doors).map(([thing, who], i) =>
       rule(`one-door-${i}`, { path: "^src/", pathNot: [who, testFile] }, { path: thing }),

@@ -5,7 +5,6 @@ import {
   checkRegistration,
   decodeToken,
   type Identity,
-  readTokenHeaders,
   selectPolicies,
   serverPolicyMasks,
   tokenHeaders,
@@ -81,6 +80,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
   const caller = openCaller(options);
   undo.push("calls to peers", () => caller.close());
   const manager: { registration: Registration | undefined } = { registration: undefined };
+  const policies = selectPolicies(serverPolicyMasks);
   const service = createForwarderService({
     name: settings.name,
     managerTarget: settings.connectTo,
@@ -90,12 +90,8 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
       },
     },
     caller,
-    tokens: {
-      issue: (audience, shown) => identity.issueToken(audience, settings.maxTokenLifetimeMs, shown),
-      fromHeaders: readTokenHeaders,
-      expiryOf: (token) => decodeToken(token).expMs,
-    },
-    policies: serverPolicies(),
+    issueToken: (audience, shown) => identity.issueToken(audience, settings.maxTokenLifetimeMs, shown),
+    checkPath: (path) => checkPath(policies, path),
     mechanisms: options.mechanisms,
     journal: options.journal,
     callerIdleMs: CALLER_IDLE_MS,
@@ -175,11 +171,6 @@ function openRegistration(
 async function untilRegistered(registration: Registration, signal: AbortSignal): Promise<void> {
   let state = await registration.state.first(signal);
   while (state.kind !== "registered") state = await registration.state.next(signal);
-}
-
-function serverPolicies() {
-  const selected = selectPolicies(serverPolicyMasks);
-  return { check: (path: Parameters<typeof checkPath>[1]) => checkPath(selected, path) };
 }
 
 /** NSM_REGISTRY_CLIENT_POLICIES, applied to what the manager answers; remembers what was accepted. */

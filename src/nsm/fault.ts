@@ -1,5 +1,3 @@
-import type { QuotaExcess } from "./permission/quota.ts";
-
 /** What can go wrong in this room. Callers decide by `kind`; `grpc-status.ts` turns each kind into a gRPC code. */
 export type NsmFault =
   /** The path of a connection is not one that we can extend. */
@@ -49,6 +47,23 @@ export interface PartFailure {
   readonly part: string;
   readonly error: unknown;
 }
+
+/** Why a connection is not kept. */
+export interface QuotaExcess {
+  readonly limitOf: QuotaKind;
+  readonly used: number;
+  readonly limit: number;
+}
+
+/** `connection-bytes`: one connection is too large. `others-`: those of all peers but the manager, together. */
+export const QUOTA_KINDS = [
+  "connection-bytes",
+  "owner-connections",
+  "owner-bytes",
+  "others-connections",
+  "others-bytes",
+] as const;
+export type QuotaKind = (typeof QUOTA_KINDS)[number];
 
 /** A Request, Close or registration could not be done. */
 export class NsmError extends Error {

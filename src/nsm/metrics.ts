@@ -1,5 +1,5 @@
 import type { Metrics } from "../telemetry/index.ts";
-import { QUOTA_KINDS, type QuotaKind } from "./permission/quota.ts";
+import { QUOTA_KINDS, type QuotaKind } from "./fault.ts";
 
 const CODES = [
   "OK",

@@ -3,19 +3,10 @@ import { test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema, MonitorScopeSelectorSchema } from "../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
-import { type Call, encodeMessage } from "../rpc/index.ts";
+import { encodeMessage } from "../rpc/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { createForwarderService } from "./service.ts";
-import {
-  HandClock,
-  kernelRequest,
-  Manager,
-  NETNS,
-  PaperVfs,
-  paperNoop,
-  paperTokens,
-  settled,
-} from "./testing/fakes.ts";
+import { HandClock, kernelRequest, Manager, NETNS, PaperVfs, paperGate, paperNoop, settled } from "./testing/fakes.ts";
 import { endpointReply, Outside } from "./testing/fakes-outside.ts";
 import { PaperJournal } from "./testing/story.ts";
 
@@ -38,8 +29,7 @@ function setUp() {
     managerTarget: "unix:///nsmgr",
     manager: { spiffeId: manager.peer.spiffeId },
     caller: outside,
-    tokens: paperTokens(clock),
-    policies: { check() {} },
+    ...paperGate(clock),
     mechanisms: { KERNEL: vfs, NOOP: paperNoop },
     journal,
     callerIdleMs: 1_000,
@@ -50,7 +40,7 @@ function setUp() {
   const [request, close, monitor] = service.handlers;
   const unary = async (handler: typeof request, bytes: Uint8Array): Promise<Connection> => {
     if (handler?.kind !== "unary") throw new Error("not a unary method");
-    return fromBinary(ConnectionSchema, await handler.run(bytes, manager.call() as unknown as Call));
+    return fromBinary(ConnectionSchema, await handler.run(bytes, manager.call()));
   };
   return {
     ...{ clock, outside, vfs, journal, log, manager, service },
@@ -61,7 +51,7 @@ function setUp() {
     close: (connection: Connection) => unary(close, encodeMessage(ConnectionSchema, connection)),
     watch() {
       if (monitor?.kind !== "stream") throw new Error("not a streaming method");
-      return monitor.run(encodeMessage(MonitorScopeSelectorSchema, {}), manager.call() as unknown as Call);
+      return monitor.run(encodeMessage(MonitorScopeSelectorSchema, {}), manager.call());
     },
   };
 }

@@ -1,4 +1,4 @@
-import { type Clock, KeyedQueue } from "../async/index.ts";
+import { KeyedQueue } from "../async/index.ts";
 import {
   type Connection,
   type ConnectionEvent,
@@ -6,9 +6,8 @@ import {
   type MonitorScopeSelector,
 } from "../gen/connection_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
-import { NotBegun, type RpcHandler, smallMessageLimit, streamHandler, unaryHandler } from "../rpc/index.ts";
+import { type Call, NotBegun, type RpcHandler, smallMessageLimit, streamHandler, unaryHandler } from "../rpc/index.ts";
 import { type Log, type Metrics, noTracer, type SpanFacts, type Tracer } from "../telemetry/index.ts";
-import type { Caller, ConnectionJournal, IncomingCall, JournalEntry, PathPolicies, Tokens } from "./dependencies.ts";
 import { EndpointSockets } from "./endpoint/endpoint-sockets.ts";
 import { Discovery } from "./endpoint/find-endpoints.ts";
 import { NsmError, textOf } from "./fault.ts";
@@ -17,13 +16,16 @@ import { FilesOfCalls } from "./mechanism/call-files.ts";
 import type { MechanismDrivers } from "./mechanism/mechanism.ts";
 import { declareMetrics, type ServiceMetrics } from "./metrics.ts";
 import { MonitorHub } from "./monitor/monitor.ts";
-import { type ManagerSource, mayAct } from "./permission/connection-owner.ts";
+import type { Caller } from "./peers.ts";
+import type { Gate } from "./permission/authorize.ts";
+import { mayAct } from "./permission/connection-owner.ts";
 import { ConnectionQuota } from "./permission/connection-quota.ts";
 import { checkSelectorSize } from "./permission/request-limits.ts";
 import { adoptAfterRestart } from "./request/adopt-after-restart.ts";
 import { type CloseDeps, close } from "./request/close.ts";
 import { type ConnectionSummary, summaries } from "./request/connection-summary.ts";
 import type { Connections } from "./request/connections.ts";
+import type { ConnectionJournal, JournalEntry } from "./request/journal-entry.ts";
 import {
   callerInTrace,
   discoveryIn,
@@ -36,23 +38,18 @@ import { type RequestDeps, request } from "./request/request.ts";
 import { takeDownInTurn } from "./request/teardown.ts";
 
 /** What `composition/nsm-server.ts` gives the service. */
-export interface ForwarderServiceOptions {
+export interface ForwarderServiceOptions extends Gate {
   /** Our name on paths and in the registry: NSM_NAME. */
   readonly name: string;
   /** Where the manager is: NSM_CONNECT_TO. It answers for the registry. */
   readonly managerTarget: string;
-  /** Who the manager is: the `Registration` knows. */
-  readonly manager: ManagerSource;
   readonly caller: Caller;
-  readonly tokens: Tokens;
-  readonly policies: PathPolicies;
   readonly mechanisms: MechanismDrivers;
   readonly journal: ConnectionJournal;
   /** How long the caller keeps an unused connection, in ms: descriptors of endpoint sockets outlive that. */
   readonly callerIdleMs: number;
   /** Ids of connections that have none yet: nobody can guess them. */
   readonly newId: () => string;
-  readonly clock: Clock;
   readonly log: Log;
   readonly metrics?: Metrics;
   /** Follows Requests and Closes; nobody does unless told. */
@@ -204,7 +201,7 @@ async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>):
 
 interface Asked {
   readonly method: "Request" | "Close";
-  readonly call: IncomingCall;
+  readonly call: Call;
   readonly connection: Connection | undefined;
 }
 
@@ -226,7 +223,7 @@ function factsOf({ connection }: Asked): SpanFacts {
 type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined; readonly tracer: Tracer };
 
 /** Whoever is asking sees the connections that are its own, and no others: docs/decisions/011-who-may-act-on-a-connection.md. */
-function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: IncomingCall): AsyncIterable<ConnectionEvent> {
+function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: Call): AsyncIterable<ConnectionEvent> {
   const peer = call.connection.peer;
   if (!peer) throw toStatus(new NsmError({ kind: "no-identity", problem: "the caller has no certificate" }));
   try {

@@ -14,15 +14,9 @@ import { inodeUrlOf } from "../../sandbox/nsm/passed-files.ts";
 import { systemClock, systemRandom, UndoStack } from "../../src/async/index.ts";
 import { PathSegmentSchema, State } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import {
-  checkPath,
-  decodeToken,
-  readTokenHeaders,
-  selectPolicies,
-  serverPolicyMasks,
-} from "../../src/identity/index.ts";
+import { checkPath, selectPolicies, serverPolicyMasks } from "../../src/identity/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
-import { createForwarderService, Registration, type Tokens } from "../../src/nsm/index.ts";
+import { createForwarderService, Registration } from "../../src/nsm/index.ts";
 import { PaperVfs, paperNoop, TOKEN } from "../../src/nsm/testing/fakes.ts";
 import { RpcClient, serveRpc } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
@@ -80,11 +74,6 @@ async function startForwarder(
     credentials: actor.headers,
   });
   undo.push("caller", () => caller.close());
-  const tokens: Tokens = {
-    issue: (audience) => actor.token(audience.spiffeId),
-    fromHeaders: readTokenHeaders,
-    expiryOf: (token) => decodeToken(token).expMs,
-  };
   const socketPath = join(folder, "f.sock");
   const registrationOf = (fd: Fd) =>
     new Registration({
@@ -109,8 +98,8 @@ async function startForwarder(
       },
     },
     caller,
-    tokens,
-    policies: { check: (path) => checkPath(selectPolicies(serverPolicyMasks), path) },
+    issueToken: (audience) => actor.token(audience.spiffeId),
+    checkPath: (path) => checkPath(selectPolicies(serverPolicyMasks), path),
     mechanisms: { KERNEL: vfs, NOOP: paperNoop },
     journal: { put: async () => {}, drop: async () => {} },
     callerIdleMs: 60_000,

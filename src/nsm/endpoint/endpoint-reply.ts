@@ -1,8 +1,8 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema, type Mechanism } from "../../gen/connection_pb.ts";
 import { NsmError, textOf } from "../fault.ts";
+import { ownSegment } from "../path.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
-import { ownSegment } from "../request/path.ts";
 
 /** An endpoint's answer that agrees with what it was asked. */
 export interface Reply {

@@ -1,7 +1,7 @@
 import { type Clock, guarded, startDeadline, type Timer } from "../../async/index.ts";
-import type { OwnedFd, PassedFds } from "../dependencies.ts";
 import { NsmError, textOf } from "../fault.ts";
 import { type InodeUrl, isInodeUrl, parseInodeUrl } from "../mechanism/inode-url.ts";
+import type { OwnedFd, PassedFds } from "../peers.ts";
 
 /** A socket is sent before the answer that names it: it is here, or it will not come. */
 const WAIT_LIMIT_MS = 1_000;

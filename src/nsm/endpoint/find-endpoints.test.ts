@@ -7,8 +7,8 @@ import {
   type NetworkServiceEndpointSchema,
   NetworkServiceResponseSchema,
 } from "../../gen/registry_pb.ts";
-import { RpcError } from "../../rpc/index.ts";
-import type { AnswerStream, CallOptions, FileId } from "../dependencies.ts";
+import { type CallOptions, RpcError, type RpcStream } from "../../rpc/index.ts";
+import type { FileId } from "../peers.ts";
 import { HandClock, PaperFds, peerNamed, settled } from "../testing/fakes.ts";
 import { Outside, PaperStream } from "../testing/fakes-outside.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";
@@ -74,8 +74,8 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   outside.stream = ((_target: string, _method: unknown, query: { networkServiceEndpoint: { name: string } }) => {
     const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds });
     answers.set(query.networkServiceEndpoint.name, stream);
-    return stream as AnswerStream<unknown>;
-  }) as Outside["stream"];
+    return stream;
+  }) as unknown as Outside["stream"];
   const { sockets, discovery } = setUp(outside);
   const slow = discovery.find({ ...wish, endpointName: "theirs" }, signal);
   const quick = discovery.find({ ...wish, endpointName: "ours" }, signal);
@@ -114,7 +114,7 @@ function listing(outside: Outside, list: readonly MessageInitShape<typeof Networ
     }
     stream.end();
     asked.push({ query, options, stream });
-    return stream as AnswerStream<unknown>;
+    return stream as unknown as RpcStream<unknown>;
   }) as Outside["stream"];
   return asked;
 }
@@ -138,7 +138,7 @@ test("Discovery.find() does not know a service that the registry has taken back"
     const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
     stream.push(create(NetworkServiceResponseSchema, { networkService: { name: "ns1" }, deleted: true }));
     stream.end();
-    return stream as AnswerStream<unknown>;
+    return stream as unknown as RpcStream<unknown>;
   }) as Outside["stream"];
   await assert.rejects(setUp(outside).discovery.find(wish, signal), {
     fault: { kind: "service-not-found", service: "ns1" },
@@ -191,7 +191,7 @@ test("Discovery.find() reads no list without end, and keeps the sockets of one f
   const { discovery } = setUp(outside);
   const never = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
   const list = outside.stream;
-  outside.stream = (() => never as AnswerStream<unknown>) as Outside["stream"];
+  outside.stream = (() => never as unknown as RpcStream<unknown>) as Outside["stream"];
   const slow = discovery.find({ ...wish, endpointName: "slow" }, signal);
   outside.stream = list;
   await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), /lists more than 1024 entries/);
@@ -216,8 +216,8 @@ test("Discovery.find() goes by the latest word of an answer about each endpoint"
       stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint, deleted }));
     }
     stream.end();
-    return stream as AnswerStream<unknown>;
-  }) as Outside["stream"];
+    return stream;
+  }) as unknown as Outside["stream"];
   const { discovery } = setUp(outside);
   const { candidates } = await discovery.find({ ...wish, endpointName: "nse-2" }, signal);
   assert.equal(candidates[0]?.socket.url, "tcp://nse-2:2");
@@ -263,8 +263,8 @@ test("Discovery.find() lets go of every socket of a list that ends in an error",
     const networkServiceEndpoint = { name: "nse-1", networkServiceNames: ["ns1"], url: ours };
     stream.push(create(NetworkServiceEndpointResponseSchema, { networkServiceEndpoint }));
     stream.end(new RpcError("UNAVAILABLE", "connection lost"));
-    return stream as AnswerStream<unknown>;
-  }) as Outside["stream"];
+    return stream;
+  }) as unknown as Outside["stream"];
   const { discovery } = setUp(outside);
   await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), { code: "UNAVAILABLE" });
   assert.deepEqual(outside.fds.released, [ours]);

@@ -7,8 +7,8 @@ import {
   NetworkServiceEndpointRegistry,
   NetworkServiceRegistry,
 } from "../../gen/registry_pb.ts";
-import type { Caller, PassedFds } from "../dependencies.ts";
 import { NsmError } from "../fault.ts";
+import type { Caller, PassedFds } from "../peers.ts";
 import type { EndpointSocket, EndpointSockets } from "./endpoint-sockets.ts";
 import { matchEndpoints } from "./match-endpoints.ts";
 

@@ -2,9 +2,9 @@ import { clone, create } from "@bufbuild/protobuf";
 import { type Clock, startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
-import { RpcError } from "../../rpc/index.ts";
-import type { Caller, Peer } from "../dependencies.ts";
+import { type PeerIdentity, RpcError } from "../../rpc/index.ts";
 import { type CandidateFailure, NsmError } from "../fault.ts";
+import type { Caller } from "../peers.ts";
 import { type Reply, readReply } from "./endpoint-reply.ts";
 import type { Candidate } from "./find-endpoints.ts";
 
@@ -23,7 +23,7 @@ export interface Asking {
 export interface Onward extends Reply {
   readonly candidate: Candidate;
   /** Who answered; unknown after a restart, until it is asked again. */
-  readonly peer?: Peer | undefined;
+  readonly peer?: PeerIdentity | undefined;
 }
 
 /** How one endpoint is asked. */
@@ -51,7 +51,7 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
       asking.onCloseFailed(candidate.name, late),
     );
   let response: Connection;
-  let peer: Peer | undefined;
+  let peer: PeerIdentity | undefined;
   try {
     const message = { connection, mechanismPreferences: [offered] };
     const { target } = candidate.socket;

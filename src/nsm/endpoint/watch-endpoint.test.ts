@@ -11,7 +11,7 @@ import {
 } from "../../gen/connection_pb.ts";
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { Caller } from "../dependencies.ts";
+import type { Caller } from "../peers.ts";
 import { peerNamed, settled } from "../testing/fakes.ts";
 import { PaperStream } from "../testing/fakes-outside.ts";
 import { changesOf, watchEndpoint } from "./watch-endpoint.ts";

@@ -9,9 +9,9 @@ import {
 } from "../../gen/connection_pb.ts";
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { Caller } from "../dependencies.ts";
+import { ownSegment } from "../path.ts";
+import type { Caller } from "../peers.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
-import { ownSegment } from "../request/path.ts";
 
 /** Connections read from one event; ours is one. */
 const EVENT_LIMIT = 64;

@@ -1,7 +1,7 @@
 import { type Clock, startDeadline } from "../../async/index.ts";
 import type { Mechanism } from "../../gen/connection_pb.ts";
-import type { OwnedFd, PassedFds } from "../dependencies.ts";
 import { NsmError, textOf } from "../fault.ts";
+import type { OwnedFd, PassedFds } from "../peers.ts";
 import { type InodeUrl, isInodeUrl, parseInodeUrl } from "./inode-url.ts";
 import type { PassedFilesOfCall } from "./mechanism.ts";
 import { PARAMETER } from "./requested-mechanism.ts";

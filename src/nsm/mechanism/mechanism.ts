@@ -1,5 +1,5 @@
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
-import type { OwnedFd } from "../dependencies.ts";
+import type { OwnedFd } from "../peers.ts";
 import type { InodeUrl } from "./inode-url.ts";
 import type { WantedMechanism } from "./requested-mechanism.ts";
 

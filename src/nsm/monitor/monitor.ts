@@ -7,8 +7,8 @@ import {
   ConnectionEventType,
   type MonitorScopeSelector,
 } from "../../gen/connection_pb.ts";
+import { withoutTokens } from "../path.ts";
 import type { Owner } from "../permission/connection-owner.ts";
-import { withoutTokens } from "../request/path.ts";
 import { isSelected } from "./monitor-selector.ts";
 
 /** Events that wait for one subscriber; beyond it only the latest of each connection is kept. */

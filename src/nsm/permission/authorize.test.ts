@@ -2,14 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
-import { PolicyError, type PolicyFault } from "../../identity/index.ts";
-import { NotBegun } from "../../rpc/index.ts";
-import type { IncomingCall, PathToCheck, Peer } from "../dependencies.ts";
+import { type PathCheck, PolicyError, type PolicyFault } from "../../identity/index.ts";
+import { NotBegun, type PeerIdentity, type TlsCredentials } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
-import { HandClock, peerNamed } from "../testing/fakes.ts";
+import { callOver, connectionWith, HandClock, paperToken, peerNamed } from "../testing/fakes.ts";
 import { admit, signAnswer } from "./authorize.ts";
 
-const shown = { our: "certificate" };
+const shown = { certChainPem: "our certificate", keyPem: "" };
+const theirs = paperToken("nsmgr", "fwd", 5_000);
 const peer = peerNamed("nsmgr-a");
 const theirName = peer.spiffeId;
 
@@ -22,31 +22,20 @@ function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
     return canRenew;
   };
   const segments = [
-    { name: "nsmgr", id: "a", token: "theirs" },
+    { name: "nsmgr", id: "a", token: theirs },
     { name: "fwd", id: "b", token: "" },
     { name: "nse", id: "c", token: "of an earlier answer" },
   ];
   const connection = create(ConnectionSchema, { id: "b", path: { index: 1, pathSegments: segments } });
-  const call: IncomingCall = {
-    connection: { peer, fds: undefined, shown, renew },
-    signal: new AbortController().signal,
-    deadlineMs: undefined,
-    metadata: new Map(),
-  };
+  const call = callOver(connectionWith(peer, { shown, renew }));
   const gate = {
-    tokens: {
-      issue: (audience: Peer, by?: object) => ({
-        token: `for ${audience.spiffeId} by ${JSON.stringify(by)}`,
-        expiresMs: 7000,
-      }),
-      fromHeaders: () => undefined,
-      expiryOf: () => 0,
-    },
-    policies: {
-      check(path: PathToCheck) {
-        checked.push(path.segments.map(({ name }) => name));
-        if (fault) throw new PolicyError("policies/server/prev_token_signed.rego", fault);
-      },
+    issueToken: (audience: PeerIdentity, by: TlsCredentials | undefined) => ({
+      token: `for ${audience.spiffeId} by ${by?.certChainPem}`,
+      expiresMs: 7000,
+    }),
+    checkPath(path: PathCheck) {
+      checked.push(path.segments.map(({ token }) => token));
+      if (fault) throw new PolicyError("policies/server/prev_token_signed.rego", fault);
     },
     manager: { spiffeId: undefined },
     clock: new HandClock(),
@@ -84,7 +73,7 @@ for (const fault of [
 test("admit() has the policies judge the path as far as us, and nothing of what the caller says is behind us", () => {
   const { asking, checked } = setUp(undefined, false);
   assert.equal(asking().peer, peer);
-  assert.deepEqual(checked, [["nsmgr", "fwd"]]);
+  assert.deepEqual(checked, [[theirs, "for spiffe://test/nsmgr-a by our certificate"]]);
 });
 
 test("admit() refuses a caller that shows no certificate, and one that the path does not name", () => {
@@ -101,7 +90,7 @@ test("signAnswer() signs our token for the next hop with the key that the caller
   const { gate, call, connection } = setUp(otherKey, true);
   signAnswer(gate, call, { answer: connection, nextHop: peerNamed("nse") });
   const own = connection.path?.pathSegments[1];
-  assert.equal(own?.token, `for ${peerNamed("nse").spiffeId} by {"our":"certificate"}`);
+  assert.equal(own?.token, `for ${peerNamed("nse").spiffeId} by our certificate`);
   assert.equal(own?.expires?.seconds, 7n);
-  assert.equal(connection.path?.pathSegments[0]?.token, "theirs");
+  assert.equal(connection.path?.pathSegments[0]?.token, theirs);
 });

@@ -1,24 +1,31 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
-import { isOfAnotherKey } from "../../identity/index.ts";
-import { NotBegun } from "../../rpc/index.ts";
-import type { IncomingCall, PathPolicies, Peer, Tokens } from "../dependencies.ts";
+import {
+  decodeToken,
+  type IssuedToken,
+  isOfAnotherKey,
+  type PathCheck,
+  readTokenHeaders,
+} from "../../identity/index.ts";
+import { type Call, NotBegun, type PeerIdentity, type TlsCredentials } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
-import { type OwnPlace, ownSegment } from "../request/path.ts";
+import { type OwnPlace, ownSegment } from "../path.ts";
 import { type ManagerSource, mayAct, type Owner } from "./connection-owner.ts";
 
 /** What decides whether a caller may act. */
 export interface Gate {
-  readonly tokens: Tokens;
-  readonly policies: PathPolicies;
+  /** An NSM token of ours for this audience, signed with the key of what it was shown: nsm-protocol §5. */
+  issueToken(audience: PeerIdentity, shown: TlsCredentials | undefined): IssuedToken;
+  /** The policies of the server, over the path as far as us: nsm-protocol §2.4. @throws when one refuses, with its name. */
+  checkPath(path: PathCheck): void;
   readonly manager: ManagerSource;
   readonly clock: Clock;
 }
 
 /** A caller that may act. */
 export interface AdmittedCaller {
-  readonly peer: Peer;
+  readonly peer: PeerIdentity;
   /** When the caller's verified token expires, in ms since 1970. */
   readonly tokenExpiresMs: number;
 }
@@ -32,7 +39,7 @@ export interface AdmittedCaller {
  */
 export function admit(
   gate: Gate,
-  call: IncomingCall,
+  call: Call,
   asked: { readonly connection: Connection; readonly place: OwnPlace; readonly owner: Owner | undefined },
 ): AdmittedCaller {
   const { connection, place, owner } = asked;
@@ -44,30 +51,34 @@ export function admit(
   recordTokens(gate, call, { connection, place, peer });
   const segments = (connection.path?.pathSegments ?? []).slice(0, place.index + 1);
   try {
-    gate.policies.check({ index: place.index, segments, peer, nowMs: gate.clock.now() });
+    gate.checkPath({ index: place.index, segments, peer, nowMs: gate.clock.now() });
   } catch (error) {
-    if (!isOfAnotherKey(error) || call.connection.renew?.() !== true) throw error;
+    if (!isOfAnotherKey(error) || !call.connection.renew()) throw error;
     throw new NotBegun(`${peer.spiffeId} is to call again, and to show the certificate of its key`, { cause: error });
   }
   const caller = segments[place.index - 1];
   if (!caller) throw noIdentity("the path has no segment of the caller");
-  return { peer, tokenExpiresMs: gate.tokens.expiryOf(caller.token) };
+  return { peer, tokenExpiresMs: decodeToken(caller.token).expMs };
 }
 
 /** Headers that are missing or malformed leave the path's own values: the policies judge those. */
 function recordTokens(
   gate: Gate,
-  call: IncomingCall,
-  { connection, place, peer }: { readonly connection: Connection; readonly place: OwnPlace; readonly peer: Peer },
+  call: Call,
+  {
+    connection,
+    place,
+    peer,
+  }: { readonly connection: Connection; readonly place: OwnPlace; readonly peer: PeerIdentity },
 ): void {
   const own = ownSegment(connection);
   const before = connection.path?.pathSegments[place.index - 1];
-  const sent = gate.tokens.fromHeaders(call.metadata);
+  const sent = readTokenHeaders(call.metadata);
   if (before && sent) {
     before.token = sent.token;
     before.expires = timestampFromMs(sent.expiresMs);
   }
-  const issued = gate.tokens.issue(peer, call.connection.shown);
+  const issued = gate.issueToken(peer, call.connection.shown);
   own.token = issued.token;
   own.expires = timestampFromMs(issued.expiresMs);
 }
@@ -77,13 +88,13 @@ function recordTokens(
  * caller judges it by the certificate of its own connection with us, which may show another of our keys (nsm-protocol §2.4).
  */
 export function signAnswer(
-  gate: Pick<Gate, "tokens">,
-  call: IncomingCall,
-  { answer, nextHop }: { readonly answer: Connection; readonly nextHop: Peer | undefined },
+  gate: Pick<Gate, "issueToken">,
+  call: Call,
+  { answer, nextHop }: { readonly answer: Connection; readonly nextHop: PeerIdentity | undefined },
 ): void {
   if (!nextHop) return;
   const own = ownSegment(answer);
-  const issued = gate.tokens.issue(nextHop, call.connection.shown);
+  const issued = gate.issueToken(nextHop, call.connection.shown);
   own.token = issued.token;
   own.expires = timestampFromMs(issued.expiresMs);
 }

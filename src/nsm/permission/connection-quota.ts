@@ -1,17 +1,16 @@
 import type { Log } from "../../telemetry/index.ts";
-import { NsmError } from "../fault.ts";
-import type { Connections } from "../request/connections.ts";
-import { type Held, type QuotaExcess, type QuotaKind, quotaExcess } from "./quota.ts";
+import { NsmError, type QuotaExcess, type QuotaKind } from "../fault.ts";
+import { type Held, quotaExcess } from "./quota.ts";
 
 /** Judges every connection before it is kept. */
 export class ConnectionQuota {
-  readonly #connections: Connections;
+  readonly #connections: ReadonlyMap<string, Held>;
   readonly #log: Log;
   readonly #onRefused: (kind: QuotaKind) => void;
   /** Owners whose refusal is in the log already, as long as they have a connection. */
   readonly #logged = new Set<string>();
 
-  constructor(connections: Connections, log: Log, onRefused: (kind: QuotaKind) => void = () => {}) {
+  constructor(connections: ReadonlyMap<string, Held>, log: Log, onRefused: (kind: QuotaKind) => void = () => {}) {
     this.#connections = connections;
     this.#log = log;
     this.#onRefused = onRefused;

@@ -1,6 +1,7 @@
 // How many connections one owner may have on this node, and how many bytes of them are kept: docs/decisions/031.
 import { toBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
+import type { QuotaExcess } from "../fault.ts";
 import type { Owner } from "./connection-owner.ts";
 
 /** One connection as it counts. */
@@ -12,29 +13,6 @@ export interface Held {
   /** As `sizeOf` counts them. */
   readonly bytes: number;
 }
-
-/** Why a connection is not kept. */
-export interface QuotaExcess {
-  readonly limitOf: QuotaKind;
-  readonly used: number;
-  readonly limit: number;
-}
-
-/** `connection-bytes`: one connection is too large. `others-`: those of all peers but the manager, together. */
-export type QuotaKind =
-  | "connection-bytes"
-  | "owner-connections"
-  | "owner-bytes"
-  | "others-connections"
-  | "others-bytes";
-
-export const QUOTA_KINDS: readonly QuotaKind[] = [
-  "connection-bytes",
-  "owner-connections",
-  "owner-bytes",
-  "others-connections",
-  "others-bytes",
-];
 
 interface Share {
   readonly connections: number;

@@ -4,10 +4,10 @@ import { create, type DescMessage, type MessageInitShape, type MessageShape } fr
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
 import { PolicyError } from "../../identity/index.ts";
-import { RpcError } from "../../rpc/index.ts";
+import { type CallOptions, RpcError, type RpcStream } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
-import type { Caller, CallOptions } from "../dependencies.ts";
-import { HandClock, PaperFd, peerNamed, settled } from "../testing/fakes.ts";
+import type { Caller } from "../peers.ts";
+import { connectionWith, HandClock, PaperFd, peerNamed, settled } from "../testing/fakes.ts";
 import { PaperStream } from "../testing/fakes-outside.ts";
 import { Registration, type RegistrationOptions } from "./register.ts";
 
@@ -460,7 +460,7 @@ class PaperRegistry implements Caller {
     return {
       response: response as unknown as MessageShape<O>,
       metadata,
-      connection: { peer: this.peer, fds: undefined, renew: this.renew },
+      connection: connectionWith(this.peer, { renew: this.renew }),
     };
   }
 
@@ -472,7 +472,7 @@ class PaperRegistry implements Caller {
     this.queries.push(query);
     const stream = new PaperStream<MessageShape<O>>({ peer: this.peer, fds: undefined });
     this.watches.push(stream as unknown as PaperStream<unknown>);
-    return stream;
+    return stream as unknown as RpcStream<MessageShape<O>>;
   }
 }
 

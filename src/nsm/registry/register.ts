@@ -3,11 +3,11 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Backoff, type Clock, createBackoff, guarded, Latest, systemRandom } from "../../async/index.ts";
 import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
 import { isOfAnotherKey } from "../../identity/index.ts";
-import { RpcError, type Status } from "../../rpc/index.ts";
+import { type PeerIdentity, RpcError, type RpcStream, type Status } from "../../rpc/index.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { AnswerStream, Caller, FileId, OwnedFd, Peer } from "../dependencies.ts";
 import { textOf } from "../fault.ts";
 import { formatInodeUrl } from "../mechanism/inode-url.ts";
+import type { Caller, FileId, OwnedFd } from "../peers.ts";
 import type { ManagerSource } from "../permission/connection-owner.ts";
 import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type RegistryPath } from "./registry-path.ts";
 
@@ -37,7 +37,7 @@ export interface RegistrationToCheck {
   readonly pathIds: readonly string[];
   readonly index: number;
   readonly tokens: readonly string[];
-  readonly peer: Peer;
+  readonly peer: PeerIdentity;
   readonly nowMs: number;
 }
 
@@ -144,7 +144,7 @@ export class Registration implements ManagerSource {
       try {
         checkAnswer({ name, pathIds: response.pathIds, index, tokens, peer, nowMs: clock.now() });
       } catch (error) {
-        const isRenewed = !isSecondTry && isOfAnotherKey(error) && connection.renew?.() === true;
+        const isRenewed = !isSecondTry && isOfAnotherKey(error) && connection.renew() === true;
         if (isRenewed) return await this.#register(signal, true);
         // Never accepted: the registry must not lead anybody to us on such terms.
         if (this.#manager === undefined) await this.#unregister();
@@ -188,7 +188,7 @@ export class Registration implements ManagerSource {
   }
 
   async #untilLost(
-    stream: AnswerStream<{
+    stream: RpcStream<{
       readonly deleted: boolean;
       readonly networkServiceEndpoint?: { readonly name: string } | undefined;
     }>,

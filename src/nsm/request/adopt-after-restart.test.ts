@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
-import type { JournalEntry } from "../dependencies.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endStories, Story } from "../testing/story.ts";
+import type { JournalEntry } from "./journal-entry.ts";
 
 afterEach(endStories);
 

@@ -1,12 +1,12 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
-import type { JournalEntry } from "../dependencies.ts";
 import { NsmError } from "../fault.ts";
 import type { MechanismDriver } from "../mechanism/mechanism.ts";
 import { mechanismChoices } from "../mechanism/requested-mechanism.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { clientOf } from "./earlier-path.ts";
+import type { JournalEntry } from "./journal-entry.ts";
 import type { RequestDeps } from "./request.ts";
 import { addConnection, startReclaiming } from "./teardown.ts";
 

@@ -1,11 +1,11 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { IncomingCall } from "../dependencies.ts";
+import type { Call } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
 import type { FilesOfCalls } from "../mechanism/call-files.ts";
+import { extendPath } from "../path.ts";
 import { admit, type Gate } from "../permission/authorize.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
-import { extendPath } from "./path.ts";
 import { meetFiles, type TeardownDeps, type TeardownOutcome, takeDown } from "./teardown.ts";
 
 /** Everything that serving a Close takes. */
@@ -21,7 +21,7 @@ export interface CloseDeps extends Gate, TeardownDeps {
  * dropped would hold the VF until the tokens expire.
  * @throws {NsmError} teardown-failed: it is tried again, and a repeated Close tries too; endpoint-close-failed.
  */
-export async function close(deps: CloseDeps, closed: Connection, call: IncomingCall): Promise<void> {
+export async function close(deps: CloseDeps, closed: Connection, call: Call): Promise<void> {
   checkConnectionSize(closed);
   const connection = clone(ConnectionSchema, closed);
   const place = extendPath(connection, deps.name, deps.newId);

@@ -1,8 +1,27 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { JournalEntry } from "../dependencies.ts";
+import { withoutTokens } from "../path.ts";
 import type { ConnectionContent, ConnectionRecord } from "./connections.ts";
-import { withoutTokens } from "./path.ts";
+
+/** Remembers on disk what is so, before it is. Each call resolves when the entry is safe. */
+export interface ConnectionJournal {
+  put(entry: JournalEntry): Promise<void>;
+  drop(connectionId: string): Promise<void>;
+}
+
+/** What the next instance must know of a connection to continue it, or to take it down. */
+export type JournalEntry = KeptConnection &
+  ({ readonly mechanism: "NOOP" } | { readonly mechanism: "KERNEL" | "VFIO"; readonly tokenId: string });
+
+interface KeptConnection {
+  readonly connectionId: string;
+  readonly owner: { readonly spiffeId: string; readonly isManager: boolean };
+  readonly stage: "preparing" | "ready" | "reclaiming";
+  /** The connection as of the last answer, or as it is asked for while preparing; in protobuf form, without tokens. */
+  readonly connection?: Uint8Array;
+  /** Unix time in ms until which it was to be refreshed. */
+  readonly expiresMs?: number;
+}
 
 /** What is kept of a connection at this stage, on disk without tokens: those are secrets, and their times change at each refresh. */
 export function journalEntry(

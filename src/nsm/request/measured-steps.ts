@@ -2,8 +2,9 @@
 import type { Clock } from "../../async/index.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
 import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../../telemetry/index.ts";
-import type { Caller, ConnectionJournal } from "../dependencies.ts";
 import type { Discovery } from "../endpoint/find-endpoints.ts";
+import type { Caller } from "../peers.ts";
+import type { ConnectionJournal } from "./journal-entry.ts";
 
 /**
  * `journal`: what is intended or established is safe on disk. `prepare`: the VF is bound, the client's files are here.

@@ -5,14 +5,7 @@ import { type Connection, ConnectionSchema, State } from "../../gen/connection_p
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
-import type { IncomingCall } from "../dependencies.ts";
-import {
-  findEndpoints,
-  keptEndpoint,
-  type OnwardDeps,
-  releaseOffer,
-  requestOnward,
-} from "../endpoint/request-onward.ts";
+import type { Call } from "../../rpc/index.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
 import type { CallFiles, FilesOfCalls } from "../mechanism/call-files.ts";
@@ -24,17 +17,18 @@ import {
   PARAMETER,
   type WantedMechanism,
 } from "../mechanism/requested-mechanism.ts";
+import { extendPath, returnToCaller } from "../path.ts";
 import { type AdmittedCaller, admit, type Gate, signAnswer } from "../permission/authorize.ts";
-import { mayAct, ownerFor } from "../permission/connection-owner.ts";
+import { ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { checkRequestSize } from "../permission/request-limits.ts";
 import { type ConnectionContent, type ConnectionRecord, onwardOf } from "./connections.ts";
-import { clientOf, holderOf, isEarlierPath } from "./earlier-path.ts";
+import { clientOf, openAttachment } from "./earlier-path.ts";
 import { journalEntry } from "./journal-entry.ts";
-import { extendPath, type OwnPlace, returnToCaller } from "./path.ts";
+import { findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer, requestOnward } from "./request-onward.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { addConnection, meetFiles, type TeardownDeps, takeDown, takeDownInTurn } from "./teardown.ts";
+import { addConnection, meetFiles, type TeardownDeps, takeDown } from "./teardown.ts";
 
 /** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
 const REQUEST_LIMIT_MS = 60_000;
@@ -55,7 +49,7 @@ interface Ask {
   /** At our own index, with the tokens of this hop, without a mechanism. */
   readonly connection: Connection;
   readonly caller: AdmittedCaller;
-  readonly call: IncomingCall;
+  readonly call: Call;
   readonly files: CallFiles;
   readonly signal: AbortSignal;
 }
@@ -70,11 +64,7 @@ interface Way {
  * Serves a Request: first, refresh, change and reselect alike. The answer is at the caller's index.
  * @throws what `toStatus` understands; what was begun is undone by then, or is being reclaimed.
  */
-export async function request(
-  deps: RequestDeps,
-  message: NetworkServiceRequest,
-  call: IncomingCall,
-): Promise<Connection> {
+export async function request(deps: RequestDeps, message: NetworkServiceRequest, call: Call): Promise<Connection> {
   checkRequestSize(message);
   const connection = message.connection ? clone(ConnectionSchema, message.connection) : create(ConnectionSchema);
   const place = extendPath(connection, deps.name, deps.newId);
@@ -83,7 +73,8 @@ export async function request(
   const deadline = startDeadline(deps.clock, REQUEST_LIMIT_MS, { what, parent: call.signal });
   const { signal } = deadline;
   const inTurn = async () => {
-    const caller = admitInTurn(deps, call, { connection, place });
+    const owner = deps.connections.get(connection.id)?.owner;
+    const caller = admit(deps, call, { connection, place, owner });
     delete connection.mechanism;
     const record = await serve(deps, { message, connection, caller, call, files, signal });
     const answer = clone(ConnectionSchema, record.state.connection);
@@ -97,14 +88,6 @@ export async function request(
     deadline.end();
     files.end();
   }
-}
-
-function admitInTurn(
-  deps: RequestDeps,
-  call: IncomingCall,
-  asked: { readonly connection: Connection; readonly place: OwnPlace },
-): AdmittedCaller {
-  return admit(deps, call, { ...asked, owner: deps.connections.get(asked.connection.id)?.owner });
 }
 
 async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
@@ -238,7 +221,7 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
   if (former) await deps.steps.run("release", () => former.release());
   record.state = { phase: "opening", ...content, attachment: undefined, onward: record.state.onward };
   // Touches nothing, and refuses a token that is none: that must not cost a write.
-  const attachment = await openNode(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
+  const attachment = await openAttachment(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
   record.state = { ...record.state, attachment };
   await deps.journal.put(journalEntry(record, content, "preparing"));
   const [offer] = await both(
@@ -271,27 +254,6 @@ function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward)
   deps.quota.check({ ...record, bytes });
   record.state.onward = onward;
   record.bytes = bytes;
-}
-
-/** Reserves the VF; takes it from an earlier path of the same client's connection, and waits for one that ends. */
-async function openNode(deps: RequestDeps, ask: Ask, open: () => Promise<Attachment>): Promise<Attachment> {
-  const { connection, caller, files, signal } = ask;
-  try {
-    return await open();
-  } catch (error) {
-    const holder = holderOf(deps.connections, error);
-    if (!holder) throw error;
-    if (isEarlierPath(holder, connection) && mayAct(caller.peer.spiffeId, holder.owner, deps.manager)) {
-      // It is the same client's: its namespace has come with this call. Where its Request is still being undone, that comes first.
-      await takeDownInTurn(deps, holder, { reason: "superseded", files, signal });
-    } else if (holder.state.phase === "reclaiming") {
-      // On its way out: its pod is gone and kubelet has given the token to this one, or its time is up.
-      await deps.turns.run(holder.id, async () => {}, signal);
-    } else {
-      throw error;
-    }
-    return await open();
-  }
 }
 
 function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {

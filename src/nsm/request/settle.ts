@@ -2,7 +2,6 @@ import { clone, create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { ConnectionJournal } from "../dependencies.ts";
 import type { Asking, Onward } from "../endpoint/try-candidates.ts";
 import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
 import { textOf } from "../fault.ts";
@@ -10,14 +9,14 @@ import { toStatus } from "../grpc-status.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
 import { type MechanismChoice, PARAMETER, type WantedMechanism } from "../mechanism/requested-mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
+import { ownSegment, withoutTokens } from "../path.ts";
 import type { AdmittedCaller } from "../permission/authorize.ts";
 import { type ManagerSource, ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { lifetimeMs } from "./connection-expiry.ts";
 import type { ConnectionRecord } from "./connections.ts";
-import { journalEntry } from "./journal-entry.ts";
-import { ownSegment, withoutTokens } from "./path.ts";
+import { type ConnectionJournal, journalEntry } from "./journal-entry.ts";
 
 /** What an established connection is written into. */
 export interface SettleDeps {

@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import type { JournalEntry } from "../dependencies.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
 import { endStories, Story } from "../testing/story.ts";
+import type { JournalEntry } from "./journal-entry.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
 afterEach(endStories);

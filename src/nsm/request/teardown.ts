@@ -1,8 +1,6 @@
 import { type Clock, createBackoff, type KeyedQueue, startDeadline } from "../../async/index.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { ConnectionJournal } from "../dependencies.ts";
-import { findEndpoints, type OnwardDeps } from "../endpoint/request-onward.ts";
 import { closeAtEndpoint, type Onward } from "../endpoint/try-candidates.ts";
 import { textOf } from "../fault.ts";
 import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
@@ -10,8 +8,9 @@ import type { MonitorHub } from "../monitor/monitor.ts";
 import type { Held } from "../permission/quota.ts";
 import { ConnectionExpiry } from "./connection-expiry.ts";
 import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
-import { journalEntry } from "./journal-entry.ts";
+import { type ConnectionJournal, journalEntry } from "./journal-entry.ts";
 import type { Steps } from "./measured-steps.ts";
+import { findEndpoints, type OnwardDeps } from "./request-onward.ts";
 
 /** Waits between tries to release what resisted. */
 const FIRST_RETRY_MS = 500;

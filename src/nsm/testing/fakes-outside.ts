@@ -10,9 +10,9 @@ import {
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import type { NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceResponseSchema } from "../../gen/registry_pb.ts";
-import { RpcError } from "../../rpc/index.ts";
-import type { AnswerStream, Caller, PeerConnection } from "../dependencies.ts";
-import { PaperFds, peerNamed } from "./fakes.ts";
+import { type Connection as PeerConnection, type PeerIdentity, RpcError, type RpcStream } from "../../rpc/index.ts";
+import type { Caller } from "../peers.ts";
+import { connectionWith, PaperFds, peerNamed } from "./fakes.ts";
 
 type Reply = (request: NetworkServiceRequest) => Connection | Promise<Connection>;
 
@@ -41,7 +41,7 @@ export class Outside implements Caller {
   ) {
     await Promise.resolve();
     options.signal?.throwIfAborted();
-    const connection = { peer: peerNamed("endpoint"), fds: undefined };
+    const connection = connectionWith(peerNamed("endpoint"));
     if (method.name === "Close") {
       const closed = create(ConnectionSchema, request as never);
       this.closes.push({ target, connection: closed });
@@ -61,7 +61,7 @@ export class Outside implements Caller {
   stream<O extends DescMessage>(
     _target: string,
     method: { readonly name: string; readonly parent: { readonly typeName: string }; readonly output: O },
-  ): AnswerStream<MessageShape<O>> {
+  ): RpcStream<MessageShape<O>> {
     const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: this.fds });
     if (method.name === "Find") {
       this.finds.push(method.parent.typeName);
@@ -81,7 +81,7 @@ export class Outside implements Caller {
       stream.push(create(ConnectionEventSchema, {}));
       this.watches.push(stream as unknown as PaperStream<ConnectionEvent>);
     }
-    return stream as unknown as AnswerStream<MessageShape<O>>;
+    return stream as unknown as RpcStream<MessageShape<O>>;
   }
 }
 
@@ -107,15 +107,15 @@ export function endpointReply(name: string, change: (connection: Connection) => 
 }
 
 /** A stream that a test feeds. */
-export class PaperStream<T> implements AnswerStream<T> {
+export class PaperStream<T> implements Pick<RpcStream<T>, "connection" | "cancel"> {
   readonly connection: Promise<PeerConnection>;
   isCancelled = false;
   #items: T[] = [];
   #end: { readonly error?: unknown } | undefined;
   #wake: () => void = () => {};
 
-  constructor(connection: PeerConnection) {
-    this.connection = Promise.resolve(connection);
+  constructor({ peer, fds }: { readonly peer: PeerIdentity; readonly fds: PaperFds | undefined }) {
+    this.connection = Promise.resolve(connectionWith(peer, { fds }));
   }
 
   push(item: T): void {

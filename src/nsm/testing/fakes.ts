@@ -5,8 +5,9 @@ import { both, type Clock, guarded } from "../../async/index.ts";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
+import { decodeToken, tokenHeaders } from "../../identity/index.ts";
 import { InventoryError } from "../../inventory/index.ts";
-import type { FileId, IncomingCall, OwnedFd, PassedFds, Peer, PeerConnection, Tokens } from "../dependencies.ts";
+import type { Call, Connection as PeerConnection, PeerIdentity } from "../../rpc/index.ts";
 import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import {
   PARAMETER,
@@ -14,6 +15,8 @@ import {
   type WantedMechanism,
   type WantedNoop,
 } from "../mechanism/requested-mechanism.ts";
+import type { FileId, OwnedFd, PassedFds } from "../peers.ts";
+import type { Gate } from "../permission/authorize.ts";
 
 /** A clock that stands until it is moved. */
 export class HandClock implements Clock {
@@ -91,10 +94,6 @@ export class PaperFd implements OwnedFd {
     return this.#isOpen;
   }
 
-  dup(): PaperFd {
-    return new PaperFd();
-  }
-
   close(): void {
     if (this.#isOpen) PaperFd.open -= 1;
     this.#isOpen = false;
@@ -138,28 +137,52 @@ export class PaperFds implements PassedFds {
 }
 
 /** A peer of the trust domain `test`. */
-export function peerNamed(name: string): Peer {
-  return { spiffeId: `spiffe://test/${name}`, certificatePem: name, notAfterMs: Number.MAX_SAFE_INTEGER };
+export function peerNamed(name: string): PeerIdentity {
+  const valid = { notBeforeMs: 0, notAfterMs: Number.MAX_SAFE_INTEGER };
+  return { spiffeId: `spiffe://test/${name}`, certificatePem: name, ...valid };
 }
 
-/** Tokens that can be read: "sub>aud@expiry". */
-export function paperTokens(clock: Clock, lifetimeMs = 600_000): Tokens {
+/** A connection with a peer that carries these descriptors. */
+export function connectionWith(peer: PeerIdentity | undefined, facts: Partial<PaperConnection> = {}): PeerConnection {
+  const { fds, shown, renew = () => false } = facts;
+  const closed = new AbortController().signal;
+  return { id: "1", peer, fds: fds as PeerConnection["fds"], remote: "paper", shown, closed, renew };
+}
+
+interface PaperConnection extends Pick<PeerConnection, "shown" | "renew"> {
+  readonly fds: unknown;
+}
+
+/** A call over it. */
+export function callOver(connection: PeerConnection, facts: Partial<Call> = {}): Call {
+  const { signal } = new AbortController();
+  const answer = { setResponseMetadata() {}, sendFd() {} };
+  return { connection, signal, deadlineMs: undefined, metadata: new Map(), ...answer, ...facts };
+}
+
+/** A token that can be read, and that nobody has signed. */
+export function paperToken(sub: string, aud: string, expiresMs: number): string {
+  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  return `${part({ alg: "ES256", typ: "JWT" })}.${part({ sub, aud: [aud], exp: expiresMs / 1000 })}.AAAA`;
+}
+
+/** Who lets callers in whose token has not expired. */
+export function paperGate(clock: Clock, lifetimeMs = 600_000): Pick<Gate, "issueToken" | "checkPath"> {
   return {
-    issue(audience) {
+    issueToken(audience) {
       const expiresMs = clock.now() + lifetimeMs;
-      return { token: `fwd>${audience.spiffeId}@${expiresMs}`, expiresMs };
+      return { token: paperToken("fwd", audience.spiffeId, expiresMs), expiresMs };
     },
-    fromHeaders(metadata) {
-      const token = metadata.get("nsm-client-token")?.[0];
-      return token === undefined ? undefined : { token, expiresMs: Number(token.split("@")[1]) };
+    checkPath({ segments, index, nowMs }) {
+      const { expMs } = decodeToken(segments[index - 1]?.token ?? "");
+      if (!(expMs > nowMs)) throw new Error("no sufficient privileges");
     },
-    expiryOf: (token) => Number(token.split("@")[1]),
   };
 }
 
 /** The manager as a caller of ours. */
 export class Manager {
-  readonly peer: Peer;
+  readonly peer: PeerIdentity;
   readonly fds = new PaperFds();
   readonly #clock: Clock;
 
@@ -169,19 +192,17 @@ export class Manager {
   }
 
   get connection(): PeerConnection {
-    return { peer: this.peer, fds: this.fds };
+    return connectionWith(this.peer, { fds: this.fds });
   }
 
-  call(
-    options: { readonly signal?: AbortSignal; readonly deadlineMs?: number; readonly tokenMs?: number } = {},
-  ): IncomingCall {
-    const token = `${this.peer.spiffeId}>fwd@${this.#clock.now() + (options.tokenMs ?? 600_000)}`;
-    return {
-      connection: this.connection,
-      signal: options.signal ?? new AbortController().signal,
-      deadlineMs: options.deadlineMs,
-      metadata: new Map([["nsm-client-token", [token]]]),
-    };
+  call(options: { readonly signal?: AbortSignal; readonly deadlineMs?: number; readonly tokenMs?: number } = {}): Call {
+    const { tokenMs = 600_000, ...facts } = options;
+    const expiresMs = this.#clock.now() + tokenMs;
+    const headers = tokenHeaders({ token: paperToken(this.peer.spiffeId, "fwd", expiresMs), expiresMs });
+    return callOver(this.connection, {
+      ...facts,
+      metadata: new Map(Object.entries(headers).map(([key, value]) => [key, [value]])),
+    });
   }
 }
 

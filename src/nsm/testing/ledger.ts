@@ -3,14 +3,14 @@
 import { getEventListeners } from "node:events";
 import { fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { JournalEntry } from "../dependencies.ts";
 import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
+import { withoutTokens } from "../path.ts";
 import type { Owner } from "../permission/connection-owner.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { type ConnectionRecord, type Connections, onwardOf } from "../request/connections.ts";
-import { withoutTokens } from "../request/path.ts";
+import type { JournalEntry } from "../request/journal-entry.ts";
 import type { HandClock, PaperFds, PaperVfs } from "./fakes.ts";
 import { type Outside, whoServes } from "./fakes-outside.ts";
 

@@ -5,7 +5,6 @@ import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import type { RpcError } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
-import type { JournalEntry } from "../dependencies.ts";
 import { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import { Discovery } from "../endpoint/find-endpoints.ts";
 import { toStatus } from "../grpc-status.ts";
@@ -15,20 +14,11 @@ import { ConnectionQuota } from "../permission/connection-quota.ts";
 import { adoptAfterRestart } from "../request/adopt-after-restart.ts";
 import { type CloseDeps, close } from "../request/close.ts";
 import type { Connections } from "../request/connections.ts";
+import type { JournalEntry } from "../request/journal-entry.ts";
 import { unwatchedSteps } from "../request/measured-steps.ts";
 import { type RequestDeps, request } from "../request/request.ts";
 import { takeDownInTurn } from "../request/teardown.ts";
-import {
-  HandClock,
-  Manager,
-  NETNS,
-  PaperFd,
-  type PaperFds,
-  PaperVfs,
-  paperNoop,
-  paperTokens,
-  settled,
-} from "./fakes.ts";
+import { HandClock, Manager, NETNS, PaperFd, type PaperFds, PaperVfs, paperGate, paperNoop, settled } from "./fakes.ts";
 import { Outside } from "./fakes-outside.ts";
 import { disagreements, leftovers } from "./ledger.ts";
 
@@ -98,13 +88,7 @@ export class Story {
       steps: unwatchedSteps,
       monitor: new MonitorHub(),
       files: new FilesOfCalls(clock),
-      tokens: paperTokens(clock),
-      policies: {
-        check({ segments, index, nowMs }) {
-          const expiresMs = Number(segments[index - 1]?.token.split("@")[1]);
-          if (!(expiresMs > nowMs)) throw new Error("no sufficient privileges");
-        },
-      },
+      ...paperGate(clock),
       manager: {
         get spiffeId() {
           return currentManager();

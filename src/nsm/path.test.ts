@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { ConnectionSchema } from "../../gen/connection_pb.ts";
+import { ConnectionSchema } from "../gen/connection_pb.ts";
 import { extendPath, returnToCaller } from "./path.ts";
 
 type Segments = readonly (readonly [name: string, id: string])[];

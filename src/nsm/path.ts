@@ -6,8 +6,8 @@ import {
   PathSchema,
   type PathSegment,
   PathSegmentSchema,
-} from "../../gen/connection_pb.ts";
-import { NsmError } from "../fault.ts";
+} from "../gen/connection_pb.ts";
+import { NsmError } from "./fault.ts";
 
 /** Where a connection stands on its path after we have added ourselves. */
 export interface OwnPlace {

@@ -1,9 +1,9 @@
 import { clone } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
-import { type ConnectionRecord, onwardOf } from "../request/connections.ts";
-import type { Candidate, Discovery, Offer } from "./find-endpoints.ts";
-import { type Asking, askEndpoint, closeAtEndpoint, type Onward, tryCandidates } from "./try-candidates.ts";
+import type { Candidate, Discovery, Offer } from "../endpoint/find-endpoints.ts";
+import { type Asking, askEndpoint, closeAtEndpoint, type Onward, tryCandidates } from "../endpoint/try-candidates.ts";
+import { type ConnectionRecord, onwardOf } from "./connections.ts";
 
 /** What choosing and asking an endpoint takes. */
 export interface OnwardDeps {
