@@ -79,6 +79,9 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   });
   const told = health.conditions().map(({ code, severity }) => `${code} ${severity}`);
   assert.deepEqual(told, ["journal-not-written blocking"]);
+  const kept = journal.keepVf(vf as unknown as KernelVfEntry);
+  journal.forgetVf(vf.address as PciAddress); // what fails of it is made up for: nobody is there to hear of it
+  await assert.rejects(kept, JournalError);
   await rm(folder);
   await rename(`${folder}-away`, folder);
   await journal.put(entry);
@@ -119,6 +122,11 @@ test("openNodeJournal() looks whether its folder is still there when nothing is 
   };
   const { journal } = await open(folder, { ...systemClock, after });
   await journal.put(entry);
+  for (let times = 0; times < 2; times += 1) {
+    await rm(folder, { recursive: true });
+    looks.shift()?.();
+    await journal.put(entry);
+  }
   await rm(folder, { recursive: true });
   looks.shift()?.();
   await journal.close();
@@ -147,9 +155,28 @@ test("openNodeJournal() takes of what is too much what owners may have, and ever
   assert.deepEqual([journal.left.get("c1"), journal.vfs.size], [large, 1]);
   const [told, ...more] = log.events;
   assert.deepEqual([told?.event, told?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
+  assert.deepEqual(told?.fields?.["first"], {
+    connection: `n${limit}`,
+    owner: entry.owner.spiffeId,
+    limitOf: "owner-connections",
+    used: limit,
+    limit,
+  });
   await journal.close();
   assert.ok((await stat(join(folder, "journal"))).size < 1_500_000);
   assert.equal((await reopened(t, folder)).left.size, limit + 1);
+});
+
+test("openNodeJournal() counts of a connection the bytes that it has, not those of its text", async (t) => {
+  const folder = await folderOf(t);
+  const before = (await open(folder)).journal;
+  await before.put(passing("fits", 64 * 1024));
+  await before.put(passing("too big", 64 * 1024 + 3));
+  await before.close();
+  const { journal, log } = await open(folder);
+  t.after(() => journal.close());
+  assert.deepEqual([...journal.left.keys()], ["fits"]);
+  assert.deepEqual(log.events[0]?.fields?.["bytes"], 64 * 1024 + 3);
 });
 
 test("openNodeJournal() leaves kinds that it does not know in the file, and takes none of them for one of its own", async (t) => {

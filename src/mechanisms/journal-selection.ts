@@ -43,7 +43,6 @@ export function journalSelection(leftOut: LeftOut): Selection<StoredEntry> {
   };
 }
 
-/** Base64 takes four characters for three bytes. */
 function heldBy({ connectionId: id, owner, mechanism, connection = "" }: StoredConnection): Held {
-  return { id, owner, holdsVf: mechanism !== "NOOP", bytes: Math.floor((connection.length * 3) / 4) };
+  return { id, owner, holdsVf: mechanism !== "NOOP", bytes: Buffer.byteLength(connection, "base64") };
 }

@@ -1,0 +1,172 @@
+// A node whose VFs pods get by VFIO, for tests only: what a process outside could see of it is written down in its order.
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import type { DeviceAccess, GrantAsk, GrantState, RecordState } from "../../src/access/index.ts";
+import { systemRandom } from "../../src/async/index.ts";
+import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
+import { Inventory } from "../../src/inventory/index.ts";
+import type { VfEntry } from "../../src/mechanisms/connection-journal.ts";
+import { VfHolds } from "../../src/mechanisms/held-vf.ts";
+import { vfioDriver } from "../../src/mechanisms/vfio/vfio-attachment.ts";
+import { AdoptedGrants } from "../../src/mechanisms/vfio/vfio-entry.ts";
+import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
+import type { Attachment, MechanismAsk } from "../../src/nsm/index.ts";
+import { HandClock } from "../../src/nsm/testing/fakes.ts";
+import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+
+const pf = parsePciAddress("01:00.0");
+export const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
+const { signal } = new AbortController();
+export const UID = "0f3b7c1e-9d5a-4c61-8a3e-2b1f6d7e8c90";
+export const asked = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/pod-a/*" };
+
+/** What a test may change of the node while a story runs. */
+class Changeable {
+  isPresent = true;
+  /** Whether the containers can open what a grant gave them. */
+  stands = true;
+  /** Of the device nodes: another one with each binding. */
+  minor = 7;
+  /** A revocation ends when this has come. */
+  revoking: Promise<void> = Promise.resolve();
+  readonly openGroups = new Set<PciAddress>();
+  /** Drivers that bind a function only when this has come. */
+  readonly slow = new Map<PciAddress, Promise<void>>();
+  readonly settings = new Map<number, VfSettings>();
+  readonly failing = new Set<keyof VfSettings>();
+}
+
+/** Two functions of one IOMMU group. */
+export function vfioNode() {
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const common = { pf, iommuGroup: 7, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
+  inventory.sync(
+    pf,
+    [first, second].map((address, index) => ({ ...common, address, index, resources: ["d/x"] })),
+  );
+  const done: string[] = [];
+  const node = new Changeable();
+  const [clock, log] = [new HandClock(), silentLog];
+  const [port, binder, access] = [portOf(node, done), binderOf(node, done), accessOf(node, done)];
+  const { vfs, journal } = journalOf(done);
+  const [hostUse, survey] = [{ refuse: async () => {} }, { judge() {}, refusals: [] }];
+  const isLinkSound = async () => true;
+  const holds = new VfHolds({ inventory, binder, journal, hostUse, survey, isLinkSound, clock, log });
+  const grants = new AdoptedGrants();
+  const pods = { podOf: async () => ({ uid: UID, container: "app" }), podsWith: async () => new Set<string>() };
+  const pfDoor = () => ({ port, settings: {} });
+  const random = systemRandom;
+  const driver = vfioDriver({ random, holds, inventory, binder, access, pods, pfDoor, journal, grants, clock, log });
+  const tokenOf = (address: PciAddress) =>
+    inventory.devicesOf("d/x").find((one) => one.address === address)?.id ?? assert.fail(address);
+  const take = async (address: PciAddress, how: "open" | "adopt" = "open") => {
+    const tokenId = tokenOf(address);
+    const ask = (cgroupDir: string) => {
+      const files = { receive: () => assert.fail("VFIO takes no files") };
+      return { connectionId: `of ${address}`, wanted: { type: "VFIO", tokenId, cgroupDir } as const, files, signal };
+    };
+    return handleOf(await driver[how](ask(asked.cgroupDir)), { tokenId, ask });
+  };
+  const { openGroups, slow, settings, failing } = node;
+  const changeable = { node, openGroups, slow, settings, failing };
+  return { ...changeable, inventory, done, clock, vfs, journal, grants, access, tokenOf, take };
+}
+
+/** One connection's part, as its calls come. */
+function handleOf(
+  attachment: Attachment,
+  { tokenId, ask }: { readonly tokenId: string; readonly ask: (cgroupDir: string) => MechanismAsk },
+) {
+  return {
+    tokenId,
+    canServe: attachment.canServe.bind(attachment),
+    prepare: () => attachment.prepare(ask(asked.cgroupDir)),
+    apply: (cgroupDir = asked.cgroupDir) => attachment.apply(ask(cgroupDir), contextOf(asked.vlan)),
+    isInForce: (vlan = asked.vlan) => attachment.isInForce(contextOf(vlan), signal),
+    release: () => attachment.release(),
+    close: () => attachment.close(),
+    get address() {
+      return attachment.parameters["pciAddress"];
+    },
+  };
+}
+
+function binderOf(node: Changeable, done: string[]): DriverBinder {
+  return {
+    async bind({ address }: { readonly address: PciAddress }) {
+      done.push(`bind ${address}`);
+      await node.slow.get(address);
+    },
+    isPresent: async () => node.isPresent,
+    vfio: {
+      async deviceOf() {
+        return { group: 7, container: { major: 10, minor: 196 }, device: { major: 245, minor: node.minor } };
+      },
+      async refuseOpen(address: PciAddress) {
+        done.push(`look who has ${address} open`);
+        if (node.openGroups.has(address))
+          throw new DriverError(address, { kind: "group-open", group: 7, processes: [] });
+      },
+    },
+  } as unknown as DriverBinder;
+}
+
+function journalOf(done: string[]) {
+  const vfs = new Map<PciAddress, VfEntry>();
+  const writing = { ends: Promise.resolve() };
+  const journal = {
+    vfs,
+    writing,
+    async keepVf(entry: VfEntry) {
+      await writing.ends;
+      vfs.set(entry.address, entry);
+    },
+    forgetVf(address: PciAddress) {
+      done.push(`forget ${address}`);
+      vfs.delete(address);
+    },
+  };
+  return { vfs, journal };
+}
+
+function contextOf(vlanTag: number) {
+  return create(ConnectionContextSchema, { ethernetContext: { srcMac: asked.mac, vlanTag } });
+}
+
+function portOf({ settings, failing }: Changeable, done: string[]): PfPort {
+  const port: PfPort = {
+    pf: "0000:01:00.0 (enp1s0f0, driver igb)",
+    read: async (vf) => settings.get(vf) ?? { mac: "00:00:00:00:00:00", vlan: 0 },
+    async write(vf, change) {
+      for (const [setting, value] of Object.entries(change)) {
+        if (failing.has(setting as keyof VfSettings)) throw new Error(`${setting} refused`);
+        done.push(`${setting}=${value}`);
+      }
+      settings.set(vf, { ...(await port.read(vf)), ...change });
+    },
+  };
+  return port;
+}
+
+function accessOf(node: Changeable, done: string[]): DeviceAccess {
+  const grantOf = (name: string, state: GrantState, record: RecordState) => ({
+    state,
+    async apply() {
+      await record(state);
+      done.push(`let ${name} in`);
+    },
+    stands: async () => node.stands,
+    async revoke() {
+      await node.revoking;
+      done.push(`keep ${name} out`);
+    },
+    letGo: () => void done.push(`let go of ${name}`),
+  });
+  return {
+    open({ cgroupDir, devices, connectionId, record }: GrantAsk) {
+      return grantOf(cgroupDir, { connectionId, podUid: UID, containers: "*", devices, wrote: [] }, record);
+    },
+    adopt: (state: GrantState, record: RecordState) => grantOf(`pod ${state.podUid}`, state, record),
+  } as unknown as DeviceAccess;
+}
