@@ -66,12 +66,12 @@ export class Actions {
 
   /** What the journal and the node make of a VF together. Answers with the connection that is continued. */
   async settle(decision: Settlement, subject: Subject): Promise<JournalEntry | undefined> {
-    const { entry, connection, isStart } = subject;
+    const { entry, connection } = subject;
     if (!entry) return undefined;
     const fields = { vf: entry.address, connection: entry.connectionId };
     switch (decision.kind) {
       case "await":
-        if (isStart) this.#options.log.warn("vf-of-journal-absent", fields);
+        this.#options.log.warn("vf-of-journal-absent", fields);
         return undefined;
       case "contradiction":
         await this.#contradict(entry, decision.problem);
@@ -191,7 +191,7 @@ export class Actions {
   async #free(address: PciAddress, connectionId: string): Promise<void> {
     const { inventory } = this.#options.node;
     await this.forget(address, connectionId);
-    const over = ["contradicts-journal", "unexplained-grant", "drifted", "unsettled"] as const;
+    const over = ["contradicts-journal", "unexplained-grant", "drifted"] as const;
     for (const code of over) inventory.clear(address, code);
   }
 

@@ -208,7 +208,7 @@ export class Reconciler {
   async #hasDrifted(record: VfRecord): Promise<boolean> {
     const { node, clock, intervalMs } = this.#options;
     const restored = conditionOf(record, "recently-restored");
-    if (!restored || record.connectionId !== undefined || record.driver !== record.kernelDriver) return false;
+    if (!restored || record.driver !== record.kernelDriver) return false;
     if (clock.monotonicMs() - restored.sinceMs < DRIFT_INTERVALS * intervalMs) {
       return await hasDrifted(this.#options, record, restored.before);
     }
@@ -224,6 +224,7 @@ export class Reconciler {
     const { inventory } = this.#options.node;
     const { address, record } = subject;
     if (!record || !isMismatch(record, subject)) inventory.clear(address, "mismatch");
+    if (!subject.entry) inventory.clear(address, "unsettled"); // it may have been forgotten meanwhile
     if (subject.observed.hasNetdev) inventory.clear(address, "netdev-unseen");
     if (decision.kind === "leave") inventory.clear(address, "repair-failed");
     switch (decision.kind) {

@@ -24,8 +24,7 @@ export async function restoreVf(parts: RestoreParts, vf: VfRecord, { state }: Be
   const netdev = await parts.node.binder.netdevNow(vf.address);
   if (!netdev) throw new Error(`Cannot restore ${vf.address}: its network device is not in the host`);
   await parts.links.verified(vf.address, netdev.ifindex);
-  const original = { ...state.original, index: netdev.ifindex };
-  await makeSo(parts, vf, { ...state, original, name: netdev.ifname });
+  await makeSo(parts, vf, state);
 }
 
 /** In the order in which a VFIO connection ends: docs/decisions/021. @throws what resisted, a process that has it open too. */

@@ -169,6 +169,7 @@ test("start() counts what it found, of every mechanism", async () => {
 test("start() continues what a pod has by VFIO, and takes from pods what no entry explains", async () => {
   const { record, continued, done, grants } = await started({ mechanism: "VFIO", inHost: [second] });
   assert.deepEqual([record?.state, record?.connectionId, record?.use], ["ready", "c1", "vfio"]);
+  assert.deepEqual(record?.conditions, [], "no namespace of its client is awaited");
   assert.deepEqual([continued, done], [["c1 ready"], ["adopt uid-1", "strays of 0 in pod with d/x"]]);
   assert.equal(grants.take({ connectionId: "c1", address: first })?.entry.kept.address, first);
 });

@@ -1,0 +1,366 @@
+// What a repair makes of a VF, and what it leaves where it fails: nothing of a client, or a VF that no other client gets.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import {
+  first,
+  INTERVAL_MS,
+  kernelEntry,
+  reconciledNode,
+  second,
+  vfioEntry,
+} from "../../test/scenes/reconciled-node.ts";
+import { conditionOf } from "../inventory/index.ts";
+import { settled } from "../nsm/testing/fakes.ts";
+
+const CLIENTS = { name: "nsm-1", mtu: 1400, address: "02:00:00:00:00:55", up: true };
+const HOME = { name: "enp1s0f0v0", mtu: 1500, address: "02:00:00:00:00:07", up: false };
+const FREE = { mac: "00:00:00:00:00:00", vlan: 0 };
+
+type Node = ReturnType<typeof reconciledNode>;
+
+/** The kernel has put its link into the host as the client had it, and the journal has it for a connection that nobody holds. */
+function leftByClient(node: Node) {
+  node.journal.vfs.set(first, kernelEntry(first));
+  const { link } = node.vf();
+  node.vf().link = link && { ...link, index: 17, ...CLIENTS };
+  node.vf().settings = { mac: FREE.mac, vlan: 5 };
+}
+
+const linkOf = ({ vf }: Node) => {
+  const { name, mtu, address, up } = vf().link ?? assert.fail("it has no link");
+  return { name, mtu, address, up };
+};
+
+const counted = async ({ metrics }: Node, name: string, kind: string) =>
+  Number(new RegExp(`^${name}\\{kind="${kind}"\\} (\\d+)`, "m").exec(await metrics.text())?.[1]);
+
+test("a VF that no connection holds becomes what it was before its client, and is free", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  const { stop } = await node.follow();
+  assert.deepEqual([linkOf(node), node.vf().settings], [HOME, FREE]);
+  assert.deepEqual([node.stateOf(), node.codes(), [...node.journal.vfs.keys()]], ["idle", ["recently-restored"], []]);
+  assert.ok(node.done.includes("drop c1"));
+  assert.deepEqual(node.log.of("vf-repaired"), [{ vf: first, repair: "restore" }]);
+  assert.equal(await counted(node, "nsm_sriov_repairs_total", "restore"), 1);
+  assert.equal(node.counts.sockets, 0);
+  await stop();
+});
+
+test("a VF that resists is given to no client, is tried again at each pass, and is free when it gives in", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.failing.add("vlan");
+  const { stop } = await node.follow();
+  await node.clock.pass(2 * INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), [...node.journal.vfs.keys()]], ["quarantined", [first]]);
+  assert.deepEqual(node.codes(), ["contradicts-journal", "repair-failed"]);
+  assert.equal(node.log.of("vf-not-repaired").length, 1);
+  assert.equal(await counted(node, "nsm_sriov_repairs_failed_total", "restore"), 3);
+  node.failing.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.codes(), node.vf().settings], ["idle", ["recently-restored"], FREE]);
+  await stop();
+});
+
+test("what did not work and is not wanted any more is no failure any more", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.failing.add("vlan");
+  const { stop } = await node.follow();
+  assert.ok(node.codes().includes("repair-failed"));
+  node.inventory.raise(first, { code: "host-use", how: "it has an address" });
+  await node.clock.pass(INTERVAL_MS);
+  assert.ok(!node.codes().includes("repair-failed"));
+  await stop();
+});
+
+test("a journal that cannot drop the connection keeps no restored VF from the next client", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.failing.add("drop");
+  const { stop } = await node.follow();
+  assert.deepEqual([node.stateOf(), node.codes()], ["idle", ["recently-restored"]]);
+  await stop();
+});
+
+test("nothing is written to a link that is another one's, though sysfs has it for the VF", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.foreign.add(17);
+  const { stop } = await node.follow();
+  assert.deepEqual([linkOf(node), node.done.filter((what) => what.startsWith("set "))], [CLIENTS, []]);
+  assert.equal(node.stateOf(), "quarantined");
+  assert.match(String(node.log.of("vf-not-repaired")[0]?.["error"]), /sits on PCI function 0000:07:00.0/);
+  assert.equal(node.counts.sockets, 0);
+  await stop();
+});
+
+test("a VF of the journal that no connection holds is kept from clients while it resists, and contradicts nothing", async () => {
+  const node = reconciledNode();
+  const { stop } = await node.follow();
+  leftByClient(node);
+  node.failing.add("vlan");
+  await node.clock.pass(2 * INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.codes()], ["quarantined", ["drifted", "repair-failed"]]);
+  assert.deepEqual(node.log.of("vf-contradicts-journal"), []);
+  node.failing.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.codes()], ["idle", ["recently-restored"]]);
+  await stop();
+});
+
+for (const [says, late] of [
+  ["a VLAN on its PF", { settings: { mac: FREE.mac, vlan: 5 } }],
+  ["an address on its PF", { settings: { mac: "02:00:00:00:00:55", vlan: 0 } }],
+  ["the client's name", { name: "nsm-1" }],
+  ["the name that it had on its way", { name: "nsm-0102030405" }],
+] as const) {
+  test(`a write that comes late and leaves ${says} is undone, as long as one may come`, async () => {
+    const node = reconciledNode();
+    leftByClient(node);
+    const { stop } = await node.follow();
+    const change = () => {
+      const { link } = node.vf();
+      if ("settings" in late) node.vf().settings = late.settings;
+      else node.vf().link = link && { ...link, name: late.name };
+    };
+    for (const passes of [1, 10]) {
+      await node.clock.pass((passes - 1) * INTERVAL_MS);
+      change();
+      await node.clock.pass(INTERVAL_MS);
+      assert.deepEqual([linkOf(node), node.vf().settings], [HOME, FREE], `after ${passes}`);
+      assert.deepEqual(node.codes(), ["recently-restored"]);
+    }
+    await node.clock.pass(INTERVAL_MS);
+    assert.deepEqual(node.codes(), []);
+    const { length } = node.done;
+    change();
+    await node.clock.pass(2 * INTERVAL_MS);
+    assert.equal(node.done.length, length, "what is so now is somebody else's wish");
+    await stop();
+  });
+}
+
+for (const [says, change] of [
+  ["udev's name", (node: Node) => ({ link: { ...node.vf().link, name: "ens1v0" } })],
+  ["its own address as its PF's word", () => ({ settings: { mac: HOME.address, vlan: 0 } })],
+] as const) {
+  test(`a VF that has got ${says} since it was restored is left alone`, async () => {
+    const node = reconciledNode();
+    leftByClient(node);
+    const { stop } = await node.follow();
+    const { length } = node.done;
+    Object.assign(node.vf(), change(node));
+    await node.clock.pass(2 * INTERVAL_MS);
+    assert.deepEqual([node.done.length, node.codes()], [length, ["recently-restored"]]);
+    await stop();
+  });
+}
+
+test("a VF whose client has called it as the host does is left alone", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.journal.vfs.set(first, kernelEntry(first, "c1", HOME.name));
+  const { stop } = await node.follow();
+  const { length } = node.done;
+  await node.clock.pass(2 * INTERVAL_MS);
+  assert.equal(node.done.length, length);
+  await stop();
+});
+
+test("a VF that a Request takes while its PF is asked is the Request's", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  const { stop } = await node.follow();
+  node.vf().settings = { mac: FREE.mac, vlan: 9 };
+  const told = Promise.withResolvers<void>();
+  node.vf().telling = told.promise;
+  await node.clock.pass(INTERVAL_MS);
+  node.give(first, "c2");
+  told.resolve();
+  await settled();
+  assert.deepEqual([node.vf().settings.vlan, node.stateOf()], [9, "ready"]);
+  await stop();
+});
+
+test("a VF that another client has got, or that has another driver, is not undone for a late write", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  const { stop } = await node.follow();
+  node.give(first, "c2");
+  node.vf().settings = { mac: FREE.mac, vlan: 9 };
+  await node.clock.pass(INTERVAL_MS);
+  assert.equal(node.vf().settings.vlan, 9);
+  node.inventory.setState("c2", "reclaiming");
+  node.inventory.release("c2");
+  node.inventory.setDriver(first, "vfio-pci");
+  node.vf().driver = "vfio-pci";
+  await node.clock.pass(INTERVAL_MS);
+  assert.equal(node.vf().settings.vlan, 9);
+  await stop();
+});
+
+test("a late write that cannot be undone keeps the VF from clients until it can", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  const { stop } = await node.follow();
+  node.vf().settings = { mac: FREE.mac, vlan: 5 };
+  node.failing.add("vlan");
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.codes()[0]], ["quarantined", "drifted"]);
+  // What changes of it meanwhile does not make it unknown.
+  node.inventory.raise(first, { code: "pf-without-carrier", error: "no carrier" });
+  assert.ok(!node.codes().includes("unsettled"));
+  node.inventory.clear(first, "pf-without-carrier");
+  await node.clock.pass(20 * INTERVAL_MS);
+  assert.equal(node.stateOf(), "quarantined");
+  node.failing.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.vf().settings], ["idle", FREE]);
+  await stop();
+});
+
+test("a VF that comes back from an unknown namespace is made as udev makes VFs", async () => {
+  const node = reconciledNode();
+  const { link } = node.vf();
+  node.vf().link = undefined;
+  const { stop } = await node.follow();
+  assert.deepEqual([node.stateOf(), node.codes()], ["quarantined", ["netdev-missing"]]);
+  node.vf().link = link && { ...link, index: 17, ...CLIENTS };
+  node.vf().settings = { mac: FREE.mac, vlan: 5 };
+  node.say({ devpath: node.of(first) });
+  await node.clock.pass(20);
+  const { address: _kept, ...made } = linkOf(node);
+  assert.deepEqual(made, { name: "enp1s0f0v0", mtu: 1500, up: false });
+  assert.deepEqual([node.vf().settings, node.codes(), node.counts.sockets], [FREE, [], 0]);
+  await stop();
+});
+
+test("a VF without a network device whose driver is another one by now loses its client's VLAN, and is not free before", async () => {
+  const node = reconciledNode();
+  node.vf().link = undefined;
+  const { stop } = await node.follow();
+  node.vf().settings = { mac: FREE.mac, vlan: 5 };
+  node.vf().driver = "vfio-pci";
+  node.inventory.setDriver(first, "vfio-pci");
+  node.failing.add("vlan");
+  await node.clock.pass(INTERVAL_MS);
+  assert.equal(node.stateOf(), "quarantined");
+  node.failing.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.vf().settings.vlan, node.stateOf()], [0, "idle"]);
+  await stop();
+});
+
+test("a VF that somebody has unbound is bound again, and then becomes what it was", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  const { link } = node.vf();
+  node.vf().link = undefined;
+  node.vf().driver = undefined;
+  node.inventory.setDriver(first, undefined);
+  const { stop } = await node.follow();
+  assert.ok(node.done.includes(`bind ${first} kernel`));
+  node.vf().link = link;
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([linkOf(node), node.stateOf(), node.journal.vfs.size], [HOME, "idle", 0]);
+  await stop();
+});
+
+/** A VF that a pod had by VFIO for a connection of which nothing is known. */
+function leftToPod(node: Node) {
+  node.journal.vfs.set(first, vfioEntry(first));
+  Object.assign(node.vf(), { driver: "vfio-pci", link: undefined, settings: { mac: "02:00:00:00:00:55", vlan: 5 } });
+  node.inventory.setDriver(first, "vfio-pci");
+}
+
+test("access that nothing explains is revoked, and the VF is free when its PF is what it was and its journal entry has gone", async () => {
+  const node = reconciledNode();
+  leftToPod(node);
+  node.holders.add(first);
+  const { continued, stop } = await node.follow();
+  assert.deepEqual([continued, node.stateOf(), node.codes().includes("unexplained-grant")], [[], "quarantined", true]);
+  await node.clock.pass(2 * INTERVAL_MS);
+  assert.equal(node.vf().settings.vlan, 5, "a process has it open: it must not send without its VLAN");
+  assert.deepEqual([node.stateOf(), node.journal.vfs.size], ["quarantined", 1]);
+  node.done.length = 0;
+  node.holders.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual(node.done, ["revoke uid-1", `who has ${first} open`, `forget ${first}`, "drop c1"]);
+  assert.deepEqual([node.vf().settings, node.stateOf(), node.codes()], [FREE, "idle", []]);
+  assert.equal(node.grants.take({ connectionId: "c1", address: first }), undefined);
+  await stop();
+});
+
+test("access that cannot be revoked at the start keeps neither the start nor the other VFs, and is revoked later", async () => {
+  const node = reconciledNode();
+  leftToPod(node);
+  node.failing.add("revoke");
+  const { stop } = await node.follow();
+  assert.deepEqual(
+    node.log.of("access-not-revoked").map(({ error }) => error),
+    ["Error: somebody holds its filter"],
+  );
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.stateOf(second)], ["quarantined", "idle"]);
+  node.failing.clear();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.stateOf(), node.journal.vfs.size], ["idle", 0]);
+  await stop();
+});
+
+test("the start takes from pods what no entry explains, of the VFs that are VFIO's, and passes one over that it cannot read", async () => {
+  const node = reconciledNode();
+  for (const address of [first, second]) node.inventory.setDriver(address, "vfio-pci");
+  node.inventory.setDriver(second, "igbvf");
+  const { stop } = await node.follow();
+  assert.ok(node.done.includes("strays of 0"), node.done.join());
+  await stop();
+  const other = reconciledNode();
+  other.inventory.setDriver(first, "vfio-pci");
+  other.failing.add("deviceOf");
+  const followed = await other.follow();
+  assert.ok(other.done.includes("strays of "), other.done.join());
+  await followed.stop();
+});
+
+test("an entry whose connection cannot be continued contradicts the node, and no client gets its VF", async () => {
+  const node = reconciledNode();
+  node.journal.vfs.set(first, kernelEntry(first)); // of a token that no resource of this node gave out
+  node.journal.left.set("c1", node.connection("c1"));
+  node.vf().link = undefined;
+  assert.deepEqual(await node.reconciler.start(), []);
+  assert.deepEqual([node.stateOf(), node.codes()], ["quarantined", ["contradicts-journal"]]);
+  assert.equal(node.log.of("vf-contradicts-journal").length, 1);
+});
+
+test("the end of a connection whose namespace has ended leaves no mark on a VF that was given back, or that the next one has", async () => {
+  const node = reconciledNode();
+  const { stop } = await node.follow();
+  node.give(first, "c1");
+  node.inventory.raise(first, { code: "pending-netns", ending: "not" });
+  const ended = Promise.withResolvers<void>();
+  node.running.ending = ended.promise;
+  await node.clock.pass(INTERVAL_MS);
+  const record = node.inventory.get(first) ?? assert.fail();
+  assert.deepEqual(conditionOf(record, "pending-netns"), { code: "pending-netns", ending: "now" });
+  node.inventory.clear(first, "pending-netns");
+  node.inventory.setState("c1", "reclaiming");
+  node.inventory.release("c1");
+  ended.resolve();
+  await settled();
+  assert.deepEqual(node.codes(), []);
+  await stop();
+});
+
+test("an entry of the journal whose VF is not there yet is told once, at the start", async () => {
+  const node = reconciledNode();
+  node.lose();
+  node.journal.vfs.set(first, kernelEntry(first));
+  Object.assign(node.vf(), { isPresent: true, link: undefined });
+  const { stop } = await node.follow();
+  await node.clock.pass(3 * INTERVAL_MS);
+  assert.deepEqual(node.log.of("vf-of-journal-absent"), [{ vf: first, connection: "c1" }]);
+  await stop();
+});
