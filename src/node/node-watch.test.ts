@@ -1,0 +1,296 @@
+// The node over time: an event while another one is being seen to, what was lost, what comes back, a stop in the middle.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { NOTHING_LEFT, pfLinkOf, until, watchedNode } from "../../test/scenes/watched-node.ts";
+import type { Link } from "../kernel/index.ts";
+import { parsePciAddress } from "../pci/index.ts";
+
+const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
+
+test("close() leaves neither socket, listener, timer nor lock, whenever it comes", async (t) => {
+  for (const when of ["at rest", "while events wait", "while a look is under way"] as const) {
+    const paper = await watchedNode(t);
+    const { close } = await paper.open();
+    assert.deepEqual(
+      { ...paper.left(), timers: 0 },
+      { ...NOTHING_LEFT, sockets: 3, netlinkListeners: 2, ueventListeners: 2, fileListeners: 1, locks: 1 },
+    );
+    if (when !== "at rest") paper.announce({ action: "lost" });
+    if (when === "while a look is under way") await paper.clock.pass(50);
+    else await new Promise(setImmediate);
+    await close();
+    await paper.quiet();
+    assert.deepEqual(paper.left(), NOTHING_LEFT, when);
+    const { looks } = paper.counts;
+    paper.announce({ action: "lost" });
+    paper.netlink.say({ kind: "lost" });
+    paper.file.write("");
+    await paper.quiet(60_000);
+    assert.deepEqual([paper.counts.looks, paper.left()], [looks, NOTHING_LEFT], when);
+  }
+});
+
+test("close() waits no longer than a second for a look that does not end", async (t) => {
+  const paper = await watchedNode(t);
+  const { watch, node } = await paper.open();
+  const stuck = Promise.withResolvers<undefined>();
+  paper.pfLinks.set(paper.pf, () => stuck.promise);
+  watch.lookAnew();
+  await paper.quiet(50);
+  let isClosed = false;
+  const closing = watch.close().then(() => {
+    isClosed = true;
+  });
+  await paper.quiet(999);
+  assert.equal(isClosed, false);
+  await paper.clock.pass(1);
+  await closing;
+  stuck.resolve(undefined);
+  node.close();
+  await paper.quiet();
+  assert.deepEqual(paper.left(), NOTHING_LEFT);
+});
+
+test("watchNode() takes over the driver that a VF has got by somebody else's hand, of two that change at once both", async (t) => {
+  const paper = await watchedNode(t);
+  const { node, close } = await paper.open();
+  const drivers = () => [first, second].map((address) => node.inventory.get(address)?.driver);
+  assert.deepEqual(drivers(), ["igbvf", "igbvf"]);
+  const { looks } = paper.counts;
+  for (const address of [first, second]) {
+    await paper.machine.drivers.writeText("igbvf/unbind", address, { limitMs: 1_000 });
+  }
+  await paper.quiet();
+  assert.deepEqual(drivers(), [undefined, undefined]);
+  await paper.machine.drivers.writeText("igbvf/bind", second, { limitMs: 1_000 });
+  await paper.quiet();
+  assert.deepEqual(
+    [drivers(), paper.counts.looks],
+    [[undefined, "igbvf"], looks],
+    "the node was not read again for it",
+  );
+  await close();
+});
+
+test("watchNode() reads the node again for events that come while it is being read", async (t) => {
+  const paper = await watchedNode(t);
+  const { node, close } = await paper.open();
+  const gate = Promise.withResolvers<undefined>();
+  paper.pfLinks.set(paper.pf, () => gate.promise);
+  paper.announce({ action: "lost" });
+  await paper.quiet(50);
+  const { looks } = paper.counts;
+  await paper.machine.devices.writeText(`${paper.pf}/sriov_numvfs`, "0", { limitMs: 1_000 });
+  await paper.quiet(50);
+  assert.equal(paper.counts.looks, looks, "one at a time");
+  gate.resolve(undefined);
+  await paper.quiet(50);
+  await paper.quiet(50);
+  assert.deepEqual(node.inventory.snapshot(), []);
+  await close();
+});
+
+for (const [says, event, isRead] of [
+  ["lost", { action: "lost" }, true],
+  [
+    "of any PCI function that comes",
+    { action: "add", subsystem: "pci", devpath: "/devices/pci0000:00/0000:07:00.0" },
+    true,
+  ],
+  [
+    "of any PCI function that goes",
+    { action: "remove", subsystem: "pci", devpath: "/devices/pci0000:00/0000:07:00.0" },
+    true,
+  ],
+  ["of a PF's driver", { action: "bind", subsystem: "pci", devpath: "/devices/pci0000:00/0000:01:00.0" }, true],
+  [
+    "of a PF's network device",
+    { action: "add", subsystem: "net", devpath: "/devices/pci0000:00/0000:01:00.0/net/eth7" },
+    true,
+  ],
+  [
+    "of another one's network device",
+    { action: "add", subsystem: "net", devpath: "/devices/virtual/net/veth7" },
+    false,
+  ],
+  [
+    "of something else of a PF",
+    { action: "add", subsystem: "hwmon", devpath: "/devices/pci0000:00/0000:01:00.0/hwmon/hwmon1" },
+    false,
+  ],
+] as const) {
+  test(`watchNode() ${isRead ? "reads" : "does not read"} the node again at an event ${says}`, async (t) => {
+    const paper = await watchedNode(t);
+    const { close } = await paper.open();
+    await paper.quiet(2_000);
+    const { looks } = paper.counts;
+    const { dumps } = paper.netlink;
+    paper.announce(event);
+    paper.announce(event);
+    await paper.quiet();
+    assert.equal(paper.counts.looks - looks, isRead ? 1 : 0);
+    await paper.quiet(2_000);
+    assert.equal(paper.netlink.dumps > dumps, isRead, "what the host uses");
+    await close();
+  });
+}
+
+test("watchNode() goes on after a look that has failed", async (t) => {
+  const paper = await watchedNode(t);
+  const { node, close } = await paper.open();
+  const { look } = node.survey;
+  node.survey.look = () => Promise.reject(new Error("odd"));
+  paper.announce({ action: "lost" });
+  await paper.quiet();
+  assert.deepEqual(paper.log.of("node-not-looked-at"), [{ error: "Error: odd" }]);
+  node.survey.look = look;
+  const { looks } = paper.counts;
+  paper.announce({ action: "lost" });
+  await paper.quiet();
+  assert.equal(paper.counts.looks, looks + 1);
+  await close();
+});
+
+test("watchNode() tries again what another process has, until that has ended, and only then rests", async (t) => {
+  const paper = await watchedNode(t);
+  const theirs = paper.machine.locks.pf(paper.pf);
+  const { node, close } = await paper.open();
+  assert.deepEqual([node.inventory.snapshot(), node.survey.isWaiting], [[], true]);
+  await paper.quiet(12_000);
+  assert.deepEqual(node.inventory.snapshot(), []);
+  theirs?.release();
+  await paper.quiet(5_000);
+  await paper.quiet(100);
+  assert.deepEqual([node.inventory.snapshot().length, node.survey.isWaiting], [2, false]);
+  const { looks } = paper.counts;
+  await paper.quiet(60_000);
+  assert.equal(paper.counts.looks, looks);
+  await close();
+});
+
+test("watchNode() takes another list of PFs, keeps the one of before where it is wrong, and says so until it is mended", async (t) => {
+  const paper = await watchedNode(t, { pfs: 2 });
+  const { node, close } = await paper.open();
+  const whole = paper.file.text;
+  const codes = () => paper.health.ailments().map(({ code }) => code);
+  const offered = () => node.inventory.snapshot().filter(({ problem }) => problem === undefined).length;
+  assert.deepEqual([offered(), paper.log.of("pf-config-taken")], [4, []], "the same list is none");
+  paper.file.write("physicalFunctions: [");
+  await paper.quiet();
+  assert.deepEqual([codes(), offered()], [["pf-config-refused"], 4]);
+  paper.file.write(whole.split("  0000:02:00.0:")[0] ?? "");
+  await paper.quiet();
+  assert.deepEqual([codes(), offered()], [[], 2]);
+  paper.file.write(whole);
+  await paper.quiet();
+  assert.deepEqual([offered(), node.inventory.snapshot().length], [4, 4]);
+  assert.equal(paper.log.of("pf-config-taken").length, 2);
+  await close();
+});
+
+/** A PF whose link the kernel has, and what its VFs suffer of it. */
+async function withLink(t: Parameters<typeof watchedNode>[0], link: Partial<Link> = {}) {
+  const paper = await watchedNode(t, { entry: "    carrier: require\n" });
+  const found = { link: pfLinkOf(paper.pf, link), asked: 0 };
+  paper.pfLinks.set(paper.pf, async () => {
+    found.asked += 1;
+    return found.link;
+  });
+  const opened = await paper.open();
+  const { inventory, survey } = opened.node;
+  const seen = () => [
+    survey.carrierOf(paper.pf),
+    inventory
+      .get(first)
+      ?.conditions.map(({ code }) => code)
+      .join(),
+  ];
+  return { ...paper, ...opened, found, seen };
+}
+
+test("watchNode() follows the link of a PF, and what other links say is nothing to it", async (t) => {
+  const { pf, netlink, found, seen, quiet, close } = await withLink(t, { carrier: false });
+  assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
+  const { asked } = found;
+  netlink.say({ kind: "new-link", link: pfLinkOf(pf, { index: 1001 }) });
+  assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
+  netlink.say({ kind: "new-link", link: pfLinkOf(pf) });
+  assert.deepEqual(seen(), ["up", ""]);
+  netlink.say({ kind: "new-link", link: pfLinkOf(pf, { up: false }) });
+  assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
+  await quiet();
+  assert.equal(found.asked, asked, "the kernel said it all");
+  await close();
+});
+
+test("watchNode() asks for the links again where events were lost, or where an index is another link's by now", async (t) => {
+  const { pf, netlink, found, seen, quiet, close } = await withLink(t);
+  found.link = pfLinkOf(pf, { carrier: false });
+  netlink.say({ kind: "lost" });
+  await quiet();
+  assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
+  found.link = pfLinkOf(pf, { index: 1002 });
+  netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0")) });
+  assert.deepEqual(seen(), ["down", "pf-without-carrier"], "it is another one's carrier");
+  await quiet();
+  assert.deepEqual(seen(), ["up", ""]);
+  await close();
+});
+
+test("watchNode() believes what the kernel says of a link while that is being read, not the older answer", async (t) => {
+  const { pf, pfLinks, netlink, watch, seen, quiet, close } = await withLink(t);
+  const answer = Promise.withResolvers<Link>();
+  let asked = 0;
+  // The first question is the look's own: whether the link is the PF's.
+  pfLinks.set(pf, async () => {
+    asked += 1;
+    return asked === 2 ? await answer.promise : pfLinkOf(pf, { carrier: asked > 2 });
+  });
+  watch.lookAnew();
+  await quiet(50);
+  await until(() => asked === 2);
+  netlink.say({ kind: "new-link", link: pfLinkOf(pf, { carrier: false }) });
+  netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0"), { index: 1001 }) });
+  answer.resolve(pfLinkOf(pf));
+  for (let turn = 0; turn < 50; turn += 1) await new Promise(setImmediate);
+  assert.equal(seen()[0], "down");
+  await quiet();
+  assert.ok(asked > 2, "and asks once more: the answer may be older than the event");
+  assert.equal(seen()[0], "up");
+  await close();
+});
+
+test("watchNode() does not take for a PF's what is said of another link under its index while that is being read", async (t) => {
+  const { pf, pfLinks, netlink, watch, seen, quiet, close } = await withLink(t);
+  const answer = Promise.withResolvers<Link>();
+  let asked = 0;
+  pfLinks.set(pf, async () => {
+    asked += 1;
+    return asked === 2 ? await answer.promise : pfLinkOf(pf);
+  });
+  watch.lookAnew();
+  await quiet(50);
+  await until(() => asked === 2);
+  netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0"), { carrier: false }) });
+  answer.resolve(pfLinkOf(pf));
+  for (let turn = 0; turn < 50; turn += 1) await new Promise(setImmediate);
+  assert.equal(seen()[0], "up");
+  await quiet();
+  await close();
+});
+
+test("watchNode() reads the node again where the link of a PF could not be read", async (t) => {
+  const { pf, pfLinks, netlink, log, counts, seen, quiet, close } = await withLink(t);
+  const { looks } = counts;
+  let fails = 1;
+  pfLinks.set(pf, async () => {
+    if (fails-- > 0) throw new Error("it is being renamed");
+    return pfLinkOf(pf, { carrier: false });
+  });
+  netlink.say({ kind: "lost" });
+  await quiet();
+  assert.equal(log.of("pf-link-unknown").length, 1);
+  await quiet();
+  assert.deepEqual([seen()[0], counts.looks], ["down", looks + 1]);
+  await close();
+});
