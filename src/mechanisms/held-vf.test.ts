@@ -7,8 +7,8 @@ import { NetdevError } from "../netdev/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import type { VfEntry } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
+import type { VfEntry } from "./journal-entries.ts";
 
 const PF = parsePciAddress("01:00.0");
 const vfs = [0, 1, 2, 3].map((index) => parsePciAddress(`01:10.${index}`));

@@ -2,16 +2,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { DeviceAccess } from "../access/index.ts";
 import { systemClock, UndoStack } from "../async/index.ts";
-import type { Link, Rtnl } from "../kernel/index.ts";
 import type { Host } from "../node/index.ts";
-import { parsePciAddress } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
-import { hasOwnLink, verifyVfLink } from "./link-check.ts";
 import { endWithPods, type MechanismParts, mechanisms, openAccess } from "./mechanisms.ts";
 
 const around = () => ({ metrics: createMetrics(), clock: systemClock, log: recordingLog() });
-const address = parsePciAddress("01:10.0");
 
 test("openAccess() closes at the end what it has opened", async () => {
   const undo = new UndoStack();
@@ -33,11 +29,10 @@ test("a node without device cgroups serves all but VFIO, whose every Request lea
     openAccess() {
       throw reason;
     },
-    openRtnl: () => assert.fail("nothing is asked"),
   } as unknown as Host;
   assert.equal(openAccess(host, parts, undo), reason);
   assert.deepEqual([undo.size, parts.log.of("vfio-cannot-be-given")], [0, [{ reason: "no device cgroups here" }]]);
-  const { VFIO } = mechanisms({ ...parts, host, access: reason } as unknown as MechanismParts);
+  const { VFIO } = mechanisms({ ...parts, links: {}, access: reason } as unknown as MechanismParts);
   await assert.rejects(async () => await VFIO?.open({} as never), reason);
   assert.throws(() => VFIO?.adopt({} as never), reason);
 });
@@ -60,44 +55,4 @@ test("endWithPods() ends the connection of each pod that has ended, until it is 
   gone("c2");
   assert.deepEqual([ended, log.of("pod-has-ended")], [["c1"], [{ connection: "c1" }]]);
   endWithPods(new Error("no cgroups"), async () => assert.fail("nothing ends"), log)();
-});
-
-/** A host with one link, and who it belongs to. */
-function linkCheck(owner: string) {
-  const open = { sockets: 0 };
-  const link = { index: 7, name: "eth1" } as Link;
-  const openRtnl = () => {
-    open.sockets += 1;
-    const close = () => {
-      open.sockets -= 1;
-    };
-    return { linkByIndex: async () => link, close } as unknown as Rtnl;
-  };
-  const parts = {
-    host: {} as never,
-    openRtnl,
-    linkOwnerOf: async () => ({ pciFunction: owner, text: `PCI function ${owner}` }),
-  };
-  return { open, parts };
-}
-
-test("verifyVfLink() closes its socket, whosever the link is", async () => {
-  for (const owner of [address, parsePciAddress("02:00.0")]) {
-    const { open, parts } = linkCheck(owner);
-    const checked = verifyVfLink(parts, address, 7);
-    if (owner === address) await checked;
-    else await assert.rejects(checked, /sits on PCI function 0000:02:00.0/);
-    assert.equal(open.sockets, 0);
-  }
-});
-
-test("hasOwnLink() is so only where the VF has a link, and the kernel says that it is the VF's", async () => {
-  const ask = (owner: string, netdev: object | undefined) => {
-    const binder = { netdevNow: async () => netdev } as never;
-    return hasOwnLink({ ...linkCheck(owner).parts, binder }, address);
-  };
-  const netdev = { ifname: "eth1", ifindex: 7 };
-  assert.equal(await ask(address, netdev), true);
-  assert.equal(await ask(address, undefined), false);
-  await assert.rejects(ask("0000:02:00.0", netdev), /sits on PCI function 0000:02:00.0/);
 });

@@ -1,77 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create } from "@bufbuild/protobuf";
-import { systemClock } from "../../src/async/index.ts";
-import { type ConnectionContext, ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
-import { Inventory } from "../../src/inventory/index.ts";
-import { KernelError } from "../../src/kernel/index.ts";
-import { VfHolds } from "../../src/mechanisms/held-vf.ts";
-import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/journal-entries.ts";
-import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
-import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
-import { type DriverBinder, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
 import { openFiles } from "../sandbox/scenes/story.ts";
-import { inWorld, linkNamed, openPlace, type Place, picture, type World } from "../scenes/namespaces.ts";
-
-type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
-
-const contextOf = (vlanTag: number, ip: IpContext = {}) =>
-  create(ConnectionContextSchema, { ethernetContext: { vlanTag }, ipContext: { srcIpAddrs: ["10.0.0.1/24"], ...ip } });
-const context = contextOf(5);
-
-const pf = parsePciAddress("01:00.0");
-const address = parsePciAddress("01:10.0");
-const here = new AbortController().signal;
-
-/** A node whose one VF is the world's link; `left` is what the previous instance left of it. */
-function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
-  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
-  const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
-  inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
-  const vfs = new Map<PciAddress, VfEntry>(left && [[address, left]]);
-  if (left) inventory.raise(address, { code: "pending-netns", ending: "not" });
-  const kept: KernelVfEntry[] = [];
-  const netdevNow = async () => {
-    const link = await world.host.rtnl.linkByName("vf0");
-    return link && { ifname: "vf0", ifindex: link.index };
-  };
-  const parts = {
-    journal: { vfs, keepVf: async (vf: VfEntry) => void (vf.use === "kernel" && kept.push(vf)), forgetVf() {} },
-    inventory,
-    binder: {
-      netdevOf: async () => (await netdevNow()) ?? assert.fail("the host has no link"),
-      netdevNow,
-      driverOf: async () => "igbvf",
-      isPresent: async () => true,
-    } as unknown as DriverBinder,
-    links: world.links,
-    pfDoor: () => ({ port, settings: {} }),
-    watchPod: async () => () => {},
-    clock: systemClock,
-    log: silentLog,
-  };
-  const survey = { judge() {}, refusals: [] };
-  const hostUse = { refuse: async () => {} };
-  const holds = new VfHolds({ ...parts, survey, hostUse, isLinkSound: async () => true });
-  const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
-  const driver = kernelDriver({ ...parts, holds });
-  /** For a client in that namespace. */
-  const take = ({ netns: { fd, id } }: Place = world.pod) => {
-    const netns = { text: `inode://${id.dev}/${id.ino}`, ...id };
-    const wanted = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
-    const files = { receive: async () => fd.dup() };
-    const ask = { connectionId: "c1", wanted, files };
-    const attachment = driver.adopt({ ...ask, signal: here });
-    return {
-      apply: (asked: ConnectionContext = context, signal = here) => attachment.apply({ ...ask, signal }, asked),
-      receiveFiles: () => attachment.receiveFiles(files, here),
-      release: () => attachment.release(),
-      close: () => attachment.close(),
-    };
-  };
-  return { inventory, kept, take };
-}
+import { context, contextOf, nodeOf, StubbornPort } from "../scenes/attached-node.ts";
+import { inWorld, linkNamed, openPlace, picture, type World } from "../scenes/namespaces.ts";
 
 const picturesOf = async (world: World) => [await picture(world.host), await picture(world.pod)];
 
@@ -185,25 +116,3 @@ test("release() of what a previous instance attached changes nothing in another 
     await again.release();
     assert.equal((await linkNamed(world.host, "vf0")).up, false);
   }));
-
-/** Takes a VLAN and does not let go of it while `refuses`. */
-class StubbornPort implements PfPort {
-  readonly pf = "0000:01:00.0 (enp1s0f0, driver igb)";
-  settings: VfSettings = { vlan: 0 };
-  refuses = true;
-  readonly #onVlan: () => void;
-
-  constructor(onVlan: () => void) {
-    this.#onVlan = onVlan;
-  }
-
-  async read(): Promise<VfSettings> {
-    return this.settings;
-  }
-
-  async write(_vf: number, change: VfSettings): Promise<void> {
-    if (this.refuses && change.vlan === 0) throw new KernelError("set VLAN 0", 5, "the PF is broken");
-    this.settings = { ...this.settings, ...change };
-    if (change.vlan === 5) this.#onVlan();
-  }
-}

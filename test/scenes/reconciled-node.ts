@@ -2,9 +2,9 @@
 import type { DeviceAccess, GrantState } from "../../src/access/index.ts";
 import { systemRandom } from "../../src/async/index.ts";
 import { Inventory } from "../../src/inventory/index.ts";
-import type { Link, Rtnl, SetLink, Uevent } from "../../src/kernel/index.ts";
+import type { Link, Netns, Rtnl, SetLink, Uevent } from "../../src/kernel/index.ts";
 import { AdoptedGrants, type KernelVfEntry, type VfEntry, type VfioVfEntry } from "../../src/mechanisms/index.ts";
-import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
+import { HostLinks, type PfPort, type VfSettings } from "../../src/netdev/index.ts";
 import type { JournalEntry } from "../../src/nsm/index.ts";
 import { HandClock, settled } from "../../src/nsm/testing/fakes.ts";
 import { DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
@@ -130,10 +130,7 @@ export function reconciledNode() {
     access: accessOf(world),
     grants,
     pods: { podsWith: async () => new Set<string>() },
-    netns: {},
-    openRtnl: () => rtnlOf(world),
-    linkOwnerOf: async (_place: unknown, link: Link) => ownerOf(world, link),
-    random: systemRandom,
+    links: linksOf(world, clock),
     uevents: {
       subscribe(listener: typeof world.hear) {
         counts.listeners += 1;
@@ -307,6 +304,11 @@ function accessOf(world: World): DeviceAccess {
       return [];
     },
   } as unknown as DeviceAccess;
+}
+
+function linksOf(world: World, clock: HandClock): HostLinks {
+  const linkOwnerOf = async (_place: unknown, link: Link) => ownerOf(world, link);
+  return new HostLinks({ netns: {} as Netns, openRtnl: () => rtnlOf(world), linkOwnerOf, random: systemRandom }, clock);
 }
 
 function ownerOf({ vfs, foreign }: World, link: Link) {

@@ -5,8 +5,8 @@ import type { DeviceAccess, GrantAsk, GrantState, RecordState } from "../../src/
 import { systemRandom } from "../../src/async/index.ts";
 import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import { Inventory } from "../../src/inventory/index.ts";
-import type { VfEntry } from "../../src/mechanisms/connection-journal.ts";
 import { VfHolds } from "../../src/mechanisms/held-vf.ts";
+import type { VfEntry } from "../../src/mechanisms/journal-entries.ts";
 import { vfioDriver } from "../../src/mechanisms/vfio/vfio-attachment.ts";
 import { AdoptedGrants } from "../../src/mechanisms/vfio/vfio-entry.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
@@ -54,7 +54,7 @@ export function vfioNode() {
   const isLinkSound = async () => true;
   const holds = new VfHolds({ inventory, binder, journal, hostUse, survey, isLinkSound, clock, log });
   const grants = new AdoptedGrants();
-  const pods = { podOf: async () => ({ uid: UID, container: "app" }), podsWith: async () => new Set<string>() };
+  const pods = { podOf: async () => ({ uid: UID, container: "app" }) };
   const pfDoor = () => ({ port, settings: {} });
   const random = systemRandom;
   const driver = vfioDriver({ random, holds, inventory, binder, access, pods, pfDoor, journal, grants, clock, log });

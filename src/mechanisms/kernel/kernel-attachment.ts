@@ -118,7 +118,6 @@ class KernelAttachment implements Attachment {
     this.#stopWatch?.();
     this.#stopWatch = undefined;
     await this.#restore();
-    this.#where = undefined;
     this.#client?.close();
     this.#client = undefined;
     this.#held.giveBack();
@@ -167,7 +166,6 @@ class KernelAttachment implements Attachment {
     }
     this.#client?.close();
     this.#client = client;
-    this.#where = undefined;
   }
 
   async #attach(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
@@ -225,8 +223,7 @@ class KernelAttachment implements Attachment {
     const netdev = await binder.netdevNow(this.#address);
     if (netdev) {
       await links.verified(this.#address, netdev.ifindex);
-      const original = { ...state.original, index: netdev.ifindex };
-      return this.#adopt({ ...state, original, name: netdev.ifname }, undefined);
+      return this.#adopt(state, undefined);
     }
     const client = this.#client;
     return this.#adopt(state, client && fileKey(client.id) === netns ? client : undefined);

@@ -1,0 +1,149 @@
+// A node whose one VF is the link of a world (namespaces.ts), given to clients in the namespaces of that.
+import assert from "node:assert/strict";
+import { create } from "@bufbuild/protobuf";
+import { systemClock } from "../../src/async/index.ts";
+import { type ConnectionContext, ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
+import { Inventory } from "../../src/inventory/index.ts";
+import { KernelError } from "../../src/kernel/index.ts";
+import { VfHolds } from "../../src/mechanisms/held-vf.ts";
+import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/journal-entries.ts";
+import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
+import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
+import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
+import { silentLog } from "../../src/telemetry/index.ts";
+import type { Place, World } from "./namespaces.ts";
+
+type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
+
+export const contextOf = (vlanTag: number, ip: IpContext = {}) =>
+  create(ConnectionContextSchema, { ethernetContext: { vlanTag }, ipContext: { srcIpAddrs: ["10.0.0.1/24"], ...ip } });
+export const context = contextOf(5);
+export const address = parsePciAddress("01:10.0");
+
+const pf = parsePciAddress("01:00.0");
+const here = new AbortController().signal;
+
+/** What a test may change of the node, and what was done. */
+class Node {
+  isPresent = true;
+  driver = "igbvf";
+  /** How the host uses the VF. */
+  hostUse: string | undefined;
+  bind = async (): Promise<void> => {};
+  readonly done: string[] = [];
+  /** Pods that are watched. */
+  watched = 0;
+  received = 0;
+}
+
+/** `left` is what the previous instance left of it. */
+export function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
+  const node = new Node();
+  const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+  const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
+  inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
+  const vfs = new Map<PciAddress, VfEntry>(left && [[address, left]]);
+  if (left) inventory.raise(address, { code: "pending-netns", ending: "not" });
+  const kept: KernelVfEntry[] = [];
+  const parts = {
+    journal: { vfs, keepVf: async (vf: VfEntry) => void (vf.use === "kernel" && kept.push(vf)), forgetVf() {} },
+    inventory,
+    binder: binderOf(world, node),
+    links: world.links,
+    pfDoor: () => ({ port, settings: {} }),
+    async watchPod() {
+      node.watched += 1;
+      return () => {
+        node.watched -= 1;
+      };
+    },
+    clock: systemClock,
+    log: silentLog,
+  };
+  const survey = { judge() {}, refusals: [] };
+  const hostUse = {
+    async refuse() {
+      const how = node.hostUse;
+      if (how !== undefined) throw new DriverError(address, { kind: "host-uses-it", how });
+    },
+  };
+  const holds = new VfHolds({ ...parts, survey, hostUse, isLinkSound: async () => true });
+  const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
+  const driver = kernelDriver({ ...parts, holds });
+  /** For a client in that namespace. */
+  const take = (place: Place = world.pod) => {
+    const ask = askOf(tokenId, node);
+    return handleOf(driver.adopt(ask(place)), ask, place);
+  };
+  return { node, inventory, kept, take };
+}
+
+/** One connection's part, as its calls come. */
+function handleOf(
+  attachment: ReturnType<ReturnType<typeof kernelDriver>["adopt"]>,
+  ask: ReturnType<typeof askOf>,
+  place: Place,
+) {
+  return {
+    prepare: () => attachment.prepare(ask(place)),
+    apply: (asked: ConnectionContext = context, signal = here) => attachment.apply({ ...ask(place), signal }, asked),
+    /** The client has come back in another namespace, or wants another name. */
+    applyIn: (other: Place, name?: string) => attachment.apply(ask(other, name), context),
+    isInForce: (asked: ConnectionContext = context) => attachment.isInForce(asked, here),
+    canServe: () => attachment.canServe(ask(place).wanted),
+    receiveFiles: () => attachment.receiveFiles(ask(place).files, here),
+    release: () => attachment.release(),
+    close: () => attachment.close(),
+  };
+}
+
+function askOf(tokenId: string, node: Node) {
+  return ({ netns: { fd, id } }: Place, interfaceName = "nsm-1") => {
+    const netns = { text: `inode://${id.dev}/${id.ino}`, ...id };
+    const wanted = { type: "KERNEL", tokenId, interfaceName, netns, bare: false } as const;
+    const receive = async () => {
+      node.received += 1;
+      return fd.dup();
+    };
+    return { connectionId: "c1", wanted, files: { receive }, signal: here };
+  };
+}
+
+function binderOf(world: World, node: Node): DriverBinder {
+  const netdevNow = async () => {
+    const link = await world.host.rtnl.linkByName("vf0");
+    return link && { ifname: "vf0", ifindex: link.index };
+  };
+  return {
+    async bind() {
+      node.done.push("bind");
+      await node.bind();
+    },
+    netdevOf: async () => (await netdevNow()) ?? assert.fail("the host has no link"),
+    netdevNow,
+    driverOf: async () => node.driver,
+    isPresent: async () => node.isPresent,
+  } as unknown as DriverBinder;
+}
+
+/** Takes a VLAN and does not let go of it while `refuses`. */
+export class StubbornPort implements PfPort {
+  readonly pf = "0000:01:00.0 (enp1s0f0, driver igb)";
+  settings: VfSettings = { vlan: 0 };
+  refuses = true;
+  readonly #onVlan: () => void;
+
+  constructor(onVlan: () => void) {
+    this.#onVlan = onVlan;
+  }
+
+  async read(): Promise<VfSettings> {
+    return this.settings;
+  }
+
+  async write(_vf: number, change: VfSettings): Promise<void> {
+    if (this.refuses && change.vlan === 0) throw new KernelError("set VLAN 0", 5, "the PF is broken");
+    this.settings = { ...this.settings, ...change };
+    if (change.vlan === 5) this.#onVlan();
+  }
+}
