@@ -31,7 +31,7 @@ test("a node without device cgroups serves all but VFIO, whose every Request lea
     },
   } as unknown as Host;
   assert.equal(openAccess(host, parts, undo), reason);
-  assert.deepEqual([undo.size, parts.log.of("vfio-cannot-be-given")], [0, [{ reason: "no device cgroups here" }]]);
+  assert.deepEqual([undo.size, parts.log.of("vfio-unavailable")], [0, [{ reason: "no device cgroups here" }]]);
   const { VFIO } = mechanisms({ ...parts, links: {}, access: reason } as unknown as MechanismParts);
   await assert.rejects(async () => await VFIO?.open({} as never), reason);
   assert.throws(() => VFIO?.adopt({} as never), reason);

@@ -142,7 +142,7 @@ test("watchNode() goes on after a look that has failed", async (t) => {
   node.survey.look = () => Promise.reject(new Error("odd"));
   paper.announce({ action: "lost" });
   await paper.quiet();
-  assert.deepEqual(paper.log.of("node-not-looked-at"), [{ error: "Error: odd" }]);
+  assert.deepEqual(paper.log.of("node-not-observed"), [{ error: "Error: odd" }]);
   node.survey.look = look;
   const { looks } = paper.counts;
   paper.announce({ action: "lost" });
@@ -172,9 +172,9 @@ test("watchNode() takes another list of PFs, keeps the one of before where it is
   const paper = await watchedNode(t, { pfs: 2 });
   const { node, close } = await paper.open();
   const whole = paper.file.text;
-  const codes = () => paper.health.ailments().map(({ code }) => code);
+  const codes = () => paper.health.conditions().map(({ code }) => code);
   const offered = () => node.inventory.snapshot().filter(({ problem }) => problem === undefined).length;
-  assert.deepEqual([offered(), paper.log.of("pf-config-taken")], [4, []], "the same list is none");
+  assert.deepEqual([offered(), paper.log.of("pf-config-applied")], [4, []], "the same list is none");
   paper.file.write("physicalFunctions: [");
   await paper.quiet();
   assert.deepEqual([codes(), offered()], [["pf-config-refused"], 4]);
@@ -184,7 +184,7 @@ test("watchNode() takes another list of PFs, keeps the one of before where it is
   paper.file.write(whole);
   await paper.quiet();
   assert.deepEqual([offered(), node.inventory.snapshot().length], [4, 4]);
-  assert.equal(paper.log.of("pf-config-taken").length, 2);
+  assert.equal(paper.log.of("pf-config-applied").length, 2);
   await close();
 });
 

@@ -31,13 +31,13 @@ class Changeable {
   /** A revocation ends when this has come. */
   revoking: Promise<void> = Promise.resolve();
   readonly openGroups = new Set<PciAddress>();
-  /** Drivers that bind a function only when this has come. */
+  /** Drivers that bind a VF only when this has come. */
   readonly slow = new Map<PciAddress, Promise<void>>();
   readonly settings = new Map<number, VfSettings>();
   readonly failing = new Set<keyof VfSettings>();
 }
 
-/** Two functions of one IOMMU group. */
+/** Two VFs of one IOMMU group. */
 export function vfioNode() {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: 7, numaNode: undefined, kernelDriver: "igbvf", driver: undefined };
