@@ -18,6 +18,7 @@ const disk = {
   "kernel/small-file": "a file that a person wrote, which may be anything",
   "kernel/write-refusal": "whether the kernel would let a write through",
   "rpc/http2/listen": "folder and file of the socket",
+  "admin/page-files": "files of the page, where they are not in the bundle",
 };
 const filesOf = (reasons) =>
   Object.keys(reasons)

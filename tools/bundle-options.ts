@@ -1,5 +1,6 @@
 // How the program is bundled and run. `npm run bench` measures it in the same form.
-import type { BuildOptions } from "esbuild";
+import { pathToFileURL } from "node:url";
+import type { BuildOptions, Plugin } from "esbuild";
 
 /**
  * Flags that must be there before the program starts. A server that talks much lets Node's young generation grow to several
@@ -11,6 +12,21 @@ export const runtimeFlags: readonly string[] = [
   "--optimize-for-size",
 ];
 
+/** What the module's constants are when it is built, in place of the code that makes them: it may read files that are not shipped. */
+function frozen(path: RegExp): Plugin {
+  return {
+    name: "frozen",
+    setup(build) {
+      build.onLoad({ filter: path }, async (module) => {
+        const constants = Object.entries(await import(pathToFileURL(module.path).href));
+        return {
+          contents: constants.map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};`).join("\n"),
+        };
+      });
+    },
+  };
+}
+
 /** All but the entry points and where to. */
 export const bundleOptions: BuildOptions = {
   outExtension: { ".js": ".mjs" },
@@ -21,6 +37,7 @@ export const bundleOptions: BuildOptions = {
   target: "node24",
   format: "esm",
   external: ["koffi"],
+  plugins: [frozen(/[/]src[/]admin[/]page-files[.]ts$/)],
   sourcemap: "linked",
   sourcesContent: false,
   legalComments: "linked",

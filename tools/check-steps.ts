@@ -19,6 +19,7 @@ export interface Step {
 export const steps: readonly Step[] = [
   { name: "format and lint", find: () => runProgram("biome", ["check", "--error-on-warnings", "--colors=force", "."]) },
   { name: "types", find: () => runProgram("tsc", ["--pretty"]) },
+  { name: "types of the page", find: () => runProgram("tsc", ["--pretty", "-p", "src/admin/page"]) },
   { name: "generated code", find: () => runProgram(process.execPath, ["tools/gen.ts", "--check"]) },
   { name: "README", find: async () => readmeProblem() },
   { name: "imports", find: async () => lines(Object.values(await importProblems()).flat()) },

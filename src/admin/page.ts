@@ -15,7 +15,7 @@ export function renderPage(view: NodeView): string {
 <link rel="icon" href="data:,">
 <link rel="stylesheet" href="/page.css">
 <noscript><meta http-equiv="refresh" content="5"></noscript>
-<script src="/page.js" defer></script>
+<script src="/page.js" type="module"></script>
 </head>
 <body>
 <a class="skip" href="#vfs">To the virtual functions</a>

@@ -6,8 +6,7 @@ import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
 import { AdminError, isAskedByLoopbackName, isLoopback } from "./loopback.ts";
 import { renderMain, renderPage } from "./page.ts";
-import { pageScript } from "./page-script.ts";
-import { pageStyle } from "./page-style.ts";
+import { pageScript, pageStyle } from "./page-files.ts";
 import type { NodeViewSource } from "./view-form.ts";
 
 // An import would read every property of node:http, and some of them load a client and a WebSocket: 10 MiB and 20 ms.
