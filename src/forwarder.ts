@@ -16,7 +16,7 @@ import { type NsmServer, type NsmSettings, serveNsm } from "./composition/nsm-se
 import { awaitOriginal } from "./composition/original-forwarder.ts";
 import { startPhases } from "./composition/phase-report.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
-import { startIdentity } from "./identity/index.ts";
+import { Identity } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { openCheckpoint } from "./kubelet/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
@@ -125,7 +125,7 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const left = await reconciler.start();
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
-  const identity = startIdentity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
+  const identity = new Identity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
   undo.push("identity", () => identity.close());
   shown.learn({ identity });
   declareIdentityMetrics(metrics, identity);

@@ -2,11 +2,10 @@
 // Knows nothing of VFs, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
-export { AdminError, type AdminFault, isLoopback } from "./loopback.ts";
-export { type ProfileOptions, serveProfiles } from "./profiles.ts";
+export { AdminError, isLoopback } from "./loopback.ts";
+export { serveProfiles } from "./profiles.ts";
 export { type AdminOptions, type AdminServer, serveAdmin } from "./serve.ts";
 export {
-  type Carrier,
   type ConnectionView,
   type NodeView,
   type NodeViewSource,

@@ -1,6 +1,6 @@
 import { IdentityError } from "./error.ts";
 import { splitToken, type TokenParts } from "./jwt.ts";
-import type { MonitorCheck, PathCheck, Policy, PolicyInput, RegistrationCheck } from "./policy.ts";
+import type { PathCheck, Policy, PolicyInput, RegistrationCheck } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
 
 /**
@@ -22,12 +22,6 @@ export function checkPath(selected: readonly Policy[], check: PathCheck): void {
  */
 export function checkRegistration(selected: readonly Policy[], check: RegistrationCheck): void {
   run(selected, { ...prepare(check), resource: check.resource });
-}
-
-/** @throws {PolicyError} of the first policy that refuses */
-export function checkMonitor(selected: readonly Policy[], check: MonitorCheck): void {
-  const { nowMs, ...monitor } = check;
-  run(selected, { index: 0, segments: [], tokens: [], peer: check.watcher, nowMs, monitor });
 }
 
 function run(selected: readonly Policy[], input: PolicyInput): void {

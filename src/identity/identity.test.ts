@@ -15,7 +15,7 @@ import { serveRpc, streamHandler } from "../rpc/index.ts";
 import { Health, silentLog } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { IdentityError } from "./error.ts";
-import { type Identity, startIdentity } from "./identity.ts";
+import { Identity } from "./identity.ts";
 import { decodeToken, isSignedBy, splitToken } from "./jwt.ts";
 
 const ME = "spiffe://sandbox.test/forwarder";
@@ -36,7 +36,7 @@ function start(t: TestContext, endpointSocket: string, timeOf: Clock = systemClo
   const clock = countedClock(timeOf);
   const log = recordingLog();
   const health = new Health(clock);
-  const identity = startIdentity({ endpointSocket, clock, log, health });
+  const identity = new Identity({ endpointSocket, clock, log, health });
   t.after(async () => {
     await identity.close();
     assert.equal(clock.timerCount, 0, "timers that outlive the identity");
@@ -59,7 +59,7 @@ function trusts(identity: Identity, chainDer: readonly Buffer[]): boolean {
   }
 }
 
-test("startIdentity() waits for an agent that comes late and says what it waits for", async (t) => {
+test("Identity waits for an agent that comes late and says what it waits for", async (t) => {
   const { spire, socket } = agent(t);
   const { identity, log, health, codes, clock } = start(t, socket.url);
   assert.throws(() => identity.credentials(), /Cannot prove who we are: no X.509 SVID yet/);
@@ -75,7 +75,7 @@ test("startIdentity() waits for an agent that comes late and says what it waits 
   assert.equal(clock.timerCount, 1, "its end is watched for, and nobody is reminded any more");
 });
 
-test("startIdentity() explains when no identity is issued", async (t) => {
+test("Identity explains when no identity is issued", async (t) => {
   const { socket } = agent(t);
   socket.issue();
   await socket.start();
@@ -88,7 +88,7 @@ test("startIdentity() explains when no identity is issued", async (t) => {
   assert.equal((await identity.ready()).id, ME);
 });
 
-test("startIdentity() follows rotations", async (t) => {
+test("Identity follows rotations", async (t) => {
   const { spire, socket } = agent(t);
   await socket.start();
   const { identity, log } = start(t, socket.url);
@@ -103,7 +103,7 @@ test("startIdentity() follows rotations", async (t) => {
   assert.deepEqual([told, log.of("svid-rotated").length], [1, 1]);
 });
 
-test("startIdentity() keeps the SVID while the agent is away, and takes the new one after", async (t) => {
+test("Identity keeps the SVID while the agent is away, and takes the new one after", async (t) => {
   const { spire, socket } = agent(t);
   await socket.start();
   const { identity, log, codes } = start(t, socket.url);
@@ -120,7 +120,7 @@ test("startIdentity() keeps the SVID while the agent is away, and takes the new 
   assert.equal(log.of("workload-api-back").length, 1);
 });
 
-test("startIdentity() trusts federated domains from when they are known, without a rotation of ours", async (t) => {
+test("Identity trusts federated domains from when they are known, without a rotation of ours", async (t) => {
   const { spire, socket } = agent(t);
   await socket.start();
   const { identity, log } = start(t, socket.url);
@@ -165,7 +165,7 @@ test("Identity.issueToken() signs with the key that the connection has shown", a
   assert.deepEqual(by(identity.issueToken(undefined, 60_000, identity.credentials()).token), [false, true]);
 });
 
-test("startIdentity() warns of an SVID that nobody renews, and when it has ended", async (t) => {
+test("Identity warns of an SVID that nobody renews, and when it has ended", async (t) => {
   const { socket, spire } = agent(t);
   const clock = new HandClock(systemClock.now());
   const short = createTestCa("sandbox.test").issue({ spiffeId: ME, notAfterMs: clock.now() + 3_600_000 });
@@ -189,16 +189,16 @@ test("startIdentity() warns of an SVID that nobody renews, and when it has ended
 });
 
 for (const text of ["", "agent.sock", "/run/agent.sock", "http://localhost", "unix:relative.sock"]) {
-  test(`startIdentity() refuses "${text}" at once`, () => {
+  test(`Identity refuses "${text}" at once`, () => {
     const options = { clock: systemClock, log: silentLog, health: new Health(systemClock) };
     assert.throws(
-      () => startIdentity({ ...options, endpointSocket: text }),
+      () => new Identity({ ...options, endpointSocket: text }),
       (error) => error instanceof IdentityError && error.fault.kind === "bad-socket",
     );
   });
 }
 
-test("startIdentity() goes by the last answer that is good: another that is not is told, and ends nothing", async (t) => {
+test("Identity goes by the last answer that is good: another that is not is told, and ends nothing", async (t) => {
   const { socket, spire } = agent(t);
   const ours = createTestCa("sandbox.test").issue({ spiffeId: ME });
   const stranger = createTestCa("other.test");
@@ -241,7 +241,7 @@ test("startIdentity() goes by the last answer that is good: another that is not 
   assert.equal(trusts(identity, their.chainDer), false, "a domain that is federated no more");
 });
 
-test("startIdentity() says again and again that it waits, ever more rarely, and not after it was closed", async (t) => {
+test("Identity says again and again that it waits, ever more rarely, and not after it was closed", async (t) => {
   const clock = new HandClock(systemClock.now());
   const { socket } = agent(t);
   const { identity, log } = start(t, socket.url, clock);

@@ -6,52 +6,32 @@ import type { Svid } from "./read-svid.ts";
 import { SvidRotation, type SvidRotationOptions } from "./svid-rotation.ts";
 import { verifyPeerChain } from "./verify-peer-chain.ts";
 
-export type IdentityOptions = SvidRotationOptions;
-
 /** For whom a token is, and until when its certificate is good. */
 type TokenPeer = Pick<PeerIdentity, "spiffeId" | "notAfterMs">;
 
 /** Who we are and whom we trust, kept up to date by the SPIRE agent. */
-export interface Identity extends TlsIdentity {
-  /** Our SVID; another one after each rotation. */
-  readonly current: Latest<Svid>;
-  /** The first SVID, awaited for as long as it takes; rejects only with the signal's reason. */
-  ready(signal?: AbortSignal): Promise<Svid>;
-  /**
-   * A token for one call to, or from, this peer, made anew each time.
-   * @param shown what `credentials` gave for the connection with the peer: only that key proves anything to it. Our newest
-   *   SVID is taken where there is none
-   * @throws {IdentityError} kind "no-svid" or "expired"
-   */
-  issueToken(peer: TokenPeer | undefined, lifetimeMs: number, shown?: object): IssuedToken;
-  /** Stops following the agent; the last SVID stays usable. */
-  close(): Promise<void>;
-}
-
-/**
- * Starts to follow the Workload API. Comes back at once; `ready` waits. A lost agent is dialled again for ever, and the
- * last SVID and bundles are kept meanwhile.
- * @throws {IdentityError} kind "bad-socket"
- */
-export function startIdentity(options: IdentityOptions): Identity {
-  return new WorkloadIdentity(options);
-}
-
-class WorkloadIdentity implements Identity {
-  readonly #options: IdentityOptions;
+export class Identity implements TlsIdentity {
+  readonly #options: SvidRotationOptions;
   readonly #rotation: SvidRotation;
   /** The SVIDs behind what connections have shown; each is gone with the last of them. */
   readonly #shown = new WeakMap<object, Svid>();
 
-  constructor(options: IdentityOptions) {
+  /**
+   * Starts to follow the Workload API; `ready` waits. A lost agent is dialled again for ever, and the last SVID and bundles are
+   * kept meanwhile.
+   * @throws {IdentityError} kind "bad-socket"
+   */
+  constructor(options: SvidRotationOptions) {
     this.#options = options;
     this.#rotation = new SvidRotation(options);
   }
 
+  /** Our SVID; another one after each rotation. */
   get current(): Latest<Svid> {
     return this.#rotation.current;
   }
 
+  /** The first SVID, awaited for as long as it takes; rejects only with the signal's reason. */
   ready(signal?: AbortSignal): Promise<Svid> {
     return this.current.first(signal);
   }
@@ -77,12 +57,19 @@ class WorkloadIdentity implements Identity {
     return this.current.onChange(listener);
   }
 
+  /**
+   * A token for one call to, or from, this peer, made anew each time.
+   * @param shown what `credentials` gave for the connection with the peer: only that key proves anything to it. Our newest
+   *   SVID is taken where there is none
+   * @throws {IdentityError} kind "no-svid" or "expired"
+   */
   issueToken(peer: TokenPeer | undefined, lifetimeMs: number, shown?: object): IssuedToken {
     const forPeer = peer === undefined ? {} : { audience: peer.spiffeId, peerNotAfterMs: peer.notAfterMs };
     const svid = (shown && this.#shown.get(shown)) ?? this.#svid();
     return issueToken(svid, { ...forPeer, lifetimeMs, nowMs: this.#options.clock.now() });
   }
 
+  /** Stops following the agent; the last SVID stays usable. */
   close(): Promise<void> {
     return this.#rotation.close();
   }

@@ -1,20 +1,12 @@
 // Who we are and whom we trust: SPIFFE IDs, our X.509 SVID, trust bundles, NSM's tokens and the policies over them.
 // It knows certificates and tokens, and nothing of connections, VFs or gRPC codes: faults carry a kind, the caller
 // translates. Start reading at verify-peer-chain.ts (who a peer is) and verify-tokens.ts (what a path of tokens must prove).
-export { checkMonitor, checkPath, checkRegistration } from "./check-policies.ts";
+export { checkPath, checkRegistration } from "./check-policies.ts";
 export { IdentityError, type IdentityFault } from "./error.ts";
-export { type Identity, type IdentityOptions, startIdentity } from "./identity.ts";
-export {
-  decodeToken,
-  type IssuedToken,
-  issueToken,
-  LONGEST_TOKEN_BYTES,
-  type TokenClaims,
-  type TokenOptions,
-} from "./jwt.ts";
-export type { MonitorCheck, PathCheck, Policy, PolicySegment, RegistrationCheck, Signer } from "./policy.ts";
+export { Identity } from "./identity.ts";
+export { decodeToken, type IssuedToken, LONGEST_TOKEN_BYTES } from "./jwt.ts";
+export type { PathCheck } from "./policy.ts";
 export { isOfAnotherKey, PolicyError, type PolicyFault } from "./policy-error.ts";
-export type { Svid } from "./read-svid.ts";
-export { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";
-export { parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
+export { selectPolicies, serverPolicyMasks } from "./select-policies.ts";
+export { parseSpiffeId, trustDomainOf } from "./spiffe-id.ts";
 export { readTokenHeaders, tokenHeaders } from "./token-headers.ts";

@@ -3,13 +3,13 @@ import { createPrivateKey } from "node:crypto";
 import { test } from "node:test";
 import { SignJWT } from "jose";
 import { createTestCa, type TestCertificate } from "../../sandbox/identity/x509.ts";
-import { checkMonitor, checkPath, checkRegistration } from "./check-policies.ts";
+import { checkPath, checkRegistration } from "./check-policies.ts";
 import { IdentityError } from "./error.ts";
 import { issueToken } from "./jwt.ts";
 import type { PathCheck } from "./policy.ts";
 import { PolicyError } from "./policy-error.ts";
 import { readSvid } from "./read-svid.ts";
-import { monitorPolicyMasks, selectPolicies, serverPolicyMasks } from "./select-policies.ts";
+import { selectPolicies, serverPolicyMasks } from "./select-policies.ts";
 
 const NOW_MS = Date.now();
 const ca = createTestCa("example.org");
@@ -205,26 +205,6 @@ test("checkRegistration() wants the server's token, signed by the server and in 
   const toNsc = { token: forwarder.tokenFor(nsc.id) };
   const foreign = { token: await signed(nsmgr, { sub: nsc.id, aud: ["x"], exp: soon() }) };
   assert.throws(() => checkRegistration(registry, { ...answer, segments: [toNsc, foreign] }), refused("wrong-subject"));
-});
-
-test("checkMonitor() lets a caller watch what it has made, and nothing else", () => {
-  const monitor = selectPolicies(monitorPolicyMasks);
-  const connectionIds = new Map([
-    [nsmgr.id, new Set(["c1", "c2"])],
-    [nsc.id, new Set<string>()],
-  ]);
-  const check = { watcher: nsmgr.peer, connectionIds, selectorIds: ["x", "c2"], nowMs: NOW_MS };
-  checkMonitor(monitor, check);
-  const refused = refusedBy("service_connection.rego", "no-common-connection");
-  for (const other of [
-    { selectorIds: [] },
-    { selectorIds: ["c3"] },
-    { watcher: nsc.peer },
-    { watcher: forwarder.peer },
-    { watcher: undefined },
-  ]) {
-    assert.throws(() => checkMonitor(monitor, { ...check, ...other }), refused);
-  }
 });
 
 test("selectPolicies() reads the original's masks", () => {

@@ -33,22 +33,11 @@ export interface RegistrationCheck extends PathCheck {
   };
 }
 
-/** Somebody who wants to watch connections. */
-export interface MonitorCheck {
-  readonly watcher: Signer | undefined;
-  /** SPIFFE ID → ids of the connections that it made. */
-  readonly connectionIds: ReadonlyMap<string, ReadonlySet<string>>;
-  /** Connection ids of all segments of the selector. */
-  readonly selectorIds: readonly string[];
-  readonly nowMs: number;
-}
-
 /** Everything that some policy reads. */
 export interface PolicyInput extends PathCheck {
   /** The segments' tokens taken apart once; undefined where that fails. */
   readonly tokens: readonly (TokenParts | undefined)[];
   readonly resource?: RegistrationCheck["resource"];
-  readonly monitor?: Omit<MonitorCheck, "nowMs">;
 }
 
 /** One rule: finds a fault or passes. */

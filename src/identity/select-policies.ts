@@ -8,9 +8,6 @@ const FOLDER = "etc/nsm/opa";
 /** What guards the NetworkService server. The original has no variable for it either. */
 export const serverPolicyMasks = [`${FOLDER}/common/.*.rego`, `${FOLDER}/server/.*.rego`] as const;
 
-/** The policy for the connection monitor, which the original has and leaves out (W4). Ours goes by owner: decision 011. */
-export const monitorPolicyMasks = [`${FOLDER}/monitor/.*.rego`] as const;
-
 /**
  * The policies that the masks select, in the masks' order and then by name, each once. A mask is an anchored regular
  * expression over the policies' paths, as the original reads it. No mask selects no policy: everything is allowed.

@@ -5,6 +5,6 @@
 export { AllocatedTokens } from "./allocated-tokens.ts";
 export { CHECKPOINT_FILE, parseCheckpoint } from "./checkpoint.ts";
 export { DevicePlugins } from "./device-plugins.ts";
-export { type AllocatableDevices, ForeignDevices } from "./foreign-devices.ts";
+export { ForeignDevices } from "./foreign-devices.ts";
 export { PodResources } from "./pod-resources.ts";
 export { openCheckpoint, type PodsOfTokens, type TokenPod } from "./pods-of-tokens.ts";

@@ -20,13 +20,6 @@ export interface OtlpOptions {
   readonly log: Log;
 }
 
-/** What sends, until it is stopped. */
-export interface Otlp {
-  readonly tracer: Tracer;
-  /** Sends what is left, if the collector takes it within a second. */
-  stop(): Promise<void>;
-}
-
 const TRACES_INTERVAL_MS = 5_000; // OTEL_BSP_SCHEDULE_DELAY
 /** Spans that wait; what comes then is dropped and counted (OTEL_BSP_MAX_QUEUE_SIZE). */
 const LONGEST_QUEUE = 2_048;
@@ -35,14 +28,10 @@ const CALL_LIMIT_MS = 10_000;
 const LAST_CALL_LIMIT_MS = 1_000;
 
 /**
- * Starts sending spans and metrics. Never throws and never waits for the collector: one that cannot be reached costs a bounded
- * queue, a warning when it goes and a line when it is back.
+ * Sends spans and metrics until it is stopped. Never throws and never waits for the collector: one that cannot be reached costs a
+ * bounded queue, a warning when it goes and a line when it is back.
  */
-export function startOtlp(options: OtlpOptions): Otlp {
-  return new Exporter(options);
-}
-
-class Exporter implements Otlp {
+export class OtlpExporter {
   readonly tracer: Tracer;
   readonly #options: OtlpOptions;
   readonly #client: RpcClient;
@@ -69,6 +58,7 @@ class Exporter implements Otlp {
     ];
   }
 
+  /** Sends what is left, if the collector takes it within a second. */
   async stop(): Promise<void> {
     this.#stopped.abort();
     await Promise.all(this.#loops);

@@ -5,7 +5,7 @@ import type { Config, ParsedConfig } from "../config.ts";
 import { startForwarder } from "../forwarder.ts";
 import { exitNow, readSmallFile, selfTest } from "../kernel/index.ts";
 import { openLinuxHost, openPfConfigFile } from "../node/index.ts";
-import type { Otlp } from "../otlp/index.ts";
+import type { OtlpExporter } from "../otlp/index.ts";
 import { PF_CONFIG_MEBIBYTES, parsePfConfig } from "../pci/index.ts";
 import { checkTls } from "../rpc/index.ts";
 import { createLog, createMetrics, type Log, type Metrics } from "../telemetry/index.ts";
@@ -67,11 +67,18 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
 }
 
 /** Its code is loaded where it is wanted only. */
-async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<Otlp> {
-  const { startOtlp: start } = await import("../otlp/index.ts");
+async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<OtlpExporter> {
+  const { OtlpExporter } = await import("../otlp/index.ts");
   const { openTelemetryEndpoint: endpoint, metricsExportIntervalMs: metricsIntervalMs, name } = config;
   log.info("telemetry", { endpoint });
-  return start({ endpoint, metricsIntervalMs, service: { name, version }, metrics, clock: systemClock, log });
+  return new OtlpExporter({
+    endpoint,
+    metricsIntervalMs,
+    service: { name, version },
+    metrics,
+    clock: systemClock,
+    log,
+  });
 }
 
 /** Clients are served without them too. */

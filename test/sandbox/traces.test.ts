@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type Span, Span_SpanKind, Status_StatusCode } from "../../src/gen/otlp_trace_pb.ts";
-import { startOtlp } from "../../src/otlp/index.ts";
+import { OtlpExporter } from "../../src/otlp/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
@@ -18,7 +18,7 @@ test("a Request is one trace from its caller through each step to the endpoint",
   const metrics = createMetrics();
   const service = { name: "forwarder-1", version: "1.2.3" };
   const options = { endpoint: collector.endpoint, metricsIntervalMs: 50, service, metrics, clock, log: recordingLog() };
-  const otlp = startOtlp(options);
+  const otlp = new OtlpExporter(options);
   const machine = { realLinks: true };
   const sandbox = await Sandbox.start({ machine, metrics, tracer: otlp.tracer, log: silentLog, clock });
   t.after(() => sandbox.stop());
