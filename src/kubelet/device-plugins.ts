@@ -1,7 +1,7 @@
 import { type Clock, Latest } from "../async/index.ts";
 import type { Offer } from "../inventory/index.ts";
 import type { WatchedFolder } from "../kernel/index.ts";
-import { RpcClient } from "../rpc/index.ts";
+import { RpcClient, type Transport } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
 import { resourceNameProblem } from "./resource-name.ts";
@@ -18,6 +18,8 @@ export interface DevicePluginsOptions {
   readonly foreign?: Pick<ForeignDevices, "streak">;
   /** Kubelet is to be asked anew which devices it has. */
   askSoon?(): void;
+  /** How calls travel; sockets in the folder by default. */
+  readonly transport?: Transport;
 }
 
 const DIAL_TIMEOUT_MS = 2000;
@@ -36,9 +38,10 @@ export class DevicePlugins {
   readonly #unsubscribe: () => void;
 
   constructor(options: DevicePluginsOptions) {
-    const { clock, log, health, offer } = options;
+    const { clock, log, health, offer, transport } = options;
     this.#options = options;
-    this.#client = new RpcClient({ log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
+    const travel = transport ? { transport } : {};
+    this.#client = new RpcClient({ ...travel, log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
     this.#unregistered = health.condition("resource-not-registered");
     this.#elsewhere = health.condition("resource-offered-elsewhere");
     this.#badName = health.condition("resource-name-refused");

@@ -125,25 +125,3 @@ for (const [what, talk] of [
     );
   });
 }
-
-test("PodResources asks no more often than it was told, whatever goes wrong", async (t) => {
-  const server = startServer(t);
-  await server.start();
-  server.mood = "limited";
-  const poller = startPoller(t, server, 60_000);
-  await until(poller, "unknown");
-  await poller.state.next();
-  assert.equal(server.calls, 2);
-});
-
-test("PodResources.askSoon() asks once, soon, for many pods", async (t) => {
-  const server = startServer(t);
-  await server.start();
-  const { resources, state } = startPoller(t, server, 60_000);
-  await state.first();
-  for (let pod = 0; pod < 20; pod += 1) resources.askSoon();
-  await state.next();
-  resources.askSoon();
-  await state.next();
-  assert.equal(server.calls, 3); // a call for each pod would have come before
-});

@@ -35,6 +35,8 @@ export interface PodResourcesOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
+  /** What calls kubelet; a client of its own by default. It is closed at the end. */
+  readonly client?: Pick<RpcClient, "call" | "close">;
   /** Told after every question, before the state is set, which devices kubelet would give to pods. */
   readonly onAllocatable?: (devices: AllocatableDevices) => void;
 }
@@ -56,7 +58,7 @@ export class PodResources {
   /** Set after every question; without a value until the first is answered or has failed. */
   readonly state = new Latest<PodResourcesState>();
   readonly #options: PodResourcesOptions;
-  readonly #client: RpcClient;
+  readonly #client: Pick<RpcClient, "call" | "close">;
   readonly #bell: Wakeup;
   readonly #stop = new AbortController();
   readonly #unavailable;
@@ -68,14 +70,16 @@ export class PodResources {
     const { clock, log, health, intervalMs } = options;
     this.#options = options;
     this.#bell = new Wakeup(clock);
-    this.#client = new RpcClient({
-      log,
-      clock,
-      dialTimeoutMs: DIAL_TIMEOUT_MS,
-      idleMs: intervalMs + ANSWER_TIMEOUT_MS,
-      limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
-      answerLimit: () => ANSWER_LIMIT,
-    });
+    this.#client =
+      options.client ??
+      new RpcClient({
+        log,
+        clock,
+        dialTimeoutMs: DIAL_TIMEOUT_MS,
+        idleMs: intervalMs + ANSWER_TIMEOUT_MS,
+        limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
+        answerLimit: () => ANSWER_LIMIT,
+      });
     this.#unavailable = health.condition("pod-resources-unknown");
     this.#running = this.#run(this.#stop.signal);
   }

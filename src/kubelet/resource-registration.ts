@@ -2,7 +2,7 @@ import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
 import { Registration } from "../gen/deviceplugin_pb.ts";
 import type { Offer } from "../inventory/index.ts";
 import type { WatchedFolder } from "../kernel/index.ts";
-import { type RpcClient, type RpcServer, serveRpc } from "../rpc/index.ts";
+import { type RpcClient, type RpcServer, serveRpc, type Transport } from "../rpc/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import { DeviceList } from "./device-list.ts";
 import type { ForeignDevices } from "./foreign-devices.ts";
@@ -23,6 +23,7 @@ export interface PluginOptions {
   readonly elsewhere: Condition;
   readonly foreign?: Pick<ForeignDevices, "streak">;
   askSoon?(): void;
+  readonly transport?: Transport;
   onRegistered(isRegistered: boolean): void;
 }
 
@@ -187,7 +188,9 @@ export class ResourceRegistration {
     await this.#server?.stop(0);
     this.#server = undefined;
     const onStreams = (open: number) => this.#noteStreams(open);
+    const { transport } = this.#options;
     this.#server = await serveRpc({
+      ...(transport ? { transport } : {}),
       url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
       handlers: pluginHandlers({ resource, offer, list: this.#list, clock, log, onStreams }),
       socketMode: 0o600,
