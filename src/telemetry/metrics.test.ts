@@ -33,6 +33,18 @@ test("gauge() with collect shows the view of the moment", async () => {
   assert.deepEqual(await linesOf(metrics), ['nsm_in_use{capability="25G"} 2']);
 });
 
+test("gauge() with collect and without labels has no value that is not set", async () => {
+  const metrics = createMetrics();
+  let ends: number | undefined;
+  const collect = (gauge: { set(labels: object, value: number): void }) => ends && gauge.set({}, ends);
+  metrics.gauge({ name: "nsm_ends_seconds", help: "End", collect });
+  assert.deepEqual(await linesOf(metrics), []);
+  ends = 7;
+  assert.deepEqual(await linesOf(metrics), ["nsm_ends_seconds 7"]);
+  ends = undefined;
+  assert.deepEqual(await linesOf(metrics), []);
+});
+
 test("histogram() without labels counts into buckets", async () => {
   const metrics = createMetrics();
   metrics.histogram({ name: "nsm_bind_seconds", help: "Time", buckets: [0.1, 1] }).observe({}, 0.5);

@@ -138,6 +138,7 @@ function declareGauge<L extends LabelSets>(
   const set = (labels: LabelValues<L>, value: number) => gauge.set(closed(spec, labels), value);
   const collect = () => {
     gauge.reset();
+    if (common.labelNames.length === 0) gauge.remove(); // what a reset leaves of one without labels is 0
     spec.collect?.({ set });
   };
   const gauge: PromGauge<string> = new PromGauge(spec.collect ? { ...common, collect } : common);
