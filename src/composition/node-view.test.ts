@@ -19,9 +19,11 @@ function shownNode() {
   inventory.sync(pf, functions);
   const tokenId = inventory.devicesOf("d/x").find(({ address }) => address === first)?.id ?? "";
   const log = recordingLog();
-  const shown = new ShownNode({ name: "fwd", health: new Health(systemClock), clock: systemClock, log });
+  const health = new Health(systemClock);
+  const clock = { ...systemClock, now: () => 1_700_000_000_000, monotonicMs: () => 7 };
+  const shown = new ShownNode({ name: "fwd", health, clock, log });
   shown.show({ inventory, survey: survey as never, hostUse: { ofPf: () => "it is a port of br0" } as never });
-  return { inventory, shown, log, tokenId, first, second, third };
+  return { inventory, shown, health, log, tokenId, first, second, third };
 }
 
 test("view() shows each function as the inventory has it at this moment, with its pod and connection", () => {
@@ -35,7 +37,11 @@ test("view() shows each function as the inventory has it at this moment, with it
   inventory.raise(second, { code: "pf-without-carrier", error: "its link is down" });
   inventory.raise(third, { code: "write-stuck", error: "the kernel does not finish a write" });
 
+  const current = { value: { id: "spiffe://test/fwd", notAfterMs: 5 } };
+  shown.learn({ identity: { current } as never });
   const view = shown.view();
+  assert.deepEqual(view.identity, { spiffeId: "spiffe://test/fwd", expiresMs: 5 });
+  assert.deepEqual([view.startedMs, view.seenMs], [1_700_000_000_000, 1_700_000_000_000]);
   assert.deepEqual(
     view.pfs[0]?.vfs.map(({ index, state, pod, connection: id }) => [index, state, pod, id]),
     [
@@ -65,18 +71,20 @@ test("view() shows each function as the inventory has it at this moment, with it
 });
 
 test("view() holds the beginning of a token and never a whole one, whoever wrote it", () => {
-  const { inventory, shown, log, tokenId } = shownNode();
+  const { inventory, shown, health, log, tokenId } = shownNode();
   inventory.reserveToken(tokenId);
   shown.log.with({ connection: "c1" }).warn("call-failed", { error: `endpoint said ${tokenId}` });
   const view = shown.view();
   assert.equal(view.pfs[0]?.vfs[0]?.token, `${tokenId.slice(0, 10)}…`);
   assert.equal(view.troubles[0]?.text, `connection=c1 error="endpoint said ${tokenId.slice(0, 10)}…"`);
-  assert.ok(!JSON.stringify(view).includes(tokenId));
+  health.condition("resource-not-registered", `kubelet said ${tokenId}`);
+  assert.match(shown.view().ailments[0]?.sentence ?? "", /^kubelet said .*…$/);
+  assert.ok(!JSON.stringify([view, shown.view()]).includes(tokenId));
   assert.equal(log.of("call-failed").length, 1);
 });
 
 test("onChange() hears of the inventory, of health, of the log, and of parts that are made known", () => {
-  const { inventory, shown, tokenId } = shownNode();
+  const { inventory, shown, health, tokenId } = shownNode();
   let heard = 0;
   const stop = shown.onChange(() => {
     heard += 1;
@@ -85,6 +93,7 @@ test("onChange() hears of the inventory, of health, of the log, and of parts tha
     () => inventory.reserveToken(tokenId),
     () => shown.log.info("pf-carrier"),
     () => shown.learn({ podOf: () => "default/a" }),
+    () => health.condition("svid-missing", "no answer"),
   ];
   for (const [at, change] of changes.entries()) {
     change();

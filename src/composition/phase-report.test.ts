@@ -59,6 +59,9 @@ test("startPhases() tells what a phase that lasts waits for, less often each tim
   );
   phases.end();
   assert.equal(timers[2]?.isCancelled, true);
+  phases.begin("register with the manager");
+  phases.completed();
+  assert.equal(timers[3]?.isCancelled, true);
 });
 
 for (const [ms, text] of [

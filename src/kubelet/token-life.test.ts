@@ -87,6 +87,50 @@ for (const [name, steps, freed] of rows) {
   });
 }
 
+test("TokenLife.observe() counts from when the last was answered to when the first was asked", () => {
+  const life = new TokenLife(GRACE_MS);
+  life.allocated("t1", RESOURCE);
+  const sight = (askedMs: number, answeredMs: number) =>
+    life.observe({ holdings: other, checkpoint: undefined, connections: new Map(), askedMs, answeredMs }).freed.length;
+  assert.equal(sight(0, 10), 0);
+  assert.equal(sight(69, 80), 0, "an Allocate may have come while it was asked");
+  assert.equal(sight(70, 80), 1);
+});
+
+for (const [says, ids, freed] of [
+  ["another resource alone keeps it", [["x1", "worker.domain/1G"]], []],
+  [
+    "the resource and another one has another id",
+    [
+      ["t2", RESOURCE],
+      ["x1", "worker.domain/1G"],
+    ],
+    ["t1"],
+  ],
+] as const) {
+  test(`TokenLife.observe(): a pod that is listed with ${says}`, () => {
+    const life = new TokenLife(GRACE_MS);
+    life.allocated("t1", RESOURCE);
+    const devices = new Map(ids.map(([id, resource]) => [id, { resource, pod: "web", container: "app" }]));
+    const later = { pods: new Set(["web"]), devices };
+    assert.deepEqual(freedAfter(life, [step(0, listed("web:t1")), step(10, later), step(700, later)]), freed);
+  });
+}
+
+test("TokenLife.doubt() makes nobody forget the pod", () => {
+  const life = new TokenLife(GRACE_MS);
+  life.allocated("t1", RESOURCE);
+  life.observe({
+    holdings: listed("web:t1"),
+    checkpoint: undefined,
+    connections: new Map(),
+    askedMs: 0,
+    answeredMs: 0,
+  });
+  life.doubt();
+  assert.deepEqual(freedAfter(life, [step(10, listed("web:")), step(700, listed("web:"))]), []);
+});
+
 test("TokenLife.doubt() lets the grace begin anew", () => {
   const life = new TokenLife(GRACE_MS);
   life.allocated("t1", RESOURCE);
