@@ -78,7 +78,7 @@ test("view() holds the beginning of a token and never a whole one, whoever wrote
   assert.equal(view.pfs[0]?.vfs[0]?.token, `${tokenId.slice(0, 10)}…`);
   assert.equal(view.troubles[0]?.text, `connection=c1 error="endpoint said ${tokenId.slice(0, 10)}…"`);
   health.condition("resource-not-registered", `kubelet said ${tokenId}`);
-  assert.match(shown.view().ailments[0]?.sentence ?? "", /^kubelet said .*…$/);
+  assert.match(shown.view().conditions[0]?.sentence ?? "", /^kubelet said .*…$/);
   assert.ok(!JSON.stringify([view, shown.view()]).includes(tokenId));
   assert.equal(log.of("call-failed").length, 1);
 });

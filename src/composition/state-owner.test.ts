@@ -92,10 +92,10 @@ test("ownStateFolder() says who has the folder when that is written, and no more
   while (holders().length < 2) await systemClock.sleep(1);
   assert.match(holders()[0] ?? "", /has not said who it is/);
   assert.match(holders()[1] ?? "", /^fwd-0, process 7/);
-  assert.match(String(health.ailments()[0]?.sentence), /fwd-0/);
+  assert.match(String(health.conditions()[0]?.sentence), /fwd-0/);
   released.resolve();
   await owning;
-  assert.deepEqual([health.ailments(), log.of("state-folder-taken").length], [[], 1]);
+  assert.deepEqual([health.conditions(), log.of("state-folder-taken").length], [[], 1]);
   writeFileSync(join(statePath, "holder"), JSON.stringify({ ...holder, name: "fwd-2" }));
   await systemClock.sleep(20); // an event that is heard would be by then
   assert.equal(holders().length, 2);

@@ -180,7 +180,7 @@ test("PodResources takes a list of pods without devices for an answer, one witho
   answers[NEW] = () => ({});
   await clock.pass(30_000);
   assert.equal(resources.state.value?.kind, "unknown");
-  assert.equal(health.ailments().length, 1);
+  assert.equal(health.conditions().length, 1);
   await end();
 });
 

@@ -141,7 +141,7 @@ async function world(t: TestContext, mood: PaperKubelet["mood"] = "follows") {
   const foreign = { streak: () => seen.streak };
   const askSoon = () => void seen.asks++;
   const plugins = new DevicePlugins({ offer, folder, foreign, askSoon, transport: folder, clock, log, health });
-  const codes = () => health.ailments().map(({ code }) => code);
+  const codes = () => health.conditions().map(({ code }) => code);
   const kubelets = [kubelet];
   // Once all has ended nothing listens to the folder any more, and no socket of ours is left in it.
   t.after(async () => {
