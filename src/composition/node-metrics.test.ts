@@ -39,7 +39,7 @@ test("declareNodeMetrics() shows what the inventory, the survey and the drivers'
     'nsm_sriov_physical_function_up{pf="0000:02:00.0"} 0',
     'nsm_sriov_tokens{resource="d/x",state="allocated"} 1',
     'nsm_sriov_tokens{resource="d/x",state="free"} 2',
-    'nsm_sriov_tokens{resource="d/x",state="held-back"} 1',
+    'nsm_sriov_tokens{resource="d/x",state="unavailable"} 1',
     "nsm_sriov_driver_queue_length 3",
   ]) {
     assert.ok(text.includes(`${line}\n`), `no ${line} in\n${text}`);

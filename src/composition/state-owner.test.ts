@@ -74,7 +74,7 @@ test("ownStateFolder() signs what it has, and gives the lock up once, with its t
   await clock.pass(60_000);
   assert.deepEqual([locks.given.length, released()], [1, [0]]);
   await giveUp();
-  assert.deepEqual([released(), clock.timerCount, log.of("state-folder-taken")], [[1], 0, []]);
+  assert.deepEqual([released(), clock.timerCount, log.of("state-folder-claimed")], [[1], 0, []]);
 });
 
 test("ownStateFolder() says who has the folder when that is written, and no more once it is ours", async (t) => {
@@ -95,7 +95,7 @@ test("ownStateFolder() says who has the folder when that is written, and no more
   assert.match(String(health.conditions()[0]?.sentence), /fwd-0/);
   released.resolve();
   await owning;
-  assert.deepEqual([health.conditions(), log.of("state-folder-taken").length], [[], 1]);
+  assert.deepEqual([health.conditions(), log.of("state-folder-claimed").length], [[], 1]);
   writeFileSync(join(statePath, "holder"), JSON.stringify({ ...holder, name: "fwd-2" }));
   await systemClock.sleep(20); // an event that is heard would be by then
   assert.equal(holders().length, 2);

@@ -144,7 +144,7 @@ for (const { says, prefers, mustInclude = [], size = 2, answer, isSound } of pre
       containerRequests: [request],
     });
     assert.deepEqual(containerResponses[0]?.deviceIDs, answer);
-    assert.equal(log.of("preference-unsound").length, isSound ? 0 : 1);
+    assert.equal(log.of("preference-invalid").length, isSound ? 0 : 1);
   });
 }
 
@@ -175,7 +175,7 @@ test("ListAndWatch tells what changes once, what changes in a crowd together, an
   await clock.pass(1_000);
   assert.equal(told.length, 3, "the same is not told again so soon");
   assert.deepEqual(
-    log.of("devices-told").map(({ healthy, all }) => [healthy, all]),
+    log.of("devices-published").map(({ healthy, all }) => [healthy, all]),
     [
       [2, 2],
       [1, 2],
