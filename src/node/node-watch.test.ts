@@ -2,33 +2,47 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { NOTHING_LEFT, pfLinkOf, until, watchedNode } from "../../test/scenes/watched-node.ts";
-import type { Link } from "../kernel/index.ts";
+import type { Address, Link } from "../kernel/index.ts";
 import { parsePciAddress } from "../pci/index.ts";
 
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
 
-test("close() leaves neither socket, listener, timer nor lock, whenever it comes", async (t) => {
-  for (const when of ["at rest", "while events wait", "while a look is under way"] as const) {
-    const paper = await watchedNode(t);
+const OPEN = { ...NOTHING_LEFT, sockets: 3, netlinkListeners: 2, ueventListeners: 2, fileListeners: 1, locks: 1 };
+
+for (const when of [
+  "at rest",
+  "while events wait",
+  "while a look is under way",
+  "while another process is waited for",
+]) {
+  test(`close() ${when} leaves neither socket, listener, timer nor lock, and nothing is observed any more`, async (t) => {
+    const paper = await watchedNode(t, { pfs: when === "while another process is waited for" ? 2 : 1 });
+    const [, other] = paper.machine.pfs;
+    const theirs = other === undefined ? undefined : paper.machine.locks.pf(other);
     const { close } = await paper.open();
-    assert.deepEqual(
-      { ...paper.left(), timers: 0 },
-      { ...NOTHING_LEFT, sockets: 3, netlinkListeners: 2, ueventListeners: 2, fileListeners: 1, locks: 1 },
-    );
+    assert.deepEqual({ ...paper.left(), timers: 0 }, OPEN);
+    const failing = Promise.withResolvers<undefined>();
     if (when !== "at rest") paper.announce({ action: "lost" });
-    if (when === "while a look is under way") await paper.clock.pass(50);
-    else await new Promise(setImmediate);
+    if (when === "while events wait") await new Promise(setImmediate);
+    if (when.startsWith("while a")) {
+      paper.pfLinks.set(paper.pf, () => failing.promise);
+      await paper.quiet(50);
+    }
+    const { looks } = paper.counts;
+    const { dumps } = paper.netlink;
+    failing.promise.catch(() => {});
+    setImmediate(() => failing.reject(new Error("it is being renamed")));
     await close();
     await paper.quiet();
-    assert.deepEqual(paper.left(), NOTHING_LEFT, when);
-    const { looks } = paper.counts;
+    assert.deepEqual(paper.left(), NOTHING_LEFT);
     paper.announce({ action: "lost" });
     paper.netlink.say({ kind: "lost" });
     paper.file.write("");
     await paper.quiet(60_000);
-    assert.deepEqual([paper.counts.looks, paper.left()], [looks, NOTHING_LEFT], when);
-  }
-});
+    assert.deepEqual([paper.counts.looks - looks, paper.netlink.dumps - dumps, paper.left()], [0, 0, NOTHING_LEFT]);
+    theirs?.release();
+  });
+}
 
 test("close() waits no longer than a second for a look that does not end", async (t) => {
   const paper = await watchedNode(t);
@@ -72,21 +86,146 @@ test("watchNode() takes over the driver that a VF has got by somebody else's han
   await close();
 });
 
-test("watchNode() reads the node again for events that come while it is being read", async (t) => {
-  const paper = await watchedNode(t);
+test("watchNode() reads the node again for events that come while it is being read, one reading at a time", async (t) => {
+  const paper = await watchedNode(t, { pfs: 2 });
   const { node, close } = await paper.open();
   const gate = Promise.withResolvers<undefined>();
-  paper.pfLinks.set(paper.pf, () => gate.promise);
+  const asked = { times: 0 };
+  // The VFs of the first one are read by then.
+  paper.pfLinks.set(parsePciAddress("02:00.0"), () => {
+    asked.times += 1;
+    return gate.promise;
+  });
   paper.announce({ action: "lost" });
   await paper.quiet(50);
-  const { looks } = paper.counts;
   await paper.machine.devices.writeText(`${paper.pf}/sriov_numvfs`, "0", { limitMs: 1_000 });
   await paper.quiet(50);
-  assert.equal(paper.counts.looks, looks, "one at a time");
+  assert.equal(asked.times, 1);
   gate.resolve(undefined);
   await paper.quiet(50);
   await paper.quiet(50);
+  assert.deepEqual(
+    node.inventory.snapshot().map(({ pf }) => pf),
+    ["0000:02:00.0", "0000:02:00.0"],
+  );
+  await close();
+});
+
+test("watchNode() reads the links of a look to their end before it begins another one", async (t) => {
+  const paper = await watchedNode(t);
+  const { close } = await paper.open();
+  const gate = Promise.withResolvers<undefined>();
+  const asked = { times: 0 };
+  paper.pfLinks.set(paper.pf, async () => {
+    asked.times += 1;
+    return asked.times === 2 ? await gate.promise : undefined;
+  });
+  paper.announce({ action: "lost" });
+  await paper.quiet(50);
+  paper.announce({ action: "lost" });
+  await paper.quiet(50);
+  assert.equal(asked.times, 2);
+  gate.resolve(undefined);
+  await paper.quiet(50);
+  assert.equal(asked.times, 4);
+  await close();
+});
+
+test("watchNode() knows links and the host's use on return, and makes up for what came before it heard anything", async (t) => {
+  const paper = await watchedNode(t, { pfs: 2, entry: "    carrier: require\n" });
+  const link = { ...pfLinkOf(paper.pf), carrier: false };
+  const own = paper.netlink.links.find(({ name }) => name === "enp1s0f0v0") ?? assert.fail();
+  paper.pfLinks.set(paper.pf, async () => link);
+  const between = () => {
+    paper.netlink.addresses = [{ ifindex: own.index, address: "10.0.0.9", prefixLength: 24 } as Address];
+    paper.file.text = paper.file.text.split("  0000:02:00.0:")[0] ?? "";
+  };
+  const { node, close } = await paper.open({ between, isQuiet: false });
+  const codes = node.inventory.get(first)?.conditions.map(({ code }) => code);
+  assert.deepEqual(codes, ["pf-without-carrier", "host-use"]);
+  await paper.machine.devices.writeText(`${paper.pf}/sriov_numvfs`, "0", { limitMs: 1_000 });
+  await paper.quiet();
   assert.deepEqual(node.inventory.snapshot(), []);
+  await close();
+});
+
+test("watchNode() looks once more at the start, though no event came", async (t) => {
+  const paper = await watchedNode(t);
+  const { looks } = paper.counts;
+  const { close } = await paper.open();
+  assert.equal(paper.counts.looks - looks, 2);
+  await close();
+});
+
+for (const other of ["lost", "of a driver"] as const) {
+  test(`watchNode() forgets neither a list nor a link that has changed for an event ${other} that comes next`, async (t) => {
+    const { pf, netlink, found, file, health, announce, quiet, close } = await withLink(t);
+    const event = other === "lost" ? { action: "lost" } : { action: "bind", subsystem: "pci", devpath: `/x/${first}` };
+    file.write("physicalFunctions: [");
+    announce(event);
+    await quiet();
+    assert.deepEqual(
+      health.conditions().map(({ code }) => code),
+      ["pf-config-refused"],
+    );
+    const { asked } = found;
+    found.link = pfLinkOf(pf, { carrier: false });
+    netlink.say({ kind: "lost" });
+    announce(event);
+    await quiet();
+    assert.ok(found.asked > asked);
+    announce({ action: "lost" });
+    announce(event);
+    file.write("physicalFunctions: [");
+    const before = found.asked;
+    await quiet();
+    assert.ok(found.asked > before + 1, "the node was read");
+    await close();
+  });
+}
+
+test("watchNode() goes on where a VF has gone before its driver could be read, and asks each VF once", async (t) => {
+  const paper = await watchedNode(t);
+  const { node, close } = await paper.open();
+  const asked: string[] = [];
+  const { binder, inventory } = node;
+  const driverOf = binder.driverOf.bind(binder);
+  binder.driverOf = async (address) => {
+    asked.push(address);
+    return await driverOf(address);
+  };
+  for (const address of [first, second]) {
+    paper.announce({ action: "bind", subsystem: "pci", devpath: `/x/${address}` });
+    await paper.quiet();
+  }
+  assert.deepEqual(asked, [first, second]);
+  binder.driverOf = async () => {
+    inventory.sync(paper.pf, []);
+    return undefined;
+  };
+  paper.announce({ action: "bind", subsystem: "pci", devpath: `/x/${first}` });
+  await paper.quiet();
+  assert.deepEqual(paper.log.of("node-not-observed"), []);
+  await close();
+});
+
+test("watchNode() reports a driver that is taken from under a client, not one that a Request is changing", async (t) => {
+  const paper = await watchedNode(t);
+  const { node, close } = await paper.open();
+  const { inventory } = node;
+  const codes = () => inventory.get(first)?.conditions.map(({ code }) => code);
+  const tokenId = inventory.devicesOf("worker.domain/intel").find(({ address }) => address === first)?.id ?? "";
+  inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
+  await paper.machine.drivers.writeText("igbvf/unbind", first, { limitMs: 1_000 });
+  await paper.quiet();
+  assert.deepEqual(codes(), []);
+  inventory.setState("c1", "ready");
+  await paper.machine.drivers.writeText("igbvf/bind", first, { limitMs: 1_000 });
+  await paper.quiet();
+  assert.deepEqual(codes(), []);
+  await paper.machine.drivers.writeText("igbvf/unbind", first, { limitMs: 1_000 });
+  await paper.quiet();
+  assert.deepEqual(codes(), ["driver-taken"]);
   await close();
 });
 

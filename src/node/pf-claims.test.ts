@@ -70,3 +70,31 @@ test("PfClaims lets through what is not there, and claims an adapter anew that h
   assert.deepEqual(one.ours(first), [first]);
   assert.deepEqual(other.ours(first), []);
 });
+
+test("PfClaims lets go of the lock of an adapter that has left its slot, and passes over no fault of its own", () => {
+  const held = { locks: 0, isCurrent: true };
+  const pf = () => {
+    held.locks += 1;
+    const release = () => {
+      held.locks -= 1;
+    };
+    return { isCurrent: () => held.isCurrent, release };
+  };
+  const health = new Health(systemClock);
+  const claims = new PfClaims({ locks: { folder: lockFolder, pf }, health, log: recordingLog() });
+  for (let looks = 0; looks < 2; looks += 1) claims.ours(listOf(first));
+  held.isCurrent = false;
+  claims.ours(listOf(first));
+  assert.equal(held.locks, 1);
+  claims.close();
+  assert.equal(held.locks, 0);
+  const broken = () => {
+    throw new TypeError("a mistake");
+  };
+  const odd = new PfClaims({
+    locks: { folder: lockFolder, pf: broken },
+    health: new Health(systemClock),
+    log: recordingLog(),
+  });
+  assert.throws(() => odd.ours(listOf(first)), TypeError);
+});

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { HandClock } from "../nsm/testing/fakes.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { type PhysicalFunction, parsePciAddress, type VfFacts } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
@@ -33,4 +33,161 @@ test("PfsWithoutVfs.judge() leaves out the VFs that there are as long as the dri
   assert.match(creation.problemOf(address) ?? "", /its driver is being asked for 2/);
   assert.deepEqual(creation.judge({ ...pf, vfs: [vf] }), pf);
   creation.close();
+});
+
+const otherDevice = { ...pf, ifindex: 4 };
+const withVfs = (device: PhysicalFunction) => ({ ...device, vfs: [vf] });
+
+/** A PF whose driver answers when `answer` says so; `hostUse` keeps VFs from being made. */
+function setUp() {
+  const clock = new HandClock();
+  const health = new Health(clock);
+  const node = { hostUse: undefined as string | undefined, vfs: [] as string[], writes: 0, answered: 0, listeners: 0 };
+  const steps: string[] = [];
+  let answer = Promise.withResolvers<void>();
+  const devices = {
+    readText: async () => "0",
+    list: async () => node.vfs,
+    readLink: async (path: string) => `../0000:01:10.${path.at(-1)}`,
+    async writeText() {
+      node.writes += 1;
+      await answer.promise;
+    },
+  };
+  const uevents = {
+    subscribe() {
+      node.listeners += 1;
+      return () => {
+        node.listeners -= 1;
+      };
+    },
+  };
+  const pfs = new PfsWithoutVfs({
+    host: { devices, uevents } as unknown as Host,
+    withoutVfs: health.condition("pf-without-vfs"),
+    bringUp: async () => void steps.push("bring up"),
+    async refuse() {
+      steps.push("ask what the host uses");
+      return node.hostUse;
+    },
+    onAnswered() {
+      node.answered += 1;
+    },
+    clock,
+    log: recordingLog(),
+  });
+  const told = () => health.conditions().map(({ sentence }) => sentence);
+  /** The driver has made them, or says why not. */
+  const answers = async (error?: Error) => {
+    if (!error) node.vfs = ["virtfn0", "virtfn1"];
+    if (error) answer.reject(error);
+    else answer.resolve();
+    await settled();
+    answer = Promise.withResolvers();
+  };
+  return { pfs, node, steps, told, answers, clock };
+}
+
+test("PfsWithoutVfs asks a driver once, and when it has answered the PF is as it is observed", async () => {
+  const { pfs, node, steps, told, answers, clock } = setUp();
+  for (let looks = 0; looks < 3; looks += 1) pfs.judge(pf);
+  await settled();
+  assert.deepEqual([node.writes, steps, told().length], [1, ["bring up", "ask what the host uses"], 1]);
+  await answers();
+  assert.deepEqual([node.answered, pfs.judge(withVfs(pf))], [1, withVfs(pf)]);
+  assert.deepEqual([told(), pfs.problemOf(address), clock.timerCount, node.listeners], [[], undefined, 0, 0]);
+  assert.deepEqual([pfs.judge(pf), node.writes], [pf, 1], "somebody has taken them away");
+  assert.match(told()[0] ?? "", /their number was set to 0/);
+  pfs.judge(otherDevice);
+  await settled();
+  assert.equal(node.writes, 2, "it is another device");
+});
+
+test("PfsWithoutVfs takes VFs that it has made for the operator's to take away, though no look has seen them", async () => {
+  const { pfs, node, told, answers } = setUp();
+  pfs.judge(pf);
+  await settled();
+  await answers();
+  pfs.judge(pf);
+  await settled();
+  assert.deepEqual([node.writes, told().length], [1, 1]);
+});
+
+test("PfsWithoutVfs asks a driver that has refused again only for another device, or when it was away", async () => {
+  for (const then of ["another device", "it was away", "VFs that somebody made"] as const) {
+    const { pfs, node, told, answers } = setUp();
+    pfs.judge(pf);
+    await settled();
+    await answers(new Error("no room"));
+    const fault = pfs.judge(pf);
+    assert.match("message" in fault ? fault.message : "", /Cannot make .*no room/);
+    assert.deepEqual([node.writes, told()], [1, []], "the fault says it");
+    if (then === "VFs that somebody made") {
+      assert.deepEqual(pfs.judge(withVfs(pf)), withVfs(pf));
+      assert.ok(!("kind" in pfs.judge(pf)));
+      assert.equal(node.writes, 1);
+      continue;
+    }
+    if (then === "it was away") pfs.forget(address);
+    pfs.judge(then === "another device" ? otherDevice : pf);
+    await settled();
+    assert.equal(node.writes, 2);
+  }
+});
+
+test("PfsWithoutVfs takes a device whose index could not be read for the one before", async () => {
+  const { pfs, node, answers } = setUp();
+  pfs.judge(pf);
+  await settled();
+  await answers(new Error("no room"));
+  assert.ok("kind" in pfs.judge({ ...pf, ifindex: undefined }));
+  await settled();
+  assert.equal(node.writes, 1);
+});
+
+test("PfsWithoutVfs makes none for the host's sake, does not ask again, and does when that has changed or the PF was away", async () => {
+  for (const then of ["has changed", "was away"] as const) {
+    const { pfs, node, steps, told } = setUp();
+    node.hostUse = "the host uses it";
+    pfs.judge(pf);
+    await settled();
+    for (let looks = 0; looks < 2; looks += 1) pfs.judge(pf);
+    await settled();
+    assert.deepEqual([steps.length, node.writes, told()], [2, 0, ["the host uses it"]]);
+    node.hostUse = undefined;
+    if (then === "has changed") pfs.hostUseChanged();
+    else pfs.forget(address);
+    if (then === "was away") assert.deepEqual(told(), []);
+    pfs.judge(pf);
+    await settled();
+    assert.equal(node.writes, 1);
+  }
+});
+
+test("PfsWithoutVfs waits for the VFs of no device that has gone, and asks the one that has come in its place", async () => {
+  for (const how of ["forget", "another device"] as const) {
+    const { pfs, node, told, answers } = setUp();
+    pfs.judge(pf);
+    await settled();
+    if (how === "forget") pfs.forget(address);
+    else pfs.judge(otherDevice);
+    node.vfs = [];
+    await answers(new Error("the device has gone"));
+    assert.deepEqual([node.answered, node.listeners], [1, 0]);
+    const found = pfs.judge(otherDevice);
+    assert.ok(!("kind" in found), "what went wrong was the former's");
+    await settled();
+    assert.deepEqual([node.writes, told().length], [2, 1]);
+  }
+});
+
+test("PfsWithoutVfs that is closed waits for no VF any more, and has nothing observed", async () => {
+  const { pfs, node, clock, answers } = setUp();
+  pfs.judge(pf);
+  await settled();
+  pfs.close();
+  await answers(undefined);
+  node.vfs = [];
+  await settled();
+  assert.deepEqual([node.answered, node.listeners, clock.timerCount], [0, 0, 0]);
 });

@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import type { TestContext } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
 import type { Address, ExclusiveLock, Link, NetlinkEvent, Rtnl, StateFolder, Uevent } from "../../src/kernel/index.ts";
-import type { Host, PfConfigFile } from "../../src/node/index.ts";
+import type { Host, Node, PfConfigFile } from "../../src/node/index.ts";
 import { openNode } from "../../src/node/node.ts";
 import { watchNode } from "../../src/node/node-watch.ts";
 import { HandClock, settled } from "../../src/nsm/testing/fakes.ts";
@@ -129,7 +129,11 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
   const counts: Counts = { ueventListeners: 0, locks: 0, looks: 0 };
   const pfLinks: PfLinks = new Map();
   const host = hostOf(machine, { netlink, pfLinks, counts });
-  const state = { read: async () => undefined, replace: async () => {} } as unknown as StateFolder;
+  const kept = new Map<string, string>();
+  const state = {
+    read: async (name: string) => kept.get(name),
+    replace: async (name: string, text: string) => void kept.set(name, text),
+  } as unknown as StateFolder;
   const configText = machine.configText.replaceAll("[worker.domain]\n", `[worker.domain]\n${entry}`);
   const file = new PaperConfigFile(configText);
   /** Lets what was asked for soon happen, and waits for its end. */
@@ -138,11 +142,13 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
     for (let turn = 0; turn < 40; turn += 1) await settled();
     await clock.pass(0);
   };
-  const open = async () => {
+  /** `between` happens after the first look, and before anything of the node is heard. */
+  const open = async ({ between = (_node: Node) => {}, isQuiet = true } = {}) => {
     const pfConfig = parsePfConfig(configText, file.path);
     const node = await openNode({ pfConfig, host, state, health, clock, log });
+    between(node);
     const watch = await watchNode({ node, host, pfConfigFile: file, health, clock, log });
-    await quiet();
+    if (isQuiet) await quiet();
     const close = async () => {
       const closing = watch.close();
       await clock.pass(1_000);
@@ -161,14 +167,30 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
   });
   const announce = (event: Partial<Uevent>) => machine.announce({ fields: {}, devpath: "", ...event } as Uevent);
   const pf = parsePciAddress(machine.pfs[0] ?? "01:00.0");
-  return { machine, pf, host, netlink, pfLinks, clock, log, health, counts, file, open, quiet, left, announce };
+  return {
+    machine,
+    pf,
+    host,
+    netlink,
+    pfLinks,
+    clock,
+    log,
+    health,
+    counts,
+    file,
+    state: kept,
+    open,
+    quiet,
+    left,
+    announce,
+  };
 }
 
 /** The machine with a netlink of ours, and with what is opened counted. */
 function hostOf(
   machine: Machine,
   { netlink, pfLinks, counts }: { readonly netlink: PaperNetlink; readonly pfLinks: PfLinks; readonly counts: Counts },
-): Host {
+): { -readonly [Part in keyof Host]: Host[Part] } {
   return {
     ...machine,
     openAccess: () => {
