@@ -117,6 +117,14 @@ interface Counts {
   looks: number;
 }
 
+/** What may be open. */
+interface Watched {
+  readonly netlink: PaperNetlink;
+  readonly counts: Counts;
+  readonly file: PaperConfigFile;
+  readonly clock: HandClock;
+}
+
 type PfLinks = Map<PciAddress, () => Promise<Link | undefined>>;
 
 /** The node, and a forwarder's part of it when it is opened. */
@@ -130,10 +138,7 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
   const pfLinks: PfLinks = new Map();
   const host = hostOf(machine, { netlink, pfLinks, counts });
   const kept = new Map<string, string>();
-  const state = {
-    read: async (name: string) => kept.get(name),
-    replace: async (name: string, text: string) => void kept.set(name, text),
-  } as unknown as StateFolder;
+  const state = stateOf(kept);
   const configText = machine.configText.replaceAll("[worker.domain]\n", `[worker.domain]\n${entry}`);
   const file = new PaperConfigFile(configText);
   /** Lets what was asked for soon happen, and waits for its end. */
@@ -157,14 +162,7 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
     };
     return { node, watch, close };
   };
-  const left = () => ({
-    sockets: netlink.openSockets,
-    netlinkListeners: netlink.listeners,
-    ueventListeners: counts.ueventListeners,
-    fileListeners: file.listeners,
-    timers: clock.timerCount,
-    locks: counts.locks,
-  });
+  const left = () => leftOf({ netlink, counts, file, clock });
   const announce = (event: Partial<Uevent>) => machine.announce({ fields: {}, devpath: "", ...event } as Uevent);
   const pf = parsePciAddress(machine.pfs[0] ?? "01:00.0");
   return {
@@ -183,6 +181,24 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
     quiet,
     left,
     announce,
+  };
+}
+
+function stateOf(kept: Map<string, string>): StateFolder {
+  return {
+    read: async (name: string) => kept.get(name),
+    replace: async (name: string, text: string) => void kept.set(name, text),
+  } as unknown as StateFolder;
+}
+
+function leftOf({ netlink, counts, file, clock }: Watched) {
+  return {
+    sockets: netlink.openSockets,
+    netlinkListeners: netlink.listeners,
+    ueventListeners: counts.ueventListeners,
+    fileListeners: file.listeners,
+    timers: clock.timerCount,
+    locks: counts.locks,
   };
 }
 
