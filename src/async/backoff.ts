@@ -13,7 +13,7 @@ export interface BackoffOptions {
   readonly firstMs: number;
   /** No delay is longer than this, in ms. */
   readonly limitMs: number;
-  /** Growth from try to try; 2 unless told. */
+  /** Growth from try to try; 2 by default. */
   readonly factor?: number;
   /** A number in [0, 1), the machine's by default. Each delay lies between a half and the whole of its step. */
   readonly random?: () => number;
@@ -21,16 +21,18 @@ export interface BackoffOptions {
 
 /** Delays that grow up to a limit, spread at random so that many peers do not return in step. */
 export function createBackoff(options: BackoffOptions): Backoff {
-  const { firstMs, limitMs, factor = 2, random = systemRandom.fraction } = options;
-  let stepMs = firstMs;
+  let retries = 0;
   return {
-    nextMs() {
-      const delayMs = Math.min(stepMs, limitMs);
-      stepMs = Math.min(stepMs * factor, limitMs);
-      return delayMs / 2 + (delayMs / 2) * random();
-    },
+    nextMs: () => backoffMs(options, retries++),
     reset() {
-      stepMs = firstMs;
+      retries = 0;
     },
   };
+}
+
+/** The delay of `createBackoff` after so many retries, for who counts them elsewhere. */
+export function backoffMs(options: BackoffOptions, retries: number): number {
+  const { firstMs, limitMs, factor = 2, random = systemRandom.fraction } = options;
+  const delayMs = Math.min(firstMs * factor ** retries, limitMs);
+  return delayMs / 2 + (delayMs / 2) * random();
 }

@@ -2,7 +2,7 @@
 // throw, randomness.
 // Imports nothing and knows no subject of the forwarder. Start reading at keyed-queue.ts, through
 // which the life of every connection runs, and undo.ts, through which the process starts and stops.
-export { type Backoff, type BackoffOptions, createBackoff } from "./backoff.ts";
+export { type Backoff, backoffMs, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
 export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
 export { messageOf } from "./error-message.ts";

@@ -34,7 +34,15 @@ export type VfCondition =
   | { readonly code: "mismatch"; readonly isRescanned: boolean }
   /** One pass has not found it where `netdev-missing` wants two. */
   | { readonly code: "netdev-unseen" }
-  | { readonly code: "repair-failed"; readonly repair: string; readonly error: string };
+  /** At monotonic times: after so many tries in a row, the last one and the next one. */
+  | {
+      readonly code: "repair-failed";
+      readonly repair: string;
+      readonly error: string;
+      readonly tries: number;
+      readonly sinceMs: number;
+      readonly againMs: number;
+    };
 
 /** What the journal had of the VF when a client had it as a network device. */
 export interface BeforeClient {

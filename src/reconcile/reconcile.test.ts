@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Inventory } from "../inventory/index.ts";
+import type { Uevent } from "../kernel/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
@@ -28,6 +29,9 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
     looks: 0,
     listeners: 0,
     tries: 0,
+    /** The kernel says that something of the VF has changed. */
+    hear: () => {},
+    isHeardOf: false,
     driver: "igbvf",
     hasNetdev: true,
   };
@@ -51,6 +55,7 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
         // Gone whenever it is to be restored.
         async netdevNow() {
           node.tries += 1;
+          if (node.isHeardOf) node.hear();
         },
         isPresent: async (which: PciAddress) => which === address,
         async bind() {
@@ -63,8 +68,12 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
     journal: { vfs, left, drop: async () => {}, forgetVf: (which: PciAddress) => void vfs.delete(which) },
     access: new Error("no cgroups here"),
     uevents: {
-      subscribe() {
+      subscribe(listener: (event: Uevent) => void) {
         node.listeners += 1;
+        node.hear = () => {
+          const devpath = `/devices/pci0000:00/${address}/net/eth1`;
+          listener({ action: "add", subsystem: "net", devpath, fields: {} });
+        };
         return () => {
           node.listeners -= 1;
         };
@@ -189,23 +198,42 @@ test("Reconciler says once what cannot be repaired, and tries it again", async (
   Object.assign(node, { driver: undefined });
   inventory.setDriver(address, undefined);
   vfs.set(address, { use: "kernel", address, connectionId: "c1", tokenId } as unknown as VfEntry);
-  for (let times = 0; times < 3; times += 1) await clock.pass(INTERVAL_MS);
+  for (let times = 0; times < 4; times += 1) await clock.pass(INTERVAL_MS);
   assert.deepEqual(done, ["bind", "bind", "bind"]);
   assert.deepEqual(log.of("vf-not-repaired"), [{ vf: address, repair: "rebind", error: "the driver refuses" }]);
   assert.ok(seen()[1]?.includes("repair-failed"));
   await stop();
 });
 
-test("Reconciler retries to restore a VF, which no connection gets meanwhile", async () => {
+test("Reconciler tries ever more seldom to restore a VF, which no connection gets meanwhile, and at once when it has changed", async () => {
   const { node, clock, log, vfs, entryOf, seen, stop } = await setUp();
   vfs.set(address, entryOf(address, "c1"));
   node.hasNetdev = true;
-  for (let passes = 1; passes <= 3; passes += 1) {
+  const tries: number[] = [];
+  for (let passes = 1; passes <= 19; passes += 1) {
     await clock.pass(INTERVAL_MS);
     await settled();
     assert.equal(seen()[0], "quarantined");
+    tries.push(node.tries);
   }
-  assert.ok(node.tries >= 3, `${node.tries} tries`);
+  assert.deepEqual(
+    tries.flatMap((count, pass) => (count > (tries[pass - 1] ?? 0) ? pass : [])),
+    [0, 1, 3, 7, 13],
+    "ever more seldom, up to a limit",
+  );
+  node.hear();
+  await clock.pass(20);
+  assert.equal(node.tries, 7, "at once when the kernel has said that it has changed");
+  node.hear();
+  await clock.pass(20);
+  assert.equal(node.tries, 7, "what a try itself has done is no news");
+  await clock.pass(INTERVAL_MS);
+  assert.equal(node.tries, 8, "and often again, for it is another cause");
+  Object.assign(node, { isHeardOf: true });
+  await clock.pass(100);
+  node.hear();
+  await clock.pass(100);
+  assert.equal(node.tries, 9, "nor is what comes while it is tried");
   assert.deepEqual([...vfs.keys()], [address]);
   assert.equal(log.of("vf-not-repaired").length, 1, "said once");
   await stop();

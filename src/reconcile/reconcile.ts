@@ -1,15 +1,15 @@
 // Makes journal, inventory and node agree: before anything is served, then every few seconds and when the kernel says that a VF
 // which concerns us has changed. What a running client has is only observed. docs/decisions/016 and 041.
-import { KeyedQueue, messageOf, type Timer } from "../async/index.ts";
+import { KeyedQueue, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { isPciAddress, type PciAddress } from "../pci/index.ts";
-import { type LogFields, type Metrics, type outcomes, timed } from "../telemetry/index.ts";
+import { type Metrics, type outcomes, timed } from "../telemetry/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";
-import { type Decision, decide, isMismatch, type Repair, type Subject } from "./decide.ts";
+import { type Decision, decide, isMismatch, type Subject } from "./decide.ts";
 import { GoneVfs } from "./gone-vfs.ts";
-import { declareRepairMetrics } from "./repair-metrics.ts";
+import { Repairs } from "./repairs.ts";
 import { hasDrifted } from "./restore.ts";
 
 export interface ReconcilerOptions extends ActionsOptions {
@@ -28,11 +28,14 @@ const DRIFT_INTERVALS = 12;
 
 const UNREADABLE = { isPresent: false, driver: undefined, iommuGroup: undefined, hasNetdev: false } as const;
 
+/** What is known of a VF, by its address. */
+type Observed = Subject & { readonly address: PciAddress };
+
 /** `start()`, once; when the service is there, `follow()`. */
 export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #actions: Actions;
-  readonly #metrics: ReturnType<typeof declareRepairMetrics>;
+  readonly #repairs: Repairs;
   readonly #gone: GoneVfs;
   readonly #queue = new KeyedQueue<PciAddress>();
   /** VFs to be observed soon. */
@@ -45,7 +48,7 @@ export class Reconciler {
   constructor(options: ReconcilerOptions) {
     this.#options = options;
     this.#actions = new Actions(options);
-    this.#metrics = declareRepairMetrics(options.metrics);
+    this.#repairs = new Repairs({ ...options, actions: this.#actions });
     this.#gone = new GoneVfs(options);
   }
 
@@ -62,7 +65,7 @@ export class Reconciler {
     const subjects = await Promise.all([...addresses].map((address) => this.#observe(address)));
     const continued: JournalEntry[] = [];
     for (const subject of subjects) {
-      const connection = await this.#act(decide(subject), subject);
+      const connection = await this.#act(decide(subject), { ...subject, isHeard: true });
       if (connection) continued.push(connection);
     }
     for (const connection of [...journal.left.values()].filter(({ connectionId }) => !ofVfs.has(connectionId))) {
@@ -111,7 +114,7 @@ export class Reconciler {
       if (!record || record.connectionId !== undefined || isSettled(record)) continue;
       // At once: the next call may want it, and kubelet may be offered it.
       node.inventory.raise(address, { code: "unsettled", connectionId: entry.connectionId });
-      void this.#reconcile(address);
+      void this.#reconcile(address, { isHeard: true });
     }
   }
 
@@ -129,6 +132,7 @@ export class Reconciler {
     const { node, journal } = this.#options;
     const record = node.inventory.get(address);
     if (!record) return false;
+    if (conditionOf(record, "repair-failed")) return this.#repairs.isAwaited(record);
     if (conditionOf(record, "netdev-missing") || conditionOf(record, "pending-netns")) return true;
     return journal.vfs.has(address) && record.connectionId === undefined;
   }
@@ -149,11 +153,12 @@ export class Reconciler {
   async #passOverAll(): Promise<void> {
     const { node, clock, intervalMs } = this.#options;
     const all = node.inventory.snapshot().map(({ address }) => address);
-    const ended = (outcome: (typeof outcomes)[number], took: number) => this.#metrics.passes.observe({ outcome }, took);
+    const ended = (outcome: (typeof outcomes)[number], took: number) =>
+      this.#repairs.metrics.passes.observe({ outcome }, took);
     await timed(clock, ended, () => this.#passOver(all));
     for (const gone of await this.#gone.look()) {
       await this.#actions.forget(gone.address, gone.connectionId);
-      this.#repaired("forget", gone.address, { connection: gone.connectionId });
+      this.#repairs.done("forget", gone.address, { connection: gone.connectionId });
     }
     if (this.#isClosed) return;
     this.#timers.next = clock.after(intervalMs, () => this.#serially(() => this.#passOverAll()));
@@ -163,12 +168,11 @@ export class Reconciler {
   async #passOver(addresses: readonly PciAddress[]): Promise<void> {
     for (const address of addresses) {
       if (this.#isClosed) return;
-      this.#todo.delete(address);
-      await this.#reconcile(address);
+      await this.#reconcile(address, { isHeard: this.#todo.delete(address) });
     }
   }
 
-  #reconcile(address: PciAddress): Promise<void> {
+  #reconcile(address: PciAddress, { isHeard }: { readonly isHeard: boolean }): Promise<void> {
     return this.#queue.run(address, async () => {
       const { node, log } = this.#options;
       const before = node.inventory.get(address);
@@ -178,14 +182,14 @@ export class Reconciler {
         const { record } = subject;
         // What a Request or a Close has changed meanwhile is theirs.
         if (!record || record.state !== before.state || record.connectionId !== before.connectionId) return;
-        await this.#act(decide(subject), subject);
+        await this.#act(decide(subject), { ...subject, isHeard });
       } catch (error) {
         log.debug("vf-not-observed", { vf: address, error: String(error) });
       }
     });
   }
 
-  async #observe(address: PciAddress): Promise<Subject & { readonly address: PciAddress }> {
+  async #observe(address: PciAddress): Promise<Observed> {
     const { node, journal, access } = this.#options;
     const observing = node.binder.glanceAt(address);
     // At the start what cannot be read is taken for the worst: it is compared again at once.
@@ -217,12 +221,9 @@ export class Reconciler {
   }
 
   /** Answers with the connection that is continued. */
-  async #act(
-    decision: Decision,
-    subject: Subject & { readonly address: PciAddress },
-  ): Promise<JournalEntry | undefined> {
+  async #act(decision: Decision, subject: Observed & { readonly isHeard: boolean }): Promise<JournalEntry | undefined> {
     const { inventory } = this.#options.node;
-    const { address, record } = subject;
+    const { address, record, isHeard } = subject;
     if (!record || !isMismatch(record, subject)) inventory.clear(address, "mismatch");
     if (!subject.entry) inventory.clear(address, "unsettled"); // it may have been forgotten meanwhile
     if (subject.observed.hasNetdev) inventory.clear(address, "netdev-unseen");
@@ -242,30 +243,9 @@ export class Reconciler {
       case "contradiction":
         return await this.#actions.settle(decision, subject);
       case "repair":
-        await this.#repair(decision.repair, subject);
+        // What was heard during a try that failed is its own doing.
+        if (await this.#repairs.hasFailed(decision.repair, subject, isHeard)) this.#todo.delete(address);
         return undefined;
-    }
-  }
-
-  #repaired(repair: Repair, vf: PciAddress, more: LogFields = {}): void {
-    this.#metrics.repaired.add({ kind: repair });
-    this.#options.log.warn("vf-repaired", { vf, repair, ...more });
-  }
-
-  async #repair(repair: Exclude<Repair, "forget">, subject: Subject & { readonly address: PciAddress }): Promise<void> {
-    const { node, log } = this.#options;
-    const { address, record } = subject;
-    if (!record) return;
-    try {
-      const isNews = await this.#actions.repair(repair, record, subject.entry);
-      node.inventory.clear(address, "repair-failed");
-      if (!isNews) return;
-      this.#repaired(repair, address);
-    } catch (error) {
-      const why = messageOf(error);
-      const isNews = node.inventory.raise(address, { code: "repair-failed", repair, error: why });
-      if (isNews) log.error("vf-not-repaired", { vf: address, repair, error: why });
-      this.#metrics.failed.add({ kind: repair });
     }
   }
 }
