@@ -17,7 +17,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/kernel/native.ts sslCalls": "the OpenSSL of the process, looked up at its first use",
   "src/kernel/netlink/pipe.ts slab": SCRATCH,
   "src/kernel/netlink/pipe.ts spareSlabs": "scratch memory of calls on other threads: nothing stays in it",
-  "src/kernel/netlink/rtnl.ts totals": "benchmarks count what the process asks of the kernel",
+  "src/kernel/netlink/queries.ts totals": "benchmarks count what the process asks of the kernel",
   "src/kernel/netns.ts isPoolStarted": "libuv has one pool of threads for the process",
   "src/kernel/socket-message.ts joined": SCRATCH,
   "src/kernel/socket-message.ts oneByte": SCRATCH,

@@ -3,7 +3,17 @@ import { type CgroupFolder, type DeviceNumber, KernelError } from "../kernel/ind
 import { exactAccess, isAllowed, type ListEntry, missingAccess, parseDevicesList } from "./devices-list.ts";
 import { AccessError } from "./error.ts";
 import type { WrittenRule } from "./grant.ts";
-import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
+import {
+  type Cgroup,
+  deviceText,
+  isGone,
+  type Known,
+  type Ours,
+  pathsAbove,
+  type Rules,
+  unlessGone,
+  withoutDevices,
+} from "./rules.ts";
 
 /** Others may remove what we write while we read it back. */
 const TRIES = 5;
@@ -28,7 +38,7 @@ export class CgroupV1Rules implements Rules {
     const wrote: WrittenRule[] = [];
     try {
       for (let attempt = 0; attempt < TRIES; attempt++) {
-        const rules = missingRules(cgroup, { devices, entries: readList(cgroup) });
+        const rules = missingRules(cgroup, devices, readList(cgroup));
         if (rules.length === 0) return wrote.length > 0 ? { devices, wrote } : undefined;
         await intend(rules);
         wrote.push(...rules);
@@ -65,12 +75,7 @@ export class CgroupV1Rules implements Rules {
   }
 
   async fingerprint(cgroup: Cgroup): Promise<string> {
-    try {
-      return cgroup.folder.readText("devices.list");
-    } catch (error) {
-      if (isGone(error)) return "";
-      throw error;
-    }
+    return unlessGone("", () => cgroup.folder.readText("devices.list"));
   }
 
   async #write(cgroup: Cgroup, rule: WrittenRule): Promise<void> {
@@ -94,9 +99,7 @@ export class CgroupV1Rules implements Rules {
 
   /** The cgroup above that does not allow the device. */
   async #refuser({ path }: Cgroup, device: DeviceNumber): Promise<string | undefined> {
-    const names = path.split("/");
-    for (let length = 1; length < names.length; length++) {
-      const above = names.slice(0, length).join("/");
+    for (const above of pathsAbove(path)) {
       const folder = this.#root.beneath(above);
       try {
         if (!isAllowed(readList({ path: above, folder }) ?? [], device)) return above;
@@ -111,10 +114,8 @@ export class CgroupV1Rules implements Rules {
 /** What must be written for the devices to be openable; nothing in a cgroup that has gone. */
 function missingRules(
   { path }: Cgroup,
-  {
-    devices,
-    entries,
-  }: { readonly devices: readonly DeviceNumber[]; readonly entries: readonly ListEntry[] | undefined },
+  devices: readonly DeviceNumber[],
+  entries: readonly ListEntry[] | undefined,
 ): readonly WrittenRule[] {
   return devices.flatMap((device) => {
     const access = entries === undefined ? "" : missingAccess(entries, device);
@@ -124,12 +125,7 @@ function missingRules(
 
 /** Undefined when the cgroup has gone. */
 function readList({ folder }: Cgroup): readonly ListEntry[] | undefined {
-  try {
-    return parseDevicesList(folder.readText("devices.list"));
-  } catch (error) {
-    if (isGone(error)) return undefined;
-    throw error;
-  }
+  return unlessGone(undefined, () => parseDevicesList(folder.readText("devices.list")));
 }
 
 async function denyAll({ folder }: Cgroup, rules: readonly WrittenRule[]): Promise<void> {

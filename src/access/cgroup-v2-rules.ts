@@ -5,7 +5,17 @@ import { AccessError } from "./error.ts";
 import { type Filter, filterText, letsOpen, readFilter } from "./filter.ts";
 import type { WrittenRule } from "./grant.ts";
 import { readFilters, rewriteDevicePrograms } from "./rewrite-device-programs.ts";
-import { type Cgroup, deviceText, isGone, type Known, type Ours, type Rules, withoutDevices } from "./rules.ts";
+import {
+  type Cgroup,
+  deviceText,
+  isGone,
+  type Known,
+  type Ours,
+  pathsAbove,
+  type Rules,
+  unlessGone,
+  withoutDevices,
+} from "./rules.ts";
 
 /** Others may change the filters while we do. */
 const TRIES = 5;
@@ -28,12 +38,12 @@ export class CgroupV2Rules implements Rules {
     devices: readonly DeviceNumber[],
     intend: (rules: readonly WrittenRule[]) => Promise<void>,
   ): Promise<Ours | undefined> {
-    const missing = this.#unlessGone<readonly DeviceNumber[]>([], () => {
+    const missing = unlessGone<readonly DeviceNumber[]>([], () => {
       const { list } = readFilters(cgroup);
       return devices.filter((device) => !list.every((filter) => passes(filter, device)));
     });
     if (missing.length > 0) await intend([]);
-    return this.#unlessGone<Ours | undefined>(undefined, () => {
+    return unlessGone<Ours | undefined>(undefined, () => {
       if (this.#change(cgroup, devices) === 0) return undefined;
       this.#tell(cgroup);
       return { devices: missing, wrote: [] };
@@ -41,7 +51,7 @@ export class CgroupV2Rules implements Rules {
   }
 
   async stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
-    return this.#unlessGone(true, () =>
+    return unlessGone(true, () =>
       readFilters(cgroup).list.every((filter) => devices.every((device) => passes(filter, device))),
     );
   }
@@ -54,7 +64,7 @@ export class CgroupV2Rules implements Rules {
       if (isGone(error)) return [];
       failure = messageOf(error);
     }
-    const left = this.#unlessGone<readonly Filter[]>([], () =>
+    const left = unlessGone<readonly Filter[]>([], () =>
       readFilters(cgroup).list.filter((filter) => isOurs(filter, devices)),
     );
     return left.map((filter) => {
@@ -64,22 +74,13 @@ export class CgroupV2Rules implements Rules {
   }
 
   async strays(cgroup: Cgroup, { explained }: Known): Promise<readonly DeviceNumber[]> {
-    return this.#unlessGone<readonly DeviceNumber[]>([], () =>
+    return unlessGone<readonly DeviceNumber[]>([], () =>
       readFilters(cgroup).list.flatMap(({ block }) => withoutDevices(block?.devices ?? [], explained)),
     );
   }
 
   async fingerprint({ folder }: Cgroup): Promise<string> {
-    return this.#unlessGone("", () => deviceProgramsOf(folder.fd, { inForce: true }).ids.join());
-  }
-
-  #unlessGone<T>(gone: T, read: () => T): T {
-    try {
-      return read();
-    } catch (error) {
-      if (isGone(error)) return gone;
-      throw error;
-    }
+    return unlessGone("", () => deviceProgramsOf(folder.fd, { inForce: true }).ids.join());
   }
 
   /** Until all filters in force agree. Answers how many of the cgroup's own were changed. */
@@ -126,9 +127,7 @@ export class CgroupV2Rules implements Rules {
   }
 
   #ownerOf({ id }: Filter, { path }: Cgroup): string {
-    const names = path.split("/");
-    for (let length = names.length - 1; length > 0; length--) {
-      const above = names.slice(0, length).join("/");
+    for (const above of pathsAbove(path).toReversed()) {
       const folder = this.#root.beneath(above);
       try {
         if (deviceProgramsOf(folder.fd).ids.includes(id)) return above;

@@ -1,5 +1,6 @@
 import { KeyedQueue, type Timer } from "../async/index.ts";
 import type { CgroupFolder, DeviceNumber } from "../kernel/index.ts";
+import { timed } from "../telemetry/index.ts";
 import { CgroupV1Rules } from "./cgroup-v1-rules.ts";
 import { CgroupV2Rules } from "./cgroup-v2-rules.ts";
 import { openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
@@ -14,7 +15,7 @@ import type {
   StrayAccess,
 } from "./grant.ts";
 import { HeldGrant } from "./held-grant.ts";
-import { type AccessMetrics, accessMetrics, timed } from "./metrics.ts";
+import { type AccessMetrics, accessMetrics } from "./metrics.ts";
 import { PodAccess } from "./pod-access.ts";
 import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
@@ -127,18 +128,15 @@ class HostDeviceAccess implements DeviceAccess {
 
   #handle(grant: HeldGrant): DeviceGrant {
     const uid = grant.state.podUid;
-    const { clock } = this.#options;
+    const measured = (step: "grant" | "revoke", work: () => Promise<void>) =>
+      timed(this.#options.clock, (_outcome, seconds) => this.#metrics.seconds.observe({ step }, seconds), work);
     return {
       get state() {
         return grant.state;
       },
-      apply: (signal) =>
-        timed(this.#metrics, { step: "grant", clock }, () =>
-          this.#inTurn(uid, (pod) => pod.apply(grant, signal), signal),
-        ),
+      apply: (signal) => measured("grant", () => this.#inTurn(uid, (pod) => pod.apply(grant, signal), signal)),
       stands: () => this.#inTurn(uid, (pod) => pod.stands(grant)),
-      revoke: () =>
-        timed(this.#metrics, { step: "revoke", clock }, () => this.#inTurn(uid, (pod) => pod.revoke(grant))),
+      revoke: () => measured("revoke", () => this.#inTurn(uid, (pod) => pod.revoke(grant))),
       letGo: () => void this.#inTurn(uid, async (pod) => pod.forget(grant)),
     };
   }

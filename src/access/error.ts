@@ -1,3 +1,5 @@
+import { printable } from "../async/index.ts";
+
 /** Why a pod's processes could not be let at a device, or could not be kept from it again. */
 export type AccessFault =
   /** NSM_CGROUP_PATH leads to no hierarchy that decides about devices. */
@@ -55,10 +57,4 @@ function describe(fault: AccessFault): string {
     case "not-revoked":
       return `Cannot prove that pod ${fault.pod} has lost its access: ${fault.left.join("; ")}`;
   }
-}
-
-/** What strangers send goes into a log line: bounded, without control characters. */
-function printable(text: string): string {
-  const clean = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "?");
-  return clean.length > 80 ? `${clean.slice(0, 80)}…` : clean;
 }

@@ -88,7 +88,7 @@ export class PodFinder {
     const found = new Set<string>();
     for (const tree of this.#trees) {
       const children = childPaths(this.#root, tree);
-      const below = children.flatMap((path) => (isPod(path) ? [] : childPaths(this.#root, path)));
+      const below = children.flatMap((path) => (podUidOf(lastName(path)) ? [] : childPaths(this.#root, path)));
       for (const path of [...children, ...below]) {
         const uid = podUidOf(lastName(path));
         if (uid !== undefined) found.add(uid);
@@ -100,10 +100,6 @@ export class PodFinder {
   #existing(uid: string): string | undefined {
     return this.#trees.flatMap((tree) => podPaths(tree, uid)).find((path) => exists(this.#root, path));
   }
-}
-
-function isPod(path: string): boolean {
-  return podUidOf(lastName(path)) !== undefined;
 }
 
 function lastName(path: string): string {

@@ -6,8 +6,6 @@ import type { Log, Metrics } from "../telemetry/index.ts";
 export interface PodRef {
   /** As in kubelet's checkpoint: for a static pod its hash, not the UID of its mirror. */
   readonly uid: string;
-  readonly namespace?: string | undefined;
-  readonly name?: string | undefined;
 }
 
 /** A rule that we wrote into a version 1 cgroup because nothing allowed the same before. */

@@ -4,15 +4,5 @@
 // Start reading at grant.ts: what is promised; then pod-access.ts, and rewrite-device-programs.ts for version 2.
 export { openDeviceAccess } from "./device-access.ts";
 export { AccessError, type AccessFault } from "./error.ts";
-export { type Hierarchy, kubepodsTrees, openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
-export type {
-  DeviceAccess,
-  DeviceAccessOptions,
-  DeviceGrant,
-  GrantAsk,
-  GrantState,
-  PodRef,
-  RecordState,
-  StrayAccess,
-  WrittenRule,
-} from "./grant.ts";
+export { kubepodsTrees, openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
+export type { DeviceAccess, DeviceAccessOptions, DeviceGrant, GrantAsk, GrantState, RecordState } from "./grant.ts";

@@ -1,4 +1,3 @@
-import type { Clock } from "../async/index.ts";
 import type { Counter, Histogram, Metrics } from "../telemetry/index.ts";
 
 const steps = ["grant", "revoke"] as const;
@@ -28,18 +27,4 @@ export function accessMetrics(metrics: Metrics, grants: () => number): AccessMet
       help: "Cgroups whose device rules somebody else had replaced, and to which ours were added again",
     }),
   };
-}
-
-/** Measures a step, also one that fails. */
-export async function timed(
-  { seconds }: AccessMetrics,
-  { step, clock }: { readonly step: (typeof steps)[number]; readonly clock: Clock },
-  act: () => Promise<void>,
-): Promise<void> {
-  const startedAt = clock.monotonicMs();
-  try {
-    await act();
-  } finally {
-    seconds.observe({ step }, (clock.monotonicMs() - startedAt) / 1000);
-  }
 }

@@ -1,7 +1,7 @@
 import type { CgroupFolder } from "../kernel/index.ts";
 import type { PodFinder } from "./find-pod-cgroup.ts";
 import { isMeant } from "./pod-name.ts";
-import { type Cgroup, isGone } from "./rules.ts";
+import { type Cgroup, isGone, unlessGone } from "./rules.ts";
 
 /**
  * A pod may make as many cgroups within its own as it likes, and each that we hold open takes a descriptor and a watch. The
@@ -72,7 +72,7 @@ export class PodTree {
     this.isCut = false;
     for (const at of found) {
       if (this.isCut) break;
-      const names = childrenOf(at);
+      const names = unlessGone(undefined, () => at.folder.children());
       if (names === undefined && at === own) {
         this.close();
         return;
@@ -121,15 +121,6 @@ export class PodTree {
       if (isGone(error)) return undefined;
       throw error;
     }
-  }
-}
-
-function childrenOf({ folder }: Cgroup): readonly string[] | undefined {
-  try {
-    return folder.children();
-  } catch (error) {
-    if (isGone(error)) return undefined;
-    throw error;
   }
 }
 

@@ -60,6 +60,22 @@ export function withoutDevices(
   return devices.filter((device) => !others.some((other) => isSameDevice(device, other)));
 }
 
+/** What was read, or the other value where the cgroup has gone. */
+export function unlessGone<T>(gone: T, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (isGone(error)) return gone;
+    throw error;
+  }
+}
+
+/** The paths above it, the highest first. */
+export function pathsAbove(path: string): readonly string[] {
+  const names = path.split("/");
+  return names.slice(1).map((_, length) => names.slice(0, length + 1).join("/"));
+}
+
 /** Whether the error says that the cgroup has gone. */
 export function isGone(error: unknown): boolean {
   return error instanceof KernelError && (error.code === "ENOENT" || error.code === "ENODEV");

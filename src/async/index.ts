@@ -5,7 +5,7 @@
 export { type Backoff, backoffMs, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
 export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
-export { messageOf } from "./error-message.ts";
+export { messageOf, printable } from "./error-message.ts";
 export {
   type EscapedError,
   type EventSource,

@@ -3,18 +3,9 @@
 // Start reading at inventory.ts; vf-condition.ts is what can be so of a VF, token-assignments.ts which token stands for which VF.
 export { Inventory } from "./inventory.ts";
 export { InventoryError, type InventoryFault } from "./inventory-fault.ts";
-export {
-  type AdoptRequest,
-  type DeviceView,
-  type InventoryChange,
-  type Reservation,
-  type TakeRequest,
-  type VfRecord,
-  type VfState,
-  vfStates,
-} from "./inventory-form.ts";
+export { type DeviceView, type TakeRequest, type VfRecord, type VfState, vfStates } from "./inventory-form.ts";
 export { type Offer, offerOf } from "./offer.ts";
-export { type Placement, type PreferenceRequest, preferredAllocation } from "./preferred-allocation.ts";
+export type { PreferenceRequest } from "./preferred-allocation.ts";
 export { isTokenId, shortToken, shortTokens, tokenId } from "./token-id.ts";
 export {
   type BeforeClient,

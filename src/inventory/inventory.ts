@@ -1,4 +1,5 @@
 import type { PciAddress, VfFacts } from "../pci/index.ts";
+import type { Wish } from "./choose.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { InventoryError } from "./inventory-fault.ts";
 import type {
@@ -107,10 +108,7 @@ export class Inventory {
    */
   reserveToken(tokenId: string): Reservation {
     const token = this.#token(tokenId);
-    if (token.vf?.token !== token) {
-      const wish = { resource: token.resource, use: undefined, owner: "" };
-      this.#keep(token, this.#choice.ownOrOther(token, wish));
-    }
+    if (token.vf?.token !== token) this.#keep(token, this.#choice.ownOrOther(token, forAnyPod(token)));
     const isNew = !token.allocated;
     token.allocated = true;
     if (token.vf) this.#tellAbout(token.vf);
@@ -136,11 +134,7 @@ export class Inventory {
   adoptToken(tokenId: string, resource: string): void {
     const known = this.#tokens.get(tokenId);
     const token = known ?? this.#tokens.addForeign(tokenId, resource);
-    if (token.vf?.token !== token) {
-      const wish = { resource: token.resource, use: undefined, owner: "" };
-      const vf = this.#choice.isFit(token.vf, token, wish) ? token.vf : this.#choice.other(wish);
-      if (vf) this.#keep(token, vf);
-    }
+    if (token.vf?.token !== token) this.#keepAny(token);
     token.allocated = true;
     if (!known) this.#news.ofLists([resource]);
     if (token.vf) this.#news.of(token.vf);
@@ -158,11 +152,7 @@ export class Inventory {
     if (held?.holder) {
       const same = held.token === token && held.holder.use === use && held.holder.phase !== "reclaiming";
       if (same && !held.conditions.first("quarantine")) return recordOf(held);
-      throw new InventoryError({
-        kind: "connection-holds-vf",
-        address: held.facts.address,
-        use: held.holder.use,
-      });
+      throw holdsOther(held.facts, held.holder);
     }
     const other = token.vf?.token === token ? token.vf.holder : undefined;
     if (other) throw new InventoryError({ kind: "token-in-use", connectionId: other.connectionId });
@@ -181,13 +171,7 @@ export class Inventory {
     const token = this.#token(request.tokenId);
     const vf = this.#vf(request.address);
     const held = this.#byConnection.get(connectionId);
-    if (held?.holder && held !== vf) {
-      throw new InventoryError({
-        kind: "connection-holds-vf",
-        address: held.facts.address,
-        use: held.holder.use,
-      });
-    }
+    if (held?.holder && held !== vf) throw holdsOther(held.facts, held.holder);
     const other = vf.holder ?? (token.vf?.token === token ? token.vf.holder : undefined);
     if (other && other.connectionId !== connectionId) {
       throw new InventoryError({ kind: "vf-in-use", address: request.address, connectionId: other.connectionId });
@@ -195,7 +179,7 @@ export class Inventory {
     const displaced = vf.token === token ? undefined : vf.token;
     vf.token = undefined;
     this.#keep(token, vf);
-    if (displaced?.allocated) this.#replace(displaced);
+    if (displaced?.allocated) this.#keepAny(displaced);
     if (displaced) this.#news.ofLists([displaced.resource]);
     return this.#hold(vf, { connectionId, owner, use, phase: request.state });
   }
@@ -291,10 +275,10 @@ export class Inventory {
     if (before) this.#news.of(before);
   }
 
-  /** A token that lost its VF to a connection found on the node gets another one, or waits for one. */
-  #replace(token: Token): void {
-    const wish = { resource: token.resource, use: undefined, owner: "" };
-    const vf = this.#choice.isFit(token.vf, undefined, wish) ? token.vf : this.#choice.other(wish);
+  /** Its own VF, or another one where there is one; else it waits for one. */
+  #keepAny(token: Token): void {
+    const wish = forAnyPod(token);
+    const vf = this.#choice.isFit(token.vf, token, wish) ? token.vf : this.#choice.other(wish);
     if (vf) this.#keep(token, vf);
   }
 
@@ -330,4 +314,13 @@ export class Inventory {
     const change = this.#news.take();
     for (const listener of [...this.#listeners]) listener(change);
   }
+}
+
+/** What a reservation wants: nothing is known yet of what the pod uses it as. */
+function forAnyPod({ resource }: Token): Wish {
+  return { resource, use: undefined, owner: "" };
+}
+
+function holdsOther({ address }: VfFacts, { use }: Holder): InventoryError {
+  return new InventoryError({ kind: "connection-holds-vf", address, use });
 }

@@ -12,8 +12,7 @@ import {
 
 export function recordOf(vf: Vf): VfRecord {
   const conditions = inForce(vf);
-  const [first] = conditions;
-  const worst = first && effectOf(first) !== "inform" ? first : conditions.find((one) => effectOf(one) !== "inform");
+  const worst = conditions.find((one) => effectOf(one) !== "inform");
   return {
     ...vf.facts,
     state: stateOf(vf),

@@ -3,7 +3,7 @@
 import { CRC_BLOCK_BYTES, CrcRanges, combineCrc } from "./crc-range.ts";
 import { JournalError } from "./error.ts";
 import { FileWindow, type ReadableFile } from "./file-window.ts";
-import { type FrameHeader, HEADER_BYTES, MAGIC, readHeader, VERSION } from "./frame.ts";
+import { HEADER_BYTES, MAGIC, readHeader, VERSION } from "./frame.ts";
 
 /** What the previous instance left. */
 export interface FoundRecords<Value> {
@@ -89,14 +89,13 @@ class RecordSearch {
     const header = readHeader(await this.#window.at(position, HEADER_BYTES));
     if (!header) return undefined;
     const payload = { at: position + HEADER_BYTES, bytes: header.payloadBytes };
-    if (payload.at + payload.bytes > this.#size || !(await this.#isSound(header, payload))) return undefined;
+    const end = payload.at + payload.bytes;
+    if (end > this.#size) return undefined;
+    const crc = combineCrc(await this.#crcUntil(payload.at), await this.#crcUntil(end), payload.bytes);
+    if (!header.isSound(crc)) return undefined;
     const { version } = header;
     if (version > VERSION) throw new JournalError({ kind: "newer-version", version, known: VERSION });
     return payload;
-  }
-
-  async #isSound(header: FrameHeader, { at, bytes }: Place): Promise<boolean> {
-    return header.isSound(combineCrc(await this.#crcUntil(at), await this.#crcUntil(at + bytes), bytes));
   }
 
   async #crcUntil(position: number): Promise<number> {

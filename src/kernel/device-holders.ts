@@ -14,7 +14,8 @@ export async function deviceHolders(
 ): Promise<readonly string[]> {
   const found: string[] = [];
   for (const pid of pids?.map(String) ?? (await readdir("/proc")).filter((entry) => /^\d+$/.test(entry))) {
-    if (await holds(pid, name, device)) found.push(`${pid} (${await commandOf(pid)})`);
+    if (await holds(pid, name, device))
+      found.push(`${pid} (${(await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "?")).trim()})`);
   }
   return found;
 }
@@ -31,8 +32,4 @@ async function holds(pid: string, name: string, device: DeviceNumber): Promise<b
     if (major === device.major && minor === device.minor) return true;
   }
   return false;
-}
-
-async function commandOf(pid: string): Promise<string> {
-  return (await readFile(`/proc/${pid}/comm`, "utf8").catch(() => "?")).trim();
 }

@@ -100,7 +100,8 @@ function askInfo(program: BorrowedFd, area: Buffer): void {
  * @throws {KernelError} with the verifier's last words as its detail when it refuses.
  */
 export function loadDeviceProgram(code: Buffer, name: string): Fd {
-  allowLockedMemory();
+  // Before Linux 5.11 programs count as locked memory, of which a process may have little (RLIMIT_MEMLOCK, 8).
+  tryCall("setrlimit", 8, offHeap(16).fill(0xff, 0, 16));
   const instructions = offHeap(code.length);
   code.copy(instructions);
   const licence = offHeap(16);
@@ -148,11 +149,6 @@ function textAt(area: Buffer, offset: number): string {
 const NOT_PERMITTED =
   "the forwarder needs CAP_BPF or CAP_SYS_ADMIN; before Linux 5.11 also enough locked memory: " +
   "raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity of the container runtime) or give it CAP_SYS_RESOURCE";
-
-/** Before Linux 5.11 programs count as locked memory, of which a process may have little (RLIMIT_MEMLOCK, 8). */
-function allowLockedMemory(): void {
-  tryCall("setrlimit", 8, offHeap(16).fill(0xff, 0, 16));
-}
 
 /**
  * Attaches a program. With MULTI | REPLACE it takes the place of `replaced`, atomically. Without MULTI it takes the place of

@@ -56,7 +56,8 @@ export const linuxDisk: Disk = {
   },
   async stat(path) {
     try {
-      return factsOf(await stat(path, { bigint: true }));
+      const { dev, ino, size } = await stat(path, { bigint: true });
+      return { id: `${dev}:${ino}`, size: Number(size) };
     } catch (error) {
       if (codeOf(error) === "ENOENT") return undefined;
       throw error;
@@ -107,8 +108,4 @@ class LinuxFile implements DiskFile {
   datasync = () => this.#handle.datasync();
   sync = () => this.#handle.sync();
   close = () => this.#handle.close();
-}
-
-function factsOf({ dev, ino, size }: { readonly dev: bigint; readonly ino: bigint; readonly size: bigint }): FileFacts {
-  return { id: `${dev}:${ino}`, size: Number(size) };
 }

@@ -130,10 +130,6 @@ export class FdExchange implements PassedFds {
     this.#outgoing.unshift(fd);
   }
 
-  get hasOutgoing(): boolean {
-    return this.#outgoing.length > 0;
-  }
-
   /** Takes over a descriptor that has arrived. Never throws: what a peer passes costs at most that descriptor. */
   arrived(fd: Fd): void {
     let key: string;

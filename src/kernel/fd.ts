@@ -1,3 +1,4 @@
+import { devOf } from "./device-node.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { call, offHeap, tryCall } from "./native.ts";
@@ -78,8 +79,9 @@ export class Fd {
    */
   id(): FileId {
     call("look at a descriptor", "statx", this.number, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, statxArea);
-    const dev = makeDev(statxArea.readUInt32LE(statx.devMajor), statxArea.readUInt32LE(statx.devMinor));
-    return { dev, ino: statxArea.readBigUInt64LE(statx.ino) };
+    // st_dev as stat(2) gives it, which is what peers put into an inode URL.
+    const [major, minor] = [statxArea.readUInt32LE(statx.devMajor), statxArea.readUInt32LE(statx.devMinor)];
+    return { dev: devOf({ major, minor }), ino: statxArea.readBigUInt64LE(statx.ino) };
   }
 
   /** Closes it; a second time does nothing. */
@@ -89,23 +91,9 @@ export class Fd {
     tryCall("close", this.#number);
     this.#number = -1;
   }
-
-  /** Gives the raw descriptor away: closing it is the caller's duty from now on. */
-  disown(): number {
-    const number = this.number;
-    Fd.trace?.("close", number);
-    this.#number = -1;
-    return number;
-  }
 }
 
 /** Text form of a file id, for maps and logs. */
 export function fileKey(id: FileId): string {
   return `${id.dev}/${id.ino}`;
-}
-
-/** st_dev as stat(2) gives it, which is what peers put into an inode URL (gnu_dev_makedev in glibc and musl). */
-function makeDev(major: number, minor: number): bigint {
-  const [high, low] = [BigInt(major), BigInt(minor)];
-  return ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn);
 }

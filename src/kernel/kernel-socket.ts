@@ -11,6 +11,17 @@ const SOCK_CLOEXEC = 0o2000000;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 
+/** AF_NETLINK, include/linux/socket.h. */
+export const AF_NETLINK = 16;
+
+/** struct sockaddr_nl, include/uapi/linux/netlink.h: u16 family, u16 padding, u32 port (0: the kernel chooses), u32 groups. */
+export function netlinkAddress(groups: number): Buffer {
+  const address = Buffer.alloc(12);
+  address.writeUInt16LE(AF_NETLINK, 0);
+  address.writeUInt32LE(groups, 8);
+  return address;
+}
+
 /** Which socket to open: the three arguments of socket(2). */
 export interface SocketKind {
   readonly domain: number;

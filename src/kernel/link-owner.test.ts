@@ -8,7 +8,7 @@ import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import { openHostFiles } from "./host-files.ts";
 import { describeOwner, isLinkOf, isRepresentor, type LinkPlace, linkOwners } from "./link-owner.ts";
-import type { Link } from "./netlink/index.ts";
+import type { Link } from "./netlink/link.ts";
 
 const VF = "0000:3b:02.1";
 

@@ -2,7 +2,8 @@ import { busInfoOf } from "./driver-info.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
 import type { HostFiles } from "./host-files.ts";
-import type { Link, Rtnl } from "./netlink/index.ts";
+import type { Link } from "./netlink/link.ts";
+import type { Rtnl } from "./netlink/rtnl.ts";
 import type { Netns } from "./netns.ts";
 
 /** A network namespace and a socket in it. */
@@ -51,14 +52,11 @@ export function linkOwners(
   askDriver = busInfoOf,
 ): LinkOwnerOf {
   return async (place, link) => {
-    const parent = parentByNetlink(link) ?? (await parentByDriver(place, link, askDriver));
+    const { parentDevice: name, parentBus: bus } = link;
+    const parent = name === undefined ? await parentByDriver(place, link, askDriver) : { name, bus };
     const via = parent?.bus === "virtio" ? await functionOfVirtio(buses, parent.name) : undefined;
     return describeOwner(link, parent, via);
   };
-}
-
-function parentByNetlink({ parentDevice, parentBus }: Link): ParentDevice | undefined {
-  return parentDevice === undefined ? undefined : { name: parentDevice, bus: parentBus };
 }
 
 /** So often a link may be renamed while its driver is asked. */

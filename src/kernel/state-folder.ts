@@ -4,20 +4,6 @@ import { type AppendFile, openAppendFile } from "./append-file.ts";
 import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
 import { codeOf } from "./errno.ts";
 
-/**
- * The folder on the host where the forwarder keeps what must outlive it. Only root may read it. When it is removed while we run, it
- * is made again with the next replacement, and so are the other files that were read or replaced here.
- */
-export interface StateFolder {
-  readonly path: string;
-  /** The text of a file, or undefined when there is none. */
-  read(name: string): Promise<string | undefined>;
-  /** Replaces a file at once: after a crash at any instant it holds the old text or the new one, never a mixture. */
-  replace(name: string, text: string): Promise<void>;
-  /** Opens a file to append to; made with the first bytes. @throws when it cannot be read. */
-  openAppend(name: string): Promise<AppendFile>;
-}
-
 /** Of the host. */
 export interface StateFolderParts {
   readonly disk: Disk;
@@ -38,10 +24,14 @@ export async function openStateFolder(
   await disk.restrict(path).catch((error: unknown) => {
     if (codeOf(error) !== "EROFS") throw error;
   });
-  return new OpenStateFolder(path, { disk, random });
+  return new StateFolder(path, { disk, random });
 }
 
-class OpenStateFolder implements StateFolder {
+/**
+ * The folder on the host where the forwarder keeps what must outlive it. Only root may read it. When it is removed while we run, it
+ * is made again with the next replacement, and so are the other files that were read or replaced here.
+ */
+export class StateFolder {
   readonly path: string;
   readonly #parts: StateFolderParts;
   /** What the files say that were read or replaced: a few lines. */
@@ -52,17 +42,20 @@ class OpenStateFolder implements StateFolder {
     this.#parts = parts;
   }
 
+  /** The text of a file, or undefined when there is none. */
   async read(name: string): Promise<string | undefined> {
     const text = await readText(this.#parts.disk, this.#beneath(name));
     if (text !== undefined) this.#texts.set(name, text);
     return text;
   }
 
+  /** Replaces a file at once: after a crash at any instant it holds the old text or the new one, never a mixture. */
   async replace(name: string, text: string): Promise<void> {
     await this.#write(name, text);
     this.#texts.set(name, text);
   }
 
+  /** Opens a file to append to; made with the first bytes. @throws when it cannot be read. */
   async openAppend(name: string): Promise<AppendFile> {
     const file = this.#beneath(name);
     return await openAppendFile(file, this.#parts.disk, async (parts) => {

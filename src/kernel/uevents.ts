@@ -1,9 +1,8 @@
 import { guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { KernelSocket } from "./kernel-socket.ts";
+import { AF_NETLINK, KernelSocket, netlinkAddress } from "./kernel-socket.ts";
 import type { Netns } from "./netns.ts";
 
-const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 /** NETLINK_KOBJECT_UEVENT, include/uapi/linux/netlink.h. */
 const NETLINK_KOBJECT_UEVENT = 15;
@@ -115,12 +114,4 @@ function enlarge(socket: KernelSocket, bytes: number, log: Log): void {
   } catch (error) {
     log.debug("uevent-buffer-not-enlarged", { error: String(error) });
   }
-}
-
-/** struct sockaddr_nl, include/uapi/linux/netlink.h: family, pad, pid (0: the kernel chooses), groups. */
-function netlinkAddress(groups: number): Buffer {
-  const address = Buffer.alloc(12);
-  address.writeUInt16LE(AF_NETLINK, 0);
-  address.writeUInt32LE(groups, 8);
-  return address;
 }

@@ -30,7 +30,7 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
   let timer: Timer | undefined;
   /** The folder may have been removed and made anew: the old watch then stays silent for ever. */
   const ensure = () => {
-    const now = identityOf(path);
+    const now = identityOf(path, "folder");
     if (now !== watched) {
       watcher?.close();
       watcher = now === undefined ? undefined : start(path, tell);
@@ -45,7 +45,7 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
   again();
   return {
     path,
-    identity: (name) => fileIdentity(join(path, name)),
+    identity: (name) => identityOf(join(path, name)),
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -71,22 +71,16 @@ function start(path: string, tell: () => void): FSWatcher | undefined {
   }
 }
 
-/** The same folder for as long as it is not made anew. Its own times change with every file in it. */
-function identityOf(path: string): string | undefined {
+/**
+ * The same for as long as it is not made anew: inode numbers are given out again at once, the time of birth is not, and no chmod
+ * changes it. A folder's other times change with every file in it.
+ */
+function identityOf(path: string, kind?: "folder"): string | undefined {
   try {
     const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    return found?.isDirectory() ? `${found.dev}:${found.ino}:${found.birthtimeNs}` : undefined;
+    if (!found || (kind === "folder" && !found.isDirectory())) return undefined;
+    return `${found.dev}:${found.ino}:${found.birthtimeNs}`;
   } catch {
     return undefined; // EIO, ELOOP, EACCES on the way: looked for again like one that is missing
-  }
-}
-
-/** Inode numbers are given out again at once; the time of birth is not, and no chmod changes it. */
-function fileIdentity(path: string): string | undefined {
-  try {
-    const found = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    return found === undefined ? undefined : `${found.dev}:${found.ino}:${found.birthtimeNs}`;
-  } catch {
-    return undefined; // the folder is gone, or is none
   }
 }

@@ -1,10 +1,10 @@
 // What the PF and the link itself are told of a VF before it serves a client.
 import type { Clock } from "../async/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { WantedNetdev } from "./desired.ts";
 import { setLinkMac } from "./link-mac.ts";
-import type { Session } from "./read.ts";
 import { isTransient, type Patience } from "./transient.ts";
 import {
   type ApplyOptions,
@@ -38,7 +38,7 @@ export interface VfBeneathParts {
 
 /** Where the VF's link is. */
 interface Place {
-  readonly session: Session;
+  readonly session: LinkPlace;
   readonly ifindex: number;
   /** Nothing of it was made for this client before. */
   readonly isFirst: boolean;

@@ -1,4 +1,5 @@
 import type { Clock } from "../async/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Change, changeText } from "./change.ts";
@@ -6,7 +7,7 @@ import type { WantedNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { readNetdev, type Session, type StandingNetdev } from "./read.ts";
+import { readNetdev, type StandingNetdev } from "./read.ts";
 import type { Patience } from "./transient.ts";
 
 /** One change can undo another (a last address takes the routes with it), so we look again; that often and no more. */
@@ -16,7 +17,7 @@ const TENTATIVE_LIMIT_MS = 2_000;
 const TENTATIVE_LOOK_MS = 5;
 
 export interface ApplyInput {
-  readonly session: Session;
+  readonly session: LinkPlace;
   readonly ifindex: number;
   readonly wanted: WantedNetdev;
   readonly originalMtu: number;

@@ -1,4 +1,4 @@
-import type { Link, Netns } from "../kernel/index.ts";
+import type { Link, LinkPlace, Netns } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { applyWanted } from "./apply.ts";
 import { type AttachedVf, VfBeneath } from "./apply-vf.ts";
@@ -10,7 +10,7 @@ import { linkSigns } from "./link-signs.ts";
 import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, readAround, readOwnTables, type Session } from "./read.ts";
+import { inSession, readAround, readOwnTables } from "./read.ts";
 import { type NotRestored, restoreToHost } from "./restore-to-host.ts";
 import { Patience } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
@@ -99,7 +99,7 @@ export class NetdevAttachment {
   }
 
   /** From wherever the VF's link comes back in the host, where its driver makes another one on the way. */
-  async #enterFrom(places: { readonly host: Session; readonly client: Session }, work: WayIn): Promise<void> {
+  async #enterFrom(places: { readonly host: LinkPlace; readonly client: LinkPlace }, work: WayIn): Promise<void> {
     for (let left = RETURNS; ; left--) {
       try {
         return await this.#enterOnce(places, work);
@@ -109,7 +109,10 @@ export class NetdevAttachment {
     }
   }
 
-  async #enterOnce({ host, client }: { readonly host: Session; readonly client: Session }, work: WayIn): Promise<void> {
+  async #enterOnce(
+    { host, client }: { readonly host: LinkPlace; readonly client: LinkPlace },
+    work: WayIn,
+  ): Promise<void> {
     const { original } = this.#state;
     const { index, name } = original;
     const { wanted, signal, patience } = work;
@@ -127,7 +130,7 @@ export class NetdevAttachment {
   }
 
   /** Waits for the VF's link in the host. False where none will come. */
-  async #meetAgain(host: Session, patience: Patience): Promise<boolean> {
+  async #meetAgain(host: LinkPlace, patience: Patience): Promise<boolean> {
     const { vfLink, log } = this.#parts;
     this.#isAway = true;
     const link = await awaitInHost(host, this.#state, { of: this.#of, vfLink, patience });
@@ -164,7 +167,7 @@ export class NetdevAttachment {
     });
   }
 
-  async #updateThere(client: Session, link: Link, work: Omit<WayIn, "patience">): Promise<void> {
+  async #updateThere(client: LinkPlace, link: Link, work: Omit<WayIn, "patience">): Promise<void> {
     const { wanted, signal } = work;
     if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
     const { name, clientIndex } = this.#state;
@@ -216,17 +219,17 @@ export class NetdevAttachment {
   }
 
   /** Work on both sides. */
-  #inTurn<T>(work: (host: Session, client: Session | undefined) => Promise<T>): Promise<T> {
+  #inTurn<T>(work: (host: LinkPlace, client: LinkPlace | undefined) => Promise<T>): Promise<T> {
     return this.#inClient((client) => this.#inHost((host) => work(host, client)));
   }
 
-  #inHost<T>(work: (host: Session) => Promise<T>): Promise<T> {
+  #inHost<T>(work: (host: LinkPlace) => Promise<T>): Promise<T> {
     const { netns, openRtnl } = this.#parts.links;
     return inSession(netns, work, openRtnl);
   }
 
   /** Work that does not touch the host's namespace. */
-  #inClient<T>(work: (client: Session | undefined) => Promise<T>): Promise<T> {
+  #inClient<T>(work: (client: LinkPlace | undefined) => Promise<T>): Promise<T> {
     const { client, links } = this.#parts;
     const key = client ? `${client.id.dev}:${client.id.ino}` : `no namespace, link ${this.#state.temporaryName}`;
     return links.turns.run(key, () => (client ? inSession(client, work, links.openRtnl) : work(undefined)));
@@ -234,7 +237,7 @@ export class NetdevAttachment {
 
   /** Waits for drivers meanwhile, woken by news of the link in these places. */
   async #patiently<T>(
-    places: readonly Session[],
+    places: readonly LinkPlace[],
     { limitMs, signal }: { readonly limitMs: number; readonly signal?: AbortSignal | undefined },
     work: (patience: Patience) => Promise<T>,
   ): Promise<T> {
@@ -252,7 +255,7 @@ export class NetdevAttachment {
     }
   }
 
-  async #apply(client: Session, { wanted, signal, patience }: WayIn, { first }: { first: boolean }): Promise<void> {
+  async #apply(client: LinkPlace, { wanted, signal, patience }: WayIn, { first }: { first: boolean }): Promise<void> {
     const { clientIndex, original } = this.#state;
     if (clientIndex === undefined) throw new Error(`${original.name} is applied before it is in the namespace`);
     const { log, links } = this.#parts;
@@ -272,7 +275,7 @@ export class NetdevAttachment {
   }
 
   /** Remembers what the kernel's marks will not tell. */
-  async #own(client: Session, changes: readonly Change[]): Promise<void> {
+  async #own(client: LinkPlace, changes: readonly Change[]): Promise<void> {
     const { owned, clientIndex } = this.#state;
     const addresses = new Set(owned.addresses);
     const tables = new Set(await readOwnTables(client, clientIndex ?? 0, owned));

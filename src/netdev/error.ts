@@ -1,3 +1,5 @@
+import { printable } from "../async/index.ts";
+
 /** What of a wish cannot be read as meant. */
 export type WishPart =
   | "interface name"
@@ -124,10 +126,4 @@ function describe(fault: NetdevFault): string {
     case "vf-setting":
       return `Cannot set ${fault.setting} of VF ${fault.vf}: ${fault.problem}`;
   }
-}
-
-/** What strangers send goes into a log line: bounded, without control characters. */
-function printable(text: string): string {
-  const clean = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "?");
-  return clean.length > 80 ? `${clean.slice(0, 80)}…` : clean;
 }

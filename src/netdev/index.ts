@@ -11,6 +11,7 @@ export { NetdevError, type NetdevFault } from "./error.ts";
 export { HostLinks } from "./host-links.ts";
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
+export { inSession } from "./read.ts";
 export type { NotRestored } from "./restore-to-host.ts";
 export { isForeignLink, type VfIdentity } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";

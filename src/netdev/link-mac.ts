@@ -1,7 +1,7 @@
 import type { Clock } from "../async/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
-import type { Session } from "./read.ts";
 import { isTransient, type Patience } from "./transient.ts";
 
 /** Some drivers (iavf) take an address only after they have talked to the PF. */
@@ -9,7 +9,7 @@ const TAKES_MS = 2_000;
 const LOOK_EVERY_MS = 20;
 
 export interface LinkMac {
-  readonly session: Session;
+  readonly session: LinkPlace;
   /** In the session's namespace; the link is down, or its driver takes a new address while it is up. */
   readonly ifindex: number;
   readonly mac: string;

@@ -1,7 +1,6 @@
 // What wakes those who wait for a driver: the kernel's news of links, and time.
 import type { Clock } from "../async/index.ts";
-import type { Link, NetlinkEvent } from "../kernel/index.ts";
-import type { Session } from "./read.ts";
+import type { Link, LinkPlace, NetlinkEvent } from "../kernel/index.ts";
 import type { NextSign } from "./transient.ts";
 
 /** Signs of one link, in the namespaces where it may be. */
@@ -21,7 +20,7 @@ export function signsOfTime(clock: Clock): NextSign {
  * but its link goes, comes, or changes its carrier then.
  */
 export function linkSigns(
-  sessions: readonly Session[],
+  sessions: readonly LinkPlace[],
   { clock, concerns }: { readonly clock: Clock; readonly concerns: (link: Link) => boolean },
 ): LinkSigns {
   let stops: readonly (() => void)[] | undefined;

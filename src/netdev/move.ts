@@ -1,8 +1,8 @@
 import type { Random } from "../async/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
 import { nameTaken } from "./apply.ts";
 import { NetdevError } from "./error.ts";
-import type { Session } from "./read.ts";
 import { isOwnLink, type VfIdentity, verifiedLink } from "./verify-link.ts";
 
 /** A link as it was in the host, to be the same again. Plain data. */
@@ -42,7 +42,7 @@ export function newTemporaryName(random: Random): string {
  * Looks before anything is touched whether the name is free in the client's namespace.
  * @throws {NetdevError} of kind "name-taken".
  */
-export async function checkNameFree(client: Session, name: string): Promise<void> {
+export async function checkNameFree(client: LinkPlace, name: string): Promise<void> {
   const holder = await client.rtnl.linkByName(name);
   if (!holder) return;
   const alias = holder.name === name ? "" : ", as an alternative name";
@@ -54,7 +54,12 @@ export async function checkNameFree(client: Session, name: string): Promise<void
  * Its alternative names stay behind: one that the namespace has already would stop the move (EEXIST), and they are the
  * host's own. Answers its index there.
  */
-export async function moveIn(host: Session, client: Session, identity: LinkIdentity, vf: VfIdentity): Promise<number> {
+export async function moveIn(
+  host: LinkPlace,
+  client: LinkPlace,
+  identity: LinkIdentity,
+  vf: VfIdentity,
+): Promise<number> {
   const { original, temporaryName } = identity;
   // One that a driver has made anew has other names than the one before.
   const { altNames } = await verifiedLink(host, original.index, vf);
@@ -67,7 +72,7 @@ export async function moveIn(host: Session, client: Session, identity: LinkIdent
 }
 
 /** Gives a link that is down its name. @throws {NetdevError} of kind "name-taken". */
-export async function rename(session: Session, ifindex: number, name: string): Promise<void> {
+export async function rename(session: LinkPlace, ifindex: number, name: string): Promise<void> {
   try {
     await session.rtnl.setLink(ifindex, { name });
   } catch (error) {
@@ -78,7 +83,7 @@ export async function rename(session: Session, ifindex: number, name: string): P
 
 /** The VF's link in the client's namespace. Whoever lives there may have renamed it; the device beneath stays the same. */
 export async function findInClient(
-  client: Session,
+  client: LinkPlace,
   { clientIndex }: LinkIdentity,
   vf: VfIdentity,
 ): Promise<Link | undefined> {
@@ -92,7 +97,7 @@ export async function findInClient(
  * (under the name it had there, or as "dev<index>").
  */
 export async function findInHost(
-  host: Session,
+  host: LinkPlace,
   { original, temporaryName }: LinkIdentity,
   vf: VfIdentity,
 ): Promise<Link | undefined> {
@@ -104,7 +109,7 @@ export async function findInHost(
 }
 
 /** @throws {KernelError} EAGAIN when it may be one of which the kernel cannot say just now whose it is. */
-async function search(place: Session, vf: VfIdentity): Promise<Link | undefined> {
+async function search(place: LinkPlace, vf: VfIdentity): Promise<Link | undefined> {
   let unknown: KernelError | undefined;
   for (const link of await place.rtnl.links()) {
     try {

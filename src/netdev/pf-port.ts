@@ -65,7 +65,7 @@ async function vfChange(rtnl: Rtnl, input: { index: number; vf: number; change: 
   const { mac, vlan, minTxRateMbps, maxTxRateMbps, spoofCheck, trust, linkState } = input.change;
   const change: VfChange = {
     ...(mac !== undefined && { mac }),
-    ...(vlan !== undefined && { vlan: { id: vlan } }),
+    ...(vlan !== undefined && { vlan }),
     ...(spoofCheck !== undefined && { spoofCheck }),
     ...(trust !== undefined && { trust }),
     ...(linkState !== undefined && { linkState }),

@@ -120,7 +120,6 @@ function planTable({ ifindex, standing, wanted, table }: TableInput): PlannedEnt
       type: 1,
       metric: family === 4 ? 0 : ipv6Metric(oif, route, others),
       onlink: route.gateway !== undefined,
-      preferredSource: undefined,
     };
   }
 }

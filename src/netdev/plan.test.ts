@@ -19,7 +19,6 @@ const link: Link = {
   minMtu: 68,
   maxMtu: 9000,
   address: "02:00:00:00:00:01",
-  permanentAddress: undefined,
   parentDevice: "0000:3b:02.1",
   parentBus: "pci",
   portName: undefined,
@@ -48,7 +47,7 @@ function address(text: string, more: Partial<Address> = {}): Address {
     address: ip,
     prefixLength: Number(length),
   } as const;
-  return { ...base, scope: 0, protocol: OURS, permanent: true, tentative: false, duplicate: false, ...more };
+  return { ...base, protocol: OURS, permanent: true, tentative: false, duplicate: false, ...more };
 }
 
 function route(text: string, more: Partial<Route> = {}): Route {

@@ -2,22 +2,16 @@ import {
   type Address,
   codeOf,
   type Link,
+  type LinkPlace,
   type Neighbour,
   type Netns,
   type OpenRtnl,
   type Route,
-  type Rtnl,
   type Rule,
 } from "../kernel/index.ts";
 import type { WantedNetdev, WantedRoute } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
-
-/** A namespace and a socket in it, for one piece of work. */
-export interface Session {
-  readonly netns: Netns;
-  readonly rtnl: Rtnl;
-}
 
 /** What stands in a namespace, around one link of it. */
 export interface StandingNetdev {
@@ -41,7 +35,7 @@ export interface StandingNetdev {
 /** Opens a session, runs the work and closes the socket; the namespace stays the caller's. */
 export async function inSession<T>(
   netns: Netns,
-  work: (session: Session) => Promise<T>,
+  work: (session: LinkPlace) => Promise<T>,
   openRtnl: OpenRtnl,
 ): Promise<T> {
   const rtnl = openRtnl(netns);
@@ -57,7 +51,7 @@ const MOST_ENTRIES = 16_384;
 
 /** undefined when the link is not there (any more). */
 export async function readNetdev(
-  session: Session,
+  session: LinkPlace,
   ifindex: number,
   wanted: WantedEntries,
 ): Promise<StandingNetdev | undefined> {
@@ -72,10 +66,15 @@ export type WantedEntries = Pick<WantedNetdev, "routes" | "rules">;
  * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to
  * the wish is kept.
  */
-export async function readAround({ netns, rtnl }: Session, link: Link, wanted: WantedEntries): Promise<StandingNetdev> {
+export async function readAround(
+  { netns, rtnl }: LinkPlace,
+  link: Link,
+  wanted: WantedEntries,
+): Promise<StandingNetdev> {
   const tables = new Set<number>();
   const places = new Set([...wanted.routes, ...wanted.rules.flatMap((rule) => rule.routes)].map(placeOf));
   const within = bound(link.name);
+  const disabled = readSysctl(netns, ipv6Sysctl(link.name));
   return {
     link,
     tables,
@@ -91,13 +90,13 @@ export async function readAround({ netns, rtnl }: Session, link: Link, wanted: W
       return rule.protocol === OUR_PROTOCOL && within();
     }),
     neighbours: await rtnl.neighbours(link.index),
-    ipv6Disabled: readIpv6Disabled(netns, link.name),
+    ipv6Disabled: disabled === undefined ? undefined : disabled !== "0",
     pingGroups: readSysctl(netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
   };
 }
 
 /** `ownTables` of what stands in the namespace, of which nothing is kept. */
-export async function readOwnTables({ rtnl }: Session, ifindex: number, owned: Owned): Promise<readonly number[]> {
+export async function readOwnTables({ rtnl }: LinkPlace, ifindex: number, owned: Owned): Promise<readonly number[]> {
   const marked = new Map<number, Route>();
   await rtnl.routes((route) => {
     if (ownsRoute(ifindex, route)) marked.set(route.table, route);
@@ -122,11 +121,6 @@ function bound(link: string): () => true {
 
 export function ipv6Sysctl(link: string): string {
   return `net/ipv6/conf/${link}/disable_ipv6`;
-}
-
-function readIpv6Disabled(netns: Netns, link: string): boolean | undefined {
-  const value = readSysctl(netns, ipv6Sysctl(link));
-  return value === undefined ? undefined : value !== "0";
 }
 
 function readSysctl(netns: Netns, name: string): string | undefined {

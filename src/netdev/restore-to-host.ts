@@ -1,10 +1,11 @@
 import type { Clock } from "../async/index.ts";
+import type { LinkPlace } from "../kernel/index.ts";
 import { isUpperOf, KernelError, type Link, type SetLink } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac, spareMac } from "./link-mac.ts";
 import { findInClient, type LinkIdentity, rename } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
-import { readOwnTables, type Session } from "./read.ts";
+import { readOwnTables } from "./read.ts";
 import { MacRestore } from "./restore-mac.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
@@ -19,9 +20,9 @@ export interface NotRestored {
 }
 
 export interface HomeInput {
-  readonly host: Session;
+  readonly host: LinkPlace;
   /** undefined: the namespace has died, or nobody has a handle of it. */
-  readonly client: Session | undefined;
+  readonly client: LinkPlace | undefined;
   readonly identity: LinkIdentity;
   /** Whose link it is. */
   readonly of: VfIdentity;
@@ -103,7 +104,7 @@ async function restoreOnce(
 }
 
 /** Needs no link: rules are told by their mark and their tables. */
-async function removeRules(client: Session, { identity, owned }: HomeInput): Promise<void> {
+async function removeRules(client: LinkPlace, { identity, owned }: HomeInput): Promise<void> {
   const { rtnl } = client;
   const tables = await readOwnTables(client, identity.clientIndex ?? 0, owned);
   if (tables.length === 0) return;
@@ -115,7 +116,7 @@ async function removeRules(client: Session, { identity, owned }: HomeInput): Pro
 }
 
 /** Whether it was there. */
-async function moveOut(client: Session, { host, identity, of, patience }: HomeInput): Promise<boolean> {
+async function moveOut(client: LinkPlace, { host, identity, of, patience }: HomeInput): Promise<boolean> {
   const link = await findInClient(client, identity, of);
   if (!link) return false;
   try {
@@ -137,7 +138,7 @@ async function moveOut(client: Session, { host, identity, of, patience }: HomeIn
  * A macvlan or VLAN that the pod has laid on the link stays when the link leaves (macvlan_device_event, vlan_device_event: nothing
  * to do for a move), and would hear and send on it beside whoever gets the VF next.
  */
-async function removeUppers({ rtnl }: Session, link: Link): Promise<void> {
+async function removeUppers({ rtnl }: LinkPlace, link: Link): Promise<void> {
   for (const upper of await rtnl.linksNamedOrAbove(new Set())) {
     if (!isUpperOf(upper, link.index)) continue;
     await rtnl.deleteLink(upper.index).catch((error: unknown) => {
@@ -200,7 +201,7 @@ async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): 
  * Its own name; where another link has it by now, the next free one of the kernel's: whoever waits for a name that comes and
  * goes with other VFs (the kernel calls the next new one as the one that is away) might wait for ever.
  */
-async function giveName(host: Session, ifindex: number, name: string): Promise<void> {
+async function giveName(host: LinkPlace, ifindex: number, name: string): Promise<void> {
   try {
     await rename(host, ifindex, name);
   } catch (error) {

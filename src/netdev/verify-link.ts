@@ -14,24 +14,17 @@ export async function isOwnLink(place: LinkPlace, link: Link, { address, linkOwn
   return isLinkOf(link, await linkOwnerOf(place, link), address);
 }
 
-/** @throws {NetdevError} of kind "not-its-link", with whose it is. */
-export async function verifyLink(place: LinkPlace, link: Link, vf: VfIdentity): Promise<void> {
-  const { address, linkOwnerOf } = vf;
-  const owner = await linkOwnerOf(place, link);
-  if (isLinkOf(link, owner, address)) return;
-  throw new NetdevError({ kind: "not-its-link", vf: address, link: link.name, ifindex: link.index, owner: owner.text });
-}
-
 /**
  * The link of the host that has that index.
  * @throws {NetdevError} of kind "gone", or "not-its-link" when it is not the VF's.
  */
 export async function verifiedLink(place: LinkPlace, ifindex: number, vf: VfIdentity): Promise<Link> {
+  const { address, linkOwnerOf } = vf;
   const link = await place.rtnl.linkByIndex(ifindex);
-  if (!link)
-    throw new NetdevError({ kind: "gone", link: `${ifindex} of ${vf.address}`, where: "the host's namespace" });
-  await verifyLink(place, link, vf);
-  return link;
+  if (!link) throw new NetdevError({ kind: "gone", link: `${ifindex} of ${address}`, where: "the host's namespace" });
+  const owner = await linkOwnerOf(place, link);
+  if (isLinkOf(link, owner, address)) return link;
+  throw new NetdevError({ kind: "not-its-link", vf: address, link: link.name, ifindex, owner: owner.text });
 }
 
 /** Another link was found where the VF's should be. */

@@ -1,8 +1,9 @@
 // A VF's link that goes and comes back: a driver that is reset or bound anew makes another one, with another index.
+
+import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import { findInHost, type LinkIdentity } from "./move.ts";
-import type { Session } from "./read.ts";
 import type { Patience } from "./transient.ts";
 import { isOwnLink, type VfIdentity } from "./verify-link.ts";
 
@@ -22,7 +23,7 @@ export function isVanished(error: unknown): boolean {
 
 /** The link in the host: by its VF where that can be looked up, else by what it was. */
 export async function lookInHost(
-  host: Session,
+  host: LinkPlace,
   identity: LinkIdentity,
   { of, vfLink }: { readonly of: VfIdentity; readonly vfLink: VfLink },
 ): Promise<Link | undefined> {
@@ -33,7 +34,7 @@ export async function lookInHost(
 
 /** Waits until the VF has a link in the host. Undefined when its driver will make none. @throws {NetdevError} busy. */
 export function awaitInHost(
-  host: Session,
+  host: LinkPlace,
   identity: LinkIdentity,
   { of, vfLink, patience }: { readonly of: VfIdentity; readonly vfLink: VfLink; readonly patience: Patience },
 ): Promise<Link | undefined> {

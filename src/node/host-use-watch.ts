@@ -74,7 +74,8 @@ export class HostUseWatch {
     const { hostUse, inventory, onPfChange, clock, log } = this.#options;
     if (this.#isClosed) return;
     const startedMs = clock.monotonicMs();
-    this.#free = new Set(freeOf(inventory));
+    const free = inventory.snapshot().filter(({ connectionId }) => connectionId === undefined);
+    this.#free = new Set(free.map(({ address }) => address));
     this.#isLooking = true;
     try {
       if (await hostUse.look()) onPfChange();
@@ -131,9 +132,4 @@ export class HostUseWatch {
     }
     return false;
   }
-}
-
-function freeOf(inventory: Inventory): readonly PciAddress[] {
-  const idle = inventory.snapshot().filter(({ connectionId }) => connectionId === undefined);
-  return idle.map(({ address }) => address);
 }

@@ -1,7 +1,7 @@
 // News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
 import { type Clock, messageOf, type Timer } from "../async/index.ts";
 import type { Link, NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
-import { isPciAddress, type PciAddress, type PfConfig, PfConfigError, parsePfConfig } from "../pci/index.ts";
+import { isPciAddress, type PciAddress, PfConfigError, parsePfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import { HostUseWatch } from "./host-use-watch.ts";
@@ -200,7 +200,7 @@ export class NodeWatch {
     try {
       const config = parsePfConfig(await file.read(), file.path);
       this.#refused.clear();
-      if (isSame(config, node.survey.config)) return false;
+      if (JSON.stringify(config) === JSON.stringify(node.survey.config)) return false;
       node.survey.reconfigure(config);
       log.info("pf-config-applied", { file: file.path, pfs: config.physicalFunctions.length });
       return true;
@@ -212,8 +212,4 @@ export class NodeWatch {
       return false;
     }
   }
-}
-
-function isSame(a: PfConfig, b: PfConfig): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -2,7 +2,7 @@
 import type { Clock } from "../async/index.ts";
 import type { Inventory, VfConditionOf, VfRecord } from "../inventory/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
-import type { PfPort, VfSettings } from "../netdev/index.ts";
+import { inSession, type PfPort, type VfSettings } from "../netdev/index.ts";
 import {
   type Discovery,
   discover,
@@ -261,14 +261,8 @@ export class PfSurvey {
 }
 
 /** Over a socket of the host's namespace of its own. */
-async function withRtnl<T>(host: Host, work: (place: LinkPlace) => Promise<T>): Promise<T> {
-  const { netns } = host;
-  const rtnl = host.openRtnl(netns);
-  try {
-    return await work({ netns, rtnl });
-  } finally {
-    rtnl.close();
-  }
+function withRtnl<T>(host: Host, work: (place: LinkPlace) => Promise<T>): Promise<T> {
+  return inSession(host.netns, work, (netns) => host.openRtnl(netns));
 }
 
 /** Some drivers give VFs no address as long as their PF is down. */

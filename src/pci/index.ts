@@ -2,37 +2,20 @@
 // operator's list of PFs. Knows the kernel's files, nothing of clients, tokens or connections; opens no network device.
 // Start reading at discover.ts (what is there) and driver-binder.ts (which driver serves it); pf-config.ts is the operator's list.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
-export { type CreateVfsOptions, createVfs, wantedVfs } from "./create-vfs.ts";
-export { type DiscoverOptions, type Discovery, discover, type PhysicalFunction, type VfFacts } from "./discover.ts";
+export { createVfs, wantedVfs } from "./create-vfs.ts";
+export { type Discovery, discover, type PhysicalFunction, type VfFacts } from "./discover.ts";
 export { DriverBinder, type DriverBinderOptions, type VfNetdev, type VfUse } from "./driver-binder.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
-export { type AskEswitchMode, eswitchModeOf, switchdevProblem } from "./eswitch.ts";
-export {
-  describeHostUse,
-  type HostNetwork,
-  type HostUse,
-  hostUseOf,
-  hostUseWords,
-  isLinkLocal,
-  type NetdevUse,
-} from "./host-use.ts";
+export { switchdevProblem } from "./eswitch.ts";
+export { describeHostUse, isLinkLocal, type NetdevUse } from "./host-use.ts";
 export { HostUseReader } from "./host-use-reader.ts";
 export { nearestWord } from "./nearest.ts";
 export { PF_CONFIG_MEBIBYTES, parsePfConfig } from "./pf-config.ts";
-export {
-  type ListedFunction,
-  type PfConfig,
-  PfConfigError,
-  type PfConfigIssue,
-  type PfEntry,
-  type PfSettings,
-} from "./pf-config-form.ts";
-export { PfError, type PfFault, type PfFaultKind, type PfNote, type PfNoteKind } from "./pf-fault.ts";
+export { type PfConfig, PfConfigError, type PfEntry } from "./pf-config-form.ts";
+export { PfError, type PfFault, type PfFaultKind, type PfNote } from "./pf-fault.ts";
 export { type FindPfLink, pfLinks } from "./pf-link.ts";
 export {
   driverOf,
-  iommuGroupMembers,
-  iommuGroupOf,
   netdevFolder,
   netdevNames,
   numaNodeOf,
@@ -42,4 +25,4 @@ export {
   virtualFunctionLinks,
 } from "./read-sysfs.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";
-export { type VfioDevice, VfioGroups } from "./vfio-group.ts";
+export type { VfioDevice } from "./vfio-group.ts";

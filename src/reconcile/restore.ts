@@ -47,15 +47,14 @@ export async function cleanVf(parts: RestoreParts, vf: VfRecord): Promise<void> 
   const { node, links } = parts;
   const { address, pf, index } = vf;
   const netdev = await node.binder.netdevNow(address);
-  if (!netdev) return await cleanSettings(parts, vf);
+  if (!netdev) {
+    const [fault] = (await applyVfSettings(node.pfDoor(pf).port, index, { vlan: 0 })).faults;
+    if (fault) throw fault.error;
+    return;
+  }
   const pfName = node.survey.pfs.get(pf)?.ifname;
   const name = pfName === undefined ? netdev.ifname : `${pfName}v${index}`;
   await makeSo(parts, vf, await strangerState(links, { address, ifindex: netdev.ifindex, name }));
-}
-
-async function cleanSettings({ node }: RestoreParts, vf: VfRecord): Promise<void> {
-  const [fault] = (await applyVfSettings(node.pfDoor(vf.pf).port, vf.index, { vlan: 0 })).faults;
-  if (fault) throw fault.error;
 }
 
 /** Whether the settings, or the name of the device, are not what they were when the VF was given back. */

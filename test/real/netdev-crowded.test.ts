@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { type TestContext, test } from "node:test";
-import { Netns, Rtnl } from "../../src/kernel/index.ts";
-import { inSession, readAround, type Session } from "../../src/netdev/read.ts";
+import { type LinkPlace, Netns, Rtnl } from "../../src/kernel/index.ts";
+import { inSession, readAround } from "../../src/netdev/read.ts";
 import { needs } from "../needs.ts";
 
 const wanted = {
@@ -12,7 +12,7 @@ const wanted = {
 } as const;
 
 /** A namespace with a link in it, and what `ip -batch` makes of these lines there. */
-async function inCrowd(t: TestContext, lines: readonly string[], work: (session: Session) => Promise<void>) {
+async function inCrowd(t: TestContext, lines: readonly string[], work: (session: LinkPlace) => Promise<void>) {
   if (!needs(t, "netns", "veth")) return;
   const netns = Netns.create();
   t.after(() => netns.close());
@@ -23,7 +23,7 @@ async function inCrowd(t: TestContext, lines: readonly string[], work: (session:
   await inSession(netns, work, (place) => Rtnl.open({ netns: place }));
 }
 
-async function linkOf({ rtnl }: Session) {
+async function linkOf({ rtnl }: LinkPlace) {
   return (await rtnl.linkByName("ours")) ?? assert.fail("no link");
 }
 

@@ -74,14 +74,18 @@ class Machine {
     const mask = is32 ? U32 : U64;
     const bits = is32 ? 32 : 64;
     const [left, right] = [this.#register(one.dst) & mask, this.#operand(one) & mask];
-    this.registers[one.dst] = arithmetic(one.op & 0xf0, { left, right, bits }) & mask;
+    const compute = arithmetic[one.op >> 4];
+    if (!compute) throw unknown(one);
+    this.registers[one.dst] = compute({ left, right, bits }) & mask;
   }
 
   #isTaken(one: Instruction): boolean {
     if (one.op === Op.JUMP || one.op === Op.JUMP_FAR) return true;
     const bits = (one.op & 7) === Class.JMP32 ? 32 : 64;
     const cut = (value: bigint) => BigInt.asUintN(bits, value);
-    return isTrue(one.op & 0xf0, { left: cut(this.#register(one.dst)), right: cut(this.#operand(one)), bits });
+    const compare = comparisons[one.op >> 4];
+    if (!compare) throw unknown(one);
+    return compare({ left: cut(this.#register(one.dst)), right: cut(this.#operand(one)), bits });
   }
 
   #access(one: Instruction): void {
@@ -117,64 +121,44 @@ interface Operands {
   readonly bits: 32 | 64;
 }
 
-/** BPF_ADD to BPF_ARSH, by the high four bits. Division by zero gives 0, its remainder the dividend. */
-function arithmetic(code: number, { left, right, bits }: Operands): bigint {
-  const shift = right & BigInt(bits - 1);
-  switch (code) {
-    case 0x00:
-      return left + right;
-    case 0x10:
-      return left - right;
-    case 0x20:
-      return left * right;
-    case 0x30:
-      return right === 0n ? 0n : left / right;
-    case 0x40:
-      return left | right;
-    case 0x50:
-      return left & right;
-    case 0x60:
-      return left << shift;
-    case 0x70:
-      return left >> shift;
-    case 0x80:
-      return -left;
-    case 0x90:
-      return right === 0n ? left : left % right;
-    case 0xa0:
-      return left ^ right;
-    case 0xb0:
-      return right;
-    default:
-      return BigInt.asIntN(bits, left) >> shift;
-  }
-}
+const shiftOf = ({ right, bits }: Operands) => right & BigInt(bits - 1);
+const signed = ({ left, right, bits }: Operands) => [BigInt.asIntN(bits, left), BigInt.asIntN(bits, right)] as const;
 
-/** BPF_JEQ to BPF_JSLE, by the high four bits. */
-function isTrue(code: number, { left, right, bits }: Operands): boolean {
-  const [a, b] = [BigInt.asIntN(bits, left), BigInt.asIntN(bits, right)];
-  switch (code) {
-    case 0x10:
-      return left === right;
-    case 0x20:
-      return left > right;
-    case 0x30:
-      return left >= right;
-    case 0x40:
-      return (left & right) !== 0n;
-    case 0x50:
-      return left !== right;
-    case 0x60:
-      return a > b;
-    case 0x70:
-      return a >= b;
-    case 0xa0:
-      return left < right;
-    case 0xb0:
-      return left <= right;
-    case 0xc0:
-      return a < b;
-    default:
-      return a <= b;
-  }
+/** BPF_ADD to BPF_ARSH, by the high four bits. Division by zero gives 0, its remainder the dividend. */
+const arithmetic: readonly ((of: Operands) => bigint)[] = [
+  ({ left, right }) => left + right,
+  ({ left, right }) => left - right,
+  ({ left, right }) => left * right,
+  ({ left, right }) => (right === 0n ? 0n : left / right),
+  ({ left, right }) => left | right,
+  ({ left, right }) => left & right,
+  (of) => of.left << shiftOf(of),
+  (of) => of.left >> shiftOf(of),
+  ({ left }) => -left,
+  ({ left, right }) => (right === 0n ? left : left % right),
+  ({ left, right }) => left ^ right,
+  ({ right }) => right,
+  (of) => signed(of)[0] >> shiftOf(of),
+];
+
+/** BPF_JEQ to BPF_JSLE, by the high four bits; those in between (JA, CALL, EXIT) are no comparisons. */
+const comparisons: readonly (((of: Operands) => boolean) | undefined)[] = [
+  undefined,
+  ({ left, right }) => left === right,
+  ({ left, right }) => left > right,
+  ({ left, right }) => left >= right,
+  ({ left, right }) => (left & right) !== 0n,
+  ({ left, right }) => left !== right,
+  (of) => signed(of)[0] > signed(of)[1],
+  (of) => signed(of)[0] >= signed(of)[1],
+  undefined,
+  undefined,
+  ({ left, right }) => left < right,
+  ({ left, right }) => left <= right,
+  (of) => signed(of)[0] < signed(of)[1],
+  (of) => signed(of)[0] <= signed(of)[1],
+];
+
+function unknown({ op }: Instruction): Error {
+  return new Error(`Cannot run operation 0x${op.toString(16)} of a BPF program`);
 }

@@ -1,7 +1,8 @@
-import { AttributeDecoder, encodeAttributes } from "./attribute.ts";
 import { ipFromBytes, ipToBytes } from "./ip.ts";
-import { decodeStruct, encodeStruct, IFADDRMSG_BYTES, ifaddrmsg } from "./layout.ts";
+import { ifaddrmsg } from "./layout.ts";
 import {
+  decodeBody,
+  encodeBody,
   type NetlinkMessage,
   type NetlinkRequest,
   NLM_F_ACK,
@@ -29,6 +30,7 @@ const IFA_F_PERMANENT = 0x80;
 /** AF_INET and AF_INET6. */
 const FAMILIES = { 4: 2, 6: 10 } as const;
 
+/** IPv4 and IPv6. */
 export type IpFamily = 4 | 6;
 
 /** The kernel's number of a family, 0 for both of them. */
@@ -49,8 +51,6 @@ export interface Address {
   /** The address itself, canonical text. */
   readonly address: string;
   readonly prefixLength: number;
-  /** RT_SCOPE_*: 0 universe, 253 link, 254 host. */
-  readonly scope: number;
   /** Who set it: 0 unknown, 1 loopback, 2 router advertisement, 3 link-local; others are free. Always 0 before Linux 5.18. */
   readonly protocol: number;
   readonly permanent: boolean;
@@ -59,6 +59,7 @@ export interface Address {
   readonly duplicate: boolean;
 }
 
+/** An address to be set, or removed. */
 export interface NewAddress {
   readonly ifindex: number;
   readonly address: string;
@@ -71,21 +72,16 @@ export interface NewAddress {
 
 export function encodeAddress(action: "add" | "delete", address: NewAddress): NetlinkRequest {
   const bytes = ipBytes(address.address);
-  const header = encodeStruct(ifaddrmsg, IFADDRMSG_BYTES, {
-    family: familyNumber(bytes.length === 4 ? 4 : 6),
-    prefixLength: address.prefixLength,
-    index: address.ifindex,
-    // Permanent by itself: no lifetime is given.
-    flags: action === "add" && address.noDad ? IFA_F_NODAD : 0,
-  });
-  const attributes = encodeAttributes((encoder) => {
-    const { broadcast, protocol } = address;
+  const { prefixLength, ifindex: index, noDad, broadcast, protocol } = address;
+  // Permanent by itself: no lifetime is given.
+  const header = { family: familyNumber(bytes.length === 4 ? 4 : 6), prefixLength, index };
+  const flags = action === "add" && noDad ? IFA_F_NODAD : 0;
+  const body = encodeBody(ifaddrmsg, { ...header, flags }, (encoder) => {
     encoder.bytes(IFA_LOCAL, bytes);
     if (action === "add" && broadcast !== undefined) encoder.bytes(IFA_BROADCAST, ipBytes(broadcast));
     encoder.bytes(IFA_ADDRESS, bytes);
     if (action === "add" && protocol !== undefined) encoder.u8(IFA_PROTO, protocol);
   });
-  const body = Buffer.concat([header, attributes]);
   return action === "add"
     ? { type: RTM_NEWADDR, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body }
     : { type: RTM_DELADDR, flags: NLM_F_ACK, body };
@@ -93,16 +89,14 @@ export function encodeAddress(action: "add" | "delete", address: NewAddress): Ne
 
 /** Of one link (the kernel filters, Linux 4.20 with strict checking), or of all with index 0. */
 export function encodeDumpAddresses(ifindex: number): NetlinkRequest {
-  return { type: RTM_GETADDR, flags: NLM_F_DUMP, body: encodeStruct(ifaddrmsg, IFADDRMSG_BYTES, { index: ifindex }) };
+  return { type: RTM_GETADDR, flags: NLM_F_DUMP, body: encodeBody(ifaddrmsg, { index: ifindex }) };
 }
 
 /** undefined for other families. @throws {RangeError} when the message is malformed. */
 export function decodeAddress(message: NetlinkMessage): Address | undefined {
-  const header = decodeStruct(ifaddrmsg, message.body);
-  if (!header) throw new RangeError(`an address message has ${message.body.length} bytes, fewer than its header`);
+  const { header, attributes } = decodeBody(ifaddrmsg, message, "an address");
   const family = familyOf(header.family);
   if (!family) return undefined;
-  const attributes = new AttributeDecoder(message.body.subarray(IFADDRMSG_BYTES));
   // Of a point-to-point link IFA_ADDRESS is the other end; IPv6 sends IFA_LOCAL only then.
   const local = attributes.bytes(IFA_LOCAL) ?? attributes.bytes(IFA_ADDRESS);
   const flags = attributes.u32(IFA_FLAGS) ?? header.flags;
@@ -113,7 +107,6 @@ export function decodeAddress(message: NetlinkMessage): Address | undefined {
     family,
     address: ipFromBytes(local),
     prefixLength: header.prefixLength,
-    scope: header.scope,
     protocol,
     permanent: (flags & IFA_F_PERMANENT) !== 0,
     tentative: (flags & IFA_F_TENTATIVE) !== 0,

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { encodeAttributes } from "./attribute.ts";
 import { Conversation, type NetlinkPipe } from "./conversation.ts";
-import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr } from "./layout.ts";
+import { encodeStruct, nlmsghdr } from "./layout.ts";
 import { decodeMessages, NLM_F_ACK, NLM_F_DUMP } from "./message.ts";
 
 const PORT = 4242;
@@ -24,8 +24,8 @@ interface Answer {
 }
 
 function bytesOf({ type, flags = 0, body = Buffer.alloc(4), seqOff = 0, port = PORT }: Answer, seq: number): Buffer {
-  const len = NLMSGHDR_BYTES + body.length;
-  const header = encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len, type, flags, seq: seq + seqOff, pid: port });
+  const len = nlmsghdr.size + body.length;
+  const header = encodeStruct(nlmsghdr, { len, type, flags, seq: seq + seqOff, pid: port });
   return Buffer.concat([header, body]);
 }
 
@@ -54,7 +54,7 @@ function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
 }
 
 function errorBody(errno: number, options: { readonly quoted: number; readonly text?: string }): Buffer {
-  const quote = encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len: NLMSGHDR_BYTES + options.quoted });
+  const quote = encodeStruct(nlmsghdr, { len: nlmsghdr.size + options.quoted });
   const code = Buffer.alloc(4);
   code.writeInt32LE(-errno);
   const attributes = encodeAttributes((encoder) => options.text && encoder.string(1, options.text));

@@ -1,7 +1,7 @@
 import { messageOf } from "../../async/index.ts";
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
-import type { NetlinkEnd, NetlinkMessage, NetlinkRequest } from "./message.ts";
+import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
 import { decodeMessages, encodeMessage, endOf, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR } from "./message.ts";
 
 /** Bytes out, bytes in: all that a conversation needs of its socket. */
@@ -21,7 +21,7 @@ export interface RequestOptions {
   /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
   readonly op: string;
   /** Which messages of the answer to keep; all of them unless told. What is left out takes no memory. */
-  readonly keep?: (message: NetlinkMessage) => boolean;
+  readonly keep?: ((message: NetlinkMessage) => boolean) | undefined;
 }
 
 /** How often a dump is begun anew when changes cut it. */
@@ -62,7 +62,8 @@ export class Conversation {
     const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP && (request.flags & NLM_F_ACK) === 0;
     for (let tries = 1; ; tries++) {
       if (this.#closed) throw new KernelError(options.op, Errno.EBADF, "the socket is closed");
-      const seq = this.#nextSeq();
+      const seq = (this.#seq + 1) >>> 0 || 1;
+      this.#seq = seq;
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
       await this.#pipe.send(bytes);
       const { messages, interrupted } = await this.#collect(seq, { ...options, isDump });
@@ -70,11 +71,6 @@ export class Conversation {
       if (tries === DUMP_TRIES)
         throw new KernelError(options.op, Errno.EINTR, `changed ${tries} times while it was read`);
     }
-  }
-
-  #nextSeq(): number {
-    this.#seq = (this.#seq + 1) >>> 0 || 1;
-    return this.#seq;
   }
 
   /** Others are left over from a request that failed half way; they can be nobody else's (NetlinkPipe hears only the kernel). */
@@ -100,15 +96,11 @@ export class Conversation {
         if (!end) messages.push(...(keep(message) ? [message] : []));
         else if (end.errno === 0) return { messages, interrupted };
         else if (end.errno === Errno.EINTR) return { messages, interrupted: true };
-        else throw failure(op, end);
+        else throw new KernelError(op, end.errno, end.text);
       }
     }
     throw new KernelError(op, Errno.EPROTO, "the kernel's answer has no end");
   }
-}
-
-function failure(op: string, end: NetlinkEnd): KernelError {
-  return new KernelError(op, end.errno, end.text);
 }
 
 function parse(bytes: Buffer, op: string): NetlinkMessage[] {

@@ -4,7 +4,7 @@ import { encodeAttributes } from "./attribute.ts";
 import type { NetlinkPipe } from "./conversation.ts";
 import { Devlink, decodeEswitchMode, encodeGetEswitch } from "./devlink.ts";
 import { encodeGetFamily } from "./generic.ts";
-import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr } from "./layout.ts";
+import { encodeStruct, nlmsghdr } from "./layout.ts";
 import { decodeMessages, encodeMessage, NLM_F_ACK } from "./message.ts";
 
 const PF = "0000:3b:00.0";
@@ -31,8 +31,8 @@ test("devlink's requests are those of iproute2, byte by byte", () => {
 
 /** One answer of a kernel, to the request with that number. */
 function message(type: number, body: Buffer, seq: number): Buffer {
-  const header = { len: NLMSGHDR_BYTES + body.length, type, flags: 0, seq, pid: PORT };
-  return Buffer.concat([encodeStruct(nlmsghdr, NLMSGHDR_BYTES, header), body]);
+  const header = { len: nlmsghdr.size + body.length, type, flags: 0, seq, pid: PORT };
+  return Buffer.concat([encodeStruct(nlmsghdr, header), body]);
 }
 
 function errorOf(errno: number): Buffer {

@@ -1,10 +1,10 @@
 // Generic netlink: families that the kernel numbers as it starts, and the header that all of them share.
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
-import { AttributeDecoder, type AttributeEncoder, encodeAttributes } from "./attribute.ts";
+import { AttributeDecoder, type AttributeEncoder } from "./attribute.ts";
 import type { Conversation } from "./conversation.ts";
-import { encodeStruct, GENLMSGHDR_BYTES, genlmsghdr } from "./layout.ts";
-import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
+import { genlmsghdr } from "./layout.ts";
+import { encodeBody, type NetlinkMessage, type NetlinkRequest } from "./message.ts";
 
 // The family that names the others, include/uapi/linux/genetlink.h.
 const GENL_ID_CTRL = 16;
@@ -21,13 +21,12 @@ export interface GenericCommand {
 }
 
 export function encodeGeneric(family: number, { command, version, fill }: GenericCommand): NetlinkRequest {
-  const header = encodeStruct(genlmsghdr, GENLMSGHDR_BYTES, { command, version });
-  return { type: family, flags: 0, body: Buffer.concat([header, encodeAttributes(fill)]) };
+  return { type: family, flags: 0, body: encodeBody(genlmsghdr, { command, version }, fill) };
 }
 
 /** The attributes of an answer. */
 export function decodeGeneric(message: NetlinkMessage): AttributeDecoder {
-  return new AttributeDecoder(message.body.subarray(GENLMSGHDR_BYTES));
+  return new AttributeDecoder(message.body.subarray(genlmsghdr.size));
 }
 
 export function encodeGetFamily(name: string): NetlinkRequest {

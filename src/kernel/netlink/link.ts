@@ -1,12 +1,8 @@
+import { type AttributeEncoder, NLA_HDR_BYTES, NLA_TYPE_MASK } from "./attribute.ts";
+import { ifinfomsg } from "./layout.ts";
 import {
-  AttributeDecoder,
-  type AttributeEncoder,
-  encodeAttributes,
-  NLA_HDR_BYTES,
-  NLA_TYPE_MASK,
-} from "./attribute.ts";
-import { decodeStruct, encodeStruct, IFINFOMSG_BYTES, ifinfomsg } from "./layout.ts";
-import {
+  decodeBody,
+  encodeBody,
   type NetlinkMessage,
   type NetlinkRequest,
   NLM_F_ACK,
@@ -39,7 +35,6 @@ const IFLA_MIN_MTU = 50;
 const IFLA_MAX_MTU = 51;
 const IFLA_PROP_LIST = 52;
 const IFLA_ALT_IFNAME = 53;
-const IFLA_PERM_ADDRESS = 54;
 const IFLA_PARENT_DEV_NAME = 56;
 const IFLA_PARENT_DEV_BUS_NAME = 57;
 const IFLA_INFO_KIND = 1;
@@ -67,8 +62,6 @@ export interface Link {
   readonly maxMtu: number | undefined;
   /** "02:00:00:00:00:01"; undefined for links without an address. */
   readonly address: string | undefined;
-  /** The address burnt in, where the driver knows one (Linux 5.5). */
-  readonly permanentAddress: string | undefined;
   /** Name of the device it sits on, for a NIC its PCI address "0000:3b:02.1" (Linux 5.14). */
   readonly parentDevice: string | undefined;
   /** The bus of that device: "pci", "virtio", "auxiliary" (Linux 5.14). */
@@ -119,14 +112,11 @@ export interface NewLink {
 }
 
 export function encodeGetLink(by: { readonly name: string } | { readonly index: number }, vfs = false): NetlinkRequest {
-  const body = [
-    encodeStruct(ifinfomsg, IFINFOMSG_BYTES, "index" in by ? { index: by.index } : {}),
-    encodeAttributes((attributes) => {
-      if ("name" in by) attributes.string(Buffer.byteLength(by.name) > 15 ? IFLA_ALT_IFNAME : IFLA_IFNAME, by.name);
-      attributes.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS | (vfs ? RTEXT_FILTER_VF : 0));
-    }),
-  ];
-  return { type: RTM_GETLINK, flags: 0, body: Buffer.concat(body) };
+  const body = encodeBody(ifinfomsg, "index" in by ? { index: by.index } : {}, (attributes) => {
+    if ("name" in by) attributes.string(Buffer.byteLength(by.name) > 15 ? IFLA_ALT_IFNAME : IFLA_IFNAME, by.name);
+    attributes.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS | (vfs ? RTEXT_FILTER_VF : 0));
+  });
+  return { type: RTM_GETLINK, flags: 0, body };
 }
 
 export function encodeDumpLinks(): NetlinkRequest {
@@ -143,9 +133,8 @@ export function linkRequest(
   header: { readonly index: number; readonly flags?: number; readonly change?: number },
   fill: (attributes: AttributeEncoder) => void,
 ): NetlinkRequest {
-  const body = Buffer.concat([encodeStruct(ifinfomsg, IFINFOMSG_BYTES, header), encodeAttributes(fill)]);
   // RTM_NEWLINK without NLM_F_CREATE changes what is there, as `ip link set` does it.
-  return { type: RTM_NEWLINK, flags: NLM_F_ACK, body };
+  return { type: RTM_NEWLINK, flags: NLM_F_ACK, body: encodeBody(ifinfomsg, header, fill) };
 }
 
 export function encodeNewLink(link: NewLink): NetlinkRequest {
@@ -154,19 +143,15 @@ export function encodeNewLink(link: NewLink): NetlinkRequest {
     attributes.plainNested(IFLA_LINKINFO, (info) => {
       info.bytes(IFLA_INFO_KIND, Buffer.from(link.kind));
       const { peer } = link;
-      if (peer) info.plainNested(IFLA_INFO_DATA, (data) => data.bytes(VETH_INFO_PEER, encodePeer(peer)));
+      const body = peer && encodeBody(ifinfomsg, {}, (encoder) => addChange(encoder, peer));
+      if (body) info.plainNested(IFLA_INFO_DATA, (data) => data.bytes(VETH_INFO_PEER, body));
     });
   });
   return { ...request, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL };
 }
 
-function encodePeer(peer: NonNullable<NewLink["peer"]>): Buffer {
-  const attributes = encodeAttributes((encoder) => addChange(encoder, peer));
-  return Buffer.concat([encodeStruct(ifinfomsg, IFINFOMSG_BYTES, {}), attributes]);
-}
-
 export function encodeDeleteLink(index: number): NetlinkRequest {
-  return { type: RTM_DELLINK, flags: NLM_F_ACK, body: encodeStruct(ifinfomsg, IFINFOMSG_BYTES, { index }) };
+  return { type: RTM_DELLINK, flags: NLM_F_ACK, body: encodeBody(ifinfomsg, { index }) };
 }
 
 /** Gives a link a further name, or takes one away. Linux 5.5. */
@@ -194,7 +179,7 @@ function addChange(attributes: AttributeEncoder, change: LinkChange): void {
 export function isNamedOrAbove({ body }: NetlinkMessage, names: ReadonlySet<string>): boolean {
   let hasLower = false;
   let isElsewhere = false;
-  for (let at = IFINFOMSG_BYTES; at + NLA_HDR_BYTES <= body.length; ) {
+  for (let at = ifinfomsg.size; at + NLA_HDR_BYTES <= body.length; ) {
     const length = body.readUInt16LE(at);
     if (length < NLA_HDR_BYTES) return true; // the decoder says what is wrong
     const type = body.readUInt16LE(at + 2) & NLA_TYPE_MASK;
@@ -208,7 +193,7 @@ export function isNamedOrAbove({ body }: NetlinkMessage, names: ReadonlySet<stri
 
 /** @throws {RangeError} when the message is malformed. */
 export function decodeLink(message: NetlinkMessage): Link {
-  const { header, attributes } = decodeLinkAttributes(message);
+  const { header, attributes } = decodeBody(ifinfomsg, message, "a link");
   const altNames = attributes.nested(IFLA_PROP_LIST)?.strings(IFLA_ALT_IFNAME) ?? [];
   const link: Link = {
     index: header.index,
@@ -220,7 +205,6 @@ export function decodeLink(message: NetlinkMessage): Link {
     minMtu: attributes.u32(IFLA_MIN_MTU),
     maxMtu: attributes.u32(IFLA_MAX_MTU),
     address: macOf(attributes.bytes(IFLA_ADDRESS)),
-    permanentAddress: macOf(attributes.bytes(IFLA_PERM_ADDRESS)),
     parentDevice: attributes.string(IFLA_PARENT_DEV_NAME),
     parentBus: attributes.string(IFLA_PARENT_DEV_BUS_NAME),
     portName: attributes.string(IFLA_PHYS_PORT_NAME),
@@ -231,13 +215,6 @@ export function decodeLink(message: NetlinkMessage): Link {
   };
   if (attributes.problem) throw new RangeError(`link ${header.index}: ${attributes.problem}`);
   return link;
-}
-
-/** @throws {RangeError} when the message is too short. */
-export function decodeLinkAttributes(message: NetlinkMessage) {
-  const header = decodeStruct(ifinfomsg, message.body);
-  if (!header) throw new RangeError(`a link message has ${message.body.length} bytes, fewer than its header`);
-  return { header, attributes: new AttributeDecoder(message.body.subarray(IFINFOMSG_BYTES)) };
 }
 
 /** "02:00:00:00:00:01" → 6 bytes. @throws {RangeError} when the text is none. */

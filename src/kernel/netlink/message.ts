@@ -1,5 +1,5 @@
-import { AttributeDecoder } from "./attribute.ts";
-import { decodeStruct, encodeStruct, NLMSGHDR_BYTES, nlmsghdr } from "./layout.ts";
+import { AttributeDecoder, type AttributeEncoder, encodeAttributes } from "./attribute.ts";
+import { decodeStruct, encodeStruct, type Layout, nlmsghdr, type Struct } from "./layout.ts";
 
 // Flags of a request and of an answer, include/uapi/linux/netlink.h.
 const NLM_F_REQUEST = 0x01;
@@ -48,9 +48,25 @@ export interface NetlinkEnd {
   readonly text: string | undefined;
 }
 
+/** The body of a request: the header of its family, and the attributes that `fill` adds. */
+export function encodeBody<L extends Layout>(
+  layout: L,
+  values: Partial<Struct<L["fields"]>>,
+  fill: (attributes: AttributeEncoder) => void = () => {},
+): Buffer {
+  return Buffer.concat([encodeStruct(layout, values), encodeAttributes(fill)]);
+}
+
+/** The same of an answer. `what` it is, for the error: "an address". @throws {RangeError} when it is too short. */
+export function decodeBody<L extends Layout>(layout: L, { body }: NetlinkMessage, what: string) {
+  const header = decodeStruct<L["fields"]>(layout, body);
+  if (!header) throw new RangeError(`${what} message has ${body.length} bytes, fewer than its header`);
+  return { header, attributes: new AttributeDecoder(body.subarray(layout.size)) };
+}
+
 export function encodeMessage(request: NetlinkRequest, seq: number): Buffer {
-  const header = encodeStruct(nlmsghdr, NLMSGHDR_BYTES, {
-    len: NLMSGHDR_BYTES + request.body.length,
+  const header = encodeStruct(nlmsghdr, {
+    len: nlmsghdr.size + request.body.length,
     type: request.type,
     flags: request.flags | NLM_F_REQUEST,
     seq,
@@ -64,11 +80,11 @@ export function decodeMessages(bytes: Buffer): NetlinkMessage[] {
   // #define NLMSG_ALIGN(len) (((len) + NLMSG_ALIGNTO - 1) & ~(NLMSG_ALIGNTO - 1))
   for (let at = 0; at < bytes.length; ) {
     const header = decodeStruct(nlmsghdr, bytes, at);
-    if (!header || header.len < NLMSGHDR_BYTES || at + header.len > bytes.length) {
+    if (!header || header.len < nlmsghdr.size || at + header.len > bytes.length) {
       throw new RangeError(`a netlink message at byte ${at} of ${bytes.length} is cut short`);
     }
     const { type, flags, seq, pid: port } = header;
-    messages.push({ type, flags, seq, port, body: bytes.subarray(at + NLMSGHDR_BYTES, at + header.len) });
+    messages.push({ type, flags, seq, port, body: bytes.subarray(at + nlmsghdr.size, at + header.len) });
     at += (header.len + 3) & ~3;
   }
   return messages;
@@ -89,7 +105,7 @@ function extendedAckText(message: NetlinkMessage): string | undefined {
     // struct nlmsgerr: s32 error, then the header of the request and, unless capped, its body (netlink_ack).
     const quoted = decodeStruct(nlmsghdr, message.body, 4);
     if (!quoted) return undefined;
-    at += (message.flags & NLM_F_CAPPED) === 0 ? (quoted.len + 3) & ~3 : NLMSGHDR_BYTES;
+    at += (message.flags & NLM_F_CAPPED) === 0 ? (quoted.len + 3) & ~3 : nlmsghdr.size;
   }
   return new AttributeDecoder(message.body.subarray(at)).string(NLMSGERR_ATTR_MSG);
 }

@@ -1,9 +1,10 @@
 import { familyNumber, familyOf, type IpFamily, ipBytes } from "./address.ts";
-import { AttributeDecoder, encodeAttributes } from "./attribute.ts";
 import { ipFromBytes } from "./ip.ts";
-import { decodeStruct, encodeStruct, NDMSG_BYTES, ndmsg } from "./layout.ts";
+import { ndmsg } from "./layout.ts";
 import { macOf, macToBytes } from "./link.ts";
 import {
+  decodeBody,
+  encodeBody,
   type NetlinkMessage,
   type NetlinkRequest,
   NLM_F_ACK,
@@ -35,6 +36,7 @@ export interface Neighbour {
   readonly protocol: number;
 }
 
+/** A permanent one. */
 export interface NewNeighbour {
   readonly ifindex: number;
   readonly address: string;
@@ -48,18 +50,14 @@ export function encodeNeighbour(
   neighbour: Omit<NewNeighbour, "mac"> & { mac?: string },
 ): NetlinkRequest {
   const bytes = ipBytes(neighbour.address);
-  const header = encodeStruct(ndmsg, NDMSG_BYTES, {
-    family: familyNumber(bytes.length === 4 ? 4 : 6),
-    index: neighbour.ifindex,
-    state: action === "add" ? NUD_PERMANENT : 0,
-  });
-  const attributes = encodeAttributes((encoder) => {
-    const { mac, protocol } = neighbour;
+  const { ifindex: index, mac, protocol } = neighbour;
+  const state = action === "add" ? NUD_PERMANENT : 0;
+  const header = { family: familyNumber(bytes.length === 4 ? 4 : 6), index, state };
+  const body = encodeBody(ndmsg, header, (encoder) => {
     if (action === "add" && protocol !== undefined) encoder.u8(NDA_PROTOCOL, protocol);
     encoder.bytes(NDA_DST, bytes);
     if (action === "add" && mac !== undefined) encoder.bytes(NDA_LLADDR, macToBytes(mac));
   });
-  const body = Buffer.concat([header, attributes]);
   return action === "add"
     ? { type: RTM_NEWNEIGH, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, body }
     : { type: RTM_DELNEIGH, flags: NLM_F_ACK, body };
@@ -67,15 +65,13 @@ export function encodeNeighbour(
 
 /** Of all links: strict checking wants the filter as an attribute, and a pod has few neighbours. */
 export function encodeDumpNeighbours(): NetlinkRequest {
-  return { type: RTM_GETNEIGH, flags: NLM_F_DUMP, body: encodeStruct(ndmsg, NDMSG_BYTES, {}) };
+  return { type: RTM_GETNEIGH, flags: NLM_F_DUMP, body: encodeBody(ndmsg, {}) };
 }
 
 /** undefined for other families. @throws {RangeError} when the message is malformed. */
 export function decodeNeighbour(message: NetlinkMessage): Neighbour | undefined {
-  const header = decodeStruct(ndmsg, message.body);
-  if (!header) throw new RangeError(`a neighbour message has ${message.body.length} bytes, fewer than its header`);
+  const { header, attributes } = decodeBody(ndmsg, message, "a neighbour");
   const family = familyOf(header.family);
-  const attributes = new AttributeDecoder(message.body.subarray(NDMSG_BYTES));
   const address = attributes.bytes(NDA_DST);
   if (!family || !address) return undefined;
   const neighbour: Neighbour = {

@@ -1,10 +1,9 @@
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
-import { KernelSocket } from "../kernel-socket.ts";
+import { AF_NETLINK, KernelSocket, netlinkAddress } from "../kernel-socket.ts";
 import type { Netns } from "../netns.ts";
 import type { NetlinkPipe } from "./conversation.ts";
 
-const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const NETLINK_ROUTE = 0;
 export const NETLINK_GENERIC = 16;
@@ -17,14 +16,6 @@ const NETLINK_GET_STRICT_CHK = 12;
 /** A PF with 256 VFs tells them in one message of up to 64 KiB; a dump comes in pieces of 32 KiB at most. */
 const SLAB_BYTES = 256 * 1024;
 const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
-
-// struct sockaddr_nl, include/uapi/linux/netlink.h: u16 family, u16 padding, u32 port, u32 groups. 12 bytes.
-function netlinkAddress(groups: number): Buffer {
-  const address = Buffer.alloc(12);
-  address.writeUInt16LE(AF_NETLINK, 0);
-  address.writeUInt32LE(groups, 8);
-  return address;
-}
 
 /** A route socket, in the namespace if one is given; `groups` is a mask of what it hears besides answers. */
 export function openRouteSocket(netns: Netns | undefined, groups = 0): KernelSocket {

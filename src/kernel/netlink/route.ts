@@ -1,8 +1,10 @@
 import { familyNumber, familyOf, type IpFamily, ipBytes } from "./address.ts";
-import { AttributeDecoder, type AttributeEncoder, encodeAttributes } from "./attribute.ts";
+import type { AttributeEncoder } from "./attribute.ts";
 import { ipFromBytes } from "./ip.ts";
-import { decodeStruct, encodeStruct, RTMSG_BYTES, rtmsg } from "./layout.ts";
+import { decodeStruct, rtmsg } from "./layout.ts";
 import {
+  decodeBody,
+  encodeBody,
   type NetlinkMessage,
   type NetlinkRequest,
   NLM_F_ACK,
@@ -20,7 +22,6 @@ const RTA_DST = 1;
 const RTA_OIF = 4;
 const RTA_GATEWAY = 5;
 const RTA_PRIORITY = 6;
-const RTA_PREFSRC = 7;
 const RTA_MULTIPATH = 9;
 const RTA_TABLE = 15;
 
@@ -36,6 +37,7 @@ export const RT_TABLE_MAIN = 254;
 /** The table with the kernel's own routes to local addresses. */
 export const RT_TABLE_LOCAL = 255;
 
+/** A route of any table. */
 export interface Route {
   readonly family: IpFamily;
   /** Canonical text of the prefix; "0.0.0.0" or "::" with length 0 for the default route. */
@@ -53,9 +55,9 @@ export interface Route {
   readonly type: number;
   readonly metric: number;
   readonly onlink: boolean;
-  readonly preferredSource: string | undefined;
 }
 
+/** A unicast route to be set, or removed. */
 export interface NewRoute {
   readonly family: IpFamily;
   readonly destination: string;
@@ -76,7 +78,7 @@ export interface NewRoute {
 
 export function encodeRoute(action: "add" | "delete", route: NewRoute): NetlinkRequest {
   const { table = RT_TABLE_MAIN } = route;
-  const header = encodeStruct(rtmsg, RTMSG_BYTES, {
+  const header = {
     family: familyNumber(route.family),
     destinationLength: route.prefixLength,
     table: table < 256 ? table : 0,
@@ -85,8 +87,8 @@ export function encodeRoute(action: "add" | "delete", route: NewRoute): NetlinkR
     scope: action === "add" ? (route.scope ?? 0) : RT_SCOPE_NOWHERE,
     type: action === "add" ? RTN_UNICAST : 0,
     flags: action === "add" && route.onlink ? RTNH_F_ONLINK : 0,
-  });
-  const body = Buffer.concat([header, encodeAttributes((encoder) => addRoute(encoder, route, table))]);
+  };
+  const body = encodeBody(rtmsg, header, (encoder) => addRoute(encoder, route, table));
   if (action === "delete") return { type: RTM_DELROUTE, flags: NLM_F_ACK, body };
   const exclusive = route.prepend ? 0 : NLM_F_EXCL;
   return { type: RTM_NEWROUTE, flags: NLM_F_ACK | NLM_F_CREATE | exclusive, body };
@@ -102,8 +104,7 @@ function addRoute(encoder: AttributeEncoder, route: NewRoute, table: number): vo
 
 /** All tables of one family. */
 export function encodeDumpRoutes(family: IpFamily): NetlinkRequest {
-  const body = encodeStruct(rtmsg, RTMSG_BYTES, { family: familyNumber(family) });
-  return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body };
+  return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body: encodeBody(rtmsg, { family: familyNumber(family) }) };
 }
 
 /** A route to everywhere: what the node sends to anybody without a route of his own leaves by these links. */
@@ -118,11 +119,10 @@ export interface DefaultRoute {
 
 /** Unicast routes of all tables; of one link only, unless its index is 0. A kernel before 4.20 filters neither. */
 export function encodeDumpUnicastRoutes(family: IpFamily, ifindex: number): NetlinkRequest {
-  const header = encodeStruct(rtmsg, RTMSG_BYTES, { family: familyNumber(family), type: RTN_UNICAST });
-  const attributes = encodeAttributes((encoder) => {
+  const body = encodeBody(rtmsg, { family: familyNumber(family), type: RTN_UNICAST }, (encoder) => {
     if (ifindex !== 0) encoder.u32(RTA_OIF, ifindex);
   });
-  return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body: Buffer.concat([header, attributes]) };
+  return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body };
 }
 
 /** Whether the message tells of a default route: by its header alone, for there may be a million of others. */
@@ -137,7 +137,7 @@ export function decodeDefaultRoute(message: NetlinkMessage): DefaultRoute | unde
   const route = decodeRoute(message);
   if (route?.type !== RTN_UNICAST) return undefined;
   const { family, table, gateway, ifindex } = route;
-  const hops = new AttributeDecoder(message.body.subarray(RTMSG_BYTES)).bytes(RTA_MULTIPATH);
+  const hops = decodeBody(rtmsg, message, "a route").attributes.bytes(RTA_MULTIPATH);
   return { family, table, gateway, ifindexes: ifindex === undefined ? nextHopLinks(hops) : [ifindex] };
 }
 
@@ -155,14 +155,11 @@ function nextHopLinks(hops: Uint8Array | undefined): readonly number[] {
 
 /** undefined for other families and for cached routes. @throws {RangeError} when the message is malformed. */
 export function decodeRoute(message: NetlinkMessage): Route | undefined {
-  const header = decodeStruct(rtmsg, message.body);
-  if (!header) throw new RangeError(`a route message has ${message.body.length} bytes, fewer than its header`);
+  const { header, attributes } = decodeBody(rtmsg, message, "a route");
   const family = familyOf(header.family);
   if (!family || (header.flags & RTM_F_CLONED) !== 0) return undefined;
-  const attributes = new AttributeDecoder(message.body.subarray(RTMSG_BYTES));
   const destination = attributes.bytes(RTA_DST);
   const gateway = attributes.bytes(RTA_GATEWAY);
-  const source = attributes.bytes(RTA_PREFSRC);
   const route: Route = {
     family,
     destination: destination ? ipFromBytes(destination) : family === 4 ? "0.0.0.0" : "::",
@@ -175,7 +172,6 @@ export function decodeRoute(message: NetlinkMessage): Route | undefined {
     type: header.type,
     metric: attributes.u32(RTA_PRIORITY) ?? 0,
     onlink: (header.flags & RTNH_F_ONLINK) !== 0,
-    preferredSource: source && ipFromBytes(source),
   };
   if (attributes.problem) throw new RangeError(`a route: ${attributes.problem}`);
   return route;

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno } from "../errno.ts";
 import type { NetlinkPipe } from "./conversation.ts";
-import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr, RTMSG_BYTES, rtmsg } from "./layout.ts";
+import { encodeStruct, nlmsghdr, rtmsg } from "./layout.ts";
 import { decodeMessages } from "./message.ts";
 import { Rtnl } from "./rtnl.ts";
 
@@ -12,8 +12,8 @@ const RTM_GETRULE = 34;
 function kernelWithoutIpv6(): NetlinkPipe {
   const waiting: Buffer[] = [];
   const answer = (type: number, seq: number, body: Buffer) => {
-    const len = NLMSGHDR_BYTES + body.length;
-    waiting.push(Buffer.concat([encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len, type, seq, pid: 1 }), body]));
+    const len = nlmsghdr.size + body.length;
+    waiting.push(Buffer.concat([encodeStruct(nlmsghdr, { len, type, seq, pid: 1 }), body]));
   };
   return {
     port: 1,
@@ -23,7 +23,7 @@ function kernelWithoutIpv6(): NetlinkPipe {
       const isRule = request.type === RTM_GETRULE;
       const end = Buffer.alloc(4);
       end.writeInt32LE(isRule && request.body.readUInt8(0) === 10 ? -Errno.EAFNOSUPPORT : 0);
-      if (!isRule) answer(24, request.seq, encodeStruct(rtmsg, RTMSG_BYTES, { family: 2, table: 254, type: 1 }));
+      if (!isRule) answer(24, request.seq, encodeStruct(rtmsg, { family: 2, table: 254, type: 1 }));
       answer(3, request.seq, end);
     },
     receive: () => waiting.shift(),

@@ -1,15 +1,7 @@
-import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
 import type { Netns } from "../netns.ts";
-import {
-  type Address,
-  decodeAddress,
-  encodeAddress,
-  encodeDumpAddresses,
-  type IpFamily,
-  type NewAddress,
-} from "./address.ts";
-import { Conversation, type NetlinkPipe, type RequestOptions } from "./conversation.ts";
+import { type Address, decodeAddress, encodeAddress, encodeDumpAddresses, type NewAddress } from "./address.ts";
+import type { NetlinkPipe } from "./conversation.ts";
 import {
   decodeLink,
   encodeAltName,
@@ -23,7 +15,7 @@ import {
   type LinkChange,
   type NewLink,
 } from "./link.ts";
-import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
+import type { NetlinkMessage } from "./message.ts";
 import { decodeNamespaceId, encodeGetNamespaceId } from "./namespace-id.ts";
 import {
   decodeNeighbour,
@@ -33,6 +25,7 @@ import {
   type NewNeighbour,
 } from "./neighbour.ts";
 import { openPipe } from "./pipe.ts";
+import { Queries } from "./queries.ts";
 import {
   type DefaultRoute,
   decodeDefaultRoute,
@@ -47,8 +40,6 @@ import {
 import { decodeRule, encodeDumpRules, encodeRule, type NewRule, type Rule } from "./rule.ts";
 import { decodeVfCount, decodeVfInfos, encodeSetVf, type VfChange, type VfInfo } from "./virtual-function.ts";
 import { type NetlinkEvent, type NetlinkGroup, watchGroups } from "./watch.ts";
-
-const NO_SUCH_FAMILY: readonly number[] = [Errno.EAFNOSUPPORT, Errno.EOPNOTSUPP];
 
 /** What to change of a link. Names of the other namespace and altnames go with it in this order: move, rename, the rest. */
 export interface SetLink extends Omit<LinkChange, "netnsFd"> {
@@ -73,16 +64,17 @@ export type OpenRtnl = (netns: Netns) => Rtnl;
  * the namespace.
  */
 export class Rtnl {
-  /** Requests so far of every socket of this process. */
-  static readonly totals = { reads: 0, writes: 0 };
-  /** Requests so far. */
-  readonly counts = { reads: 0, writes: 0 };
-  readonly #conversation: Conversation;
+  readonly #queries: Queries;
   readonly #netns: Netns | undefined;
 
   private constructor(pipe: NetlinkPipe, netns: Netns | undefined) {
-    this.#conversation = new Conversation(pipe);
+    this.#queries = new Queries(pipe);
     this.#netns = netns;
+  }
+
+  /** Requests so far of every socket of this process. */
+  static get totals(): Readonly<typeof Queries.totals> {
+    return Queries.totals;
   }
 
   /** A socket in the namespace given (which may be closed afterwards, unless `watch` is used), or in our own. */
@@ -96,18 +88,17 @@ export class Rtnl {
   }
 
   close(): void {
-    this.#conversation.close();
+    this.#queries.close();
   }
 
   async links(): Promise<Link[]> {
-    return this.#list(encodeDumpLinks(), "list the links", { decode: decodeLink });
+    return this.#queries.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink });
   }
 
   /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
   async linksNamedOrAbove(names: ReadonlySet<string>): Promise<Link[]> {
-    const op = "list the links";
-    const messages = await this.#read(encodeDumpLinks(), op, (message) => isNamedOrAbove(message, names));
-    return decoded(op, () => messages.map(decodeLink));
+    const keep = (message: NetlinkMessage) => isNamedOrAbove(message, names);
+    return this.#queries.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink, keep });
   }
 
   /** Also finds a link by one of its alternative names. */
@@ -121,23 +112,21 @@ export class Rtnl {
 
   /** The id by which this namespace's links name that one (`peerNetnsId`); undefined where none of them has to. */
   async namespaceId(netns: Netns): Promise<number | undefined> {
-    const op = "look up the id of a network namespace";
-    const [message] = await this.#read(encodeGetNamespaceId(netns.fd.number), op);
-    return message && decoded(op, () => decodeNamespaceId(message));
+    const request = encodeGetNamespaceId(netns.fd.number);
+    return this.#queries.one(request, "look up the id of a network namespace", decodeNamespaceId);
   }
 
   async setLink(index: number, change: SetLink): Promise<void> {
     const { netns, addAltNames = [], removeAltNames = [], ...rest } = change;
     for (const name of removeAltNames) {
-      await this.#write(encodeAltName("remove", index, name), { op: `take altname "${name}" from link ${index}` });
+      await this.#queries.write(encodeAltName("remove", index, name), `take altname "${name}" from link ${index}`);
     }
     const what = { ...rest, ...(netns && { netnsFd: netns.fd.number }) };
     if (Object.keys(what).length > 0) {
-      const op = `set ${Object.keys(change).join(", ")} of link ${index}`;
-      await this.#write(encodeSetLink(index, what), { op });
+      await this.#queries.write(encodeSetLink(index, what), `set ${Object.keys(change).join(", ")} of link ${index}`);
     }
     for (const name of addAltNames) {
-      await this.#write(encodeAltName("add", index, name), { op: `give altname "${name}" to link ${index}` });
+      await this.#queries.write(encodeAltName("add", index, name), `give altname "${name}" to link ${index}`);
     }
   }
 
@@ -149,107 +138,105 @@ export class Rtnl {
       ...(netns && { netnsFd: netns.fd.number }),
       ...(peer && { peer: { ...peerRest, ...(peerNetns && { netnsFd: peerNetns.fd.number }) } }),
     });
-    return this.#write(request, { op: `make ${link.kind} "${link.name}"` });
+    return this.#queries.write(request, `make ${link.kind} "${link.name}"`);
   }
 
   deleteLink(index: number): Promise<void> {
-    return this.#write(encodeDeleteLink(index), { op: `delete link ${index}` });
+    return this.#queries.write(encodeDeleteLink(index), `delete link ${index}`);
   }
 
   /** How many VFs a PF has. */
   async vfCount(pfIndex: number): Promise<number> {
-    const op = `count the VFs of link ${pfIndex}`;
-    const [message] = await this.#read(encodeGetLink({ index: pfIndex }, true), op);
-    return message ? decoded(op, () => decodeVfCount(message)) : 0;
+    const request = encodeGetLink({ index: pfIndex }, true);
+    return (await this.#queries.one(request, `count the VFs of link ${pfIndex}`, decodeVfCount)) ?? 0;
   }
 
   /** The VFs of a PF that it tells of, or only the one asked for. Empty also for a link that is no PF, or has no VFs. */
   async vfInfos(pfIndex: number, only?: number): Promise<VfInfo[]> {
-    const op = `read the VFs of link ${pfIndex}`;
-    const answer = await this.#read(encodeGetLink({ index: pfIndex }, true), op);
-    return answer.flatMap((message) => decoded(op, () => decodeVfInfos(message, only)));
+    const decode = (message: NetlinkMessage) => decodeVfInfos(message, only);
+    const request = encodeGetLink({ index: pfIndex }, true);
+    return (await this.#queries.one(request, `read the VFs of link ${pfIndex}`, decode)) ?? [];
   }
 
   setVf(pfIndex: number, vf: number, change: VfChange): Promise<void> {
-    const op = `set ${Object.keys(change).join(", ")} of VF ${vf} through link ${pfIndex}`;
-    return this.#write(encodeSetVf(pfIndex, vf, change), { op });
+    const what = `set ${Object.keys(change).join(", ")} of VF ${vf}`;
+    return this.#queries.write(encodeSetVf(pfIndex, vf, change), `${what} through link ${pfIndex}`);
   }
 
   /** Of one link, or of all. */
   async addresses(ifindex = 0): Promise<Address[]> {
-    const found = await this.#list(encodeDumpAddresses(ifindex), "list the addresses", { decode: decodeAddress });
+    const listing = { op: "list the addresses", decode: decodeAddress };
+    const found = await this.#queries.list(encodeDumpAddresses(ifindex), listing);
     // A kernel before 4.20 does not filter.
     return ifindex === 0 ? found : found.filter((address) => address.ifindex === ifindex);
   }
 
   addAddress(address: NewAddress): Promise<void> {
-    const op = `add address ${address.address}/${address.prefixLength} to link ${address.ifindex}`;
-    return this.#write(encodeAddress("add", address), { op });
+    return this.#queries.write(encodeAddress("add", address), `add ${addressText(address)}`);
   }
 
   deleteAddress(address: NewAddress): Promise<void> {
-    const op = `delete address ${address.address}/${address.prefixLength} of link ${address.ifindex}`;
-    return this.#write(encodeAddress("delete", address), { op });
+    return this.#queries.write(encodeAddress("delete", address), `delete ${addressText(address)}`);
   }
 
   /** All tables, both families; only those that concern whoever asks: a namespace may have a million of others. */
   async routes(concerns?: (route: Route) => boolean): Promise<Route[]> {
-    return this.#bothFamilies((family) =>
-      this.#list(encodeDumpRoutes(family), `list the IPv${family} routes`, { decode: decodeRoute, concerns }),
+    return this.#queries.bothFamilies((family) =>
+      this.#queries.list(encodeDumpRoutes(family), {
+        op: `list the IPv${family} routes`,
+        decode: decodeRoute,
+        concerns,
+      }),
     );
   }
 
   /** Of all tables and both families; of one link only, unless its index is left out. */
   async defaultRoutes(ifindex = 0): Promise<DefaultRoute[]> {
-    const found = await this.#bothFamilies(async (family) => {
-      const op = `list the IPv${family} default routes`;
-      const dump = this.#read(encodeDumpUnicastRoutes(family, ifindex), op, isDefaultRoute);
-      const messages = await dump.catch((error: unknown) => {
+    const found = await this.#queries.bothFamilies(async (family) => {
+      const listing = { op: `list the IPv${family} default routes`, decode: decodeDefaultRoute, keep: isDefaultRoute };
+      return await this.#queries.list(encodeDumpUnicastRoutes(family, ifindex), listing).catch((error: unknown) => {
         if (ifindex !== 0 && error instanceof KernelError && error.code === "ENODEV") return []; // it has gone
         throw error;
       });
-      return decoded(op, () => messages.map(decodeDefaultRoute).filter((route) => route !== undefined));
     });
     return ifindex === 0 ? found : found.filter(({ ifindexes }) => ifindexes.includes(ifindex));
   }
 
   addRoute(route: NewRoute): Promise<void> {
-    return this.#write(encodeRoute("add", route), { op: `add ${routeText(route)}` });
+    return this.#queries.write(encodeRoute("add", route), `add ${routeText(route)}`);
   }
 
   deleteRoute(route: NewRoute): Promise<void> {
-    return this.#write(encodeRoute("delete", route), { op: `delete ${routeText(route)}` });
+    return this.#queries.write(encodeRoute("delete", route), `delete ${routeText(route)}`);
   }
 
   /** Both families, in the order they are asked; only those that concern whoever asks. */
   async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
-    return this.#bothFamilies((family) =>
-      this.#list(encodeDumpRules(family), `list the IPv${family} rules`, { decode: decodeRule, concerns }),
+    return this.#queries.bothFamilies((family) =>
+      this.#queries.list(encodeDumpRules(family), { op: `list the IPv${family} rules`, decode: decodeRule, concerns }),
     );
   }
 
   addRule(rule: NewRule): Promise<void> {
-    return this.#write(encodeRule("add", rule), { op: `add the IPv${rule.family} rule to table ${rule.table}` });
+    return this.#queries.write(encodeRule("add", rule), `add the IPv${rule.family} rule to table ${rule.table}`);
   }
 
   deleteRule(rule: NewRule): Promise<void> {
-    return this.#write(encodeRule("delete", rule), { op: `delete the IPv${rule.family} rule to table ${rule.table}` });
+    return this.#queries.write(encodeRule("delete", rule), `delete the IPv${rule.family} rule to table ${rule.table}`);
   }
 
   /** Of one link, or of all; without those that stand for "nobody answers here" (IPv6 multicast and the like). */
   async neighbours(ifindex = 0): Promise<Neighbour[]> {
     const concerns = (neighbour: Neighbour) => ifindex === 0 || neighbour.ifindex === ifindex;
-    return this.#list(encodeDumpNeighbours(), "list the neighbours", { decode: decodeNeighbour, concerns });
+    return this.#queries.list(encodeDumpNeighbours(), { op: "list the neighbours", decode: decodeNeighbour, concerns });
   }
 
   addNeighbour(neighbour: NewNeighbour): Promise<void> {
-    const op = `add neighbour ${neighbour.address} to link ${neighbour.ifindex}`;
-    return this.#write(encodeNeighbour("add", neighbour), { op });
+    return this.#queries.write(encodeNeighbour("add", neighbour), `add ${neighbourText(neighbour)}`);
   }
 
   deleteNeighbour(neighbour: Pick<NewNeighbour, "ifindex" | "address">): Promise<void> {
-    const op = `delete neighbour ${neighbour.address} of link ${neighbour.ifindex}`;
-    return this.#write(encodeNeighbour("delete", neighbour), { op });
+    return this.#queries.write(encodeNeighbour("delete", neighbour), `delete ${neighbourText(neighbour)}`);
   }
 
   /** Tells of changes until the function it returns is called. Uses a socket of its own. */
@@ -259,62 +246,20 @@ export class Rtnl {
 
   async #link(by: { readonly name: string } | { readonly index: number }, op: string): Promise<Link | undefined> {
     try {
-      const [message] = await this.#read(encodeGetLink(by), op);
-      return message && decoded(op, () => decodeLink(message));
+      return await this.#queries.one(encodeGetLink(by), op, decodeLink);
     } catch (error) {
       if (error instanceof KernelError && error.code === "ENODEV") return undefined;
       throw error;
     }
   }
-
-  async #list<T>(request: NetlinkRequest, op: string, { decode, concerns }: Listing<T>): Promise<T[]> {
-    // Decoded as they come, a piece of the dump at a time: what concerns nobody is neither kept nor waited with.
-    const keep = (message: NetlinkMessage) => {
-      const found = decoded(op, () => decode(message));
-      return found !== undefined && (concerns?.(found) ?? true);
-    };
-    const messages = await this.#read(request, op, concerns && keep);
-    return decoded(op, () => messages.map(decode).filter((found) => found !== undefined));
-  }
-
-  /** A kernel without IPv6 refuses the question, or answers it with all it has, which is IPv4. */
-  async #bothFamilies<T extends { readonly family: IpFamily }>(list: (family: IpFamily) => Promise<T[]>): Promise<T[]> {
-    const v4 = await list(4);
-    try {
-      return [...v4, ...(await list(6)).filter((entry) => entry.family === 6)];
-    } catch (error) {
-      const isMissing = error instanceof KernelError && NO_SUCH_FAMILY.includes(error.errno);
-      if (isMissing) return v4;
-      throw error;
-    }
-  }
-
-  #read(request: NetlinkRequest, op: string, keep?: RequestOptions["keep"]): Promise<NetlinkMessage[]> {
-    this.counts.reads++;
-    Rtnl.totals.reads++;
-    return this.#conversation.request(request, { op, ...(keep && { keep }) });
-  }
-
-  async #write(request: NetlinkRequest, options: RequestOptions): Promise<void> {
-    this.counts.writes++;
-    Rtnl.totals.writes++;
-    await this.#conversation.request(request, options);
-  }
 }
 
-interface Listing<T> {
-  readonly decode: (message: NetlinkMessage) => T | undefined;
-  /** All do unless told. Asked again of the same where changes have cut a dump. */
-  readonly concerns?: ((entry: T) => boolean) | undefined;
+function addressText({ address, prefixLength, ifindex }: NewAddress): string {
+  return `address ${address}/${prefixLength} of link ${ifindex}`;
 }
 
-function decoded<T>(op: string, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    if (error instanceof RangeError) throw new KernelError(op, Errno.EBADMSG, error.message);
-    throw error;
-  }
+function neighbourText({ address, ifindex }: Pick<NewNeighbour, "address" | "ifindex">): string {
+  return `neighbour ${address} of link ${ifindex}`;
 }
 
 function routeText(route: NewRoute): string {

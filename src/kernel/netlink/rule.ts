@@ -1,8 +1,10 @@
 import { familyNumber, familyOf, type IpFamily, ipBytes } from "./address.ts";
-import { AttributeDecoder, type AttributeEncoder, encodeAttributes } from "./attribute.ts";
+import type { AttributeEncoder } from "./attribute.ts";
 import { ipFromBytes } from "./ip.ts";
-import { decodeStruct, encodeStruct, FIB_RULE_HDR_BYTES, fibRuleHdr } from "./layout.ts";
+import { fibRuleHdr } from "./layout.ts";
 import {
+  decodeBody,
+  encodeBody,
   type NetlinkMessage,
   type NetlinkRequest,
   NLM_F_ACK,
@@ -26,6 +28,7 @@ const FRA_DPORT_RANGE = 24;
 
 const FR_ACT_TO_TBL = 1;
 
+/** Both included. */
 export interface PortRange {
   readonly first: number;
   readonly last: number;
@@ -47,6 +50,7 @@ export interface Rule {
   readonly protocol: number;
 }
 
+/** A rule to be set, or removed. */
 export interface NewRule {
   readonly family: IpFamily;
   readonly from?: Rule["from"];
@@ -60,13 +64,13 @@ export interface NewRule {
 }
 
 export function encodeRule(action: "add" | "delete", rule: NewRule): NetlinkRequest {
-  const header = encodeStruct(fibRuleHdr, FIB_RULE_HDR_BYTES, {
+  const header = {
     family: familyNumber(rule.family),
     sourceLength: rule.from?.prefixLength ?? 0,
     table: rule.table < 256 ? rule.table : 0,
     action: FR_ACT_TO_TBL,
-  });
-  const body = Buffer.concat([header, encodeAttributes((encoder) => addRule(encoder, rule))]);
+  };
+  const body = encodeBody(fibRuleHdr, header, (encoder) => addRule(encoder, rule));
   return action === "add"
     ? { type: RTM_NEWRULE, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, body }
     : { type: RTM_DELRULE, flags: NLM_F_ACK, body };
@@ -91,17 +95,14 @@ function portBytes(range: PortRange): Buffer {
 }
 
 export function encodeDumpRules(family: IpFamily): NetlinkRequest {
-  const body = encodeStruct(fibRuleHdr, FIB_RULE_HDR_BYTES, { family: familyNumber(family) });
-  return { type: RTM_GETRULE, flags: NLM_F_DUMP, body };
+  return { type: RTM_GETRULE, flags: NLM_F_DUMP, body: encodeBody(fibRuleHdr, { family: familyNumber(family) }) };
 }
 
 /** undefined for other families. @throws {RangeError} when the message is malformed. */
 export function decodeRule(message: NetlinkMessage): Rule | undefined {
-  const header = decodeStruct(fibRuleHdr, message.body);
-  if (!header) throw new RangeError(`a rule message has ${message.body.length} bytes, fewer than its header`);
+  const { header, attributes } = decodeBody(fibRuleHdr, message, "a rule");
   const family = familyOf(header.family);
   if (!family) return undefined;
-  const attributes = new AttributeDecoder(message.body.subarray(FIB_RULE_HDR_BYTES));
   const source = attributes.bytes(FRA_SRC);
   const ports = (type: number) => {
     const bytes = attributes.bytes(type);

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { encodeStruct, NLMSGHDR_BYTES, nlmsghdr, RTMSG_BYTES, rtmsg } from "./layout.ts";
+import { encodeStruct, nlmsghdr, rtmsg } from "./layout.ts";
 import { drain } from "./watch.ts";
 
 const RTM_NEWROUTE = 24;
 
 test("drain() leaves the loop after some datagrams, though more are there", () => {
-  const len = NLMSGHDR_BYTES + RTMSG_BYTES;
-  const route = encodeStruct(rtmsg, RTMSG_BYTES, { family: 2, table: 254, type: 1 });
-  const news = Buffer.concat([encodeStruct(nlmsghdr, NLMSGHDR_BYTES, { len, type: RTM_NEWROUTE }), route]);
+  const len = nlmsghdr.size + rtmsg.size;
+  const route = encodeStruct(rtmsg, { family: 2, table: 254, type: 1 });
+  const news = Buffer.concat([encodeStruct(nlmsghdr, { len, type: RTM_NEWROUTE }), route]);
   let left = 1000;
   const socket = { receive: (into: Buffer) => (left-- > 0 ? news.copy(into) : undefined) };
   const first = drain(socket).length;

@@ -20,6 +20,7 @@ const GROUPS = {
 /** RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE. */
 export type NetlinkGroup = keyof typeof GROUPS;
 
+/** What a watch tells of. */
 export type NetlinkEvent =
   | { readonly kind: "new-link" | "gone-link"; readonly link: Link }
   | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
