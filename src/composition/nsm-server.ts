@@ -1,16 +1,9 @@
 // NSM on this node's sockets: the service behind its server, and its entry in the registry.
 import type { Clock, Random, UndoStack } from "../async/index.ts";
-import {
-  checkPath,
-  checkRegistration,
-  decodeToken,
-  type Identity,
-  selectPolicies,
-  serverPolicyMasks,
-  tokenHeaders,
-} from "../identity/index.ts";
+import { checkPath, type Identity, selectPolicies, serverPolicyMasks, tokenHeaders } from "../identity/index.ts";
 import { Fd } from "../kernel/index.ts";
 import {
+  answerPolicies,
   type ConnectionJournal,
   type ConnectionSummary,
   createForwarderService,
@@ -18,7 +11,6 @@ import {
   type JournalEntry,
   type MechanismDrivers,
   Registration,
-  type RegistrationToCheck,
 } from "../nsm/index.ts";
 import { defaultMessageLimit, RpcClient, RpcHealth, serveRpc, smallMessageLimit } from "../rpc/index.ts";
 import type { Health, Log, Metrics, Tracer } from "../telemetry/index.ts";
@@ -156,7 +148,7 @@ function openRegistration(
     socket: { fd: socket, id: socket.id() },
     tokenLifetimeMs: settings.maxTokenLifetimeMs,
     caller,
-    checkAnswer: registryPolicies(settings.registryClientPolicies),
+    checkAnswer: answerPolicies(settings.registryClientPolicies),
     clock,
     log,
   });
@@ -171,27 +163,6 @@ function openRegistration(
 async function untilRegistered(registration: Registration, signal: AbortSignal): Promise<void> {
   let state = await registration.state.first(signal);
   while (state.kind !== "registered") state = await registration.state.next(signal);
-}
-
-/** NSM_REGISTRY_CLIENT_POLICIES, applied to what the manager answers; remembers what was accepted. */
-function registryPolicies(masks: readonly string[]): (answer: RegistrationToCheck) => void {
-  const selected = selectPolicies(masks);
-  const accepted = new Map<string, readonly string[]>();
-  return ({ name, pathIds, index, tokens, peer, nowMs }) => {
-    const [first] = tokens;
-    const id = first === undefined ? undefined : subjectOf(first);
-    const segments = tokens.map((token) => ({ token }));
-    checkRegistration(selected, { index, segments, peer, nowMs, resource: { name, id, pathIds: accepted } });
-    accepted.set(name, pathIds);
-  };
-}
-
-function subjectOf(token: string): string | undefined {
-  try {
-    return decodeToken(token).sub;
-  } catch {
-    return undefined;
-  }
 }
 
 /** What cannot be taken up keeps its VF and its place in the journal: a later start may know more. */

@@ -29,8 +29,8 @@ export type NsmFault =
   | { readonly kind: "no-namespace"; readonly url: string; readonly problem: string }
   /** An earlier life of the connection is not cleaned up yet; that is tried again on its own. */
   | { readonly kind: "reclaiming"; readonly id: string }
-  /** Parts of a connection could not be taken down; the first failure is the `cause`. */
-  | { readonly kind: "teardown-failed"; readonly failures: readonly PartFailure[] }
+  /** What a connection has of the node could not be released. */
+  | { readonly kind: "teardown-failed"; readonly failure: unknown }
   /** The endpoint did not take the Close, everything of ours is clean. */
   | { readonly kind: "endpoint-close-failed"; readonly failure: unknown }
   /** The registry gave no answer that can be used. */
@@ -39,12 +39,6 @@ export type NsmFault =
 /** One endpoint that was asked and said no. */
 export interface CandidateFailure {
   readonly endpoint: string;
-  readonly error: unknown;
-}
-
-/** One part of a connection that resisted. */
-export interface PartFailure {
-  readonly part: string;
   readonly error: unknown;
 }
 
@@ -89,7 +83,6 @@ function causeOf(fault: NsmFault): unknown {
     case "candidates-failed":
       return fault.failures.at(-1)?.error;
     case "teardown-failed":
-      return fault.failures[0]?.error;
     case "endpoint-close-failed":
       return fault.failure;
     default:
@@ -140,7 +133,7 @@ function describe(fault: NsmFault): string {
     case "reclaiming":
       return `Cannot serve connection ${fault.id}: its earlier life is still being taken down, try again`;
     case "teardown-failed":
-      return `errors during close: ${fault.failures.map(({ part, error }) => `${part}: ${textOf(error)}`).join("; ")}`;
+      return `errors during close: node: ${textOf(fault.failure)}`;
     case "endpoint-close-failed":
       return `errors during client close: ${textOf(fault.failure)}`;
     case "registry":

@@ -67,7 +67,6 @@ function codeOfFault(fault: NsmFault): Status {
     case "registry":
       return "UNAVAILABLE";
     case "teardown-failed":
-      return codeOf(fault.failures[0]?.error);
     case "endpoint-close-failed":
       return codeOf(fault.failure);
   }

@@ -22,7 +22,8 @@ export {
 } from "./mechanism/requested-mechanism.ts";
 export type { OwnedFd } from "./peers.ts";
 export { type Held, QUOTA, quotaExcess } from "./permission/quota.ts";
-export { Registration, type RegistrationToCheck } from "./registry/register.ts";
+export { answerPolicies } from "./registry/answer-policies.ts";
+export { Registration } from "./registry/register.ts";
 export type { ConnectionSummary } from "./request/connection-summary.ts";
 export type { ConnectionJournal, JournalEntry } from "./request/journal-entry.ts";
 export { createForwarderService, type ForwarderService } from "./service.ts";

@@ -3,12 +3,13 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Backoff, type Clock, createBackoff, guarded, Latest, systemRandom } from "../../async/index.ts";
 import { NetworkServiceEndpointRegistry, type NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
 import { isOfAnotherKey } from "../../identity/index.ts";
-import { type PeerIdentity, RpcError, type RpcStream, type Status } from "../../rpc/index.ts";
+import { RpcError, type RpcStream, type Status } from "../../rpc/index.ts";
 import type { Log } from "../../telemetry/index.ts";
 import { textOf } from "../fault.ts";
 import { formatInodeUrl } from "../mechanism/inode-url.ts";
 import type { Caller, FileId, OwnedFd } from "../peers.ts";
 import type { ManagerSource } from "../permission/connection-owner.ts";
+import type { RegistrationAnswer } from "./answer-policies.ts";
 import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type RegistryPath } from "./registry-path.ts";
 
 /** One try may take this long: nsm-protocol §7.4. */
@@ -31,16 +32,6 @@ export type OwnSocket =
   /** Anything that the manager can dial as it is. */
   | { readonly url: string };
 
-/** What the registration policies judge of an answer: nsm-protocol §4.2. */
-export interface RegistrationToCheck {
-  readonly name: string;
-  readonly pathIds: readonly string[];
-  readonly index: number;
-  readonly tokens: readonly string[];
-  readonly peer: PeerIdentity;
-  readonly nowMs: number;
-}
-
 export interface RegistrationOptions {
   /** NSM_NAME. */
   readonly name: string;
@@ -54,7 +45,7 @@ export interface RegistrationOptions {
   readonly tokenLifetimeMs: number;
   readonly caller: Caller;
   /** NSM_REGISTRY_CLIENT_POLICIES. @throws when a policy refuses the answer. */
-  readonly checkAnswer?: (answer: RegistrationToCheck) => void;
+  readonly checkAnswer?: (answer: RegistrationAnswer) => void;
   readonly clock: Clock;
   readonly log: Log;
   /** A number in [0, 1), the machine's by default. */

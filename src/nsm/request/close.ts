@@ -48,7 +48,7 @@ function failureOf(outcome: TeardownOutcome): NsmError | undefined {
     case "endpoint-not-closed":
       return new NsmError({ kind: "endpoint-close-failed", failure: outcome.error });
     case "resists":
-      return new NsmError({ kind: "teardown-failed", failures: [{ part: "node", error: outcome.error }] });
+      return new NsmError({ kind: "teardown-failed", failure: outcome.error });
   }
 }
 
