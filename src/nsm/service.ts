@@ -26,14 +26,7 @@ import { type CloseDeps, close } from "./request/close.ts";
 import { type ConnectionSummary, summaries } from "./request/connection-summary.ts";
 import type { Connections } from "./request/connections.ts";
 import type { ConnectionJournal, JournalEntry } from "./request/journal-entry.ts";
-import {
-  callerInTrace,
-  discoveryIn,
-  inSteps,
-  measuredSteps,
-  tracedSteps,
-  unwatchedSteps,
-} from "./request/measured-steps.ts";
+import { discoveryIn, inSteps, measuredSteps, tracedSteps, unwatchedSteps } from "./request/measured-steps.ts";
 import { type RequestDeps, request } from "./request/request.ts";
 import { takeDownInTurn } from "./request/teardown.ts";
 
@@ -91,7 +84,7 @@ const STOP_LIMIT_MS = 6_000;
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
   const { clock, log, managerTarget, callerIdleMs, tracer = noTracer } = options;
   const steps = tracedSteps(options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps, tracer);
-  const parts = inSteps({ ...options, caller: callerInTrace(options.caller, tracer) }, steps);
+  const parts = inSteps(options, steps, tracer);
   const { caller } = parts;
   const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS);
   const connections: Connections = new Map();

@@ -48,23 +48,15 @@ export function tracedSteps(steps: Steps, tracer: Tracer): Steps {
   return { run: (step, work) => tracer.step(step, () => steps.run(step, work)) };
 }
 
-/** Peers learn which trace a call belongs to. */
-export function callerInTrace(caller: Caller, tracer: Tracer): Caller {
-  return {
-    call: (target, method, request, options) =>
-      caller.call(target, method, request, { ...options, metadata: { ...options?.metadata, ...tracer.headers() } }),
-    stream: (target, method, request, options) => caller.stream(target, method, request, options),
-  };
-}
-
 /** The same parts, with what others do for us passing through. What a mechanism does is measured where it is called. */
 export function inSteps<P extends { readonly caller: Caller; readonly journal: ConnectionJournal }>(
   parts: P,
   steps: Steps,
+  tracer: Tracer,
 ): P {
   return {
     ...parts,
-    caller: callerIn(parts.caller, steps),
+    caller: callerIn(parts.caller, steps, tracer),
     journal: {
       put: (entry) => steps.run("journal", () => parts.journal.put(entry)),
       drop: (id) => steps.run("journal", () => parts.journal.drop(id)),
@@ -77,12 +69,14 @@ export function discoveryIn(discovery: Pick<Discovery, "find">, steps: Steps): P
   return { find: (wish, signal) => steps.run("find-endpoints", () => discovery.find(wish, signal)) };
 }
 
-function callerIn(caller: Caller, steps: Steps): Caller {
+/** Peers learn which trace a call belongs to. */
+function callerIn(caller: Caller, steps: Steps, tracer: Tracer): Caller {
   return {
     call(target, method, request, options) {
-      const ask = () => caller.call(target, method, request, options);
-      if (method.parent.typeName !== NetworkService.typeName) return ask();
-      return steps.run(method.name === "Close" ? "endpoint-close" : "endpoint-request", ask);
+      const traced = () =>
+        caller.call(target, method, request, { ...options, metadata: { ...options?.metadata, ...tracer.headers() } });
+      if (method.parent.typeName !== NetworkService.typeName) return traced();
+      return steps.run(method.name === "Close" ? "endpoint-close" : "endpoint-request", traced);
     },
     stream: (target, method, request, options) => caller.stream(target, method, request, options),
   };
