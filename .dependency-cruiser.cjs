@@ -1,6 +1,6 @@
-// The import rule (tools/rooms.cjs) and the doors: which outside thing may be imported where.
-const rooms = require("./tools/rooms.cjs");
-const names = Object.keys(rooms);
+// The import rule (tools/modules.cjs) and the doors: which outside thing may be imported where.
+const modules = require("./tools/modules.cjs");
+const names = Object.keys(modules);
 const testFile = "[.]test[.]ts$";
 // What tests play with beside the code: whatever a folder `testing` has, and the log that keeps its lines.
 const fakes = ["^src/.*/testing/", "^src/telemetry/recording-log[.]ts$"];
@@ -48,17 +48,17 @@ const nsmFolders = {
 };
 const nsmBase = "(fault|grpc-status|path|peers)[.]ts";
 // Above the modules: what forwarder.ts fits together, and what main.ts does as a process of the operating system.
-const aboveRooms = "^src/(composition|process)/";
+const aboveModules = "^src/(composition|process)/";
 const rule = (name, from, to) => ({ name, severity: "error", from, to });
 module.exports = {
   forbidden: [
-    ...names.map((room) =>
+    ...names.map((module) =>
       rule(
-        `${room}-imports-only-below`,
-        { path: `^src/${room}/`, pathNot: testFile },
+        `${module}-imports-only-below`,
+        { path: `^src/${module}/`, pathNot: testFile },
         {
           path: "^(src|sandbox|lab|test|tools|bench|interop)/",
-          pathNot: `^src/(${[room, ...rooms[room]].join("|")})/`,
+          pathNot: `^src/(${[module, ...modules[module]].join("|")})/`,
         },
       ),
     ),
@@ -86,7 +86,7 @@ module.exports = {
     rule(
       "top-through-the-door",
       { path: "^src/[^/]+[.]ts$|^sandbox/" },
-      { path: "^src/[^/]+/", pathNot: [aboveRooms, "/index[.]ts$", "^src/gen/", "^src/pci/nearest[.]ts$", ...fakes] },
+      { path: "^src/[^/]+/", pathNot: [aboveModules, "/index[.]ts$", "^src/gen/", "^src/pci/nearest[.]ts$", ...fakes] },
     ),
     rule("not-own-door", { path: "^src/([^/]+)/" }, { path: "^src/$1/index[.]ts$" }),
     // The composition root may name the type of what main hands it, and must not read the environment's table itself.
@@ -127,7 +127,7 @@ module.exports = {
       { path: "^src/(forwarder|process/run-forwarder)[.]ts$", dependencyTypesNot: ["type-only"] },
     ),
     rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),
-    rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: [`^src/(${names.join("|")})/`, aboveRooms] }, {}),
+    rule("nothing-unknown", { path: "^src/[^/]+/", pathNot: [`^src/(${names.join("|")})/`, aboveModules] }, {}),
     rule(
       "only-forwarder-composes",
       { path: "^src/", pathNot: ["^src/forwarder[.]ts$", "^src/composition/", testFile] },

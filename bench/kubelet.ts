@@ -17,7 +17,7 @@ export interface KubeletFigures {
   readonly listsPerAllocate: number;
 }
 
-/** After this the forwarder has told kubelet everything that follows from the last device. */
+/** After this the forwarder has reported to kubelet everything that follows from the last device. */
 const REST_MS = 500;
 /** Long enough to hold what the forwarder looks at every few seconds. */
 const AT_REST_MS = 5_000;

@@ -1,4 +1,4 @@
-// npm run bench: how fast the forwarder is, and what it takes. docs/bench.md tells how to read the figures.
+// npm run bench: how fast the forwarder is, and what it takes. docs/bench.md says how to read the figures.
 import { writeFileSync } from "node:fs";
 import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ const stop = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
   process.on(signal, () => stop.abort(new Error(`ended by ${signal}`)));
 }
-process.stdout.on("error", () => stop.abort(new Error("nobody reads any more")));
+process.stdout.on("error", () => stop.abort(new Error("the reader has gone")));
 
 const { whyNoLinks } = privileges;
 const machine: MachineLine = {

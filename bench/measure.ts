@@ -25,7 +25,7 @@ export const efforts: Readonly<Record<"full" | "quick", Effort>> = {
   quick: { singles: 24, rounds: 2, kubelet: 20, kills: 3, starts: 3, crowded: [64] },
 };
 
-/** Calls of one kind, told as its callers saw them, in ms. */
+/** Calls of one kind, measured as its callers saw them, in ms. */
 export interface CallFigures {
   readonly request: Distribution;
   readonly refresh: Distribution;

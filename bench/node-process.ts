@@ -93,7 +93,7 @@ function watchLoop(): null {
 }
 
 function loopDelay(): LoopDelay {
-  if (!loop) throw new Error("Cannot tell the delay of the event loop: it is not watched");
+  if (!loop) throw new Error("Cannot measure the delay of the event loop: it is not watched");
   loop.disable();
   const late = (ns: number) => Math.max(0, ns / 1e6 - LOOP_RESOLUTION_MS);
   return { p50: late(loop.percentile(50)), p99: late(loop.percentile(99)), max: late(loop.max) };
@@ -128,7 +128,7 @@ process.on("message", (question: Question) => {
     (error: unknown) => process.send?.({ failure: error instanceof Error ? (error.stack ?? error.message) : error }),
   );
 });
-// Whoever asks is gone: links and namespaces go with this process, files are the other's.
+// The caller is gone: links and namespaces go with this process, files are the other's.
 process.on("disconnect", () => process.exit(0));
 // Ctrl-C reaches every process of the terminal; the bench says when this one is to end.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {});

@@ -18,7 +18,7 @@ export interface BenchOptions {
 export const usage = `npm run bench [-- --quick] [-- --json FILE] [-- --cycles N]
 
 Measures the forwarder on a pretend node: its peers are in one process, the pretend card and the forwarder in another, with
-real sockets, mutual TLS, passed descriptors, network namespaces and veth links between them. docs/bench.md tells how to read
+real sockets, mutual TLS, passed descriptors, network namespaces and veth links between them. docs/bench.md says how to read
 the figures.
 
   --quick         fewer samples: less than a minute

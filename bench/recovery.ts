@@ -1,4 +1,4 @@
-// How long nobody serves after a SIGKILL. The card is in this process here: it has to outlive the forwarder's.
+// How long no forwarder serves after a SIGKILL. The card is in this process here: it has to outlive the forwarder's.
 import type { Client } from "../sandbox/nsm/client.ts";
 import { KillableForwarder } from "../sandbox/process/killable.ts";
 import { SANDBOX_RESOURCE, Sandbox } from "../sandbox/sandbox.ts";
@@ -11,7 +11,7 @@ const VFS = 64;
 const CONNECTIONS = 32;
 
 /**
- * Kills the forwarder with 32 connections standing and starts it anew: from the start of the process until the manager knows
+ * Kills the forwarder with 32 connections standing and starts it again: from the start of the process until the manager knows
  * it, kubelet has the full list, and a client's refresh has been answered. In ms.
  */
 export async function recoveryTimes(program: string, count: number): Promise<Distribution> {

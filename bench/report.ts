@@ -126,7 +126,7 @@ function rounded(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, rounded(inner)]));
 }
 
-/** The same figures for people: one row for each measure, one column for each size of the node. */
+/** The same figures for the operator: one row for each measure, one column for each size of the node. */
 export function tableOf(nodes: readonly NodeFigures[]): {
   readonly headings: readonly string[];
   readonly rows: readonly (readonly string[])[];
@@ -165,7 +165,7 @@ function ms(value: number): string {
   return value.toFixed(value < 10 ? 2 : 1);
 }
 
-/** What kubelet and a kill cost, for people. */
+/** What kubelet and a kill cost, for the operator. */
 export function kubeletTable(
   kubelet: readonly NamedKubeletFigures[],
   recovery: Distribution | undefined,
@@ -181,7 +181,7 @@ export function kubeletTable(
       row("fault until kubelet knows", ({ fault }) => timeText(fault)),
       row("a device for a pod", ({ allocate }) => timeText(allocate)),
       row("  CPU of the forwarder for it", ({ allocateCpuMs }) => ms(allocateCpuMs)),
-      row("  lists told for it", ({ listsPerAllocate }) => listsPerAllocate.toFixed(1)),
+      row("  lists sent for it", ({ listsPerAllocate }) => listsPerAllocate.toFixed(1)),
       row("SIGKILL until a client is served again", ({ vfs }) => (vfs === MAIN_VFS ? timeText(recovery) : undefined)),
     ],
   };

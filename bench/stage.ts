@@ -131,7 +131,7 @@ export class Stage {
     return this.#sandbox.kubelet;
   }
 
-  /** What peers have written down for tests; nobody reads it here, and it grows with each call. */
+  /** What peers have written down for tests; it is not read here, and it grows with each call. */
   forgetCalls(): void {
     this.#sandbox.endpoint.requests.length = 0;
     this.#sandbox.endpoint.closes.length = 0;

@@ -28,7 +28,7 @@ async function answer(command: string): Promise<object> {
 for await (const command of createInterface({ input: process.stdin })) {
   process.stdout.write(`${JSON.stringify(await answer(command))}\n`);
 }
-// Whoever gives the commands is gone.
+// The sender of the commands is gone.
 await commands["stop"]?.();
 await machine.stop();
 process.exit(0);

@@ -70,7 +70,7 @@ export class GoTestStory {
     if (test !== "" && event.Test === test) this.#count(test, event, output);
   }
 
-  /** The counts; `problem` is why the run itself failed, which is one failure more unless a test has told it. */
+  /** The counts; `problem` is why the run itself failed, which is one failure more unless a test has reported it. */
   end(problem: string): TestCounts {
     if (problem === "" || this.#counts.failed > 0) return this.#counts;
     for (const output of this.#output.values()) for (const line of output) this.#tell(line.trimEnd());

@@ -15,13 +15,13 @@ import { createLog, createMetrics } from "../src/telemetry/index.ts";
 setFlagsFromString("--expose-gc");
 const collect: () => void = runInNewContext("gc");
 
-/** What the Go side can have done with the forwarder, by its word; what it answers is told as JSON. */
+/** What the Go side can have done with the forwarder, by its word; what it answers is JSON. */
 export type Commands = Readonly<Record<string, () => unknown>>;
 
 /** The forwarder in this process: what it takes of the kernel is this process's. */
 export function forwarderHere(machine: Machine, config: Config): Commands {
   const log = createLog({ level: config.logLevel });
-  /** What the card writes down for tests; nobody reads it here, and it would look like a leak of the forwarder. */
+  /** What the card writes down for tests; it is not read here, and it would look like a leak of the forwarder. */
   const memories = new Set<unknown[]>();
   const host: Host = {
     ...machine,
@@ -59,7 +59,7 @@ export function forwarderHere(machine: Machine, config: Config): Commands {
       return heapUsed + external;
     },
     connections: () => running?.nsm.connectionCount,
-    /** Functions that somebody has. */
+    /** VFs that connections have. */
     held: () => running?.node.inventory.snapshot().filter(({ connectionId }) => connectionId !== undefined).length,
   };
 }
@@ -80,7 +80,7 @@ export function forwarderBeside(machine: Machine, config: Config, program: strin
     },
     stop: kill,
     kill,
-    connections: async () => (await running?.book())?.connections,
-    held: async () => (await running?.book())?.vfs.filter(({ isHeld }) => isHeld).length,
+    connections: async () => (await running?.inventory())?.connections,
+    held: async () => (await running?.inventory())?.vfs.filter(({ isHeld }) => isHeld).length,
   };
 }

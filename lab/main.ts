@@ -1,4 +1,4 @@
-// npm run lab: the forwarder on the kernel's own SR-IOV drivers, in virtual machines. README.md tells how it works.
+// npm run lab: the forwarder on the kernel's own SR-IOV drivers, in virtual machines. README.md says how it works.
 import { spawn } from "node:child_process";
 import { mkdirSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";

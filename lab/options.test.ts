@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { readOptions } from "./options.ts";
 import { planGuests, restOf, titleOf, topologies } from "./topologies.ts";
 
-test("readOptions() takes all kernels and one guest for each CPU unless told", () => {
+test("readOptions() takes all kernels and one guest for each CPU by default", () => {
   const options = readOptions([], 5);
   assert.deepEqual(
     [options?.kernels, options?.only, options?.jobs, options?.isShellWanted],

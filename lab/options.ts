@@ -21,7 +21,7 @@ hardware, no KVM, no root. Downloads QEMU and kernels as Debian packages into la
   --kernel 6.1   only this kernel: 6.1 with cgroups of version 1, 6.12 with the unified hierarchy
   --only NAME    only topologies or scenarios whose name holds NAME; more than one with commas between
   --shell        a shell in such a guest (Ctrl-A X ends it); the forwarder is /project/dist/forwarder.mjs
-  --jobs N       guests side by side; one for each CPU unless told
+  --jobs N       guests side by side; one for each CPU by default
   --help         this text
 
 ${topologies.map(({ name, says, scenarios }) => `  ${name}: ${says}\n    ${scenarios.join(", ")}`).join("\n")}

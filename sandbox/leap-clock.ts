@@ -1,6 +1,6 @@
 import { type Clock, systemClock, type Timer } from "../src/async/index.ts";
 
-/** What waits for a time: told of each leap. */
+/** What waits for a time: called at each leap. */
 type Sleeper = () => void;
 
 /** The machine's clock, which a test can have leap: whatever waits for a time has then waited so much longer. */

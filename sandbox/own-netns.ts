@@ -1,5 +1,5 @@
 // Network namespaces that this project made, and the kernel's proof of it. A sandbox forwarder moves and renames whatever link has the
-// ifindex of a pretended function; in a namespace that somebody else uses that has taken a machine off its network.
+// ifindex of a pretended function; in a namespace that other processes use that has taken a machine off its network.
 import { readFileSync, readlinkSync } from "node:fs";
 import { Netns, Rtnl } from "../src/kernel/index.ts";
 
@@ -55,7 +55,7 @@ export async function requireOwnNetns(netns: Netns): Promise<void> {
   );
 }
 
-/** The sandbox was about to work in a network namespace that somebody else made. */
+/** The sandbox was about to work in a network namespace that another process made. */
 export class ForeignNetnsError extends Error {
   override readonly name = "ForeignNetnsError";
 }
@@ -88,7 +88,7 @@ function ownInode(): string {
   return readlinkSync("/proc/self/ns/net").replace(/\D/g, "");
 }
 
-/** Not to be read by whoever may not trace process 1. */
+/** Not to be read by a process that may not trace process 1. */
 function netnsOfFirstProcess(): string | undefined {
   try {
     return readlinkSync("/proc/1/ns/net");

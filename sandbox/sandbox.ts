@@ -29,7 +29,7 @@ export interface SandboxOptions {
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
-  /** Registrations expire after this, in ms; a minute unless told. */
+  /** Registrations expire after this, in ms; a minute by default. */
   readonly registrationExpiryMs?: number;
   /** Real cgroups for the pods, which VFIO takes; those of pods end with the sandbox, and the caller closes the tree. */
   readonly cgroups?: PodCgroups | undefined;
@@ -37,15 +37,15 @@ export interface SandboxOptions {
   readonly host?: (host: Host) => Host;
   /** Of each call of a pod's client: a machine that is much slower needs more than the client's own limit. */
   readonly callTimeoutMs?: number;
-  /** Of all forwarders that are started; each has its own unless told. */
+  /** Of all forwarders that are started; each has its own by default. */
   readonly metrics?: Metrics;
   /** Follows the forwarder's calls. */
   readonly tracer?: Tracer;
-  /** Of the forwarder; nobody reads it unless told. */
+  /** Of the forwarder; not read by default. */
   readonly log?: Log;
-  /** Of the peers; the same as the forwarder's unless told. */
+  /** Of the peers; the same as the forwarder's by default. */
   readonly peerLog?: Log;
-  /** The machine's unless told. */
+  /** The machine's by default. */
   readonly clock?: Clock;
 }
 
@@ -75,7 +75,7 @@ export const SANDBOX_VLAN = 1044;
 const NO_CGROUPS = "/nonexistent";
 const ENDPOINT_PREFIXES = ["172.16.1.0/24", "2001:db8::/120"];
 
-/** A test tells itself when a write that hangs may go on; the limit on it must not come first on a busy machine. */
+/** A test tells itself when a write that hangs may continue; the limit on it must not come first on a busy machine. */
 const SLOWNESS = 12;
 
 /** A whole node in one process: machine, kubelet, SPIRE agent, NSMgr, endpoint, pods, and the forwarder under test. */
@@ -216,7 +216,7 @@ export class Sandbox {
     const running = this.#running;
     this.#running = undefined;
     running?.abort.abort(new Error("the forwarder is stopped"));
-    const forwarder = await running?.forwarder.catch(() => undefined); // whoever started it heard of the failure
+    const forwarder = await running?.forwarder.catch(() => undefined); // its starter got the failure
     await forwarder?.stop();
   }
 
@@ -259,7 +259,7 @@ export class Sandbox {
 
   /**
    * Someone of the trust domain who calls the forwarder as an NSMgr does, with a connection of its own. It has a socket URL
-   * from the registry, as anybody can get it.
+   * from the registry, as any peer can get it.
    */
   directClient(name: string, changes: Partial<ClientOptions> = {}): Client {
     const entry = this.nsmgr.registry.endpoints.get(SANDBOX_FORWARDER);

@@ -1,7 +1,7 @@
 // The spellings of configuration values: Go's, because the manifests of this field are written for it.
 import type { LogLevel } from "./telemetry/index.ts";
 
-/** A kind of value: how people call it and how its text is read. */
+/** A kind of value: how operators call it and how its text is read. */
 export interface ValueKind<T> {
   /** For the table of variables. */
   readonly title: string;

@@ -13,13 +13,13 @@ import {
   text,
   type ValueKind,
 } from "./config-values.ts";
-// Not by the door: a word on the command line would load the whole room, its YAML reader and the log.
+// Not by the door: a word on the command line would load the whole module, its YAML reader and the log.
 import { nearestWord } from "./pci/nearest.ts";
 
 interface Variable<T> {
   readonly names: readonly [name: string, ...aliases: string[]];
   readonly kind: ValueKind<T>;
-  /** In the variable's own spelling. None: not set unless told. */
+  /** In the variable's own spelling. None: not set by default. */
   readonly standard: string | undefined;
   readonly isRequired?: boolean;
   readonly meaning: string;
@@ -192,7 +192,7 @@ export interface InspectedConfig {
   readonly problems: readonly ConfigProblem[];
 }
 
-/** Reads the whole environment for somebody who wants to see what is wrong with it. */
+/** Reads the whole environment for `forwarder check`, which shows what is wrong with it. */
 export function inspectConfig(environment: Environment): InspectedConfig {
   const problems: ConfigProblem[] = [];
   const config: Record<string, unknown> = {};

@@ -1,4 +1,4 @@
-// The composition root: builds the rooms bottom up, starts them in named phases, stops them in reverse.
+// The composition root: builds the modules bottom up, starts them in named phases, stops them in reverse.
 
 import { type Clock, UndoStack } from "./async/index.ts";
 import { openAdmin } from "./composition/admin-doors.ts";
@@ -40,9 +40,9 @@ export interface ForwarderOptions {
   /** Where another list may come from while we run. */
   readonly pfConfigFile?: PfConfigFile;
   readonly host: Host;
-  /** Where rooms declare theirs; one of its own unless told. */
+  /** Where modules declare theirs; one of its own by default. */
   readonly metrics?: Metrics;
-  /** Follows Requests and Closes; nobody does unless told. */
+  /** Follows Requests and Closes; none by default. */
   readonly tracer?: Tracer;
   readonly clock: Clock;
   readonly log: Log;

@@ -85,7 +85,7 @@ test("main ends with 1 when there is no PF configuration, and names the file", a
 /** Who debugs the tests may debug the program that this one starts: README.md, "Debugging". */
 const { DLV_LISTEN_FORWARDER = "" } = process.env;
 
-test("main waits for its SPIRE agent, changes its log level when told, and ends with 0 at SIGTERM", async () => {
+test("main waits for its SPIRE agent, changes its log level at SIGUSR1, and ends with 0 at SIGTERM", async () => {
   const sent = new Set<NodeJS.Signals>();
   const send = (child: ChildProcess, signal: NodeJS.Signals) => {
     if (!sent.has(signal)) child.kill(signal);

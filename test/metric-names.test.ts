@@ -82,7 +82,7 @@ test("docs/operate.md has each condition of VFs with its effect, in the order in
   );
 });
 
-test("docs/operate.md tells each metric and each health code, with its severity, and no others", () => {
+test("docs/operate.md has each metric and each health code, with its severity, and no others", () => {
   const operate = readFileSync("docs/operate.md", "utf8");
   const rows = (pattern: RegExp) => [...operate.matchAll(pattern)].map(([, name]) => name).sort();
   assert.deepEqual(rows(/^\| `(nsm_sriov_[a-z_]+)` \|/gm), metricNames);

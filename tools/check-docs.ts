@@ -1,9 +1,9 @@
-// What leaves a room says what its name cannot, and each room's door says what the room is.
+// What leaves a module says what its name cannot, and each module's door says what the module is.
 import { dirname, join } from "node:path";
 import type { Node, Source } from "./source.ts";
 
 /**
- * One sentence for each declaration that leaves its room through index.ts without a doc comment directly above, and for each
+ * One sentence for each declaration that leaves its module through index.ts without a doc comment directly above, and for each
  * door without its opening comment. Options are named after what takes them and need none: their fields do.
  */
 export function docProblems(sources: readonly Source[]): readonly string[] {
@@ -26,7 +26,7 @@ function doorProblems({ path, text }: Source): readonly string[] {
   const opening = text.split("\n").findIndex((line) => !line.startsWith("//"));
   if (opening >= 3 && opening <= 8) return [];
   return [
-    `${path}: opens with ${opening} comment lines: 3 to 8 say what the room is, what it refuses to know, where to start reading`,
+    `${path}: opens with ${opening} comment lines: 3 to 8 say what the module is, what it refuses to know, where to start reading`,
   ];
 }
 
@@ -40,7 +40,7 @@ function exportProblems(source: Source, leaving: ReadonlySet<string>): readonly 
     // Of a function with overloads the first signature carries the comment.
     if (/\*\/\s*$/.test(lines[line - 2] ?? "")) documented.add(name);
     else if (!documented.has(name) && !name.endsWith("Options") && leaving.has(`${source.path}#${name}`)) {
-      problems.push(`${source.path}:${line}: ${name} leaves the room and has no doc comment directly above`);
+      problems.push(`${source.path}:${line}: ${name} leaves the module and has no doc comment directly above`);
     }
   }
   return problems;

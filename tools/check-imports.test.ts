@@ -5,7 +5,7 @@ import { dirname, join, resolve } from "node:path";
 import test from "node:test";
 import { type ImportProblems, importProblems } from "./check-imports.ts";
 
-/** A small project with every room, which keeps the rule. */
+/** A small project with every module, which keeps the rule. */
 const clean: Readonly<Record<string, string>> = {
   "src/async/index.ts": 'export { a } from "./a.ts";',
   "src/async/a.ts": "export const a = 1;",
@@ -62,7 +62,7 @@ const violations: readonly { readonly says: string; readonly path: string; reado
     text: 'import type { c } from "../request/c.ts"; export type C = typeof c;',
   },
   { says: "nsm to the kernel", path: "src/nsm/v3.ts", text: 'import "../kernel/index.ts";' },
-  { says: "past a door, from a room", path: "src/pci/v4.ts", text: 'import "../kernel/k.ts";' },
+  { says: "past a door, from a module", path: "src/pci/v4.ts", text: 'import "../kernel/k.ts";' },
   { says: "past a door, from the sandbox", path: "sandbox/v5.ts", text: 'import "../src/kernel/k.ts";' },
   { says: "node:fs", path: "src/pci/v6.ts", text: 'import "node:fs";' },
   { says: "node:fs/promises", path: "src/kernel/v7.ts", text: 'import "node:fs/promises";' },
@@ -72,42 +72,42 @@ const violations: readonly { readonly says: string; readonly path: string; reado
   { says: "YAML", path: "src/nsm/v11.ts", text: 'import "yaml";' },
   { says: "a cycle of types", path: "src/rpc/v12.ts", text: 'import type { B } from "./v12b.ts"; export type A = B;' },
   { says: "own door", path: "src/rpc/v13.ts", text: 'import "./index.ts";' },
-  { says: "a room that nobody knows", path: "src/utils/v14.ts", text: 'import "../async/index.ts";' },
-  { says: "the lab into a room", path: "lab/v15.ts", text: 'import "../src/kernel/index.ts";' },
+  { says: "a module that the rule does not know", path: "src/utils/v14.ts", text: 'import "../async/index.ts";' },
+  { says: "the lab into a module", path: "lab/v15.ts", text: 'import "../src/kernel/index.ts";' },
   { says: "production to the sandbox", path: "src/rpc/v16.ts", text: 'import "../../sandbox/machine.ts";' },
-  { says: "a room to the composition root", path: "src/nsm/v17.ts", text: 'import "../forwarder.ts";' },
+  { says: "a module to the composition root", path: "src/nsm/v17.ts", text: 'import "../forwarder.ts";' },
   {
-    says: "a room to the configuration",
+    says: "a module to the configuration",
     path: "src/nsm/v18.ts",
     text: 'import type { C } from "../config.ts"; export type D = C;',
   },
   { says: "pci to the inventory of its VFs", path: "src/pci/v30.ts", text: 'import "../inventory/index.ts";' },
-  { says: "a room to what is above it", path: "src/rpc/v26.ts", text: 'import "../composition/c.ts";' },
+  { says: "a module to what is above it", path: "src/rpc/v26.ts", text: 'import "../composition/c.ts";' },
   { says: "past a door, from the composition", path: "src/composition/v27.ts", text: 'import "../kernel/k.ts";' },
   { says: "the composition to the process", path: "src/composition/v28.ts", text: 'import "../process/p.ts";' },
   { says: "the process past the forwarder", path: "src/process/v29.ts", text: 'import "../composition/c.ts";' },
   { says: "a file that is missing", path: "src/rpc/v19.ts", text: 'import "./nowhere.ts";' },
-  { says: "gRPC outside its room", path: "src/nsm/v20.ts", text: 'import "@grpc/grpc-js";' },
+  { says: "gRPC outside its module", path: "src/nsm/v20.ts", text: 'import "@grpc/grpc-js";' },
   { says: "node:http", path: "src/rpc/v21.ts", text: 'import "node:http";' },
   { says: "calls to HTTP/2", path: "src/rpc/v30.ts", text: 'import "node:http2";' },
   { says: "calls past their transport", path: "src/rpc/v31.ts", text: 'import "./http2/tls.ts";' },
   { says: "a transport to calls", path: "src/rpc/http2/v32.ts", text: 'import "../server.ts";' },
   { says: "a fake into production", path: "src/nsm/v23.ts", text: 'import "./testing/cast.ts";' },
-  { says: "a fake of another room", path: "src/nsm/v24.ts", text: 'import "../kernel/testing/card.ts";' },
+  { says: "a fake of another module", path: "src/nsm/v24.ts", text: 'import "../kernel/testing/card.ts";' },
   { says: "a record through a door", path: "src/telemetry/v25.ts", text: 'export * from "./recording-log.ts";' },
-  { says: "rooms that must not know each other", path: "src/netdev/v22.ts", text: 'import "../pci/index.ts";' },
+  { says: "modules that must not know each other", path: "src/netdev/v22.ts", text: 'import "../pci/index.ts";' },
 ];
 
 /** Writes the files into a folder with the project's own rule and packages, and checks them. */
 async function problemsOf(files: Readonly<Record<string, string>>): Promise<ImportProblems> {
-  const root = mkdtempSync(join(tmpdir(), "rooms-"));
+  const root = mkdtempSync(join(tmpdir(), "modules-"));
   try {
     for (const [path, text] of Object.entries(files)) {
       mkdirSync(join(root, dirname(path)), { recursive: true });
       writeFileSync(join(root, path), `${text}\n`);
     }
     mkdirSync(join(root, "tools"), { recursive: true });
-    for (const path of [".dependency-cruiser.cjs", "tools/rooms.cjs", "package.json"]) cpSync(path, join(root, path));
+    for (const path of [".dependency-cruiser.cjs", "tools/modules.cjs", "package.json"]) cpSync(path, join(root, path));
     symlinkSync(resolve("node_modules"), join(root, "node_modules"));
     return await importProblems(root);
   } finally {
@@ -135,6 +135,6 @@ test("importProblems() finds each violation and nothing else", async () => {
 test("importProblems() names allowances that no import uses", async () => {
   const { stale } = await problemsOf(clean);
   const ofNsm = stale.filter((sentence) => sentence.includes("nsm may import"));
-  assert.ok(ofNsm.includes("tools/rooms.cjs: nsm may import netdev and does not: take it out"), ofNsm.join("\n"));
+  assert.ok(ofNsm.includes("tools/modules.cjs: nsm may import netdev and does not: take it out"), ofNsm.join("\n"));
   assert.ok(!ofNsm.some((sentence) => sentence.includes("sriov")), ofNsm.join("\n"));
 });

@@ -18,13 +18,13 @@ interface Report {
   };
 }
 
-type Rooms = Readonly<Record<string, readonly string[]>>;
+type Allowances = Readonly<Record<string, readonly string[]>>;
 
 /** What is wrong with the imports, one sentence each. */
 export interface ImportProblems {
   /** Forbidden imports, and files that were not looked at. */
   readonly broken: readonly string[];
-  /** Allowances in tools/rooms.cjs that nothing uses. */
+  /** Allowances in tools/modules.cjs that nothing uses. */
   readonly stale: readonly string[];
 }
 
@@ -33,9 +33,9 @@ export async function importProblems(root = "."): Promise<ImportProblems> {
   const paths = sourcePaths(root);
   const folders = [...new Set(paths.map((path) => path.split("/")[0] ?? ""))];
   const report = await cruise(root, folders);
-  const rooms = createRequire(import.meta.url)("./rooms.cjs") as Rooms;
+  const allowances = createRequire(import.meta.url)("./modules.cjs") as Allowances;
   const violations = report.summary.violations.map(({ from, to, rule }) => `${from} imports ${to}: rule ${rule.name}`);
-  return { broken: [...violations, ...unseen(report, paths)], stale: staleAllowances(report, rooms) };
+  return { broken: [...violations, ...unseen(report, paths)], stale: staleAllowances(report, allowances) };
 }
 
 async function cruise(root: string, folders: readonly string[]): Promise<Report> {
@@ -53,13 +53,13 @@ function unseen({ modules }: Report, paths: readonly string[]): readonly string[
   return paths.filter((path) => !seen.has(path)).map((path) => `${path}: the import check did not look at it`);
 }
 
-/** A room without a file yet is no reason to complain. */
-function staleAllowances({ modules }: Report, rooms: Rooms): readonly string[] {
+/** A module without a file yet is no reason to complain. */
+function staleAllowances({ modules }: Report, allowances: Allowances): readonly string[] {
   const production = modules.filter(({ source }) => !source.endsWith(".test.ts"));
-  return Object.entries(rooms).flatMap(([room, allowed]) => {
-    const own = production.filter(({ source }) => source.startsWith(`src/${room}/`));
+  return Object.entries(allowances).flatMap(([name, allowed]) => {
+    const own = production.filter(({ source }) => source.startsWith(`src/${name}/`));
     const used = own.flatMap((module) => module.dependencies.map(({ resolved }) => resolved.split("/")[1]));
     const stale = own.length === 0 ? [] : allowed.filter((other) => !used.includes(other));
-    return stale.map((other) => `tools/rooms.cjs: ${room} may import ${other} and does not: take it out`);
+    return stale.map((other) => `tools/modules.cjs: ${name} may import ${other} and does not: take it out`);
   });
 }

@@ -24,7 +24,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/kernel/socket-message.ts slab": SCRATCH,
   "src/kernel/ssl-context.ts lastId": "numbers what OpenSSL is told",
   "src/kernel/ssl-context.ts onVerify": "OpenSSL calls one function of the process",
-  "src/kernel/ssl-context.ts open": "OpenSSL tells one function of the process which of them is meant",
+  "src/kernel/ssl-context.ts open": "OpenSSL is given one function of the process which of them is meant",
   "src/rpc/connection.ts count": "numbers the connections of the process",
   "src/rpc/wire-elements.ts entries": MEMO,
   "src/rpc/wire-elements.ts shapes": MEMO,

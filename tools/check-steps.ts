@@ -9,7 +9,7 @@ import { runFenced } from "./fence.ts";
 import { readmeProblem } from "./readme.ts";
 import type { TestCounts } from "./test-counts.ts";
 
-/** One step: its name and what it found, as text for people; undefined when all is well. */
+/** One step: its name and what it found, as text for the operator; undefined when all is well. */
 export interface Step {
   readonly name: string;
   readonly find: () => Promise<string | undefined>;
@@ -33,7 +33,7 @@ export function unitTestFiles(): readonly string[] {
 }
 
 /**
- * Runs the steps one after the other and the unit tests beside them, telling each as it ends. Returns the names of failed steps and
+ * Runs the steps one after the other and the unit tests beside them, reporting each as it ends. Returns the names of failed steps and
  * the counts.
  */
 export async function runChecks(

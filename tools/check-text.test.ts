@@ -47,7 +47,7 @@ test("sizeProblems() names a file that is too long; tests may be longer, generat
 
 const door = ["// One.", "// Two.", "// Three."];
 
-test("docProblems() wants a comment above what leaves the room", () => {
+test("docProblems() wants a comment above what leaves the module", () => {
   const index = source("src/a/index.ts", ...door, 'export { bare, documented, type Shape } from "./b.ts";');
   const b = source(
     "src/a/b.ts",
@@ -61,8 +61,8 @@ test("docProblems() wants a comment above what leaves the room", () => {
   );
   const problems = docProblems([index, b]);
   assert.deepEqual(problems, [
-    "src/a/b.ts:1: bare leaves the room and has no doc comment directly above",
-    "src/a/b.ts:6: Shape leaves the room and has no doc comment directly above",
+    "src/a/b.ts:1: bare leaves the module and has no doc comment directly above",
+    "src/a/b.ts:6: Shape leaves the module and has no doc comment directly above",
   ]);
 });
 

@@ -4,6 +4,7 @@ import { docProblems } from "./check-docs.ts";
 import { globalProblems, staleDoors } from "./check-globals.ts";
 import { sizeProblems } from "./check-size.ts";
 import { staleStates, stateProblems } from "./check-state.ts";
+import { allWordProblems } from "./check-words.ts";
 import { parseSource, sourcePaths } from "./source.ts";
 
 /** One sentence for each problem in any TypeScript file. */
@@ -14,7 +15,8 @@ export function textProblems(): readonly string[] {
     ...globalProblems(source),
     ...stateProblems(source),
   ]);
-  return [...each, ...staleDoors(sources), ...staleStates(sources), ...docProblems(sources)];
+  const all = [...staleDoors(sources), ...staleStates(sources), ...docProblems(sources), ...allWordProblems(sources)];
+  return [...each, ...all];
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {

@@ -61,13 +61,13 @@ test("judgeStage() counts failed tests once", () => {
   assert.deepEqual([failed, problems], [2, []]);
 });
 
-test("judgeStage() fails a skip that nobody allowed", () => {
+test("judgeStage() fails a skip that is not allowed", () => {
   const end = ended("5 passed, 0 failed, 2 skipped\n");
   assert.deepEqual(judgeStage(counting, end, false), {
     passed: 5,
     failed: 1,
     skipped: 2,
-    problems: ["2 skipped, which nobody allowed"],
+    problems: ["2 skipped, which is not allowed"],
   });
   assert.equal(judgeStage(counting, end, true).failed, 0);
 });

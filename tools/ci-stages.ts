@@ -67,7 +67,7 @@ export interface StageResult {
 }
 
 /**
- * Judges how a stage ended. A stage that counts nothing has shown nothing, and a skip that nobody allowed is a promise that was
+ * Judges how a stage ended. A stage that counts nothing has shown nothing, and a skip that is not allowed is a promise that was
  * not kept: each is a failure.
  */
 export function judgeStage(stage: Stage, end: StageEnd, areSkipsAllowed: boolean): StageResult {
@@ -80,7 +80,7 @@ export function judgeStage(stage: Stage, end: StageEnd, areSkipsAllowed: boolean
   if (!counts) return { passed: 0, failed: 1, skipped: 0, problems: [ending ?? "it ended without a line of counts"] };
   const problems: string[] = [];
   if (counts.passed + counts.failed === 0) problems.push("it counted no test");
-  if (counts.skipped > 0 && !areSkipsAllowed) problems.push(`${counts.skipped} skipped, which nobody allowed`);
+  if (counts.skipped > 0 && !areSkipsAllowed) problems.push(`${counts.skipped} skipped, which is not allowed`);
   if (ending !== undefined && counts.failed === 0) problems.push(ending);
   return { ...counts, failed: counts.failed + problems.length, problems };
 }

@@ -1,4 +1,4 @@
-// Proves that a program in an image waits for a debugger, and goes on when one has come.
+// Proves that a program in an image waits for a debugger, and continues when one has come.
 import { type ChildProcess, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -9,11 +9,11 @@ export interface Debugged {
   /** Runs it in the container: a command and its arguments. */
   readonly command: readonly string[];
   readonly port: number;
-  /** What it says only after a debugger has let it go on. */
+  /** What it says only after a debugger has let it continue. */
   readonly says: RegExp;
 }
 
-/** @throws {Error} when the inspector does not answer, the program does not wait for it, or does not go on. */
+/** @throws {Error} when the inspector does not answer, the program does not wait for it, or does not continue. */
 export async function proveDebugger({ command: [name = "", ...args], port, says }: Debugged): Promise<void> {
   const child = spawn(name, args, { stdio: ["ignore", "pipe", "pipe"] });
   let told = "";
@@ -30,7 +30,7 @@ export async function proveDebugger({ command: [name = "", ...args], port, says 
     await until(
       child,
       async () => says.test(told) || undefined,
-      () => `it did not go on: ${told}`,
+      () => `it did not continue: ${told}`,
     );
   } finally {
     const ended = new Promise((resolve) => child.once("close", resolve));
@@ -50,7 +50,7 @@ async function until<T>(child: ChildProcess, look: () => Promise<T | undefined>,
   throw new Error(`Cannot debug in the image: ${why()}`);
 }
 
-/** Where the debugger is spoken to; undefined while nobody listens. */
+/** Where the debugger is spoken to; undefined while there is no listener. */
 async function inspectorAt(port: number): Promise<string | undefined> {
   try {
     const answer = await fetch(`http://127.0.0.1:${port}/json/list`);

@@ -134,7 +134,7 @@ function inContainer(
   ];
 }
 
-/** What the image runs unless told. */
+/** What the image runs by default. */
 function commandOf(name: string): readonly string[] {
   const { OCIv1 } = JSON.parse(buildah("inspect", "--type", "image", name)) as { OCIv1: { config: { Cmd: string[] } } };
   return OCIv1.config.Cmd;

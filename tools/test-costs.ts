@@ -23,7 +23,7 @@ export function readCost(stat: string): Omit<Cost, "file"> {
   return { ownMs: (user + system) * MS_PER_TICK, childrenMs: (childUser + childSystem) * MS_PER_TICK };
 }
 
-/** For the end of a file's process: writes down what it took, if anybody asks. */
+/** For the end of a file's process: writes down what it took, if that is wanted. */
 export function noteCost(): void {
   const notes = process.env[NOTES];
   if (notes === undefined) return;
@@ -43,7 +43,7 @@ export function costLines(costs: readonly Cost[], count: number): readonly strin
   ];
 }
 
-/** With TEST_COSTS=10 in the environment: tells the ten dearest files of what the work ran, and what all of them took. */
+/** With TEST_COSTS=10 in the environment: prints the ten dearest files of what the work ran, and what all of them took. */
 export async function tellingCosts<T>(tell: (line: string) => void, work: () => Promise<T>): Promise<T> {
   const count = Number(process.env["TEST_COSTS"] ?? 0);
   if (!(count > 0)) return await work();

@@ -54,7 +54,7 @@ test("runTestFiles() counts tests, tests within tests and skips with their reaso
   });
 });
 
-test("runTestFiles() counts failures and tells them, also of a file that cannot be loaded", async () => {
+test("runTestFiles() counts failures and prints them, also of a file that cannot be loaded", async () => {
   const { counts, told } = await ran(`test("a", () => { throw new Error("bad luck"); });`, `import "./nowhere.ts";`);
   assert.deepEqual([counts.passed, counts.failed], [0, 2]);
   assert.match(told, /✖ a\n.*\n {2}Error: bad luck/);
@@ -114,9 +114,9 @@ test("runTestFiles() tells what the dearest files took, with what they started",
   assert.match(told, /^ +\d+\.\d s of CPU for 2 files$/m);
 });
 
-/** Runs the texts as the files of one room, which share a process. */
+/** Runs the texts as the files of one module, which share a process. */
 const ranTogether = (...texts: readonly string[]) =>
-  ranWith({ under: "src/room", TEST_LEAK_PATIENCE_MS: "200", TEST_FILE_LIMIT_MS: "8000" }, ...texts);
+  ranWith({ under: "src/module", TEST_LEAK_PATIENCE_MS: "200", TEST_FILE_LIMIT_MS: "8000" }, ...texts);
 
 test("runTestFiles() counts the tests of files that share a process, each as its file's", async () => {
   const { counts, told } = await ranTogether(

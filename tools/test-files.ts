@@ -40,7 +40,7 @@ interface TestEvent {
 }
 
 /**
- * Runs the files, some at a time and the longest first, those of a room of `src/` in one process, each other one in its own. Prints
+ * Runs the files, some at a time and the longest first, those of a module of `src/` in one process, each other one in its own. Prints
  * only failures, on standard error. A file that leaves handles open fails and is ended by tools/leak-guard.ts; the runner's own forceExit lost the reports of one test in ten.
  */
 export async function runTestFiles(files: readonly string[]): Promise<TestCounts> {
@@ -120,7 +120,7 @@ async function runProcess(
   // The runner's own timeout is one for each test: two that hang would take twice as long.
   const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // an operator debugs
   const end = (event: TestEvent) => {
-    // The process as a test, where it told of no other, or was ended.
+    // The process as a test, where it reported no other, or was ended.
     if (event.name === path && (limit?.aborted || !event.details.error)) return;
     tell("test:end", event);
   };

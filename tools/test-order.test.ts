@@ -18,7 +18,7 @@ test("longestFirst() takes the files of a group together", () => {
   assert.deepEqual(longestFirst(groups, { a: 5, b: 3, c: 3, d: 7 }), [["d"], ["b", "c"], ["a"]]);
 });
 
-test("groupsOf() takes unit tests of a room together, and leaves all others alone", () => {
+test("groupsOf() takes unit tests of a module together, and leaves all others alone", () => {
   const rooms = [
     ["src/nsm/a.test.ts", "src/nsm/deep/b.test.ts"],
     ["sandbox/a.test.ts", "sandbox/demo/b.test.ts"],

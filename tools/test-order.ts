@@ -28,13 +28,13 @@ const KNOWN_AS_LONG = [
 /** How long files took at their last run here, in ms. */
 export type TestTimes = Readonly<Record<string, number>>;
 
-/** Unit tests that share a process: those of one room, whose modules are loaded once then. */
+/** Unit tests that share a process: those of one module, whose modules are loaded once then. */
 const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\//;
 
 /** Sandbox tests that share a process: they look at nothing that belongs to it, and are short. Others load 500 modules for themselves. */
 const TOGETHER: readonly (readonly string[])[] = [
   ["admin-doors", "admin", "change-watch", "connection-life", "discover", "quota", "status"],
-  ["bad-requests", "forwarder", "reconcile", "strangers"],
+  ["bad-requests", "forwarder", "reconcile", "peers-refused"],
   ["other-plugin", "page", "sandbox", "state-folder", "traces"],
   ["host-use-pf", "kernel-connection", "late-vfs", "nsm-peers", "pod-death"],
 ];

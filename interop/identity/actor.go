@@ -11,7 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// Actor is somebody of the trust domain who can prove who they are. It is a source of SVID and bundle for go-spiffe.
+// Actor is a peer of the trust domain that can prove who it is. It is a source of SVID and bundle for go-spiffe.
 type Actor struct {
 	authority *Authority
 	path      string

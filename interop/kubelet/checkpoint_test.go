@@ -30,7 +30,7 @@ func TestGrantGoesToThePodOfTheCheckpoint(t *testing.T) {
 	must(t, err)
 	opens(t, own, w.folder, reply, "")
 	opens(t, foreign, w.folder, reply, "EPERM")
-	// A kubelet that restarts writes the file anew; what is granted stays, also for a forwarder that restarts with it.
+	// A kubelet that restarts writes the file again; what is granted stays, also for a forwarder that restarts with it.
 	must(t, w.forwarder.Stop())
 	must(t, w.kubelet.Stop())
 	must(t, w.kubelet.Start())

@@ -98,7 +98,7 @@ func TestRestartsOfKubelet(t *testing.T) {
 			t.Fatalf("%s had %v, and has %v", pod.Name, has, now)
 		}
 	}
-	// Kubelet comes back while nobody is there to register: it knows what was given, and offers nothing.
+	// Kubelet comes back while no plugin is there to register: it knows what was given, and offers nothing.
 	must(t, w.forwarder.Stop())
 	must(t, w.kubelet.Stop())
 	must(t, w.kubelet.Start())

@@ -185,7 +185,7 @@ func (c *Client) Adopt(connection *nsm.Connection) {
 	c.connection = connection
 }
 
-// MoveTo has another manager take the client over, as one that was made anew: it puts its own name and id on the client's path.
+// MoveTo has another manager take the client over, as one that was made again: it puts its own name and id on the client's path.
 func (c *Client) MoveTo(manager Hop) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()

@@ -242,7 +242,7 @@ func (m *Manager) extendPath(ctx context.Context) ([]string, error) {
 	return []string{claims.Subject, m.Actor.ID()}, grpc.SetHeader(ctx, metadata.Pairs("path", string(text)))
 }
 
-// Find lists endpoints with their descriptors; with watch it goes on until the forwarder's entry is gone.
+// Find lists endpoints with their descriptors; with watch it continues until the forwarder's entry is gone.
 func (m *Manager) Find(query *nsm.NetworkServiceEndpointQuery, stream nsm.NetworkServiceEndpointRegistry_FindServer) error {
 	found, change := m.match(query.NetworkServiceEndpoint)
 	for _, made := range found {

@@ -87,7 +87,7 @@ func TestRefreshOverSeveralTokenLifetimesAndExpiry(t *testing.T) {
 			t.Fatalf("the forwarder has closed it: %v", closes)
 		}
 		w.linkOf(client)
-		w.eventually("the connection that nobody refreshes is taken down", func() bool {
+		w.eventually("the connection that is not refreshed is taken down", func() bool {
 			return w.hasNoLink(client) && w.isIdle() && len(w.endpoint.Closes()) == before+1
 		})
 		return true

@@ -150,7 +150,7 @@ func TestMessageLimitsAndKeepAlives(t *testing.T) {
 	}
 }
 
-// A monitor that does not read must hold nobody up, and those who do read hear everything. What waits for it is bounded: of a
+// A monitor that does not read must hold up no other, and those that do read hear everything. What waits for it is bounded: of a
 // thousand events, each of many KiB, the forwarder keeps the last few hundred at most.
 func TestSlowMonitorStream(t *testing.T) {
 	w := open(t, options{})

@@ -10,7 +10,7 @@ import (
 	"interop/peer"
 )
 
-// A manager's pod that is made anew has another name and another SPIFFE ID. It goes on with what the one before it made, and
+// A manager's pod that is made again has another name and another SPIFFE ID. It continues with what the one before it made, and
 // that one may no longer: docs/decisions/011. Then the first comes back, as after a rollout that was taken back.
 func TestManagersInTurn(t *testing.T) {
 	w := open(t, options{})

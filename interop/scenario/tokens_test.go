@@ -20,7 +20,7 @@ import (
 // nsm-protocol §1.7; where the original has Unknown for what a caller did wrong, ours says INVALID_ARGUMENT (docs/interop.md).
 func TestEachCorruptionOfPathAndTokensIsRefused(t *testing.T) {
 	w := open(t, options{})
-	stranger := w.authority.Actor("/stranger")
+	stranger := w.authority.Actor("/another")
 	client := w.newClient(longTokens)
 	token := func(audience string, lifetime time.Duration) string {
 		text, _, err := stranger.Token(audience, lifetime)
@@ -42,8 +42,8 @@ func TestEachCorruptionOfPathAndTokensIsRefused(t *testing.T) {
 			must(t, err)
 			path.PathSegments[0].Token = text
 		}, []codes.Code{codes.PermissionDenied}},
-		"a token for somebody else": {func(path *nsm.Path, _ *nsm.Connection) {
-			path.PathSegments[0].Token = token("spiffe://interop.test/nobody", longTokens)
+		"a token for another peer": {func(path *nsm.Path, _ *nsm.Connection) {
+			path.PathSegments[0].Token = token("spiffe://interop.test/unknown", longTokens)
 		}, []codes.Code{codes.PermissionDenied}},
 		"an index behind the end": {func(path *nsm.Path, _ *nsm.Connection) {
 			path.Index = 7
@@ -111,18 +111,18 @@ func TestEachCorruptionOfTheHeadersIsRefused(t *testing.T) {
 	must(t, err)
 	sound := token(caller, server, longTokens)
 	for name, sent := range map[string]headers{
-		"none":                    {},
-		"no token":                {identity.ExpiresHeader: soon},
-		"no time":                 {identity.TokenHeader: sound},
-		"a time that is no time":  with(sound, "soon"),
-		"a token that is none":    with("a.b.c", soon),
-		"a token that expired":    with(token(caller, server, -time.Minute), soon),
-		"one for somebody else":   with(token(caller, "spiffe://interop.test/nobody", longTokens), soon),
-		"one for nobody":          with(token(caller, "", longTokens), soon),
-		"one of another key":      with(token(w.authority.Actor("/nsmgr-1"), server, longTokens), soon),
-		"one about somebody else": with(token(w.authority.Actor("/stranger"), server, longTokens), soon),
-		"one that is not signed":  with(unsigned, soon),
-		"one of a shared secret":  with(shared, soon),
+		"none":                   {},
+		"no token":               {identity.ExpiresHeader: soon},
+		"no time":                {identity.TokenHeader: sound},
+		"a time that is no time": with(sound, "soon"),
+		"a token that is none":   with("a.b.c", soon),
+		"a token that expired":   with(token(caller, server, -time.Minute), soon),
+		"one for another peer":   with(token(caller, "spiffe://interop.test/unknown", longTokens), soon),
+		"one for no peer":        with(token(caller, "", longTokens), soon),
+		"one of another key":     with(token(w.authority.Actor("/nsmgr-1"), server, longTokens), soon),
+		"one about another peer": with(token(w.authority.Actor("/another"), server, longTokens), soon),
+		"one that is not signed": with(unsigned, soon),
+		"one of a shared secret": with(shared, soon),
 	} {
 		t.Run(name, func(t *testing.T) { refused(t, w.callWith(sent), codes.PermissionDenied) })
 	}
@@ -146,7 +146,7 @@ func TestTokensOfAnotherSignerAreRefused(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	// Somebody of the trust domain calls with its own certificate and the manager's token.
-	link, err := peer.DialAs(w.authority.Actor("/stranger"), w.manager.Actor, w.manager.Forwarder(), longTokens)
+	link, err := peer.DialAs(w.authority.Actor("/another"), w.manager.Actor, w.manager.Forwarder(), longTokens)
 	must(t, err)
 	defer link.Close()
 	client.Link = link

@@ -11,7 +11,7 @@ import { runRealTest } from "./real-test.ts";
 import type { Stage } from "./stage.ts";
 
 /**
- * What is expected of a kernel, each by its sentence: the sandbox passes the very same. They want an adapter that nobody uses,
+ * What is expected of a kernel, each by its sentence: the sandbox passes the very same. They want an adapter that is not in use,
  * so they come before the forwarder starts.
  */
 export async function contracts(stage: Stage): Promise<void> {

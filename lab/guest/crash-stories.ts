@@ -25,16 +25,16 @@ export async function crashes(stage: Stage): Promise<void> {
   for (const [name, work] of storiesOfDeath()) await stage.story(name, () => besideTalkers(node, work));
   await endTalkers(node);
   await stage.stories({
-    "what happens while it is down is put right by its next start: a pod dies, and its function comes home":
+    "what happens while it is down is put right by its next start: a pod dies, and its VF is restored":
       podDiesMeanwhile,
   });
 }
 
 function storiesOfDeath(): readonly (readonly [name: string, work: Work])[] {
   const goesOnAt = ({ says }: DeathPoint, call: string) =>
-    `killed in a ${call} when ${says} it goes on where it was, and two that talk lose no packet`;
+    `killed in a ${call} when ${says} it continues where it was, and two that talk lose no packet`;
   return [
-    ["two that talk lose no packet while nobody crashes, with as much work beside them", nobodyDies],
+    ["two that talk lose no packet without a crash, with as much work beside them", nobodyDies],
     ...requestPoints.map((point, step): [string, Work] => [
       goesOnAt(point, "Request"),
       goesOn((node, talkers) => diesInRequest(node, talkers, { point, mac: mac(10 + step) })),
@@ -80,7 +80,7 @@ async function isTakenUp(_node: LabNode, { near, far, pings }: Talkers): Promise
   await pings.lostNothing();
 }
 
-/** The comparison: the same pace and the same work, Request, Close and a program's start; only nobody dies. */
+/** The comparison: the same pace and the same work, Request, Close and a program's start; only without a death. */
 async function nobodyDies(node: LabNode, { pings }: Talkers): Promise<void> {
   await pings.lostNothing();
   await oneLife(node);
@@ -89,7 +89,7 @@ async function nobodyDies(node: LabNode, { pings }: Talkers): Promise<void> {
   assert.ok(sent > 100, `only ${sent} packets were sent`);
 }
 
-/** Nobody loses a packet meanwhile, and all is as it was. */
+/** No client loses a packet meanwhile, and all is as it was. */
 function goesOn(work: Work): Work {
   return async (node, talkers) => {
     const before = await wholeNode();
@@ -127,7 +127,7 @@ async function diesInClose(node: LabNode, { point, mac }: Death): Promise<void> 
   });
 }
 
-/** Nobody holds the namespace then: the kernel itself puts the function back, with the name that it had in the pod. */
+/** No process holds the namespace then: the kernel itself puts the function back, with the name that it had in the pod. */
 async function podDiesMeanwhile(node: LabNode): Promise<void> {
   const before = await wholeNode();
   const pod = await node.pod("left", wish(mac(30), VLAN));

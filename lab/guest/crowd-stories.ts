@@ -10,7 +10,7 @@ const VLAN = 500;
 const COUNT = 2 * VFS_PER_ADAPTER;
 const ROUNDS_PER_STORY = 5;
 
-/** Everybody at once, again and again. After each round everything is looked through: nothing may be left. */
+/** All clients at once, again and again. After each round everything is checked: nothing may be left. */
 export async function crowd(stage: Stage, rounds: number): Promise<void> {
   const node = await stage.node();
   const before = await wholeNode();

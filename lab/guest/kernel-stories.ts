@@ -14,7 +14,7 @@ const OTHER_VLAN = 200;
 /** A function as a network device in a pod. */
 export const kernelStories = {
   "a client gets a function with name, MAC, VLAN, MTU and addresses, and Close puts all of them back": standsAndGoes,
-  "clients of one VLAN reach each other, over one adapter and over two, and nobody of another": reachesItsVlan,
+  "clients of one VLAN reach each other, over one adapter and over two, and none of another": reachesItsVlan,
   "a refresh that wants nothing else writes nothing": refreshes,
   "a function goes from client to client, each with its own address": goesOn,
 };
@@ -101,7 +101,7 @@ export function wish(srcMac: string, vlanTag: number, more: WantedContext = {}):
 
 /**
  * All that stands in the host's namespace, and every function of both adapters. igbvf calls the address permanent that the
- * physical function gave last: that is no trace of a client that anybody could meet. Nor is it whether a physical function
+ * physical function gave last: that is no trace of a client. Nor is it whether a physical function
  * keeps no address of a virtual one, or the one that this has anyway: igb of 6.1 cannot go back to none.
  */
 export async function wholeNode(): Promise<unknown> {

@@ -44,7 +44,7 @@ export function isNoMore(now: LeftOver, settled: LeftOver): boolean {
   return namespaces <= mostNamespaces && files.every(isKnown) && isDeepStrictEqual(others, settledOthers);
 }
 
-/** Reads it anew. */
+/** Reads it again. */
 async function leftOver(node: LabNode): Promise<LeftOver> {
   const open = openFilesOf(node.forwarder.pid);
   const { connections } = (await node.status()) as { readonly connections: readonly unknown[] };

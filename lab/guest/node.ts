@@ -22,7 +22,7 @@ export type Side = keyof typeof resources;
 
 export interface LabNodeOptions {
   readonly logLevel: "INFO" | "DEBUG";
-  /** Where the forwarder keeps what outlives it; in memory unless told. */
+  /** Where the forwarder keeps what outlives it; in memory by default. */
   readonly statePath?: string;
   /** Pods that were on this node before it was booted, as kubelet knows them. */
   readonly earlierPods?: readonly EarlierPod[];
@@ -180,7 +180,7 @@ export class LabNode {
     }
   }
 
-  /** A pod dies: its process and its namespace are gone, kubelet knows it, and nobody has closed anything. */
+  /** A pod dies: its process and its namespace are gone, kubelet knows it, and there was no Close. */
   async dropPod(dead: SandboxPod): Promise<void> {
     this.#pods = this.#pods.filter((pod) => pod !== dead);
     for (const { pod, client } of this.#clients) if (pod === dead) await client.hangUp();
@@ -197,7 +197,7 @@ export class LabNode {
 
   /**
    * After a story that failed: adapters with all their VFs, and a forwarder that serves them. Pods of the scenario are left alone;
-   * where there is none, no VF may have anything of one: the forwarder brings them home, or all is made from the beginning.
+   * where there is none, no VF may have anything of one: the forwarder restores them, or all is made from the beginning.
    */
   async putRight(): Promise<void> {
     for (const adapter of Object.values(adapters)) await restoreAdapter(adapter);

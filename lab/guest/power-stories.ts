@@ -26,7 +26,7 @@ interface Remembered extends EarlierPod {
   readonly vf: string | undefined;
 }
 
-/** Goes on until the moment, and stops the machine in it. It never comes to its end. */
+/** Continues until the moment, and stops the machine in it. It never comes to its end. */
 type Play = (node: LabNode, stop: (cutOff?: readonly Remembered[]) => never) => Promise<void>;
 
 /** At which instants the power is cut, one boot after the other. */
@@ -37,7 +37,7 @@ const moments: readonly { readonly says: string; readonly play: Play }[] = [
 ];
 
 /**
- * The forwarder's state is on a disk, and the power is cut. Each boot shows what the disk still has of the one before, and goes on to
+ * The forwarder's state is on a disk, and the power is cut. Each boot shows what the disk still has of the one before, and continues to
  * the next cut; a moment that is not come to is a failure.
  */
 export async function powerCuts(stage: Stage): Promise<void> {
@@ -135,7 +135,7 @@ function nothingLost(node: LabNode, earlier: readonly Remembered[]): void {
   assert.deepEqual(lost, []);
 }
 
-/** The pods of before are served again, and so is another one, each with a VF of its own; and all go home. */
+/** The pods of before are served again, and so is another one, each with a VF of its own; and all are restored. */
 async function everyoneIsServed(node: LabNode, earlier: readonly Remembered[]): Promise<void> {
   for (const { connection } of earlier) {
     if (connection !== undefined)
@@ -160,7 +160,7 @@ async function everyoneIsServed(node: LabNode, earlier: readonly Remembered[]): 
 function mountDisk(isNew: boolean): void {
   if (isNew) execFileSync("mke2fs", ["-q", "-t", "ext4", "/dev/vda"]);
   mkdirSync(DISK, { recursive: true });
-  // What nobody syncs is not written by the kernel itself either, as ext4 does for those who replace a file and forget to sync it: it
+  // What is not synced is not written by the kernel itself either, as ext4 does for those who replace a file and forget to sync it: it
   // is lost, however long the cut is in coming.
   execFileSync("mount", ["-t", "ext4", "-o", `noauto_da_alloc,commit=${LONG_S}`, "/dev/vda", DISK]);
   for (const name of ["dirty_expire_centisecs", "dirty_writeback_centisecs"]) {

@@ -11,6 +11,6 @@ export function readyPowerSwitch(): (remembered: readonly object[]) => never {
   return (remembered) => {
     for (const fact of remembered) writeSync(words, `<1>lab remembers ${JSON.stringify(fact)}`);
     writeSync(trigger, "c");
-    throw new Error("The machine went on after it was stopped");
+    throw new Error("The machine continued after it was stopped");
   };
 }

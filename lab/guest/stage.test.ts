@@ -5,7 +5,7 @@ import { type GuestPlan, planGuests } from "../topologies.ts";
 import type { LabNode } from "./node.ts";
 import { Stage } from "./stage.ts";
 
-/** A stage whose node is put right by `putRight`, with what it tells. */
+/** A stage whose node is put right by `putRight`, with what it reports. */
 function stageWith(putRight: () => Promise<void>) {
   const [plan] = planGuests({ kernels: ["6.12"], only: "no-iommu" }) as [GuestPlan];
   const lines: string[] = [];
@@ -30,7 +30,7 @@ const stories = {
   follows: async () => {},
 };
 
-test("Stage puts the node right after a story that failed, and goes on", async () => {
+test("Stage puts the node right after a story that failed, and continues", async () => {
   let count = 0;
   const { stage, lines, ended } = stageWith(async () => void count++);
   await stage.scenario("one", (on) => on.stories(stories));
@@ -39,12 +39,12 @@ test("Stage puts the node right after a story that failed, and goes on", async (
 });
 
 test("Stage plays nothing on a node that cannot be put right: each story that is left fails, and the guest ends", async () => {
-  const { stage, lines, ended } = stageWith(async () => assert.fail("a VF does not come home"));
+  const { stage, lines, ended } = stageWith(async () => assert.fail("a VF is not restored"));
   const scenario = stage.scenario("one", (on) => on.stories(stories));
   await assert.rejects(scenario, /the guest has ended/);
   assert.deepEqual(lines, [
     "fails: AssertionError [ERR_ASSERTION]: why",
-    "follows: not played, for the node was not put right: a VF does not come home",
+    "follows: not played, for the node was not put right: a VF is not restored",
   ]);
   assert.deepEqual(ended, [1]);
 });

@@ -27,7 +27,7 @@ export class Stage {
   #scenario = "guest";
   #node: Promise<LabNode> | undefined;
   /** Why the node cannot be used any more. */
-  #spoilt: string | undefined;
+  #damaged: string | undefined;
 
   constructor(plan: GuestPlan, parts: StageParts = { open: LabNode.open, tell, exit: process.exit }) {
     this.plan = plan;
@@ -47,7 +47,7 @@ export class Stage {
   }
 
   /**
-   * Tells the host how it went. A failure does not end the others, and the node is put right after it. Where that fails, the stories
+   * Reports to the host how it went. A failure does not end the others, and the node is put right after it. Where that fails, the stories
    * that follow in this scenario are not played, which is a failure of each; the guest ends, and the host boots another one for the
    * next scenarios. A story that does not end ends the guest at once.
    */
@@ -57,7 +57,7 @@ export class Stage {
       const ms = Math.round(performance.now() - startedAt);
       this.#parts.tell({ kind: "test", scenario: this.#scenario, name, ms, ...(error !== undefined && { error }) });
     };
-    if (this.#spoilt !== undefined) return report(`not played, for the node was not put right: ${this.#spoilt}`);
+    if (this.#damaged !== undefined) return report(`not played, for the node was not put right: ${this.#damaged}`);
     const limit = setTimeout(() => {
       report(`it did not end within ${STORY_LIMIT_MS / 1000} s`);
       this.#parts.exit(1);
@@ -65,7 +65,7 @@ export class Stage {
     const error = await work().then(() => undefined, textOf);
     clearTimeout(limit);
     report(error);
-    if (error !== undefined) this.#spoilt = await this.#putRight();
+    if (error !== undefined) this.#damaged = await this.#putRight();
   }
 
   /** Why that was not possible. */
@@ -100,7 +100,7 @@ export class Stage {
       });
     }
     // The host takes a scenario without its end for the one that a guest was cut off in.
-    if (this.#spoilt !== undefined) this.#parts.exit(1);
+    if (this.#damaged !== undefined) this.#parts.exit(1);
     this.#parts.tell({ kind: "scenario", scenario: name, ms: Math.round(performance.now() - startedAt) });
   }
 

@@ -4,7 +4,7 @@ import type { Figures, GuestLine } from "../report.ts";
 /** The guest's second serial port: the host reads it while we run. */
 const PORT = "/dev/ttyS1";
 
-/** Tells the host. */
+/** Reports to the host. */
 export function tell(line: GuestLine): void {
   appendFileSync(PORT, `${JSON.stringify(line)}\n`);
 }

@@ -13,15 +13,15 @@ const LIMIT_MS = 30_000;
 
 /** A function as a device that only its pod's programs can open: real groups, a real IOMMU. */
 export const vfioStories = {
-  "a program of the pod opens the group, maps memory and resets the function; no other pod's can, nor anybody after Close":
+  "a program of the pod opens the group, maps memory and resets the function; no other pod's can, nor any after Close":
     lifeOfOne,
-  "a program keeps what it has open while the forwarder is killed and comes back, and nobody has it after Close":
+  "a program keeps what it has open while the forwarder is killed and comes back, and no process has it after Close":
     survivesRestart,
   "one function is KERNEL, then VFIO, then KERNEL again": becomesAnother,
-  "the Close of a function that a program will not let go of says who has it; nobody else waits, and it is home in the end":
+  "the Close of a function that a program will not let go of says who has it; no other call waits, and it is restored in the end":
     heldOpen,
-  "an operator's unbind that waits for a program keeps nobody else waiting": unbindWaits,
-  "an operator's change of the number of functions that waits for a program keeps nobody else waiting": numberWaits,
+  "an operator's unbind that waits for a program keeps no other call waiting": unbindWaits,
+  "an operator's change of the number of functions that waits for a program keeps no other call waiting": numberWaits,
 };
 
 async function lifeOfOne(node: LabNode): Promise<void> {
@@ -113,7 +113,7 @@ async function heldOpen(node: LabNode): Promise<void> {
     () => node.devices("left").filter(({ healthy }) => healthy).length,
     (healthy) => healthy === 7,
   );
-  // Whoever gets the very function next has it as a network device.
+  // The client that gets the same VF next has it as a network device.
   await everyFunctionServes(node, "left");
   assert.equal(driverOf(address), "igbvf");
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 /** A guest is some thirty times slower than its host. */
 const LIMIT_MS = 60_000;
 
-/** Looks until it is so; the error tells what was seen last. */
+/** Looks until it is so; the error says what was seen last. */
 export async function eventually<T>(
   look: () => T | Promise<T>,
   isSo: (seen: T) => boolean,

@@ -24,7 +24,7 @@ const MANIFEST = "manifest.json";
 
 /**
  * Makes a folder of the cache, unless it is there, was made by the same recipe and has the contents that it had then. It
- * appears whole or not at all. `make` answers with what it was made from, for people.
+ * appears whole or not at all. `make` answers with what it was made from, for the operator.
  */
 export async function cachedFolder(
   folder: string,

@@ -80,7 +80,7 @@ export class Debian {
     const version = versionOf(meta, suite);
     const shown = (await this.#ask("apt-cache", "show", `linux-image-amd64=${version}`)).toString();
     const image = /^Depends: (linux-image-\S+) \(= (\S+)\)/m.exec(shown);
-    if (!image) throw new LabError(`Cannot tell the kernel of ${suite}: linux-image-amd64 ${version} depends on none`);
+    if (!image) throw new LabError(`Cannot find the kernel of ${suite}: linux-image-amd64 ${version} depends on none`);
     const folder = join(this.#options.folder, suite);
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
@@ -108,7 +108,7 @@ function versionOf(policy: string, suite: KernelSuite): string {
     version = /^ (?: {4}|\*{3} )(\S+) -?\d+$/.exec(line)?.[1] ?? version;
     if (line.includes(` ${suite}/main `)) return version;
   }
-  throw new LabError(`Cannot tell the kernel of ${suite}: the mirror has no linux-image-amd64 of that suite`);
+  throw new LabError(`Cannot find the kernel of ${suite}: the mirror has no linux-image-amd64 of that suite`);
 }
 
 function requireTools(): void {

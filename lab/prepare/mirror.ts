@@ -12,7 +12,7 @@ export function debianMirror(): string {
   const mirror = files.map((file) => mirrorIn(readFileSync(file, "utf8"))).find((found) => found !== undefined);
   if (mirror !== undefined) return mirror;
   throw new LabError(
-    "Cannot tell where to get Debian's packages from: this machine's apt names no Debian mirror; name one with LAB_DEBIAN_MIRROR",
+    "Cannot find where to get Debian's packages from: this machine's apt names no Debian mirror; name one with LAB_DEBIAN_MIRROR",
   );
 }
 

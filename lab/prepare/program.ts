@@ -22,7 +22,7 @@ export function runProgram(
     let problem = "";
     child.stdout.on("data", (data: Buffer) => output.push(data));
     child.stderr.on("data", (data: Buffer) => (problem = `${problem}${data}`.slice(-4000)));
-    child.stdin.on("error", () => {}); // it has ended before it read everything: its exit code tells
+    child.stdin.on("error", () => {}); // it has ended before it read everything: its exit code says it
     child.stdin.end(options.input);
     child.on("error", (error) => reject(new LabError(`Cannot run ${command}: ${error.message}`)));
     child.on("close", (code, signal) => {

@@ -137,7 +137,7 @@ async function refresh(stage: Stage): Promise<string> {
 export function closeSteps(stage: Stage): readonly Step[] {
   return [
     { title: "connections closed", run: () => closeAll(stage) },
-    { title: "VFs are home", run: () => nodeAsBefore(stage) },
+    { title: "VFs are restored", run: () => nodeAsBefore(stage) },
   ];
 }
 

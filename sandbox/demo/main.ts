@@ -21,7 +21,7 @@ const stop = new AbortController();
 // npm and the terminal may both pass a Ctrl-C on: one is enough, the clean-up must not be cut short by the second.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop.abort());
 
-process.stdout.on("error", () => stop.abort()); // nobody reads any more: npm start | head
+process.stdout.on("error", () => stop.abort()); // its reader has gone: npm start | head
 
 // Loaded here: what only helps or hands on has no use for a whole forwarder.
 const { runDemo } = await import("./story.ts");

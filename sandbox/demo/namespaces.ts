@@ -20,7 +20,7 @@ const MARK = "SANDBOX_UNSHARED";
 
 /**
  * Gets the rights to make network links, and a network namespace to be in while doing it: the same command runs again in one of its own,
- * for whoever is not root as root of a user namespace of its own, where the kernel allows that.
+ * for a user that is not root as root of a user namespace of its own, where the kernel allows that.
  * @throws when the page is wanted, and nothing can listen on loopback here.
  */
 export async function enterOwnNamespaces(

@@ -12,7 +12,7 @@ function fakeTerminal(shape: Omit<Terminal, "write"> = {}): Terminal & { text: s
   };
 }
 
-test("Screen writes plain lines, and no line of a running step, where nobody looks", () => {
+test("Screen writes plain lines, and no line of a running step, where there is no terminal", () => {
   const terminal = fakeTerminal({ columns: 60 });
   const screen = new Screen(terminal, { noColour: false });
   screen.begin("node up");
@@ -32,7 +32,7 @@ test("Screen writes plain lines, and no line of a running step, where nobody loo
   );
 });
 
-test("Screen colours and rewrites on a terminal, unless told not to colour", () => {
+test("Screen colours and rewrites on a terminal, by default not to colour", () => {
   const terminal = fakeTerminal({ isTTY: true, columns: 80 });
   new Screen(terminal, { noColour: false }).done("x", 1, "y");
   assert.ok(terminal.text.startsWith("\r\x1b[K  \x1b[32m✓\x1b[39m x"));

@@ -31,7 +31,7 @@ export class Stage {
     return this.#sandbox;
   }
 
-  /** The node as it was when nobody had asked for anything. */
+  /** The node as it was before the first Request. */
   get before(): NodePicture {
     if (this.#before === undefined) throw new NotSo("a picture of the node before", "none");
     return this.#before;

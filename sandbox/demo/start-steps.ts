@@ -58,7 +58,7 @@ async function identityGiven(stage: Stage): Promise<string> {
       stage.throwIfForwarderFailed();
       return sandbox.workload.handedOut > 0 ? true : undefined;
     },
-    seen: () => "nobody has asked",
+    seen: () => "no Request has come",
   });
   return sandbox.spire.idOf("forwarder");
 }

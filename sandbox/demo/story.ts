@@ -20,7 +20,7 @@ export interface DemoContext {
   readonly isLogShown: boolean;
   /** Why there are no real links; undefined when there are. */
   readonly whyNoLinks: string | undefined;
-  /** Listens where people can reach it; undefined where they reach the page itself. */
+  /** Listens where the audience can reach it; undefined where it reaches the page itself. */
   readonly pageDoor: Server | undefined;
   readonly screen: Screen;
   readonly clock: Clock;

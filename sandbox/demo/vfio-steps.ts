@@ -23,7 +23,7 @@ export function vfioSteps(stage: Stage, cgroups: PodCgroups | undefined): readon
     { title: "Request answered", run: () => request(pod(0)) },
     { title: "VF bound to vfio-pci", run: () => bound(stage, pod(0)) },
     { title: "opened by the pod", run: () => opened(pod(0)) },
-    { title: "and by nobody else", run: () => refused(pod(1), pod(0)) },
+    { title: "and by no other pod", run: () => refused(pod(1), pod(0)) },
     { title: "Close, and opened no more", run: () => closed(pod(0), cgroups) },
   ];
 }

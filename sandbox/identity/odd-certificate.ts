@@ -32,10 +32,10 @@ export interface OddCertificate {
   readonly key: KeyObject;
 }
 
-/** What stands in a certificate. An authority in good order, valid for an hour around now, unless told. */
+/** What stands in a certificate. An authority in good order, valid for an hour around now, by default. */
 export interface OddContents {
   readonly subject: string;
-  /** Signs; the certificate itself unless told. */
+  /** Signs; the certificate itself by default. */
   readonly issuer?: Pick<OddCertificate, "subject" | "key">;
   readonly key?: { readonly privateKey: KeyObject; readonly publicKey: KeyObject };
   /** SubjectPublicKeyInfo in place of the key's own. */

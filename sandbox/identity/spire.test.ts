@@ -20,7 +20,7 @@ test("Spire.svid() is believed by its own bundle, and gets a new key on rotation
   assert.equal(changes, 1);
 });
 
-test("Spire.replaceAuthority() keeps the old root trusted only when told", () => {
+test("Spire.replaceAuthority() keeps the old root trusted only on demand", () => {
   const spire = new Spire({ clock: systemClock });
   const { chainDer } = spire.svid(spire.idOf("a"));
   spire.replaceAuthority({ keepOld: true });

@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import type { Clock } from "../../src/async/index.ts";
 import { createTestCa, type TestCa, type TestCertificate } from "./x509.ts";
 
-/** Where SPIFFE IDs of the sandbox live unless told otherwise. */
+/** Where SPIFFE IDs of the sandbox live by default. */
 export const SANDBOX_TRUST_DOMAIN = "sandbox.test";
 
 /** One X.509 SVID as it stands now. */
@@ -14,7 +14,7 @@ export interface IssuedSvid extends TestCertificate {
 
 export interface SpireOptions {
   readonly trustDomain?: string;
-  /** Lifetime of an SVID in ms; an hour unless told. */
+  /** Lifetime of an SVID in ms; an hour by default. */
   readonly lifetimeMs?: number;
   readonly clock: Clock;
 }
@@ -68,7 +68,7 @@ export class Spire {
     this.#tell();
   }
 
-  /** Issues anew: one identity, or all. */
+  /** Issues again: one identity, or all. */
   rotate(spiffeId?: string): void {
     if (spiffeId === undefined) this.#svids.clear();
     else this.#svids.delete(spiffeId);

@@ -56,7 +56,7 @@ test("WorkloadSocket refuses a caller without the security header", async (t) =>
   await assert.rejects(stream[Symbol.asyncIterator]().next(), { code: "INVALID_ARGUMENT" });
 });
 
-test("WorkloadSocket.issue() of nobody ends the streams with PERMISSION_DENIED", async (t) => {
+test("WorkloadSocket.issue() of no identity ends the streams with PERMISSION_DENIED", async (t) => {
   const { socket, rpc } = await startAgent(t);
   const answers = rpc.stream(socket.url, fetchX509SVID, {}, security)[Symbol.asyncIterator]();
   await answers.next();

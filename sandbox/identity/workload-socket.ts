@@ -44,7 +44,7 @@ export class WorkloadSocket {
     this.#server = undefined;
   }
 
-  /** Changes who the callers are. None: no identity is issued, which the API tells as PERMISSION_DENIED. */
+  /** Changes who the callers are. None: no identity is issued, which the API answers with PERMISSION_DENIED. */
   issue(...spiffeIds: readonly string[]): void {
     this.#spiffeIds = spiffeIds;
     this.#tell();

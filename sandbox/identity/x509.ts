@@ -18,17 +18,17 @@ export interface TestCertificate {
 /** What a leaf says. Everything but the SPIFFE ID has a sensible value; odd ones are for tests of the verification. */
 export interface IssueOptions {
   readonly spiffeId: string;
-  /** Milliseconds since 1970; one minute ago unless told. */
+  /** Milliseconds since 1970; one minute ago by default. */
   readonly notBeforeMs?: number;
-  /** Milliseconds since 1970; in one hour unless told. */
+  /** Milliseconds since 1970; in one hour by default. */
   readonly notAfterMs?: number;
   /** URI names in place of `spiffeId` alone: none or two make it no SVID. */
   readonly uris?: readonly string[];
   /** Sets the CA flag on the leaf. */
   readonly isCa?: boolean;
-  /** keyUsage bits; `["digitalSignature"]` unless told. */
+  /** keyUsage bits; `["digitalSignature"]` by default. */
   readonly keyUsage?: readonly KeyUsage[];
-  /** Key of the leaf; P-256 unless told: the only one that NSM tokens can be signed with. */
+  /** Key of the leaf; P-256 by default: the only one that NSM tokens can be signed with. */
   readonly keyKind?: "p256" | "p384" | "rsa";
 }
 

@@ -19,7 +19,7 @@ export interface KubeletOptions {
   readonly clock: Clock;
 }
 
-/** A device as a plugin has told it. */
+/** A device as a plugin has reported it. */
 export interface KubeletDevice {
   readonly id: string;
   readonly healthy: boolean;
@@ -32,7 +32,7 @@ export interface AllocateOptions {
   /** A plain init container: List does not name it, though its devices are the pod's until the pod ends. */
   readonly isInit?: boolean;
   readonly resource: string;
-  /** How many devices; one unless told. */
+  /** How many devices; one by default. */
   readonly count?: number;
   /** The plugin has answered, and kubelet writes nothing down before this resolves. */
   readonly writeAfter?: Promise<void>;
@@ -41,7 +41,7 @@ export interface AllocateOptions {
 const CHECKPOINT = "kubelet_internal_checkpoint";
 /** What kubelet's gRPC client takes for one message, unless a plugin is to be dropped. */
 const MESSAGE_LIMIT_BYTES = 4 * 1024 * 1024;
-/** A node is never without pods: the one that every List names, whoever else is there. */
+/** A node is never without pods: the one that every List names, whatever other pods are there. */
 const OWN_POD: ListedPod = { namespace: "nsm-system", name: "forwarder-sriov", containers: [] };
 
 /**
@@ -134,7 +134,7 @@ export class Kubelet {
     const running = this.#running;
     const client = running?.client;
     if (endpoint === undefined || client === undefined)
-      throw new Error(`Cannot allocate ${resource}: nobody offers it`);
+      throw new Error(`Cannot allocate ${resource}: no plugin offers it`);
     const ids = await this.#choose(client, endpoint.target, resource, count);
     const containerRequests = [{ devicesIds: [...ids] }];
     const { response } = await client.call(endpoint.target, DevicePlugin.method.allocate, { containerRequests });
@@ -166,7 +166,7 @@ export class Kubelet {
 
   /**
    * The pod has ended: its devices are free for others. No plugin is told: the API has no word for it. The checkpoint
-   * names it until the next device is given out, or the next list is told.
+   * names it until the next device is given out, or the next list is sent.
    */
   free(pod: string): void {
     this.#pods.delete(pod);
@@ -243,7 +243,7 @@ export class Kubelet {
     } catch (error) {
       this.#options.log.debug("device-list-ended", { resource, problem: (error as Error).message });
     }
-    if (this.#endpoints.get(resource) !== endpoint) return; // registered anew since, or kubelet has stopped
+    if (this.#endpoints.get(resource) !== endpoint) return; // registered again since, or kubelet has stopped
     this.#endpoints.delete(resource);
     this.#know(
       resource,

@@ -12,7 +12,7 @@ export interface WriteFault {
   readonly text?: string;
   /** Lets so many matching writes pass first: 1 makes the second one fail. */
   readonly after?: number;
-  /** Goes wrong so many times; 1 unless told. */
+  /** Goes wrong so many times; 1 by default. */
   readonly times?: number;
 }
 
@@ -39,7 +39,7 @@ export class Faults {
     return resolve;
   }
 
-  /** The next so many events reach nobody, as when the socket's buffer was full; nothing tells of the loss. */
+  /** The next so many events are lost, as when the socket's buffer was full; nothing tells of the loss. */
   loseUevents(count: number): void {
     this.#eventsToLose += count;
   }

@@ -45,32 +45,32 @@ import { type Entry, pretendFiles } from "./pretend-files.ts";
 
 /** What the pretend node shall be like. */
 export interface MachineOptions {
-  /** Physical functions: 2 unless told. */
+  /** Physical functions: 2 by default. */
   readonly pfs?: number;
-  /** The most virtual functions of each, up to 256: 8 unless told. */
+  /** The most virtual functions of each, up to 256: 8 by default. */
   readonly vfsPerPf?: number;
-  /** How many of them there are at the start: all unless told. */
+  /** How many of them there are at the start: all by default. */
   readonly numVfs?: number;
-  /** Real network devices, which need CAP_NET_ADMIN and CAP_SYS_ADMIN; names only unless told. */
+  /** Real network devices, which need CAP_NET_ADMIN and CAP_SYS_ADMIN; names only by default. */
   readonly realLinks?: boolean;
   /**
    * The host's network namespace; stays the caller's. Otherwise the machine makes one for real links, and without them
    * names the process's own: a forwarder starts there only where the sandbox made that too.
    */
   readonly netns?: Netns;
-  /** "per-vf" unless told. */
+  /** "per-vf" by default. */
   readonly iommu?: IommuLayout;
-  /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" unless told. */
+  /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" by default. */
   readonly pfDriver?: string;
-  /** How the card and its drivers behave; "igb" unless told. */
+  /** How the card and its drivers behave; "igb" by default. */
   readonly card?: CardOptions;
-  /** From the bind to the network device, for drivers that ask the physical function first: 0 unless told. */
+  /** From the bind to the network device, for drivers that ask the physical function first: 0 by default. */
   readonly netdevDelayMs?: number;
   /** In place of a time: asked at each bind, whose network device comes when this resolves. */
   readonly netdevsWait?: () => Promise<void> | undefined;
-  /** How many times slower than a kernel the machine may be: writes that hang are given up so much later. 1 unless told. */
+  /** How many times slower than a kernel the machine may be: writes that hang are given up so much later. 1 by default. */
   readonly slowness?: number;
-  /** Devices that processes can open in place of VFIO's; numbers that no device has unless told. */
+  /** Devices that processes can open in place of VFIO's; numbers that no device has by default. */
   readonly vfioStandIns?: VfioStandIns;
   readonly clock?: Clock;
 }
@@ -117,7 +117,7 @@ export interface Machine {
   connect(cable: Cable): Promise<void>;
   /** Takes an adapter out of its slot. The function it gives back puts it in again. */
   removePf(address: string): Promise<() => Promise<void>>;
-  /** Takes a function out of its IOMMU group, of which the kernel tells nobody. */
+  /** Takes a function out of its IOMMU group, of which the kernel sends no event. */
   loseGroup(address: string): void;
   /** Says something as the kernel does. */
   announce(event: Uevent): void;

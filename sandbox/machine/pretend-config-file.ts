@@ -1,4 +1,4 @@
-/** A file that somebody edits. */
+/** A file that an operator edits. */
 export class PretendConfigFile {
   readonly path = "pci.config";
   readonly #listeners = new Set<() => void>();

@@ -1,7 +1,7 @@
 import { type Clock, startDeadline } from "../../src/async/index.ts";
 import { type DeviceUse, Errno, type HostFiles, KernelError } from "../../src/kernel/index.ts";
 
-/** One entry of a pretend file tree, made anew at each look. */
+/** One entry of a pretend file tree, made again at each look. */
 export type Entry =
   | {
       readonly kind: "folder";
@@ -103,7 +103,7 @@ async function findEntry(root: Entry, path: string, followLast: boolean): Promis
   return entry;
 }
 
-/** Ends the wait when the time is up; the write itself goes on in the background, as one that hangs in the kernel does. */
+/** Ends the wait when the time is up; the write itself continues in the background, as one that hangs in the kernel does. */
 async function withLimit(
   work: Promise<void>,
   { path, clock, limitMs }: { readonly path: string; readonly clock: Clock; readonly limitMs: number },

@@ -20,7 +20,7 @@ export interface PingOptions {
   readonly netns: Netns;
   /** "172.16.1.0" or "2001:db8::". */
   readonly to: string;
-  /** A second unless told, in ms. */
+  /** A second by default, in ms. */
   readonly timeoutMs?: number;
   readonly clock?: Clock;
 }

@@ -53,7 +53,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     this.#options = options;
     this.#host = Rtnl.open({ netns: options.host });
     this.#wire = Rtnl.open({ netns: options.wire });
-    // A veth dies with the namespace of either end: a function whose client's namespace died must come home.
+    // A veth dies with the namespace of either end: a function whose client's namespace died must come back.
     this.#unwatch = this.#wire.watch(["link"], (event) => {
       const gone = event.kind === "gone-link" ? event.link.index : undefined;
       if (gone !== undefined || event.kind === "lost") void this.#bringHome(gone).catch((error) => this.#ifOpen(error));
@@ -76,7 +76,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     this.#options.onMade(fn, address);
     await this.#join(wireEnd.index, this.#options.vlanOf(fn));
     await this.#wire.setLink(wireEnd.index, { up: true });
-    // As an operator leaves it; the virtual ones come down and stay so until somebody wants them.
+    // As an operator leaves it; the virtual ones come down and stay so until a client has them.
     if (!fn.virtual && wireEnd.peerIndex !== undefined) await this.#host.setLink(wireEnd.peerIndex, { up: true });
     return { ifname, ifindex: wireEnd.peerIndex ?? 0 };
   }
@@ -133,7 +133,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
 
   /**
    * Which function has that link, in whatever namespace it is: by both ends, which must point at each other. Their indexes alone
-   * may be those of a link that somebody else made; the kernel's id of the namespace tells the rest.
+   * may be those of a link that another process made; the kernel's id of the namespace says the rest.
    */
   async ownerOf(netns: Netns, link: Link): Promise<LinkOwner> {
     const port = [...this.#ports.values()].find(({ wireIndex }) => wireIndex === link.peerIndex);
@@ -185,7 +185,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
       await this.#queue.run(port.fn.address, async () => {
         if (this.#isClosing || this.#ports.get(port.fn.address) !== port) return;
         if (await this.#wire.linkByIndex(port.wireIndex)) return;
-        // The kernel keeps the last name where it is free, and the pod's name is known to nobody here: it is taken as in use.
+        // The kernel keeps the last name where it is free, and the pod's name is not known here: it is taken as in use.
         const { ifname } = await this.#make(port.fn, `dev${port.wireIndex + 1_000}`);
         this.#options.onReturn(port.fn, ifname);
       });

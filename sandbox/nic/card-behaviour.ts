@@ -10,7 +10,7 @@ import type { PortBehaviour } from "./pf-port.ts";
 
 export interface CardOptions {
   readonly kind: CardKind;
-  /** Of the "iavf" card; its seed is 1 unless told. */
+  /** Of the "iavf" card; its seed is 1 by default. */
   readonly resets?: Partial<ResetTimes> | undefined;
 }
 

@@ -64,7 +64,7 @@ export class ChangeWatch {
     };
   }
 
-  /** The kernel has told of all that was changed before: a change of our own, which is not written down, comes behind it. */
+  /** The kernel has reported all that was changed before: a change of our own, which is not written down, comes behind it. */
   async hasHeardAll(): Promise<void> {
     for (const mark of this.#marks) await mark();
   }

@@ -28,7 +28,7 @@ export class NamedNetdevs implements NetdevMaker, NetdevView, LinkMaker {
     return undefined;
   }
 
-  /** Whatever link has an index of theirs is somebody else's. */
+  /** Whatever link has an index of theirs is another's. */
   async ownerOf(_netns: Netns, link: Link): Promise<LinkOwner> {
     return { pciFunction: undefined, text: `no function of the sandbox (it is a ${link.kind ?? "device"})` };
   }

@@ -118,7 +118,7 @@ export class Nic {
     });
   }
 
-  /** The `unbind` file of a driver; under VFIO it does not return while somebody has the group open. */
+  /** The `unbind` file of a driver; under VFIO it does not return while a process has the group open. */
   async unbind(driver: string, address: string): Promise<void> {
     const fn = this.functions.get(address);
     if (fn?.driver !== driver) throw refuse(`unbind ${address} from ${driver}`, "ENODEV");
@@ -172,7 +172,7 @@ export class Nic {
     const { driver, iommuGroup: group } = fn;
     if (driver === undefined) return;
     if (driver === VFIO_DRIVER && group !== undefined) {
-      // The function is without a driver at once; the rest waits for whoever has it open.
+      // The function is without a driver at once; the rest waits for the process that has it open.
       fn.driver = undefined;
       await this.#open.get(group)?.promise;
       if (!this.members(group).some((other) => other.driver === VFIO_DRIVER)) {
@@ -267,7 +267,7 @@ export class Nic {
     return [...this.functions.values()].filter((fn) => fn.iommuGroup === group);
   }
 
-  /** Takes a function out of its group, of which the kernel tells nobody. */
+  /** Takes a function out of its group, of which the kernel sends no event. */
   loseGroup(address: string): void {
     const fn = this.functions.get(address);
     if (fn) fn.iommuGroup = undefined;

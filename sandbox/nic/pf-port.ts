@@ -58,7 +58,7 @@ export class PretendPfPort {
     this.#onVlan = onVlan;
   }
 
-  /** What it tells the forwarder. @throws {KernelError} EINVAL without such a virtual function; EAGAIN while it is left out. */
+  /** What it reports to the forwarder. @throws {KernelError} EINVAL without such a virtual function; EAGAIN while it is left out. */
   async read(vfIndex: number): Promise<PortSettings> {
     const { isSilent, isResetting, hidesResetting } = this.#behaviour;
     const settings = this.settingsOf(vfIndex);
@@ -67,7 +67,7 @@ export class PretendPfPort {
   }
 
   /**
-   * What it keeps, whatever it tells. Of a virtual one whose address it has not set that is what it has chosen:
+   * What it keeps, whatever it reports. Of a virtual one whose address it has not set that is what it has chosen:
    * igb_ndo_get_vf_config and igb_set_vf_mac_addr, drivers/net/ethernet/intel/igb/igb_main.c; ice and i40e keep it too.
    * @throws {KernelError} EINVAL when there is no such virtual function.
    */

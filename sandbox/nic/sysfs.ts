@@ -63,7 +63,7 @@ export interface VfioStandIns {
   readonly container: DeviceNumber;
   /** One for each group that is bound to VFIO at the same time. */
   readonly groups: readonly DeviceNumber[];
-  /** The processes that can have one open; any unless told, which takes a look at all of this machine. */
+  /** The processes that can have one open; any by default, which takes a look at all of this machine. */
   readonly processes?: () => readonly number[];
 }
 

@@ -9,7 +9,7 @@ export interface Actor {
   readonly spiffeId: string;
   /** For handshakes: each shows the newest certificate. */
   readonly tls: TlsIdentity;
-  /** The same for a client that dials anew after each renewal, as NSM's do for each call. */
+  /** The same for a client that dials again after each renewal, as NSM's do for each call. */
   readonly redialling: TlsIdentity;
   /** A new token for the peer with this SPIFFE ID. */
   token(audience: string | undefined): PeerToken;
@@ -20,7 +20,7 @@ export interface Actor {
 export interface ActorOptions {
   readonly spire: Spire;
   readonly spiffeId: string;
-  /** Lifetime of the tokens in ms; ten minutes unless told. */
+  /** Lifetime of the tokens in ms; ten minutes by default. */
   readonly tokenLifetimeMs?: number;
   readonly clock: Clock;
 }

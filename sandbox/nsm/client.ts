@@ -26,13 +26,13 @@ export interface ClientOptions {
   readonly labels?: Readonly<Record<string, string>>;
   /** Pod network namespace that a KERNEL link is wanted in; passed with each call. VFIO takes none. */
   readonly netns?: Netns;
-  /** "KERNEL" unless told. */
+  /** "KERNEL" by default. */
   readonly mechanism?: "KERNEL" | "VFIO";
   /** Parameters of the mechanism: `name`, `tokenID`, `cgroupDir` …; `inodeURL` comes from `netns`. */
   readonly parameters?: Readonly<Record<string, string>>;
-  /** Connections that are shared with others, as a manager's are; stays the caller's. Its own unless told. */
+  /** Connections that are shared with others, as a manager's are; stays the caller's. Its own by default. */
   readonly rpc?: RpcClient;
-  /** For each call that is not told otherwise; two minutes unless told: a busy machine is slower than a node. */
+  /** For each call that is not told otherwise; two minutes by default: a busy machine is slower than a node. */
   readonly timeoutMs?: number;
   readonly log: Log;
   readonly clock: Clock;

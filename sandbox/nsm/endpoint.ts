@@ -24,7 +24,7 @@ import { MonitorBoard } from "./monitor-board.ts";
 export interface EndpointOptions {
   readonly name: string;
   readonly networkService: string;
-  /** "ETHERNET" unless told. */
+  /** "ETHERNET" by default. */
   readonly payload?: string;
   readonly labels?: Readonly<Record<string, string>>;
   /** Prefixes that addresses come from: "172.16.1.0/24", "2001:db8::/120". */
@@ -73,7 +73,7 @@ export class Endpoint {
     alterReply: undefined,
     fds: [],
   };
-  /** Its monitor stream: `monitor.setState(id, State.DOWN)` tells the forwarder that a connection is down. */
+  /** Its monitor stream: `monitor.setState(id, State.DOWN)` reports to the forwarder that a connection is down. */
   readonly monitor = new MonitorBoard();
   readonly ipams: readonly Ipam[];
   readonly #options: EndpointOptions;
@@ -123,7 +123,7 @@ export class Endpoint {
     await this.enlist();
   }
 
-  /** Registers anew: the registry has forgotten it. */
+  /** Registers again: the registry has forgotten it. */
   enlist(): Promise<void> {
     return this.#enlistment.enlist();
   }

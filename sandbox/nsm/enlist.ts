@@ -11,7 +11,7 @@ import type { RpcClient } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import { inodeUrlOf } from "./passed-files.ts";
 
-/** The first call's registry path: nobody has been on the way yet. */
+/** The first call's registry path: no hop has been on the way yet. */
 const EMPTY_PATH = JSON.stringify({ Index: 0, PathSegments: null });
 
 export interface EnlistOptions {

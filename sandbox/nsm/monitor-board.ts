@@ -34,7 +34,7 @@ export class MonitorBoard {
     this.#tell(ConnectionEventType.DELETE, connection);
   }
 
-  /** Tells the watchers another state of a connection: DOWN, or that a refresh or another endpoint is wanted. */
+  /** Publishes to the watchers another state of a connection: DOWN, or that a refresh or another endpoint is wanted. */
   setState(id: string, state: State): void {
     const connection = this.#connections.get(id);
     if (connection === undefined) throw new Error(`Cannot set the state of ${id}: no such connection`);

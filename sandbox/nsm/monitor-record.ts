@@ -11,7 +11,7 @@ export interface WatchOptions {
   readonly clock: Clock;
 }
 
-/** What a monitor stream has told so far, kept for a test to look at or to wait for. */
+/** What a monitor stream has published so far, kept for a test to look at or to wait for. */
 export class MonitorRecord {
   readonly events: ConnectionEvent[] = [];
   /** Why the stream ended: undefined while it runs, "end" after a clean end. */

@@ -14,11 +14,11 @@ export interface NsmgrOptions {
   /** Where its socket stands. */
   readonly socketPath: string;
   readonly actor: Actor;
-  /** The network service under which forwarders register; "forwarder" unless told, as today's NSMgr has it. */
+  /** The network service under which forwarders register; "forwarder" by default, as today's NSMgr has it. */
   readonly forwarderService?: string;
-  /** "sandbox-node" unless told. */
+  /** "sandbox-node" by default. */
   readonly nodeName?: string;
-  /** Registrations expire after this, in ms; a minute unless told. Who is late on a busy machine is kept for a minute all the same. */
+  /** Registrations expire after this, in ms; a minute by default. Who is late on a busy machine is kept for a minute all the same. */
   readonly expiryMs?: number;
   readonly log: Log;
   readonly clock: Clock;

@@ -83,7 +83,7 @@ test("Endpoint registers at the NSMgr and can be found with its socket as a pass
   }
 });
 
-test("NetworkServiceEndpointRegistry Find tells a watcher of endpoints that come and go", async (t) => {
+test("NetworkServiceEndpointRegistry Find notifies a watcher of endpoints that come and go", async (t) => {
   const { nsmgr, rpc, endpoint } = await startPeers(t);
   const stream = rpc.stream(nsmgr.url, NetworkServiceEndpointRegistry.method.find, { watch: true });
   const seen: string[] = [];
@@ -188,7 +188,7 @@ test("NSMgr comes back on its path after a stop", async (t) => {
   await client.request({ alter: preferNoop });
 });
 
-test("Endpoint misbehaves as told", async (t) => {
+test("Endpoint misbehaves as set", async (t) => {
   const { endpoint, clientOf } = await startPeers(t);
   const client = clientOf({});
   endpoint.knobs.failTimes = 1;

@@ -45,7 +45,7 @@ function parsePath(header: string): RegistryPath {
     const path = JSON.parse(header);
     if (Number.isInteger(path?.Index) && (path.PathSegments === null || Array.isArray(path.PathSegments))) return path;
   } catch {
-    // told below, together with JSON of another shape
+    // reported below, together with JSON of another shape
   }
   throw new RpcError("INVALID_ARGUMENT", `cannot parse the registry path "${header.slice(0, 80)}"`);
 }

@@ -11,7 +11,7 @@ const opened = new Map<string, number[]>();
 function run(command: ContainerCommand): ContainerAnswer {
   switch (command.kind) {
     case "cgroup-dir": {
-      // Every container of the pod: the last name becomes a wildcard. Empty on a unified host, whose line tells nothing.
+      // Every container of the pod: the last name becomes a wildcard. Empty on a unified host, whose line says nothing.
       const line = readFileSync("/proc/self/cgroup", "utf8")
         .split("\n")
         .find((one) => one.split(":")[1] === "devices");

@@ -60,7 +60,7 @@ export class Container {
     return this.#folder;
   }
 
-  /** Has no node any more, as one that was started anew: numbers of earlier ones may be other groups' by now. */
+  /** Has no node any more, as one that was started again: numbers of earlier ones may be other groups' by now. */
   forgetNodes(): void {
     this.#folders += 1;
     this.#folder = this.#folder.replace(/(\.\d+)?$/, `.${this.#folders}`);

@@ -54,7 +54,7 @@ export class PodCgroups {
     return path;
   }
 
-  /** Lets the container open a device, as somebody does of whom nobody knows. */
+  /** Lets the container open a device, as an unknown process would. */
   allow(uid: string, container: string, { major, minor }: DeviceNumber): void {
     writeFileSync(join(this.#pod(uid), container, "devices.allow"), `c ${major}:${minor} rw`);
   }

@@ -31,7 +31,7 @@ export class Pod {
     this.netns = Netns.create();
   }
 
-  /** Every device but the loopback, read anew from the kernel. */
+  /** Every device but the loopback, read again from the kernel. */
   links(): Promise<readonly PodLink[]> {
     return this.withRtnl(async (rtnl) => {
       const [links, addresses, routes] = [await rtnl.links(), await rtnl.addresses(), await rtnl.routes()];
@@ -90,7 +90,7 @@ export class Pod {
     }
   }
 
-  /** The pod ends; its namespace goes when nobody else holds it. */
+  /** The pod ends; its namespace goes when no other process holds it. */
   close(): void {
     this.netns.close();
   }

@@ -44,7 +44,7 @@ function ask(what: Ask): Promise<unknown> {
   return answer.promise;
 }
 
-/** A call that tells its trace; what goes on behind its answer belongs to nobody. */
+/** A call that carries its trace; what continues behind its answer belongs to no call. */
 interface TracedCall {
   readonly name: string;
   isOver: boolean;
@@ -192,7 +192,7 @@ async function run(asked: StartAsk): Promise<void> {
     process: { on: process.on.bind(process), exit: exitNow },
     stopLimitMs: 15_000,
   });
-  // As in production, where nobody is at the other end: what is asked of the parent keeps no process alive.
+  // As in production, where there is no other end: what is asked of the parent keeps no process alive.
   process.channel?.unref();
   await lived;
 }
@@ -211,12 +211,12 @@ async function start(
   });
   const { node, nsm } = forwarder;
   process.on("message", ({ kind }: Heard) => {
-    if (kind !== "book") return;
+    if (kind !== "inventory") return;
     const vfs = node.inventory.snapshot().map(({ address, state, connectionId, problem, tokenId }) => {
       const isHeld = connectionId !== undefined;
       return { address, isHeld, state: state === "reserved" ? "idle" : state, problem, tokenId };
     });
-    process.send?.({ kind: "book", book: { vfs, connections: nsm.connectionCount } });
+    process.send?.({ kind: "inventory", inventory: { vfs, connections: nsm.connectionCount } });
   });
   process.send?.({ kind: "started" });
   return forwarder;

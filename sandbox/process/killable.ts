@@ -4,7 +4,7 @@ import { closeSync, openSync, readFileSync } from "node:fs";
 import { type Disk, type DiskFile, KernelError, type LinkOwner, Netns } from "../../src/kernel/index.ts";
 import { runtimeFlags } from "../../tools/bundle-options.ts";
 import type { Sandbox } from "../sandbox.ts";
-import type { Ask, Book, Failure, Heard, PhaseTrial, Told } from "./process-messages.ts";
+import type { Ask, Failure, Heard, InventoryView, PhaseTrial, Told } from "./process-messages.ts";
 
 /** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
 export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
@@ -49,8 +49,8 @@ export class KillableForwarder {
   readonly #halts = new Map<string, Halt>();
   /** That it has opened on the disk that is asked, by their order. */
   readonly #files = new Map<number, DiskFile>();
-  /** Who asks for the book, in their order. */
-  readonly #readers: PromiseWithResolvers<Book>[] = [];
+  /** Readers of the inventory, in their order. */
+  readonly #readers: PromiseWithResolvers<InventoryView>[] = [];
   /** How often it has read or written something of the node. */
   touches = 0;
 
@@ -115,10 +115,10 @@ export class KillableForwarder {
     return this.#halts.get(call)?.passed ?? [];
   }
 
-  async book(): Promise<Book> {
-    const reader = Promise.withResolvers<Book>();
+  async inventory(): Promise<InventoryView> {
+    const reader = Promise.withResolvers<InventoryView>();
     this.#readers.push(reader);
-    this.#tell({ kind: "book" });
+    this.#tell({ kind: "inventory" });
     return await reader.promise;
   }
 
@@ -148,7 +148,7 @@ export class KillableForwarder {
 
   #heard(told: Told): void {
     if (told.kind === "started") this.#started.resolve();
-    else if (told.kind === "book") this.#readers.shift()?.resolve(told.book);
+    else if (told.kind === "inventory") this.#readers.shift()?.resolve(told.inventory);
     else if (told.kind !== "step" || this.#goesOn(told)) void this.#reply(told.id, told);
   }
 

@@ -43,8 +43,8 @@ export interface PhaseTrial {
     | "exit";
 }
 
-/** What the book of the forwarder says. */
-export interface Book {
+/** What the inventory of the forwarder says. */
+export interface InventoryView {
   readonly vfs: readonly {
     readonly address: string;
     readonly isHeld: boolean;
@@ -64,7 +64,7 @@ export type Failure =
 export type Heard =
   | ({ readonly kind: "start" } & StartAsk)
   | { readonly kind: "uevent"; readonly event: Uevent }
-  | { readonly kind: "book" }
+  | { readonly kind: "inventory" }
   | {
       readonly kind: "answer";
       readonly id: number;
@@ -76,4 +76,4 @@ export type Heard =
 export type Told =
   | (Ask & { readonly id: number })
   | { readonly kind: "started" }
-  | { readonly kind: "book"; readonly book: Book };
+  | { readonly kind: "inventory"; readonly inventory: InventoryView };

@@ -68,7 +68,7 @@ export class CgroupV2Rules implements Rules {
       readFilters(cgroup).list.filter((filter) => isOurs(filter, devices)),
     );
     return left.map((filter) => {
-      const why = failure ?? filter.problem ?? "somebody else has put it back";
+      const why = failure ?? filter.problem ?? "another program has put it back";
       return `${filterText(filter)} of ${cgroup.path} still has our part, or cannot be read: ${why}`;
     });
   }
@@ -94,7 +94,7 @@ export class CgroupV2Rules implements Rules {
       const refusal = this.#refusal(cgroup, devices);
       if (!refusal) return changed;
       const { filter, device } = refusal;
-      // One of its own, though all of those let it pass a moment ago: somebody has put another one in its place.
+      // One of its own, though all of those let it pass a moment ago: another program has put one in its place.
       if (deviceProgramsOf(cgroup.folder.fd).ids.includes(filter.id)) continue;
       // A filter of a cgroup above is not ours to change: other pods share it.
       const owner = this.#ownerOf(filter, cgroup);

@@ -21,14 +21,14 @@ import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
 
 /**
- * The kernel tells of no program that is replaced, so version 2 must be looked at: one bpf(2) for each cgroup. Whoever writes
- * rules of version 1 is told of by inotify, unless events were lost.
+ * The kernel reports no program that is replaced, so version 2 must be looked at: one bpf(2) for each cgroup. A program that writes
+ * rules of version 1 is reported by inotify, unless events were lost.
  */
 const LOOK_MS = { 1: 2000, 2: 500 } as const;
 const LOOK_SLICES = 16;
 /** Every so many looks at a pod also at its folders, whose events may be lost: every 16 s. */
 const FOLDER_LOOKS = { 1: 8, 2: 32 } as const;
-/** Events come in bursts when a container starts; a pod that goes on making them is looked at no more often than this. */
+/** Events come in bursts when a container starts; a pod that continues making them is looked at no more often than this. */
 const SETTLE_MS = 10;
 const EVENT_LOOK_MS = 200;
 
@@ -105,7 +105,7 @@ class HostDeviceAccess implements DeviceAccess {
 
   onPodGone(listener: (connectionId: string) => void): () => void {
     this.#goneListeners.add(listener);
-    // One that was found gone before anybody listened is found again.
+    // One that was found gone before a listener was there is found again.
     for (const [uid, pod] of this.#pods) {
       pod.isToldGone = false;
       this.#lookSoon(uid);

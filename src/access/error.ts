@@ -6,7 +6,7 @@ export type AccessFault =
   | { readonly kind: "no-hierarchy"; readonly path: string; readonly problem: string }
   /** What a client sent as its cgroup, or what should be a pod's UID, is not acceptable; never retry. */
   | { readonly kind: "bad-name"; readonly text: string; readonly problem: string }
-  /** Neither kubelet's records nor the client tell whose processes are meant. */
+  /** Neither kubelet's records nor the client say whose processes are meant. */
   | { readonly kind: "no-pod" }
   /** What a client sent as its cgroup is not within the pod that its token belongs to; never retry. */
   | { readonly kind: "foreign-cgroup"; readonly text: string; readonly pod: string }
@@ -18,9 +18,9 @@ export type AccessFault =
   | { readonly kind: "foreign-filter"; readonly cgroup: string; readonly program: string; readonly problem: string }
   /** The kernel did not take a rule or a filter. Nothing was changed. */
   | { readonly kind: "not-taken"; readonly cgroup: string; readonly device: string; readonly problem: string }
-  /** Somebody else keeps changing the filters of the cgroup. */
+  /** Another program keeps changing the filters of the cgroup. */
   | { readonly kind: "unsettled"; readonly cgroup: string; readonly tries: number }
-  /** Access that we have given stands still: the device must not go to anybody else. */
+  /** Access that we have given stands still: the device must not go to another pod. */
   | { readonly kind: "not-revoked"; readonly pod: string; readonly left: readonly string[] };
 
 /** A pod's access to device nodes could not be made as it was wanted. */
@@ -53,7 +53,7 @@ function describe(fault: AccessFault): string {
     case "not-taken":
       return `Cannot change the access of cgroup ${fault.cgroup} to ${fault.device}: ${fault.problem}`;
     case "unsettled":
-      return `Cannot settle the device filters of cgroup ${fault.cgroup}: somebody else changed them during each of ${fault.tries} tries`;
+      return `Cannot settle the device filters of cgroup ${fault.cgroup}: another program changed them during each of ${fault.tries} tries`;
     case "not-revoked":
       return `Cannot prove that pod ${fault.pod} has lost its access: ${fault.left.join("; ")}`;
   }

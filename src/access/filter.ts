@@ -58,7 +58,7 @@ export function letsOpen(program: Program, device: DeviceNumber): boolean {
   return allows(program, { ...device, access: OPEN_READ_WRITE });
 }
 
-/** For people: `filter 17 (sd_devices)`. */
+/** For the operator: `filter 17 (sd_devices)`. */
 export function filterText({ id, name }: Pick<Filter, "id" | "name">): string {
   return name === "" ? `filter ${id}` : `filter ${id} (${name})`;
 }

@@ -2,7 +2,7 @@ import type { Clock } from "../async/index.ts";
 import type { DeviceNumber, TextWrites } from "../kernel/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 
-/** A pod as kubelet's records tell it. */
+/** A pod as kubelet's records have it. */
 export interface PodRef {
   /** As in kubelet's checkpoint: for a static pod its hash, not the UID of its mirror. */
   readonly uid: string;
@@ -50,7 +50,7 @@ export interface DeviceGrant {
   readonly state: GrantState;
   /**
    * Lets every container of the pod open the devices, all or none: a failure undoes what it did. Repeatable: reads first and
-   * writes only what is missing. From then on it is kept so: containers that start later, filters that are installed anew.
+   * writes only what is missing. From then on it is kept so: containers that start later, filters that are installed again.
    * After a failure it wants `revoke` or `letGo`, or `apply` again.
    * @throws {AccessError}, or the signal's reason before it wrote anything.
    */
@@ -84,7 +84,7 @@ export interface DeviceAccess {
    * @throws {AccessError} bad-name, foreign-cgroup.
    */
   open(ask: GrantAsk): DeviceGrant;
-  /** A grant of an earlier process, from its journal; `apply`, `stands` and `revoke` as if it were ours. Touches nothing. */
+  /** A grant of a previous instance, from its journal; `apply`, `stands` and `revoke` as if it were ours. Touches nothing. */
   adopt(state: GrantState, record: RecordState): DeviceGrant;
   /**
    * For the start, after every `adopt`: takes away what a previous instance left and no grant explains. On version 2 all that
@@ -102,14 +102,14 @@ export interface DeviceAccess {
   watch(pod: PodRef, connectionId: string): Promise<() => void>;
   /**
    * Calls back with the connection of each kept grant, and of each `watch`, whose pod has no cgroup any more: it has ended, and
-   * nobody of it can hold a device. Returns how to stop.
+   * no process of it can hold a device. Returns how to stop.
    */
   onPodGone(listener: (connectionId: string) => void): () => void;
   /** Stops keeping and lets go of everything; whatever is granted stays. */
   close(): Promise<void>;
 }
 
-/** What the room works on. */
+/** What the module works on. */
 export interface DeviceAccessOptions {
   /** NSM_CGROUP_PATH: the host's version 1 devices hierarchy; on a unified host the mount that holds this path is used. */
   readonly cgroupPath: string;

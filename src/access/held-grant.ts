@@ -20,7 +20,7 @@ export class HeldGrant {
     this.seenPodPath = seenPodPath;
   }
 
-  /** One of an earlier process. */
+  /** One of a previous instance. */
   static ofState(state: GrantState, record: RecordState): HeldGrant {
     const grant = new HeldGrant(state, record);
     grant.#isRecorded = true;

@@ -2,13 +2,13 @@ import type { Counter, Histogram, Metrics } from "../telemetry/index.ts";
 
 const steps = ["grant", "revoke"] as const;
 
-/** What is counted of this room. */
+/** What is counted of this module. */
 export interface AccessMetrics {
   readonly seconds: Histogram<{ readonly step: typeof steps }>;
   readonly repairs: Counter<Record<never, never>>;
 }
 
-/** Declares them. `grants` tells how many there are now. */
+/** Declares them. `grants` counts those that there are now. */
 export function accessMetrics(metrics: Metrics, grants: () => number): AccessMetrics {
   metrics.gauge({
     name: "nsm_sriov_device_grants",
@@ -24,7 +24,7 @@ export function accessMetrics(metrics: Metrics, grants: () => number): AccessMet
     }),
     repairs: metrics.counter({
       name: "nsm_sriov_device_access_repairs_total",
-      help: "Cgroups whose device rules somebody else had replaced, and to which ours were added again",
+      help: "Cgroups whose device rules another program had replaced, and to which ours were added again",
     }),
   };
 }

@@ -47,7 +47,7 @@ export class PodAccess {
     this.#parts = parts;
   }
 
-  /** A grant of an earlier process, of which nobody knows whether it stands. */
+  /** A grant of a previous instance, of which is not known whether it is in force. */
   adopt(grant: HeldGrant): void {
     this.grants.add(grant);
     this.#settled = new WeakMap();
@@ -78,7 +78,7 @@ export class PodAccess {
     }
   }
 
-  /** Only to be told of the pod's end; nothing where it has none to wait for. */
+  /** Only to get the pod's end; nothing where it has none to wait for. */
   watch(watcher: HeldGrant): void {
     if (!this.#current()) return;
     watcher.isKept = true;
@@ -145,7 +145,7 @@ export class PodAccess {
     return found;
   }
 
-  /** The same of a pod that is nobody's client as far as is known: it keeps what it has. */
+  /** The same of a pod that is no client as far as is known: it keeps what it has. */
   async straysLeft(managed: Known["managed"]): Promise<readonly StrayAccess[]> {
     const problem =
       "left as it is: neither the journal nor kubelet says that the pod is a client of this node; see NSM_CGROUP_PATH";

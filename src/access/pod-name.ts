@@ -86,7 +86,7 @@ export function isMeant(name: string, pattern: string): boolean {
   if (last === undefined) return name === first;
   if (!name.startsWith(first)) return false;
   let at = first.length;
-  // The earliest place for each part is the best one. A regular expression would try them all: the pattern is a stranger's.
+  // The earliest place for each part is the best one. A regular expression would try them all: the pattern is a peer's.
   for (const part of parts) {
     const found = name.indexOf(part, at);
     if (found < 0) return false;

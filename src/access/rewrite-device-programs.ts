@@ -77,7 +77,7 @@ function stepFor(
 }
 
 /**
- * The same filter, installed anew beside ours: systemd does so at daemon-reload, and cannot find its former one to take it
+ * The same filter, installed again beside ours: systemd does so at daemon-reload, and cannot find its former one to take it
  * off. All filters of a cgroup must agree, so the older of two equal ones says nothing more.
  */
 function successorOf({ block, rest }: Filter, { list, flags }: Filters): Filter | undefined {
@@ -85,7 +85,7 @@ function successorOf({ block, rest }: Filter, { list, flags }: Filters): Filter 
   return list.find((other) => other.block === undefined && isSameProgram(other.program, rest));
 }
 
-/** False when somebody else was faster: nothing is changed then. */
+/** False when another program was faster: nothing is changed then. */
 function takeSteps(cgroup: Cgroup, steps: readonly Step[], flags: number): boolean {
   const done: { before: Fd; now: Fd | undefined }[] = [];
   try {
@@ -124,7 +124,7 @@ function takeStep(cgroup: Cgroup, step: Step, flags: number): { before: Fd; now:
     now?.close();
     if (!(error instanceof KernelError)) throw error;
     if (error.code !== "ENOENT") throw notTaken(cgroup, error);
-    // The filter is no longer attached, or not alive: somebody has put another one in its place.
+    // The filter is no longer attached, or not alive: another program has put one in its place.
     if (!deviceProgramsOf(cgroup.folder.fd).ids.includes(step.filter.id)) return undefined;
     throw refused(cgroup, step.filter, "it is attached by a BPF link, and only who has the link can replace it");
   }
@@ -155,7 +155,7 @@ function goBack(cgroup: Cgroup, done: readonly { before: Fd; now: Fd | undefined
       if (now) replace(cgroup, { before: now, now: before, flags });
       else attachDeviceProgram(cgroup.folder.fd, before, { flags });
     } catch (error) {
-      // Somebody else has taken it off meanwhile, or the cgroup has gone: there is nothing of ours any more.
+      // Another program has taken it off meanwhile, or the cgroup has gone: there is nothing of ours any more.
       if (!(error instanceof KernelError && error.code === "ENOENT")) throw notTaken(cgroup, error);
     }
   }

@@ -1,5 +1,5 @@
-// What people and probes see over HTTP: the status page, its data, metrics, health and, if asked for, profiles; read only.
-// Knows nothing of VFs, clients or certificates but their views (node-view.ts): whoever composes the forwarder gives
+// What operators and probes see over HTTP: the status page, its data, metrics, health and, if asked for, profiles; read only.
+// Knows nothing of VFs, clients or certificates but their views (node-view.ts): the composition gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 
 export { AdminError, isLoopback } from "./loopback.ts";

@@ -11,7 +11,7 @@ export interface Doors {
   /** HTTP/2 from its first byte, as gRPC speaks it without TLS. */
   grpc(stream: Duplex, remote: string): void;
   /**
-   * Given where strangers can connect: lets in whom it trusts, before anything that they say is read.
+   * Given where other nodes can connect: admits whom it trusts, before anything that a client says is read.
    * @throws with the reason when it does not.
    */
   readonly admit: ((stream: Duplex) => Promise<Duplex>) | undefined;

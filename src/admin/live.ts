@@ -9,10 +9,10 @@ const PAUSE_MS = 300;
 const HEARTBEAT_MS = 15_000;
 const MOST_STREAMS = 16;
 
-/** How one stream tells what it shows; each text must be one line. */
+/** How one stream encodes what it shows; each text must be one line. */
 export type RenderEvent = (view: NodeView) => string;
 
-/** Sends the node to whoever watches, at once and at each change, as server-sent events (HTML Living Standard, 9.2). */
+/** Sends the node to each browser that watches, at once and at each change, as server-sent events (HTML Living Standard, 9.2). */
 export class LiveViews {
   readonly #source: NodeViewSource;
   readonly #clock: Clock;

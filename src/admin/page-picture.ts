@@ -69,7 +69,7 @@ function tile(vf: VfView): Html {
   return html`<li id="t-${vfAnchor(vf.address)}"><a class="${tone}" href="#${vfAnchor(vf.address)}" aria-label="${label}" title="${label}"><span class="index">${vf.index}</span><span class="sign">${sign}</span><span class="holder">${holder}</span></a></li>`;
 }
 
-/** A row for each VF; those that nobody has and nothing is wrong with are folded away. */
+/** A row for each VF; idle ones that nothing is wrong with are folded away. */
 function inWords({ address, vfs }: PfView): Html {
   const isQuiet = (vf: VfView) => vf.state === "idle" && problemsOf(vf).length === 0;
   const [quiet, others] = [vfs.filter(isQuiet), vfs.filter((vf) => !isQuiet(vf))];

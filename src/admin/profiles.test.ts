@@ -48,7 +48,7 @@ test("serveProfiles() gives a heap profile, and one of a kind at a time", async 
   const answers = Promise.all([ask("/debug/pprof/heap?seconds=1"), ask("/debug/pprof/heap?seconds=1")]).finally(() => {
     isOver = true;
   });
-  // Nobody knows when the sampling begins: something must be made, and kept, for as long as it may last.
+  // When the sampling begins is not known: something must be made, and kept, for as long as it may last.
   const kept: unknown[] = [];
   while (!isOver) {
     kept.push(Array.from({ length: 10_000 }, (_, i) => ({ i })));

@@ -134,7 +134,7 @@ test("serveAdmin() lets a bounded number watch", async () => {
   const source = sourceOf();
   await withServer(optionsOf({ source }), async (url) => {
     const leave = new AbortController();
-    // An answer that nobody refers to is collected, and its connection with it.
+    // An answer without a reference is collected, and its connection with it.
     const answers: Response[] = [];
     for (let n = 0; n < 17; n++) answers.push(await fetch(`${url}/events`, { signal: leave.signal }));
     const codes = answers.map(({ status }) => status);

@@ -47,7 +47,7 @@ const CONTENT_POLICY =
 
 /**
  * Serves `/` (status page), `/events` (the same, live), `/status.json` and `/status.events`, `/metrics`, `/healthz` (the
- * process answers) and `/readyz` (it can serve; 503 with the reasons if not). On a loopback address to everybody on this
+ * process answers) and `/readyz` (it can serve; 503 with the reasons if not). On a loopback address to every process on this
  * node, and gRPC beside it; elsewhere over TLS, to those whom `admit` lets in.
  * @throws {AdminError}
  */

@@ -1,4 +1,4 @@
-// The node as people see it, on the status page, in `/status.json` and in `forwarder status`. Plain data that JSON can hold.
+// The node as operators see it, on the status page, in `/status.json` and in `forwarder status`. Plain data that JSON can hold.
 import type { RaisedCondition } from "../telemetry/index.ts";
 
 /** Where a VF is in its life. */
@@ -112,7 +112,7 @@ export interface NodeView {
   readonly troubles: readonly TroubleView[];
 }
 
-/** Where the page gets the node from: whoever composes the forwarder knows it, the page does not. */
+/** Where the page gets the node from: the composition knows it, the page does not. */
 export interface NodeViewSource {
   /** The node at this moment. */
   view(): NodeView;

@@ -28,7 +28,7 @@ test("KeyedQueue.waiting counts jobs that have not had their turn, also those wh
   const leave = new AbortController();
   const first = queue.run("a", () => gate.promise);
   const second = queue.run("a", async () => {});
-  const third = queue.run("a", async () => assert.fail("nobody waits for it"), leave.signal);
+  const third = queue.run("a", async () => assert.fail("its caller has gone"), leave.signal);
   await new Promise((resolve) => setImmediate(resolve));
   assert.equal(queue.waiting, 2);
   leave.abort(new Error("gone"));
@@ -37,7 +37,7 @@ test("KeyedQueue.waiting counts jobs that have not had their turn, also those wh
   assert.equal(queue.waiting, 0);
 });
 
-test("KeyedQueue.run() never runs a job whose caller has gone, and goes on after a failed one", async () => {
+test("KeyedQueue.run() never runs a job whose caller has gone, and continues after a failed one", async () => {
   const queue = new KeyedQueue<string>();
   const gate = Promise.withResolvers<void>();
   const failing = queue.run("a", () => gate.promise);

@@ -54,7 +54,7 @@ test("guarded() runs a test's probe inside the guard", (t) => {
   assert.equal(escaped[0]?.error.message, "injected into abort");
 });
 
-test("guarded() throws an uncaught error where nobody listens", async () => {
+test("guarded() throws an uncaught error where there is no listener", async () => {
   const uncaught = Promise.withResolvers<unknown>();
   const others = process.listeners("uncaughtException");
   process.removeAllListeners("uncaughtException");

@@ -41,7 +41,7 @@ export function onEscapedError(listener: (escaped: EscapedError) => void): () =>
 
 /**
  * The callback, so that what it throws is reported and costs only what `onError` closes: the connection, the call. Where
- * nobody listens for such errors (a command, a unit test) it is thrown as an uncaught one, out of the event that brought it.
+ * there is no listener for such errors (a command, a unit test) it is thrown as an uncaught one, out of the event that brought it.
  */
 export function guarded<A extends readonly unknown[]>(
   source: EventSource,

@@ -24,8 +24,8 @@ export class KeyedQueue<K> {
 
   /**
    * Runs the job when its turn comes. A job whose signal is aborted while it waits is dropped and never runs:
-   * nobody is there to hear its answer. One that runs is waited for whatever the signal says: what it does to the node
-   * must be over before anybody acts on its failure.
+   * its caller has gone. One that runs is waited for whatever the signal says: what it does to the node
+   * must be over before its caller acts on its failure.
    * @throws the job's own error, or the signal's reason when it was dropped.
    */
   run<T>(key: K, job: () => Promise<T>, signal?: AbortSignal): Promise<T> {

@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from "node:crypto";
 
-/** What nobody can guess, so that a simulation can hand in a seeded sequence. */
+/** What cannot be guessed, so that a simulation can hand in a seeded sequence. */
 export interface Random {
   /** A UUID of version 4, RFC 9562. */
   uuid(): string;

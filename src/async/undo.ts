@@ -28,7 +28,7 @@ export class UndoStack {
   }
 
   /**
-   * Undoes everything, going on past failures. The failures are handed to `onFailure` and never thrown: the error that
+   * Undoes everything, past failures too. The failures are handed to `onFailure` and never thrown: the error that
    * made us unwind is the one the caller must see.
    */
   async unwind(onFailure: (what: string, error: unknown) => void): Promise<void> {

@@ -39,8 +39,8 @@ function readOptions(command: Command, args: readonly string[]): Asked {
   const { values, words } = parsed(args, [...command.options, ...commonOptions]);
   if (values["help"]) return { kind: "help", command };
   for (const { name, words: known } of command.options) {
-    const stranger = known && asList(values[name]).find((value) => !known.includes(value));
-    if (stranger !== undefined) return wrong(`--${name} is "${stranger}": want ${known?.join(" or ")}`);
+    const unknown = known && asList(values[name]).find((value) => !known.includes(value));
+    if (unknown !== undefined) return wrong(`--${name} is "${unknown}": want ${known?.join(" or ")}`);
   }
   const { argument } = command;
   const most = argument ? 1 : 0;

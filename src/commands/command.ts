@@ -1,6 +1,6 @@
 import type { Clock } from "../async/index.ts";
 
-/** Something that a command may be told, as people and shells are shown it. */
+/** An option or argument of a command, as operators and shells are shown it. */
 export interface Option {
   /** Without its dashes. */
   readonly name: string;
@@ -39,14 +39,14 @@ export interface Command {
   run(given: Given, surroundings: Surroundings): Promise<number>;
 }
 
-/** Where text for people goes. */
+/** Where text for the operator goes. */
 export interface Terminal {
   write(text: string): void;
   /** Characters in a line: those of the terminal, or what reads well in a file. */
   readonly columns: number;
   /** Lines of the terminal. */
   readonly rows: number;
-  /** Whether somebody looks at it now, so that it may be drawn over. */
+  /** Whether it is a screen, which may be drawn over. */
   readonly isScreen: boolean;
   readonly hasColors: boolean;
 }

@@ -71,7 +71,7 @@ export const commands: readonly Command[] = [
     summary: "show what a running forwarder says of its node",
     about: [
       "Asks the forwarder that runs here, at NSM_ADMIN_LISTEN_ON: what is wrong first, then physical functions, the virtual",
-      "ones that somebody has or that are not well, connections, what kubelet is offered, and the latest warnings.",
+      "ones that clients have or that are not well, connections, what kubelet is offered, and the latest warnings.",
     ],
     options: [
       { name: "watch", short: "w", says: "show each change as it comes, until interrupted" },

@@ -15,7 +15,7 @@ export interface TableOptions {
 }
 
 const GAP = "  ";
-/** A column is not cut below this: what is left would tell nothing. */
+/** A column is not cut below this: what is left would say nothing. */
 const LEAST_COLUMNS = 6;
 
 /** Rows under a heading, aligned. A column in which no row says anything is left out. */

@@ -14,7 +14,7 @@ export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Text of strangers without characters that a terminal would obey. */
+/** Text of peers without characters that a terminal would obey. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_C}]/gu, "?");
 }

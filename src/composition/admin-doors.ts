@@ -1,4 +1,4 @@
-// Who may use the admin listener and how: on loopback everybody on this node, gRPC health probes included; elsewhere whoever
+// Who may use the admin listener and how: on loopback every process on this node, gRPC health probes included; elsewhere a peer that
 // has an identity of our trust domain.
 import type { Duplex } from "node:stream";
 import { type AdminOptions, type AdminServer, serveAdmin } from "../admin/index.ts";
@@ -8,14 +8,14 @@ import { acceptTls, RpcHealth, serveStreams } from "../rpc/index.ts";
 import type { Health } from "../telemetry/index.ts";
 
 export interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> {
-  /** Undefined until the forwarder has begun to follow the SPIRE agent: nobody from elsewhere is let in by then. */
+  /** Undefined until the forwarder has begun to follow the SPIRE agent: no peer from elsewhere is admitted by then. */
   identity(): Identity | undefined;
 }
 
 const HANDSHAKE_MS = 5000;
 const STOP_GRACE_MS = 200;
 
-/** Of gRPC probes, for all connections together: kubelet asks one at a time, people watch a few. */
+/** Of gRPC probes, for all connections together: kubelet sends one at a time, operators watch a few. */
 const PROBE_LIMITS = { maxConcurrentCalls: 16, maxCallsPerOwner: 64, maxArrivalBytes: 64 * 1024 };
 
 /**
@@ -51,7 +51,7 @@ function probedHealth(health: Health): RpcHealth {
 
 async function admit(stream: Duplex, identity: Identity | undefined, clock: Clock): Promise<Duplex> {
   const own = identity?.current.value;
-  if (!identity || !own) throw new Error("we have no identity yet, so nobody can be let in");
+  if (!identity || !own) throw new Error("we have no identity yet, so no peer can be admitted");
   const deadline = startDeadline(clock, HANDSHAKE_MS, { what: "TLS handshake of the admin listener" });
   try {
     const { socket, peer } = await acceptTls(stream, identity, deadline.signal, "http/1.1");

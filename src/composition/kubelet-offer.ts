@@ -61,7 +61,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   return newsOf(podResources);
 }
 
-/** While kubelet is away, what it said last is the best that people can be told. */
+/** While kubelet is away, what it said last is the best that can be shown. */
 function newsOf({ state }: PodResources): KubeletNews {
   let said = state.value?.kind === "known" ? state.value.holdings : undefined;
   state.onChange((now) => {

@@ -100,7 +100,7 @@ export function declareBinds(metrics: Metrics): Pick<DriverBinderOptions, "onTri
 export function declareMoves(metrics: Metrics): Pick<KernelParts, "onMoved"> {
   const seconds = metrics.histogram({
     name: "nsm_sriov_move_seconds",
-    help: "How long it took to take a network device to its client with its settings, or home again",
+    help: "How long it took to take a network device to its client with its settings, or back to the host",
     labels: { to: ["client", "host"], outcome: outcomes },
   });
   return { onMoved: (to, outcome, took) => seconds.observe({ to, outcome }, took) };

@@ -70,7 +70,7 @@ test("view() shows each function as the inventory has it at this moment, with it
   assert.deepEqual(view.resources, [{ name: "d/x", total: 3, inUse: 1, free: 0, unavailable: 2 }]);
 });
 
-test("view() holds the beginning of a token and never a whole one, whoever wrote it", () => {
+test("view() holds the beginning of a token and never a whole one, by whatever name", () => {
   const { inventory, shown, health, log, tokenId } = shownNode();
   inventory.reserveToken(tokenId);
   shown.log.with({ connection: "c1" }).warn("call-failed", { error: `endpoint said ${tokenId}` });

@@ -1,4 +1,4 @@
-// The node as people are shown it: one view of what the rooms know, made anew each time somebody looks.
+// The node as operators are shown it: one view of what the modules know, made again at each read.
 import type { ConnectionView, NodeView, NodeViewSource, PfView, ResourceView, VfView } from "../admin/index.ts";
 import type { Clock } from "../async/index.ts";
 import type { Identity } from "../identity/index.ts";
@@ -26,7 +26,7 @@ export interface ShownNodeOptions {
 
 /** The source of the status page. Parts that are started later are made known as they come. */
 export class ShownNode implements NodeViewSource {
-  /** To be used in place of the log that was given: what it tells is a change to look at, and troubles are kept. */
+  /** To be used in place of the log that was given: what it logs is a change to look at, and troubles are kept. */
   readonly log: Log;
   readonly #options: ShownNodeOptions;
   readonly #troubles: Troubles;
@@ -84,7 +84,7 @@ export class ShownNode implements NodeViewSource {
     return this.#later.identity;
   }
 
-  /** To be called for what the log and the rooms' books do not tell. */
+  /** To be called for what neither the log nor the modules report. */
   changed(): void {
     for (const listener of [...this.#listeners]) listener();
   }

@@ -33,7 +33,7 @@ export interface NsmServerOptions {
   readonly identity: Identity;
   readonly mechanisms: MechanismDrivers;
   readonly journal: ConnectionJournal;
-  /** What an earlier process left, to be gone on with or taken down. */
+  /** What a previous instance left, to be continued or taken down. */
   readonly left: readonly JournalEntry[];
   readonly metrics: Metrics;
   readonly tracer: Tracer;
@@ -48,9 +48,9 @@ export interface NsmServer {
   /** `unix:///…` */
   readonly url: string;
   readonly connectionCount: number;
-  /** Goes on with a connection that an earlier process served; what cannot be taken up is told. */
+  /** Continues with a connection that a previous instance served; what cannot be taken up is told. */
   adopt(entry: JournalEntry): void;
-  /** For people. */
+  /** For the operator. */
   connections(): readonly ConnectionSummary[];
   /** Takes a connection down for a reason of the node: its pod has gone. What fails is told and tried again. */
   endConnection(connectionId: string): Promise<void>;
@@ -64,7 +64,7 @@ const STOP_GRACE_MS = 2_000;
 const SERVICES = ["networkservice.NetworkService", "connection.MonitorConnection"];
 
 /**
- * Serves NSM. What is to be stopped later goes on `undo`.
+ * Serves NSM. What is to be stopped later is pushed on `undo`.
  * @throws {IdentityError} when a policy mask matches nothing, {RpcError} when the socket cannot be listened on.
  */
 export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Promise<NsmServer> {

@@ -13,7 +13,7 @@ export const phaseTitles = [
   "register with the manager",
 ] as const;
 
-/** The start as it goes on. */
+/** The start as it proceeds. */
 export interface StartPhases {
   /** The next phase begins. */
   begin(title: (typeof phaseTitles)[number]): void;

@@ -32,7 +32,7 @@ class PaperLocks {
   readonly given: { isCurrent: boolean; released: number }[] = [];
   /** Why it cannot be locked. */
   failure: Error | undefined;
-  /** Somebody else has it until this resolves. */
+  /** Another process has it until this resolves. */
   held: Promise<void> | undefined;
   isDeaf = false;
 
@@ -114,7 +114,7 @@ test("a state folder that is another one is locked again, and the lock of the on
   assert.deepEqual([released(), clock.timerCount], [[1, 1], 0]);
 });
 
-test("a state folder that cannot be locked again is told of once, and again after it could be", async (t) => {
+test("a state folder that cannot be locked again is logged once, and again after it could be", async (t) => {
   const { clock, log, locks, own, giveUp } = owner(t);
   await own();
   const lose = () => {

@@ -1,5 +1,5 @@
 // One forwarder works with a state folder at a time: a second one (a rolling update with surge, a pod that was deleted by force)
-// says who has it, touches nothing of the node, and goes on when the first has ended.
+// says who has it, touches nothing of the node, and continues when the first has ended.
 import type { Clock, UndoStack } from "../async/index.ts";
 import { type ExclusiveLock, openStateFolder, type StateFolder, watchFolder } from "../kernel/index.ts";
 import type { Host } from "../node/index.ts";
@@ -9,7 +9,7 @@ import { version } from "../version.ts";
 export interface StateOwnerOptions {
   /** NSM_STATE_PATH */
   readonly statePath: string;
-  /** NSM_NAME, for whoever waits for us. */
+  /** NSM_NAME, for a second forwarder that waits for this one. */
   readonly name: string;
   readonly host: Pick<Host, "locks" | "disk" | "random">;
   readonly health: Health;
@@ -19,7 +19,7 @@ export interface StateOwnerOptions {
   readonly signal: AbortSignal;
 }
 
-/** What a holder has written of itself; for people only, the lock is the kernel's. */
+/** What a holder has written of itself; for the operator only, the lock is the kernel's. */
 interface Holder {
   readonly name: string;
   readonly pid: number;
@@ -117,7 +117,7 @@ function reportHolder({ statePath, host, clock, log }: StateOwnerOptions, held: 
     log.warn("state-folder-held", { folder: statePath, holder });
     held.raise(
       `Another forwarder on this node has the state folder ${statePath}: ${holder}. Nothing is touched before it ends; then this one ` +
-        "goes on by itself. If it should have ended, look for its process on the node (fuser -v on the file lock in that folder)",
+        "continues by itself. If it should have ended, look for its process on the node (fuser -v on the file lock in that folder)",
     );
   };
   let reporting = Promise.resolve();

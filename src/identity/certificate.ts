@@ -23,7 +23,7 @@ import { type NameConstraints, readNameConstraints } from "./name-constraints.ts
 /** Bits of KeyUsage in the order of RFC 5280, 4.2.1.3, first bit lowest. */
 export const KEY_USAGE = { digitalSignature: 1 << 0, keyCertSign: 1 << 5, crlSign: 1 << 6 } as const;
 
-/** A certificate and what Node's own reading of it does not tell, or tells otherwise than go-spiffe sees it. */
+/** A certificate and what Node's own reading of it does not give, or gives otherwise than go-spiffe sees it. */
 export interface Certificate {
   readonly x509: X509Certificate;
   readonly notBeforeMs: number;

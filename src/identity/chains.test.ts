@@ -301,7 +301,7 @@ test("verifyPeerChain() follows nine authorities, one above the other, and gives
   refuses(() => verify(root, leafBelow(first), ...clique), /takes more than 12 signature checks/);
 });
 
-/** A public key with these numbers that nobody has the other half of. */
+/** A public key with these numbers whose other half is unknown. */
 function rsaKey(modulusBits: number, exponent: Buffer): Buffer {
   const modulus = randomBytes(modulusBits / 8);
   modulus.writeUInt8(modulus.readUInt8(0) | 0x80, 0);

@@ -72,7 +72,7 @@ test("Identity waits for an agent that comes late and says what it waits for", a
   assert.equal(svid.id, ME);
   assert.equal(identity.credentials().keyPem, spire.svid(ME).keyPem);
   assert.deepEqual([codes(), log.of("svid-received").length], [[], 1]);
-  assert.equal(clock.timerCount, 1, "its end is watched for, and nobody is reminded any more");
+  assert.equal(clock.timerCount, 1, "its end is watched for, and there is no reminder any more");
 });
 
 test("Identity explains when no identity is issued", async (t) => {
@@ -165,7 +165,7 @@ test("Identity.issueToken() signs with the key that the connection has shown", a
   assert.deepEqual(by(identity.issueToken(undefined, 60_000, identity.credentials()).token), [false, true]);
 });
 
-test("Identity warns of an SVID that nobody renews, and when it has ended", async (t) => {
+test("Identity warns of an SVID that is not renewed, and when it has ended", async (t) => {
   const { socket, spire } = agent(t);
   const clock = new HandClock(systemClock.now());
   const short = createTestCa("sandbox.test").issue({ spiffeId: ME, notAfterMs: clock.now() + 3_600_000 });

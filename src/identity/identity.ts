@@ -58,7 +58,7 @@ export class Identity implements TlsIdentity {
   }
 
   /**
-   * A token for one call to, or from, this peer, made anew each time.
+   * A token for one call to, or from, this peer, made again each time.
    * @param shown what `credentials` gave for the connection with the peer: only that key proves anything to it. Our newest
    *   SVID is taken where there is none
    * @throws {IdentityError} kind "no-svid" or "expired"

@@ -95,12 +95,17 @@ const rows: readonly (readonly [string, string, string, (path: Path) => Path | P
     async (path) => with_(path, 1, await signed(nsmgr, { sub: nsmgr.id, aud: [forwarder.id], exp: "9" } as never)),
   ],
   [
-    "a token for somebody else",
+    "a token for another peer",
     "tokens_chained.rego",
     "not-chained",
     (path) => with_(path, 0, nsc.tokenFor(forwarder.id)),
   ],
-  ["a token for nobody", "tokens_chained.rego", "not-chained", (path) => with_(path, 1, nsmgr.tokenFor(undefined))],
+  [
+    "a token without an audience",
+    "tokens_chained.rego",
+    "not-chained",
+    (path) => with_(path, 1, nsmgr.tokenFor(undefined)),
+  ],
   [
     "an audience that is a text",
     "tokens_chained.rego",
@@ -135,7 +140,7 @@ for (const [says, policy, kind, corrupt] of rows) {
   });
 }
 
-test("checkPath() refuses a caller that signs somebody else's name with its own key", async () => {
+test("checkPath() refuses a caller that signs another's name with its own key", async () => {
   const stolen = await signed(nsmgr, { sub: nsc.id, aud: [forwarder.id], exp: soon() });
   const path = { ...goodPath(), index: 1, tokens: [stolen, forwarder.tokenFor(nsmgr.id)] };
   assert.throws(() => checkPath(server, asCheck(path)), refusedBy("prev_token_signed.rego", "wrong-subject"));
@@ -182,7 +187,7 @@ test("checkRegistration() passes a new name and a name that is ours", () => {
   checkRegistration(registry, { ...answer, resource: { ...answer.resource, pathIds } });
 });
 
-test("checkRegistration() refuses a name that belongs to another, or to nobody", () => {
+test("checkRegistration() refuses a name that belongs to another, or has no owner", () => {
   const answer = goodAnswer();
   for (const owners of [[nsc.id, forwarder.id], []]) {
     const resource = { ...answer.resource, pathIds: new Map([["forwarder-1", owners]]) };

@@ -19,7 +19,7 @@ function clientAllowed({ resource }: PolicyInput): PolicyFault | undefined {
   if (resource === undefined || known === undefined) return undefined;
   if (resource.id !== undefined && known[0] === resource.id) return undefined;
   const { name, id } = resource;
-  return { kind: "foreign-resource", resource: name, owner: known[0] ?? "nobody", claimant: id ?? "nobody" };
+  return { kind: "foreign-resource", resource: name, owner: known[0] ?? "none", claimant: id ?? "none" };
 }
 
 /**

@@ -5,7 +5,7 @@ declare const brand: unique symbol;
 export type SpiffeId = string & { readonly [brand]: "SpiffeId" };
 
 const scheme = "spiffe://";
-/** SPIFFE-ID, section 2.3: longer ones need not be supported; nobody issues them. */
+/** SPIFFE-ID, section 2.3: longer ones need not be supported; none are issued. */
 const LONGEST_ID_BYTES = 2048;
 /** SPIFFE-ID, section 2.1. */
 const LONGEST_TRUST_DOMAIN_BYTES = 255;

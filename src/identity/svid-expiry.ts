@@ -5,7 +5,7 @@ import type { Svid } from "./read-svid.ts";
 /** Shares of its lifetime that an SVID has left when we warn. SPIRE rotates at one half. */
 const WARN_AT = [0.25, 0.1, 0.03] as const;
 
-/** Warns of an SVID that nobody renews: past its end no connection can be made. */
+/** Warns of an SVID that is not renewed: past its end no connection can be made. */
 export class SvidExpiry {
   readonly #clock: Clock;
   readonly #log: Log;

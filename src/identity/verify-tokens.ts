@@ -23,7 +23,7 @@ export function tokensChained({ tokens }: PolicyInput): PolicyFault | undefined 
     const audience = (token && audienceOf(token)) ?? [];
     const subject = next && subjectOf(next);
     if (subject === undefined || !audience.includes(subject)) {
-      return { kind: "not-chained", segment, audience: audience.join(", ") || "nobody", subject: subject ?? "nobody" };
+      return { kind: "not-chained", segment, audience: audience.join(", ") || "none", subject: subject ?? "none" };
     }
   }
   return undefined;
@@ -41,7 +41,7 @@ export function nextTokenSigned(input: PolicyInput): PolicyFault | undefined {
 }
 
 /**
- * The original looks at the signature alone, so a caller could sign somebody else's name with its own key; here the subject
+ * The original looks at the signature alone, so a caller could sign another's name with its own key; here the subject
  * must be the one of the certificate (W5).
  */
 function signedByPeer({ tokens, peer }: PolicyInput, segment: number): PolicyFault | undefined {
@@ -49,7 +49,7 @@ function signedByPeer({ tokens, peer }: PolicyInput, segment: number): PolicyFau
   if (token === undefined) return { kind: "no-token", segment };
   if (peer === undefined) return { kind: "no-certificate" };
   const signer = peer.spiffeId;
-  const subject = subjectOf(token) ?? "nobody";
+  const subject = subjectOf(token) ?? "none";
   if (!isSignedBy(token, publicKeyOf(peer))) return { kind: "bad-signature", segment, subject, signer };
   return subject === signer ? undefined : { kind: "wrong-subject", segment, subject, signer };
 }

@@ -73,7 +73,7 @@ async function follow(client: RpcClient, options: WatchOptions, backoff: Backoff
       backoff.reset();
     } catch (error) {
       if (!(error instanceof IdentityError)) throw error;
-      options.onProblem(error.message); // the stream goes on: the next answer may be good
+      options.onProblem(error.message); // the stream continues: the next answer may be good
     }
   }
 }

@@ -5,7 +5,7 @@ import { type Token, type TokenAssignments, tokensOf, type Vf } from "./token-as
 import type { VfIndex } from "./vf-index.ts";
 import { isWell } from "./vf-record.ts";
 
-/** Nobody has it, nobody waits for it, and a pod that got it could use it in at least one way. */
+/** No pod and no connection has it, and a pod that got it could use it in at least one way. */
 export function isOfferable(vf: Vf, groupOf: GroupOf): boolean {
   if (vf.token || vf.holder || !isWell(vf)) return false;
   return unfitBecause(vf, { use: undefined, owner: "" }, groupOf) === undefined;
@@ -57,7 +57,7 @@ export class ListNews {
     for (const resource of resources) this.#lists.add(resource);
   }
 
-  /** The VFs that were touched, and resources of which some device looks different now; from here on that counts as told. */
+  /** The VFs that were touched, and resources of which some device looks different now; from here on that counts as published. */
   take(): InventoryChange {
     const vfs = new Set([...this.#touched].map(({ facts }) => facts.address));
     const changed = new Set(this.#lists);

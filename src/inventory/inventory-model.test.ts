@@ -69,7 +69,7 @@ function check(inventory: Inventory): void {
 const listOf = (inventory: Inventory, resource: string) =>
   inventory.devicesOf(resource).map(({ id, healthy, numaNode }) => ({ id, healthy, numaNode }));
 
-/** What somebody knows who reads a list only when its resource is named. */
+/** What a reader knows that reads a list only when its resource is named. */
 function follow(inventory: Inventory): ReadonlyMap<string, ReturnType<typeof listOf>> {
   const seen = new Map<string, ReturnType<typeof listOf>>();
   inventory.onChange(({ resources }) => {
@@ -105,7 +105,7 @@ function walk(seed: number, steps: number): Inventory {
     () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
     () => inventory.take({ connectionId: connectionId(), tokenId: pick(ids), use: use() }),
     () => {
-      // Where nobody else is in the group: what is found on a node may not be as we would have it, but here it is.
+      // Where no other VF is in the group: what is found on a node may not be as we would have it, but here it is.
       const groups = new Set(inventory.snapshot().flatMap((one) => (one.connectionId ? (one.iommuGroup ?? []) : [])));
       const one = pick(facts);
       if (groups.has(one.iommuGroup ?? 0)) return;

@@ -14,7 +14,7 @@ export interface Offer {
 }
 
 /**
- * @param onStale told the connection that still holds a VF which kubelet gives to a new pod: it has to be closed.
+ * @param onStale called with the connection that still holds a VF which kubelet gives to a new pod: it has to be closed.
  */
 export function offerOf(inventory: Inventory, onStale: (connectionId: string) => void): Offer {
   const offered = new Set<string>();

@@ -47,7 +47,7 @@ const rows = [
     out: "a1.0 b1.0 c1.1",
   },
   {
-    says: "goes on with the group it has begun",
+    says: "continues with the group it has begun",
     available: "a1.0/1 b1.0/2 b2.0/2 c1.0/3 c2.0/3 d1.0/4",
     size: 4,
     out: "a1.0/1 d1.0/4 b1.0/2 b2.0/2",
@@ -68,7 +68,7 @@ const rows = [
   },
   { says: "gives none where none is wanted", available: "a1.0", size: 0, out: "" },
   { says: "gives what there is", available: "a1.0", size: 3, out: "a1.0" },
-  { says: "takes ids nobody knows last", available: "sriov-x a1.0", size: 2, out: "a1.0 sriov-x" },
+  { says: "takes unknown ids last", available: "sriov-x a1.0", size: 2, out: "a1.0 sriov-x" },
   { says: "never gives fewer than what must be included", available: "", must: "a1.0 b1.0", size: 1, out: "a1.0 b1.0" },
 ];
 const words = (text = "") => text.split(" ").filter(Boolean);

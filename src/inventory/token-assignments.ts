@@ -29,11 +29,11 @@ export interface Token {
   readonly resource: string;
   /** The VF its id was made from; undefined for one that an older forwarder made, or whose VF is not there yet. */
   home: PciAddress | undefined;
-  /** The VF it stands for now: its home, unless that was unfit when it was wanted. */
+  /** The VF it stands for now: its own, unless that was unfit when it was requested. */
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
   allocated: boolean;
-  /** As what it was told of last; undefined before. */
+  /** As what it was published last; undefined before. */
   shownHealthy: boolean | undefined;
 }
 
@@ -117,7 +117,7 @@ export class TokenAssignments {
   }
 
   /**
-   * Pairs the unused tokens of a resource anew, home first, and forgets those that are of no use any more. For rare
+   * Pairs the unused tokens of a resource again, own VFs first, and forgets those that are of no use any more. For rare
    * events: VFs came or went, or a token that had swapped is free again.
    * @param vfs every VF of the inventory, by address.
    */

@@ -14,19 +14,19 @@ export function tokenId(namespace: string, address: PciAddress, resource: string
   return `${TOKEN_PREFIX}${uuidV5(namespace, `${address} ${resource}`)}`;
 }
 
-/** Whether a text has the form of a token id. Whether anybody gave it out, the inventory knows. */
+/** Whether a text has the form of a token id. Whether it was given out, the inventory knows. */
 export function isTokenId(text: string): boolean {
   return text.length === TOKEN_CHARS && text.startsWith(TOKEN_PREFIX);
 }
 
 const SHORT_CHARS = TOKEN_PREFIX.length + 4;
 
-/** The beginning of a token id: enough for people to tell two apart, and of no use to anybody else. */
+/** The beginning of a token id: enough for an operator to tell two apart, and of no use to a pod. */
 export function shortToken(id: string): string {
   return `${id.slice(0, SHORT_CHARS)}…`;
 }
 
-/** A text for people in which every token id is shortened. */
+/** A text for the operator in which every token id is shortened. */
 export function shortTokens(text: string): string {
   return text.replace(/sriov-[0-9a-f]{4}[0-9a-f-]+/gi, shortToken);
 }

@@ -21,7 +21,7 @@ test("combineCrc() counts lengths beyond 32 bits", () => {
   assert.notEqual(zeros(2 ** 33), zeros(2 ** 32));
 });
 
-test("CrcRanges tells the CRC of every range, by the bytes behind the last whole block", () => {
+test("CrcRanges gives the CRC of every range, by the bytes behind the last whole block", () => {
   const ranges = new CrcRanges(bytes.length);
   ranges.add(bytes.subarray(0, 2 * CRC_BLOCK_BYTES));
   ranges.add(bytes.subarray(2 * CRC_BLOCK_BYTES));

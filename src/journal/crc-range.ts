@@ -1,5 +1,5 @@
-// CRC-32 of any range of a file after one pass over it, as zlib's crc32_combine does it: the CRCs of all beginnings tell that of
-// every part. A damaged file can claim records of any length anywhere; summing each up anew would be quadratic.
+// CRC-32 of any range of a file after one pass over it, as zlib's crc32_combine does it: the CRCs of all beginnings give that of
+// every part. A damaged file can claim records of any length anywhere; summing each up again would be quadratic.
 import { crc32 } from "node:zlib";
 
 /** The CRC-32 polynomial, reflected. */
@@ -26,7 +26,7 @@ const POWERS = (() => {
 
 /**
  * The CRC-32 of A and B one after the other, by that of each and B's length in bytes. It is its own inverse: by those of A and of
- * both it tells that of B.
+ * both it gives that of B.
  */
 export function combineCrc(a: number, b: number, bytesOfB: number): number {
   let shifted = a;
@@ -36,7 +36,7 @@ export function combineCrc(a: number, b: number, bytesOfB: number): number {
   return (shifted ^ b) >>> 0;
 }
 
-/** Bytes from which `CrcRanges` starts anew. */
+/** Bytes from which `CrcRanges` starts again. */
 export const CRC_BLOCK_BYTES = 512;
 
 /** The CRCs of a file's beginnings, one for each block: 8 KiB of them for a MiB. */

@@ -1,6 +1,6 @@
-/** What was wrong, to decide by; the message is for people. */
+/** What was wrong, to decide by; the message is for the operator. */
 export type JournalFault =
-  /** A later forwarder wrote it. To go on would lose what it says. */
+  /** A later forwarder wrote it. To continue would lose what it says. */
   | { readonly kind: "newer-version"; readonly version: number; readonly known: number }
   /** The disk is full, read-only or failing. */
   | { readonly kind: "not-writable"; readonly problem: string }

@@ -119,7 +119,7 @@ test("Journal takes nothing once it is closed: the file would be open again for 
   assert.deepEqual(await kept(file), { a: 1, b: 2 });
 });
 
-test("Journal writes the file anew when most of it is history, in slices, and not before", async () => {
+test("Journal writes the file again when most of it is history, in slices, and not before", async () => {
   const { file, journal } = await open();
   const long = "x".repeat(40_000);
   for (let index = 0; index < 20; index++) await journal.put(`key ${index}`, `${long}0`);

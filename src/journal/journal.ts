@@ -30,11 +30,11 @@ export interface JournalFound<Value> {
 }
 
 /**
- * The file is written anew, with nothing but what counts, when it has grown beyond this and most of it is history: each byte is
+ * The file is written again, with nothing but what counts, when it has grown beyond this and most of it is history: each byte is
  * written at most twice.
  */
 const COMPACT_BYTES = 256 * 1024;
-/** Written at once when the file is written anew; the event loop goes on in between. */
+/** Written at once when the file is written again; the event loop continues in between. */
 const SLICE_BYTES = 256 * 1024;
 const RETRY_MS = 5_000;
 
@@ -115,7 +115,7 @@ export class Journal<Value> {
     await this.#writeInTurn().catch(() => {});
   }
 
-  /** Writes the file anew, with nothing but what counts. Never throws: trouble is told, and it is tried again. */
+  /** Writes the file again, with nothing but what counts. Never throws: trouble is told, and it is tried again. */
   async rewrite(): Promise<void> {
     this.#isBehind = true;
     await this.#writeInTurn().catch(() => {});
@@ -145,7 +145,7 @@ export class Journal<Value> {
   }
 
   #writeInTurn(): Promise<void> {
-    // The file would be opened again, and nobody would close it.
+    // The file would be opened again, and would never be closed.
     if (this.#isClosed) return Promise.reject(new JournalError({ kind: "closed" }));
     this.#next ??= this.#running.then(() => {
       this.#next = undefined;
@@ -196,7 +196,7 @@ export class Journal<Value> {
   #retryLater(): void {
     this.#retry?.cancel();
     this.#retry = this.#options.clock.after(RETRY_MS, () => {
-      if (this.#isBehind) void this.#writeInTurn().catch(() => {}); // told, and tried again
+      if (this.#isBehind) void this.#writeInTurn().catch(() => {}); // reported, and tried again
     });
   }
 }

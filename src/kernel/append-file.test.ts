@@ -74,7 +74,7 @@ test("AppendFile.append() says when its file has been removed, before and after 
   assert.deepEqual(disk.files, {});
 });
 
-test("AppendFile.append() says when somebody has written to the file, or put another one in its place", async () => {
+test("AppendFile.append() says when another program has written to the file, or put another one in its place", async () => {
   const [ours, theirs] = [await openFile(), await openFile()];
   await ours.append(bytes("one,"));
   await theirs.replace([bytes("1111")]);

@@ -1,7 +1,7 @@
 import type { Disk, DiskFile, FileFacts } from "./disk.ts";
 import { codeOf } from "./errno.ts";
 
-/** A file that grows at its end and is now and then written anew. One writer. */
+/** A file that grows at its end and is now and then written again. One writer. */
 export interface AppendFile {
   readonly sizeBytes: number;
   /** The bytes from `position` on, fewer only at the end. Not while anything is written. @throws the file system's error. */
@@ -22,7 +22,7 @@ export interface AppendFile {
   close(): Promise<void>;
 }
 
-/** Somebody has removed, replaced or written to the file: what it had is to be written anew. */
+/** Another program has removed, replaced or written to the file: what it had is to be written again. */
 export class FileRemovedError extends Error {
   override readonly name = "FileRemovedError";
 

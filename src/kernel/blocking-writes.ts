@@ -27,7 +27,7 @@ interface Running {
   readonly fd: Fd;
   /** Bytes written, or minus the errno. */
   ended(result: number): void;
-  /** Its limit has passed; nobody waits for it any more. */
+  /** Its limit has passed; its caller waits no more. */
   isLate: boolean;
 }
 
@@ -53,7 +53,7 @@ export class BlockingWrites {
 
   /**
    * Opens an existing file and writes a text in one write.
-   * @throws {KernelError} the kernel's errno; ETIMEDOUT when it does not return within the limit (it goes on hanging and
+   * @throws {KernelError} the kernel's errno; ETIMEDOUT when it does not return within the limit (it continues hanging and
    * may still take effect); EBUSY when too many writes hang already.
    */
   async write(path: string, text: string, limitMs: number): Promise<void> {
@@ -128,7 +128,7 @@ export class BlockingWrites {
     this.#keepProcessAlive();
   }
 
-  /** Somebody may wait for a write; for one that hangs nobody does. */
+  /** A write may have a caller that waits; one that hangs has none. */
   #keepProcessAlive(): void {
     this.#wake?.keepAlive([...this.#running].some((write) => !write.isLate));
   }

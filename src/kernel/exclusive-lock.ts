@@ -47,13 +47,13 @@ export async function lockFolder(folder: string, { onHeld, signal }: FolderLockO
   for (;;) {
     signal.throwIfAborted();
     makeFifo(folder, path);
-    // Opened before the lock is tried: whoever has it then is a writer whose end is seen here.
+    // Opened before the lock is tried: a process that has it then is a writer whose end is seen here.
     const end = open(path, O_RDONLY | O_NONBLOCK);
     try {
       const lock = tryLock(path, O_RDWR | O_NONBLOCK);
       if (lock?.isCurrent()) return lock;
       if (lock) {
-        lock.release(); // the folder was made anew in between
+        lock.release(); // the folder was made again in between
         continue;
       }
       onHeld();

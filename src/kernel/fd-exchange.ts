@@ -4,7 +4,7 @@ import { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 /** How many received descriptors one connection may have lying here; a peer that sends more loses its oldest ones. */
 export const HELD_FDS_LIMIT = 256;
 
-/** The same while nobody knows who the peer is. Honest ones pass what a call names with that call, when both know each other. */
+/** The same while the peer is not known. Honest ones pass what a call names with that call, when both know each other. */
 export const UNKNOWN_PEER_FDS_LIMIT = 8;
 
 /** Descriptors that travel with the bytes of one unix stream, beneath everything that is spoken on it. */
@@ -24,7 +24,7 @@ export interface PassedFds {
    * the last `expect` or `receive` stays: it was sent for a call that is still on its way.
    */
   release(id: FileId): void;
-  /** How many may lie here from now on; `HELD_FDS_LIMIT` unless told. What lies here stays. */
+  /** How many may lie here from now on; `HELD_FDS_LIMIT` by default. What lies here stays. */
   holdAtMost(count: number): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
@@ -35,7 +35,7 @@ export interface PassedFds {
 interface Held {
   readonly fd: Fd;
   claimed: boolean;
-  /** It was sent once more, for a call that nobody has seen yet. */
+  /** It was sent once more, for a call that has not come yet. */
   again: boolean;
 }
 interface Waiter {
@@ -136,7 +136,7 @@ export class FdExchange implements PassedFds {
     try {
       key = fileKey(fd.id());
     } catch (error) {
-      // A folder of /proc whose process has died, a file system in a peer's own hands: nobody can ever name it.
+      // A folder of /proc whose process has died, a file system in a peer's own hands: no peer can ever name it.
       fd.close();
       this.lost(error);
       return;
@@ -159,13 +159,13 @@ export class FdExchange implements PassedFds {
     }
   }
 
-  /** The kernel threw descriptors away that had come. Nobody knows which: none of those who wait now waits in vain. */
+  /** The kernel threw descriptors away that had come. Which is not known: so none of those who wait now may wait in vain. */
   lost(because: unknown): void {
     this.#dropped += 1;
     this.#rejectWaiters(because);
   }
 
-  // One that somebody has had already is missed the least.
+  // One that was received already is missed the least.
   #dropOne(): void {
     const held = [...this.#held];
     const [key, victim] = held.find(([, { claimed }]) => claimed) ?? held[0] ?? [];

@@ -23,14 +23,14 @@ export interface FileId {
   readonly ino: bigint;
 }
 
-/** A descriptor that somebody else owns, as an argument: it stays theirs. */
+/** A descriptor that the caller owns, as an argument: it stays theirs. */
 export interface BorrowedFd {
   readonly number: number;
 }
 
-/** An owned descriptor. Whoever holds it closes it, once. */
+/** An owned descriptor. Its holder closes it, once. */
 export class Fd {
-  /** In tests: told of every descriptor that is owned or let go, so that a leak can be named. */
+  /** In tests: called with every descriptor that is owned or let go, so that a leak can be named. */
   static trace: ((what: "own" | "close", fd: number) => void) | undefined;
   #number: number;
 

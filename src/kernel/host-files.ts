@@ -7,7 +7,7 @@ import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 import { codeOf, Errno } from "./errno.ts";
 import { KernelError, kernelErrorOf } from "./error.ts";
 
-/** How long one write may take unless told. */
+/** How long one write may take by default. */
 const WRITE_LIMIT_MS = 10_000;
 
 /** Who has a device open that only one may open. */
@@ -22,7 +22,7 @@ export interface HostFiles {
   readText(path: string): Promise<string>;
   /**
    * Writes to an existing file, in one write, as sysfs wants it. Never holds the main thread or Node's own threads.
-   * @throws {KernelError} the kernel's errno; ETIMEDOUT after `limitMs` (10 s unless told).
+   * @throws {KernelError} the kernel's errno; ETIMEDOUT after `limitMs` (10 s by default).
    */
   writeText(path: string, text: string, options?: { readonly limitMs?: number }): Promise<void>;
   /** Names in a folder, sorted. @throws {KernelError} ENOENT when it is missing. */
@@ -35,7 +35,7 @@ export interface HostFiles {
   deviceNumber(path: string): Promise<DeviceNumber>;
   /**
    * Who has open a character device that takes one at a time, such as a VFIO group: it is opened for a moment, and refused
-   * with EBUSY. Undefined when nobody has, or there is no such device. @throws {KernelError} another errno.
+   * with EBUSY. Undefined when no process has, or there is no such device. @throws {KernelError} another errno.
    */
   heldBy(path: string): Promise<DeviceUse | undefined>;
 }

@@ -29,7 +29,7 @@ export interface SocketKind {
   readonly protocol: number;
 }
 
-/** An owned datagram socket of the kernel (netlink, raw IP): never blocks, tells when there is something to read. */
+/** An owned datagram socket of the kernel (netlink, raw IP): never blocks, calls back when there is something to read. */
 export class KernelSocket {
   readonly #fd: Fd;
   #poll: Poll | undefined;
@@ -54,7 +54,7 @@ export class KernelSocket {
     call("bind a socket", "bind", this.#fd.number, address, address.length);
   }
 
-  /** Binds it to one peer: from then on it neither sends to nor hears anybody else. */
+  /** Binds it to one peer: from then on it neither sends to nor hears any other. */
   connect(address: Buffer): void {
     call("connect a socket", "connect", this.#fd.number, address, address.length);
   }
@@ -82,7 +82,7 @@ export class KernelSocket {
 
   /** Sends one datagram from another thread: for requests that wait in the kernel. */
   async sendOffThread(bytes: Buffer): Promise<void> {
-    // A descriptor of its own: this socket may be closed meanwhile, and its number be somebody else's.
+    // A descriptor of its own: this socket may be closed meanwhile, and its number be another's.
     const fd = this.#fd.dup();
     try {
       const sent = await callOffThread("send", fd.number, bytes, bytes.length, 0);

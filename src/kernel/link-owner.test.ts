@@ -58,7 +58,7 @@ test("isLinkOf() knows the representor of a VF, which has the PF as parent, from
   assert.equal(isLinkOf({ portName: undefined }, { pciFunction: undefined, text: "" }, VF), false);
 });
 
-/** A kernel before 5.14, whose link 4 has these names, one at each look, and whose drivers answer as told. */
+/** A kernel before 5.14, whose link 4 has these names, one at each look, and whose drivers answer as set. */
 function oldKernel(names: readonly string[], drivers: Readonly<Record<string, string>>) {
   const left = [...names];
   const link = { name: left.shift(), index: 4, kind: undefined, parentDevice: undefined } as Link;
@@ -83,7 +83,7 @@ test("linkOwners() takes a driver's word only of a link that had the name all th
   await assert.rejects(oldKernel(["eth4"], drivers), { code: "ENODEV" });
 });
 
-test("linkOwners() says that it cannot say while a driver is being reset, not that the link is somebody else's", async () => {
+test("linkOwners() says that it cannot say while a driver is being reset, not that the link is another device's", async () => {
   await assert.rejects(oldKernel(["ens6f0v1", "ens6f0v1"], {}), {
     code: "EAGAIN",
     message: /its driver is being reset/,

@@ -16,7 +16,7 @@ export interface LinkPlace {
 export interface LinkOwner {
   /** "0000:3b:02.1"; undefined when it is no PCI function. */
   readonly pciFunction: string | undefined;
-  /** The same for people: "PCI function 0000:3b:02.1", "virtio2 of PCI function 0000:00:03.0", "no device (it is a veth)". */
+  /** The same for the operator: "PCI function 0000:3b:02.1", "virtio2 of PCI function 0000:00:03.0", "no device (it is a veth)". */
   readonly text: string;
 }
 

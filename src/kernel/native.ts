@@ -167,7 +167,7 @@ const uv = {
   unref: self.func("void uv_unref(void *handle)"),
 };
 
-/** Kinds of handles, uv.h: one that any thread may wake the loop by, one that tells when a descriptor can be used. */
+/** Kinds of handles, uv.h: one that any thread may wake the loop by, one that calls back when a descriptor can be used. */
 const UV_ASYNC = 1;
 const UV_POLL = 8;
 const loop = uv.defaultLoop();
@@ -197,9 +197,9 @@ export const POLL_WRITABLE = 2;
 export interface Poll {
   /** Which events to report from now on, level-triggered; 0 for none. */
   watch(events: number): void;
-  /** Whether waiting for this descriptor keeps the process alive; it does unless told otherwise. */
+  /** Whether waiting for this descriptor keeps the process alive; it does by default. */
   keepAlive(yes: boolean): void;
-  /** Stops for good. Call it before the descriptor is closed: its number is soon somebody else's. */
+  /** Stops for good. Call it before the descriptor is closed: its number is soon another's. */
   close(): void;
 }
 
@@ -215,8 +215,8 @@ export function openPoll(fd: number, onEvents: (events: number) => void): Poll {
   let watching = 0;
   const dispatch = (status: number, events: number) => {
     if (closed) return;
-    // POLLERR arrives as an error status, and libuv has stopped the watcher. The next call on the socket tells what is
-    // wrong; a socket may live on after that (netlink after ENOBUFS), so the watch goes on too.
+    // POLLERR arrives as an error status, and libuv has stopped the watcher. The next call on the socket says what is
+    // wrong; a socket may live on after that (netlink after ENOBUFS), so the watch continues too.
     onEvents((status < 0 ? POLL_READABLE | POLL_WRITABLE : events) & watching);
     if (status < 0 && !closed && watching !== 0) uv.start(memory, watching, onPoll);
   };
@@ -244,7 +244,7 @@ export interface Wake {
   /** Address of a function void(void *), to be called with `argument`. */
   readonly functionAddress: bigint;
   readonly argument: bigint;
-  /** Whether waiting for it keeps the process alive; it does not unless told. */
+  /** Whether waiting for it keeps the process alive; it does not by default. */
   keepAlive(yes: boolean): void;
 }
 
@@ -262,7 +262,7 @@ export function openWake(onWake: () => void): Wake {
   };
 }
 
-/** Lets the C library run so many asynchronous writes at once, each on a small thread of its own (glibc: 20 unless told). */
+/** Lets the C library run so many asynchronous writes at once, each on a small thread of its own (glibc: 20 by default). */
 export function allowAioThreads(count: number): void {
   let aioInit: (settings: Buffer) => void;
   try {

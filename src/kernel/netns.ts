@@ -34,8 +34,8 @@ export class Netns {
    * @throws {NotANetnsError} when it refers to anything else.
    */
   static fromFd(fd: BorrowedFd): Netns {
-    // A peer may have passed anything. Opening a FIFO may block, opening a device may set it going, a FUSE file asks whoever
-    // serves it; but the name that the kernel gives an open file is free of all that, and a path begins with a slash.
+    // A peer may have passed anything. Opening a FIFO may block, opening a device may set it going, a FUSE file asks the process
+    // that serves it; but the name that the kernel gives an open file is free of all that, and a path begins with a slash.
     const name = readlinkSync(`/proc/self/fd/${fd.number}`);
     if (!/^net:\[\d+\]$/.test(name)) {
       const isNamespace = /^[a-z_]+:\[\d+\]$/.test(name) && !/^(socket|pipe):/.test(name);

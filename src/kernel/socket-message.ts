@@ -6,7 +6,7 @@ import { addressOf, offHeap, tryCall } from "./native.ts";
 /** SOL_SOCKET and SCM_RIGHTS, include/linux/socket.h. */
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
-/** SO_PEERCRED, socket(7): struct ucred { pid, uid, gid } of whoever called connect or listen. */
+/** SO_PEERCRED, socket(7): struct ucred { pid, uid, gid } of the process that called connect or listen. */
 const SO_PEERCRED = 17;
 const MSG_CTRUNC = 0x8;
 const MSG_DONTWAIT = 0x40;
@@ -98,7 +98,7 @@ export function sendByteWithFd(socket: number, byte: number, fd: Fd): number {
   return tryCall("sendmsg", socket, outbound.header, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/** The process that made the other end; undefined where the kernel does not tell. */
+/** The process that made the other end; undefined where the kernel does not say. */
 export function readPeerPid(socket: number): number | undefined {
   const ucred = Buffer.alloc(12);
   const length = Buffer.alloc(4);

@@ -8,7 +8,7 @@ const SET_MAX_CERT_LIST = 51;
 /** What OpenSSL begins with (SSL_MAX_CERT_LIST_DEFAULT, include/openssl/ssl.h; crypto/x509/x509_vpm.c: -1 is "not set"). */
 const FRESH = { maxCertList: 102_400n, depth: -1n };
 
-/** X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: nobody has been verified yet, and Node calls the peer not authorized. */
+/** X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: no peer has been verified yet, and Node calls the peer not authorized. */
 const NOT_VERIFIED = 21;
 
 /** The certificates of one peer, as it sent them. */
@@ -25,7 +25,7 @@ let lastId = 0n;
 
 /**
  * Has OpenSSL hand over what a peer sends, in place of verifying it: it would follow up to 100 KB of certificates and check each
- * signature, with any key, before anybody is asked. Whoever asks with `rejectUnauthorized: false` verifies the chain himself.
+ * signature, with any key, before a verifier is called. A caller with `rejectUnauthorized: false` verifies the chain itself.
  * Node's own way to the chain, getPeerCertificate(), ends the process at a key on a curve without a NIST name (24.21:
  * X509ToObject, src/crypto/crypto_x509.cc), and getPeerX509Certificate() loses the memory of all but the leaf.
  * Node has no option for any of this, so it is set in the `SSL_CTX` behind the context; its address comes from what Node prints
@@ -49,7 +49,7 @@ export function openPeerChain(context: unknown, maxBytes: number): PeerChain {
   return { der, close: () => void open.delete(id) };
 }
 
-/** Called by OpenSSL in the middle of a handshake. 1: go on. A handshake that nobody awaits is refused. */
+/** Called by OpenSSL in the middle of a handshake. 1: continue. A handshake without a caller is refused. */
 function take(store: unknown, id: bigint): number {
   const der = open.get(id);
   if (der === undefined || der.length > 0) return 0;
@@ -61,7 +61,7 @@ function take(store: unknown, id: bigint): number {
   return 1;
 }
 
-/** i2d_X509(3): without a place it tells the length; with one it writes there, and moves the pointer on. */
+/** i2d_X509(3): without a place it gives the length; with one it writes there, and moves the pointer on. */
 function encoded(certificate: unknown): Buffer {
   const { encode } = openSslCalls();
   const bytes = offHeap(Number(encode(certificate, null)));

@@ -98,11 +98,11 @@ function readEvent(socket: KernelSocket, buffer: Buffer, log: Log): Uevent | und
     const received = socket.receiveFrom(buffer);
     if (received === undefined) return "none";
     const { length, from } = received;
-    // Whoever has CAP_NET_ADMIN may send to the group, but only the kernel sends from port 0.
+    // A process with CAP_NET_ADMIN may send to the group, but only the kernel sends from port 0.
     const isKernel = from.length >= 12 && from.readUInt32LE(4) === 0;
     return isKernel && length <= buffer.length ? parseUevent(buffer.subarray(0, length)) : undefined;
   } catch (error) {
-    // ENOBUFS: more came than the buffer holds. Nothing else is known to come; then too nobody may rely on the news.
+    // ENOBUFS: more came than the buffer holds. Nothing else is known to come; then too no listener may rely on the events.
     log.warn("uevents-lost", { why: String(error) });
     return { action: "lost", devpath: "", subsystem: "", fields: {} };
   }

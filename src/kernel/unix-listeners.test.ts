@@ -12,7 +12,7 @@ const captured = `Num       RefCount Protocol Flags    Type St Inode Path
 00000000189b930f: 00000002 00000000 00010000 0001 01 1308962 @abstract
 `;
 
-test("parseUnixListeners() takes the sockets that somebody listens on, by their whole path", () => {
+test("parseUnixListeners() takes the sockets that have a listener, by their whole path", () => {
   assert.deepEqual(parseUnixListeners(captured), ["/tmp/u x", "@abstract"]);
   assert.deepEqual(parseUnixListeners(""), []);
 });

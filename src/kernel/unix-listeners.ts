@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import { inNetns, type Netns } from "./netns.ts";
 
-/** __SO_ACCEPTCON, include/uapi/linux/net.h: somebody listens. */
+/** __SO_ACCEPTCON, include/uapi/linux/net.h: it has a listener. */
 const ACCEPTS = 0x10000;
 
 /**
- * The paths, as their makers named them, of the unix sockets of a network namespace that somebody listens on. The files may lie in
+ * The paths, as their makers named them, of the unix sockets of a network namespace that have a listener. The files may lie in
  * other mount namespaces.
  * @throws {KernelError} when the namespace cannot be entered.
  */

@@ -18,7 +18,7 @@ const ACCEPTS_PER_TURN = 32;
 const REST_MS = 100;
 
 export interface ListenUnixOptions {
-  /** Permissions of the socket file; nobody can connect before they are set. */
+  /** Permissions of the socket file; no peer can connect before they are set. */
   readonly mode: number;
   /** Each stream is the receiver's to close. */
   onStream(stream: UnixStream): void;
@@ -29,13 +29,13 @@ export interface ListenUnixOptions {
 /** A listening unix socket. */
 export interface UnixListener {
   readonly path: string;
-  /** Stops listening and removes the socket file, if it is still ours. Streams that were accepted go on. */
+  /** Stops listening and removes the socket file, if it is still ours. Streams that were accepted continue. */
   close(): void;
 }
 
 /**
  * Connects to a unix socket. It never waits: the kernel connects at once or says why not.
- * @throws {KernelError} ENOENT (nobody ever listened there), ECONNREFUSED (nobody listens any more), EAGAIN (backlog full).
+ * @throws {KernelError} ENOENT (there never was a listener), ECONNREFUSED (there is none any more), EAGAIN (backlog full).
  */
 export function connectUnix(path: string): UnixStream {
   const target = address(path);
@@ -47,8 +47,8 @@ export function connectUnix(path: string): UnixStream {
 }
 
 /**
- * Listens on a unix socket. A socket file that nobody listens on any more is replaced; one in use is left alone.
- * @throws {KernelError} EADDRINUSE when somebody listens there.
+ * Listens on a unix socket. A socket file without a listener is replaced; one in use is left alone.
+ * @throws {KernelError} EADDRINUSE when it has a listener.
  */
 export function listenUnix(path: string, options: ListenUnixOptions): UnixListener {
   removeStale(path);
@@ -117,7 +117,7 @@ function rest({ poll, onError }: ListenUnixOptions & { readonly poll: Poll }, er
   onError(error);
 }
 
-/** A refused connection tells that nobody listens any more; it is refused for a file that is no socket too. */
+/** A refused connection says that there is no listener any more; it is refused for a file that is no socket too. */
 function removeStale(path: string): void {
   if (!lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return;
   const target = address(path);

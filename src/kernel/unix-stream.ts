@@ -48,7 +48,7 @@ export class UnixStream extends Duplex {
     );
   }
 
-  /** The process that made the other end; undefined where the kernel does not tell. */
+  /** The process that made the other end; undefined where the kernel does not say. */
   get peerPid(): number | undefined {
     return this.destroyed ? undefined : readPeerPid(this.#fd.number);
   }
@@ -76,7 +76,7 @@ export class UnixStream extends Duplex {
   }
 
   override _destroy(error: Error | null, done: Done): void {
-    // The watch ends before the descriptor: its number may be somebody else's in the next moment.
+    // The watch ends before the descriptor: its number may be another's in the next moment.
     this.#poll.close();
     this.#fd.close();
     const because = error ?? new Error("The connection was closed");
@@ -100,7 +100,7 @@ export class UnixStream extends Duplex {
     if (events & POLL_READABLE && !this.destroyed) this.#readSome();
   }
 
-  // A message that brought descriptors ends its read early: only EAGAIN tells that there is nothing more.
+  // A message that brought descriptors ends its read early: only EAGAIN says that there is nothing more.
   #readSome(): void {
     for (let turn = 0; turn < READS_PER_TURN && !this.destroyed; turn += 1) {
       const { result, bytes, fds, truncated } = receiveMessage(this.#fd.number);

@@ -30,7 +30,7 @@ test("watchFolder() tells of files, and tells them apart", async (t) => {
   mkdirSync(folder.path);
   await nextChange(folder); // the folder has come
   assert.equal(folder.identity("a.sock"), undefined);
-  for (const what of ["made", "removed", "made anew"]) {
+  for (const what of ["made", "removed", "made again"]) {
     const before = folder.identity("a.sock");
     const change = nextChange(folder);
     if (what === "removed") rmSync(join(folder.path, "a.sock"));
@@ -40,7 +40,7 @@ test("watchFolder() tells of files, and tells them apart", async (t) => {
   }
 });
 
-test("watchFolder() goes on when the folder itself is made anew", async (t) => {
+test("watchFolder() continues when the folder itself is made again", async (t) => {
   const folder = open(t);
   for (let round = 0; round < 2; round++) {
     mkdirSync(folder.path);

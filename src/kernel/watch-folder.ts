@@ -18,7 +18,7 @@ const RETRY_MS = 1000;
 
 /**
  * Watches a folder by inotify, through its own removal and return. Events can be lost (the kernel's queue is bounded), so
- * whoever must not miss a change also looks at `identity` from time to time.
+ * a caller that must not miss a change also looks at `identity` from time to time.
  */
 export function watchFolder(path: string, clock: Clock): WatchedFolder {
   const listeners = new Set<() => void>();
@@ -28,7 +28,7 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
   let watcher: FSWatcher | undefined;
   let watched: string | undefined;
   let timer: Timer | undefined;
-  /** The folder may have been removed and made anew: the old watch then stays silent for ever. */
+  /** The folder may have been removed and made again: the old watch then stays silent for ever. */
   const ensure = () => {
     const now = identityOf(path, "folder");
     if (now !== watched) {
@@ -72,7 +72,7 @@ function start(path: string, tell: () => void): FSWatcher | undefined {
 }
 
 /**
- * The same for as long as it is not made anew: inode numbers are given out again at once, the time of birth is not, and no chmod
+ * The same for as long as it is not made again: inode numbers are given out again at once, the time of birth is not, and no chmod
  * changes it. A folder's other times change with every file in it.
  */
 function identityOf(path: string, kind?: "folder"): string | undefined {

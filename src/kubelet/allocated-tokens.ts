@@ -1,4 +1,4 @@
-// Which pods hold which tokens: what kubelet tells and what it does not, fitted to the inventory.
+// Which pods hold which tokens: what kubelet reports and what it does not, fitted to the inventory.
 import { type Clock, startDeadline } from "../async/index.ts";
 import { type Inventory, isTokenId, type Offer } from "../inventory/index.ts";
 import type { Log } from "../telemetry/index.ts";

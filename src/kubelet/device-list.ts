@@ -2,7 +2,7 @@ import { ListAndWatchResponseSchema } from "../gen/deviceplugin_pb.ts";
 import type { DeviceView } from "../inventory/index.ts";
 import { encodeMessage } from "../rpc/index.ts";
 
-/** One device as kubelet is to see it. Its id is a secret: whoever knows it may request what it stands for. */
+/** One device as kubelet is to see it. Its id is a secret: a pod that knows it may request what it stands for. */
 type Device = Pick<DeviceView, "id" | "healthy" | "numaNode">;
 
 interface Part {

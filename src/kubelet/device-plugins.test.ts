@@ -166,7 +166,7 @@ test("DevicePlugins is back with the full list after every restart of kubelet", 
   assert.equal(kubelet.registrations, 12);
 });
 
-test("DevicePlugins comes back when somebody has removed its socket and kubelet has let go", async (t) => {
+test("DevicePlugins comes back when its socket was removed and kubelet has let go", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const { plugins } = startPlugins(t, folder, new Tokens(FAST));
@@ -350,7 +350,7 @@ test("DevicePlugins.close() ends the list and leaves neither a socket nor a list
   assert.equal(tokens.listenerCount, 0);
 });
 
-/** A socket file that nobody listens on: what a killed process leaves. */
+/** A socket file without a listener: what a killed process leaves. */
 async function leaveStaleSocket(path: string): Promise<void> {
   const spare = `${path}.spare`;
   const server = createServer().listen(path);

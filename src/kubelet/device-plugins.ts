@@ -14,9 +14,9 @@ export interface DevicePluginsOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
-  /** What kubelet has of other plugins under our resources; unknown unless told. */
+  /** What kubelet has of other plugins under our resources; unknown by default. */
   readonly foreign?: Pick<ForeignDevices, "streak">;
-  /** Kubelet is to be asked anew which devices it has. */
+  /** Kubelet is to be asked again which devices it has. */
   askSoon?(): void;
   /** How calls travel; sockets in the folder by default. */
   readonly transport?: Transport;

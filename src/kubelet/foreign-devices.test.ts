@@ -4,7 +4,7 @@ import { ForeignDevices } from "./foreign-devices.ts";
 
 const listOf = (...ids: readonly string[]) => new Map([["d.e/c", new Set(ids)]]);
 
-test("ForeignDevices counts answers with devices that were never ours, and begins anew without", () => {
+test("ForeignDevices counts answers with devices that were never ours, and begins again without", () => {
   let own = ["a", "b"];
   const devices = () =>
     own.map((id) => ({ id, healthy: true, allocated: false, numaNode: undefined, address: undefined }));

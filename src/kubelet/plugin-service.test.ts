@@ -148,7 +148,7 @@ for (const { says, prefers, mustInclude = [], size = 2, answer, isSound } of pre
   });
 }
 
-test("ListAndWatch tells what changes once, what changes in a crowd together, and nothing else", async () => {
+test("ListAndWatch sends what changes once, what changes in a crowd together, and nothing else", async () => {
   const { follow, tell, world, clock, log } = plugin();
   const caller = new AbortController();
   const told = follow(caller.signal);
@@ -185,7 +185,7 @@ test("ListAndWatch tells what changes once, what changes in a crowd together, an
   caller.abort();
 });
 
-test("ListAndWatch tells the same list again after half a minute, counted from the last one", async () => {
+test("ListAndWatch sends the same list again after half a minute, counted from the last one", async () => {
   const { follow, tell, world, clock } = plugin();
   const caller = new AbortController();
   const told = follow(caller.signal);

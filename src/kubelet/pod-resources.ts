@@ -47,7 +47,7 @@ const ANSWER_TIMEOUT_MS = 10_000;
 const FIRST_RETRY_MS = 1000;
 /** Many pods may get devices at once: they are asked for together. */
 const SOON_MS = 1000;
-/** Kubelet answers 100 calls a second for everybody together: nothing that is set may make us a burden. */
+/** Kubelet answers 100 calls a second for all callers together: nothing that is set may make us a burden. */
 const LEAST_INTERVAL_MS = 100;
 
 /** Kubelet itself sends at most 16 MB (pkg/kubelet/apis/podresources, maxMsgSize); a pod with ten devices has a few hundred elements. */

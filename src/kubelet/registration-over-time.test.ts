@@ -16,7 +16,7 @@ const RESOURCE = "worker.domain/10G";
 const OWN = socketName(RESOURCE);
 const KUBELET = "kubelet.sock";
 
-/** The folder where both listen: a socket that is not in it cannot be dialled, whoever still listens. */
+/** The folder where both listen: a socket that is not in it cannot be dialled, though its listener is still there. */
 class Folder implements Transport {
   readonly path = "/plugins";
   readonly listeners = new Set<() => void>();
@@ -56,7 +56,7 @@ class Folder implements Transport {
 
   async dial(options: Parameters<Transport["dial"]>[0]) {
     const file = this.identity(basename(options.target));
-    if (!file?.startsWith("file-")) throw new RpcError("UNAVAILABLE", `nobody listens at ${options.target}`);
+    if (!file?.startsWith("file-")) throw new RpcError("UNAVAILABLE", `no plugin listens at ${options.target}`);
     return await this.#network.dial(options);
   }
 }
@@ -186,7 +186,7 @@ test("a new kubelet gets a registration and a socket of its own, though the one 
 for (const [says, file, isSame] of [
   ["stands", "stands", true],
   ["was removed", undefined, false],
-  ["is somebody else's", "foreign", false],
+  ["is another plugin's", "foreign", false],
 ] as const) {
   test(`a kubelet that let go of the list is offered it again, on ${isSame ? "the same" : "a new"} socket where ours ${says}`, async (t) => {
     const { clock, folder, kubelet, plugins, codes } = await world(t);
@@ -244,7 +244,7 @@ test("a new kubelet is not waited for because the one before has refused, and ow
   assert.ok((waited[0] ?? 1_000) <= 20 && (waited[1] ?? 1_000) <= 60, waited.join());
 });
 
-test("a resource that another plugin offers is left to it, and begun anew when that has ended", async (t) => {
+test("a resource that another plugin offers is left to it, and begun again when that has ended", async (t) => {
   const { clock, folder, kubelet, seen, plugins, log, codes } = await world(t);
   await plugins.ready();
   const before = folder.identity(OWN);

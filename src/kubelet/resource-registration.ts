@@ -43,7 +43,7 @@ const REGISTER_TIMEOUT_MS = 15_000;
 const FOLLOW_TIMEOUT_MS = 5000;
 
 /**
- * Offers one resource to kubelet, for ever: listens, registers, and does both anew when kubelet has restarted (it removes
+ * Offers one resource to kubelet, for ever: listens, registers, and does both again when kubelet has restarted (it removes
  * every socket in the folder then), when it has let go of the list, or when our socket file is gone.
  */
 export class ResourceRegistration {
@@ -54,7 +54,7 @@ export class ResourceRegistration {
   readonly #list = new DeviceList();
   readonly #running: Promise<void>;
   #server: RpcServer | undefined;
-  /** Identity of our socket file; another, or none, under its name means that nobody can dial us. */
+  /** Identity of our socket file; another, or none, under its name means that kubelet cannot dial us. */
   #listening: string | undefined;
   /** Identity of the kubelet socket that was there when we began to listen. */
   #listeningFor: string | undefined;
@@ -63,7 +63,7 @@ export class ResourceRegistration {
   #isFollowed = false;
   /** Another plugin has offered the resource when it was last looked. */
   #isElsewhere = false;
-  /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before anybody looks. */
+  /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before the next check. */
   #follows = 0;
   #followedMs = Number.NEGATIVE_INFINITY;
   /** Of the last try, so that the same words are not told again and again. */
@@ -110,7 +110,7 @@ export class ResourceRegistration {
   /**
    * Whether another plugin offers the resource. It is left alone: kubelet would take each registration, of both in turn, for ever. One
    * answer of kubelet will do where nothing of ours is registered; else its answer may be older than our list. When the other
-   * has ended, kubelet has no plugin for the resource, though it may still follow our list: all begins anew.
+   * has ended, kubelet has no plugin for the resource, though it may still follow our list: all begins again.
    */
   #noteOthers(): boolean {
     const { resource, foreign, elsewhere, askSoon, log } = this.#options;

@@ -7,7 +7,7 @@ import { TokenLife } from "./token-life.ts";
 const GRACE_MS = 60;
 const RESOURCE = "worker.domain/10G";
 const holder = { podUid: "uid", container: "app", resource: RESOURCE };
-/** Kubelet's file names nobody of ours. */
+/** Kubelet's file names no pod of ours. */
 const EMPTY: Checkpoint = new Map();
 const NAMED: Checkpoint = new Map([["t1", holder]]);
 
@@ -117,7 +117,7 @@ for (const [says, ids, freed] of [
   });
 }
 
-test("TokenLife.doubt() makes nobody forget the pod", () => {
+test("TokenLife.doubt() forgets no pod", () => {
   const life = new TokenLife(GRACE_MS);
   life.allocated("t1", RESOURCE);
   life.observe({
@@ -131,7 +131,7 @@ test("TokenLife.doubt() makes nobody forget the pod", () => {
   assert.deepEqual(freedAfter(life, [step(10, listed("web:")), step(700, listed("web:"))]), []);
 });
 
-test("TokenLife.doubt() lets the grace begin anew", () => {
+test("TokenLife.doubt() lets the grace begin again", () => {
   const life = new TokenLife(GRACE_MS);
   life.allocated("t1", RESOURCE);
   assert.deepEqual(freedAfter(life, [step(0, other)]), []);
@@ -148,7 +148,7 @@ test("TokenLife.allocated() makes void what was known of an earlier pod", () => 
   assert.deepEqual(freedAfter(life, [step(70, other, NAMED), step(700, other, NAMED)]), []);
 });
 
-test("TokenLife.observe() tells of ids that an earlier process gave out, once", () => {
+test("TokenLife.observe() tells of ids that a previous instance gave out, once", () => {
   const life = new TokenLife(GRACE_MS);
   const sight = {
     holdings: listed("web:t1"),

@@ -1,7 +1,7 @@
 import type { Checkpoint } from "./checkpoint.ts";
 import type { PodHoldings } from "./pod-resources.ts";
 
-/** What is so at one moment, from everybody who knows. */
+/** What is so at one moment, by all sources. */
 export interface Sight {
   readonly holdings: PodHoldings;
   /** Undefined where it could not be read. */
@@ -15,7 +15,7 @@ export interface Sight {
 
 /** What follows from a sight. */
 export interface Findings {
-  /** Ids that pods hold and nobody has told us of: an earlier process gave them out. */
+  /** Ids that pods hold and that are unknown here: a previous instance gave them out. */
   readonly adopted: readonly { readonly id: string; readonly resource: string }[];
   /** Ids that kubelet has taken back, each with a connection that still holds it: its pod has died without a Close. */
   readonly freed: readonly { readonly id: string; readonly connectionId: string | undefined }[];

@@ -80,7 +80,7 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   const told = health.conditions().map(({ code, severity }) => `${code} ${severity}`);
   assert.deepEqual(told, ["journal-not-written blocking"]);
   const kept = journal.keepVf(vf as unknown as KernelVfEntry);
-  journal.forgetVf(vf.address as PciAddress); // what fails of it is made up for: nobody is there to hear of it
+  journal.forgetVf(vf.address as PciAddress); // what fails of it is made up for: no caller is there to get it
   await assert.rejects(kept, JournalError);
   await rm(folder);
   await rename(`${folder}-away`, folder);

@@ -1,4 +1,4 @@
-// One VF from the moment it is taken until it is given back, while drivers are slow, fail, or answer when nobody waits any more.
+// One VF from the moment it is taken until it is given back, while drivers are slow, fail, or answer when no caller waits any more.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
@@ -192,7 +192,7 @@ test("a VF that is set aside again is observed for the latter cause alone, and o
   await vf.bind(signal, isThere);
   assert.equal(clock.timerCount, 1);
   inventory.setDriver(first, undefined);
-  inventory.raise(first, stuck("again, for somebody else"));
+  inventory.raise(first, stuck("again, for another one"));
   await clock.pass(PAUSE_MS);
   assert.equal(clock.timerCount, 0, "who has raised that observes it");
   inventory.clear(first, "write-stuck");

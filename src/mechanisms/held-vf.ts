@@ -133,7 +133,7 @@ export class HeldVf {
     });
   }
 
-  /** Goes on with another VF while the kernel works on this one. False where there is none to have. */
+  /** Continues with another VF while the kernel works on this one. False where there is none to have. */
   #leave(binding: Promise<unknown>): boolean {
     const { inventory, leftOut, log } = this.#parts;
     const { address } = this.#vf;
@@ -194,7 +194,7 @@ export class HeldVf {
     inventory.setState(this.ask.connectionId, "ready");
   }
 
-  /** It is on its way home. */
+  /** It is being restored. */
   setReclaiming(): void {
     const { inventory } = this.#parts;
     const { connectionId } = this.ask;

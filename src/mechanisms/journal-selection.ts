@@ -16,7 +16,7 @@ export interface LeftOut {
 }
 
 /**
- * A connection whose VF is out is kept whatever its size: without it nobody could bring the VF back. `leftOut` is filled while the
+ * A connection whose VF is out is kept whatever its size: without it the VF could not be restored. `leftOut` is filled while the
  * journal is read.
  */
 export function journalSelection(leftOut: LeftOut): Selection<StoredEntry> {

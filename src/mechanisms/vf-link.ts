@@ -4,7 +4,7 @@ import type { HostLinks, VfLink } from "../netdev/index.ts";
 import type { PfDoor } from "../node/index.ts";
 import { type DriverBinder, DriverError, type PciAddress } from "../pci/index.ts";
 
-/** What netdev is told of VFs by. */
+/** How netdev gets to know VFs. */
 export interface VfLinkParts {
   readonly links: HostLinks;
   readonly binder: DriverBinder;

@@ -1,4 +1,4 @@
-// What the PF and the link itself are told of a VF before it serves a client.
+// What is set on the PF and on the link itself for a VF before it serves a client.
 import type { Clock } from "../async/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
@@ -48,7 +48,7 @@ interface Place {
 /** The VF beneath one link, on its PF. */
 export class VfBeneath {
   readonly #parts: VfBeneathParts;
-  /** Settings that the driver can tell but not set: asked for once per process, no difference afterwards. */
+  /** Settings that the driver can report but not set: asked for once per process, no difference afterwards. */
   readonly #unsupported = new Set<keyof VfSettings>();
 
   constructor(parts: VfBeneathParts) {
@@ -101,7 +101,7 @@ export class VfBeneath {
     if (outcome === "refused") {
       if (await unpinMac(vf.port, vf.index, patience)) await this.#tryMac(mac, place);
     } else if (outcome === "taken" && standing.trust !== true) {
-      // A PF that now names what nobody has told it names what its VF chooses (igb, ixgbe, i40e, ice).
+      // A PF that now names what was never set names what its VF chooses (igb, ixgbe, i40e, ice).
       const { mac: named } = await this.#read(patience);
       if (named === mac) await wasOwnChoice(before);
     }
@@ -119,7 +119,7 @@ export class VfBeneath {
 }
 
 interface BearableOptions extends ApplyOptions {
-  /** Told of a setting that the driver can tell but not set. */
+  /** Told of a setting that the driver can report but not set. */
   readonly isUnsupported: (setting: keyof VfSettings) => void;
   readonly log: Log;
 }

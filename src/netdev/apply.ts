@@ -33,7 +33,7 @@ export interface ApplyInput {
 
 /**
  * Makes a link stand as wanted; writes nothing when it does already.
- * @throws {NetdevError | KernelError} with the link in between: a later call goes on from there.
+ * @throws {NetdevError | KernelError} with the link in between: a later call continues from there.
  */
 export async function applyWanted(input: ApplyInput): Promise<void> {
   let wrote = false;
@@ -87,7 +87,7 @@ async function applyChange(input: ApplyInput, change: Change): Promise<void> {
   }
 }
 
-/** The error for a name that somebody took between our look and our rename. */
+/** The error for a name that was taken between our read and our rename. */
 export function nameTaken(name: string, cause?: unknown): NetdevError {
   return new NetdevError({ kind: "name-taken", name, by: "another link" }, { cause });
 }

@@ -16,7 +16,7 @@ export interface AttachOptions extends Omit<AttachmentParts, "client" | "state">
   readonly wanted: WantedNetdev;
   readonly signal?: AbortSignal | undefined;
   /**
-   * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` goes on
+   * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` continues
    * with it.
    */
   readonly keepLeft?: ((attachment: NetdevAttachment) => void) | undefined;
@@ -47,11 +47,11 @@ export async function attachNetdev(options: AttachOptions): Promise<NetdevAttach
   }
 }
 
-/** The Ethernet default; what a link had before a client that nobody knew is not known either. */
+/** The Ethernet default; what a link had before an unknown client is not known either. */
 const DEFAULT_MTU = 1500;
 
 /**
- * The state of a link whose own state nobody kept, in the host: `detach` of what is adopted with it makes it a link that is
+ * The state of a link whose own state was not kept, in the host: `detach` of what is adopted with it makes it a link that is
  * down, has that name and the default MTU, and for which its PF sets no address and no VLAN.
  * @throws {NetdevError} of kind "gone" or "not-its-link".
  */

@@ -26,7 +26,7 @@ export interface AttachmentState extends LinkIdentity {
 
 /** The way in ends with its Request; this is the limit of a Request. */
 const WAY_IN_LIMIT_MS = 60_000;
-/** The way back is tried again by whoever asked for it: docs/decisions/033. */
+/** The way back is tried again by the caller: docs/decisions/033. */
 const WAY_BACK_LIMIT_MS = 10_000;
 /** So often a link may go and come back on its way in. */
 const RETURNS = 10;
@@ -155,7 +155,7 @@ export class NetdevAttachment {
         await this.#updateThere(client, link, { wanted, signal });
       } catch (error) {
         if (!client || !isVanished(error)) throw error;
-        // Its driver has made it anew, in the host. Where nothing of ours can have made it go, it is there by now.
+        // Its driver has made it again, in the host. Where nothing of ours can have made it go, it is there by now.
         if (!link && (await this.#parts.vfLink.index()) === undefined) throw error;
         await this.#inHost((host) =>
           this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
@@ -196,7 +196,7 @@ export class NetdevAttachment {
   }
 
   /**
-   * Brings the link home and makes it what it was. Tells what could not be restored, and can be called again for that;
+   * Returns the link to the host and restores it. Answers with what could not be restored, and can be called again for that;
    * a VF with anything left must not be given to another client.
    */
   async detach(): Promise<readonly NotRestored[]> {
@@ -274,7 +274,7 @@ export class NetdevAttachment {
     });
   }
 
-  /** Remembers what the kernel's marks will not tell. */
+  /** Remembers what the kernel's marks will not say. */
   async #own(client: LinkPlace, changes: readonly Change[]): Promise<void> {
     const { owned, clientIndex } = this.#state;
     const addresses = new Set(owned.addresses);

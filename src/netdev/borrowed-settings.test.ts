@@ -48,21 +48,21 @@ test("BorrowedSettings.apply() keeps what stood before it writes, and restore() 
   assert.deepEqual(standing(), { mac: NO_MAC, vlan: 0, spoofCheck: true });
 });
 
-test("BorrowedSettings.apply() writes nothing a second time, and leaves the address alone that nobody asks for", async () => {
+test("BorrowedSettings.apply() writes nothing a second time, and leaves an address alone that is not requested", async () => {
   const { settings, done } = lent();
   await settings.apply({ mac: "", vlan: 7 });
   await settings.apply({ mac: "", vlan: 7 });
   assert.deepEqual(done, ["keep vlan", "vlan=7"]);
 });
 
-test("BorrowedSettings.restore() gives back what an earlier process found", async () => {
+test("BorrowedSettings.restore() gives back what a previous instance found", async () => {
   const { settings, standing } = lent({ before: { vlan: 99 } });
   await settings.apply({ vlan: 7 });
   await settings.restore();
   assert.equal(standing().vlan, 99);
 });
 
-test("BorrowedSettings.restore() leaves nobody's address where the driver takes no empty one", async () => {
+test("BorrowedSettings.restore() leaves an unused address where the driver takes no empty one", async () => {
   const { settings, standing } = lent({ refuses: `mac=${NO_MAC}` });
   await settings.apply({ mac: MAC });
   await settings.restore();

@@ -15,7 +15,7 @@ export interface AskedSettings {
 /** What the settings are of, and how they are kept. */
 export interface BorrowedSettingsParts {
   readonly vf: AttachedVf;
-  /** What the PF held before an earlier process changed it. */
+  /** What the PF held before a previous instance changed it. */
   readonly before: VfSettings;
   /** Told, and waited for, before anything is changed that `before` does not tell of yet. */
   readonly record: (before: VfSettings) => Promise<void>;
@@ -31,7 +31,7 @@ const BUSY_LIMIT_MS = 10_000;
 export class BorrowedSettings {
   readonly #parts: BorrowedSettingsParts;
   #before: VfSettings;
-  /** Settings that the driver can tell but not set. */
+  /** Settings that the driver can report but not set. */
   readonly #unsupported = new Set<keyof VfSettings>();
 
   constructor(parts: BorrowedSettingsParts) {
@@ -71,7 +71,7 @@ export class BorrowedSettings {
   async restore(): Promise<void> {
     const { port, index } = this.#parts.vf;
     if (Object.keys(this.#before).length === 0) return;
-    // A driver that does not take "no address" gets one that is nobody's: nothing of the last client may stay.
+    // A driver that does not take "no address" gets one that is not in use: nothing of the last client may stay.
     const ownMac = newMac(this.#parts.random);
     const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac, patience: this.#patience() });
     if (fault) throw fault.error;

@@ -41,7 +41,7 @@ const rows: readonly { says: string; asked: Partial<AskedNetdev>; routes: readon
     routes: ["0.0.0.0/0 via 10.0.0.9"],
   },
   {
-    says: "without anybody at the other end goes over the link, once",
+    says: "without a peer address goes over the link, once",
     asked: { routes: [{ prefix: "10.1.0.1/16" }, { prefix: "10.1.0.2/16", nextHop: "" }] },
     routes: ["10.1.0.0/16 via link"],
   },

@@ -56,7 +56,7 @@ export interface AskedRoute {
   readonly nextHop?: string | undefined;
 }
 
-/** A wish as it comes over the wire, before anybody has looked at it. Empty texts are the same as none. */
+/** A wish as it comes over the wire, before it was checked. Empty texts are the same as none. */
 export interface AskedNetdev {
   readonly name: string;
   readonly mtu?: number | undefined;
@@ -77,7 +77,7 @@ export interface AskedNetdev {
   readonly neighbours: readonly { readonly address: string; readonly mac: string }[];
 }
 
-/** More of one kind than this is a mistake or an attack: every entry is a kernel object in somebody's pod. */
+/** More of one kind than this is a mistake or an attack: every entry is a kernel object in a client's pod. */
 const MOST_ENTRIES = 1024;
 
 /**

@@ -15,13 +15,13 @@ export type WishPart =
   | "protocol"
   | "neighbour";
 
-/** What was wrong, to decide by; the message is for people. */
+/** What was wrong, to decide by; the message is for the operator. */
 export type NetdevFault =
-  /** Somebody asked for something that makes no sense; never retry. */
+  /** The request makes no sense; never retry. */
   | { readonly kind: "invalid"; readonly part: WishPart; readonly text: string; readonly problem: string }
   /** Another link of the namespace has the name. */
   | { readonly kind: "name-taken"; readonly name: string; readonly by: string }
-  /** The link is not where it should be: unbound, or moved by somebody else. */
+  /** The link is not where it should be: unbound, or moved by another process. */
   | { readonly kind: "gone"; readonly link: string; readonly where: string }
   /** The link under the index that sysfs gave for a VF is not the VF's; nothing was written to it. */
   | {
@@ -44,12 +44,12 @@ export type NetdevFault =
       readonly max: number;
     }
   | { readonly kind: "no-free-table"; readonly limit: number }
-  /** Somebody in the namespace has put our mark on more entries than we ever make. */
+  /** A process in the namespace has put our mark on more entries than we ever make. */
   | { readonly kind: "crowded"; readonly link: string; readonly limit: number }
   | { readonly kind: "neighbour-taken"; readonly address: string; readonly mac: string }
   | { readonly kind: "address-duplicate"; readonly link: string; readonly address: string }
   | { readonly kind: "address-tentative"; readonly link: string; readonly address: string; readonly afterMs: number }
-  /** Changes were made, and are asked for again: somebody else undoes them. */
+  /** Changes were made, and are asked for again: another process undoes them. */
   | { readonly kind: "unsettled"; readonly link: string; readonly changes: readonly string[] }
   /** An attach failed, and so did its undoing: the VF is not clean. The cause says what failed first. */
   | { readonly kind: "left-behind"; readonly link: string; readonly reason: string; readonly left: readonly string[] }
@@ -74,7 +74,7 @@ export type NetdevFault =
       readonly unsupported: boolean;
     };
 
-/** A network device could not be made as it was wanted, or could not be brought home. */
+/** A network device could not be made as requested, or could not be restored. */
 export class NetdevError extends Error {
   override readonly name = "NetdevError";
   readonly fault: NetdevFault;
@@ -106,17 +106,17 @@ function describe(fault: NetdevFault): string {
     case "crowded":
       return `Cannot read what stands around link ${fault.link}: its namespace has more than ${fault.limit} routes and rules that are marked as ours or lead to the same places; remove them there`;
     case "neighbour-taken":
-      return `Cannot set neighbour ${fault.address}: somebody else has set it permanently to ${fault.mac}`;
+      return `Cannot set neighbour ${fault.address}: another process has set it permanently to ${fault.mac}`;
     case "address-duplicate":
       return `Cannot use address ${fault.address} on link ${fault.link}: another host of the network has it`;
     case "address-tentative":
       return `Cannot use address ${fault.address} on link ${fault.link}: still tentative after ${fault.afterMs} ms`;
     case "unsettled":
-      return `Cannot settle link ${fault.link}: somebody else keeps undoing ${fault.changes.slice(0, 5).join("; ")}`;
+      return `Cannot settle link ${fault.link}: another process keeps undoing ${fault.changes.slice(0, 5).join("; ")}`;
     case "left-behind":
       return `Cannot attach link ${fault.link}: ${fault.reason}; and cannot restore its ${fault.left.join(", ")}`;
     case "mac-not-taken":
-      return `Cannot set address ${fault.mac} of link ${fault.ifindex}: ${fault.problem}; binding its driver anew may help`;
+      return `Cannot set address ${fault.mac} of link ${fault.ifindex}: ${fault.problem}; binding its driver again may help`;
     case "busy": {
       const { link, step, answer, tries, afterMs } = fault;
       return `Cannot ${step} (link ${link}): its driver answered ${answer} ${tries} times within ${afterMs} ms; try again, and look in the kernel's log whether it hangs in a reset and whether its PF is up`;

@@ -12,7 +12,7 @@ export class HostLinks {
   readonly random: Random;
   readonly clock: Clock;
   /**
-   * By the client's namespace, which is one thing for the whole process, whoever holds a handle of it: two links that enter it at
+   * By the client's namespace, which is one thing for the whole process, whichever holds a handle of it: two links that enter it at
    * once would pick the same free routing table.
    */
   readonly turns = new KeyedQueue<string>();

@@ -21,7 +21,7 @@ export interface LinkMac {
  * Gives a link its own address and waits until it has it. The PF's word alone does not do: igbvf reads the
  * administrative address only when it is bound, and drops every frame until then. Whether the PF trusts the VF stays as it
  * is: with trust a client could take any address.
- * @throws {NetdevError} of kind "mac-not-taken" when it has another address still: binding the VF anew may help.
+ * @throws {NetdevError} of kind "mac-not-taken" when it has another address still: binding the VF again may help.
  */
 export async function setLinkMac(wish: LinkMac): Promise<void> {
   if ((await macNow(wish)) === wish.mac) return;
@@ -65,7 +65,7 @@ async function macNow({ session, ifindex }: LinkMac): Promise<string | undefined
   return (await session.rtnl.linkByIndex(ifindex))?.address;
 }
 
-/** An address that is hardly anybody's: as given, but for who administers it (IEEE 802, bit 1 of the first byte). */
+/** An address that is hardly in use: as given, but for who administers it (IEEE 802, bit 1 of the first byte). */
 export function spareMac(mac: string): string {
   const first = Number.parseInt(mac.slice(0, 2), 16) ^ 2;
   return `${first.toString(16).padStart(2, "0")}${mac.slice(2)}`;

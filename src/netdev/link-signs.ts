@@ -16,7 +16,7 @@ export function signsOfTime(clock: Clock): NextSign {
 }
 
 /**
- * Listens from the first wait on: a driver that is ready at once costs nothing. A driver tells nobody that its reset is over,
+ * Listens from the first wait on: a driver that is ready at once costs nothing. A driver does not report that its reset is over,
  * but its link goes, comes, or changes its carrier then.
  */
 export function linkSigns(

@@ -33,7 +33,7 @@ export function originalOf(link: Link): OriginalLink {
   return { index, name, altNames, mtu, address, up, parentDevice };
 }
 
-/** A name for the way: 14 bytes, so unlikely to be taken that nobody checks. */
+/** A name for the way: 14 bytes, so unlikely to be taken that it is not checked. */
 export function newTemporaryName(random: Random): string {
   return `nsm-${random.bytes(5).toString("hex")}`;
 }
@@ -61,7 +61,7 @@ export async function moveIn(
   vf: VfIdentity,
 ): Promise<number> {
   const { original, temporaryName } = identity;
-  // One that a driver has made anew has other names than the one before.
+  // One that a driver has made again has other names than the one before.
   const { altNames } = await verifiedLink(host, original.index, vf);
   await host.rtnl.setLink(original.index, { removeAltNames: altNames });
   await host.rtnl.setLink(original.index, { netns: client.netns, name: temporaryName });
@@ -81,7 +81,7 @@ export async function rename(session: LinkPlace, ifindex: number, name: string):
   }
 }
 
-/** The VF's link in the client's namespace. Whoever lives there may have renamed it; the device beneath stays the same. */
+/** The VF's link in the client's namespace. The pod may have renamed it; the device beneath stays the same. */
 export async function findInClient(
   client: LinkPlace,
   { clientIndex }: LinkIdentity,
@@ -93,7 +93,7 @@ export async function findInClient(
 }
 
 /**
- * The VF's link in the host: not moved yet, on its way home, or put there by the kernel when the client's namespace died
+ * The VF's link in the host: not moved yet, being restored, or put there by the kernel when the client's namespace died
  * (under the name it had there, or as "dev<index>").
  */
 export async function findInHost(

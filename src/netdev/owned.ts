@@ -3,20 +3,20 @@ import { type Address, type Neighbour, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN
 /**
  * The mark on every address, route, rule and neighbour that is ours (IFA_PROTO, RTA_PROTOCOL, FRA_PROTOCOL,
  * NDA_PROTOCOL): what does not carry it belongs to the pod and is never touched. A number that neither the kernel nor
- * /etc/iproute2/rt_protos gives to anybody.
+ * /etc/iproute2/rt_protos assigns.
  */
 export const OUR_PROTOCOL = 110;
 
 /** Table that the kernel asks last; like main and local never ours. */
 const RT_TABLE_DEFAULT = 253;
 
-/** What the kernel's marks alone cannot tell. Plain data, kept for as long as the link is in the pod. */
+/** What the kernel's marks alone cannot say. Plain data, kept for as long as the link is in the pod. */
 export interface Owned {
   /** Addresses we added, "10.0.0.1/24": kernels before 5.18 keep no mark on an address. */
   readonly addresses: readonly string[];
   /** Tables of our policy rules: a link that went down has lost its routes, and with them the mark. */
   readonly tables: readonly number[];
-  /** We have set the MTU; when nobody asks for one any more, the original one comes back. */
+  /** We have set the MTU; when none is requested any more, the original one is restored. */
   readonly mtu: boolean;
 }
 

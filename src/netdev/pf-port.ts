@@ -3,7 +3,7 @@ import { Errno, KernelError, type Link, type Rtnl, type VfChange } from "../kern
 import { NetdevError } from "./error.ts";
 import type { PfPort, VfSettings } from "./vf-settings-through-pf.ts";
 
-/** A PF as people and the kernel know it. */
+/** A PF as operators and the kernel know it. */
 export interface PfName {
   readonly address: string;
   readonly ifname: string;
@@ -19,7 +19,7 @@ export interface PfMemory {
 }
 
 /**
- * The port of a PF in the namespace of the socket. At each use `link` finds and verifies it anew: udev may rename it, and a reset
+ * The port of a PF in the namespace of the socket. At each use `link` finds and verifies it again: udev may rename it, and a reset
  * makes another one of it.
  */
 export function rtnlPfPort(

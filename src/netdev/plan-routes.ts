@@ -17,7 +17,7 @@ export interface PlannedEntries {
   readonly remove: Change[];
 }
 
-/** Our routes in the table that everybody uses. */
+/** Our routes in the main table. */
 export function planMainRoutes(
   ifindex: number,
   standing: readonly Route[],
@@ -30,7 +30,7 @@ interface RulesInput {
   readonly ifindex: number;
   readonly routes: readonly Route[];
   readonly rules: readonly Rule[];
-  /** Tables that anybody uses. */
+  /** Tables that are in use. */
   readonly taken: ReadonlySet<number>;
   readonly wanted: readonly WantedRule[];
   readonly owned: Owned;

@@ -144,7 +144,7 @@ const rows: readonly Row[] = [
     plan: ["remove-address 10.0.0.1/24"],
   },
   {
-    says: "takes an address that somebody else has set already",
+    says: "takes an address that another process has set already",
     standing: { addresses: [address("10.0.0.1/24", { protocol: 0 })] },
     asked: { addresses: ["10.0.0.1/24"] },
     plan: [],
@@ -182,7 +182,7 @@ const rows: readonly Row[] = [
     plan: [],
   },
   {
-    says: "gives each rule its own table, the lowest that nobody uses, the first rule last so that it is asked first",
+    says: "gives each rule its own table, the lowest that is free, the first rule last so that it is asked first",
     standing: {
       routes: [route("10.0.0.0/8", { table: 1, protocol: 3, ifindex: 2 })],
       rules: [rule(2, { protocol: 0 })],
@@ -215,7 +215,7 @@ const rows: readonly Row[] = [
     plan: ["add-route 0.0.0.0/0 table 1", "add-rule IPv4 from all proto 6 dport 80-80 table 1"],
   },
   {
-    says: "leaves a rule of another of our links, told by its table",
+    says: "leaves a rule of another of our links, known by its table",
     standing: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5, ifindex: 9 })] },
     plan: [],
   },
@@ -277,10 +277,10 @@ const refused: readonly (Omit<Row, "plan"> & { readonly message: RegExp })[] = [
     message: /Cannot set MTU 9001 on link nsm-1: its driver takes 68 to 9000/,
   },
   {
-    says: "a neighbour that somebody else has set otherwise",
+    says: "a neighbour that another process has set otherwise",
     standing: { neighbours: [neighbour("10.0.0.9", mac2, { protocol: 3 })] },
     asked: { neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:03" }] },
-    message: /Cannot set neighbour 10.0.0.9: somebody else has set it permanently to 02:00:00:00:00:02/,
+    message: /Cannot set neighbour 10.0.0.9: another process has set it permanently to 02:00:00:00:00:02/,
   },
   {
     says: "a rule when thousands of tables are in use",

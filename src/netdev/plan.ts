@@ -72,7 +72,7 @@ function planLink(input: PlanInput, owned: Owned): Change[] {
 
 function checkedMtu(standing: StandingNetdev, mtu: number): number {
   const { name, minMtu = 0, maxMtu = 0 } = standing.link;
-  // A driver that names no limit tells 0.
+  // A driver that names no limit reports 0.
   const max = maxMtu === 0 ? 65_535 : maxMtu;
   if (mtu < minMtu || mtu > max) throw new NetdevError({ kind: "mtu-out-of-range", link: name, mtu, min: minMtu, max });
   return mtu;
@@ -110,7 +110,7 @@ function newAddress(standing: StandingNetdev, prefix: Prefix) {
     prefixLength: prefix.prefixLength,
     protocol: OUR_PROTOCOL,
     ...(broadcast !== undefined && { broadcast }),
-    // The endpoint gave the address out and knows that it is free: no second of waiting for nobody's answer.
+    // The endpoint gave the address out and knows that it is free: no second of waiting for an answer that does not come.
     ...(prefix.family === 6 && { noDad: true }),
   };
 }

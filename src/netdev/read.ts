@@ -22,7 +22,7 @@ export interface StandingNetdev {
   readonly routes: readonly Route[];
   /** Those with our mark. */
   readonly rules: readonly Rule[];
-  /** Tables that routes or rules of the namespace name, whoever's they are. */
+  /** Tables that routes or rules of the namespace name, whatever made them. */
   readonly tables: ReadonlySet<number>;
   /** Of the link. */
   readonly neighbours: readonly Neighbour[];
@@ -46,7 +46,7 @@ export async function inSession<T>(
   }
 }
 
-/** Around one link no wish has more. Beyond it somebody in the namespace has put our mark on entries of his own. */
+/** Around one link no wish has more. Beyond it a process in the namespace has put our mark on entries of its own. */
 const MOST_ENTRIES = 16_384;
 
 /** undefined when the link is not there (any more). */

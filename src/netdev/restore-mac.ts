@@ -7,7 +7,7 @@ interface VfAtPort {
   readonly index: number;
 }
 
-/** The administrative address of a VF on its way home. */
+/** The administrative address of a VF that is being restored. */
 export class MacRestore {
   readonly #vf: VfAtPort;
   readonly #before: string;
@@ -24,8 +24,8 @@ export class MacRestore {
   }
 
   /**
-   * Whether the PF names an address that it is not to have set, and only the link could tell whose word it is: of a VF that came
-   * home without us, or of one that an earlier attempt has left.
+   * Whether the PF names an address that it is not to have set, and only the link could say whose it is: of a VF that came
+   * to the host without us, or of one that an earlier attempt has left.
    */
   async isInDoubt(): Promise<boolean> {
     return this.#before === NO_MAC && isPinned(await this.#standing());

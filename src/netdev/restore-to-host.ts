@@ -21,7 +21,7 @@ export interface NotRestored {
 
 export interface HomeInput {
   readonly host: LinkPlace;
-  /** undefined: the namespace has died, or nobody has a handle of it. */
+  /** undefined: the namespace has died, or there is no handle of it. */
   readonly client: LinkPlace | undefined;
   readonly identity: LinkIdentity;
   /** Whose link it is. */
@@ -39,7 +39,7 @@ export interface HomeInput {
 const RETURNS = 3;
 
 /**
- * Brings a link home and makes it what it was, from whatever state an attempt was left in. Goes on past failures and
+ * Returns a link to the host and restores it, from whatever state an attempt was left in. Continues past failures and
  * tells them; empty when nothing of the client is left. The second call does what the first could not.
  */
 export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
@@ -95,7 +95,7 @@ async function restoreOnce(
   let link: Link | undefined;
   await attempt("link", async () => {
     link = await lookInHost(host, identity, { of, vfLink });
-    // The PF's settings may have reset the VF, and its driver makes the link anew.
+    // The PF's settings may have reset the VF, and its driver makes the link again.
     if (!link && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
     if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
@@ -128,7 +128,7 @@ async function moveOut(client: LinkPlace, { host, identity, of, patience }: Home
     const there = { netns: host.netns, name: identity.temporaryName, ...theirs };
     await patience.run("move the link", () => client.rtnl.setLink(link.index, there));
   } catch (error) {
-    // Gone meanwhile: the next look in the host tells.
+    // Gone meanwhile: the next read in the host says it.
     if (!isVanished(error)) throw error;
   }
   return true;
@@ -136,7 +136,7 @@ async function moveOut(client: LinkPlace, { host, identity, of, patience }: Home
 
 /**
  * A macvlan or VLAN that the pod has laid on the link stays when the link leaves (macvlan_device_event, vlan_device_event: nothing
- * to do for a move), and would hear and send on it beside whoever gets the VF next.
+ * to do for a move), and would hear and send on it beside the client that gets the VF next.
  */
 async function removeUppers({ rtnl }: LinkPlace, link: Link): Promise<void> {
   for (const upper of await rtnl.linksNamedOrAbove(new Set())) {
@@ -198,7 +198,7 @@ async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): 
 }
 
 /**
- * Its own name; where another link has it by now, the next free one of the kernel's: whoever waits for a name that comes and
+ * Its own name; where another link has it by now, the next free one of the kernel's: a process that waits for a name that comes and
  * goes with other VFs (the kernel calls the next new one as the one that is away) might wait for ever.
  */
 async function giveName(host: LinkPlace, ifindex: number, name: string): Promise<void> {

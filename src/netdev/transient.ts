@@ -30,7 +30,7 @@ export interface PatienceOptions {
   readonly log: Log;
   /** For all steps together. */
   readonly limitMs: number;
-  /** The deadline of whoever waits for the work; it may come before the limit. */
+  /** The deadline of the caller; it may come before the limit. */
   readonly signal?: AbortSignal | undefined;
   readonly nextSign: NextSign;
 }
@@ -74,7 +74,7 @@ export class Patience {
       }
       const leftMs = this.#endsAtMs - clock.monotonicMs();
       if (leftMs > 0 && !signal?.aborted) {
-        // Aborted while it waits: told below, with what it waited for.
+        // Aborted while it waits: reported below, with what it waited for.
         await nextSign(Math.min(waitMs, leftMs), signal).catch(() => {});
         waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS);
       }

@@ -1,4 +1,4 @@
-// A VF's link that goes and comes back: a driver that is reset or bound anew makes another one, with another index.
+// A VF's link that goes and comes back: a driver that is reset or bound again makes another one, with another index.
 
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";

@@ -74,7 +74,7 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
   assert.deepEqual(pf.standing(), fresh);
 });
 
-test("applyVfSettings() goes on past a setting that is refused, and says whether the driver can do it at all", async () => {
+test("applyVfSettings() continues past a setting that is refused, and says whether the driver can do it at all", async () => {
   const pf = pretendPf({ refuses: { mac: Errno.EINVAL, linkState: Errno.EOPNOTSUPP } });
   const wanted: VfSettings = { mac: "02:00:00:00:00:05", vlan: 7, linkState: "enable" };
   const { faults } = await applyVfSettings(pf.port, 0, wanted);

@@ -19,7 +19,7 @@ export interface VfSettings {
 
 /** The VFs of one PF, each by the number N of its `virtfnN`. */
 export interface PfPort {
-  /** The PF and its driver, for people: "0000:3b:00.0 (ens6f0, driver mlx5_core)". */
+  /** The PF and its driver, for the operator: "0000:3b:00.0 (ens6f0, driver mlx5_core)". */
   readonly pf: string;
   /**
    * Without a value of any setting where the PF tells nothing of its VFs (`tellsNothing`).
@@ -146,14 +146,14 @@ export function tellsNothing(standing: VfSettings): boolean {
   return Object.values(standing).every((value) => value === undefined);
 }
 
-/** What a VF has when nobody has asked for anything. */
+/** What a VF has when nothing was requested. */
 const NOTHING_ASKED: VfSettings = { mac: NO_MAC, vlan: 0, minTxRateMbps: 0, maxTxRateMbps: 0 };
 
 function askedSettings(wanted: VfSettings): (keyof VfSettings)[] {
   return GROUPS.flat().filter((key) => wanted[key] !== undefined && wanted[key] !== NOTHING_ASKED[key]);
 }
 
-/** Why what is asked cannot be had of a PF that tells nothing. Empty: nothing is asked. */
+/** Why what is asked cannot be had of a PF that reports nothing. Empty: nothing is asked. */
 export function silentFaults(port: PfPort, vf: number, wanted: VfSettings): readonly SettingFault[] {
   return askedSettings(wanted).map((setting) => {
     return { setting, error: new NetdevError({ kind: "vf-silent", setting, vf, pf: port.pf }) };

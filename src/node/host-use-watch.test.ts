@@ -213,7 +213,7 @@ test("HostUseWatch gives an observation that takes long a small part of the time
   await watch.close();
 });
 
-test("HostUseWatch observes one time after the other, tells when a PF is used otherwise, and goes on after a failure", async () => {
+test("HostUseWatch observes one time after the other, reports when a PF is used otherwise, and continues after a failure", async () => {
   const { node, clock, watch, log } = setUp();
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;

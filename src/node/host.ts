@@ -40,7 +40,7 @@ export interface Host {
   askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
   /** Where what outlives the process is kept. */
   readonly disk: Disk;
-  /** What nobody can guess. */
+  /** What cannot be guessed. */
   readonly random: Random;
   /** The settings of the VFs of a PF. */
   pfPort(pf: PfName & { readonly address: PciAddress }): PfPort;

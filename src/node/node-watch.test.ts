@@ -65,7 +65,7 @@ test("close() waits no longer than a second for a look that does not end", async
   assert.deepEqual(paper.left(), NOTHING_LEFT);
 });
 
-test("watchNode() takes over the driver that a VF has got by somebody else's hand, of two that change at once both", async (t) => {
+test("watchNode() takes over the driver that a VF has got from another process, of two that change at once both", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   const drivers = () => [first, second].map((address) => node.inventory.get(address)?.driver);
@@ -184,7 +184,7 @@ for (const other of ["lost", "of a driver"] as const) {
   });
 }
 
-test("watchNode() goes on where a VF has gone before its driver could be read, and asks each VF once", async (t) => {
+test("watchNode() continues where a VF has gone before its driver could be read, and asks each VF once", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   const asked: string[] = [];
@@ -274,7 +274,7 @@ for (const [says, event, isRead] of [
   });
 }
 
-test("watchNode() goes on after a look that has failed", async (t) => {
+test("watchNode() continues after a look that has failed", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   const { look } = node.survey;

@@ -1,4 +1,4 @@
-// News of the node: VFs that come and go, drivers that somebody changes, links, another list of PFs.
+// News of the node: VFs that come and go, drivers that change, links, another list of PFs.
 import { type Clock, messageOf, type Timer } from "../async/index.ts";
 import type { Link, NetlinkEvent, Rtnl, Uevent } from "../kernel/index.ts";
 import { isPciAddress, type PciAddress, PfConfigError, parsePfConfig } from "../pci/index.ts";
@@ -84,7 +84,7 @@ export class NodeWatch {
     this.#want({ all: true, config: true });
   }
 
-  /** Somebody has seen that what is known is not true any more. */
+  /** What is known was seen to be wrong. */
   lookAnew(): void {
     this.#want({ all: true });
   }
@@ -121,7 +121,7 @@ export class NodeWatch {
     this.#saidMeanwhile?.set(event.link.index, event.link);
     const known = this.#pfByIndex.get(event.link.index);
     if (!known) return;
-    // An index may have another link's by now: then whose they all are is asked anew.
+    // An index may have another link's by now: then whose they all are is asked again.
     if (known.parentDevice === event.link.parentDevice) this.#options.node.survey.setLink(known.pf, event.link);
     else this.#want({ links: true });
   }

@@ -60,7 +60,7 @@ test("PfClaims waits for nothing that the list does not name any more", (t) => {
   assert.deepEqual([other.told(), other.claims.isWaiting], [[], false]);
 });
 
-test("PfClaims lets through what is not there, and claims an adapter anew that has come back", (t) => {
+test("PfClaims lets through what is not there, and claims an adapter again that has come back", (t) => {
   const { sysfs, forwarder } = node(t);
   const [one, other] = [forwarder(), forwarder()];
   assert.deepEqual(one.ours(first), [first]);

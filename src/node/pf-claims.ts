@@ -1,5 +1,5 @@
 // Which PFs are this process's: two releases of the forwarder on one node have state folders of their own, and
-// no journal that tells one what the other does.
+// no journal that says to one what the other does.
 import type { ExclusiveLock } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { PciAddress, PfConfig } from "../pci/index.ts";
@@ -57,7 +57,7 @@ export class PfClaims {
       this.#locks.set(address, lock);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
-      // Not there: whoever looks at it says so. What else there is must not keep a node from serving.
+      // Not there: its observation says so. What else there is must not keep a node from serving.
       if (error.code !== "ENOENT") this.#options.log.warn("pf-not-locked", { pf: address, error: error.message });
     }
     return this.#accept(address);

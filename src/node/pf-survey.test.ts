@@ -29,7 +29,7 @@ async function opened(t: TestContext, options: WatchedNodeOptions = {}) {
   return { ...paper, node, inventory, survey, close, codes, vfsOf, bind, setVfs, settle };
 }
 
-test("a PF that loses its driver is a fault until it has one again, and then gets its VFs anew", async (t) => {
+test("a PF that loses its driver is a fault until it has one again, and then gets its VFs again", async (t) => {
   const { pf, log, pfLinks, survey, codes, vfsOf, bind, settle, close } = await opened(t);
   pfLinks.set(pf, async () => pfLinkOf(pf));
   await bind(pf, "unbind");
@@ -48,7 +48,7 @@ test("a PF that loses its driver is a fault until it has one again, and then get
   await close();
 });
 
-test("a PF that is taken out has no VFs, and gets them anew when it is back", async (t) => {
+test("a PF that is taken out has no VFs, and gets them again when it is back", async (t) => {
   const { pf, machine, codes, vfsOf, settle, close } = await opened(t);
   const putBack = await machine.removePf(pf);
   await settle();

@@ -1,4 +1,4 @@
-// What the node has of the configured PFs, now and at each later look, as the inventory and people are told.
+// What the node has of the configured PFs, now and at each later look, as the inventory and the operator get it.
 import type { Clock } from "../async/index.ts";
 import type { Inventory, VfConditionOf, VfRecord } from "../inventory/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
@@ -99,7 +99,7 @@ export class PfSurvey {
     return this.#claims.problemOf(pf) ?? own;
   }
 
-  /** Whether another process has a PF of the list: only another look can tell that it has ended. */
+  /** Whether another process has a PF of the list: only another read can show that it has ended. */
   get isWaiting(): boolean {
     return this.#claims.isWaiting;
   }
@@ -133,7 +133,7 @@ export class PfSurvey {
     this.#creation.hostUseChanged();
   }
 
-  /** Reads the node anew. Never throws: what cannot be used is told and left out. */
+  /** Reads the node again. Never throws: what cannot be used is told and left out. */
   look(): Promise<void> {
     const looked = this.#turn.then(async () => {
       this.#takeOver(await this.#observe());

@@ -96,7 +96,7 @@ test("PfsWithoutVfs asks a driver once, and when it has answered the PF is as it
   await answers();
   assert.deepEqual([node.answered, pfs.judge(withVfs(pf))], [1, withVfs(pf)]);
   assert.deepEqual([told(), pfs.problemOf(address), clock.timerCount, node.listeners], [[], undefined, 0, 0]);
-  assert.deepEqual([pfs.judge(pf), node.writes], [pf, 1], "somebody has taken them away");
+  assert.deepEqual([pfs.judge(pf), node.writes], [pf, 1], "an operator has taken them away");
   assert.match(told()[0] ?? "", /their number was set to 0/);
   pfs.judge(otherDevice);
   await settled();
@@ -114,7 +114,7 @@ test("PfsWithoutVfs takes VFs that it has made for the operator's to take away, 
 });
 
 test("PfsWithoutVfs asks a driver that has refused again only for another device, or when it was away", async () => {
-  for (const then of ["another device", "it was away", "VFs that somebody made"] as const) {
+  for (const then of ["another device", "it was away", "VFs that an operator made"] as const) {
     const { pfs, node, told, answers } = setUp();
     pfs.judge(pf);
     await settled();
@@ -122,7 +122,7 @@ test("PfsWithoutVfs asks a driver that has refused again only for another device
     const fault = pfs.judge(pf);
     assert.match("message" in fault ? fault.message : "", /Cannot make .*no room/);
     assert.deepEqual([node.writes, told()], [1, []], "the fault says it");
-    if (then === "VFs that somebody made") {
+    if (then === "VFs that an operator made") {
       assert.deepEqual(pfs.judge(withVfs(pf)), withVfs(pf));
       assert.ok(!("kind" in pfs.judge(pf)));
       assert.equal(node.writes, 1);

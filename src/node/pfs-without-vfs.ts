@@ -27,7 +27,7 @@ interface Asked {
 /**
  * Asks the driver of each PF that is observed without VFs, whenever it came, unless the operator took
  * them away: that is so where the same device, by the index of its netdev, has had some while we looked. A driver that has
- * refused is asked again only when the device comes anew.
+ * refused is asked again only when the device comes again.
  */
 export class PfsWithoutVfs {
   readonly #options: PfsWithoutVfsOptions;
@@ -91,7 +91,7 @@ export class PfsWithoutVfs {
     this.#usedByHost.clear();
   }
 
-  /** Waits for nothing any more. What a driver has been asked for goes on. */
+  /** Waits for nothing any more. What a driver has been asked for continues. */
   close(): void {
     this.#isClosed = true;
     for (const { stop } of this.#asked.values()) stop.abort(new Error("the forwarder stops"));
@@ -154,7 +154,7 @@ export class PfsWithoutVfs {
   }
 }
 
-/** Whether two observations saw the same device, as far as they tell. */
+/** Whether two observations saw the same device, as far as they say. */
 function isSame(a: number | undefined, b: number | undefined): boolean {
   return a === undefined || b === undefined || a === b;
 }

@@ -58,7 +58,7 @@ class World {
     return choices[Math.floor(this.#random() * choices.length)] as T;
   }
 
-  /** One thing that happens; it may go on after this has returned. */
+  /** One thing that happens; it may continue after this has returned. */
   readonly happenings: Readonly<Record<string, () => unknown>> = {
     "a client asks": () => this.#ask(this.#first()),
     "a client asks and leaves": () => this.#ask(this.#first(), this.#leaving()),
@@ -116,7 +116,7 @@ class World {
       const mtu = this.pick([0, 1_400]);
       return await endpointReply(name, (connection) => {
         if (connection.context) connection.context.MTU = mtu;
-        if (mood === "answers nonsense") connection.id = "of somebody else";
+        if (mood === "answers nonsense") connection.id = "of another client";
       })(request);
     };
   }

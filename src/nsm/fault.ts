@@ -1,4 +1,4 @@
-/** What can go wrong in this room. Callers decide by `kind`; `grpc-status.ts` turns each kind into a gRPC code. */
+/** What can go wrong in this module. Callers decide by `kind`; `grpc-status.ts` turns each kind into a gRPC code. */
 export type NsmFault =
   /** The path of a connection is not one that we can extend. */
   | { readonly kind: "bad-path"; readonly problem: string }
@@ -19,7 +19,7 @@ export type NsmFault =
   | { readonly kind: "no-candidates" }
   /** Every candidate refused; the last refusal is the `cause`. */
   | { readonly kind: "candidates-failed"; readonly failures: readonly CandidateFailure[] }
-  /** The caller asks about a connection that somebody else made. */
+  /** The caller asks about a connection that another peer made. */
   | { readonly kind: "not-the-owner"; readonly id: string }
   /** A peer's token or identity is missing where one is needed. */
   | { readonly kind: "no-identity"; readonly problem: string }

@@ -7,7 +7,7 @@ import { DriverError, type DriverFault } from "../pci/index.ts";
 import { RpcError, type Status } from "../rpc/index.ts";
 import { NsmError, type NsmFault, textOf } from "./fault.ts";
 
-/** The gRPC status that tells a peer about any failure of this room or of those below. */
+/** The gRPC status by which a peer learns of any failure of this module or of those below. */
 export function toStatus(error: unknown): RpcError {
   if (error instanceof RpcError) return error;
   return new RpcError(codeOf(error), peerText(error), { cause: error });
@@ -31,7 +31,7 @@ function codeOf(error: unknown): Status {
   if (error instanceof IdentityError) return codeOfIdentity(error.fault);
   if (error instanceof DeadlineError) return "DEADLINE_EXCEEDED";
   if (error instanceof Error && error.name === "AbortError") return "CANCELLED";
-  // By its name: this room does not know the kernel's. It refused something that we had checked.
+  // By its name: this module does not know the kernel's. It refused something that we had checked.
   if (error instanceof Error && error.name === "KernelError") return "INTERNAL";
   // Likewise: what cannot be remembered is not begun. The caller may try again when the disk takes it.
   if (error instanceof Error && error.name === "JournalError") return "UNAVAILABLE";

@@ -1,6 +1,6 @@
 // The service itself: what NSM peers ask of this node, from the message to the answer.
 // Knows paths, tokens, endpoints and the order of things; knows nothing of the kernel: a virtual function and a network
-// namespace are things it asks other rooms to prepare, apply and release (mechanism/mechanism.ts).
+// namespace are things it has other modules prepare, apply and release (mechanism/mechanism.ts).
 // Start reading at request/request.ts: one Request from its arrival to its answer; then close.ts and teardown.ts beside it, the
 // one way out. Its folders, top to bottom (.dependency-cruiser.cjs has it as a rule): request/ is the life of a connection; monitor/ what
 // watchers see; registry/ our own entry there; endpoint/ finds the next hop and calls it; permission/ says who may request what and how

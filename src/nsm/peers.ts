@@ -22,6 +22,6 @@ export interface PassedFds {
   receive(id: FileId, signal: AbortSignal): Promise<OwnedFd>;
   /** A call that names the file has come. */
   expect(id: FileId): void;
-  /** Drops the connection's own copy, unless one has come for a call that nobody has seen yet. */
+  /** Drops the connection's own copy, unless one has come for a call that has not come yet. */
   release(id: FileId): void;
 }

@@ -41,11 +41,11 @@ export interface ForwarderServiceOptions extends Gate {
   readonly journal: ConnectionJournal;
   /** How long the caller keeps an unused connection, in ms: descriptors of endpoint sockets outlive that. */
   readonly callerIdleMs: number;
-  /** Ids of connections that have none yet: nobody can guess them. */
+  /** Ids of connections that have none yet: they cannot be guessed. */
   readonly newId: () => string;
   readonly log: Log;
   readonly metrics?: Metrics;
-  /** Follows Requests and Closes; nobody does unless told. */
+  /** Follows Requests and Closes; none by default. */
   readonly tracer?: Tracer;
 }
 
@@ -54,10 +54,10 @@ export interface ForwarderService {
   /** NetworkService and MonitorConnection, for `serveRpc`. */
   readonly handlers: readonly RpcHandler[];
   readonly connectionCount: number;
-  /** For people: what stands, is begun, or resists its end. */
+  /** For the operator: what stands, is begun, or resists its end. */
   connections(): readonly ConnectionSummary[];
   /**
-   * Goes on with a connection that an earlier process served and that still stands: it can be watched, refreshed and
+   * Continues with a connection that a previous instance served and that still stands: it can be watched, refreshed and
    * closed. Its virtual function must be held for it already.
    * @throws when the entry cannot be read, or its mechanism not be taken up; nothing is changed then.
    */
@@ -75,12 +75,12 @@ export interface ForwarderService {
 const SOCKET_MARGIN_MS = 10_000;
 
 /**
- * A teardown goes on when its caller has gone: it writes to the journal, and has an endpoint that does not answer for 5 s. What takes
+ * A teardown continues when its caller has gone: it writes to the journal, and has an endpoint that does not answer for 5 s. What takes
  * longer is continued by the next instance.
  */
 const STOP_LIMIT_MS = 6_000;
 
-/** Puts the rooms' parts together into the service. */
+/** Puts the modules' parts together into the service. */
 export function createForwarderService(options: ForwarderServiceOptions): ForwarderService {
   const { clock, log, managerTarget, callerIdleMs, tracer = noTracer } = options;
   const steps = tracedSteps(options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps, tracer);
@@ -174,7 +174,7 @@ function countsOf({ connections, monitor, turns }: Pick<ServiceDeps, "connection
   return { established, reclaiming, watchers: monitor.subscriberCount, waiting: turns.waiting };
 }
 
-/** Runs one call to its end, whatever that is: measured, and a failure told to the log and the caller alike. */
+/** Runs one call to its end, whatever that is: measured, and a failure reported to the log and the caller alike. */
 async function answer<T>(deps: ServiceDeps, ask: Asked, work: () => Promise<T>): Promise<T> {
   const startedMs = deps.clock.monotonicMs();
   const ended = (code: string) => deps.metrics?.ended(ask.method, code, deps.clock.monotonicMs() - startedMs);
@@ -215,7 +215,7 @@ function factsOf({ connection }: Asked): SpanFacts {
 
 type ServiceDeps = RequestDeps & CloseDeps & { readonly metrics: ServiceMetrics | undefined; readonly tracer: Tracer };
 
-/** Whoever is asking sees the connections that are its own, and no others: docs/decisions/011-who-may-act-on-a-connection.md. */
+/** The caller sees the connections that are its own, and no others: docs/decisions/011-who-may-act-on-a-connection.md. */
 function watch(deps: RequestDeps, selector: MonitorScopeSelector, call: Call): AsyncIterable<ConnectionEvent> {
   const peer = call.connection.peer;
   if (!peer) throw toStatus(new NsmError({ kind: "no-identity", problem: "the caller has no certificate" }));

@@ -16,7 +16,7 @@ interface Begun {
   readonly parent: TraceContext | undefined;
 }
 
-/** A tracer whose spans go to `ended`; those that whoever began the trace does not want kept are passed on and not told. */
+/** A tracer whose spans go to `ended`; those that the trace's origin does not want kept are passed on and not exported. */
 export function spanTracer(clock: Clock, ended: (span: FinishedSpan) => void, random: Random = systemRandom): Tracer {
   const underWay = new AsyncLocalStorage<TraceContext>();
   const run = async <T>(begun: Begun, work: () => Promise<T>): Promise<T> => {

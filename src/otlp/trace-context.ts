@@ -7,7 +7,7 @@ export interface TraceContext {
   readonly traceId: string;
   /** 16 digits, not all 0. */
   readonly spanId: string;
-  /** Whether whoever began the trace wants its spans kept. */
+  /** Whether the trace's origin wants its spans kept. */
   readonly isSampled: boolean;
   /** What other tracers put beside it, handed on as it came. */
   readonly state: string;

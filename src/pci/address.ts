@@ -7,7 +7,7 @@ export type PciAddress = string & { readonly [brand]: "PciAddress" };
 const form = /^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])$/i;
 
 /**
- * Reads an address as people write it: the domain may be left out (0000 then) and capitals are allowed.
+ * Reads an address as operators write it: the domain may be left out (0000 then) and capitals are allowed.
  * @throws {SyntaxError} when the text is no PCI address.
  */
 export function parsePciAddress(text: string): PciAddress {

@@ -13,11 +13,11 @@ export interface CreateVfsOptions {
   readonly uevents: UeventSource;
   readonly clock: Clock;
   readonly log: Log;
-  /** For the write: 5 min unless told. ixgbe was seen to need more than one minute for its 63. */
+  /** For the write: 5 min by default. ixgbe was seen to need more than one minute for its 63. */
   readonly createLimitMs?: number;
-  /** For the VFs to appear after the write: 30 s unless told. */
+  /** For the VFs to appear after the write: 30 s by default. */
   readonly appearLimitMs?: number;
-  /** Gives up the wait for them; what the driver has been asked for goes on. */
+  /** Gives up the wait for them; what the driver has been asked for continues. */
   readonly signal?: AbortSignal;
 }
 
@@ -27,7 +27,7 @@ export function wantedVfs({ entry, totalVfs }: Pick<PhysicalFunction, "entry" | 
 }
 
 /**
- * Makes the virtual functions of a physical one that was observed without any, and waits until all are there. Where somebody
+ * Makes the virtual functions of a physical one that was observed without any, and waits until all are there. Where an operator
  * has made some since, their number stays: to change it would take the VFs of running clients away.
  * @throws {PfError} creation-failed, creation-stuck; {KernelError} when it cannot be read; the signal's reason.
  */
@@ -85,5 +85,5 @@ const hints: Readonly<Record<string, string>> = {
   ERANGE: "that is more than the hardware has: set numVfs",
   ENOSPC: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",
   ENOMEM: "the firmware reserved too few PCI resources: set numVfs lower, or turn SR-IOV on in the BIOS",
-  EBUSY: "somebody else is changing their number",
+  EBUSY: "another process is changing their number",
 };

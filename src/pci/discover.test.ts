@@ -121,7 +121,7 @@ test("discover() does without an IOMMU", async () => {
   assert.deepEqual([faults, pfs[0]?.vfs.map(({ iommuGroup }) => iommuGroup)], [[], [undefined, undefined]]);
 });
 
-test("discover() notes functions whose group holds a stranger", async () => {
+test("discover() notes VFs whose group holds a device that is not ours", async () => {
   const { pfs } = await find({ machine: { pfs: 1, iommu: "with-pf" } });
   assert.deepEqual(
     pfs[0]?.vfs.map(({ vfioProblem }) => vfioProblem),

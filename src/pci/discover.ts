@@ -110,7 +110,7 @@ async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Pro
   }
   const eswitchMode = await eswitchModeOf(address, options);
   if (eswitchMode === "switchdev") tell("switchdev-mode", switchdevProblem(address));
-  // Never sriov_numvfs: reading it waits for whoever writes it, and that may be for a device that somebody has open.
+  // Never sriov_numvfs: reading it waits for its writer, and that one perhaps for a device that a process has open.
   const vfs = await readVfs(entry, devices);
   const totalVfs = Number(await devices.readText(`${address}/sriov_totalvfs`));
   tellCounts(entry, { totalVfs, vfs, tell });

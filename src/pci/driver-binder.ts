@@ -45,9 +45,9 @@ export interface DriverBinderOptions {
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
   /** Told of every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
   readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
-  /** For one write; 10 s unless told. */
+  /** For one write; 10 s by default. */
   readonly writeLimitMs?: number;
-  /** For the network device or the VFIO node to appear; 10 s unless told: drivers ask the physical function first. */
+  /** For the network device or the VFIO node to appear; 10 s by default: drivers ask the physical function first. */
   readonly waitLimitMs?: number;
 }
 
@@ -205,7 +205,7 @@ export class DriverBinder {
         const code = error instanceof KernelError ? error.code : String(error);
         throw new DriverError(address, { kind: "unbind-refused", driver, code }, { cause: error });
       }
-      // It is unbound: somebody else was faster.
+      // It is unbound: another process was faster.
     }
   }
 

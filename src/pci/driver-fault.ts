@@ -6,22 +6,22 @@ export type DriverFault =
   | { readonly kind: "driver-missing"; readonly driver: string }
   | { readonly kind: "unbind-refused"; readonly driver: string; readonly code: string }
   | { readonly kind: "bind-refused"; readonly driver: string; readonly code: string }
-  /** A write did not return in time; under VFIO mostly because somebody has the device open. */
+  /** A write did not return in time; under VFIO mostly because a process has the device open. */
   | { readonly kind: "write-stuck"; readonly driver: string }
   | { readonly kind: "no-iommu" }
   | { readonly kind: "group-shared"; readonly group: number; readonly others: readonly string[] }
   | { readonly kind: "no-vfio-node"; readonly group: number }
   /** The node by which every VFIO client begins: the module is not loaded, or the folder is not the host's. */
   | { readonly kind: "no-vfio-container" }
-  /** Somebody has the IOMMU group open; the kernel would not let go of a VF of it before that one closes it. */
+  /** A process has the IOMMU group open; the kernel would not unbind a VF of it before that one closes it. */
   | {
       readonly kind: "group-open";
       readonly group: number;
       readonly processes: readonly string[];
-      /** Another VF of the group that the same pod has by VFIO: the kernel does not tell which of them is in use. */
+      /** Another VF of the group that the same pod has by VFIO: the kernel does not say which of them is in use. */
       readonly besides?: string;
     }
-  /** We may not open the group, so that nobody can prove that it is free. */
+  /** We may not open the group, so that it cannot be proven free. */
   | { readonly kind: "group-unreadable"; readonly group: number; readonly code: string }
   | { readonly kind: "no-netdev" }
   /** With what the host uses it for, and how to end that. */
@@ -63,9 +63,9 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "no-vfio-container":
       return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
     case "group-open":
-      return `Cannot use ${address} for anybody else: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first${fault.besides === undefined ? "" : `. Its pod also has ${fault.besides} of that group: this one comes home when that one is closed too`}`;
+      return `Cannot use ${address} for another client: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first${fault.besides === undefined ? "" : `. Its pod also has ${fault.besides} of that group: this one is free when that one is closed too`}`;
     case "group-unreadable":
-      return `Cannot tell whether anybody has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
+      return `Cannot see whether a process has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
     case "no-netdev":
       return `Cannot find the network device of ${address}: its driver has made none in this network namespace`;
     case "host-uses-it":

@@ -33,7 +33,7 @@ for (const [why, ask, representors, mode] of [
   ["devlink does not say, and there are representors", says(undefined), 2, "switchdev"],
   ["devlink does not say, and there are none", says(undefined), 0, "legacy"],
   ["devlink may not be asked, and there are representors", refuses, 1, "switchdev"],
-  ["there is nobody to ask, and there are none", undefined, 0, "legacy"],
+  ["there is no devlink, and there are none", undefined, 0, "legacy"],
 ] as const) {
   test(`eswitchModeOf() says ${mode} because ${why}`, async () => {
     const log = recordingLog();

@@ -51,7 +51,7 @@ const rows: readonly Row[] = [
   },
   { says: "a VRF", vf: { master: 8 }, links: [link(8, "red", { kind: "vrf" })], signs: "is a port of red (vrf)" },
   { says: "a master that is not in the list", vf: { master: 8 }, signs: "is a port of link 8 (device)" },
-  { says: "no master, told as 0", vf: { master: 0 }, signs: "" },
+  { says: "no master, reported as 0", vf: { master: 0 }, signs: "" },
   {
     says: "a VLAN on it",
     links: [link(8, "v0.9", { kind: "vlan", peerIndex: VF })],
@@ -63,7 +63,7 @@ const rows: readonly Row[] = [
     signs: "",
   },
   { says: "the other end of a veth", links: [link(8, "veth0", { kind: "veth", peerIndex: VF })], signs: "" },
-  { says: "itself, as drivers tell", vf: { peerIndex: VF }, signs: "" },
+  { says: "itself, as drivers report", vf: { peerIndex: VF }, signs: "" },
   {
     says: "all of it",
     vf: { master: 8 },

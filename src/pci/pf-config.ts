@@ -54,7 +54,7 @@ function parseText(text: string, lineCounter: LineCounter): Document.Parsed | Ra
       schema: "core",
       lineCounter,
       prettyErrors: false,
-      uniqueKeys: false, // told by our own rule, which also sees two spellings of one address
+      uniqueKeys: false, // reported by our own rule, which also sees two spellings of one address
     });
   } catch (error) {
     if (error instanceof RangeError) return error; // the parser's stack, on thousands of nested brackets

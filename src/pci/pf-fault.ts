@@ -40,7 +40,7 @@ export interface PfNote {
   readonly message: string;
 }
 
-/** A physical function cannot be used; turned into a `PfFault` by `discover`, and by whoever has VFs made. */
+/** A physical function cannot be used; turned into a `PfFault` by `discover`, and by the caller that has VFs made. */
 export class PfError extends Error {
   override readonly name = "PfError";
   readonly kind: PfFaultKind;

@@ -53,20 +53,20 @@ test("pfLinks() finds the link of a PF, and asks again whose it is each time", a
   assert.equal((await all(place, pf))?.index, 4);
   assert.equal((await all(place, pf))?.index, 4);
   assert.deepEqual(asked, [4, 4]);
-  // The PF was reset: its device is another one, and its old index is somebody else's.
+  // The PF was reset: its device is another one, and its old index is another device's.
   pfs.delete(4);
   pfs.add(9);
   links.set(9, linkAt(9, "eth9"));
   assert.equal((await all(place, pf))?.index, 9);
 });
 
-test("pfLinks() takes a device that was made anew between two questions for no contradiction", async () => {
+test("pfLinks() takes a device that was made again between two questions for no contradiction", async () => {
   const { asked, find } = node(sysfsWith(4, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
   assert.equal((await find())?.index, 9);
   assert.deepEqual(asked, [4, 9]);
 });
 
-test("pfLinks() goes on as long as sysfs says another index each time", async () => {
+test("pfLinks() continues as long as sysfs says another index each time", async () => {
   const { asked, find } = node(sysfsWith(4, 7, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
   assert.equal((await find())?.index, 9);
   assert.deepEqual(asked, [4, 7, 9]);

@@ -60,7 +60,7 @@ async function search(parts: PfLinkParts, place: LinkPlace, pf: PciAddress): Pro
     if (!sysfs) return undefined;
     const side = await sideOf(parts, place, sysfs.ifindex);
     if (side && isLinkOf(side.link, side.owner, pf)) return side.link;
-    // A driver that makes its device anew between the two questions is no contradiction: sysfs says another index then.
+    // A driver that makes its device again between the two questions is no contradiction: sysfs says another index then.
     if (before?.ifindex === sysfs.ifindex) throw mismatch(pf, sysfs, side);
     before = sysfs;
   }

@@ -16,7 +16,7 @@ export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Pro
 const BRIDGE_CLASS = "0x0604";
 
 /**
- * Every PCI function of the IOMMU group that this one belongs to, itself included. Ports of the bus are left out: nobody can be
+ * Every PCI function of the IOMMU group that this one belongs to, itself included. Ports of the bus are left out: no client can be
  * given one, and their driver leaves the group to VFIO.
  */
 export async function iommuGroupMembers(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {

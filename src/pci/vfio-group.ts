@@ -13,7 +13,7 @@ export interface VfioGroupsOptions {
   readonly vfio: HostFiles;
   readonly uevents: UeventSource;
   readonly clock: Clock;
-  /** For the node of a group to appear; 10 s unless told. */
+  /** For the node of a group to appear; 10 s by default. */
   readonly waitLimitMs?: number;
 }
 
@@ -62,7 +62,7 @@ export class VfioGroups {
     return { group, container, device };
   }
 
-  /** @throws {DriverError} group-open while somebody has the VF's group open; group-unreadable where we may not look. */
+  /** @throws {DriverError} group-open while a process has the VF's group open; group-unreadable where we may not look. */
   async refuseOpen(address: PciAddress): Promise<void> {
     const group = await iommuGroupOf(this.#options.devices, address);
     if (group === undefined) return;

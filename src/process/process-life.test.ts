@@ -100,7 +100,7 @@ for (const [event, says] of [
   ["beforeExit", "event-loop-empty"],
   ["exit", "ended-unexpectedly"],
 ] as const) {
-  test(`live() says so and ends with 70 at an end that nobody asked for (${event}), in each stage`, async () => {
+  test(`live() says so and ends with 70 at an end without a signal (${event}), in each stage`, async () => {
     const starting = alive((signal) => new Promise((_, reject) => signal.addEventListener("abort", reject)));
     const running = alive(runs());
     const stopping = alive(runs(() => new Promise(() => {})));
@@ -130,7 +130,7 @@ test("live() changes the log level at SIGUSR1 and back at SIGUSR2", async () => 
   process.emit("SIGTERM");
 });
 
-test("live() ends with 70 at an exception that nobody caught, and serves on after a rejection", async () => {
+test("live() ends with 70 at an uncaught exception, and serves on after a rejection", async () => {
   const { process, events } = alive(runs());
   await settled();
   process.emit("unhandledRejection", new Error("one call"));

@@ -1,4 +1,4 @@
-// From start to exit code: signals, log level, and what happens when an error reaches nobody.
+// From start to exit code: signals, log level, and what happens when an error is not caught.
 import { constants } from "node:os";
 import { type Clock, DeadlineError, keepAlive, startDeadline, type Timer } from "../async/index.ts";
 import type { LogLevel, RootLog } from "../telemetry/index.ts";
@@ -28,7 +28,7 @@ export interface LifeOptions {
   readonly stopLimitMs: number;
 }
 
-/** EX_SOFTWARE of sysexits.h: an error that nobody caught, or an end that nobody asked for. */
+/** EX_SOFTWARE of sysexits.h: an uncaught error, or an end without a signal. */
 const FAULT_EXIT_CODE = 70;
 
 /** What the process is about; named in its last line. */
@@ -41,10 +41,10 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
  * failed or the stop took too long, before the start was done or after. Until then it stays alive whatever it waits for; an
  * end that comes all the same (an empty event loop, a call of `process.exit`) is logged and has code 70.
  *
- * An exception that nobody caught ends the process at once: what stands is then unknown, and a start that reads the node
- * back is made for that, without harm to running connections. A rejection that nobody caught belongs to one call, whose
+ * An uncaught exception ends the process at once: what stands is then unknown, and a start that reads the node
+ * back is made for that, without harm to running connections. An unhandled rejection belongs to one call, whose
  * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
- * docs/decisions/004-errors-that-nobody-caught.md has the reasons.
+ * docs/decisions/004-uncaught-errors.md has the reasons.
  */
 export async function live(options: LifeOptions): Promise<void> {
   const { log, process } = options;
@@ -120,7 +120,7 @@ async function stop(running: Running, { clock, log, stopLimitMs }: LifeOptions):
 }
 
 function guard({ log, process }: LifeOptions, stageNow: () => Stage): void {
-  // `process.exit` of this file runs no "exit" listener: whoever gets here was not asked to end.
+  // `process.exit` of this file runs no "exit" listener: a process that gets here has had no signal.
   process.on("beforeExit", () => {
     log.error("event-loop-empty", { stage: stageNow(), exitCode: FAULT_EXIT_CODE });
     process.exit(FAULT_EXIT_CODE);

@@ -229,7 +229,7 @@ test("an entry is forgotten when the node has been without its VF for twelve pas
   await stop();
 });
 
-test("the entry of a VF that a pod has by VFIO is not forgotten with its VF, nor that of one of which the node does not tell", async () => {
+test("the entry of a VF that a pod has by VFIO is not forgotten with its VF, nor that of one that the node does not show", async () => {
   const { vf, clock, failing, journal, lose, follow } = reconciledNode();
   for (const address of [first, second]) Object.assign(vf(address), { isPresent: false, link: undefined });
   journal.vfs.set(second, kernelEntry(second));

@@ -18,7 +18,7 @@ const FREE = { mac: "00:00:00:00:00:00", vlan: 0 };
 
 type Node = ReturnType<typeof reconciledNode>;
 
-/** The kernel has put its link into the host as the client had it, and the journal has it for a connection that nobody holds. */
+/** The kernel has put its link into the host as the client had it, and the journal has it for a connection that is not there. */
 function leftByClient(node: Node) {
   node.journal.vfs.set(first, kernelEntry(first));
   const { link } = node.vf();
@@ -137,7 +137,7 @@ for (const [says, late] of [
     const { length } = node.done;
     change();
     await node.clock.pass(2 * INTERVAL_MS);
-    assert.equal(node.done.length, length, "what is so now is somebody else's wish");
+    assert.equal(node.done.length, length, "what is so now is another one's doing");
     await stop();
   });
 }
@@ -253,7 +253,7 @@ test("a VF without a network device whose driver is another one by now loses its
   await stop();
 });
 
-test("a VF that somebody has unbound is bound again, and then becomes what it was", async () => {
+test("a VF that an operator has unbound is bound again, and then becomes what it was", async () => {
   const node = reconciledNode();
   leftByClient(node);
   const { link } = node.vf();
@@ -300,7 +300,7 @@ test("access that cannot be revoked at the start keeps neither the start nor the
   const { stop } = await node.follow();
   assert.deepEqual(
     node.log.of("access-not-revoked").map(({ error }) => error),
-    ["Error: somebody holds its filter"],
+    ["Error: another program holds its filter"],
   );
   await node.clock.pass(INTERVAL_MS);
   assert.deepEqual([node.stateOf(), node.stateOf(second)], ["quarantined", "idle"]);

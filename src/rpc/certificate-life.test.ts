@@ -98,7 +98,7 @@ test("RpcClient closes a connection that was retired, and given up, while it was
   const server = await serve(t, { tls: identity("server"), log: { ...log, debug } });
   const caller = client(t, { ...ours, verifyPeer });
   await assert.rejects(caller.call(server.url, Request, {}, { signal: gone.signal }));
-  await ended.promise; // nobody would ever close it: it is not idle, for it was never used
+  await ended.promise; // it would never be closed: it is not idle, for it was never used
   assert.equal(server.connectionCount, 0);
 });
 
@@ -121,7 +121,7 @@ test("RpcClient and serveRpc() go by what each connection has shown", async (t) 
   const shown = [ours, theirs].map((one) => one.credentials().certChainPem);
   await caller.call(server.url, Request, {});
   ours.rotate();
-  await caller.call(server.url, Request, {}); // nobody told the client: the old connection, and the old key
+  await caller.call(server.url, Request, {}); // the client was not notified: the old connection, and the old key
   assert.deepEqual([signed, seen], [Array(2).fill(shown[0]), Array(2).fill(shown[1])]);
 });
 
@@ -185,5 +185,5 @@ test("Renewals asks each connection of a certificate that was open before, and n
   const third = renewals.opened(peer("old"));
   assert.deepEqual([third(), renewals.opened(peer("new"))(), renewals.opened(undefined)()], [false, true, false]);
   for (let at = 0; at < 256; at++) renewals.opened(peer(`other ${at}`))();
-  assert.equal(renewals.opened(peer("old"))(), true); // forgotten: the memory of a stranger's certificates has an end
+  assert.equal(renewals.opened(peer("old"))(), true); // forgotten: the memory of certificates has an end
 });

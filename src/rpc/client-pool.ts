@@ -56,7 +56,7 @@ export class ConnectionPool {
   /**
    * The connection to a target, dialled if there is none; calls at the same time share one dial.
    * @throws {RpcError} of the dial, or CANCELLED when the pool is closed; the signal's reason when the caller leaves first
-   * (the dial goes on for the others).
+   * (the dial continues for the others).
    */
   async lease(target: string, signal: AbortSignal): Promise<Lease> {
     this.#closing.signal.throwIfAborted();

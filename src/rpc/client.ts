@@ -102,7 +102,7 @@ export class RpcClient {
     }
   }
 
-  /** Calls and reads a stream of answers. Nothing is thrown here: errors come to whoever reads. */
+  /** Calls and reads a stream of answers. Nothing is thrown here: errors come to the reader. */
   stream<I extends DescMessage, O extends DescMessage>(
     target: string,
     method: DescMethodServerStreaming<I, O>,

@@ -10,7 +10,7 @@ const probeLimit: MessageLimit = { bytes: 1024, elements: 16 };
 /** What grpc.health.v1 says of the services of one server. The service "" is the whole server and serves from the start. */
 export class RpcHealth {
   readonly #services = new Map<string, ServingStatus>([["", ServingStatus.SERVING]]);
-  /** One for all services: a peer may watch names that nobody knows, and they must take no memory. */
+  /** One for all services: a peer may watch names that are unknown, and they must take no memory. */
   readonly #changed = new Latest<string>();
 
   /** Says whether a service ("networkservice.NetworkService") serves. Watchers hear of each change. */

@@ -1,5 +1,5 @@
 // However a call ends, and however a connection does: once its idle time has passed nothing of it is left at either end, while
-// both go on serving; and nothing at all when they have stopped. Time stands still unless it is moved here.
+// both continue serving; and nothing at all when they have stopped. Time stands still unless it is moved here.
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -20,7 +20,7 @@ import { type RpcServer, serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
 
 const ca = createTestCa("example.org");
-const strangers = createTestCa("example.org");
+const foreignCa = createTestCa("example.org");
 const { request: Request, close: Close } = NetworkService.method;
 const { find: Find, register: Register } = NetworkServiceEndpointRegistry.method;
 const DIAL_MS = 3_000;
@@ -210,9 +210,9 @@ const lives: Readonly<Record<string, (ends: Ends) => Promise<unknown>>> = {
     ends.answer();
     await call;
   },
-  "finds nobody": ({ client, folder, caller: { signal } }) =>
-    failed(client.call(`unix://${folder}/nobody.sock`, Close, {}, { signal })),
-  async "finds somebody who says nothing"({ client, clientClock, folder, caller: { signal } }) {
+  "finds no server": ({ client, folder, caller: { signal } }) =>
+    failed(client.call(`unix://${folder}/none.sock`, Close, {}, { signal })),
+  async "finds a server that says nothing"({ client, clientClock, folder, caller: { signal } }) {
     const peers: Socket[] = [];
     const mute = createServer((socket) => peers.push(socket.resume()));
     await new Promise<void>((resolve) => mute.listen(`${folder}/mute.sock`, resolve));
@@ -230,10 +230,10 @@ const lives: Readonly<Record<string, (ends: Ends) => Promise<unknown>>> = {
   async "reads a stream to its end"({ client, target, caller: { signal } }) {
     for await (const _ of client.stream(target, Find, {}, { signal }));
   },
-  async "leaves a stream that goes on"({ client, target, caller: { signal } }) {
+  async "leaves a stream that continues"({ client, target, caller: { signal } }) {
     for await (const _ of client.stream(target, Find, { watch: true }, { signal })) break;
   },
-  async "cancels a stream that nobody reads"({ client, target, caller: { signal } }) {
+  async "cancels a stream without a reader"({ client, target, caller: { signal } }) {
     const stream = client.stream(target, Find, { watch: true }, { signal });
     await stream.connection;
     stream.cancel();
@@ -290,7 +290,7 @@ for (const isTls of [true, false]) {
 
 test("a call to a peer that is not trusted leaves nothing behind", async (t) => {
   await play(t, true, async ({ client, folder, caller: { signal } }) => {
-    const tls = testIdentity(strangers, "spiffe://example.org/server");
+    const tls = testIdentity(foreignCa, "spiffe://example.org/server");
     const clock = new HandClock(Date.now());
     const other = await serveRpc({ url: `unix://${folder}/other.sock`, tls, clock, log: silentLog, handlers: [] });
     t.after(() => other.stop(0));

@@ -116,7 +116,7 @@ test("PeerLimits.beginCall() takes as many calls of an owner as it may have, on 
   assert.equal(owners.beginCall("a"), true);
 });
 
-test("PeerLimits.beginCall() goes on counting calls that outlive the owner's connections", () => {
+test("PeerLimits.beginCall() continues counting calls that outlive the owner's connections", () => {
   const owners = new PeerLimits(limits);
   const open = connectionsOf(owners);
   const { made } = open("a");

@@ -121,7 +121,7 @@ export class PeerLimits {
     return largest;
   }
 
-  /** It counts no more from now on: its own end comes later, and makes room for nobody else. */
+  /** It counts no more from now on: its own end comes later, and makes no room for another. */
   #endIdle(share: Share | undefined): boolean {
     const idle = share && [...share.connections].find(({ isIdle }) => isIdle);
     if (!idle) return false;

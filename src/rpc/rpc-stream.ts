@@ -41,7 +41,7 @@ export class RpcStream<T> implements AsyncIterable<T> {
     const metadata = Promise.withResolvers<Metadata>();
     this.connection = connected.promise;
     this.metadata = metadata.promise;
-    // Nobody has to ask for these: the error comes to whoever reads.
+    // These may be unhandled: the error comes to the reader.
     this.connection.catch(() => {});
     this.metadata.catch(() => {});
     const end = (error: RpcError | undefined) => {

@@ -57,7 +57,7 @@ function failure(call: Promise<unknown>): Promise<RpcError> {
 function echo(see: (call: Call) => void = () => {}): RpcHandler {
   return unaryHandler(Request, async ({ connection }, call) => {
     see(call);
-    return { id: connection?.id ?? "", networkService: call.connection.peer?.spiffeId ?? "nobody" };
+    return { id: connection?.id ?? "", networkService: call.connection.peer?.spiffeId ?? "no peer" };
   });
 }
 
@@ -247,7 +247,7 @@ test("RpcClient lets calls wait that are more than the server takes at once", as
   assert.equal(most, 3);
 });
 
-test("RpcClient closes a connection that is idle, and dials anew", async (t) => {
+test("RpcClient closes a connection that is idle, and dials again", async (t) => {
   const server = await serve(t, { handlers: [echo()] });
   const caller = client(t, { idleMs: 10 });
   const { connection } = await caller.call(server.url, Request, {});
@@ -314,7 +314,7 @@ test("RpcClient.call() names the cause when it cannot connect", async (t) => {
   const trusting = testIdentity(ca, "spiffe://example.org/y", [alien]);
   assert.match(
     await why(client(t, { tls: trusting }), server.url),
-    /TLS handshake failed: .*issued by nobody we trust/,
+    /TLS handshake failed: .*issued by no authority that we trust/,
   );
   const mute = createServer().listen(0, "127.0.0.1");
   t.after(() => mute.close());
@@ -347,7 +347,7 @@ test("serveRpc() makes the folder and the socket with the mode that was asked fo
   await assert.rejects(serve(t, { url }), /a file that is no socket is in the way/);
 });
 
-test("serveRpc() takes the place of a socket file that nobody listens on, and never removes another server's", async (t) => {
+test("serveRpc() takes the place of a socket file without a listener, and never removes another server's", async (t) => {
   const url = socketUrl(t);
   const path = url.slice("unix://".length);
   const first = await serve(t, { url, handlers: [echo()] });
@@ -397,7 +397,7 @@ test("RpcServer.stop() lets unary calls end, ends streams with UNAVAILABLE and c
   assert.equal(server.connectionCount, 0);
 });
 
-test("RpcHealth tells Check and Watch what serves", async (t) => {
+test("RpcHealth answers Check and Watch with what serves", async (t) => {
   const health = new RpcHealth();
   const server = await serve(t, { health });
   const caller = client(t);
@@ -413,7 +413,7 @@ test("RpcHealth tells Check and Watch what serves", async (t) => {
   assert.deepEqual(seen, [ServingStatus.SERVICE_UNKNOWN, ServingStatus.SERVING, ServingStatus.NOT_SERVING]);
 });
 
-test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and goes on", async (t) => {
+test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and continues", async (t) => {
   const server = await serve(t, { handlers: [echo()], limits: { maxMessageBytes: 1000 } });
   const caller = client(t);
   const big = { connection: { id: "x".repeat(2_000_000) } };

@@ -14,7 +14,7 @@ import type { AcceptOptions, CallTaker, ServerConnection, Transport } from "./tr
 
 /** What a server is, wherever its connections come from. */
 export interface ServerOptions {
-  /** Without it the server speaks plain HTTP/2 to anybody who can connect. */
+  /** Without it the server speaks plain HTTP/2 to any process that can connect. */
   readonly tls?: TlsIdentity;
   readonly handlers: readonly RpcHandler[];
   /** Serves grpc.health.v1 too. */
@@ -85,7 +85,7 @@ export class Server {
     this.#context = { handlers: byPath, limits, owners: new PeerLimits(limits), clock, log };
     this.acceptOptions = { tls, limits, clock, log, connected: (connection) => this.#connected(connection) };
     // What we issue over a connection ends with the certificate that was shown there: peers are to come back and see the new
-    // one. Their calls under way go on.
+    // one. Their calls under way continue.
     this.#stopWatching = tls?.onRotate(() => {
       for (const served of this.#open) served.sayFarewell();
     });

@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import { Acceptor } from "./http2/accept.ts";
 import { Server, type ServerOptions } from "./server.ts";
 
-/** A server for streams that somebody else accepts. */
+/** A server for streams that another module accepts. */
 export interface StreamServer {
   /** Takes a stream over; it ends with its connection. Never throws. */
   accept(stream: Duplex, remote: string): void;

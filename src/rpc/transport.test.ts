@@ -97,7 +97,7 @@ function identities(): { server: { tls: TestIdentity }; client: { tls: TestIdent
 function echo(see: (call: Call) => void = () => {}): RpcHandler {
   return unaryHandler(Request, async ({ connection }, call) => {
     see(call);
-    return { id: connection?.id ?? "", networkService: call.connection.peer?.spiffeId ?? "nobody" };
+    return { id: connection?.id ?? "", networkService: call.connection.peer?.spiffeId ?? "no peer" };
   });
 }
 
@@ -171,7 +171,7 @@ const stories: Readonly<Record<string, Story>> = {
   "is answered, by the handler of its method": async (t, at) => {
     const { client, url, server } = await pair(t, at, [echo()]);
     const { response, connection } = await client.call(url, Request, { connection: { id: "c1" } });
-    assert.deepEqual([response.id, response.networkService, connection.peer], ["c1", "nobody", undefined]);
+    assert.deepEqual([response.id, response.networkService, connection.peer], ["c1", "no peer", undefined]);
     await assert.rejects(client.call(url, Close, {}), { code: "UNIMPLEMENTED" });
     assert.equal(server.connectionCount, 1);
   },
@@ -371,9 +371,9 @@ const stories: Readonly<Record<string, Story>> = {
     await assert.rejects(client.call(url, Request, {}), { code: "UNAVAILABLE" });
   },
 
-  "goes over a new connection after the client has a new certificate; one under way goes on": renewAt("client"),
+  "goes over a new connection after the client has a new certificate; one under way continues": renewAt("client"),
 
-  "goes over a new connection after the server has a new certificate; one under way goes on": renewAt("server"),
+  "goes over a new connection after the server has a new certificate; one under way continues": renewAt("server"),
 
   "that a handler has not begun is tried once more, on another connection where this one takes none": async (t, at) => {
     let tries = 0;

@@ -60,7 +60,7 @@ export interface TransportConnection extends Omit<Connection, "id" | "renew"> {
 
 /** A connection that a peer has made. */
 export interface ServerConnection extends TransportConnection {
-  /** Says that no further call is taken. Those under way go on. */
+  /** Says that no further call is taken. Those under way continue. */
   sayFarewell(): void;
 }
 

@@ -7,9 +7,9 @@ export interface LogOptions {
   readonly level: LogLevel;
   /** Fields of every event, for example the version. */
   readonly fields?: LogFields;
-  /** One readable line for people instead of JSON; unless told, when standard error is a terminal. */
+  /** One readable line for the operator instead of JSON; by default, when standard error is a terminal. */
   readonly isPretty?: boolean;
-  /** Takes each finished line, newline included; standard error unless told. */
+  /** Takes each finished line, newline included; standard error by default. */
   readonly write?: (line: string) => void;
 }
 
@@ -36,7 +36,7 @@ export function createLog(options: LogOptions): RootLog {
   return new PinoLog(writer, threshold, options.fields ?? {});
 }
 
-/** A reader that went away (EPIPE) must not end the forwarder: the lines are lost, the work goes on. */
+/** A reader that went away (EPIPE) must not end the forwarder: the lines are lost, the work continues. */
 function standardError(): DestinationStream {
   const destination = pino.destination({ fd: 2, sync: true });
   destination.on("error", () => {});

@@ -25,12 +25,12 @@ test("createLog() writes one JSON line with level, time and event", () => {
 
 test("createLog() leaves out what is more talkative than its level, and children follow a change", () => {
   const { log, lines } = captured();
-  const child = log.with({ room: "rpc" }).with({ remote: "unix" });
+  const child = log.with({ module: "rpc" }).with({ remote: "unix" });
   child.debug("call");
   assert.equal(lines.length, 0);
   log.level = "trace";
   child.trace("call");
-  assert.match(lines[0] ?? "", /"room":"rpc","remote":"unix"/);
+  assert.match(lines[0] ?? "", /"module":"rpc","remote":"unix"/);
 });
 
 test("createLog() keeps a field that is named like a part of the line", () => {
@@ -86,7 +86,7 @@ test("createLog() survives cycles, bigints, long texts and long lists", () => {
   assert.equal((last()["list"] as unknown[]).length, 101);
 });
 
-test("createLog() writes a line for people that cannot steer their terminal", () => {
+test("createLog() writes a line that cannot steer the terminal of the operator", () => {
   const { log, lines } = captured("info", true);
   log.warn("vf-bound", { vf: "0000:3b:02.1", peer: "evil\u001b[2Jname", count: 2 });
   const plain = (lines[0] ?? "").replaceAll(/\p{Cc}\[\d+m/gu, "");
@@ -96,10 +96,10 @@ test("createLog() writes a line for people that cannot steer their terminal", ()
 test("recordingLog() keeps events of itself and its children in order", () => {
   const log = recordingLog();
   log.info("a", { n: 1 });
-  log.with({ room: "rpc" }).trace("b");
+  log.with({ module: "rpc" }).trace("b");
   assert.deepEqual(log.events, [
     { level: "info", event: "a", fields: { n: 1 } },
-    { level: "trace", event: "b", fields: { room: "rpc" } },
+    { level: "trace", event: "b", fields: { module: "rpc" } },
   ]);
-  assert.deepEqual(log.of("b"), [{ room: "rpc" }]);
+  assert.deepEqual(log.of("b"), [{ module: "rpc" }]);
 });

@@ -44,17 +44,17 @@ export interface Histogram<L extends LabelSets> {
 
 /** A gauge that is set, or asked at each scrape. */
 export interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
-  /** Called at each scrape, for values that are a view of something: sets every label anew. Values not set are gone. */
+  /** Called at each scrape, for values that are a view of something: sets every label again. Values not set are gone. */
   readonly collect?: (gauge: Gauge<L>) => void;
 }
 
 /** A histogram and its buckets. */
 export interface HistogramSpec<L extends LabelSets> extends MetricSpec<L> {
-  /** Upper borders of the buckets, in the metric's unit; those of a request (1 ms to 30 s) unless told. */
+  /** Upper borders of the buckets, in the metric's unit; those of a request (1 ms to 30 s) by default. */
   readonly buckets?: readonly number[];
 }
 
-/** Where rooms declare their metrics, each beside the code that uses it. A name declared again gives the metric that is there. */
+/** Where modules declare their metrics, each beside the code that uses it. A name declared again gives the metric that is there. */
 export interface Metrics {
   counter<const L extends LabelSets = Record<never, never>>(spec: MetricSpec<L>): Counter<L>;
   gauge<const L extends LabelSets = Record<never, never>>(spec: GaugeSpec<L>): Gauge<L>;
@@ -115,7 +115,7 @@ export function createMetrics(): Metrics {
       }),
     text: () => registry.metrics(),
     read: async () => (await registry.getMetricsAsJSON()).map(readingOf),
-    // 100 ms instead of 10: a sampling timer that wakes an idle process a hundred times a second costs more than it tells.
+    // 100 ms instead of 10: a sampling timer that wakes an idle process a hundred times a second costs more than it shows.
     addProcessMetrics: () => collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 100 }),
   };
 }

@@ -1,6 +1,6 @@
 const COLOURS: Readonly<Record<string, string>> = { error: "31", warn: "33", info: "32", debug: "36", trace: "90" };
 
-/** A JSON line of the log as one line for people: time of day, level, event, its message, `name=value` fields. */
+/** A JSON line of the log as one line for the operator: time of day, level, event, its message, `name=value` fields. */
 export function prettyLine(line: string): string {
   const { level, time, event, message, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const mark = `\u001b[${COLOURS[String(level)] ?? "0"}m${String(level).toUpperCase().padEnd(5)}\u001b[0m`;
@@ -25,7 +25,7 @@ function showValue(value: unknown): string {
   return /^[\w.:/@+-]+$/.test(text) ? text : escapeControls(typeof value === "string" ? JSON.stringify(value) : text);
 }
 
-/** A peer's text must not steer the terminal of whoever reads the log. */
+/** A peer's text must not steer the terminal of a reader of the log. */
 function escapeControls(text: string): string {
   return text.replace(/\p{Cc}/gu, (sign) => `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }

@@ -1,6 +1,6 @@
 import type { RootLog } from "./log.ts";
 
-/** A log that forgets everything: for what nobody reads. */
+/** A log that forgets everything: for tests and tools without a reader. */
 export const silentLog: RootLog = {
   level: "error",
   error() {},

@@ -16,7 +16,7 @@ export interface Tracer {
   headers(): Readonly<Record<string, string>>;
 }
 
-/** Nobody follows. */
+/** Follows nothing. */
 export const noTracer: Tracer = {
   serve: (_name, _headers, _facts, work) => work(),
   step: (_name, work) => work(),

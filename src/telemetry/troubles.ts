@@ -17,7 +17,7 @@ const MOST = 20;
 /** An error with its stack would fill the page. */
 const LONGEST_TEXT = 600;
 
-/** The latest warnings and errors, for people who have no log at hand. */
+/** The latest warnings and errors, for an operator who has no log at hand. */
 export class Troubles {
   readonly #clock: Clock;
   readonly #kept: Trouble[] = [];

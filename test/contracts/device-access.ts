@@ -31,7 +31,7 @@ export const deviceAccessContracts: Readonly<Record<string, (subject: AccessSubj
       assert.notEqual(await subject.vfio.heldBy(group), undefined);
       await timesOut(subject.drivers.writeText("vfio-pci/bind", subject.vf, { limitMs: 300 }));
       await holder.close();
-      // What nobody waits for any more is done all the same, in its turn.
+      // What has no caller any more is done all the same, in its order.
       await until(async () => (await driverOf(subject)) === "vfio-pci");
       await bindTo(subject, subject.kernelDriver);
     },

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { type HostFiles, KernelError, type UeventSource } from "../../src/kernel/index.ts";
 
-/** A node with at least one physical function that has virtual ones, nobody using them. */
+/** A node with at least one physical function that has virtual ones, none in use. */
 export interface DriverSubject {
   readonly devices: HostFiles;
   readonly drivers: HostFiles;

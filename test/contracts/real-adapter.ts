@@ -8,7 +8,7 @@ import type { SettingsSubject } from "./vf-settings.ts";
 const LIMIT_MS = 100_000;
 
 export interface RealAdapterOptions {
-  /** PCI address of the physical function, bound to its driver. Nobody may use its virtual ones. */
+  /** PCI address of the physical function, bound to its driver. Its virtual ones are not in use. */
   readonly pf: string;
   /** Driver of the virtual functions. */
   readonly vfDriver: string;

@@ -4,7 +4,7 @@ import type { SettingsSubject } from "./vf-settings.ts";
 
 const ROUNDS = 5;
 
-/** Times in ms by step: bind and unbind by driver, settings on the physical function, into a namespace and home, and up. */
+/** Times in ms by step: bind and unbind by driver, settings on the physical function, into a namespace and back, and up. */
 export async function timeSteps(subject: SettingsSubject): Promise<Readonly<Record<string, readonly number[]>>> {
   const { drivers, devices, vf, kernelDriver, port, index } = subject;
   const times: Record<string, number[]> = {};

@@ -7,7 +7,7 @@ const ADDRESS = /^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 
 /** Every contract by its sentence. None changes anything. */
 export const sysfsContracts: Readonly<Record<string, (subject: DriverSubject) => Promise<void>>> = {
-  "a physical function tells how many virtual ones it has and may have, and links to each": async ({ devices, pf }) => {
+  "a physical function shows how many virtual ones it has and may have, and links to each": async ({ devices, pf }) => {
     const [current, total] = [`${pf}/sriov_numvfs`, `${pf}/sriov_totalvfs`].map((path) => devices.readText(path));
     const names = (await devices.list(pf)).filter((name) => name.startsWith("virtfn"));
     assert.equal(names.length, Number(await current));

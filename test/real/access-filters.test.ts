@@ -190,7 +190,7 @@ test("a filter that is attached by a link is refused, and that is said", async (
   }
 });
 
-test("revoke() of what somebody holds by a link proves nothing, says so, and is tried again", async (t) => {
+test("revoke() of what another program holds by a link proves nothing, says so, and is tried again", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);
   const folder = bare(scene);

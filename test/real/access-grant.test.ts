@@ -20,7 +20,7 @@ function isFault(kind: AccessFault["kind"]): (error: unknown) => boolean {
 }
 
 for (const version of versions) {
-  test(`DeviceGrant.apply() lets the pod's containers open, nobody else, until revoke(), version ${version}`, async (t) => {
+  test(`DeviceGrant.apply() lets the pod's containers open, no others, until revoke(), version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     const [one, two, sibling] = [`${POD}/one`, `${POD}/two`, `${OTHER}/one`].map((path) => scene.container(path));

@@ -40,7 +40,7 @@ for (const version of versions) {
     for (const opener of [later, nested]) assert.match(await opener.open(zero), REFUSED);
   });
 
-  test(`a pod with more cgroups than are looked at gets its devices, and is told of once, version ${version}`, async (t) => {
+  test(`a pod with more cgroups than are looked at gets its devices, and is logged once, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     const opener = scene.container(ONE);
@@ -88,7 +88,7 @@ for (const version of versions) {
   });
 }
 
-test("rules that a runtime writes anew are completed again, version 1", async (t) => {
+test("rules that a runtime writes again are completed again, version 1", async (t) => {
   if (!needsVersion(t, 1)) return;
   const scene = new AccessScene(t, 1);
   const one = scene.container(ONE);
@@ -102,7 +102,7 @@ test("rules that a runtime writes anew are completed again, version 1", async (t
   assert.ok(scene.log.of("access-repaired").length >= 5);
 });
 
-test("a filter that a runtime installs anew is completed again, and their number stays, version 2", async (t) => {
+test("a filter that a runtime installs again is completed again, and their number stays, version 2", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);
   scene.place.make(ONE);
@@ -165,7 +165,7 @@ test("a filter that comes to a pod without any is completed, version 2", async (
   assert.equal(await openedAtLast(one), "ok");
 });
 
-test("DeviceGrant.stands() reads the kernel, and sees a filter that was installed anew", async (t) => {
+test("DeviceGrant.stands() reads the kernel, and sees a filter that was installed again", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);
   scene.place.make(ONE);
@@ -177,7 +177,7 @@ test("DeviceGrant.stands() reads the kernel, and sees a filter that was installe
   assert.equal(await grant.stands(), false);
 });
 
-test("a filter that comes later and cannot be added to is told of once, and revoke() still proves", async (t) => {
+test("a filter that comes later and cannot be added to is logged once, and revoke() still proves", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);
   scene.close(ONE);

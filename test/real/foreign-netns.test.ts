@@ -19,7 +19,7 @@ const ROOT = join(import.meta.dirname, "..", "..");
 /** The sandbox's two adapters with eight virtual functions each, and one more. */
 const LINKS = 2 * (1 + 8) + 1;
 
-/** Somebody else's namespace: a link in use at each ifindex that a pretended function can have. */
+/** Another process's namespace: a link in use at each ifindex that a pretended function can have. */
 async function foreignNode(t: TestContext): Promise<Place> {
   const [node, peers] = [openPlace(), openPlace()];
   t.after(() => {
@@ -39,7 +39,7 @@ async function foreignNode(t: TestContext): Promise<Place> {
   return node;
 }
 
-/** Name, flags, MAC, MTU, altnames and addresses of every link that is there, as `ip` tells it. */
+/** Name, flags, MAC, MTU, altnames and addresses of every link that is there, as `ip` prints it. */
 function linksOf(netns: Netns): unknown {
   const shown = inNetns(netns, () => spawnSync("ip", ["-json", "-details", "address", "show"], { encoding: "utf8" }));
   assert.equal(shown.status, 0, shown.stderr);
@@ -85,7 +85,7 @@ test("a sandbox forwarder in a process of its own is refused on a foreign namesp
   assert.deepEqual(linksOf(netns), before);
 });
 
-test("startMachine() makes no link in a namespace that somebody else made", async (t) => {
+test("startMachine() makes no link in a namespace that another process made", async (t) => {
   if (!needs(t, "root", "netns", "veth")) return;
   const { netns } = await foreignNode(t);
   const before = linksOf(netns);

@@ -179,7 +179,7 @@ test("apply() withholds a VF in whose place another device's link stands by now"
     await vf.release();
   }));
 
-test("after a restart a client goes on where it was: nothing is bound, and what is changed is in the journal", (t) =>
+test("after a restart a client continues where it was: nothing is bound, and what is changed is in the journal", (t) =>
   inWorld(t, async (world) => {
     const before = [await picture(world.host), await picture(world.pod)];
     const port = willingPort();
@@ -208,7 +208,7 @@ test("after a restart a client in another namespace gets nothing of what is stil
     vf.close();
   }));
 
-test("after a restart a VF that has come home is made what it was before it goes out again, and when it is given back", (t) =>
+test("after a restart a VF that has come back is made what it was before it goes out again, and when it is given back", (t) =>
   inWorld(t, async (world) => {
     for (const then of ["apply", "release"] as const) {
       const port = willingPort();
@@ -246,7 +246,7 @@ test("after a restart nothing is written to a link that sysfs has for the VF, an
 for (const [says, change, isOver] of [
   ["with its VF", { isPresent: false }, true],
   ["with its driver", { driver: "vfio-pci" }, true],
-  ["and nobody knows where to", {}, false],
+  ["and where to is not known", {}, false],
 ] as const) {
   test(`release() of a link that has gone ${says} ${isOver ? "gives the VF back" : "fails"}`, (t) =>
     inWorld(t, async (world) => {

@@ -46,7 +46,7 @@ test("release() fails for a link that is gone as long as the PF keeps the client
     assert.equal(port.settings.vlan, 0);
   }));
 
-test("apply() after one that failed undoes what that left, and then begins anew", (t) =>
+test("apply() after one that failed undoes what that left, and then begins again", (t) =>
   inWorld(t, async (world) => {
     const before = await picturesOf(world);
     const { port, vf } = await leftBehind(world);

@@ -58,7 +58,7 @@ test("HostFiles.deviceNumber() reads the numbers of a character device", async (
   assert.deepEqual(await openHostFiles("/dev", writes).deviceNumber("null"), { major: 1, minor: 3 });
 });
 
-test("HostFiles.heldBy() finds nobody where the kernel lets it open, or there is no device", async () => {
+test("HostFiles.heldBy() finds no process where the kernel lets it open, or there is no device", async () => {
   const files = openHostFiles("/dev", new BlockingWrites());
   assert.equal(await files.heldBy("null"), undefined);
   assert.equal(await files.heldBy("no-such-device"), undefined);
@@ -104,7 +104,7 @@ function untilEagain(act: () => void): void {
   }
 }
 
-test("HostFiles.writeText() gives a write up that the kernel does not finish, while others go on", async (t) => {
+test("HostFiles.writeText() gives a write up that the kernel does not finish, while others continue", async (t) => {
   const root = folder(t);
   const pipe = fullPipe(join(root, "unbind"));
   writeFileSync(join(root, "bind"), "");
@@ -132,8 +132,8 @@ test("HostFiles.writeText() gives a write up that the kernel does not finish, wh
 
 test("HostFiles.writeText() does not wait for a reader that is not there", async (t) => {
   const root = folder(t);
-  execFileSync("mkfifo", [join(root, "nobody")]);
-  await assert.rejects(openHostFiles(root, new BlockingWrites()).writeText("nobody", "x"), { code: "ENXIO" });
+  execFileSync("mkfifo", [join(root, "unread")]);
+  await assert.rejects(openHostFiles(root, new BlockingWrites()).writeText("unread", "x"), { code: "ENXIO" });
 });
 
 test("HostFiles.writeText() says what the kernel answers to the write itself", async () => {
@@ -143,7 +143,7 @@ test("HostFiles.writeText() says what the kernel answers to the write itself", a
 for (const [how, end, status] of [
   ["of itself", "", 0],
   ["by process.exit()", "setTimeout(() => process.exit(7), 60);", 7],
-  ["by an error nobody caught", "setTimeout(() => { throw new Error('x') }, 60);", 1],
+  ["by an uncaught error", "setTimeout(() => { throw new Error('x') }, 60);", 1],
 ] as const) {
   test(`a process whose write hangs still ends ${how}`, (t) => {
     const root = folder(t);

@@ -69,7 +69,7 @@ test("UnixStream takes 253 descriptors of one message, the most that the kernel 
   assert.ok(openFds() < before);
 });
 
-test("UnixStream keeps the bytes when descriptors do not fit, and tells who waits for one", async (t) => {
+test("UnixStream keeps the bytes when descriptors do not fit, and rejects who waits for one", async (t) => {
   if (!needs(t, "root")) return;
   // The peer lowers our own limit for a moment: three more descriptors and no more.
   const { stream, python } = await pythonPeer(
@@ -105,7 +105,7 @@ dead = os.open("/proc/%d/fd" % child.pid, os.O_RDONLY | os.O_DIRECTORY)
 child.kill(); child.wait()
 `;
 
-test("UnixStream keeps bytes and later descriptors when one cannot be looked at, and tells who waits for one", async (t) => {
+test("UnixStream keeps bytes and later descriptors when one cannot be read, and rejects who waits for one", async (t) => {
   const { stream, python } = await pythonPeer(
     t,
     `${deadDescriptor}
@@ -218,7 +218,7 @@ test("UnixStream outlives a peer that is killed amid a message", async (t) => {
   await waiting;
 });
 
-test("listenUnix() leaves a file alone that is no socket, and the socket of whoever took its name", async (t) => {
+test("listenUnix() leaves a file alone that is no socket, and the socket of the program that took its name", async (t) => {
   const path = join(folder(t), "s.sock");
   const options = { mode: 0o600, onStream: (stream: UnixStream) => stream.destroy(), onError: assert.ifError };
   writeFileSync(path, "precious");

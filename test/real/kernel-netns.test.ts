@@ -60,7 +60,7 @@ test("inNetns() that cannot come back ends the process at once, with a line that
     const home = readlinkSync("/proc/thread-self/ns/net");
     const isHome = (fd) => { try { return readlinkSync("/proc/self/fd/" + fd) === home; } catch { return false; } };
     inNetns(made, () => readdirSync("/proc/self/fd").filter(isHome).forEach((fd) => closeSync(Number(fd))));
-    console.log("went on in " + readlinkSync("/proc/thread-self/ns/net"));`);
+    console.log("continued in " + readlinkSync("/proc/thread-self/ns/net"));`);
   assert.deepEqual([status, stdout], [70, ""], stderr);
   const { level, event, exitCode, error } = JSON.parse(stderr) as Record<string, unknown>;
   assert.deepEqual([level, event, exitCode], ["error", "namespace-not-left", 70]);

@@ -8,7 +8,7 @@ import { needs } from "../needs.ts";
 const udp = { domain: 2, type: 2, protocol: 0 };
 const loopback = Buffer.from("02000000 7f000001 0000000000000000".replaceAll(" ", ""), "hex");
 
-test("KernelSocket tells its newest listener what is there to read, and who sent it", async (t) => {
+test("KernelSocket calls its newest listener with what is there to read, and who sent it", async (t) => {
   const receiver = KernelSocket.open(udp);
   const sender = KernelSocket.open(udp);
   t.after(() => [receiver, sender].forEach((socket) => void socket.close()));

@@ -61,7 +61,7 @@ test("openUevents() believes the kernel alone", async (t) => {
   );
 });
 
-test("openUevents() says when events were lost, and goes on", async (t) => {
+test("openUevents() says when events were lost, and continues", async (t) => {
   if (!needs(t, "root", "veth")) return;
   const { netns, seen } = listen(t);
   const script = Array.from({ length: 60 }, (_, i) => `link add name v${i} type veth peer name w${i}\n`).join("");

@@ -96,7 +96,7 @@ test("UnixStream receives descriptors that no program started later inherits", a
   file.close();
 });
 
-test("UnixStream keeps a bounded number of descriptors that nobody asks for", async (t) => {
+test("UnixStream keeps a bounded number of descriptors that are not received", async (t) => {
   const { client, server, folder } = await pair(t);
   const before = openFds();
   const files = makeFiles(folder, 1000);

@@ -1,4 +1,4 @@
-// No link is written to but that of the function that is meant: each story has links of somebody else where the forwarder would look.
+// No link is written to but that of the function that is meant: each story has links of other devices where the forwarder would look.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { type TestContext, test } from "node:test";
@@ -30,7 +30,7 @@ async function ownPlace(t: TestContext): Promise<Place> {
   return closing(t, { netns, rtnl: Rtnl.open({ netns }) });
 }
 
-/** Links of somebody else, each with an address: "theirs2" at index 2 and so on, or one at an index, or with a name. */
+/** Links of other devices, each with an address: "theirs2" at index 2 and so on, or one at an index, or with a name. */
 async function addInnocent(node: Place, peers: Place, name: string, { index = 0, isUp = true } = {}): Promise<number> {
   const at = index > 0 ? ` index ${index}` : "";
   await ip(
@@ -192,6 +192,6 @@ for (const isRestarted of [false, true]) {
     const before = await linksOf(pod.netns, /^nsm-1$/);
     await assert.rejects(client.close(), /Cannot find link enp1s0f0v0 in the host's namespace/);
     assert.deepEqual(await linksOf(pod.netns, /^nsm-1$/), before);
-    elsewhere.netns.close(); // The function comes home with its end.
+    elsewhere.netns.close(); // The VF comes back with its end.
   });
 }

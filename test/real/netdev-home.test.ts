@@ -35,7 +35,7 @@ function attach(world: World, more: Partial<AttachOptions> = {}) {
 const bothPictures = async ({ host, pod }: World) => [await picture(host), await picture(pod)];
 const whatOf = (left: readonly NotRestored[]) => left.map((failure) => failure.what);
 
-test("Attachment.detach() brings a link home under a free name where another has taken its own", (t) =>
+test("Attachment.detach() returns a link to the host under a free name where another has taken its own", (t) =>
   inWorld(t, async (world) => {
     const { host, vf } = world;
     const attachment = await attach(world);
@@ -146,7 +146,7 @@ test("attachNetdev() stops when its caller has gone", (t) =>
     assert.deepEqual(await bothPictures(world), before);
   }));
 
-/** A PF whose VF is the link of the world; it tells when it is asked to change a VF that is up. */
+/** A PF whose VF is the link of the world; it notes when it is asked to change a VF that is up. */
 function pretendPort(
   world: World,
   refuses?: keyof VfSettings,

@@ -75,7 +75,7 @@ for (const operators of [OPERATORS, VF_MAC]) {
     }));
 }
 
-test("detach() of a stranger takes its client's address off the PF, which names what the link has then", (t) =>
+test("detach() of an unknown link takes its client's address off the PF, which names what the link has then", (t) =>
   inWorld(t, async (world) => {
     const card = igbCard(world);
     card.port.choose(0, CLIENTS);

@@ -149,7 +149,7 @@ function vanishingCard(world: World) {
   return { options, indexes, standing: () => standing };
 }
 
-test("attachNetdev() goes on with the link that comes in place of the one that went, there, at a change and back", (t) =>
+test("attachNetdev() continues with the link that comes in place of the one that went, there, at a change and back", (t) =>
   inWorld(t, async (world) => {
     await world.host.rtnl.setLink(world.vf.index, { mtu: 1450 });
     const { options, indexes, standing } = vanishingCard(world);

@@ -6,7 +6,7 @@ import { needs } from "../needs.ts";
 import { ip } from "../sandbox/scenes/ip.ts";
 import { inWorld, linkNamed, openPlace } from "../scenes/namespaces.ts";
 
-test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and tells them back", (t) =>
+test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and reads them back", (t) =>
   inWorld(t, async ({ host, vf }) => {
     await host.rtnl.createLink({ kind: "bridge", name: "br0" });
     const bridge = await linkNamed(host, "br0");
@@ -23,7 +23,7 @@ test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and
     assert.equal(await host.rtnl.linkByName("alt2"), undefined);
   }));
 
-test("Rtnl.setLink() moves a link, down, under another name, while the event loop goes on", (t) =>
+test("Rtnl.setLink() moves a link, down, under another name, while the event loop continues", (t) =>
   inWorld(t, async ({ host, pod, vf }) => {
     await host.rtnl.setLink(vf.index, { up: true });
     let turns = 0;
@@ -122,7 +122,7 @@ const refusals: readonly {
     detail: /mtu less than device minimum/,
   },
   {
-    says: "a gateway nobody reaches",
+    says: "a gateway that is not reachable",
     act: async (rtnl, ifindex) => {
       await rtnl.setLink(ifindex, { up: true });
       await rtnl.addRoute({ family: 4, destination: "10.9.0.0", prefixLength: 16, gateway: "99.1.1.1", ifindex });
@@ -148,7 +148,7 @@ const refusals: readonly {
   },
 ];
 for (const { says, act, code, detail } of refusals) {
-  test(`Rtnl tells the kernel's code and words for ${says}`, (t) =>
+  test(`Rtnl gives the kernel's code and words for ${says}`, (t) =>
     inWorld(t, async ({ host, vf }) => {
       await assert.rejects(act(host.rtnl, vf.index), (error: KernelError) => {
         assert.match(error.code, code === "EOPNOTSUPP" ? /^E(OP)?NOTSUPP?$/ : new RegExp(`^${code}$`));
@@ -205,7 +205,7 @@ test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t)
   const stopOthers = place.rtnl.watch(["link"], (event) => void (event.kind === "new-link" && others.resolve()));
   await place.rtnl.createLink({ kind: "bridge", name: "br1" });
   const aliveToo = setInterval(() => {}, 1_000);
-  await others.promise; // whoever still watches has heard of it
+  await others.promise; // the remaining watchers have heard of it
   clearInterval(aliveToo);
   stopOthers();
   assert.equal(seen.length, before);

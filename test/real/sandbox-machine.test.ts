@@ -131,7 +131,7 @@ test("startMachine() gives the MAC of the physical function at the next bind, no
     assert.equal((await host.linkByName("enp1s0f0v0"))?.address, "0a:55:44:33:22:11");
   }));
 
-test("startMachine() brings a function home whose client's namespace dies, under a name of the kernel's", (t) =>
+test("startMachine() gives a VF back whose client's namespace dies, under a name of the kernel's", (t) =>
   withMachine(t, {}, async (machine, host) => {
     const vf = "0000:01:10.0";
     const back = Promise.withResolvers<string>();

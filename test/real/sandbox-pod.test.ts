@@ -5,7 +5,7 @@ import { Pod } from "../../sandbox/pod/pod.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { needs } from "../needs.ts";
 
-test("ping() gets its answer inside a namespace, and none from where nobody is", async (t) => {
+test("ping() gets its answer inside a namespace, and none from an address without a host", async (t) => {
   if (!needs(t, "netns")) return;
   const pod = new Pod("pinger");
   t.after(() => pod.close());

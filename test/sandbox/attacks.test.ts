@@ -30,7 +30,7 @@ function attack(name: string, run: (scene: AttackScene) => Promise<void>): void 
 describe("the forwarder's process lives and serves others when", () => {
   after(() => shared.close());
 
-  attack("somebody without an identity passes a descriptor at which nobody can look", async (scene) => {
+  attack("a peer without an identity passes a descriptor that cannot be read", async (scene) => {
     const dead = await deadDescriptor();
     try {
       assert.throws(() => dead.id(), { code: "ENOENT" });
@@ -73,7 +73,7 @@ describe("the forwarder's process lives and serves others when", () => {
     assert.ok(scene.peakRssMb < MEMORY_LIMIT_MB, `${scene.peakRssMb} MB`);
   });
 
-  attack("somebody without an identity sends probes of 4 MB of unknown fields to the admin port", async (scene) => {
+  attack("a peer without an identity sends probes of 4 MB of unknown fields to the admin port", async (scene) => {
     const session = connectHttp2(scene.adminUrl, { maxSessionMemory: 1000 }).on("error", () => {});
     const answers = [1, 2, 3].map(() => answerTo(session, "/grpc.health.v1.Health/Check", "f80101".repeat(1_300_000)));
     assert.deepEqual(await Promise.all(answers), ["8", "8", "8"]);
@@ -85,7 +85,7 @@ describe("the forwarder's process lives and serves others when", () => {
     ["nothing", ""],
     ["the first byte of TLS", "16"],
   ] as const) {
-    attack(`somebody connects 500 times a second and sends ${says}`, (scene) => flood(scene, bytes));
+    attack(`a peer connects 500 times a second and sends ${says}`, (scene) => flood(scene, bytes));
   }
 
   attack("a peer holds as many connections as it can, with calls on each", holdMany);

@@ -1,4 +1,4 @@
-// Whatever an endpoint answers: a clear error, an unchanged node, the endpoint told, and the next one is served.
+// Whatever an endpoint answers: a clear error, an unchanged node, a Close for the endpoint, and the next one is served.
 import assert from "node:assert/strict";
 import { ping } from "../../sandbox/network/ping.ts";
 import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
@@ -68,15 +68,15 @@ const rows: readonly Row[] = [
   {
     says: "another connection in our place",
     alter: ({ path }) => {
-      for (const segment of path?.pathSegments ?? []) segment.id = "somebody-else";
+      for (const segment of path?.pathSegments ?? []) segment.id = "another-connection";
     },
     code: "INTERNAL",
     message: /another connection in our place/,
   },
   {
-    says: "an id that nobody has",
+    says: "an unknown id",
     alter: (reply) => {
-      reply.id = "nobody";
+      reply.id = "unknown";
     },
     code: "INTERNAL",
     message: /not on its path/,

@@ -24,7 +24,7 @@ interface Row {
 const rows: readonly Row[] = [
   { says: "no token", parameters: { tokenID: "" }, code: "INVALID_ARGUMENT", message: /device token \(tokenID\)/ },
   {
-    says: "a token that nobody gave out",
+    says: "a token that was never given out",
     parameters: { tokenID: "sriov-12345678-1234-1234-1234-123456789abc" },
     code: "NOT_FOUND",
     message: /no resource of this node gave it out/,
@@ -99,10 +99,10 @@ const rows: readonly Row[] = [
   {
     says: "an unknown network service",
     alter: ({ connection }) => {
-      if (connection) connection.networkService = "nobody-serves-this";
+      if (connection) connection.networkService = "not-served";
     },
     code: "NOT_FOUND",
-    message: /nobody-serves-this/,
+    message: /not-served/,
   },
   {
     says: "a hundred preferences",

@@ -22,7 +22,7 @@ import { eventually, type Scene, sharedScene } from "./scenes/story.ts";
 const metrics = createMetrics();
 const shared = sharedScene({ metrics });
 
-/** Throws in so many callbacks of the source from now on; tells how many did. */
+/** Throws in so many callbacks of the source from now on; counts those that did. */
 function inject(source: EventSource, times: number): () => number {
   let thrown = 0;
   guardProbe.before = (called) => {
@@ -96,7 +96,7 @@ async function counted(source: EventSource): Promise<number> {
   return samples.find(({ labels }) => labels["source"] === source)?.value ?? 0;
 }
 
-/** The connections that were lost are made anew within a few calls; kubelet too hears of the devices again. */
+/** The connections that were lost are made again within a few calls; kubelet too hears of the devices again. */
 async function served(scene: Scene): Promise<void> {
   await eventually(
     () => serve(scene),
@@ -157,7 +157,7 @@ async function touch({ sandbox }: Scene): Promise<void> {
   rmSync(file);
 }
 
-/** A network device that comes home is news to the host's namespace. */
+/** A network device that comes back is an event to the host's namespace. */
 async function uevents(scene: Scene, limitMs: number): Promise<void> {
   const source = openUevents(silentLog, scene.sandbox.machine.netns);
   source.subscribe(() => {});

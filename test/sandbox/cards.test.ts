@@ -35,7 +35,7 @@ tellStories(
 tellStories(
   "a card in switchdev mode",
   { machine: { card: { kind: "switchdev" } } },
-  { "is given to nobody until it is in legacy mode, and again when it is back": switchdevMode },
+  { "is given to no client until it is in legacy mode, and again when it is back": switchdevMode },
 );
 
 /** Requests, each with its Close. All thousand of them: CARD_ROUNDS=63. */

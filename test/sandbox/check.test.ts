@@ -147,11 +147,11 @@ test("check makes no functions", async (t) => {
   const told = findings.filter(({ check: name }) => name === "pf").map(({ what }) => what);
   assert.deepEqual(
     told,
-    ["enp1s0f0", "enp2s0f0"].map((ifname) => `${ifname} (igb), no functions yet; the forwarder makes 8 at its start`),
+    ["enp1s0f0", "enp2s0f0"].map((ifname) => `${ifname} (igb), no VFs yet; the forwarder makes 8 at its start`),
   );
 });
 
-test("check tells what the host uses, and what follows", async (t) => {
+test("check reports what the host uses, and what follows", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const uplink = ["address add 192.0.2.7/24 dev enp1s0f0", "route add default via 192.0.2.1"];
   const vf = await checked(t, { realLinks: true, vfsPerPf: 2 }, {}, [
@@ -165,7 +165,7 @@ test("check tells what the host uses, and what follows", async (t) => {
   const use = "the host uses it: enp1s0f0 has the IPv4 default route via 192.0.2.1, has address 192.0.2.7/24";
   assert.deepEqual(told(vf, "pf-host-use"), [`ok | 0000:01:00.0 | ${use}; nothing but setting it up is done to it | `]);
   assert.deepEqual(told(vf, "vf-host-use"), [
-    "warn | 0000:02:00.0 | the host uses 1 function of 2: 0000:02:10.2 (enp2s0f0v1 has address 10.9.9.9/24) | ip address del 10.9.9.9/24 dev enp2s0f0v1, or set hostUse: allow in the file",
+    "warn | 0000:02:00.0 | the host uses 1 VF of 2: 0000:02:10.2 (enp2s0f0v1 has address 10.9.9.9/24) | ip address del 10.9.9.9/24 dev enp2s0f0v1, or set hostUse: allow in the file",
   ]);
   const none = await checked(t, { realLinks: true, vfsPerPf: 2, numVfs: 0 }, {}, uplink);
   assert.deepEqual(told(none, "pf-host-use"), [
@@ -199,7 +199,7 @@ test("check connects to the peers, and tells a dead socket from none", async (t)
     assert.ok(lines.includes(line), `${line} in\n${lines.join("\n")}`);
   }
   const whatOf = (name: string) => findings.find((one) => one.check === name)?.what ?? "";
-  assert.match(whatOf("spire-agent"), /nobody listens at .*spire\.sock any more/);
+  assert.match(whatOf("spire-agent"), /no process listens at .*spire\.sock any more/);
   assert.match(whatOf("pod-resources"), /no socket .*pods\/kubelet\.sock/);
   assert.match(whatOf("state-folder"), /state\/deep/);
   assert.deepEqual([code, works], [1, { KERNEL: false, VFIO: false }]);
@@ -260,7 +260,7 @@ interface Break {
   readonly change: (node: NodeToCheck) => Partial<NodeToCheck> | undefined;
   readonly line: string;
   readonly fails: "both" | "KERNEL" | "VFIO" | "none";
-  /** What it tells to do. */
+  /** What it says to do. */
   readonly todo: RegExp;
 }
 

@@ -1,4 +1,4 @@
-// Many at once: nobody waits for another's function, and nothing is left over.
+// Many at once: no client waits for another's VF, and nothing is left over.
 import assert from "node:assert/strict";
 import { SANDBOX_VLAN, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { ipDump } from "./scenes/ip.ts";

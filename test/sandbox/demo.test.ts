@@ -36,8 +36,8 @@ test("the demo holds from its first step to its last", async (t) => {
   assert.equal(text.match(/ ✓ /g)?.length, has("root") && has("cgroup1-devices") && has("mknod") ? 27 : 21);
 });
 
-test("the demo holds for somebody who is not root, in a user namespace of their own", (t) => {
-  if (!needs(t, "root", "userns", "veth", "bridge")) return; // root, to become somebody else
+test("the demo holds for a user that is not root, in a user namespace of its own", (t) => {
+  if (!needs(t, "root", "userns", "veth", "bridge")) return; // root, to become another user
   const done = spawnAsNobody(t, ["sandbox/demo/main.ts", "--once"]);
   assert.equal(done.status, 0, done.stdout + done.stderr);
   assert.match(done.stdout, /Every step that this machine can run held; 6 were left out/);
@@ -74,7 +74,7 @@ test("the demo's page answers where the demo was started, outside the namespace 
 
 /** Runs a program of the checkout as user 65534, who may read the checkout and this Node where they are mounted for it. */
 function spawnAsNobody(t: TestContext, program: readonly string[]) {
-  const folder = mkdtempSync(join(tmpdir(), "as-nobody-"));
+  const folder = mkdtempSync(join(tmpdir(), "as-user-"));
   t.after(() => rmSync(folder, { recursive: true }));
   chmodSync(folder, 0o755);
   const places = { checkout: join(folder, "checkout"), node: join(folder, "node") };

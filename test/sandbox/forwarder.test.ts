@@ -49,7 +49,7 @@ test("the forwarder gives sixteen pods at once a function each", async (t) => {
   assert.deepEqual(await functionsAway(sandbox), []);
 });
 
-test("the forwarder brings a function home when the endpoint refuses, and gives it at the next try", async (t) => {
+test("the forwarder restores a VF when the endpoint refuses, and gives it at the next try", async (t) => {
   const sandbox = await startNode(t);
   if (sandbox === undefined) return;
   const before = await pictureOf(sandbox.machine);

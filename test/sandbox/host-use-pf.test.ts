@@ -79,7 +79,7 @@ test("hostUse: create-vfs makes VFs on a PF that the host uses, in the first lis
   await offered(sandbox, 1);
 });
 
-test("a PF that is the host's uplink serves with the VFs that it has, and nobody touches it", async (t) => {
+test("a PF that is the host's uplink serves with the VFs that it has, and is not touched", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, log } = await uplinkNode(t);
   const monitor = new IpMonitor(sandbox.machine.netns);

@@ -49,7 +49,7 @@ async function caughtUp({ pfConfigFile }: Sandbox, forwarder: Forwarder): Promis
 
 const codes = ({ health }: Forwarder) => health.conditions().map(({ code }) => code);
 
-test("functions that somebody takes away are offered no more, and again when they come", async (t) => {
+test("VFs that an operator takes away are offered no more, and again when they come", async (t) => {
   const { sandbox, forwarder } = await startNode(t);
   const { devices } = sandbox.machine;
   await devices.writeText(`${SECOND_PF}/sriov_numvfs`, "0");
@@ -105,7 +105,7 @@ test("a function that is torn from a client is unhealthy, its neighbours are not
     torn.map((vf) => vf.address),
     [address],
   );
-  // Without its client it is as good as any: whoever gets it next has it bound.
+  // Without its client it is as good as any: the client that gets it next has it bound.
   await pod.client.close();
   await offered(sandbox, 4, 4);
   await pod.client.request();
@@ -113,7 +113,7 @@ test("a function that is torn from a client is unhealthy, its neighbours are not
   await pod.client.close();
 });
 
-test("functions that vanish under a client come back whole, and the client is served anew", async (t) => {
+test("functions that vanish under a client come back whole, and the client is served again", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const pod = await sandbox.startPod("client-1");

@@ -19,7 +19,7 @@ tellStories(
     "of a client that goes while its function is bound comes to nothing": cancelsWhileBinding,
     "of a client that tries again before its cancelled Request is undone gets its function": triesAgain,
     "of a manager that crashes in mid-Request comes to nothing": managerCrashes,
-    "that nobody refreshes ends, and its endpoint is told": expires,
+    "that is not refreshed ends, and its endpoint gets a Close": expires,
     "is given by the next mechanism when the first cannot be": preferences,
     "is given by the next endpoint when the first refuses": nextEndpoint,
     "comes up again at another endpoint when its client asks for another": reselect,
@@ -61,7 +61,7 @@ async function cancelsWhileBinding(scene: Scene): Promise<void> {
   gone.abort();
   await assert.rejects(request, refusal("CANCELLED", /./));
   await scene.serves(other); // meanwhile, and long enough for the forwarder to notice
-  // Not idle before the write has ended: what it does would be done to somebody else's function.
+  // Not idle before the write has ended: what it does would be done to another client's VF.
   const record = () => scene.forwarder.node.inventory.snapshot().find((vf) => vf.address === address);
   assert.notEqual(record()?.connectionId, undefined);
   letGo();

@@ -1,5 +1,5 @@
 // Journals of this version and of earlier ones, as their own code wrote them (test/fixtures/journal/make.ts): a start over each
-// goes on with what it tells of. Their times are up; a start gives each connection a while all the same.
+// continues with what it tells of. Their times are up; a start gives each connection a while all the same.
 import assert from "node:assert/strict";
 import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ interface Entry {
 
 for (const fixture of readdirSync(FIXTURES).filter((name) => name.includes("-cgroups-"))) {
   const version = fixture.endsWith("2") ? 2 : 1;
-  test(`a start over the journal of ${fixture} goes on with it`, async (t) => {
+  test(`a start over the journal of ${fixture} continues with it`, async (t) => {
     if (!needs(t, ...(version === 1 ? VFIO_NEEDS : UNIFIED_NEEDS))) return;
     await startOver(
       t,

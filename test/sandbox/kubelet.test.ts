@@ -114,7 +114,7 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
   assert.equal(reserved(forwarder), 1);
 });
 
-/** Somebody else has the socket, and hangs up on whoever calls, so many times. */
+/** Another program has the socket, and hangs up on its callers, so many times. */
 async function hungUpOn(path: string, times: number): Promise<void> {
   let calls = 0;
   const stranger = createServer((socket) => {
@@ -147,7 +147,7 @@ function podWith(...devices: ListedPod["containers"][number]["devices"]): Listed
 }
 
 for (const [what, alter] of oddLists) {
-  test(`a list with ${what} frees nothing, and takes nothing from anybody`, async (t) => {
+  test(`a list with ${what} frees nothing, and takes nothing from any pod`, async (t) => {
     const sandbox = await startNode(t);
     const forwarder = await sandbox.startForwarder();
     const { kubelet } = sandbox;
@@ -291,7 +291,7 @@ test("a pod that died while no forwarder ran is noticed, though its connection w
   const forwarder = await sandbox.startForwarder();
   assert.equal(states(forwarder).filter((state) => state === "ready").length, 1);
   await offered(sandbox, SANDBOX_RESOURCE, 4);
-  // Kubelet's file names the pod until it is written anew.
+  // Kubelet's file names the pod until it is written again.
   await sandbox.kubelet.allocate({ pod: "client-2", resource: SIBLING });
   await eventually(
     () => states(forwarder),
@@ -299,7 +299,7 @@ test("a pod that died while no forwarder ran is noticed, though its connection w
   );
 });
 
-test("two physical functions with different domains and capabilities are counted as one book", async (t) => {
+test("two physical functions with different domains and capabilities are counted in one inventory", async (t) => {
   const pf = (address: string, domains: string, capabilities: string, numVfs: number) => `
   ${address}:
     pfKernelDriver: igb

@@ -42,7 +42,7 @@ async function isTakenUp({ sandbox, pod, address, link }: Awaited<ReturnType<typ
     () => vfOf(now, address)?.state,
     (state) => state === "ready",
   );
-  assert.deepEqual(await pod.pod.link("nsm-1"), link, "nobody has touched the client");
+  assert.deepEqual(await pod.pod.link("nsm-1"), link, "the client was not touched");
   await eventually(
     () => siblings(sandbox),
     (count) => count === 3,
@@ -77,13 +77,13 @@ test("a client of a physical function that returns to the configuration is serve
   assert.equal(vfOf(forwarder, address), undefined);
   await eventually(
     () => siblings(sandbox),
-    (count) => count === 1, // nobody knows whether the pod of the token has asked for its function yet
+    (count) => count === 1, // whether the pod of the token has requested its VF yet is not known
   );
   sandbox.pfConfigFile.write(whole);
   await isTakenUp(node, forwarder);
 });
 
-test("a function that was made anew while nobody served belongs to nobody, and is clean", async (t) => {
+test("a VF that was made again while no forwarder served belongs to no client, and is clean", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, pf, address } = await stoppedNode(t);
   const putBack = await sandbox.machine.removePf(pf);

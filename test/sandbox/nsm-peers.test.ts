@@ -64,7 +64,7 @@ async function startForwarder(
 ) {
   const { folder, managerTarget, actor } = options;
   const log = recordingLog();
-  const netns = Fd.ofPath(folder); // Any file will do: nobody looks into it here.
+  const netns = Fd.ofPath(folder); // Any file will do: it is not read here.
   undo.push("netns", () => netns.close());
   const caller = new RpcClient({
     ...common,
@@ -155,16 +155,16 @@ test("the manager sees its connections, and sees the death of an endpoint", asyn
   await record.next(({ connections }) => Object.values(connections).some(({ state }) => state === State.DOWN));
 });
 
-test("somebody else of the trust domain sees nothing, and can neither refresh nor close", async (t) => {
+test("another peer of the trust domain sees nothing, and can neither refresh nor close", async (t) => {
   const { actorOf, clientOf, netns, vf, service, url, undo } = await startNode(t);
   const victim = (await clientOf().request({ fds: [netns] })).path?.pathSegments[2];
   const evil = actorOf("evil");
-  const stranger = clientOf({ target: url, manager: { name: "nsmgr-2", actor: evil } });
+  const otherPeer = clientOf({ target: url, manager: { name: "nsmgr-2", actor: evil } });
   const alter = ({ connection }: NetworkServiceRequest) => {
     connection?.path?.pathSegments.push(create(PathSegmentSchema, { name: "fwd-a", id: victim?.id ?? "" }));
   };
-  await assert.rejects(stranger.request({ fds: [netns], alter }), { code: "PERMISSION_DENIED" });
-  await assert.rejects(stranger.close({ fds: [netns], alter }), { code: "PERMISSION_DENIED" });
+  await assert.rejects(otherPeer.request({ fds: [netns], alter }), { code: "PERMISSION_DENIED" });
+  await assert.rejects(otherPeer.close({ fds: [netns], alter }), { code: "PERMISSION_DENIED" });
   const client = new RpcClient({
     ...common,
     tls: evil.tls,
@@ -172,7 +172,7 @@ test("somebody else of the trust domain sees nothing, and can neither refresh no
     idleMs: 1000,
     credentials: evil.headers,
   });
-  undo.push("stranger", () => client.close());
+  undo.push("another peer", () => client.close());
   const record = new MonitorRecord({ client, target: url, clock: systemClock });
   const { connections } = await record.next(() => true);
   assert.deepEqual(connections, {});

@@ -163,7 +163,7 @@ test("functions that the operator takes away stay away, with a condition that sa
   await becomes(VFS, 1);
 });
 
-test("a driver that does not finish holds up nobody, and what it is asked for is a condition until it is there", async (t) => {
+test("a driver that does not finish holds up no client, and what it is asked for is a condition until it is there", async (t) => {
   const machine = await start(t, { numVfs: 0 });
   const finish = machine.faults.stallWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs` });
   const { becomes, node } = await observe(t, machine);
@@ -173,7 +173,7 @@ test("a driver that does not finish holds up nobody, and what it is asked for is
   await becomes(VFS, VFS);
 });
 
-test("a driver that refuses is not asked again, is a condition, and is asked when its adapter comes anew", async (t) => {
+test("a driver that refuses is not asked again, is a condition, and is asked when its adapter comes again", async (t) => {
   const machine = await start(t, { numVfs: 0 });
   machine.faults.failWrite({ tree: "devices", path: `${SECOND}/sriov_numvfs`, code: "ENOSPC" });
   const { becomes, watch, health } = await observe(t, machine);

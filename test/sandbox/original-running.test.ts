@@ -9,7 +9,7 @@ import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
 import { eventually } from "./scenes/story.ts";
 
-test("a forwarder touches nothing as long as the Go original listens on its node, says so, and goes on when that has ended", async (t) => {
+test("a forwarder touches nothing as long as the Go original listens on its node, says so, and continues when that has ended", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const log = recordingLog();
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log, peerLog: silentLog, clock });

@@ -1,4 +1,4 @@
-// Whoever dies under the forwarder, it comes back to them by itself, and clients keep their traffic meanwhile.
+// Whichever peer dies under the forwarder, it comes back to it by itself, and clients keep their traffic meanwhile.
 import assert from "node:assert/strict";
 import { ping } from "../../sandbox/network/ping.ts";
 import { SANDBOX_FORWARDER, SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
@@ -12,12 +12,12 @@ tellStories(
   "a forwarder",
   {},
   {
-    "registers anew with a manager that died and forgot everything": managerDies,
-    "registers anew when the registry drops it": registryForgets,
+    "registers again with a manager that died and forgot everything": managerDies,
+    "registers again when the registry drops it": registryForgets,
     "takes the new identity of a SPIRE agent that was away": agentDies,
     "survives an agent that takes every identity back for a while": agentRefuses,
     "offers its resources again to each kubelet that starts": kubeletRestarts,
-    "tells that a connection is down when its endpoint dies, and serves it by another": endpointDies,
+    "reports that a connection is down when its endpoint dies, and serves it by another": endpointDies,
   },
 );
 

@@ -25,7 +25,7 @@ async function podDies(scene: Scene): Promise<void> {
   );
   const stateOf = (token: string) =>
     scene.forwarder.node.inventory.snapshot().find(({ tokenId }) => tokenId === token)?.state;
-  // Kubelet has not taken the token back yet: its function is home, and kept for it.
+  // Kubelet has not taken the token back yet: its VF is restored, and reserved for it.
   assert.deepEqual(
     [dying, living].map(({ tokenId }) => stateOf(tokenId)),
     ["reserved", "ready"],

@@ -64,7 +64,7 @@ class Node {
   start(trial?: PhaseTrial): KillableForwarder {
     const { logFile } = this;
     this.forwarder = new KillableForwarder(this.sandbox, { program: program.path, logFile, ...(trial && { trial }) });
-    this.forwarder.started.catch(() => {}); // whoever waits for it hears of it
+    this.forwarder.started.catch(() => {}); // its waiter gets it
     return this.forwarder;
   }
 
@@ -124,7 +124,7 @@ describe("a forwarder that nothing holds starts and serves what it can", () => {
     await node.offers(3);
     await node.serves("another");
     assert.ok(await pod.pod.link("nsm-1"), "what the client has is not touched");
-    const withheld = async () => (await again.book()).vfs.filter(({ state }) => state === "quarantined");
+    const withheld = async () => (await again.inventory()).vfs.filter(({ state }) => state === "quarantined");
     const [vf, ...others] = await withheld();
     assert.match(vf?.problem ?? "", /^Its network device is not in the host: .* the journal does not know of$/);
     assert.deepEqual(others, []);

@@ -1,4 +1,4 @@
-// Book, journal and node are made to differ behind the forwarder's back; it has to notice and to mend it, or to keep it back.
+// Inventory, journal and node are made to differ behind the forwarder's back; it has to notice and to repair it, or to quarantine it.
 import assert from "node:assert/strict";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type TestContext, test } from "node:test";
@@ -13,7 +13,7 @@ import { ip } from "./scenes/ip.ts";
 import { eventually } from "./scenes/story.ts";
 
 const INTERVAL_MS = 50;
-/** Of a client whose namespace nobody else keeps open: the sandbox's manager would. */
+/** Of a client whose namespace no other process keeps open: the sandbox's manager would. */
 const POD = "client-1";
 
 async function startNode(t: TestContext) {
@@ -100,7 +100,7 @@ test("a function in a namespace that no journal tells of is kept back, and clean
   assert.equal(await repaired(sandbox, "clean"), 1);
 });
 
-test("a function that somebody has unbound from under its client is bound, restored and free again", async (t) => {
+test("a VF that an operator has unbound from under its client is bound, restored and free again", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, address, before } = await stoppedNode(t);
   await sandbox.machine.drivers.writeText("igbvf/unbind", address);
@@ -119,7 +119,7 @@ test("a function that somebody has unbound from under its client is bound, resto
   assert.deepEqual([again.nsm.connectionCount, vfOf(again, address)?.problem], [0, undefined]);
 });
 
-test("a free function that somebody takes away is kept back, and free again when it is back", async (t) => {
+test("a free VF that an operator takes away is quarantined, and free again when it is back", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t);
   const { address = "" } = forwarder.node.inventory.snapshot()[0] ?? {};
@@ -133,7 +133,7 @@ test("a free function that somebody takes away is kept back, and free again when
   assert.deepEqual([await repaired(sandbox, "quarantine"), await repaired(sandbox, "clean")], [1, 1]);
 });
 
-test("what a late write leaves on a function that has come home is taken away", async (t) => {
+test("what a late write leaves on a VF that was restored is removed", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder, log } = await startNode(t);
   const pod = await sandbox.startPod(POD);
@@ -204,7 +204,7 @@ test("a running client is looked at, and nothing of it is touched", async (t) =>
   assert.doesNotMatch(all ?? "", /nsm_sriov_repairs_(failed_)?total\{[^}]*\} [1-9]/);
 });
 
-/** What is made anew with a driver has another address. */
+/** What is made again with a driver has another address. */
 function withoutMac(rows: readonly (readonly string[])[]) {
   return rows.map((row) => row.filter((_, column) => column !== 4));
 }

@@ -1,4 +1,4 @@
-// Kubelet and the forwarder restart, in every order and at every moment of a pod: each function is somebody's or is offered.
+// Kubelet and the forwarder restart, in every order and at every moment of a pod: each VF has a client or is offered.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
@@ -95,7 +95,7 @@ class Node {
     );
   }
 
-  /** The standing pod goes on as before, and what it is given is what it had. */
+  /** The standing pod continues as before, and what it is given is what it had. */
   async refreshes(): Promise<void> {
     const before = await this.seenByStanding();
     await this.#standing.client.request();
@@ -118,7 +118,7 @@ const orders: Readonly<Record<string, (node: Node) => Promise<unknown>>> = {
   "both at once": (node) => Promise.all([node.restartKubelet(), node.restartForwarder()]),
 };
 
-/** What goes on meanwhile. Returns what must be so afterwards; whatever it holds is free again at its end. */
+/** What continues meanwhile. Returns what must be so afterwards; whatever it holds is free again at its end. */
 const moments: Readonly<Record<string, (node: Node) => Promise<() => Promise<void>>>> = {
   "a connection stands": async (node) => {
     const pod = await node.pod();

@@ -23,7 +23,7 @@ describe("a forwarder that dies", () => {
     await client.request();
     await crash.restart(() => crash.endPod(pod, client));
     await crash.told(
-      () => "pod ended while nobody served",
+      () => "pod ended while no forwarder served",
       () => crash.isAsBefore(before, "ended"),
     );
   });
@@ -48,7 +48,7 @@ describe("a forwarder that dies", () => {
     await client.request();
     await crash.restart();
     await assert.rejects(client.close({ fds: [] }));
-    assert.ok(await pod.pod.link("nsm-1"), "nobody can take it out of a namespace that nobody has shown");
+    assert.ok(await pod.pod.link("nsm-1"), "it cannot be taken out of a namespace that was not passed");
     await crash.endPod(pod, client);
     await crash.told(
       () => "pod ended after its Close",

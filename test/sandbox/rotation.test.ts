@@ -15,7 +15,7 @@ const ways: Readonly<Record<string, (scene: Scene, pod: SandboxPod) => Client>> 
   "on a manager's kept connection": (scene, pod) => scene.direct(pod),
 };
 
-/** What must not be said: each is a verdict on somebody who did nothing but renew its certificate. */
+/** What must not be said: each is a verdict on a peer that did nothing but renew its certificate. */
 const VERDICTS = [
   "call-failed",
   "registration-refused",

@@ -80,7 +80,7 @@ class Node {
     return started;
   }
 
-  /** Names, times and sizes: whoever writes there changes one of them. */
+  /** Names, times and sizes: a program that writes there changes one of them. */
   state(): unknown {
     const folder = `${this.sandbox.folder}/state`;
     return readdirSync(folder).map((name) => {
@@ -121,7 +121,7 @@ test("a second forwarder on a state folder touches nothing, says who has it, and
   assert.equal(status, 503);
   assert.match(text, /^state-folder-held: Another forwarder on this node has .*forwarder-a, process \d+/m);
   assert.match(text, /^not-serving: Starting: take the state folder/m);
-  // The first goes on: what follows would come after anything that the others do at their start.
+  // The first continues: what follows would come after anything that the others do at their start.
   await pod.client.close();
   await pod.client.request();
   assert.deepEqual([second.process.touches, third.process.touches], [0, 0]);
@@ -192,20 +192,20 @@ test("a forwarder of another release leaves the physical functions of the first 
   assert.match(text, /^warning pf-held-elsewhere .*0000:01:00\.0: another forwarder on this node has it/m);
   assert.match(text, /^warning pf-held-elsewhere .*0000:02:00\.0/m);
   assert.equal(other.process.touches, 0);
-  assert.deepEqual((await other.process.book()).vfs, []);
+  assert.deepEqual((await other.process.inventory()).vfs, []);
   assert.equal(kubelet.registrations, registrations);
   assert.deepEqual(kubelet.devices.value?.get(SANDBOX_RESOURCE), devices);
   assert.equal((await pod.pod.link("nsm-1"))?.up, true);
 
   await first.process.kill();
   const found = await eventually(
-    () => other.process.book(),
+    () => other.process.inventory(),
     ({ vfs }) => vfs.length === 4,
   );
   assert.equal(found.vfs.filter(({ isHeld }) => isHeld).length, 0);
-  // The pod keeps what it has: its function is given to nobody.
+  // The pod keeps what it has: its VF is given to no client.
   const hidden = await eventually(
-    () => other.process.book(),
+    () => other.process.inventory(),
     ({ vfs }) => vfs.some(({ problem }) => problem !== undefined),
   );
   assert.deepEqual(hidden.vfs.filter(({ state }) => state === "quarantined").length, 1);

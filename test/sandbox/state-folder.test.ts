@@ -1,4 +1,4 @@
-// Somebody removes the state folder while the forwarder runs: nothing that was answered is forgotten.
+// An operator removes the state folder while the forwarder runs: nothing that was answered is forgotten.
 import assert from "node:assert/strict";
 import { existsSync, rmSync } from "node:fs";
 import { test } from "node:test";
@@ -50,7 +50,7 @@ async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
     () => existsSync(`${state}/journal`) && existsSync(`${state}/token-namespace`),
     (isThere) => isThere,
   );
-  // Nobody else may have what is there now.
+  // No other user may have what is there now.
   await eventually(
     () => existsSync(`${state}/lock`),
     (isThere) => isThere,

@@ -17,7 +17,7 @@ async function startedNode(t: TestContext) {
   return { sandbox, url: forwarder.adminUrl ?? "" };
 }
 
-test("status shows a connection while it stands, for people and for programs", async (t) => {
+test("status shows a connection while it stands, for the operator and for programs", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, url } = await startedNode(t);
   const { client, tokenId } = await sandbox.startPod("client-1");
@@ -50,7 +50,7 @@ test("status finds localhost at either of its addresses where no interface but l
   }
 });
 
-test("status --watch shows what comes and goes, and ends when told", async (t) => {
+test("status --watch shows what comes and goes, and ends at its signal", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, url } = await startedNode(t);
   const asked = new AbortController();
@@ -76,7 +76,7 @@ test("status --watch shows what comes and goes, and ends when told", async (t) =
   assert.deepEqual([await watching, counts], [0, [0, 1, 0]]);
 });
 
-test("status says that nobody answers, or that it is somebody else", async () => {
+test("status says that there is no answer, or that it is another program's", async () => {
   const server = createServer((_, response) => response.end('{"hello":1}')).listen(0, "127.0.0.1");
   await new Promise((resolve) => server.once("listening", resolve));
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -85,11 +85,11 @@ test("status says that nobody answers, or that it is somebody else", async () =>
   assert.match(other.err.text, /no forwarder of this version/);
   server.closeAllConnections();
   await new Promise((resolve) => server.close(resolve));
-  const nobody = someSurroundings();
-  assert.equal(await runCommandLine(["status", "--url", url], nobody), 1);
+  const without = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--url", url], without), 1);
   assert.match(
-    nobody.err.text,
-    /^forwarder status: Cannot reach a forwarder at http:\/\/127.0.0.1:\d+: nobody listens there; is it running/,
+    without.err.text,
+    /^forwarder status: Cannot reach a forwarder at http:\/\/127.0.0.1:\d+: no process listens there; is it running/,
   );
   const off = someSurroundings({ adminListenOn: undefined });
   assert.equal(await runCommandLine(["status"], off), 1);

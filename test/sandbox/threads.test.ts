@@ -52,7 +52,7 @@ test("all threads of a forwarder stay in the namespace where it was started, whi
     await setImmediate();
   }
   await working;
-  await scene.forwarder.book(); // what it does for its calls is done
+  await scene.forwarder.inventory(); // what it does for its calls is done
   const threads = threadsOf(pid);
   assert.deepEqual(new Set(threads.values()), new Set([home]));
   assert.ok(threads.size > FEW_THREADS && looks > ROUNDS, `${threads.size} threads, ${looks} looks`);

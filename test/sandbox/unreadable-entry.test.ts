@@ -1,4 +1,4 @@
-// An entry of the journal that no version of ours wrote: it keeps its place, and nobody else is kept from anything.
+// An entry of the journal that no version of ours wrote: it keeps its place, and no other connection is affected.
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// Functions that share an IOMMU group: whoever opens the group reaches all of them, so it is one pod's.
+// Functions that share an IOMMU group: a process that opens the group reaches all of them, so it is one pod's.
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
@@ -15,7 +15,7 @@ tellStories(
   { machine: { vfioStandIns: commonStandIns, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
   {
     "gives two pods two groups, and a third one an error that says why": threePods,
-    "brings two connections of one pod in one group home, the first one with the second": twoOfOnePod,
+    "brings two connections of one pod in one group back, the first one with the second": twoOfOnePod,
     "leaves a group alone that serves a kernel driver": besideKernel,
   },
   VFIO_NEEDS,
@@ -62,7 +62,7 @@ async function twoOfOnePod(scene: Scene): Promise<void> {
   await pod.container.makeNodes(second.connection ?? fail());
   assert.equal(await pod.container.open(group), "");
   const also = new RegExp(
-    `Its pod also has ${sibling?.address} of that group: this one comes home when that one is closed`,
+    `Its pod also has ${sibling?.address} of that group: this one is free when that one is closed`,
   );
   await assert.rejects(pod.vfio.close(), refusal("UNAVAILABLE", also));
   assert.equal(await pod.container.tries(group), "", "the second one has it still");

@@ -59,7 +59,7 @@ describe("a forwarder that dies", () => {
     assert.equal(settings.vlan, SANDBOX_VLAN);
     await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
     assert.equal(await pod.container.open(groupOf(pod.vfio)), "");
-    await crash.restart(() => endPod(crash, pod)); // nobody says a word to the next one: the cgroup is gone
+    await crash.restart(() => endPod(crash, pod)); // no event reaches the next one: the cgroup is gone
     const own = () => scene.forwarder.node.inventory.get(parsePciAddress(address));
     await eventually(own, (vf) => vf?.connectionId === undefined && vf?.problem === undefined);
     const { pf = "", index = 0 } = own() ?? {};
@@ -67,7 +67,7 @@ describe("a forwarder that dies", () => {
     nothingGranted(cgroups ?? assert.fail());
   });
 
-  story("gets a function back whose connection it cannot know, when nobody has it open any more", async (crash) => {
+  story("gets a function back whose connection it cannot know, when no process has it open any more", async (crash) => {
     const { scene } = crash;
     const pod = await vfioPod(scene);
     await pod.vfio.request();

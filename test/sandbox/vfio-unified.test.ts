@@ -21,12 +21,12 @@ function withFolder<T>(path: string, act: (folder: CgroupFolder) => T): T {
 tellStories(
   "VFIO with version 2 of cgroups",
   { machine: { vfioStandIns: commonStandIns }, cgroups },
-  { "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne },
+  { "lets the containers of its pod open the group, and no other, until it is closed": lifeOfOne },
   UNIFIED_NEEDS,
 );
 
 async function lifeOfOne(scene: Scene): Promise<void> {
-  // A client on a unified host cannot tell its cgroup.
+  // A client on a unified host does not know its cgroup.
   const [one, other] = [await vfioPod(scene, { cgroupDir: "" }), await vfioPod(scene, { cgroupDir: "" })];
   const path = `${cgroups?.path}/kubepods/besteffort/pod${one.allocation.podUid}/app`;
   const programs = () => withFolder(path, ({ fd }) => deviceProgramsOf(fd).ids.length);

@@ -17,11 +17,11 @@ tellStories(
   "a VFIO connection",
   { machine: { vfioStandIns: commonStandIns }, cgroups },
   {
-    "lets the containers of its pod open the group, and nobody else, until it is closed": lifeOfOne,
+    "lets the containers of its pod open the group, and no other, until it is closed": lifeOfOne,
     "of a client that cannot name its cgroup is its token's pod's": emptyCgroupDir,
     "with a cgroup that is not the pod's is refused": badCgroupDirs,
     "is its cgroup's pod's where kubelet's records are silent, if the client names one pod": silentKubelet,
-    "is nobody else's as long as a process has the group open": reclaiming,
+    "goes to no other client as long as a process has the group open": reclaiming,
     "gets the settings of its endpoint on the physical function, and leaves none": settings,
     "is shut to its pod until its settings stand": settingsFirst,
     "writes nothing when it is refreshed": refresh,

@@ -1,4 +1,4 @@
-// What the tests of src/access share: one pod of one version of cgroups, and the room at work on it.
+// What the tests of src/access share: one pod of one version of cgroups, and the module at work on it.
 import type { TestContext } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DeviceAccess, type DeviceGrant, type GrantState, openDeviceAccess } from "../../src/access/index.ts";
@@ -21,7 +21,7 @@ export function podPath(uid: string): string {
 /** Both versions, for tests that hold for either. */
 export const versions = [1, 2] as const;
 
-/** One hierarchy with pods, and the room. */
+/** One hierarchy with pods, and the module. */
 export class AccessScene {
   readonly place: CgroupPlace;
   readonly log: RecordingLog = recordingLog();
@@ -35,7 +35,7 @@ export class AccessScene {
     this.access = this.openAccess(t);
   }
 
-  /** The room anew, as after a restart. */
+  /** The module again, as after a restart. */
   openAccess(t: TestContext): DeviceAccess {
     const { log, metrics } = this;
     const access = openDeviceAccess({ cgroupPath: this.place.path, clock: systemClock, log, metrics });

@@ -1,5 +1,5 @@
 // A sandbox without links of its own, and a forwarder on it, started wherever this process is. Run in a network namespace that is
-// somebody else's it must be refused. Says in one line of JSON what came of it.
+// another's it must be refused. Says in one line of JSON what came of it.
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { silentLog as log } from "../../src/telemetry/index.ts";

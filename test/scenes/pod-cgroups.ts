@@ -33,7 +33,7 @@ export interface Opener {
   open(device: DeviceNumber): Promise<string>;
 }
 
-/** Reads paths, opens each for reading and writing, tells what came of it. */
+/** Reads paths, opens each for reading and writing, prints what came of it. */
 const LOOP = 'while read -r path; do out=$( { exec 3<>"$path"; } 2>&1 ) && echo ok || echo "failed: $out"; done';
 
 let places = 0;
@@ -136,7 +136,7 @@ export function mountOf(version: 1 | 2): string {
   return path;
 }
 
-/** Places of test processes that were killed. Nobody else removes them. */
+/** Places of test processes that were killed. They are removed here only. */
 function removeLeft(mount: string): void {
   for (const name of readdirSync(mount)) {
     const [, pid] = /^forwarder-test-(\d+)-\d+$/.exec(name) ?? [];

@@ -294,7 +294,7 @@ function accessOf(world: World): DeviceAccess {
       done.push(`adopt ${podUid}`);
       return {
         async revoke() {
-          world.fail("revoke", "somebody holds its filter");
+          world.fail("revoke", "another program holds its filter");
           done.push(`revoke ${podUid}`);
         },
       };

@@ -2,7 +2,7 @@ import { X509Certificate } from "node:crypto";
 import type { IssueOptions, TestCa } from "../../sandbox/identity/x509.ts";
 import type { PeerIdentity, TlsIdentity } from "../../src/rpc/index.ts";
 
-/** A TLS identity without a Workload API: for tests of what is below or beside the identity room. */
+/** A TLS identity without a Workload API: for tests of what is below or beside the identity module. */
 export interface TestIdentity extends TlsIdentity {
   /** Takes a new certificate, as after a rotation. */
   rotate(options?: Partial<IssueOptions>): void;
@@ -37,7 +37,7 @@ function verify(chainDer: readonly Buffer[], trusts: readonly TestCa[]): PeerIde
   const leaf = new X509Certificate(leafDer);
   const roots = trusts.map(({ rootDer }) => new X509Certificate(rootDer));
   if (!roots.some((root) => leaf.checkIssued(root) && leaf.verify(root.publicKey))) {
-    throw new Error("the peer's certificate was issued by nobody we trust");
+    throw new Error("the peer's certificate was issued by no authority that we trust");
   }
   return {
     spiffeId: leaf.subjectAltName?.replace(/^URI:/, "") ?? "",

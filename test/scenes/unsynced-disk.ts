@@ -73,13 +73,13 @@ export class UnsyncedDisk implements Disk {
     return next;
   }
 
-  /** Somebody removes the folder with all that is in it. */
+  /** An operator removes the folder with all that is in it. */
   removeFolder(path: string): void {
     this.#folders.delete(path);
     this.emptyFolder(path);
   }
 
-  /** Somebody removes all that is in the folder. */
+  /** An operator removes all that is in the folder. */
   emptyFolder(path: string): void {
     for (const name of [...this.#names.keys()]) {
       if (dirname(name) === path) {

@@ -94,7 +94,7 @@ export function pfLinkOf(pf: PciAddress, more: Partial<Link> = {}): Link {
   return { index: 1000, name: "pf", up: true, carrier: true, parentDevice: pf, ...more } as Link;
 }
 
-/** Goes on until it is so. @throws after many turns. */
+/** Continues until it is so. @throws after many turns. */
 export async function until(isSo: () => boolean): Promise<void> {
   for (let turn = 0; turn < 2_000; turn += 1) {
     if (isSo()) return;

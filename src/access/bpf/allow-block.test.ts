@@ -70,7 +70,7 @@ test("splitProgram() takes two blocks as one", () => {
   assert.deepEqual(found.rest, crunFilter);
 });
 
-test("splitProgram() takes a mark without the rest of a block for somebody else's instructions", () => {
+test("splitProgram() takes a mark without the rest of a block for instructions of another program", () => {
   const [mark, ...others] = encodeBlock({ devices: [group], originalId: 7 });
   const program = [mark ?? instruction(Op.EXIT), ...others.slice(0, -1), ...crunFilter];
   assert.deepEqual(splitProgram(program), { block: undefined, rest: program });

@@ -5,7 +5,7 @@ export interface DeviceQuestion {
   readonly major: number;
   readonly minor: number;
   readonly access: number;
-  /** A character device unless told. */
+  /** A character device by default. */
   readonly type?: "block" | "char";
 }
 

@@ -29,7 +29,7 @@ export function problemOf(program: Program): string | undefined {
 
 function problemOfOne({ op, dst, src, offset }: Instruction): string | undefined {
   if (dst === BLINDING_REGISTER || src === BLINDING_REGISTER) {
-    return "the kernel has blinded its constants; set the sysctl net.core.bpf_jit_harden to 0 or 1 and start the pod anew";
+    return "the kernel has blinded its constants; set the sysctl net.core.bpf_jit_harden to 0 or 1 and start the pod again";
   }
   // The kernel shows the address of a helper, not its number.
   if (op === Op.CALL) return src === 0 ? "it calls a helper of the kernel" : "it calls a function";

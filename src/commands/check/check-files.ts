@@ -23,7 +23,7 @@ export interface CheckFiles {
   readonly sys: HostFiles;
   /** Whether the link of a PF is in this process's network namespace and its own. @throws {PfError} */
   readonly verifyLink: (pf: PciAddress) => Promise<unknown>;
-  /** Where PFs and idle VFs have their network devices; that of this process unless told. */
+  /** Where PFs and idle VFs have their network devices; that of this process by default. */
   readonly netns?: Netns;
   /** devlink's word; the tests' own where they pretend the rest. */
   readonly askEswitchMode: (pf: string) => Promise<EswitchMode | undefined>;

@@ -29,9 +29,9 @@ export function fine(check: string, what: string, more: Partial<Finding> = {}): 
   return { check, level: "ok", mechanisms: both, what, ...more };
 }
 
-/** What a problem must tell. */
+/** What a problem must say. */
 export type Problem = Omit<Finding, "level" | "mechanisms"> & {
-  /** Both unless told. */
+  /** Both by default. */
   readonly mechanisms?: readonly Mechanism[];
   readonly why: string;
   readonly todo: string;

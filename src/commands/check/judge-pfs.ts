@@ -40,7 +40,7 @@ const followsFromFault: Readonly<Partial<Record<PfFaultKind, string>>> = {
   missing: "nothing of it can be offered",
   "no-netdev": "the settings of its VFs are made through its network device, which must be in this namespace",
   "other-namespace":
-    "a link of somebody else would be taken for its own; the forwarder refuses it before it writes anything",
+    "a link of another device would be taken for its own; the forwarder refuses it before it writes anything",
   "unidentified-netdev": "the forwarder writes to no link of which the kernel does not say whose it is",
   "several-netdevs": "it is not clear through which one the settings of its VFs are made",
 };

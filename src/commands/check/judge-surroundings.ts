@@ -118,7 +118,7 @@ function judgePeer({ check, path, refusal }: PeerFact): readonly Finding[] {
   if (refusal === undefined) return [fine(check, `${name} answers at ${path}`)];
   const [what, instead = todo] = {
     ENOENT: [`there is no socket ${path} (${variable})`],
-    ECONNREFUSED: [`nobody listens at ${path} any more (${variable})`, `restart ${name}`],
+    ECONNREFUSED: [`no process listens at ${path} any more (${variable})`, `restart ${name}`],
     EACCES: [
       `this process may not connect to ${path} (EACCES)`,
       "run as root, and look at the permissions of its folders",

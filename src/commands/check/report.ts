@@ -16,7 +16,7 @@ export interface ReportOptions {
   readonly isQuiet: boolean;
 }
 
-/** The findings for people: what keeps a mechanism from working comes first, and the last lines say whether they can work. */
+/** The findings for the operator: what keeps a mechanism from working comes first, and the last lines say whether they can work. */
 export function reportText(findings: readonly Finding[], terminal: Terminal, options: ReportOptions): string {
   const shown = findings.filter(({ level }) => !(options.isQuiet && level === "ok"));
   const lines = shown.flatMap((finding) => findingLines(finding, terminal, options));

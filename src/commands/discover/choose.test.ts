@@ -39,7 +39,7 @@ const left: { says: string; adapter: Partial<Adapter>; why: RegExp }[] = [
     adapter: { links: [link, { ...link, ifname: "ens6f1" }] },
     why: /several network devices: ens6f0, ens6f1/,
   },
-  { says: "one whose driver nobody knows", adapter: { driver: "newnic" }, why: /is not known \(newnic makes them\)/ },
+  { says: "one with an unknown driver", adapter: { driver: "newnic" }, why: /is not known \(newnic makes them\)/ },
 ];
 for (const { says, adapter, why } of left) {
   test(`choosePfs() leaves out ${says}, and says why`, () => {

@@ -93,7 +93,7 @@ function obstacleOf(adapter: Adapter): Pick<LeftOut, "why" | "todo"> | undefined
   }
   if (driver === undefined) return { why: "it has no driver", todo: "load its kernel module (modprobe)" };
   if (driver === VFIO_DRIVER) {
-    return { why: `it is bound to ${VFIO_DRIVER} as a whole: somebody has it`, todo: "bind it to its kernel driver" };
+    return { why: `it is bound to ${VFIO_DRIVER} as a whole: a program has it`, todo: "bind it to its kernel driver" };
   }
   if (links.length === 0) {
     const todo = "run this in the host's network namespace (hostNetwork: true)";

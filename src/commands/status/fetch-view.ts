@@ -73,7 +73,7 @@ async function read(text: Promise<string>, base: string): Promise<string> {
 
 function unreachable(base: string, error: unknown): NoViewError {
   const code = codeOf(error);
-  const why = code === "ECONNREFUSED" ? "nobody listens there" : code;
+  const why = code === "ECONNREFUSED" ? "no process listens there" : code;
   const hint =
     "is it running here (else: kubectl exec POD -- forwarder status), with the same NSM_ADMIN_LISTEN_ON? See also: forwarder check";
   return new NoViewError(`Cannot reach a forwarder at ${base}: ${why}; ${hint}`, { cause: error });

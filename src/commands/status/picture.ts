@@ -20,7 +20,7 @@ export interface PictureOptions {
 /** Only the newest of the warnings: the status page and the log have them all. */
 const TROUBLES_SHOWN = 5;
 
-/** The node for people: what is wrong first, then its VFs, who has them, and what kubelet is offered. */
+/** The node for the operator: what is wrong first, then its VFs, who has them, and what kubelet is offered. */
 export function pictureText(view: NodeView, terminal: Terminal, { isWhole }: PictureOptions): string {
   const paint = painter(terminal);
   const form = { columns: terminal.isScreen ? terminal.columns : undefined, paintHead: paint.dim };

@@ -68,7 +68,7 @@ async function watch(base: string, given: Given, surroundings: Surroundings): Pr
         else if (error.message !== told) err.write(`${line}\n`);
         told = error.message;
       }
-      await clock.sleep(RETRY_MS, signal).catch(() => {}); // told to end
+      await clock.sleep(RETRY_MS, signal).catch(() => {}); // its signal was aborted
     }
     return 0;
   } finally {

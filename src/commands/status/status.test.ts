@@ -89,7 +89,7 @@ test("pictureText() says what is wrong before anything of the node", () => {
   assert.match(text, /Starting \(follows from svid-missing\)\n\nPhysical functions/);
 });
 
-test("pictureText() shows the functions that somebody has or that are not well, and counts the others", () => {
+test("pictureText() shows the VFs that clients have or that are not well, and counts the others", () => {
   const text = picture();
   assert.match(text, /0000:3b:00\.0 +ens6f0 +ice +up +3: 2 idle, 1 ready; 1 without carrier +worker\.domain\/10G/);
   assert.match(text, /0000:3b:01\.1 +ens6f0 1 +ready +iavf +70 +default\/nsc +c-1/);

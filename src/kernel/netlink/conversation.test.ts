@@ -67,7 +67,7 @@ test("Conversation.request() gathers a dump of many datagrams up to its end", as
   assert.deepEqual([answer.length, kernel.asked.length], [2, 1]);
 });
 
-test("Conversation.request() begins a dump anew that changes cut", async () => {
+test("Conversation.request() begins a dump again that changes cut", async () => {
   const kernel = pretendKernel([{ type: DATA, flags: INTERRUPTED }, { type: DONE }], [{ type: DATA }, { type: DONE }]);
   const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
   assert.deepEqual([answer.length, kernel.asked.length], [1, 2]);

@@ -20,15 +20,15 @@ export interface NetlinkPipe {
 export interface RequestOptions {
   /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
   readonly op: string;
-  /** Which messages of the answer to keep; all of them unless told. What is left out takes no memory. */
+  /** Which messages of the answer to keep; all of them by default. What is left out takes no memory. */
   readonly keep?: ((message: NetlinkMessage) => boolean) | undefined;
 }
 
-/** How often a dump is begun anew when changes cut it. */
+/** How often a dump is begun again when changes cut it. */
 const DUMP_TRIES = 10;
 
 /**
- * One request at a time over one socket. Each waits in the kernel for its one lock for links (rtnl), which anybody on the node
+ * One request at a time over one socket. Each waits in the kernel for its one lock for links (rtnl), which every process on the node
  * may hold for tens of milliseconds: who moves a link, or a namespace that ends. The main thread does not wait with it.
  */
 export class Conversation {
@@ -73,7 +73,7 @@ export class Conversation {
     }
   }
 
-  /** Others are left over from a request that failed half way; they can be nobody else's (NetlinkPipe hears only the kernel). */
+  /** Others are left over from a request that failed half way; they can be of no other (NetlinkPipe hears only the kernel). */
   #isAnswer({ seq, port }: NetlinkMessage, asked: number): boolean {
     return seq === asked && port === this.#pipe.port;
   }

@@ -17,7 +17,7 @@ const ETH0 = [
 const messageOf = (body: Buffer) => ({ type: RTM_NEWLINK, flags: 0, seq: 1, port: 1, body });
 const eth0 = Buffer.from(ETH0.replaceAll(" ", ""), "hex");
 
-test("decodeLink() reads what a link sits on from the message that tells the link", () => {
+test("decodeLink() reads what a link sits on from the message of the link", () => {
   const { index, name, address, up, parentDevice, parentBus, portName } = decodeLink(messageOf(eth0));
   assert.deepEqual([index, name, address, up], [4, "eth0", "02:fc:00:00:00:01", true]);
   assert.deepEqual([parentDevice, parentBus, portName], ["virtio2", "virtio", undefined]);

@@ -90,7 +90,7 @@ export function decodeMessages(bytes: Buffer): NetlinkMessage[] {
   return messages;
 }
 
-/** What an NLMSG_ERROR or NLMSG_DONE tells; undefined for a message that carries data. */
+/** What an NLMSG_ERROR or NLMSG_DONE says; undefined for a message that carries data. */
 export function endOf(message: NetlinkMessage): NetlinkEnd | undefined {
   if (message.type === NLMSG_OVERRUN) return { errno: 105, text: "the kernel reports lost data" };
   if (message.type !== NLMSG_ERROR && message.type !== NLMSG_DONE) return undefined;

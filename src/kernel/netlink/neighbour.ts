@@ -30,7 +30,7 @@ export interface Neighbour {
   readonly family: IpFamily;
   readonly address: string;
   readonly mac: string | undefined;
-  /** Set by somebody, not learned: it never ages out. */
+  /** Set, not learned: it never ages out. */
   readonly permanent: boolean;
   /** Who set it, as RTPROT_* (Linux 5.0). */
   readonly protocol: number;

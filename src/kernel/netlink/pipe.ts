@@ -13,7 +13,7 @@ const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
 
-/** A PF with 256 VFs tells them in one message of up to 64 KiB; a dump comes in pieces of 32 KiB at most. */
+/** A PF with 256 VFs reports them in one message of up to 64 KiB; a dump comes in pieces of 32 KiB at most. */
 const SLAB_BYTES = 256 * 1024;
 const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
 

@@ -41,7 +41,7 @@ export class Queries {
   }
 
   async list<T>(request: NetlinkRequest, { op, decode, keep, concerns }: Listing<T>): Promise<T[]> {
-    // Decoded as they come, a piece of the dump at a time: what concerns nobody is neither kept nor waited with.
+    // Decoded as they come, a piece of the dump at a time: what does not concern the caller is neither kept nor waited with.
     const isWanted = (message: NetlinkMessage) => {
       const found = decoded(op, () => decode(message));
       return found !== undefined && (concerns?.(found) ?? true);

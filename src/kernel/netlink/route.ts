@@ -49,7 +49,7 @@ export interface Route {
   readonly table: number;
   /** RTPROT_*: who set it; 2 kernel, 3 boot, 4 static. */
   readonly protocol: number;
-  /** RT_SCOPE_*; IPv6 has none and always tells 0. */
+  /** RT_SCOPE_*; IPv6 has none and always reports 0. */
   readonly scope: number;
   /** RTN_*: 1 unicast. */
   readonly type: number;
@@ -64,7 +64,7 @@ export interface NewRoute {
   readonly prefixLength: number;
   readonly gateway?: string | undefined;
   readonly ifindex?: number | undefined;
-  /** RT_TABLE_MAIN unless told. */
+  /** RT_TABLE_MAIN by default. */
   readonly table?: number;
   readonly protocol?: number;
   readonly scope?: number;
@@ -107,7 +107,7 @@ export function encodeDumpRoutes(family: IpFamily): NetlinkRequest {
   return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body: encodeBody(rtmsg, { family: familyNumber(family) }) };
 }
 
-/** A route to everywhere: what the node sends to anybody without a route of his own leaves by these links. */
+/** A route to everywhere: what the node sends to a destination without a route of its own leaves by these links. */
 export interface DefaultRoute {
   readonly family: IpFamily;
   readonly table: number;

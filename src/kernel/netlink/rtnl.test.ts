@@ -8,7 +8,7 @@ import { Rtnl } from "./rtnl.ts";
 
 const RTM_GETRULE = 34;
 
-/** A kernel booted with ipv6.disable=1: it refuses IPv6 rules, and tells its IPv4 routes whatever is asked for. */
+/** A kernel booted with ipv6.disable=1: it refuses IPv6 rules, and reports its IPv4 routes whatever is requested. */
 function kernelWithoutIpv6(): NetlinkPipe {
   const waiting: Buffer[] = [];
   const answer = (type: number, seq: number, body: Buffer) => {

@@ -179,7 +179,7 @@ export class Rtnl {
     return this.#queries.write(encodeAddress("delete", address), `delete ${addressText(address)}`);
   }
 
-  /** All tables, both families; only those that concern whoever asks: a namespace may have a million of others. */
+  /** All tables, both families; only those that concern the caller: a namespace may have a million of others. */
   async routes(concerns?: (route: Route) => boolean): Promise<Route[]> {
     return this.#queries.bothFamilies((family) =>
       this.#queries.list(encodeDumpRoutes(family), {
@@ -210,7 +210,7 @@ export class Rtnl {
     return this.#queries.write(encodeRoute("delete", route), `delete ${routeText(route)}`);
   }
 
-  /** Both families, in the order they are asked; only those that concern whoever asks. */
+  /** Both families, in the order they are asked; only those that concern the caller. */
   async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
     return this.#queries.bothFamilies((family) =>
       this.#queries.list(encodeDumpRules(family), { op: `list the IPv${family} rules`, decode: decodeRule, concerns }),
@@ -225,7 +225,7 @@ export class Rtnl {
     return this.#queries.write(encodeRule("delete", rule), `delete the IPv${rule.family} rule to table ${rule.table}`);
   }
 
-  /** Of one link, or of all; without those that stand for "nobody answers here" (IPv6 multicast and the like). */
+  /** Of one link, or of all; without those that say "no answer from here" (IPv6 multicast and the like). */
   async neighbours(ifindex = 0): Promise<Neighbour[]> {
     const concerns = (neighbour: Neighbour) => ifindex === 0 || neighbour.ifindex === ifindex;
     return this.#queries.list(encodeDumpNeighbours(), { op: "list the neighbours", decode: decodeNeighbour, concerns });

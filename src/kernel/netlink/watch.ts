@@ -54,7 +54,7 @@ export function watchGroups(
   };
 }
 
-/** So many datagrams in one go, then others get their turn: somebody may make news as fast as we read them. */
+/** So many datagrams in one go, then others get their turn: a process may cause events as fast as we read them. */
 const DATAGRAMS_PER_TURN = 64;
 
 /** What has come by now, or a part of it: the socket says again that there is more. */

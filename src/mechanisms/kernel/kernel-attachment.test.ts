@@ -207,7 +207,7 @@ test("prepare() waits for its function when there is no other, and fails as that
   assert.deepEqual([vf.address, inventory.get(first)?.state], [first, "preparing"]);
 });
 
-test("prepare() that failed takes back its own word about a function and nobody else's", async () => {
+test("prepare() that failed clears its own condition of a VF and no other", async () => {
   const { inventory, take, passTime } = setUp(new Map([[first, { kind: "no-netdev" }]]));
   await take().prepare();
   inventory.raise(first, { code: "pf-without-carrier", error: "its PF is down" });

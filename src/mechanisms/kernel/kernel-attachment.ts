@@ -244,7 +244,7 @@ class KernelAttachment implements Attachment {
     const [failure] = failures;
     if (!failure || (await this.#isDestroyed(failures.map(({ error }) => error)))) return;
     const { what, error } = failure;
-    throw new Error(`Cannot bring ${this.#address} home: ${what}: ${String(error)}`, { cause: error });
+    throw new Error(`Cannot restore ${this.#address}: ${what}: ${String(error)}`, { cause: error });
   }
 
   #moving<T>(to: "client" | "host", move: () => Promise<T>): Promise<T> {

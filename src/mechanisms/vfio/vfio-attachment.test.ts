@@ -11,7 +11,7 @@ test("apply() lets the pod in only when the VF has its MAC address and its VLAN"
   assert.deepEqual(done, [`mac=${asked.mac}`, `vlan=${asked.vlan}`, `let ${asked.cgroupDir} in`]);
 });
 
-test("apply() lets nobody in where the PF refuses the VLAN", async () => {
+test("apply() grants no access where the PF refuses the VLAN", async () => {
   const { inventory, done, failing, take } = vfioNode();
   const vf = await take(first);
   await vf.prepare();
@@ -21,7 +21,7 @@ test("apply() lets nobody in where the PF refuses the VLAN", async () => {
   assert.equal(inventory.get(first)?.state, "preparing");
 });
 
-test("prepare() takes no VF whose group somebody has open", async () => {
+test("prepare() takes no VF whose group a process has open", async () => {
   const { done, openGroups, take } = vfioNode();
   openGroups.add(first).add(second);
   const vf = await take(first);

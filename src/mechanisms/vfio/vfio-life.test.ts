@@ -100,7 +100,7 @@ test("isInForce() holds only as long as grant, device and settings are what the 
   assert.equal(await vf.isInForce(), true);
   assert.equal(await vf.isInForce(9), false, "another VLAN");
   node.stands = false;
-  assert.equal(await vf.isInForce(), false, "a runtime has written its filter anew");
+  assert.equal(await vf.isInForce(), false, "a runtime has written its filter again");
   node.stands = true;
   node.minor = 8;
   assert.equal(await vf.isInForce(), false, "its node has another number");

@@ -15,7 +15,7 @@ test("EndpointSockets.acquire() gives the same target to all who hold an endpoin
   assert.ok(fds.released.length > 0);
 });
 
-test("EndpointSocket.release() closes the descriptor when nobody has held it for long enough", async () => {
+test("EndpointSocket.release() closes the descriptor when it was not held for long enough", async () => {
   const { clock, sockets, fds, signal } = setUp();
   const socket = await sockets.acquire(url, fds, signal);
   socket.release();

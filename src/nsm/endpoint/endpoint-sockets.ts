@@ -10,7 +10,7 @@ const WAIT_LIMIT_MS = 1_000;
 export interface EndpointSocket {
   /** The URL that the registry gave. */
   readonly url: string;
-  /** What to dial. The same endpoint has the same target as long as anybody holds it. */
+  /** What to dial. The same endpoint has the same target as long as it is held. */
   readonly target: string;
   /** On this machine: mechanisms of class LOCAL are offered to it, REMOTE ones to any other. */
   readonly isLocal: boolean;

@@ -38,7 +38,7 @@ test("Discovery.find() leaves out an endpoint whose URL cannot be read", async (
   const outside = new Outside();
   outside.fds.sent.add(ours);
   outside.endpoints = [
-    { name: "broken", networkServiceNames: ["ns1"], url: "inode://nobody" },
+    { name: "broken", networkServiceNames: ["ns1"], url: "inode://none" },
     { name: "nse-1", networkServiceNames: ["ns1"], url: ours },
   ];
   const { sockets, discovery } = setUp(outside);
@@ -95,11 +95,11 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   answers.get("theirs")?.end();
   const { candidates } = await slow;
   assert.equal(candidates[0]?.socket.url, theirs);
-  assert.deepEqual([...fds.sent], [], "what nobody wants is let go of in the end");
+  assert.deepEqual([...fds.sent], [], "what is not used is released in the end");
   sockets.stop();
 });
 
-/** A registry that tells this list to whoever asks for endpoints; what was asked is kept. */
+/** A registry that answers every query for endpoints with this list; what was queried is kept. */
 function listing(outside: Outside, list: readonly MessageInitShape<typeof NetworkServiceEndpointSchema>[]) {
   const asked: { query: unknown; options: CallOptions | undefined; stream: PaperStream<unknown> }[] = [];
   outside.stream = ((_target: string, method: DescMethod, query: unknown, options?: CallOptions) => {
@@ -225,7 +225,7 @@ test("Discovery.find() goes by the latest word of an answer about each endpoint"
   await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), fault);
 });
 
-test("Discovery.find() remembers whose turn it is for as many services as anybody honest asks for, and no more", async () => {
+test("Discovery.find() remembers whose turn it is for as many services as an honest peer queries, and no more", async () => {
   const outside = new Outside();
   const { discovery } = setUp(outside);
   const firstOf = async (networkService: string) => {
@@ -243,7 +243,7 @@ test("Discovery.find() remembers whose turn it is for as many services as anybod
 });
 
 for (const [says, endpoints] of [
-  ["nobody who serves the service", [{ name: "nse-1", networkServiceNames: ["ns2"], url: ours }]],
+  ["no endpoint that serves the service", [{ name: "nse-1", networkServiceNames: ["ns2"], url: ours }]],
   ["only what has expired", [{ name: "nse-1", networkServiceNames: ["ns1"], url: ours, expirationTime: {} }]],
 ] as const) {
   test(`Discovery.find() lets go of every socket of a list that has ${says}`, async () => {

@@ -18,7 +18,7 @@ const ANSWER_LIMIT = 1024;
 /** A Request does not live long enough to try more endpoints than this. */
 const CANDIDATE_LIMIT = 16;
 
-/** Services whose turn is remembered: anybody can register services, and ask for each once. */
+/** Services whose turn is remembered: any peer can register services, and query each once. */
 const MOST_TURNS = 1024;
 
 /** An endpoint that may serve a Request. */
@@ -169,7 +169,7 @@ export class Discovery {
 
   #inTurn<T>(service: string, candidates: readonly T[]): readonly T[] {
     const turn = this.#turns.get(service) ?? 0;
-    // Set anew, so that the one that was asked for longest ago is the first.
+    // Set again, so that the one that was asked for longest ago is the first.
     this.#turns.delete(service);
     this.#turns.set(service, turn + 1);
     const [oldest] = this.#turns.keys();

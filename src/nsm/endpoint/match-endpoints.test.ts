@@ -34,7 +34,7 @@ const rows: readonly {
     names: ["gateway", "firewall", "plain", "literal"],
   },
   {
-    says: "falls through a match without candidates only when told",
+    says: "falls through a match without candidates only where it says so",
     labels: {},
     matches: [
       { fallthrough: true, routes: [{ destinationSelector: { app: "none" } }] },

@@ -8,7 +8,7 @@ import type { Caller } from "../peers.ts";
 import { type Reply, readReply } from "./endpoint-reply.ts";
 import type { Candidate } from "./find-endpoints.ts";
 
-/** Work of our own at an endpoint may take this long, whoever is waiting (W22). */
+/** Work of our own at an endpoint may take this long, whatever the caller's deadline (W22). */
 const CLOSE_LIMIT_MS = 5_000;
 
 /** What asking endpoints takes. */
@@ -61,7 +61,7 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
     response = answer.response;
     peer = answer.connection.peer;
   } catch (error) {
-    // It may agree after we have stopped to listen, and would keep an address for nobody. A connection that stands goes on.
+    // It may agree after we have stopped to listen, and would keep an address for no client. A connection that stands continues.
     if (!question.mechanism && isGivenUp(error)) void takeBack();
     throw error;
   }

@@ -166,7 +166,7 @@ function eventOf(type: ConnectionEventType, ...list: readonly ReturnType<typeof 
   return create(ConnectionEventSchema, { type, connections });
 }
 
-/** A watch of `ours` with what it tells. */
+/** A watch of `ours` with what it reports. */
 function watching() {
   const told: string[] = [];
   const stream = new PaperStream<ConnectionEvent>({ peer: peerNamed("nse-1"), fds: undefined });

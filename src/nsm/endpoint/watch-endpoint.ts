@@ -23,7 +23,7 @@ export interface EndpointWatch {
   readonly target: string;
   /** The connection was refreshed: later events are compared with this one. */
   rebase(connection: Connection): void;
-  /** Listens no more and tells nothing more. */
+  /** Listens no more and reports nothing more. */
   stop(): void;
 }
 

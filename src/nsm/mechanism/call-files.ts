@@ -77,7 +77,7 @@ export class FilesOfCalls {
   }
 }
 
-/** Texts that are no inode URLs are not files; whoever reads the mechanism says what is wrong with them. */
+/** Texts that are no inode URLs are not files; the reader of the mechanism says what is wrong with them. */
 function namedFiles(mechanisms: readonly (Mechanism | undefined)[]): readonly InodeUrl[] {
   const texts = new Set(mechanisms.map((mechanism) => mechanism?.parameters[PARAMETER.inodeUrl] ?? ""));
   const urls: InodeUrl[] = [];

@@ -42,7 +42,7 @@ test("MonitorHub.subscribe() begins with an empty transfer when nothing stands",
   );
 });
 
-test("MonitorHub.subscribe() shows nobody what others have made", async () => {
+test("MonitorHub.subscribe() shows no peer what others have made", async () => {
   const hub = new MonitorHub();
   hub.update(foreign, connection("f1"));
   const { heard } = listen(hub);
@@ -147,7 +147,7 @@ test("MonitorHub.subscribe() tells one that has gone what stood when it came, an
   }
 });
 
-test("MonitorHub.remove() tells nobody of what was never shown", async () => {
+test("MonitorHub.remove() publishes no end of what was never shown", async () => {
   const hub = new MonitorHub();
   const { heard } = listen(hub);
   hub.remove("f1");

@@ -84,7 +84,7 @@ function recordTokens(
 }
 
 /**
- * Puts our token for the next hop into the answer anew. The one that is there was signed for the eyes of the next hop; the
+ * Puts our token for the next hop into the answer again. The one that is there was signed for the eyes of the next hop; the
  * caller judges it by the certificate of its own connection with us, which may show another of our keys (nsm-protocol §2.4).
  */
 export function signAnswer(

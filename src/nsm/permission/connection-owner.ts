@@ -18,7 +18,7 @@ export function ownerFor(spiffeId: string, manager: ManagerSource): Owner {
 }
 
 /**
- * True if the peer may act on what `owner` made. A manager's pod that was made anew has a new SPIFFE ID (it contains the
+ * True if the peer may act on what `owner` made. A manager's pod that was made again has a new SPIFFE ID (it contains the
  * pod's name), so what one manager made belongs to the manager we are registered with now.
  */
 export function mayAct(spiffeId: string, owner: Owner, manager: ManagerSource): boolean {

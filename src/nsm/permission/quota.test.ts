@@ -29,7 +29,7 @@ const many = (count: number, one: Partial<Held>): Held[] =>
   }));
 const asked: Held = { id: "asked", owner: manager, holdsVf: true, bytes: 1024 };
 
-test("quotaExcess() lets one connection have no more than its bytes, whoever made it", () => {
+test("quotaExcess() lets one connection have no more than its bytes, whatever its owner", () => {
   assert.equal(quotaExcess([], { ...asked, bytes: CONNECTION_BYTES }), undefined);
   const used = CONNECTION_BYTES + 1;
   assert.deepEqual(quotaExcess([], { ...asked, bytes: used }), {

@@ -19,7 +19,7 @@ afterEach(() => {
     assert.equal(clock.timerCount, 0, "timers");
     assert.ok(
       registry.watches.every(({ isOver }) => isOver),
-      "a watch goes on",
+      "a watch continues",
     );
     assert.equal(registry.knowsUs, false, "the registry still has our entry");
   }
@@ -126,7 +126,7 @@ test("Registration logs that it is registered when that is new", async () => {
   await registration.stop();
 });
 
-test("Registration registers anew when the manager ends its watch", async () => {
+test("Registration registers again when the manager ends its watch", async () => {
   const { clock, registration, registry } = setUp();
   registration.start();
   await settled();
@@ -260,7 +260,7 @@ test("Registration does not run hot when its expiry lies in the past", async () 
   await registration.stop();
 });
 
-test("Registration registers anew when the manager is lost, and learns who the next one is", async () => {
+test("Registration registers again when the manager is lost, and learns who the next one is", async () => {
   const { clock, registration, registry } = setUp();
   registration.start();
   await settled();
@@ -272,7 +272,7 @@ test("Registration registers anew when the manager is lost, and learns who the n
   await registration.stop();
 });
 
-test("Registration registers anew when the registry has dropped it", async () => {
+test("Registration registers again when the registry has dropped it", async () => {
   const { clock, registration, registry } = setUp();
   registration.start();
   await settled();
@@ -335,7 +335,7 @@ test("Registration.stop() takes us out of the registry also while the manager's 
   assert.equal(registry.calls.at(-1)?.method, "Unregister");
 });
 
-test("Registration.stop() of one that never registered asks nobody", async () => {
+test("Registration.stop() of one that never registered makes no call", async () => {
   const { registration, registry } = setUp();
   registry.failure = new RpcError("UNAVAILABLE", "no socket");
   registration.start();

@@ -137,7 +137,7 @@ export class Registration implements ManagerSource {
       } catch (error) {
         const isRenewed = !isSecondTry && isOfAnotherKey(error) && connection.renew() === true;
         if (isRenewed) return await this.#register(signal, true);
-        // Never accepted: the registry must not lead anybody to us on such terms.
+        // Never accepted: the registry must not lead a client to us on such terms.
         if (this.#manager === undefined) await this.#unregister();
         throw error;
       }

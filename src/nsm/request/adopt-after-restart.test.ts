@@ -26,14 +26,14 @@ test("adoptAfterRestart() shows the connection to its manager and touches nothin
   assert.deepEqual(story.vf.done, ["take"]);
 });
 
-test("adoptAfterRestart() lets a refresh go on with the same virtual function", async () => {
+test("adoptAfterRestart() lets a refresh continue with the same virtual function", async () => {
   const refreshed = await story.request(refreshOf(answer));
   assert.equal(refreshed.path?.pathSegments[2]?.id, "f1");
   assert.deepEqual(story.vf.done, ["take", "attach nsm-1"]);
   assert.equal(story.connections, 1);
 });
 
-test("adoptAfterRestart() lets a Close find the endpoint and bring the virtual function home", async () => {
+test("adoptAfterRestart() lets a Close find the endpoint and restore the VF", async () => {
   await story.close(answer);
   assert.equal(story.outside.closes[0]?.connection.id, "f1");
   assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
@@ -46,12 +46,12 @@ test("adoptAfterRestart() gives a client that does not come back a minute, then 
   assert.equal(story.connections, 0);
 });
 
-test("adoptAfterRestart() keeps strangers out", async () => {
+test("adoptAfterRestart() keeps other peers out", async () => {
   const failure = await story.failed(refreshOf(answer), { from: story.stranger("evil") });
   assert.equal(failure.code, "PERMISSION_DENIED");
 });
 
-test("adoptAfterRestart() takes down at once what was half done, and tells its endpoint", async () => {
+test("adoptAfterRestart() takes down at once what was half done, and closes at its endpoint", async () => {
   const before = new Story();
   await before.request(kernelRequest());
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
@@ -67,7 +67,7 @@ test("adoptAfterRestart() takes down at once what was half done, and tells its e
   }
 });
 
-test("adoptAfterRestart() makes anew what was half done and resisted, when its client asks again", async () => {
+test("adoptAfterRestart() makes again what was half done and resisted, when its client asks again", async () => {
   const before = new Story();
   await before.request(kernelRequest());
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;

@@ -18,7 +18,7 @@ beforeEach(async () => {
   answer = await story.request(kernelRequest());
 });
 
-test("close() brings the virtual function home, tells the endpoint and the watchers", async () => {
+test("close() restores the VF, closes at the endpoint and notifies the watchers", async () => {
   const heard = story.listen();
   await story.close(answer);
   assert.deepEqual(story.vf.done.slice(3), ["detach", "give-back"]);
@@ -42,13 +42,13 @@ test("close() goes by what was stored, not by what the caller's message says", a
   assert.equal(story.connections, 0);
 });
 
-test("close() of a connection that is not known succeeds and asks nobody", async () => {
+test("close() of a connection that is not known succeeds and calls no peer", async () => {
   await story.close(answer);
   await story.close(answer);
   assert.equal(story.outside.closes.length, 1);
 });
 
-test("close() by somebody else is refused and touches nothing", async () => {
+test("close() by another peer is refused and touches nothing", async () => {
   const failure = await failed(story.close(answer, { from: story.stranger("evil") }));
   assert.equal(failure.code, "PERMISSION_DENIED");
   assert.deepEqual(story.vf.done.slice(3), []);
@@ -63,7 +63,7 @@ test("close() with an endpoint that is dead cleans our side and says so", async 
   await story.close(answer);
 });
 
-test("close() that cannot bring the function home keeps it, tries again, and tells the endpoint once", async () => {
+test("close() that cannot restore the VF keeps it, tries again, and closes at the endpoint once", async () => {
   story.vf.failing.set("detach", new Error("the driver resists"));
   const failure = await failed(story.close(answer));
   assert.match(failure.message, /errors during close: node: the driver resists/);

@@ -4,7 +4,7 @@ import { guarded } from "../../async/index.ts";
 /** How long after now a connection ends by itself. */
 export interface LifetimeInput {
   readonly nowMs: number;
-  /** When the caller's token expires: the `exp` of the verified token, never a header that anybody can write (W7). */
+  /** When the caller's token expires: the `exp` of the verified token, never a header that any peer can write (W7). */
   readonly tokenExpiresMs: number;
   /** What was left of the caller's deadline when the Request came: a refresh may need that long. */
   readonly callerDeadlineMs: number | undefined;
@@ -32,7 +32,7 @@ export class ConnectionExpiry {
     this.#onExpired = onExpired;
   }
 
-  /** The time was up and has not been started anew since: what waited for its turn meanwhile may be overtaken by a refresh. */
+  /** The time was up and has not been started again since: what waited for its turn meanwhile may be overtaken by a refresh. */
   get isDue(): boolean {
     return this.#isDue;
   }

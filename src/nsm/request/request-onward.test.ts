@@ -171,7 +171,7 @@ test("a caller that leaves during a refresh has nothing taken back: the connecti
   assert.deepEqual([story.outside.closes, story.connections], [[], 1]);
 });
 
-test("an endpoint that refuses a first Request is told of no end", async () => {
+test("an endpoint that refuses a first Request gets no Close", async () => {
   await closeFirst();
   refusing("PERMISSION_DENIED");
   assert.equal((await story.request(kernelRequest())).networkServiceEndpointName, "nse-2");
@@ -184,7 +184,7 @@ test("an endpoint is asked with the payload of the service, whatever the client 
   assert.equal(story.outside.requests.at(-1)?.connection?.payload, "ETHERNET");
 });
 
-test("nobody waits for an endpoint that was left, and that it hears nothing is reported after a bounded time", async () => {
+test("no caller waits for an endpoint that was left, and that it hears nothing is reported after a bounded time", async () => {
   const failures: unknown[] = [];
   Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
   refusing("UNAVAILABLE");

@@ -98,7 +98,7 @@ test("request() closes the endpoint again when the node fails after it had agree
   assert.deepEqual(story.vf.done, ["take", "bind", "attach nsm-1 fails", "detach", "give-back"]);
 });
 
-test("request() tells an endpoint that was too slow to agree that nobody waits any more", async () => {
+test("request() closes at an endpoint that was too slow to agree", async () => {
   story.outside.replies.set("tcp://nse-1:1", () => {
     throw new RpcError("DEADLINE_EXCEEDED", "no answer in time");
   });
@@ -127,7 +127,7 @@ test("request() of a caller that leaves is undone", async () => {
   assert.equal(story.connections, 0);
 });
 
-test("request() does not touch a connection of somebody else, not even to reselect", async () => {
+test("request() does not touch a connection of another peer, not even to reselect", async () => {
   const first = await story.request(kernelRequest());
   const stranger = story.stranger("evil");
   const theft = refreshOf(first);
@@ -138,7 +138,7 @@ test("request() does not touch a connection of somebody else, not even to resele
   assert.ok(!story.vf.done.includes("detach"));
 });
 
-test("request() lets a new manager go on with what the one before it made", async () => {
+test("request() lets a new manager continue with what the one before it made", async () => {
   const first = await story.request(kernelRequest());
   const next = story.newManager("nsmgr-b");
   await story.request(refreshOf(first), { from: next });
@@ -146,7 +146,7 @@ test("request() lets a new manager go on with what the one before it made", asyn
   assert.equal(old.code, "PERMISSION_DENIED");
 });
 
-test("request() to reselect takes down what stands and begins anew", async () => {
+test("request() to reselect takes down what stands and begins again", async () => {
   const first = await story.request(kernelRequest());
   const reselect = refreshOf(first);
   const { connection } = reselect as { connection: Connection };

@@ -155,7 +155,7 @@ async function refresh(
       deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
     }
   } catch (error) {
-    // The client keeps what it has; whoever watches learns that the control plane could not confirm it.
+    // The client keeps what it has; watchers learn that the control plane could not confirm it.
     showDown(deps, record, error);
     throw error;
   }

@@ -14,7 +14,7 @@ beforeEach(() => {
   story = new Story();
 });
 
-test("request() answers, and tells whoever watches, only when the connection is on disk as ready", async () => {
+test("request() answers, and notifies watchers, only when the connection is on disk as ready", async () => {
   const release = story.journal.holdBack("ready");
   const heard = story.listen();
   let isAnswered = false;

@@ -60,7 +60,7 @@ test("a Close touches nothing before the connection is on disk as reclaiming", a
   assert.deepEqual(story.vf.done, ["detach", "give-back"]);
 });
 
-test("takeDownInTurn() leaves alone what its client has made anew while it waited", async () => {
+test("takeDownInTurn() leaves alone what its client has made again while it waited", async () => {
   const answer = await story.request(kernelRequest());
   const record = story.deps.connections.get("f1") ?? assert.fail();
   const closing = story.close(answer);
@@ -73,7 +73,7 @@ test("takeDownInTurn() leaves alone what its client has made anew while it waite
   assert.equal(story.log.of("connection-ended").length, 1);
 });
 
-test("what cannot be brought home is tried again, ever later, at least every half minute", async () => {
+test("what cannot be restored is tried again, ever later, at least every half minute", async () => {
   const answer = await story.request(kernelRequest());
   story.vf.failing.set("detach", new Error("the driver resists"));
   await assert.rejects(story.close(answer));
@@ -88,7 +88,7 @@ test("what cannot be brought home is tried again, ever later, at least every hal
   assert.equal(story.connections, 0);
 });
 
-test("request() brings what an earlier process left half done home from the namespace that comes with the call", async () => {
+test("request() restores what a previous instance left half done from the namespace that comes with the call", async () => {
   const before = new Story();
   const answer = await before.request(kernelRequest());
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;
@@ -103,7 +103,7 @@ test("request() brings what an earlier process left half done home from the name
   assert.ok(story.vf.detachedFrom, "the function was looked for without its client's namespace");
 });
 
-test("a first Request whose VF does not come home leaves what a later process needs to bring it home", async () => {
+test("a first Request whose VF is not restored leaves what a later process needs to restore it", async () => {
   story.vf.failing.set("attach", new Error("the driver resists"));
   story.vf.failing.set("detach", new Error("the driver resists"));
   await story.failed(kernelRequest());

@@ -1,4 +1,4 @@
-// The registry and the endpoints around this room's stories, for tests only.
+// The registry and the endpoints around this module's stories, for tests only.
 import { clone, create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import {
   type Connection,

@@ -1,4 +1,4 @@
-// The cast of this room's stories, for tests only: hand fakes that record what is done to them.
+// The cast of this module's stories, for tests only: hand fakes that record what is done to them.
 import assert from "node:assert/strict";
 import { clone, create, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { both, type Clock, guarded } from "../../async/index.ts";
@@ -106,7 +106,7 @@ export class PaperFds implements PassedFds {
   readonly released: string[] = [];
   /** What the connection itself keeps: announced by a call or come with an answer, and not let go of yet. */
   readonly kept = new Set<string>();
-  /** Every descriptor that somebody has received. */
+  /** Every descriptor that was received. */
   readonly received: PaperFd[] = [];
 
   receive(id: FileId, signal: AbortSignal): Promise<OwnedFd> {
@@ -160,7 +160,7 @@ export function callOver(connection: PeerConnection, facts: Partial<Call> = {}):
   return { connection, signal, deadlineMs: undefined, metadata: new Map(), ...answer, ...facts };
 }
 
-/** A token that can be read, and that nobody has signed. */
+/** A token that can be read, and that is not signed. */
 export function paperToken(sub: string, aud: string, expiresMs: number): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
   return `${part({ alg: "ES256", typ: "JWT" })}.${part({ sub, aud: [aud], exp: expiresMs / 1000 })}.AAAA`;

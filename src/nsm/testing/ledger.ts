@@ -1,5 +1,5 @@
 // What must agree in a forwarder where nothing is under way, and what is left of one whose connections have ended: for this
-// room's tests only. Each line is something that a person, a peer or a later process would meet.
+// module's tests only. Each line is something that a person, a peer or a later process would meet.
 import { getEventListeners } from "node:events";
 import { fromBinary, toJsonString } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
@@ -57,7 +57,7 @@ export async function disagreements(books: Books): Promise<readonly string[]> {
   const sought = records.filter(({ state }) => state.onward === "unknown").map(({ id }) => `${id} at `);
   for (const agreed of outside.agreed) {
     const isKnown = served.has(agreed) || sought.some((begin) => agreed.startsWith(begin));
-    say(!isKnown, `nobody has told the end of ${agreed}`);
+    say(!isKnown, `the end of ${agreed} was not published`);
   }
   const watches = outside.watches.filter(({ isOver }) => !isOver).length;
   const watched = records.filter(({ watch }) => watch?.isAlive).length;
@@ -112,11 +112,11 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): st
   say(entry?.stage !== "ready", `stands and is ${entry?.stage} in the journal`);
   say(entry?.owner.spiffeId !== owner.spiffeId || entry.owner.isManager !== owner.isManager, "has another owner there");
   say(textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
-  say(record.client === undefined, "is nobody's");
+  say(record.client === undefined, "has no client");
   say(record.bytes < sizeOfAnswer(record), `counts as ${record.bytes} bytes`);
   say(record.holdsVf !== (wanted.type !== "NOOP"), "counts for the wrong share");
   say(wanted.type === "KERNEL" && vfs.holder !== id, "has no VF");
-  say(state.onward === undefined, "is served by nobody");
+  say(state.onward === undefined, "is served by no endpoint");
   const watched = record.watch?.target;
   // A refresh that moved on and failed later has left the former endpoint; the next one watches.
   const isElsewhere = watched !== undefined && watched !== onward?.candidate.socket.target;
@@ -145,7 +145,7 @@ function textOf(connection: Connection): string {
   return toJsonString(ConnectionSchema, copy);
 }
 
-/** What somebody who may see everything is shown at once: ids, with whose each is. */
+/** What the manager, which may see everything, is shown at once: ids, with whose each is. */
 async function shownBy(monitor: MonitorHub): Promise<ReadonlyMap<string, Owner>> {
   const owners: Owner[] = [];
   const events = monitor.subscribe({

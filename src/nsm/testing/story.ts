@@ -1,4 +1,4 @@
-// A forwarder with its whole cast, for this room's tests only.
+// A forwarder with its whole cast, for this module's tests only.
 import assert from "node:assert/strict";
 import { KeyedQueue } from "../../async/index.ts";
 import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
@@ -34,18 +34,18 @@ interface Said {
 
 const stories: Story[] = [];
 
-/** More than a test tells at once. */
+/** More than a test has at once. */
 const MOST_STORIES = 6;
 
 /**
  * What no single test asks for: every story is consistent when its test is over, and leaves nothing behind when it has ended. For
- * `afterEach` of each file: the files of a room share a process, in which this module is loaded for the first of them only.
+ * `afterEach` of each file: the files of a module share a process, in which this module is loaded for the first of them only.
  */
 export async function endStories(): Promise<void> {
   for (const story of stories.splice(0)) await story.end();
 }
 
-/** The room at work, without sockets and without a node. */
+/** The module at work, without sockets and without a node. */
 export class Story {
   readonly clock: HandClock;
   readonly log = recordingLog();
@@ -66,7 +66,10 @@ export class Story {
 
   constructor(clock = new HandClock(), idPrefix = "f") {
     stories.push(this);
-    assert.ok(stories.length <= MOST_STORIES, "stories of earlier tests go on: this file needs afterEach(endStories)");
+    assert.ok(
+      stories.length <= MOST_STORIES,
+      "stories of earlier tests continue: this file needs afterEach(endStories)",
+    );
     PaperFd.open = 0;
     this.clock = clock;
     this.#idPrefix = idPrefix;
@@ -115,7 +118,7 @@ export class Story {
     return stranger;
   }
 
-  /** The manager's pod was made anew and we have registered with it. */
+  /** The manager's pod was made again and we have registered with it. */
   newManager(name: string): Manager {
     const manager = this.stranger(name);
     this.#currentManager = manager.peer.spiffeId;
@@ -146,7 +149,7 @@ export class Story {
     return call;
   }
 
-  /** Takes up what an earlier process kept; by then it may have given the VF to the client. */
+  /** Takes up what a previous instance kept; by then it may have given the VF to the client. */
   adopt(entry: JournalEntry): void {
     this.journal.kept.set(entry.connectionId, entry);
     this.vf.isAway = entry.mechanism === "KERNEL" || this.vf.isAway;

@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 
 /**
  * Connections that are in their handshake, bounded in number. Where there is no room for one more the oldest that has said
- * nothing whole goes, or else the oldest: a peer that only connects takes nobody's place who speaks.
+ * nothing whole goes, or else the oldest: a peer that only connects takes no place of one that speaks.
  */
 export class Handshakes {
   readonly #most: number;

@@ -18,7 +18,7 @@ export interface SocketOptions {
 }
 
 /**
- * Listens on `unix:///path` or `tcp://host:port`. The socket file of a server that is gone is replaced; one that somebody
+ * Listens on `unix:///path` or `tcp://host:port`. The socket file of a server that is gone is replaced; one that another process
  * listens on, or a file that is no socket, is left alone.
  * @throws {RpcError} UNAVAILABLE with the reason; INVALID_ARGUMENT when it is no address.
  */
@@ -81,6 +81,6 @@ export function socketIdentity(url: string): string {
     const found = statSync(target.path, { bigint: true });
     return `unix-inode:${found.dev}/${found.ino}`;
   } catch {
-    return url; // the dial tells what is wrong with it
+    return url; // the dial says what is wrong with it
   }
 }

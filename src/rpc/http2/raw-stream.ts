@@ -54,12 +54,12 @@ function dialTcp(host: string, port: number, signal: AbortSignal): Promise<RawSt
 export function rawFromTcp(socket: Socket): RawStream {
   socket.setNoDelay(true);
   socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS);
-  socket.on("error", () => {}); // its close tells everybody
+  socket.on("error", () => {}); // its close is enough
   return { stream: socket, fds: undefined, remote: `tcp://${socket.remoteAddress}:${socket.remotePort}` };
 }
 
 /** A connected unix socket as a raw stream. */
 export function rawFromUnix(stream: UnixStream, path: string): RawStream {
-  stream.on("error", () => {}); // its close tells everybody
+  stream.on("error", () => {}); // its close is enough
   return { stream, fds: stream.fds, remote: `unix://${path} (pid ${stream.peerPid ?? "unknown"})` };
 }

@@ -96,7 +96,7 @@ class Http2ServerStream implements ServerStream {
   #endAtOnce(status: Readonly<Record<string, string>>): void {
     this.#stream.respond({ ...this.#headers(), ...status }, { endStream: true });
     if (this.#stream.readableEnded) return;
-    // The caller may still be sending: read past it, and tell it to stop once the answer is out.
+    // The caller may still be sending: read past it, and have it stop once the answer is out.
     this.#stream.resume();
     this.#stream.close(constants.NGHTTP2_NO_ERROR);
   }

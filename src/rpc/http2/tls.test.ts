@@ -10,7 +10,7 @@ import { acceptTls, connectTls, type SecureStream } from "./tls.ts";
 const root = makeOddCertificate({ subject: "root" });
 const ours = makeOddCertificate({ subject: "ours", issuer: root, isCa: false, keyUsage: 1 });
 
-/** Takes everybody and keeps what was shown: whatever is not bounded here is OpenSSL's doing. */
+/** Accepts every peer and keeps what was shown: whatever is not bounded here is OpenSSL's doing. */
 function seeing(): TlsIdentity & { readonly seen: (readonly Buffer[])[] } {
   const seen: (readonly Buffer[])[] = [];
   return {
@@ -79,10 +79,10 @@ function socketPair(t: TestContext): Promise<readonly [Socket, Socket]> {
 
 /** So many authorities, one above the other, none of which has signed what is below it; leaf first. */
 function unsigned(length: number): readonly OddCertificate[] {
-  const stranger = makeOddCertificate({ subject: "stranger" });
+  const otherPeer = makeOddCertificate({ subject: "other peer" });
   const chain: OddCertificate[] = [];
   for (let at = length; at >= 0; at--) {
-    const issuer = { subject: `authority ${at}`, key: stranger.key };
+    const issuer = { subject: `authority ${at}`, key: otherPeer.key };
     const subject = at === 0 ? "leaf" : `authority ${at - 1}`;
     chain.unshift(makeOddCertificate({ subject, issuer, isCa: at > 0, keyUsage: at > 0 ? 0x60 : 1 }));
   }

@@ -33,13 +33,13 @@ const CIPHERS =
 /** Longest list of certificates that is read of a peer, in bytes: more than any honest chain has (identity/verify-peer-chain.ts). */
 const MOST_CHAIN_BYTES = 16_384;
 
-/** The part of the options that both ends share. OpenSSL knows no SPIFFE: it is to verify nothing, and to trust nobody. */
+/** The part of the options that both ends share. OpenSSL knows no SPIFFE: it is to verify nothing, and to trust no authority. */
 function contextOptions({ certChainPem, keyPem }: TlsCredentials): SecureContextOptions {
   return { cert: certChainPem, key: keyPem, ca: [], sigalgs: SIGNATURES, ciphers: CIPHERS, minVersion: "TLSv1.2" };
 }
 
 /**
- * For the start, before anybody is met: finds out whether this Node lets the work of OpenSSL be bounded.
+ * For the start, before the first peer: finds out whether this Node lets the work of OpenSSL be bounded.
  * @throws {Error} that says what it lacks
  */
 export function checkTls(): void {
@@ -141,7 +141,7 @@ async function verified(
 
 /** Neither half outlives the other: descriptors in flight belong to the raw stream and must be closed with it. */
 function endTogether(socket: TLSSocket, raw: Duplex): void {
-  socket.on("error", () => {}); // whoever uses the socket is told by its close
+  socket.on("error", () => {}); // the user of the socket sees its close
   // Half open like the stream beneath it, TLS would outlive the peer's farewell for as long as a call is open.
   const end = guarded("tls", () => void socket.destroy());
   const endSoon = guarded("tls", () => void setImmediate(end), end);

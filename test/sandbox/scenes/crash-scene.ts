@@ -52,7 +52,7 @@ export class CrashScene {
     this.crashes.end();
     const told = log.events.length;
     const stopped = sandbox.stopForwarder();
-    // What a stopping forwarder still waits for is nobody's any more: the dead do not answer.
+    // What a stopping forwarder still waits for has no caller any more: the dead do not answer.
     await eventually(
       () => log.events.slice(told).some(({ event }) => event === "unregistered" || event === "not-unregistered"),
       (isGone) => isGone,
@@ -70,7 +70,7 @@ export class CrashScene {
     await sandbox.kubelet.until(SANDBOX_RESOURCE, isNew);
   }
 
-  /** The pod ends; its namespace does as soon as nobody has a descriptor of it any more. */
+  /** The pod ends; its namespace does as soon as no process has a descriptor of it any more. */
   async endPod({ name, pod }: SandboxPod, client: Client): Promise<void> {
     await client.hangUp();
     pod.close();
@@ -81,7 +81,7 @@ export class CrashScene {
     );
   }
 
-  /** Runs the checks of one crash; a failure says where it was, and what the forwarder told last. */
+  /** Runs the checks of one crash; a failure says where it was, and what the forwarder reported last. */
   async told(what: () => string, check: () => Promise<void>): Promise<void> {
     try {
       await check();
@@ -93,12 +93,12 @@ export class CrashScene {
   }
 
   /**
-   * All functions but the bystander's are home, and the bystander has its own. What the kernel made anew may differ where a
+   * All VFs but the bystander's are restored, and the bystander has its own. What the kernel made again may differ where a
    * network device has `ended`, with its driver or, as the machine's are veths, with a namespace.
    */
   async isAsBefore(before: unknown, ended?: "ended"): Promise<void> {
     const anew = ended ? ["wireEnd", "namespaces"] : [];
-    const text = (dump: unknown) => JSON.stringify(dump, (key, value) => (anew.includes(key) ? "anew" : value), 1);
+    const text = (dump: unknown) => JSON.stringify(dump, (key, value) => (anew.includes(key) ? "again" : value), 1);
     const wanted = text(before);
     let seen = "";
     const isSame = async () => {

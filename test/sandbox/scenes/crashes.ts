@@ -13,7 +13,7 @@ interface Life {
 }
 
 /**
- * Ends the forwarder under test. Its memory lives on in this process, but each further step of it fails; reads go on, they leave
+ * Ends the forwarder under test. Its memory lives on in this process, but each further step of it fails; reads continue, they leave
  * no trace.
  */
 export class Crashes {

@@ -29,7 +29,7 @@ const COMMANDS = [
   "ip -o neighbour show nud permanent",
 ];
 
-/** All tables of one namespace; of this process's own unless told. */
+/** All tables of one namespace; of this process's own by default. */
 export async function ipDump(netns?: Netns): Promise<IpDump> {
   const script = COMMANDS.join("; echo ----; ");
   const { stdout } = await run(...inNetns(netns, ["sh", "-ec", script]), { maxBuffer: 1e8 });
@@ -50,7 +50,7 @@ export async function ip(netns: Netns | undefined, command: string): Promise<str
   return (await run(file, args)).stdout;
 }
 
-/** The same, done on return: for the middle of somebody else's work. */
+/** The same, done on return: for the middle of another's work. */
 export function ipNow(netns: Netns | undefined, command: string): void {
   const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
   execFileSync(file, args);

@@ -42,7 +42,7 @@ export const plainStories: Readonly<Record<string, Story>> = {
 
 export const kernelStories: Readonly<Record<string, Story>> = {
   ...plainStories,
-  "reaches the endpoint and the other clients of its VLAN, nobody of another": reachesItsVlan,
+  "reaches the endpoint and the other clients of its VLAN, none of another": reachesItsVlan,
 };
 
 async function standsAsAsked(scene: Scene): Promise<void> {

@@ -30,7 +30,7 @@ export type Tell = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
 export interface PointOptions {
   /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
   readonly reaches: Readonly<Record<string, number>>;
-  /** Dies only at points of this name; at all of them unless told. */
+  /** Dies only at points of this name; at all of them by default. */
   readonly at?: RegExp | undefined;
   readonly ended?: "ended";
 }
@@ -106,7 +106,7 @@ export class KillScene {
     while (this.pods.length < this.#vfs - 1) this.pods.push(await this.sandbox.startPod(`pod-${this.pods.length}`));
   }
 
-  /** A new client of the pod that plays its manager, so that nobody but the pod keeps a descriptor of its namespace. */
+  /** A new client of the pod that plays its manager, so that only the pod keeps a descriptor of its namespace. */
   direct(pod: SandboxPod, changes: Partial<ClientOptions> = {}): Client {
     const { sandbox } = this;
     const client = sandbox.directClientOf(pod, `unix://${sandbox.folder}/state/forwarder.sock`, changes);
@@ -114,22 +114,22 @@ export class KillScene {
     return client;
   }
 
-  /** All that stands on the node, and what the book of the forwarder says. */
+  /** All that is on the node, and what the inventory of the forwarder says. */
   async dump(): Promise<unknown> {
     const { machine } = this.sandbox;
     const picture = await pictureOf(machine);
     const settings = await Promise.all(
       picture.flatMap(({ address, vfs }) => vfs.map((vf) => machine.pfPort({ address }).read(vf.index))),
     );
-    const { vfs, connections } = await this.forwarder.book();
-    const book = vfs.map(({ tokenId: _, ...vf }) => vf);
-    return { picture, settings, host: await ipDump(machine.netns), book, connections };
+    const { vfs, connections } = await this.forwarder.inventory();
+    const inventory = vfs.map(({ tokenId: _, ...vf }) => vf);
+    return { picture, settings, host: await ipDump(machine.netns), inventory, connections };
   }
 
-  /** Somebody gives the function of the pod's token to that driver, or to none: what then binds it is a step of a Request. */
+  /** An operator gives the VF of the pod's token to that driver, or to none: what then binds it is a step of a Request. */
   async giveTo({ tokenId }: SandboxPod, driver: "igbvf" | undefined): Promise<void> {
     const { drivers, devices } = this.sandbox.machine;
-    const { address = "" } = (await this.forwarder.book()).vfs.find((one) => one.tokenId === tokenId) ?? {};
+    const { address = "" } = (await this.forwarder.inventory()).vfs.find((one) => one.tokenId === tokenId) ?? {};
     const before = (await devices.exists(`${address}/driver`))
       ? await devices.readLink(`${address}/driver`)
       : undefined;
@@ -271,7 +271,7 @@ export class KillScene {
       SANDBOX_RESOURCE,
       (devices) => devices.length === this.#vfs && devices.some(({ healthy }) => healthy),
     );
-    // What a torn disk has left is written anew with the first change: this is not to be one of those that are counted.
+    // What a torn disk has left is written again with the first change: this is not to be one of those that are counted.
     if (this.#disk) await this.bystander?.client.request();
   }
 }
@@ -286,7 +286,7 @@ class Death {
   constructor(calls: number, die: () => Promise<void>) {
     this.#missing = calls;
     this.#die = die;
-    for (const { promise } of [this.#over, this.#allButOne]) promise.catch(() => {}); // whoever waits for it hears of it
+    for (const { promise } of [this.#over, this.#allButOne]) promise.catch(() => {}); // its waiter gets it
     if (calls === 1) this.#allButOne.resolve();
   }
 
@@ -324,7 +324,7 @@ function stepsIn(points: readonly CrashPoint[]): Readonly<Record<string, number>
 }
 
 function textOf(dump: unknown, ended: "ended" | undefined): string {
-  return JSON.stringify(dump, (key, value) => (anew(key, ended) ? "anew" : value), 1);
+  return JSON.stringify(dump, (key, value) => (anew(key, ended) ? "again" : value), 1);
 }
 
 /** W3C's, by which the forwarder's process names the call. */
@@ -332,7 +332,7 @@ function traceParent(): string {
   return `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`;
 }
 
-/** What the kernel made anew may differ where a network device has ended with its driver. */
+/** What the kernel made again may differ where a network device has ended with its driver. */
 function anew(key: string, ended: "ended" | undefined): boolean {
   return ended !== undefined && ["wireEnd", "host"].includes(key);
 }

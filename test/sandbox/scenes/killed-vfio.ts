@@ -46,7 +46,7 @@ class Stage {
   }
 
   client(pod: SandboxPod): Client {
-    // A client on a unified host cannot tell its cgroup.
+    // A client on a unified host does not know its cgroup.
     return this.scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: pod.tokenId, cgroupDir: "" } });
   }
 
@@ -60,16 +60,16 @@ class Stage {
     });
   }
 
-  /** The pod has the group, and nobody else has. */
+  /** The pod has the group, and no other has. */
   async hasIt(pod: SandboxPod, client: Client): Promise<void> {
     assert.deepEqual(await this.reach(pod, client), PERMITTED);
     assert.deepEqual(await this.reach({ name: "bystander" }, client), REFUSED);
   }
 
-  /** Its function is nobody's again, and has its driver of before. */
+  /** Its VF is free again, and has its driver of before. */
   async isHome(pod: SandboxPod, group?: string): Promise<void> {
     const { scene } = this;
-    const ownOf = async () => (await scene.forwarder.book()).vfs.find(({ tokenId }) => tokenId === pod.tokenId);
+    const ownOf = async () => (await scene.forwarder.inventory()).vfs.find(({ tokenId }) => tokenId === pod.tokenId);
     await eventually(ownOf, (vf) => vf?.isHeld === false);
     if (group !== undefined) {
       const container = this.#containers.get(pod.name) ?? assert.fail();

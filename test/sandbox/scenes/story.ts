@@ -189,7 +189,7 @@ export function sharedScene(options: Omit<SandboxOptions, "log">): SharedUntilFa
   );
 }
 
-/** A card that makes network devices anew gives them other indexes; iproute2 lists by those. */
+/** A card that makes network devices again gives them other indexes; iproute2 lists by those. */
 function withoutIndexes(dump: unknown): unknown {
   const indexes = new Set(["ifindex", "link_index", "wireEnd"]);
   const plain = JSON.parse(JSON.stringify(dump, (key, value) => (indexes.has(key) ? undefined : value)));
@@ -204,7 +204,7 @@ function withoutIndexes(dump: unknown): unknown {
 /** Only a net beneath the file's own limit (tools/test-files.ts), so that the failure tells what was seen. */
 const NET_MS = 120_000;
 
-/** Looks until it is so; the error tells what was seen last. */
+/** Looks until it is so; the error says what was seen last. */
 export async function eventually<T>(look: () => T | Promise<T>, isSo: (seen: T) => boolean): Promise<T> {
   const endsAt = systemClock.monotonicMs() + NET_MS;
   for (;;) {

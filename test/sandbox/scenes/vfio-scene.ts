@@ -52,7 +52,7 @@ export async function opening(container: Container, group: string): Promise<read
   return [await container.tries("vfio"), await container.tries(group)];
 }
 
-/** No cgroup of the sandbox lets anybody at a device that stands in for VFIO's. */
+/** No cgroup of the sandbox lets a process open a device that stands in for VFIO's. */
 export function nothingGranted(cgroups: PodCgroups): void {
   assert.deepEqual(cgroups.rulesFor([commonStandIns.container, ...commonStandIns.groups]), []);
 }

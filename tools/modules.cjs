@@ -1,4 +1,4 @@
-// Who may import whom, bottom to top. A room may import itself and the rooms named, through their index.ts only.
+// Who may import whom, bottom to top. A module may import itself and the modules named, through their index.ts only.
 module.exports = {
   async: [],
   telemetry: ["async"],

@@ -1,4 +1,4 @@
-// Peers that may not do what they try, or do not even speak the protocol: refused, and nobody else notices.
+// Peers that may not do what they try, or do not even speak the protocol: refused, and no other peer notices.
 import assert from "node:assert/strict";
 import { mkdirSync, openSync } from "node:fs";
 import { connect, type Socket } from "node:net";
@@ -37,12 +37,12 @@ const rows: readonly Row[] = [
     message: /expired/,
   },
   {
-    says: "somebody else's token",
+    says: "another peer's token",
     headers: (scene) => headersFor(scene, scene.sandbox.actor("nse")),
     message: /no sufficient privileges/,
   },
   {
-    says: "a token for somebody else",
+    says: "a token for another peer",
     headers: (scene) => headersOfToken(manager(scene).token(scene.sandbox.spire.idOf("another-forwarder"))),
     message: /no sufficient privileges.*chained/s,
   },
@@ -67,8 +67,8 @@ tellStories(
     "without a certificate are not spoken with": noCertificate,
     "cannot use, close or see a connection that another one made": stolenConnection,
     "that send a thousand files are served and hold nothing afterwards": thousandFiles,
-    "that send garbage in place of TLS hurt nobody": garbage,
-    "that never finish their handshakes hurt nobody": halfOpen,
+    "that send garbage in place of TLS hurt no other": garbage,
+    "that never finish their handshakes hurt no other": halfOpen,
   },
 );
 
