@@ -112,6 +112,12 @@ test("parseConfig() takes the alias, and refuses two names that differ", () => {
   assert.throws(() => parseConfig({ NSM_NS_NAME: "a", NSM_NSNAME: "b" }), /NSM_NS_NAME and NSM_NSNAME differ/);
 });
 
+test("parseConfig() refuses one wrong variable alone, and takes spaces around a value for nothing", () => {
+  assert.throws(() => parseConfig({ ...least, TELEMETRY: "perhaps" }), ConfigError);
+  const { config } = parseConfig({ ...least, NSM_NAME: " fwd ", NSM_DIAL_TIMEOUT: "2s " });
+  assert.deepEqual([config.name, config.dialTimeoutMs], ["fwd", 2000]);
+});
+
 test("parseConfig() tells all wrong variables at once, with what was wanted", () => {
   const given = { NSM_DIAL_TIMEOUT: "50", NSM_CONNECT_TO: "nsm.io.sock", TELEMETRY: "perhaps", NSM_NAME: "fine" };
   assert.throws(

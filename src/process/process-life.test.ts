@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
 import test from "node:test";
+import { countedClock } from "../../test/counted-clock.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { type LifeOptions, live, type Running } from "./process-life.ts";
@@ -40,6 +41,27 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]) {
     process.emit(signal);
     await ended;
     assert.deepEqual([process.code, stops, events()], [0, 1, ["stopping", "stopped"]]);
+  });
+}
+
+for (const [says, start] of [
+  ["has run", runs()],
+  [
+    "was given up at its start",
+    (signal: AbortSignal) =>
+      new Promise<Running>((_, reject) =>
+        signal.addEventListener("abort", () => reject(signal.reason), { once: true }),
+      ),
+  ],
+] as const) {
+  test(`live() leaves no timer of a process that ${says}`, async () => {
+    const clock = countedClock();
+    const { process, ended } = alive(start, clock);
+    await settled();
+    process.emit("SIGTERM");
+    await ended;
+    await settled();
+    assert.deepEqual([process.code, clock.timerCount], [0, 0]);
   });
 }
 

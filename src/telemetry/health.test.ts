@@ -46,3 +46,32 @@ test("Health shows causes before what they bring about, also through one that do
   assert.deepEqual(codes(), ["svid-missing", "not-serving", "vf-withheld"]);
   assert.deepEqual(health.conditions()[1]?.causedBy, ["svid-missing"]);
 });
+
+test("Health calls back at each change and at nothing else, until it is told to stop", () => {
+  const { health } = started();
+  const told: number[] = [];
+  const stop = health.onChange(() => told.push(health.conditions().length));
+  const vf = health.condition("vf-quarantined");
+  vf.raise("first", "a");
+  vf.raise("first", "a");
+  vf.raise("second", "a");
+  vf.clear("b");
+  vf.clear("a");
+  vf.clear("a");
+  assert.deepEqual(told, [1, 1, 0]);
+  stop();
+  vf.raise("third", "a");
+  assert.equal(told.length, 3);
+});
+
+test("Health shows the oldest of equals first, also where it was said in other words since", () => {
+  const { health, codes } = started();
+  const [later, earlier] = [health.condition("pf-unusable"), health.condition("vf-withheld")];
+  earlier.raise("first", "a");
+  later.raise("first", "b");
+  later.clear("b");
+  earlier.raise("again", "a");
+  later.raise("second", "c");
+  health.condition("pf-without-vfs").raise("third");
+  assert.deepEqual(codes(), ["vf-withheld", "pf-unusable", "pf-without-vfs"]);
+});

@@ -103,3 +103,16 @@ test("recordingLog() keeps events of itself and its children in order", () => {
   ]);
   assert.deepEqual(log.of("b"), [{ module: "rpc" }]);
 });
+
+test("createLog() hides what a secret is, not whether there is one, and shows the stack of an error and its first cause", () => {
+  const lines: string[] = [];
+  const log = createLog({ level: "info", write: (line) => lines.push(line) });
+  const cause = new Error("second", { cause: new Error("third", { cause: new Error("fourth") }) });
+  log.info("odd", { token: true, password: "x", err: new Error("first", { cause }) });
+  const { token, password, err } = JSON.parse(lines[0] ?? "");
+  assert.deepEqual([token, password], [true, "<hidden>"]);
+  const stacks = [err, err.cause, err.cause.cause, err.cause.cause.cause].map(({ stack }) => typeof stack === "string");
+  assert.deepEqual([err.message, err.cause.message], ["first", "second"]);
+  assert.equal(stacks[0], true);
+  assert.equal(stacks[3], false);
+});
