@@ -112,7 +112,9 @@ test("calls to one listener share a dial and a connection, by whatever name; it 
   await clock.pass(IDLE_MS - 100);
   const again = await lease();
   await clock.pass(10 * IDLE_MS);
+  const beside = await lease();
   assert.deepEqual([connection?.cuts, dials.length], [0, 1]);
+  beside.release();
   again.release();
   await clock.pass(IDLE_MS);
   assert.equal(connection?.closed.aborted, true);

@@ -81,7 +81,6 @@ export class ConnectionPool {
   async close(): Promise<void> {
     this.#closing.abort(new RpcError("CANCELLED", "the client was closed"));
     this.#stopWatching?.();
-    this.#byTarget.clear();
     const ends = [...this.#all].map(
       ({ connection }) =>
         new Promise<void>((resolve) => {

@@ -108,6 +108,7 @@ test("changesOf() compares each connection of an event with the one before", () 
   assert.deepEqual(states(down, up, up), [State.DOWN, State.UP]);
   const fresh = create(ConnectionSchema, { ...base(), context: { MTU: 1400 } } as Theirs);
   assert.equal(changesOf(eventOf(INITIAL_STATE_TRANSFER, fresh, fresh), ours()).length, 1);
+  assert.equal(changesOf(eventOf(INITIAL_STATE_TRANSFER, fresh, up), ours()).length, 2);
 });
 
 test("changesOf() takes no path of an initial transfer that says the same otherwise", () => {
@@ -151,6 +152,14 @@ test("watchEndpoint() takes an endpoint without a monitor for lost to watch, and
   stream.end(new RpcError("UNIMPLEMENTED", "no monitor"));
   await settled();
   assert.deepEqual([told, watch.isAlive], [["lost: no monitor"], false]);
+});
+
+test("EndpointWatch.stop() of one that is silent tells nothing of its end", async () => {
+  const { watch, told } = watching();
+  await settled();
+  watch.stop();
+  await settled();
+  assert.deepEqual(told, []);
 });
 
 test("EndpointWatch.stop() ends the stream; what is on its way, and its end, are heard no more", async () => {

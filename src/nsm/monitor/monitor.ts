@@ -121,7 +121,6 @@ class Subscriber {
 
   end(): void {
     this.#ended = true;
-    this.#waiting = [];
     this.#forget();
     this.#wake();
   }

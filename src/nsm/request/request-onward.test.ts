@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
+import { decodeToken } from "../../identity/index.ts";
 import { RpcError, type Status } from "../../rpc/index.ts";
 import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply, type Outside } from "../testing/fakes-outside.ts";
@@ -176,6 +177,10 @@ test("an endpoint that refuses a first Request gets no Close", async () => {
   refusing("PERMISSION_DENIED");
   assert.equal((await story.request(kernelRequest())).networkServiceEndpointName, "nse-2");
   assert.deepEqual(story.outside.closes, []);
+});
+
+test("an answer holds our token for the endpoint that gave it", () => {
+  assert.deepEqual(decodeToken(answer.path?.pathSegments[2]?.token ?? "").aud, ["spiffe://test/endpoint"]);
 });
 
 test("an endpoint is asked with the payload of the service, whatever the client wants", async () => {
