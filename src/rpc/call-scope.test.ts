@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { DeadlineError } from "../async/index.ts";
-import { HandClock, HandClock } from "../nsm/testing/fakes.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { CallScope, type ScopeOptions } from "./call-scope.ts";
 import { RpcError } from "./status.ts";
 
