@@ -57,7 +57,7 @@ function world(t: TestContext, peer?: PeerIdentity) {
         dialling.resolve(connection as unknown as ClientConnection);
         return connection;
       };
-      dials.push({ options, open, fail: () => dialling.reject(new RpcError("UNAVAILABLE", "nobody listens")) });
+      dials.push({ options, open, fail: () => dialling.reject(new RpcError("UNAVAILABLE", "no listener")) });
       return dialling.promise;
     },
   } as unknown as Transport;
@@ -70,7 +70,7 @@ function world(t: TestContext, peer?: PeerIdentity) {
   const common = { transport, tls, log: silentLog, clock, dialTimeoutMs: 100, limits: defaultLimits };
   const pool = new ConnectionPool({ ...common, idleMs: IDLE_MS });
   const signals: AbortSignal[] = [];
-  // Whatever has happened: nothing goes on, and nobody listens, when the pool is closed.
+  // Whatever has happened: no timer and no listener is left when the pool is closed.
   t.after(async () => {
     await pool.close();
     await settled();
@@ -126,7 +126,7 @@ test("a dial that fails fails those who wait for it, and the next call dials aga
   const { dials, lease, connected } = world(t);
   const failed = [lease(), lease()];
   dials[0]?.fail();
-  for (const one of failed) await assert.rejects(one, { code: "UNAVAILABLE", message: "nobody listens" });
+  for (const one of failed) await assert.rejects(one, { code: "UNAVAILABLE", message: "no listener" });
   const { connection } = await connected();
   assert.deepEqual([dials.length, connection.cuts], [2, 0]);
 });
@@ -145,7 +145,7 @@ test("a caller that leaves during the dial leaves it to others; one that has lef
   release();
 });
 
-test("a dial that nobody waits for any more ends as idle as a connection does", async (t) => {
+test("a dial that no call waits for any more ends as idle as a connection does", async (t) => {
   const { clock, dials, lease } = world(t);
   const caller = new AbortController();
   const leaving = assert.rejects(lease(target, caller.signal));
@@ -158,7 +158,7 @@ test("a dial that nobody waits for any more ends as idle as a connection does", 
 });
 
 for (const how of ["farewell", "rotation"] as const) {
-  test(`after a ${how} calls under way go on, the next one dials, and the connection ends with its last call`, async (t) => {
+  test(`after a ${how} calls under way continue, the next one dials, and the connection ends with its last call`, async (t) => {
     const { clock, dials, lease, connected, rotate } = world(t);
     const { lease: first, connection } = await connected();
     const second = await lease();
@@ -171,6 +171,8 @@ for (const how of ["farewell", "rotation"] as const) {
     assert.equal(connection.cuts, 0);
     second.release();
     assert.equal(connection.cuts, 1);
+    void lease().catch(() => {});
+    assert.equal(dials.length, 2, "its end is not that of the next one");
   });
 
   test(`a ${how} ends an idle connection at once, with its timers`, async (t) => {
@@ -254,7 +256,7 @@ test("a connection is renewed at half of the life of the peer's certificate, pas
   assert.equal(dials.length, 1);
   await clock.pass(200);
   await connected();
-  assert.deepEqual([dials.length, first.connection.cuts], [2, 0], "calls under way go on");
+  assert.deepEqual([dials.length, first.connection.cuts], [2, 0], "calls under way continue");
   await clock.pass(2_200);
   await lease();
   assert.equal(dials.length, 2);
