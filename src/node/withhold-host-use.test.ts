@@ -70,6 +70,7 @@ test("what a connection holds is observed when it is free again", async (t) => {
   await hostUse.look();
   assert.deepEqual(howOf(first), []);
   inventory.release("c1");
+  assert.deepEqual(howOf(first), [], "not before it is looked at");
   await hostUse.look();
   assert.deepEqual(howOf(first), [WORDS]);
   await close();

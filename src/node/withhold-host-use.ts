@@ -1,6 +1,6 @@
 // Which VFs of this node the host uses itself: they are withheld from clients, and PFs are reported. docs/decisions/027.
 
-import { conditionOf, type Inventory } from "../inventory/index.ts";
+import type { Inventory } from "../inventory/index.ts";
 import {
   DriverError,
   describeHostUse,
@@ -60,15 +60,14 @@ export class HostUseWithholding {
   async look(): Promise<boolean> {
     const { inventory } = this.#options;
     const entries = new Map(this.#options.config().physicalFunctions.map((entry) => [entry.address, entry]));
-    const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined && !conditionOf(vf, "gone"));
+    const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined);
     const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
     const seen = await this.#reader.observe([...entries.keys(), ...asked]);
     this.#links = linksOf(seen);
-    const isAsked = new Set(asked);
     for (const { address, connectionId } of inventory.snapshot()) {
       // What was given out meanwhile was observed for that, and what is known of it holds until it is free again.
       if (connectionId !== undefined) continue;
-      this.#set(address, isAsked.has(address) ? reasonOf(seen.get(address)) : undefined);
+      this.#set(address, reasonOf(seen.get(address)));
     }
     return this.#notePfs(entries, seen);
   }
