@@ -3,6 +3,7 @@ import { beforeEach, test } from "node:test";
 import { FATES, UnsyncedDisk } from "../../test/scenes/unsynced-disk.ts";
 import { systemRandom } from "../async/index.ts";
 import { FileRemovedError } from "./append-file.ts";
+import type { Disk } from "./disk.ts";
 import { openStateFolder } from "./state-folder.ts";
 
 const FULL = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
@@ -114,4 +115,65 @@ test("StateFolder writes its other files again where they have gone with the one
       "/state/token-namespace": "secret",
     });
   }
+});
+
+test("AppendFile has one handle to write and one to read, none of a file that it has replaced, and none after close()", async () => {
+  const handles = { open: 0, opened: 0 };
+  const counted: Disk = {
+    stat: (path) => disk.stat(path),
+    rename: (from, to) => disk.rename(from, to),
+    unlink: (path) => disk.unlink(path),
+    syncFolder: (path) => disk.syncFolder(path),
+    makeFolder: (path) => disk.makeFolder(path),
+    restrict: () => disk.restrict(),
+    async open(path, how) {
+      const file = await disk.open(path, how);
+      handles.open += 1;
+      handles.opened += 1;
+      let isOpen = true;
+      const use = <T>(work: () => Promise<T>) => (isOpen ? work() : Promise.reject(new Error("it is closed")));
+      return {
+        read: (position, length) => use(() => file.read(position, length)),
+        write: (part) => use(() => file.write(part)),
+        truncate: (size) => use(() => file.truncate(size)),
+        datasync: () => use(() => file.datasync()),
+        sync: () => use(() => file.sync()),
+        async close() {
+          if (isOpen) handles.open -= 1;
+          isOpen = false;
+          await file.close();
+        },
+      };
+    },
+  };
+  const folder = await openStateFolder("/state", { disk: counted, random: systemRandom });
+  const file = await folder.openAppend("journal");
+  await file.append(bytes("one,"));
+  assert.equal(handles.open, 0, "it was made whole");
+  for (let times = 0; times < 2; times += 1) await file.append(bytes("two,"));
+  for (let times = 0; times < 2; times += 1) await file.read(0, 4);
+  assert.deepEqual(handles, { open: 2, opened: 3 });
+  await file.replace([bytes("three,")]);
+  assert.equal(handles.open, 0);
+  assert.equal(String(await file.read(0, 10)), "three,");
+  await file.append(bytes("four"));
+  assert.equal(handles.open, 2);
+  await file.close();
+  assert.equal(handles.open, 0);
+  assert.equal(String(await file.read(0, 10)), "three,four");
+  await file.close();
+  assert.equal(handles.open, 0);
+});
+
+test("AppendFile.replace() brings back the other files of a folder that was removed, as they were read or replaced last", async () => {
+  const folder = await openStateFolder("/state", { disk, random: systemRandom });
+  await folder.replace("token-namespace", "one");
+  await folder.replace("token-namespace", "two");
+  await (await openStateFolder("/state", { disk, random: systemRandom })).replace("other", "read");
+  assert.equal(await folder.read("other"), "read");
+  const file = await folder.openAppend("journal");
+  await file.append(bytes("one,"));
+  disk.removeFolder("/state");
+  await file.replace([bytes("one,")]);
+  assert.deepEqual(disk.files, { "/state/journal": "one,", "/state/other": "read", "/state/token-namespace": "two" });
 });
