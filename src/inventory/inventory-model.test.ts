@@ -32,6 +32,15 @@ const raised: readonly VfCondition[] = [
   { code: "host-use", how: "the host has an address on it" },
 ];
 
+/** Of a forwarder before this one. */
+const OLDER = "sriov-older-1";
+
+/** Which VF each id stands for. */
+const homes = (inventory: Inventory) =>
+  inventory.resources
+    .flatMap((name) => inventory.devicesOf(name).map(({ id, address }) => `${name} ${id} ${address}`))
+    .sort();
+
 function check(inventory: Inventory): void {
   const all = inventory.snapshot();
   for (const { address, conditions, connectionId } of all) {
@@ -54,6 +63,8 @@ function check(inventory: Inventory): void {
     assert.ok(vfio.length < 2, `group ${group} is in the hands of two pods`);
   }
   for (const resource of inventory.resources) {
+    const own = inventory.devicesOf(resource).filter(({ id, address }) => id !== OLDER && address !== undefined);
+    assert.equal(new Set(own.map(({ address }) => address)).size, own.length, "two ids stand for one VF");
     const healthy = inventory.devicesOf(resource).filter(({ id, healthy }) => healthy && !reserved.includes(id));
     const free = all.filter((vf) => vf.resources.includes(resource) && vf.state === "idle" && vf.problem === undefined);
     const stoodFor = new Set(healthy.map(({ address }) => address));
@@ -93,7 +104,7 @@ function walk(seed: number, steps: number): Inventory {
       pf,
       facts.filter((vf) => vf.pf === pf),
     );
-  inventory.adoptToken("sriov-older-1", "d/x");
+  inventory.adoptToken(OLDER, "d/x");
   const ids = inventory.resources.flatMap((name) => inventory.devicesOf(name).map(({ id }) => id));
   const pick = <T>(list: readonly T[]): T => list[below(list.length)] as T;
   const vf = (): PciAddress => pick(facts).address;
@@ -168,5 +179,12 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
       ],
     );
     assert.ok(inventory.snapshot().every(({ state }) => state === "idle"));
+    const fresh = new Inventory(namespace);
+    for (const { pf } of world())
+      fresh.sync(
+        pf,
+        world().filter((one) => one.pf === pf),
+      );
+    assert.deepEqual(homes(inventory), homes(fresh), "each id is at home again");
   });
 }

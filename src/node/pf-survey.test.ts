@@ -87,7 +87,10 @@ test("VFs that a driver makes are seen when it has answered, though no event tel
   });
   pfLinks.set(pf, async () => pfLinkOf(pf, { up: false, carrier: false }));
   machine.faults.loseUevents(1_000);
+  const letGo = machine.faults.stallWrite({ tree: "devices", path: `${pf}/sriov_numvfs` });
   const { node, close } = await open();
+  await quiet(1_000);
+  letGo();
   for (let times = 0; times < 3; times += 1) await quiet();
   const codes = node.inventory.snapshot().map(({ conditions }) => conditions.map(({ code }) => code).join());
   assert.deepEqual(codes, ["pf-without-carrier", "pf-without-carrier"]);
