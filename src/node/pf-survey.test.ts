@@ -30,8 +30,11 @@ async function opened(t: TestContext, options: WatchedNodeOptions = {}) {
 }
 
 test("a PF that loses its driver is a fault until it has one again, and then gets its VFs again", async (t) => {
-  const { pf, log, pfLinks, survey, codes, vfsOf, bind, settle, close } = await opened(t);
+  const { pf, log, netlink, pfLinks, survey, codes, vfsOf, bind, settle, close } = await opened(t);
   pfLinks.set(pf, async () => pfLinkOf(pf));
+  netlink.say({ kind: "lost" });
+  await settle();
+  assert.equal(survey.carrierOf(pf), "up");
   await bind(pf, "unbind");
   await settle();
   assert.deepEqual(codes(), [`pf-unusable ${pf}`]);
@@ -48,7 +51,24 @@ test("a PF that loses its driver is a fault until it has one again, and then get
   await close();
 });
 
-test("a PF that is taken out has no VFs, and gets them again when it is back", async (t) => {
+test("a PF whose VFs were taken away is not said to have none when it has no driver, or is taken out, and gets them again then", async (t) => {
+  for (const how of ["no driver", "taken out"] as const) {
+    const { pf, machine, codes, vfsOf, bind, setVfs, settle, close } = await opened(t);
+    await setVfs(pf, 0);
+    await settle();
+    assert.deepEqual(codes(), [`pf-without-vfs ${pf}`]);
+    const putBack = how === "taken out" ? await machine.removePf(pf) : await bind(pf, "unbind");
+    await settle();
+    assert.deepEqual(codes(), [`pf-unusable ${pf}`], how);
+    if (putBack) await putBack();
+    else await bind(pf, "bind");
+    await settle();
+    assert.deepEqual([codes(), vfsOf(pf).length], [[], 2], how);
+    await close();
+  }
+});
+
+test("a PF that is taken out has no VFs, and gets them anew when it is back", async (t) => {
   const { pf, machine, codes, vfsOf, settle, close } = await opened(t);
   const putBack = await machine.removePf(pf);
   await settle();
