@@ -47,7 +47,7 @@ function best(
   return chooseVf(fit, wish(use), { groupOf, freeOn: (pf) => free[pf] ?? 0 })?.facts.address;
 }
 
-test("chooseVf() prefers a group in the same use, then one promised to nobody, then the PF with more free ones, then the bound driver", () => {
+test("chooseVf() prefers a group in the same use, then one without a promise, then the PF with more free ones, then the bound driver", () => {
   const [alone, shared] = [vfOf(first, { iommuGroup: 1 }), vfOf(second, { iommuGroup: 2 })];
   const inUse = vfOf(third, { iommuGroup: 2, use: "vfio" });
   assert.equal(best("vfio", [alone, shared], [inUse]), second);
@@ -148,7 +148,7 @@ test("releaseToken() of a token that has lost its VF names neither that nor who 
   assert.equal(inventory.ofConnection("c1")?.address, first);
 });
 
-test("a token that a pod has is known by its place, though nobody else could be given its VF", () => {
+test("a token that a pod has is known by its place, though no other pod could be given its VF", () => {
   const inventory = inventoryOf(factsOf(first, { numaNode: 1 }));
   const [x, y] = [idOf(inventory, "d/x", first), idOf(inventory, "d/y", first)];
   inventory.reserveToken(x);

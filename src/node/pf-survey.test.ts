@@ -68,7 +68,7 @@ test("a PF whose VFs were taken away is not said to have none when it has no dri
   }
 });
 
-test("a PF that is taken out has no VFs, and gets them anew when it is back", async (t) => {
+test("a PF that is taken out has no VFs, and gets them again when it is back", async (t) => {
   const { pf, machine, codes, vfsOf, settle, close } = await opened(t);
   const putBack = await machine.removePf(pf);
   await settle();
