@@ -157,6 +157,18 @@ test("a dial that no call waits for any more ends as idle as a connection does",
   assert.equal(connection?.cuts, 1);
 });
 
+test("a dial that its caller has left is given up with the pool, and its idle time with it", async (t) => {
+  const { clock, pool, lease } = world(t);
+  const caller = new AbortController();
+  const leaving = assert.rejects(lease(target, caller.signal));
+  caller.abort(new Error("gone"));
+  await leaving;
+  assert.equal(clock.timerCount, 1);
+  await pool.close();
+  await settled();
+  assert.equal(clock.timerCount, 0);
+});
+
 for (const how of ["farewell", "rotation"] as const) {
   test(`after a ${how} calls under way continue, the next one dials, and the connection ends with its last call`, async (t) => {
     const { clock, dials, lease, connected, rotate } = world(t);

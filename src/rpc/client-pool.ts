@@ -134,7 +134,6 @@ export class ConnectionPool {
     const renewal = this.#renewal(kept, open);
     const leave = () => this.#retire(kept);
     const forget = () => {
-      kept.idle?.cancel();
       renewal?.cancel();
       this.#all.delete(open);
       this.#forget(kept);
@@ -182,7 +181,6 @@ export class ConnectionPool {
   /** Gives it no further call; it closes when its calls are over. */
   #retire(kept: Kept): void {
     this.#forget(kept);
-    kept.idle?.cancel();
     if (kept.inUse === 0) kept.open?.transport.cut();
   }
 
@@ -190,7 +188,9 @@ export class ConnectionPool {
     for (const kept of [...this.#byTarget.values()]) this.#retire(kept);
   }
 
+  /** A caller that has not waited for the dial has left an idle time behind. */
   #forget(kept: Kept): void {
+    kept.idle?.cancel();
     if (this.#byTarget.get(kept.key) === kept) this.#byTarget.delete(kept.key);
   }
 }
