@@ -95,7 +95,9 @@ export class NodeWatch {
     this.#timer?.cancel();
     this.#retry?.cancel();
     const done = Promise.all([this.#running.finally(() => this.#rtnl.close()), this.#hostUse.close()]);
-    await Promise.race([done, this.#options.clock.sleep(STOP_MS)]);
+    const ended = new AbortController();
+    const late = this.#options.clock.sleep(STOP_MS, ended.signal).catch(() => {}); // over before
+    await Promise.race([done, late]).finally(() => ended.abort());
   }
 
   #heard({ action, subsystem, devpath }: Uevent): void {
