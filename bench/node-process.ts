@@ -42,6 +42,10 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     locks: card.locks,
     disk: card.disk,
     random: card.random,
+    openFolder: card.openFolder,
+    watchFolder: card.watchFolder,
+    netnsOf: card.netnsOf,
+    unixListeners: card.unixListeners,
     pfPort(pf: { readonly address: string }) {
       const port = card.pfPort(pf);
       memories.push(port.writes);

@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { systemClock, systemRandom } from "./async/index.ts";
+import { systemClock } from "./async/index.ts";
 import { type ForwarderSettings, startForwarder } from "./forwarder.ts";
-import { type HostFiles, linuxDisk, lockFolder, Netns } from "./kernel/index.ts";
-import type { Host } from "./node/index.ts";
+import { type HostFiles, lockFolder, Netns } from "./kernel/index.ts";
+import { type Host, machineDoors } from "./node/index.ts";
 import { type RecordingLog, recordingLog } from "./telemetry/recording-log.ts";
 
 const nothing = { list: async () => [], exists: async () => false } as unknown as HostFiles;
@@ -37,8 +37,7 @@ function begin(t: TestContext, log: RecordingLog, signal: AbortSignal) {
   t.after(() => netns.close());
   const openRtnl = () => ({ close() {} });
   const files = { devices: nothing, drivers: nothing, vfio: nothing };
-  const own = { disk: linuxDisk, random: systemRandom };
-  const host = { ...files, ...own, netns, uevents, locks, openRtnl } as unknown as Host;
+  const host = { ...files, ...machineDoors(netns), netns, uevents, locks, openRtnl } as unknown as Host;
   const pfConfig = { physicalFunctions: [] };
   return startForwarder({ settings, pfConfig, host, clock: systemClock, log, signal });
 }

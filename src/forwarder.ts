@@ -24,6 +24,7 @@ import { HostLinks } from "./netdev/index.ts";
 import { type Host, type Node, openNode, type PfConfigFile, watchNode } from "./node/index.ts";
 import type { PfConfig } from "./pci/index.ts";
 import { Reconciler } from "./reconcile/index.ts";
+import type { Transport } from "./rpc/index.ts";
 import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } from "./telemetry/index.ts";
 
 /** What the environment says; names and units as in config.ts. */
@@ -40,6 +41,8 @@ export interface ForwarderOptions {
   /** Where another list may come from while we run. */
   readonly pfConfigFile?: PfConfigFile;
   readonly host: Host;
+  /** How calls travel, to us and from us; sockets by default. */
+  readonly transport?: Transport;
   /** Where modules declare theirs; one of its own by default. */
   readonly metrics?: Metrics;
   /** Follows Requests and Closes; none by default. */
@@ -118,14 +121,15 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   const journal = await openNodeJournal({ state, health, clock, log });
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
-  const pods = openCheckpoint(settings.devicePluginPath, log);
+  const pods = openCheckpoint(host.openFolder, settings.devicePluginPath, log);
   const kept = { node, journal, access, grants: new AdoptedGrants(), pods, links: new HostLinks(host, clock) };
   const { reconcileIntervalMs: intervalMs } = settings;
   const reconciler = new Reconciler({ ...kept, uevents: host.uevents, intervalMs, metrics, clock, log });
   const left = await reconciler.start();
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
-  const identity = new Identity({ endpointSocket: settings.spiffeEndpointSocket, clock, log, health });
+  const outside = { transport: options.transport, random: host.random, health, clock, log };
+  const identity = new Identity({ ...outside, endpointSocket: settings.spiffeEndpointSocket });
   undo.push("identity", () => identity.close());
   shown.learn({ identity });
   declareIdentityMetrics(metrics, identity);
@@ -134,10 +138,9 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("serve NSM");
   const moves = declareMoves(metrics);
   const drivers = mechanisms({ ...node, ...moves, ...kept, clock, log });
-  const parts = { settings, identity, journal, left, mechanisms: drivers, metrics, tracer, health, clock, log };
-  const nsm = await serveNsm({ ...parts, random: host.random }, undo);
-  const { endConnection } = nsm;
-  undo.push("ends of pods", endWithPods(access, endConnection, log));
+  const parts = { ...outside, settings, identity, journal, left, mechanisms: drivers, metrics, tracer };
+  const nsm = await serveNsm(parts, undo);
+  undo.push("ends of pods", endWithPods(access, nsm.endConnection, log));
   shown.learn({ nsm });
   await followNode(options, { node, nsm, reconciler, health }, undo);
 
@@ -145,8 +148,8 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   // Begun here and awaited below: a manager that is away keeps no pod from its device, nor kubelet us from the manager.
   const registered = nsm.register(signal);
   registered.catch(() => {}); // awaited below
-  const { inventory } = node;
-  const kubelet = await offerToKubelet({ settings, inventory, pods, endConnection, health, clock, log }, undo);
+  const offer = { ...outside, settings, inventory: node.inventory, pods, host, endConnection: nsm.endConnection };
+  const kubelet = await offerToKubelet(offer, undo);
   kubelet.onChange(() => shown.changed());
   shown.learn({ podOf: kubelet.podOf });
 
@@ -192,7 +195,7 @@ async function takeStateFolder(options: ForwarderOptions, metrics: Metrics, fram
   const admin = await startAdmin(options, metrics, frame);
   const { statePath, name } = settings;
   await ownStateFolder({ statePath, name, host, health, clock, log, signal }, undo);
-  await awaitOriginal({ netns: host.netns, health, clock, log, signal });
+  await awaitOriginal({ host, health, clock, log, signal });
   // On the host's network the one that had the folder had the port, too.
   return admin ?? (await startAdminLate(options, metrics, frame));
 }

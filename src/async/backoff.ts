@@ -16,7 +16,7 @@ export interface BackoffOptions {
   /** Growth from try to try; 2 by default. */
   readonly factor?: number;
   /** A number in [0, 1), the machine's by default. Each delay lies between a half and the whole of its step. */
-  readonly random?: () => number;
+  readonly random?: (() => number) | undefined;
 }
 
 /** Delays that grow up to a limit, spread at random so that many peers do not return in step. */

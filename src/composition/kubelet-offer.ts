@@ -2,8 +2,9 @@
 import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
 import { type Inventory, offerOf } from "../inventory/index.ts";
-import { watchFolder } from "../kernel/index.ts";
 import { AllocatedTokens, DevicePlugins, ForeignDevices, PodResources, type PodsOfTokens } from "../kubelet/index.ts";
+import type { Host } from "../node/index.ts";
+import type { Transport } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 
 /** What the environment says about kubelet; names and units as in config.ts. */
@@ -17,6 +18,8 @@ export interface KubeletOfferOptions {
   readonly settings: KubeletSettings;
   readonly inventory: Inventory;
   readonly pods: PodsOfTokens;
+  readonly host: Pick<Host, "watchFolder" | "random">;
+  readonly transport: Transport | undefined;
   /** Takes down a connection whose pod has died, or whose token another pod has got. */
   endConnection(connectionId: string): Promise<void>;
   readonly health: Health;
@@ -34,7 +37,8 @@ export interface KubeletNews {
 
 /** As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some seconds only. */
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
-  const { settings, inventory, pods, endConnection, health, clock, log } = options;
+  const { settings, inventory, pods, host, transport, endConnection, health, clock, log } = options;
+  const common = { transport, random: host.random, clock, log, health };
   const intervalMs = settings.resourcePollTimeoutMs;
   const offer = offerOf(inventory, (connectionId) => {
     log.warn("token-allocated-again", { connection: connectionId });
@@ -42,21 +46,19 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
   });
   const foreign = new ForeignDevices(offer);
   const podResources = new PodResources({
+    ...common,
     folder: settings.podResourcesPath,
     intervalMs,
     onAllocatable: (devices) => foreign.observe(devices),
-    clock,
-    log,
-    health,
   });
   undo.push("pod resources", () => podResources.close());
   const parts = { inventory, offer, podResources, checkpoint: pods, intervalMs, endConnection, clock, log };
   const tokens = await AllocatedTokens.start(parts);
   undo.push("tokens of pods", () => tokens.close());
-  const folder = watchFolder(resolve(settings.devicePluginPath), clock);
+  const folder = host.watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());
   const askSoon = () => podResources.askSoon();
-  const plugins = new DevicePlugins({ offer: tokens.offer, folder, foreign, askSoon, clock, log, health });
+  const plugins = new DevicePlugins({ ...common, offer: tokens.offer, folder, foreign, askSoon });
   undo.push("device plugins", () => plugins.close());
   return newsOf(podResources);
 }

@@ -1,7 +1,7 @@
 // NSM on this node's sockets: the service behind its server, and its entry in the registry.
 import type { Clock, Random, UndoStack } from "../async/index.ts";
 import { checkPath, type Identity, selectPolicies, serverPolicyMasks, tokenHeaders } from "../identity/index.ts";
-import { Fd } from "../kernel/index.ts";
+import type { Fd } from "../kernel/index.ts";
 import {
   answerPolicies,
   type ConnectionJournal,
@@ -12,7 +12,14 @@ import {
   type MechanismDrivers,
   Registration,
 } from "../nsm/index.ts";
-import { defaultMessageLimit, RpcClient, RpcHealth, serveRpc, smallMessageLimit } from "../rpc/index.ts";
+import {
+  defaultMessageLimit,
+  RpcClient,
+  RpcHealth,
+  serveRpc,
+  smallMessageLimit,
+  type Transport,
+} from "../rpc/index.ts";
 import type { Health, Log, Metrics, Tracer } from "../telemetry/index.ts";
 
 /** What the environment says about NSM; names and units as in config.ts. */
@@ -40,6 +47,7 @@ export interface NsmServerOptions {
   readonly health: Health;
   readonly clock: Clock;
   readonly random: Random;
+  readonly transport: Transport | undefined;
   readonly log: Log;
 }
 
@@ -68,7 +76,7 @@ const SERVICES = ["networkservice.NetworkService", "connection.MonitorConnection
  * @throws {IdentityError} when a policy mask matches nothing, {RpcError} when the socket cannot be listened on.
  */
 export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Promise<NsmServer> {
-  const { settings, identity, clock, log } = options;
+  const { settings, identity, transport, clock, log } = options;
   const caller = openCaller(options);
   undo.push("calls to peers", () => caller.close());
   const manager: { registration: Registration | undefined } = { registration: undefined };
@@ -90,6 +98,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     metrics: options.metrics,
     tracer: options.tracer,
     newId: options.random.uuid,
+    spread: options.random.fraction,
     clock,
     log,
   });
@@ -99,11 +108,11 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
   const path = `${settings.statePath}/forwarder.sock`;
   const health = new RpcHealth();
   const handlers = service.handlers;
-  const server = await serveRpc({ url: `unix://${path}`, tls: identity, handlers, health, log, clock });
+  const server = await serveRpc({ url: `unix://${path}`, tls: identity, transport, handlers, health, log, clock });
   undo.push("gRPC server", () => server.stop(STOP_GRACE_MS));
   for (const name of SERVICES) health.set(name, true);
   undo.push("gRPC health", () => health.stopAll());
-  const socket = Fd.ofPath(path);
+  const socket = server.openSocket();
   undo.push("descriptor of the socket", () => socket.close());
   const registration = openRegistration(options, caller, socket);
   manager.registration = registration;
@@ -123,8 +132,9 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
   };
 }
 
-function openCaller({ settings, identity, clock, log }: NsmServerOptions): RpcClient {
+function openCaller({ settings, identity, transport, clock, log }: NsmServerOptions): RpcClient {
   return new RpcClient({
+    transport,
     tls: identity,
     log,
     clock,
@@ -136,7 +146,7 @@ function openCaller({ settings, identity, clock, log }: NsmServerOptions): RpcCl
 }
 
 function openRegistration(
-  { settings, health, clock, log }: NsmServerOptions,
+  { settings, health, random, clock, log }: NsmServerOptions,
   caller: RpcClient,
   socket: Fd,
 ): Registration {
@@ -149,6 +159,7 @@ function openRegistration(
     tokenLifetimeMs: settings.maxTokenLifetimeMs,
     caller,
     checkAnswer: answerPolicies(settings.registryClientPolicies),
+    random: random.fraction,
     clock,
     log,
   });

@@ -1,11 +1,10 @@
 // The Go original on the same node: it keeps no lock and knows of none, so it is awaited by the socket that it listens on.
 import type { Clock } from "../async/index.ts";
-import { type Netns, unixListeners } from "../kernel/index.ts";
+import type { Host } from "../node/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 
 export interface OriginalOptions {
-  /** The host's: both run in it. */
-  readonly netns: Netns;
+  readonly host: Pick<Host, "unixListeners">;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -22,11 +21,11 @@ const LOOK_MS = 1_000;
  * Resolves when no original runs on this node: it would give out, move and rebind the virtual functions that we do.
  * @throws the signal's reason.
  */
-export async function awaitOriginal({ netns, health, clock, log, signal }: OriginalOptions): Promise<void> {
+export async function awaitOriginal({ host, health, clock, log, signal }: OriginalOptions): Promise<void> {
   const running = health.condition("original-running");
   let isWaited = false;
   for (;;) {
-    const socket = unixListeners(netns).find((path) => ITS_SOCKET.test(path));
+    const socket = host.unixListeners().find((path) => ITS_SOCKET.test(path));
     if (socket === undefined) break;
     if (!isWaited) log.warn("original-running", { socket });
     isWaited = true;

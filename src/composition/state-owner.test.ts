@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock, systemRandom, UndoStack } from "../async/index.ts";
-import { type ExclusiveLock, linuxDisk } from "../kernel/index.ts";
+import { type ExclusiveLock, linuxDisk, watchFolder } from "../kernel/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
@@ -56,7 +56,7 @@ function owner(t: TestContext) {
   const clock = new HandClock();
   const [log, health, locks, undo] = [recordingLog(), new Health(clock), new PaperLocks(), new UndoStack()];
   const stopped = new AbortController();
-  const host = { locks, disk: linuxDisk, random: systemRandom } as unknown as StateOwnerOptions["host"];
+  const host = { locks, disk: linuxDisk, random: systemRandom, watchFolder } as unknown as StateOwnerOptions["host"];
   const options = { statePath, name: "fwd-1", host, health, clock, log, signal: stopped.signal };
   t.after(() => rmSync(statePath, { recursive: true }));
   return {

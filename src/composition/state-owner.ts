@@ -1,7 +1,7 @@
 // One forwarder works with a state folder at a time: a second one (a rolling update with surge, a pod that was deleted by force)
 // says who has it, touches nothing of the node, and continues when the first has ended.
 import type { Clock, UndoStack } from "../async/index.ts";
-import { type ExclusiveLock, openStateFolder, type StateFolder, watchFolder } from "../kernel/index.ts";
+import { type ExclusiveLock, openStateFolder, type StateFolder } from "../kernel/index.ts";
 import type { Host } from "../node/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import { version } from "../version.ts";
@@ -11,7 +11,7 @@ export interface StateOwnerOptions {
   readonly statePath: string;
   /** NSM_NAME, for a second forwarder that waits for this one. */
   readonly name: string;
-  readonly host: Pick<Host, "locks" | "disk" | "random">;
+  readonly host: Pick<Host, "locks" | "disk" | "random" | "watchFolder">;
   readonly health: Health;
   readonly clock: Clock;
   readonly log: Log;
@@ -125,7 +125,7 @@ function reportHolder({ statePath, host, clock, log }: StateOwnerOptions, held: 
     const failed = (error: unknown) => log.error("state-holder-unknown", { error: String(error) });
     reporting = reporting.then(report).catch(failed);
   };
-  const folder = watchFolder(statePath, clock);
+  const folder = host.watchFolder(statePath, clock);
   let seen = folder.identity(HOLDER_FILE);
   folder.onChange(() => {
     const now = folder.identity(HOLDER_FILE);

@@ -1,5 +1,6 @@
 // Our SVID and the trust bundles as they are now: the SPIRE agent renews them, and each of its answers takes the place of the last.
-import { type Clock, createBackoff, Latest, type Timer } from "../async/index.ts";
+import { type Clock, createBackoff, Latest, type Random, type Timer } from "../async/index.ts";
+import type { Transport } from "../rpc/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Svid, X509Context } from "./read-svid.ts";
 import { SvidExpiry } from "./svid-expiry.ts";
@@ -12,6 +13,10 @@ export interface SvidRotationOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
+  /** See `ClientOptions` of rpc. */
+  readonly transport?: Transport | undefined;
+  /** Spreads retries. */
+  readonly random?: Pick<Random, "fraction"> | undefined;
 }
 
 const FIRST_REMINDER_MS = 1000;
@@ -45,7 +50,7 @@ export class SvidRotation {
     this.#remind();
     const onContext = (context: X509Context) => this.#accept(context);
     const onProblem = (problem: string) => this.#note(problem);
-    this.#watching = watchX509Context({ socket, clock, log, onContext, onProblem }, this.#stop.signal);
+    this.#watching = watchX509Context({ ...options, socket, onContext, onProblem }, this.#stop.signal);
   }
 
   get bundles(): TrustBundles {

@@ -1,6 +1,6 @@
-import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
+import { type Backoff, type Clock, createBackoff, type Random } from "../async/index.ts";
 import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
-import { type MessageLimit, parseTarget, RpcClient, RpcError } from "../rpc/index.ts";
+import { type MessageLimit, parseTarget, RpcClient, RpcError, type Transport } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
 import { readX509Context, type X509Context } from "./read-svid.ts";
@@ -10,6 +10,8 @@ export interface WatchOptions {
   readonly socket: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly transport?: Transport | undefined;
+  readonly random?: Pick<Random, "fraction"> | undefined;
   /** Every answer that could be read. */
   onContext(context: X509Context): void;
   /** Why there is none at the moment, in words for the operator: the stream broke, or its answer is of no use. */
@@ -43,8 +45,9 @@ const ANSWER_LIMIT: MessageLimit = { bytes: 4 * 1024 * 1024, elements: 16_384 };
 
 /** Follows our SVID and the trust bundles until the signal is aborted, through every death of the agent. Never throws. */
 export async function watchX509Context(options: WatchOptions, signal: AbortSignal): Promise<void> {
-  const { clock, log } = options;
+  const { clock, log, transport, random } = options;
   const client = new RpcClient({
+    transport,
     log,
     clock,
     dialTimeoutMs: DIAL_TIMEOUT_MS,
@@ -52,7 +55,7 @@ export async function watchX509Context(options: WatchOptions, signal: AbortSigna
     limits: { maxMessageBytes: ANSWER_LIMIT.bytes },
     answerLimit: () => ANSWER_LIMIT,
   });
-  const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
+  const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS, random: random?.fraction });
   while (!signal.aborted) {
     try {
       await follow(client, options, backoff, signal);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
-import { FATES, UnsyncedDisk } from "../../test/scenes/unsynced-disk.ts";
+import { FATES, UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
 import { type Clock, systemClock, systemRandom } from "../async/index.ts";
 import { type AppendFile, FileRemovedError, openStateFolder } from "../kernel/index.ts";
 import { JournalError } from "./error.ts";

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { FATES, UnsyncedDisk } from "../../test/scenes/unsynced-disk.ts";
+import { FATES, UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
 import { systemRandom } from "../async/index.ts";
 import { FileRemovedError } from "./append-file.ts";
 import type { Disk } from "./disk.ts";

@@ -1,4 +1,4 @@
-import { type Clock, Latest } from "../async/index.ts";
+import { type Clock, Latest, type Random } from "../async/index.ts";
 import type { Offer } from "../inventory/index.ts";
 import type { WatchedFolder } from "../kernel/index.ts";
 import { RpcClient, type Transport } from "../rpc/index.ts";
@@ -14,12 +14,14 @@ export interface DevicePluginsOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
+  /** Spreads retries. */
+  readonly random?: Pick<Random, "fraction"> | undefined;
   /** What kubelet has of other plugins under our resources; unknown by default. */
   readonly foreign?: Pick<ForeignDevices, "streak">;
   /** Kubelet is to be asked again which devices it has. */
   askSoon?(): void;
   /** How calls travel; sockets in the folder by default. */
-  readonly transport?: Transport;
+  readonly transport?: Transport | undefined;
 }
 
 const DIAL_TIMEOUT_MS = 2000;
@@ -40,8 +42,7 @@ export class DevicePlugins {
   constructor(options: DevicePluginsOptions) {
     const { clock, log, health, offer, transport } = options;
     this.#options = options;
-    const travel = transport ? { transport } : {};
-    this.#client = new RpcClient({ ...travel, log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
+    this.#client = new RpcClient({ transport, log, clock, dialTimeoutMs: DIAL_TIMEOUT_MS, idleMs: IDLE_MS });
     this.#unregistered = health.condition("resource-not-registered");
     this.#elsewhere = health.condition("resource-offered-elsewhere");
     this.#badName = health.condition("resource-name-refused");

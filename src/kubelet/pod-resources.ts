@@ -1,7 +1,7 @@
-import { type Clock, createBackoff, Latest } from "../async/index.ts";
+import { type Clock, createBackoff, Latest, type Random } from "../async/index.ts";
 import { PodResourcesLister } from "../gen/podresources_v1_pb.ts";
 import { PodResourcesLister as OldLister } from "../gen/podresources_v1alpha1_pb.ts";
-import { type MessageLimit, RpcClient, RpcError } from "../rpc/index.ts";
+import { type MessageLimit, RpcClient, RpcError, type Transport } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 import type { AllocatableDevices } from "./foreign-devices.ts";
 import { Wakeup } from "./wakeup.ts";
@@ -37,6 +37,10 @@ export interface PodResourcesOptions {
   readonly health: Health;
   /** What calls kubelet; a client of its own by default. It is closed at the end. */
   readonly client?: Pick<RpcClient, "call" | "close">;
+  /** See `ClientOptions` of rpc. */
+  readonly transport?: Transport | undefined;
+  /** Spreads retries. */
+  readonly random?: Pick<Random, "fraction"> | undefined;
   /** Told after every question, before the state is set, which devices kubelet would give to pods. */
   readonly onAllocatable?: (devices: AllocatableDevices) => void;
 }
@@ -67,12 +71,13 @@ export class PodResources {
   #problem: string | undefined;
 
   constructor(options: PodResourcesOptions) {
-    const { clock, log, health, intervalMs } = options;
+    const { clock, log, health, intervalMs, transport } = options;
     this.#options = options;
     this.#bell = new Wakeup(clock);
     this.#client =
       options.client ??
       new RpcClient({
+        transport,
         log,
         clock,
         dialTimeoutMs: DIAL_TIMEOUT_MS,
@@ -96,9 +101,10 @@ export class PodResources {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { clock, intervalMs } = this.#options;
+    const { clock, intervalMs, random } = this.#options;
     const steadyMs = Math.max(intervalMs, LEAST_INTERVAL_MS);
-    const backoff = createBackoff({ firstMs: Math.min(FIRST_RETRY_MS, steadyMs), limitMs: steadyMs });
+    const firstMs = Math.min(FIRST_RETRY_MS, steadyMs);
+    const backoff = createBackoff({ firstMs, limitMs: steadyMs, random: random?.fraction });
     const pause = (ms: number) => clock.sleep(ms, signal).catch(() => {}); // only the stop ends it early
     while (!signal.aborted) {
       const state = await this.#ask(signal);

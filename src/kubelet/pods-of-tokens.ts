@@ -1,4 +1,4 @@
-import { BlockingWrites, type HostFiles, KernelError, openHostFiles } from "../kernel/index.ts";
+import { type HostFiles, KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { CHECKPOINT_FILE, type Checkpoint, parseCheckpoint } from "./checkpoint.ts";
 
@@ -44,6 +44,6 @@ export class PodsOfTokens {
 }
 
 /** Kubelet's file in its device plugin folder. */
-export function openCheckpoint(folder: string, log: Log): PodsOfTokens {
-  return new PodsOfTokens(openHostFiles(folder, new BlockingWrites()), log);
+export function openCheckpoint(openFolder: (path: string) => HostFiles, folder: string, log: Log): PodsOfTokens {
+  return new PodsOfTokens(openFolder(folder), log);
 }

@@ -51,7 +51,7 @@ class Folder implements Transport {
       listener.close();
       if (this.identity(name) === file) this.replace(name);
     };
-    return { url: listener.url, close };
+    return { ...listener, close };
   }
 
   async dial(options: Parameters<Transport["dial"]>[0]) {

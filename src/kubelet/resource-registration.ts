@@ -1,4 +1,4 @@
-import { type Backoff, type Clock, createBackoff } from "../async/index.ts";
+import { type Backoff, type Clock, createBackoff, type Random } from "../async/index.ts";
 import { Registration } from "../gen/deviceplugin_pb.ts";
 import type { Offer } from "../inventory/index.ts";
 import type { WatchedFolder } from "../kernel/index.ts";
@@ -22,8 +22,9 @@ export interface PluginOptions {
   /** Raised, with the resource as its subject, while another plugin offers it. */
   readonly elsewhere: Condition;
   readonly foreign?: Pick<ForeignDevices, "streak">;
+  readonly random?: Pick<Random, "fraction"> | undefined;
   askSoon?(): void;
-  readonly transport?: Transport;
+  readonly transport?: Transport | undefined;
   onRegistered(isRegistered: boolean): void;
 }
 
@@ -84,9 +85,9 @@ export class ResourceRegistration {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const { folder } = this.#options;
+    const { folder, random } = this.#options;
     const unsubscribe = folder.onChange(() => this.#bell.ring());
-    const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
+    const backoff = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS, random: random?.fraction });
     let seen: string | undefined;
     while (!signal.aborted) {
       const kubelet = folder.identity(KUBELET_SOCKET);
@@ -180,7 +181,7 @@ export class ResourceRegistration {
 
   /** A new socket for a new kubelet; the old one where the same kubelet is asked again and can still dial it. */
   async #listen(kubelet: string): Promise<void> {
-    const { folder, resource, offer, clock, log } = this.#options;
+    const { folder, resource, offer, transport, clock, log } = this.#options;
     const file = folder.identity(this.#socket);
     const isDialable = this.#server !== undefined && file !== undefined && file === this.#listening;
     if (isDialable && kubelet === this.#listeningFor) return;
@@ -188,12 +189,11 @@ export class ResourceRegistration {
     await this.#server?.stop(0);
     this.#server = undefined;
     const onStreams = (open: number) => this.#noteStreams(open);
-    const { transport } = this.#options;
     this.#server = await serveRpc({
-      ...(transport ? { transport } : {}),
       url: `unix://${folder.path.replace(/\/+$/, "")}/${this.#socket}`,
       handlers: pluginHandlers({ resource, offer, list: this.#list, clock, log, onStreams }),
       socketMode: 0o600,
+      transport,
       limits: { maxMessageBytes: pluginRequestLimit.bytes },
       log,
       clock,

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock, systemRandom } from "../async/index.ts";
-import type { Link, Netns, Rtnl } from "../kernel/index.ts";
+import { type Link, Netns, type Rtnl } from "../kernel/index.ts";
 import { HostLinks } from "./host-links.ts";
 
 const VF = "0000:01:10.0";
@@ -17,7 +17,8 @@ test("HostLinks.verified() answers with a link of that VF alone, and closes its 
     return { linkByIndex: async (index: number) => (index === 7 ? link : undefined), close } as unknown as Rtnl;
   };
   const linkOwnerOf = async () => ({ pciFunction: open.owner, text: `PCI function ${open.owner}` });
-  const links = new HostLinks({ netns: {} as Netns, openRtnl, linkOwnerOf, random: systemRandom }, systemClock);
+  const host = { netns: {} as Netns, openRtnl, linkOwnerOf, netnsOf: Netns.fromFd, random: systemRandom };
+  const links = new HostLinks(host, systemClock);
   assert.deepEqual([await links.verified(VF, 7), open.sockets], [link, 0]);
   await assert.rejects(links.verified(VF, 8), /Cannot find link/);
   open.owner = "0000:02:00.0";

@@ -1,5 +1,5 @@
 import { type Clock, KeyedQueue, type Random } from "../async/index.ts";
-import type { Link, LinkOwnerOf, Netns, OpenRtnl, Rtnl } from "../kernel/index.ts";
+import type { BorrowedFd, Link, LinkOwnerOf, Netns, OpenRtnl, Rtnl } from "../kernel/index.ts";
 import { inSession } from "./read.ts";
 import { verifiedLink } from "./verify-link.ts";
 
@@ -9,6 +9,8 @@ export class HostLinks {
   readonly netns: Netns;
   readonly openRtnl: OpenRtnl;
   readonly linkOwnerOf: LinkOwnerOf;
+  /** The namespace that a client has passed; the descriptor stays the caller's. @throws {NotANetnsError} */
+  readonly netnsOf: (fd: BorrowedFd) => Netns;
   readonly random: Random;
   readonly clock: Clock;
   /**
@@ -18,12 +20,13 @@ export class HostLinks {
   readonly turns = new KeyedQueue<string>();
 
   constructor(
-    host: Pick<HostLinks, "netns" | "linkOwnerOf" | "random"> & { openRtnl(netns: Netns): Rtnl },
+    host: Pick<HostLinks, "netns" | "linkOwnerOf" | "netnsOf" | "random"> & { openRtnl(netns: Netns): Rtnl },
     clock: Clock,
   ) {
     this.netns = host.netns;
     this.openRtnl = (netns) => host.openRtnl(netns);
     this.linkOwnerOf = host.linkOwnerOf;
+    this.netnsOf = host.netnsOf;
     this.random = host.random;
     this.clock = clock;
   }

@@ -1,7 +1,8 @@
 // The outside of the process: the real node, or the sandbox's pretend one.
 import type { DeviceAccess, DeviceAccessOptions } from "../access/index.ts";
-import type { Random } from "../async/index.ts";
+import type { Clock, Random } from "../async/index.ts";
 import type {
+  BorrowedFd,
   Disk,
   EswitchMode,
   ExclusiveLock,
@@ -11,6 +12,7 @@ import type {
   Netns,
   Rtnl,
   UeventSource,
+  WatchedFolder,
 } from "../kernel/index.ts";
 import type { PfName, PfPort } from "../netdev/index.ts";
 import type { FindPfLink, PciAddress } from "../pci/index.ts";
@@ -28,6 +30,10 @@ export interface Host {
   readonly netns: Netns;
   /** Links, addresses, routes, rules and neighbours of a namespace, the host's or a client's. Closed by who opens it. */
   openRtnl(netns: Netns): Rtnl;
+  /** The namespace that a client has passed; the descriptor stays the caller's. @throws {NotANetnsError} */
+  netnsOf(fd: BorrowedFd): Netns;
+  /** Paths of the unix sockets that processes listen on, as the host's namespace has them. */
+  unixListeners(): readonly string[];
   /** Says of any link, in any namespace, which PCI function it sits on: asked before the link is written to. */
   readonly linkOwnerOf: LinkOwnerOf;
   /**
@@ -40,6 +46,10 @@ export interface Host {
   askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
   /** Where what outlives the process is kept. */
   readonly disk: Disk;
+  /** The files of a folder that is shared with others of the host: kubelet's. */
+  openFolder(path: string): HostFiles;
+  /** Tells of what is made and removed there. Closed by who opens it. */
+  watchFolder(path: string, clock: Clock): WatchedFolder;
   /** What cannot be guessed. */
   readonly random: Random;
   /** The settings of the VFs of a PF. */

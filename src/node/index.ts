@@ -2,7 +2,7 @@
 // which the sandbox pretends. Knows no client, no connection and no peer.
 // Start reading at node.ts; pf-survey.ts looks, node-watch.ts says when to look again.
 export type { Host, HostLocks } from "./host.ts";
-export { openLinuxHost } from "./linux-host.ts";
+export { machineDoors, openLinuxHost } from "./linux-host.ts";
 export { type Node, openNode } from "./node.ts";
 export { type PfConfigFile, watchNode } from "./node-watch.ts";
 export { openPfConfigFile } from "./pf-config-file.ts";

@@ -13,6 +13,8 @@ import {
   openUevents,
   Rtnl,
   tryLockFolder,
+  unixListeners,
+  watchFolder,
 } from "../kernel/index.ts";
 import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
 import { pfLinks } from "../pci/index.ts";
@@ -30,6 +32,18 @@ export interface HostPaths {
 /** The opened node. */
 export interface LinuxHost extends Host {
   close(): Promise<void>;
+}
+
+/** What is this machine's own, also where the adapters are pretended. */
+export function machineDoors(netns: Netns, writes = new BlockingWrites()) {
+  return {
+    disk: linuxDisk,
+    random: systemRandom,
+    openFolder: (path) => openHostFiles(path, writes),
+    watchFolder,
+    netnsOf: Netns.fromFd,
+    unixListeners: () => unixListeners(netns),
+  } satisfies Partial<Host>;
 }
 
 /**
@@ -64,8 +78,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     pfPort: (pf) =>
       rtnlPfPort(rtnl, pf, { link: () => pfLink({ netns, rtnl }, pf.address), memory: memoryOf(pf.address) }),
     // Sysfs has one inode for a device in all mounts of one network namespace, so pods of other releases see the lock, too.
-    disk: linuxDisk,
-    random: systemRandom,
+    ...machineDoors(netns, writes),
     locks: { folder: lockFolder, pf: (address) => tryLockFolder(`${paths.pciDevicesPath}/${address}`) },
     openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath: paths.cgroupPath }),
     async close() {

@@ -43,6 +43,8 @@ export interface ForwarderServiceOptions extends Gate {
   readonly callerIdleMs: number;
   /** Ids of connections that have none yet: they cannot be guessed. */
   readonly newId: () => string;
+  /** Spreads retries, a number in [0, 1); the machine's unless told. */
+  readonly spread?: () => number;
   readonly log: Log;
   readonly metrics?: Metrics;
   /** Follows Requests and Closes; none by default. */

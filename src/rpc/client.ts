@@ -41,7 +41,7 @@ export interface ClientOptions {
   ) => Readonly<Record<string, string>>;
   readonly limits?: Partial<RpcLimits>;
   /** How calls travel; HTTP/2 on sockets by default. */
-  readonly transport?: Transport;
+  readonly transport?: Transport | undefined;
   /** What each message of an answer may be, where it is more or less than usual. */
   readonly answerLimit?: (method: DescMethod) => MessageLimit;
 }
@@ -74,7 +74,11 @@ export class RpcClient {
   constructor(options: ClientOptions) {
     this.#options = options;
     this.#limits = { ...defaultLimits, ...options.limits };
-    this.#pool = new ConnectionPool({ transport: http2Transport, ...options, limits: this.#limits });
+    this.#pool = new ConnectionPool({
+      ...options,
+      transport: options.transport ?? http2Transport,
+      limits: this.#limits,
+    });
   }
 
   /**

@@ -1,4 +1,5 @@
 import type { Clock } from "../async/index.ts";
+import type { Fd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { TlsIdentity } from "./connection.ts";
 import type { RpcHandler } from "./handler.ts";
@@ -30,7 +31,7 @@ export interface ServeOptions extends ServerOptions {
   /** Permissions of a unix socket; 0o770 by default. */
   readonly socketMode?: number;
   /** How calls travel; HTTP/2 on sockets by default. */
-  readonly transport?: Transport;
+  readonly transport?: Transport | undefined;
 }
 
 /** A server that listens. */
@@ -39,6 +40,8 @@ export interface RpcServer {
   readonly url: string;
   /** Connections whose handshake is done. */
   readonly connectionCount: number;
+  /** See `Listener`. */
+  openSocket(): Fd;
   /**
    * Takes no new call, lets unary calls end within `graceMs`, then ends streams with UNAVAILABLE and closes every
    * connection. May be called again with a shorter time.
@@ -59,6 +62,7 @@ export async function serveRpc(options: ServeOptions): Promise<RpcServer> {
     get connectionCount() {
       return server.connectionCount;
     },
+    openSocket: () => listener.openSocket(),
     async stop(graceMs) {
       listener.close();
       await server.stop(graceMs);

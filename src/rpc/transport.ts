@@ -1,6 +1,7 @@
 // How calls travel. Above this interface are peers, encoded messages, metadata and statuses; below it sockets, TLS and HTTP/2
 // (http2/), or nothing but memory (testing/memory-transport.ts).
 import type { Clock } from "../async/index.ts";
+import type { Fd } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Connection, TlsIdentity } from "./connection.ts";
 import type { Headers, Metadata } from "./metadata.ts";
@@ -46,6 +47,8 @@ export interface CallTaker {
 export interface Listener {
   /** The real address: with the port that the system chose, where none was asked for. */
   readonly url: string;
+  /** A descriptor of the socket, which peers can be passed and dial; the caller closes it. @throws for what is no unix socket. */
+  openSocket(): Fd;
   /** Takes no further connection, ends those whose peer is not known yet, and removes the socket file. */
   close(): void;
 }

@@ -44,7 +44,7 @@ function igbCard(world: World) {
   const port = new PretendPfPort(pf, async () => {});
   port.choose(0, VF_MAC);
   const choose = (link: Link, mac: string) => (isVfLink(world, link) ? port.choose(0, mac) : undefined);
-  return { port, openRtnl: (netns: Netns) => igbRtnl(netns, { choose }) };
+  return { port, openRtnl: (netns: Netns) => igbRtnl(Rtnl.open({ netns }), { choose }) };
 }
 
 test("attachNetdev() gives an igb function an address, another one and its own again, and leaves it as free as it was", (t) =>

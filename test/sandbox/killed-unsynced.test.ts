@@ -1,4 +1,4 @@
-import { UnsyncedDisk } from "../scenes/unsynced-disk.ts";
+import { UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
 import { killInKernel } from "./scenes/killed-kernel.ts";
 
 killInKernel(

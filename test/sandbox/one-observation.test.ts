@@ -3,13 +3,13 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type HostFiles, openStateFolder } from "../../src/kernel/index.ts";
 import { type Host, openNode, watchNode } from "../../src/node/index.ts";
 import { parsePfConfig } from "../../src/pci/index.ts";
 import { Health } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
-import { UnsyncedDisk } from "../scenes/unsynced-disk.ts";
 import { eventually } from "./scenes/story.ts";
 
 const [FIRST, SECOND] = ["0000:01:00.0", "0000:02:00.0"];

@@ -70,7 +70,7 @@ export function linksOf(
   parts: { readonly linkOwnerOf: LinkOwnerOf; readonly openRtnl?: OpenRtnl },
 ): HostLinks {
   const openRtnl = (place: Netns) => Rtnl.open({ netns: place });
-  return new HostLinks({ netns, openRtnl, random: systemRandom, ...parts }, systemClock);
+  return new HostLinks({ netns, openRtnl, netnsOf: Netns.fromFd, random: systemRandom, ...parts }, systemClock);
 }
 
 /** What it takes to attach the world's link, whose driver makes no other one, with a PF that keeps what it is told. */

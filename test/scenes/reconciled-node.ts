@@ -2,7 +2,7 @@
 import type { DeviceAccess, GrantState } from "../../src/access/index.ts";
 import { systemRandom } from "../../src/async/index.ts";
 import { Inventory } from "../../src/inventory/index.ts";
-import type { Link, Netns, Rtnl, SetLink, Uevent } from "../../src/kernel/index.ts";
+import { type Link, Netns, type Rtnl, type SetLink, type Uevent } from "../../src/kernel/index.ts";
 import { AdoptedGrants, type KernelVfEntry, type VfEntry, type VfioVfEntry } from "../../src/mechanisms/index.ts";
 import { HostLinks, type PfPort, type VfSettings } from "../../src/netdev/index.ts";
 import type { JournalEntry } from "../../src/nsm/index.ts";
@@ -308,7 +308,8 @@ function accessOf(world: World): DeviceAccess {
 
 function linksOf(world: World, clock: HandClock): HostLinks {
   const linkOwnerOf = async (_place: unknown, link: Link) => ownerOf(world, link);
-  return new HostLinks({ netns: {} as Netns, openRtnl: () => rtnlOf(world), linkOwnerOf, random: systemRandom }, clock);
+  const outside = { linkOwnerOf, netnsOf: Netns.fromFd, random: systemRandom };
+  return new HostLinks({ netns: {} as Netns, openRtnl: () => rtnlOf(world), ...outside }, clock);
 }
 
 function ownerOf({ vfs, foreign }: World, link: Link) {

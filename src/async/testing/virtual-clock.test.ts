@@ -4,7 +4,7 @@ import { seededRandom } from "./seeded-random.ts";
 import { VirtualClock } from "./virtual-clock.ts";
 
 test("VirtualClock fires by time, then in the order of setting, and time stands in between", async () => {
-  const clock = new VirtualClock(1000);
+  const clock = new VirtualClock({ nowMs: 1000 });
   const seen: string[] = [];
   const note = (what: string) => () => void seen.push(`${what} at ${clock.now()}`);
   clock.after(3_600_000, note("late"));
@@ -21,7 +21,7 @@ test("VirtualClock fires by time, then in the order of setting, and time stands 
 });
 
 test("VirtualClock.sleep() ends with its signal, and leaves no timer", async () => {
-  const clock = new VirtualClock(0);
+  const clock = new VirtualClock({ nowMs: 0 });
   const stop = new AbortController();
   const slept = clock.sleep(1000, stop.signal);
   stop.abort(new Error("enough"));

@@ -76,6 +76,7 @@ function setUp(
     async verified(address: string) {
       if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
     },
+    netnsOf: Netns.fromFd,
   } as unknown as HostLinks;
   const isLinkSound = async (address: string) => !foreign.has(address);
   const parts = {

@@ -138,7 +138,7 @@ class KernelAttachment implements Attachment {
   async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
     const fd = await files.receive(url, signal);
     try {
-      return clientNetns(fd, this.#parts.links.netns);
+      return clientNetns(fd, this.#parts.links);
     } finally {
       fd.close();
     }

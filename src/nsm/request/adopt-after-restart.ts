@@ -38,7 +38,7 @@ export function adoptAfterRestart(deps: RequestDeps, entry: JournalEntry): void 
   const state = { phase: "established", connection, wanted, attachment, onward } as const;
   const record = addConnection(deps, counted, { client: clientOf(connection), state });
   if (entry.stage !== "ready") {
-    startReclaiming(record);
+    startReclaiming(record, deps);
     record.expiry.restart(0);
     return;
   }

@@ -25,6 +25,8 @@ export interface TeardownDeps extends OnwardDeps {
   readonly steps: Steps;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
+  /** Spreads retries; the machine's randomness unless told. */
+  readonly spread?: () => number;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -47,7 +49,7 @@ export async function takeDown(
   record: ConnectionRecord,
   reason: TeardownReason,
 ): Promise<TeardownOutcome> {
-  const state = startReclaiming(record);
+  const state = startReclaiming(record, deps);
   record.expiry.cancel();
   record.watch?.stop();
   record.watch = undefined;
@@ -130,10 +132,13 @@ async function endOverdue(deps: TeardownDeps, record: ConnectionRecord): Promise
 }
 
 /** Nothing is touched yet. Idempotent. */
-export function startReclaiming(record: ConnectionRecord): ReclaimingConnection {
+export function startReclaiming(
+  record: ConnectionRecord,
+  { spread }: Pick<TeardownDeps, "spread">,
+): ReclaimingConnection {
   if (record.state.phase === "reclaiming") return record.state;
   const { connection, wanted, attachment, onward } = record.state;
-  const retries = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS });
+  const retries = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS, random: spread });
   const state = { phase: "reclaiming", connection, wanted, attachment, onward, retries } as const;
   record.state = state;
   return state;

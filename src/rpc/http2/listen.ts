@@ -2,7 +2,7 @@ import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { guarded } from "../../async/index.ts";
-import { KernelError, listenUnix } from "../../kernel/index.ts";
+import { Fd, KernelError, listenUnix } from "../../kernel/index.ts";
 import { RpcError } from "../status.ts";
 import { parseTarget } from "../target.ts";
 import type { Listener } from "../transport.ts";
@@ -43,7 +43,7 @@ function listenOnPath(path: string, { socketMode, onStream, onError }: SocketOpt
     onStream: (stream) => onStream(rawFromUnix(stream, path)),
     onError,
   });
-  return { url: `unix://${path}`, close: () => listener.close() };
+  return { url: `unix://${path}`, openSocket: () => Fd.ofPath(path), close: () => listener.close() };
 }
 
 function listenTcp(where: { readonly host: string; readonly port: number }, options: SocketOptions): Promise<Listener> {
@@ -60,7 +60,10 @@ function listenTcp(where: { readonly host: string; readonly port: number }, opti
       server.on("error", guarded("tcp", options.onError));
       const address = server.address();
       const url = typeof address === "object" && address !== null ? tcpUrl(address.address, address.port) : options.url;
-      resolve({ url, close: () => server.close() });
+      const openSocket = () => {
+        throw new Error(`Cannot open the socket of ${url}: it has no path`);
+      };
+      resolve({ url, openSocket, close: () => server.close() });
     };
     server.listen({ host: where.host, port: where.port }, guarded("tcp", listens, broke));
   });

@@ -17,6 +17,7 @@ export const http2Transport: Transport = {
     });
     return {
       url: listener.url,
+      openSocket: () => listener.openSocket(),
       close() {
         listener.close();
         acceptor.close();

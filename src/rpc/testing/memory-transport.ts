@@ -28,10 +28,17 @@ export class MemoryTransport implements Transport {
     this.#listeners.set(url, options);
     return {
       url,
+      openSocket() {
+        throw new Error(`Cannot open the socket of ${url}: there is none in memory`);
+      },
       close: () => {
         if (this.#listeners.get(url) === options) this.#listeners.delete(url);
       },
     };
+  }
+
+  isListening(url: string): boolean {
+    return this.#listeners.has(url);
   }
 
   identify(target: string): string {

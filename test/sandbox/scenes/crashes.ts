@@ -1,10 +1,10 @@
 // Ends a forwarder between two calls as a power cut ends a machine, but for the node, which lives on: from then on nothing that the
 // forwarder does reaches the node, and its disk has lost what was not synced. Deaths in a call: kill-scene.ts.
 
+import { FATES, UnsyncedDisk } from "../../../sandbox/machine/unsynced-disk.ts";
 import { type AtStep, nameOf, withCrashPoints } from "../../../sandbox/process/crash-points.ts";
 import type { ExclusiveLock } from "../../../src/kernel/index.ts";
 import type { Host, HostLocks } from "../../../src/node/host.ts";
-import { FATES, UnsyncedDisk } from "../../scenes/unsynced-disk.ts";
 
 /** One forwarder, from its start to its crash. */
 interface Life {

@@ -2,10 +2,10 @@
 // the kernel: the next one finds the node as the dead one left it, sockets and descriptors too. VFIO: killed-vfio.ts.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
+import type { UnsyncedDisk } from "../../../sandbox/machine/unsynced-disk.ts";
 import { SANDBOX_VLAN } from "../../../sandbox/sandbox.ts";
 import type { Connection } from "../../../src/gen/connection_pb.ts";
 import { needs } from "../../needs.ts";
-import type { UnsyncedDisk } from "../../scenes/unsynced-disk.ts";
 import { KillScene, type PointOptions } from "./kill-scene.ts";
 
 const RETRY = { timeoutMs: 30_000 };

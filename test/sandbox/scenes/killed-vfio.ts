@@ -2,6 +2,7 @@
 // may open is for the kernel to say, by the rules of version 1 and by the BPF programs of version 2.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
+import { UnsyncedDisk } from "../../../sandbox/machine/unsynced-disk.ts";
 import { commonStandIns } from "../../../sandbox/nic/sysfs.ts";
 import type { Client } from "../../../sandbox/nsm/client.ts";
 import type { Container } from "../../../sandbox/pod/container.ts";
@@ -10,7 +11,6 @@ import type { SandboxPod } from "../../../sandbox/sandbox.ts";
 import { KeyedQueue } from "../../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../../src/gen/networkservice_pb.ts";
 import { type Need, needs } from "../../needs.ts";
-import { UnsyncedDisk } from "../../scenes/unsynced-disk.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { type Kill, KillScene, type PointOptions } from "./kill-scene.ts";
 import { eventually } from "./story.ts";
