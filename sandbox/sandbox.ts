@@ -189,6 +189,10 @@ export class Sandbox {
       locks: machine.locks,
       disk: machine.disk,
       random: machine.random,
+      openFolder: machine.openFolder,
+      watchFolder: machine.watchFolder,
+      netnsOf: machine.netnsOf,
+      unixListeners: machine.unixListeners,
       pfPort: (pf: { readonly address: string }) => changes.watchPort(pf.address, machine.pfPort(pf)),
       openAccess: (parts: Parameters<Host["openAccess"]>[0]) => openDeviceAccess({ ...parts, cgroupPath }),
     });

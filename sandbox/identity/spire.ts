@@ -64,7 +64,7 @@ export class Spire {
 
   /** Makes another trust domain known, with an authority of its own. */
   federate(trustDomain: string): void {
-    this.#authorities.set(trustDomain, [createTestCa(trustDomain)]);
+    this.#authorities.set(trustDomain, [createTestCa(trustDomain, this.#clock)]);
     this.#tell();
   }
 
@@ -87,7 +87,7 @@ export class Spire {
   /** A new root, and every SVID issued by it. `keepOld`: the old root stays trusted beside it. */
   replaceAuthority(options: { readonly keepOld: boolean }): void {
     const before = options.keepOld ? (this.#authorities.get(this.trustDomain) ?? []) : [];
-    this.#authorities.set(this.trustDomain, [createTestCa(this.trustDomain), ...before]);
+    this.#authorities.set(this.trustDomain, [createTestCa(this.trustDomain, this.#clock), ...before]);
     this.rotate();
   }
 

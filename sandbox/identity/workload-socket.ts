@@ -1,6 +1,14 @@
 import type { Clock } from "../../src/async/index.ts";
 import { SpiffeWorkloadAPI } from "../../src/gen/workload_pb.ts";
-import { type Call, RpcError, type RpcHandler, type RpcServer, serveRpc, streamHandler } from "../../src/rpc/index.ts";
+import {
+  type Call,
+  RpcError,
+  type RpcHandler,
+  type RpcServer,
+  serveRpc,
+  streamHandler,
+  type Transport,
+} from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import { Feed } from "../nsm/feed.ts";
 import { type Spire, trustDomainOf } from "./spire.ts";
@@ -10,6 +18,8 @@ export interface WorkloadSocketOptions {
   readonly socketPath: string;
   /** Who the callers on this socket are: a real agent finds out by their pid, this one by the socket they use. */
   readonly spiffeIds: readonly string[];
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -34,8 +44,8 @@ export class WorkloadSocket {
   }
 
   async start(): Promise<void> {
-    const { log, clock } = this.#options;
-    this.#server = await serveRpc({ url: this.url, handlers: this.#handlers(), log, clock });
+    const { transport, log, clock } = this.#options;
+    this.#server = await serveRpc({ url: this.url, transport, handlers: this.#handlers(), log, clock });
   }
 
   /** The agent dies; `start` brings it back. */

@@ -1,5 +1,5 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
-import { systemClock } from "../../src/async/index.ts";
+import { type Clock, systemClock } from "../../src/async/index.ts";
 import { bitString, bool, context, explicit, integer, octetString, oid, sequence, set, time, utf8 } from "./der.ts";
 
 /** A certificate with its key, in every form that a peer may ask for. */
@@ -63,22 +63,35 @@ interface Authority {
   readonly chain: readonly Buffer[];
 }
 
-/** Makes a root for `trustDomain` ("example.org"), valid for a day around now. */
-export function createTestCa(trustDomain: string): TestCa {
-  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
-  const subject = name(`${trustDomain} root ${randomBytes(4).toString("hex")}`);
-  const root = certificate({ issuer: subject, signer: privateKey, subject, publicKey, ...caContents(trustDomain) });
-  return authority(trustDomain, root, { subject, key: privateKey, chain: [] });
+/** What all authorities under one root share. */
+interface Root {
+  readonly trustDomain: string;
+  readonly rootDer: Buffer;
+  readonly clock: Pick<Clock, "now">;
 }
 
-function authority(trustDomain: string, rootDer: Buffer, self: Authority): TestCa {
+/** Makes a root for `trustDomain` ("example.org"), valid for a day around now. */
+export function createTestCa(trustDomain: string, clock: Pick<Clock, "now"> = systemClock): TestCa {
+  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const subject = name(`${trustDomain} root ${randomBytes(4).toString("hex")}`);
+  const root = certificate({
+    issuer: subject,
+    signer: privateKey,
+    subject,
+    publicKey,
+    ...caContents(trustDomain, clock),
+  });
+  return authority({ trustDomain, rootDer: root, clock }, { subject, key: privateKey, chain: [] });
+}
+
+function authority({ trustDomain, rootDer, clock }: Root, self: Authority): TestCa {
   return {
     trustDomain,
     rootDer,
     rootPem: pem("CERTIFICATE", rootDer),
     issue(options) {
       const { privateKey, publicKey } = generateKey(options.keyKind ?? "p256");
-      const now = systemClock.now();
+      const now = clock.now();
       const leaf = certificate({
         issuer: self.subject,
         signer: self.key,
@@ -95,15 +108,15 @@ function authority(trustDomain: string, rootDer: Buffer, self: Authority): TestC
     intermediate() {
       const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
       const subject = name(`${trustDomain} intermediate ${randomBytes(4).toString("hex")}`);
-      const contents = caContents(trustDomain);
+      const contents = caContents(trustDomain, clock);
       const der = certificate({ issuer: self.subject, signer: self.key, subject, publicKey, ...contents });
-      return authority(trustDomain, rootDer, { subject, key: privateKey, chain: [der, ...self.chain] });
+      return authority({ trustDomain, rootDer, clock }, { subject, key: privateKey, chain: [der, ...self.chain] });
     },
   };
 }
 
-function caContents(trustDomain: string) {
-  const now = systemClock.now();
+function caContents(trustDomain: string, clock: Pick<Clock, "now">) {
+  const now = clock.now();
   return {
     notBeforeMs: now - 12 * HOUR_MS,
     notAfterMs: now + 12 * HOUR_MS,

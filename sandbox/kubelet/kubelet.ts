@@ -1,11 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { type Clock, Latest } from "../../src/async/index.ts";
+import { type Clock, KeyedQueue, Latest } from "../../src/async/index.ts";
 import { DevicePlugin, type RegisterRequest, Registration } from "../../src/gen/deviceplugin_pb.ts";
-import { RpcClient, RpcError, type RpcServer, serveRpc, unaryHandler } from "../../src/rpc/index.ts";
+import { RpcClient, RpcError, type RpcServer, serveRpc, type Transport, unaryHandler } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import { checkpointText, type PodAllocation } from "./kubelet-checkpoint.ts";
+import { diskFiles, type KubeletFiles } from "./kubelet-files.ts";
 import { type ListedPod, PodResourcesServer } from "./pod-resources.ts";
 
 export type { PodAllocation } from "./kubelet-checkpoint.ts";
@@ -15,6 +14,12 @@ export interface KubeletOptions {
   readonly folder: string;
   /** The folder of the pod resources socket, where that is wanted. */
   readonly podResourcesFolder?: string;
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
+  /** Of its folders; the machine's by default. */
+  readonly files?: KubeletFiles | undefined;
+  /** UIDs of pods; random ones by default. */
+  readonly newId?: (() => string) | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -56,17 +61,25 @@ export class Kubelet {
   /** Its pod resources API. */
   readonly podResources: PodResourcesServer;
   readonly #options: KubeletOptions;
+  readonly #files: KubeletFiles;
   readonly #endpoints = new Map<string, { readonly target: string }>();
   #allocations: readonly PodAllocation[] = [];
+  /** Pods are admitted one after the other. */
+  readonly #choices = new KeyedQueue<string>();
+  /** Chosen for a pod whose plugin has not answered yet. */
+  readonly #chosen = new Set<string>();
   /** UIDs by name. */
   readonly #pods = new Map<string, string>();
   #running: { readonly server: RpcServer; readonly client: RpcClient } | undefined;
 
   constructor(options: KubeletOptions) {
     this.#options = options;
-    const { folder, podResourcesFolder = `${folder}/../pod-resources`, log, clock } = options;
+    const { folder, podResourcesFolder = `${folder}/../pod-resources`, transport, files, log, clock } = options;
+    this.#files = files ?? diskFiles;
     this.podResources = new PodResourcesServer({
       folder: podResourcesFolder,
+      transport,
+      files: this.#files,
       log,
       clock,
       pods: () => this.#listed(),
@@ -79,17 +92,16 @@ export class Kubelet {
   }
 
   async start(): Promise<void> {
-    const { folder, log, clock } = this.#options;
-    mkdirSync(folder, { recursive: true });
-    for (const name of readdirSync(folder)) {
-      const path = join(folder, name);
-      if (name !== CHECKPOINT && !lstatSync(path).isDirectory()) rmSync(path);
-    }
+    const { folder, transport, log, clock } = this.#options;
+    this.#files.prepare(
+      folder,
+      this.#files.list(folder).filter((name) => name !== CHECKPOINT),
+    );
     const limits = { maxMessageBytes: MESSAGE_LIMIT_BYTES };
     const answerLimit = () => ({ bytes: MESSAGE_LIMIT_BYTES, elements: 1_000_000 });
-    const client = new RpcClient({ log, clock, dialTimeoutMs: 60_000, idleMs: 60_000, limits, answerLimit });
+    const client = new RpcClient({ transport, log, clock, dialTimeoutMs: 60_000, idleMs: 60_000, limits, answerLimit });
     const handlers = [unaryHandler(Registration.method.register, (request) => this.#register(request, client))];
-    const server = await serveRpc({ url: `unix://${folder}/kubelet.sock`, handlers, log, clock });
+    const server = await serveRpc({ url: `unix://${folder}/kubelet.sock`, transport, handlers, log, clock });
     this.#running = { server, client };
     if (this.#options.podResourcesFolder !== undefined) await this.podResources.start();
   }
@@ -129,18 +141,29 @@ export class Kubelet {
    * @throws what kubelet fails the pod with
    */
   async allocate(options: AllocateOptions): Promise<PodAllocation> {
-    const { pod, container = "app", isInit = false, resource, count = 1, writeAfter } = options;
+    const { resource, count = 1 } = options;
     const endpoint = this.#endpoints.get(resource);
-    const running = this.#running;
-    const client = running?.client;
-    if (endpoint === undefined || client === undefined)
+    const client = this.#running?.client;
+    if (endpoint === undefined || client === undefined) {
       throw new Error(`Cannot allocate ${resource}: no plugin offers it`);
-    const ids = await this.#choose(client, endpoint.target, resource, count);
+    }
+    const ids = await this.#choices.run(resource, () => this.#choose(client, endpoint.target, resource, count));
+    try {
+      return await this.#allocate(options, { ids, client, target: endpoint.target });
+    } finally {
+      for (const id of ids) this.#chosen.delete(id);
+    }
+  }
+
+  async #allocate(
+    { pod, container = "app", isInit = false, resource, writeAfter }: AllocateOptions,
+    { ids, client, target }: { readonly ids: readonly string[]; readonly client: RpcClient; readonly target: string },
+  ): Promise<PodAllocation> {
     const containerRequests = [{ devicesIds: [...ids] }];
-    const { response } = await client.call(endpoint.target, DevicePlugin.method.allocate, { containerRequests });
+    const { response } = await client.call(target, DevicePlugin.method.allocate, { containerRequests });
     const envs = response.containerResponses[0]?.envs ?? {};
     await writeAfter;
-    if (this.#running !== running) throw new Error(`Cannot allocate ${resource}: kubelet has stopped`);
+    if (this.#running?.client !== client) throw new Error(`Cannot allocate ${resource}: kubelet has stopped`);
     const podUid = this.admit(pod);
     const allocation = { pod, podUid, container, isInit, resource, ids, envs };
     this.#allocations = [...this.#allocations, allocation];
@@ -150,7 +173,7 @@ export class Kubelet {
 
   /** A pod is there from now on, with or without devices. Returns its UID. */
   admit(pod: string): string {
-    const uid = this.#pods.get(pod) ?? randomUUID();
+    const uid = this.#pods.get(pod) ?? (this.#options.newId ?? randomUUID)();
     this.#pods.set(pod, uid);
     return uid;
   }
@@ -186,9 +209,7 @@ export class Kubelet {
   }
 
   #writeCheckpoint(): void {
-    const path = join(this.#options.folder, CHECKPOINT);
-    writeFileSync(`${path}.tmp`, checkpointText(this.#allocations));
-    renameSync(`${path}.tmp`, path);
+    this.#files.replace(this.#options.folder, CHECKPOINT, checkpointText(this.#allocations));
   }
 
   /** Who holds what. */
@@ -197,7 +218,7 @@ export class Kubelet {
   }
 
   async #choose(client: RpcClient, target: string, resource: string, count: number): Promise<readonly string[]> {
-    const held = new Set(this.#allocations.flatMap(({ ids }) => ids));
+    const held = new Set([...this.#chosen, ...this.#allocations.flatMap(({ ids }) => ids)]);
     const devices = this.devices.value?.get(resource) ?? [];
     const available = devices.filter(({ id, healthy }) => healthy && !held.has(id)).map(({ id }) => id);
     if (available.length < count) {
@@ -206,12 +227,17 @@ export class Kubelet {
       );
     }
     const { response: options } = await client.call(target, DevicePlugin.method.getDevicePluginOptions, {});
-    if (!options.getPreferredAllocationAvailable) return available.slice(0, count);
+    if (!options.getPreferredAllocationAvailable) return this.#take(available.slice(0, count));
     const request = { availableDeviceIDs: available, mustIncludeDeviceIDs: [], allocationSize: count };
     const asked = { containerRequests: [request] };
     const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
     const preferred = (response.containerResponses[0]?.deviceIDs ?? []).filter((id) => available.includes(id));
-    return [...new Set([...preferred, ...available])].slice(0, count);
+    return this.#take([...new Set([...preferred, ...available])].slice(0, count));
+  }
+
+  #take(ids: readonly string[]): readonly string[] {
+    for (const id of ids) this.#chosen.add(id);
+    return ids;
   }
 
   async #register(request: RegisterRequest, client: RpcClient) {

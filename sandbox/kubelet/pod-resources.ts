@@ -1,9 +1,16 @@
-import { mkdirSync, rmSync } from "node:fs";
 import type { Clock } from "../../src/async/index.ts";
 import { PodResourcesLister } from "../../src/gen/podresources_v1_pb.ts";
 import { PodResourcesLister as OldLister } from "../../src/gen/podresources_v1alpha1_pb.ts";
-import { RpcError, type RpcHandler, type RpcServer, serveRpc, unaryHandler } from "../../src/rpc/index.ts";
+import {
+  RpcError,
+  type RpcHandler,
+  type RpcServer,
+  serveRpc,
+  type Transport,
+  unaryHandler,
+} from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
+import { diskFiles, type KubeletFiles } from "./kubelet-files.ts";
 
 /** A container with its devices, as kubelet lists it. */
 export interface ListedContainer {
@@ -32,6 +39,10 @@ export type PodResourcesMood =
 export interface PodResourcesServerOptions {
   /** Made when it is missing. */
   readonly folder: string;
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
+  /** The machine's by default. */
+  readonly files?: KubeletFiles | undefined;
   readonly log: Log;
   readonly clock: Clock;
   pods(): readonly ListedPod[];
@@ -62,9 +73,8 @@ export class PodResourcesServer {
   }
 
   async start(): Promise<void> {
-    const { folder, log, clock } = this.#options;
-    mkdirSync(folder, { recursive: true });
-    rmSync(`${folder}/kubelet.sock`, { force: true });
+    const { folder, transport, files = diskFiles, log, clock } = this.#options;
+    files.prepare(folder, ["kubelet.sock"]);
     const stop = new AbortController();
     const list = async () => ({ podResources: [...(await this.#list(stop.signal))] });
     const known: readonly (readonly ["v1" | "v1alpha1", RpcHandler])[] = [
@@ -78,7 +88,8 @@ export class PodResourcesServer {
       ["v1alpha1", unaryHandler(OldLister.method.list, list)],
     ];
     const handlers = known.filter(([version]) => this.versions.includes(version)).map(([, handler]) => handler);
-    this.#running = { server: await serveRpc({ url: `unix://${folder}/kubelet.sock`, handlers, log, clock }), stop };
+    const url = `unix://${folder}/kubelet.sock`;
+    this.#running = { server: await serveRpc({ url, transport, handlers, log, clock }), stop };
   }
 
   async stop(): Promise<void> {

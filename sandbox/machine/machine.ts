@@ -1,63 +1,48 @@
 import { setImmediate } from "node:timers/promises";
-import { type Clock, type Random, systemClock, systemRandom } from "../../src/async/index.ts";
+import { type Clock, systemClock } from "../../src/async/index.ts";
 import {
-  type Disk,
   Errno,
   type HostFiles,
   KernelError,
   type Link,
   type LinkOwner,
   type LinkPlace,
-  linuxDisk,
-  Netns,
+  type Netns,
   type Rtnl,
   type Uevent,
   type UeventSource,
 } from "../../src/kernel/index.ts";
-import type { HostLocks } from "../../src/node/index.ts";
+import { type Host, type HostLocks, machineDoors } from "../../src/node/index.ts";
 import { type FindPfLink, pfLinks } from "../../src/pci/index.ts";
 import { type Cable, Wire } from "../network/wire.ts";
 import type { CardKind, EswitchMode } from "../nic/card.ts";
 import { type Card, type CardOptions, cardOf } from "../nic/card-behaviour.ts";
-import { NamedNetdevs } from "../nic/netdev-names.ts";
-import {
-  busesOf,
-  devpathOf,
-  type IommuLayout,
-  type NetdevMaker,
-  Nic,
-  type NicFunction,
-  type NicPf,
-} from "../nic/nic.ts";
-import { PfLockFolders } from "../nic/pf-locks.ts";
+import { busesOf, devpathOf, type IommuLayout, Nic, type NicFunction, type NicPf } from "../nic/nic.ts";
+import type { PfLocks } from "../nic/pf-locks.ts";
 import { PretendPfPort } from "../nic/pf-port.ts";
 import {
   devicesTree,
   driversTree,
   type LinkMaker,
+  type LinksParts,
   type NetdevView,
   type VfioStandIns,
   vfioTree,
 } from "../nic/sysfs.ts";
-import { createOwnNetns, requireOwnNetns } from "../own-netns.ts";
 import { Faults, type Tree } from "./faults.ts";
 import { type Entry, pretendFiles } from "./pretend-files.ts";
+import { type KernelOptions, openKernel } from "./pretend-kernel.ts";
 
 /** What the pretend node shall be like. */
-export interface MachineOptions {
+export interface MachineOptions extends KernelOptions {
   /** Physical functions: 2 by default. */
   readonly pfs?: number;
   /** The most virtual functions of each, up to 256: 8 by default. */
   readonly vfsPerPf?: number;
   /** How many of them there are at the start: all by default. */
   readonly numVfs?: number;
-  /** Real network devices, which need CAP_NET_ADMIN and CAP_SYS_ADMIN; names only by default. */
-  readonly realLinks?: boolean;
-  /**
-   * The host's network namespace; stays the caller's. Otherwise the machine makes one for real links, and without them
-   * names the process's own: a forwarder starts there only where the sandbox made that too.
-   */
-  readonly netns?: Netns;
+  /** Hands an event over after those before it; in the next turn of the event loop by default. */
+  readonly tellLater?: (tell: () => void) => void;
   /** "per-vf" by default. */
   readonly iommu?: IommuLayout;
   /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" by default. */
@@ -76,7 +61,7 @@ export interface MachineOptions {
 }
 
 /** A pretend node with SR-IOV adapters: what the forwarder touches of a host, and what a test wants to do to it. */
-export interface Machine {
+export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors>> {
   readonly devices: HostFiles;
   readonly drivers: HostFiles;
   readonly vfio: HostFiles;
@@ -98,8 +83,6 @@ export interface Machine {
   /** None where its network devices are only names. */
   readonly pfLink: FindPfLink;
   readonly locks: HostLocks;
-  readonly disk: Disk;
-  readonly random: Random;
   /** A real folder with one for each adapter, which stand for those in sysfs where locks are concerned. */
   readonly lockFolder: string;
   pfPort(pf: { readonly address: string }): PretendPfPort;
@@ -130,11 +113,10 @@ export interface Machine {
 /** Starts the machine; physical functions are bound and up, virtual ones bound by the kernel's own probing. */
 export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
   const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock, slowness = 1 } = options;
-  const pfLocks = new PfLockFolders();
   const faults = new Faults();
-  const events = new Events(faults);
+  const events = new Events(faults, options.tellLater);
   const ports = new Map<string, PretendPfPort>();
-  const { netdevs, netns, close } = await openLinks(options, { ports, events });
+  const { netdevs, netns, openRtnl, locks: pfLocks, close } = await openKernel(options, linksPartsOf(ports, events));
   const delayMs = options.netdevDelayMs ?? 0;
   const nic = new Nic([pfDriver, `${pfDriver}vf`, "vfio-pci"], {
     netdevs,
@@ -142,7 +124,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     iommu: options.iommu ?? "per-vf",
     netdevDelay: options.netdevsWait ?? (() => (delayMs > 0 ? clock.sleep(delayMs) : undefined)),
   });
-  const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, ...addressesOf(ports), clock });
+  const card = cardOf(options.card ?? { kind: "igb" }, { nic, netdevs, openRtnl, ...addressesOf(ports), clock });
   for (let index = 0; index < pfs; index++) {
     const bus = 1 + index * busesOf(vfsPerPf);
     const pf = nic.addPf({ bus, numaNode: index, totalVfs: vfsPerPf, nativeDriver: pfDriver });
@@ -165,7 +147,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     ...answersOf(nic, card),
     pfs: [...ports.keys()],
     locks: pfLocks.locks,
-    ...fromThisMachine,
+    ...machineDoors(netns),
     lockFolder: pfLocks.folder,
     faults,
     configText: configOf(nic),
@@ -182,14 +164,11 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
     async stop() {
       await card.resets?.stop();
       events.close();
-      pfLocks.close();
       await close();
+      pfLocks.close();
     },
   };
 }
-
-/** Nothing pretended. */
-const fromThisMachine = { disk: linuxDisk, random: systemRandom };
 
 /** A VLAN is a bridge of the wire. */
 function onVlanOf(pf: { readonly vfs: readonly NicFunction[] }, netdevs: LinkMaker) {
@@ -199,7 +178,7 @@ function onVlanOf(pf: { readonly vfs: readonly NicFunction[] }, netdevs: LinkMak
   };
 }
 
-async function removePf(nic: Nic, pfLocks: PfLockFolders, address: string): Promise<() => Promise<void>> {
+async function removePf(nic: Nic, pfLocks: PfLocks, address: string): Promise<() => Promise<void>> {
   const pf = await nic.unplugPf(address);
   pfLocks.remove(address);
   return async () => {
@@ -244,33 +223,14 @@ function addressesOf(ports: Ports) {
   };
 }
 
-async function openLinks(
-  options: MachineOptions,
-  { ports, events }: { readonly ports: Ports; readonly events: Events },
-): Promise<{ netdevs: NetdevMaker & NetdevView & LinkMaker; netns: Netns; close: () => Promise<void> }> {
-  if (!options.realLinks) {
-    const netns = options.netns?.dup() ?? Netns.current();
-    return { netdevs: new NamedNetdevs(), netns, close: async () => netns.close() };
-  }
-  const host = options.netns ?? (await createOwnNetns());
-  await requireOwnNetns(host);
-  const wire = Netns.create();
-  const netdevs = new Wire({
-    host,
-    wire,
-    vlanOf: ({ virtual }) => (virtual ? portOf(ports, virtual.pf.address).vlan(virtual.index) : 0),
-    macOf: addressesOf(ports).macOf,
-    onMade: addressesOf(ports).choose,
-    onReturn: (fn, ifname) => events.announceNetdev(fn, ifname),
-  });
+/** What the card's functions and its links have to say to each other. */
+function linksPartsOf(ports: Ports, events: Events): LinksParts {
+  const { macOf, choose: onMade } = addressesOf(ports);
   return {
-    netdevs,
-    netns: host,
-    async close() {
-      await netdevs.close({ hostLivesOn: options.netns !== undefined });
-      wire.close();
-      if (!options.netns) host.close();
-    },
+    vlanOf: ({ virtual }) => (virtual ? portOf(ports, virtual.pf.address).vlan(virtual.index) : 0),
+    macOf,
+    onMade,
+    onReturn: (fn, ifname) => events.announceNetdev(fn, ifname),
   };
 }
 
@@ -280,13 +240,20 @@ function portOf(ports: Ports, address: string): PretendPfPort {
   return port;
 }
 
+function nextTurn(tell: () => void): void {
+  void setImmediate().then(tell);
+}
+
 /** The kernel's announcements. They arrive after the write that caused them has returned or while it waits, as over a socket. */
 class Events implements UeventSource {
   readonly #listeners = new Set<(event: Uevent) => void>();
   readonly #faults: Faults;
 
-  constructor(faults: Faults) {
+  readonly #tellLater: (tell: () => void) => void;
+
+  constructor(faults: Faults, tellLater: (tell: () => void) => void = nextTurn) {
     this.#faults = faults;
+    this.#tellLater = tellLater;
   }
 
   subscribe(listener: (event: Uevent) => void): () => void {
@@ -298,7 +265,7 @@ class Events implements UeventSource {
     if (this.#faults.isLost(event)) return;
     // Who subscribes later has not heard it; who has left by then is not told.
     const listeners = [...this.#listeners];
-    void setImmediate().then(() => {
+    this.#tellLater(() => {
       for (const listener of listeners) if (this.#listeners.has(listener)) listener(event);
     });
   }

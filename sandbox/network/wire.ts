@@ -2,7 +2,7 @@ import { KeyedQueue } from "../../src/async/index.ts";
 import { KernelError, type Link, type LinkOwner, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import { netdevName } from "../nic/netdev-names.ts";
 import type { NetdevMaker, NicFunction } from "../nic/nic.ts";
-import type { LinkMaker, NetdevView, SeenNetdev } from "../nic/sysfs.ts";
+import type { LinkMaker, LinksParts, NetdevView, SeenNetdev } from "../nic/sysfs.ts";
 
 /** A network device of a function and its other end on the wire. */
 interface Port {
@@ -19,17 +19,9 @@ export interface Cable {
   readonly vlan: number;
 }
 
-/** What the wire asks the physical functions. */
-export interface WireOptions {
+export interface WireOptions extends LinksParts {
   readonly host: Netns;
   readonly wire: Netns;
-  readonly vlanOf: (fn: NicFunction) => number;
-  /** The MAC that the physical function gave. */
-  readonly macOf: (fn: NicFunction) => string | undefined;
-  /** A device was made, with that MAC. */
-  readonly onMade: (fn: NicFunction, mac: string) => void;
-  /** A device came back to the host because its namespace died. */
-  readonly onReturn: (fn: NicFunction, ifname: string) => void;
 }
 
 /**

@@ -1,5 +1,5 @@
 // Links that answer as iavf does while its VF is reset: card.ts says where that stands in the kernel.
-import { Errno, KernelError, type Link, type Netns, Rtnl, type SetLink } from "../../src/kernel/index.ts";
+import { Errno, KernelError, type Link, type Rtnl, type SetLink } from "../../src/kernel/index.ts";
 import type { NicFunction } from "./nic.ts";
 
 /** What is known of the links' functions. */
@@ -13,15 +13,15 @@ export interface BusyLinks {
   choose(fn: NicFunction, mac: string): void;
 }
 
-/** A socket in the namespace; all that it is asked reaches the kernel but what such a driver would refuse. */
-export function busyRtnl(netns: Netns, links: BusyLinks): Rtnl {
-  const rtnl = Rtnl.open({ netns });
+/** The socket; all that it is asked reaches the kernel but what such a driver would refuse. */
+export function busyRtnl(rtnl: Rtnl, links: BusyLinks): Rtnl {
+  const inner = rtnl.setLink.bind(rtnl);
   const setLink: Rtnl["setLink"] = async (index, change) => {
     const asksDriver = change.up === true || change.address !== undefined || change.mtu !== undefined;
     const link = asksDriver ? await rtnl.linkByIndex(index) : undefined;
     const code = link && refusal(link, change, links);
     if (code) throw new KernelError(`set ${Object.keys(change).join(", ")} of link ${index}`, Errno[code]);
-    return await Rtnl.prototype.setLink.call(rtnl, index, change);
+    return await inner(index, change);
   };
   return Object.assign(rtnl, { setLink });
 }

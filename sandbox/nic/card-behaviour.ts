@@ -7,6 +7,7 @@ import { type CardKind, type EswitchMode, QUICK_RESETS, type ResetTimes, VfReset
 import { igbRtnl } from "./igb-links.ts";
 import type { Nic, NicFunction, NicPf } from "./nic.ts";
 import type { PortBehaviour } from "./pf-port.ts";
+import type { LinkMaker } from "./sysfs.ts";
 
 export interface CardOptions {
   readonly kind: CardKind;
@@ -17,7 +18,9 @@ export interface CardOptions {
 /** What of the machine the card works on. */
 export interface CardParts {
   readonly nic: Nic;
-  readonly netdevs: unknown;
+  readonly netdevs: Pick<LinkMaker, "functionOf">;
+  /** A socket in the namespace, of a kernel without this card. */
+  readonly openRtnl: (netns: Netns) => Rtnl;
   readonly macOf: (fn: NicFunction) => string | undefined;
   /** The function asks its PF for an address: whether it gets it; undefined of a PF. */
   readonly choose: (fn: NicFunction | undefined, mac: string) => boolean | undefined;
@@ -44,7 +47,8 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
       eswitchMode: kind === "switchdev" ? "switchdev" : "legacy",
       resets: undefined,
       portOf: () => ({ isSilent: kind === "no-vf-info" }),
-      openRtnl: (netns) => igbRtnl(netns, { choose: (link, mac) => choose(wire?.functionOf(link), mac) }),
+      openRtnl: (netns) =>
+        igbRtnl(parts.openRtnl(netns), { choose: (link, mac) => choose(netdevs.functionOf(link), mac) }),
     };
   }
   const resets = new VfResets<NicFunction>(
@@ -69,8 +73,8 @@ export function cardOf({ kind, resets: times }: CardOptions, parts: CardParts): 
       },
     }),
     openRtnl: (netns) =>
-      busyRtnl(netns, {
-        functionOf: (link) => wire?.functionOf(link),
+      busyRtnl(parts.openRtnl(netns), {
+        functionOf: (link) => netdevs.functionOf(link),
         isResetting: (fn) => resets.isResetting(fn),
         macOf,
         choose,

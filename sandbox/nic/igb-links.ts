@@ -1,5 +1,5 @@
 // Links whose addresses are set as igbvf sets them, in agreement with igb.
-import { Errno, KernelError, type Link, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import { Errno, KernelError, type Link, type Rtnl } from "../../src/kernel/index.ts";
 
 /** What is known of the links' functions. */
 export interface IgbLinks {
@@ -10,16 +10,16 @@ export interface IgbLinks {
   choose(link: Link, mac: string): boolean | undefined;
 }
 
-/** A socket in the namespace; all that it is asked reaches the kernel but an address that igbvf could not get. */
-export function igbRtnl(netns: Netns, links: IgbLinks): Rtnl {
-  const rtnl = Rtnl.open({ netns });
+/** The socket; all that it is asked reaches the kernel but an address that igbvf could not get. */
+export function igbRtnl(rtnl: Rtnl, links: IgbLinks): Rtnl {
+  const inner = rtnl.setLink.bind(rtnl);
   const setLink: Rtnl["setLink"] = async (index, change) => {
     const link = change.address === undefined ? undefined : await rtnl.linkByIndex(index);
     // igbvf_set_mac, drivers/net/ethernet/intel/igbvf/netdev.c: the address that it has after the PF's "no" is another one.
     if (link && change.address !== undefined && links.choose(link, change.address) === false) {
       throw new KernelError(`set ${Object.keys(change).join(", ")} of link ${index}`, Errno.EADDRNOTAVAIL);
     }
-    return await Rtnl.prototype.setLink.call(rtnl, index, change);
+    return await inner(index, change);
   };
   return Object.assign(rtnl, { setLink });
 }

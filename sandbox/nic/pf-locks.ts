@@ -9,8 +9,18 @@ export function locksIn(folder: string): HostLocks {
   return { folder: lockFolder, pf: (address) => tryLockFolder(join(folder, address)) };
 }
 
+/** Locks of the functions that are there. */
+export interface PfLocks {
+  /** What stands for them on the disk. */
+  readonly folder: string;
+  readonly locks: HostLocks;
+  add(address: string): void;
+  remove(address: string): void;
+  close(): void;
+}
+
 /** A real folder with one for each physical function that is there. */
-export class PfLockFolders {
+export class PfLockFolders implements PfLocks {
   readonly folder = mkdtempSync(join(tmpdir(), "nsm-card-"));
   readonly locks = locksIn(this.folder);
 

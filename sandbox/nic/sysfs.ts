@@ -24,6 +24,18 @@ export interface NetdevView {
   seen(fn: NicFunction): Promise<SeenNetdev | undefined>;
 }
 
+/** What a pretend card asks its machine's links, and tells them. */
+export interface LinksParts {
+  /** The VLAN that the physical function has given. */
+  readonly vlanOf: (fn: NicFunction) => number;
+  /** The MAC that it has given. */
+  readonly macOf: (fn: NicFunction) => string | undefined;
+  /** A device was made, with that MAC. */
+  readonly onMade: (fn: NicFunction, mac: string) => void;
+  /** A device came back to the host because its namespace died. */
+  readonly onReturn: (fn: NicFunction, ifname: string) => void;
+}
+
 /** Who knows the links that it made itself, and no other. */
 export interface LinkMaker {
   /** Whether its network devices are links, and not only names. */

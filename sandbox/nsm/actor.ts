@@ -1,8 +1,8 @@
-import { createPrivateKey } from "node:crypto";
+import { createPrivateKey, type KeyObject } from "node:crypto";
 import type { Clock } from "../../src/async/index.ts";
 import type { PeerIdentity, TlsIdentity } from "../../src/rpc/index.ts";
-import { type Spire, verifyChain } from "../identity/spire.ts";
-import { headersOfToken, type PeerToken, signToken } from "./peer-token.ts";
+import { type IssuedSvid, type Spire, verifyChain } from "../identity/spire.ts";
+import { headersOfToken, type PeerToken, signToken, type VerifyToken, verifyToken } from "./peer-token.ts";
 
 /** Someone on the sandbox node who can prove who they are: what they show, whom they believe, the tokens they sign. */
 export interface Actor {
@@ -13,6 +13,8 @@ export interface Actor {
   readonly redialling: TlsIdentity;
   /** A new token for the peer with this SPIFFE ID. */
   token(audience: string | undefined): PeerToken;
+  /** How it checks those of others. */
+  readonly verifyToken: VerifyToken;
   /** The headers of a call to `peer`; pass it to an RpcClient as `credentials`. */
   readonly headers: (peer: PeerIdentity | undefined) => Readonly<Record<string, string>>;
 }
@@ -23,15 +25,23 @@ export interface ActorOptions {
   /** Lifetime of the tokens in ms; ten minutes by default. */
   readonly tokenLifetimeMs?: number;
   readonly clock: Clock;
+  /** A JWT library by default. */
+  readonly verifyToken?: VerifyToken | undefined;
 }
 
 /** An actor whose SVID comes straight from the sandbox's authority. */
 export function createActor(options: ActorOptions): Actor {
   const { spire, spiffeId, clock, tokenLifetimeMs = 600_000 } = options;
+  const keys = new WeakMap<IssuedSvid, KeyObject>();
+  const keyOf = (svid: IssuedSvid) => {
+    const key = keys.get(svid) ?? createPrivateKey(svid.keyPem);
+    keys.set(svid, key);
+    return key;
+  };
   const token = (audience: string | undefined) => {
     const svid = spire.svid(spiffeId);
     const expiresMs = Math.min(clock.now() + tokenLifetimeMs, svid.notAfterMs);
-    return signToken(createPrivateKey(svid.keyPem), { subject: spiffeId, audience, expiresMs });
+    return signToken(keyOf(svid), { subject: spiffeId, audience, expiresMs });
   };
   const tls: TlsIdentity = {
     credentials() {
@@ -46,6 +56,7 @@ export function createActor(options: ActorOptions): Actor {
     tls,
     redialling: { ...tls, onRotate: (listener) => spire.onChange(listener) },
     token,
+    verifyToken: options.verifyToken ?? verifyToken,
     headers: (peer) => headersOfToken(token(peer?.spiffeId)),
   };
 }

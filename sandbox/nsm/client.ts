@@ -9,7 +9,7 @@ import {
   NetworkServiceRequestSchema,
 } from "../../src/gen/networkservice_pb.ts";
 import type { Fd, Netns } from "../../src/kernel/index.ts";
-import { RpcClient } from "../../src/rpc/index.ts";
+import { RpcClient, type Transport } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import type { Actor } from "./actor.ts";
 import { inodeUrlOf } from "./passed-files.ts";
@@ -27,13 +27,17 @@ export interface ClientOptions {
   /** Pod network namespace that a KERNEL link is wanted in; passed with each call. VFIO takes none. */
   readonly netns?: Netns;
   /** "KERNEL" by default. */
-  readonly mechanism?: "KERNEL" | "VFIO";
+  readonly mechanism?: "KERNEL" | "VFIO" | "NOOP";
   /** Parameters of the mechanism: `name`, `tokenID`, `cgroupDir` …; `inodeURL` comes from `netns`. */
   readonly parameters?: Readonly<Record<string, string>>;
   /** Connections that are shared with others, as a manager's are; stays the caller's. Its own by default. */
   readonly rpc?: RpcClient;
   /** For each call that is not told otherwise; two minutes by default: a busy machine is slower than a node. */
   readonly timeoutMs?: number;
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
+  /** Ids of its own; random ones by default. */
+  readonly newId?: (() => string) | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -62,14 +66,14 @@ export class Client {
   #connection: Connection | undefined;
 
   constructor(options: ClientOptions) {
-    const { log, clock } = options;
+    const { transport, newId = randomUUID, log, clock } = options;
     const caller = options.manager?.actor ?? options.actor;
     const tls = options.manager === undefined ? caller.redialling : caller.tls;
-    const common = { tls, log, clock, dialTimeoutMs: 30_000, idleMs: 60_000 };
+    const common = { tls, transport, log, clock, dialTimeoutMs: 30_000, idleMs: 60_000 };
     this.#options = options;
     this.#rpc = options.rpc ?? new RpcClient({ ...common, credentials: caller.headers });
     this.#bareRpc = new RpcClient(common);
-    this.#ids = options.manager === undefined ? [randomUUID()] : [randomUUID(), randomUUID()];
+    this.#ids = options.manager === undefined ? [newId()] : [newId(), newId()];
   }
 
   /** The connection as it was last answered. */

@@ -3,7 +3,7 @@ import { EmptySchema } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../../src/async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../../src/gen/connection_pb.ts";
 import { NetworkService, type NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import type { BorrowedFd } from "../../src/kernel/index.ts";
+import type { BorrowedFd, Fd } from "../../src/kernel/index.ts";
 import {
   type Call,
   RpcClient,
@@ -11,6 +11,7 @@ import {
   type RpcHandler,
   type RpcServer,
   serveRpc,
+  type Transport,
   unaryHandler,
 } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
@@ -34,6 +35,10 @@ export interface EndpointOptions {
   /** URL of the node's NSMgr. */
   readonly registryUrl: string;
   readonly actor: Actor;
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
+  /** Ids of its own; random ones by default. */
+  readonly newId?: (() => string) | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -83,12 +88,13 @@ export class Endpoint {
   #server: RpcServer | undefined;
 
   constructor(options: EndpointOptions) {
-    const { actor, log, clock, name, networkService, payload = "ETHERNET", labels = {} } = options;
+    const { actor, transport, log, clock, name, networkService, payload = "ETHERNET", labels = {} } = options;
     this.#options = options;
     this.name = name;
     this.ipams = options.prefixes.map(createIpam);
     this.#wanted = options.context ?? {};
     this.#client = new RpcClient({
+      transport,
       tls: actor.redialling,
       log,
       clock,
@@ -96,11 +102,11 @@ export class Endpoint {
       idleMs: 60_000,
       credentials: actor.headers,
     });
-    const { registryUrl, socketPath } = options;
+    const { registryUrl } = options;
     this.#enlistment = new Enlistment({
       client: this.#client,
       registryUrl,
-      socketPath,
+      openSocket: () => this.#openSocket(),
       name,
       networkService,
       payload,
@@ -112,10 +118,11 @@ export class Endpoint {
 
   /** Listens and registers; also after `die`. */
   async start(): Promise<void> {
-    const { actor, log, clock, socketPath } = this.#options;
+    const { actor, transport, log, clock, socketPath } = this.#options;
     this.#server = await serveRpc({
       url: `unix://${socketPath}`,
       tls: actor.tls,
+      transport,
       handlers: this.#handlers(),
       log,
       clock,
@@ -197,8 +204,13 @@ export class Endpoint {
     throw new RpcError("UNAVAILABLE", `${this.name} was told to fail`);
   }
 
+  #openSocket(): Fd {
+    if (!this.#server) throw new Error(`${this.name} does not listen`);
+    return this.#server.openSocket();
+  }
+
   #hop() {
-    const { name, actor, clock } = this.#options;
-    return { name, actor, clock };
+    const { name, actor, clock, newId } = this.#options;
+    return { name, actor, clock, newId };
   }
 }

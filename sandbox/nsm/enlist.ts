@@ -6,7 +6,7 @@ import {
   NetworkServiceEndpointSchema,
   NetworkServiceRegistry,
 } from "../../src/gen/registry_pb.ts";
-import { Fd } from "../../src/kernel/index.ts";
+import type { Fd } from "../../src/kernel/index.ts";
 import type { RpcClient } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import { inodeUrlOf } from "./passed-files.ts";
@@ -19,7 +19,8 @@ export interface EnlistOptions {
   /** URL of the registry: the node's NSMgr. */
   readonly registryUrl: string;
   readonly name: string;
-  readonly socketPath: string;
+  /** A descriptor of the endpoint's socket, for the registry. */
+  readonly openSocket: () => Fd;
   readonly networkService: string;
   readonly payload: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -60,8 +61,8 @@ export class Enlistment {
   }
 
   async #registerEndpoint(): Promise<void> {
-    const { client, registryUrl, socketPath, clock, log, name } = this.#options;
-    const socket = Fd.ofPath(socketPath);
+    const { client, registryUrl, openSocket, clock, log, name } = this.#options;
+    const socket = openSocket();
     try {
       const { response } = await client.call(
         registryUrl,

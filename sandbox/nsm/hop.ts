@@ -5,7 +5,7 @@ import type { Clock } from "../../src/async/index.ts";
 import { type Connection, type PathSegment, PathSegmentSchema } from "../../src/gen/connection_pb.ts";
 import { type Call, type PeerIdentity, RpcError } from "../../src/rpc/index.ts";
 import type { Actor } from "./actor.ts";
-import { readToken, tokenOfHeaders, verifyToken } from "./peer-token.ts";
+import { readToken, tokenOfHeaders } from "./peer-token.ts";
 
 /** One stop on the way of a Request: the NSMgr, or the endpoint at the end. */
 export interface Hop {
@@ -13,6 +13,8 @@ export interface Hop {
   readonly name: string;
   readonly actor: Actor;
   readonly clock: Clock;
+  /** Ids of its own; random ones by default. */
+  readonly newId?: (() => string) | undefined;
 }
 
 /** Puts id and index of an answer back to what the caller knows (nsm-protocol §2.1). */
@@ -25,7 +27,7 @@ export type LeavePath = (reply: Connection) => Connection;
  * @throws {RpcError} PERMISSION_DENIED or INVALID_ARGUMENT, saying what is wrong.
  */
 export async function enterPath(hop: Hop, connection: Connection, call: Call): Promise<LeavePath> {
-  const { caller, own, leave } = takePlace(hop.name, connection);
+  const { caller, own, leave } = takePlace(hop, connection);
   const token = await checkCallerToken(hop, call);
   caller.token = token.token;
   caller.expires = timestampFromMs(token.expiresMs);
@@ -46,7 +48,7 @@ export async function checkCallerToken(
   if (peer === undefined) throw new RpcError("PERMISSION_DENIED", "no sufficient privileges: no client certificate");
   if (token === undefined) throw new RpcError("PERMISSION_DENIED", "no sufficient privileges: no token in the headers");
   try {
-    await verifyToken(token.token, {
+    await hop.actor.verifyToken(token.token, {
       certificatePem: peer.certificatePem,
       subject: peer.spiffeId,
       audience: hop.actor.spiffeId,
@@ -67,7 +69,7 @@ export async function checkNextToken(hop: Hop, reply: Connection, peer: PeerIden
   const [next, after] = reply.path?.pathSegments.slice(reply.path.index + 1) ?? [];
   if (peer === undefined) throw new RpcError("PERMISSION_DENIED", "no sufficient privileges: no server certificate");
   try {
-    await verifyToken(next?.token ?? "", {
+    await hop.actor.verifyToken(next?.token ?? "", {
       certificatePem: peer.certificatePem,
       subject: peer.spiffeId,
       audience: after === undefined ? hop.actor.spiffeId : readToken(after.token).sub,
@@ -79,7 +81,10 @@ export async function checkNextToken(hop: Hop, reply: Connection, peer: PeerIden
   }
 }
 
-function takePlace(name: string, connection: Connection): { caller: PathSegment; own: PathSegment; leave: LeavePath } {
+function takePlace(
+  { name, newId = randomUUID }: Hop,
+  connection: Connection,
+): { caller: PathSegment; own: PathSegment; leave: LeavePath } {
   const segments = connection.path?.pathSegments ?? [];
   const index = connection.path?.index ?? 0;
   const caller = segments[index];
@@ -90,7 +95,7 @@ function takePlace(name: string, connection: Connection): { caller: PathSegment;
     throw new RpcError("INVALID_ARGUMENT", `connection id ${connection.id} is not the id ${caller.id} of its segment`);
   }
   const own = segments[index + 1] ?? create(PathSegmentSchema);
-  if (own.name !== name) Object.assign(own, { name, id: randomUUID() });
+  if (own.name !== name) Object.assign(own, { name, id: newId() });
   segments[index + 1] = own;
   connection.path.index = index + 1;
   connection.id = own.id;

@@ -21,6 +21,11 @@ export class MonitorBoard {
   readonly #connections = new Map<string, Connection>();
   readonly #listeners = new Set<(type: Event["type"], connection: Connection) => void>();
 
+  /** Ids of those that it has. */
+  get ids(): readonly string[] {
+    return [...this.#connections.keys()];
+  }
+
   /** Adds or changes a connection. */
   put(connection: Connection): void {
     const kept = clone(ConnectionSchema, connection);

@@ -1,6 +1,6 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { Clock } from "../../src/async/index.ts";
-import { RpcClient, type RpcHandler, type RpcServer, serveRpc } from "../../src/rpc/index.ts";
+import { RpcClient, type RpcHandler, type RpcServer, serveRpc, type Transport } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import type { Actor } from "./actor.ts";
 import { type ForwardedCall, ForwardingService } from "./forwarding.ts";
@@ -20,6 +20,10 @@ export interface NsmgrOptions {
   readonly nodeName?: string;
   /** Registrations expire after this, in ms; a minute by default. Who is late on a busy machine is kept for a minute all the same. */
   readonly expiryMs?: number;
+  /** How calls travel; sockets by default. */
+  readonly transport?: Transport | undefined;
+  /** Ids of its own; random ones by default. */
+  readonly newId?: (() => string) | undefined;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -43,12 +47,13 @@ export class Nsmgr {
   #server: RpcServer | undefined;
 
   constructor(options: NsmgrOptions) {
-    const { actor, clock, log, name } = options;
+    const { actor, transport, newId, clock, log, name } = options;
     this.#options = options;
     this.name = name;
     this.url = `unix://${options.socketPath}`;
     this.registry = new Registry(clock);
     this.#client = new RpcClient({
+      transport,
       tls: actor.tls,
       log,
       clock,
@@ -57,7 +62,7 @@ export class Nsmgr {
       credentials: actor.headers,
     });
     this.#forwarding = new ForwardingService({
-      hop: { name, actor, clock },
+      hop: { name, actor, clock, newId },
       registry: this.registry,
       client: this.#client,
       forwarderService: options.forwarderService ?? "forwarder",
@@ -77,8 +82,9 @@ export class Nsmgr {
 
   /** Starts to listen; also after `stop`, on the same path. */
   async start(): Promise<void> {
-    const { actor, log, clock } = this.#options;
-    this.#server = await serveRpc({ url: this.url, tls: actor.tls, handlers: this.#handlers, log, clock });
+    const { actor, transport, log, clock } = this.#options;
+    const handlers = this.#handlers;
+    this.#server = await serveRpc({ url: this.url, tls: actor.tls, transport, handlers, log, clock });
   }
 
   /** Breaks every connection, as a dying NSMgr does. `forget`: the registry is lost with it. */

@@ -2,7 +2,7 @@
 // are the machine's. Each step that it takes for a call with a trace waits there before and after it is done.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { openDeviceAccess } from "../../src/access/index.ts";
-import { type Clock, systemClock as clock, systemRandom } from "../../src/async/index.ts";
+import { type Clock, systemClock as clock } from "../../src/async/index.ts";
 import {
   type Disk,
   type DiskFile,
@@ -10,13 +10,12 @@ import {
   type HostFiles,
   KernelError,
   type LinkOwnerOf,
-  linuxDisk,
   Netns,
   Rtnl,
   type Uevent,
 } from "../../src/kernel/index.ts";
 import type { PfPort } from "../../src/netdev/index.ts";
-import type { Host } from "../../src/node/index.ts";
+import { type Host, machineDoors } from "../../src/node/index.ts";
 import { parsePfConfig, pfLinks } from "../../src/pci/index.ts";
 import { live, type Running } from "../../src/process/process-life.ts";
 import { createLog, type Log, type LogFields, type Tracer } from "../../src/telemetry/index.ts";
@@ -118,6 +117,7 @@ const askedDisk: Disk = {
   restrict: onDisk("restrict"),
 };
 
+const netns = Netns.fromFd({ number: NETNS_FD });
 const devices = filesOf("devices");
 const linkOwnerOf: LinkOwnerOf = ({ netns }, link) =>
   ask({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
@@ -135,10 +135,10 @@ const hostWith = ({ cgroupPath, hasLinks, isDiskAsked, lockFolder }: StartAsk): 
     },
     close: () => listeners.clear(),
   },
-  netns: Netns.fromFd({ number: NETNS_FD }),
+  netns,
   locks: locksIn(lockFolder),
-  disk: isDiskAsked ? askedDisk : linuxDisk,
-  random: systemRandom,
+  ...machineDoors(netns),
+  ...(isDiskAsked && { disk: askedDisk }),
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
   askEswitchMode: async () => undefined,
   openRtnl: (netns) => Rtnl.open({ netns }),

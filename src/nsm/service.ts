@@ -43,7 +43,7 @@ export interface ForwarderServiceOptions extends Gate {
   readonly callerIdleMs: number;
   /** Ids of connections that have none yet: they cannot be guessed. */
   readonly newId: () => string;
-  /** Spreads retries, a number in [0, 1); the machine's unless told. */
+  /** Spreads retries, a number in [0, 1); the machine's by default. */
   readonly spread?: () => number;
   readonly log: Log;
   readonly metrics?: Metrics;

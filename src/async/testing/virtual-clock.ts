@@ -4,7 +4,7 @@ import { guarded } from "../event-guard.ts";
 export interface VirtualClockOptions {
   /** Milliseconds since 1970 at the start. */
   readonly nowMs?: number;
-  /** How much later than asked for a timer comes, in ms, as on a machine that is busy; never later unless told. */
+  /** How much later than asked for a timer comes, in ms, as on a machine that is busy; never later by default. */
   readonly late?: () => number;
 }
 

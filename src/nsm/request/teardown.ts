@@ -25,7 +25,7 @@ export interface TeardownDeps extends OnwardDeps {
   readonly steps: Steps;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
-  /** Spreads retries; the machine's randomness unless told. */
+  /** Spreads retries; the machine's randomness by default. */
   readonly spread?: () => number;
   readonly clock: Clock;
   readonly log: Log;
