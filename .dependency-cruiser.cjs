@@ -120,10 +120,11 @@ module.exports = {
         pathNot: "^src/rpc/((http2|testing)/|(transport|connection|rpc-limits|metadata|status|target)[.]ts$)",
       },
     ),
-    // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is.
+    // A pretended node names the links of the namespace that it is in: what starts a forwarder on one asks first whose that is. A simulated
+    // one has links of its own, and none of this kernel's.
     rule(
       "forwarder-only-in-own-netns",
-      { path: "^(sandbox|test|bench|interop)/", pathNot: "^sandbox/start-forwarder[.]ts$" },
+      { path: "^(sandbox|test|bench|interop)/", pathNot: "^sandbox/(start-forwarder|simulation/simulation)[.]ts$" },
       { path: "^src/(forwarder|process/run-forwarder)[.]ts$", dependencyTypesNot: ["type-only"] },
     ),
     rule("lab-is-black-box", { path: "^lab/" }, { path: "^src/", pathNot: "^src/gen/" }),

@@ -1,0 +1,126 @@
+// What must agree when nothing is under way, whatever happened before and in whichever order: what clients were answered, what the
+// forwarder has in memory and on its disk, what stands on the node, and what endpoints and kubelet have.
+import type { Random } from "../../src/async/index.ts";
+import { effectOf, type VfRecord } from "../../src/inventory/index.ts";
+import { openStateFolder } from "../../src/kernel/index.ts";
+import { openNodeJournal } from "../../src/mechanisms/index.ts";
+import { Health, silentLog } from "../../src/telemetry/index.ts";
+import { FATES } from "../machine/unsynced-disk.ts";
+import type { SimulatedNode } from "./simulated-node.ts";
+import { type SimulatedPeers, VLAN } from "./simulated-peers.ts";
+import { FORWARDER, OTHER_RESOURCE, RESOURCE, type SimulatedPod, type Simulation, STATE_FOLDER } from "./simulation.ts";
+import { ownersOf } from "./vf-owners.ts";
+
+/** What does not agree, in words. `open`: the pods whose connections stand. */
+export async function disagreements(simulation: Simulation, open: readonly SimulatedPod[]): Promise<readonly string[]> {
+  const { forwarder, node, peers, seed, vfCount, deaths } = simulation;
+  if (!forwarder) return ["no forwarder runs"];
+  const vfs = forwarder.node.inventory.snapshot();
+  const answered = open.map(answerOf);
+  const known = forwarder.nsm.connections().map(({ id, phase }) => `${id} ${phase}`);
+  const standing = answered.map(({ id }) => `${id} established`);
+  const held = answered.flatMap(({ id, vf }) => (vf ? [`${vf} of ${id}`] : []));
+  return [
+    ...vfs.flatMap(wrongWith),
+    ...unlike("VFs of the inventory", vfs.length, vfCount),
+    ...unlike("connections", textOf(known), textOf(standing)),
+    ...unlike("VFs that are held", textOf(holders(vfs)), textOf(held)),
+    ...(await journalUnlike(node, seed.random("journal"), vfs)),
+    ...(await nodeUnlike(node, vfs, open)),
+    ...endpointsUnlike(peers, open, deaths),
+    ...unlike("healthy devices at kubelet", simulation.healthyDevices(RESOURCE), vfCount),
+    ...unlike(
+      "those that are free",
+      simulation.healthyDevices(OTHER_RESOURCE),
+      vfCount - peers.kubelet.allocations.length,
+    ),
+  ];
+}
+
+function wrongWith({ address, state, conditions }: VfRecord): readonly string[] {
+  const away = conditions.filter((condition) => effectOf(condition) !== "inform").map(({ code }) => code);
+  const isUnderWay = state === "preparing" || state === "reclaiming";
+  return [...away, ...(isUnderWay ? [state] : [])].map((what) => `${address} is ${what}`);
+}
+
+function holders(vfs: readonly VfRecord[]): readonly string[] {
+  return vfs.flatMap(({ address, connectionId }) => (connectionId ? [`${address} of ${connectionId}`] : []));
+}
+
+/** What a client was answered. */
+function answerOf({ name, client: { connection } }: SimulatedPod) {
+  const id = connection?.path?.pathSegments.find((segment) => segment.name === FORWARDER)?.id ?? `that ${name} has not`;
+  return { id, vf: connection?.mechanism?.parameters["pciAddress"], type: connection?.mechanism?.type };
+}
+
+/** As a later process would find it after a power cut now. */
+async function journalUnlike(
+  { disk, clock }: SimulatedNode,
+  random: Random,
+  vfs: readonly VfRecord[],
+): Promise<readonly string[]> {
+  const state = await openStateFolder(STATE_FOLDER, { disk: disk.afterPowerCut(FATES.lost), random });
+  const journal = await openNodeJournal({ state, health: new Health(clock), clock, log: silentLog });
+  const kept = [...journal.vfs.values()].map(({ address, connectionId }) => `${address} of ${connectionId}`);
+  const connections = [...journal.left.values()];
+  await journal.close();
+  return [
+    ...unlike("VFs in the journal", textOf(kept), textOf(holders(vfs))),
+    ...unlike(
+      "connections with a VF in the journal",
+      connections.filter(({ mechanism }) => mechanism !== "NOOP").length,
+      kept.length,
+    ),
+    ...connections
+      .filter(({ stage }) => stage !== "ready")
+      .map(({ connectionId, stage }) => `${connectionId} is ${stage} in the journal`),
+  ];
+}
+
+async function nodeUnlike(
+  node: SimulatedNode,
+  vfs: readonly VfRecord[],
+  open: readonly SimulatedPod[],
+): Promise<readonly string[]> {
+  const podOf = new Map(open.map((pod) => [answerOf(pod).vf, pod]));
+  const wrong = await Promise.all(vfs.map((vf) => vfUnlike(node, vf, podOf.get(vf.address))));
+  return [...wrong.flat(), ...(node.locks.held.includes(STATE_FOLDER) ? [] : ["no process has the state folder"])];
+}
+
+async function vfUnlike(node: SimulatedNode, vf: VfRecord, pod: SimulatedPod | undefined): Promise<readonly string[]> {
+  const { address, pf, index, driver, kernelDriver } = vf;
+  const { links, machine } = node;
+  const { vlan } = machine.pfPort({ address: pf }).settingsOf(index);
+  const owners = await ownersOf(node, address);
+  const isKernel = pod !== undefined && answerOf(pod).type === "KERNEL";
+  const wanted = isKernel ? `${pod.netns.id.dev}/${pod.netns.id.ino}` : links.host.key;
+  const where = links.whereIs(address)?.space.key ?? "nowhere";
+  return [
+    ...unlike(`VLAN of ${address}`, vlan, pod ? VLAN : 0),
+    ...unlike(`owners of ${address}, ${owners.join(" and ") || "none"}`, owners.length, pod ? 1 : 0),
+    ...(driver === kernelDriver ? unlike(`namespace of ${address}`, where, wanted) : []),
+  ];
+}
+
+/** What was asked of an endpoint by a forwarder that died before the answer is for the endpoint to end, with its time. */
+function endpointsUnlike(
+  { endpoints }: SimulatedPeers,
+  open: readonly SimulatedPod[],
+  deaths: number,
+): readonly string[] {
+  const standing = endpoints.flatMap(({ monitor }) => monitor.ids);
+  const wanted = open.map(({ client }) => client.connection?.path?.pathSegments.at(-1)?.id ?? "none");
+  const left = standing.filter((id) => !wanted.includes(id));
+  return [
+    ...wanted.filter((id) => !standing.includes(id)).map((id) => `no endpoint has ${id}`),
+    ...(deaths === 0 ? left.map((id) => `an endpoint still has ${id}`) : []),
+  ];
+}
+
+function textOf(all: readonly string[]): string {
+  return [...all].sort().join(", ") || "none";
+}
+
+function unlike(what: string, seen: string | number, wanted: string | number): readonly string[] {
+  return seen === wanted ? [] : [`${what}: ${seen}, and should be ${wanted}`];
+}

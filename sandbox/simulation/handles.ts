@@ -1,0 +1,40 @@
+import { openSync, readdirSync, readlinkSync, unlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Fd } from "../../src/kernel/index.ts";
+
+const PREFIX = "nsm-simulated-";
+let made = 0;
+
+/** Descriptors that stand for sockets and namespaces. They are real, so that a leak is one; behind each is an empty file without a name. */
+export class Handles {
+  readonly #kept: Fd[] = [];
+
+  /** Another inode than all others, for as long as the simulation lasts. It stays ours: who needs one duplicates it. */
+  make(): Fd {
+    const path = join(tmpdir(), `${PREFIX}${process.pid}-${made++}`);
+    const fd = Fd.own(openSync(path, "wx"));
+    unlinkSync(path);
+    this.#kept.push(fd);
+    return fd;
+  }
+
+  /** Lets go of all of them. Answers how many duplicates are still open: none, unless one was forgotten. */
+  close(): number {
+    for (const fd of this.#kept.splice(0)) fd.close();
+    return openHandles().length;
+  }
+}
+
+/** Numbers of the descriptors that stand for something simulated. */
+export function openHandles(): readonly number[] {
+  return readdirSync("/proc/self/fd").filter(isHandle).map(Number);
+}
+
+function isHandle(number: string): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${number}`).includes(`/${PREFIX}`);
+  } catch {
+    return false; // the descriptor of the listing itself
+  }
+}

@@ -1,0 +1,43 @@
+import { disagreements } from "./agreement.ts";
+import type { Scenario } from "./scenarios.ts";
+import { type SimulatedPod, Simulation } from "./simulation.ts";
+
+/** What one run has been. */
+export interface Run {
+  /** The same for the same run. */
+  readonly digest: string;
+  readonly lines: readonly string[];
+}
+
+/** No story lasts longer, in its own time: something waits for what does not come. */
+const LIMIT_MS = 3_600_000;
+
+/** Runs a scenario in the order of a seed. @throws with what went wrong, and what happened last. */
+export async function runScenario({ story, errors = [], ...options }: Scenario, seed: number): Promise<Run> {
+  const simulation = await Simulation.start({ ...options, seed });
+  const { trace, clock } = simulation.node;
+  const problems: string[] = [];
+  const told = async () => {
+    await simulation.startForwarder();
+    await simulation.offers(simulation.vfCount);
+    const open = await story(simulation);
+    await simulation.until(() => disagreements(simulation, open));
+    await closeAll(open);
+    await simulation.until(() => disagreements(simulation, []));
+  };
+  const over = clock.sleep(LIMIT_MS).then(() => Promise.reject(new Error("nothing more happens")));
+  try {
+    await Promise.race([told(), over]);
+  } catch (error) {
+    problems.push(error instanceof Error && error.stack ? error.stack : String(error));
+  }
+  const isWrong = (told: string) => !errors.some((event) => told.startsWith(`${event} `));
+  problems.push(...(await simulation.stop()), ...trace.errors.filter(isWrong), ...simulation.violations);
+  const { digest, lines } = trace;
+  if (problems.length > 0) throw new Error(`${problems.join("\n")}\nin this order:\n${lines.slice(-60).join("\n")}`);
+  return { digest, lines };
+}
+
+async function closeAll(open: readonly SimulatedPod[]): Promise<void> {
+  await Promise.all(open.map(({ client }) => client.close()));
+}

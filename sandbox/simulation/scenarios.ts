@@ -1,0 +1,252 @@
+// Stories of a node, each of which must end in agreement whatever its seed.
+import assert from "node:assert/strict";
+import type { Connection } from "../../src/gen/connection_pb.ts";
+import { TOKEN_LIFETIME_MS } from "./simulated-peers.ts";
+import { FORWARDER, OTHER_RESOURCE, type SimulatedPod, type Simulation, type SimulationOptions } from "./simulation.ts";
+
+/** Answers with the pods whose connections stand at its end. */
+export type Story = (simulation: Simulation) => Promise<readonly SimulatedPod[]>;
+
+export interface Scenario extends Omit<SimulationOptions, "seed"> {
+  readonly story: Story;
+  /** Errors that it is right to log, by their events. */
+  readonly errors?: readonly string[];
+  /** So many times as many seeds as others: it has more places where it can end. */
+  readonly seedsTimes?: number;
+}
+
+/** Of the one after a death: its disk may be torn, and a pod's namespace comes with the next call of its client only. */
+const AFTER_DEATH = ["journal-damaged", "teardown-failed"];
+
+/** By their sentences. */
+export const scenarios: Readonly<Record<string, Scenario>> = {
+  "KERNEL: Request, refresh and Close": { story: kernel },
+  "VFIO: Request, use and Close": { story: vfio },
+  "NOOP passes through": { story: noop },
+  "a forwarder that dies in a Request, and the next one": { story: diesInRequest, errors: AFTER_DEATH, seedsTimes: 3 },
+  "a forwarder that dies in a Close, and the next one": { story: diesInClose, errors: AFTER_DEATH },
+  "kubelet restarts": { story: kubeletRestarts },
+  "NSMgr restarts and has forgotten everything": { story: managerRestarts },
+  "SVIDs are rotated": { story: rotation },
+  "an endpoint refuses, the next one serves": { story: nextCandidate, endpoints: ["nse-1", "nse-2"] },
+  "a pod is deleted without a Close": { story: podDeleted },
+  "a connection that is not refreshed": { story: expiry },
+  "two clients at once, again and again, at two VFs": { story: crowd, vfs: 2 },
+};
+
+async function kernel(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const [pod, other] = [await simulation.startPod("app"), await simulation.startPod("other")];
+  const first = vfOf(await pod.client.request());
+  assert.equal(vfOf(await pod.client.request()), first);
+  await pod.client.close();
+  await other.client.request();
+  return [other];
+}
+
+async function vfio(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const [pod, other] = [await vfioPod(simulation, "app"), await vfioPod(simulation, "other")];
+  const connection = await pod.client.request();
+  const close = simulation.node.machine.openGroup(Number(connection.mechanism?.parameters["iommuGroup"]));
+  await pod.client.request();
+  const closing = pod.client.close();
+  await simulation.node.clock.sleep(simulation.seed.draw("the use lasts", 2_000));
+  close();
+  await closing;
+  await other.client.request();
+  return [other];
+}
+
+async function noop(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const [pod, kept] = [await noopPod(simulation, "app"), await noopPod(simulation, "kept")];
+  await Promise.all([pod.client.request(), kept.client.request()]);
+  await pod.client.close();
+  return [kept];
+}
+
+async function diesInRequest(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const pods = [await simulation.startPod("kernel"), await vfioPod(simulation, "vfio")];
+  diesAfter(simulation, simulation.seed.draw("dies at", 120));
+  const requests = pods.map(({ client }) => client.request({ timeoutMs: 15_000 }).catch(() => undefined));
+  await nextForwarder(simulation);
+  // What a client was answered the next one knows, before its client asks again.
+  const known = simulation.forwarder?.nsm.connections().filter(({ phase }) => phase === "established") ?? [];
+  for (const { client } of pods) {
+    const id = client.connection?.path?.pathSegments.find(({ name }) => name === FORWARDER)?.id;
+    if (id !== undefined)
+      assert.ok(
+        known.some((one) => one.id === id),
+        `${id} was answered and is not known`,
+      );
+  }
+  await Promise.all(requests);
+  for (const { client } of pods) await insist(simulation, () => client.request({ timeoutMs: 15_000 }));
+  return pods;
+}
+
+async function diesInClose(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const pods = [await simulation.startPod("kernel"), await vfioPod(simulation, "vfio")];
+  const bystander = await simulation.startPod("bystander");
+  for (const { client } of [...pods, bystander]) await client.request();
+  diesAfter(simulation, simulation.seed.draw("dies at", 60));
+  const closes = pods.map(({ client }) => client.close({ timeoutMs: 15_000 }).catch(() => {}));
+  await Promise.all([...closes, nextForwarder(simulation)]);
+  for (const { client } of pods) {
+    await insist(simulation, async () => (client.connection ? client.close({ timeoutMs: 15_000 }) : undefined));
+  }
+  await insist(simulation, () => bystander.client.request());
+  return [bystander];
+}
+
+async function kubeletRestarts(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const { seed, vfCount } = simulation;
+  const { kubelet } = simulation.peers;
+  const { clock } = simulation.node;
+  const [pod, waiting] = [await simulation.startPod("app"), await simulation.startPod("waiting")];
+  await clock.sleep(seed.draw("kubelet lists its pods before", 5_000));
+  const requested = pod.client.request();
+  await clock.sleep(seed.draw("kubelet stops", 100));
+  await kubelet.stop();
+  await clock.sleep(seed.draw("kubelet is away", 5_000));
+  kubelet.podResources.mood = "empty"; // it has not read its pods yet
+  await kubelet.start();
+  await requested;
+  await simulation.offers(vfCount);
+  const later = await simulation.startPod("later");
+  await clock.sleep(seed.draw("kubelet knows no pod", 300_000));
+  assert.equal(simulation.healthyDevices(OTHER_RESOURCE), vfCount - 3, "a pod that waits has lost its token");
+  kubelet.podResources.mood = "well";
+  for (const { client } of [later, waiting]) await client.request();
+  await pod.client.close();
+  return [later, waiting];
+}
+
+async function managerRestarts(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const { nsmgr, endpoints } = simulation.peers;
+  const { clock } = simulation.node;
+  const pod = await simulation.startPod("app");
+  await pod.client.request();
+  await nsmgr.stop({ forget: true });
+  await clock.sleep(simulation.seed.draw("the manager is away", 10_000));
+  await nsmgr.start();
+  for (const endpoint of endpoints) await endpoint.enlist();
+  await insist(simulation, () => pod.client.request({ timeoutMs: 15_000 }));
+  const later = await simulation.startPod("later");
+  await insist(simulation, () => later.client.request({ timeoutMs: 15_000 }));
+  await pod.client.close();
+  return [later];
+}
+
+async function rotation(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const { spire } = simulation.peers;
+  const { clock } = simulation.node;
+  const pods = [await simulation.startPod("app"), await vfioPod(simulation, "vfio")];
+  const requests = pods.map(({ client }) => client.request());
+  await clock.sleep(simulation.seed.draw("rotated after", 150));
+  spire.rotate(spire.idOf("forwarder"));
+  await Promise.all(requests);
+  spire.replaceAuthority({ keepOld: true });
+  const refreshes = pods.map(({ client }) => client.request());
+  await clock.sleep(simulation.seed.draw("rotated again after", 50));
+  spire.rotate();
+  await Promise.all(refreshes);
+  return pods;
+}
+
+async function nextCandidate(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  for (const { knobs } of simulation.peers.endpoints.slice(0, 1)) knobs.failTimes = 1;
+  const pods = [await simulation.startPod("app"), await vfioPod(simulation, "vfio")];
+  await Promise.all(pods.map(({ client }) => client.request()));
+  return pods;
+}
+
+async function podDeleted(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const pods = [await simulation.startPod("kernel"), await vfioPod(simulation, "vfio")];
+  await Promise.all(pods.map(({ client }) => client.request()));
+  await Promise.all(
+    pods.map(async (pod, index) => {
+      await simulation.node.clock.sleep(simulation.seed.draw(`pod ${index} ends`, 1_000));
+      await simulation.endPod(pod);
+    }),
+  );
+  return [];
+}
+
+async function expiry(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const pods = [
+    await simulation.startPod("kernel"),
+    await vfioPod(simulation, "vfio"),
+    await noopPod(simulation, "noop"),
+  ];
+  await Promise.all(pods.map(({ client }) => client.request()));
+  await simulation.node.clock.sleep(TOKEN_LIFETIME_MS);
+  return [];
+}
+
+async function crowd(simulation: Simulation): Promise<readonly SimulatedPod[]> {
+  const rounds = [0, 1, 2];
+  const live = async (who: string) => {
+    for (const round of rounds) {
+      const isVfio = simulation.seed.draw(`${who} ${round} is VFIO`, 2) === 1;
+      const name = `${who}-${round}`;
+      const pod = isVfio ? await vfioPod(simulation, name) : await simulation.startPod(name);
+      await pod.client.request();
+      await simulation.node.clock.sleep(simulation.seed.draw(`${name} lives`, 300));
+      await pod.client.close();
+      await simulation.endPod(pod);
+    }
+  };
+  await Promise.all([live("one"), live("two")]);
+  return [];
+}
+
+function vfioPod(simulation: Simulation, name: string): Promise<SimulatedPod> {
+  return simulation.startPod(name, { mechanism: "VFIO" });
+}
+
+function noopPod(simulation: Simulation, name: string): Promise<SimulatedPod> {
+  return simulation.startPod(name, { mechanism: "NOOP", parameters: {} });
+}
+
+/** The forwarder dies before or after its step of that number, counted from now. */
+function diesAfter(simulation: Simulation, steps: number): void {
+  let left = steps;
+  simulation.diesAt = () => left-- === 0;
+}
+
+/** Starts another one when this one has died, or has done all that it had to do; that may die in its start, too. */
+async function nextForwarder(simulation: Simulation): Promise<void> {
+  const { seed } = simulation;
+  const { clock } = simulation.node;
+  await hasDied(simulation, 20_000);
+  if (simulation.process?.isOver === false) simulation.kill();
+  for (let deaths = seed.draw("more deaths", 3); deaths > 0; deaths--) {
+    await clock.sleep(seed.draw(`comes back ${deaths}`, 3_000));
+    diesAfter(simulation, seed.draw(`dies again ${deaths}`, 100));
+    void simulation.startForwarder().catch(() => {}); // it does not say that it has died
+    await hasDied(simulation, 2_000);
+    if (simulation.process?.isOver === false) simulation.kill();
+  }
+  await clock.sleep(seed.draw("comes back for good", 3_000));
+  await simulation.startForwarder();
+  await simulation.offers(simulation.vfCount);
+}
+
+async function hasDied({ process, node }: Simulation, limitMs: number): Promise<void> {
+  for (let waitedMs = 0; waitedMs < limitMs && process?.isOver === false; waitedMs += 100) await node.clock.sleep(100);
+}
+
+/** As NSM's client does: until it is answered. */
+async function insist<T>(simulation: Simulation, call: () => Promise<T>): Promise<T> {
+  for (let left = 60; ; left--) {
+    try {
+      return await call();
+    } catch (error) {
+      if (left === 0) throw error;
+    }
+    await simulation.node.clock.sleep(1_000);
+  }
+}
+
+function vfOf({ mechanism }: Connection): string {
+  return mechanism?.parameters["pciAddress"] ?? "";
+}

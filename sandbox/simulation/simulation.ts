@@ -1,0 +1,217 @@
+// A node with all its peers in one process, on one virtual clock, in an order that one seed decides. No socket, no timer, no disk and no
+// link of this machine is touched; the forwarder, and the peers of the sandbox, are the same that run on them.
+import { UndoStack } from "../../src/async/index.ts";
+import { type Forwarder, type ForwarderSettings, startForwarder } from "../../src/forwarder.ts";
+import { Fd, type Netns } from "../../src/kernel/index.ts";
+import { parsePfConfig } from "../../src/pci/index.ts";
+import type { PodAllocation } from "../kubelet/kubelet.ts";
+import type { Client, ClientOptions } from "../nsm/client.ts";
+import { openHandles } from "./handles.ts";
+import { RealWork } from "./real-work.ts";
+import { Seed } from "./seed.ts";
+import { SimulatedNode } from "./simulated-node.ts";
+import { PLUGIN_FOLDER, POD_RESOURCES_FOLDER, SimulatedPeers, TOKEN_LIFETIME_MS } from "./simulated-peers.ts";
+import { SimulatedProcess } from "./simulated-process.ts";
+import { ownersOf } from "./vf-owners.ts";
+
+export const RESOURCE = "worker.domain/10G";
+/** The same VFs stand for it, too: one whose token is out is not offered there. */
+export const OTHER_RESOURCE = "worker.domain/intel";
+export const FORWARDER = "forwarder-1";
+export const STATE_FOLDER = "/sim/state";
+/** How long a step of the forwarder takes at most before it is done, and once more after, in ms. */
+const LONGEST_STEP_MS = 3;
+
+export interface SimulationOptions {
+  readonly seed: number;
+  /** VFs of the one PF; 4 by default. */
+  readonly vfs?: number;
+  /** Names of the endpoints; "nse-1" by default. */
+  readonly endpoints?: readonly string[];
+}
+
+/** A pod with its client. */
+export interface SimulatedPod {
+  readonly name: string;
+  readonly allocation: PodAllocation;
+  readonly netns: Netns;
+  readonly client: Client;
+}
+
+export class Simulation {
+  readonly seed: Seed;
+  readonly vfCount: number;
+  readonly node: SimulatedNode;
+  readonly peers: SimulatedPeers;
+  /** The forwarder that runs, or has run last. */
+  process: SimulatedProcess | undefined;
+  forwarder: Forwarder | undefined;
+  /** Asked before and after each step of the forwarder: whether it dies there. */
+  diesAt: ((step: string, when: "before" | "after") => boolean) | undefined;
+  /** How many have died. */
+  deaths = 0;
+  /** What must never be, not even on the way. */
+  readonly violations: string[] = [];
+  readonly #undo = new UndoStack();
+  readonly #realWork = new RealWork();
+  #abortStart = () => {};
+
+  private constructor({ seed, vfs = 4, endpoints = ["nse-1"] }: SimulationOptions) {
+    this.seed = new Seed(seed);
+    this.vfCount = vfs;
+    this.node = new SimulatedNode(this.seed);
+    this.peers = new SimulatedPeers(this.seed, this.node, endpoints);
+  }
+
+  /** Starts everything but the forwarder. */
+  static async start(options: SimulationOptions): Promise<Simulation> {
+    const simulation = new Simulation(options);
+    await simulation.node.start(simulation.vfCount, simulation.#undo);
+    await simulation.peers.start(simulation.#undo);
+    return simulation;
+  }
+
+  async startForwarder(): Promise<Forwarder> {
+    const { node, seed } = this;
+    const abort = new AbortController();
+    const process = new SimulatedProcess({
+      clock: node.clock,
+      transport: node.net,
+      stepMs: seed.delays("steps", LONGEST_STEP_MS),
+      onStep: (step, when) => this.#onStep(process, step, when),
+    });
+    this.process = process;
+    this.#abortStart = () => abort.abort(new Error("the forwarder is stopped"));
+    const { clock, transport } = process;
+    this.forwarder = await startForwarder({
+      settings: this.#settings,
+      pfConfig: parsePfConfig(node.machine.configText, "pci.config"),
+      host: process.host(node.host(`forwarder ${this.deaths}`)),
+      transport,
+      clock,
+      log: node.trace.log(() => !process.isOver),
+      signal: abort.signal,
+    });
+    return this.forwarder;
+  }
+
+  /** As SIGTERM does. */
+  async stopForwarder(): Promise<void> {
+    const { forwarder } = this;
+    this.forwarder = undefined;
+    this.#abortStart();
+    await forwarder?.stop();
+  }
+
+  /** Ends it where it is, as SIGKILL and a power cut of its disk alone would; the node lives on. */
+  kill(): void {
+    this.diesAt = undefined;
+    this.deaths += 1;
+    this.node.trace.say("killed", FORWARDER);
+    this.process?.end();
+    this.forwarder = undefined;
+    this.node.cutPower(`fate ${this.deaths}`);
+  }
+
+  /** Admits a pod with one device, for KERNEL by default. */
+  async startPod(name: string, changes: Partial<ClientOptions> = {}): Promise<SimulatedPod> {
+    const { node, peers } = this;
+    const allocation = await peers.kubelet.allocate({ pod: name, resource: RESOURCE });
+    node.cgroups.addPod(allocation.podUid);
+    const netns = node.links.createNetns();
+    const tokenID = allocation.envs[`NSM_SRIOV_TOKENS_${RESOURCE}`] ?? "";
+    const ways = {
+      KERNEL: { netns, parameters: { name: "nsm-1", tokenID } },
+      VFIO: { parameters: { cgroupDir: `kubepods/pod${allocation.podUid}/app`, tokenID } },
+      NOOP: {},
+    };
+    const client = peers.client(name, { ...ways[changes.mechanism ?? "KERNEL"], ...changes });
+    this.#undo.push(`client of ${name}`, () => client.hangUp());
+    this.#undo.push(`namespace of ${name}`, () => netns.close());
+    return { name, allocation, netns, client };
+  }
+
+  /** The pod ends, and its client closes no connection. */
+  async endPod({ name, allocation, client, netns }: SimulatedPod): Promise<void> {
+    await client.hangUp();
+    netns.close();
+    this.node.cgroups.removePod(allocation.podUid);
+    this.peers.kubelet.free(name);
+  }
+
+  /** Resolves when kubelet has so many healthy devices. */
+  async offers(count: number): Promise<void> {
+    await this.peers.kubelet.until(RESOURCE, (devices) => devices.filter(({ healthy }) => healthy).length === count);
+  }
+
+  healthyDevices(resource: string): number {
+    const devices = this.peers.kubelet.devices.value?.get(resource) ?? [];
+    return devices.filter(({ healthy }) => healthy).length;
+  }
+
+  /** Looks again every now and then until nothing is wrong. @throws with what was wrong last. */
+  async until(look: () => Promise<readonly string[]>, limitMs = 300_000): Promise<void> {
+    const { clock } = this.node;
+    const endMs = clock.monotonicMs() + limitMs;
+    for (;;) {
+      const wrong = await look();
+      if (wrong.length === 0) return;
+      if (clock.monotonicMs() > endMs) throw new Error(wrong.join("; "));
+      await clock.sleep(250);
+    }
+  }
+
+  /** Ends everything in its order. Answers what is still open. */
+  async stop(): Promise<readonly string[]> {
+    const left: string[] = [];
+    await this.stopForwarder();
+    if (this.process?.isOver === false) left.push(...this.process.left.map((what) => `${what} of the forwarder`));
+    await this.#undo.unwind((what, error) => left.push(`${what}: ${String(error)}`));
+    const open = openHandles();
+    // What the dead have open the kernel would close.
+    if (this.deaths === 0 && open.length > 0) left.push(`${open.length} passed descriptors`);
+    for (const number of open) Fd.own(number).close();
+    const real = [...this.#realWork.seen].map(
+      (kind) => `${kind} of this machine, for which simulated time does not wait`,
+    );
+    return [...left, ...real];
+  }
+
+  #onStep(process: SimulatedProcess, step: string, when: "before" | "after"): void {
+    this.node.trace.say("step", `${step} ${when}`);
+    this.#realWork.look();
+    if (when === "after" && /^(rtnetlink setLink|device-access)/.test(step)) void this.#checkOwners(step);
+    if (!process.isOver && this.process === process && this.diesAt?.(step, when)) this.kill();
+  }
+
+  /** No VF has two owners. */
+  async #checkOwners(step: string): Promise<void> {
+    const { devices, pfs } = this.node.machine;
+    for (const link of pfs.flatMap((pf) =>
+      Array.from({ length: this.vfCount }, (_, index) => `${pf}/virtfn${index}`),
+    )) {
+      const vf = (await devices.readLink(link)).replace("../", "");
+      const owners = await ownersOf(this.node, vf);
+      if (owners.length > 1) this.violations.push(`${vf} has the owners ${owners.join(" and ")} after ${step}`);
+    }
+  }
+
+  get #settings(): ForwarderSettings {
+    return {
+      name: FORWARDER,
+      networkServiceName: "forwarder",
+      labels: { p2p: "true" },
+      connectTo: this.peers.nsmgr.url,
+      dialTimeoutMs: 10_000,
+      maxTokenLifetimeMs: TOKEN_LIFETIME_MS,
+      registryClientPolicies: ["common", "registry", "client"].map((kind) => `etc/nsm/opa/${kind}/.*.rego`),
+      devicePluginPath: PLUGIN_FOLDER,
+      podResourcesPath: POD_RESOURCES_FOLDER,
+      resourcePollTimeoutMs: 30_000,
+      reconcileIntervalMs: 5_000,
+      spiffeEndpointSocket: this.peers.workload.url,
+      adminListenOn: undefined,
+      statePath: STATE_FOLDER,
+    };
+  }
+}
