@@ -2,9 +2,33 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { busInfoOf } from "../../src/kernel/driver-info.ts";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
+import { linkContracts } from "../contracts/links.ts";
 import { needs } from "../needs.ts";
 import { ip } from "../sandbox/scenes/ip.ts";
 import { inWorld, linkNamed, openPlace } from "../scenes/namespaces.ts";
+
+for (const [says, contract] of Object.entries(linkContracts)) {
+  test(`Rtnl and a veth: ${says}`, (t) =>
+    inWorld(t, ({ host, pod, vf }) => contract({ host, pod, vf, told: () => told(host.rtnl) })));
+}
+
+/** On the loopback device. */
+const MARK = { ifindex: 1, address: "127.0.0.77", prefixLength: 32 };
+
+/** All that watch have heard of what was before: a change of our own comes behind it. */
+async function told(rtnl: Rtnl): Promise<void> {
+  const heard = Promise.withResolvers<void>();
+  const stop = rtnl.watch(["ipv4-address"], (event) => {
+    if ("address" in event && event.address.address === MARK.address) heard.resolve();
+  });
+  const alive = setInterval(() => {}, 1_000); // waiting for events does not keep a process alive by itself
+  await rtnl.addAddress(MARK);
+  await rtnl.deleteAddress(MARK);
+  await heard.promise;
+  for (let turn = 0; turn < 3; turn++) await new Promise(setImmediate); // other sockets have theirs in the same turn
+  clearInterval(alive);
+  stop();
+}
 
 test("Rtnl.setLink() changes name, MTU, address, altnames, bridge and state, and reads them back", (t) =>
   inWorld(t, async ({ host, vf }) => {
