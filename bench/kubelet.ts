@@ -13,7 +13,7 @@ export interface KubeletFigures {
   readonly allocate: Distribution;
   /** CPU time of the forwarder for one device for one pod, with all lists that follow from it, beyond what it takes at rest. */
   readonly allocateCpuMs: number;
-  /** Lists that kubelet was told for it. */
+  /** Lists that kubelet got for it. */
   readonly listsPerAllocate: number;
 }
 

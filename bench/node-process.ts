@@ -4,7 +4,7 @@ import type { Machine } from "../sandbox/machine/machine.ts";
 import type { Netns } from "../src/kernel/index.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
-// Loaded first and alone, so that the time it takes can be told.
+// Loaded first and alone, so that the time it takes can be measured.
 const { startSandboxForwarder } = await import("../sandbox/start-forwarder.ts");
 const { createLog, createMetrics } = await import("../src/telemetry/index.ts");
 const { parsePfConfig } = await import("../src/pci/index.ts");

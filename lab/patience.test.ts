@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { patience, readSchedstat, waitedMs } from "./patience.ts";
 
-test("readSchedstat() reads what the kernel tells of a thread, and refuses anything else", () => {
+test("readSchedstat() reads what the kernel reports of a thread, and refuses anything else", () => {
   assert.deepEqual(readSchedstat("142784000 2850902 3\n"), { ranMs: 142.784, waitedMs: 2.850902 });
   for (const text of ["", "0", "a b c"]) assert.throws(() => readSchedstat(text), RangeError, text);
 });

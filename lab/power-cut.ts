@@ -5,7 +5,7 @@ import { join } from "node:path";
 const STOPPED = "Kernel panic - not syncing: sysrq triggered crash";
 
 /**
- * What a guest that has stopped wants to be told when it is booted again: guest/power-switch.ts. Undefined as long as it runs.
+ * What a guest that has stopped needs to know when it is booted again: guest/power-switch.ts. Undefined as long as it runs.
  * It can write no file any more, so it is in what the kernel says.
  */
 export function rememberedAtStop(out: string): readonly unknown[] | undefined {

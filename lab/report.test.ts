@@ -13,7 +13,7 @@ test("readGuestLine() takes our lines, and leaves what a kernel writes between t
   }
 });
 
-test("resultOf() counts what was told", () => {
+test("resultOf() counts what was reported", () => {
   const failed: GuestLine = { ...held, name: "it does not", error: "why" };
   const { tests } = resultOf(guest, ["kernel"], [held, failed, over, { kind: "done" }], undefined);
   assert.deepEqual(

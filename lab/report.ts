@@ -17,7 +17,7 @@ export type GuestLine =
   /** The scenario is over. */
   | { readonly kind: "scenario"; readonly scenario: string; readonly ms: number }
   | { readonly kind: "figures"; readonly figures: Figures }
-  /** Everything that was planned has been told. */
+  /** Everything that was planned has been reported. */
   | { readonly kind: "done" };
 
 /** One test of one guest. */

@@ -7,10 +7,10 @@ import { commandInRoot } from "./prepare/prepare.ts";
 import { runGuest } from "./run-guest.ts";
 import { type GuestPlan, planGuests } from "./topologies.ts";
 
-/** The pretended guests are programs of their own: what Node is told here is not meant for them. */
+/** The pretended guests are programs of their own: what Node is given here is not meant for them. */
 const SHEBANG = `#!/usr/bin/env -S -u NODE_OPTIONS ${process.execPath}`;
 
-/** In QEMU's place: tells of each scenario of its plan, and dies in the second one of a plan that begins with the first of all. */
+/** In QEMU's place: reports each scenario of its plan, and dies in the second one of a plan that begins with the first of all. */
 const PROGRAM = `${SHEBANG}
 const { readFileSync } = require("node:fs");
 const console = process.argv.map((word) => /^file,id=console,path=(.*)\\/console.log$/.exec(word)?.[1]).find(Boolean);
@@ -24,7 +24,7 @@ for (const [at, scenario] of scenarios.entries()) {
 tell({ kind: "done" });
 `;
 
-/** In QEMU's place: stops in its first boot, as a guest does that wants its power cut, and tells in the next one what it is told. */
+/** In QEMU's place: stops in its first boot, as a guest does that wants its power cut, and says in the next one what it was given. */
 const STOPS_ONCE = `${SHEBANG}
 const { appendFileSync, readFileSync } = require("node:fs");
 const console = process.argv.map((word) => /^file,id=console,path=(.*)$/.exec(word)?.[1]).find(Boolean);
@@ -59,7 +59,7 @@ async function resultOf(t: TestContext, only: string, program: string) {
   return { plan, tests };
 }
 
-test("runGuest() runs what a guest did not come to in another one, and tells of the scenario that cut it off", async (t) => {
+test("runGuest() runs what a guest did not come to in another one, and reports the scenario that cut it off", async (t) => {
   const { plan, tests } = await resultOf(t, "hub", PROGRAM);
   const [first, cut, ...others] = plan.scenarios;
   assert.deepEqual(

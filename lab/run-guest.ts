@@ -19,7 +19,7 @@ export interface RunOptions {
 }
 
 /**
- * Boots a guest, lets it run its scenarios and answers with what it told. A guest that hangs is killed at its time limit; what it
+ * Boots a guest, lets it run its scenarios and answers with what it reported. A guest that hangs is killed at its time limit; what it
  * did not come to runs in another one, whose folder of results has the scenario's name behind it.
  */
 export async function runGuest(options: RunOptions): Promise<GuestResult> {
@@ -63,7 +63,7 @@ interface Booted {
   readonly isOverLimit: boolean;
   /** Its folder of results. */
   readonly out: string;
-  /** The guest has stopped and waited for its power to be cut: what it wants to be told. */
+  /** The guest has stopped and waited for its power to be cut: what it needs to know afterwards. */
   readonly remembered: readonly unknown[] | undefined;
 }
 

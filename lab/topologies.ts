@@ -1,4 +1,4 @@
-// What there is to boot, and what each guest has to show. Both the host and the guest read this; the guest must tell of every
+// What there is to boot, and what each guest has to show. Both the host and the guest read this; the guest must report every
 // scenario that is listed here, or the run has failed.
 
 /** Debian's own kernels. 6.1 has every cgroup of version 1; 6.12 has a unified hierarchy. */

@@ -253,7 +253,7 @@ export function configRows(): readonly { names: readonly string[]; kind: string;
   }));
 }
 
-/** The table of variables as Markdown, as it stands in the README. */
+/** The table of variables as Markdown, as the README has it. */
 export function configMarkdown(): string {
   const rows = configRows().map(({ names: [name, ...aliases], kind, standard, meaning }) => {
     const shown =

@@ -69,7 +69,7 @@ export interface Forwarder {
 }
 
 /**
- * Starts everything; resolves when the manager knows us and kubelet is being told.
+ * Starts everything; resolves when the manager knows us and kubelet follows our lists.
  * @throws when a phase cannot be done; what was started is stopped by then.
  */
 export async function startForwarder(options: ForwarderOptions): Promise<Forwarder> {

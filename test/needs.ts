@@ -47,7 +47,7 @@ export function has(want: Need): boolean {
 /**
  * Skips the test where the machine lacks something, and says what: `if (!needs(t, "root", "veth")) return;`. A CI job lists
  * in TEST_PROMISES (`root,netns,-vlan`) what its machine has; a skip there is a failure, so a whole tier can never fall silent.
- * With a minus it says what the machine is known to lack: that skip is told, and not counted.
+ * With a minus it says what the machine is known to lack: that skip is reported, and not counted.
  */
 export function needs(t: TestContext, ...wants: readonly Need[]): boolean {
   return gate(t, wants, { has, promises: process.env["TEST_PROMISES"] ?? "" });

@@ -43,7 +43,7 @@ async function cruise(root: string, folders: readonly string[]): Promise<Report>
   const options = { cwd: root, maxBuffer: 256 * 1024 * 1024 };
   const { stdout } = await promisify(execFile)("depcruise", args, options).catch((error: { stdout?: string }) => {
     if (!error.stdout?.startsWith("{")) throw error;
-    return { stdout: error.stdout }; // violations are told by the exit code too
+    return { stdout: error.stdout }; // violations are reported by the exit code too
   });
   return JSON.parse(stdout) as Report;
 }

@@ -22,7 +22,7 @@ const allowed: Readonly<Record<string, string>> = {
   "src/kernel/socket-message.ts joined": SCRATCH,
   "src/kernel/socket-message.ts oneByte": SCRATCH,
   "src/kernel/socket-message.ts slab": SCRATCH,
-  "src/kernel/ssl-context.ts lastId": "numbers what OpenSSL is told",
+  "src/kernel/ssl-context.ts lastId": "numbers what OpenSSL is given",
   "src/kernel/ssl-context.ts onVerify": "OpenSSL calls one function of the process",
   "src/kernel/ssl-context.ts open": "OpenSSL is given one function of the process which of them is meant",
   "src/rpc/connection.ts count": "numbers the connections of the process",

@@ -11,6 +11,12 @@ const rows = [
   { says: "no regular expression", text: 'assert.match(text, /"nobody"/);', found: [] },
   { says: "no division", text: "const half = all / 2; // a / b, unless told\n", found: ["unless told"] },
   { says: "room for something, which is no module", text: "// Is there room for one more?", found: [] },
+  {
+    says: "who is told, and not what is told apart",
+    text: "// It is told; they can be told apart.",
+    found: ["is told"],
+  },
+  { says: "a way home", text: "// The VF comes home, on its way home.", found: ["comes home"] },
   { says: "a module", text: "// The room reads no clock; each room has its door.", found: ["The room"] },
 ];
 

@@ -24,6 +24,11 @@ const words: readonly Word[] = [
   { not: /\bailments?\b/i, say: "condition" },
   { not: /\blent\b/i, say: "borrowed" },
   { not: /\bspoilt\b/i, say: "damaged, drifted" },
+  { not: /\b(?:comes?|came|come|brings?|bring|brought|way|is|are|was) home\b/i, say: "restored to the host" },
+  {
+    not: /\b(?:is|are|was|were|be|been|being|not|and|it) told\b(?! (?:apart|from))|\bTold\b|\btells? of\b/,
+    say: "report, log, notify, publish: by its way",
+  },
 ];
 
 /** Where a word may stay, each with the reason. A place that has none of these words is reported. */

@@ -61,7 +61,7 @@ async function inspectorAt(port: number): Promise<string | undefined> {
   }
 }
 
-/** As DevTools does: `--inspect-brk` stops at the first statement even then, and is told to resume. */
+/** As DevTools does: `--inspect-brk` stops at the first statement even then, and gets the command to resume. */
 async function letGoOn(url: string): Promise<void> {
   const socket = new WebSocket(url);
   await new Promise((resolve, reject) => {

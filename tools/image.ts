@@ -150,7 +150,7 @@ async function test(base: string): Promise<void> {
     await proveDebugger({ command: inContainer(container, commandOf(name)), port: 40_000, says: /^✔ /m });
     tell(`${name} waits for a debugger on port 40000, then runs the tests`);
     const all = capabilities().flatMap((capability) => ["--cap-add", capability]);
-    // buildah mounts these two read-only whatever it is told; an engine's privileged container can write there.
+    // buildah mounts these two read-only whatever its options; an engine's privileged container can write there.
     const script =
       "mount -o remount,rw,bind /proc/sys && mount -o remount,rw,bind /sys && exec node tools/run.mjs tools/test.ts";
     const args = [

@@ -103,7 +103,7 @@ test("runTestFiles() names the file that ran, and beside it the helper that made
   assert.match(told, /✖ in a helper\n {2}.*0\.test\.ts \(.*helper\.ts\)/);
 });
 
-test("runTestFiles() tells what the dearest files took, with what they started", async () => {
+test("runTestFiles() reports what the dearest files took, with what they started", async () => {
   const { told } = await ranWith(
     { TEST_COSTS: "1" },
     `import { execFileSync } from "node:child_process";
@@ -143,7 +143,7 @@ test("runTestFiles() says which of the files that share a process leaves somethi
 
 test("runTestFiles() fails what was not done when a process that files share ends, and a file without tests", async () => {
   const ended = await ranTogether(`test("a", () => {});`, `test("b", () => process.exit(0));`, `test("c", () => {});`);
-  assert.ok(ended.counts.failed >= 2, JSON.stringify(ended.counts)); // what was told last is lost with the process
+  assert.ok(ended.counts.failed >= 2, JSON.stringify(ended.counts)); // what was reported last is lost with the process
   for (const file of ["1", "2"]) assert.match(ended.told, new RegExp(`✖ \\S*${file}\\.test\\.ts\n.*ended before`));
   const empty = await ranTogether(
     `test("a", () => {});`,

@@ -111,7 +111,7 @@ function countUndone(path: string, isLate: boolean, counts: TestCounts): void {
   process.stderr.write(`\n✖ ${relative(root, path)}\n  ${why}\n`);
 }
 
-/** Tells of each event of a process with that test file; resolves with whether it came to its limit. */
+/** Reports each event of a process with that test file; resolves with whether it came to its limit. */
 async function runProcess(
   path: string,
   argv: readonly string[],

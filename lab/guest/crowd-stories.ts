@@ -68,7 +68,7 @@ async function round({ stopwatch }: LabNode, clients: readonly Client[]): Promis
   await stopwatch.time("close_14_at_once", () => Promise.all(clients.map(closed)));
 }
 
-/** A guest can be so slow that the forwarder gives up on the endpoint's answer to a Close; who is told so closes again. */
+/** A guest can be so slow that the forwarder gives up on the endpoint's answer to a Close; a client that gets that error closes again. */
 async function closed(client: Client): Promise<void> {
   await client.close().catch((error: Error) => {
     assert.match(error.message, /Close at endpoint .* took longer/);

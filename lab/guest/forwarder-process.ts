@@ -51,7 +51,7 @@ export class ForwarderProcess {
     return this.#child.pid ?? 0;
   }
 
-  /** The first line, of those that were told already or come yet, that is as wanted. */
+  /** The first line, of those that were reported already or come yet, that is as wanted. */
   async line(what: string, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
     return this.lines.find(isWanted) ?? (await this.nextLine(what, isWanted));
   }
@@ -61,7 +61,7 @@ export class ForwarderProcess {
     const { promise, resolve, reject } = Promise.withResolvers<LogLine>();
     const listener = (line: LogLine) => isWanted(line) && resolve(line);
     this.#listeners.add(listener);
-    void this.#ended.then((how) => reject(new Error(`The forwarder ended (${how}) before it told: ${what}`)));
+    void this.#ended.then((how) => reject(new Error(`The forwarder ended (${how}) before it reported: ${what}`)));
     try {
       return await within(LIMIT_MS, `the forwarder's line "${what}"`, promise);
     } finally {

@@ -14,9 +14,9 @@ const VLAN = 400;
 export const troubleStories = {
   "a pod that dies without Close gives its function back, clean, and another gets it": podDies,
   "a VF that an operator unbinds is reported, and the others are not touched": unbound,
-  "an adapter whose link is down is told, and is well again when it is up": linkDown,
-  "functions that are taken away are told, and offered again when they are back": numberChanges,
-  "an adapter that is taken off the bus is told, and served again when the bus is scanned": adapterRemoved,
+  "an adapter whose link is down is reported, and is well again when it is up": linkDown,
+  "functions that are taken away are reported, and offered again when they are back": numberChanges,
+  "an adapter that is taken off the bus is reported, and served again when the bus is scanned": adapterRemoved,
 };
 
 async function podDies(node: LabNode): Promise<void> {

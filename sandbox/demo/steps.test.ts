@@ -34,7 +34,7 @@ test("Steps.run() shows what held, what did not and what was not tried", async (
   );
 });
 
-test("eventually() waits for what is looked for, and tells what it saw when the time is up", async () => {
+test("eventually() waits for what is looked for, and reports what it saw when the time is up", async () => {
   let looks = 0;
   const look = () => (++looks >= 3 ? "there" : undefined);
   assert.equal(await eventually(systemClock, { expected: "it", limitMs: 1000, look, seen: () => "" }), "there");

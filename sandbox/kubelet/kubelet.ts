@@ -188,7 +188,7 @@ export class Kubelet {
   }
 
   /**
-   * The pod has ended: its devices are free for others. No plugin is told: the API has no word for it. The checkpoint
+   * The pod has ended: its devices are free for others. No plugin is notified: the API has no word for it. The checkpoint
    * names it until the next device is given out, or the next list is sent.
    */
   free(pod: string): void {

@@ -39,7 +39,7 @@ export class Faults {
     return resolve;
   }
 
-  /** The next so many events are lost, as when the socket's buffer was full; nothing tells of the loss. */
+  /** The next so many events are lost, as when the socket's buffer was full; nothing reports the loss. */
   loseUevents(count: number): void {
     this.#eventsToLose += count;
   }

@@ -263,7 +263,7 @@ class Events implements UeventSource {
 
   emit(event: Uevent): void {
     if (this.#faults.isLost(event)) return;
-    // Who subscribes later has not heard it; who has left by then is not told.
+    // Who subscribes later has not heard it; one that has left by then is not notified.
     const listeners = [...this.#listeners];
     this.#tellLater(() => {
       for (const listener of listeners) if (this.#listeners.has(listener)) listener(event);

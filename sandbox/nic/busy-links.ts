@@ -9,7 +9,7 @@ export interface BusyLinks {
   isResetting(fn: NicFunction): boolean;
   /** The address that the PF has set. */
   macOf(fn: NicFunction): string | undefined;
-  /** Told of an address that the function has got. */
+  /** Called with an address that the function has got. */
   choose(fn: NicFunction, mac: string): void;
 }
 

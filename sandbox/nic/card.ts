@@ -23,7 +23,7 @@ export type CardKind =
    * At the end the device has the address that the PF has set (iavf_process_config).
    */
   | "iavf"
-  /** The PF's driver tells nothing of its VFs and takes no setting: no ndo_get_vf_config, rtnl_fill_vf (net/core/rtnetlink.c). */
+  /** The PF's driver reports nothing of its VFs and takes no setting: no ndo_get_vf_config, rtnl_fill_vf (net/core/rtnetlink.c). */
   | "no-vf-info"
   /**
    * The PF is a switch: each VF has a representor beside the PF's own device (mlx5e_rep_get_phys_port_name; devlink_port

@@ -26,7 +26,7 @@ const fresh: Required<PortSettings> = {
 
 /** What the card's driver does beyond igb's. */
 export interface PortBehaviour {
-  /** The PF tells nothing of its VFs, and takes no setting. */
+  /** The PF reports nothing of its VFs, and takes no setting. */
   readonly isSilent?: boolean;
   /** The VF is in a reset: no setting is taken. */
   readonly isResetting?: (vfIndex: number) => boolean;
@@ -34,7 +34,7 @@ export interface PortBehaviour {
   readonly hidesResetting?: boolean;
   /** A word that changes nothing sets nothing: ice_set_vf_mac, "nothing left to do". */
   readonly ignoresSameMac?: boolean;
-  /** Told of each change, before the write that made it returns. */
+  /** Called with each change, before the write that made it returns. */
   readonly onChange?: (vfIndex: number) => Promise<void>;
 }
 

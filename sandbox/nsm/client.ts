@@ -32,7 +32,7 @@ export interface ClientOptions {
   readonly parameters?: Readonly<Record<string, string>>;
   /** Connections that are shared with others, as a manager's are; stays the caller's. Its own by default. */
   readonly rpc?: RpcClient;
-  /** For each call that is not told otherwise; two minutes by default: a busy machine is slower than a node. */
+  /** For each call that does not set its own; two minutes by default: a busy machine is slower than a node. */
   readonly timeoutMs?: number;
   /** How calls travel; sockets by default. */
   readonly transport?: Transport | undefined;

@@ -201,7 +201,7 @@ export class Endpoint {
     await this.knobs.meanwhile?.();
     if (this.knobs.failTimes === 0) return;
     this.knobs.failTimes -= 1;
-    throw new RpcError("UNAVAILABLE", `${this.name} was told to fail`);
+    throw new RpcError("UNAVAILABLE", `${this.name} was set to fail`);
   }
 
   #openSocket(): Fd {

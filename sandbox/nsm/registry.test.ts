@@ -32,7 +32,7 @@ test("matchesService() takes empty fields for anything", () => {
   assert.equal(matchesService(create(NetworkServiceSchema, { payload: "IP" }), service), false);
 });
 
-test("Registry.putEndpoint() keeps an endpoint until it expires, and tells watchers", () => {
+test("Registry.putEndpoint() keeps an endpoint until it expires, and notifies watchers", () => {
   let fire = () => {};
   const clock: Clock = {
     ...systemClock,

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import type { Connection } from "../../src/gen/connection_pb.ts";
 import type { DeviceNumber } from "../../src/kernel/index.ts";
 
-/** What the process in the container can be told to do. */
+/** What the process in the container can be made to do. */
 export type ContainerCommand =
   | { readonly kind: "cgroup-dir" }
   | { readonly kind: "make-node"; readonly folder: string; readonly name: string; readonly device: DeviceNumber }
@@ -75,7 +75,7 @@ export class Container {
     return (await this.#do({ kind: "cgroup-dir" })).value ?? "";
   }
 
-  /** Makes the nodes that an answer tells of, and leaves those alone that are there. */
+  /** Makes the nodes that an answer names, and leaves those alone that are there. */
   async makeNodes(connection: Connection): Promise<void> {
     const { iommuGroup, vfioMajor, vfioMinor, deviceMajor, deviceMinor } = connection.mechanism?.parameters ?? {};
     const { folder } = this;

@@ -25,7 +25,7 @@ export class PodCgroups {
     this.#restrict = restrict;
   }
 
-  /** Beneath any mounted hierarchy, with other means to restrict containers; what tells of rules is of version 1 only. */
+  /** Beneath any mounted hierarchy, with other means to restrict containers; what the rules are for is of version 1 only. */
   static at(mount: string, restrict: Restrict): PodCgroups {
     const path = join(mount, `nsm-sandbox-${process.pid}-${Date.now()}`);
     mkdirSync(join(path, "kubepods/besteffort"), { recursive: true });
@@ -88,7 +88,7 @@ function allowDefaults(path: string): void {
   for (const rule of DEFAULT_RULES) writeFileSync(join(path, "devices.allow"), rule);
 }
 
-/** A process leaves its cgroup a moment after its end was told. */
+/** A process leaves its cgroup a moment after its end was reported. */
 async function removeTree(root: string): Promise<void> {
   for (const path of foldersBelow(root).toReversed()) {
     for (let tries = 0; ; tries++) {

@@ -174,7 +174,7 @@ function logWith(log: Log, trial: PhaseTrial | undefined): Log {
   };
 }
 
-/** So much faster that what is told of a phase that lasts is told soon. */
+/** So much faster that a phase that lasts is logged soon. */
 const hurried: Clock = { ...clock, after: (delayMs, callback) => clock.after(delayMs / 50, callback) };
 
 async function run(asked: StartAsk): Promise<void> {

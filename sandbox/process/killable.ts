@@ -95,7 +95,7 @@ export class KillableForwarder {
     return signalCode ?? (exitCode === null ? undefined : `exit code ${exitCode}`);
   }
 
-  /** Resolves when it is registered with the manager and kubelet is being told. */
+  /** Resolves when it is registered with the manager and kubelet follows our lists. */
   get started(): Promise<void> {
     return this.#started.promise;
   }

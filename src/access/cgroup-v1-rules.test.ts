@@ -35,7 +35,7 @@ function cgroupsOf(lists: Readonly<Record<string, string>>) {
   return { node, now, rules, cgroup, allow };
 }
 
-test("CgroupV1Rules.withdraw() says what stands still after the kernel has taken the order", async () => {
+test("CgroupV1Rules.withdraw() says what is still in force after the kernel has taken the order", async () => {
   const { node, now, rules, cgroup, allow } = cgroupsOf({ [POD]: "c 1:3 rwm\n" });
   const ours = (await allow()) ?? assert.fail("nothing was written");
   assert.equal(now.get(POD), "c 1:3 rwm\nc 245:7 rw\n");
@@ -65,7 +65,7 @@ for (const [says, refused, above] of [
   ["though all above have the device", "EPERM", "a *:* rwm\n"],
   ["for another reason", "EINVAL", ""],
 ] as const) {
-  test(`CgroupV1Rules.allow() tells the kernel's word where it refuses ${says}`, async () => {
+  test(`CgroupV1Rules.allow() reports the kernel's word where it refuses ${says}`, async () => {
     const { node, allow } = cgroupsOf({ kubepods: above, "kubepods/pod-a": above, [POD]: "" });
     node.refused = refused;
     await assert.rejects(

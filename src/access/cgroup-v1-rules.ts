@@ -46,7 +46,7 @@ export class CgroupV1Rules implements Rules {
       }
       throw new AccessError({ kind: "unsettled", cgroup: cgroup.path, tries: TRIES });
     } catch (error) {
-      // What cannot be denied either stays among the rules that were told to `intend`.
+      // What cannot be denied either stays among the rules that `intend` was given.
       await denyAll(cgroup, wrote).catch(() => {});
       throw error;
     }

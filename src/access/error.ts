@@ -20,7 +20,7 @@ export type AccessFault =
   | { readonly kind: "not-taken"; readonly cgroup: string; readonly device: string; readonly problem: string }
   /** Another program keeps changing the filters of the cgroup. */
   | { readonly kind: "unsettled"; readonly cgroup: string; readonly tries: number }
-  /** Access that we have given stands still: the device must not go to another pod. */
+  /** Access that we have given is still in force: the device must not go to another pod. */
   | { readonly kind: "not-revoked"; readonly pod: string; readonly left: readonly string[] };
 
 /** A pod's access to device nodes could not be made as it was wanted. */

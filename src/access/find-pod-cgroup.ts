@@ -12,7 +12,7 @@ const USERS = "user.slice";
 /** The host's cgroups that decide about devices. */
 export interface Hierarchy {
   readonly version: 1 | 2;
-  /** Where it is mounted for us, or the part of it that we were told to look at. */
+  /** Where it is mounted for us, or the part of it that we were given. */
   readonly path: string;
   readonly root: CgroupFolder;
 }

@@ -19,11 +19,11 @@ export interface PodParts extends TreeListener {
   readonly finder: PodFinder;
   readonly rules: Rules;
   readonly log: Log;
-  /** Told of each cgroup in which something was missing that had been there. */
+  /** Called with each cgroup in which something was missing that had been there. */
   readonly onRepair: () => void;
   /** Asks for `lookAgain` soon. */
   readonly onChange: () => void;
-  /** Told of the connections of all kept grants when the pod has no cgroup any more. */
+  /** Called with the connections of all kept grants when the pod has no cgroup any more. */
   readonly onGone: (connectionIds: readonly string[]) => void;
 }
 
@@ -36,7 +36,7 @@ export class PodAccess {
   isToldGone = false;
   readonly #parts: PodParts;
   #tree: PodTree | undefined;
-  /** The fingerprint of each cgroup in which all kept grants were found to stand. */
+  /** The fingerprint of each cgroup in which all kept grants were found in force. */
   #settled = new WeakMap<Cgroup, string>();
   #trouble: string | undefined;
   #hasLooked = false;
@@ -225,7 +225,7 @@ export class PodAccess {
     return this.#settled.get(cgroup) === (await this.#parts.rules.fingerprint(cgroup));
   }
 
-  /** Until all kept grants are found to stand. */
+  /** Until all kept grants are found in force. */
   async #settle(cgroup: Cgroup): Promise<void> {
     const wasSettled = this.#settled.has(cgroup);
     for (let look = 0; look < LOOKS; look++) {

@@ -18,7 +18,7 @@ import { AccessError } from "./error.ts";
 import { type Filter, filterText, readFilter, readOpened, withProgram } from "./filter.ts";
 import type { Cgroup } from "./rules.ts";
 
-/** Others may change the filters between our look and our write; the kernel tells, and we look again. */
+/** Others may change the filters between our look and our write; the kernel reports, and we look again. */
 const TRIES = 5;
 
 /** The filters of one cgroup itself, in the order they run. */
@@ -141,7 +141,7 @@ function replace(
   { folder }: Cgroup,
   { before, now, flags }: { readonly before: BorrowedFd; readonly now: BorrowedFd; readonly flags: number },
 ): void {
-  // Without MULTI there is one program, and the kernel puts ours in its place. It cannot be told in whose: who reads back sees.
+  // Without MULTI there is one program, and the kernel puts ours in its place. It cannot be known in whose: reading back shows it.
   if (flags === AttachFlag.MULTI) {
     attachDeviceProgram(folder.fd, now, { flags: AttachFlag.MULTI | AttachFlag.REPLACE, replaced: before });
   } else {

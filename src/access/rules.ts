@@ -37,7 +37,7 @@ export interface Ours {
   readonly wrote: readonly WrittenRule[];
 }
 
-/** What strays are told by. */
+/** What strays are logged with. */
 export interface Known {
   readonly explained: readonly DeviceNumber[];
   readonly managed: readonly DeviceNumber[];

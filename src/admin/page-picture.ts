@@ -79,7 +79,7 @@ ${quiet.length > 0 && html`<details id="${anchor("quiet", address)}"><summary>${
 
 function table(vfs: readonly VfView[]): Html {
   const hasProblems = vfs.some((vf) => problemsOf(vf).length > 0);
-  // What is wrong stands first: on a narrow screen the rest has to be scrolled to.
+  // What is wrong comes first: on a narrow screen the rest has to be scrolled to.
   const problem = hasProblems ? ["Problem"] : [];
   const headings = ["VF", "Address", "State", ...problem, "Pod", "Connection", "Token", "Driver", "IOMMU group"];
   return html`<div class="scroll"><table><thead><tr>${headings.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead>
@@ -102,7 +102,7 @@ export function shortId(id: string): string {
   return id.length > 13 ? `${id.slice(0, 8)}…` : id;
 }
 
-/** Where the page tells of a VF in words. */
+/** Where the page reports a VF in words. */
 export function vfAnchor(address: string): string {
   return anchor("vf", address);
 }

@@ -9,7 +9,7 @@ export interface VfConditionView {
   readonly code: string;
   /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */
   readonly effect: "quarantine" | "unhealthy" | "withhold" | "inform";
-  /** In a few words, as they stand behind a number of VFs. */
+  /** In a few words, as they are shown behind a number of VFs. */
   readonly label: string;
   readonly text: string;
 }
@@ -84,7 +84,7 @@ export interface ResourceView {
   readonly unavailable: number;
 }
 
-/** Something that went wrong lately, as the log told it. */
+/** Something that went wrong lately, as the log reported it. */
 export interface TroubleView {
   readonly atMs: number;
   readonly level: "error" | "warn";

@@ -13,7 +13,7 @@ export class Latest<T> {
     return this.#value;
   }
 
-  /** Sets the value and tells every listener, in the order they came. */
+  /** Sets the value and notifies every listener, in the order they came. */
   set(value: T): void {
     this.#value = value;
     for (const listener of [...this.#listeners]) listener(value);

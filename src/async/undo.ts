@@ -22,7 +22,7 @@ export class UndoStack {
     this.#steps.push({ what, run });
   }
 
-  /** The work stands: nothing is to be undone any more. */
+  /** The work is done: nothing is to be undone any more. */
   release(): void {
     this.#steps = [];
   }

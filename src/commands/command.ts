@@ -19,7 +19,7 @@ export interface Given {
   has(option: string): boolean;
   /** The values of an option, in the order of the command line. */
   values(option: string): readonly string[];
-  /** What stood there besides options. */
+  /** The arguments besides options. */
   readonly words: readonly string[];
 }
 

@@ -86,7 +86,7 @@ function declareTokenMetrics(metrics: Metrics, { inventory }: ShownParts): void 
   });
 }
 
-/** Declares the drivers' changes; gives what the binder tells them to. */
+/** Declares the drivers' changes; gives what the binder calls. */
 export function declareBinds(metrics: Metrics): Pick<DriverBinderOptions, "onTried"> {
   const seconds = metrics.histogram({
     name: "nsm_sriov_driver_bind_seconds",

@@ -56,11 +56,11 @@ export interface NsmServer {
   /** `unix:///…` */
   readonly url: string;
   readonly connectionCount: number;
-  /** Continues with a connection that a previous instance served; what cannot be taken up is told. */
+  /** Continues with a connection that a previous instance served; what cannot be taken up is reported. */
   adopt(entry: JournalEntry): void;
   /** For the operator. */
   connections(): readonly ConnectionSummary[];
-  /** Takes a connection down for a reason of the node: its pod has gone. What fails is told and tried again. */
+  /** Takes a connection down for a reason of the node: its pod has gone. What fails is reported and tried again. */
   endConnection(connectionId: string): Promise<void>;
   /** Registers with the manager; resolves at the first success and keeps the registration from then on. */
   register(signal: AbortSignal): Promise<void>;

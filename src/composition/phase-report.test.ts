@@ -26,7 +26,7 @@ test("startPhases() names each phase with the time since the start, and ends in 
   assert.deepEqual(Object.values(log.events.at(-1)?.fields["phasesMs"] ?? {}), Array(phaseTitles.length).fill(250));
 });
 
-test("startPhases() tells what a phase that lasts waits for, less often each time, until the start has ended", () => {
+test("startPhases() reports what a phase that lasts waits for, less often each time, until the start has ended", () => {
   const timers: { readonly delayMs: number; readonly callback: () => void; isCancelled: boolean }[] = [];
   const clock: Clock = {
     ...systemClock,

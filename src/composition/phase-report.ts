@@ -1,4 +1,4 @@
-// The start in named phases: each is told as it begins, so that a start that hangs says where.
+// The start in named phases: each is reported as it begins, so that a start that hangs says where.
 import type { Clock, Timer } from "../async/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 
@@ -35,8 +35,8 @@ export interface StartPhasesOptions {
 const PATIENCE_MS = 10_000;
 
 /**
- * Tells what is going to be done, then each phase with the time since the start, then the success line, in the words that
- * operators of the original look for. Not ready as long as it lasts; a phase that lasts is told again, with the conditions
+ * Reports what is going to be done, then each phase with the time since the start, then the success line, in the words that
+ * operators of the original look for. Not ready as long as it lasts; a phase that lasts is reported again, with the conditions
  * that it may wait for.
  */
 export function startPhases({ health, notServing, clock, log }: StartPhasesOptions): StartPhases {

@@ -30,7 +30,7 @@ export interface Certificate {
   readonly notAfterMs: number;
   /** The CA flag of basicConstraints alone. `X509Certificate.ca` is false for a CA without keyCertSign. */
   readonly isCa: boolean;
-  /** How many authorities may stand below this one; undefined: any number. */
+  /** How many authorities may be below this one; undefined: any number. */
   readonly pathLength: number | undefined;
   /** `KEY_USAGE` bits; undefined when the extension is missing. Node shows only the extended usages. */
   readonly keyUsage: number | undefined;

@@ -16,7 +16,7 @@ export const TAG_OID = 0x06;
 export const TAG_SEQUENCE = 0x30;
 
 /**
- * The elements that stand one after the other in `bytes`; all bytes must belong to one.
+ * The elements that follow each other in `bytes`; all bytes must belong to one.
  * @throws {IdentityError} kind "bad-certificate" on any length that does not fit
  */
 export function readElements(bytes: Buffer): DerElement[] {

@@ -54,7 +54,7 @@ export function isDomain(name: string): boolean {
   return name.length <= 253 && name.split(".").every((label) => /^[!-~]{1,63}$/.test(label));
 }
 
-/** Whether it stands where a domain could, and is an address of version 4 or 6. */
+/** Whether it is where a domain could be, and is an address of version 4 or 6. */
 export function isAddress(host: string): boolean {
   return /^(\d{1,3}\.){3}\d{1,3}$|:|^\[/.test(host);
 }

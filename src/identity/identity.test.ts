@@ -198,7 +198,7 @@ for (const text of ["", "agent.sock", "/run/agent.sock", "http://localhost", "un
   });
 }
 
-test("Identity goes by the last answer that is good: another that is not is told, and ends nothing", async (t) => {
+test("Identity goes by the last answer that is good: another that is not is reported, and ends nothing", async (t) => {
   const { socket, spire } = agent(t);
   const ours = createTestCa("sandbox.test").issue({ spiffeId: ME });
   const stranger = createTestCa("other.test");

@@ -62,7 +62,7 @@ function readSubtree(subtree: DerElement): GeneralName | undefined {
 const MOST_COMPARISONS = 2_000;
 
 /**
- * Why these names may not stand below these constraints; undefined when they may. As in Go's crypto/x509: a domain covers
+ * Why these names may not be below these constraints; undefined when they may. As in Go's crypto/x509: a domain covers
  * itself and all below it, with a leading dot only those below, and an empty one everything.
  */
 export function constraintProblem(names: readonly GeneralName[], constraints: NameConstraints): string | undefined {

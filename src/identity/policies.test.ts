@@ -41,7 +41,7 @@ function signed(by: Member, claims: Record<string, unknown>): Promise<string> {
   return new SignJWT(claims).setProtectedHeader({ alg: "ES256", typ: "JWT" }).sign(key);
 }
 
-/** client → nsmgr → forwarder, as it stands before the forwarder's policies. */
+/** client → nsmgr → forwarder, as the forwarder's policies see it. */
 function goodPath(): { index: number; tokens: string[]; peer: PathCheck["peer"]; nowMs: number } {
   return {
     index: 2,
@@ -66,7 +66,7 @@ function refusedBy(policy: string, kind: string) {
   };
 }
 
-test("checkPath() passes a path of three, and what stands right of us is not looked at", () => {
+test("checkPath() passes a path of three, and does not look at what is right of us", () => {
   const path = goodPath();
   checkPath(server, asCheck(path));
   checkPath(server, asCheck({ ...path, tokens: [...path.tokens, "old token of an endpoint"] }));

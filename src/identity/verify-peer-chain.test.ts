@@ -96,7 +96,7 @@ test("verifyPeerChain() survives every cut and any flipped byte of a leaf", () =
   }
 });
 
-test("readCertificates() takes certificates that stand one after the other", () => {
+test("readCertificates() takes certificates that follow each other", () => {
   const { certChainDer, chainDer } = home.intermediate().issue({ spiffeId });
   assert.deepEqual(
     readCertificates(certChainDer).map((certificate) => certificate.x509.raw),

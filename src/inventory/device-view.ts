@@ -34,7 +34,7 @@ function isHealthy(token: Token, groupOf: GroupOf): boolean {
 
 /**
  * Whose list looks other than when this was asked last. Most that happens to a VF is none of kubelet's business, and
- * kubelet can only be told whole lists: what is touched is compared with what was told of it.
+ * kubelet only takes whole lists: what is touched is compared with what was listed of it.
  */
 export class ListNews {
   readonly #vfs: Pick<VfIndex, "groupOf">;

@@ -147,7 +147,7 @@ function walk(seed: number, steps: number): Inventory {
     }
     check(inventory);
     for (const [resource, devices] of seen)
-      assert.deepEqual(devices, listOf(inventory, resource), `${resource} is told late`);
+      assert.deepEqual(devices, listOf(inventory, resource), `${resource} is reported late`);
   }
   for (let index = 0; index < 8; index++) {
     if (inventory.ofConnection(`c${index}`)) inventory.setState(`c${index}`, "reclaiming");

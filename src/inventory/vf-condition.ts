@@ -121,7 +121,7 @@ export function effectOf({ code }: Pick<VfCondition, "code">): ConditionEffect {
   return rules[code][0];
 }
 
-/** In a few words, as they stand behind a number of VFs. */
+/** In a few words, as they are shown behind a number of VFs. */
 export function labelOf({ code }: Pick<VfCondition, "code">): string {
   return rules[code][1];
 }

@@ -8,7 +8,7 @@ import type { Json } from "./json.ts";
 export interface JournalOptions<Value = Json> {
   readonly file: AppendFile;
   readonly clock: Clock;
-  /** Told with the reason when the disk takes nothing more, and with undefined when it does again. */
+  /** Called with the reason when the disk takes nothing more, and with undefined when it does again. */
   readonly onTrouble: (problem: string | undefined) => void;
   /** What is kept of what the previous instance left; everything by default. What is not kept is dropped from the disk. */
   readonly selection?: Selection<Value>;
@@ -110,12 +110,12 @@ export class Journal<Value> {
     if (this.#set(key, undefined) || this.#isBehind) await this.#save(frameOf([key]));
   }
 
-  /** Looks whether the file is still there, and writes it again when it is not. Never throws: trouble is told. */
+  /** Looks whether the file is still there, and writes it again when it is not. Never throws: trouble is reported. */
   async check(): Promise<void> {
     await this.#writeInTurn().catch(() => {});
   }
 
-  /** Writes the file again, with nothing but what counts. Never throws: trouble is told, and it is tried again. */
+  /** Writes the file again, with nothing but what counts. Never throws: trouble is reported, and it is tried again. */
   async rewrite(): Promise<void> {
     this.#isBehind = true;
     await this.#writeInTurn().catch(() => {});

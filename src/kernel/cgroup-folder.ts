@@ -97,7 +97,7 @@ export class CgroupFolder {
   /**
    * Calls back after a cgroup was made or removed directly beneath, or one of its files was written to. Returns how to
    * stop. Events can be lost, and there are none for BPF programs: who must not miss a change also looks from time to time.
-   * `onBlind` is told the errno's name when the kernel has no watch left for it.
+   * `onBlind` is called with the errno's name when the kernel has no watch left for it.
    */
   onChange(listener: () => void, onBlind?: (code: string) => void): () => void {
     try {

@@ -33,7 +33,7 @@ export interface AttachedPrograms {
   readonly flags: number;
 }
 
-/** A loaded program as the kernel tells it. */
+/** A loaded program as the kernel reports it. */
 export interface LoadedProgram {
   readonly id: number;
   /** As given by its maker, often "". */
@@ -68,7 +68,7 @@ export function openProgram(id: number): Fd {
   return Fd.own(bpf(`open BPF program ${id}`, BpfCommand.PROG_GET_FD_BY_ID, attributes));
 }
 
-/** What the kernel tells of a program. @throws {KernelError} */
+/** What the kernel reports of a program. @throws {KernelError} */
 export function readProgram(program: BorrowedFd): LoadedProgram {
   const area = offHeap(info.size);
   askInfo(program, area);

@@ -10,7 +10,7 @@ const SOCK_DGRAM_CLOEXEC = 0o2000002;
 const SIOCETHTOOL = 0x8946;
 /** include/uapi/linux/ethtool.h */
 const ETHTOOL_GDRVINFO = 3;
-/** struct ifreq: char name[16], then a union in which the address of the command stands. */
+/** struct ifreq: char name[16], then a union that has the address of the command. */
 const IFREQ_BYTES = 40;
 const IFNAMSIZ = 16;
 /** struct ethtool_drvinfo: u32 cmd; char driver[32], version[32], fw_version[32], bus_info[32]; more. */

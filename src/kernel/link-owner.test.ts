@@ -37,7 +37,7 @@ const rows = [
 ];
 
 for (const { what, parent, kind, owner, text } of rows) {
-  test(`describeOwner() tells what ${what} sits on`, () => {
+  test(`describeOwner() reports what ${what} sits on`, () => {
     const found = describeOwner({ kind, portName: undefined }, parent);
     assert.deepEqual(found, { pciFunction: owner, text });
   });

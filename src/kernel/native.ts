@@ -147,7 +147,7 @@ export function addressOf(buffer: Buffer): bigint {
   return BigInt(koffi.address(buffer));
 }
 
-/** Zeroed memory that never moves, so that its address may stand in a kernel structure. */
+/** Zeroed memory that never moves, so that its address may be in a kernel structure. */
 export function offHeap(bytes: number): Buffer {
   return Buffer.allocUnsafeSlow(Math.max(bytes, 64)).fill(0);
 }

@@ -16,7 +16,7 @@ const RECEIVE_BUFFER_BYTES = 4 * 1024 * 1024;
 const EVENT_BYTES = 8192;
 const EVENTS_PER_TURN = 64;
 
-/** News of a device, as the kernel told it. */
+/** News of a device, as the kernel reported it. */
 export interface Uevent {
   /** "add", "remove", "change", "bind", "unbind", "move"; "lost" when the kernel had to drop events: look again. */
   readonly action: string;
@@ -52,7 +52,7 @@ export function openUevents(
     socket.bind(netlinkAddress(KERNEL_GROUP));
     const buffer = Buffer.allocUnsafeSlow(EVENT_BYTES);
     const readSome = () => {
-      // A listener may close us. What is left is told in the next turn.
+      // A listener may close us. What is left is reported in the next turn.
       for (let turn = 0; turn < EVENTS_PER_TURN && !socket.isClosed; turn += 1) {
         const event = readEvent(socket, buffer, log);
         if (event === "none") return;

@@ -177,7 +177,7 @@ test("DevicePlugins comes back when its socket was removed and kubelet has let g
   await kubelet.until(FAST, allHealthy);
 });
 
-test("DevicePlugins tells kubelet of every change, and of a resource that comes later", async (t) => {
+test("DevicePlugins notifies kubelet of every change, and of a resource that comes later", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
   const tokens = new Tokens(FAST);

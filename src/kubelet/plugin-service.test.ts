@@ -58,7 +58,7 @@ function plugin() {
       assert.ok(handler.kind === "unary");
       return fromBinary(method.output, await handler.run(encodeMessage(method.input, request), callUntil()));
     },
-    /** The ids of each list that is told, those of healthy devices, until the signal. */
+    /** The ids of each list that is reported, those of healthy devices, until the signal. */
     follow(signal: AbortSignal): string[][] {
       const { listAndWatch } = DevicePlugin.method;
       const handler = handlerOf(listAndWatch);
@@ -83,7 +83,7 @@ function callUntil(signal = new AbortController().signal): Call {
   return { signal } as Call;
 }
 
-test("Allocate reserves the ids of all containers, each once, and tells each container its own", async () => {
+test("Allocate reserves the ids of all containers, each once, and gives each container its own", async () => {
   const { ask, world } = plugin();
   const containerRequests = [{ devicesIds: ["a", "b"] }, { devicesIds: ["b", "c"] }];
   const { containerResponses } = await ask(DevicePlugin.method.allocate, { containerRequests });
@@ -173,7 +173,7 @@ test("ListAndWatch sends what changes once, what changes in a crowd together, an
   assert.equal(world.reads, reads, "another resource is no reason to look");
   tell(RESOURCE);
   await clock.pass(1_000);
-  assert.equal(told.length, 3, "the same is not told again so soon");
+  assert.equal(told.length, 3, "the same is not reported again so soon");
   assert.deepEqual(
     log.of("devices-published").map(({ healthy, all }) => [healthy, all]),
     [

@@ -21,11 +21,11 @@ export interface PluginServiceOptions {
 /** Pods find their tokens by this prefix, before the resource name as it is, dots and slash included. */
 const TOKENS_VARIABLE = "NSM_SRIOV_TOKENS_";
 
-/** What a plugin tells kubelet at registration and when asked. Older kubelets look only at the first, newer at the second. */
+/** What a plugin declares to kubelet at registration and when asked. Older kubelets look only at the first, newer at the second. */
 export const pluginOptions = { preStartRequired: false, getPreferredAllocationAvailable: true } as const;
 
 /**
- * The list is told again after this time, though nothing has changed. A kubelet that notices the end of an earlier stream
+ * The list is reported again after this time, though nothing has changed. A kubelet that notices the end of an earlier stream
  * of the same socket late takes the whole resource for unhealthy, and learns better only by a list.
  */
 const REPEAT_MS = 30_000;

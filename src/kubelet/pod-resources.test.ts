@@ -69,7 +69,7 @@ for (const versions of [["v1"], ["v1alpha1"], ["v1", "v1alpha1"]] as const) {
   });
 }
 
-test("PodResources tells once of a kubelet that fails, and continues by itself", async (t) => {
+test("PodResources reports once a kubelet that fails, and continues by itself", async (t) => {
   const server = startServer(t);
   const poller = startPoller(t, server, 100);
   await until(poller, "unknown");
@@ -108,7 +108,7 @@ for (const [what, talk] of [
   ],
   ["hangs up", (socket: Socket) => socket.destroy()],
 ] as const) {
-  test(`PodResources tells once of a socket whose owner ${what}, and continues when kubelet is back`, async (t) => {
+  test(`PodResources reports once a socket whose owner ${what}, and continues when kubelet is back`, async (t) => {
     const server = startServer(t);
     const stranger = createServer((socket) => talk(socket.on("error", () => {})));
     stranger.listen(`${folders.get(server)}/kubelet.sock`);

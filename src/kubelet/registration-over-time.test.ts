@@ -165,7 +165,7 @@ test("a resource is registered once for as long as kubelet follows it", async (t
   await plugins.ready();
   await clock.sleep(120_000);
   assert.deepEqual([kubelet.registeredMs.length, kubelet.follows, plugins.registered.value], [1, 1, [RESOURCE]]);
-  assert.ok(kubelet.lists >= 4, "the list is told again each half a minute");
+  assert.ok(kubelet.lists >= 4, "the list is reported again each half a minute");
   assert.deepEqual([codes(), log.of("resource-registered").length], [[], 1]);
 });
 
@@ -203,7 +203,7 @@ for (const [says, file, isSame] of [
   });
 }
 
-test("a kubelet that accepts and does not follow is told about once, and again when that comes back", async (t) => {
+test("a kubelet that accepts and does not follow is reported once, and again when that comes back", async (t) => {
   const { clock, kubelet, log, codes, plugins } = await world(t, "ignores");
   await clock.sleep(60_000);
   assert.deepEqual(codes(), ["resource-not-registered"]);

@@ -67,7 +67,7 @@ export class ResourceRegistration {
   /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before the next check. */
   #follows = 0;
   #followedMs = Number.NEGATIVE_INFINITY;
-  /** Of the last try, so that the same words are not told again and again. */
+  /** Of the last try, so that the same words are not reported again and again. */
   #problem: string | undefined;
 
   constructor(options: PluginOptions) {

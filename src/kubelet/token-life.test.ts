@@ -148,7 +148,7 @@ test("TokenLife.allocated() makes void what was known of an earlier pod", () => 
   assert.deepEqual(freedAfter(life, [step(70, other, NAMED), step(700, other, NAMED)]), []);
 });
 
-test("TokenLife.observe() tells of ids that a previous instance gave out, once", () => {
+test("TokenLife.observe() reports ids that a previous instance gave out, once", () => {
   const life = new TokenLife(GRACE_MS);
   const sight = {
     holdings: listed("web:t1"),

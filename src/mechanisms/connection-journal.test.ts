@@ -46,7 +46,7 @@ async function open(statePath: string, clock: Clock = systemClock) {
   };
 }
 
-test("openNodeJournal() finds what was kept, byte by byte, and tells of damage once", async (t) => {
+test("openNodeJournal() finds what was kept, byte by byte, and reports damage once", async (t) => {
   const folder = await folderOf(t);
   const before = (await open(folder)).journal;
   await Promise.all([before.put(entry), before.put({ ...entry, connectionId: "c2" })]);

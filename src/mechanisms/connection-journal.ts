@@ -44,7 +44,7 @@ export interface NodeJournalOptions {
 }
 
 /**
- * Opens the journal in the state folder. What is damaged is told once.
+ * Opens the journal in the state folder. What is damaged is reported once.
  * @throws {JournalError} newer-version; the file system's error when it cannot be read.
  */
 export async function openNodeJournal(options: NodeJournalOptions): Promise<NodeJournal> {

@@ -28,9 +28,9 @@ export interface AttachedVf {
 
 export interface VfBeneathParts {
   readonly vf: AttachedVf;
-  /** Told what stands on the PF, and waited for, before it is changed. */
+  /** Called with what is set on the PF, and waited for, before it is changed. */
   readonly remember: (before: VfSettings) => Promise<void>;
-  /** Told that this address, which the PF named, was the VF's own choice and none of the PF's. */
+  /** Called when this address, which the PF named, was the VF's own choice and none of the PF's. */
   readonly wasOwnChoice: (mac: string) => Promise<void>;
   readonly log: Log;
   readonly clock: Clock;
@@ -89,7 +89,7 @@ export class VfBeneath {
   }
 
   /**
-   * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that stands there the
+   * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that is set there the
    * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
    */
   async #chooseMac(mac: string, standing: VfSettings, place: Place): Promise<void> {
@@ -119,7 +119,7 @@ export class VfBeneath {
 }
 
 interface BearableOptions extends ApplyOptions {
-  /** Told of a setting that the driver can report but not set. */
+  /** Called with a setting that the driver can report but not set. */
   readonly isUnsupported: (setting: keyof VfSettings) => void;
   readonly log: Log;
 }

@@ -23,7 +23,7 @@ export interface ApplyInput {
   readonly originalMtu: number;
   readonly first?: boolean;
   readonly owned: () => Owned;
-  /** Told before the changes are made. */
+  /** Called before the changes are made. */
   readonly own: (changes: readonly Change[]) => Promise<void>;
   readonly patience: Patience;
   readonly log: Log;
@@ -32,7 +32,7 @@ export interface ApplyInput {
 }
 
 /**
- * Makes a link stand as wanted; writes nothing when it does already.
+ * Makes a link as requested; writes nothing when it is so already.
  * @throws {NetdevError | KernelError} with the link in between: a later call continues from there.
  */
 export async function applyWanted(input: ApplyInput): Promise<void> {
@@ -61,7 +61,7 @@ async function readStanding({ session, ifindex, wanted }: ApplyInput): Promise<S
   return standing;
 }
 
-/** Codes that say "is so already": the next look at the kernel tells whether it is. */
+/** Codes that say "is so already": the next look at the kernel reports whether it is. */
 const ALREADY: Partial<Record<Change["kind"], readonly string[]>> = {
   "add-address": ["EEXIST"],
   "add-route": ["EEXIST"],

@@ -43,7 +43,7 @@ export interface AttachmentParts {
   /** How a link is found that goes and comes back. */
   readonly vfLink: VfLink;
   readonly log: Log;
-  /** Told before each step that the state does not yet tell of; the step waits for it. */
+  /** Called before each step that the state does not yet report; the step waits for it. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
 }
 
@@ -119,7 +119,7 @@ export class NetdevAttachment {
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
     await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#of));
-    // Down: no frame leaves the VF before its address, its VLAN and its limits stand.
+    // Down: no frame leaves the VF before its address, its VLAN and its limits are in force.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
     await this.#vf.apply(wanted, { session: host, ifindex: index, isFirst: true, patience });
     signal?.throwIfAborted();
@@ -143,7 +143,7 @@ export class NetdevAttachment {
   }
 
   /**
-   * Brings what stands to what is wanted now; writes nothing when it stands.
+   * Makes the actual state the desired one; writes nothing when it is.
    * @throws {NetdevError | KernelError} with the link in between: call again, or detach.
    */
   update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {

@@ -38,7 +38,7 @@ function lent(
   return { settings, done, standing: () => standing };
 }
 
-test("BorrowedSettings.apply() keeps what stood before it writes, and restore() brings it back", async () => {
+test("BorrowedSettings.apply() keeps what was set before it writes, and restore() writes it back", async () => {
   const { settings, done, standing } = lent({ operator: { spoofCheck: false } });
   await settings.apply({ mac: MAC, vlan: 7 });
   assert.deepEqual(done, ["keep spoofCheck,mac,vlan", `mac=${MAC}`, "vlan=7", "spoofCheck=false"]);

@@ -173,7 +173,7 @@ export function routeText(route: WantedRoute): string {
   return `${prefixText(route.destination)} via ${route.gateway ?? "link"}`;
 }
 
-/** Which packets a rule takes: of a wish, or of a rule that stands. */
+/** Which packets a rule takes: of a wish, or of a rule that is in force. */
 export interface RuleSelector extends Omit<WantedRule, "routes" | "from"> {
   readonly from: Omit<Prefix, "family"> | undefined;
 }

@@ -63,7 +63,7 @@ export type NetdevFault =
       readonly tries: number;
       readonly afterMs: number;
     }
-  /** The PF tells nothing of its VFs, so that it cannot be asked for anything. */
+  /** The PF reports nothing of its VFs, so that it cannot be asked for anything. */
   | { readonly kind: "vf-silent"; readonly setting: string; readonly vf: number; readonly pf: string }
   /** The PF or its driver did not take a setting of the VF. */
   | {
@@ -104,7 +104,7 @@ function describe(fault: NetdevFault): string {
     case "no-free-table":
       return `Cannot find a free routing table for a policy rule: the first ${fault.limit} are all in use`;
     case "crowded":
-      return `Cannot read what stands around link ${fault.link}: its namespace has more than ${fault.limit} routes and rules that are marked as ours or lead to the same places; remove them there`;
+      return `Cannot read what is around link ${fault.link}: its namespace has more than ${fault.limit} routes and rules that are marked as ours or lead to the same places; remove them there`;
     case "neighbour-taken":
       return `Cannot set neighbour ${fault.address}: another process has set it permanently to ${fault.mac}`;
     case "address-duplicate":
@@ -122,7 +122,7 @@ function describe(fault: NetdevFault): string {
       return `Cannot ${step} (link ${link}): its driver answered ${answer} ${tries} times within ${afterMs} ms; try again, and look in the kernel's log whether it hangs in a reset and whether its PF is up`;
     }
     case "vf-silent":
-      return `Cannot set ${fault.setting} of VF ${fault.vf}: PF ${fault.pf} tells nothing of its VFs, so that it could not be seen whether it took it; have the endpoint and the configuration ask for none, or take a PF of another card`;
+      return `Cannot set ${fault.setting} of VF ${fault.vf}: PF ${fault.pf} reports nothing of its VFs, so that it could not be seen whether it took it; have the endpoint and the configuration ask for none, or take a PF of another card`;
     case "vf-setting":
       return `Cannot set ${fault.setting} of VF ${fault.vf}: ${fault.problem}`;
   }

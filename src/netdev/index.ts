@@ -1,4 +1,4 @@
-// A link of the host as a network device in a client's namespace: what is wanted, what stands, what to change, the way in
+// A link of the host as a network device in a client's namespace: desired state, actual state, what to change, the way in
 // and the restore. Knows links, addresses, routes and the settings of a VF on its PF; nothing of NSM, tokens or drivers.
 // Only what carries our mark (owned.ts) is ever removed. Start reading at attach.ts and attachment.ts; plan.ts is the
 // pure middle.

@@ -43,7 +43,7 @@ export function ownTables(ifindex: number, routes: readonly Route[], owned: Owne
   return [...new Set([...owned.tables, ...marked])].filter((table) => !shared.includes(table));
 }
 
-/** A rule has no link: it is told by its mark and by the table it leads to. */
+/** A rule has no link: it is known by its mark and by the table it leads to. */
 export function ownsRule(tables: readonly number[], rule: Rule): boolean {
   return rule.protocol === OUR_PROTOCOL && tables.includes(rule.table);
 }

@@ -11,7 +11,7 @@ export interface PfName {
 }
 
 /**
- * What is known of a PF beyond one look. One that has told of its VFs once is only busy when it tells of none: drivers leave
+ * What is known of a PF beyond one look. One that has reported its VFs once is only busy when it reports none: drivers leave
  * those out that they cannot answer for (rtnl_fill_vfinfo, net/core/rtnetlink.c), ice while it resets them.
  */
 export interface PfMemory {
@@ -49,7 +49,7 @@ export function rtnlPfPort(
   };
 }
 
-/** What it means that the PF tells nothing of the VF. */
+/** What it means that the PF reports nothing of the VF. */
 async function silence(
   rtnl: Rtnl,
   { index, vf, memory }: { readonly index: number; readonly vf: number; readonly memory: PfMemory },

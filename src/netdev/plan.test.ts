@@ -196,7 +196,7 @@ const rows: readonly Row[] = [
     ],
   },
   {
-    says: "does nothing for a rule that stands",
+    says: "does nothing for a rule that is in force",
     standing: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5 })] },
     asked: { policies: [tcp80] },
     plan: [],

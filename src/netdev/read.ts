@@ -13,7 +13,7 @@ import type { WantedNetdev, WantedRoute } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
 
-/** What stands in a namespace, around one link of it. */
+/** What is in a namespace, around one link of it. */
 export interface StandingNetdev {
   readonly link: Link;
   /** Of the link. */
@@ -95,7 +95,7 @@ export async function readAround(
   };
 }
 
-/** `ownTables` of what stands in the namespace, of which nothing is kept. */
+/** `ownTables` of what is in the namespace, of which nothing is kept. */
 export async function readOwnTables({ rtnl }: LinkPlace, ifindex: number, owned: Owned): Promise<readonly number[]> {
   const marked = new Map<number, Route>();
   await rtnl.routes((route) => {

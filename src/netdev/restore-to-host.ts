@@ -55,7 +55,7 @@ export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
     });
   }
   const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
-  isExpected ||= await isThere().catch(() => false); // the look below tells of the failure
+  isExpected ||= await isThere().catch(() => false); // the look below reports the failure
   await attempt("vf settings", () => restoreVf(input, failures));
   const macHome = macHomeOf(input);
   for (let left = RETURNS; ; left--) {
@@ -103,7 +103,7 @@ async function restoreOnce(
   return failures;
 }
 
-/** Needs no link: rules are told by their mark and their tables. */
+/** Needs no link: rules are known by their mark and their tables. */
 async function removeRules(client: LinkPlace, { identity, owned }: HomeInput): Promise<void> {
   const { rtnl } = client;
   const tables = await readOwnTables(client, identity.clientIndex ?? 0, owned);

@@ -7,7 +7,7 @@ import { recordingLog } from "../telemetry/recording-log.ts";
 import type { NetdevError } from "./error.ts";
 import { isTransient, Patience, type PatienceOptions } from "./transient.ts";
 
-/** Time that only passes while a caller waits; each wait lasts as long as it may, unless the kernel tells of something. */
+/** Time that only passes while a caller waits; each wait lasts as long as it may, unless the kernel reports something. */
 function byHand(options: Partial<PatienceOptions> = {}) {
   let nowMs = 0;
   const waits: number[] = [];
@@ -97,7 +97,7 @@ test("Patience has one limit for all its steps", async () => {
   await assert.rejects(patience.run("set up", forEver("EBUSY")), /EBUSY 3 times within 10 ms/);
 });
 
-test("Patience.run() ends with the deadline of the caller, and tells what it waited for", async () => {
+test("Patience.run() ends with the deadline of the caller, and reports what it waited for", async () => {
   const deadline = new AbortController();
   const reason = new DeadlineError("Request took longer than 15000 ms");
   const { patience } = byHand({
@@ -113,7 +113,7 @@ test("Patience.run() ends with the deadline of the caller, and tells what it wai
   });
 });
 
-test("Patience.run() tries at once when the kernel tells of the link, and logs that it waited", async () => {
+test("Patience.run() tries at once when the kernel reports the link, and logs that it waited", async () => {
   const log = recordingLog();
   const { patience } = byHand({ log, nextSign: async () => {} }); // news, before any time has passed
   await patience.run("set up", driver("EBUSY", "EBUSY").act);

@@ -21,7 +21,7 @@ const fresh: VfSettings = {
   maxTxRateMbps: 0,
 };
 
-/** A PF that refuses or forgets what it is told to. */
+/** A PF that refuses or forgets what is set. */
 function pretendPf(
   options: {
     readonly standing?: VfSettings;
@@ -124,7 +124,7 @@ test("restoreVfSettings() gives a VF its own address where the PF takes no empty
   assert.deepEqual([pf.standing().mac, pf.standing().vlan], ["02:00:00:00:aa:01", 0]);
 });
 
-test("restoreVfSettings() resets the VLAN though the address cannot be reset, and tells of the address", async () => {
+test("restoreVfSettings() resets the VLAN though the address cannot be reset, and reports the address", async () => {
   const pf = pretendPf({ standing: { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 }, refuses: { mac: Errno.EBUSY } });
   const faults = await restoreVfSettings(pf.port, 0, { before: { mac: NO_MAC, vlan: 0 }, ownMac: "02:00:00:00:aa:01" });
   assert.deepEqual(
@@ -148,7 +148,7 @@ function silentPf() {
   return { port, writes };
 }
 
-test("applyVfSettings() asks nothing of a PF that tells nothing of its VFs, and needs nothing to be put back", async () => {
+test("applyVfSettings() asks nothing of a PF that reports nothing of its VFs, and needs nothing to be put back", async () => {
   const { port, writes } = silentPf();
   for (const wanted of [
     { vlan: 0 },
@@ -173,7 +173,7 @@ test("applyVfSettings() refuses what is asked of such a PF, and names it and its
   );
   assert.match(
     faults[0]?.error.message ?? "",
-    /Cannot set mac of VF 3: PF 0000:3b:00\.0 \(ens6f0, driver mlx5_core\) tells nothing of its VFs/,
+    /Cannot set mac of VF 3: PF 0000:3b:00\.0 \(ens6f0, driver mlx5_core\) reports nothing of its VFs/,
   );
   assert.ok(faults.every((fault) => !isBearable(fault, wanted)));
   assert.deepEqual(writes, []);

@@ -22,8 +22,8 @@ export interface PfPort {
   /** The PF and its driver, for the operator: "0000:3b:00.0 (ens6f0, driver mlx5_core)". */
   readonly pf: string;
   /**
-   * Without a value of any setting where the PF tells nothing of its VFs (`tellsNothing`).
-   * @throws {KernelError} EAGAIN while its driver does not tell of this one.
+   * Without a value of any setting where the PF reports nothing of its VFs (`tellsNothing`).
+   * @throws {KernelError} EAGAIN while its driver does not report this one.
    * @throws {NetdevError} gone.
    */
   read(vfIndex: number): Promise<VfSettings>;
@@ -79,14 +79,14 @@ export interface ApplyOptions {
   readonly patience?: Pick<Patience, "run"> | undefined;
   /**
    * The address is written though the PF names it already: many PFs name what the VF has chosen, which is not theirs until they are
-   * told (igb_ndo_get_vf_config), and are told nothing by what they name (ice_set_vf_mac, "nothing left to do"): zero comes first.
+   * told (igb_ndo_get_vf_config), and take nothing of what they name (ice_set_vf_mac, "nothing left to do"): zero comes first.
    */
   readonly restatesMac?: boolean | undefined;
 }
 
 /**
  * Brings the settings of a VF to what is wanted: reads, writes only what differs, and reads back. Each setting is on its
- * own: one that fails does not keep the others from being made. `before` holds what stood there of all that is wanted.
+ * own: one that fails does not keep the others from being made. `before` holds what was set there of all that is requested.
  */
 export async function applyVfSettings(
   port: PfPort,
@@ -132,14 +132,14 @@ function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked
   return Object.fromEntries(settings.filter((key) => asked[key] !== undefined).map((key) => [key, values[key]]));
 }
 
-/** Which of the wanted settings stand otherwise, in the order they are written. */
+/** Which of the requested settings differ, in the order they are written. */
 export function differingSettings(standing: VfSettings, wanted: VfSettings): (keyof VfSettings)[] {
   if (tellsNothing(standing)) return askedSettings(wanted);
   return GROUPS.flat().filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
 }
 
 /**
- * Whether the PF tells nothing of its VFs: its driver has no `ndo_get_vf_config` (idpf, enetc, octeon_ep, ENA, virtio-net), or
+ * Whether the PF reports nothing of its VFs: its driver has no `ndo_get_vf_config` (idpf, enetc, octeon_ep, ENA, virtio-net), or
  * it is the host's side of a card that manages its VFs itself (mlx5 on a DPU). Nothing that it takes could be read back.
  */
 export function tellsNothing(standing: VfSettings): boolean {
@@ -161,7 +161,7 @@ export function silentFaults(port: PfPort, vf: number, wanted: VfSettings): read
 }
 
 /**
- * Puts back what stood before. A driver that does not take "no address" gets the one the VF itself had: what matters is
+ * Restores what was set before. A driver that does not take "no address" gets the one the VF itself had: what matters is
  * that nothing of the last client stays.
  */
 export async function restoreVfSettings(

@@ -11,7 +11,7 @@ export interface HostUseWatchOptions {
   readonly hostUse: HostUseWithholding;
   readonly inventory: Inventory;
   readonly host: Pick<Host, "netns" | "openRtnl" | "uevents">;
-  /** Told after each observation in which a PF is used otherwise than before. */
+  /** Called after each observation in which a PF is used otherwise than before. */
   readonly onPfChange: () => void;
   readonly clock: Clock;
   readonly log: Log;

@@ -28,14 +28,14 @@ export interface NodeOptions {
   /** NSM_STATE_PATH */
   readonly state: StateFolder;
   readonly health: Health;
-  /** Told of every try to change a driver. */
+  /** Called with every try to change a driver. */
   readonly onTried?: DriverBinderOptions["onTried"];
   readonly clock: Clock;
   readonly log: Log;
 }
 
 /**
- * Looks at the node. A PF that cannot be used is told and left out.
+ * Looks at the node. A PF that cannot be used is reported and left out.
  * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {

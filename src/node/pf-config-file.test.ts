@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { openPfConfigFile } from "./pf-config-file.ts";
 
-test("openPfConfigFile() tells of a ConfigMap whose link is swapped, and of a file that comes", async (t) => {
+test("openPfConfigFile() reports a ConfigMap whose link is swapped, and a file that comes", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "config-"));
   t.after(() => rmSync(folder, { recursive: true }));
   /** As kubelet writes a volume: a folder for each version, and a link that changes at once. */

@@ -100,7 +100,7 @@ test("a PF that leaves the list leaves nothing of it, whatever was wrong with it
   }
 });
 
-test("VFs that a driver makes are seen when it has answered, though no event tells of them, and judged", async (t) => {
+test("VFs that a driver makes are seen when it has answered, though no event reports them, and judged", async (t) => {
   const { pf, machine, netlink, pfLinks, open, health, quiet } = await watchedNode(t, {
     numVfs: 0,
     entry: "    carrier: require\n",
@@ -205,7 +205,7 @@ test("a list that leaves a PF out is judged by the next look itself", async (t) 
   await close();
 });
 
-test("what is worth a note is logged once, and stands as long as it is so", async (t) => {
+test("what is worth a note is logged once, and shown as long as it is so", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   paper.file.write(paper.file.text.replace("vfKernelDriver: igbvf", "vfKernelDriver: nosuchvf"));

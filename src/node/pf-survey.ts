@@ -133,7 +133,7 @@ export class PfSurvey {
     this.#creation.hostUseChanged();
   }
 
-  /** Reads the node again. Never throws: what cannot be used is told and left out. */
+  /** Reads the node again. Never throws: what cannot be used is reported and left out. */
   look(): Promise<void> {
     const looked = this.#turn.then(async () => {
       this.#takeOver(await this.#observe());

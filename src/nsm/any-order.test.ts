@@ -74,7 +74,7 @@ class World {
       this.#mood = this.pick(["agrees", "agrees", "is slow", "is away", "refuses", "answers nonsense"]);
     },
     "an endpoint dies": () => this.pick(this.#live())?.end(new RpcError("UNAVAILABLE", "connection lost")),
-    "an endpoint tells of a change": () => this.#tellOfChange(),
+    "an endpoint reports a change": () => this.#tellOfChange(),
     "the VF resists": () => {
       this.story.vf.failing.set(this.pick(["detach", "bind", "attach", "stands", "give-back"]), new Error("not now"));
     },

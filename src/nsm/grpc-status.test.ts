@@ -47,7 +47,7 @@ const rows: readonly (readonly [string, unknown, Status])[] = [
   ["a cgroup's name", new AccessError({ kind: "bad-name", text: "x", problem: "y" }), "INVALID_ARGUMENT"],
   ["another pod's cgroup", new AccessError({ kind: "foreign-cgroup", text: "x", pod: "y" }), "PERMISSION_DENIED"],
   ["a pod that is not named", new AccessError({ kind: "no-pod" }), "FAILED_PRECONDITION"],
-  ["access that stands still", new AccessError({ kind: "not-revoked", pod: "x", left: ["y"] }), "UNAVAILABLE"],
+  ["access that is still in force", new AccessError({ kind: "not-revoked", pod: "x", left: ["y"] }), "UNAVAILABLE"],
   ["an endpoint's own code", new RpcError("PERMISSION_DENIED", "no"), "PERMISSION_DENIED"],
   ["a fault of the program", new TypeError("x is undefined"), "UNKNOWN"],
   [

@@ -9,7 +9,7 @@ import {
 } from "../gen/connection_pb.ts";
 import { NsmError } from "./fault.ts";
 
-/** Where a connection stands on its path after we have added ourselves. */
+/** Where we are on the path of a connection after we have added ourselves. */
 export interface OwnPlace {
   /** Index of our own segment. */
   readonly index: number;

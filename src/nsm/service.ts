@@ -56,10 +56,10 @@ export interface ForwarderService {
   /** NetworkService and MonitorConnection, for `serveRpc`. */
   readonly handlers: readonly RpcHandler[];
   readonly connectionCount: number;
-  /** For the operator: what stands, is begun, or resists its end. */
+  /** For the operator: what is established, begun, or resists its end. */
   connections(): readonly ConnectionSummary[];
   /**
-   * Continues with a connection that a previous instance served and that still stands: it can be watched, refreshed and
+   * Continues with a connection that a previous instance served and that is still established: it can be watched, refreshed and
    * closed. Its virtual function must be held for it already.
    * @throws when the entry cannot be read, or its mechanism not be taken up; nothing is changed then.
    */

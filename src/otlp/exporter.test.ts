@@ -35,7 +35,7 @@ test("OtlpExporter stops though the collector takes calls and never answers", as
   await otlp.stop();
 });
 
-test("OtlpExporter's tracer tells the caller's own error and result", async () => {
+test("OtlpExporter's tracer passes on the caller's own error and result", async () => {
   const options = { endpoint: "127.0.0.1:1", metricsIntervalMs: 1e6, service, metrics: createMetrics() };
   const otlp = new OtlpExporter({ ...options, clock: systemClock, log: recordingLog() });
   const { tracer } = otlp;

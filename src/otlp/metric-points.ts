@@ -1,4 +1,4 @@
-// Metrics as they stand, in OTLP's form: https://opentelemetry.io/docs/specs/otel/metrics/data-model/.
+// Metrics as they are, in OTLP's form: https://opentelemetry.io/docs/specs/otel/metrics/data-model/.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { AggregationTemporality, type HistogramDataPointSchema, type MetricSchema } from "../gen/otlp_metrics_pb.ts";
 import type { MetricReading, Sample } from "../telemetry/index.ts";
@@ -32,7 +32,7 @@ function metricOf({ name, help: description, kind, samples }: MetricReading, spa
   return { name, description, data: { case: "sum", value: { dataPoints, aggregationTemporality, isMonotonic: true } } };
 }
 
-/** Prometheus tells sum, count and growing buckets as samples of their own; here they are one point. */
+/** Prometheus reports sum, count and growing buckets as samples of their own; here they are one point. */
 function histogramPoints(samples: readonly Sample[], span: Span): MessageInitShape<typeof HistogramDataPointSchema>[] {
   const groups = Map.groupBy(samples, ({ labels: { le: _, ...labels } }) => JSON.stringify(labels));
   return [...groups.values()].map((group) => {

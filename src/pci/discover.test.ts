@@ -99,12 +99,12 @@ test("discover() makes no functions: it observes", async () => {
   );
 });
 
-test("discover() tells a number that differs from the file", async () => {
+test("discover() reports a number that differs from the file", async () => {
   const { indexes, noteKinds } = await find({ machine: { pfs: 1, vfsPerPf: 4, numVfs: 1 }, config: "    numVfs: 3\n" });
   assert.deepEqual([indexes, noteKinds], [[["0 0000:01:10.0"]], ["0000:01:00.0 vf-count-differs"]]);
 });
 
-test("discover() tells more functions than the hardware has, and functions the file lists wrongly", async () => {
+test("discover() reports more functions than the hardware has, and functions the file lists wrongly", async () => {
   const { noteKinds } = await find({
     machine: { pfs: 1 },
     config: "    numVfs: 3\n    virtualFunctions: [{ address: 01:10.2, iommuGroup: 99 }, { address: 01:10.6 }]\n",
@@ -142,7 +142,7 @@ const bad: readonly (Setup & { readonly says: string; readonly kind: string })[]
   },
 ];
 for (const { says, kind, ...setup } of bad) {
-  test(`discover() tells a physical function ${says}, and uses the others`, async () => {
+  test(`discover() reports a physical function ${says}, and uses the others`, async () => {
     const { pfs, faultKinds } = await find(setup);
     assert.deepEqual(faultKinds, [`0000:01:00.0 ${kind}`]);
     assert.deepEqual(
@@ -152,7 +152,7 @@ for (const { says, kind, ...setup } of bad) {
   });
 }
 
-test("discover() tells a virtual function that is configured as a physical one, and a device without SR-IOV", async () => {
+test("discover() reports a virtual function that is configured as a physical one, and a device without SR-IOV", async () => {
   const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
   const config = parsePfConfig(machine.configText.replace("01:00.0", "01:10.0"), "pci.config");
   const { faults } = await discover(config, { ...machine, ...around });

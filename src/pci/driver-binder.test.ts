@@ -18,7 +18,7 @@ const second = { address: parsePciAddress("0000:01:10.2"), kernelDriver: "igbvf"
 interface Bench {
   readonly machine: Machine;
   readonly binder: DriverBinder;
-  /** Driver changes as the binder tells them. */
+  /** Driver changes as the binder reports them. */
   readonly told: string[];
   /** Tries to change a driver, as they are measured. */
   readonly tried: string[];
@@ -74,7 +74,7 @@ async function faultOf(work: Promise<unknown>): Promise<unknown> {
   return "none";
 }
 
-test("DriverBinder.glanceAt() tells what a function is now, also of one that is not there", () =>
+test("DriverBinder.glanceAt() reports what a function is now, also of one that is not there", () =>
   withBinder({}, async ({ machine, binder }) => {
     const asKernel = { isPresent: true, driver: "igbvf", iommuGroup: 2, hasNetdev: true };
     assert.deepEqual(await binder.glanceAt(address), asKernel);

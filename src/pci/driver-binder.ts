@@ -41,9 +41,9 @@ export interface DriverBinderOptions {
   readonly refuseChange?: (address: PciAddress) => Promise<void>;
   /** The connection that a VF is bound for, for the log. */
   readonly connectionOf?: (address: PciAddress) => string | undefined;
-  /** Told of every driver change; undefined when a failure left the VF without a driver. */
+  /** Called with every driver change; undefined when a failure left the VF without a driver. */
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
-  /** Told of every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
+  /** Called with every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
   readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
   /** For one write; 10 s by default. */
   readonly writeLimitMs?: number;

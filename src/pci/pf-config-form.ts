@@ -8,13 +8,13 @@ export interface PfConfig {
 /** One physical function of the file. */
 export interface PfEntry {
   readonly address: PciAddress;
-  /** The driver of the PF itself; only compared and told, never enforced. */
+  /** The driver of the PF itself; only compared and reported, never enforced. */
   readonly pfKernelDriver: string;
   /** The driver that makes a network device of a virtual function. */
   readonly vfKernelDriver: string;
   readonly capabilities: readonly string[];
   readonly serviceDomains: readonly string[];
-  /** Virtual functions the file lists. The kernel is asked for the real ones; a difference is only told. */
+  /** Virtual functions the file lists. The kernel is asked for the real ones; a difference is only reported. */
   readonly virtualFunctions: readonly ListedFunction[];
   /** How many virtual functions to make when there are none; undefined means as many as the hardware has. */
   readonly numVfs: number | undefined;

@@ -14,7 +14,7 @@ const hostUseRules = ["withhold", "create-vfs", "allow"] as const;
 
 type Tell = (at: Located, problem: string, hint?: string) => void;
 
-/** A value of the file, where it stands, and how to tell what is wrong with it. */
+/** A value of the file, its place, and how to report what is wrong with it. */
 interface Spot {
   readonly at: Located;
   readonly path: string;
@@ -114,7 +114,7 @@ function readSettings(keys: ReadonlyMap<string, Spot>): PfSettings {
   };
 }
 
-/** The known keys of a map. Capitals do not count, as upstream's parser has it; everything else unknown is told. */
+/** The known keys of a map. Capitals do not count, as upstream's parser has it; everything else unknown is reported. */
 function readKeys(spot: Spot, make: MakeSpot, known: readonly string[]): Map<string, Spot> {
   const found = new Map<string, Spot>();
   for (const { name, value } of mapEntries(spot)) {

@@ -41,7 +41,7 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
  * failed or the stop took too long, before the start was done or after. Until then it stays alive whatever it waits for; an
  * end that comes all the same (an empty event loop, a call of `process.exit`) is logged and has code 70.
  *
- * An uncaught exception ends the process at once: what stands is then unknown, and a start that reads the node
+ * An uncaught exception ends the process at once: what is in force is then unknown, and a start that reads the node
  * back is made for that, without harm to running connections. An unhandled rejection belongs to one call, whose
  * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
  * docs/decisions/004-uncaught-errors.md has the reasons.

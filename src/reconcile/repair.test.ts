@@ -354,7 +354,7 @@ test("the end of a connection whose namespace has ended leaves no mark on a VF t
   await stop();
 });
 
-test("an entry of the journal whose VF is not there yet is told once, at the start", async () => {
+test("an entry of the journal whose VF is not there yet is reported once, at the start", async () => {
   const node = reconciledNode();
   node.lose();
   node.journal.vfs.set(first, kernelEntry(first));

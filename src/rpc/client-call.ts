@@ -21,7 +21,7 @@ export interface ClientCallOptions {
 
 /** A call under way. */
 export interface ClientCall {
-  /** Gives the call up: the peer is told, and `onEnd` gets this error. */
+  /** Gives the call up: the peer is notified, and `onEnd` gets this error. */
   cancel(error: RpcError): void;
   pause(): void;
   resume(): void;

@@ -49,7 +49,7 @@ export interface ClientOptions {
 export interface CallOptions {
   /** Gives the call up when it is aborted. */
   readonly signal?: AbortSignal;
-  /** Limit for dialling and the answer together; the peer is told what is left of it. */
+  /** Limit for dialling and the answer together; the peer gets what is left of it. */
   readonly timeoutMs?: number;
   readonly metadata?: MetadataInit;
   /** Descriptors that leave with or before the headers of the call. They stay the caller's own. */

@@ -23,7 +23,7 @@ async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
   const tls = (name: string) => (isTls ? { tls: testIdentity(ca, `spiffe://example.org/${name}`) } : {});
   const options = { log: silentLog, clock: systemClock };
   const begun = Promise.withResolvers<AbortSignal>();
-  // What must not be: no call of these tests may be made again. A caller that waits for its end is told.
+  // What must not be: no call of these tests may be made again. A caller that waits for its end is notified.
   const twice = Promise.withResolvers<string>();
   let calls = 0;
   const stuck = unaryHandler(Request, async (_request, call) => {

@@ -142,7 +142,7 @@ test("serveRpc() streams to grpc-js until it cancels, or its deadline", async (t
   const client = theirClient(t, await ourServer(t));
   const { path, requestSerialize, responseDeserialize } = definition(Find);
   const empty = fromBinary(Find.input, new Uint8Array());
-  // On a connection that stands, so that all of the time is the stream's.
+  // On an open connection, so that all of the time is the stream's.
   await new Promise<void>((resolve, reject) =>
     client.waitForReady(Date.now() + 30_000, (error) => (error ? reject(error) : resolve())),
   );

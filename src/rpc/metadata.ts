@@ -26,7 +26,7 @@ function isReserved(key: string): boolean {
 
 /**
  * Reads the headers as they came: key, value, key, value. A key that came twice has two values; Node's own header
- * object would join them into one, and "exactly once" could not be told any more.
+ * object would join them into one, and "exactly once" could not be known any more.
  */
 export function readMetadata(...blocks: readonly (readonly string[])[]): Metadata {
   const metadata = new Map<string, string[]>();

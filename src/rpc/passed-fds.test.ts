@@ -123,7 +123,7 @@ test("RpcClient reaches a socket by the descriptor of its file, and never mistak
   assert.deepEqual([response.id, direct.connection.id, again.response.id], ["a", connection.id, "b"]);
 });
 
-test("Connection.closed tells of a peer that is gone, and its descriptors are let go", async (t) => {
+test("Connection.closed reports a peer that is gone, and its descriptors are let go", async (t) => {
   const open = new Set<number>();
   Fd.trace = (what, fd) => void (what === "own" ? open.add(fd) : open.delete(fd));
   t.after(() => {

@@ -115,7 +115,7 @@ test("RpcClient.call() gets the code and the text that a handler threw", async (
   await assert.rejects(caller.call(server.url, Close, {}), { code: "UNIMPLEMENTED" });
 });
 
-test("RpcClient.call() gives up at its deadline and tells the handler", async (t) => {
+test("RpcClient.call() gives up at its deadline and aborts the handler", async (t) => {
   const told = Promise.withResolvers<unknown>();
   const begun = Promise.withResolvers<void>();
   const handler = unaryHandler(Request, async (_request, call) => {
@@ -200,7 +200,7 @@ test("serveRpc() lets go of each message of a stream when it has left", async (t
     await new Promise(setImmediate); // a WeakRef holds on to its target until the turn in which it was made is over
     collect();
     const kept = messages.filter((message) => message.deref() !== undefined).length;
-    assert.ok(kept < 10, `${kept} of 100 messages are kept while the stream stands`);
+    assert.ok(kept < 10, `${kept} of 100 messages are kept while the stream is open`);
     break;
   }
 });
@@ -361,7 +361,7 @@ test("serveRpc() takes the place of a socket file without a listener, and never 
   assert.equal(response.id, "third");
 });
 
-test("serveRpc() serves on TCP and tells the real port", async (t) => {
+test("serveRpc() serves on TCP and reports the real port", async (t) => {
   const ids = pair();
   const server = await serve(t, { url: "tcp://127.0.0.1:0", tls: ids.server, handlers: [echo()] });
   assert.match(server.url, /^tcp:\/\/127\.0\.0\.1:\d+$/);

@@ -101,7 +101,7 @@ export interface OutgoingCall {
 
 /** A call under way, from the caller's side. */
 export interface ClientStream {
-  /** Gives the call up, and tells the peer. */
+  /** Gives the call up, and notifies the peer. */
   cancel(): void;
   /** Nothing more is read; the peer is made to wait when much has come. */
   pause(): void;

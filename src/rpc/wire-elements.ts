@@ -15,7 +15,7 @@ type WireType = typeof VARINT | typeof FIXED64 | typeof BYTES | typeof FIXED32;
 const DEEPEST = 32;
 const LONGEST_VARINT_BYTES = 10;
 
-/** What is known of a field: how it comes, and what stands in it. */
+/** What is known of a field: how it comes, and what is in it. */
 interface FieldShape {
   readonly wire: WireType;
   /** Numbers in a list may come one by one or packed. */

@@ -9,7 +9,7 @@ function started() {
   return { health, codes: () => health.conditions().map((condition) => condition.code) };
 }
 
-test("Health is ready while no blocking condition stands", () => {
+test("Health is ready while no blocking condition is raised", () => {
   const { health } = started();
   const told: boolean[] = [];
   health.ready.onChange((isReady) => told.push(isReady));
@@ -38,7 +38,7 @@ test("Health keeps one condition per subject, with the time it began and the las
   assert.equal(health.conditions().length, 1);
 });
 
-test("Health shows causes before what they bring about, also through one that does not stand", () => {
+test("Health shows causes before what they bring about, also through one that is not raised", () => {
   const { health, codes } = started();
   health.condition("not-serving", "No entry in the registry");
   health.condition("vf-withheld", "The host uses it");

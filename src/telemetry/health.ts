@@ -13,7 +13,7 @@ export interface RaisedCondition {
   readonly sentence: string;
   /** Since when, ms since 1970. */
   readonly sinceMs: number;
-  /** Codes that stand too and bring this one about. */
+  /** Codes that are raised too and bring this one about. */
   readonly causedBy: readonly string[];
 }
 
@@ -30,7 +30,7 @@ export class Health {
   readonly #clock: Clock;
   readonly #standing = new Map<string, Omit<RaisedCondition, "causedBy">>();
   readonly #listeners = new Set<() => void>();
-  /** Whether no blocking condition stands; changes are told to its listeners. */
+  /** Whether no blocking condition is raised; changes are reported to its listeners. */
   readonly ready = new Latest<boolean>(true);
 
   constructor(clock: Clock) {
@@ -47,13 +47,13 @@ export class Health {
     return condition;
   }
 
-  /** Calls back when anything has begun to stand, stands no more, or is said in other words. Returns how to stop. */
+  /** Calls back when a condition is raised, cleared, or said in other words. Returns how to stop. */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** What stands now: blocking before warning, causes before consequences, then the oldest first. */
+  /** What is raised now: blocking before warning, causes before consequences, then the oldest first. */
   conditions(): readonly RaisedCondition[] {
     const codes = new Set([...this.#standing.values()].map((condition) => condition.code));
     const all = [...this.#standing.values()].map((condition) => ({
@@ -84,7 +84,7 @@ export class Health {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  /** Also causes of causes: a condition in the middle may not stand itself. */
+  /** Also causes of causes: a condition in the middle may not be raised itself. */
   #causes(code: string, standing: ReadonlySet<string>): readonly string[] {
     const seen = new Set<string>();
     const visit = (of: string) => {

@@ -5,7 +5,7 @@ export type LogFields = Readonly<Record<string, unknown>>;
 export type LogLevel = "error" | "warn" | "info" | "debug" | "trace";
 
 /**
- * Where events are told. The event is a kebab-case name ("driver-bound"), everything else is a field.
+ * Where events are reported. The event is a kebab-case name ("driver-bound"), everything else is a field.
  * `error`: a person must act. `warn`: we recover, but look. `info`: a state changed. `debug`: each call.
  */
 export interface Log {
@@ -26,7 +26,7 @@ export interface RootLog extends Log {
 /** All levels, from the rarest to the most talkative. */
 export const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
 
-/** Whether an event of the level is told at the threshold. */
+/** Whether an event of the level is reported at the threshold. */
 export function isTold(level: LogLevel, threshold: LogLevel): boolean {
   return logLevels.indexOf(level) <= logLevels.indexOf(threshold);
 }

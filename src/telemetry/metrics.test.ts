@@ -65,7 +65,7 @@ test("a label of the node takes any value", async () => {
   assert.deepEqual(await linesOf(metrics), ['nsm_up{pf="0000:01:00.0"} 1']);
 });
 
-test("timed() tells how long work took and how it ended", async () => {
+test("timed() reports how long work took and how it ended", async () => {
   const seen: string[] = [];
   let nowMs = 0;
   const clock = { ...systemClock, monotonicMs: () => nowMs };

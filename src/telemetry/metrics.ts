@@ -67,7 +67,7 @@ export interface Metrics {
   addProcessMetrics(): void;
 }
 
-/** One metric as it stands now. */
+/** One metric as it is now. */
 export interface MetricReading {
   readonly name: string;
   readonly help: string;

@@ -7,7 +7,7 @@ export interface RecordedEvent {
   readonly fields: LogFields;
 }
 
-/** A log for tests that keeps what it was told. */
+/** A log for tests that keeps its lines. */
 export interface RecordingLog extends RootLog {
   /** All events so far, also those of its children, in order. */
   readonly events: readonly RecordedEvent[];

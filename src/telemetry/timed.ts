@@ -3,7 +3,7 @@ import type { Clock } from "../async/index.ts";
 /** How work ended, as a label. */
 export const outcomes = ["ok", "failed"] as const;
 
-/** Does the work and tells how long it took, also when it fails. */
+/** Does the work and reports how long it took, also when it fails. */
 export async function timed<T>(
   clock: Clock,
   observe: (outcome: (typeof outcomes)[number], seconds: number) => void,

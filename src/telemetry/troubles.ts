@@ -3,7 +3,7 @@ import type { LogFields, LogLevel } from "./log.ts";
 import { fieldsText } from "./pretty.ts";
 import { redact } from "./redact.ts";
 
-/** A warning or an error that the log told. */
+/** A warning or an error that the log reported. */
 export interface Trouble {
   /** ms since 1970 */
   readonly atMs: number;

@@ -194,7 +194,7 @@ test("a filter that comes later and cannot be added to is logged once, and revok
 });
 
 for (const version of versions) {
-  test(`onPodGone() tells of each kept grant of a pod whose cgroup has gone, once, on version ${version}`, async (t) => {
+  test(`onPodGone() reports each kept grant of a pod whose cgroup has gone, once, on version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     const app = `${podPath(POD_UID)}/app`;

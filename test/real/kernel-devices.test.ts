@@ -44,7 +44,7 @@ function load(instructions: readonly string[]): Fd {
   }
 }
 
-test("bpf() loads a program that the verifier takes, and tells of one that it refuses", (t) => {
+test("bpf() loads a program that the verifier takes, and reports one that it refuses", (t) => {
   if (!needs(t, "bpf")) return;
   const program = load(["b700000001000000", "9500000000000000"]); // r0 = 1; exit
   assert.match(String(program.number), /^\d+$/);

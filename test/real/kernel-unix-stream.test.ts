@@ -118,7 +118,7 @@ test("UnixStream keeps a bounded number of descriptors that are not received", a
   assert.ok(openFds() <= before, `${openFds()} descriptors open, ${before} before`);
 });
 
-test("PassedFds.receive() waits, is cancelled by its signal and told when the connection ends", async (t) => {
+test("PassedFds.receive() waits, is cancelled by its signal and rejected when the connection ends", async (t) => {
   const { client, server, folder } = await pair(t);
   const [file] = makeFiles(folder, 1) as [Fd];
   server.resume();

@@ -146,7 +146,7 @@ test("a physical function that is renamed before its use is brought up, and not 
   assert.equal((await node.rtnl.linkByIndex(pf.index))?.up, true);
 });
 
-test("a sysfs of another network namespace is told by health and by a Request, and nothing is written", async (t) => {
+test("a sysfs of another network namespace is reported by health and by a Request, and nothing is written", async (t) => {
   if (!needs(t, "root", "netns", "veth", "bridge")) return;
   const [elsewhere, peers] = [await ownPlace(t), closing(t, openPlace())];
   const machine = { realLinks: true, pfs: 1, vfsPerPf: 2, numVfs: 0 };

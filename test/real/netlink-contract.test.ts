@@ -203,7 +203,7 @@ test("Rtnl lists hundreds of links while others come and go", (t) =>
     other.close();
   }));
 
-test("Rtnl.watch() tells of links and addresses, until it is stopped", async (t) => {
+test("Rtnl.watch() reports links and addresses, until it is stopped", async (t) => {
   if (!needs(t, "netns", "bridge")) return;
   const place = openPlace();
   const seen: string[] = [];

@@ -16,7 +16,7 @@ test("ping() gets its answer inside a namespace, and none from an address withou
   assert.equal(typeof (await ping({ ...options, to: "::1" })), "number");
 });
 
-test("Pod.links() tells what the pod sees of a link, and two pods ping each other over it", async (t) => {
+test("Pod.links() reports what the pod sees of a link, and two pods ping each other over it", async (t) => {
   if (!needs(t, "netns", "veth")) return;
   const [one, other] = [new Pod("one"), new Pod("other")];
   t.after(() => {

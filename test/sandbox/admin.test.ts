@@ -6,7 +6,7 @@ import { systemClock } from "../../src/async/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 
-test("the status page, health and metrics tell of a connection while it stands, and of no secret", async (t) => {
+test("the status page, health and metrics report a connection while it is established, and no secret", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await Sandbox.start({ machine: { realLinks: true }, log: silentLog, clock: systemClock });
   t.after(() => sandbox.stop());

@@ -15,7 +15,7 @@ tellStories(
 );
 
 tellStories(
-  "a KERNEL connection on a card whose PF tells nothing of its VFs",
+  "a KERNEL connection on a card whose PF reports nothing of its VFs",
   { machine: { card: { kind: "no-vf-info" } } },
   { ...plainStories, "is refused what the PF cannot be asked for, and leaves nothing": refusedSettings },
 );
@@ -100,7 +100,7 @@ async function refusedSettings(scene: Scene): Promise<void> {
     ["vlan", { vlanTag: 7 }],
   ] as const) {
     endpoint.want({ ethernet });
-    const why = `Cannot set ${setting} of VF \\d: PF 0000:0\\d:00\\.0 \\(driver igb\\) tells nothing of its VFs`;
+    const why = `Cannot set ${setting} of VF \\d: PF 0000:0\\d:00\\.0 \\(driver igb\\) reports nothing of its VFs`;
     await assert.rejects(client.request(), refusal("FAILED_PRECONDITION", new RegExp(why)));
     assert.deepEqual(await scene.dump([pod]), before);
   }

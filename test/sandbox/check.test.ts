@@ -174,7 +174,7 @@ test("check reports what the host uses, and what follows", async (t) => {
   assert.deepEqual(none.works, { KERNEL: false, VFIO: false });
 });
 
-test("check tells of groups that are shared with others", async (t) => {
+test("check reports groups that are shared with others", async (t) => {
   const { lines, works } = await checked(t, { iommu: "with-pf" }, {});
   for (const pf of PFS) assert.ok(lines.includes(`fail iommu-group ${pf}`), lines.join("\n"));
   assert.equal(works["VFIO"], false);

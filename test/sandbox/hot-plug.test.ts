@@ -60,7 +60,7 @@ test("VFs that an operator takes away are offered no more, and again when they c
   assert.deepEqual(codes(forwarder), []);
 });
 
-test("an adapter that is taken out is told, and serves again when it is back", async (t) => {
+test("an adapter that is taken out is reported, and serves again when it is back", async (t) => {
   const { sandbox, forwarder } = await startNode(t);
   const putBack = await sandbox.machine.removePf(SECOND_PF);
   await offered(sandbox, 2, 2);

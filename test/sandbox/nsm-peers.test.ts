@@ -180,7 +180,7 @@ test("another peer of the trust domain sees nothing, and can neither refresh nor
   assert.ok(!vf.done.includes("detach"));
 });
 
-test("a client that passes no namespace is told so, and nothing is left", async (t) => {
+test("a client that passes no namespace gets that error, and nothing is left", async (t) => {
   const { clientOf, vf, service, endpoint } = await startNode(t);
   const wrong = { name: "nsm-1", tokenID: TOKEN, inodeURL: "file:///proc/1/ns/net" };
   await assert.rejects(clientOf({ parameters: wrong }).request({ fds: [] }), /want inode:/);

@@ -91,7 +91,7 @@ test("the page and the metrics show a VFIO connection, with the driver that its 
   assert.deepEqual(faults, []);
 });
 
-test("the page tells a screen reader what each part is, and a quarantined function with its reason", async (t) => {
+test("the page says to a screen reader what each part is, and a quarantined function with its reason", async (t) => {
   if (!needs(t, "netns", "veth", "bridge", "chromium")) return;
   const { forwarder, browser, url } = await node(t);
   const { page } = await opened(browser, url);
@@ -148,7 +148,7 @@ test("the page can be used by keyboard, and what changes beneath leaves focus an
   assert.match((await page.locator("tr:target").textContent()) ?? "", /quarantined.*it is stuck/s);
 });
 
-test("the page tells a node that cannot serve, and when the forwarder has gone", async (t) => {
+test("the page reports a node that cannot serve, and when the forwarder has gone", async (t) => {
   if (!needs(t, "netns", "veth", "bridge", "chromium")) return;
   const { sandbox, forwarder, browser, url } = await node(t);
   const { page } = await opened(browser, url);

@@ -1,4 +1,4 @@
-// A pod that ends without a word: its cgroup goes, and the kernel tells. Kubelet's list would say so a minute later.
+// A pod that ends without a word: its cgroup goes, and the kernel reports it. Kubelet's list would say so a minute later.
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";

@@ -77,7 +77,7 @@ async function endPod(sandbox: Sandbox, { pod, name }: SandboxPod): Promise<void
   pod.close();
 }
 
-test("a function in a namespace that no journal tells of is kept back, and clean when it returns", async (t) => {
+test("a function in a namespace that no journal reports is kept back, and clean when it returns", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, address, pf, index } = await stoppedNode(t);
   rmSync(`${sandbox.folder}/state/journal`);
@@ -170,7 +170,7 @@ test("the entry of a function that is gone for good is forgotten, and its connec
   assert.deepEqual([log.of("vf-of-journal-absent").length, forgotten.map(({ vf }) => vf)], [told, [address]]);
 });
 
-test("a lost IOMMU group makes its function unhealthy, though no event tells of it", async (t) => {
+test("a lost IOMMU group makes its function unhealthy, though no event reports it", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t);
   const { address = "" } = forwarder.node.inventory.snapshot()[0] ?? {};

@@ -73,7 +73,7 @@ export function linksOf(
   return new HostLinks({ netns, openRtnl, netnsOf: Netns.fromFd, random: systemRandom, ...parts }, systemClock);
 }
 
-/** What it takes to attach the world's link, whose driver makes no other one, with a PF that keeps what it is told. */
+/** What it takes to attach the world's link, whose driver makes no other one, with a PF that keeps what is set. */
 export function attachPartsOf({ links, of, pod, vf }: World) {
   let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0 };
   const port: PfPort = {

@@ -145,7 +145,7 @@ function removeLeft(mount: string): void {
   }
 }
 
-/** A process leaves its cgroup a moment after its end was told. */
+/** A process leaves its cgroup a moment after its end was reported. */
 async function removeTree(path: string): Promise<void> {
   for (const entry of readdirSync(path, { withFileTypes: true })) {
     if (entry.isDirectory()) await removeTree(join(path, entry.name));

@@ -25,7 +25,7 @@ interface PaperVf {
   settings: VfSettings;
   /** An observation answers when this has come. */
   answering: Promise<unknown>;
-  /** Its PF tells its settings when this has come. */
+  /** Its PF reports its settings when this has come. */
   telling: Promise<unknown>;
   looks: number;
 }

@@ -65,7 +65,7 @@ function encodeDevice({ major, minor }: DeviceNumber): Program {
   ];
 }
 
-/** Finds what is ours, wherever it stands: others may have put something in front since. */
+/** Finds what is ours, wherever it is: others may have put something in front since. */
 export function splitProgram(program: Program): SplitProgram {
   const found = program.flatMap((_, at) => blockAt(program, at) ?? []);
   const [first] = found;

@@ -17,7 +17,7 @@ const types = { block: 1, char: 2 } as const;
 /** More than the verifier lets a program take. */
 const MAX_STEPS = 1_000_000;
 const [U32, U64] = [0xffff_ffffn, 0xffff_ffff_ffff_ffffn];
-// Where context and stack seem to lie: far apart, so that an address tells which it is.
+// Where context and stack seem to lie: far apart, so that an address says which it is.
 const [CONTEXT_AT, STACK_END] = [0x1_0000_0000n, 0x2_0000_0000n];
 const STACK_BYTES = 512;
 const sizes: Readonly<Record<number, number>> = { 0: 4, 8: 2, 16: 1, 24: 8 };

@@ -23,7 +23,7 @@ const rows = [
   { says: "an empty program", code: "", problem: /no instructions/ },
 ];
 for (const { says, code, problem } of rows) {
-  test(`problemOf() tells of ${says}`, () => {
+  test(`problemOf() reports ${says}`, () => {
     assert.match(problemOf(decodeProgram(Buffer.from(code, "hex"))) ?? "", problem);
   });
 }

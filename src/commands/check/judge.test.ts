@@ -407,7 +407,7 @@ const rows: readonly Row[] = [
 const problemsOf = (findings: readonly Finding[]) => findings.filter(({ level }) => level !== "ok");
 
 for (const { broken, facts, found, says } of rows) {
-  test(`judge() tells what is wrong with ${broken}, and nothing else`, () => {
+  test(`judge() reports what is wrong with ${broken}, and nothing else`, () => {
     const findings = judge({ ...soundNode, ...facts }, mechanisms);
     const told = problemsOf(findings).map((one) => `${one.level} ${one.check} ${one.mechanisms.join(",")}`);
     assert.deepEqual(told, found);

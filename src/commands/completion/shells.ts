@@ -1,7 +1,7 @@
 import type { Command, Option } from "../command.ts";
 import { commonOptions, programOptions } from "../command-line.ts";
 
-/** How one shell is told what may be typed. */
+/** How one shell learns what may be typed. */
 type Script = (commands: readonly Command[]) => string;
 
 function optionsOf(command: Command): readonly Option[] {

@@ -101,7 +101,7 @@ for (const { speedMbps, capabilities } of speeds) {
   });
 }
 
-test("choosePfs() takes only what was asked for, by address or name, and tells what is not there", () => {
+test("choosePfs() takes only what was asked for, by address or name, and reports what is not there", () => {
   const second = { ...port, address: parsePciAddress("0000:3b:00.1"), links: [{ ...link, ifname: "ens6f1" }] };
   const third = { ...port, address: parsePciAddress("0000:5e:00.0"), links: [{ ...link, ifname: "ens7f0" }] };
   const node = { adapters: [port, second, third], defaultRoutes: [] };
@@ -128,7 +128,7 @@ test("configText() writes what the parser reads, whatever the names look like", 
   assert.ok(text.split("\n").every((line) => line.length <= 110));
 });
 
-test("configText() tells how many functions would be made, in a line that can be switched on", () => {
+test("configText() reports how many functions would be made, in a line that can be switched on", () => {
   const text = configText(choose({}), []);
   const switchedOn = parsePfConfig(text.replace("# numVfs: 64", "numVfs: 8"), "discovered");
   assert.deepEqual(

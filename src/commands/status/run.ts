@@ -13,7 +13,7 @@ export async function status(given: Given, surroundings: Surroundings): Promise<
   const listenOn = environment.settings.adminListenOn;
   const [base = listenOn && urlOf(listenOn)] = given.values("url");
   if (base === undefined) {
-    err.write("forwarder status: NSM_ADMIN_LISTEN_ON is off here: nothing tells the status\n");
+    err.write("forwarder status: NSM_ADMIN_LISTEN_ON is off here: nothing reports the status\n");
     return 1;
   }
   if (!given.has("url") && listenOn && !isLoopback(listenOn.host)) {
@@ -47,7 +47,7 @@ async function once(base: string, given: Given, { out, err, signal }: Surroundin
   }
 }
 
-/** Until it is told to end; a forwarder that restarts is waited for. */
+/** Until its signal is aborted; a forwarder that restarts is waited for. */
 async function watch(base: string, given: Given, surroundings: Surroundings): Promise<number> {
   const { out, err, clock, signal } = surroundings;
   const show = screenOf(given, surroundings);

@@ -70,7 +70,7 @@ const node: NodeView = {
 const picture = (more: Partial<NodeView> = {}, { isWhole = false, columns = 200, isScreen = false } = {}) =>
   pictureText({ ...node, ...more }, recordingTerminal({ columns, isScreen }), { isWhole });
 
-test("pictureText() says first who it is and how it stands", () => {
+test("pictureText() says first who it is and how it is", () => {
   const [first, second] = picture().split("\n");
   assert.equal(first, "forwarder-1 1.2.3, ready, running for 2 h 15 min");
   assert.equal(second, "spiffe://example.org/forwarder, for another 47 min");

@@ -97,7 +97,7 @@ export class AttributeDecoder {
     return this.#values.has(type);
   }
 
-  /** The value as it stands; the last one when the attribute comes more than once. */
+  /** The value as it is; the last one when the attribute comes more than once. */
   bytes(type: number): Buffer | undefined {
     return this.#values.get(type)?.at(-1);
   }

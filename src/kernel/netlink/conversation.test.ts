@@ -97,7 +97,7 @@ const texts = [
   { says: "when it is not", flags: ACK_TLVS | CAPPED, quoted: 0 },
 ];
 for (const { says, flags, quoted } of texts) {
-  test(`Conversation.request() tells the kernel's own words ${says}`, async () => {
+  test(`Conversation.request() reports the kernel's own words ${says}`, async () => {
     const body = errorBody(22, { quoted, text: "Invalid prefix for given prefix length" });
     const kernel = pretendKernel([{ type: ERROR, flags, body }]);
     const talk = new Conversation(kernel.pipe).request(change, { op: "add route x" });

@@ -1,6 +1,6 @@
 // What `ip` (iproute2 6.1.0, on Linux 6.18) sends, captured in a namespace of its own with
 //   unshare -n strace -e trace=sendmsg -e write=3 <command>
-// after `ip link add va type veth peer name vb`. The sequence number of the capture is left out: ours stands there.
+// after `ip link add va type veth peer name vb`. The sequence number of the capture is left out: ours is there.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { encodeAddress } from "./address.ts";

@@ -48,7 +48,7 @@ const IFF_LOWER_UP = 0x1_0000;
 const RTEXT_FILTER_VF = 1;
 const RTEXT_FILTER_SKIP_STATS = 8;
 
-/** A network device as the kernel tells it. */
+/** A network device as the kernel reports it. */
 export interface Link {
   readonly index: number;
   readonly name: string;
@@ -66,7 +66,7 @@ export interface Link {
   readonly parentDevice: string | undefined;
   /** The bus of that device: "pci", "virtio", "auxiliary" (Linux 5.14). */
   readonly parentBus: string | undefined;
-  /** Which port of an adapter it is, where the driver tells: "p0"; "pf0vf3" is the representor of a VF. */
+  /** Which port of an adapter it is, where the driver reports: "p0"; "pf0vf3" is the representor of a VF. */
   readonly portName: string | undefined;
   /** "veth", "bridge", …; undefined for real devices. */
   readonly kind: string | undefined;

@@ -72,7 +72,7 @@ export interface NewRoute {
   readonly metric?: number;
   /** The gateway is reached on this link though no address of it says so. */
   readonly onlink?: boolean;
-  /** Of an IPv4 route: stand before a route with the same prefix and metric, which stays. Else that is EEXIST. */
+  /** Of an IPv4 route: be placed before a route with the same prefix and metric, which stays. Else that is EEXIST. */
   readonly prepend?: boolean;
 }
 
@@ -125,7 +125,7 @@ export function encodeDumpUnicastRoutes(family: IpFamily, ifindex: number): Netl
   return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body };
 }
 
-/** Whether the message tells of a default route: by its header alone, for there may be a million of others. */
+/** Whether the message reports a default route: by its header alone, for there may be a million of others. */
 export function isDefaultRoute({ body }: NetlinkMessage): boolean {
   const header = decodeStruct(rtmsg, body);
   return header !== undefined && header.destinationLength === 0 && (header.flags & RTM_F_CLONED) === 0;

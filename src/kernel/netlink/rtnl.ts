@@ -151,7 +151,7 @@ export class Rtnl {
     return (await this.#queries.one(request, `count the VFs of link ${pfIndex}`, decodeVfCount)) ?? 0;
   }
 
-  /** The VFs of a PF that it tells of, or only the one asked for. Empty also for a link that is no PF, or has no VFs. */
+  /** The VFs of a PF that it reports, or only the one asked for. Empty also for a link that is no PF, or has no VFs. */
   async vfInfos(pfIndex: number, only?: number): Promise<VfInfo[]> {
     const decode = (message: NetlinkMessage) => decodeVfInfos(message, only);
     const request = encodeGetLink({ index: pfIndex }, true);
@@ -239,7 +239,7 @@ export class Rtnl {
     return this.#queries.write(encodeNeighbour("delete", neighbour), `delete ${neighbourText(neighbour)}`);
   }
 
-  /** Tells of changes until the function it returns is called. Uses a socket of its own. */
+  /** Reports changes until the function it returns is called. Uses a socket of its own. */
   watch(groups: readonly NetlinkGroup[], listener: (event: NetlinkEvent) => void): () => void {
     return watchGroups(this.#netns, groups, listener);
   }

@@ -30,7 +30,7 @@ function vf2(): Buffer {
   return bytes;
 }
 
-test("decodeVfInfos() reads what a PF tells of a VF; a setting of -1 is one that the driver does not know", () => {
+test("decodeVfInfos() reads what a PF reports of a VF; a setting of -1 is one that the driver does not know", () => {
   assert.deepEqual(decodeVfInfos(linkWith(vf2())), [
     {
       index: 2,

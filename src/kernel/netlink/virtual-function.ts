@@ -19,7 +19,7 @@ const LINK_STATES = ["auto", "enable", "disable"] as const;
 /** The link that a VF sees: that of the PF, or always up, or always down. */
 export type VfLinkState = (typeof LINK_STATES)[number];
 
-/** One VF as its PF tells it. What the driver does not know is undefined. */
+/** One VF as its PF reports it. What the driver does not know is undefined. */
 export interface VfInfo {
   readonly index: number;
   /** The administrative MAC address; all zero when none is set. */
@@ -70,7 +70,7 @@ function addVfChange(info: AttributeEncoder, vf: number, change: VfChange): void
   if (change.linkState !== undefined) setting(IFLA_VF_LINK_STATE, LINK_STATES.indexOf(change.linkState));
 }
 
-/** How many VFs a link has, whether its driver tells of them or not. @throws {RangeError} when the message is malformed. */
+/** How many VFs a link has, whether its driver reports them or not. @throws {RangeError} when the message is malformed. */
 export function decodeVfCount(message: NetlinkMessage): number {
   const { header, attributes } = decodeBody(ifinfomsg, message, "a link");
   const count = attributes.u32(IFLA_NUM_VF) ?? 0;

@@ -20,16 +20,16 @@ const GROUPS = {
 /** RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV6_ROUTE. */
 export type NetlinkGroup = keyof typeof GROUPS;
 
-/** What a watch tells of. */
+/** What a watch reports. */
 export type NetlinkEvent =
   | { readonly kind: "new-link" | "gone-link"; readonly link: Link }
   | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
-  /** One has come or gone; of other routes nothing is told. */
+  /** One has come or gone; of other routes nothing is reported. */
   | { readonly kind: "default-route"; readonly route: DefaultRoute }
-  /** Events were dropped: only a fresh look at the kernel tells what is so. */
+  /** Events were dropped: only a fresh look at the kernel reports what is so. */
   | { readonly kind: "lost" };
 
-/** Tells of changes in a namespace, until the function it returns is called. */
+/** Reports changes in a namespace, until the function it returns is called. */
 export function watchGroups(
   netns: Netns | undefined,
   groups: readonly NetlinkGroup[],

@@ -157,7 +157,7 @@ test("prepare() sets a function aside whose write hangs, until its driver serves
   assert.equal(inventory.get(first)?.state, "idle");
 });
 
-test("prepare() withholds a function in whose place another device's link stands, until its own is there again", async () => {
+test("prepare() withholds a VF in whose place another device's link is, until its own is there again", async () => {
   const foreign = new Set<string>([first]);
   const { inventory, take, passTime } = setUp(new Map(), new Map(), new Map(), foreign);
   const vf = take();

@@ -146,7 +146,7 @@ class VfioAttachment implements Attachment {
 
   async receiveFiles(): Promise<void> {}
 
-  /** @throws when access stands, or a process still has it open: no other client may have it then, and this is tried again. */
+  /** @throws when access is in force, or a process still has it open: no other client may have it then, and this is tried again. */
   async release(): Promise<void> {
     if (this.#isReleased) return;
     this.#held.setReclaiming();

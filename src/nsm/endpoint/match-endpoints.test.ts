@@ -79,7 +79,7 @@ const rows: readonly {
     names: ["firewall", "gateway", "literal"],
   },
   {
-    says: "takes a template as it stands where an endpoint has it so",
+    says: "takes a template as it is where an endpoint has it so",
     labels: { nodeName: "n1" },
     matches: [{ routes: [{ destinationSelector: { node: "{{.nodeName}} of all" } }] }],
     names: ["literal"],

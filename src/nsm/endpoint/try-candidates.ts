@@ -15,7 +15,7 @@ const CLOSE_LIMIT_MS = 5_000;
 export interface Asking {
   readonly caller: Caller;
   readonly clock: Clock;
-  /** An endpoint that agreed to something must be told that it comes to nothing; that failed. */
+  /** An endpoint that agreed to something must get a Close when it comes to nothing; that failed. */
   readonly onCloseFailed: (endpoint: string, error: unknown) => void;
 }
 
@@ -61,7 +61,7 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
     response = answer.response;
     peer = answer.connection.peer;
   } catch (error) {
-    // It may agree after we have stopped to listen, and would keep an address for no client. A connection that stands continues.
+    // It may agree after we have stopped to listen, and would keep an address for no client. An established connection continues.
     if (!question.mechanism && isGivenUp(error)) void takeBack();
     throw error;
   }
@@ -98,7 +98,7 @@ export async function tryCandidates(
   throw new NsmError({ kind: "candidates-failed", failures });
 }
 
-/** Tells the endpoint that the connection is over. Bounded by a time of our own, not by any caller's. */
+/** Notifies the endpoint that the connection is over. Bounded by a time of our own, not by any caller's. */
 export async function closeAtEndpoint(asking: Asking, onward: Onward): Promise<void> {
   const { candidate, mechanism } = onward;
   const connection = clone(ConnectionSchema, onward.connection);

@@ -27,7 +27,7 @@ export interface EndpointWatch {
   stop(): void;
 }
 
-/** What is told about a watched endpoint. */
+/** What is reported about a watched endpoint. */
 export interface WatchListener {
   /** Whether there is room for the connection as it would be; an event that there is none for means nothing. */
   admits(connection: Connection): boolean;
@@ -39,7 +39,7 @@ export interface WatchListener {
 
 /**
  * The event loop of the original's monitor: listens to what the next hop says about our connection (nsm-protocol §2.7). A
- * stream that breaks or ends means that the endpoint is gone, which is told once, as the connection with state DOWN.
+ * stream that breaks or ends means that the endpoint is gone, which is reported once, as the connection with state DOWN.
  */
 export function watchEndpoint(
   caller: Caller,

@@ -15,7 +15,7 @@ const own = { spiffeId: "spiffe://test/m", isManager: true };
 const foreign = { spiffeId: "spiffe://test/x", isManager: false };
 const { INITIAL_STATE_TRANSFER, UPDATE, DELETE } = ConnectionEventType;
 
-test("MonitorHub.subscribe() tells what stands at once, then each change, without tokens", async () => {
+test("MonitorHub.subscribe() publishes what is established at once, then each change, without tokens", async () => {
   const hub = new MonitorHub();
   hub.update(own, connection("f1"));
   const { heard } = listen(hub);
@@ -33,7 +33,7 @@ test("MonitorHub.subscribe() tells what stands at once, then each change, withou
   assert.ok(!JSON.stringify(heard).includes("secret"));
 });
 
-test("MonitorHub.subscribe() begins with an empty transfer when nothing stands", async () => {
+test("MonitorHub.subscribe() begins with an empty transfer when nothing is established", async () => {
   const { heard } = listen(new MonitorHub());
   await settled();
   assert.deepEqual(
@@ -128,7 +128,7 @@ test("MonitorHub.subscribe() gives a slow reader the last words in the order in 
   assert.deepEqual(ids, [[], ["f2"], ["f1"]]);
 });
 
-test("MonitorHub.subscribe() tells one that has gone what stood when it came, and nothing that waited", async () => {
+test("MonitorHub.subscribe() publishes to one that has gone what was established when it came, and nothing that waited", async () => {
   const hub = new MonitorHub();
   const gone = new AbortController();
   const selector = create(MonitorScopeSelectorSchema);

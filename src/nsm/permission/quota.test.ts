@@ -154,7 +154,7 @@ test("request() undoes a connection that its endpoint makes too large", async ()
   assert.deepEqual([story.outside.closes.length, story.connections], [1, 0]);
 });
 
-test("request() refuses a refresh that grows too large, keeps what stands, and none of the growth", async () => {
+test("request() refuses a refresh that grows too large, keeps what is established, and none of the growth", async () => {
   const first = await story.request(kernelRequest());
   const [before] = story.deps.connections.values();
   const { bytes, state } = before ?? assert.fail();
@@ -176,7 +176,7 @@ test("request() writes nothing for a token that cannot be had", async () => {
   assert.deepEqual([story.journal.puts.length, story.connections], [puts, 1]);
 });
 
-test("what an endpoint tells of a connection counts for its owner, and means nothing where there is no room for it", async () => {
+test("what an endpoint reports of a connection counts for its owner, and means nothing where there is no room for it", async () => {
   await story.request(kernelRequest());
   const heard = story.listen();
   await settled();

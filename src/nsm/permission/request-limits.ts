@@ -67,7 +67,7 @@ function checkContextSize(connection: Connection): void {
   }
 }
 
-/** Every text, wherever it stands, and every list that has no narrower limit: DNS servers, search domains. */
+/** Every text, wherever it is, and every list that has no narrower limit: DNS servers, search domains. */
 function checkTexts(what: string, value: unknown): void {
   if (typeof value === "string") atMost(`bytes of ${what}`, bytesOf(value), LIMITS.textBytes);
   else if (ArrayBuffer.isView(value)) atMost(`bytes of ${what}`, value.byteLength, LIMITS.textBytes);

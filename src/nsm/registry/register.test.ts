@@ -136,7 +136,7 @@ test("Registration registers again when the manager ends its watch", async () =>
   await registration.stop();
 });
 
-test("Registration is not moved by what the watch says of others, or by what stands", async () => {
+test("Registration is not moved by what the watch says of others, or by what is registered", async () => {
   const { clock, registration, registry } = setUp();
   registration.start();
   await settled();
@@ -220,7 +220,7 @@ for (const [says, isAnswered] of [
   });
 }
 
-test("Registration.stop() ends, and logs it, where the manager cannot be told", async () => {
+test("Registration.stop() ends, and logs it, where the manager cannot be notified", async () => {
   const { registration, registry, log } = setUp();
   registration.start();
   await settled();
@@ -295,7 +295,7 @@ test("Registration is content with a registry that offers no watch", async () =>
   await registration.stop();
 });
 
-test("Registration tries a lost manager soon, a refusal rarely, and tells each problem once", async () => {
+test("Registration tries a lost manager soon, a refusal rarely, and reports each problem once", async () => {
   const { clock, log, registration, registry } = setUp();
   registry.failure = new RpcError("UNAVAILABLE", "no socket");
   registration.start();

@@ -52,7 +52,7 @@ export interface RegistrationOptions {
   readonly random?: () => number;
 }
 
-/** Where the registration stands; for health and readiness. */
+/** The state of the registration; for health and readiness. */
 export type RegistrationState =
   | { readonly kind: "registered"; readonly managerSpiffeId: string | undefined }
   | { readonly kind: "trying"; readonly problem: string /** A person must act. */; readonly isPermanent: boolean };

@@ -125,7 +125,7 @@ test("a refresh that the endpoint refuses leaves the client what it has, and sho
   assert.deepEqual(story.vf.done.slice(3), []);
 });
 
-test("a refresh whose caller leaves shows as nothing: the connection stands as before", async () => {
+test("a refresh whose caller leaves shows as nothing: the connection is as before", async () => {
   const heard = story.listen();
   const caller = new AbortController();
   story.outside.replies.set("tcp://nse-1:1", () => {

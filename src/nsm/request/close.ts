@@ -16,7 +16,7 @@ export interface CloseDeps extends Gate, TeardownDeps {
 }
 
 /**
- * Serves a Close. What stands is taken down as it was stored, whatever the caller's message says of it; a connection
+ * Serves a Close. What is established is taken down as it was stored, whatever the caller's message says of it; a connection
  * that is not known is closed already. It waits for the connection's turn even when its caller has gone: a Close that is
  * dropped would hold the VF until the tokens expire.
  * @throws {NsmError} teardown-failed: it is tried again, and a repeated Close tries too; endpoint-close-failed.

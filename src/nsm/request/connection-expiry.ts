@@ -12,7 +12,7 @@ export interface LifetimeInput {
 
 /**
  * The caller's token time minus its own request timeout, as the original has it. A caller's timeout takes at most half of the
- * token's time: else a long one would end the connection as soon as it stands (W19).
+ * token's time: else a long one would end the connection as soon as it is established (W19).
  */
 export function lifetimeMs({ nowMs, tokenExpiresMs, callerDeadlineMs = 0 }: LifetimeInput): number {
   const leftMs = Math.max(0, tokenExpiresMs - nowMs);

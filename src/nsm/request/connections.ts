@@ -28,7 +28,7 @@ export interface ConnectionContent {
   /** At our own index, with the client's mechanism: as it is asked for while it opens, then as of the last answer. */
   readonly connection: Connection;
   readonly wanted: WantedMechanism;
-  /** `unknown`: a previous instance asked an endpoint, and this one has not yet: it is looked for when it must be told. */
+  /** `unknown`: a previous instance asked an endpoint, and this one has not yet: it is looked for when it must be closed there. */
   onward: Onward | "unknown" | undefined;
 }
 

@@ -161,7 +161,7 @@ test("a caller that leaves while an endpoint is asked has no other one asked, an
   );
 });
 
-test("a caller that leaves during a refresh has nothing taken back: the connection stands", async () => {
+test("a caller that leaves during a refresh has nothing undone: the connection stays established", async () => {
   const { signal, reply, begun, leave } = hanging();
   story.outside.replies.set("tcp://nse-1:1", reply);
   const failed = story.failed(freeRefresh(), { signal });
@@ -214,7 +214,7 @@ for (const [whose, reply] of [
     },
   ],
 ] as const) {
-  test(`that an endpoint cannot be told the end of ${whose} is reported`, async () => {
+  test(`that an endpoint gets no Close of ${whose} is reported`, async () => {
     await story.close(answer);
     const failures: unknown[] = [];
     Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });

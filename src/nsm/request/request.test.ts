@@ -146,7 +146,7 @@ test("request() lets a new manager continue with what the one before it made", a
   assert.equal(old.code, "PERMISSION_DENIED");
 });
 
-test("request() to reselect takes down what stands and begins again", async () => {
+test("request() to reselect takes down what is established and begins again", async () => {
   const first = await story.request(kernelRequest());
   const reselect = refreshOf(first);
   const { connection } = reselect as { connection: Connection };

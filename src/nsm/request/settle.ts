@@ -60,7 +60,7 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   listen(deps, record, { connection, onward });
 }
 
-/** Tells watchers that a connection could not be confirmed, unless it was only the caller who went away. */
+/** Notifies watchers that a connection could not be confirmed, unless it was only the caller who went away. */
 export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unknown): void {
   if (toStatus(error).code === "CANCELLED") return;
   const down = clone(ConnectionSchema, record.state.connection);
@@ -106,7 +106,7 @@ function listen(
   });
 }
 
-/** What an endpoint tells of a connection counts for the connection's owner as its answers do. */
+/** What an endpoint reports of a connection counts for the connection's owner as its answers do. */
 function admits({ quota }: SettleDeps, record: ConnectionRecord, changed: Connection): boolean {
   const bytes = sizeOf(changed);
   try {

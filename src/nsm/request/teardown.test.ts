@@ -17,7 +17,7 @@ beforeEach(() => {
   story = new Story();
 });
 
-/** Stands, at an endpoint whose socket came as a descriptor. */
+/** Established, at an endpoint whose socket came as a descriptor. */
 async function atLocalEndpoint(): Promise<Connection> {
   story.outside.fds.sent.add(LOCAL);
   story.outside.endpoints = [{ name: "nse-1", networkServiceNames: ["ns1"], url: LOCAL }];
@@ -33,7 +33,7 @@ test("the socket of an endpoint stays open as long as the endpoint serves", asyn
 
 for (const [says, failure] of [
   ["agrees", undefined],
-  ["cannot be told", new RpcError("UNAVAILABLE", "connection lost")],
+  ["cannot be reached", new RpcError("UNAVAILABLE", "connection lost")],
 ] as const) {
   test(`a Close lets go of the socket of an endpoint that ${says}`, async () => {
     const answer = await atLocalEndpoint();

@@ -150,7 +150,7 @@ async function releaseNode({ steps }: TeardownDeps, state: ReclaimingConnection)
   state.attachment = undefined;
 }
 
-/** Tried once: an endpoint that cannot be told ends its side by the expiry of our token. */
+/** Tried once: an endpoint that cannot be reached ends its side by the expiry of our token. */
 async function closeOnward(deps: TeardownDeps, state: ReclaimingConnection): Promise<void> {
   const { onward: known, connection } = state;
   state.onward = undefined;

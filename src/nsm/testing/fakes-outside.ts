@@ -26,7 +26,7 @@ export class Outside implements Caller {
   readonly replies = new Map<string, Reply>([["tcp://nse-1:1", endpointReply("nse-1")]]);
   readonly requests: NetworkServiceRequest[] = [];
   readonly closes: { readonly target: string; readonly connection: Connection }[] = [];
-  /** What endpoints have agreed to and have not been told the end of, as `whoServes` writes it. */
+  /** What endpoints have agreed to and have not had a Close of, as `whoServes` writes it. */
   readonly agreed = new Set<string>();
   readonly finds: string[] = [];
   readonly watches: PaperStream<ConnectionEvent>[] = [];

@@ -18,7 +18,7 @@ import {
 import type { FileId, OwnedFd, PassedFds } from "../peers.ts";
 import type { Gate } from "../permission/authorize.ts";
 
-/** A clock that stands until it is moved. */
+/** A clock that stops until it is moved. */
 export class HandClock implements Clock {
   #nowMs: number;
   #timers: { at: number; callback: () => void }[] = [];

@@ -56,7 +56,7 @@ export function ipNow(netns: Netns | undefined, command: string): void {
   execFileSync(file, args);
 }
 
-/** Writes down each change of links, addresses, routes and rules that the kernel tells of. */
+/** Writes down each change of links, addresses, routes and rules that the kernel reports. */
 export class IpMonitor {
   readonly #netns: Netns | undefined;
   readonly #child;
@@ -74,9 +74,9 @@ export class IpMonitor {
     });
   }
 
-  /** What was told since the last call, without the marks that prove that nothing is missing; empty the first time. */
+  /** What was reported since the last call, without the marks that prove that nothing is missing; empty the first time. */
   async news(): Promise<readonly string[]> {
-    // A rule of our own comes through the same socket: all that happened before it has been told when it arrives.
+    // A rule of our own comes through the same socket: all that happened before it has been reported when it arrives.
     const mark = `lookup ${++this.#marks + 4_000_000}`;
     const rule = (verb: string) => ip(this.#netns, `rule ${verb} priority 32000 ${mark}`);
     do {
@@ -107,7 +107,7 @@ export class IpMonitor {
   }
 }
 
-/** The kernel gives each link such an address, and tells of it once its trial is over, a second after the link has come up. */
+/** The kernel gives each link such an address, and reports it once its trial is over, a second after the link has come up. */
 function isLinkLocal(line: string): boolean {
   return /\b(inet6|local) fe80:/.test(line);
 }

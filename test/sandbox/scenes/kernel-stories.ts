@@ -183,7 +183,7 @@ function openSockets(): readonly string[] {
   return [...new Set(openFiles("socket"))];
 }
 
-/** A pod in which the kernel does not take a second to try out the link-local address, and tell of it. */
+/** A pod in which the kernel does not take a second to try out the link-local address, and report it. */
 async function quietPod(scene: Scene): Promise<SandboxPod> {
   const admitted = await scene.pod();
   admitted.pod.netns.writeSysctl("net/ipv6/conf/default/accept_dad", "0");

@@ -18,7 +18,7 @@ import { eventually } from "./story.ts";
 const PFS = 2;
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 
-/** What a call is told, so that the forwarder can die in it. */
+/** What a call is given, so that the forwarder can die in it. */
 type Dying = Pick<CallChanges, "signal" | "traceparent">;
 
 /** Does the work until the forwarder is killed, and waits for the next one. True when the work had not come to its end by then. */
@@ -141,7 +141,7 @@ export class KillScene {
   }
 
   /**
-   * Lets the forwarder die at each point of what is told, before and after each step, as often as it takes: one death finds every
+   * Lets the forwarder die at each point of what is reported, before and after each step, as often as it takes: one death finds every
    * pod but one at another point, and that one served. An unsynced disk has lost by then what was not synced, and where it was about
    * to be synced it is torn; that holds up every other call, so one call of a death stands there, and came last. What a real file has
    * after a write is what the next step finds. Resolves with how many points there are.

@@ -111,7 +111,7 @@ export class Scene {
     });
   }
 
-  /** The pods of a story that has been told end: their tokens are free for others. */
+  /** The pods of a story that is over end: their tokens are free for others. */
   async endPods(): Promise<void> {
     for (const { name } of this.#pods) this.sandbox.kubelet.free(name);
     this.#pods = [];
@@ -201,7 +201,7 @@ function withoutIndexes(dump: unknown): unknown {
   return plain;
 }
 
-/** Only a net beneath the file's own limit (tools/test-files.ts), so that the failure tells what was seen. */
+/** Only a net beneath the file's own limit (tools/test-files.ts), so that the failure reports what was seen. */
 const NET_MS = 120_000;
 
 /** Looks until it is so; the error says what was seen last. */
