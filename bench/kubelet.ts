@@ -7,7 +7,7 @@ import { type Distribution, distributionOf } from "./statistics.ts";
 export interface KubeletFigures {
   /** From the start of kubelet, which makes its socket, until it has every resource with every device. */
   readonly restart: Distribution;
-  /** From the fault of a physical function until kubelet knows that its functions are unhealthy. */
+  /** From the fault of a physical function until kubelet knows that its VFs are unhealthy. */
   readonly fault: Distribution;
   /** One device for one pod. */
   readonly allocate: Distribution;

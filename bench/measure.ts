@@ -128,7 +128,7 @@ export async function restingCpu({ node }: Stage): Promise<number> {
   return (node.cpuMs - before) / IDLE_S;
 }
 
-/** With every function but eight in use: what the last eight cost, and the memory that all of them take. */
+/** With every VF but eight in use: what the last eight cost, and the memory that all of them take. */
 export async function fullHouse(
   stage: Stage,
   count: number,

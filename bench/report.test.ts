@@ -25,7 +25,7 @@ test("reportOf() leaves out what was not measured", () => {
   assert.deepEqual(report["start_to_registered_ms"], { p50: 150, p99: 150, n: 1 });
 });
 
-test("reportOf() names the calls of 64 functions, and compares few connections with a full house", () => {
+test("reportOf() names the calls of 64 VFs, and compares few connections with a full house", () => {
   const full = { calls: callsOf(20), rssMib: 111.116 };
   const cpuIdleMsPerS = 9.876;
   const nodes = [
@@ -42,7 +42,7 @@ test("reportOf() names the calls of 64 functions, and compares few connections w
   assert.ok(!("request_first_32_ms" in report));
 });
 
-test("reportOf() names what kubelet costs, of 64 functions and by functions and names", () => {
+test("reportOf() names what kubelet costs, of 64 VFs and by VFs and names", () => {
   const times = distributionOf([7]);
   const few = {
     vfs: 64,

@@ -13,11 +13,11 @@ export interface NodeFigures {
   readonly many?: BusyFigures;
   readonly parallel?: ParallelFigures;
   readonly refreshWrites?: number;
-  /** With every function in use. */
+  /** With every VF in use. */
   readonly full?: { readonly calls: CallFigures; readonly rssMib: number };
 }
 
-/** What was measured between kubelet and a forwarder with so many functions, each with so many resource names. */
+/** What was measured between kubelet and a forwarder with so many VFs, each with so many resource names. */
 export interface NamedKubeletFigures extends KubeletFigures {
   readonly vfs: number;
   readonly names: number;

@@ -19,7 +19,7 @@ import type { Distribution } from "./statistics.ts";
 
 /** Nodes that are measured, by their virtual functions. */
 const SIZES = [8, 64, 256];
-/** Nodes on which kubelet is measured: functions, and resource names of each. */
+/** Nodes on which kubelet is measured: VFs, and resource names of each. */
 const KUBELET_NODES = [
   [64, 2],
   [256, 2],
@@ -31,7 +31,7 @@ const LARGEST = 256;
 /** What is measured. */
 export interface Measured {
   readonly nodes: readonly NodeFigures[];
-  /** By functions and resource names of each. */
+  /** By VFs and resource names of each. */
   readonly kubelet: readonly NamedKubeletFigures[];
   /** From a SIGKILL on; without links there is nothing to recover. */
   readonly recovery: Distribution | undefined;

@@ -19,7 +19,7 @@ export interface StageOptions extends NodeProcessOptions {
   /** Virtual functions of the node, an even number. */
   readonly vfs: number;
   readonly realLinks: boolean;
-  /** Whether each function has 6 resource names instead of 2. */
+  /** Whether each VF has 6 resource names instead of 2. */
   readonly hasManyNames?: boolean;
 }
 

@@ -11,7 +11,7 @@ export interface Topology {
   readonly name: "crowd" | "disk" | "hub" | "shared-groups" | "no-iommu";
   readonly says: string;
   readonly hasIommu: boolean;
-  /** Whether the left adapter's port keeps functions apart: without, that adapter and its functions are in one IOMMU group. */
+  /** Whether the left adapter's port keeps VFs apart: without, that adapter and its VFs are in one IOMMU group. */
   readonly hasAcs: boolean;
   /** Whether it has a disk: its power can be cut then, and it is booted again from what the disk has. */
   readonly hasDisk: boolean;
@@ -39,7 +39,7 @@ export const topologies: readonly Topology[] = [
   },
   {
     name: "hub",
-    says: "two adapters on one wire, an IOMMU group for each function",
+    says: "two adapters on one wire, an IOMMU group for each VF",
     hasIommu: true,
     hasAcs: true,
     hasDisk: false,
@@ -50,7 +50,7 @@ export const topologies: readonly Topology[] = [
   },
   {
     name: "shared-groups",
-    says: "as hub, but the left adapter shares one group with its functions; the right one's functions share one without it",
+    says: "as hub, but the left adapter shares one group with its VFs; the right one's VFs share one without it",
     hasIommu: true,
     hasAcs: false,
     hasDisk: false,

@@ -1,5 +1,5 @@
 // Network namespaces that this project made, and the kernel's proof of it. A sandbox forwarder moves and renames whatever link has the
-// ifindex of a pretended function; in a namespace that other processes use that has taken a machine off its network.
+// ifindex of a pretended VF; in a namespace that other processes use that has taken a machine off its network.
 import { readFileSync, readlinkSync } from "node:fs";
 import { Netns, Rtnl } from "../src/kernel/index.ts";
 
@@ -50,7 +50,7 @@ export async function requireOwnNetns(netns: Netns): Promise<void> {
   throw new ForeignNetnsError(
     `Cannot run a sandbox forwarder in the network namespace ${nameOf(netns)}: the sandbox did not make it ` +
       `(${isMarked ? "process 1 is in it" : `lo has no name ${markOf(netns)} there`}; this process is in net:[${ownInode()}], ` +
-      `process 1 in ${first ?? "one that may not be read"}). Its links would be taken for pretended functions. Start it by ` +
+      `process 1 in ${first ?? "one that may not be read"}). Its links would be taken for pretended VFs. Start it by ` +
       "npm start, npm test or npm run bench, or with real links of its own (realLinks)",
   );
 }

@@ -6,7 +6,7 @@ import { sysfsContracts } from "../../test/contracts/sysfs.ts";
 import { vfSettingsContracts } from "../../test/contracts/vf-settings.ts";
 import { promisesOf, realTests } from "../real-tests.ts";
 import { adapters } from "./hardware.ts";
-import { holdFunction } from "./hold-function.ts";
+import { holdVf } from "./hold-vf.ts";
 import { runRealTest } from "./real-test.ts";
 import type { Stage } from "./stage.ts";
 
@@ -23,7 +23,7 @@ export async function contracts(stage: Stage): Promise<void> {
     for (const [name, contract] of Object.entries(vfSettingsContracts)) {
       await stage.story(`settings: ${name}`, () => contract(subject));
     }
-    const hold = (group: string) => holdFunction({ group, address: subject.vf });
+    const hold = (group: string) => holdVf({ group, address: subject.vf });
     for (const [name, contract] of Object.entries(deviceAccessContracts)) {
       await stage.story(`access: ${name}`, () => contract({ ...subject, hold }));
     }

@@ -127,7 +127,7 @@ async function diesInClose(node: LabNode, { point, mac }: Death): Promise<void> 
   });
 }
 
-/** No process holds the namespace then: the kernel itself puts the function back, with the name that it had in the pod. */
+/** No process holds the namespace then: the kernel itself puts the VF back, with the name that it had in the pod. */
 async function podDiesMeanwhile(node: LabNode): Promise<void> {
   const before = await wholeNode();
   const pod = await node.pod("left", wish(mac(30), VLAN));

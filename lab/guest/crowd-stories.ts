@@ -16,7 +16,7 @@ export async function crowd(stage: Stage, rounds: number): Promise<void> {
   const before = await wholeNode();
   const clients = await everybody(node);
   let settled: LeftOver | undefined;
-  await stage.story(`all ${COUNT} functions are requested at once and closed at once: the node is as it was`, () =>
+  await stage.story(`all ${COUNT} VFs are requested at once and closed at once: the node is as it was`, () =>
     closingAll(clients, async () => {
       await round(node, clients);
       assert.deepEqual(await wholeNode(), before);

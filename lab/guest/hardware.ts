@@ -27,7 +27,7 @@ const ACS_CONTROL = 6;
 /** The adapters: their addresses follow from the order of the root ports. */
 export const adapters = { left: "0000:01:00.0", right: "0000:02:00.0" } as const;
 
-/** Functions of each. */
+/** VFs of each. */
 export const VFS_PER_ADAPTER = 7;
 
 /** A virtual function as it stands. */
@@ -83,7 +83,7 @@ export function netdevOf(address: string): string | undefined {
   return existsSync(folder) ? readdirSync(folder)[0] : undefined;
 }
 
-/** Every function of its IOMMU group, itself included; none without an IOMMU. */
+/** Every VF of its IOMMU group, itself included; none without an IOMMU. */
 export function groupMembers(address: string): readonly string[] {
   const folder = `${DEVICES}/${address}/iommu_group/devices`;
   return existsSync(folder) ? readdirSync(folder) : [];
@@ -115,7 +115,7 @@ export function writeAside(
 }
 
 /**
- * Turns access control off in the port above an adapter, as setpci does: functions that are made from now on share a group, and
+ * Turns access control off in the port above an adapter, as setpci does: VFs that are made from now on share a group, and
  * the adapter, which has its group already, is not in it.
  */
 export function turnAcsOff(adapter: string): void {
@@ -137,7 +137,7 @@ export function rescanBus(): void {
   writeFileSync("/sys/bus/pci/rescan", "1");
 }
 
-/** As an operator who finds an adapter in whatever state: on the bus, up, with all its functions under a driver. */
+/** As an operator who finds an adapter in whatever state: on the bus, up, with all its VFs under a driver. */
 export async function restoreAdapter(pf: string): Promise<void> {
   if (!existsSync(`${DEVICES}/${pf}`)) rescanBus();
   const ifname = netdevOf(pf);

@@ -11,12 +11,12 @@ import { eventually } from "./waiting.ts";
 const VLAN = 100;
 const OTHER_VLAN = 200;
 
-/** A function as a network device in a pod. */
+/** A VF as a network device in a pod. */
 export const kernelStories = {
-  "a client gets a function with name, MAC, VLAN, MTU and addresses, and Close puts all of them back": standsAndGoes,
+  "a client gets a VF with name, MAC, VLAN, MTU and addresses, and Close puts all of them back": standsAndGoes,
   "clients of one VLAN reach each other, over one adapter and over two, and none of another": reachesItsVlan,
   "a refresh that wants nothing else writes nothing": refreshes,
-  "a function goes from client to client, each with its own address": goesOn,
+  "a VF goes from client to client, each with its own address": goesOn,
 };
 
 async function standsAndGoes(node: LabNode): Promise<void> {
@@ -100,7 +100,7 @@ export function wish(srcMac: string, vlanTag: number, more: WantedContext = {}):
 }
 
 /**
- * All that stands in the host's namespace, and every function of both adapters. igbvf calls the address permanent that the
+ * All that stands in the host's namespace, and every VF of both adapters. igbvf calls the address permanent that the
  * physical function gave last: that is no trace of a client. Nor is it whether a physical function
  * keeps no address of a virtual one, or the one that this has anyway: igb of 6.1 cannot go back to none.
  */

@@ -94,7 +94,7 @@ export class LabNode {
     return this.#forwarder;
   }
 
-  /** Starts it and waits until it serves and kubelet knows every function. */
+  /** Starts it and waits until it serves and kubelet knows every VF. */
   async startForwarder(): Promise<void> {
     const startedAt = performance.now();
     this.#forwarder = new ForwarderProcess(this.#environment());
@@ -114,7 +114,7 @@ export class LabNode {
     await other.ended;
   }
 
-  /** Kubelet has heard of each function of the side that it is well. */
+  /** Kubelet has heard of each VF of the side that it is well. */
   async untilHealthy(...sides: readonly Side[]): Promise<void> {
     const wanted = sides.length > 0 ? sides : (["left", "right"] as const);
     const isWell = (devices: readonly KubeletDevice[]) =>
@@ -122,7 +122,7 @@ export class LabNode {
     for (const side of wanted) await eventually(() => this.devices(side), isWell);
   }
 
-  /** What kubelet knows of an adapter's functions. */
+  /** What kubelet knows of an adapter's VFs. */
   devices(side: Side): readonly KubeletDevice[] {
     return this.sandbox.kubelet.devices.value?.get(resources[side]) ?? [];
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { adapters, groupMembers, turnAcsOff, VFS_PER_ADAPTER, vfAddress } from "./hardware.ts";
-import { EVERYTHING } from "./hold-function.ts";
+import { EVERYTHING } from "./hold-vf.ts";
 import { answer, wish } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
 import type { Stage } from "./stage.ts";
@@ -9,7 +9,7 @@ import { REFUSED, VfioPod } from "./vfio-pod.ts";
 const VLAN = 700;
 const ANOTHERS_GROUP = /in an IOMMU group that another pod has \(0000:02:1/;
 
-/** A node whose machine keeps functions not apart. */
+/** A node whose machine keeps VFs not apart. */
 export async function sharedGroups(stage: Stage): Promise<void> {
   turnAcsOff(adapters.right);
   await stage.stories({
@@ -20,8 +20,7 @@ export async function sharedGroups(stage: Stage): Promise<void> {
         /IOMMU group \d+ also holds .*0000:01:00\.0/,
         groupMembers("0000:01:10.0").includes(adapters.left),
       ),
-    "a group of functions only is one pod's: the other's VFIO and KERNEL are refused, until it is closed":
-      groupIsOnePods,
+    "a group of VFs only is one pod's: the other's VFIO and KERNEL are refused, until it is closed": groupIsOnePods,
   });
 }
 

@@ -12,7 +12,7 @@ const VLAN = 400;
 
 /** What operators and dying pods do to a node. Two clients of the other adapter talk meanwhile and lose no packet. */
 export const troubleStories = {
-  "a pod that dies without Close gives its function back, clean, and another gets it": podDies,
+  "a pod that dies without Close gives its VF back, clean, and another gets it": podDies,
   "a VF that an operator unbinds is reported, and the others are not touched": unbound,
   "an adapter whose link is down is reported, and is well again when it is up": linkDown,
   "functions that are taken away are reported, and offered again when they are back": numberChanges,
@@ -76,7 +76,7 @@ async function numberChanges(node: LabNode): Promise<void> {
     assert.equal(healthyOf(node, "left"), VFS_PER_ADAPTER);
     operate(`${adapters.right}/sriov_numvfs`, "3");
     await untilDevices(node, "right", { healthy: 3, all: 3 });
-    // The adapter loses its carrier for a moment after its functions were made, and no client is served meanwhile.
+    // The adapter loses its carrier for a moment after its VFs were made, and no client is served meanwhile.
     await untilServed(node, "right");
     operate(`${adapters.right}/sriov_numvfs`, "0");
     await untilDevices(node, "right", { healthy: 0 });
@@ -127,7 +127,7 @@ export async function serves(node: LabNode, side: Side): Promise<void> {
   await node.endPods(pod);
 }
 
-/** Each function of the adapter serves a client. */
+/** Each VF of the adapter serves a client. */
 export async function everyFunctionServes(node: LabNode, side: Side): Promise<void> {
   const pods = [];
   for (let number = 0; number < VFS_PER_ADAPTER; number += 1) {

@@ -4,7 +4,7 @@ import type { Client } from "../../sandbox/nsm/client.ts";
 import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { installAt, onlyNull } from "../../test/scenes/device-filters.ts";
-import { type Outcome, runVfioClient } from "./hold-function.ts";
+import { type Outcome, runVfioClient } from "./hold-vf.ts";
 import type { LabNode, Side } from "./node.ts";
 
 const ROOT = "/sys/fs/cgroup";
@@ -38,7 +38,7 @@ export class VfioPod {
     return new VfioPod(pod, node.client(pod, { mechanism: "VFIO", parameters }), cgroup);
   }
 
-  /** The program in this pod's cgroup, at the function of a connection: the pod's own, or another's. */
+  /** The program in this pod's cgroup, at the VF of a connection: the pod's own, or another's. */
   async tries({ client }: VfioPod): Promise<Outcome> {
     const { pciAddress = "", iommuGroup = "", ...numbers } = client.connection?.mechanism?.parameters ?? {};
     const container = this.#makeNode("vfio", numbers["vfioMajor"], numbers["vfioMinor"]);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Client } from "../../sandbox/nsm/client.ts";
 import { adapters, driverOf, operate, VFS_PER_ADAPTER, vfsOf, writeAside } from "./hardware.ts";
-import { EVERYTHING } from "./hold-function.ts";
+import { EVERYTHING } from "./hold-vf.ts";
 import { answer, wish } from "./kernel-stories.ts";
 import type { LabNode, Side } from "./node.ts";
 import { everyFunctionServes, serves, untilServed } from "./trouble-stories.ts";
@@ -11,17 +11,17 @@ import { eventually, within } from "./waiting.ts";
 const VLAN = 600;
 const LIMIT_MS = 30_000;
 
-/** A function as a device that only its pod's programs can open: real groups, a real IOMMU. */
+/** A VF as a device that only its pod's programs can open: real groups, a real IOMMU. */
 export const vfioStories = {
-  "a program of the pod opens the group, maps memory and resets the function; no other pod's can, nor any after Close":
+  "a program of the pod opens the group, maps memory and resets the VF; no other pod's can, nor any after Close":
     lifeOfOne,
   "a program keeps what it has open while the forwarder is killed and comes back, and no process has it after Close":
     survivesRestart,
-  "one function is KERNEL, then VFIO, then KERNEL again": becomesAnother,
-  "the Close of a function that a program will not let go of says who has it; no other call waits, and it is restored in the end":
+  "one VF is KERNEL, then VFIO, then KERNEL again": becomesAnother,
+  "the Close of a VF that a program will not let go of says who has it; no other call waits, and it is restored in the end":
     heldOpen,
   "an operator's unbind that waits for a program keeps no other call waiting": unbindWaits,
-  "an operator's change of the number of functions that waits for a program keeps no other call waiting": numberWaits,
+  "an operator's change of the number of VFs that waits for a program keeps no other call waiting": numberWaits,
 };
 
 async function lifeOfOne(node: LabNode): Promise<void> {

@@ -36,7 +36,7 @@ async function request(stage: Stage, at: number): Promise<string> {
   return `answered with ${connection.mechanism?.parameters["pciAddress"]} for ${connection.context?.ipContext?.srcIpAddrs.join(", ")}`;
 }
 
-/** The function that the answer names, as the node has it. */
+/** The VF that the answer names, as the node has it. */
 export async function vfOf(stage: Stage, pod: SandboxPod): Promise<VfPicture> {
   const address = pod.client.connection?.mechanism?.parameters["pciAddress"];
   const vfs = (await pictureOf(stage.sandbox.machine)).flatMap((pf) => pf.vfs);
@@ -171,7 +171,7 @@ async function nodeAsBefore(stage: Stage): Promise<string> {
   return `all ${before.flatMap((pf) => pf.vfs).length} as before: driver, netdev, name, state, MTU, MAC, VLAN`;
 }
 
-/** The function whose picture has changed, before and after. */
+/** The VF whose picture has changed, before and after. */
 function firstDifference(before: string, after: string): string {
   const vfsOf = (text: string) => (JSON.parse(text) as { vfs: VfPicture[] }[]).flatMap(({ vfs }) => vfs);
   const was = vfsOf(before);

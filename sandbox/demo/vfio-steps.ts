@@ -10,7 +10,7 @@ type VfioPod = SandboxPod & { readonly container: Container };
 
 const REFUSED = "EPERM";
 
-/** A pod that gets its function by VFIO: what it may open is for the kernel to say, and read back in the pod itself. */
+/** A pod that gets its VF by VFIO: what it may open is for the kernel to say, and read back in the pod itself. */
 export function vfioSteps(stage: Stage, cgroups: PodCgroups | undefined): readonly Step[] {
   const pods: VfioPod[] = [];
   const pod = (at: number): VfioPod => {

@@ -78,7 +78,7 @@ export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors
   openRtnl(netns: Netns): Rtnl;
   /** Whether its network devices are links, and not only names. */
   readonly hasLinks: boolean;
-  /** Which function has a link: known of those that the machine made, wherever they are now. */
+  /** Which PCI function has a link: known of those that the machine made, wherever they are now. */
   linkOwnerOf(place: Pick<LinkPlace, "netns">, link: Link): Promise<LinkOwner>;
   /** None where its network devices are only names. */
   readonly pfLink: FindPfLink;
@@ -100,11 +100,11 @@ export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors
   connect(cable: Cable): Promise<void>;
   /** Takes an adapter out of its slot. The function it gives back puts it in again. */
   removePf(address: string): Promise<() => Promise<void>>;
-  /** Takes a function out of its IOMMU group, of which the kernel sends no event. */
+  /** Takes a PCI function out of its IOMMU group, of which the kernel sends no event. */
   loseGroup(address: string): void;
   /** Says something as the kernel does. */
   announce(event: Uevent): void;
-  /** Every function with its driver, group, network device, MAC and VLAN, as a table. */
+  /** Every PCI function with its driver, group, network device, MAC and VLAN, as a table. */
   print(): Promise<string>;
   /** Lets go of every link and namespace it made. */
   stop(): Promise<void>;
@@ -214,7 +214,7 @@ function pfOf(nic: Nic, address: string): NicPf {
 
 type Ports = ReadonlyMap<string, PretendPfPort>;
 
-/** Whose word an address of a function is. */
+/** Whose word an address of a PCI function is. */
 function addressesOf(ports: Ports) {
   return {
     macOf: ({ virtual }: NicFunction) => virtual && portOf(ports, virtual.pf.address).adminMac(virtual.index),

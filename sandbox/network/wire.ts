@@ -4,7 +4,7 @@ import { netdevName } from "../nic/netdev-names.ts";
 import type { NetdevMaker, NicFunction } from "../nic/nic.ts";
 import type { LinkMaker, LinksParts, NetdevView, SeenNetdev } from "../nic/sysfs.ts";
 
-/** A network device of a function and its other end on the wire. */
+/** A network device of a PCI function and its other end on the wire. */
 interface Port {
   readonly fn: NicFunction;
   /** Index of the other end, in the namespace of the wire. It names the port for good. */
@@ -25,9 +25,9 @@ export interface WireOptions extends LinksParts {
 }
 
 /**
- * Network devices that are real: one end of a veth in the host's namespace for each function with a kernel driver, the
+ * Network devices that are real: one end of a veth in the host's namespace for each PCI function with a kernel driver, the
  * other end on a bridge in a namespace of its own. There is one bridge for each VLAN, for this kernel may lack bridge VLAN
- * filtering: two functions hear each other when their VLANs are the same, whichever adapter they belong to.
+ * filtering: two PCI functions hear each other when their VLANs are the same, whichever adapter they belong to.
  */
 export class Wire implements NetdevMaker, NetdevView, LinkMaker {
   readonly #options: WireOptions;
@@ -45,7 +45,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     this.#options = options;
     this.#host = Rtnl.open({ netns: options.host });
     this.#wire = Rtnl.open({ netns: options.wire });
-    // A veth dies with the namespace of either end: a function whose client's namespace died must come back.
+    // A veth dies with the namespace of either end: a PCI function whose client's namespace died must come back.
     this.#unwatch = this.#wire.watch(["link"], (event) => {
       const gone = event.kind === "gone-link" ? event.link.index : undefined;
       if (gone !== undefined || event.kind === "lost") void this.#bringHome(gone).catch((error) => this.#ifOpen(error));
@@ -100,7 +100,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     return this.#ports.has(fn.address);
   }
 
-  /** The function whose device a link is, in whatever namespace. */
+  /** The PCI function whose device a link is, in whatever namespace. */
   functionOf(link: Pick<Link, "kind" | "peerIndex">): NicFunction | undefined {
     if (link.kind !== "veth") return undefined;
     return [...this.#ports.values()].find(({ wireIndex }) => wireIndex === link.peerIndex)?.fn;
@@ -124,7 +124,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
   }
 
   /**
-   * Which function has that link, in whatever namespace it is: by both ends, which must point at each other. Their indexes alone
+   * Which PCI function has that link, in whatever namespace it is: by both ends, which must point at each other. Their indexes alone
    * may be those of a link that another process made; the kernel's id of the namespace says the rest.
    */
   async ownerOf(netns: Netns, link: Link): Promise<LinkOwner> {
@@ -148,7 +148,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     await this.#wire.setLink(wireEnd.index, { up: true });
   }
 
-  /** Moves the function's port to the bridge of its VLAN. */
+  /** Moves the PCI function's port to the bridge of its VLAN. */
   setVlan(fn: NicFunction, vlan: number): Promise<void> {
     return this.#queue.run(fn.address, async () => {
       const port = this.#ports.get(fn.address);
@@ -170,7 +170,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     return bridge.index;
   }
 
-  /** Gives a function whose device died with its namespace a new one, as a real function falls back to the host. */
+  /** Gives a PCI function whose device died with its namespace a new one, as a real PCI function falls back to the host. */
   async #bringHome(gone: number | undefined): Promise<void> {
     for (const port of [...this.#ports.values()]) {
       if (gone !== undefined && port.wireIndex !== gone) continue;
@@ -204,7 +204,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
   }
 }
 
-/** The address "burnt into" a function: local, the same at each bind, other for each function. */
+/** The address "burnt into" a PCI function: local, the same at each bind, other for each PCI function. */
 function burntInMac({ address }: NicFunction): string {
   const digits = address.replaceAll(/[:.]/g, "").slice(-7).padStart(10, "0");
   return `02:${digits.match(/../g)?.join(":")}`;

@@ -2,14 +2,14 @@
 import { Errno, KernelError, type Link, type Rtnl, type SetLink } from "../../src/kernel/index.ts";
 import type { NicFunction } from "./nic.ts";
 
-/** What is known of the links' functions. */
+/** What is known of the links' PCI functions. */
 export interface BusyLinks {
   /** The virtual function whose link it is; undefined for any other link. */
   functionOf(link: Link): NicFunction | undefined;
   isResetting(fn: NicFunction): boolean;
   /** The address that the PF has set. */
   macOf(fn: NicFunction): string | undefined;
-  /** Called with an address that the function has got. */
+  /** Called with an address that the PCI function has got. */
   choose(fn: NicFunction, mac: string): void;
 }
 

@@ -22,7 +22,7 @@ export interface CardParts {
   /** A socket in the namespace, of a kernel without this card. */
   readonly openRtnl: (netns: Netns) => Rtnl;
   readonly macOf: (fn: NicFunction) => string | undefined;
-  /** The function asks its PF for an address: whether it gets it; undefined of a PF. */
+  /** The PCI function asks its PF for an address: whether it gets it; undefined of a PF. */
   readonly choose: (fn: NicFunction | undefined, mac: string) => boolean | undefined;
   readonly clock: Clock;
 }

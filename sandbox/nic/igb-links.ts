@@ -1,10 +1,10 @@
 // Links whose addresses are set as igbvf sets them, in agreement with igb.
 import { Errno, KernelError, type Link, type Rtnl } from "../../src/kernel/index.ts";
 
-/** What is known of the links' functions. */
+/** What is known of the links' PCI functions. */
 export interface IgbLinks {
   /**
-   * The function behind the link asks its PF for an address; false where the PF has named one. Undefined for a link that is not of
+   * The PCI function behind the link asks its PF for an address; false where the PF has named one. Undefined for a link that is not of
    * a virtual function.
    */
   choose(link: Link, mac: string): boolean | undefined;

@@ -20,7 +20,7 @@ export interface NicFunction {
   readonly virtual: { readonly pf: NicPf; readonly index: number } | undefined;
   iommuGroup: number | undefined;
   readonly numaNode: number;
-  /** The driver whose table of ids names the function. */
+  /** The driver whose table of ids names the PCI function. */
   readonly nativeDriver: string;
   driver: string | undefined;
   override: string | undefined;
@@ -37,7 +37,7 @@ export interface NicPf extends NicFunction {
 
 /** What makes and removes network devices when a kernel driver comes and goes. */
 export interface NetdevMaker {
-  /** Whether the function has one, in any namespace. */
+  /** Whether the PCI function has one, in any namespace. */
   has(fn: NicFunction): boolean;
   plug(fn: NicFunction): Promise<{ readonly ifname: string }>;
   /** The name it had, where the host's namespace could see it. */
@@ -99,7 +99,7 @@ export class Nic {
     return made;
   }
 
-  /** Whether the driver would take the function: its override alone decides where there is one. */
+  /** Whether the driver would take the PCI function: its override alone decides where there is one. */
   #isMatch(driver: string, fn: NicFunction): boolean {
     return fn.override === undefined ? fn.nativeDriver === driver : fn.override === driver;
   }
@@ -172,7 +172,7 @@ export class Nic {
     const { driver, iommuGroup: group } = fn;
     if (driver === undefined) return;
     if (driver === VFIO_DRIVER && group !== undefined) {
-      // The function is without a driver at once; the rest waits for the process that has it open.
+      // The PCI function is without a driver at once; the rest waits for the process that has it open.
       fn.driver = undefined;
       await this.#open.get(group)?.promise;
       if (!this.members(group).some((other) => other.driver === VFIO_DRIVER)) {
@@ -267,7 +267,7 @@ export class Nic {
     return [...this.functions.values()].filter((fn) => fn.iommuGroup === group);
   }
 
-  /** Takes a function out of its group, of which the kernel sends no event. */
+  /** Takes a PCI function out of its group, of which the kernel sends no event. */
   loseGroup(address: string): void {
     const fn = this.functions.get(address);
     if (fn) fn.iommuGroup = undefined;
@@ -326,7 +326,7 @@ export function busesOf(totalVfs: number): number {
   return Math.ceil((VF_OFFSET + totalVfs * VF_STRIDE) / 256);
 }
 
-/** Where the function is beneath /sys, as events name it. */
+/** Where the PCI function is beneath /sys, as events name it. */
 export function devpathOf({ address }: NicFunction): string {
   return `/devices/pci0000:00/0000:00:01.0/${address}`;
 }

@@ -10,15 +10,15 @@ import {
 import { type Entry, folderOf, textOf } from "../machine/pretend-files.ts";
 import { type Nic, type NicFunction, type NicPf, representorName } from "./nic.ts";
 
-/** A network device of a function as the host's namespace sees it. */
+/** A network device of a PCI function as the host's namespace sees it. */
 export interface SeenNetdev {
   readonly ifname: string;
   readonly ifindex: number;
 }
 
-/** Where the network devices of the functions are. */
+/** Where the network devices of the PCI functions are. */
 export interface NetdevView {
-  /** Whether the function has a network device in any namespace. */
+  /** Whether the PCI function has a network device in any namespace. */
   has(fn: NicFunction): boolean;
   /** Its network device, when the host's namespace can see it. */
   seen(fn: NicFunction): Promise<SeenNetdev | undefined>;
@@ -40,7 +40,7 @@ export interface LinksParts {
 export interface LinkMaker {
   /** Whether its network devices are links, and not only names. */
   readonly hasLinks: boolean;
-  /** Which function has a link, in whatever namespace. */
+  /** Which PCI function has a link, in whatever namespace. */
   ownerOf(netns: Netns, link: Link): Promise<LinkOwner>;
   /** The same by what the link says of itself. */
   functionOf(link: Link): NicFunction | undefined;

@@ -13,7 +13,7 @@ export type Ask =
   /** Of the disk, when it is not the process's own. */
   | { readonly kind: "disk"; readonly method: keyof Disk; readonly args: readonly unknown[] }
   | { readonly kind: "file"; readonly file: number; readonly method: keyof DiskFile; readonly args: readonly unknown[] }
-  /** Which function has a link, in the namespace of which the process has that descriptor. */
+  /** Which VF has a link, in the namespace of which the process has that descriptor. */
   | { readonly kind: "owner"; readonly netnsFd: number; readonly link: Link }
   /** For a call with that trace it is about to do something, or has done it, and waits. */
   | { readonly kind: "step"; readonly call: string; readonly what: string };

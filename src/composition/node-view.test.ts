@@ -26,7 +26,7 @@ function shownNode() {
   return { inventory, shown, health, log, tokenId, first, second, third };
 }
 
-test("view() shows each function as the inventory has it at this moment, with its pod and connection", () => {
+test("view() shows each VF as the inventory has it at this moment, with its pod and connection", () => {
   const { inventory, shown, tokenId, second, third } = shownNode();
   const connection = { id: "c1", phase: "established", mechanism: "KERNEL", client: "pod-1", networkService: "s" };
   const nsm = { connections: () => [{ ...connection, endpoint: "e", expiresMs: 5 }] };

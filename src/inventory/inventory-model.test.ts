@@ -48,9 +48,9 @@ function check(inventory: Inventory): void {
     assert.ok(!isWithheld || connectionId === undefined, `${address} is withheld from who has it`);
   }
   const holders = all.flatMap(({ connectionId }) => connectionId ?? []);
-  assert.equal(new Set(holders).size, holders.length, "one connection holds two functions");
+  assert.equal(new Set(holders).size, holders.length, "one connection holds two VFs");
   const reserved = all.flatMap(({ tokenId }) => tokenId ?? []);
-  assert.equal(new Set(reserved).size, reserved.length, "one token stands for two functions");
+  assert.equal(new Set(reserved).size, reserved.length, "one token stands for two VFs");
   for (const { connectionId, state, address } of all) {
     const inHand = ["preparing", "ready", "reclaiming"].includes(state);
     assert.ok(connectionId !== undefined || !inHand, `${address} is ${state} without a connection`);
@@ -68,7 +68,7 @@ function check(inventory: Inventory): void {
     const healthy = inventory.devicesOf(resource).filter(({ id, healthy }) => healthy && !reserved.includes(id));
     const free = all.filter((vf) => vf.resources.includes(resource) && vf.state === "idle" && vf.problem === undefined);
     const stoodFor = new Set(healthy.map(({ address }) => address));
-    assert.equal(stoodFor.size, healthy.length, "two free ids stand for one function");
+    assert.equal(stoodFor.size, healthy.length, "two free ids stand for one VF");
     for (const address of stoodFor)
       assert.ok(
         free.some((vf) => vf.address === address),

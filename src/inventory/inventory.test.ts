@@ -78,7 +78,7 @@ function faultOf(act: () => unknown): string {
   return "none";
 }
 
-test("Inventory.devicesOf() counts as upstream's token pool does: shared names add up, used functions leave siblings out", () => {
+test("Inventory.devicesOf() counts as upstream's token pool does: shared names add up, used VFs leave siblings out", () => {
   const inventory = inventoryOf(
     { pf: "01:00.0", resources: ["d1/intel", "d1/10G"], vfs: [["01:00.1"]] },
     {
@@ -167,7 +167,7 @@ test("Inventory.take() prefers, among substitutes, the physical function with mo
   assert.equal(inventory.take({ connectionId: "c", tokenId, use: "vfio" }).address, "0000:02:00.1");
 });
 
-test("Inventory.take() says what keeps every function back", () => {
+test("Inventory.take() says what keeps every VF back", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   inventory.raise(parsePciAddress("01:00.2"), BROKEN);
   const tokenId = idOf(inventory, "d/x", "01:00.1");
@@ -219,7 +219,7 @@ test("Inventory.raise() of the host's use keeps a VF from pods, its group from V
   assert.equal(take(second, "kernel").address, "0000:01:00.1");
 });
 
-test("Inventory.take() swaps the reservations, so that every pod with a token still finds a function", () => {
+test("Inventory.take() swaps the reservations, so that every pod with a token still finds a VF", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x", "d/y"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
   inventory.reserveToken(a);
@@ -237,7 +237,7 @@ test("Inventory.take() swaps the reservations, so that every pod with a token st
   assert.equal(idOf(inventory, "d/x", "01:00.1"), a);
 });
 
-test("Inventory.take() gives a token's function to one connection only, and a connection one function only", () => {
+test("Inventory.take() gives a token's VF to one connection only, and a connection one VF only", () => {
   const inventory = inventoryOf({
     pf: "01:00.0",
     resources: ["d/x"],
@@ -266,7 +266,7 @@ test("Inventory.take() gives a token's function to one connection only, and a co
   );
 });
 
-test("Inventory.reserveToken() names the connection of an earlier pod that still holds the function", () => {
+test("Inventory.reserveToken() names the connection of an earlier pod that still holds the VF", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"]] });
   const tokenId = idOf(inventory, "d/x", "01:00.1");
   inventory.reserveToken(tokenId);
@@ -310,12 +310,12 @@ test("Inventory.adoptToken() keeps the id of an older forwarder until its pod is
   assert.deepEqual(healthyCounts(inventory), { "d/x": 2 });
 });
 
-test("Inventory.sync() takes a token that a pod had before its function came for that function's own", () => {
+test("Inventory.sync() takes a token that a pod had before its VF came for that VF's own", () => {
   const early = inventoryOf({ pf: "02:00.0", resources: ["d/x"], vfs: [["02:00.1"]] });
   const id = idOf(early, "d/x", "02:00.1");
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   inventory.adoptToken(id, "d/x");
-  assert.deepEqual(healthyCounts(inventory), { "d/x": 2 }, "its pod may come for a function");
+  assert.deepEqual(healthyCounts(inventory), { "d/x": 2 }, "its pod may come for a VF");
   inventory.sync(parsePciAddress("02:00.0"), factsOf({ pf: "02:00.0", resources: ["d/x"], vfs: [["02:00.1"]] }));
   assert.equal(inventory.devicesOf("d/x").length, 3);
   const address = parsePciAddress("02:00.1");
@@ -333,7 +333,7 @@ test("Inventory.sync() takes a token that a pod had before its function came for
   );
 });
 
-test("Inventory.adopt() believes the node: the token stands for the function its pod has", () => {
+test("Inventory.adopt() believes the node: the token stands for the VF its pod has", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
   inventory.reserveToken(a);
@@ -349,7 +349,7 @@ test("Inventory.adopt() believes the node: the token stands for the function its
   );
 });
 
-test("Inventory.adopt() gives the token that it displaces another function, if a pod has that token", () => {
+test("Inventory.adopt() gives the token that it displaces another VF, if a pod has that token", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
   const [one, two] = [parsePciAddress("01:00.1"), parsePciAddress("01:00.2")];
@@ -408,7 +408,7 @@ test("Inventory.sync() notes that a VF has lost its IOMMU group, even where it w
   assert.equal(inventory.get(address)?.problem, undefined);
 });
 
-test("Inventory.sync() lets an idle function go, and keeps a used one quarantined until it is given back", () => {
+test("Inventory.sync() lets an idle VF go, and keeps a used one quarantined until it is given back", () => {
   const spec: PfSpec = { pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] };
   const inventory = inventoryOf(spec);
   const [a] = [idOf(inventory, "d/x", "01:00.1")];
@@ -552,7 +552,7 @@ const operations: readonly {
 ];
 for (const { name, run, gives } of operations) {
   for (const [index, [state, enter]] of Object.entries(states).entries()) {
-    test(`Inventory: ${name} on a function that is ${state} gives ${gives[index]}`, () => {
+    test(`Inventory: ${name} on a VF that is ${state} gives ${gives[index]}`, () => {
       const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1", 1]] });
       const id = idOf(inventory, "d/x", "01:00.1");
       enter(inventory, id);

@@ -37,7 +37,7 @@ test("offerOf() names the connection of an earlier pod", () => {
   assert.deepEqual(stale, ["old"]);
 });
 
-test("offerOf() keeps offering a resource whose functions are gone, and reports it", () => {
+test("offerOf() keeps offering a resource whose VFs are gone, and reports it", () => {
   const { inventory, offer } = setUp();
   let told = 0;
   assert.deepEqual(offer.resources(), ["d/x"]);

@@ -12,7 +12,7 @@ test("tokenId() is the UUIDv5 of address and resource under the namespace", () =
   assert.ok(isTokenId(id));
 });
 
-test("tokenId() differs by function, resource and node", () => {
+test("tokenId() differs by VF, resource and node", () => {
   const node = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
   const ids = [
     tokenId(node, address, "d1/intel"),

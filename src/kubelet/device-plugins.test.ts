@@ -60,7 +60,7 @@ class Tokens implements Offer {
   }
 
   allocate(_resource: string, ids: readonly string[]): void {
-    if (ids.some((id) => id.endsWith("-0"))) throw new Error("no function is left for that token");
+    if (ids.some((id) => id.endsWith("-0"))) throw new Error("no VF is left for that token");
     this.allocated.push(...ids);
   }
 }
@@ -208,7 +208,7 @@ test("DevicePlugins gives tokens to pods by its preference and reserves them", a
   await kubelet.until(FAST, allHealthy);
   const second = await kubelet.allocate({ pod: "b", resource: FAST });
   assert.deepEqual(second.ids, [`${FAST}-1`]);
-  await assert.rejects(kubelet.allocate({ pod: "c", resource: FAST }), /no function is left for that token/);
+  await assert.rejects(kubelet.allocate({ pod: "c", resource: FAST }), /no VF is left for that token/);
   assert.doesNotMatch(JSON.stringify(log.events), new RegExp(`${FAST}-\\d`)); // ids are secrets
 });
 

@@ -138,7 +138,7 @@ const passing = (id: string, bytes: number): JournalEntry => {
   return { ...rest, connectionId: id, mechanism: "NOOP", connection: Buffer.alloc(bytes, id) };
 };
 
-test("openNodeJournal() takes of what is too much what owners may have, and every function that is out", async (t) => {
+test("openNodeJournal() takes of what is too much what owners may have, and every VF that is out", async (t) => {
   const folder = await folderOf(t);
   const before = (await open(folder)).journal;
   const large = { ...entry, connection: Buffer.alloc(1_000_000, "c1") };

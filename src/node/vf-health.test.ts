@@ -6,7 +6,7 @@ import { parsePciAddress } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { reportVfConditions } from "./vf-health.ts";
 
-test("reportVfConditions() reports a quarantined function until it is restored or gone", () => {
+test("reportVfConditions() reports a quarantined VF until it is restored or gone", () => {
   const [pf, address] = [parsePciAddress("0000:3b:00.0"), parsePciAddress("0000:3b:01.0")];
   const facts = {
     address,

@@ -48,7 +48,7 @@ function overlay(
   };
 }
 
-test("discover() reads functions with their real index, group, node, driver and resources", async () => {
+test("discover() reads VFs with their real index, group, node, driver and resources", async () => {
   const { pfs, faults, notes } = await find();
   assert.deepEqual([faults, notes], [[], []]);
   assert.deepEqual(
@@ -71,7 +71,7 @@ test("discover() reads functions with their real index, group, node, driver and 
   });
 });
 
-test("discover() numbers 256 functions right, though names sort 10 before 2", async () => {
+test("discover() numbers 256 VFs right, though names sort 10 before 2", async () => {
   const { pfs } = await find({ machine: { pfs: 1, vfsPerPf: 256 } });
   const vfs = pfs[0]?.vfs ?? [];
   assert.equal(vfs.length, 256);
@@ -84,7 +84,7 @@ function vfAddress(index: number): string {
   return `0000:${hex(rid >> 8)}:${hex((rid >> 3) & 31)}.${rid & 7}`;
 }
 
-test("discover() makes no functions: it observes", async () => {
+test("discover() makes no VFs: it observes", async () => {
   const { pfs, faults, notes } = await find({ machine: { numVfs: 0 }, config: "    numVfs: 1\n" });
   assert.deepEqual(
     [pfs.map(({ vfs, totalVfs }) => [vfs.length, totalVfs]), faults, notes],
@@ -104,7 +104,7 @@ test("discover() reports a number that differs from the file", async () => {
   assert.deepEqual([indexes, noteKinds], [[["0 0000:01:10.0"]], ["0000:01:00.0 vf-count-differs"]]);
 });
 
-test("discover() reports more functions than the hardware has, and functions the file lists wrongly", async () => {
+test("discover() reports more VFs than the hardware has, and VFs the file lists wrongly", async () => {
   const { noteKinds } = await find({
     machine: { pfs: 1 },
     config: "    numVfs: 3\n    virtualFunctions: [{ address: 01:10.2, iommuGroup: 99 }, { address: 01:10.6 }]\n",

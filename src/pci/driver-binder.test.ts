@@ -74,7 +74,7 @@ async function faultOf(work: Promise<unknown>): Promise<unknown> {
   return "none";
 }
 
-test("DriverBinder.glanceAt() reports what a function is now, also of one that is not there", () =>
+test("DriverBinder.glanceAt() reports what a VF is now, also of one that is not there", () =>
   withBinder({}, async ({ machine, binder }) => {
     const asKernel = { isPresent: true, driver: "igbvf", iommuGroup: 2, hasNetdev: true };
     assert.deepEqual(await binder.glanceAt(address), asKernel);
@@ -85,7 +85,7 @@ test("DriverBinder.glanceAt() reports what a function is now, also of one that i
     assert.deepEqual(await binder.glanceAt(address), nothing);
   }));
 
-test("DriverBinder.bind() takes a function to VFIO and back, and clears the override for the kernel driver", () =>
+test("DriverBinder.bind() takes a VF to VFIO and back, and clears the override for the kernel driver", () =>
   withBinder({}, async ({ machine, binder, told, tried }) => {
     await binder.bind(vf, "vfio");
     assert.equal(await binder.driverOf(address), "vfio-pci");
@@ -135,7 +135,7 @@ test("DriverBinder.bind() believes the link, not an error from a write that did 
     assert.equal(await binder.driverOf(address), "vfio-pci");
   }));
 
-test("DriverBinder.bind() gives up a write that does not return, and other functions do not notice", async () => {
+test("DriverBinder.bind() gives up a write that does not return, and other VFs do not notice", async () => {
   const clock = new HandClock();
   await withBinder({ writeLimitMs: 30, clock }, async ({ machine, binder }) => {
     machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind", text: address });
@@ -147,7 +147,7 @@ test("DriverBinder.bind() gives up a write that does not return, and other funct
   });
 });
 
-test("DriverBinder.bind() does not take a function from a process that has it open", () =>
+test("DriverBinder.bind() does not take a VF from a process that has it open", () =>
   withBinder({}, async ({ machine, binder, told }) => {
     await binder.bind(vf, "vfio");
     const close = machine.openGroup(2);
@@ -169,7 +169,7 @@ test("VfioGroups.refuseOpen() says so where it may not look, and passes on every
     await assert.rejects(groups.refuseOpen(address), { code: "EIO" });
   }));
 
-test("DriverBinder.bind() gives up a write that waits for a process which opened the function just then", async () => {
+test("DriverBinder.bind() gives up a write that waits for a process which opened the VF just then", async () => {
   const clock = new HandClock();
   await withBinder({ writeLimitMs: 20, clock }, async ({ machine, binder }) => {
     await binder.bind(vf, "vfio");
@@ -190,7 +190,7 @@ test("VfioGroups.deviceOf() has the numbers of the nodes, and says which node is
     assert.deepEqual(container, { major: 10, minor: 196 });
   }));
 
-test("DriverBinder.bind() moves the whole IOMMU group to VFIO, one function at a time", () =>
+test("DriverBinder.bind() moves the whole IOMMU group to VFIO, one VF at a time", () =>
   withBinder({ iommu: "pairs" }, async ({ binder, told }) => {
     await Promise.all([binder.bind(vf, "vfio"), binder.bind(second, "vfio")]);
     assert.deepEqual(told, [`${address} vfio-pci`, `${second.address} vfio-pci`]);

@@ -49,7 +49,7 @@ test("parsePfConfig() keeps addresses, groups and the order of the file", () => 
 });
 
 for (const text of ["", "# nothing\n", "physicalFunctions:\n", "physicalFunctions: {}\n", "{}"]) {
-  test(`parsePfConfig() takes ${JSON.stringify(text)} for a node without functions`, () => {
+  test(`parsePfConfig() takes ${JSON.stringify(text)} for a node without VFs`, () => {
     assert.deepEqual(parsePfConfig(text, "pci.config"), { physicalFunctions: [] });
   });
 }

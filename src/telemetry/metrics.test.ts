@@ -22,7 +22,7 @@ test("gauge() with collect shows the view of the moment", async () => {
   let inUse = new Map([["10G", 1]]);
   metrics.gauge({
     name: "nsm_in_use",
-    help: "Functions in use",
+    help: "VFs in use",
     labels: { capability: ["10G", "25G"] },
     collect: (gauge) => {
       for (const [capability, count] of inUse) gauge.set({ capability: capability as "10G" }, count);

@@ -1,16 +1,16 @@
-// What holds of a VFIO function that a process has open: who else can open it, and who waits. Real where a program opens group,
+// What holds of a VFIO VF that a process has open: who else can open it, and who waits. Real where a program opens group,
 // container and device; the pretend machine has one switch for the three.
 import assert from "node:assert/strict";
 import { KernelError } from "../../src/kernel/index.ts";
 import { bindTo, type DriverSubject, driverOf, until } from "./driver-binding.ts";
 
-/** Also with a process that can open the function. */
+/** Also with a process that can open the VF. */
 export interface AccessSubject extends DriverSubject {
-  /** Opens the function, which is bound to vfio-pci; resolves when it is open. */
+  /** Opens the VF, which is bound to vfio-pci; resolves when it is open. */
   hold(group: string): Promise<{ close(): Promise<void> }>;
 }
 
-/** Every contract by its sentence; each leaves the function with its kernel driver. */
+/** Every contract by its sentence; each leaves the VF with its kernel driver. */
 export const deviceAccessContracts: Readonly<Record<string, (subject: AccessSubject) => Promise<void>>> = {
   "a group that a process has open is refused to others, and is free when it is closed": async (subject) => {
     const group = await toVfio(subject);
@@ -22,7 +22,7 @@ export const deviceAccessContracts: Readonly<Record<string, (subject: AccessSubj
     await until(async () => (await subject.vfio.heldBy(group)) === undefined);
     await bindTo(subject, subject.kernelDriver);
   },
-  "an unbind waits for the process that has the function open, which is without a driver meanwhile, and the next bind too":
+  "an unbind waits for the process that has the VF open, which is without a driver meanwhile, and the next bind too":
     async (subject) => {
       const group = await toVfio(subject);
       const holder = await subject.hold(group);
@@ -41,7 +41,7 @@ function timesOut(write: Promise<void>): Promise<void> {
   return assert.rejects(write, (error) => error instanceof KernelError && error.code === "ETIMEDOUT");
 }
 
-/** Answers with the name of the function's group, whose node is there. */
+/** Answers with the name of the VF's group, whose node is there. */
 async function toVfio(subject: AccessSubject): Promise<string> {
   await bindTo(subject, "vfio-pci");
   const group = (await subject.devices.readLink(`${subject.vf}/iommu_group`)).split("/").at(-1) ?? "";

@@ -27,7 +27,7 @@ async function codeOf(work: Promise<void>): Promise<string> {
   }
 }
 
-/** The driver of the function; undefined when it has none. */
+/** The driver of the PCI function; undefined when it has none. */
 export async function driverOf({ devices, vf }: DriverSubject): Promise<string | undefined> {
   const exists = await devices.exists(`${vf}/driver`);
   return exists ? (await devices.readLink(`${vf}/driver`)).split("/").at(-1) : undefined;
@@ -45,7 +45,7 @@ function override({ devices, vf }: DriverSubject, driver: string): Promise<strin
   return codeOf(devices.writeText(`${vf}/driver_override`, driver));
 }
 
-/** Binds the function to a driver, whichever it has. */
+/** Binds the PCI function to a driver, whichever it has. */
 export async function bindTo(subject: DriverSubject, driver: string): Promise<void> {
   const before = await driverOf(subject);
   assert.equal(await override(subject, driver === subject.kernelDriver ? "\n" : driver), "");
@@ -55,7 +55,7 @@ export async function bindTo(subject: DriverSubject, driver: string): Promise<vo
 
 /** Every contract by its sentence. */
 export const driverBindingContracts: Readonly<Record<string, (subject: DriverSubject) => Promise<void>>> = {
-  "vfio-pci takes only a function whose override names it": async (subject) => {
+  "vfio-pci takes only a PCI function whose override names it": async (subject) => {
     assert.equal(await bind(subject, "vfio-pci"), "ENODEV");
     assert.equal(await unbind(subject, subject.kernelDriver), "");
     assert.equal(await bind(subject, "vfio-pci"), "ENODEV");
@@ -67,21 +67,21 @@ export const driverBindingContracts: Readonly<Record<string, (subject: DriverSub
     assert.equal(await override(subject, "\n"), "");
     assert.equal(await bind(subject, subject.kernelDriver), "");
   },
-  "an override does not move a bound function, and reads back": async (subject) => {
+  "an override does not move a bound PCI function, and reads back": async (subject) => {
     assert.equal(await override(subject, "vfio-pci"), "");
     assert.equal(await subject.devices.readText(`${subject.vf}/driver_override`), "vfio-pci");
     assert.equal(await driverOf(subject), subject.kernelDriver);
     assert.equal(await override(subject, "\n"), "");
     assert.equal(await subject.devices.readText(`${subject.vf}/driver_override`), "(null)");
   },
-  "a bound function cannot be bound again, a free one not unbound": async (subject) => {
+  "a bound PCI function cannot be bound again, a free one not unbound": async (subject) => {
     assert.equal(await bind(subject, subject.kernelDriver), "EBUSY");
     assert.equal(await unbind(subject, subject.kernelDriver), "");
     assert.equal(await unbind(subject, subject.kernelDriver), "ENODEV");
     assert.equal(await driverOf(subject), undefined);
     assert.equal(await bind(subject, subject.kernelDriver), "");
   },
-  "the number of functions is not changed while there are some, and has a limit": async (subject) => {
+  "the number of PCI functions is not changed while there are some, and has a limit": async (subject) => {
     const write = (count: number) => codeOf(subject.devices.writeText(`${subject.pf}/sriov_numvfs`, String(count)));
     const total = Number(await subject.devices.readText(`${subject.pf}/sriov_totalvfs`));
     const current = Number(await subject.devices.readText(`${subject.pf}/sriov_numvfs`));

@@ -38,7 +38,7 @@ export async function withRealAdapter(
     const index = numVfs - 1;
     const vf = (await devices.readLink(`${pf}/virtfn${index}`)).split("/").at(-1) ?? "";
     await until(() => devices.exists(`${vf}/net`), `${vf} has no network device`);
-    // igb takes a rate only while it has a carrier (igb_ndo_set_vf_bw), and loses it when functions are made.
+    // igb takes a rate only while it has a carrier (igb_ndo_set_vf_bw), and loses it when VFs are made.
     await until(async () => (await linkOf(pf)).carrier, `${pf} has no carrier`);
     await work({
       ...host,

@@ -35,7 +35,7 @@ export const sysfsContracts: Readonly<Record<string, (subject: DriverSubject) =>
     assert.match(await devices.readText(`${vf}/numa_node`), /^(-1|\d+)$/);
     assert.equal(await devices.readText(`${vf}/driver_override`), "(null)");
   },
-  "the driver lists the functions that it has, and takes writes only": async ({
+  "the driver lists the PCI functions that it has, and takes writes only": async ({
     devices,
     drivers,
     vf,
@@ -45,7 +45,7 @@ export const sysfsContracts: Readonly<Record<string, (subject: DriverSubject) =>
     assert.ok((await drivers.list(kernelDriver)).includes(vf));
     assert.notEqual(await codeOf(drivers, `${kernelDriver}/bind`), "");
   },
-  "the group of a function names its members": async ({ devices, vf }) => {
+  "the group of a PCI function names its members": async ({ devices, vf }) => {
     const group = (await devices.readLink(`${vf}/iommu_group`)).split("/").at(-1) ?? "";
     assert.match(group, /^\d+$/);
     assert.ok((await devices.list(`${vf}/iommu_group/devices`)).includes(vf));

@@ -8,7 +8,7 @@ import type { DriverSubject } from "./driver-binding.ts";
 export interface SettingsSubject extends DriverSubject {
   readonly port: PfPort;
   readonly index: number;
-  /** The address of the function's network device. */
+  /** The address of the VF's network device. */
   macOfNetdev(): Promise<string>;
   /** Gives that network device an address. @throws {KernelError} */
   setMacOfNetdev(mac: string): Promise<void>;
@@ -35,7 +35,7 @@ async function codeOfWork(work: () => Promise<void>): Promise<string> {
 
 /** Every contract by its sentence; each leaves the settings as it found them. */
 export const vfSettingsContracts: Readonly<Record<string, (subject: SettingsSubject) => Promise<void>>> = {
-  "a fresh function has no VLAN, is checked and not trusted": async ({ port, index }) => {
+  "a fresh VF has no VLAN, is checked and not trusted": async ({ port, index }) => {
     const { vlan, spoofCheck, trust, minTxRateMbps, maxTxRateMbps } = await port.read(index);
     assert.deepEqual([vlan, spoofCheck, trust, minTxRateMbps, maxTxRateMbps], [0, true, false, 0, 0]);
   },
@@ -55,7 +55,7 @@ export const vfSettingsContracts: Readonly<Record<string, (subject: SettingsSubj
     assert.equal(await codeOf(port, index, { mac: "01:00:00:00:00:01" }), "EINVAL");
     assert.equal(await codeOf(port, index, { vlan: 4096 }), "EINVAL");
   },
-  "an address that it has not set is what the function has chosen; one that it has set lets that choose no other, until it is taken back":
+  "an address that it has not set is what the VF has chosen; one that it has set lets that choose no other, until it is taken back":
     async (subject) => {
       const { port, index } = subject;
       const own = await subject.macOfNetdev();

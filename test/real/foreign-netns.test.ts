@@ -19,7 +19,7 @@ const ROOT = join(import.meta.dirname, "..", "..");
 /** The sandbox's two adapters with eight virtual functions each, and one more. */
 const LINKS = 2 * (1 + 8) + 1;
 
-/** Another process's namespace: a link in use at each ifindex that a pretended function can have. */
+/** Another process's namespace: a link in use at each ifindex that a pretended VF can have. */
 async function foreignNode(t: TestContext): Promise<Place> {
   const [node, peers] = [openPlace(), openPlace()];
   t.after(() => {

@@ -6,7 +6,7 @@ import { inWorld, linkNamed, openPlace, picture, type World } from "../scenes/na
 
 const picturesOf = async (world: World) => [await picture(world.host), await picture(world.pod)];
 
-/** A client that goes while its function is on its way in, from a PF that takes nothing back at first. */
+/** A client that goes while its VF is on its way in, from a PF that takes nothing back at first. */
 async function leftBehind(world: World) {
   const caller = new AbortController();
   const port = new StubbornPort(() => caller.abort(new Error("the caller has gone")));

@@ -1,4 +1,4 @@
-// No link is written to but that of the function that is meant: each story has links of other devices where the forwarder would look.
+// No link is written to but that of the VF that is meant: each story has links of other devices where the forwarder would look.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { type TestContext, test } from "node:test";
@@ -85,7 +85,7 @@ test("a Request is refused where other links stand at the pretended indexes, and
   assert.deepEqual(await pod.links(), []);
 });
 
-test("a function in whose place sysfs has another link is withheld with the reason, and its Request gets another one", async (t) => {
+test("a VF in whose place sysfs has another link is withheld with the reason, and its Request gets another one", async (t) => {
   if (!needs(t, "root", "netns", "veth", "bridge")) return;
   const forged = new Map<string, string>();
   const sandbox = await openSandbox(t, {
@@ -171,7 +171,7 @@ test("a sysfs of another network namespace is reported by health and by a Reques
 
 for (const isRestarted of [false, true]) {
   const when = isRestarted ? "after a restart" : "at a Close";
-  test(`a pod's own link that has the index and the name of the function's stays where it is ${when}`, async (t) => {
+  test(`a pod's own link that has the index and the name of the VF's stays where it is ${when}`, async (t) => {
     if (!needs(t, "root", "netns", "veth", "bridge")) return;
     const [elsewhere, peers] = [openPlace(), closing(t, openPlace())];
     t.after(() => elsewhere.rtnl.close());

@@ -47,7 +47,7 @@ function igbCard(world: World) {
   return { port, openRtnl: (netns: Netns) => igbRtnl(Rtnl.open({ netns }), { choose }) };
 }
 
-test("attachNetdev() gives an igb function an address, another one and its own again, and leaves it as free as it was", (t) =>
+test("attachNetdev() gives an igb VF an address, another one and its own again, and leaves it as free as it was", (t) =>
   inWorld(t, async (world) => {
     const before = [await picture(world.host), await picture(world.pod)];
     const card = igbCard(world);
@@ -62,7 +62,7 @@ test("attachNetdev() gives an igb function an address, another one and its own a
   }));
 
 for (const operators of [OPERATORS, VF_MAC]) {
-  test(`attachNetdev() leaves an igb function whose operator has set ${operators} with that, and with an own address of ${VF_MAC}`, (t) =>
+  test(`attachNetdev() leaves an igb VF whose operator has set ${operators} with that, and with an own address of ${VF_MAC}`, (t) =>
     inWorld(t, async (world) => {
       const before = [await picture(world.host), await picture(world.pod)];
       const card = igbCard(world);

@@ -30,7 +30,7 @@ async function withMachine(
   }
 }
 
-/** Moves the network device of a function to a new namespace, as a client's interface nsm-1 with this address. */
+/** Moves the network device of a VF to a new namespace, as a client's interface nsm-1 with this address. */
 async function toPod(machine: Machine, host: Rtnl, to: { readonly vf: string; readonly ip: string }): Promise<Place> {
   const [ifname = ""] = await machine.devices.list(`${to.vf}/net`);
   const link = await host.linkByName(ifname);
@@ -91,7 +91,7 @@ test("startMachine() makes real links in a namespace of its own, and leaves none
     assert.equal(await machine.devices.readText("0000:01:10.2/net/enp1s0f0v1/ifindex"), String(link?.index));
   }));
 
-test("startMachine() carries packets between functions of both adapters, and keeps VLANs apart", (t) =>
+test("startMachine() carries packets between VFs of both adapters, and keeps VLANs apart", (t) =>
   withMachine(t, { pfs: 2 }, async (machine, host) => {
     const a = await toPod(machine, host, { vf: "0000:01:10.0", ip: "10.0.0.1" });
     const b = await toPod(machine, host, { vf: "0000:02:10.0", ip: "10.0.0.2" });

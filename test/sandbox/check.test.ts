@@ -124,7 +124,7 @@ async function checked(
 
 const PFS = ["0000:01:00.0", "0000:02:00.0"];
 
-test("check finds the functions of a sound node in order, as the forwarder would", async (t) => {
+test("check finds the VFs of a sound node in order, as the forwarder would", async (t) => {
   const { lines } = await checked(t, {}, {});
   for (const pf of PFS) {
     assert.ok(lines.includes(`ok pf ${pf}`), lines.join("\n"));
@@ -142,7 +142,7 @@ test("check finds the functions of a sound node in order, as the forwarder would
   }
 });
 
-test("check makes no functions", async (t) => {
+test("check makes no VFs", async (t) => {
   const { findings } = await checked(t, { numVfs: 0 }, {});
   const told = findings.filter(({ check: name }) => name === "pf").map(({ what }) => what);
   assert.deepEqual(

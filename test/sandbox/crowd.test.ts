@@ -7,13 +7,13 @@ import { eventually, openFiles, type Scene, tellStories } from "./scenes/story.t
 const endpoint = { prefixes: ["172.16.0.0/16", "2001:db8::/64"], context: { ethernet: { vlanTag: SANDBOX_VLAN } } };
 
 tellStories(
-  "64 functions",
+  "64 VFs",
   { machine: { pfs: 4, vfsPerPf: 16 }, endpoint },
   { "are given at once while the bind of one hangs": oneHangs },
 );
 
 tellStories(
-  "16 functions",
+  "16 VFs",
   { machine: { pfs: 2, vfsPerPf: 8 }, endpoint },
   { "asked for and closed at once, ten times, leave nothing over": tenRounds },
 );

@@ -29,13 +29,13 @@ async function isReached(sandbox: Sandbox, { pod }: SandboxPod): Promise<boolean
   return (await pingUntilAnswered({ netns: pod.netns, to: own, tries: 5, clock: systemClock })) !== undefined;
 }
 
-/** Addresses of the functions whose devices are not in the host's namespace. */
+/** Addresses of the VFs whose devices are not in the host's namespace. */
 async function functionsAway(sandbox: Sandbox): Promise<readonly string[]> {
   const vfs = (await pictureOf(sandbox.machine)).flatMap((pf) => pf.vfs);
   return vfs.filter(({ netdev }) => netdev === undefined).map(({ address }) => address);
 }
 
-test("the forwarder gives sixteen pods at once a function each", async (t) => {
+test("the forwarder gives sixteen pods at once a VF each", async (t) => {
   const sandbox = await startNode(t);
   if (sandbox === undefined) return;
   const pods: SandboxPod[] = [];

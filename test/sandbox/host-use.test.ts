@@ -1,4 +1,4 @@
-// Functions that the host uses itself: not offered, not taken, and again as soon as the host has let go of them.
+// VFs that the host uses itself: not offered, not taken, and again as soon as the host has let go of them.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { commonStandIns } from "../../sandbox/nic/sysfs.ts";

@@ -82,7 +82,7 @@ test("events that were lost are made up for when the kernel says so", async (t) 
   await offered(sandbox, 2, 2);
 });
 
-test("a physical function without a driver has unhealthy functions, which stay on the list", async (t) => {
+test("a physical function without a driver has unhealthy VFs, which stay on the list", async (t) => {
   const { sandbox, forwarder } = await startNode(t);
   const { drivers } = sandbox.machine;
   await drivers.writeText("igb/unbind", SECOND_PF);
@@ -92,7 +92,7 @@ test("a physical function without a driver has unhealthy functions, which stay o
   await offered(sandbox, 4, 4);
 });
 
-test("a function that is torn from a client is unhealthy, its neighbours are not", async (t) => {
+test("a VF that is torn from a client is unhealthy, its neighbours are not", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const pod = await sandbox.startPod("client-1");
@@ -134,7 +134,7 @@ test("functions that vanish under a client come back whole, and the client is se
   );
 });
 
-test("a client whose function has gone for good can close, and nothing of it stays", async (t) => {
+test("a client whose VF has gone for good can close, and nothing of it stays", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const { name, client } = await sandbox.startPod("client-1");
@@ -147,7 +147,7 @@ test("a client whose function has gone for good can close, and nothing of it sta
   assert.equal(forwarder.nsm.connectionCount, 0);
 });
 
-test("a physical function that loses its carrier has unhealthy functions, where it counts", async (t) => {
+test("a physical function that loses its carrier has unhealthy VFs, where it counts", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const { machine, pfConfigFile } = sandbox;

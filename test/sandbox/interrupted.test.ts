@@ -16,15 +16,15 @@ tellStories(
   { clock },
   {
     "of a client that goes in mid-Request comes to nothing": clientCancels,
-    "of a client that goes while its function is bound comes to nothing": cancelsWhileBinding,
-    "of a client that tries again before its cancelled Request is undone gets its function": triesAgain,
+    "of a client that goes while its VF is bound comes to nothing": cancelsWhileBinding,
+    "of a client that tries again before its cancelled Request is undone gets its VF": triesAgain,
     "of a manager that crashes in mid-Request comes to nothing": managerCrashes,
     "that is not refreshed ends, and its endpoint gets a Close": expires,
     "is given by the next mechanism when the first cannot be": preferences,
     "is given by the next endpoint when the first refuses": nextEndpoint,
     "comes up again at another endpoint when its client asks for another": reselect,
-    "gets another function while the write that binds its own hangs": stuckWrite,
-    "waits for its function as long as the kernel may take when there is no other": onlyStuckWrite,
+    "gets another VF while the write that binds its own hangs": stuckWrite,
+    "waits for its VF as long as the kernel may take when there is no other": onlyStuckWrite,
   },
 );
 
@@ -219,7 +219,7 @@ async function stuckWrite(scene: Scene): Promise<void> {
 async function onlyStuckWrite(scene: Scene): Promise<void> {
   const { machine } = scene.sandbox;
   const pods = [await scene.pod(), await scene.pod(), await scene.pod()];
-  for (const { client } of pods) await client.request(); // no function is left
+  for (const { client } of pods) await client.request(); // no VF is left
   const last = await scene.pod();
   const address = await unbound(scene, last.tokenId);
   const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
@@ -233,7 +233,7 @@ async function onlyStuckWrite(scene: Scene): Promise<void> {
   for (const one of [client, ...pods.map((pod) => pod.client)]) await one.close();
 }
 
-/** An operator has taken the function of the token from its driver: the next Request binds it. */
+/** An operator has taken the VF of the token from its driver: the next Request binds it. */
 async function unbound(scene: Scene, tokenId: string): Promise<string> {
   const { inventory } = scene.forwarder.node;
   const vf = inventory.snapshot().find((one) => one.tokenId === tokenId);

@@ -1,4 +1,4 @@
-// What kubelet does and says, from the side of the pods: nothing that restarts or fails loses a function or gives one twice.
+// What kubelet does and says, from the side of the pods: nothing that restarts or fails loses a VF or gives one twice.
 import assert from "node:assert/strict";
 import { randomBytes, randomUUID } from "node:crypto";
 import { once } from "node:events";
@@ -241,7 +241,7 @@ test("ids of an older forwarder are kept for their pods", async (t) => {
   await offered(sandbox, SIBLING, 4);
 });
 
-test("a pod that dies without a Close gives its function back", async (t) => {
+test("a pod that dies without a Close gives its VF back", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 2, realLinks: true } });
   const forwarder = await sandbox.startForwarder();

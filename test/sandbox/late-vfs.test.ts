@@ -1,4 +1,4 @@
-// Functions of the journal whose physical function the forwarder does not see at its start, but later.
+// VFs of the journal whose physical function the forwarder does not see at its start, but later.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
@@ -36,7 +36,7 @@ function siblings({ kubelet }: Sandbox): number {
   return (kubelet.devices.value?.get(SIBLING) ?? []).filter((one) => one.healthy).length;
 }
 
-/** What must be so when the forwarder has seen the function of the client again. */
+/** What must be so when the forwarder has seen the VF of the client again. */
 async function isTakenUp({ sandbox, pod, address, link }: Awaited<ReturnType<typeof stoppedNode>>, now: Forwarder) {
   await eventually(
     () => vfOf(now, address)?.state,

@@ -98,7 +98,7 @@ async function readsUntilSettled(t: TestContext, options: MachineOptions): Promi
 }
 
 for (const numVfs of [0, VFS]) {
-  test(`an adapter that comes in front of any read gets its functions; the other had ${numVfs}`, async (t) => {
+  test(`an adapter that comes in front of any read gets its VFs; the other had ${numVfs}`, async (t) => {
     const count = await readsUntilSettled(t, { numVfs });
     assert.ok(count > 20, `only ${count} reads`);
     for (let at = 0; at <= count; at += 1) {
@@ -138,7 +138,7 @@ for (const numVfs of [0, VFS]) {
   });
 }
 
-test("an adapter that went and came between two observations gets its functions", async (t) => {
+test("an adapter that went and came between two observations gets its VFs", async (t) => {
   const machine = await start(t);
   const { becomes } = await observe(t, machine);
   await becomes(VFS, VFS);
@@ -185,7 +185,7 @@ test("a driver that refuses is not asked again, is a condition, and is asked whe
   await becomes(VFS, VFS);
 });
 
-test("as many functions are asked for as the file says", async (t) => {
+test("as many VFs are asked for as the file says", async (t) => {
   const machine = await start(t, { numVfs: 0 });
   const text = machine.configText.replaceAll("[worker.domain]\n", "[worker.domain]\n    numVfs: 1\n");
   const { becomes } = await observe(t, machine, new Reads(), text);

@@ -61,7 +61,7 @@ test("the page shows a connection as it comes and goes, offline and without secr
   assert.deepEqual(faults, []);
 });
 
-test("the page and the metrics show a VFIO connection, with the driver that its function has for it", async (t) => {
+test("the page and the metrics show a VFIO connection, with the driver that its VF has for it", async (t) => {
   if (!needs(t, "chromium", ...VFIO_NEEDS)) return;
   const cgroups = PodCgroups.make() ?? assert.fail("no device cgroups");
   const { sandbox, browser, url } = await node(t, { machine: { vfioStandIns: commonStandIns }, cgroups });
@@ -91,12 +91,12 @@ test("the page and the metrics show a VFIO connection, with the driver that its 
   assert.deepEqual(faults, []);
 });
 
-test("the page says to a screen reader what each part is, and a quarantined function with its reason", async (t) => {
+test("the page says to a screen reader what each part is, and a quarantined VF with its reason", async (t) => {
   if (!needs(t, "netns", "veth", "bridge", "chromium")) return;
   const { forwarder, browser, url } = await node(t);
   const { page } = await opened(browser, url);
   const [first] = forwarder.node.inventory.snapshot();
-  forwarder.node.inventory.raise(first?.address ?? assert.fail("there is no function"), {
+  forwarder.node.inventory.raise(first?.address ?? assert.fail("there is no VF"), {
     code: "write-stuck",
     error: "it is stuck",
   });
@@ -136,7 +136,7 @@ test("the page can be used by keyboard, and what changes beneath leaves focus an
   await page.evaluate("document.querySelector('details').open = true");
 
   const [, second] = forwarder.node.inventory.snapshot();
-  forwarder.node.inventory.raise(second?.address ?? assert.fail("there is no function"), {
+  forwarder.node.inventory.raise(second?.address ?? assert.fail("there is no VF"), {
     code: "write-stuck",
     error: "it is stuck",
   });

@@ -10,7 +10,7 @@ after(() => cgroups?.close());
 tellStories(
   "a pod with a KERNEL connection that dies without a Close",
   { cgroups },
-  { "gives its function back at once, and another pod keeps its own": podDies },
+  { "gives its VF back at once, and another pod keeps its own": podDies },
   ["root", "netns", "veth", "bridge", "cgroup1-devices"],
 );
 

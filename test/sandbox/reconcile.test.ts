@@ -31,7 +31,7 @@ async function startNode(t: TestContext) {
   return { sandbox, forwarder, log };
 }
 
-/** A node with one client, whose forwarder has been stopped, and how its function was before and is now. */
+/** A node with one client, whose forwarder has been stopped, and how its VF was before and is now. */
 async function stoppedNode(t: TestContext) {
   const { sandbox, forwarder, log } = await startNode(t);
   const before = await look(sandbox);
@@ -49,7 +49,7 @@ async function stoppedNode(t: TestContext) {
   return { sandbox, log, pod, address, pf, index, before };
 }
 
-/** Names of the host's links, and the settings of each function. */
+/** Names of the host's links, and the settings of each VF. */
 async function look({ machine }: Sandbox) {
   const rows = (await machine.print()).split("\n").slice(1);
   return rows.map((row) => row.trim().split(/ {2,}/).slice(0, 6));
@@ -59,7 +59,7 @@ function vfOf({ node }: Forwarder, address: string) {
   return node.inventory.snapshot().find((vf) => vf.address === address);
 }
 
-/** Waits until the function is in that state and healthy, or not. */
+/** Waits until the VF is in that state and healthy, or not. */
 async function becomes(forwarder: Forwarder, address: string, state: string): Promise<void> {
   await eventually(
     () => vfOf(forwarder, address),
@@ -77,7 +77,7 @@ async function endPod(sandbox: Sandbox, { pod, name }: SandboxPod): Promise<void
   pod.close();
 }
 
-test("a function in a namespace that no journal reports is kept back, and clean when it returns", async (t) => {
+test("a VF in a namespace that no journal reports is kept back, and clean when it returns", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, address, pf, index } = await stoppedNode(t);
   rmSync(`${sandbox.folder}/state/journal`);
@@ -92,7 +92,7 @@ test("a function in a namespace that no journal reports is kept back, and clean 
   const { mac, vlan } = await port.read(index);
   const ifname = forwarder.node.survey.pfs.get(pf as never)?.ifname;
   const here = await sandbox.machine.devices.list(`${address}/net`);
-  // What igb names of a function that is free to choose its address: what that has.
+  // What igb names of a VF that is free to choose its address: what that has.
   const links = sandbox.machine.openRtnl(sandbox.machine.netns);
   const own = (await links.linkByName(`${ifname}v${index}`))?.address;
   links.close();
@@ -152,7 +152,7 @@ test("what a late write leaves on a VF that was restored is removed", async (t) 
   assert.deepEqual(log.of("vf-not-repaired"), []);
 });
 
-test("the entry of a function that is gone for good is forgotten, and its connection", async (t) => {
+test("the entry of a VF that is gone for good is forgotten, and its connection", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, log, pf, address } = await stoppedNode(t);
   await sandbox.machine.removePf(pf);
@@ -170,7 +170,7 @@ test("the entry of a function that is gone for good is forgotten, and its connec
   assert.deepEqual([log.of("vf-of-journal-absent").length, forgotten.map(({ vf }) => vf)], [told, [address]]);
 });
 
-test("a lost IOMMU group makes its function unhealthy, though no event reports it", async (t) => {
+test("a lost IOMMU group makes its VF unhealthy, though no event reports it", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, forwarder } = await startNode(t);
   const { address = "" } = forwarder.node.inventory.snapshot()[0] ?? {};

@@ -59,7 +59,7 @@ class Node {
     return this.#standing.pod.links();
   }
 
-  /** Kubelet has every device of both names, and those are free of which no pod has the function. */
+  /** Kubelet has every device of both names, and those are free of which no pod has the VF. */
   async offers(held: number): Promise<void> {
     const seen = () => {
       const devices = this.sandbox.kubelet.devices.value;
@@ -70,7 +70,7 @@ class Node {
     await eventually(seen, (now) => String(now) === String(wanted));
   }
 
-  /** Everything that is offered can be had at once, each function by one pod; one more cannot. All of it is given back. */
+  /** Everything that is offered can be had at once, each VF by one pod; one more cannot. All of it is given back. */
   async givesEachOnce(held: number): Promise<void> {
     const { kubelet } = this.sandbox;
     const crowd = Array.from({ length: FUNCTIONS - held }, () => this.nextName());
@@ -79,7 +79,7 @@ class Node {
     const vfs = this.forwarder.node.inventory.snapshot();
     const holders = vfs.flatMap(({ tokenId }) => tokenId ?? []);
     const given = kubelet.allocations.flatMap(({ ids }) => ids);
-    assert.deepEqual(holders.toSorted(), given.toSorted(), "each token of a pod has one function");
+    assert.deepEqual(holders.toSorted(), given.toSorted(), "each token of a pod has one VF");
     await this.#listed();
     for (const pod of crowd) kubelet.free(pod);
     await this.offers(held);
@@ -190,7 +190,7 @@ async function podWithoutManager(node: Node) {
   return { name, client, end };
 }
 
-/** Kubelet admits the pod, or has failed and admits it again: it has one token then, and its function. */
+/** Kubelet admits the pod, or has failed and admits it again: it has one token then, and its VF. */
 async function getsItsToken(node: Node, pod: string, first: Promise<unknown>): Promise<void> {
   const { kubelet } = node.sandbox;
   const hasFailed = await first.then(

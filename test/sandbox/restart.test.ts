@@ -16,7 +16,7 @@ function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
 describe("a forwarder that dies", () => {
   after(() => shared.close());
 
-  story("gets back the function of a pod that ended meanwhile", async (crash) => {
+  story("gets back the VF of a pod that ended meanwhile", async (crash) => {
     const before = await crash.scene.dump();
     const pod = await crash.scene.pod();
     const client = crash.scene.direct(pod); // the sandbox's manager would keep a descriptor of the namespace
@@ -28,7 +28,7 @@ describe("a forwarder that dies", () => {
     );
   });
 
-  story("gets back the function of a pod that ends before its client has come back", async (crash) => {
+  story("gets back the VF of a pod that ends before its client has come back", async (crash) => {
     const before = await crash.scene.dump();
     const pod = await crash.scene.pod();
     const client = crash.scene.direct(pod); // the sandbox's manager would keep a descriptor of the namespace

@@ -1,4 +1,4 @@
-// Functions that share an IOMMU group: a process that opens the group reaches all of them, so it is one pod's.
+// VFs that share an IOMMU group: a process that opens the group reaches all of them, so it is one pod's.
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
@@ -11,7 +11,7 @@ const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
 tellStories(
-  "VFIO with two functions in each IOMMU group",
+  "VFIO with two VFs in each IOMMU group",
   { machine: { vfioStandIns: commonStandIns, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
   {
     "gives two pods two groups, and a third one an error that says why": threePods,

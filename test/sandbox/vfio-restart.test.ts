@@ -51,7 +51,7 @@ describe("a forwarder that dies", () => {
     for (const one of [pod, other]) await endPod(crash, one);
   });
 
-  story("gets back the function of a pod that ended meanwhile, clean", async (crash) => {
+  story("gets back the VF of a pod that ended meanwhile, clean", async (crash) => {
     const { scene } = crash;
     const pod = await vfioPod(scene);
     await pod.vfio.request();
@@ -67,7 +67,7 @@ describe("a forwarder that dies", () => {
     nothingGranted(cgroups ?? assert.fail());
   });
 
-  story("gets a function back whose connection it cannot know, when no process has it open any more", async (crash) => {
+  story("gets a VF back whose connection it cannot know, when no process has it open any more", async (crash) => {
     const { scene } = crash;
     const pod = await vfioPod(scene);
     await pod.vfio.request();
@@ -107,7 +107,7 @@ describe("a forwarder that dies", () => {
   });
 });
 
-/** The journal has lost the connection, but not its function. */
+/** The journal has lost the connection, but not its VF. */
 async function forgetConnections({ scene: { sandbox }, crashes: { disk } }: CrashScene, id: string): Promise<void> {
   const folder = await openStateFolder(`${sandbox.folder}/state`, { disk, random: systemRandom });
   const { journal, found } = await openJournal({ file: await folder.openAppend("journal"), clock, onTrouble() {} });

@@ -155,7 +155,7 @@ async function settings(scene: Scene): Promise<void> {
 async function settingsFirst(scene: Scene): Promise<void> {
   const { machine } = scene.sandbox;
   const pod = await vfioPod(scene);
-  for (let others = 1; others < 4; others++) await scene.pod(); // which have the other functions: it gets the same one again
+  for (let others = 1; others < 4; others++) await scene.pod(); // which have the other VFs: it gets the same one again
   await pod.vfio.request();
   const group = groupOf(pod.vfio);
   const { address } = await scene.vfOf(pod.vfio);
@@ -222,7 +222,7 @@ async function changes(scene: Scene): Promise<void> {
   assert.deepEqual(await opening(pod.container, group), REFUSED);
   assert.equal((await change(asVfio)).mechanism?.type, "VFIO");
   assert.deepEqual(await pod.pod.links(), []);
-  // Where a driver takes long, the pod gets another function.
+  // Where a driver takes long, the pod gets another VF.
   await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
   assert.deepEqual(await opening(pod.container, groupOf(pod.vfio)), PERMITTED);
   const ids = new Set(endpoint.requests.slice(asked).map(({ id }) => id));
@@ -282,7 +282,7 @@ async function cycles(scene: Scene): Promise<void> {
 }
 
 /** What the physical function keeps of it. */
-/** Of every function, by its address. */
+/** Of every VF, by its address. */
 async function everySetting(scene: Scene): Promise<Readonly<Record<string, VfSettings>>> {
   const vfs = scene.forwarder.node.inventory.snapshot();
   return Object.fromEntries(
@@ -296,7 +296,7 @@ async function settingsOf({ forwarder, sandbox }: Scene, address: string): Promi
   return sandbox.machine.pfPort({ address: vf.pf }).read(vf.index);
 }
 
-/** Nothing is granted any more; the functions stay with the driver of their last use. */
+/** Nothing is granted any more; the VFs stay with the driver of their last use. */
 function done(scene: Scene): void {
   nothingGranted(cgroups ?? assert.fail("no cgroups"));
   scene.isMended = true;

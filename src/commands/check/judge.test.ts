@@ -123,7 +123,7 @@ const rows: readonly Row[] = [
     says: /modprobe iavf/,
   },
   {
-    broken: "the firmware's number of functions",
+    broken: "the firmware's number of VFs",
     facts: { discovery: noteOf("no-vfs", "…") },
     found: [`fail pf ${both}`],
     says: /sriov_totalvfs is 0/,
@@ -143,19 +143,19 @@ const rows: readonly Row[] = [
     says: /0000:3b:00.0: the host uses 1 VF of 2: 0000:3b:01.0 \(ens6f0v0 is a port of br0 \(bridge\)\).*ip link set ens6f0v0 nomaster, or set hostUse: allow/s,
   },
   {
-    broken: "nothing, with a PF that has functions and is the host's uplink",
+    broken: "nothing, with a PF that has VFs and is the host's uplink",
     facts: { hostUse: usedOf(pf, "ens6f0") },
     found: [],
     says: /the host uses it: ens6f0 is a port of br0 \(bridge\); nothing but setting it up is done to it/,
   },
   {
-    broken: "the host's use: of a PF without functions",
+    broken: "the host's use: of a PF without VFs",
     facts: { hostUse: usedOf(pf, "ens6f0"), discovery: pfsOf({ vfs: [] }) },
     found: [`fail pf-host-use ${both}`],
     says: /the host uses it: ens6f0 is a port.*no virtual functions are made.*echo 8 > .*hostUse: create-vfs/s,
   },
   {
-    broken: "nothing, with a PF without functions on which they may be made",
+    broken: "nothing, with a PF without VFs on which they may be made",
     facts: {
       hostUse: usedOf(pf, "ens6f0"),
       discovery: pfsOf({ vfs: [], entry: { ...somePf.entry, hostUse: "create-vfs" } }),
@@ -189,7 +189,7 @@ const rows: readonly Row[] = [
     says: /ens6f0 \(ice\), 2 VFs/,
   },
   {
-    broken: "nothing: no functions yet",
+    broken: "nothing: no VFs yet",
     facts: { discovery: pfsOf({ vfs: [], entry: { ...somePf.entry, numVfs: 4 } }) },
     found: [],
     says: /no VFs yet; the forwarder makes 4/,
@@ -227,7 +227,7 @@ const rows: readonly Row[] = [
     says: /2 VFs of 2 in no IOMMU group/,
   },
   {
-    broken: "the IOMMU, once and not for each function",
+    broken: "the IOMMU, once and not for each VF",
     facts: {
       vfio: { ...vfio, iommuGroupCount: 0 },
       discovery: pfsOf({ vfs: somePf.vfs.map((vf) => ({ ...vf, iommuGroup: undefined })) }),

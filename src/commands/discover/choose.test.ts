@@ -51,7 +51,7 @@ for (const { says, adapter, why } of left) {
 
 const drivers: { says: string; adapter: Partial<Adapter>; driver: string }[] = [
   { says: "the one that goes with the card's", adapter: {}, driver: "iavf" },
-  { says: "the one that functions are bound to", adapter: { vfs: [vfOf("ice_vf_next")] }, driver: "ice_vf_next" },
+  { says: "the one that VFs are bound to", adapter: { vfs: [vfOf("ice_vf_next")] }, driver: "ice_vf_next" },
   { says: "not the one of a VFIO client", adapter: { vfs: [vfOf("vfio-pci"), vfOf(undefined)] }, driver: "iavf" },
   { says: "the card's own where it serves both", adapter: { driver: "mlx5_core" }, driver: "mlx5_core" },
   {
@@ -128,7 +128,7 @@ test("configText() writes what the parser reads, whatever the names look like", 
   assert.ok(text.split("\n").every((line) => line.length <= 110));
 });
 
-test("configText() reports how many functions would be made, in a line that can be switched on", () => {
+test("configText() reports how many VFs would be made, in a line that can be switched on", () => {
   const text = configText(choose({}), []);
   const switchedOn = parsePfConfig(text.replace("# numVfs: 64", "numVfs: 8"), "discovered");
   assert.deepEqual(

@@ -124,7 +124,7 @@ function setUp(
   return { inventory, take, holds, vfs, bound, forgotten, passTime, tokenId };
 }
 
-test("prepare() gives the connection another function when its own fails, and the failed one another chance later", async () => {
+test("prepare() gives the connection another VF when its own fails, and the failed one another chance later", async () => {
   const { inventory, take, bound, passTime } = setUp(new Map([[first, { kind: "no-netdev" }]]));
   const vf = take();
   await vf.prepare();
@@ -135,7 +135,7 @@ test("prepare() gives the connection another function when its own fails, and th
   assert.equal(inventory.get(first)?.problem, undefined);
 });
 
-test("prepare() gives the connection another function when the host has begun to use its own, which is not touched", async () => {
+test("prepare() gives the connection another VF when the host has begun to use its own, which is not touched", async () => {
   const { inventory, take, bound, passTime } = setUp(new Map(), new Map(), new Map([[first, "eth0 is a port of br0"]]));
   const vf = take();
   await vf.prepare();
@@ -144,7 +144,7 @@ test("prepare() gives the connection another function when the host has begun to
   assert.equal(inventory.get(first)?.problem, "eth0 is a port of br0");
 });
 
-test("prepare() sets a function aside whose write hangs, until its driver serves it again", async () => {
+test("prepare() sets a VF aside whose write hangs, until its driver serves it again", async () => {
   const { inventory, take, passTime } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
   await take().prepare();
   assert.equal(inventory.get(first)?.state, "quarantined");
@@ -174,7 +174,7 @@ test("prepare() withholds a VF in whose place another device's link is, until it
   assert.equal(inventory.get(first)?.state, "idle");
 });
 
-test("prepare() leaves a function that takes long, and what comes of it decides whether others get it", async () => {
+test("prepare() leaves a VF that takes long, and what comes of it decides whether others get it", async () => {
   const stuck = new DriverError(first, { kind: "write-stuck", driver: "igbvf" });
   for (const [outcome, state, problem] of [
     [undefined, "idle", undefined],
@@ -195,7 +195,7 @@ test("prepare() leaves a function that takes long, and what comes of it decides 
   }
 });
 
-test("prepare() waits for its function when there is no other, and fails as that does", async () => {
+test("prepare() waits for its VF when there is no other, and fails as that does", async () => {
   const work = Promise.withResolvers<void>();
   const { inventory, take, passTime } = setUp(new Map(), new Map([[first, work.promise]]));
   inventory.raise(second, { code: "netdev-missing" });
@@ -216,7 +216,7 @@ test("prepare() that failed clears its own condition of a VF and no other", asyn
   assert.equal(inventory.get(first)?.problem, "its PF is down");
 });
 
-test("prepare() says what was wrong with the last function when none is left, and holds none then", async () => {
+test("prepare() says what was wrong with the last VF when none is left, and holds none then", async () => {
   const faults = new Map<string, DriverFault>([
     [first, { kind: "bind-refused", driver: "igbvf", code: "EIO" }],
     [second, { kind: "no-netdev" }],
@@ -229,7 +229,7 @@ test("prepare() says what was wrong with the last function when none is left, an
   await vf.release();
 });
 
-test("prepare() keeps a function back whose driver does not answer, and tries no other without the driver", async () => {
+test("prepare() keeps a VF back whose driver does not answer, and tries no other without the driver", async () => {
   const stuck = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
   const vf = stuck.take();
   await vf.prepare();
@@ -242,7 +242,7 @@ test("prepare() keeps a function back whose driver does not answer, and tries no
   assert.deepEqual(missing.bound, [first]);
 });
 
-test("release() leaves a function that is kept back in the journal: a restart alone makes nothing sound", async () => {
+test("release() leaves a VF that is kept back in the journal: a restart alone makes nothing sound", async () => {
   const { inventory, take, forgotten } = setUp(new Map());
   const contradiction = { code: "contradicts-journal", error: "it was out" } as const;
   for (const isKeptBack of [true, false]) {

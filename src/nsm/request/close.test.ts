@@ -166,7 +166,7 @@ test("a refresh that is running when the time is up keeps the connection", async
   assert.equal(story.connections, 1);
 });
 
-test("close() writes down that a function is being reclaimed before it is touched", async () => {
+test("close() writes down that a VF is being reclaimed before it is touched", async () => {
   await story.close(answer);
   assert.deepEqual(
     story.journal.puts.map(({ stage }) => stage),

@@ -100,7 +100,7 @@ test("request() restores what a previous instance left half done from the namesp
   assert.equal(story.vf.detachedFrom, undefined);
   story.vf.failing.clear();
   await story.request(refreshOf(answer));
-  assert.ok(story.vf.detachedFrom, "the function was looked for without its client's namespace");
+  assert.ok(story.vf.detachedFrom, "the VF was looked for without its client's namespace");
 });
 
 test("a first Request whose VF is not restored leaves what a later process needs to restore it", async () => {

@@ -199,7 +199,7 @@ async function leavesAsItWas(scene: Scene): Promise<void> {
   const { machine, endpoint } = scene.sandbox;
   endpoint.want(everythingOn(scene));
   const admitted = await scene.pod();
-  // Whichever function it gets: each has something of the operator's on it.
+  // Whichever VF it gets: each has something of the operator's on it.
   const { links } = await ipDump(machine.netns);
   const vfs = links.map(({ ifname }) => String(ifname)).filter((name) => /v\d+$/.test(name));
   for (const name of vfs) {

@@ -75,7 +75,7 @@ export class KillScene {
     });
   }
 
-  /** All functions but the bystander's have a pod. */
+  /** All VFs but the bystander's have a pod. */
   static async open({
     vfsPerPf,
     disk,

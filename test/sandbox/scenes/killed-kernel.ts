@@ -10,7 +10,7 @@ import { KillScene, type PointOptions } from "./kill-scene.ts";
 
 const RETRY = { timeoutMs: 30_000 };
 
-/** The function has no driver before. */
+/** The VF has no driver before. */
 const REQUEST: PointOptions["reaches"] = {
   "devices write driver_override": 2,
   "disk datasync journal": 6,
@@ -174,5 +174,5 @@ async function vlanOf({ sandbox: { machine } }: KillScene, connection: Connectio
     if (!name.startsWith("virtfn") || !(await machine.devices.readLink(`${pf}/${name}`)).endsWith(address)) continue;
     return (await machine.pfPort({ address: pf }).read(Number(name.slice("virtfn".length)))).vlan ?? 0;
   }
-  return assert.fail(`${address} is no function of ${pf}`);
+  return assert.fail(`${address} is no VF of ${pf}`);
 }

@@ -134,11 +134,11 @@ export class Scene {
     return machine.resets ? withoutIndexes(all) : all;
   }
 
-  /** The function that the client was given, as the physical one keeps it. */
+  /** The VF that the client was given, as the physical one keeps it. */
   async vfOf(client: Client): Promise<{
     readonly address: string;
     readonly settings: VfSettings;
-    /** What of it the function could not change. */
+    /** What of it the VF could not change. */
     readonly adminMac: string | undefined;
   }> {
     const given = client.connection?.mechanism?.parameters["pciAddress"];

@@ -36,8 +36,8 @@ export async function runVfioClient(command: string, args: readonly string[]): P
   };
 }
 
-/** Holds a function open by the node's own files. @throws when it cannot be opened. */
-export async function holdFunction(of: { readonly group: string; readonly address: string }): Promise<Outcome> {
+/** Holds a VF open by the node's own files. @throws when it cannot be opened. */
+export async function holdVf(of: { readonly group: string; readonly address: string }): Promise<Outcome> {
   const outcome = await runVfioClient("vfio-client", ["/dev/vfio/vfio", `/dev/vfio/${of.group}`, of.address]);
   if (!outcome.isRunning) assert.fail(`it could not be opened: ${outcome.steps.join(", ")}`);
   return outcome;
