@@ -178,7 +178,7 @@ async function followNode(
   undo.push("reconciler", reconciler.follow({ adopt, endConnection, rescan: () => rescan() }));
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });
   undo.push("watch of the node", () => watch.close());
-  rescan = () => watch.lookAnew();
+  rescan = () => watch.rescan();
 }
 
 function namePhases({ clock, log }: ForwarderOptions, { health, undo }: Frame) {

@@ -69,13 +69,13 @@ export async function runTestFiles(files: readonly string[]): Promise<TestCounts
 async function runTestFile(file: string): Promise<TestCounts> {
   const path = resolve(file);
   const counts: TestCounts = { passed: 0, failed: 0, skips: [] };
-  let isTold = false;
+  let isLogged = false;
   const isLate = await runProcess(path, [], (name, event) => {
     // The process says so itself, as the last thing: process.exit() in a test leaves it out.
-    if (name === "test:summary") isTold ||= event.file === path && event.counts.tests > 0;
+    if (name === "test:summary") isLogged ||= event.file === path && event.counts.tests > 0;
     else if (name !== "test:start") countTest(event, relative(root, path), counts);
   });
-  if (isLate || (!isTold && counts.failed === 0)) countUndone(path, isLate, counts);
+  if (isLate || (!isLogged && counts.failed === 0)) countUndone(path, isLate, counts);
   return counts;
 }
 

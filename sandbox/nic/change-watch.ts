@@ -17,14 +17,14 @@ export class ChangeWatch {
   /** Hears every change of links and addresses in a network namespace; routes and rules come with their own writes. */
   watchNetns(name: string, netns: Netns): void {
     const rtnl = Rtnl.open({ netns });
-    let isTold = () => {};
+    let isLogged = () => {};
     const tell = (event: NetlinkEvent) => {
-      if ("address" in event && event.address.address === MARK.address) isTold();
+      if ("address" in event && event.address.address === MARK.address) isLogged();
       else this.seen.push(`${name}: ${textOf(event)}`);
     };
     this.#marks.push(async () => {
       const told = Promise.withResolvers<void>();
-      isTold = told.resolve;
+      isLogged = told.resolve;
       await rtnl.addAddress(MARK);
       await rtnl.deleteAddress(MARK);
       await told.promise;

@@ -192,7 +192,7 @@ test("Endpoint misbehaves as set", async (t) => {
   const { endpoint, clientOf } = await startPeers(t);
   const client = clientOf({});
   endpoint.knobs.failTimes = 1;
-  await assert.rejects(client.request({ alter: preferNoop }), /was told to fail/);
+  await assert.rejects(client.request({ alter: preferNoop }), /was set to fail/);
   endpoint.knobs.alterReply = (reply) => Object.assign(reply, { payload: "odd" });
   assert.equal((await client.request({ alter: preferNoop })).payload, "odd");
 });

@@ -13,8 +13,8 @@ import {
   isBearable,
   isPinned,
   type PfPort,
+  reportsNothing,
   silentFaults,
-  tellsNothing,
   unpinMac,
   type VfSettings,
 } from "./vf-settings-through-pf.ts";
@@ -68,7 +68,7 @@ export class VfBeneath {
     const { mac } = wanted;
     const settings = this.#wantedOf(wanted);
     const standing = await this.#read(patience);
-    const [refused] = tellsNothing(standing) ? silentFaults(vf.port, vf.index, settings) : [];
+    const [refused] = reportsNothing(standing) ? silentFaults(vf.port, vf.index, settings) : [];
     if (refused) throw refused.error;
     await remember(pick(standing, Object.keys(settings)));
     const changesMac = mac !== undefined && standing.mac !== mac;

@@ -55,7 +55,7 @@ const DEFAULT_MTU = 1500;
  * down, has that name and the default MTU, and for which its PF sets no address and no VLAN.
  * @throws {NetdevError} of kind "gone" or "not-its-link".
  */
-export async function strangerState(
+export async function unknownState(
   links: HostLinks,
   { address, ifindex, name }: { readonly address: string; readonly ifindex: number; readonly name: string },
 ): Promise<AttachmentState> {

@@ -7,7 +7,7 @@ import { Patience } from "./transient.ts";
 import { differingSettings, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
 
 /** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
-export interface AskedSettings {
+export interface RequestedSettings {
   readonly mac?: string | undefined;
   readonly vlan?: number | undefined;
 }
@@ -43,7 +43,7 @@ export class BorrowedSettings {
    * Brings the PF to what is wanted; writes only what differs.
    * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
    */
-  async apply(asked: AskedSettings, signal?: AbortSignal): Promise<void> {
+  async apply(asked: RequestedSettings, signal?: AbortSignal): Promise<void> {
     const { vf, record, log } = this.#parts;
     const wanted = this.#wanted(asked);
     const patience = this.#patience(signal);
@@ -58,7 +58,7 @@ export class BorrowedSettings {
   }
 
   /** Whether `apply` would change nothing. Reads only. */
-  async stands(asked: AskedSettings): Promise<boolean> {
+  async stands(asked: RequestedSettings): Promise<boolean> {
     const { port, index } = this.#parts.vf;
     const differing = differingSettings(await port.read(index), this.#wanted(asked));
     return differing.every((setting) => this.#unsupported.has(setting));
@@ -84,7 +84,7 @@ export class BorrowedSettings {
     return new Patience({ link, clock, log, limitMs: BUSY_LIMIT_MS, signal, nextSign: signsOfTime(clock) });
   }
 
-  #wanted({ mac, vlan }: AskedSettings): VfSettings {
+  #wanted({ mac, vlan }: RequestedSettings): VfSettings {
     const { settings } = this.#parts.vf;
     return { ...settings, ...(mac && { mac: parseMac("MAC address", mac) }), vlan: parseVlan(vlan ?? 0) };
   }

@@ -1,12 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type AskedNetdev, routeText, ruleSelector, wantNetdev } from "./desired.ts";
+import { type RequestedNetdev, routeText, ruleSelector, wantNetdev } from "./desired.ts";
 import { prefixText } from "./prefix.ts";
 
-const bare: AskedNetdev = { name: "nsm-1", addresses: [], peerAddresses: [], routes: [], policies: [], neighbours: [] };
-const routesOf = (asked: Partial<AskedNetdev>) => wantNetdev({ ...bare, ...asked }).routes.map(routeText);
+const bare: RequestedNetdev = {
+  name: "nsm-1",
+  addresses: [],
+  peerAddresses: [],
+  routes: [],
+  policies: [],
+  neighbours: [],
+};
+const routesOf = (asked: Partial<RequestedNetdev>) => wantNetdev({ ...bare, ...asked }).routes.map(routeText);
 
-const rows: readonly { says: string; asked: Partial<AskedNetdev>; routes: readonly string[] }[] = [
+const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: readonly string[] }[] = [
   {
     says: "leads to an address of the other end outside our networks",
     asked: { addresses: ["10.0.0.1/32", "2001:db8::1/128"], peerAddresses: ["10.0.0.2/32", "2001:db8::2/128"] },
@@ -84,7 +91,7 @@ test("wantNetdev() drops doubles; of two neighbours with one address the last co
   assert.deepEqual([wanted.mtu, wanted.mac, wanted.vlan], [undefined, undefined, 0]);
 });
 
-const refused: readonly (readonly [says: string, asked: Partial<AskedNetdev>, message: RegExp])[] = [
+const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>, message: RegExp])[] = [
   [
     "an IPv4 route in an IPv6 rule",
     { policies: [{ from: "2001:db8::/64", routes: [{ prefix: "10.0.0.0/8" }] }] },

@@ -51,13 +51,13 @@ export interface WantedNeighbour {
 }
 
 /** A network, and by which host it is reached; without one it is the other end. */
-export interface AskedRoute {
+export interface RequestedRoute {
   readonly prefix: string;
   readonly nextHop?: string | undefined;
 }
 
 /** A wish as it comes over the wire, before it was checked. Empty texts are the same as none. */
-export interface AskedNetdev {
+export interface RequestedNetdev {
   readonly name: string;
   readonly mtu?: number | undefined;
   readonly mac?: string | undefined;
@@ -66,13 +66,13 @@ export interface AskedNetdev {
   readonly addresses: readonly string[];
   /** Addresses of the other end. */
   readonly peerAddresses: readonly string[];
-  readonly routes: readonly AskedRoute[];
+  readonly routes: readonly RequestedRoute[];
   readonly policies: readonly {
     readonly from?: string | undefined;
     readonly protocol?: string | undefined;
     readonly sourcePort?: string | undefined;
     readonly destinationPort?: string | undefined;
-    readonly routes: readonly AskedRoute[];
+    readonly routes: readonly RequestedRoute[];
   }[];
   readonly neighbours: readonly { readonly address: string; readonly mac: string }[];
 }
@@ -84,7 +84,7 @@ const MOST_ENTRIES = 1024;
  * Checks a wish and works out the routes it means.
  * @throws {NetdevError} of kind "invalid" for the first thing that makes no sense.
  */
-export function wantNetdev(asked: AskedNetdev): WantedNetdev {
+export function wantNetdev(asked: RequestedNetdev): WantedNetdev {
   const name = parseInterfaceName(asked.name);
   const addresses = distinct(
     bounded("address", asked.addresses).map((text) => parseHostPrefix("address", text)),
@@ -125,12 +125,12 @@ function viaPeer(route: WantedRoute, peers: readonly Prefix[]): WantedRoute {
   return { ...route, gateway: sameFamily[0]?.address };
 }
 
-function parseRoute(asked: AskedRoute): WantedRoute {
+function parseRoute(asked: RequestedRoute): WantedRoute {
   const destination = parseRoutePrefix(asked.prefix);
   return { destination, gateway: asked.nextHop ? parseNextHop(asked.nextHop, destination) : undefined };
 }
 
-function parsePolicy(asked: AskedNetdev["policies"][number]): WantedRule {
+function parsePolicy(asked: RequestedNetdev["policies"][number]): WantedRule {
   const from = asked.from ? networkOf(parseRoutePrefix(asked.from, "rule")) : undefined;
   const family = from?.family ?? 4;
   const routes = bounded("route", asked.routes).map(parseRoute);

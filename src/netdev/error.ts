@@ -1,7 +1,7 @@
 import { printable } from "../async/index.ts";
 
 /** What of a wish cannot be read as meant. */
-export type WishPart =
+export type RequestPart =
   | "interface name"
   | "MTU"
   | "MAC address"
@@ -18,7 +18,7 @@ export type WishPart =
 /** What was wrong, to decide by; the message is for the operator. */
 export type NetdevFault =
   /** The request makes no sense; never retry. */
-  | { readonly kind: "invalid"; readonly part: WishPart; readonly text: string; readonly problem: string }
+  | { readonly kind: "invalid"; readonly part: RequestPart; readonly text: string; readonly problem: string }
   /** Another link of the namespace has the name. */
   | { readonly kind: "name-taken"; readonly name: string; readonly by: string }
   /** The link is not where it should be: unbound, or moved by another process. */

@@ -3,10 +3,10 @@
 // Only what carries our mark (owned.ts) is ever removed. Start reading at attach.ts and attachment.ts; plan.ts is the
 // pure middle.
 
-export { type AttachOptions, attachNetdev, strangerState } from "./attach.ts";
+export { type AttachOptions, attachNetdev, unknownState } from "./attach.ts";
 export { type AttachmentState, NetdevAttachment } from "./attachment.ts";
-export { type AskedSettings, BorrowedSettings } from "./borrowed-settings.ts";
-export { type AskedNetdev, type AskedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
+export { BorrowedSettings, type RequestedSettings } from "./borrowed-settings.ts";
+export { type RequestedNetdev, type RequestedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
 export { HostLinks } from "./host-links.ts";
 export { parseInterfaceName } from "./parse.ts";

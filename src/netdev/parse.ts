@@ -1,5 +1,5 @@
 import { ipFromBytes, ipToBytes, type PortRange } from "../kernel/index.ts";
-import { NetdevError, type WishPart } from "./error.ts";
+import { NetdevError, type RequestPart } from "./error.ts";
 import { networkOf, type Prefix, parsePrefix } from "./prefix.ts";
 
 /** Kernel limit on interface names: IFNAMSIZ (16, include/uapi/linux/if.h) counts the final NUL. */
@@ -24,7 +24,7 @@ const PROTOCOLS: ReadonlyMap<string, number> = new Map([
   ["udplite", 136],
 ]);
 
-export function invalid(part: WishPart, text: string, problem: string): NetdevError {
+export function invalid(part: RequestPart, text: string, problem: string): NetdevError {
   return new NetdevError({ kind: "invalid", part, text, problem });
 }
 

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Address, Link, Neighbour, Route, Rule } from "../kernel/index.ts";
 import { changeText } from "./change.ts";
-import { type AskedNetdev, wantNetdev } from "./desired.ts";
+import { type RequestedNetdev, wantNetdev } from "./desired.ts";
 import { OUR_PROTOCOL, type Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import type { StandingNetdev } from "./read.ts";
@@ -37,7 +37,14 @@ const empty: StandingNetdev = {
   ipv6Disabled: false,
   pingGroups: "0 2147483647",
 };
-const bare: AskedNetdev = { name: "nsm-1", addresses: [], peerAddresses: [], routes: [], policies: [], neighbours: [] };
+const bare: RequestedNetdev = {
+  name: "nsm-1",
+  addresses: [],
+  peerAddresses: [],
+  routes: [],
+  policies: [],
+  neighbours: [],
+};
 
 function address(text: string, more: Partial<Address> = {}): Address {
   const [ip = "", length] = text.split("/");
@@ -79,7 +86,7 @@ function neighbour(ip: string, mac: string, more: Partial<Neighbour> = {}): Neig
 interface Row {
   readonly says: string;
   readonly standing?: Partial<StandingNetdev>;
-  readonly asked?: Partial<AskedNetdev>;
+  readonly asked?: Partial<RequestedNetdev>;
   readonly owned?: Partial<Owned>;
   readonly first?: boolean;
   readonly plan: readonly string[];

@@ -22,7 +22,7 @@ export interface PfPort {
   /** The PF and its driver, for the operator: "0000:3b:00.0 (ens6f0, driver mlx5_core)". */
   readonly pf: string;
   /**
-   * Without a value of any setting where the PF reports nothing of its VFs (`tellsNothing`).
+   * Without a value of any setting where the PF reports nothing of its VFs (`reportsNothing`).
    * @throws {KernelError} EAGAIN while its driver does not report this one.
    * @throws {NetdevError} gone.
    */
@@ -97,7 +97,7 @@ export async function applyVfSettings(
   const read = () => waiting(patience, `read the settings of VF ${vf}`, () => port.read(vf));
   const standing = await read();
   const before = pick(GROUPS.flat(), standing, wanted);
-  if (tellsNothing(standing)) return { before, faults: silentFaults(port, vf, wanted) };
+  if (reportsNothing(standing)) return { before, faults: silentFaults(port, vf, wanted) };
   const differing = differingSettings(standing, wanted);
   const restates = restatesMac && isPinned(wanted.mac) && !differing.includes("mac");
   if (restates) differing.unshift("mac");
@@ -134,7 +134,7 @@ function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked
 
 /** Which of the requested settings differ, in the order they are written. */
 export function differingSettings(standing: VfSettings, wanted: VfSettings): (keyof VfSettings)[] {
-  if (tellsNothing(standing)) return askedSettings(wanted);
+  if (reportsNothing(standing)) return askedSettings(wanted);
   return GROUPS.flat().filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
 }
 
@@ -142,7 +142,7 @@ export function differingSettings(standing: VfSettings, wanted: VfSettings): (ke
  * Whether the PF reports nothing of its VFs: its driver has no `ndo_get_vf_config` (idpf, enetc, octeon_ep, ENA, virtio-net), or
  * it is the host's side of a card that manages its VFs itself (mlx5 on a DPU). Nothing that it takes could be read back.
  */
-export function tellsNothing(standing: VfSettings): boolean {
+export function reportsNothing(standing: VfSettings): boolean {
   return Object.values(standing).every((value) => value === undefined);
 }
 

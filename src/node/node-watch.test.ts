@@ -54,7 +54,7 @@ test("close() waits no longer than a second for a look that does not end", async
   const { watch, node } = await paper.open();
   const stuck = Promise.withResolvers<undefined>();
   paper.pfLinks.set(paper.pf, () => stuck.promise);
-  watch.lookAnew();
+  watch.rescan();
   await paper.quiet(50);
   let isClosed = false;
   const closing = watch.close().then(() => {
@@ -390,7 +390,7 @@ test("watchNode() believes what the kernel says of a link while that is being re
     asked += 1;
     return asked === 2 ? await answer.promise : pfLinkOf(pf, { carrier: asked > 2 });
   });
-  watch.lookAnew();
+  watch.rescan();
   await quiet(50);
   await until(() => asked === 2);
   netlink.say({ kind: "new-link", link: pfLinkOf(pf, { carrier: false }) });
@@ -412,7 +412,7 @@ test("watchNode() does not take for a PF's what is said of another link under it
     asked += 1;
     return asked === 2 ? await answer.promise : pfLinkOf(pf);
   });
-  watch.lookAnew();
+  watch.rescan();
   await quiet(50);
   await until(() => asked === 2);
   netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0"), { carrier: false }) });

@@ -85,7 +85,7 @@ export class NodeWatch {
   }
 
   /** What is known was seen to be wrong. */
-  lookAnew(): void {
+  rescan(): void {
     this.#want({ all: true });
   }
 

@@ -8,9 +8,9 @@
 export type { InodeUrl } from "./mechanism/inode-url.ts";
 export type {
   Attachment,
-  MechanismAsk,
   MechanismDriver,
   MechanismDrivers,
+  MechanismRequest,
   PassedFilesOfCall,
 } from "./mechanism/mechanism.ts";
 export {

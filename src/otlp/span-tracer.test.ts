@@ -62,7 +62,7 @@ test("spanTracer() ends the span of what failed with the error in short, whateve
   }
 });
 
-test("spanTracer() hands on a trace that is not to be kept, and tells nothing of it", async () => {
+test("spanTracer() hands on a trace that is not to be kept, and reports nothing of it", async () => {
   const { tracer, ended } = tracing();
   const handedOn = await tracer.serve("call", headers("00"), {}, () =>
     tracer.step("step", async () => tracer.headers()),

@@ -74,15 +74,15 @@ async function faultOf(work: Promise<unknown>): Promise<unknown> {
   return "none";
 }
 
-test("DriverBinder.glanceAt() reports what a VF is now, also of one that is not there", () =>
+test("DriverBinder.observeVf() reports what a VF is now, also of one that is not there", () =>
   withBinder({}, async ({ machine, binder }) => {
     const asKernel = { isPresent: true, driver: "igbvf", iommuGroup: 2, hasNetdev: true };
-    assert.deepEqual(await binder.glanceAt(address), asKernel);
+    assert.deepEqual(await binder.observeVf(address), asKernel);
     await binder.bind(vf, "vfio");
-    assert.deepEqual(await binder.glanceAt(address), { ...asKernel, driver: "vfio-pci", hasNetdev: false });
+    assert.deepEqual(await binder.observeVf(address), { ...asKernel, driver: "vfio-pci", hasNetdev: false });
     await machine.removePf("0000:01:00.0");
     const nothing = { isPresent: false, driver: undefined, iommuGroup: undefined, hasNetdev: false };
-    assert.deepEqual(await binder.glanceAt(address), nothing);
+    assert.deepEqual(await binder.observeVf(address), nothing);
   }));
 
 test("DriverBinder.bind() takes a VF to VFIO and back, and clears the override for the kernel driver", () =>

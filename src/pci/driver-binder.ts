@@ -6,12 +6,12 @@ import type { VfFacts } from "./discover.ts";
 import { DriverError } from "./driver-fault.ts";
 import {
   driverOf,
-  glanceAt,
   iommuGroupMembers,
   iommuGroupOf,
   netdevIndex,
   netdevNames,
-  type VfGlance,
+  observeVf,
+  type VfObservation,
 } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 import { VfioGroups } from "./vfio-group.ts";
@@ -120,8 +120,8 @@ export class DriverBinder {
   }
 
   /** What the node has of it now. */
-  glanceAt(address: PciAddress): Promise<VfGlance> {
-    return glanceAt(this.#options.devices, address);
+  observeVf(address: PciAddress): Promise<VfObservation> {
+    return observeVf(this.#options.devices, address);
   }
 
   async #inTurn<T>(

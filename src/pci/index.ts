@@ -21,7 +21,7 @@ export {
   numaNodeOf,
   orMissing,
   ownNetdevs,
-  type VfGlance,
+  type VfObservation,
   virtualFunctionLinks,
 } from "./read-sysfs.ts";
 export { resourceName, serviceDomainProblem } from "./resource-name.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type HostFiles, KernelError } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { glanceAt, iommuGroupMembers, netdevIndex, netdevNames } from "./read-sysfs.ts";
+import { iommuGroupMembers, netdevIndex, netdevNames, observeVf } from "./read-sysfs.ts";
 
 /** Of the files of a node, only what a group is read by. */
 function groupOf(classes: Readonly<Record<string, string>>): Pick<HostFiles, "list" | "readText"> {
@@ -61,7 +61,7 @@ test("netdevNames() finds the network device of a virtio function beneath its vi
   });
   assert.deepEqual(await netdevNames(files, address), ["eth1"]);
   assert.equal(await netdevIndex(files, address, "eth1"), 7);
-  assert.equal((await glanceAt(files, address)).hasNetdev, true);
+  assert.equal((await observeVf(files, address)).hasNetdev, true);
 });
 
 test("netdevNames() looks beneath no other device of a PCI function, and finds none where its network device is elsewhere", async () => {

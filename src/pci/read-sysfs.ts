@@ -76,7 +76,7 @@ export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promi
 }
 
 /** A PCI function as sysfs has it at this moment. */
-export interface VfGlance {
+export interface VfObservation {
   readonly isPresent: boolean;
   readonly driver: string | undefined;
   readonly iommuGroup: number | undefined;
@@ -85,7 +85,7 @@ export interface VfGlance {
 }
 
 /** In as few reads as there can be: hundreds of PCI functions are looked at every few seconds. */
-export async function glanceAt(devices: HostFiles, address: PciAddress): Promise<VfGlance> {
+export async function observeVf(devices: HostFiles, address: PciAddress): Promise<VfObservation> {
   const [driver, iommuGroup, netdevs] = await Promise.all([
     driverOf(devices, address),
     iommuGroupOf(devices, address),

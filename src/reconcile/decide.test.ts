@@ -5,7 +5,7 @@ import { test } from "node:test";
 import type { BeforeClient, VfCondition, VfRecord } from "../inventory/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import type { VfGlance } from "../pci/index.ts";
+import type { VfObservation } from "../pci/index.ts";
 import { type Decision, decide, type Subject } from "./decide.ts";
 
 const PAGE = "docs/decisions/041-one-record-for-a-vf.md";
@@ -19,7 +19,7 @@ const record = {
 } as unknown as VfRecord;
 
 /** What was observed of it, by column. */
-const columns: Readonly<Record<string, VfGlance>> = {
+const columns: Readonly<Record<string, VfObservation>> = {
   "in the host": { isPresent: true, driver: "igbvf", iommuGroup: 7, hasNetdev: true },
   "not in the host": { isPresent: true, driver: "igbvf", iommuGroup: 7, hasNetdev: false },
   "no driver": { isPresent: true, driver: undefined, iommuGroup: 7, hasNetdev: false },
@@ -76,7 +76,7 @@ const situations: Readonly<Record<string, Situation>> = {
   "other, the second time": { isStale: true, record: under({ code: "mismatch", isRescanned: false }) },
 };
 
-function subjectOf(situation: Situation, observed: VfGlance): Subject {
+function subjectOf(situation: Situation, observed: VfObservation): Subject {
   const { record: change, entry, connection, isStale = false, ...rest } = situation;
   const { driver, iommuGroup } = observed;
   const isKnown = observed.isPresent || isStale;

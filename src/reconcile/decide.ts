@@ -4,13 +4,13 @@
 import { conditionOf, effectOf, type VfConditionCode, type VfRecord } from "../inventory/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import type { VfGlance } from "../pci/index.ts";
+import type { VfObservation } from "../pci/index.ts";
 
 /** One VF, as it is known from everywhere. */
 export interface Subject {
   /** With what was found of it before, as conditions. Undefined where the inventory does not have the VF. */
   readonly record: VfRecord | undefined;
-  readonly observed: VfGlance;
+  readonly observed: VfObservation;
   /** Whether it is not any more as it was when it was restored a moment ago. */
   readonly hasDrifted: boolean;
   /** What the journal has of it: it is out, or was to be. */

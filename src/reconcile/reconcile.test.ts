@@ -47,7 +47,7 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
     node: {
       inventory,
       binder: {
-        async glanceAt() {
+        async observeVf() {
           node.looks += 1;
           await node.gate;
           return { isPresent: true, driver: node.driver, iommuGroup: undefined, hasNetdev: node.hasNetdev };

@@ -191,7 +191,7 @@ export class Reconciler {
 
   async #observe(address: PciAddress): Promise<Observed> {
     const { node, journal, access } = this.#options;
-    const observing = node.binder.glanceAt(address);
+    const observing = node.binder.observeVf(address);
     // At the start what cannot be read is taken for the worst: it is compared again at once.
     const observed = await (this.#isStart ? observing.catch(() => UNREADABLE) : observing);
     const before = node.inventory.get(address);

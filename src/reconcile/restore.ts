@@ -8,7 +8,7 @@ import {
   differingSettings,
   type HostLinks,
   NetdevAttachment,
-  strangerState,
+  unknownState,
 } from "../netdev/index.ts";
 import type { Node } from "../node/index.ts";
 import type { Log } from "../telemetry/index.ts";
@@ -54,7 +54,7 @@ export async function cleanVf(parts: RestoreParts, vf: VfRecord): Promise<void> 
   }
   const pfName = node.survey.pfs.get(pf)?.ifname;
   const name = pfName === undefined ? netdev.ifname : `${pfName}v${index}`;
-  await makeSo(parts, vf, await strangerState(links, { address, ifindex: netdev.ifindex, name }));
+  await makeSo(parts, vf, await unknownState(links, { address, ifindex: netdev.ifindex, name }));
 }
 
 /** Whether the settings, or the name of the device, are not what they were when the VF was given back. */

@@ -6,7 +6,7 @@ import type { KernelVfEntry, VfEntry, VfioVfEntry } from "../mechanisms/index.ts
 import { AdoptedGrants } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import { HandClock } from "../nsm/testing/fakes.ts";
-import { type PciAddress, parsePciAddress, type VfGlance } from "../pci/index.ts";
+import { type PciAddress, parsePciAddress, type VfObservation } from "../pci/index.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { Reconciler, type ReconcilerOptions } from "./reconcile.ts";
@@ -76,7 +76,7 @@ async function started(found: Found) {
       return [];
     },
   } as unknown as DeviceAccess;
-  const glance = (address: PciAddress): VfGlance => {
+  const glance = (address: PciAddress): VfObservation => {
     const { iommuGroup, driver: bound } = inventory.get(address) ?? {};
     const isHere = inventory.get(address) !== undefined;
     return { isPresent: isHere, driver: bound, iommuGroup, hasNetdev: inHost.includes(address) };
@@ -88,7 +88,7 @@ async function started(found: Found) {
     node: {
       inventory,
       binder: {
-        glanceAt: async (address: PciAddress) => glance(address),
+        observeVf: async (address: PciAddress) => glance(address),
         netdevOf: () => assert.fail("nothing is to wait for a network device"),
         vfio: { deviceOf: async (address: PciAddress) => number(address) },
       },

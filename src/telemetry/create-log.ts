@@ -1,5 +1,5 @@
 import pino, { type DestinationStream, type Logger } from "pino";
-import { isTold, type Log, type LogFields, type LogLevel, type RootLog } from "./log.ts";
+import { isLogged, type Log, type LogFields, type LogLevel, type RootLog } from "./log.ts";
 import { prettyLine } from "./pretty.ts";
 import { redact } from "./redact.ts";
 
@@ -95,7 +95,7 @@ class PinoLog implements RootLog {
   }
 
   #tell(level: LogLevel, event: string, fields: LogFields | undefined): void {
-    if (!isTold(level, this.#threshold.level)) return;
+    if (!isLogged(level, this.#threshold.level)) return;
     const all = Object.entries({ ...this.#fields, ...fields });
     const plain = redact(Object.fromEntries(all.map(([name, of]) => [TAKEN.has(name) ? `${name}_` : name, of])));
     this.#writer[level]({ event, ...(plain as object) });

@@ -4,7 +4,7 @@
 export { createLog, type LogOptions } from "./create-log.ts";
 export { type Condition, Health, type RaisedCondition } from "./health.ts";
 export { type HealthCode, healthConditions, type Severity } from "./health-conditions.ts";
-export { isTold, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
+export { isLogged, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
 export {
   type Counter,
   createMetrics,

@@ -27,6 +27,6 @@ export interface RootLog extends Log {
 export const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
 
 /** Whether an event of the level is reported at the threshold. */
-export function isTold(level: LogLevel, threshold: LogLevel): boolean {
+export function isLogged(level: LogLevel, threshold: LogLevel): boolean {
   return logLevels.indexOf(level) <= logLevels.indexOf(threshold);
 }

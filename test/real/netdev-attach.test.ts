@@ -2,11 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Rtnl } from "../../src/kernel/index.ts";
 import { changeText } from "../../src/netdev/change.ts";
-import { type AskedNetdev, attachNetdev, type NetdevError, wantNetdev } from "../../src/netdev/index.ts";
+import { attachNetdev, type NetdevError, type RequestedNetdev, wantNetdev } from "../../src/netdev/index.ts";
 import { needs } from "../needs.ts";
 import { attachPartsOf, inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
-const full: AskedNetdev = {
+const full: RequestedNetdev = {
   name: "nsm-1",
   mtu: 1400,
   mac: "02:00:00:00:00:05",
@@ -28,7 +28,14 @@ const full: AskedNetdev = {
     { address: "2001:db8::9", mac: "02:00:00:00:00:0a" },
   ],
 };
-const bare: AskedNetdev = { name: "nsm-1", addresses: [], peerAddresses: [], routes: [], policies: [], neighbours: [] };
+const bare: RequestedNetdev = {
+  name: "nsm-1",
+  addresses: [],
+  peerAddresses: [],
+  routes: [],
+  policies: [],
+  neighbours: [],
+};
 
 /** What `full` looks like in the pod, beside what was there before. */
 const FULL_PICTURE = [
@@ -50,7 +57,7 @@ const FULL_PICTURE = [
   "rule IPv6 from 2001:db8::/64 17 53-53 * table 2 by 110",
 ].sort();
 
-function attach(world: World, asked: AskedNetdev) {
+function attach(world: World, asked: RequestedNetdev) {
   return attachNetdev({ ...attachPartsOf(world), wanted: wantNetdev(asked) });
 }
 
@@ -101,7 +108,7 @@ test("Attachment.update() changes only what differs", (t) =>
   inWorld(t, async (world) => {
     const empty = await picture(world.pod);
     const attachment = await attach(world, full);
-    const next: AskedNetdev = {
+    const next: RequestedNetdev = {
       ...full,
       addresses: ["10.0.0.1/24", "10.0.0.2/24", "2001:db8::1/96"],
       routes: [

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { LinkOwnerOf } from "../../src/kernel/index.ts";
 import {
-  type AskedNetdev,
   type AttachmentState,
   type AttachOptions,
   attachNetdev,
@@ -10,13 +9,14 @@ import {
   type NetdevError,
   type NotRestored,
   type PfPort,
+  type RequestedNetdev,
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { ip } from "../sandbox/scenes/ip.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
-const asked: AskedNetdev = {
+const asked: RequestedNetdev = {
   name: "nsm-1",
   mtu: 1400,
   mac: "02:00:00:00:00:05",

@@ -6,18 +6,18 @@ import type { NicPf } from "../../sandbox/nic/nic.ts";
 import { PretendPfPort } from "../../sandbox/nic/pf-port.ts";
 import { Errno, KernelError, type Link, type Netns, type OpenRtnl, Rtnl } from "../../src/kernel/index.ts";
 import {
-  type AskedNetdev,
   attachNetdev,
   NetdevAttachment,
   type PfPort,
-  strangerState,
+  type RequestedNetdev,
+  unknownState,
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
 const NO_MAC = "00:00:00:00:00:00";
 const [CLIENTS, OPERATORS, OTHER] = ["02:00:00:00:00:05", "02:00:00:00:00:06", "02:00:00:00:00:07"];
-const asked: AskedNetdev = {
+const asked: RequestedNetdev = {
   name: "nsm-1",
   mac: CLIENTS,
   vlan: 7,
@@ -83,7 +83,7 @@ test("detach() of an unknown link takes its client's address off the PF, which n
     await card.port.write(0, { mac: CLIENTS });
     const { port } = card;
     const options = optionsFor(world, card);
-    const state = await strangerState(options.links, { ...options, name: "vf0" });
+    const state = await unknownState(options.links, { ...options, name: "vf0" });
     const attachment = new NetdevAttachment({ ...options, client: undefined, state });
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([port.adminMac(0), (await port.read(0)).mac], [undefined, CLIENTS]);

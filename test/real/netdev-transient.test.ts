@@ -4,18 +4,18 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno, KernelError, type LinkOwnerOf, type Netns, Rtnl } from "../../src/kernel/index.ts";
 import {
-  type AskedNetdev,
   type AttachOptions,
   attachNetdev,
   type NetdevError,
   type PfPort,
+  type RequestedNetdev,
   type VfLink,
   type VfSettings,
   wantNetdev,
 } from "../../src/netdev/index.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
-const asked: AskedNetdev = {
+const asked: RequestedNetdev = {
   name: "nsm-1",
   mac: "02:00:00:00:00:05",
   vlan: 7,

@@ -55,7 +55,7 @@ test("the forwarder restores a VF when the endpoint refuses, and gives it at the
   const before = await pictureOf(sandbox.machine);
   const pod = await sandbox.startPod("client-1");
   sandbox.endpoint.knobs.failTimes = 1;
-  await assert.rejects(pod.client.request(), /was told to fail/);
+  await assert.rejects(pod.client.request(), /was set to fail/);
   assert.deepEqual(await pictureOf(sandbox.machine), before);
   assert.deepEqual(await pod.pod.links(), []);
   await pod.client.request();

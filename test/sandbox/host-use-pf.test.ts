@@ -31,7 +31,7 @@ const numVfs = ({ machine }: Sandbox) => machine.devices.readText(`${PF}/sriov_n
 const offered = ({ kubelet }: Sandbox, count: number) =>
   kubelet.until(SANDBOX_RESOURCE, (devices) => devices.filter(({ healthy }) => healthy).length === count);
 
-const isTold = ({ health }: Forwarder, sentence: RegExp) =>
+const isLogged = ({ health }: Forwarder, sentence: RegExp) =>
   eventually(
     () => health.conditions().map(({ code, subject, sentence: said }) => [code, subject, said].join(" ")),
     (all) => all.length === 1 && sentence.test(all[0] ?? ""),
@@ -45,13 +45,13 @@ test("no VFs are made on a PF that the host uses, until the host lets go of it",
   const why = new RegExp(
     `pf-without-vfs ${PF} .*none are made on it, for the host uses it: ${USE}; make them .*echo 2 > \\S+/sriov_numvfs\\), or set hostUse: create-vfs`,
   );
-  await isTold(forwarder, why);
+  await isLogged(forwarder, why);
   assert.equal(await numVfs(sandbox), "0");
   assert.deepEqual(await ipDump(sandbox.machine.netns), before);
   assert.deepEqual(log.of("pf-used-by-host"), [{ pf: PF, how: USE }]);
   // Without the route it is still the host's.
   await ip(sandbox.machine.netns, "route del default via 192.0.2.1");
-  await isTold(forwarder, /the host uses it: enp1s0f0 has address 192\.0\.2\.7\/24; make them/);
+  await isLogged(forwarder, /the host uses it: enp1s0f0 has address 192\.0\.2\.7\/24; make them/);
   assert.equal(await numVfs(sandbox), "0");
   await ip(sandbox.machine.netns, `address del 192.0.2.7/24 dev ${NAME}`);
   await offered(sandbox, 2);
@@ -66,7 +66,7 @@ test("hostUse: create-vfs makes VFs on a PF that the host uses, in the first lis
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox } = await uplinkNode(t, { numVfs: 0 });
   const forwarder = await sandbox.startForwarder();
-  await isTold(forwarder, /^pf-without-vfs/);
+  await isLogged(forwarder, /^pf-without-vfs/);
   const { pfConfigFile } = sandbox;
   pfConfigFile.write(pfConfigFile.text.replace("pfKernelDriver", "hostUse: create-vfs\n    pfKernelDriver"));
   await offered(sandbox, 2);

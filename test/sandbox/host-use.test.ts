@@ -105,7 +105,7 @@ for (const { says, begin, end, reason } of uses) {
     const run = async (commands: readonly string[]) => {
       for (const command of commands) await ip(sandbox.machine.netns, command);
     };
-    const isTold = async () => {
+    const isLogged = async () => {
       await isHealthy(sandbox, 1);
       const [condition, ...others] = told(forwarder);
       assert.deepEqual([condition?.code, condition?.subject, others], ["vf-withheld", FIRST, []]);
@@ -113,7 +113,7 @@ for (const { says, begin, end, reason } of uses) {
       assert.match(condition?.sentence ?? "", /or set hostUse: allow for its PF/);
       assert.match(forwarder.node.inventory.get(FIRST)?.problem ?? "", reason);
     };
-    await isTold();
+    await isLogged();
     await run(end);
     await isHealthy(sandbox, 2);
     assert.deepEqual(told(forwarder), []);
@@ -124,7 +124,7 @@ for (const { says, begin, end, reason } of uses) {
       if (isLeft) await ip(sandbox.machine.netns, `link del ${name}`);
     }
     await run(begin);
-    await isTold();
+    await isLogged();
   });
 }
 

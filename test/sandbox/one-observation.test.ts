@@ -106,7 +106,7 @@ for (const numVfs of [0, VFS]) {
       const reads = new Reads(at, await machine.removePf(SECOND));
       const { becomes, watch, close } = await observe(t, machine, reads);
       await eventually(
-        () => watch.lookAnew(),
+        () => watch.rescan(),
         () => reads.count > at,
       );
       await becomes(VFS, VFS).catch((error) => assert.fail(`in front of read ${at}: ${error.message}`));
@@ -125,7 +125,7 @@ for (const numVfs of [0, VFS]) {
       });
       const { becomes, watch, close } = await observe(t, machine, reads);
       await eventually(
-        () => watch.lookAnew(),
+        () => watch.rescan(),
         () => reads.count > at,
       );
       const putBack = await gone.promise;
@@ -152,7 +152,7 @@ test("functions that the operator takes away stay away, with a condition that sa
   await becomes(VFS, VFS);
   await machine.devices.writeText(`${SECOND}/sriov_numvfs`, "0");
   await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
-  watch.lookAnew();
+  watch.rescan();
   await becomes(VFS, 0, `pf-without-vfs ${SECOND}`);
   assert.equal(await machine.devices.readText(`${SECOND}/sriov_numvfs`), "0");
   assert.match(
@@ -179,7 +179,7 @@ test("a driver that refuses is not asked again, is a condition, and is asked whe
   const { becomes, watch, health } = await observe(t, machine);
   await becomes(VFS, 0, `pf-unusable ${SECOND}`);
   assert.match(health.conditions()[0]?.sentence ?? "", /the kernel says ENOSPC; the firmware reserved too few/);
-  watch.lookAnew();
+  watch.rescan();
   await becomes(VFS, 0, `pf-unusable ${SECOND}`);
   await (await machine.removePf(SECOND))();
   await becomes(VFS, VFS);

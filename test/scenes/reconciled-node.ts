@@ -227,7 +227,7 @@ function journalOf(world: World) {
 function binderOf(world: World) {
   const { counts, done, inventory } = world;
   return {
-    async glanceAt(address: PciAddress) {
+    async observeVf(address: PciAddress) {
       const one = world.vf(address);
       one.looks += 1;
       counts.underWay += 1;

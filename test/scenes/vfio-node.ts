@@ -10,7 +10,7 @@ import type { VfEntry } from "../../src/mechanisms/journal-entries.ts";
 import { vfioDriver } from "../../src/mechanisms/vfio/vfio-attachment.ts";
 import { AdoptedGrants } from "../../src/mechanisms/vfio/vfio-entry.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
-import type { Attachment, MechanismAsk } from "../../src/nsm/index.ts";
+import type { Attachment, MechanismRequest } from "../../src/nsm/index.ts";
 import { HandClock } from "../../src/nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
@@ -76,7 +76,7 @@ export function vfioNode() {
 /** One connection's part, as its calls come. */
 function handleOf(
   attachment: Attachment,
-  { tokenId, ask }: { readonly tokenId: string; readonly ask: (cgroupDir: string) => MechanismAsk },
+  { tokenId, ask }: { readonly tokenId: string; readonly ask: (cgroupDir: string) => MechanismRequest },
 ) {
   return {
     tokenId,

@@ -16,8 +16,8 @@ import {
 import {
   type Attachment,
   type InodeUrl,
-  type MechanismAsk,
   type MechanismDriver,
+  type MechanismRequest,
   PARAMETER,
   type PassedFilesOfCall,
   type WantedKernel,
@@ -48,7 +48,7 @@ export interface KernelParts extends VfLinkParts {
 /** Gives clients a VF as a network device in their namespace: the original's resourcepool and inject for KERNEL. */
 export function kernelDriver(parts: KernelParts): MechanismDriver<WantedKernel> {
   // The inventory gives the VF of a previous instance to its connection again, as it does at every call.
-  const take = ({ connectionId, wanted }: MechanismAsk<WantedKernel>) =>
+  const take = ({ connectionId, wanted }: MechanismRequest<WantedKernel>) =>
     new KernelAttachment(parts, wanted, parts.holds.take({ connectionId, tokenId: wanted.tokenId, use: "kernel" }));
   return { open: async (ask) => take(ask), adopt: take };
 }
@@ -81,7 +81,7 @@ class KernelAttachment implements Attachment {
     return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
   }
 
-  async prepare({ wanted, files, signal }: MechanismAsk): Promise<void> {
+  async prepare({ wanted, files, signal }: MechanismRequest): Promise<void> {
     const { netns } = kernelPart(wanted);
     const [client] = await both(
       signal,
@@ -91,7 +91,7 @@ class KernelAttachment implements Attachment {
     this.#client = client;
   }
 
-  async apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+  async apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
     const wanted = kernelPart(ask.wanted);
     const netdev = wantNetdev(requestedNetdev(wanted, context));
     if (this.#where !== undefined && this.#where !== wanted.netns.text) await this.#leave(ask, wanted.netns);
@@ -156,7 +156,7 @@ class KernelAttachment implements Attachment {
   }
 
   /** The client lives in another namespace now, after a restart for example (E13). */
-  async #leave(ask: MechanismAsk, netns: InodeUrl): Promise<void> {
+  async #leave(ask: MechanismRequest, netns: InodeUrl): Promise<void> {
     const client = await this.#receive(ask.files, netns, ask.signal);
     try {
       await this.#restore();

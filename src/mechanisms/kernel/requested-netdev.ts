@@ -1,5 +1,5 @@
 import type { ConnectionContext, Route } from "../../gen/connectioncontext_pb.ts";
-import type { AskedNetdev, AskedRoute } from "../../netdev/index.ts";
+import type { RequestedNetdev, RequestedRoute } from "../../netdev/index.ts";
 import type { WantedKernel } from "../../nsm/index.ts";
 
 /**
@@ -7,7 +7,7 @@ import type { WantedKernel } from "../../nsm/index.ts";
  * filled: the client is the source side. A client with VLAN devices of its own gets the bare interface: no address, route or
  * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for netdev to say.
  */
-export function requestedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): AskedNetdev {
+export function requestedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): RequestedNetdev {
   const ethernet = context?.ethernetContext;
   const ip = wanted.bare ? undefined : context?.ipContext;
   return {
@@ -29,6 +29,6 @@ export function requestedNetdev(wanted: WantedKernel, context: ConnectionContext
   };
 }
 
-function askedRoute({ prefix, nextHop }: Route): AskedRoute {
+function askedRoute({ prefix, nextHop }: Route): RequestedRoute {
   return { prefix, nextHop };
 }

@@ -6,12 +6,12 @@ import type { Clock, Random } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { Inventory, VfRecord } from "../../inventory/index.ts";
 import type { PodsOfTokens, TokenPod } from "../../kubelet/index.ts";
-import { type AskedSettings, BorrowedSettings } from "../../netdev/index.ts";
+import { BorrowedSettings, type RequestedSettings } from "../../netdev/index.ts";
 import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
-  type MechanismAsk,
   type MechanismDriver,
+  type MechanismRequest,
   PARAMETER,
   type WantedMechanism,
   type WantedVfio,
@@ -47,7 +47,7 @@ export interface VfioParts {
 /** Gives clients a VF as a VFIO device that only their pod may open: the original's resourcepool and vfio. */
 export function vfioDriver(parts: VfioParts): MechanismDriver<WantedVfio> {
   const { holds, pods, grants } = parts;
-  const take = ({ connectionId, wanted }: MechanismAsk<WantedVfio>, pod: TokenPod | undefined) => {
+  const take = ({ connectionId, wanted }: MechanismRequest<WantedVfio>, pod: TokenPod | undefined) => {
     const owner = pod && { owner: pod.uid };
     const held = holds.take({ connectionId, tokenId: wanted.tokenId, use: "vfio", ...owner });
     return new VfioAttachment(parts, held, { pod, wanted });
@@ -115,7 +115,7 @@ class VfioAttachment implements Attachment {
     return wanted.type === "VFIO" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
   }
 
-  async prepare({ signal }: MechanismAsk): Promise<void> {
+  async prepare({ signal }: MechanismRequest): Promise<void> {
     this.#device = await this.#held.bind(signal, async (address) => {
       const device = await this.#parts.binder.vfio.deviceOf(address);
       // The pod's own process may have the group open by another VF of it; no other may.
@@ -126,7 +126,7 @@ class VfioAttachment implements Attachment {
     this.#grant = this.#open(this.#cgroupDir);
   }
 
-  async apply({ wanted, signal }: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+  async apply({ wanted, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
     if (wanted.type !== "VFIO") throw new Error(`The VFIO mechanism was asked for ${wanted.type}`);
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
     const grant = await this.#grantFor(wanted.cgroupDir);
@@ -251,7 +251,7 @@ class VfioAttachment implements Attachment {
 }
 
 /** The client is the source side: sriov-behaviour §6.2, step 7. */
-function requestedSettings(context: ConnectionContext | undefined): AskedSettings {
+function requestedSettings(context: ConnectionContext | undefined): RequestedSettings {
   const { srcMac = "", vlanTag = 0 } = context?.ethernetContext ?? {};
   return { mac: srcMac, vlan: vlanTag };
 }

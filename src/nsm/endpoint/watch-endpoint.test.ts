@@ -154,7 +154,7 @@ test("watchEndpoint() takes an endpoint without a monitor for lost to watch, and
   assert.deepEqual([told, watch.isAlive], [["lost: no monitor"], false]);
 });
 
-test("EndpointWatch.stop() of one that is silent tells nothing of its end", async () => {
+test("EndpointWatch.stop() of one that is silent reports nothing of its end", async () => {
   const { watch, told } = watching();
   await settled();
   watch.stop();

@@ -4,7 +4,7 @@ import type { InodeUrl } from "./inode-url.ts";
 import type { WantedMechanism } from "./requested-mechanism.ts";
 
 /** What a connection asks of a mechanism. */
-export interface MechanismAsk<W extends WantedMechanism = WantedMechanism> {
+export interface MechanismRequest<W extends WantedMechanism = WantedMechanism> {
   readonly connectionId: string;
   readonly wanted: W;
   readonly files: PassedFilesOfCall;
@@ -24,9 +24,9 @@ export interface MechanismDriver<W extends WantedMechanism = WantedMechanism> {
    * Reserves what the connection needs, without touching the node.
    * @throws when there is none to have; nothing is held then.
    */
-  open(ask: MechanismAsk<W>): Promise<Attachment>;
+  open(ask: MechanismRequest<W>): Promise<Attachment>;
   /** What the previous instance reserved, and perhaps applied, for the connection. Touches nothing. @throws when it is not there. */
-  adopt(ask: MechanismAsk<W>): Attachment;
+  adopt(ask: MechanismRequest<W>): Attachment;
 }
 
 /** What one connection holds of this node, from `open` until `release` has succeeded. */
@@ -37,14 +37,14 @@ export interface Attachment {
    * Everything that can be done before the endpoint has agreed: the VF is bound, the namespace received. Nothing reaches
    * the client yet. What a failure leaves is for `release`.
    */
-  prepare(ask: MechanismAsk): Promise<void>;
+  prepare(ask: MechanismRequest): Promise<void>;
   /** The original's resetmechanism: true if `apply` can make this attachment serve `wanted`; else it must be released first. */
   canServe(wanted: WantedMechanism): boolean;
   /**
    * Makes the node as wanted, and the context true for the client. Repeatable: compares first, writes only differences,
    * follows the client into another namespace. A failure leaves what is so to `release` or to the next `apply`.
    */
-  apply(ask: MechanismAsk, context: ConnectionContext | undefined): Promise<void>;
+  apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void>;
   /** True if the node is as `apply` with the same wanted and this context would leave it. Reads only. */
   isInForce(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
   /** A call names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */

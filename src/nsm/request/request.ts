@@ -9,7 +9,7 @@ import type { Call } from "../../rpc/index.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
 import type { CallFiles, FilesOfCalls } from "../mechanism/call-files.ts";
-import type { Attachment, MechanismAsk, MechanismDriver, MechanismDrivers } from "../mechanism/mechanism.ts";
+import type { Attachment, MechanismDriver, MechanismDrivers, MechanismRequest } from "../mechanism/mechanism.ts";
 import {
   isSameWanted,
   type MechanismChoice,
@@ -151,7 +151,7 @@ async function refresh(
     keepOnward(deps, record, onward);
     const { context } = onward.connection;
     if (!(await stoodBefore) || !isSameContext(before, context)) {
-      await deps.steps.run("apply", () => attachment.apply(nodeAsk(ask, wanted), context));
+      await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, wanted), context));
       deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
     }
   } catch (error) {
@@ -221,7 +221,7 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
   if (former) await deps.steps.run("release", () => former.release());
   record.state = { phase: "opening", ...content, attachment: undefined, onward: record.state.onward };
   // Touches nothing, and refuses a token that is none: that must not cost a write.
-  const attachment = await openAttachment(deps, ask, () => driver.open(nodeAsk(ask, wanted)));
+  const attachment = await openAttachment(deps, ask, () => driver.open(mechanismRequest(ask, wanted)));
   record.state = { ...record.state, attachment };
   await deps.journal.put(journalEntry(record, content, "preparing"));
   const [offer] = await both(
@@ -231,12 +231,13 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
       drop: (found) => releaseOffer(found?.candidates ?? []),
     },
     {
-      run: (either) => deps.steps.run("prepare", () => attachment.prepare({ ...nodeAsk(ask, wanted), signal: either })),
+      run: (either) =>
+        deps.steps.run("prepare", () => attachment.prepare({ ...mechanismRequest(ask, wanted), signal: either })),
     },
   );
   const onward = await requestOnward(deps, record, { connection, signal, offer });
   keepOnward(deps, record, onward);
-  await deps.steps.run("apply", () => attachment.apply(nodeAsk(ask, wanted), onward.connection.context));
+  await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, wanted), onward.connection.context));
   signal.throwIfAborted();
   await settle(deps, record, { choice, wanted, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
 }
@@ -256,7 +257,10 @@ function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward)
   record.bytes = bytes;
 }
 
-function nodeAsk<W extends WantedMechanism>({ connection, files, signal }: Ask, wanted: W): MechanismAsk<W> {
+function mechanismRequest<W extends WantedMechanism>(
+  { connection, files, signal }: Ask,
+  wanted: W,
+): MechanismRequest<W> {
   return { connectionId: connection.id, wanted, files, signal };
 }
 

@@ -8,7 +8,7 @@ import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../g
 import { decodeToken, tokenHeaders } from "../../identity/index.ts";
 import { InventoryError } from "../../inventory/index.ts";
 import type { Call, Connection as PeerConnection, PeerIdentity } from "../../rpc/index.ts";
-import type { Attachment, MechanismAsk, MechanismDriver, PassedFilesOfCall } from "../mechanism/mechanism.ts";
+import type { Attachment, MechanismDriver, MechanismRequest, PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import {
   PARAMETER,
   type WantedKernel,
@@ -286,9 +286,9 @@ export class PaperVfs implements MechanismDriver<WantedKernel> {
   /** Id of the connection that has it. */
   holder: string | undefined;
 
-  open = async (ask: MechanismAsk<WantedKernel>) => this.adopt(ask);
+  open = async (ask: MechanismRequest<WantedKernel>) => this.adopt(ask);
 
-  adopt({ connectionId, wanted }: MechanismAsk<WantedKernel>): Attachment {
+  adopt({ connectionId, wanted }: MechanismRequest<WantedKernel>): Attachment {
     if (this.holder !== undefined && this.holder !== connectionId) {
       throw new InventoryError({ kind: "token-in-use", connectionId: this.holder });
     }
@@ -312,7 +312,7 @@ class PaperAttachment implements Attachment {
     this.parameters = { [PARAMETER.pciAddress]: vfs.vf.address };
   }
 
-  async prepare({ wanted, files, signal }: MechanismAsk): Promise<void> {
+  async prepare({ wanted, files, signal }: MechanismRequest): Promise<void> {
     const receiving = { run: () => files.receive(kernel(wanted).netns, signal), drop: (fd: OwnedFd) => fd.close() };
     [this.#netns] = await both(signal, receiving, { run: () => this.#vfs.vf.do("bind") });
   }
@@ -321,7 +321,7 @@ class PaperAttachment implements Attachment {
     return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
   }
 
-  async apply({ wanted, files, signal }: MechanismAsk, context: ConnectionContext | undefined): Promise<void> {
+  async apply({ wanted, files, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
     const { netns } = kernel(wanted);
     if (this.#where !== undefined && this.#where !== netns.text) {
       const former = this.#netns;

@@ -105,13 +105,13 @@ const stories: Readonly<Record<string, Story>> = {
 };
 
 /** On one node; without a disk the forwarder writes to files, which outlive it whether they were synced or not. */
-export function killInKernel(name: string, isTold: (title: string) => boolean, makeDisk?: () => UnsyncedDisk): void {
+export function killInKernel(name: string, isLogged: (title: string) => boolean, makeDisk?: () => UnsyncedDisk): void {
   describe(name, () => {
     const shared = KillScene.shared(() => KillScene.open({ vfsPerPf: 8, disk: makeDisk?.() }));
     after(() => shared.close());
 
     for (const [title, tell] of Object.entries(stories)) {
-      if (!isTold(title)) continue;
+      if (!isLogged(title)) continue;
       test(title, async (t) => {
         if (!needs(t, "netns", "veth", "bridge")) return;
         t.diagnostic(`killed at each of ${await shared.run(tell)} points`);
