@@ -22,6 +22,7 @@ const words: readonly Word[] = [
   { not: /\brooms\b|\b(?:a|each|every|the|this|own|of) room\b/i, say: "module" },
   { not: /\bbook\b/i, say: "inventory" },
   { not: /\bailments?\b/i, say: "condition" },
+  { not: /\bwish(?:es|ed)?\b/i, say: "request" },
   { not: /\blent\b/i, say: "borrowed" },
   { not: /\bspoilt\b/i, say: "damaged, drifted" },
   { not: /\b(?:comes?|came|come|brings?|bring|brought|way|is|are|was) home\b/i, say: "restored to the host" },

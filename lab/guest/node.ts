@@ -167,7 +167,7 @@ export class LabNode {
     });
   }
 
-  /** Another wish for a pod's next Request. */
+  /** What the endpoint asks for in a pod's next Request. */
   want({ name }: SandboxPod, wanted: WantedContext): void {
     this.#contexts.set(name, wanted);
   }

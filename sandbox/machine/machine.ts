@@ -223,7 +223,7 @@ function addressesOf(ports: Ports) {
   };
 }
 
-/** What the card's functions and its links have to say to each other. */
+/** What the card's PCI functions and its links have to say to each other. */
 function linksPartsOf(ports: Ports, events: Events): LinksParts {
   const { macOf, choose: onMade } = addressesOf(ports);
   return {

@@ -9,7 +9,7 @@ export function locksIn(folder: string): HostLocks {
   return { folder: lockFolder, pf: (address) => tryLockFolder(join(folder, address)) };
 }
 
-/** Locks of the functions that are there. */
+/** Locks of the PCI functions that are there. */
 export interface PfLocks {
   /** What stands for them on the disk. */
   readonly folder: string;

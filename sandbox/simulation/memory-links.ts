@@ -14,7 +14,7 @@ import type { Handles } from "./handles.ts";
 import { openMemoryRtnl } from "./memory-rtnl.ts";
 import { keyOf, type MemoryLink, MTU, Netspace } from "./netspace.ts";
 
-/** Namespaces and links of a node in memory: each function with a kernel driver has a link, in the host's namespace at first. */
+/** Namespaces and links of a node in memory: each VF with a kernel driver has a link, in the host's namespace at first. */
 export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
   readonly hasLinks = true;
   readonly host: Netspace;
@@ -83,7 +83,7 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
     return found?.space === this.host ? { ifname: found.link.name, ifindex: found.link.index } : undefined;
   }
 
-  /** In which namespace the function's link is. */
+  /** In which namespace the VF's link is. */
   whereIs(address: string): { readonly space: Netspace; readonly link: MemoryLink } | undefined {
     return this.#find({ address });
   }
@@ -137,7 +137,7 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
   }
 }
 
-/** Local, the same at each bind, other for each function. */
+/** Local, the same at each bind, other for each VF. */
 function burntInMac({ address }: NicFunction): string {
   const digits = address.replaceAll(/[:.]/g, "").slice(-7).padStart(10, "0");
   return `02:${digits.match(/../g)?.join(":")}`;

@@ -14,7 +14,7 @@ import {
 } from "../../src/kernel/index.ts";
 import type { NicFunction } from "../nic/nic.ts";
 
-/** A network device of a function. */
+/** A network device of a VF. */
 export interface MemoryLink {
   readonly fn: NicFunction;
   index: number;

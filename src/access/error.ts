@@ -10,7 +10,7 @@ export type AccessFault =
   | { readonly kind: "no-pod" }
   /** What a client sent as its cgroup is not within the pod that its token belongs to; never retry. */
   | { readonly kind: "foreign-cgroup"; readonly text: string; readonly pod: string }
-  /** The pod has no cgroup (yet, or any more), or none that the client's wish matches. */
+  /** The pod has no cgroup (yet, or any more), or none that the client named. */
   | { readonly kind: "no-cgroup"; readonly pod: string; readonly looked: string }
   /** A cgroup above the pod's, which other pods share, refuses the device. */
   | { readonly kind: "refused-above"; readonly cgroup: string; readonly device: string; readonly by: string }

@@ -29,7 +29,7 @@ export interface Filters {
 }
 
 /** Which devices a filter shall let pass by our block; the same as it does now when nothing is to change. */
-export type Wish = (filter: Filter) => readonly DeviceNumber[];
+export type WantedDevices = (filter: Filter) => readonly DeviceNumber[];
 
 /** @throws {KernelError} ENOENT when the cgroup has gone. */
 export function readFilters({ folder }: Cgroup): Filters {
@@ -38,14 +38,14 @@ export function readFilters({ folder }: Cgroup): Filters {
 }
 
 /**
- * Brings our blocks in all filters of the cgroup to the wish, all or none. Answers how many filters changed. All in one go, on
+ * Brings our blocks in all filters of the cgroup to what is wanted, all or none. Answers how many filters changed. All in one go, on
  * the main thread: a filter is loaded and replaced in some 50 µs.
  * @throws {AccessError} foreign-filter, not-taken, unsettled; {KernelError} ENOENT when the cgroup has gone.
  */
-export function rewriteDevicePrograms(cgroup: Cgroup, wish: Wish): number {
+export function rewriteDevicePrograms(cgroup: Cgroup, wanted: WantedDevices): number {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     const filters = readFilters(cgroup);
-    const steps = filters.list.flatMap((filter) => stepFor(cgroup, filters, { filter, wanted: wish(filter) }) ?? []);
+    const steps = filters.list.flatMap((filter) => stepFor(cgroup, filters, { filter, wanted: wanted(filter) }) ?? []);
     if (steps.length === 0) return 0;
     if (takeSteps(cgroup, steps, filters.flags)) return steps.length;
   }

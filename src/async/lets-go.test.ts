@@ -83,7 +83,7 @@ test("Latest.next() leaves neither a listener of the value nor of the signal, wh
   assert.equal(latest.listeners, 0);
 });
 
-test("Latest.set() tells those who listened before it, and not who comes while they are told", () => {
+test("Latest.set() reports those who listened before it, and not who comes while they are reported", () => {
   const latest = new Latest<number>();
   const seen: string[] = [];
   latest.onChange((value) => {

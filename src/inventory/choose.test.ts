@@ -1,4 +1,4 @@
-// Which VF serves a wish: each reason against one by itself, and each preference among those that are fit.
+// Which VF serves a request: each reason against one by itself, and each preference among those that are fit.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type PciAddress, parsePciAddress, type VfFacts } from "../pci/index.ts";
@@ -33,7 +33,7 @@ function vfOf(
   };
 }
 
-const wish = (use: "vfio" | "kernel" | undefined) => ({ resource: "d/x", use, owner: "pod" });
+const request = (use: "vfio" | "kernel" | undefined) => ({ resource: "d/x", use, owner: "pod" });
 
 /** The best of the VFs, whose groups are as they say. */
 function best(
@@ -44,7 +44,7 @@ function best(
 ) {
   const all = [...fit, ...others];
   const groupOf = (vf: Vf) => new Set(all.filter(({ facts }) => facts.iommuGroup === vf.facts.iommuGroup));
-  return chooseVf(fit, wish(use), { groupOf, freeOn: (pf) => free[pf] ?? 0 })?.facts.address;
+  return chooseVf(fit, request(use), { groupOf, freeOn: (pf) => free[pf] ?? 0 })?.facts.address;
 }
 
 test("chooseVf() prefers a group in the same use, then one without a promise, then the PF with more free ones, then the bound driver", () => {
@@ -75,7 +75,7 @@ test("driverUse() is the kernel's only with the VF's own driver", () => {
 });
 
 test("unfitBecause() names what keeps a VF from VFIO alone, and what keeps it from anything", () => {
-  const why = (use: "vfio" | "kernel", vf: Vf) => unfitBecause(vf, wish(use), () => new Set([vf]));
+  const why = (use: "vfio" | "kernel", vf: Vf) => unfitBecause(vf, request(use), () => new Set([vf]));
   const foreign = vfOf(first, { vfioProblem: "its IOMMU group 1 also holds 0000:07:00.0" });
   assert.deepEqual(
     [why("kernel", foreign), why("vfio", foreign)],

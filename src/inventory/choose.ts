@@ -4,7 +4,7 @@ import type { Vf } from "./token-assignments.ts";
 import { describeCondition } from "./vf-condition.ts";
 
 /** What a VF is wanted for. Without a use it is only to be reserved. */
-export interface Wish {
+export interface VfRequest {
   readonly resource: string;
   readonly use: VfUse | undefined;
   readonly owner: string;
@@ -19,8 +19,8 @@ export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none"
   return driver === kernelDriver ? "kernel" : "none";
 }
 
-/** Why a VF that no connection holds cannot serve the wish, in words that can be counted; undefined when it can. */
-export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf: GroupOf): string | undefined {
+/** Why a VF that no connection holds cannot serve the request, in words that can be counted; undefined when it can. */
+export function unfitBecause(vf: Vf, request: Pick<VfRequest, "use" | "owner">, groupOf: GroupOf): string | undefined {
   const { conditions, facts } = vf;
   if (conditions.first("quarantine")) return "quarantined";
   const unhealthy = conditions.first("unhealthy");
@@ -28,25 +28,25 @@ export function unfitBecause(vf: Vf, wish: Pick<Wish, "use" | "owner">, groupOf:
   if (vf.holder) return "in use";
   const withheld = conditions.first("withhold");
   if (withheld) return `withheld, for the host uses it (${facts.address}: ${describeCondition(withheld)})`;
-  if (wish.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
-  if (wish.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
-  return unfitBesides(groupOf(vf), wish);
+  if (request.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
+  if (request.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
+  return unfitBesides(groupOf(vf), request);
 }
 
 /** What the other VFs of its IOMMU group keep it from. */
-function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">): string | undefined {
+function unfitBesides(group: ReadonlySet<Vf>, request: Pick<VfRequest, "use" | "owner">): string | undefined {
   for (const { holder, facts, conditions } of group) {
     // The group goes to VFIO as a whole, and what is quarantined must not be touched.
-    if (wish.use === "vfio" && !conditions.has("gone") && conditions.first("quarantine")) {
+    if (request.use === "vfio" && !conditions.has("gone") && conditions.first("quarantine")) {
       return `in an IOMMU group of which ${facts.address} is quarantined`;
     }
-    const withheld = wish.use === "vfio" && !holder ? conditions.first("withhold") : undefined;
+    const withheld = request.use === "vfio" && !holder ? conditions.first("withhold") : undefined;
     if (withheld) return `in an IOMMU group of which the host uses ${facts.address} (${describeCondition(withheld)})`;
     if (!holder) continue;
-    if (wish.use === "vfio" && holder.use === "kernel") {
+    if (request.use === "vfio" && holder.use === "kernel") {
       return `in an IOMMU group that serves a kernel driver (${facts.address})`;
     }
-    if (holder.use === "vfio" && (wish.use === "kernel" || holder.owner !== wish.owner)) {
+    if (holder.use === "vfio" && (request.use === "kernel" || holder.owner !== request.owner)) {
       return `in an IOMMU group that another pod has (${facts.address})`;
     }
   }
@@ -60,14 +60,14 @@ function unfitBesides(group: ReadonlySet<Vf>, wish: Pick<Wish, "use" | "owner">)
  */
 export function chooseVf(
   fit: readonly Vf[],
-  wish: Wish,
+  request: VfRequest,
   around: { readonly groupOf: GroupOf; readonly freeOn: (pf: PciAddress) => number },
 ): Vf | undefined {
   const rank = (vf: Vf): readonly number[] => {
     const others = [...around.groupOf(vf)].filter((other) => other !== vf);
-    const sameUse = wish.use !== undefined && others.some(({ holder }) => holder?.use === wish.use);
-    const promised = wish.use === "vfio" ? others.filter(({ token, holder }) => token && !holder).length : 0;
-    const bound = wish.use !== undefined && driverUse(vf.facts) === wish.use;
+    const sameUse = request.use !== undefined && others.some(({ holder }) => holder?.use === request.use);
+    const promised = request.use === "vfio" ? others.filter(({ token, holder }) => token && !holder).length : 0;
+    const bound = request.use !== undefined && driverUse(vf.facts) === request.use;
     return [sameUse ? 0 : 1, promised, -around.freeOn(vf.facts.pf), bound ? 0 : 1];
   };
   const ranked = fit.map((vf) => ({ vf, rank: rank(vf) }));

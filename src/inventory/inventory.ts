@@ -1,5 +1,5 @@
 import type { PciAddress, VfFacts } from "../pci/index.ts";
-import type { Wish } from "./choose.ts";
+import type { VfRequest } from "./choose.ts";
 import { isOfferable, ListNews, viewOf } from "./device-view.ts";
 import { InventoryError } from "./inventory-fault.ts";
 import type {
@@ -277,8 +277,8 @@ export class Inventory {
 
   /** Its own VF, or another one where there is one; else it waits for one. */
   #keepAny(token: Token): void {
-    const wish = forAnyPod(token);
-    const vf = this.#choice.isFit(token.vf, token, wish) ? token.vf : this.#choice.other(wish);
+    const any = forAnyPod(token);
+    const vf = this.#choice.isFit(token.vf, token, any) ? token.vf : this.#choice.other(any);
     if (vf) this.#keep(token, vf);
   }
 
@@ -317,7 +317,7 @@ export class Inventory {
 }
 
 /** What a reservation wants: nothing is known yet of what the pod uses it as. */
-function forAnyPod({ resource }: Token): Wish {
+function forAnyPod({ resource }: Token): VfRequest {
   return { resource, use: undefined, owner: "" };
 }
 

@@ -41,7 +41,7 @@ export interface PodResourcesOptions {
   readonly transport?: Transport | undefined;
   /** Spreads retries. */
   readonly random?: Pick<Random, "fraction"> | undefined;
-  /** Told after every question, before the state is set, which devices kubelet would give to pods. */
+  /** Called after every query, before the state is set, with the devices that kubelet would give to pods. */
   readonly onAllocatable?: (devices: AllocatableDevices) => void;
 }
 

@@ -6,7 +6,7 @@ import { parseMac, parseVlan } from "./parse.ts";
 import { Patience } from "./transient.ts";
 import { differingSettings, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
 
-/** What an endpoint wishes for a VF that has no network device of ours. Empty and 0 are the same as none. */
+/** What an endpoint requests for a VF that has no network device of ours. Empty and 0 are the same as none. */
 export interface RequestedSettings {
   readonly mac?: string | undefined;
   readonly vlan?: number | undefined;

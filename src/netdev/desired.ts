@@ -56,7 +56,7 @@ export interface RequestedRoute {
   readonly nextHop?: string | undefined;
 }
 
-/** A wish as it comes over the wire, before it was checked. Empty texts are the same as none. */
+/** A request as it comes over the wire, before it was checked. Empty texts are the same as none. */
 export interface RequestedNetdev {
   readonly name: string;
   readonly mtu?: number | undefined;
@@ -81,7 +81,7 @@ export interface RequestedNetdev {
 const MOST_ENTRIES = 1024;
 
 /**
- * Checks a wish and works out the routes it means.
+ * Checks a request and works out the routes it means.
  * @throws {NetdevError} of kind "invalid" for the first thing that makes no sense.
  */
 export function wantNetdev(asked: RequestedNetdev): WantedNetdev {
@@ -173,7 +173,7 @@ export function routeText(route: WantedRoute): string {
   return `${prefixText(route.destination)} via ${route.gateway ?? "link"}`;
 }
 
-/** Which packets a rule takes: of a wish, or of a rule that is in force. */
+/** Which packets a rule takes: of a request, or of a rule that is in force. */
 export interface RuleSelector extends Omit<WantedRule, "routes" | "from"> {
   readonly from: Omit<Prefix, "family"> | undefined;
 }

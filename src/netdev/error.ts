@@ -1,6 +1,6 @@
 import { printable } from "../async/index.ts";
 
-/** What of a wish cannot be read as meant. */
+/** What of a request cannot be read as meant. */
 export type RequestPart =
   | "interface name"
   | "MTU"

@@ -23,37 +23,37 @@ export interface LinkMac {
  * is: with trust a client could take any address.
  * @throws {NetdevError} of kind "mac-not-taken" when it has another address still: binding the VF again may help.
  */
-export async function setLinkMac(wish: LinkMac): Promise<void> {
-  if ((await macNow(wish)) === wish.mac) return;
+export async function setLinkMac(request: LinkMac): Promise<void> {
+  if ((await macNow(request)) === request.mac) return;
   let refusal: unknown;
   try {
-    await wish.patience.run(`set address ${wish.mac}`, () => setAddress(wish));
+    await request.patience.run(`set address ${request.mac}`, () => setAddress(request));
   } catch (error) {
     if (!(error instanceof KernelError) || error.code === "ENODEV") throw error;
     refusal = error;
   }
   // A PF that resets its VF sets the address too, so the refusal is not the last word.
-  const until = wish.clock.monotonicMs() + TAKES_MS;
-  while ((await macNow(wish)) !== wish.mac) {
-    if (wish.clock.monotonicMs() >= until) {
+  const until = request.clock.monotonicMs() + TAKES_MS;
+  while ((await macNow(request)) !== request.mac) {
+    if (request.clock.monotonicMs() >= until) {
       const problem = refusal instanceof Error ? refusal.message : `it did not change within ${TAKES_MS} ms`;
       throw new NetdevError(
-        { kind: "mac-not-taken", ifindex: wish.ifindex, mac: wish.mac, problem },
+        { kind: "mac-not-taken", ifindex: request.ifindex, mac: request.mac, problem },
         { cause: refusal },
       );
     }
-    await wish.clock.sleep(LOOK_EVERY_MS);
+    await request.clock.sleep(LOOK_EVERY_MS);
   }
 }
 
-async function setAddress(wish: LinkMac): Promise<void> {
-  const { session, ifindex, mac } = wish;
+async function setAddress(request: LinkMac): Promise<void> {
+  const { session, ifindex, mac } = request;
   try {
     await session.rtnl.setLink(ifindex, { address: mac });
   } catch (error) {
     if (!isTransient(error)) throw error;
     // The PF's reset of the VF may have set it meanwhile.
-    if ((await macNow(wish)) === mac) return;
+    if ((await macNow(request)) === mac) return;
     // Its driver may change no address while it is up (eth_prepare_mac_addr_change, net/ethernet/eth.c); the plan that
     // follows brings it up again.
     if (error.code === "EBUSY") await session.rtnl.setLink(ifindex, { up: false });

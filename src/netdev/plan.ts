@@ -25,7 +25,7 @@ export interface PlanInput {
  *
  * New entries come before old ones go: losing its last address flushes the IPv4 routes of a link (fib_inetaddr_event,
  * net/ipv4/fib_frontend.c), and a running client must not lose a route that another one replaces.
- * @throws {NetdevError} when the wish cannot be met beside what the pod itself has set.
+ * @throws {NetdevError} when the request cannot be met beside what the pod itself has set.
  */
 export function planChanges(input: PlanInput): Change[] {
   const { standing, wanted, owned = NOTHING_OWNED } = input;

@@ -46,7 +46,7 @@ export async function inSession<T>(
   }
 }
 
-/** Around one link no wish has more. Beyond it a process in the namespace has put our mark on entries of its own. */
+/** Around one link no request has more. Beyond it a process in the namespace has put our mark on entries of its own. */
 const MOST_ENTRIES = 16_384;
 
 /** undefined when the link is not there (any more). */
@@ -59,12 +59,12 @@ export async function readNetdev(
   return link && (await readAround(session, link, wanted));
 }
 
-/** What of a wish decides which entries of a namespace concern it. */
+/** What of a request decides which entries of a namespace concern it. */
 export type WantedEntries = Pick<WantedNetdev, "routes" | "rules">;
 
 /**
  * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to
- * the wish is kept.
+ * the request is kept.
  */
 export async function readAround(
   { netns, rtnl }: LinkPlace,

@@ -48,7 +48,7 @@ export interface Host {
   readonly disk: Disk;
   /** The files of a folder that is shared with others of the host: kubelet's. */
   openFolder(path: string): HostFiles;
-  /** Tells of what is made and removed there. Closed by who opens it. */
+  /** Reports what is made and removed there. Closed by who opens it. */
   watchFolder(path: string, clock: Clock): WatchedFolder;
   /** What cannot be guessed. */
   readonly random: Random;

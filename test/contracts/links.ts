@@ -14,7 +14,7 @@ export interface LinksSubject {
   readonly host: LinksPlace;
   readonly pod: LinksPlace;
   readonly vf: Link;
-  /** Resolves when the news of what has been done so far have been told. */
+  /** Resolves when the news of what has been done so far have been reported. */
   told(): Promise<void>;
 }
 
@@ -22,13 +22,13 @@ type Contract = (subject: LinksSubject) => Promise<void>;
 
 /** Every contract by its sentence. */
 export const linkContracts: Readonly<Record<string, Contract>> = {
-  "a link is told back with the name, MTU, address, altnames and state that it was given": changes,
+  "a link is reported back with the name, MTU, address, altnames and state that it was given": changes,
   "a link moves down, under another name, and leaves what was on it": moves,
   "altnames move with their link, and none is given twice": altNames,
   "addresses, routes, rules and neighbours are kept with who made them, until he deletes them": entries,
   "a link that goes down loses its routes and its IPv6 addresses": goesDown,
   "a route of the same place stands before or is refused, as it was asked for": prepends,
-  "who watches is told of links and addresses, in their order, until he stops": watches,
+  "a watcher gets links and addresses, in their order, until it stops": watches,
   ...refusals(),
 };
 

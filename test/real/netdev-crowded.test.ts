@@ -29,7 +29,7 @@ async function linkOf({ rtnl }: LinkPlace) {
 
 const crowd = Array.from({ length: 20_000 }, (_, i) => `11.0.${i >> 8}.${i & 255}/32`);
 
-test("readAround() keeps nothing of thousands of foreign routes but what matters to the wish", async (t) => {
+test("readAround() keeps nothing of thousands of foreign routes but what matters to the request", async (t) => {
   const lines = [
     ...crowd.map((prefix) => `route add blackhole ${prefix}`),
     "route add blackhole 10.2.0.0/16 table 77",

@@ -67,12 +67,12 @@ export class AccessScene {
 
   grant(
     devices: readonly DeviceNumber[],
-    wish: { readonly id?: string; readonly dir?: string; readonly uid?: string } = {},
+    asked: { readonly id?: string; readonly dir?: string; readonly uid?: string } = {},
   ): DeviceGrant {
     return this.access.open({
-      connectionId: wish.id ?? "c1",
-      pod: { uid: wish.uid ?? POD_UID },
-      cgroupDir: wish.dir ?? "",
+      connectionId: asked.id ?? "c1",
+      pod: { uid: asked.uid ?? POD_UID },
+      cgroupDir: asked.dir ?? "",
       devices,
       record: async (state) => void this.records.push(state),
     });

@@ -31,7 +31,7 @@ function setUp(caller: Outside) {
   return { clock, sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
 }
 
-const wish = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
+const query = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
 const { signal } = new AbortController();
 
 test("Discovery.find() leaves out an endpoint whose URL cannot be read", async () => {
@@ -42,7 +42,7 @@ test("Discovery.find() leaves out an endpoint whose URL cannot be read", async (
     { name: "nse-1", networkServiceNames: ["ns1"], url: ours },
   ];
   const { sockets, discovery } = setUp(outside);
-  const { candidates } = await discovery.find(wish, signal);
+  const { candidates } = await discovery.find(query, signal);
   assert.deepEqual(
     candidates.map(({ name }) => name),
     ["nse-1"],
@@ -61,7 +61,7 @@ for (const [asked, listed, serves] of [
     const outside = new Outside();
     outside.endpoints = [{ name: "nse-1", networkServiceNames: [listed], url: "tcp://nse-1:1" }];
     const { discovery } = setUp(outside);
-    const found = discovery.find({ ...wish, networkService: asked, endpointName: "nse-1" }, signal);
+    const found = discovery.find({ ...query, networkService: asked, endpointName: "nse-1" }, signal);
     if (serves) assert.equal((await found).candidates[0]?.name, "nse-1");
     else await assert.rejects(found, /does not serve ns2@other.domain/);
   });
@@ -77,8 +77,8 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
     return stream;
   }) as unknown as Outside["stream"];
   const { sockets, discovery } = setUp(outside);
-  const slow = discovery.find({ ...wish, endpointName: "theirs" }, signal);
-  const quick = discovery.find({ ...wish, endpointName: "ours" }, signal);
+  const slow = discovery.find({ ...query, endpointName: "theirs" }, signal);
+  const quick = discovery.find({ ...query, endpointName: "ours" }, signal);
   await settled();
   for (const [name, url] of [
     ["ours", ours],
@@ -123,7 +123,7 @@ test("Discovery.find() asks for the service with its payload, and gives up with 
   const outside = new Outside();
   const asked = listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" }]);
   outside.services = [{ name: "other" }, { name: "ns1", payload: "ETHERNET" }];
-  const offer = await setUp(outside).discovery.find({ ...wish, payload: "IP" }, signal);
+  const offer = await setUp(outside).discovery.find({ ...query, payload: "IP" }, signal);
   assert.equal(offer.payload, "ETHERNET");
   assert.deepEqual(
     asked.map(({ query }) => query),
@@ -140,7 +140,7 @@ test("Discovery.find() does not know a service that the registry has taken back"
     stream.end();
     return stream as unknown as RpcStream<unknown>;
   }) as Outside["stream"];
-  await assert.rejects(setUp(outside).discovery.find(wish, signal), {
+  await assert.rejects(setUp(outside).discovery.find(query, signal), {
     fault: { kind: "service-not-found", service: "ns1" },
   });
 });
@@ -154,7 +154,7 @@ test("Discovery.find() leaves out endpoints that have expired, at this very mome
   };
   const good = Array.from({ length: 20 }, (_, at) => expiring(`good-${at}`, 1));
   listing(outside, [expiring("old", -1), expiring("now", 0), ...good]);
-  const { candidates } = await discovery.find(wish, signal);
+  const { candidates } = await discovery.find(query, signal);
   assert.deepEqual(
     candidates.map(({ name }) => name),
     good.slice(0, 16).map(({ name }) => name),
@@ -165,20 +165,20 @@ test("Discovery.find() fails as its last candidate did where no socket of a list
   const outside = new Outside();
   listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: ours }]);
   const { clock, discovery } = setUp(outside);
-  const failed = assert.rejects(discovery.find(wish, signal), /inode:\/\/8\/1 did not arrive/);
+  const failed = assert.rejects(discovery.find(query, signal), /inode:\/\/8\/1 did not arrive/);
   await clock.pass(1_100);
   await failed;
 });
 
-test("Discovery.find() by name takes an endpoint that lists no services, and any for a wish without one", async () => {
+test("Discovery.find() by name takes an endpoint that lists no services, and any for a request without one", async () => {
   const outside = new Outside();
   listing(outside, [
     { name: "nse-1", url: "tcp://nse-1:1" },
     { name: "nse-2", networkServiceNames: ["ns2"], url: "tcp://nse-2:1" },
   ]);
   const { discovery } = setUp(outside);
-  assert.equal((await discovery.find({ ...wish, endpointName: "nse-1" }, signal)).candidates.length, 1);
-  const anyService = { ...wish, networkService: "", endpointName: "nse-2" };
+  assert.equal((await discovery.find({ ...query, endpointName: "nse-1" }, signal)).candidates.length, 1);
+  const anyService = { ...query, networkService: "", endpointName: "nse-2" };
   assert.equal((await discovery.find(anyService, signal)).candidates.length, 1);
 });
 
@@ -192,9 +192,9 @@ test("Discovery.find() reads no list without end, and keeps the sockets of one f
   const never = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
   const list = outside.stream;
   outside.stream = (() => never as unknown as RpcStream<unknown>) as Outside["stream"];
-  const slow = discovery.find({ ...wish, endpointName: "slow" }, signal);
+  const slow = discovery.find({ ...query, endpointName: "slow" }, signal);
   outside.stream = list;
-  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), /lists more than 1024 entries/);
+  await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), /lists more than 1024 entries/);
   assert.ok(asked[0]?.stream.isCancelled);
   assert.equal(outside.fds.released.length, 1_025);
   never.end();
@@ -219,10 +219,10 @@ test("Discovery.find() goes by the latest word of an answer about each endpoint"
     return stream;
   }) as unknown as Outside["stream"];
   const { discovery } = setUp(outside);
-  const { candidates } = await discovery.find({ ...wish, endpointName: "nse-2" }, signal);
+  const { candidates } = await discovery.find({ ...query, endpointName: "nse-2" }, signal);
   assert.equal(candidates[0]?.socket.url, "tcp://nse-2:2");
   const fault = { fault: { kind: "endpoint-not-found", endpoint: "nse-1" } };
-  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), fault);
+  await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), fault);
 });
 
 test("Discovery.find() remembers whose turn it is for as many services as an honest peer queries, and no more", async () => {
@@ -232,7 +232,7 @@ test("Discovery.find() remembers whose turn it is for as many services as an hon
     const networkServiceNames = [networkService];
     outside.services = [{ name: networkService }];
     outside.endpoints = ["nse-1", "nse-2"].map((name) => ({ name, networkServiceNames, url: `tcp://${name}:1` }));
-    return (await discovery.find({ ...wish, networkService }, signal)).candidates[0]?.name;
+    return (await discovery.find({ ...query, networkService }, signal)).candidates[0]?.name;
   };
   assert.deepEqual([await firstOf("ns1"), await firstOf("ns2")], ["nse-1", "nse-1"]);
   for (let other = 0; other < 1022; other++) await firstOf(`other-${other}`);
@@ -250,8 +250,8 @@ for (const [says, endpoints] of [
     const outside = new Outside();
     outside.endpoints = endpoints as unknown as Outside["endpoints"];
     const { discovery } = setUp(outside);
-    await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), /nse-1/);
-    await assert.rejects(discovery.find({ ...wish, networkService: "ns3" }, signal));
+    await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), /nse-1/);
+    await assert.rejects(discovery.find({ ...query, networkService: "ns3" }, signal));
     assert.deepEqual(outside.fds.released, [ours]);
   });
 }
@@ -266,6 +266,6 @@ test("Discovery.find() lets go of every socket of a list that ends in an error",
     return stream;
   }) as unknown as Outside["stream"];
   const { discovery } = setUp(outside);
-  await assert.rejects(discovery.find({ ...wish, endpointName: "nse-1" }, signal), { code: "UNAVAILABLE" });
+  await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), { code: "UNAVAILABLE" });
   assert.deepEqual(outside.fds.released, [ours]);
 });

@@ -28,7 +28,7 @@ export interface Candidate {
 }
 
 /** What is known of the wanted service. */
-export interface Wish {
+export interface EndpointRequest {
   readonly networkService: string;
   readonly payload: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -36,7 +36,7 @@ export interface Wish {
   readonly endpointName: string;
 }
 
-/** What the registry offers for a wish. */
+/** What the registry offers for a request. */
 export interface Offer {
   /** Payload of the service; empty when an endpoint was asked for by name. */
   readonly payload: string;
@@ -77,10 +77,10 @@ export class Discovery {
   }
 
   /** @throws {NsmError} service-not-found, endpoint-not-found, no-candidates, registry; the registry's RpcError. */
-  async find(wish: Wish, signal: AbortSignal): Promise<Offer> {
+  async find(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
     this.#finding += 1;
     try {
-      return wish.endpointName === "" ? await this.#byService(wish, signal) : await this.#byName(wish, signal);
+      return sought.endpointName === "" ? await this.#byService(sought, signal) : await this.#byName(sought, signal);
     } finally {
       this.#finding -= 1;
       if (this.#finding === 0 || this.#unwanted.size > ANSWER_LIMIT) this.#letGo();
@@ -93,23 +93,23 @@ export class Discovery {
     this.#unwanted.clear();
   }
 
-  async #byName(wish: Wish, signal: AbortSignal): Promise<Offer> {
-    const name = wish.endpointName;
+  async #byName(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
+    const name = sought.endpointName;
     const found = await this.#endpoints({ name }, signal);
     const endpoint = found.list.find((entry) => entry.name === name);
     if (!endpoint) throw new NsmError({ kind: "endpoint-not-found", endpoint: name });
     if (this.#isExpired(endpoint)) {
       throw new NsmError({ kind: "endpoint-not-found", endpoint: name, why: "its registration has expired" });
     }
-    if (!serves(endpoint, wish.networkService)) {
-      const why = `it does not serve ${wish.networkService}`;
+    if (!serves(endpoint, sought.networkService)) {
+      const why = `it does not serve ${sought.networkService}`;
       throw new NsmError({ kind: "endpoint-not-found", endpoint: name, why });
     }
     return { payload: "", candidates: await this.#take([endpoint], found, signal) };
   }
 
-  async #byService(wish: Wish, signal: AbortSignal): Promise<Offer> {
-    const { networkService: name, payload, labels } = wish;
+  async #byService(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
+    const { networkService: name, payload, labels } = sought;
     const query = { networkService: { name, payload } };
     const services = await this.#ask(NetworkServiceRegistry.method.find, query, { signal });
     const service = services.answers

@@ -66,7 +66,7 @@ export function inSteps<P extends { readonly caller: Caller; readonly journal: C
 
 /** A search for endpoints as one step, however many questions it takes. */
 export function discoveryIn(discovery: Pick<Discovery, "find">, steps: Steps): Pick<Discovery, "find"> {
-  return { find: (wish, signal) => steps.run("find-endpoints", () => discovery.find(wish, signal)) };
+  return { find: (sought, signal) => steps.run("find-endpoints", () => discovery.find(sought, signal)) };
 }
 
 /** Peers learn which trace a call belongs to. */

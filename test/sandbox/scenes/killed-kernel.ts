@@ -87,7 +87,7 @@ const stories: Readonly<Record<string, Story>> = {
         const client = scene.direct(pod);
         changes.forget(pod.name);
         await client.request(RETRY);
-        changes.wish(pod.name);
+        changes.request(pod.name);
         const isUnchanged = await kill((call) => client.request(call));
         assert.ok(await pod.pod.link("nsm-1"), "the client has lost its interface");
         const answer = isUnchanged ? await client.request(RETRY) : client.connection;
@@ -120,7 +120,7 @@ export function killInKernel(name: string, isLogged: (title: string) => boolean,
   });
 }
 
-/** The endpoint wishes for something else in everything that a connection has. */
+/** The endpoint requests something else in everything that a connection has. */
 class Changes {
   readonly #changed = new Set<string>();
 
@@ -141,7 +141,7 @@ class Changes {
     };
   }
 
-  wish(name: string): void {
+  request(name: string): void {
     this.#changed.add(name);
   }
 
