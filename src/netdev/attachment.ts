@@ -49,6 +49,8 @@ export interface AttachmentParts {
 
 /** What one way in is for. */
 interface WayIn {
+  readonly host: LinkPlace;
+  readonly client: LinkPlace;
   readonly wanted: WantedNetdev;
   readonly signal?: AbortSignal | undefined;
   readonly patience: Patience;
@@ -67,8 +69,7 @@ export class NetdevAttachment {
   constructor(parts: AttachmentParts) {
     this.#parts = parts;
     const { address, links, vf, log } = parts;
-    const { linkOwnerOf, clock } = links;
-    this.#of = { address, linkOwnerOf };
+    this.#of = { address, linkOwnerOf: links.linkOwnerOf };
     this.#state = parts.state;
     this.#vf = new VfBeneath({
       vf,
@@ -78,7 +79,7 @@ export class NetdevAttachment {
         if (vfBefore.mac === mac) await this.#remember({ vfBefore: { ...vfBefore, mac: NO_MAC } });
       },
       log,
-      clock,
+      clock: links.clock,
     });
   }
 
@@ -93,29 +94,26 @@ export class NetdevAttachment {
       await checkNameFree(client, wanted.name);
       await this.#remember({});
       await this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
-        this.#enterFrom({ host, client }, { wanted, signal, patience }),
+        this.#enterFrom({ host, client, wanted, signal, patience }),
       );
     });
   }
 
   /** From wherever the VF's link comes back in the host, where its driver makes another one on the way. */
-  async #enterFrom(places: { readonly host: LinkPlace; readonly client: LinkPlace }, work: WayIn): Promise<void> {
+  async #enterFrom(work: WayIn): Promise<void> {
     for (let left = RETURNS; ; left--) {
       try {
-        return await this.#enterOnce(places, work);
+        return await this.#enterOnce(work);
       } catch (error) {
-        if (left === 0 || !isVanished(error) || !(await this.#meetAgain(places.host, work.patience))) throw error;
+        if (left === 0 || !isVanished(error) || !(await this.#meetAgain(work.host, work.patience))) throw error;
       }
     }
   }
 
-  async #enterOnce(
-    { host, client }: { readonly host: LinkPlace; readonly client: LinkPlace },
-    work: WayIn,
-  ): Promise<void> {
+  async #enterOnce(work: WayIn): Promise<void> {
     const { original } = this.#state;
     const { index, name } = original;
-    const { wanted, signal, patience } = work;
+    const { host, client, wanted, signal, patience } = work;
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
     await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#of));
@@ -125,7 +123,7 @@ export class NetdevAttachment {
     signal?.throwIfAborted();
     const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#of));
     await this.#remember({ clientIndex });
-    await this.#apply(client, work, { first: true });
+    await this.#apply(work, { first: true });
     this.#parts.log.info("netdev-attached", { link: name, name: wanted.name, clientIndex });
   }
 
@@ -160,14 +158,14 @@ export class NetdevAttachment {
         await this.#inHost((host) =>
           this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
             if (!(await this.#meetAgain(host, patience))) throw error;
-            await this.#enterFrom({ host, client }, { wanted, signal, patience });
+            await this.#enterFrom({ host, client, wanted, signal, patience });
           }),
         );
       }
     });
   }
 
-  async #updateThere(client: LinkPlace, link: Link, work: Omit<WayIn, "patience">): Promise<void> {
+  async #updateThere(client: LinkPlace, link: Link, work: Pick<WayIn, "wanted" | "signal">): Promise<void> {
     const { wanted, signal } = work;
     if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
     const { name, clientIndex } = this.#state;
@@ -176,7 +174,7 @@ export class NetdevAttachment {
     }
     await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
       await this.#vf.apply(wanted, { session: client, ifindex: link.index, isFirst: false, patience });
-      await this.#apply(client, { ...work, patience }, { first: false });
+      await this.#apply({ ...work, client, patience }, { first: false });
     });
   }
 
@@ -206,13 +204,11 @@ export class NetdevAttachment {
       const { owned, original, name, vfBefore } = this.#state;
       const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway };
       const places = client ? [host, client] : [host];
-      const { clock } = links;
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
-        restoreToHost({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock }),
+        restoreToHost({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),
       );
       this.#home = left.length === 0;
-      for (const { what: which, error } of left)
-        log.warn("netdev-not-restored", { link: original.name, what: which, error });
+      for (const one of left) log.warn("netdev-not-restored", { link: original.name, ...one });
       if (this.#home) log.info("netdev-detached", { link: original.name, name });
       return left;
     });
@@ -242,12 +238,10 @@ export class NetdevAttachment {
     work: (patience: Patience) => Promise<T>,
   ): Promise<T> {
     const { log, links } = this.#parts;
-    const { clock } = links;
     const { name, parentDevice } = this.#state.original;
-    const signs = linkSigns(places, {
-      clock,
-      concerns: (link) => parentDevice === undefined || link.parentDevice === parentDevice,
-    });
+    const { clock } = links;
+    const concerns = (link: Link) => parentDevice === undefined || link.parentDevice === parentDevice;
+    const signs = linkSigns(places, { clock, concerns });
     try {
       return await work(new Patience({ link: name, clock, log, limitMs, signal, nextSign: signs.next }));
     } finally {
@@ -255,23 +249,13 @@ export class NetdevAttachment {
     }
   }
 
-  async #apply(client: LinkPlace, { wanted, signal, patience }: WayIn, { first }: { first: boolean }): Promise<void> {
-    const { clientIndex, original } = this.#state;
-    if (clientIndex === undefined) throw new Error(`${original.name} is applied before it is in the namespace`);
+  async #apply(work: Omit<WayIn, "host">, { first }: { readonly first: boolean }): Promise<void> {
+    const { clientIndex: ifindex, original } = this.#state;
+    if (ifindex === undefined) throw new Error(`${original.name} is applied before it is in the namespace`);
     const { log, links } = this.#parts;
-    await applyWanted({
-      session: client,
-      ifindex: clientIndex,
-      wanted,
-      originalMtu: original.mtu,
-      first,
-      signal,
-      owned: () => this.#state.owned,
-      own: (changes) => this.#own(client, changes),
-      patience,
-      log,
-      clock: links.clock,
-    });
+    const [session, { clock }] = [work.client, links];
+    const kept = { owned: () => this.#state.owned, own: (changes: readonly Change[]) => this.#own(session, changes) };
+    await applyWanted({ ...work, ...kept, session, ifindex, originalMtu: original.mtu, first, log, clock });
   }
 
   /** Remembers what the kernel's marks will not say. */

@@ -209,27 +209,26 @@ function readText(spot: Spot): string | undefined {
 }
 
 function readInteger(spot: Spot | undefined, least: number, most: number): number | undefined {
-  if (!spot) return undefined;
-  const value = spot.at.kind === "scalar" ? spot.at.value : undefined;
-  if (typeof value === "number" && Number.isInteger(value) && value >= least && value <= most) return value;
-  spot.tell(spot.at, `is ${kindOf(spot.at)}: want a whole number from ${least} to ${most}`);
-  return undefined;
+  const isFit = (value: unknown) =>
+    typeof value === "number" && Number.isInteger(value) && value >= least && value <= most;
+  return readValue(spot, (value): value is number => isFit(value), `a whole number from ${least} to ${most}`);
 }
 
 function readBoolean(spot: Spot | undefined): boolean | undefined {
-  if (!spot) return undefined;
-  const value = spot.at.kind === "scalar" ? spot.at.value : undefined;
-  if (typeof value === "boolean") return value;
-  spot.tell(spot.at, `is ${kindOf(spot.at)}: want true or false`);
-  return undefined;
+  return readValue(spot, (value) => typeof value === "boolean", "true or false");
 }
 
 function readWord<T extends string>(spot: Spot | undefined, words: readonly T[]): T | undefined {
-  if (!spot) return undefined;
-  const found = words.find((known) => known === asText(spot.at));
   const wanted = `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
-  if (!found) spot.tell(spot.at, `is ${kindOf(spot.at)}: want ${wanted}`);
-  return found;
+  return readValue(spot, (value): value is T => words.some((known) => known === value), wanted);
+}
+
+function readValue<T>(spot: Spot | undefined, isFit: (value: unknown) => value is T, want: string): T | undefined {
+  if (!spot) return undefined;
+  const value = spot.at.kind === "scalar" ? spot.at.value : undefined;
+  if (isFit(value)) return value;
+  spot.tell(spot.at, `is ${kindOf(spot.at)}: want ${want}`);
+  return undefined;
 }
 
 /** Text, or a number or truth value spelt as text: upstream's parser takes `10` for "10" wherever it wants text. */
