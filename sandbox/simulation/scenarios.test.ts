@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { type Run, runScenario } from "./run-scenario.ts";
 import { type Scenario, scenarios } from "./scenarios.ts";
 
-const { SEED, SEEDS = "5" } = process.env;
+const { SEED, SEEDS = "8" } = process.env;
 
 function seedsOf({ seedsTimes = 1 }: Scenario): readonly number[] {
   if (SEED !== undefined) return [Number(SEED)];

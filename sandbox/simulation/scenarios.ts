@@ -23,7 +23,7 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   "KERNEL: Request, refresh and Close": { story: kernel },
   "VFIO: Request, use and Close": { story: vfio },
   "NOOP passes through": { story: noop },
-  "a forwarder that dies in a Request, and the next one": { story: diesInRequest, errors: AFTER_DEATH, seedsTimes: 3 },
+  "a forwarder that dies in a Request, and the next one": { story: diesInRequest, errors: AFTER_DEATH, seedsTimes: 2 },
   "a forwarder that dies in a Close, and the next one": { story: diesInClose, errors: AFTER_DEATH },
   "kubelet restarts": { story: kubeletRestarts },
   "NSMgr restarts and has forgotten everything": { story: managerRestarts },

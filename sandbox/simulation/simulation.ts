@@ -157,7 +157,7 @@ export class Simulation {
       const wrong = await look();
       if (wrong.length === 0) return;
       if (clock.monotonicMs() > endMs) throw new Error(wrong.join("; "));
-      await clock.sleep(250);
+      await clock.sleep(1_000);
     }
   }
 
