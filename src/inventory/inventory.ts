@@ -11,7 +11,7 @@ import type {
   VfRecord,
 } from "./inventory-form.ts";
 import type { Placement } from "./preferred-allocation.ts";
-import { type Holder, type Token, TokenAssignments, type Vf } from "./token-assignments.ts";
+import { type Holder, isOffering, type Token, TokenAssignments, type Vf } from "./token-assignments.ts";
 import { VfChoice } from "./vf-choice.ts";
 import type { VfCondition, VfConditionCode } from "./vf-condition.ts";
 import { VfIndex } from "./vf-index.ts";
@@ -180,6 +180,7 @@ export class Inventory {
     vf.token = undefined;
     this.#keep(token, vf);
     if (displaced?.allocated) this.#keepAny(displaced);
+    if (displaced) this.#settleIfLost(vf, displaced.resource);
     if (displaced) this.#news.ofLists([displaced.resource]);
     return this.#hold(vf, { connectionId, owner, use, phase: request.state });
   }
@@ -272,7 +273,14 @@ export class Inventory {
     this.#news.of(vf);
     if (before === vf) return;
     this.#news.ofLists([token.resource]);
-    if (before) this.#news.of(before);
+    if (!before) return;
+    this.#settleIfLost(before, token.resource);
+    this.#news.of(before);
+  }
+
+  /** Another token must not stand for a VF that offers the resource no more. */
+  #settleIfLost(vf: Vf, resource: string): void {
+    if (!isOffering(vf, resource)) this.#tokens.settle(resource, this.#vfs.all);
   }
 
   /** Its own VF, or another one where there is one; else it waits for one. */
@@ -293,7 +301,7 @@ export class Inventory {
   #loosen(token: Token, vf: Vf | undefined): void {
     if (!token.allocated && !vf?.holder) {
       if (vf) vf.token = undefined;
-      if (token.home === undefined || token.home !== vf?.facts.address) {
+      if (!vf || token.home !== vf.facts.address || !isOffering(vf, token.resource)) {
         this.#tokens.settle(token.resource, this.#vfs.all);
         this.#news.ofLists([token.resource]);
       }

@@ -66,7 +66,6 @@ export class TokenAssignments {
   /** Adds a token for each resource of a new VF. */
   addVf(vf: Vf): void {
     for (const resource of vf.facts.resources) {
-      if (vf.standIns.has(resource)) continue;
       const id = tokenId(this.#namespace, vf.facts.address, resource);
       const known = this.#byId.get(id);
       // An id of the same VF may have outlived it in a pod's hands, or was in a pod's hands before it came.
@@ -80,7 +79,12 @@ export class TokenAssignments {
   #bringHome(token: Token, home: PciAddress): void {
     if (token.home !== undefined) return;
     token.home = home;
-    token.vf?.standIns.set(token.resource, token);
+    const { vf, resource } = token;
+    token.vf = undefined;
+    if (vf?.token !== token) return;
+    const partner = vf.standIns.get(resource);
+    if (partner) partner.vf = undefined;
+    pair(token, vf);
   }
 
   /** Adds an id that was not made here. */
@@ -122,17 +126,19 @@ export class TokenAssignments {
    * @param vfs every VF of the inventory, by address.
    */
   settle(resource: string, vfs: ReadonlyMap<PciAddress, Vf>): void {
-    const offering = [...vfs.values()].filter(({ facts }) => facts.resources.includes(resource));
+    const offering = [...vfs.values()].filter((vf) => isOffering(vf, resource));
     for (const vf of vfs.values()) {
       const token = vf.standIns.get(resource);
-      if (token && !(isUsed(token) && token.vf === vf)) vf.standIns.delete(resource);
+      if (!token || vf.token === token) continue;
+      vf.standIns.delete(resource);
+      token.vf = undefined;
     }
     const unused = [...this.ofResource(resource)].filter((token) => !isUsed(token));
     const waiting: Token[] = [];
     for (const token of unused) {
       token.vf = undefined;
       const home = token.home && vfs.get(token.home);
-      if (!home?.facts.resources.includes(resource)) this.#remove(token);
+      if (!home || !isOffering(home, resource)) this.#remove(token);
       else if (home.standIns.has(resource)) waiting.push(token);
       else pair(token, home);
     }
@@ -147,6 +153,11 @@ export class TokenAssignments {
 /** All that stand for the VF: one of each resource, and the one of an older forwarder that a pod may have beside them. */
 export function tokensOf({ standIns, token }: Vf): readonly Token[] {
   return token && token.home === undefined ? [...standIns.values(), token] : [...standIns.values()];
+}
+
+/** Not so of a VF that lost the resource by a new list of PFs: who has it by a token of that resource keeps it. */
+export function isOffering({ facts }: Vf, resource: string): boolean {
+  return facts.resources.includes(resource);
 }
 
 /** Whether kubelet or a connection holds the token. */

@@ -1,5 +1,5 @@
 import type { PciAddress, VfFacts } from "../pci/index.ts";
-import type { Vf } from "./token-assignments.ts";
+import { isOffering, type Vf } from "./token-assignments.ts";
 import { VfConditions } from "./vf-condition.ts";
 
 const none: ReadonlySet<Vf> = new Set();
@@ -32,7 +32,7 @@ export class VfIndex {
 
   /** Every VF that offers the resource: work that grows with their number. */
   offering(resource: string): readonly Vf[] {
-    return [...this.#all.values()].filter(({ facts }) => facts.resources.includes(resource));
+    return [...this.#all.values()].filter((vf) => isOffering(vf, resource));
   }
 
   /** Adds a VF, or brings a known one up to date; present in both cases. */
@@ -46,7 +46,6 @@ export class VfIndex {
       token: undefined,
       standIns: new Map(),
     };
-    for (const name of vf.facts.resources) if (!facts.resources.includes(name)) vf.standIns.delete(name);
     vf.facts = facts;
     vf.conditions.clear("gone");
     this.#noteGroup(vf);
