@@ -52,5 +52,5 @@ test("Stage plays nothing on a node that cannot be put right: each story that is
 test("Stage makes a failure of what a scenario throws between its stories", async () => {
   const { stage, lines } = stageWith(async () => {});
   await stage.scenario("one", async () => assert.fail("why"));
-  assert.deepEqual(lines, ["is reported to its end: AssertionError [ERR_ASSERTION]: why", "scenario"]);
+  assert.deepEqual(lines, ["is run to its end: AssertionError [ERR_ASSERTION]: why", "scenario"]);
 });

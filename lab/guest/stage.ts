@@ -95,7 +95,7 @@ export class Stage {
     try {
       await scenario(this);
     } catch (error) {
-      await this.story("is reported to its end", async () => {
+      await this.story("is run to its end", async () => {
         throw error;
       });
     }

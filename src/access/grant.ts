@@ -28,7 +28,7 @@ export interface GrantState {
   readonly wrote: readonly WrittenRule[];
 }
 
-/** Keeps the state. It is called, and waited for, before each write that the state did not report yet. */
+/** Keeps the state. It is called, and waited for, before each write that the state does not have yet. */
 export type RecordState = (state: GrantState) => Promise<void>;
 
 /** What one connection asks for. */

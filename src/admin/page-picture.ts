@@ -102,7 +102,7 @@ export function shortId(id: string): string {
   return id.length > 13 ? `${id.slice(0, 8)}…` : id;
 }
 
-/** Where the page reports a VF in words. */
+/** Where the page shows a VF in words. */
 export function vfAnchor(address: string): string {
   return anchor("vf", address);
 }

@@ -96,7 +96,7 @@ export function declareBinds(metrics: Metrics): Pick<DriverBinderOptions, "onTri
   return { onTried: (use, outcome, took) => seconds.observe({ use, outcome }, took) };
 }
 
-/** Declares the moves of network devices; gives what the KERNEL mechanism reports them to. */
+/** Declares the moves of network devices; gives what the KERNEL mechanism calls. */
 export function declareMoves(metrics: Metrics): Pick<KernelParts, "onMoved"> {
   const seconds = metrics.histogram({
     name: "nsm_sriov_move_seconds",

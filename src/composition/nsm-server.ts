@@ -56,7 +56,7 @@ export interface NsmServer {
   /** `unix:///…` */
   readonly url: string;
   readonly connectionCount: number;
-  /** Continues with a connection that a previous instance served; what cannot be taken up is reported. */
+  /** Continues with a connection that a previous instance served; what cannot be adopted is reported. */
   adopt(entry: JournalEntry): void;
   /** For the operator. */
   connections(): readonly ConnectionSummary[];

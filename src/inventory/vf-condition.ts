@@ -58,7 +58,7 @@ export type VfConditionOf<Code extends VfConditionCode> = Extract<VfCondition, {
 
 /**
  * What a condition means for its VF. `quarantine`: given to no client and rebound for none, because nothing proves that it is clean.
- * `unhealthy`: given to no client, and kubelet is notified so even while a pod has it. `withhold`: given to no client, and without
+ * `unhealthy`: given to no client, and kubelet is notified even while a pod has it. `withhold`: given to no client, and without
  * effect on the one that has it. `inform`: shown only.
  */
 export type ConditionEffect = "quarantine" | "unhealthy" | "withhold" | "inform";

@@ -43,7 +43,7 @@ export interface AttachmentParts {
   /** How a link is found that goes and comes back. */
   readonly vfLink: VfLink;
   readonly log: Log;
-  /** Called before each step that the state does not yet report; the step waits for it. */
+  /** Called before each step that the state does not yet have; the step waits for it. */
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
 }
 

@@ -17,7 +17,7 @@ export interface BorrowedSettingsParts {
   readonly vf: AttachedVf;
   /** What the PF held before a previous instance changed it. */
   readonly before: VfSettings;
-  /** Called, and waited for, before anything is changed that `before` does not report yet. */
+  /** Called, and waited for, before anything is changed that `before` does not have yet. */
   readonly record: (before: VfSettings) => Promise<void>;
   readonly clock: Clock;
   readonly random: Random;

@@ -78,8 +78,8 @@ export async function unpinMac(
 export interface ApplyOptions {
   readonly patience?: Pick<Patience, "run"> | undefined;
   /**
-   * The address is written though the PF names it already: many PFs name what the VF has chosen, which is not theirs until they are
-   * told (igb_ndo_get_vf_config), and take nothing of what they name (ice_set_vf_mac, "nothing left to do"): zero comes first.
+   * The address is written though the PF names it already: many PFs name what the VF has chosen, which is not theirs until it is
+   * set (igb_ndo_get_vf_config), and take nothing of what they name (ice_set_vf_mac, "nothing left to do"): zero comes first.
    */
   readonly restatesMac?: boolean | undefined;
 }

@@ -47,7 +47,7 @@ test("Health shows causes before what they bring about, also through one that is
   assert.deepEqual(health.conditions()[1]?.causedBy, ["svid-missing"]);
 });
 
-test("Health calls back at each change and at nothing else, until it is reported to stop", () => {
+test("Health calls back at each change and at nothing else, until it is stopped", () => {
   const { health } = started();
   const told: number[] = [];
   const stop = health.onChange(() => told.push(health.conditions().length));

@@ -26,7 +26,7 @@ export interface RootLog extends Log {
 /** All levels, from the rarest to the most talkative. */
 export const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
 
-/** Whether an event of the level is reported at the threshold. */
+/** Whether an event of the level is logged at the threshold. */
 export function isLogged(level: LogLevel, threshold: LogLevel): boolean {
   return logLevels.indexOf(level) <= logLevels.indexOf(threshold);
 }

@@ -65,7 +65,7 @@ export class MonitorHub {
     return this.#shown.get(id)?.connection;
   }
 
-  /** What is established at this moment as one event, even if nothing does, then every change until the signal or `stop`. */
+  /** What is established at this moment as one event, even if nothing is, then every change until the signal or `stop`. */
   subscribe(subscription: Subscription): AsyncIterable<ConnectionEvent> {
     const subscriber = new Subscriber(subscription, () => this.#subscribers.delete(subscriber));
     const standing = [...this.#shown.values()].filter((shown) => subscriber.wants(shown));
