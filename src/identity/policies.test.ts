@@ -146,6 +146,15 @@ test("checkPath() refuses a caller that signs another's name with its own key", 
   assert.throws(() => checkPath(server, asCheck(path)), refusedBy("prev_token_signed.rego", "wrong-subject"));
 });
 
+test("checkPath() goes by the key of the certificate that the caller shows now, not of one that it showed before", () => {
+  checkPath(server, asCheck(goodPath()));
+  const renewed = member("nsmgr");
+  const later = with_(goodPath(), 1, renewed.tokenFor(forwarder.id));
+  checkPath(server, asCheck({ ...later, peer: renewed.peer }));
+  const stale = asCheck({ ...goodPath(), peer: renewed.peer });
+  assert.throws(() => checkPath(server, stale), refusedBy("prev_token_signed.rego", "bad-signature"));
+});
+
 test("checkPath() takes a token with more than one audience", async () => {
   const many = await signed(nsmgr, { sub: nsmgr.id, aud: ["spiffe://example.org/x", forwarder.id], exp: soon() });
   checkPath(server, asCheck(with_(goodPath(), 1, many)));
