@@ -39,6 +39,25 @@ test("adoptAfterRestart() lets a Close find the endpoint and restore the VF", as
   assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
 });
 
+test("adoptAfterRestart() lets a Close bring the endpoint the tokens that no disk keeps", async () => {
+  await story.close(answer);
+  const segments = story.outside.closes[0]?.connection.path?.pathSegments ?? [];
+  assert.deepEqual(
+    segments.slice(0, 3).map(({ name, token, expires }) => [name, token !== "", name === "client" || !!expires]),
+    ["client", "nsmgr", "fwd"].map((name) => [name, true, true]),
+  );
+});
+
+test("adoptAfterRestart() leaves alone what its client has made again before", async () => {
+  const kept = [...story.journal.kept.values()];
+  story = new Story();
+  answer = await story.request(kernelRequest());
+  const [record, done] = [story.deps.connections.get("f1"), [...story.vf.done]];
+  for (const entry of kept) story.adopt(entry);
+  assert.equal(story.deps.connections.get("f1"), record);
+  assert.deepEqual(story.vf.done, done);
+});
+
 test("adoptAfterRestart() gives a client that does not come back a minute, then its token's time", async () => {
   await story.clock.pass(599_000);
   assert.equal(story.connections, 1);

@@ -48,6 +48,25 @@ test("close() of a connection that is not known succeeds and calls no peer", asy
   assert.equal(story.outside.closes.length, 1);
 });
 
+test("close() whose caller leaves while it waits for a Request ends the connection all the same", async () => {
+  const gate = Promise.withResolvers<void>();
+  story.outside.replies.set("tcp://nse-1:1", async (request) => {
+    await gate.promise;
+    return await endpointReply("nse-1")(request);
+  });
+  const refresh = story.request(refreshOf(answer));
+  await settled();
+  const caller = new AbortController();
+  const closed = story.close(answer, { signal: caller.signal }).catch(() => {}); // nobody hears its answer
+  await settled();
+  caller.abort(new RpcError("CANCELLED", "the caller has gone"));
+  gate.resolve();
+  await refresh;
+  await closed;
+  await settled();
+  assert.deepEqual([story.connections, story.outside.closes.length], [0, 1]);
+});
+
 test("close() by another peer is refused and touches nothing", async () => {
   const failure = await failed(story.close(answer, { from: story.stranger("evil") }));
   assert.equal(failure.code, "PERMISSION_DENIED");
