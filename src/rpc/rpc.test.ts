@@ -205,6 +205,27 @@ test("serveRpc() lets go of each message of a stream when it has left", async (t
   }
 });
 
+test("RpcClient keeps nothing of a call that is over", async (t) => {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  const find = streamHandler(Find, async function* () {
+    for (;;) yield {};
+  });
+  const server = await serve(t, { handlers: [echo(), find] });
+  const caller = client(t);
+  const signals: WeakRef<AbortSignal>[] = [];
+  for (let i = 0; i < 20; i++) {
+    const { signal } = new AbortController();
+    signals.push(new WeakRef(signal));
+    if (i % 2 === 0) await caller.call(server.url, Request, {}, { signal });
+    else for await (const _ of caller.stream(server.url, Find, {}, { signal })) break;
+  }
+  for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate);
+  collect();
+  const kept = signals.filter((signal) => signal.deref() !== undefined).length;
+  assert.ok(kept < 5, `the signals of ${kept} of 20 callers are kept`);
+});
+
 test("RpcClient.stream() gives every message and then the error", async (t) => {
   const handler = streamHandler(Find, async function* () {
     for (let i = 0; i < 100; i++) yield { networkServiceEndpoint: { name: String(i) } };
