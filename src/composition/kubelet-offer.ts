@@ -64,7 +64,7 @@ export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoSta
 }
 
 /** While kubelet is away, what it said last is the best that can be shown. */
-function newsOf({ state }: PodResources): KubeletNews {
+export function newsOf({ state }: Pick<PodResources, "state">): KubeletNews {
   let said = state.value?.kind === "known" ? state.value.holdings : undefined;
   state.onChange((now) => {
     if (now.kind === "known") said = now.holdings;
