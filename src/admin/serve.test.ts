@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { request } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import test from "node:test";
 import { systemClock } from "../async/index.ts";
 import { createMetrics, Health, silentLog } from "../telemetry/index.ts";
@@ -127,6 +129,25 @@ test("serveAdmin() sends a view at once and at each change, and forgets a reader
     leave.abort();
     assert.deepEqual(seen, [true, false]);
     while (source.listeners > 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+});
+
+test("serveAdmin() off loopback keeps a reader that is silent, once it was let in", async () => {
+  const sockets: Duplex[] = [];
+  const admit = async (stream: Duplex) => {
+    sockets.push(stream);
+    return stream;
+  };
+  const options = optionsOf({ listenOn: { host: "0.0.0.0", port: 0 }, admit });
+  await withServer(options, async (url) => {
+    const leave = new AbortController();
+    const answer = await fetch(`http://127.0.0.1:${new URL(url).port}/events`, { signal: leave.signal });
+    assert.equal(answer.status, 200);
+    assert.deepEqual(
+      sockets.map((socket) => (socket as Socket).timeout),
+      [0],
+    );
+    leave.abort();
   });
 });
 
