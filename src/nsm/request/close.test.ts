@@ -57,7 +57,7 @@ test("close() whose caller leaves while it waits for a Request ends the connecti
   const refresh = story.request(refreshOf(answer));
   await settled();
   const caller = new AbortController();
-  const closed = story.close(answer, { signal: caller.signal }).catch(() => {}); // nobody hears its answer
+  const closed = story.close(answer, { signal: caller.signal }).catch(() => {}); // its answer has no reader
   await settled();
   caller.abort(new RpcError("CANCELLED", "the caller has gone"));
   gate.resolve();
