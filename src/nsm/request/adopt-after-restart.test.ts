@@ -65,6 +65,16 @@ test("adoptAfterRestart() gives a client that does not come back a minute, then 
   assert.equal(story.connections, 0);
 });
 
+test("adoptAfterRestart() gives a client whose time is nearly up a minute to come back", async () => {
+  const kept = [...story.journal.kept.values()];
+  story = new Story();
+  for (const entry of kept) story.adopt({ ...entry, expiresMs: story.clock.now() + 1_000 });
+  await story.clock.pass(59_000);
+  assert.equal(story.connections, 1);
+  await story.clock.pass(2_000);
+  assert.equal(story.connections, 0);
+});
+
 test("adoptAfterRestart() keeps other peers out", async () => {
   const failure = await story.failed(refreshOf(answer), { from: story.stranger("evil") });
   assert.equal(failure.code, "PERMISSION_DENIED");
