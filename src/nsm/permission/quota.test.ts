@@ -135,6 +135,15 @@ function noopRefresh(answer: Connection): NetworkServiceRequest {
   return create(NetworkServiceRequestSchema, { connection: answer });
 }
 
+test("request() counts a connection that changes its mechanism as what it is now", async () => {
+  const answer = await story.request(noopRequest("m1"));
+  const counted = () => [...story.deps.connections.values()].map(({ holdsVf }) => holdsVf);
+  assert.deepEqual(counted(), [false]);
+  delete answer.mechanism;
+  await story.request(refreshOf(answer));
+  assert.deepEqual([counted(), story.vf.done.at(-1)], [[true], "attach nsm-1"]);
+});
+
 test("request() refuses a connection that is too large before anything is written or touched", async () => {
   for (const message of [noopRequest("m1", largeLabels(17)), kernelRequest({ labels: largeLabels(17) })]) {
     const failure = await story.failed(message);
