@@ -43,7 +43,6 @@ export function pfLinks(parts: PfLinkParts): FindPfLink {
     if (known && isLinkOf(known.link, known.owner, pf)) return known.link;
     const link = await search(parts, place, pf);
     if (link) lastIndexes.set(pf, link.index);
-    else lastIndexes.delete(pf);
     return link;
   };
 }

@@ -48,10 +48,7 @@ export async function waitForUevent<T>(
 function untilAborted(...signals: readonly (AbortSignal | undefined)[]) {
   const { promise, resolve } = Promise.withResolvers<void>();
   const done = guarded("abort", () => resolve());
-  for (const signal of signals) {
-    if (signal?.aborted) done();
-    signal?.addEventListener("abort", done, { once: true });
-  }
+  for (const signal of signals) signal?.addEventListener("abort", done, { once: true });
   return { promise, stop: () => signals.forEach((signal) => void signal?.removeEventListener("abort", done)) };
 }
 

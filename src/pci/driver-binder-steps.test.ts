@@ -1,0 +1,297 @@
+// Each write to sysfs, in its order: after a failure, when a write does not return, and in an IOMMU group of two.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { systemClock } from "../async/index.ts";
+import { type HostFiles, KernelError } from "../kernel/index.ts";
+import { HandClock, settled } from "../nsm/testing/fakes.ts";
+import { type RecordingLog, recordingLog } from "../telemetry/recording-log.ts";
+import { parsePciAddress } from "./address.ts";
+import { DriverBinder, type DriverBinderOptions } from "./driver-binder.ts";
+import { DriverError } from "./driver-fault.ts";
+
+const [one, two] = [parsePciAddress("0000:01:10.0"), parsePciAddress("0000:01:10.2")];
+const vf = { address: one, kernelDriver: "igbvf" };
+const LIMIT_MS = 10_000;
+const STUCK = { kind: "write-stuck", driver: "vfio-pci" } as const;
+
+interface Bench {
+  readonly machine: Machine;
+  readonly binder: DriverBinder;
+  /** Every write, and each driver that the binder reports. */
+  readonly steps: string[];
+  readonly log: RecordingLog;
+}
+
+async function withBinder(
+  options: MachineOptions & Partial<Pick<DriverBinderOptions, "refuseChange">>,
+  run: (bench: Bench) => Promise<void>,
+): Promise<void> {
+  const { refuseChange, clock = systemClock } = options;
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 2, ...options });
+  const steps: string[] = [];
+  const log = recordingLog();
+  const noting = (files: HostFiles): HostFiles => ({
+    ...files,
+    writeText(path, text, limit) {
+      steps.push(`${path.replace(`${one}/`, "").replace(`${two}/`, "two/")} ${JSON.stringify(text.slice(-12))}`);
+      return files.writeText(path, text, limit);
+    },
+  });
+  const binder = new DriverBinder({
+    ...machine,
+    devices: noting(machine.devices),
+    drivers: noting(machine.drivers),
+    clock,
+    log,
+    isManaged: (name) => !name.endsWith(":00.0"),
+    onBound: (_, driver) => steps.push(`bound to ${driver}`),
+    ...(refuseChange && { refuseChange }),
+  });
+  try {
+    await run({ machine, binder, steps, log });
+  } finally {
+    await machine.stop();
+  }
+}
+
+async function faultOf(work: Promise<unknown>): Promise<unknown> {
+  return await work.then(
+    () => "none",
+    (error: unknown) => (error instanceof DriverError ? error.fault : error),
+  );
+}
+
+const toVfio = [`driver_override "vfio-pci"`, `igbvf/unbind "${one}"`, `vfio-pci/bind "${one}"`];
+
+test("DriverBinder.bind() leaves VFIO's override in place, and takes the kernel driver's away", () =>
+  withBinder({}, async ({ binder, steps }) => {
+    await binder.bind(vf, "vfio");
+    assert.deepEqual(steps.splice(0), [...toVfio, "bound to vfio-pci"]);
+    await binder.bind(vf, "kernel");
+    const toKernel = [`driver_override "igbvf"`, `vfio-pci/unbind "${one}"`, `igbvf/bind "${one}"`];
+    assert.deepEqual(steps, [...toKernel, String.raw`driver_override "\n"`, "bound to igbvf"]);
+  }));
+
+test("DriverBinder.bind() asks whether the driver may be changed, where it would be changed, and else writes nothing", () => {
+  const refusal = new DriverError(one, { kind: "host-uses-it", how: "it has an address" });
+  let asked = 0;
+  const refuseChange = async () => {
+    asked += 1;
+    throw refusal;
+  };
+  return withBinder({ refuseChange }, async ({ binder, steps }) => {
+    await binder.bind(vf, "kernel");
+    assert.equal(asked, 0);
+    assert.equal(await faultOf(binder.bind(vf, "vfio")), refusal.fault);
+    assert.deepEqual([asked, steps], [1, []]);
+  });
+});
+
+test("DriverBinder.bind() binds nothing where the kernel refuses to unbind", () =>
+  withBinder({}, async ({ machine, binder, steps }) => {
+    machine.faults.failWrite({ tree: "drivers", path: "igbvf/unbind", code: "EBUSY" });
+    const fault = { kind: "unbind-refused", driver: "igbvf", code: "EBUSY" };
+    assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), fault);
+    const back = [`driver_override "igbvf"`, String.raw`driver_override "\n"`, "bound to igbvf"];
+    assert.deepEqual(steps, [...toVfio.slice(0, 2), ...back]);
+  }));
+
+test("DriverBinder.bind() restores VFIO with its override, and no driver where there was none", () =>
+  withBinder({}, async ({ machine, binder, steps }) => {
+    await binder.bind(vf, "vfio");
+    steps.length = 0;
+    machine.faults.failWrite({ tree: "drivers", path: "igbvf/bind", code: "EIO", times: 2 });
+    const fault = { kind: "bind-refused", driver: "igbvf", code: "EIO" };
+    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), fault);
+    const failed = [`driver_override "igbvf"`, `igbvf/bind "${one}"`];
+    const back = [`driver_override "vfio-pci"`, `vfio-pci/bind "${one}"`, "bound to vfio-pci"];
+    assert.deepEqual(steps.splice(0), [failed[0], `vfio-pci/unbind "${one}"`, failed[1], ...back]);
+    await machine.drivers.writeText("vfio-pci/unbind", one);
+    assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), fault);
+    assert.deepEqual(steps, [...failed, String.raw`driver_override "\n"`, "bound to undefined"]);
+  }));
+
+test("DriverBinder.bind() says what the kernel refused, also where the driver cannot be read any more", () =>
+  withBinder({}, async ({ machine, log }) => {
+    let isBroken = false;
+    const devices: HostFiles = {
+      ...machine.devices,
+      async readLink(path) {
+        if (isBroken && path.endsWith("/driver")) throw new KernelError(`read ${path}`, 5); // EIO
+        return await machine.devices.readLink(path);
+      },
+      async writeText(path, text, limit) {
+        isBroken = true;
+        await machine.devices.writeText(path, text, limit);
+      },
+    };
+    machine.faults.failWrite({ tree: "devices", path: /driver_override$/, code: "EPERM" });
+    const bound: unknown[] = [];
+    const onBound = (_: unknown, driver: unknown) => bound.push(driver);
+    const parts = { ...machine, devices, clock: systemClock, log, isManaged: () => true, onBound };
+    const binder = new DriverBinder(parts);
+    const fault = { kind: "bind-refused", driver: "vfio-pci", code: "EPERM" };
+    assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), fault);
+    assert.deepEqual(bound, [undefined]);
+  }));
+
+test("DriverBinder.bind() refuses VFIO for a group that holds a device of another bus", () =>
+  withBinder({}, async ({ machine, log }) => {
+    const list = async (path: string) => [
+      ...(await machine.devices.list(path)),
+      ...(path.endsWith("/iommu_group/devices") ? ["fsl-mc.0"] : []),
+    ];
+    const devices = { ...machine.devices, list };
+    const binder = new DriverBinder({ ...machine, devices, clock: systemClock, log, isManaged: () => true });
+    const fault = { kind: "group-shared", group: 2, others: ["fsl-mc.0"] };
+    assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), fault);
+    assert.equal(await binder.driverOf(one), "igbvf");
+  }));
+
+test("DriverBinder.netdevNow() chooses none of several network devices", () =>
+  withBinder({}, async ({ machine, log }) => {
+    const list = async (path: string) => (path.endsWith("/net") ? ["eth0", "eth1"] : await machine.devices.list(path));
+    const devices = { ...machine.devices, list };
+    const binder = new DriverBinder({ ...machine, devices, clock: systemClock, log, isManaged: () => true });
+    assert.deepEqual(await faultOf(binder.netdevNow(one)), { kind: "several-netdevs", names: ["eth0", "eth1"] });
+  }));
+
+test("DriverBinder.bind() continues where another process has unbound the VF just then", () =>
+  withBinder({}, async ({ machine, binder }) => {
+    const before = machine.faults.beforeWrite.bind(machine.faults);
+    machine.faults.beforeWrite = async (tree, path, text) => {
+      await before(tree, path, text);
+      if (path !== "igbvf/unbind") return;
+      machine.faults.beforeWrite = before;
+      await machine.drivers.writeText(path, text);
+    };
+    await binder.bind(vf, "vfio");
+    assert.equal(await binder.driverOf(one), "vfio-pci");
+  }));
+
+test("DriverBinder.bind() says that a VF has no driver where the former one cannot be bound again", () =>
+  withBinder({}, async ({ machine, binder, steps, log }) => {
+    machine.faults.failWrite({ tree: "drivers", path: "vfio-pci/bind", code: "EBUSY" });
+    machine.faults.failWrite({ tree: "drivers", path: "igbvf/bind", code: "EIO" });
+    const fault = { kind: "bind-refused", driver: "vfio-pci", code: "EBUSY" };
+    assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), fault);
+    assert.equal(steps.at(-1), "bound to undefined");
+    assert.match(String(log.of("driver-not-restored")[0]?.["error"]), /EIO/);
+  }));
+
+for (const [which, path, written] of [
+  ["unbinds", "igbvf/unbind", 2],
+  ["binds", "vfio-pci/bind", 3],
+] as const) {
+  test(`DriverBinder.bind() writes nothing behind a write that ${which} and does not return`, async () => {
+    const clock = new HandClock();
+    await withBinder({ clock }, async ({ machine, binder, steps }) => {
+      const letGo = machine.faults.stallWrite({ tree: "drivers", path });
+      const stuck = faultOf(binder.bind(vf, "vfio"));
+      while (steps.length < written) await settled();
+      await clock.pass(LIMIT_MS);
+      assert.deepEqual(await stuck, STUCK);
+      assert.deepEqual(steps.slice(0, -1), toVfio.slice(0, written));
+      letGo();
+    });
+  });
+}
+
+test("DriverBinder.bind() takes a group to VFIO one VF at a time, the wanted one first", async () => {
+  for (const wanted of [one, two]) {
+    await withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
+      const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
+      const both = [wanted, one, two].map((address) => binder.bind({ ...vf, address }, "vfio"));
+      while (steps.length < 2) await settled();
+      await settled();
+      assert.deepEqual([steps.length, binder.waiting], [2, 2]);
+      letGo();
+      await Promise.all(both);
+      const bound = steps.filter((step) => step.startsWith("vfio-pci/bind"));
+      assert.deepEqual(
+        bound,
+        [wanted, wanted === one ? two : one].map((address) => `vfio-pci/bind "${address}"`),
+      );
+    });
+  }
+});
+
+test("DriverBinder.bind() lets VFs without an IOMMU not wait for each other", () =>
+  withBinder({ iommu: "none" }, async ({ machine, binder, steps }) => {
+    await binder.bind({ ...vf, address: two }, "kernel");
+    for (const address of [one, two]) await machine.drivers.writeText("igbvf/unbind", address);
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: one });
+    const stuck = binder.bind(vf, "kernel");
+    while (steps.length < 2) await settled();
+    await binder.bind({ ...vf, address: two }, "kernel");
+    letGo();
+    await stuck;
+  }));
+
+test("DriverBinder.bind() whose caller leaves while it waits for its turn changes nothing", () =>
+  withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
+    const first = binder.bind(vf, "vfio");
+    while (steps.length < 2) await settled();
+    const caller = new AbortController();
+    const waiting = assert.rejects(binder.bind({ ...vf, address: two }, "kernel", caller.signal), /caller has gone/);
+    await settled();
+    caller.abort(new Error("caller has gone"));
+    await waiting;
+    letGo();
+    await first;
+    assert.equal(await binder.driverOf(two), "vfio-pci");
+  }));
+
+test("DriverBinder.bind() leaves a VF of the group that has no driver as it is", () =>
+  withBinder({ iommu: "pairs" }, async ({ machine, binder }) => {
+    await machine.drivers.writeText("igbvf/unbind", two);
+    await binder.bind(vf, "vfio");
+    assert.deepEqual([await binder.driverOf(one), await binder.driverOf(two)], ["vfio-pci", undefined]);
+  }));
+
+test("DriverBinder.bind() leaves the others of the group alone when the wanted one's driver refuses", () =>
+  withBinder({ iommu: "pairs" }, async ({ machine, binder }) => {
+    machine.faults.failWrite({ tree: "drivers", path: "vfio-pci/bind", text: two, code: "EBUSY" });
+    await assert.rejects(binder.bind({ ...vf, address: two }, "vfio"), { name: "DriverError" });
+    assert.deepEqual([await binder.driverOf(one), await binder.driverOf(two)], ["igbvf", "igbvf"]);
+  }));
+
+test("DriverBinder.bind() to VFIO resolves when the group's node is there, and says so when it does not come", async () => {
+  const clock = new HandClock();
+  await withBinder({ clock }, async ({ machine, log }) => {
+    let isThere = false;
+    const vfio = { ...machine.vfio, exists: async () => isThere };
+    const binder = new DriverBinder({ ...machine, vfio, clock, log, isManaged: () => true });
+    let isBound = false;
+    const first = binder.bind(vf, "vfio").then(() => {
+      isBound = true;
+    });
+    while ((await binder.driverOf(one)) !== "vfio-pci") await settled();
+    await settled();
+    assert.equal(isBound, false);
+    isThere = true;
+    machine.announce({ action: "add", subsystem: "vfio", devpath: "/devices/virtual/vfio/2", fields: {} });
+    await first;
+    isThere = false;
+    const second = faultOf(binder.bind(vf, "vfio"));
+    await settled();
+    await clock.pass(LIMIT_MS);
+    assert.deepEqual(await second, { kind: "no-vfio-node", group: 2 });
+  });
+});
+
+test("VfioGroups.deviceOf() says that VFIO's own node is missing", () =>
+  withBinder({}, async ({ machine, log }) => {
+    const vfio: HostFiles = {
+      ...machine.vfio,
+      async deviceNumber(name) {
+        if (name === "vfio") throw new KernelError("stat vfio", 2); // ENOENT
+        return await machine.vfio.deviceNumber(name);
+      },
+    };
+    const binder = new DriverBinder({ ...machine, vfio, clock: systemClock, log, isManaged: () => true });
+    await binder.bind(vf, "vfio");
+    assert.deepEqual(await faultOf(binder.vfio.deviceOf(one)), { kind: "no-vfio-container" });
+  }));
