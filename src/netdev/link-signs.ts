@@ -38,8 +38,6 @@ export function linkSigns(
         await clock.sleep(waitMs, either);
       } catch (error) {
         if (!ended.signal.aborted) throw error;
-      } finally {
-        wake = () => {};
       }
     },
     close() {
