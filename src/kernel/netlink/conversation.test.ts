@@ -40,17 +40,14 @@ function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
     asked.push({ type: request.type, flags: request.flags });
     waiting.push(...script.map((answer) => bytesOf(answer, request.seq)));
   };
-  let closed = false;
   const pipe: NetlinkPipe = {
     port: PORT,
     send: async (bytes) => take(bytes),
     receive: () => waiting.shift(),
     receiveDumped: async () => waiting.shift(),
-    close: () => {
-      closed = true;
-    },
+    close() {},
   };
-  return { pipe, asked, isClosed: () => closed };
+  return { pipe, asked };
 }
 
 function errorBody(errno: number, options: { readonly quoted: number; readonly text?: string }): Buffer {
@@ -71,6 +68,13 @@ test("Conversation.request() begins a dump again that changes cut", async () => 
   const kernel = pretendKernel([{ type: DATA, flags: INTERRUPTED }, { type: DONE }], [{ type: DATA }, { type: DONE }]);
   const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
   assert.deepEqual([answer.length, kernel.asked.length], [1, 2]);
+});
+
+test("Conversation.request() begins a dump again that the kernel says it has broken off", async () => {
+  const broken = { type: DONE, body: errorBody(4, { quoted: 0 }) }; // EINTR
+  const kernel = pretendKernel([{ type: DATA }, broken], [{ type: DATA }, { type: DATA }, { type: DONE }]);
+  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.asked.length], [2, 2]);
 });
 
 test("Conversation.request() gives up on a dump that never holds still", async () => {
@@ -134,13 +138,59 @@ test("Conversation takes a dump on another thread, piece by piece, and other ans
   assert.deepEqual(taken, ["on another thread", "on another thread", "here"]);
 });
 
-test("Conversation.close() closes after the request that runs, and refuses those that wait", async () => {
-  const kernel = pretendKernel([{ type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
-  const talk = new Conversation(kernel.pipe);
+const ACK = { type: ERROR, body: errorBody(0, { quoted: 0 }) };
+
+/** The same kernel, which takes a request only when it is let. */
+function slowKernel() {
+  const kernel = pretendKernel([ACK]);
+  const steps: string[] = [];
+  const waiting: (() => void)[] = [];
+  const pipe: NetlinkPipe = {
+    ...kernel.pipe,
+    async send(bytes) {
+      steps.push("send");
+      await new Promise<void>((resolve) => waiting.push(resolve));
+      await kernel.pipe.send(bytes);
+    },
+    receive() {
+      steps.push("receive");
+      return kernel.pipe.receive();
+    },
+    close: () => void steps.push("close"),
+  };
+  const letPass = async () => {
+    await new Promise(setImmediate);
+    waiting.shift()?.();
+    await new Promise(setImmediate);
+  };
+  return { talk: new Conversation(pipe), steps, letPass };
+}
+
+test("Conversation sends a request when the one before has its answer, also after one that failed", async () => {
+  const { talk, steps, letPass } = slowKernel();
+  const both = Promise.all([talk.request(change, { op: "one" }), talk.request(change, { op: "two" })]);
+  await letPass();
+  assert.deepEqual(steps, ["send", "receive", "send"]);
+  await letPass();
+  await both;
+  const kernel = pretendKernel([{ type: ERROR, body: errorBody(1, { quoted: 0 }) }], [ACK]);
+  const again = new Conversation(kernel.pipe);
+  const failed = assert.rejects(again.request(change, { op: "one" }), { code: "EPERM" });
+  await again.request(change, { op: "two" });
+  await failed;
+});
+
+test("Conversation.close() closes once, after the request that runs, and refuses those that wait", async () => {
+  const { talk, steps, letPass } = slowKernel();
   const first = talk.request(change, { op: "one" });
+  const second = assert.rejects(talk.request(change, { op: "two" }), { code: "EBADF" });
+  await new Promise(setImmediate);
   talk.close();
   talk.close();
-  await assert.rejects(talk.request(change, { op: "two" }), { code: "EBADF" });
-  await Promise.allSettled([first]);
-  assert.equal(kernel.isClosed(), true);
+  const late = assert.rejects(talk.request(change, { op: "three" }), { code: "EBADF" });
+  await new Promise(setImmediate);
+  assert.deepEqual(steps, ["send"]);
+  await letPass();
+  await Promise.all([first, second, late]);
+  assert.deepEqual(steps, ["send", "receive", "close"]);
 });
