@@ -121,15 +121,15 @@ export function titleOf({ kernel, topology }: Pick<GuestPlan, "kernel" | "topolo
  * The guests for these kernels. `only` keeps topologies or scenarios whose name holds one of its words, which commas part; a
  * guest without a scenario left is not booted.
  */
-export function planGuests(wanted: {
+export function planGuests(desired: {
   readonly kernels: readonly Kernel[];
   readonly only: string;
 }): readonly GuestPlan[] {
-  const words = wanted.only.split(",");
+  const words = desired.only.split(",");
   const isWanted = (name: string) => words.some((word) => name.includes(word));
   const plans = topologies.flatMap((topology) => {
     const scenarios = topology.scenarios.filter((scenario) => isWanted(topology.name) || isWanted(scenario));
-    const booted = wanted.kernels.filter((kernel) => topology.kernels.includes(kernel));
+    const booted = desired.kernels.filter((kernel) => topology.kernels.includes(kernel));
     return booted.map((kernel) => ({ kernel, topology, scenarios }));
   });
   const usualS = ({ topology, kernel }: GuestPlan) => topology.usualS[kernel];

@@ -142,8 +142,8 @@ export class Sandbox {
     const undo = new UndoStack();
     try {
       const containers: Container[] = [];
-      const wanted = withHolders(options.machine ?? {}, () => containers.map(({ pid }) => pid));
-      const machine = await startMachine({ slowness: SLOWNESS, ...wanted, clock: options.clock });
+      const desired = withHolders(options.machine ?? {}, () => containers.map(({ pid }) => pid));
+      const machine = await startMachine({ slowness: SLOWNESS, ...desired, clock: options.clock });
       undo.push("machine", () => machine.stop());
       const folder = mkdtempSync(join(tmpdir(), "nsm-sandbox-"));
       undo.push("folder", () => rmSync(folder, { recursive: true, force: true }));

@@ -19,11 +19,11 @@ function generate(folder: string): string {
 }
 
 /** Names of the files that differ, or that only one side has. */
-function differences(wanted: string, found: string): string[] {
-  const names = new Set([...readdirSync(wanted), ...(existsSync(found) ? readdirSync(found) : [])]);
+function differences(desired: string, found: string): string[] {
+  const names = new Set([...readdirSync(desired), ...(existsSync(found) ? readdirSync(found) : [])]);
   const text = (folder: string, name: string) =>
     existsSync(join(folder, name)) ? readFileSync(join(folder, name), "utf8") : undefined;
-  return [...names].filter((name) => name.endsWith("_pb.ts") && text(wanted, name) !== text(found, name)).sort();
+  return [...names].filter((name) => name.endsWith("_pb.ts") && text(desired, name) !== text(found, name)).sort();
 }
 
 if (process.argv.includes("--check")) {

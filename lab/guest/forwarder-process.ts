@@ -51,12 +51,12 @@ export class ForwarderProcess {
     return this.#child.pid ?? 0;
   }
 
-  /** The first line, of those that were reported already or come yet, that is as wanted. */
+  /** The first line, of those that were reported already or come yet, that is as desired. */
   async line(what: string, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
     return this.lines.find(isWanted) ?? (await this.nextLine(what, isWanted));
   }
 
-  /** The first line, of those that come yet, that is as wanted. */
+  /** The first line, of those that come yet, that is as desired. */
   async nextLine(what: string, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
     const { promise, resolve, reject } = Promise.withResolvers<LogLine>();
     const listener = (line: LogLine) => isWanted(line) && resolve(line);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { isDeepStrictEqual } from "node:util";
 import { ping, pingUntilAnswered } from "../../sandbox/network/ping.ts";
-import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
+import type { DesiredContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { IpMonitor, ipDump } from "../../test/sandbox/scenes/ip.ts";
 import { adapters, vfsOf } from "./hardware.ts";
@@ -95,7 +95,7 @@ async function goesOn(node: LabNode): Promise<void> {
 }
 
 /** What an endpoint wants: routes to all clients, so that they can reach each other. */
-export function wish(srcMac: string, vlanTag: number, more: WantedContext = {}): WantedContext {
+export function wish(srcMac: string, vlanTag: number, more: DesiredContext = {}): DesiredContext {
   return { ethernet: { srcMac, vlanTag }, srcRoutes: [{ prefix: "172.16.1.0/24" }], ...more };
 }
 

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { rmSync, writeFileSync } from "node:fs";
 import type { KubeletDevice } from "../../sandbox/kubelet/kubelet.ts";
 import type { Client, ClientOptions } from "../../sandbox/nsm/client.ts";
-import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
+import type { DesiredContext } from "../../sandbox/nsm/endpoint-context.ts";
 import { sharedCalls } from "../../sandbox/nsm/shared-calls.ts";
 import { Pod } from "../../sandbox/pod/pod.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
@@ -36,7 +36,7 @@ export interface EarlierPod {
 }
 
 interface LabNodeParts {
-  readonly contexts: Map<string, WantedContext>;
+  readonly contexts: Map<string, DesiredContext>;
   readonly logLevel: string;
 }
 
@@ -53,7 +53,7 @@ export class LabNode {
   #pods: readonly SandboxPod[] = [];
   #clients: readonly { readonly pod: SandboxPod; readonly client: Client }[] = [];
   /** What the endpoint wants of a pod's connection, by the pod's name. */
-  readonly #contexts: Map<string, WantedContext>;
+  readonly #contexts: Map<string, DesiredContext>;
   readonly #logLevel: string;
 
   private constructor(sandbox: Sandbox, parts: Pick<LabNode, "stopwatch"> & LabNodeParts) {
@@ -67,7 +67,7 @@ export class LabNode {
   static async open(stopwatch: Stopwatch, options: LabNodeOptions): Promise<LabNode> {
     const { logLevel, statePath, earlierPods = [] } = options;
     writeFileSync(CONFIG, configText());
-    const contexts = new Map<string, WantedContext>();
+    const contexts = new Map<string, DesiredContext>();
     const sandbox = await Sandbox.start({
       machine: { pfs: 0 },
       endpoint: {
@@ -116,10 +116,10 @@ export class LabNode {
 
   /** Kubelet has heard of each VF of the side that it is well. */
   async untilHealthy(...sides: readonly Side[]): Promise<void> {
-    const wanted = sides.length > 0 ? sides : (["left", "right"] as const);
+    const desired = sides.length > 0 ? sides : (["left", "right"] as const);
     const isWell = (devices: readonly KubeletDevice[]) =>
       devices.length === VFS_PER_ADAPTER && devices.every(({ healthy }) => healthy);
-    for (const side of wanted) await eventually(() => this.devices(side), isWell);
+    for (const side of desired) await eventually(() => this.devices(side), isWell);
   }
 
   /** What kubelet knows of an adapter's VFs. */
@@ -127,19 +127,19 @@ export class LabNode {
     return this.sandbox.kubelet.devices.value?.get(resources[side]) ?? [];
   }
 
-  /** A new pod with a token; its connection will be as `wanted`. */
-  async pod(side: Side, wanted: WantedContext = {}): Promise<SandboxPod> {
+  /** A new pod with a token; its connection will be as `desired`. */
+  async pod(side: Side, desired: DesiredContext = {}): Promise<SandboxPod> {
     this.#podCount += 1;
     const name = `${this.#podPrefix}${this.#podCount}`;
-    this.#contexts.set(name, wanted);
+    this.#contexts.set(name, desired);
     const pod = await this.sandbox.startPod(name, resources[side]);
     this.#pods = [...this.#pods, pod];
     return pod;
   }
 
   /** A pod that was there before the node was booted, in a new namespace and with a new client: what a runtime makes of it. */
-  podAgain({ name, tokenId }: EarlierPod, wanted: WantedContext): SandboxPod {
-    this.#contexts.set(name, wanted);
+  podAgain({ name, tokenId }: EarlierPod, desired: DesiredContext): SandboxPod {
+    this.#contexts.set(name, desired);
     const allocation = this.sandbox.kubelet.allocations.find(({ pod }) => pod === name);
     if (!allocation) throw new Error(`Kubelet does not know ${name}`);
     const pod = new Pod(name);
@@ -168,8 +168,8 @@ export class LabNode {
   }
 
   /** What the endpoint asks for in a pod's next Request. */
-  want({ name }: SandboxPod, wanted: WantedContext): void {
-    this.#contexts.set(name, wanted);
+  want({ name }: SandboxPod, desired: DesiredContext): void {
+    this.#contexts.set(name, desired);
   }
 
   /** Closes the connections and ends the pods. */

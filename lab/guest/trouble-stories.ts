@@ -151,7 +151,7 @@ export async function untilServed(node: LabNode, side: Side): Promise<void> {
 async function untilDevices(
   node: LabNode,
   side: Side,
-  wanted: { readonly healthy?: number; readonly all?: number },
+  desired: { readonly healthy?: number; readonly all?: number },
 ): Promise<void> {
   const count = (devices: readonly KubeletDevice[]) => ({
     all: devices.length,
@@ -159,7 +159,7 @@ async function untilDevices(
   });
   await eventually(
     () => count(node.devices(side)),
-    ({ all, healthy }) => all === (wanted.all ?? all) && healthy === (wanted.healthy ?? healthy),
+    ({ all, healthy }) => all === (desired.all ?? all) && healthy === (desired.healthy ?? healthy),
   );
 }
 

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import type { Client } from "../../sandbox/nsm/client.ts";
-import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
+import type { DesiredContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { installAt, onlyNull } from "../../test/scenes/device-filters.ts";
 import { type Outcome, runVfioClient } from "./hold-vf.ts";
@@ -26,8 +26,8 @@ export class VfioPod {
     this.#nodes = `/tmp/${sandboxPod.name}`;
   }
 
-  static async start(node: LabNode, side: Side, wanted: WantedContext): Promise<VfioPod> {
-    const pod = await node.pod(side, wanted);
+  static async start(node: LabNode, side: Side, desired: DesiredContext): Promise<VfioPod> {
+    const pod = await node.pod(side, desired);
     const path = `kubepods/besteffort/pod${pod.allocation.podUid}`;
     const cgroup = `${existsSync(V1) ? V1 : ROOT}/${path}/app`;
     mkdirSync(cgroup, { recursive: true });

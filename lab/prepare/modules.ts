@@ -14,7 +14,7 @@ export interface Module {
  */
 export async function collectModules(
   folder: string,
-  wanted: readonly string[],
+  desired: readonly string[],
   unxz: (packed: Buffer) => Promise<Buffer>,
 ): Promise<readonly Module[]> {
   const files = new Map(globSync("**/*.ko{,.xz}", { cwd: folder }).map((path) => [moduleName(path), path]));
@@ -29,7 +29,7 @@ export async function collectModules(
     for (const needed of dependenciesOf(bytes)) await load(needed);
     loaded.set(name, { name, bytes });
   };
-  for (const name of wanted) await load(moduleName(name));
+  for (const name of desired) await load(moduleName(name));
   return [...loaded.values()];
 }
 

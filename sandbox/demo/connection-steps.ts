@@ -48,11 +48,11 @@ export async function vfOf(stage: Stage, pod: SandboxPod): Promise<VfPicture> {
 async function vfReady(stage: Stage, at: number): Promise<string> {
   const vf = await vfOf(stage, stage.pod(at));
   const before = vfBefore(stage, vf);
-  const wanted = stage.pod(at).client.connection?.context?.ethernetContext;
+  const desired = stage.pod(at).client.connection?.context?.ethernetContext;
   expectSame("driver", vf.driver, before.driver);
   expectSame("netdev in the host's namespace", vf.netdev ?? "none", "none");
-  expectSame("MAC given by the PF", vf.port.mac, wanted?.srcMac);
-  expectSame("VLAN given by the PF", vf.port.vlan, wanted?.vlanTag);
+  expectSame("MAC given by the PF", vf.port.mac, desired?.srcMac);
+  expectSame("VLAN given by the PF", vf.port.vlan, desired?.vlanTag);
   return `VF ${vf.index} of ${vf.pf}: bound to ${vf.driver}, MAC ${vf.port.mac}, VLAN ${vf.port.vlan}`;
 }
 

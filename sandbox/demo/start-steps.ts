@@ -33,15 +33,15 @@ async function nodeUp(stage: Stage): Promise<string> {
 
 async function kubeletSeesDevices(stage: Stage): Promise<string> {
   const { sandbox, clock } = stage;
-  const wanted = stage.before.flatMap((pf) => pf.vfs).length;
+  const desired = stage.before.flatMap((pf) => pf.vfs).length;
   const known = () => sandbox.kubelet.devices.value?.get(SANDBOX_RESOURCE) ?? [];
   const devices = await eventually(clock, {
-    expected: `${wanted} healthy devices of ${SANDBOX_RESOURCE}`,
+    expected: `${desired} healthy devices of ${SANDBOX_RESOURCE}`,
     limitMs: PATIENCE_MS,
     look() {
       stage.throwIfForwarderFailed();
       const healthy = known().filter((device) => device.healthy);
-      return healthy.length === wanted ? healthy : undefined;
+      return healthy.length === desired ? healthy : undefined;
     },
     seen: () => `${known().length} devices, ${known().filter((device) => device.healthy).length} healthy`,
   });

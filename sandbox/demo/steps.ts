@@ -99,18 +99,19 @@ export function expectThat(holds: boolean, expected: string, actual: string): as
 /** Looks again and again until `look` finds something. @throws {NotSo} with what was seen last when the time is up. */
 export async function eventually<T>(
   clock: Clock,
-  wanted: {
+  desired: {
     readonly expected: string;
     readonly limitMs: number;
     readonly look: () => T | undefined | Promise<T | undefined>;
     readonly seen: () => string;
   },
 ): Promise<T> {
-  const endsAt = clock.monotonicMs() + wanted.limitMs;
+  const endsAt = clock.monotonicMs() + desired.limitMs;
   while (true) {
-    const found = await wanted.look();
+    const found = await desired.look();
     if (found !== undefined) return found;
-    if (clock.monotonicMs() >= endsAt) throw new NotSo(`${wanted.expected} within ${wanted.limitMs} ms`, wanted.seen());
+    if (clock.monotonicMs() >= endsAt)
+      throw new NotSo(`${desired.expected} within ${desired.limitMs} ms`, desired.seen());
     await clock.sleep(5);
   }
 }

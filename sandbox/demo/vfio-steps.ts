@@ -55,11 +55,11 @@ async function request({ client, allocation }: VfioPod): Promise<string> {
 
 async function bound(stage: Stage, pod: VfioPod): Promise<string> {
   const vf = await vfOf(stage, pod);
-  const wanted = pod.client.connection?.context?.ethernetContext;
+  const desired = pod.client.connection?.context?.ethernetContext;
   expectSame("driver", vf.driver, "vfio-pci");
   expectSame("network device in the host's namespace", vf.netdev ?? "none", "none");
-  expectSame("MAC given by the PF", vf.port.mac, wanted?.srcMac);
-  expectSame("VLAN given by the PF", vf.port.vlan, wanted?.vlanTag);
+  expectSame("MAC given by the PF", vf.port.mac, desired?.srcMac);
+  expectSame("VLAN given by the PF", vf.port.vlan, desired?.vlanTag);
   return `VF ${vf.index} of ${vf.pf}: MAC ${vf.port.mac}, VLAN ${vf.port.vlan}`;
 }
 

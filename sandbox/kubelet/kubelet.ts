@@ -122,7 +122,7 @@ export class Kubelet {
     await this.start();
   }
 
-  /** The devices of a resource as soon as they are as wanted. */
+  /** The devices of a resource as soon as they are as desired. */
   async until(
     resource: string,
     isWanted: (devices: readonly KubeletDevice[]) => boolean,

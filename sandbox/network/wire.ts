@@ -56,10 +56,10 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     return this.#queue.run(fn.address, () => this.#make(fn, netdevName(fn)));
   }
 
-  async #make(fn: NicFunction, wantedName: string): Promise<SeenNetdev> {
+  async #make(fn: NicFunction, desiredName: string): Promise<SeenNetdev> {
     const name = `w${this.#made++}`;
     const address = this.#options.macOf(fn) ?? burntInMac(fn);
-    const ifname = await this.#createAs(wantedName, async (peerName) => {
+    const ifname = await this.#createAs(desiredName, async (peerName) => {
       await this.#wire.createLink({ kind: "veth", name, peer: { name: peerName, address, netns: this.#options.host } });
     });
     const wireEnd = await this.#wire.linkByName(name);
@@ -73,9 +73,9 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     return { ifname, ifindex: wireEnd.peerIndex ?? 0 };
   }
 
-  /** As the kernel: the wanted name, or else the first free ethN. */
-  async #createAs(wanted: string, create: (name: string) => Promise<void>): Promise<string> {
-    for (const name of [wanted, ...Array.from({ length: 1_000 }, (_, index) => `eth${index}`)]) {
+  /** As the kernel: the desired name, or else the first free ethN. */
+  async #createAs(desired: string, create: (name: string) => Promise<void>): Promise<string> {
+    for (const name of [desired, ...Array.from({ length: 1_000 }, (_, index) => `eth${index}`)]) {
       try {
         await create(name);
         return name;
@@ -83,7 +83,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
         if (!(error instanceof KernelError && error.code === "EEXIST")) throw error;
       }
     }
-    throw new Error(`Cannot find a free name instead of ${wanted}`);
+    throw new Error(`Cannot find a free name instead of ${desired}`);
   }
 
   unplug(fn: NicFunction): Promise<{ readonly ifname: string | undefined }> {

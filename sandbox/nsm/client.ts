@@ -24,7 +24,7 @@ export interface ClientOptions {
   readonly manager?: { readonly name: string; readonly actor: Actor };
   readonly networkService: string;
   readonly labels?: Readonly<Record<string, string>>;
-  /** Pod network namespace that a KERNEL link is wanted in; passed with each call. VFIO takes none. */
+  /** Pod network namespace that a KERNEL link is requested in; passed with each call. VFIO takes none. */
   readonly netns?: Netns;
   /** "KERNEL" by default. */
   readonly mechanism?: "KERNEL" | "VFIO" | "NOOP";

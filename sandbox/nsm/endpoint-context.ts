@@ -10,7 +10,7 @@ import {
 import type { Ipam } from "./ipam.ts";
 
 /** What an endpoint wants of every client beyond addresses. */
-export interface WantedContext {
+export interface DesiredContext {
   readonly ethernet?: { readonly srcMac?: string; readonly dstMac?: string; readonly vlanTag?: number };
   /** Further routes of the client, beside those to the endpoint's own addresses. */
   readonly srcRoutes?: readonly { readonly prefix: string; readonly nextHop?: string }[];
@@ -27,7 +27,7 @@ export interface WantedContext {
 export function describeContext(
   before: ConnectionContext | undefined,
   addresses: { readonly ipams: readonly Ipam[]; readonly key: string },
-  wanted: WantedContext,
+  desired: DesiredContext,
 ): ConnectionContext {
   const own = addresses.ipams.map((ipam) => ipam.own);
   const client = addresses.ipams.map((ipam) => ipam.lease(addresses.key));
@@ -37,13 +37,13 @@ export function describeContext(
     excludedPrefixes,
     srcIpAddrs: client,
     dstIpAddrs: own,
-    srcRoutes: [...own.map((prefix) => ({ prefix })), ...(wanted.srcRoutes ?? [])],
+    srcRoutes: [...own.map((prefix) => ({ prefix })), ...(desired.srcRoutes ?? [])],
     dstRoutes: client.map((prefix) => ({ prefix })),
-    ipNeighbors: [...(wanted.neighbours ?? [])],
-    policies: [...(wanted.policies ?? [])],
+    ipNeighbors: [...(desired.neighbours ?? [])],
+    policies: [...(desired.policies ?? [])],
   });
-  if (wanted.ethernet !== undefined) context.ethernetContext = create(EthernetContextSchema, wanted.ethernet);
-  if (wanted.dns !== undefined) context.dnsContext = create(DNSContextSchema, { configs: [wanted.dns] });
-  if (wanted.mtu !== undefined) context.MTU = wanted.mtu;
+  if (desired.ethernet !== undefined) context.ethernetContext = create(EthernetContextSchema, desired.ethernet);
+  if (desired.dns !== undefined) context.dnsContext = create(DNSContextSchema, { configs: [desired.dns] });
+  if (desired.mtu !== undefined) context.MTU = desired.mtu;
   return context;
 }

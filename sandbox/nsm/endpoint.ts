@@ -16,7 +16,7 @@ import {
 } from "../../src/rpc/index.ts";
 import type { Log } from "../../src/telemetry/index.ts";
 import type { Actor } from "./actor.ts";
-import { describeContext, type WantedContext } from "./endpoint-context.ts";
+import { type DesiredContext, describeContext } from "./endpoint-context.ts";
 import { Enlistment } from "./enlist.ts";
 import { enterPath } from "./hop.ts";
 import { createIpam, type Ipam } from "./ipam.ts";
@@ -30,7 +30,7 @@ export interface EndpointOptions {
   readonly labels?: Readonly<Record<string, string>>;
   /** Prefixes that addresses come from: "172.16.1.0/24", "2001:db8::/120". */
   readonly prefixes: readonly string[];
-  readonly context?: WantedContext | ContextOf;
+  readonly context?: DesiredContext | ContextOf;
   readonly socketPath: string;
   /** URL of the node's NSMgr. */
   readonly registryUrl: string;
@@ -44,7 +44,7 @@ export interface EndpointOptions {
 }
 
 /** What an endpoint wants of one connection; asked at every Request, so the same connection should get the same. */
-export type ContextOf = (connection: Connection) => WantedContext;
+export type ContextOf = (connection: Connection) => DesiredContext;
 
 /** How an endpoint can be made to misbehave; change them at any time. */
 export interface EndpointKnobs {
@@ -84,7 +84,7 @@ export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #client: RpcClient;
   readonly #enlistment: Enlistment;
-  #wanted: WantedContext | ContextOf;
+  #desired: DesiredContext | ContextOf;
   #server: RpcServer | undefined;
 
   constructor(options: EndpointOptions) {
@@ -92,7 +92,7 @@ export class Endpoint {
     this.#options = options;
     this.name = name;
     this.ipams = options.prefixes.map(createIpam);
-    this.#wanted = options.context ?? {};
+    this.#desired = options.context ?? {};
     this.#client = new RpcClient({
       transport,
       tls: actor.redialling,
@@ -136,8 +136,8 @@ export class Endpoint {
   }
 
   /** Other MAC, VLAN, MTU, routes … from the next Request on. */
-  want(context: WantedContext | ContextOf): void {
-    this.#wanted = context;
+  want(context: DesiredContext | ContextOf): void {
+    this.#desired = context;
   }
 
   /** Dies without a word: connections break, its entry in the registry stays until it expires. */
@@ -179,8 +179,8 @@ export class Endpoint {
     connection.networkServiceEndpointName = this.name;
     connection.payload = this.#options.payload ?? "ETHERNET";
     connection.state = State.UP;
-    const wanted = typeof this.#wanted === "function" ? this.#wanted(connection) : this.#wanted;
-    connection.context = describeContext(connection.context, { ipams: this.ipams, key: connection.id }, wanted);
+    const desired = typeof this.#desired === "function" ? this.#desired(connection) : this.#desired;
+    connection.context = describeContext(connection.context, { ipams: this.ipams, key: connection.id }, desired);
     this.monitor.put(connection);
     const reply = leave(connection);
     this.knobs.alterReply?.(reply);

@@ -122,11 +122,11 @@ export class ForwardingService {
     const match = registry.services
       .get(connection.networkService)
       ?.matches.find(({ sourceSelector }) => hasLabels(connection.labels, sourceSelector));
-    const wanted = match?.metadata?.labels ?? { p2p: "true" };
+    const desired = match?.metadata?.labels ?? { p2p: "true" };
     return registry.endpoints
       .all()
       .filter(({ endpoint }) => endpoint.networkServiceNames.includes(forwarderService))
-      .filter(({ endpoint }) => hasLabels(endpoint.networkServiceLabels[forwarderService]?.labels ?? {}, wanted));
+      .filter(({ endpoint }) => hasLabels(endpoint.networkServiceLabels[forwarderService]?.labels ?? {}, desired));
   }
 }
 

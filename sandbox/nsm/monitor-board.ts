@@ -39,7 +39,7 @@ export class MonitorBoard {
     this.#tell(ConnectionEventType.DELETE, connection);
   }
 
-  /** Publishes to the watchers another state of a connection: DOWN, or that a refresh or another endpoint is wanted. */
+  /** Publishes to the watchers another state of a connection: DOWN, or that a refresh or another endpoint is needed. */
   setState(id: string, state: State): void {
     const connection = this.#connections.get(id);
     if (connection === undefined) throw new Error(`Cannot set the state of ${id}: no such connection`);
@@ -72,15 +72,17 @@ export class MonitorBoard {
 
 /** An empty selector takes all; its segments must appear in the path in a row, empty fields match anything. */
 export function isSelected(selector: MonitorScopeSelector, connection: Connection): boolean {
-  const { networkServices, pathSegments: wanted } = selector;
+  const { networkServices, pathSegments: desired } = selector;
   if (networkServices.length > 0 && !networkServices.includes(connection.networkService)) return false;
   const segments = connection.path?.pathSegments ?? [];
   const fitsAt = (start: number) =>
-    wanted.every((segment, offset) => isSegmentSelected(segment, segments[start + offset]));
-  return wanted.length === 0 || segments.some((_, start) => fitsAt(start));
+    desired.every((segment, offset) => isSegmentSelected(segment, segments[start + offset]));
+  return desired.length === 0 || segments.some((_, start) => fitsAt(start));
 }
 
-function isSegmentSelected(wanted: PathSegment, segment: PathSegment | undefined): boolean {
+function isSegmentSelected(desired: PathSegment, segment: PathSegment | undefined): boolean {
   if (segment === undefined) return false;
-  return (["name", "id", "token"] as const).every((field) => wanted[field] === "" || wanted[field] === segment[field]);
+  return (["name", "id", "token"] as const).every(
+    (field) => desired[field] === "" || desired[field] === segment[field],
+  );
 }

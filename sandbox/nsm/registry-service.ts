@@ -93,14 +93,14 @@ async function* findServices(
   query: MessageShape<typeof NetworkServiceRegistry.method.find.input>,
   call: Call,
 ): AsyncGenerator<{ networkService: NetworkService; deleted: boolean }> {
-  const wanted = query.networkService ?? create(NetworkServiceRegistry.method.register.input);
+  const desired = query.networkService ?? create(NetworkServiceRegistry.method.register.input);
   const feed = new Feed<{ networkService: NetworkService; deleted: boolean }>(call.signal);
   for (const networkService of registry.services.all()) {
-    if (matchesService(wanted, networkService)) feed.push({ networkService, deleted: false });
+    if (matchesService(desired, networkService)) feed.push({ networkService, deleted: false });
   }
   yield* follow(feed, query.watch, () =>
     registry.services.watch(({ entry, deleted }) => {
-      if (matchesService(wanted, entry)) feed.push({ networkService: entry, deleted });
+      if (matchesService(desired, entry)) feed.push({ networkService: entry, deleted });
     }),
   );
 }
@@ -110,10 +110,10 @@ async function* findEndpoints(
   query: MessageShape<typeof NetworkServiceEndpointRegistry.method.find.input>,
   call: Call,
 ): AsyncGenerator<{ networkServiceEndpoint: NetworkServiceEndpoint; deleted: boolean }> {
-  const wanted = query.networkServiceEndpoint ?? create(NetworkServiceEndpointRegistry.method.register.input);
+  const desired = query.networkServiceEndpoint ?? create(NetworkServiceEndpointRegistry.method.register.input);
   const feed = new Feed<{ networkServiceEndpoint: NetworkServiceEndpoint; deleted: boolean }>(call.signal);
   const tell = ({ endpoint, socket }: EndpointEntry, deleted: boolean) => {
-    if (!matchesEndpoint(wanted, endpoint)) return;
+    if (!matchesEndpoint(desired, endpoint)) return;
     feed.push({ networkServiceEndpoint: deleted ? endpoint : passSocket(endpoint, socket, call), deleted });
   };
   for (const entry of registry.endpoints.all()) tell(entry, false);

@@ -96,8 +96,8 @@ export function matchesEndpoint(query: NetworkServiceEndpoint, endpoint: Network
   return (
     (query.name === "" || query.name === endpoint.name) &&
     query.networkServiceNames.every((service) => endpoint.networkServiceNames.includes(service)) &&
-    Object.entries(query.networkServiceLabels).every(([service, wanted]) =>
-      hasLabels(endpoint.networkServiceLabels[service]?.labels ?? {}, wanted.labels),
+    Object.entries(query.networkServiceLabels).every(([service, desired]) =>
+      hasLabels(endpoint.networkServiceLabels[service]?.labels ?? {}, desired.labels),
     ) &&
     endpoint.url.includes(query.url)
   );
@@ -110,7 +110,10 @@ export function matchesService(query: NetworkService, service: NetworkService): 
   );
 }
 
-/** Whether `labels` carries every label of `wanted`. */
-export function hasLabels(labels: Readonly<Record<string, string>>, wanted: Readonly<Record<string, string>>): boolean {
-  return Object.entries(wanted).every(([key, value]) => labels[key] === value);
+/** Whether `labels` carries every label of `desired`. */
+export function hasLabels(
+  labels: Readonly<Record<string, string>>,
+  desired: Readonly<Record<string, string>>,
+): boolean {
+  return Object.entries(desired).every(([key, value]) => labels[key] === value);
 }

@@ -61,10 +61,10 @@ export class PodCgroups {
 
   /** Each rule beneath for one of the devices, with its cgroup. */
   rulesFor(devices: readonly DeviceNumber[]): readonly string[] {
-    const wanted = devices.map(({ major, minor }) => `${major}:${minor}`);
+    const desired = devices.map(({ major, minor }) => `${major}:${minor}`);
     return foldersBelow(this.path).flatMap((path) => {
       const rules = readFileSync(join(path, "devices.list"), "utf8").trim().split("\n");
-      return rules.filter((rule) => wanted.includes(rule.split(" ")[1] ?? "")).map((rule) => `${path}: ${rule}`);
+      return rules.filter((rule) => desired.includes(rule.split(" ")[1] ?? "")).map((rule) => `${path}: ${rule}`);
     });
   }
 

@@ -94,12 +94,12 @@ async function vfUnlike(node: SimulatedNode, vf: VfRecord, pod: SimulatedPod | u
   const { vlan } = machine.pfPort({ address: pf }).settingsOf(index);
   const owners = await ownersOf(node, address);
   const isKernel = pod !== undefined && answerOf(pod).type === "KERNEL";
-  const wanted = isKernel ? `${pod.netns.id.dev}/${pod.netns.id.ino}` : links.host.key;
+  const desired = isKernel ? `${pod.netns.id.dev}/${pod.netns.id.ino}` : links.host.key;
   const where = links.whereIs(address)?.space.key ?? "nowhere";
   return [
     ...unlike(`VLAN of ${address}`, vlan, pod ? VLAN : 0),
     ...unlike(`owners of ${address}, ${owners.join(" and ") || "none"}`, owners.length, pod ? 1 : 0),
-    ...(driver === kernelDriver ? unlike(`namespace of ${address}`, where, wanted) : []),
+    ...(driver === kernelDriver ? unlike(`namespace of ${address}`, where, desired) : []),
   ];
 }
 
@@ -110,10 +110,10 @@ function endpointsUnlike(
   deaths: number,
 ): readonly string[] {
   const standing = endpoints.flatMap(({ monitor }) => monitor.ids);
-  const wanted = open.map(({ client }) => client.connection?.path?.pathSegments.at(-1)?.id ?? "none");
-  const left = standing.filter((id) => !wanted.includes(id));
+  const desired = open.map(({ client }) => client.connection?.path?.pathSegments.at(-1)?.id ?? "none");
+  const left = standing.filter((id) => !desired.includes(id));
   return [
-    ...wanted.filter((id) => !standing.includes(id)).map((id) => `no endpoint has ${id}`),
+    ...desired.filter((id) => !standing.includes(id)).map((id) => `no endpoint has ${id}`),
     ...(deaths === 0 ? left.map((id) => `an endpoint still has ${id}`) : []),
   ];
 }
@@ -122,6 +122,6 @@ function textOf(all: readonly string[]): string {
   return [...all].sort().join(", ") || "none";
 }
 
-function unlike(what: string, seen: string | number, wanted: string | number): readonly string[] {
-  return seen === wanted ? [] : [`${what}: ${seen}, and should be ${wanted}`];
+function unlike(what: string, seen: string | number, desired: string | number): readonly string[] {
+  return seen === desired ? [] : [`${what}: ${seen}, and should be ${desired}`];
 }

@@ -58,8 +58,8 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
   }
 
   async plug(fn: NicFunction): Promise<SeenNetdev> {
-    const wanted = netdevName(fn);
-    const name = this.host.named(wanted) ? this.host.freeName("eth%d") : wanted;
+    const desired = netdevName(fn);
+    const name = this.host.named(desired) ? this.host.freeName("eth%d") : desired;
     const address = this.#parts.macOf(fn) ?? burntInMac(fn);
     const standing = { up: !fn.virtual, mtu: MTU.usual, altNames: [] }; // PFs are up as an operator leaves them
     const link: MemoryLink = { fn, name, address, permanentAddress: burntInMac(fn), index: 0, ...standing };

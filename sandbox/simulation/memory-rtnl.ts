@@ -90,16 +90,16 @@ class MemoryRtnl implements Like<Rtnl> {
     space.tellLink("new-link", link);
   }
 
-  #rename(link: MemoryLink, wanted: string, op: string): void {
+  #rename(link: MemoryLink, desired: string, op: string): void {
     if (link.up) refuse(op, "EBUSY");
-    const name = this.#space.freeName(wanted);
+    const name = this.#space.freeName(desired);
     const holder = this.#space.named(name);
     if (holder && (holder !== link || link.altNames.includes(name))) refuse(op, "EEXIST");
     link.name = name;
   }
 
-  #move(link: MemoryLink, to: Netspace, wanted = link.name, op: string): Netspace {
-    const name = to.freeName(wanted);
+  #move(link: MemoryLink, to: Netspace, desired = link.name, op: string): Netspace {
+    const name = to.freeName(desired);
     if ([name, ...link.altNames].some((one) => to.named(one))) refuse(op, "EEXIST");
     this.#space.take(link);
     link.name = name;

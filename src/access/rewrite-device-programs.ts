@@ -29,7 +29,7 @@ export interface Filters {
 }
 
 /** Which devices a filter shall let pass by our block; the same as it does now when nothing is to change. */
-export type WantedDevices = (filter: Filter) => readonly DeviceNumber[];
+export type DesiredDevices = (filter: Filter) => readonly DeviceNumber[];
 
 /** @throws {KernelError} ENOENT when the cgroup has gone. */
 export function readFilters({ folder }: Cgroup): Filters {
@@ -38,14 +38,16 @@ export function readFilters({ folder }: Cgroup): Filters {
 }
 
 /**
- * Brings our blocks in all filters of the cgroup to what is wanted, all or none. Answers how many filters changed. All in one go, on
+ * Brings our blocks in all filters of the cgroup to what is desired, all or none. Answers how many filters changed. All in one go, on
  * the main thread: a filter is loaded and replaced in some 50 µs.
  * @throws {AccessError} foreign-filter, not-taken, unsettled; {KernelError} ENOENT when the cgroup has gone.
  */
-export function rewriteDevicePrograms(cgroup: Cgroup, wanted: WantedDevices): number {
+export function rewriteDevicePrograms(cgroup: Cgroup, desired: DesiredDevices): number {
   for (let attempt = 0; attempt < TRIES; attempt++) {
     const filters = readFilters(cgroup);
-    const steps = filters.list.flatMap((filter) => stepFor(cgroup, filters, { filter, wanted: wanted(filter) }) ?? []);
+    const steps = filters.list.flatMap(
+      (filter) => stepFor(cgroup, filters, { filter, desired: desired(filter) }) ?? [],
+    );
     if (steps.length === 0) return 0;
     if (takeSteps(cgroup, steps, filters.flags)) return steps.length;
   }
@@ -64,11 +66,11 @@ interface Step {
 function stepFor(
   cgroup: Cgroup,
   filters: Filters,
-  { filter, wanted }: { readonly filter: Filter; readonly wanted: readonly DeviceNumber[] },
+  { filter, desired }: { readonly filter: Filter; readonly desired: readonly DeviceNumber[] },
 ): Step | undefined {
   const successor = successorOf(filter, filters);
   if (successor) return { filter, next: undefined, originalId: undefined };
-  const block: AllowBlock = { devices: sortedDevices(wanted), originalId: filter.block?.originalId ?? filter.id };
+  const block: AllowBlock = { devices: sortedDevices(desired), originalId: filter.block?.originalId ?? filter.id };
   const next = joinProgram(block, filter.rest);
   if (isSameProgram(next, filter.program)) return undefined;
   if (filter.problem !== undefined) throw refused(cgroup, filter, filter.problem);

@@ -24,9 +24,9 @@ export function table(heads: readonly string[], rows: readonly (readonly Cell[])
   const pick = <T>(cells: readonly T[]) => cells.filter((_, at) => used[at]);
   const clean = rows.map((row) => pick(row).map((cell) => ({ ...cell, text: printable(cell.text) })));
   const shown = pick(heads);
-  const wanted = shown.map((head, at) => Math.max(head.length, ...clean.map((row) => row[at]?.text.length ?? 0)));
+  const desired = shown.map((head, at) => Math.max(head.length, ...clean.map((row) => row[at]?.text.length ?? 0)));
   const canShrink = shown.map((_, at) => !clean.some((row) => row[at]?.isWhole));
-  const widths = options.columns === undefined ? wanted : narrowed(wanted, canShrink, options.columns);
+  const widths = options.columns === undefined ? desired : narrowed(desired, canShrink, options.columns);
   const lines = clean.map((row) => line(row, widths));
   return [
     options.paintHead(
@@ -49,8 +49,8 @@ function line(cells: readonly Cell[], widths: readonly number[]): string {
 }
 
 /** The widest columns give way first. */
-function narrowed(wanted: readonly number[], canShrink: readonly boolean[], columns: number): readonly number[] {
-  const widths = [...wanted];
+function narrowed(desired: readonly number[], canShrink: readonly boolean[], columns: number): readonly number[] {
+  const widths = [...desired];
   const total = () => widths.reduce((sum, width) => sum + width, GAP.length * (widths.length - 1));
   while (total() > columns) {
     const widest = Math.max(...widths.filter((_, at) => canShrink[at]));

@@ -109,10 +109,10 @@ function isCovered(subject: Subject, constraint: Buffer): boolean {
 }
 
 function isWithin(host: string, constraint: string): boolean {
-  const wanted = constraint.toLowerCase();
-  if (wanted === "") return true;
-  if (wanted.startsWith(".")) return host.endsWith(wanted);
-  return host === wanted || host.endsWith(`.${wanted}`);
+  const desired = constraint.toLowerCase();
+  if (desired === "") return true;
+  if (desired.startsWith(".")) return host.endsWith(desired);
+  return host === desired || host.endsWith(`.${desired}`);
 }
 
 /** "*.example.org" also stands for the one host below it that is excluded. */

@@ -3,7 +3,7 @@ import { compareRanks } from "./rank.ts";
 import type { Vf } from "./token-assignments.ts";
 import { describeCondition } from "./vf-condition.ts";
 
-/** What a VF is wanted for. Without a use it is only to be reserved. */
+/** What a VF is needed for. Without a use it is only to be reserved. */
 export interface VfRequest {
   readonly resource: string;
   readonly use: VfUse | undefined;
@@ -54,7 +54,7 @@ function unfitBesides(group: ReadonlySet<Vf>, request: Pick<VfRequest, "use" | "
 }
 
 /**
- * The best of several fit VFs, in upstream's order: group already in the wanted use, more free VFs on its
+ * The best of several fit VFs, in upstream's order: group already in the desired use, more free VFs on its
  * PF, address. Between these: under VFIO no VF of the group promised to another pod, and the
  * wanted driver already bound, which spares a rebind.
  */

@@ -84,11 +84,11 @@ class Tally {
   }
 }
 
-/** The NUMA node that can give most of what is wanted; among equals the one where most of the chosen are. */
+/** The NUMA node that can give most of what is desired; among equals the one where most of the chosen are. */
 function bestNode(
   left: readonly (Placement | undefined)[],
   chosen: readonly (Placement | undefined)[],
-  wanted: number,
+  desired: number,
 ): number | undefined {
   const count = (places: readonly (Placement | undefined)[], node: number | undefined) =>
     places.filter((place) => place !== undefined && place.numaNode === node).length;
@@ -97,7 +97,7 @@ function bestNode(
     node,
     rank: [
       -count(chosen, node),
-      -Math.min(count(left, node), wanted),
+      -Math.min(count(left, node), desired),
       count(left, node), // the fuller node stays whole for others
       node ?? Number.MAX_SAFE_INTEGER,
     ],

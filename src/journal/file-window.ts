@@ -30,14 +30,14 @@ export class FileWindow {
   }
 
   /** Where these bytes are next, at `position` or behind; the file's end when nowhere. */
-  async indexOf(wanted: Buffer, position: number): Promise<number> {
+  async indexOf(desired: Buffer, position: number): Promise<number> {
     const { sizeBytes } = this.#file;
     for (let at = position; at < sizeBytes; ) {
       const border = at - (at % CHUNK_BYTES) + CHUNK_BYTES;
-      const found = (await this.at(at, border - at)).indexOf(wanted);
+      const found = (await this.at(at, border - at)).indexOf(desired);
       if (found >= 0) return at + found;
-      const across = Math.max(at, border - wanted.length + 1);
-      const foundAcross = (await this.at(across, border - across + wanted.length - 1)).indexOf(wanted);
+      const across = Math.max(at, border - desired.length + 1);
+      const foundAcross = (await this.at(across, border - across + desired.length - 1)).indexOf(desired);
       if (foundAcross >= 0) return across + foundAcross;
       at = border;
     }

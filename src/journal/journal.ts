@@ -98,7 +98,7 @@ export class Journal<Value> {
     this.#isBehind = isBehind;
   }
 
-  /** Resolves when the value is safe. @throws {JournalError} not-writable; it is tried again as long as it is wanted. */
+  /** Resolves when the value is safe. @throws {JournalError} not-writable; it is tried again as long as it is needed. */
   put(key: string, value: Value): Promise<void> {
     const frame = frameOf([key, value]);
     this.#set(key, frame);

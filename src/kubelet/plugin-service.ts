@@ -79,7 +79,7 @@ function prefer({ containerRequests }: PreferredAllocationRequest, { resource, o
       chosen.every((id) => available.includes(id) || mustInclude.includes(id));
     if (isSound) return { deviceIDs: chosen };
     // Kubelet takes an answer as it is and then lacks devices: no preference is better than a wrong one.
-    log.warn("preference-invalid", { resource, wanted: size, available: available.length, chosen: chosen.length });
+    log.warn("preference-invalid", { resource, desired: size, available: available.length, chosen: chosen.length });
     return { deviceIDs: [...new Set([...mustInclude, ...available])].slice(0, Math.max(size, mustInclude.length)) };
   });
   return { containerResponses };

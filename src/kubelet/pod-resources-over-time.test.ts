@@ -83,24 +83,24 @@ test("PodResources.askSoon() leads to one question in a second, and none that is
   await end();
 });
 
-for (const [intervalMs, wantedMs] of [
+for (const [intervalMs, desiredMs] of [
   [0, 100],
   [10, 100],
   [600, 600],
 ] as const) {
-  test(`PodResources that is to ask each ${intervalMs} ms asks each ${wantedMs} ms, in bad times too`, async () => {
+  test(`PodResources that is to ask each ${intervalMs} ms asks each ${desiredMs} ms, in bad times too`, async () => {
     const { clock, times, answers, end } = world(intervalMs);
-    await clock.pass(wantedMs);
-    assert.deepEqual(times(), [0, wantedMs]);
+    await clock.pass(desiredMs);
+    assert.deepEqual(times(), [0, desiredMs]);
     answers[NEW] = failing("UNAVAILABLE");
-    await clock.pass(wantedMs);
+    await clock.pass(desiredMs);
     const before = times().length;
-    await clock.pass(10 * wantedMs);
+    await clock.pass(10 * desiredMs);
     const gaps = times()
       .slice(before - 1)
-      .map((atMs, at, all) => atMs - (all[at - 1] ?? atMs - wantedMs));
+      .map((atMs, at, all) => atMs - (all[at - 1] ?? atMs - desiredMs));
     assert.ok(
-      gaps.every((gap) => gap >= Math.max(100, wantedMs / 2) && gap <= wantedMs),
+      gaps.every((gap) => gap >= Math.max(100, desiredMs / 2) && gap <= desiredMs),
       gaps.join(),
     );
     await end();

@@ -3,7 +3,7 @@ import type { DeviceAccess } from "../access/index.ts";
 import type { Clock, UndoStack } from "../async/index.ts";
 import type { HostLinks } from "../netdev/index.ts";
 import type { Host, Node } from "../node/index.ts";
-import type { MechanismDriver, MechanismDrivers, WantedVfio } from "../nsm/index.ts";
+import type { DesiredVfio, MechanismDriver, MechanismDrivers } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 import type { NodeJournal } from "./connection-journal.ts";
@@ -85,7 +85,7 @@ export function endWithPods(
 }
 
 /** Every Request learns why. */
-function refusing(reason: Error): MechanismDriver<WantedVfio> {
+function refusing(reason: Error): MechanismDriver<DesiredVfio> {
   return {
     open: () => Promise.reject(reason),
     adopt() {

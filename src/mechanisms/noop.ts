@@ -1,7 +1,7 @@
-import type { Attachment, MechanismDriver, WantedNoop } from "../nsm/index.ts";
+import type { Attachment, DesiredNoop, MechanismDriver } from "../nsm/index.ts";
 
 /** The connection passes through: this node gives it nothing. The role of the forwarder on the endpoint's node. */
-export const noopDriver: MechanismDriver<WantedNoop> = {
+export const noopDriver: MechanismDriver<DesiredNoop> = {
   open: async () => nothing,
   adopt: () => nothing,
 };
@@ -9,7 +9,7 @@ export const noopDriver: MechanismDriver<WantedNoop> = {
 const nothing: Attachment = {
   parameters: {},
   async prepare() {},
-  canServe: (wanted) => wanted.type === "NOOP",
+  canServe: (desired) => desired.type === "NOOP",
   async apply() {},
   isInForce: async () => true,
   async receiveFiles() {},

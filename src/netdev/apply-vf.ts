@@ -3,7 +3,7 @@ import type { Clock } from "../async/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import type { WantedNetdev } from "./desired.ts";
+import type { DesiredNetdev } from "./desired.ts";
 import { setLinkMac } from "./link-mac.ts";
 import { isTransient, type Patience } from "./transient.ts";
 import {
@@ -55,18 +55,18 @@ export class VfBeneath {
     this.#parts = parts;
   }
 
-  /** What is not as wanted, by reading only. */
-  async differing(wanted: WantedNetdev, patience: Patience): Promise<readonly (keyof VfSettings)[]> {
-    const differing = differingSettings(await this.#read(patience), this.#wantedOf(wanted));
+  /** What is not as desired, by reading only. */
+  async differing(desired: DesiredNetdev, patience: Patience): Promise<readonly (keyof VfSettings)[]> {
+    const differing = differingSettings(await this.#read(patience), this.#desiredOf(desired));
     return differing.filter((setting) => !this.#unsupported.has(setting));
   }
 
-  /** Brings VF and link to the settings that are wanted. @throws {NetdevError | KernelError} */
-  async apply(wanted: WantedNetdev, place: Place): Promise<void> {
+  /** Brings VF and link to the settings that are desired. @throws {NetdevError | KernelError} */
+  async apply(desired: DesiredNetdev, place: Place): Promise<void> {
     const { vf, remember, log, clock } = this.#parts;
     const { patience, isFirst } = place;
-    const { mac } = wanted;
-    const settings = this.#wantedOf(wanted);
+    const { mac } = desired;
+    const settings = this.#desiredOf(desired);
     const standing = await this.#read(patience);
     const [refused] = reportsNothing(standing) ? silentFaults(vf.port, vf.index, settings) : [];
     if (refused) throw refused.error;
@@ -84,7 +84,7 @@ export class VfBeneath {
     return patience.run(`read the settings of VF ${index}`, () => port.read(index));
   }
 
-  #wantedOf({ mac, vlan }: WantedNetdev): VfSettings {
+  #desiredOf({ mac, vlan }: DesiredNetdev): VfSettings {
     return { ...this.#parts.vf.settings, mac, vlan };
   }
 
@@ -127,12 +127,12 @@ interface BearableOptions extends ApplyOptions {
 /** Settings of the VF on its PF. @throws {NetdevError} where the client could pass for another without one that is refused. */
 export async function applyBearable(
   { port, index }: Omit<AttachedVf, "settings">,
-  wanted: VfSettings,
+  desired: VfSettings,
   { isUnsupported, log, ...options }: BearableOptions,
 ): Promise<void> {
-  const { faults } = await applyVfSettings(port, index, wanted, options);
+  const { faults } = await applyVfSettings(port, index, desired, options);
   for (const fault of faults) {
-    if (!isBearable(fault, wanted)) throw fault.error;
+    if (!isBearable(fault, desired)) throw fault.error;
     isUnsupported(fault.setting);
     log.warn("vf-setting-unsupported", { vf: index, setting: fault.setting, error: fault.error });
   }

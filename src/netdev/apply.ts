@@ -3,7 +3,7 @@ import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type Change, changeText } from "./change.ts";
-import type { WantedNetdev } from "./desired.ts";
+import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
@@ -19,7 +19,7 @@ const TENTATIVE_LOOK_MS = 5;
 export interface ApplyInput {
   readonly session: LinkPlace;
   readonly ifindex: number;
-  readonly wanted: WantedNetdev;
+  readonly desired: DesiredNetdev;
   readonly originalMtu: number;
   readonly first?: boolean;
   readonly owned: () => Owned;
@@ -35,7 +35,7 @@ export interface ApplyInput {
  * Makes a link as requested; writes nothing when it is so already.
  * @throws {NetdevError | KernelError} with the link in between: a later call continues from there.
  */
-export async function applyWanted(input: ApplyInput): Promise<void> {
+export async function applyDesired(input: ApplyInput): Promise<void> {
   let wrote = false;
   for (let pass = 1; ; pass++) {
     // Settings of the namespace may be refused (a user namespace knows few groups): they are tried in the first pass only.
@@ -43,7 +43,7 @@ export async function applyWanted(input: ApplyInput): Promise<void> {
     const changes = planChanges({ ...input, first, owned: input.owned(), standing: await readStanding(input) });
     if (changes.length === 0) break;
     if (pass > PASSES) {
-      throw new NetdevError({ kind: "unsettled", link: input.wanted.name, changes: changes.map(changeText) });
+      throw new NetdevError({ kind: "unsettled", link: input.desired.name, changes: changes.map(changeText) });
     }
     await input.own(changes);
     for (const change of changes) {
@@ -55,9 +55,9 @@ export async function applyWanted(input: ApplyInput): Promise<void> {
   if (wrote) await waitUntilUsable(input);
 }
 
-async function readStanding({ session, ifindex, wanted }: ApplyInput): Promise<StandingNetdev> {
-  const standing = await readNetdev(session, ifindex, wanted);
-  if (!standing) throw new NetdevError({ kind: "gone", link: wanted.name, where: "the client's namespace" });
+async function readStanding({ session, ifindex, desired }: ApplyInput): Promise<StandingNetdev> {
+  const standing = await readNetdev(session, ifindex, desired);
+  if (!standing) throw new NetdevError({ kind: "gone", link: desired.name, where: "the client's namespace" });
   return standing;
 }
 
@@ -140,24 +140,24 @@ async function runOnce({ session, ifindex }: ApplyInput, change: Change): Promis
 
 /** IPv6 addresses can be used a moment after they were added; IPv4 ones at once. */
 async function waitUntilUsable(input: ApplyInput): Promise<void> {
-  const mine = new Set(input.wanted.addresses.filter((prefix) => prefix.family === 6).map((prefix) => prefix.address));
+  const mine = new Set(input.desired.addresses.filter((prefix) => prefix.family === 6).map((prefix) => prefix.address));
   if (mine.size === 0) return;
-  const { session, ifindex, clock, wanted } = input;
+  const { session, ifindex, clock, desired } = input;
   const until = clock.monotonicMs() + TENTATIVE_LIMIT_MS;
   for (;;) {
     const addresses = (await session.rtnl.addresses(ifindex)).filter((address) => mine.has(address.address));
     const duplicate = addresses.find((address) => address.duplicate);
-    if (duplicate) throw new NetdevError({ kind: "address-duplicate", link: wanted.name, address: duplicate.address });
+    if (duplicate) throw new NetdevError({ kind: "address-duplicate", link: desired.name, address: duplicate.address });
     const waiting = addresses.find((address) => address.tentative);
     if (!waiting) return;
     if (!(await session.rtnl.linkByIndex(ifindex))?.carrier) {
       // It becomes usable when the wire comes back; until then there is no traffic to be lost.
-      input.log.warn("netdev-has-no-carrier", { link: wanted.name, address: waiting.address });
+      input.log.warn("netdev-has-no-carrier", { link: desired.name, address: waiting.address });
       return;
     }
     if (clock.monotonicMs() >= until) {
       const { address } = waiting;
-      throw new NetdevError({ kind: "address-tentative", link: wanted.name, address, afterMs: TENTATIVE_LIMIT_MS });
+      throw new NetdevError({ kind: "address-tentative", link: desired.name, address, afterMs: TENTATIVE_LIMIT_MS });
     }
     await clock.sleep(TENTATIVE_LOOK_MS, input.signal);
   }

@@ -1,7 +1,7 @@
 import { messageOf } from "../async/index.ts";
 import type { Netns } from "../kernel/index.ts";
 import { type AttachmentParts, type AttachmentState, NetdevAttachment } from "./attachment.ts";
-import type { WantedNetdev } from "./desired.ts";
+import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import type { HostLinks } from "./host-links.ts";
 import { newTemporaryName, originalOf } from "./move.ts";
@@ -13,7 +13,7 @@ export interface AttachOptions extends Omit<AttachmentParts, "client" | "state">
   readonly client: Netns;
   /** Where sysfs has the VF's link, in the host: what it says is verified. */
   readonly ifindex: number;
-  readonly wanted: WantedNetdev;
+  readonly desired: DesiredNetdev;
   readonly signal?: AbortSignal | undefined;
   /**
    * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` continues
@@ -28,14 +28,14 @@ export interface AttachOptions extends Omit<AttachmentParts, "client" | "state">
  * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
  */
 export async function attachNetdev(options: AttachOptions): Promise<NetdevAttachment> {
-  const { links, address, client, ifindex, wanted, signal, keepLeft } = options;
+  const { links, address, client, ifindex, desired, signal, keepLeft } = options;
   if (client.isSame(links.netns)) throw new NetdevError({ kind: "host-namespace" });
   const original = originalOf(await links.verified(address, ifindex));
   const temporaryName = newTemporaryName(links.random);
-  const state = { original, temporaryName, name: wanted.name, clientIndex: undefined, owned: NOTHING_OWNED };
+  const state = { original, temporaryName, name: desired.name, clientIndex: undefined, owned: NOTHING_OWNED };
   const attachment = new NetdevAttachment({ ...options, state: { ...state, vfBefore: {} } });
   try {
-    await attachment.enter(wanted, signal);
+    await attachment.enter(desired, signal);
     return attachment;
   } catch (error) {
     const left = await attachment.detach();

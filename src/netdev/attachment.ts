@@ -1,9 +1,9 @@
 import type { Link, LinkPlace, Netns } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { applyWanted } from "./apply.ts";
+import { applyDesired } from "./apply.ts";
 import { type AttachedVf, VfBeneath } from "./apply-vf.ts";
 import type { Change, Difference } from "./change.ts";
-import type { WantedNetdev } from "./desired.ts";
+import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import type { HostLinks } from "./host-links.ts";
 import { linkSigns } from "./link-signs.ts";
@@ -51,7 +51,7 @@ export interface AttachmentParts {
 interface WayIn {
   readonly host: LinkPlace;
   readonly client: LinkPlace;
-  readonly wanted: WantedNetdev;
+  readonly desired: DesiredNetdev;
   readonly signal?: AbortSignal | undefined;
   readonly patience: Patience;
 }
@@ -88,13 +88,13 @@ export class NetdevAttachment {
   }
 
   /** Settings, move, name, addresses: the whole way in. Its caller detaches when it fails. */
-  enter(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
+  enter(desired: DesiredNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inTurn(async (host, client) => {
-      if (!client) throw new NetdevError({ kind: "gone", link: wanted.name, where: "a namespace that has died" });
-      await checkNameFree(client, wanted.name);
+      if (!client) throw new NetdevError({ kind: "gone", link: desired.name, where: "a namespace that has died" });
+      await checkNameFree(client, desired.name);
       await this.#remember({});
       await this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
-        this.#enterFrom({ host, client, wanted, signal, patience }),
+        this.#enterFrom({ host, client, desired, signal, patience }),
       );
     });
   }
@@ -113,18 +113,18 @@ export class NetdevAttachment {
   async #enterOnce(work: WayIn): Promise<void> {
     const { original } = this.#state;
     const { index, name } = original;
-    const { host, client, wanted, signal, patience } = work;
+    const { host, client, desired, signal, patience } = work;
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
     await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#of));
     // Down: no frame leaves the VF before its address, its VLAN and its limits are in force.
     if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
-    await this.#vf.apply(wanted, { session: host, ifindex: index, isFirst: true, patience });
+    await this.#vf.apply(desired, { session: host, ifindex: index, isFirst: true, patience });
     signal?.throwIfAborted();
     const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#of));
     await this.#remember({ clientIndex });
     await this.#apply(work, { first: true });
-    this.#parts.log.info("netdev-attached", { link: name, name: wanted.name, clientIndex });
+    this.#parts.log.info("netdev-attached", { link: name, name: desired.name, clientIndex });
   }
 
   /** Waits for the VF's link in the host. False where none will come. */
@@ -144,13 +144,13 @@ export class NetdevAttachment {
    * Makes the actual state the desired one; writes nothing when it is.
    * @throws {NetdevError | KernelError} with the link in between: call again, or detach.
    */
-  update(wanted: WantedNetdev, signal?: AbortSignal): Promise<void> {
+  update(desired: DesiredNetdev, signal?: AbortSignal): Promise<void> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state, this.#of));
       const gone = new NetdevError({ kind: "gone", link: this.#state.name, where: "the client's namespace" });
       try {
         if (!link) throw gone;
-        await this.#updateThere(client, link, { wanted, signal });
+        await this.#updateThere(client, link, { desired, signal });
       } catch (error) {
         if (!client || !isVanished(error)) throw error;
         // Its driver has made it again, in the host. Where nothing of ours can have made it go, it is there by now.
@@ -158,36 +158,36 @@ export class NetdevAttachment {
         await this.#inHost((host) =>
           this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
             if (!(await this.#meetAgain(host, patience))) throw error;
-            await this.#enterFrom({ host, client, wanted, signal, patience });
+            await this.#enterFrom({ host, client, desired, signal, patience });
           }),
         );
       }
     });
   }
 
-  async #updateThere(client: LinkPlace, link: Link, work: Pick<WayIn, "wanted" | "signal">): Promise<void> {
-    const { wanted, signal } = work;
-    if (link.name !== wanted.name) await checkNameFree(client, wanted.name);
+  async #updateThere(client: LinkPlace, link: Link, work: Pick<WayIn, "desired" | "signal">): Promise<void> {
+    const { desired, signal } = work;
+    if (link.name !== desired.name) await checkNameFree(client, desired.name);
     const { name, clientIndex } = this.#state;
-    if (name !== wanted.name || clientIndex !== link.index) {
-      await this.#remember({ name: wanted.name, clientIndex: link.index });
+    if (name !== desired.name || clientIndex !== link.index) {
+      await this.#remember({ name: desired.name, clientIndex: link.index });
     }
     await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
-      await this.#vf.apply(wanted, { session: client, ifindex: link.index, isFirst: false, patience });
+      await this.#vf.apply(desired, { session: client, ifindex: link.index, isFirst: false, patience });
       await this.#apply({ ...work, client, patience }, { first: false });
     });
   }
 
-  /** What is not as wanted, by reading only. Empty: an unchanged refresh has nothing to do. */
-  differences(wanted: WantedNetdev, signal?: AbortSignal): Promise<readonly Difference[]> {
+  /** What is not as desired, by reading only. Empty: an unchanged refresh has nothing to do. */
+  differences(desired: DesiredNetdev, signal?: AbortSignal): Promise<readonly Difference[]> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state, this.#of));
-      const standing = link && (await readAround(client, link, wanted));
-      if (!client || !standing) return [{ kind: "not-there", link: wanted.name }];
+      const standing = link && (await readAround(client, link, desired));
+      if (!client || !standing) return [{ kind: "not-there", link: desired.name }];
       const { owned, original } = this.#state;
-      const changes = planChanges({ standing, wanted, owned, originalMtu: original.mtu });
+      const changes = planChanges({ standing, desired, owned, originalMtu: original.mtu });
       const settings = await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
-        this.#vf.differing(wanted, patience),
+        this.#vf.differing(desired, patience),
       );
       return [...changes, ...settings.map((setting) => ({ kind: "vf", setting }) as const)];
     });
@@ -255,7 +255,7 @@ export class NetdevAttachment {
     const { log, links } = this.#parts;
     const [session, { clock }] = [work.client, links];
     const kept = { owned: () => this.#state.owned, own: (changes: readonly Change[]) => this.#own(session, changes) };
-    await applyWanted({ ...work, ...kept, session, ifindex, originalMtu: original.mtu, first, log, clock });
+    await applyDesired({ ...work, ...kept, session, ifindex, originalMtu: original.mtu, first, log, clock });
   }
 
   /** Remembers what the kernel's marks will not say. */

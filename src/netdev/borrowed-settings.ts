@@ -40,27 +40,27 @@ export class BorrowedSettings {
   }
 
   /**
-   * Brings the PF to what is wanted; writes only what differs.
+   * Brings the PF to what is desired; writes only what differs.
    * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
    */
   async apply(asked: RequestedSettings, signal?: AbortSignal): Promise<void> {
     const { vf, record, log } = this.#parts;
-    const wanted = this.#wanted(asked);
+    const desired = this.#desired(asked);
     const patience = this.#patience(signal);
     const standing = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
-    const fresh = Object.keys(wanted).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
+    const fresh = Object.keys(desired).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
     if (fresh.length > 0) {
       this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
       await record(this.#before);
     }
     const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
-    await applyBearable(vf, wanted, { patience, restatesMac: fresh.length > 0, isUnsupported, log });
+    await applyBearable(vf, desired, { patience, restatesMac: fresh.length > 0, isUnsupported, log });
   }
 
   /** Whether `apply` would change nothing. Reads only. */
   async stands(asked: RequestedSettings): Promise<boolean> {
     const { port, index } = this.#parts.vf;
-    const differing = differingSettings(await port.read(index), this.#wanted(asked));
+    const differing = differingSettings(await port.read(index), this.#desired(asked));
     return differing.every((setting) => this.#unsupported.has(setting));
   }
 
@@ -84,7 +84,7 @@ export class BorrowedSettings {
     return new Patience({ link, clock, log, limitMs: BUSY_LIMIT_MS, signal, nextSign: signsOfTime(clock) });
   }
 
-  #wanted({ mac, vlan }: RequestedSettings): VfSettings {
+  #desired({ mac, vlan }: RequestedSettings): VfSettings {
     const { settings } = this.#parts.vf;
     return { ...settings, ...(mac && { mac: parseMac("MAC address", mac) }), vlan: parseVlan(vlan ?? 0) };
   }

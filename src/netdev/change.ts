@@ -13,7 +13,7 @@ export type Change =
   | { readonly kind: "add-neighbour"; readonly neighbour: NewNeighbour }
   | { readonly kind: "remove-neighbour"; readonly neighbour: Pick<NewNeighbour, "ifindex" | "address"> };
 
-/** What is not as wanted: what is to be changed, or why nothing can be. */
+/** What is not as desired: what is to be changed, or why nothing can be. */
 export type Difference =
   | Change
   | { readonly kind: "not-there"; readonly link: string }

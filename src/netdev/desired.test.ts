@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type RequestedNetdev, routeText, ruleSelector, wantNetdev } from "./desired.ts";
+import { desiredNetdev, type RequestedNetdev, routeText, ruleSelector } from "./desired.ts";
 import { prefixText } from "./prefix.ts";
 
 const bare: RequestedNetdev = {
@@ -11,7 +11,7 @@ const bare: RequestedNetdev = {
   policies: [],
   neighbours: [],
 };
-const routesOf = (asked: Partial<RequestedNetdev>) => wantNetdev({ ...bare, ...asked }).routes.map(routeText);
+const routesOf = (asked: Partial<RequestedNetdev>) => desiredNetdev({ ...bare, ...asked }).routes.map(routeText);
 
 const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: readonly string[] }[] = [
   {
@@ -54,16 +54,16 @@ const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: re
   },
 ];
 for (const { says, asked, routes } of rows) {
-  test(`wantNetdev() a route ${says}`, () => assert.deepEqual(routesOf(asked), routes));
+  test(`desiredNetdev() a route ${says}`, () => assert.deepEqual(routesOf(asked), routes));
 }
 
-test("wantNetdev() gives a rule without routes a default route of its own family", () => {
+test("desiredNetdev() gives a rule without routes a default route of its own family", () => {
   const policies = [
     { from: "2001:db8::7/64", routes: [] },
     { from: "", protocol: "", destinationPort: "80", routes: [] },
     { from: "10.0.0.1", protocol: "udp", sourcePort: "1-2", routes: [{ prefix: "10.3.0.0/16", nextHop: "10.0.0.3" }] },
   ];
-  const { rules } = wantNetdev({ ...bare, policies });
+  const { rules } = desiredNetdev({ ...bare, policies });
   assert.deepEqual(
     rules.map((rule) => [ruleSelector(rule), rule.routes.map(routeText)]),
     [
@@ -74,9 +74,9 @@ test("wantNetdev() gives a rule without routes a default route of its own family
   );
 });
 
-test("wantNetdev() drops doubles; of two neighbours with one address the last counts", () => {
+test("desiredNetdev() drops doubles; of two neighbours with one address the last counts", () => {
   const mac = "02:00:00:00:00:01";
-  const wanted = wantNetdev({
+  const desired = desiredNetdev({
     ...bare,
     addresses: ["10.0.0.1/24", "10.0.0.1/24", "10.0.0.1/16"],
     policies: [{ routes: [] }, { routes: [] }],
@@ -85,10 +85,10 @@ test("wantNetdev() drops doubles; of two neighbours with one address the last co
       { address: "10.0.0.2", mac: "02:00:00:00:00:02" },
     ],
   });
-  assert.deepEqual(wanted.addresses.map(prefixText), ["10.0.0.1/24", "10.0.0.1/16"]);
-  assert.equal(wanted.rules.length, 1);
-  assert.deepEqual(wanted.neighbours, [{ address: "10.0.0.2", mac: "02:00:00:00:00:02" }]);
-  assert.deepEqual([wanted.mtu, wanted.mac, wanted.vlan], [undefined, undefined, 0]);
+  assert.deepEqual(desired.addresses.map(prefixText), ["10.0.0.1/24", "10.0.0.1/16"]);
+  assert.equal(desired.rules.length, 1);
+  assert.deepEqual(desired.neighbours, [{ address: "10.0.0.2", mac: "02:00:00:00:00:02" }]);
+  assert.deepEqual([desired.mtu, desired.mac, desired.vlan], [undefined, undefined, 0]);
 });
 
 const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>, message: RegExp])[] = [
@@ -103,5 +103,5 @@ const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>
   ["a neighbour without an address", { neighbours: [{ address: "", mac: "02:00:00:00:00:01" }] }, /as neighbour/],
 ];
 for (const [says, asked, message] of refused) {
-  test(`wantNetdev() refuses ${says}`, () => assert.throws(() => wantNetdev({ ...bare, ...asked }), message));
+  test(`desiredNetdev() refuses ${says}`, () => assert.throws(() => desiredNetdev({ ...bare, ...asked }), message));
 }

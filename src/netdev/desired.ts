@@ -14,7 +14,7 @@ import {
 import { contains, networkOf, type Prefix, prefixText } from "./prefix.ts";
 
 /** A link as a client shall have it: checked, canonical, without doubles. Plain data, so that it can be compared and kept. */
-export interface WantedNetdev {
+export interface DesiredNetdev {
   readonly name: string;
   /** undefined: as the driver has it. */
   readonly mtu: number | undefined;
@@ -23,29 +23,29 @@ export interface WantedNetdev {
   /** Tag that the PF puts on what the VF sends; 0 for none. */
   readonly vlan: number;
   readonly addresses: readonly Prefix[];
-  readonly routes: readonly WantedRoute[];
-  readonly rules: readonly WantedRule[];
-  readonly neighbours: readonly WantedNeighbour[];
+  readonly routes: readonly DesiredRoute[];
+  readonly rules: readonly DesiredRule[];
+  readonly neighbours: readonly DesiredNeighbour[];
 }
 
-export interface WantedRoute {
+export interface DesiredRoute {
   /** A network: the bits behind its length are zero. */
   readonly destination: Prefix;
   /** Reached on the link itself, whatever its addresses are; undefined: the destination is on the link. */
   readonly gateway: string | undefined;
 }
 
-export interface WantedRule {
+export interface DesiredRule {
   readonly family: IpFamily;
   readonly from: Prefix | undefined;
   readonly ipProtocol: number | undefined;
   readonly sourcePorts: PortRange | undefined;
   readonly destinationPorts: PortRange | undefined;
   /** What its own table holds; never empty. */
-  readonly routes: readonly WantedRoute[];
+  readonly routes: readonly DesiredRoute[];
 }
 
-export interface WantedNeighbour {
+export interface DesiredNeighbour {
   readonly address: string;
   readonly mac: string;
 }
@@ -84,7 +84,7 @@ const MOST_ENTRIES = 1024;
  * Checks a request and works out the routes it means.
  * @throws {NetdevError} of kind "invalid" for the first thing that makes no sense.
  */
-export function wantNetdev(asked: RequestedNetdev): WantedNetdev {
+export function desiredNetdev(asked: RequestedNetdev): DesiredNetdev {
   const name = parseInterfaceName(asked.name);
   const addresses = distinct(
     bounded("address", asked.addresses).map((text) => parseHostPrefix("address", text)),
@@ -110,14 +110,14 @@ export function wantNetdev(asked: RequestedNetdev): WantedNetdev {
 }
 
 /** One route to each address of the other end that our own networks do not hold. */
-function linkRoutes(addresses: readonly Prefix[], peers: readonly Prefix[]): WantedRoute[] {
+function linkRoutes(addresses: readonly Prefix[], peers: readonly Prefix[]): DesiredRoute[] {
   return peers
     .filter((peer) => !addresses.some((own) => contains(own, peer.address)))
     .map((peer) => ({ destination: { ...peer, prefixLength: peer.family === 4 ? 32 : 128 }, gateway: undefined }));
 }
 
 /** A route without a next hop goes through the other end, unless its destination is a network of the other end itself. */
-function viaPeer(route: WantedRoute, peers: readonly Prefix[]): WantedRoute {
+function viaPeer(route: DesiredRoute, peers: readonly Prefix[]): DesiredRoute {
   if (route.gateway !== undefined) return route;
   const { family, address } = route.destination;
   const sameFamily = peers.filter((peer) => peer.family === family);
@@ -125,12 +125,12 @@ function viaPeer(route: WantedRoute, peers: readonly Prefix[]): WantedRoute {
   return { ...route, gateway: sameFamily[0]?.address };
 }
 
-function parseRoute(asked: RequestedRoute): WantedRoute {
+function parseRoute(asked: RequestedRoute): DesiredRoute {
   const destination = parseRoutePrefix(asked.prefix);
   return { destination, gateway: asked.nextHop ? parseNextHop(asked.nextHop, destination) : undefined };
 }
 
-function parsePolicy(asked: RequestedNetdev["policies"][number]): WantedRule {
+function parsePolicy(asked: RequestedNetdev["policies"][number]): DesiredRule {
   const from = asked.from ? networkOf(parseRoutePrefix(asked.from, "rule")) : undefined;
   const family = from?.family ?? 4;
   const routes = bounded("route", asked.routes).map(parseRoute);
@@ -143,7 +143,7 @@ function parsePolicy(asked: RequestedNetdev["policies"][number]): WantedRule {
     );
   }
   // Its table must lead somewhere, in the family of the rule.
-  const everything: WantedRoute = {
+  const everything: DesiredRoute = {
     destination: { family, address: family === 4 ? "0.0.0.0" : "::", prefixLength: 0 },
     gateway: undefined,
   };
@@ -157,7 +157,7 @@ function parsePolicy(asked: RequestedNetdev["policies"][number]): WantedRule {
   };
 }
 
-function parseNeighbour(asked: { readonly address: string; readonly mac: string }): WantedNeighbour {
+function parseNeighbour(asked: { readonly address: string; readonly mac: string }): DesiredNeighbour {
   return { address: parseHostPrefix("neighbour", asked.address).address, mac: parseMac("neighbour", asked.mac) };
 }
 
@@ -169,12 +169,12 @@ function checkIpv6Mtu(mtu: number | undefined, entries: readonly { readonly fami
 }
 
 /** What a route is, as text: two with the same text are the same. */
-export function routeText(route: WantedRoute): string {
+export function routeText(route: DesiredRoute): string {
   return `${prefixText(route.destination)} via ${route.gateway ?? "link"}`;
 }
 
 /** Which packets a rule takes: of a request, or of a rule that is in force. */
-export interface RuleSelector extends Omit<WantedRule, "routes" | "from"> {
+export interface RuleSelector extends Omit<DesiredRule, "routes" | "from"> {
   readonly from: Omit<Prefix, "family"> | undefined;
 }
 
@@ -186,7 +186,7 @@ export function ruleSelector(rule: RuleSelector): string {
   return `IPv${rule.family} from ${from} proto ${ipProtocol ?? "*"} sport ${ports(sourcePorts)} dport ${ports(destinationPorts)}`;
 }
 
-function ruleText(rule: WantedRule): string {
+function ruleText(rule: DesiredRule): string {
   return `${ruleSelector(rule)}: ${rule.routes.map(routeText).sort().join(", ")}`;
 }
 

@@ -6,7 +6,7 @@
 export { type AttachOptions, attachNetdev, unknownState } from "./attach.ts";
 export { type AttachmentState, NetdevAttachment } from "./attachment.ts";
 export { BorrowedSettings, type RequestedSettings } from "./borrowed-settings.ts";
-export { type RequestedNetdev, type RequestedRoute, type WantedNetdev, wantNetdev } from "./desired.ts";
+export { type DesiredNetdev, desiredNetdev, type RequestedNetdev, type RequestedRoute } from "./desired.ts";
 export { NetdevError, type NetdevFault } from "./error.ts";
 export { HostLinks } from "./host-links.ts";
 export { parseInterfaceName } from "./parse.ts";

@@ -7,7 +7,7 @@ import { setLinkMac } from "./link-mac.ts";
 import { Patience } from "./transient.ts";
 
 const OWN = "02:00:00:00:aa:01";
-const WANTED = "02:00:00:00:bb:02";
+const DESIRED = "02:00:00:00:bb:02";
 
 /** A link whose driver answers an address so; `now` is what it has. */
 function setUp(answer: (link: { now: string; isUp: boolean }) => keyof typeof Errno | undefined, has = OWN) {
@@ -28,13 +28,13 @@ function setUp(answer: (link: { now: string; isUp: boolean }) => keyof typeof Er
   } as unknown as Rtnl;
   const nextSign = (waitMs: number) => clock.sleep(waitMs);
   const patience = new Patience({ link: "vf0", clock, log: silentLog, limitMs: 10_000, nextSign });
-  const setting = setLinkMac({ session: { netns: {} as never, rtnl }, ifindex: 7, mac: WANTED, patience, clock });
+  const setting = setLinkMac({ session: { netns: {} as never, rtnl }, ifindex: 7, mac: DESIRED, patience, clock });
   setting.catch(() => {}); // awaited below
   return { clock, link, asked, setting };
 }
 
 test("setLinkMac() asks nothing of a link that has the address", async () => {
-  const { setting, asked } = setUp(() => assert.fail("it has it"), WANTED);
+  const { setting, asked } = setUp(() => assert.fail("it has it"), DESIRED);
   await setting;
   assert.deepEqual(asked, []);
 });
@@ -47,37 +47,37 @@ test("setLinkMac() waits for a driver that takes the address when its PF has agr
   });
   await clock.pass(1_900);
   assert.equal(isDone, false);
-  link.now = WANTED;
+  link.now = DESIRED;
   await clock.pass(100);
   await setting;
-  assert.deepEqual(asked, [WANTED]);
+  assert.deepEqual(asked, [DESIRED]);
 });
 
 test("setLinkMac() takes a link down whose driver changes no address while it is up", async () => {
   const { clock, asked, setting } = setUp((link) => {
     if (link.isUp) return "EBUSY";
-    link.now = WANTED;
+    link.now = DESIRED;
     return undefined;
   });
   await clock.pass(100);
   await setting;
-  assert.deepEqual(asked, [WANTED, "up false", WANTED]);
+  assert.deepEqual(asked, [DESIRED, "up false", DESIRED]);
 });
 
 test("setLinkMac() leaves a link up whose PF has set the address while the driver said not now", async () => {
   const { clock, link, asked, setting } = setUp((driver) => {
-    driver.now = WANTED;
+    driver.now = DESIRED;
     return "EBUSY";
   });
   await clock.pass(100);
   await setting;
-  assert.deepEqual([asked, link.isUp], [[WANTED], true]);
+  assert.deepEqual([asked, link.isUp], [[DESIRED], true]);
 });
 
 test("setLinkMac() is content with the PF's word after the driver has refused", async () => {
   const { clock, link, setting } = setUp(() => "EPERM");
   await clock.pass(500);
-  link.now = WANTED;
+  link.now = DESIRED;
   await clock.pass(100);
   await setting;
 });
@@ -89,7 +89,7 @@ for (const [says, answer, problem] of [
   test(`setLinkMac() of a driver ${says} ends after two seconds, and says why`, async () => {
     const { clock, setting } = setUp(() => answer);
     await clock.pass(2_100);
-    await assert.rejects(setting, (error: Error) => problem.test(error.message) && error.message.includes(WANTED));
+    await assert.rejects(setting, (error: Error) => problem.test(error.message) && error.message.includes(DESIRED));
   });
 }
 

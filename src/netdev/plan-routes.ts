@@ -1,6 +1,6 @@
 import { type NewRule, type Route, RT_TABLE_MAIN, type Rule } from "../kernel/index.ts";
 import type { Change } from "./change.ts";
-import { type RuleSelector, routeText, ruleSelector, type WantedRoute, type WantedRule } from "./desired.ts";
+import { type DesiredRoute, type DesiredRule, type RuleSelector, routeText, ruleSelector } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownsRule, ownTables } from "./owned.ts";
 
@@ -21,9 +21,9 @@ export interface PlannedEntries {
 export function planMainRoutes(
   ifindex: number,
   standing: readonly Route[],
-  wanted: readonly WantedRoute[],
+  desired: readonly DesiredRoute[],
 ): PlannedEntries {
-  return planTable({ ifindex, standing, wanted, table: RT_TABLE_MAIN });
+  return planTable({ ifindex, standing, desired, table: RT_TABLE_MAIN });
 }
 
 interface RulesInput {
@@ -32,7 +32,7 @@ interface RulesInput {
   readonly rules: readonly Rule[];
   /** Tables that are in use. */
   readonly taken: ReadonlySet<number>;
-  readonly wanted: readonly WantedRule[];
+  readonly desired: readonly DesiredRule[];
   readonly owned: Owned;
 }
 
@@ -45,13 +45,13 @@ export function planRules(input: RulesInput): PlannedEntries {
   const kept = new Map<number, Rule>();
   const taken = new Set([...RESERVED_TABLES, ...tables, ...input.taken]);
   // The kernel puts each new rule before the others: added from the last to the first, the first one asked for is asked first.
-  for (const rule of input.wanted.toReversed()) {
+  for (const rule of input.desired.toReversed()) {
     const selector = ruleSelector(rule);
     const there = ours.find((own) => ruleSelector(own) === selector && !kept.has(own.table));
     const table = there?.table ?? freeTable(taken);
     taken.add(table);
     if (there) kept.set(table, there);
-    const routes = planTable({ ifindex, standing, wanted: rule.routes, table });
+    const routes = planTable({ ifindex, standing, desired: rule.routes, table });
     plan.add.push(...routes.add);
     // Its table is filled before a packet can be sent there.
     if (!there) plan.add.push({ kind: "add-rule", rule: { ...selectorOf(rule), table, protocol: OUR_PROTOCOL } });
@@ -63,7 +63,7 @@ export function planRules(input: RulesInput): PlannedEntries {
     plan.remove.push({ kind: "remove-rule", rule: { ...selectorOf(rule), table, priority, protocol: OUR_PROTOCOL } });
   }
   for (const table of tables.filter((own) => !kept.has(own))) {
-    plan.remove.push(...planTable({ ifindex, standing, wanted: [], table }).remove);
+    plan.remove.push(...planTable({ ifindex, standing, desired: [], table }).remove);
   }
   return plan;
 }
@@ -84,29 +84,29 @@ function freeTable(taken: ReadonlySet<number>): number {
 interface TableInput {
   readonly ifindex: number;
   readonly standing: readonly Route[];
-  readonly wanted: readonly WantedRoute[];
+  readonly desired: readonly DesiredRoute[];
   readonly table: number;
 }
 
-function planTable({ ifindex, standing, wanted, table }: TableInput): PlannedEntries {
+function planTable({ ifindex, standing, desired, table }: TableInput): PlannedEntries {
   const plan: PlannedEntries = { add: [], remove: [] };
   const inTable = standing.filter((route) => route.table === table);
   const ours = inTable.filter((route) => ownsRoute(ifindex, route));
-  const stands = new Set(ours.map((route) => routeText(asWanted(route))));
+  const stands = new Set(ours.map((route) => routeText(asDesired(route))));
   const given: Route[] = [...inTable];
-  for (const route of wanted) {
+  for (const route of desired) {
     if (stands.has(routeText(route))) continue;
     const added = newRoute(ifindex, route, given);
     given.push(added);
     plan.add.push({ kind: "add-route", route: { ...newRouteOf(added), prepend: route.destination.family === 4 } });
   }
-  const kept = new Set(wanted.map(routeText));
+  const kept = new Set(desired.map(routeText));
   for (const route of ours) {
-    if (!kept.has(routeText(asWanted(route)))) plan.remove.push({ kind: "remove-route", route: newRouteOf(route) });
+    if (!kept.has(routeText(asDesired(route)))) plan.remove.push({ kind: "remove-route", route: newRouteOf(route) });
   }
   return plan;
 
-  function newRoute(oif: number, route: WantedRoute, others: readonly Route[]): Route {
+  function newRoute(oif: number, route: DesiredRoute, others: readonly Route[]): Route {
     const { family, address, prefixLength } = route.destination;
     return {
       family,
@@ -128,7 +128,7 @@ function planTable({ ifindex, standing, wanted, table }: TableInput): PlannedEnt
  * A route to the same place that is not ours stays, and ours must come before it. IPv4 can put one of the same metric in
  * front; IPv6 would spread packets over both, so ours gets a lower metric there.
  */
-function ipv6Metric(ifindex: number, route: WantedRoute, others: readonly Route[]): number {
+function ipv6Metric(ifindex: number, route: DesiredRoute, others: readonly Route[]): number {
   const { family, address, prefixLength } = route.destination;
   const same = others.filter(
     (other) => other.family === family && other.destination === address && other.prefixLength === prefixLength,
@@ -140,7 +140,7 @@ function ipv6Metric(ifindex: number, route: WantedRoute, others: readonly Route[
   return Math.max(1, metric);
 }
 
-function asWanted(route: Route): WantedRoute {
+function asDesired(route: Route): DesiredRoute {
   const { family, destination, prefixLength, gateway } = route;
   return { destination: { family, address: destination, prefixLength }, gateway };
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Address, Link, Neighbour, Route, Rule } from "../kernel/index.ts";
 import { changeText } from "./change.ts";
-import { type RequestedNetdev, wantNetdev } from "./desired.ts";
+import { desiredNetdev, type RequestedNetdev } from "./desired.ts";
 import { OUR_PROTOCOL, type Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import type { StandingNetdev } from "./read.ts";
@@ -266,11 +266,11 @@ const rows: readonly Row[] = [
 
 function plan(row: Omit<Row, "says" | "plan">): string[] {
   const owned = { addresses: [], tables: [], mtu: false, ...row.owned };
-  const wanted = wantNetdev({ ...bare, ...row.asked });
+  const desired = desiredNetdev({ ...bare, ...row.asked });
   const first = row.first === true;
   const standing = { ...empty, ...row.standing };
   const tables = new Set([...standing.routes, ...standing.rules].map(({ table }) => table));
-  return planChanges({ standing: { ...standing, tables }, wanted, owned, originalMtu: 1500, first }).map(changeText);
+  return planChanges({ standing: { ...standing, tables }, desired, owned, originalMtu: 1500, first }).map(changeText);
 }
 
 for (const row of rows) {

@@ -1,5 +1,5 @@
 import type { Change } from "./change.ts";
-import type { WantedNetdev } from "./desired.ts";
+import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { NOTHING_OWNED, OUR_PROTOCOL, type Owned, ownsAddress, ownsNeighbour } from "./owned.ts";
 import { type PlannedEntries, planMainRoutes, planRules } from "./plan-routes.ts";
@@ -11,9 +11,9 @@ const PING_GROUPS = "0 2147483647";
 
 export interface PlanInput {
   readonly standing: StandingNetdev;
-  readonly wanted: WantedNetdev;
+  readonly desired: DesiredNetdev;
   readonly owned?: Owned;
-  /** The MTU to go back to when none is wanted any more. */
+  /** The MTU to go back to when none is desired any more. */
   readonly originalMtu: number;
   /** The first plan after the link came in: sets what belongs to the namespace as a whole, once. */
   readonly first?: boolean;
@@ -21,20 +21,20 @@ export interface PlanInput {
 
 /**
  * The original's ipaddress, routes, iprule, ipneighbors, mtu and pinggrouprange as one plan: what to do, in this order, so that
- * the link is as wanted. Empty when it is.
+ * the link is as desired. Empty when it is.
  *
  * New entries come before old ones go: losing its last address flushes the IPv4 routes of a link (fib_inetaddr_event,
  * net/ipv4/fib_frontend.c), and a running client must not lose a route that another one replaces.
  * @throws {NetdevError} when the request cannot be met beside what the pod itself has set.
  */
 export function planChanges(input: PlanInput): Change[] {
-  const { standing, wanted, owned = NOTHING_OWNED } = input;
+  const { standing, desired, owned = NOTHING_OWNED } = input;
   const { link, routes: ownRoutes, rules: ownRules, tables: taken } = standing;
   const around = { ifindex: link.index, routes: ownRoutes, rules: ownRules, taken, owned };
-  const addresses = planAddresses(standing, wanted, owned);
-  const routes = planMainRoutes(link.index, standing.routes, wanted.routes);
-  const rules = planRules({ ...around, wanted: wanted.rules });
-  const neighbours = planNeighbours(standing, wanted);
+  const addresses = planAddresses(standing, desired, owned);
+  const routes = planMainRoutes(link.index, standing.routes, desired.routes);
+  const rules = planRules({ ...around, desired: desired.rules });
+  const neighbours = planNeighbours(standing, desired);
   return [
     ...planLink(input, owned),
     ...addresses.first,
@@ -51,18 +51,18 @@ export function planChanges(input: PlanInput): Change[] {
 }
 
 function planLink(input: PlanInput, owned: Owned): Change[] {
-  const { standing, wanted } = input;
+  const { standing, desired } = input;
   const { link } = standing;
   const changes: Change[] = [];
   if (input.first && standing.pingGroups !== undefined && standing.pingGroups !== PING_GROUPS) {
     changes.push({ kind: "sysctl", name: "net/ipv4/ping_group_range", value: PING_GROUPS, mayFail: true });
   }
-  if (link.name !== wanted.name) changes.push({ kind: "rename", name: wanted.name });
-  if (wanted.mac !== undefined && wanted.mac !== link.address) changes.push({ kind: "mac", mac: wanted.mac });
-  const mtu = wanted.mtu ?? (owned.mtu ? input.originalMtu : link.mtu);
+  if (link.name !== desired.name) changes.push({ kind: "rename", name: desired.name });
+  if (desired.mac !== undefined && desired.mac !== link.address) changes.push({ kind: "mac", mac: desired.mac });
+  const mtu = desired.mtu ?? (owned.mtu ? input.originalMtu : link.mtu);
   if (mtu !== link.mtu) changes.push({ kind: "mtu", mtu: checkedMtu(standing, mtu) });
-  if (standing.ipv6Disabled && wantsIpv6(wanted)) {
-    changes.push({ kind: "sysctl", name: ipv6Sysctl(wanted.name), value: "0", mayFail: false });
+  if (standing.ipv6Disabled && wantsIpv6(desired)) {
+    changes.push({ kind: "sysctl", name: ipv6Sysctl(desired.name), value: "0", mayFail: false });
   }
   // Renaming and some changes of the MAC take the link down.
   const goesDown = changes.some((change) => change.kind === "rename" || change.kind === "mac");
@@ -78,24 +78,24 @@ function checkedMtu(standing: StandingNetdev, mtu: number): number {
   return mtu;
 }
 
-function wantsIpv6(wanted: WantedNetdev): boolean {
-  const families = [...wanted.addresses, ...wanted.routes.map((route) => route.destination), ...wanted.rules];
+function wantsIpv6(desired: DesiredNetdev): boolean {
+  const families = [...desired.addresses, ...desired.routes.map((route) => route.destination), ...desired.rules];
   return families.some((entry) => entry.family === 6);
 }
 
-function planAddresses(standing: StandingNetdev, wanted: WantedNetdev, owned: Owned) {
+function planAddresses(standing: StandingNetdev, desired: DesiredNetdev, owned: Owned) {
   const plan: PlannedEntries & { readonly first: Change[] } = { first: [], add: [], remove: [] };
-  const wantedTexts = new Set(wanted.addresses.map(prefixText));
+  const desiredTexts = new Set(desired.addresses.map(prefixText));
   const stands = new Set(standing.addresses.map(prefixText));
-  for (const prefix of wanted.addresses) {
+  for (const prefix of desired.addresses) {
     if (!stands.has(prefixText(prefix))) plan.add.push({ kind: "add-address", address: newAddress(standing, prefix) });
   }
   for (const address of standing.addresses) {
-    if (!ownsAddress(owned, address) || wantedTexts.has(prefixText(address))) continue;
+    if (!ownsAddress(owned, address) || desiredTexts.has(prefixText(address))) continue;
     const { ifindex, prefixLength } = address;
     const change = { kind: "remove-address", address: { ifindex, address: address.address, prefixLength } } as const;
     // IPv6 takes an address only once, whatever the length of its network: here the old one has to go first.
-    const blocks = address.family === 6 && wanted.addresses.some((prefix) => prefix.address === address.address);
+    const blocks = address.family === 6 && desired.addresses.some((prefix) => prefix.address === address.address);
     if (blocks) plan.first.push(change);
     else plan.remove.push(change);
   }
@@ -115,10 +115,10 @@ function newAddress(standing: StandingNetdev, prefix: Prefix) {
   };
 }
 
-function planNeighbours(standing: StandingNetdev, wanted: WantedNetdev) {
+function planNeighbours(standing: StandingNetdev, desired: DesiredNetdev) {
   const plan: PlannedEntries = { add: [], remove: [] };
   const ifindex = standing.link.index;
-  for (const { address, mac } of wanted.neighbours) {
+  for (const { address, mac } of desired.neighbours) {
     const there = standing.neighbours.find((neighbour) => neighbour.address === address);
     if (there?.permanent && there.mac === mac) continue;
     if (there?.permanent && !ownsNeighbour(there)) {
@@ -126,7 +126,7 @@ function planNeighbours(standing: StandingNetdev, wanted: WantedNetdev) {
     }
     plan.add.push({ kind: "add-neighbour", neighbour: { ifindex, address, mac, protocol: OUR_PROTOCOL } });
   }
-  const kept = new Set(wanted.neighbours.map((neighbour) => neighbour.address));
+  const kept = new Set(desired.neighbours.map((neighbour) => neighbour.address));
   for (const neighbour of standing.neighbours) {
     if (!ownsNeighbour(neighbour) || kept.has(neighbour.address)) continue;
     plan.remove.push({ kind: "remove-neighbour", neighbour: { ifindex, address: neighbour.address } });

@@ -9,7 +9,7 @@ import {
   type Route,
   type Rule,
 } from "../kernel/index.ts";
-import type { WantedNetdev, WantedRoute } from "./desired.ts";
+import type { DesiredNetdev, DesiredRoute } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
 
@@ -53,14 +53,14 @@ const MOST_ENTRIES = 16_384;
 export async function readNetdev(
   session: LinkPlace,
   ifindex: number,
-  wanted: WantedEntries,
+  desired: DesiredEntries,
 ): Promise<StandingNetdev | undefined> {
   const link = await session.rtnl.linkByIndex(ifindex);
-  return link && (await readAround(session, link, wanted));
+  return link && (await readAround(session, link, desired));
 }
 
 /** What of a request decides which entries of a namespace concern it. */
-export type WantedEntries = Pick<WantedNetdev, "routes" | "rules">;
+export type DesiredEntries = Pick<DesiredNetdev, "routes" | "rules">;
 
 /**
  * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to
@@ -69,10 +69,10 @@ export type WantedEntries = Pick<WantedNetdev, "routes" | "rules">;
 export async function readAround(
   { netns, rtnl }: LinkPlace,
   link: Link,
-  wanted: WantedEntries,
+  desired: DesiredEntries,
 ): Promise<StandingNetdev> {
   const tables = new Set<number>();
-  const places = new Set([...wanted.routes, ...wanted.rules.flatMap((rule) => rule.routes)].map(placeOf));
+  const places = new Set([...desired.routes, ...desired.rules.flatMap((rule) => rule.routes)].map(placeOf));
   const within = bound(link.name);
   const disabled = readSysctl(netns, ipv6Sysctl(link.name));
   return {
@@ -105,7 +105,7 @@ export async function readOwnTables({ rtnl }: LinkPlace, ifindex: number, owned:
   return ownTables(ifindex, [...marked.values()], owned);
 }
 
-function placeOf({ destination: { family, address, prefixLength } }: Pick<WantedRoute, "destination">): string {
+function placeOf({ destination: { family, address, prefixLength } }: Pick<DesiredRoute, "destination">): string {
   return `${family} ${address}/${prefixLength}`;
 }
 

@@ -48,7 +48,7 @@ function pretendPf(
 
 test("applyVfSettings() writes what differs, address first, the two rates together", async () => {
   const pf = pretendPf();
-  const wanted = {
+  const desired = {
     maxTxRateMbps: 100,
     minTxRateMbps: 10,
     trust: true,
@@ -56,7 +56,7 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
     mac: "02:00:00:00:00:05",
     spoofCheck: true,
   };
-  const { before, faults } = await applyVfSettings(pf.port, 3, wanted);
+  const { before, faults } = await applyVfSettings(pf.port, 3, desired);
   assert.deepEqual(faults, []);
   const rates = ["3 minTxRateMbps=10", "3 maxTxRateMbps=100"];
   assert.deepEqual(pf.writes, ["3 mac=02:00:00:00:00:05", "3 vlan=7", "3 trust=true", ...rates]);
@@ -68,7 +68,7 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
     minTxRateMbps: 0,
     maxTxRateMbps: 0,
   });
-  await applyVfSettings(pf.port, 3, wanted);
+  await applyVfSettings(pf.port, 3, desired);
   assert.equal(pf.writes.length, 5);
   assert.deepEqual(await restoreVfSettings(pf.port, 3, { before, ownMac: undefined }), []);
   assert.deepEqual(pf.standing(), fresh);
@@ -76,11 +76,11 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
 
 test("applyVfSettings() continues past a setting that is refused, and says whether the driver can do it at all", async () => {
   const pf = pretendPf({ refuses: { mac: Errno.EINVAL, linkState: Errno.EOPNOTSUPP } });
-  const wanted: VfSettings = { mac: "02:00:00:00:00:05", vlan: 7, linkState: "enable" };
-  const { faults } = await applyVfSettings(pf.port, 0, wanted);
+  const desired: VfSettings = { mac: "02:00:00:00:00:05", vlan: 7, linkState: "enable" };
+  const { faults } = await applyVfSettings(pf.port, 0, desired);
   assert.equal(pf.standing().vlan, 7);
   assert.deepEqual(
-    faults.map((fault) => [fault.setting, isBearable(fault, wanted)]),
+    faults.map((fault) => [fault.setting, isBearable(fault, desired)]),
     [
       ["mac", false],
       ["linkState", true],
@@ -102,15 +102,15 @@ const unbearable: readonly (readonly [VfSettings, number])[] = [
   [{ spoofCheck: true }, Errno.EOPNOTSUPP],
   [{ trust: true }, Errno.EPERM],
 ];
-for (const [wanted, errno] of unbearable) {
-  test(`isBearable() says no to ${JSON.stringify(wanted)} with errno ${errno}`, async () => {
+for (const [desired, errno] of unbearable) {
+  test(`isBearable() says no to ${JSON.stringify(desired)} with errno ${errno}`, async () => {
     const pf = pretendPf({
       standing: { ...fresh, spoofCheck: false },
-      refuses: Object.fromEntries(Object.keys(wanted).map((key) => [key, errno])),
+      refuses: Object.fromEntries(Object.keys(desired).map((key) => [key, errno])),
     });
-    const { faults } = await applyVfSettings(pf.port, 0, wanted);
+    const { faults } = await applyVfSettings(pf.port, 0, desired);
     assert.deepEqual(
-      faults.map((fault) => isBearable(fault, wanted)),
+      faults.map((fault) => isBearable(fault, desired)),
       [false],
     );
   });
@@ -150,23 +150,23 @@ function silentPf() {
 
 test("applyVfSettings() asks nothing of a PF that reports nothing of its VFs, and needs nothing to be put back", async () => {
   const { port, writes } = silentPf();
-  for (const wanted of [
+  for (const desired of [
     { vlan: 0 },
     { vlan: 0, mac: undefined, trust: undefined },
     { mac: NO_MAC, maxTxRateMbps: 0 },
   ]) {
-    const { before, faults } = await applyVfSettings(port, 3, wanted);
+    const { before, faults } = await applyVfSettings(port, 3, desired);
     assert.deepEqual(faults, []);
     assert.deepEqual(await restoreVfSettings(port, 3, { before, ownMac: "02:00:00:00:00:01" }), []);
-    assert.deepEqual(differingSettings({}, wanted), []);
+    assert.deepEqual(differingSettings({}, desired), []);
   }
   assert.deepEqual(writes, []);
 });
 
 test("applyVfSettings() refuses what is asked of such a PF, and names it and its driver", async () => {
   const { port, writes } = silentPf();
-  const wanted = { mac: "02:00:00:00:00:05", vlan: 7, trust: true, spoofCheck: false };
-  const { faults } = await applyVfSettings(port, 3, wanted);
+  const desired = { mac: "02:00:00:00:00:05", vlan: 7, trust: true, spoofCheck: false };
+  const { faults } = await applyVfSettings(port, 3, desired);
   assert.deepEqual(
     faults.map(({ setting }) => setting),
     ["mac", "vlan", "spoofCheck", "trust"],
@@ -175,6 +175,6 @@ test("applyVfSettings() refuses what is asked of such a PF, and names it and its
     faults[0]?.error.message ?? "",
     /Cannot set mac of VF 3: PF 0000:3b:00\.0 \(ens6f0, driver mlx5_core\) reports nothing of its VFs/,
   );
-  assert.ok(faults.every((fault) => !isBearable(fault, wanted)));
+  assert.ok(faults.every((fault) => !isBearable(fault, desired)));
   assert.deepEqual(writes, []);
 });

@@ -31,7 +31,7 @@ export interface PfPort {
   write(vfIndex: number, change: VfSettings): Promise<void>;
 }
 
-/** A setting that could not be made as wanted. */
+/** A setting that could not be made as desired. */
 export interface SettingFault {
   readonly setting: keyof VfSettings;
   readonly error: NetdevError;
@@ -85,21 +85,21 @@ export interface ApplyOptions {
 }
 
 /**
- * Brings the settings of a VF to what is wanted: reads, writes only what differs, and reads back. Each setting is on its
+ * Brings the settings of a VF to what is desired: reads, writes only what differs, and reads back. Each setting is on its
  * own: one that fails does not keep the others from being made. `before` holds what was set there of all that is requested.
  */
 export async function applyVfSettings(
   port: PfPort,
   vf: number,
-  wanted: VfSettings,
+  desired: VfSettings,
   { patience, restatesMac }: ApplyOptions = {},
 ): Promise<{ readonly before: VfSettings; readonly faults: readonly SettingFault[] }> {
   const read = () => waiting(patience, `read the settings of VF ${vf}`, () => port.read(vf));
   const standing = await read();
-  const before = pick(GROUPS.flat(), standing, wanted);
-  if (reportsNothing(standing)) return { before, faults: silentFaults(port, vf, wanted) };
-  const differing = differingSettings(standing, wanted);
-  const restates = restatesMac && isPinned(wanted.mac) && !differing.includes("mac");
+  const before = pick(GROUPS.flat(), standing, desired);
+  if (reportsNothing(standing)) return { before, faults: silentFaults(port, vf, desired) };
+  const differing = differingSettings(standing, desired);
+  const restates = restatesMac && isPinned(desired.mac) && !differing.includes("mac");
   if (restates) differing.unshift("mac");
   if (differing.length === 0) return { before, faults: [] };
   const faults: SettingFault[] = [];
@@ -107,16 +107,16 @@ export async function applyVfSettings(
     try {
       if (restates && group.includes("mac")) await unpinMac(port, vf, patience);
       const step = `set ${group.join(", ")} of VF ${vf}`;
-      await waiting(patience, step, () => port.write(vf, pick(group, wanted, wanted)));
+      await waiting(patience, step, () => port.write(vf, pick(group, desired, desired)));
     } catch (error) {
       const settings = group.filter((setting) => differing.includes(setting));
       faults.push(...settings.map((setting) => ({ setting, error: settingError(setting, vf, error) })));
     }
   }
   const after = await read();
-  for (const setting of differingSettings(after, wanted)) {
+  for (const setting of differingSettings(after, desired)) {
     if (faults.some((fault) => fault.setting === setting)) continue;
-    const problem = `the PF took ${wanted[setting]} and still says ${after[setting]}`;
+    const problem = `the PF took ${desired[setting]} and still says ${after[setting]}`;
     const fault = { kind: "vf-setting", setting, vf, problem, unsupported: false } as const;
     faults.push({ setting, error: new NetdevError(fault) });
   }
@@ -133,9 +133,9 @@ function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked
 }
 
 /** Which of the requested settings differ, in the order they are written. */
-export function differingSettings(standing: VfSettings, wanted: VfSettings): (keyof VfSettings)[] {
-  if (reportsNothing(standing)) return askedSettings(wanted);
-  return GROUPS.flat().filter((setting) => wanted[setting] !== undefined && wanted[setting] !== standing[setting]);
+export function differingSettings(standing: VfSettings, desired: VfSettings): (keyof VfSettings)[] {
+  if (reportsNothing(standing)) return askedSettings(desired);
+  return GROUPS.flat().filter((setting) => desired[setting] !== undefined && desired[setting] !== standing[setting]);
 }
 
 /**
@@ -149,13 +149,13 @@ export function reportsNothing(standing: VfSettings): boolean {
 /** What a VF has when nothing was requested. */
 const NOTHING_ASKED: VfSettings = { mac: NO_MAC, vlan: 0, minTxRateMbps: 0, maxTxRateMbps: 0 };
 
-function askedSettings(wanted: VfSettings): (keyof VfSettings)[] {
-  return GROUPS.flat().filter((key) => wanted[key] !== undefined && wanted[key] !== NOTHING_ASKED[key]);
+function askedSettings(desired: VfSettings): (keyof VfSettings)[] {
+  return GROUPS.flat().filter((key) => desired[key] !== undefined && desired[key] !== NOTHING_ASKED[key]);
 }
 
 /** Why what is asked cannot be had of a PF that reports nothing. Empty: nothing is asked. */
-export function silentFaults(port: PfPort, vf: number, wanted: VfSettings): readonly SettingFault[] {
-  return askedSettings(wanted).map((setting) => {
+export function silentFaults(port: PfPort, vf: number, desired: VfSettings): readonly SettingFault[] {
+  return askedSettings(desired).map((setting) => {
     return { setting, error: new NetdevError({ kind: "vf-silent", setting, vf, pf: port.pf }) };
   });
 }
@@ -180,9 +180,9 @@ export async function restoreVfSettings(
 }
 
 /** May the VF be used although this setting was refused? Never when a client could then pass for another. */
-export function isBearable(fault: SettingFault, wanted: VfSettings): boolean {
+export function isBearable(fault: SettingFault, desired: VfSettings): boolean {
   if (fault.setting === "mac" || fault.setting === "vlan") return false;
-  if (fault.setting === "spoofCheck" && wanted.spoofCheck) return false;
+  if (fault.setting === "spoofCheck" && desired.spoofCheck) return false;
   return fault.error.fault.kind === "vf-setting" && fault.error.fault.unsupported;
 }
 

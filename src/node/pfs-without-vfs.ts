@@ -1,6 +1,6 @@
 // VFs that are to be made: which PF is asked for them, and what became of it. No start and no scan waits for it.
 import { type Clock, messageOf } from "../async/index.ts";
-import { createVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction, wantedVfs } from "../pci/index.ts";
+import { createVfs, desiredVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction } from "../pci/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
@@ -105,14 +105,14 @@ export class PfsWithoutVfs {
     const usedByHost = this.#usedByHost.get(address);
     if (usedByHost !== undefined) return usedByHost;
     if (!this.#had.has(address) || !isSame(this.#had.get(address), ifindex)) return "to be made";
-    return `${address} has no virtual functions any more: their number was set to 0 while the forwarder ran, and it is not changed; to have them again: echo ${wantedVfs(pf)} > /sys/bus/pci/devices/${address}/sriov_numvfs`;
+    return `${address} has no virtual functions any more: their number was set to 0 while the forwarder ran, and it is not changed; to have them again: echo ${desiredVfs(pf)} > /sys/bus/pci/devices/${address}/sriov_numvfs`;
   }
 
   #ask(pf: PhysicalFunction): void {
     const { address, ifindex } = pf;
     const stop = new AbortController();
     this.#asked.set(address, { ifindex, stop });
-    this.#tell(address, `${address} has no virtual functions: its driver is being asked for ${wantedVfs(pf)}`);
+    this.#tell(address, `${address} has no virtual functions: its driver is being asked for ${desiredVfs(pf)}`);
     void this.#make(pf, stop.signal).finally(() => {
       this.#asked.delete(address);
       if (!this.#isClosed) this.#options.onAnswered();

@@ -4,13 +4,13 @@ import type { Inventory } from "../inventory/index.ts";
 import {
   DriverError,
   describeHostUse,
+  desiredVfs,
   HostUseReader,
   type NetdevUse,
   type PciAddress,
   type PfConfig,
   type PfEntry,
   type PhysicalFunction,
-  wantedVfs,
 } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -92,7 +92,7 @@ export class HostUseWithholding {
     const words = describeHostUse((await this.#reader.observe([address])).get(address));
     if (!words) return undefined;
     const path = `/sys/bus/pci/devices/${address}/sriov_numvfs`;
-    return `${address} has no virtual functions, and none are made on it, for the host uses it: ${words.what}; make them when the host can do without it (echo ${wantedVfs(pf)} > ${path}), or set hostUse: create-vfs`;
+    return `${address} has no virtual functions, and none are made on it, for the host uses it: ${words.what}; make them when the host can do without it (echo ${desiredVfs(pf)} > ${path}), or set hostUse: create-vfs`;
   }
 
   close(): void {

@@ -7,7 +7,7 @@ export type NsmFault =
   /** The caller has as much of this node as one owner may have: quota.ts. */
   | ({ readonly kind: "over-quota"; readonly id: string; readonly owner: string } & QuotaExcess)
   /** A value that a peer sent cannot be used. */
-  | { readonly kind: "bad-value"; readonly what: string; readonly value: string; readonly wanted: string }
+  | { readonly kind: "bad-value"; readonly what: string; readonly value: string; readonly desired: string }
   /** The connection names a mechanism that we do not know. */
   | { readonly kind: "unsupported-mechanism" }
   /** A mechanism that this node does not have. */
@@ -100,7 +100,7 @@ function describe(fault: NsmFault): string {
     case "over-quota":
       return `Cannot keep connection ${fault.id} of ${fault.owner}: ${describeExcess(fault)}`;
     case "bad-value":
-      return `Cannot use ${fault.what} "${fault.value.slice(0, 128)}": want ${fault.wanted}`;
+      return `Cannot use ${fault.what} "${fault.value.slice(0, 128)}": want ${fault.desired}`;
     case "unsupported-mechanism":
       return "unsupported mechanism";
     case "cannot-give":

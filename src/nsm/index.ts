@@ -14,11 +14,11 @@ export type {
   PassedFilesOfCall,
 } from "./mechanism/mechanism.ts";
 export {
+  type DesiredKernel,
+  type DesiredMechanism,
+  type DesiredNoop,
+  type DesiredVfio,
   PARAMETER,
-  type WantedKernel,
-  type WantedMechanism,
-  type WantedNoop,
-  type WantedVfio,
 } from "./mechanism/requested-mechanism.ts";
 export type { OwnedFd } from "./peers.ts";
 export { type Held, QUOTA, quotaExcess } from "./permission/quota.ts";

@@ -4,7 +4,7 @@ import { Errno, type HostFiles, KernelError, type Uevent } from "../kernel/index
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
-import { createVfs, wantedVfs } from "./create-vfs.ts";
+import { createVfs, desiredVfs } from "./create-vfs.ts";
 import type { PfEntry } from "./pf-config-form.ts";
 
 const address = parsePciAddress("0000:01:00.0");
@@ -42,8 +42,8 @@ function setUp(numVfs?: number) {
 }
 
 test("wantedVfs() is as many as configured, at most as many as there can be, all by default", () => {
-  const wanted = (numVfs?: number) => wantedVfs({ entry: { numVfs } as unknown as PfEntry, totalVfs: 8 });
-  assert.deepEqual([wanted(), wanted(0), wanted(3), wanted(64)], [8, 0, 3, 8]);
+  const desired = (numVfs?: number) => desiredVfs({ entry: { numVfs } as unknown as PfEntry, totalVfs: 8 });
+  assert.deepEqual([desired(), desired(0), desired(3), desired(64)], [8, 0, 3, 8]);
 });
 
 test("createVfs() asks the driver once, and resolves when the last VF is there", async () => {

@@ -22,7 +22,7 @@ export interface CreateVfsOptions {
 }
 
 /** How many virtual functions a physical one is to have: as many as configured, else all. */
-export function wantedVfs({ entry, totalVfs }: Pick<PhysicalFunction, "entry" | "totalVfs">): number {
+export function desiredVfs({ entry, totalVfs }: Pick<PhysicalFunction, "entry" | "totalVfs">): number {
   return Math.min(entry.numVfs ?? totalVfs, totalVfs);
 }
 
@@ -37,15 +37,15 @@ export async function createVfs(
 ): Promise<void> {
   const { address, entry } = pf;
   const { devices, clock, log } = options;
-  const wanted = wantedVfs(pf);
+  const desired = desiredVfs(pf);
   // The kernel refuses to change a number as well (sriov_numvfs_store, drivers/pci/iov.c): EBUSY.
   if (Number(await devices.readText(`${address}/sriov_numvfs`)) > 0) return;
   const startedAt = clock.monotonicMs();
-  await writeCount(entry, wanted, options);
+  await writeCount(entry, desired, options);
   const made = await waitForUevent(
     {
-      what: `${wanted} virtual functions of ${address}`,
-      look: async () => ((await virtualFunctionLinks(devices, address)).length >= wanted ? wanted : undefined),
+      what: `${desired} virtual functions of ${address}`,
+      look: async () => ((await virtualFunctionLinks(devices, address)).length >= desired ? desired : undefined),
       concerns: (event) => event.subsystem === "pci" || isAbout(event, address),
       limitMs: options.appearLimitMs ?? 30_000,
       signal: options.signal,
@@ -55,20 +55,20 @@ export async function createVfs(
   if (made === undefined) {
     throw new PfError(
       "creation-failed",
-      `Cannot use ${address}: asked for ${wanted} virtual functions, not all appeared`,
+      `Cannot use ${address}: asked for ${desired} virtual functions, not all appeared`,
     );
   }
-  log.info("vfs-created", { pf: address, count: wanted, tookMs: Math.round(clock.monotonicMs() - startedAt) });
+  log.info("vfs-created", { pf: address, count: desired, tookMs: Math.round(clock.monotonicMs() - startedAt) });
 }
 
-async function writeCount({ address }: PfEntry, wanted: number, options: CreateVfsOptions): Promise<void> {
+async function writeCount({ address }: PfEntry, desired: number, options: CreateVfsOptions): Promise<void> {
   try {
-    await options.devices.writeText(`${address}/sriov_numvfs`, String(wanted), {
+    await options.devices.writeText(`${address}/sriov_numvfs`, String(desired), {
       limitMs: options.createLimitMs ?? 300_000,
     });
   } catch (error) {
     const code = error instanceof KernelError ? error.code : String(error);
-    const what = `Cannot make ${wanted} virtual functions of ${address}`;
+    const what = `Cannot make ${desired} virtual functions of ${address}`;
     if (code === "ETIMEDOUT") {
       throw new PfError("creation-stuck", `${what}: the driver does not finish`, { cause: error });
     }

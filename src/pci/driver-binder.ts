@@ -43,7 +43,7 @@ export interface DriverBinderOptions {
   readonly connectionOf?: (address: PciAddress) => string | undefined;
   /** Called with every driver change; undefined when a failure left the VF without a driver. */
   readonly onBound?: (address: PciAddress, driver: string | undefined) => void;
-  /** Called with every try to change a driver: of which kind the wanted one is, how it ended, and how long it took. */
+  /** Called with every try to change a driver: of which kind the desired one is, how it ended, and how long it took. */
   readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
   /** For one write; 10 s by default. */
   readonly writeLimitMs?: number;

@@ -12,7 +12,7 @@ function hostOf(names: readonly string[]) {
   const devices = { list: async () => [left.length > 1 ? left.shift() : left[0]] } as unknown as HostFiles;
   const link = { index: 7, name: names.at(-1), altNames: [], up: false } as unknown as Link;
   const rtnl = {
-    linksNamedOrAbove: async (wanted: ReadonlySet<string>) => (wanted.has(link.name) ? [link] : []),
+    linksNamedOrAbove: async (desired: ReadonlySet<string>) => (desired.has(link.name) ? [link] : []),
     addresses: async () => [{ ifindex: 7, address: "10.0.0.9", prefixLength: 24 }],
     close() {},
   } as unknown as Rtnl;

@@ -41,11 +41,11 @@ export class HostUseReader {
     for (let left = TRIES; ; left -= 1) {
       const names = new Map<PciAddress, readonly string[]>();
       await Promise.all(addresses.map(async (one) => void names.set(one, await ownNetdevs(this.#devices, one))));
-      const wanted = new Set([...names.values()].flat());
-      if (wanted.size === 0) return new Map();
-      const dump = await this.#dump(wanted);
-      const found = new Map(dump.links.filter(({ name }) => wanted.has(name)).map((link) => [link.name, link]));
-      if (found.size < wanted.size && left > 1) continue;
+      const desired = new Set([...names.values()].flat());
+      if (desired.size === 0) return new Map();
+      const dump = await this.#dump(desired);
+      const found = new Map(dump.links.filter(({ name }) => desired.has(name)).map((link) => [link.name, link]));
+      if (found.size < desired.size && left > 1) continue;
       return usesOf(names, found, await this.#whole(dump, [...found.values()]));
     }
   }
@@ -54,7 +54,7 @@ export class HostUseReader {
     this.#rtnl.close();
   }
 
-  #dump(wanted: ReadonlySet<string>): Promise<Dump> {
+  #dump(desired: ReadonlySet<string>): Promise<Dump> {
     if (!this.#next) {
       const names = new Set<string>();
       const dump = this.#last.then(async () => {
@@ -64,7 +64,7 @@ export class HostUseReader {
       this.#next = { names, dump };
       this.#last = dump.catch(() => {});
     }
-    for (const name of wanted) this.#next.names.add(name);
+    for (const name of desired) this.#next.names.add(name);
     return this.#next.dump;
   }
 

@@ -2,7 +2,7 @@
 // operator's list of PFs. Knows the kernel's files, nothing of clients, tokens or connections; opens no network device.
 // Start reading at discover.ts (what is there) and driver-binder.ts (which driver serves it); pf-config.ts is the operator's list.
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
-export { createVfs, wantedVfs } from "./create-vfs.ts";
+export { createVfs, desiredVfs } from "./create-vfs.ts";
 export { type Discovery, discover, type PhysicalFunction, type VfFacts } from "./discover.ts";
 export { DriverBinder, type DriverBinderOptions, type VfNetdev, type VfUse } from "./driver-binder.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";

@@ -219,8 +219,8 @@ function readBoolean(spot: Spot | undefined): boolean | undefined {
 }
 
 function readWord<T extends string>(spot: Spot | undefined, words: readonly T[]): T | undefined {
-  const wanted = `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
-  return readValue(spot, (value): value is T => words.some((known) => known === value), wanted);
+  const desired = `${words.slice(0, -1).join(", ")} or ${words.at(-1)}`;
+  return readValue(spot, (value): value is T => words.some((known) => known === value), desired);
 }
 
 function readValue<T>(spot: Spot | undefined, isFit: (value: unknown) => value is T, want: string): T | undefined {

@@ -19,22 +19,22 @@ export interface Awaited<T> {
  * @throws the signal's reason when it is aborted.
  */
 export async function waitForUevent<T>(
-  wanted: Awaited<T>,
+  desired: Awaited<T>,
   sources: { readonly uevents: UeventSource; readonly clock: Clock },
 ): Promise<T | undefined> {
   let news = Promise.withResolvers<void>();
   // Listening begins before the first look: what comes between the two must not be missed.
   const stop = sources.uevents.subscribe((event) => {
-    if (event.action === "lost" || wanted.concerns(event)) news.resolve();
+    if (event.action === "lost" || desired.concerns(event)) news.resolve();
   });
-  const timeUp = startDeadline(sources.clock, wanted.limitMs, { what: wanted.what });
-  const over = untilAborted(timeUp.signal, wanted.signal);
+  const timeUp = startDeadline(sources.clock, desired.limitMs, { what: desired.what });
+  const over = untilAborted(timeUp.signal, desired.signal);
   try {
     for (;;) {
-      wanted.signal?.throwIfAborted();
+      desired.signal?.throwIfAborted();
       const isLast = timeUp.signal.aborted;
       news = Promise.withResolvers<void>();
-      const found = await wanted.look();
+      const found = await desired.look();
       if (found !== undefined || isLast) return found;
       await Promise.race([news.promise, over.promise]);
     }

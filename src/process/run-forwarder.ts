@@ -66,7 +66,7 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   };
 }
 
-/** Its code is loaded where it is wanted only. */
+/** Its code is loaded where it is needed only. */
 async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<OtlpExporter> {
   const { OtlpExporter } = await import("../otlp/index.ts");
   const { openTelemetryEndpoint: endpoint, metricsExportIntervalMs: metricsIntervalMs, name } = config;

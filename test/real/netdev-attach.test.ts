@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Rtnl } from "../../src/kernel/index.ts";
 import { changeText } from "../../src/netdev/change.ts";
-import { attachNetdev, type NetdevError, type RequestedNetdev, wantNetdev } from "../../src/netdev/index.ts";
+import { attachNetdev, desiredNetdev, type NetdevError, type RequestedNetdev } from "../../src/netdev/index.ts";
 import { needs } from "../needs.ts";
 import { attachPartsOf, inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
@@ -58,7 +58,7 @@ const FULL_PICTURE = [
 ].sort();
 
 function attach(world: World, asked: RequestedNetdev) {
-  return attachNetdev({ ...attachPartsOf(world), wanted: wantNetdev(asked) });
+  return attachNetdev({ ...attachPartsOf(world), desired: desiredNetdev(asked) });
 }
 
 async function added(world: World, before: readonly string[]): Promise<string[]> {
@@ -96,9 +96,9 @@ test("attachNetdev() lets any group of the pod ping, and IPv6 in where it was of
 test("Attachment.differences() is empty for what stands, and update() then changes nothing", (t) =>
   inWorld(t, async (world) => {
     const attachment = await attach(world, full);
-    assert.deepEqual(await attachment.differences(wantNetdev(full)), []);
+    assert.deepEqual(await attachment.differences(desiredNetdev(full)), []);
     const { writes } = Rtnl.totals;
-    await attachment.update(wantNetdev(full));
+    await attachment.update(desiredNetdev(full));
     assert.equal(Rtnl.totals.writes, writes);
     assert.ok(writes > 20);
     await attachment.detach();
@@ -118,7 +118,7 @@ test("Attachment.update() changes only what differs", (t) =>
       policies: full.policies.slice(1),
       neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:0b" }],
     };
-    const differences = await attachment.differences(wantNetdev(next));
+    const differences = await attachment.differences(desiredNetdev(next));
     assert.deepEqual(differences.map(changeText), [
       "remove-address 2001:db8::1/64",
       "add-address 10.0.0.2/24",
@@ -133,11 +133,11 @@ test("Attachment.update() changes only what differs", (t) =>
       "remove-route 2001:db8:1::/48 via 2001:db8:9::2 table 254 metric 1024",
       "remove-neighbour 2001:db8::9",
     ]);
-    await attachment.update(wantNetdev(next));
-    assert.deepEqual(await attachment.differences(wantNetdev(next)), []);
-    await attachment.update(wantNetdev(bare));
+    await attachment.update(desiredNetdev(next));
+    assert.deepEqual(await attachment.differences(desiredNetdev(next)), []);
+    await attachment.update(desiredNetdev(bare));
     assert.deepEqual(await added(world, empty), ["link nsm-1  02:00:00:00:00:05 mtu 1500 up"]);
-    await attachment.update(wantNetdev({ ...bare, name: "other" }));
+    await attachment.update(desiredNetdev({ ...bare, name: "other" }));
     assert.deepEqual(await added(world, empty), ["link other  02:00:00:00:00:05 mtu 1500 up"]);
     await attachment.detach();
     assert.equal((await linkNamed(world.host, "vf0")).address, VF_MAC);
@@ -182,10 +182,10 @@ test("attachNetdev() touches nothing that is not its own", (t) =>
         [6, false, 1024],
       ],
     );
-    assert.deepEqual(await attachment.differences(wantNetdev(greedy)), []);
-    await attachment.update(wantNetdev(bare));
+    assert.deepEqual(await attachment.differences(desiredNetdev(greedy)), []);
+    await attachment.update(desiredNetdev(bare));
     assert.ok((await picture(pod)).includes("address 10.50.0.1/24 on nsm-1 by 0"));
-    await attachment.update(wantNetdev(greedy));
+    await attachment.update(desiredNetdev(greedy));
     await attachment.detach();
     assert.deepEqual(await picture(pod), before);
   }));
@@ -218,6 +218,6 @@ test("attachNetdev() takes everything back when a step fails", (t) =>
 test("attachNetdev() refuses the host's own namespace", (t) =>
   inWorld(t, async (world) => {
     const client = world.host.netns;
-    const again = attachNetdev({ ...attachPartsOf(world), client, wanted: wantNetdev(full) });
+    const again = attachNetdev({ ...attachPartsOf(world), client, desired: desiredNetdev(full) });
     await assert.rejects(again, /host's own network namespace/);
   }));

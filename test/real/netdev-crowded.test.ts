@@ -6,7 +6,7 @@ import { type LinkPlace, Netns, Rtnl } from "../../src/kernel/index.ts";
 import { inSession, readAround } from "../../src/netdev/read.ts";
 import { needs } from "../needs.ts";
 
-const wanted = {
+const desired = {
   routes: [{ destination: { family: 4, address: "10.1.0.0", prefixLength: 16 }, gateway: undefined }],
   rules: [],
 } as const;
@@ -40,7 +40,7 @@ test("readAround() keeps nothing of thousands of foreign routes but what matters
     "rule add from 10.8.0.0/16 lookup 79 proto 110",
   ];
   await inCrowd(t, lines, async (session) => {
-    const { routes, rules, tables } = await readAround(session, await linkOf(session), wanted);
+    const { routes, rules, tables } = await readAround(session, await linkOf(session), desired);
     assert.deepEqual(routes.map(({ destination }) => destination).sort(), ["10.1.0.0", "10.3.0.0"]);
     assert.deepEqual(
       rules.map(({ table }) => table),
@@ -56,7 +56,7 @@ test("readAround() keeps nothing of thousands of foreign routes but what matters
 test("readAround() refuses a namespace that has put our mark on thousands of routes, and says what to do", async (t) => {
   const lines = crowd.map((prefix) => `route add ${prefix} dev ours proto 110`);
   await inCrowd(t, lines, async (session) => {
-    await assert.rejects(readAround(session, await linkOf(session), wanted), {
+    await assert.rejects(readAround(session, await linkOf(session), desired), {
       name: "NetdevError",
       message: /more than 16384 routes and rules that are marked as ours .*; remove them there/,
     });

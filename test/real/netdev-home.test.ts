@@ -5,13 +5,13 @@ import {
   type AttachmentState,
   type AttachOptions,
   attachNetdev,
+  desiredNetdev,
   NetdevAttachment,
   type NetdevError,
   type NotRestored,
   type PfPort,
   type RequestedNetdev,
   type VfSettings,
-  wantNetdev,
 } from "../../src/netdev/index.ts";
 import { ip } from "../sandbox/scenes/ip.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
@@ -29,7 +29,7 @@ const asked: RequestedNetdev = {
 };
 
 function attach(world: World, more: Partial<AttachOptions> = {}) {
-  return attachNetdev({ ...attachPartsOf(world), wanted: wantNetdev(asked), ...more });
+  return attachNetdev({ ...attachPartsOf(world), desired: desiredNetdev(asked), ...more });
 }
 
 const bothPictures = async ({ host, pod }: World) => [await picture(host), await picture(pod)];
@@ -71,8 +71,8 @@ test("NetdevAttachment continues from the state that another process kept", (t) 
     await attach(world, { ...parts, record });
     const state = JSON.parse(kept.at(-1) ?? "") as AttachmentState;
     const adopted = new NetdevAttachment({ ...parts, state });
-    assert.deepEqual(await adopted.differences(wantNetdev(asked)), []);
-    await adopted.update(wantNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
+    assert.deepEqual(await adopted.differences(desiredNetdev(asked)), []);
+    await adopted.update(desiredNetdev({ ...asked, addresses: ["10.0.0.3/24"] }));
     assert.equal(
       (await world.pod.rtnl.addresses()).some((address) => address.address === "10.0.0.1"),
       false,
@@ -90,7 +90,7 @@ test("Attachment.detach() restores a link that the kernel put back when the name
     const link = await linkNamed(pod, "nsm-1");
     await pod.rtnl.setLink(link.index, { netns: host.netns });
     const dead = new NetdevAttachment({ ...parts, client: undefined, state });
-    assert.equal((await dead.differences(wantNetdev(asked)))[0]?.kind, "not-there");
+    assert.equal((await dead.differences(desiredNetdev(asked)))[0]?.kind, "not-there");
     assert.deepEqual(await dead.detach(), []);
     assert.deepEqual(await picture(host), before[0]);
   }));
@@ -101,8 +101,8 @@ test("Attachment.detach() removes the rules of a link that is gone, and says tha
     const before = await picture(pod);
     const attachment = await attach(world);
     await pod.rtnl.deleteLink((await linkNamed(pod, "nsm-1")).index);
-    assert.deepEqual(await attachment.differences(wantNetdev(asked)), [{ kind: "not-there", link: "nsm-1" }]);
-    await assert.rejects(attachment.update(wantNetdev(asked)), (error: NetdevError) => error.fault.kind === "gone");
+    assert.deepEqual(await attachment.differences(desiredNetdev(asked)), [{ kind: "not-there", link: "nsm-1" }]);
+    await assert.rejects(attachment.update(desiredNetdev(asked)), (error: NetdevError) => error.fault.kind === "gone");
     assert.deepEqual(whatOf(await attachment.detach()), ["link"]);
     assert.deepEqual(await picture(pod), before);
   }));
@@ -177,11 +177,11 @@ test("attachNetdev() sets the VF while its link is down in the host, and detach(
     const settings = { spoofCheck: false, trust: true };
     const attachment = await attach(world, { vf: { port, index: 0, settings } });
     assert.deepEqual(port.writes, ["mac down", "vlan down", "spoofCheck down", "trust down"]);
-    assert.deepEqual(await attachment.differences(wantNetdev(asked)), []);
-    assert.deepEqual(await attachment.differences(wantNetdev({ ...asked, vlan: 8 })), [
+    assert.deepEqual(await attachment.differences(desiredNetdev(asked)), []);
+    assert.deepEqual(await attachment.differences(desiredNetdev({ ...asked, vlan: 8 })), [
       { kind: "vf", setting: "vlan" },
     ]);
-    await attachment.update(wantNetdev(asked));
+    await attachment.update(desiredNetdev(asked));
     assert.equal(port.writes.length, 4);
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual(port.standing, standing);
@@ -214,14 +214,14 @@ test("attachNetdev() gives two links of one pod tables of their own, though they
       address,
       links,
       ifindex: (await linkNamed(host, "vf1")).index,
-      wanted: wantNetdev({ ...asked, name: "nsm-2", mac: undefined }),
+      desired: desiredNetdev({ ...asked, name: "nsm-2", mac: undefined }),
     };
     const attachments = await Promise.all([attach(world, { links }), attach(world, second)]);
     const tables = (await pod.rtnl.rules()).filter((rule) => rule.protocol === 110).map((rule) => rule.table);
     assert.deepEqual(tables.sort(), [1, 2]);
-    assert.deepEqual(await attachments[0].differences(wantNetdev(asked)), []);
+    assert.deepEqual(await attachments[0].differences(desiredNetdev(asked)), []);
     assert.deepEqual(await attachments[0].detach(), []);
-    assert.deepEqual(await attachments[1].differences(second.wanted), []);
+    assert.deepEqual(await attachments[1].differences(second.desired), []);
     assert.deepEqual(await attachments[1].detach(), []);
     assert.deepEqual(await bothPictures(world), before);
   }));

@@ -7,11 +7,11 @@ import { PretendPfPort } from "../../sandbox/nic/pf-port.ts";
 import { Errno, KernelError, type Link, type Netns, type OpenRtnl, Rtnl } from "../../src/kernel/index.ts";
 import {
   attachNetdev,
+  desiredNetdev,
   NetdevAttachment,
   type PfPort,
   type RequestedNetdev,
   unknownState,
-  wantNetdev,
 } from "../../src/netdev/index.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
 
@@ -31,7 +31,7 @@ const asked: RequestedNetdev = {
 function optionsFor(world: World, { port, openRtnl }: { readonly port: PfPort; readonly openRtnl: OpenRtnl }) {
   const links = linksOf(world.host, { ...world.of, openRtnl });
   const vf = { port, index: 0, settings: {} };
-  return { ...attachPartsOf(world), links, vf, wanted: wantNetdev(asked) };
+  return { ...attachPartsOf(world), links, vf, desired: desiredNetdev(asked) };
 }
 
 function isVfLink(world: World, link: Pick<Link, "kind" | "peerIndex">): boolean {
@@ -54,7 +54,7 @@ test("attachNetdev() gives an igb VF an address, another one and its own again, 
     const attachment = await attachNetdev(optionsFor(world, card));
     assert.equal((await linkNamed(world.pod, "nsm-1")).address, CLIENTS);
     assert.equal(card.port.adminMac(0), CLIENTS);
-    await attachment.update(wantNetdev({ ...asked, mac: OTHER }));
+    await attachment.update(desiredNetdev({ ...asked, mac: OTHER }));
     assert.deepEqual([(await linkNamed(world.pod, "nsm-1")).address, card.port.adminMac(0)], [OTHER, OTHER]);
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([await picture(world.host), await picture(world.pod)], before);

@@ -6,12 +6,12 @@ import { Errno, KernelError, type LinkOwnerOf, type Netns, Rtnl } from "../../sr
 import {
   type AttachOptions,
   attachNetdev,
+  desiredNetdev,
   type NetdevError,
   type PfPort,
   type RequestedNetdev,
   type VfLink,
   type VfSettings,
-  wantNetdev,
 } from "../../src/netdev/index.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
@@ -59,7 +59,7 @@ function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno
   };
   const links = linksOf(world.host, { ...world.of, openRtnl });
   const vf = { port, index: 3, settings: {} };
-  const options = { ...attachPartsOf(world), links, vf, wanted: wantNetdev(asked) };
+  const options = { ...attachPartsOf(world), links, vf, desired: desiredNetdev(asked) };
   return { options, writes, standing: () => standing };
 }
 
@@ -71,7 +71,7 @@ test("attachNetdev() waits for a driver that is busy at each step, there and bac
     const attachment = await attachNetdev(options);
     const link = await linkNamed(world.pod, "nsm-1");
     assert.deepEqual([link.up, link.address, standing().vlan], [true, asked.mac, 7]);
-    await attachment.update(wantNetdev({ ...asked, mac: "02:00:00:00:00:06", vlan: 8 }));
+    await attachment.update(desiredNetdev({ ...asked, mac: "02:00:00:00:00:06", vlan: 8 }));
     assert.equal((await linkNamed(world.pod, "nsm-1")).address, "02:00:00:00:00:06");
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual(
@@ -98,7 +98,7 @@ test("attachNetdev() ends with its caller, says at which step it was, and takes 
     const attempt = attachNetdev({
       ...options,
       vf: { ...options.vf, port },
-      wanted: wantNetdev({ ...asked, mac: "" }),
+      desired: desiredNetdev({ ...asked, mac: "" }),
       signal: caller.signal,
     });
     await assert.rejects(attempt, (error: NetdevError) => {
@@ -144,8 +144,8 @@ function vanishingCard(world: World) {
   };
   const links = linksOf(world.host, { linkOwnerOf });
   const vf = { port, index: 3, settings: {} };
-  const wanted = wantNetdev({ ...asked, mac: "" });
-  const options: AttachOptions = { ...attachPartsOf(world), links, vf, vfLink, wanted };
+  const desired = desiredNetdev({ ...asked, mac: "" });
+  const options: AttachOptions = { ...attachPartsOf(world), links, vf, vfLink, desired };
   return { options, indexes, standing: () => standing };
 }
 
@@ -157,11 +157,11 @@ test("attachNetdev() continues with the link that comes in place of the one that
     assert.deepEqual([indexes.length, standing().vlan], [2, 7]);
     const link = await linkNamed(world.pod, "nsm-1");
     assert.equal(link.up, true);
-    assert.deepEqual(await attachment.differences(options.wanted), []);
-    const wanted = wantNetdev({ ...asked, mac: "", vlan: 8 });
-    await attachment.update(wanted);
+    assert.deepEqual(await attachment.differences(options.desired), []);
+    const desired = desiredNetdev({ ...asked, mac: "", vlan: 8 });
+    await attachment.update(desired);
     assert.deepEqual([indexes.length, standing().vlan], [3, 8]);
-    assert.deepEqual(await attachment.differences(wanted), []);
+    assert.deepEqual(await attachment.differences(desired), []);
     assert.deepEqual(await attachment.detach(), []);
     const home = await linkNamed(world.host, "vf0");
     assert.deepEqual([home.index, home.mtu, home.up, standing().vlan], [indexes[3], 1450, false, 0]);

@@ -1,7 +1,7 @@
 // Whatever an endpoint answers: a clear error, an unchanged node, a Close for the endpoint, and the next one is served.
 import assert from "node:assert/strict";
 import { ping } from "../../sandbox/network/ping.ts";
-import type { WantedContext } from "../../sandbox/nsm/endpoint-context.ts";
+import type { DesiredContext } from "../../sandbox/nsm/endpoint-context.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import type { Connection } from "../../src/gen/connection_pb.ts";
@@ -11,7 +11,7 @@ import { refusal, type Scene, type Story, tellStories } from "./scenes/story.ts"
 /** What is wrong with one answer, and what the client hears. */
 interface Row {
   readonly says: string;
-  readonly want?: WantedContext;
+  readonly want?: DesiredContext;
   readonly alter?: (reply: Connection) => void;
   readonly code?: string;
   readonly message: RegExp;

@@ -17,8 +17,8 @@ async function startNode(t: TestContext) {
   const sandbox = await Sandbox.start(options);
   t.after(() => sandbox.stop());
   await sandbox.startForwarder();
-  const wanted = ({ healthy }: { readonly healthy: boolean }) => healthy;
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.some(wanted));
+  const desired = ({ healthy }: { readonly healthy: boolean }) => healthy;
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.some(desired));
   return { sandbox, log };
 }
 

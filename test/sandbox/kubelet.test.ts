@@ -310,9 +310,9 @@ test("two physical functions with different domains and capabilities are counted
   const pfConfigText = `physicalFunctions:${pf("0000:01:00.0", "d1", "intel, 10G", 1)}${pf("0000:02:00.0", "d1, d2", "intel, 20G", 3)}\n`;
   const sandbox = await startNode(t, { machine: { vfsPerPf: 3, numVfs: 0 }, pfConfigText });
   await sandbox.startForwarder();
-  const counts = async (...wanted: readonly number[]) => {
+  const counts = async (...desired: readonly number[]) => {
     const names = ["d1/intel", "d1/10G", "d1/20G", "d2/intel", "d2/20G"];
-    for (const [at, name] of names.entries()) await offered(sandbox, name, wanted[at] ?? 0);
+    for (const [at, name] of names.entries()) await offered(sandbox, name, desired[at] ?? 0);
   };
   await counts(4, 1, 3, 3, 3);
   for (const pod of ["a", "b", "c"]) await sandbox.kubelet.allocate({ pod, resource: "d2/20G" });

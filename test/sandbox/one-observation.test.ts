@@ -76,8 +76,8 @@ async function observe(t: TestContext, machine: Machine, reads = new Reads(), co
   const vfsOf = (pf: string) => node.inventory.snapshot().filter((vf) => vf.pf === pf && vf.problem === undefined);
   const codes = () => health.conditions().map(({ code, subject }) => `${code} ${subject}`);
   const seen = () => ({ first: vfsOf(FIRST).length, second: vfsOf(SECOND).length, codes: codes() });
-  const becomes = (first: number, second: number, ...wanted: string[]) =>
-    eventually(seen, (now) => now.first === first && now.second === second && String(now.codes) === String(wanted));
+  const becomes = (first: number, second: number, ...desired: string[]) =>
+    eventually(seen, (now) => now.first === first && now.second === second && String(now.codes) === String(desired));
   return { node, watch, health, log, becomes, close };
 }
 

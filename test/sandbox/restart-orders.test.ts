@@ -66,8 +66,8 @@ class Node {
       const counts = [SANDBOX_RESOURCE, SIBLING].map((name) => devices?.get(name) ?? []);
       return counts.map((list) => `${list.filter(({ healthy }) => healthy).length} of ${list.length}`);
     };
-    const wanted = [`${FUNCTIONS} of ${FUNCTIONS}`, `${FUNCTIONS - held} of ${FUNCTIONS}`];
-    await eventually(seen, (now) => String(now) === String(wanted));
+    const desired = [`${FUNCTIONS} of ${FUNCTIONS}`, `${FUNCTIONS - held} of ${FUNCTIONS}`];
+    await eventually(seen, (now) => String(now) === String(desired));
   }
 
   /** Everything that is offered can be had at once, each VF by one pod; one more cannot. All of it is given back. */

@@ -84,7 +84,7 @@ export function needsVersion(t: TestContext, version: 1 | 2): boolean {
   return version === 1 ? needs(t, "root", "cgroup1-devices", "mknod") : needs(t, "root", "cgroup2", "bpf", "mknod");
 }
 
-/** Asks again until the answer is as wanted; the last answer when it never is. */
+/** Asks again until the answer is as desired; the last answer when it never is. */
 export async function eventually<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean): Promise<T> {
   for (let tries = 0; ; tries++) {
     const answer = await ask();

@@ -90,7 +90,7 @@ function handleOf(
     /** The client has come back in another namespace, or wants another name. */
     applyIn: (other: Place, name?: string) => attachment.apply(ask(other, name), context),
     isInForce: (asked: ConnectionContext = context) => attachment.isInForce(asked, here),
-    canServe: () => attachment.canServe(ask(place).wanted),
+    canServe: () => attachment.canServe(ask(place).desired),
     receiveFiles: () => attachment.receiveFiles(ask(place).files, here),
     release: () => attachment.release(),
     close: () => attachment.close(),
@@ -100,12 +100,12 @@ function handleOf(
 function askOf(tokenId: string, node: Node) {
   return ({ netns: { fd, id } }: Place, interfaceName = "nsm-1") => {
     const netns = { text: `inode://${id.dev}/${id.ino}`, ...id };
-    const wanted = { type: "KERNEL", tokenId, interfaceName, netns, bare: false } as const;
+    const desired = { type: "KERNEL", tokenId, interfaceName, netns, bare: false } as const;
     const receive = async () => {
       node.received += 1;
       return fd.dup();
     };
-    return { connectionId: "c1", wanted, files: { receive }, signal: here };
+    return { connectionId: "c1", desired, files: { receive }, signal: here };
   };
 }
 

@@ -64,7 +64,7 @@ export function vfioNode() {
     const tokenId = tokenOf(address);
     const ask = (cgroupDir: string) => {
       const files = { receive: () => assert.fail("VFIO takes no files") };
-      return { connectionId: `of ${address}`, wanted: { type: "VFIO", tokenId, cgroupDir } as const, files, signal };
+      return { connectionId: `of ${address}`, desired: { type: "VFIO", tokenId, cgroupDir } as const, files, signal };
     };
     return handleOf(await driver[how](ask(asked.cgroupDir)), { tokenId, ask });
   };

@@ -1,4 +1,4 @@
-import { describeHostUse, type PhysicalFunction, type VfFacts, wantedVfs } from "../../pci/index.ts";
+import { describeHostUse, desiredVfs, type PhysicalFunction, type VfFacts } from "../../pci/index.ts";
 import { counted } from "../text.ts";
 import type { CheckFacts } from "./facts-form.ts";
 import { doubt, type Finding, failure, fine } from "./finding.ts";
@@ -26,7 +26,7 @@ function judgePf(pf: PhysicalFunction, words: Words): readonly Finding[] {
   }
   const why =
     "no virtual functions are made on it: with some drivers that resets the adapter, and the host loses its link";
-  const todo = `make them when the host can do without it (echo ${wantedVfs(pf)} > /sys/bus/pci/devices/${subject}/sriov_numvfs), or set hostUse: create-vfs in the file`;
+  const todo = `make them when the host can do without it (echo ${desiredVfs(pf)} > /sys/bus/pci/devices/${subject}/sriov_numvfs), or set hostUse: create-vfs in the file`;
   return [failure({ check, subject, what, why, todo })];
 }
 

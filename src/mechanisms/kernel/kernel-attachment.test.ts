@@ -108,8 +108,8 @@ function setUp(
   const tokenOf = (address: string) =>
     inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
   const tokenId = tokenOf(first);
-  const wanted = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
-  const ask = { connectionId: "c1", wanted, files, signal };
+  const desired = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
+  const ask = { connectionId: "c1", desired, files, signal };
   const take = () => {
     const attachment = driver.adopt(ask);
     opened.push(attachment);

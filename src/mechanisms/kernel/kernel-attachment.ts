@@ -7,21 +7,21 @@ import { fileKey, type Netns } from "../../kernel/index.ts";
 import {
   type AttachmentState,
   attachNetdev,
+  type DesiredNetdev,
+  desiredNetdev,
   isForeignLink,
   NetdevAttachment,
   NetdevError,
-  type WantedNetdev,
-  wantNetdev,
 } from "../../netdev/index.ts";
 import {
   type Attachment,
+  type DesiredKernel,
+  type DesiredMechanism,
   type InodeUrl,
   type MechanismDriver,
   type MechanismRequest,
   PARAMETER,
   type PassedFilesOfCall,
-  type WantedKernel,
-  type WantedMechanism,
 } from "../../nsm/index.ts";
 import type { PciAddress } from "../../pci/index.ts";
 import { type Log, timed } from "../../telemetry/index.ts";
@@ -46,17 +46,17 @@ export interface KernelParts extends VfLinkParts {
 }
 
 /** Gives clients a VF as a network device in their namespace: the original's resourcepool and inject for KERNEL. */
-export function kernelDriver(parts: KernelParts): MechanismDriver<WantedKernel> {
+export function kernelDriver(parts: KernelParts): MechanismDriver<DesiredKernel> {
   // The inventory gives the VF of a previous instance to its connection again, as it does at every call.
-  const take = ({ connectionId, wanted }: MechanismRequest<WantedKernel>) =>
-    new KernelAttachment(parts, wanted, parts.holds.take({ connectionId, tokenId: wanted.tokenId, use: "kernel" }));
+  const take = ({ connectionId, desired }: MechanismRequest<DesiredKernel>) =>
+    new KernelAttachment(parts, desired, parts.holds.take({ connectionId, tokenId: desired.tokenId, use: "kernel" }));
   return { open: async (ask) => take(ask), adopt: take };
 }
 
 class KernelAttachment implements Attachment {
   readonly #parts: KernelParts;
   readonly #held: HeldVf;
-  #wanted: WantedKernel;
+  #desired: DesiredKernel;
   /** The client's namespace: it is needed to restore the VF, whatever the peers do (E1). The only handle that we have of it. */
   #client: Netns | undefined;
   /** Where the client said that it is, as it was attached; undefined until then. */
@@ -67,9 +67,9 @@ class KernelAttachment implements Attachment {
   #stopWatch: (() => void) | undefined;
   #isReleased = false;
 
-  constructor(parts: KernelParts, wanted: WantedKernel, held: HeldVf) {
+  constructor(parts: KernelParts, desired: DesiredKernel, held: HeldVf) {
     this.#parts = parts;
-    this.#wanted = wanted;
+    this.#desired = desired;
     this.#held = held;
   }
 
@@ -77,12 +77,12 @@ class KernelAttachment implements Attachment {
     return { [PARAMETER.pciAddress]: this.#address };
   }
 
-  canServe(wanted: WantedMechanism): boolean {
-    return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  canServe(desired: DesiredMechanism): boolean {
+    return desired.type === "KERNEL" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
-  async prepare({ wanted, files, signal }: MechanismRequest): Promise<void> {
-    const { netns } = kernelPart(wanted);
+  async prepare({ desired, files, signal }: MechanismRequest): Promise<void> {
+    const { netns } = kernelPart(desired);
     const [client] = await both(
       signal,
       { run: (either) => this.#receive(files, netns, either), drop: (received) => received.close() },
@@ -92,24 +92,24 @@ class KernelAttachment implements Attachment {
   }
 
   async apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    const wanted = kernelPart(ask.wanted);
-    const netdev = wantNetdev(requestedNetdev(wanted, context));
-    if (this.#where !== undefined && this.#where !== wanted.netns.text) await this.#leave(ask, wanted.netns);
+    const desired = kernelPart(ask.desired);
+    const netdev = desiredNetdev(requestedNetdev(desired, context));
+    if (this.#where !== undefined && this.#where !== desired.netns.text) await this.#leave(ask, desired.netns);
     // After a restart of ours the VF is with its client, and the client's namespace comes with its next Request.
-    this.#client ??= await this.#receive(ask.files, wanted.netns, ask.signal);
+    this.#client ??= await this.#receive(ask.files, desired.netns, ask.signal);
     // From here on the VF may be away, even if the next step fails.
-    this.#where = wanted.netns.text;
+    this.#where = desired.netns.text;
     await this.#attach(this.#client, netdev, ask.signal);
-    this.#wanted = wanted;
+    this.#desired = desired;
   }
 
   async isInForce(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean> {
-    const netdev = wantNetdev(requestedNetdev(this.#wanted, context));
+    const netdev = desiredNetdev(requestedNetdev(this.#desired, context));
     return this.#netdev !== undefined && (await this.#netdev.differences(netdev, signal)).length === 0;
   }
 
   async receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void> {
-    if (!this.#isReleased) this.#client ??= await this.#receive(files, this.#wanted.netns, signal);
+    if (!this.#isReleased) this.#client ??= await this.#receive(files, this.#desired.netns, signal);
   }
 
   async release(): Promise<void> {
@@ -168,17 +168,17 @@ class KernelAttachment implements Attachment {
     this.#client = client;
   }
 
-  async #attach(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+  async #attach(client: Netns, desired: DesiredNetdev, signal: AbortSignal): Promise<void> {
     if (this.#isLeftBehind) await this.#restore();
-    if (this.#netdev) return await this.#netdev.update(wanted, signal);
+    if (this.#netdev) return await this.#netdev.update(desired, signal);
     const resumed = await this.#resume(client);
-    if (resumed) await resumed.update(wanted, signal);
-    else await this.#enter(client, wanted, signal);
+    if (resumed) await resumed.update(desired, signal);
+    else await this.#enter(client, desired, signal);
     this.#stopWatch ??= await this.#parts.watchPod(this.#held.ask);
     this.#held.setReady();
   }
 
-  async #enter(client: Netns, wanted: WantedNetdev, signal: AbortSignal): Promise<void> {
+  async #enter(client: Netns, desired: DesiredNetdev, signal: AbortSignal): Promise<void> {
     // Read again: a VF that comes back from another namespace may have got another index here.
     const { ifindex } = await this.#parts.binder.netdevOf(this.#address, signal);
     await this.#held.refuseHostUse();
@@ -187,7 +187,7 @@ class KernelAttachment implements Attachment {
       this.#isLeftBehind = true;
     };
     const record = this.#recordFor(client);
-    const move = { ...this.#netdevParts(), client, ifindex, wanted, signal, record, keepLeft };
+    const move = { ...this.#netdevParts(), client, ifindex, desired, signal, record, keepLeft };
     try {
       this.#netdev = await this.#moving("client", () => attachNetdev(move));
     } catch (error) {
@@ -279,7 +279,7 @@ class KernelAttachment implements Attachment {
   }
 }
 
-function kernelPart(wanted: WantedMechanism): WantedKernel {
-  if (wanted.type !== "KERNEL") throw new Error(`The KERNEL mechanism was asked for ${wanted.type}`);
-  return wanted;
+function kernelPart(desired: DesiredMechanism): DesiredKernel {
+  if (desired.type !== "KERNEL") throw new Error(`The KERNEL mechanism was asked for ${desired.type}`);
+  return desired;
 }

@@ -1,18 +1,18 @@
 import type { ConnectionContext, Route } from "../../gen/connectioncontext_pb.ts";
 import type { RequestedNetdev, RequestedRoute } from "../../netdev/index.ts";
-import type { WantedKernel } from "../../nsm/index.ts";
+import type { DesiredKernel } from "../../nsm/index.ts";
 
 /**
  * What the original's connectioncontextkernel reads. What a client's interface shall be, from the context that the endpoint
  * filled: the client is the source side. A client with VLAN devices of its own gets the bare interface: no address, route or
  * MTU of ours (sriov-behaviour §6.2). Whether it makes sense is for netdev to say.
  */
-export function requestedNetdev(wanted: WantedKernel, context: ConnectionContext | undefined): RequestedNetdev {
+export function requestedNetdev(desired: DesiredKernel, context: ConnectionContext | undefined): RequestedNetdev {
   const ethernet = context?.ethernetContext;
-  const ip = wanted.bare ? undefined : context?.ipContext;
+  const ip = desired.bare ? undefined : context?.ipContext;
   return {
-    name: wanted.interfaceName,
-    mtu: wanted.bare ? undefined : context?.MTU || undefined,
+    name: desired.interfaceName,
+    mtu: desired.bare ? undefined : context?.MTU || undefined,
     mac: ethernet?.srcMac ?? "",
     vlan: ethernet?.vlanTag ?? 0,
     addresses: ip?.srcIpAddrs ?? [],

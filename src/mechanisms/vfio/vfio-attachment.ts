@@ -10,11 +10,11 @@ import { BorrowedSettings, type RequestedSettings } from "../../netdev/index.ts"
 import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
+  type DesiredMechanism,
+  type DesiredVfio,
   type MechanismDriver,
   type MechanismRequest,
   PARAMETER,
-  type WantedMechanism,
-  type WantedVfio,
 } from "../../nsm/index.ts";
 import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from "../../pci/index.ts";
 import type { Log } from "../../telemetry/index.ts";
@@ -45,15 +45,15 @@ export interface VfioParts {
 }
 
 /** Gives clients a VF as a VFIO device that only their pod may open: the original's resourcepool and vfio. */
-export function vfioDriver(parts: VfioParts): MechanismDriver<WantedVfio> {
+export function vfioDriver(parts: VfioParts): MechanismDriver<DesiredVfio> {
   const { holds, pods, grants } = parts;
-  const take = ({ connectionId, wanted }: MechanismRequest<WantedVfio>, pod: TokenPod | undefined) => {
+  const take = ({ connectionId, desired }: MechanismRequest<DesiredVfio>, pod: TokenPod | undefined) => {
     const owner = pod && { owner: pod.uid };
-    const held = holds.take({ connectionId, tokenId: wanted.tokenId, use: "vfio", ...owner });
-    return new VfioAttachment(parts, held, { pod, wanted });
+    const held = holds.take({ connectionId, tokenId: desired.tokenId, use: "vfio", ...owner });
+    return new VfioAttachment(parts, held, { pod, desired });
   };
   return {
-    open: async (ask) => take(ask, await pods.podOf(ask.wanted.tokenId)),
+    open: async (ask) => take(ask, await pods.podOf(ask.desired.tokenId)),
     adopt(ask) {
       const attachment = take(ask, undefined);
       attachment.resume(grants);
@@ -65,7 +65,7 @@ export function vfioDriver(parts: VfioParts): MechanismDriver<WantedVfio> {
 class VfioAttachment implements Attachment {
   readonly #parts: VfioParts;
   readonly #held: HeldVf;
-  #wanted: WantedVfio;
+  #desired: DesiredVfio;
   #pod: TokenPod | undefined;
   #cgroupDir: string;
   #entry: VfioEntry | undefined;
@@ -77,13 +77,13 @@ class VfioAttachment implements Attachment {
   constructor(
     parts: VfioParts,
     held: HeldVf,
-    { pod, wanted }: { readonly pod: TokenPod | undefined; readonly wanted: WantedVfio },
+    { pod, desired }: { readonly pod: TokenPod | undefined; readonly desired: DesiredVfio },
   ) {
     this.#parts = parts;
     this.#held = held;
     this.#pod = pod;
-    this.#wanted = wanted;
-    this.#cgroupDir = wanted.cgroupDir;
+    this.#desired = desired;
+    this.#cgroupDir = desired.cgroupDir;
   }
 
   get parameters(): Readonly<Record<string, string>> {
@@ -111,8 +111,8 @@ class VfioAttachment implements Attachment {
     this.#grant = grant;
   }
 
-  canServe(wanted: WantedMechanism): boolean {
-    return wanted.type === "VFIO" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  canServe(desired: DesiredMechanism): boolean {
+    return desired.type === "VFIO" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
   async prepare({ signal }: MechanismRequest): Promise<void> {
@@ -126,21 +126,21 @@ class VfioAttachment implements Attachment {
     this.#grant = this.#open(this.#cgroupDir);
   }
 
-  async apply({ wanted, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    if (wanted.type !== "VFIO") throw new Error(`The VFIO mechanism was asked for ${wanted.type}`);
+  async apply({ desired, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
+    if (desired.type !== "VFIO") throw new Error(`The VFIO mechanism was asked for ${desired.type}`);
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
-    const grant = await this.#grantFor(wanted.cgroupDir);
+    const grant = await this.#grantFor(desired.cgroupDir);
     // First the settings: with the first frame that the pod can send they hold.
     await this.#lent().apply(requestedSettings(context), signal);
     await grant.apply(signal);
     this.#held.setReady();
-    this.#wanted = wanted;
+    this.#desired = desired;
   }
 
   async isInForce(context: ConnectionContext | undefined): Promise<boolean> {
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
     const grant = this.#grant;
-    if (!grant || this.#wanted.cgroupDir !== this.#cgroupDir || !isFor(grant, this.#device)) return false;
+    if (!grant || this.#desired.cgroupDir !== this.#cgroupDir || !isFor(grant, this.#device)) return false;
     return (await grant.stands()) && (await this.#lent().stands(requestedSettings(context)));
   }
 
@@ -258,6 +258,6 @@ function requestedSettings(context: ConnectionContext | undefined): RequestedSet
 
 function isFor({ state }: DeviceGrant, device: VfioDevice | undefined): boolean {
   const text = (one: { readonly major: number; readonly minor: number }) => `${one.major}:${one.minor}`;
-  const wanted = device ? [device.container, device.device].map(text) : [];
-  return state.devices.map(text).join() === wanted.join();
+  const desired = device ? [device.container, device.device].map(text) : [];
+  return state.devices.map(text).join() === desired.join();
 }

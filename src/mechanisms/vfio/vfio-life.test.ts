@@ -144,12 +144,12 @@ test("apply() takes away the device of before where the node has another number,
 
 test("canServe() is for the same token by VFIO, as long as the VF is not given back", async () => {
   const { tokenOf, vf } = await established();
-  const wanted = { type: "VFIO", tokenId: vf.tokenId, cgroupDir: OTHER } as const;
+  const desired = { type: "VFIO", tokenId: vf.tokenId, cgroupDir: OTHER } as const;
   const kernel = { type: "KERNEL", tokenId: vf.tokenId } as never;
-  assert.deepEqual([vf.canServe(wanted), vf.canServe(kernel)], [true, false]);
-  assert.equal(vf.canServe({ ...wanted, tokenId: tokenOf(second) }), false);
+  assert.deepEqual([vf.canServe(desired), vf.canServe(kernel)], [true, false]);
+  assert.equal(vf.canServe({ ...desired, tokenId: tokenOf(second) }), false);
   await vf.release();
-  assert.equal(vf.canServe(wanted), false);
+  assert.equal(vf.canServe(desired), false);
 });
 
 test("close() lets go of the grant, and the pod keeps what it has", async () => {

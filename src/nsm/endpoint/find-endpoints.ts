@@ -27,7 +27,7 @@ export interface Candidate {
   readonly socket: EndpointSocket;
 }
 
-/** What is known of the wanted service. */
+/** What is known of the desired service. */
 export interface EndpointRequest {
   readonly networkService: string;
   readonly payload: string;

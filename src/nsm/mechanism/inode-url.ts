@@ -17,7 +17,7 @@ export function parseInodeUrl(text: string, what: string): InodeUrl {
   const match = /^inode:\/\/(\d{1,20})\/(\d{1,20})$/.exec(text);
   const [dev, ino] = [BigInt(match?.[1] ?? -1), BigInt(match?.[2] ?? -1)];
   if (!isUnsigned64(dev) || !isUnsigned64(ino)) {
-    throw new NsmError({ kind: "bad-value", what, value: text, wanted: "inode://<device>/<inode>" });
+    throw new NsmError({ kind: "bad-value", what, value: text, desired: "inode://<device>/<inode>" });
   }
   return { text, dev, ino };
 }

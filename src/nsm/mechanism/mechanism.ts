@@ -1,12 +1,12 @@
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { OwnedFd } from "../peers.ts";
 import type { InodeUrl } from "./inode-url.ts";
-import type { WantedMechanism } from "./requested-mechanism.ts";
+import type { DesiredMechanism } from "./requested-mechanism.ts";
 
 /** What a connection asks of a mechanism. */
-export interface MechanismRequest<W extends WantedMechanism = WantedMechanism> {
+export interface MechanismRequest<W extends DesiredMechanism = DesiredMechanism> {
   readonly connectionId: string;
-  readonly wanted: W;
+  readonly desired: W;
   readonly files: PassedFilesOfCall;
   /** Aborted when the caller has gone, or its deadline passed: stop, nothing may be left half done without `release`. */
   readonly signal: AbortSignal;
@@ -19,7 +19,7 @@ export interface PassedFilesOfCall {
 }
 
 /** One kind of mechanism on this node. */
-export interface MechanismDriver<W extends WantedMechanism = WantedMechanism> {
+export interface MechanismDriver<W extends DesiredMechanism = DesiredMechanism> {
   /**
    * Reserves what the connection needs, without touching the node.
    * @throws when there is none to have; nothing is held then.
@@ -38,10 +38,10 @@ export interface Attachment {
    * the client yet. What a failure leaves is for `release`.
    */
   prepare(ask: MechanismRequest): Promise<void>;
-  /** The original's resetmechanism: true if `apply` can make this attachment serve `wanted`; else it must be released first. */
-  canServe(wanted: WantedMechanism): boolean;
+  /** The original's resetmechanism: true if `apply` can make this attachment serve `desired`; else it must be released first. */
+  canServe(desired: DesiredMechanism): boolean;
   /**
-   * Makes the node as wanted, and the context true for the client. Repeatable: compares first, writes only differences,
+   * Makes the node as desired, and the context true for the client. Repeatable: compares first, writes only differences,
    * follows the client into another namespace. A failure leaves what is so to `release` or to the next `apply`.
    */
   apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void>;
@@ -60,5 +60,5 @@ export interface Attachment {
 
 /** What this node can give; a type that is missing cannot be given. */
 export type MechanismDrivers = {
-  readonly [T in WantedMechanism["type"]]?: MechanismDriver<Extract<WantedMechanism, { readonly type: T }>>;
+  readonly [T in DesiredMechanism["type"]]?: MechanismDriver<Extract<DesiredMechanism, { readonly type: T }>>;
 };

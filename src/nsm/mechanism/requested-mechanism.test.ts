@@ -4,20 +4,20 @@ import { create } from "@bufbuild/protobuf";
 import { MechanismSchema } from "../../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { parseInodeUrl } from "./inode-url.ts";
-import { isSameWanted, mechanismChoices } from "./requested-mechanism.ts";
+import { isSameDesired, mechanismChoices } from "./requested-mechanism.ts";
 
 const token = "sriov-01234567-89ab-cdef-0123-456789abcdef";
 const kernel = { inodeURL: "inode://4/4026533012", name: "nsm-1", tokenID: token };
 
 test("mechanismChoices() reads a kernel mechanism", () => {
-  const [wanted] = read("KERNEL", kernel);
+  const [desired] = read("KERNEL", kernel);
   const netns = { text: "inode://4/4026533012", dev: 4n, ino: 4026533012n };
-  assert.deepEqual(wanted, { type: "KERNEL", tokenId: token, interfaceName: "nsm-1", netns, bare: false });
+  assert.deepEqual(desired, { type: "KERNEL", tokenId: token, interfaceName: "nsm-1", netns, bare: false });
 });
 
 test("mechanismChoices() takes KERNEL_INTERFACE for KERNEL, and a VLAN parameter for a bare interface", () => {
-  const [wanted] = read("KERNEL_INTERFACE", { ...kernel, vlan: "7" });
-  assert.equal(wanted?.type === "KERNEL" && wanted.bare, true);
+  const [desired] = read("KERNEL_INTERFACE", { ...kernel, vlan: "7" });
+  assert.equal(desired?.type === "KERNEL" && desired.bare, true);
 });
 
 test("mechanismChoices() keeps the order of the preferences and skips types that it does not know", () => {
@@ -87,12 +87,12 @@ test("isSameWanted() sees a change of each part", () => {
   const [before] = read("KERNEL", kernel);
   assert.ok(before);
   const same = (parameters: Record<string, string>) =>
-    read("KERNEL", parameters).map((now) => isSameWanted(before, now));
+    read("KERNEL", parameters).map((now) => isSameDesired(before, now));
   assert.deepEqual(same({ ...kernel, extra: "x" }), [true]);
   assert.deepEqual(same({ ...kernel, name: "nsm-2" }), [false]);
   assert.deepEqual(same({ ...kernel, inodeURL: "inode://4/5" }), [false]);
   assert.deepEqual(same({ ...kernel, tokenID: token.replace("0", "1") }), [false]);
-  assert.equal(isSameWanted(before, { type: "NOOP" }), false);
+  assert.equal(isSameDesired(before, { type: "NOOP" }), false);
 });
 
 function read(type: string, parameters: Record<string, string>) {

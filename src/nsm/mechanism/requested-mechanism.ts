@@ -20,7 +20,7 @@ export const PARAMETER = {
 } as const;
 
 /** A VF as a network device in the client's namespace. */
-export interface WantedKernel {
+export interface DesiredKernel {
   readonly type: "KERNEL";
   readonly tokenId: string;
   readonly interfaceName: string;
@@ -30,7 +30,7 @@ export interface WantedKernel {
 }
 
 /** A VF as a VFIO device of the client's pod. */
-export interface WantedVfio {
+export interface DesiredVfio {
   readonly type: "VFIO";
   readonly tokenId: string;
   /** Where the client believes its cgroup to be. A hint to compare with, never a path to open. */
@@ -38,18 +38,18 @@ export interface WantedVfio {
 }
 
 /** Nothing on this node: the connection only passes through. */
-export interface WantedNoop {
+export interface DesiredNoop {
   readonly type: "NOOP";
 }
 
 /** What one mechanism of a Request asks of this node, checked and in our own terms. */
-export type WantedMechanism = WantedKernel | WantedVfio | WantedNoop;
+export type DesiredMechanism = DesiredKernel | DesiredVfio | DesiredNoop;
 
 /** One way to serve a Request: the mechanism as it was sent (our answer extends its parameters), and how to read it. */
 export interface MechanismChoice {
   readonly mechanism: Mechanism;
   /** @throws {NsmError} bad-value. Read late, so that one bad preference leaves the others a chance. */
-  read(): WantedMechanism;
+  read(): DesiredMechanism;
 }
 
 /**
@@ -67,7 +67,7 @@ export function mechanismChoices(request: NetworkServiceRequest): readonly Mecha
 }
 
 /** True if both ask the same of this node. */
-export function isSameWanted(a: WantedMechanism, b: WantedMechanism): boolean {
+export function isSameDesired(a: DesiredMechanism, b: DesiredMechanism): boolean {
   if (a.type === "KERNEL" && b.type === "KERNEL") {
     return (
       a.tokenId === b.tokenId &&
@@ -85,7 +85,7 @@ function choiceOf(mechanism: Mechanism): MechanismChoice {
 }
 
 // The README of the original calls the KERNEL mechanism KERNEL_INTERFACE, and so do some old clients.
-const KINDS: ReadonlyMap<string, WantedMechanism["type"]> = new Map([
+const KINDS: ReadonlyMap<string, DesiredMechanism["type"]> = new Map([
   ["KERNEL", "KERNEL"],
   ["KERNEL_INTERFACE", "KERNEL"],
   ["VFIO", "VFIO"],
@@ -96,7 +96,7 @@ function isKnown(mechanism: Mechanism): boolean {
   return KINDS.has(mechanism.type);
 }
 
-function readMechanism(mechanism: Mechanism): WantedMechanism {
+function readMechanism(mechanism: Mechanism): DesiredMechanism {
   const parameters = new Map(Object.entries(mechanism.parameters));
   switch (KINDS.get(mechanism.type)) {
     case "KERNEL":
@@ -129,7 +129,7 @@ function readTokenId(parameters: ReadonlyMap<string, string>): string {
       what: "the device token (tokenID)",
       // A token is a claim to a VF: no part of a nearly right one belongs in an error that is logged on the way.
       value: value === "" ? "" : "(hidden)",
-      wanted: "an id that the device plugin gave to the pod: sriov- and 36 characters",
+      desired: "an id that the device plugin gave to the pod: sriov- and 36 characters",
     });
   }
   return value;
@@ -142,8 +142,8 @@ function readInterfaceName(parameters: ReadonlyMap<string, string>): string {
     return parseInterfaceName(value);
   } catch (error) {
     if (!(error instanceof NetdevError)) throw error;
-    const wanted = "1 to 15 bytes without slash, colon, percent sign or blank, and neither ., .., all nor default";
-    throw new NsmError({ kind: "bad-value", what: "the interface name (name)", value, wanted });
+    const desired = "1 to 15 bytes without slash, colon, percent sign or blank, and neither ., .., all nor default";
+    throw new NsmError({ kind: "bad-value", what: "the interface name (name)", value, desired });
   }
 }
 

@@ -22,20 +22,20 @@ const GRACE_MS = 60_000;
 export function adoptAfterRestart(deps: RequestDeps, entry: JournalEntry): void {
   const { connectionId: id, owner, connection: bytes, expiresMs = 0 } = entry;
   if (!bytes)
-    throw new NsmError({ kind: "bad-value", what: "the journal's connection", value: id, wanted: "its answer" });
+    throw new NsmError({ kind: "bad-value", what: "the journal's connection", value: id, desired: "its answer" });
   // Its client has come back already, and gets from the node what is its own.
   if (deps.connections.has(id)) return;
   const connection = fromBinary(ConnectionSchema, bytes);
   const [choice] = mechanismChoices(create(NetworkServiceRequestSchema, { connection }));
   if (!choice) throw new NsmError({ kind: "unsupported-mechanism" });
-  const wanted = choice.read();
-  const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
-  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
-  const attachment = driver.adopt({ connectionId: id, wanted, files: noFiles, signal: new AbortController().signal });
+  const desired = choice.read();
+  const driver: MechanismDriver | undefined = deps.mechanisms[desired.type];
+  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: desired.type });
+  const attachment = driver.adopt({ connectionId: id, desired, files: noFiles, signal: new AbortController().signal });
   // What was kept stays, whatever its owner may have now.
-  const counted = { id, owner, holdsVf: wanted.type !== "NOOP", bytes: sizeOf(connection) };
+  const counted = { id, owner, holdsVf: desired.type !== "NOOP", bytes: sizeOf(connection) };
   const onward = connection.networkServiceEndpointName === "" ? undefined : "unknown";
-  const state = { phase: "established", connection, wanted, attachment, onward } as const;
+  const state = { phase: "established", connection, desired, attachment, onward } as const;
   const record = addConnection(deps, counted, { client: clientOf(connection), state });
   if (entry.stage !== "ready") {
     startReclaiming(record, deps);

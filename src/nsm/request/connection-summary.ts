@@ -19,12 +19,12 @@ export function summaries(connections: Connections): readonly ConnectionSummary[
 }
 
 function summary(record: ConnectionRecord): ConnectionSummary {
-  const { phase, wanted, connection } = record.state;
+  const { phase, desired, connection } = record.state;
   const endpoint = onwardOf(record)?.candidate.name ?? connection.networkServiceEndpointName;
   return {
     id: record.id,
     phase,
-    mechanism: wanted.type,
+    mechanism: desired.type,
     client: connection.path?.pathSegments[0]?.name,
     networkService: connection.networkService,
     endpoint: endpoint === "" ? undefined : endpoint,

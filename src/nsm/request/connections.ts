@@ -3,7 +3,7 @@ import type { Connection } from "../../gen/connection_pb.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import type { EndpointWatch } from "../endpoint/watch-endpoint.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
-import type { WantedMechanism } from "../mechanism/requested-mechanism.ts";
+import type { DesiredMechanism } from "../mechanism/requested-mechanism.ts";
 import type { Held } from "../permission/quota.ts";
 import type { ConnectionExpiry } from "./connection-expiry.ts";
 
@@ -27,7 +27,7 @@ export type ConnectionState = OpeningConnection | EstablishedConnection | Reclai
 export interface ConnectionContent {
   /** At our own index, with the client's mechanism: as it is asked for while it opens, then as of the last answer. */
   readonly connection: Connection;
-  readonly wanted: WantedMechanism;
+  readonly desired: DesiredMechanism;
   /** `unknown`: a previous instance asked an endpoint, and this one has not yet: it is looked for when it must be closed there. */
   onward: Onward | "unknown" | undefined;
 }

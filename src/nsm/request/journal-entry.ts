@@ -26,14 +26,14 @@ interface KeptConnection {
 /** What is kept of a connection at this stage, on disk without tokens: those are secrets, and their times change at each refresh. */
 export function journalEntry(
   { id, owner }: Pick<ConnectionRecord, "id" | "owner">,
-  { wanted, connection }: Pick<ConnectionContent, "wanted" | "connection">,
+  { desired, connection }: Pick<ConnectionContent, "desired" | "connection">,
   stage: JournalEntry["stage"],
 ): JournalEntry {
   return {
     connectionId: id,
     owner,
     stage,
-    ...(wanted.type === "NOOP" ? { mechanism: wanted.type } : { mechanism: wanted.type, tokenId: wanted.tokenId }),
+    ...(desired.type === "NOOP" ? { mechanism: desired.type } : { mechanism: desired.type, tokenId: desired.tokenId }),
     connection: toBinary(ConnectionSchema, withoutTokens(connection, "and their times")),
   };
 }

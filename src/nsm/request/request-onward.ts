@@ -57,7 +57,7 @@ export interface OnwardQuestion {
 
 /**
  * Asks onward for a connection. One that is served is asked for at its endpoint, over the connection that we keep to it;
- * the registry is asked only if that endpoint is out of reach (it may have moved) or another one is wanted. An endpoint
+ * the registry is asked only if that endpoint is out of reach (it may have moved) or another one is requested. An endpoint
  * that was replaced gets a Close, best effort (W29): the Request does not wait for it.
  */
 export async function requestOnward(

@@ -11,11 +11,11 @@ import { NsmError } from "../fault.ts";
 import type { CallFiles, FilesOfCalls } from "../mechanism/call-files.ts";
 import type { Attachment, MechanismDriver, MechanismDrivers, MechanismRequest } from "../mechanism/mechanism.ts";
 import {
-  isSameWanted,
+  type DesiredMechanism,
+  isSameDesired,
   type MechanismChoice,
   mechanismChoices,
   PARAMETER,
-  type WantedMechanism,
 } from "../mechanism/requested-mechanism.ts";
 import { extendPath, returnToCaller } from "../path.ts";
 import { type AdmittedCaller, admit, type Gate, signAnswer } from "../permission/authorize.ts";
@@ -57,7 +57,7 @@ interface Ask {
 /** One way to serve it. */
 interface Way {
   readonly choice: MechanismChoice;
-  readonly wanted: WantedMechanism;
+  readonly desired: DesiredMechanism;
 }
 
 /**
@@ -97,9 +97,9 @@ async function serve(deps: RequestDeps, ask: Ask): Promise<ConnectionRecord> {
   for (const choice of mechanismChoices(ask.message)) {
     let isRefresh = false;
     try {
-      const wanted = choice.read();
-      isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canServe(wanted) ?? false;
-      return await serveWith(deps, ask, { choice, wanted });
+      const desired = choice.read();
+      isRefresh = deps.connections.get(ask.connection.id)?.state.attachment?.canServe(desired) ?? false;
+      return await serveWith(deps, ask, { choice, desired });
     } catch (error) {
       // What is established is never given up because it could not be confirmed: no other mechanism is tried then.
       if (hasOwn || isRefresh) throw error;
@@ -127,7 +127,7 @@ async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
   const record = deps.connections.get(ask.connection.id);
   if (record?.state.phase === "reclaiming") throw new NsmError({ kind: "reclaiming", id: record.id });
   const attachment = record?.state.attachment;
-  if (record && attachment?.canServe(way.wanted)) return await refresh(deps, ask, { ...way, record, attachment });
+  if (record && attachment?.canServe(way.desired)) return await refresh(deps, ask, { ...way, record, attachment });
   return await establish(deps, ask, way);
 }
 
@@ -137,9 +137,9 @@ async function refresh(
   ask: Ask,
   established: Way & { readonly record: ConnectionRecord; readonly attachment: Attachment },
 ): Promise<ConnectionRecord> {
-  const { record, attachment, choice, wanted } = established;
+  const { record, attachment, choice, desired } = established;
   const { connection, signal } = ask;
-  const isSame = isSameWanted(record.state.wanted, wanted);
+  const isSame = isSameDesired(record.state.desired, desired);
   const before = onwardOf(record)?.connection.context;
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is applied again.
   const stoodBefore = isSame
@@ -151,8 +151,8 @@ async function refresh(
     keepOnward(deps, record, onward);
     const { context } = onward.connection;
     if (!(await stoodBefore) || !isSameContext(before, context)) {
-      await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, wanted), context));
-      deps.log.info("connection-changed", { connection: record.id, mechanism: wanted.type });
+      await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, desired), context));
+      deps.log.info("connection-changed", { connection: record.id, mechanism: desired.type });
     }
   } catch (error) {
     // The client keeps what it has; watchers learn that the control plane could not confirm it.
@@ -160,17 +160,17 @@ async function refresh(
     throw error;
   }
   const { caller, call } = ask;
-  await settle(deps, record, { choice, wanted, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
+  await settle(deps, record, { choice, desired, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
   return record;
 }
 
 /** A connection that is new, or whose mechanism is: everything is undone if any step fails. */
 async function establish(deps: RequestDeps, ask: Ask, way: Way): Promise<ConnectionRecord> {
-  const { wanted } = way;
-  const driver: MechanismDriver | undefined = deps.mechanisms[wanted.type];
-  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: wanted.type });
+  const { desired } = way;
+  const driver: MechanismDriver | undefined = deps.mechanisms[desired.type];
+  if (!driver) throw new NsmError({ kind: "cannot-give", mechanism: desired.type });
   const startedMs = deps.clock.monotonicMs();
-  const content = { connection: { ...ask.connection, mechanism: way.choice.mechanism }, wanted };
+  const content = { connection: { ...ask.connection, mechanism: way.choice.mechanism }, desired };
   const record = openRecord(deps, ask, content);
   try {
     await establishWith(deps, ask, { ...way, driver, record, content });
@@ -181,7 +181,7 @@ async function establish(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
   const tookMs = Math.round(deps.clock.monotonicMs() - startedMs);
   const endpoint = onwardOf(record)?.candidate.name;
   const vf = record.state.attachment?.parameters[PARAMETER.pciAddress];
-  deps.log.info("connection-established", { connection: record.id, mechanism: wanted.type, vf, endpoint, tookMs });
+  deps.log.info("connection-established", { connection: record.id, mechanism: desired.type, vf, endpoint, tookMs });
   return record;
 }
 
@@ -189,11 +189,11 @@ async function establish(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
 function openRecord(
   deps: RequestDeps,
   { connection, caller }: Ask,
-  content: Pick<ConnectionContent, "connection" | "wanted">,
+  content: Pick<ConnectionContent, "connection" | "desired">,
 ): ConnectionRecord {
   const { id } = connection;
   const owner = ownerFor(caller.peer.spiffeId, deps.manager);
-  const counted = { id, owner, holdsVf: content.wanted.type !== "NOOP", bytes: sizeOf(content.connection) };
+  const counted = { id, owner, holdsVf: content.desired.type !== "NOOP", bytes: sizeOf(content.connection) };
   deps.quota.check(counted);
   const client = clientOf(connection);
   const known = deps.connections.get(id);
@@ -208,11 +208,11 @@ function openRecord(
 interface Establishing extends Way {
   readonly driver: MechanismDriver;
   readonly record: ConnectionRecord;
-  readonly content: Pick<ConnectionContent, "connection" | "wanted">;
+  readonly content: Pick<ConnectionContent, "connection" | "desired">;
 }
 
 async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establishing): Promise<void> {
-  const { driver, record, content, choice, wanted } = establishing;
+  const { driver, record, content, choice, desired } = establishing;
   const { connection, caller, call, files, signal } = ask;
   const kept = keptEndpoint(record, connection);
   // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
@@ -221,7 +221,7 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
   if (former) await deps.steps.run("release", () => former.release());
   record.state = { phase: "opening", ...content, attachment: undefined, onward: record.state.onward };
   // Touches nothing, and refuses a token that is none: that must not cost a write.
-  const attachment = await openAttachment(deps, ask, () => driver.open(mechanismRequest(ask, wanted)));
+  const attachment = await openAttachment(deps, ask, () => driver.open(mechanismRequest(ask, desired)));
   record.state = { ...record.state, attachment };
   await deps.journal.put(journalEntry(record, content, "preparing"));
   const [offer] = await both(
@@ -232,14 +232,14 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
     },
     {
       run: (either) =>
-        deps.steps.run("prepare", () => attachment.prepare({ ...mechanismRequest(ask, wanted), signal: either })),
+        deps.steps.run("prepare", () => attachment.prepare({ ...mechanismRequest(ask, desired), signal: either })),
     },
   );
   const onward = await requestOnward(deps, record, { connection, signal, offer });
   keepOnward(deps, record, onward);
-  await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, wanted), onward.connection.context));
+  await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, desired), onward.connection.context));
   signal.throwIfAborted();
-  await settle(deps, record, { choice, wanted, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
+  await settle(deps, record, { choice, desired, attachment, onward, caller, callerDeadlineMs: call.deadlineMs });
 }
 
 /** What the endpoint has added counts, too. Of an answer that is too much only who gave it is kept. @throws {NsmError} over-quota. */
@@ -257,11 +257,11 @@ function keepOnward(deps: RequestDeps, record: ConnectionRecord, onward: Onward)
   record.bytes = bytes;
 }
 
-function mechanismRequest<W extends WantedMechanism>(
+function mechanismRequest<W extends DesiredMechanism>(
   { connection, files, signal }: Ask,
-  wanted: W,
+  desired: W,
 ): MechanismRequest<W> {
-  return { connectionId: connection.id, wanted, files, signal };
+  return { connectionId: connection.id, desired, files, signal };
 }
 
 function isSameContext(a: ConnectionContext | undefined, b: ConnectionContext | undefined): boolean {

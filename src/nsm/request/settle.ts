@@ -7,7 +7,7 @@ import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
 import { textOf } from "../fault.ts";
 import { toStatus } from "../grpc-status.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
-import { type MechanismChoice, PARAMETER, type WantedMechanism } from "../mechanism/requested-mechanism.ts";
+import { type DesiredMechanism, type MechanismChoice, PARAMETER } from "../mechanism/requested-mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import { ownSegment, withoutTokens } from "../path.ts";
 import type { AdmittedCaller } from "../permission/authorize.ts";
@@ -32,7 +32,7 @@ export interface SettleDeps {
 /** What has just been served. */
 export interface Served {
   readonly choice: MechanismChoice;
-  readonly wanted: WantedMechanism;
+  readonly desired: DesiredMechanism;
   readonly attachment: Attachment;
   readonly onward: Onward;
   readonly caller: AdmittedCaller;
@@ -41,7 +41,7 @@ export interface Served {
 
 /** The end of every Request that worked: the connection is kept, published, watched, and given its time. */
 export async function settle(deps: SettleDeps, record: ConnectionRecord, served: Served): Promise<void> {
-  const { wanted, attachment, onward, caller, callerDeadlineMs } = served;
+  const { desired, attachment, onward, caller, callerDeadlineMs } = served;
   const before = record.state.phase === "established" ? record.state.connection : undefined;
   const connection = resultOf(served);
   const owner = ownerFor(caller.peer.spiffeId, deps.manager);
@@ -50,11 +50,11 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   const isOwnerNew = record.owner.spiffeId !== owner.spiffeId || record.owner.isManager !== owner.isManager;
   // Before anything is published: what cannot be kept is not established. A refresh of the same changes nothing on disk.
   if (!before || isOwnerNew || contentOf(before) !== contentOf(connection)) {
-    const entry = journalEntry({ id: record.id, owner }, { wanted, connection }, "ready");
+    const entry = journalEntry({ id: record.id, owner }, { desired, connection }, "ready");
     await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
   }
   record.owner = owner;
-  record.state = { phase: "established", connection, wanted, attachment, onward };
+  record.state = { phase: "established", connection, desired, attachment, onward };
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection);
   listen(deps, record, { connection, onward });

@@ -137,9 +137,9 @@ export function startReclaiming(
   { spread }: Pick<TeardownDeps, "spread">,
 ): ReclaimingConnection {
   if (record.state.phase === "reclaiming") return record.state;
-  const { connection, wanted, attachment, onward } = record.state;
+  const { connection, desired, attachment, onward } = record.state;
   const retries = createBackoff({ firstMs: FIRST_RETRY_MS, limitMs: LONGEST_RETRY_MS, random: spread });
-  const state = { phase: "reclaiming", connection, wanted, attachment, onward, retries } as const;
+  const state = { phase: "reclaiming", connection, desired, attachment, onward, retries } as const;
   record.state = state;
   return state;
 }

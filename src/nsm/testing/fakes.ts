@@ -10,10 +10,10 @@ import { InventoryError } from "../../inventory/index.ts";
 import type { Call, Connection as PeerConnection, PeerIdentity } from "../../rpc/index.ts";
 import type { Attachment, MechanismDriver, MechanismRequest, PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import {
+  type DesiredKernel,
+  type DesiredMechanism,
+  type DesiredNoop,
   PARAMETER,
-  type WantedKernel,
-  type WantedMechanism,
-  type WantedNoop,
 } from "../mechanism/requested-mechanism.ts";
 import type { FileId, OwnedFd, PassedFds } from "../peers.ts";
 import type { Gate } from "../permission/authorize.ts";
@@ -281,48 +281,48 @@ export class PaperVf {
 }
 
 /** KERNEL with one VF for every token; one connection at a time has it. */
-export class PaperVfs implements MechanismDriver<WantedKernel> {
+export class PaperVfs implements MechanismDriver<DesiredKernel> {
   readonly vf = new PaperVf();
   /** Id of the connection that has it. */
   holder: string | undefined;
 
-  open = async (ask: MechanismRequest<WantedKernel>) => this.adopt(ask);
+  open = async (ask: MechanismRequest<DesiredKernel>) => this.adopt(ask);
 
-  adopt({ connectionId, wanted }: MechanismRequest<WantedKernel>): Attachment {
+  adopt({ connectionId, desired }: MechanismRequest<DesiredKernel>): Attachment {
     if (this.holder !== undefined && this.holder !== connectionId) {
       throw new InventoryError({ kind: "token-in-use", connectionId: this.holder });
     }
     this.holder = connectionId;
     this.vf.done.push("take");
-    return new PaperAttachment(this, wanted);
+    return new PaperAttachment(this, desired);
   }
 }
 
 class PaperAttachment implements Attachment {
   readonly parameters: Readonly<Record<string, string>>;
   readonly #vfs: PaperVfs;
-  #wanted: WantedKernel;
+  #desired: DesiredKernel;
   #netns: OwnedFd | undefined;
   #where: string | undefined;
   #isReleased = false;
 
-  constructor(vfs: PaperVfs, wanted: WantedKernel) {
+  constructor(vfs: PaperVfs, desired: DesiredKernel) {
     this.#vfs = vfs;
-    this.#wanted = wanted;
+    this.#desired = desired;
     this.parameters = { [PARAMETER.pciAddress]: vfs.vf.address };
   }
 
-  async prepare({ wanted, files, signal }: MechanismRequest): Promise<void> {
-    const receiving = { run: () => files.receive(kernel(wanted).netns, signal), drop: (fd: OwnedFd) => fd.close() };
+  async prepare({ desired, files, signal }: MechanismRequest): Promise<void> {
+    const receiving = { run: () => files.receive(kernel(desired).netns, signal), drop: (fd: OwnedFd) => fd.close() };
     [this.#netns] = await both(signal, receiving, { run: () => this.#vfs.vf.do("bind") });
   }
 
-  canServe(wanted: WantedMechanism): boolean {
-    return wanted.type === "KERNEL" && wanted.tokenId === this.#wanted.tokenId && !this.#isReleased;
+  canServe(desired: DesiredMechanism): boolean {
+    return desired.type === "KERNEL" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
-  async apply({ wanted, files, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    const { netns } = kernel(wanted);
+  async apply({ desired, files, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
+    const { netns } = kernel(desired);
     if (this.#where !== undefined && this.#where !== netns.text) {
       const former = this.#netns;
       this.#netns = await files.receive(netns, signal);
@@ -331,16 +331,16 @@ class PaperAttachment implements Attachment {
     }
     this.#netns ??= await files.receive(netns, signal);
     this.#where = netns.text;
-    await this.#vfs.vf.attach(kernel(wanted).interfaceName, specText(kernel(wanted), context));
-    this.#wanted = kernel(wanted);
+    await this.#vfs.vf.attach(kernel(desired).interfaceName, specText(kernel(desired), context));
+    this.#desired = kernel(desired);
   }
 
   isInForce(context: ConnectionContext | undefined): Promise<boolean> {
-    return this.#vfs.vf.isInForce(specText(this.#wanted, context));
+    return this.#vfs.vf.isInForce(specText(this.#desired, context));
   }
 
   async receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void> {
-    if (!this.#isReleased) this.#netns ??= await files.receive(this.#wanted.netns, signal);
+    if (!this.#isReleased) this.#netns ??= await files.receive(this.#desired.netns, signal);
   }
 
   async release(): Promise<void> {
@@ -361,7 +361,7 @@ class PaperAttachment implements Attachment {
 }
 
 /** NOOP: nothing. */
-export const paperNoop: MechanismDriver<WantedNoop> = { open: async () => paperNothing, adopt: () => paperNothing };
+export const paperNoop: MechanismDriver<DesiredNoop> = { open: async () => paperNothing, adopt: () => paperNothing };
 
 const paperNothing: Attachment = {
   parameters: {},
@@ -374,11 +374,11 @@ const paperNothing: Attachment = {
   close() {},
 };
 
-function kernel(wanted: WantedMechanism): WantedKernel {
-  assert.ok(wanted.type === "KERNEL");
-  return wanted;
+function kernel(desired: DesiredMechanism): DesiredKernel {
+  assert.ok(desired.type === "KERNEL");
+  return desired;
 }
 
-function specText({ interfaceName, bare }: WantedKernel, context: ConnectionContext | undefined): string {
+function specText({ interfaceName, bare }: DesiredKernel, context: ConnectionContext | undefined): string {
   return JSON.stringify([interfaceName, bare, context && toJson(ConnectionContextSchema, context)]);
 }

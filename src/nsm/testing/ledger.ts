@@ -99,7 +99,7 @@ function leftByCalls({ signals, callerFds, outside, deps }: Books): string[] {
 
 function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): string[] {
   const { id, owner, expiry, state } = record;
-  const { phase, connection, wanted, attachment } = state;
+  const { phase, connection, desired, attachment } = state;
   const onward = onwardOf(record);
   const wrong: string[] = [];
   const say = (isSo: boolean, what: string) => isSo && wrong.push(`${id} ${what}`);
@@ -114,8 +114,8 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): st
   say(textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
   say(record.client === undefined, "has no client");
   say(record.bytes < sizeOfAnswer(record), `counts as ${record.bytes} bytes`);
-  say(record.holdsVf !== (wanted.type !== "NOOP"), "counts for the wrong share");
-  say(wanted.type === "KERNEL" && vfs.holder !== id, "has no VF");
+  say(record.holdsVf !== (desired.type !== "NOOP"), "counts for the wrong share");
+  say(desired.type === "KERNEL" && vfs.holder !== id, "has no VF");
   say(state.onward === undefined, "is served by no endpoint");
   const watched = record.watch?.target;
   // A refresh that moved on and failed later has left the former endpoint; the next one watches.

@@ -99,13 +99,13 @@ export class CrashScene {
   async isAsBefore(before: unknown, ended?: "ended"): Promise<void> {
     const anew = ended ? ["wireEnd", "namespaces"] : [];
     const text = (dump: unknown) => JSON.stringify(dump, (key, value) => (anew.includes(key) ? "again" : value), 1);
-    const wanted = text(before);
+    const desired = text(before);
     let seen = "";
     const isSame = async () => {
       seen = text(await this.scene.dump());
-      return seen === wanted;
+      return seen === desired;
     };
-    await eventually(isSame, (same) => same).catch(() => assert.equal(seen, wanted));
+    await eventually(isSame, (same) => same).catch(() => assert.equal(seen, desired));
   }
 
   async stop(): Promise<{ sent: number; lost: number }> {

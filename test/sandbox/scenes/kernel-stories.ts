@@ -1,7 +1,7 @@
 // The life of a KERNEL connection, on whatever card.
 import assert from "node:assert/strict";
 import { ping, pingUntilAnswered } from "../../../sandbox/network/ping.ts";
-import type { WantedContext } from "../../../sandbox/nsm/endpoint-context.ts";
+import type { DesiredContext } from "../../../sandbox/nsm/endpoint-context.ts";
 import { SANDBOX_VLAN, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { Rtnl } from "../../../src/kernel/index.ts";
@@ -24,11 +24,11 @@ const everything = {
   ],
   neighbours: [{ ip: "172.16.1.77", hardwareAddress: NEIGHBOUR_MAC }],
   mtu: 1400,
-} satisfies WantedContext;
+} satisfies DesiredContext;
 const { ethernet, ...rest } = everything;
 
 /** Without what the card's PF cannot be asked for. */
-function everythingOn({ sandbox }: Scene): WantedContext & typeof rest {
+function everythingOn({ sandbox }: Scene): DesiredContext & typeof rest {
   return sandbox.machine.card === "no-vf-info" ? rest : everything;
 }
 
