@@ -6,6 +6,7 @@ import type { HostFiles } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { discover } from "./discover.ts";
 import { parsePfConfig } from "./pf-config.ts";
+import { PfError } from "./pf-fault.ts";
 
 const around = { clock: systemClock, log: silentLog };
 
@@ -207,4 +208,28 @@ test("discover() survives adapters that give nonsense", async () => {
   const { pfs, faults } = await discover(config, { ...machine, ...around, devices });
   await machine.stop();
   assert.deepEqual([pfs.length, faults.map(({ kind }) => kind)], [1, ["unreadable"]]);
+});
+
+test("discover() takes nothing of a PF whose link is not its own, and all of the other one", async () => {
+  const machine = await startMachine({ vfsPerPf: 2 });
+  try {
+    const asked: string[] = [];
+    const verifyLink = async (pf: string) => {
+      asked.push(pf);
+      if (pf === "0000:01:00.0") throw new PfError("other-namespace", "its link is another one");
+    };
+    const config = parsePfConfig(machine.configText, "pci.config");
+    const { pfs, faults } = await discover(config, { ...machine, ...around, verifyLink });
+    assert.deepEqual(asked.sort(), ["0000:01:00.0", "0000:02:00.0"]);
+    assert.deepEqual(
+      faults.map(({ address, kind }) => [address, kind]),
+      [["0000:01:00.0", "other-namespace"]],
+    );
+    assert.deepEqual(
+      pfs.map(({ address }) => address),
+      ["0000:02:00.0"],
+    );
+  } finally {
+    await machine.stop();
+  }
 });

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { Errno, type EswitchMode, type HostFiles, KernelError } from "../kernel/index.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
 import { type AskEswitchMode, eswitchModeOf } from "./eswitch.ts";
@@ -49,4 +50,12 @@ test("eswitchModeOf() does not wait for a driver that writes its firmware", asyn
   const hangs: AskEswitchMode = () => new Promise(() => {});
   assert.equal(await eswitchModeOf(pf, { devices: devicesWith(1), askEswitchMode: hangs, clock, log }), "switchdev");
   assert.match(String(log.of("eswitch-mode-unknown")[0]?.["error"]), /no answer within 2000 ms/);
+});
+
+test("eswitchModeOf() leaves no timer behind when the driver has answered or refused", async () => {
+  const clock = new HandClock();
+  for (const ask of [says("legacy"), refuses]) {
+    await eswitchModeOf(pf, { devices: devicesWith(0), askEswitchMode: ask, clock, log: recordingLog() });
+    assert.equal(clock.timerCount, 0);
+  }
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Address, DefaultRoute, Link } from "../kernel/index.ts";
-import { type HostNetwork, hostUseOf, hostUseWords, isLinkLocal } from "./host-use.ts";
+import { describeHostUse, type HostNetwork, hostUseOf, hostUseWords, isLinkLocal } from "./host-use.ts";
 
 const link = (index: number, name: string, more: Partial<Link> = {}) => ({ index, name, ...more }) as Link;
 const address = (ifindex: number, text: string) => {
@@ -100,6 +100,16 @@ test("hostUseWords() says how to end each use", () => {
     hostUseWords("v0", uses).toEnd,
     "ip -6 route del default dev v0 && ip link set v0 nomaster && ip link del v0.9",
   );
+});
+
+test("describeHostUse() is of the first device that is used, be it by one sign, and of none where none is", () => {
+  const use = (host: string) => ({ kind: "address", address: `10.0.0.${host}/24` }) as const;
+  const free = { ifname: "v0", ifindex: 7, uses: [] };
+  const used = { ifname: "v1", ifindex: 8, uses: [use("9")] };
+  assert.equal(describeHostUse([free, used, { ...used, ifname: "v2" }])?.what, "v1 has address 10.0.0.9/24");
+  assert.deepEqual([describeHostUse([free]), describeHostUse()], [undefined, undefined]);
+  const more = (count: number) => /, and .* more/.exec(hostUseWords("v0", Array(count).fill(use("9"))).what)?.[0];
+  assert.deepEqual([more(3), more(4)], [undefined, ", and 1 more"]);
 });
 
 test("isLinkLocal() draws the line where the RFCs do", () => {

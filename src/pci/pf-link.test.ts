@@ -92,6 +92,23 @@ test("pfLinks() finds none where sysfs shows none", async () => {
   assert.equal(await node(sysfsWith(), new Map(), new Set()).find(), undefined);
 });
 
+test("pfLinks() chooses none of several network devices", async () => {
+  const sysfs = { ...sysfsWith(4), list: async () => ["eth4", "eth5"] };
+  const { asked, find } = node(sysfs, new Map([[4, linkAt(4, "eth4")]]), new Set([4]));
+  await assert.rejects(find(), { name: "PfError", kind: "several-netdevs", message: /eth4, eth5/ });
+  assert.deepEqual(asked, []);
+});
+
+test("pfLinks() finds the link of a PF whose address sysfs does not give", async () => {
+  const sysfs = sysfsWith(4);
+  const readText: HostFiles["readText"] = async (path) => {
+    if (path.endsWith("/address")) throw new KernelError(`read ${path}`, EINVAL);
+    return await sysfs.readText(path);
+  };
+  const { find } = node({ ...sysfs, readText }, new Map([[4, linkAt(4, "eth4")]]), new Set([4]));
+  assert.equal((await find())?.index, 4);
+});
+
 test("pfLinks() refuses where sysfs says the same twice, and netlink something else", async () => {
   for (const links of [new Map(), new Map([[4, linkAt(4, "eth0")]])]) {
     await assert.rejects(node(sysfsWith(4), links, new Set()).find(), { name: "PfError", kind: "other-namespace" });
@@ -112,6 +129,17 @@ test("mismatch() names both sides", () => {
   assert.deepEqual([other.kind, none.kind], ["other-namespace", "other-namespace"]);
   for (const { message } of [other, none]) assert.match(message, /nothing was written; run in .*hostNetwork: true/);
 });
+
+for (const [says, link, owner] of [
+  ["sits on another PCI function", linkAt(4, "ens6f0"), onVirtio],
+  ["has another address", linkAt(4, "ens6f0", "02:fc:00:00:00:01"), unnamed],
+  ["has another name", linkAt(4, "eth0"), unnamed],
+] as const) {
+  test(`mismatch() takes a link that ${says} for one of another namespace`, () => {
+    const sysfs = { ifname: "ens6f0", ifindex: 4, mac: "02:00:00:00:00:01" };
+    assert.equal(mismatch(pf, sysfs, { link, owner }).kind, "other-namespace");
+  });
+}
 
 test("mismatch() says that a link is unknown where all but its device agrees", () => {
   const sysfs = { ifname: "ens6f0", ifindex: 4, mac: "02:00:00:00:00:01" };
