@@ -106,6 +106,18 @@ test("Journal refuses what it cannot keep, says so, and catches up by itself", a
   assert.deepEqual([troubles.length, troubles.at(-1)], [3, undefined]);
 });
 
+test("Journal refuses a drop that is asked for again as long as the disk has not taken the first one", async () => {
+  const { file, journal } = await open();
+  await journal.put("a", 1);
+  file.failure = new Error("EIO: i/o error, write");
+  await assert.rejects(journal.drop("a"), JournalError);
+  await assert.rejects(journal.drop("a"), JournalError);
+  file.failure = undefined;
+  await journal.drop("a");
+  assert.deepEqual(await kept(file), {});
+  await journal.close();
+});
+
 test("Journal takes nothing once it is closed: the file would be open again for good", async () => {
   const { file, journal } = await open();
   await journal.put("a", 1);

@@ -53,3 +53,16 @@ test("watchFolder() continues when the folder itself is made again", async (t) =
     assert.equal(folder.identity("a.sock"), undefined);
   }
 });
+
+test("watchFolder() tells a file from another one that has got its name and its inode number", (t) => {
+  const folder = open(t);
+  mkdirSync(folder.path);
+  const path = join(folder.path, "a.sock");
+  const seen = Array.from({ length: 5 }, () => {
+    writeFileSync(path, "");
+    const identity = folder.identity("a.sock");
+    rmSync(path);
+    return identity;
+  });
+  assert.equal(new Set(seen).size, seen.length, seen.join());
+});

@@ -332,6 +332,20 @@ test("watchNode() takes another list of PFs, keeps the one of before where it is
   await close();
 });
 
+test("watchNode() says no more that a list is wrong when the file has the one in force again", async (t) => {
+  const paper = await watchedNode(t, { pfs: 2 });
+  const { close } = await paper.open();
+  const whole = paper.file.text;
+  const codes = () => paper.health.conditions().map(({ code }) => code);
+  paper.file.write("physicalFunctions: [");
+  await paper.quiet();
+  assert.deepEqual(codes(), ["pf-config-refused"]);
+  paper.file.write(whole);
+  await paper.quiet();
+  assert.deepEqual([codes(), paper.log.of("pf-config-applied")], [[], []]);
+  await close();
+});
+
 /** A PF whose link the kernel has, and what its VFs suffer of it. */
 async function withLink(t: Parameters<typeof watchedNode>[0], link: Partial<Link> = {}) {
   const paper = await watchedNode(t, { entry: "    carrier: require\n" });

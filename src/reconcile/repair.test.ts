@@ -268,6 +268,22 @@ test("a VF that an operator has unbound is bound again, and then becomes what it
   await stop();
 });
 
+test("a repair that has never failed does not wait for the time of another one that did", async () => {
+  const node = reconciledNode();
+  leftByClient(node);
+  node.failing.add("vlan");
+  const { stop } = await node.follow();
+  for (let passes = 0; passes < 8; passes += 1) await node.clock.pass(INTERVAL_MS);
+  const failed = conditionOf(node.inventory.get(first) ?? assert.fail("it is there"), "repair-failed");
+  assert.ok((failed?.againMs ?? 0) - node.clock.monotonicMs() > INTERVAL_MS, "restoring it waits for long by now");
+  node.vf().link = undefined;
+  node.vf().driver = undefined;
+  node.inventory.setDriver(first, undefined);
+  await node.clock.pass(INTERVAL_MS);
+  assert.ok(node.done.includes(`bind ${first} kernel`), node.done.join());
+  await stop();
+});
+
 /** A VF that a pod had by VFIO for a connection of which nothing is known. */
 function leftToPod(node: Node) {
   node.journal.vfs.set(first, vfioEntry(first));

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Rtnl } from "../../src/kernel/index.ts";
+import { type Netns, Rtnl } from "../../src/kernel/index.ts";
 import { changeText } from "../../src/netdev/change.ts";
 import { attachNetdev, desiredNetdev, type NetdevError, type RequestedNetdev } from "../../src/netdev/index.ts";
 import { needs } from "../needs.ts";
-import { attachPartsOf, inWorld, linkNamed, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
+import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
+
+const NOTHING_ELSE = { peerAddresses: [], routes: [], policies: [], neighbours: [] } as const;
 
 const full: RequestedNetdev = {
   name: "nsm-1",
@@ -102,6 +104,39 @@ test("Attachment.differences() is empty for what stands, and update() then chang
     assert.equal(Rtnl.totals.writes, writes);
     assert.ok(writes > 20);
     await attachment.detach();
+  }));
+
+/** As kernels before 5.18 answer, which keep no mark on an address. */
+function withoutMarks(rtnl: Rtnl): Rtnl {
+  return new Proxy(rtnl, {
+    get(kernel, key: keyof Rtnl) {
+      if (key === "addresses") {
+        const addresses: Rtnl["addresses"] = async (...asked) => {
+          return (await kernel.addresses(...asked)).map((address) => ({ ...address, protocol: 0 }));
+        };
+        return addresses;
+      }
+      const value: unknown = Reflect.get(kernel, key);
+      return typeof value === "function" ? value.bind(kernel) : value;
+    },
+  });
+}
+
+test("Attachment.update() takes back an address of an earlier update, also where the kernel keeps no mark on it", (t) =>
+  inWorld(t, async (world) => {
+    const openRtnl = (netns: Netns) => withoutMarks(Rtnl.open({ netns }));
+    const links = linksOf(world.host, { linkOwnerOf: world.of.linkOwnerOf, openRtnl });
+    const wanted = (...addresses: readonly string[]) => wantNetdev({ name: "nsm-1", addresses, ...NOTHING_ELSE });
+    const attachment = await attachNetdev({ ...attachPartsOf(world), links, wanted: wanted("10.0.0.1/24") });
+    await attachment.update(wanted("10.0.0.1/24", "10.0.1.1/24"));
+    await attachment.update(wanted("10.0.1.1/24"));
+    const { index } = await linkNamed(world.pod, "nsm-1");
+    const standing = (await world.pod.rtnl.addresses(index)).map(({ address }) => address);
+    assert.deepEqual(
+      standing.filter((address) => address.startsWith("10.")),
+      ["10.0.1.1"],
+    );
+    assert.deepEqual(await attachment.detach(), []);
   }));
 
 test("Attachment.update() changes only what differs", (t) =>

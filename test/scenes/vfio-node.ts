@@ -31,6 +31,8 @@ class Changeable {
   /** A revocation ends when this has come. */
   revoking: Promise<void> = Promise.resolve();
   readonly openGroups = new Set<PciAddress>();
+  /** The pod of each grant that was opened, as far as it was known. */
+  readonly grantedTo: (string | undefined)[] = [];
   /** Drivers that bind a VF only when this has come. */
   readonly slow = new Map<PciAddress, Promise<void>>();
   readonly settings = new Map<number, VfSettings>();
@@ -164,7 +166,8 @@ function accessOf(node: Changeable, done: string[]): DeviceAccess {
     letGo: () => void done.push(`let go of ${name}`),
   });
   return {
-    open({ cgroupDir, devices, connectionId, record }: GrantAsk) {
+    open({ cgroupDir, devices, connectionId, record, pod }: GrantAsk) {
+      node.grantedTo.push(pod?.uid);
       return grantOf(cgroupDir, { connectionId, podUid: UID, containers: "*", devices, wrote: [] }, record);
     },
     adopt: (state: GrantState, record: RecordState) => grantOf(`pod ${state.podUid}`, state, record),

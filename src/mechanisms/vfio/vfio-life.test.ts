@@ -182,6 +182,17 @@ test("adopt() continues what a previous instance gave: its grant is revoked at t
   assert.deepEqual([settings.get(0), inventory.get(first)?.state], [kept.before, "idle"]);
 });
 
+test("adopt() continues with the pod that the previous instance gave it to: no other pod's cgroup is opened for the client", async () => {
+  const { node, vfs, journal, grants, access, tokenOf, take } = vfioNode();
+  const ids = { address: first, connectionId: `of ${first}`, tokenId: tokenOf(first) };
+  const kept = { ...ids, use: "vfio", owner: UID, grant: undefined, before: {} } as const;
+  vfs.set(first, kept);
+  grants.adopt(kept, { access, journal });
+  const vf = await take(first, "adopt");
+  await vf.apply(OTHER);
+  assert.deepEqual(node.grantedTo, [UID]);
+});
+
 test("a VF is the pod's for the whole IOMMU group: a connection of the same pod gets another VF of it", async () => {
   const { inventory, vfs, vf, take } = await established();
   assert.equal(inventory.get(first)?.use, "vfio");
