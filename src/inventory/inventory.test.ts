@@ -194,6 +194,21 @@ test("Inventory.raise() of what quarantines a VF keeps its IOMMU group from VFIO
   assert.equal(inventory.take({ connectionId: "c3", tokenId, use: "kernel" }).address, "0000:01:00.2");
 });
 
+test("Inventory.sync() that has lost a VF which a pod was given keeps no other one of its IOMMU group from VFIO", () => {
+  const pf = parsePciAddress("01:00.0");
+  const vfs = [
+    ["01:00.1", 1],
+    ["01:00.2", 1],
+  ] as const;
+  const spec: PfSpec = { pf, resources: ["d/x"], vfs };
+  const inventory = inventoryOf(spec);
+  inventory.reserveToken(idOf(inventory, "d/x", "01:00.1"));
+  const tokenId = idOf(inventory, "d/x", "01:00.2");
+  inventory.sync(pf, factsOf(spec).slice(1));
+  assert.equal(inventory.get(parsePciAddress("01:00.1"))?.state, "quarantined");
+  assert.equal(inventory.take({ connectionId: "c1", tokenId, use: "vfio" }).address, "0000:01:00.2");
+});
+
 test("Inventory.raise() of the host's use keeps a VF from pods, its group from VFIO, and nothing from who holds it", () => {
   const vfs = [
     ["01:00.1", 1],

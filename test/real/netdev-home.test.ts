@@ -55,6 +55,8 @@ test("Attachment.detach() leaves nothing of the client on the link: no macvlan, 
     const attachment = await attach(world);
     const podIp = (command: string) => ip(world.pod.netns, command);
     await podIp("link add link nsm-1 name mv0 type macvlan mode bridge");
+    await podIp("link add link nsm-1 name mv1 type macvlan mode bridge");
+    await podIp("link set mv1 up");
     await podIp("link property add dev nsm-1 altname docker0 altname br-of-host");
     await world.host.rtnl.createLink({ kind: "bridge", name: "br-of-host" });
     assert.deepEqual(await attachment.detach(), []);
