@@ -15,8 +15,8 @@ const identity: LinkIdentity = {
 /** A host's namespace with these links, each on the PCI function that is its parent device. */
 function hostWith(...links: readonly Pick<Link, "index" | "name" | "parentDevice">[]) {
   const rtnl = {
-    linkByName: async (wanted: string) => links.find(({ name }) => name === wanted),
-    linkByIndex: async (wanted: number) => links.find(({ index }) => index === wanted),
+    linkByName: async (desired: string) => links.find(({ name }) => name === desired),
+    linkByIndex: async (desired: number) => links.find(({ index }) => index === desired),
     links: async () => links,
   };
   const linkOwnerOf = async (_place: LinkPlace, { parentDevice }: Link) => {

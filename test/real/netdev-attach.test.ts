@@ -126,10 +126,10 @@ test("Attachment.update() takes back an address of an earlier update, also where
   inWorld(t, async (world) => {
     const openRtnl = (netns: Netns) => withoutMarks(Rtnl.open({ netns }));
     const links = linksOf(world.host, { linkOwnerOf: world.of.linkOwnerOf, openRtnl });
-    const wanted = (...addresses: readonly string[]) => wantNetdev({ name: "nsm-1", addresses, ...NOTHING_ELSE });
-    const attachment = await attachNetdev({ ...attachPartsOf(world), links, wanted: wanted("10.0.0.1/24") });
-    await attachment.update(wanted("10.0.0.1/24", "10.0.1.1/24"));
-    await attachment.update(wanted("10.0.1.1/24"));
+    const desired = (...addresses: readonly string[]) => desiredNetdev({ name: "nsm-1", addresses, ...NOTHING_ELSE });
+    const attachment = await attachNetdev({ ...attachPartsOf(world), links, desired: desired("10.0.0.1/24") });
+    await attachment.update(desired("10.0.0.1/24", "10.0.1.1/24"));
+    await attachment.update(desired("10.0.1.1/24"));
     const { index } = await linkNamed(world.pod, "nsm-1");
     const standing = (await world.pod.rtnl.addresses(index)).map(({ address }) => address);
     assert.deepEqual(
