@@ -1,4 +1,4 @@
-import { type HostFiles, type NetlinkEvent, type Netns, Rtnl } from "../../src/kernel/index.ts";
+import { type Address, type HostFiles, type NetlinkEvent, type Netns, Rtnl } from "../../src/kernel/index.ts";
 
 /** What reads and changes the settings of virtual functions through their physical one. */
 interface Port<Settings, Change> {
@@ -20,6 +20,7 @@ export class ChangeWatch {
     let isLogged = () => {};
     const tell = (event: NetlinkEvent) => {
       if ("address" in event && event.address.address === MARK.address) isLogged();
+      else if ("address" in event && isOfKernel(event.address)) return;
       else this.seen.push(`${name}: ${textOf(event)}`);
     };
     this.#marks.push(async () => {
@@ -80,6 +81,14 @@ export class ChangeWatch {
 
 /** On the loopback device of the namespace. */
 const MARK = { ifindex: 1, address: "127.0.0.77", prefixLength: 32 };
+
+/**
+ * The kernel gives each link that comes up a link-local address (IFAPROT_KERNEL_LL, 0 before Linux 5.18), and reports it when it has proved it
+ * unique, a second or more later.
+ */
+function isOfKernel({ address, protocol }: Address): boolean {
+  return address.startsWith("fe80:") && (protocol === 3 || protocol === 0);
+}
 
 function textOf(event: NetlinkEvent): string {
   if (event.kind === "lost") return "changes, more than could be read";

@@ -24,3 +24,21 @@ test("ChangeWatch.hasHeardAll() has every change written down that came before, 
     assert.deepEqual(changes.seen, []);
   }
 });
+
+test("ChangeWatch leaves out the link-local addresses that the kernel gives", async (t) => {
+  if (!needs(t, "netns", "bridge")) return;
+  const netns = Netns.create();
+  const rtnl = Rtnl.open({ netns });
+  const changes = new ChangeWatch();
+  t.after(() => {
+    changes.close();
+    rtnl.close();
+    netns.close();
+  });
+  await rtnl.createLink({ kind: "bridge", name: "br0" });
+  const { index: ifindex } = (await rtnl.linkByName("br0")) ?? assert.fail();
+  changes.watchNetns("pod", netns);
+  for (const address of ["fe80::1", "2001:db8::1"]) await rtnl.addAddress({ ifindex, address, prefixLength: 64 });
+  await changes.hasHeardAll();
+  assert.deepEqual(changes.seen, ["pod: new-address 2001:db8::1"]);
+});
