@@ -1,4 +1,4 @@
-// The guest's program: runs what the plan says on one node, and reports the host of each story as it ends.
+// The guest's program: runs what the plan says on one node, and reports each story to the host as it ends.
 import { readFileSync } from "node:fs";
 import type { GuestPlan } from "../topologies.ts";
 import { scenarios } from "./scenarios.ts";

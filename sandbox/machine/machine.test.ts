@@ -63,7 +63,7 @@ test("startMachine() answers settings as igb does", () =>
     assert.equal((await port.read(0)).vlan, 7);
   }));
 
-test("startMachine() makes and numbers 256 PCI functions on each adapter", () =>
+test("startMachine() makes and numbers 256 VFs on each adapter", () =>
   withMachine({ vfsPerPf: 256, numVfs: 0 }, async ({ devices }) => {
     await assert.rejects(devices.writeText("0000:01:00.0/sriov_numvfs", "257"), { code: "ERANGE" });
     await devices.writeText("0000:01:00.0/sriov_numvfs", "256");

@@ -29,7 +29,7 @@ export interface KernelOptions {
   readonly netns?: Netns;
 }
 
-/** This kernel with links or names of its own, or what is reported in its place. */
+/** The kernel that the options name; else this machine's, with its links or with pretend ones. */
 export async function openKernel(options: KernelOptions, parts: LinksParts): Promise<PretendKernel> {
   if (options.kernel) return options.kernel(parts);
   const ours = { openRtnl: (netns: Netns) => Rtnl.open({ netns }), locks: new PfLockFolders() };

@@ -65,7 +65,7 @@ export class ChangeWatch {
     };
   }
 
-  /** The kernel has reported all that was changed before: a change of our own, which is not written down, comes behind it. */
+  /** The kernel has reported all that was changed before: the event of a change of our own, which is not written down, comes after theirs. */
   async hasHeardAll(): Promise<void> {
     for (const mark of this.#marks) await mark();
   }

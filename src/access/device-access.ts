@@ -21,8 +21,8 @@ import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
 
 /**
- * The kernel reports no program that is replaced, so version 2 must be looked at: one bpf(2) for each cgroup. A program that writes
- * rules of version 1 is reported by inotify, unless events were lost.
+ * The kernel sends no event when a BPF program is replaced, so version 2 is polled: one bpf(2) for each cgroup. A write to the rules
+ * of version 1 is an event of inotify, unless events were lost.
  */
 const LOOK_MS = { 1: 2000, 2: 500 } as const;
 const LOOK_SLICES = 16;

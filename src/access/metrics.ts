@@ -12,13 +12,13 @@ export interface AccessMetrics {
 export function accessMetrics(metrics: Metrics, grants: () => number): AccessMetrics {
   metrics.gauge({
     name: "nsm_sriov_device_grants",
-    help: "Connections whose pods may open device nodes by our doing",
+    help: "Connections whose pods have access to device nodes by our grant",
     collect: (gauge) => gauge.set({}, grants()),
   });
   return {
     seconds: metrics.histogram({
       name: "nsm_sriov_device_access_seconds",
-      help: "How long it took to let a pod at its devices, or to take that back with proof",
+      help: "How long it took to give a pod access to its devices, or to revoke it with proof",
       labels: { step: steps },
       buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
     }),

@@ -17,7 +17,7 @@ interface HeldCgroup extends Cgroup {
 export interface TreeListener {
   /** After a cgroup has come or gone, or a file of one was written. */
   readonly onChange: () => void;
-  /** The kernel reports nothing of a cgroup: the errno's name says why. */
+  /** The kernel sends no events of a cgroup: the errno's name says why. */
   readonly onBlind: (code: string) => void;
 }
 

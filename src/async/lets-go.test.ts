@@ -83,7 +83,7 @@ test("Latest.next() leaves neither a listener of the value nor of the signal, wh
   assert.equal(latest.listeners, 0);
 });
 
-test("Latest.set() reports those who listened before it, and not who comes while they are reported", () => {
+test("Latest.set() notifies the listeners that it has, and none that is added meanwhile", () => {
   const latest = new Latest<number>();
   const seen: string[] = [];
   latest.onChange((value) => {

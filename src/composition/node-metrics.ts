@@ -110,7 +110,7 @@ export function declareMoves(metrics: Metrics): Pick<KernelParts, "onMoved"> {
 export function declareHealthMetrics(metrics: Metrics, health: Health): void {
   metrics.gauge({
     name: "nsm_sriov_conditions",
-    help: "What is wrong now, by code: how many things it is wrong with",
+    help: "Conditions that hold now, by code: how many subjects each has",
     labels: { code: ofNode, severity: ["blocking", "warning"] },
     collect(gauge) {
       for (const [code, same] of Map.groupBy(health.conditions(), (condition) => condition.code)) {

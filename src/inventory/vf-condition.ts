@@ -100,7 +100,7 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
   "bind-failed": ["unhealthy", "not bound lately", said],
   "host-use": ["withhold", "used by the host", ({ how }) => how],
   "pending-netns": ["inform", "awaiting its client", () => "its client's namespace comes with the client's next call"],
-  "recently-restored": ["inform", "restored lately", () => "it is observed for writes that come late"],
+  "recently-restored": ["inform", "restored lately", () => "it is watched for writes that come late"],
   mismatch: ["inform", "otherwise than known", () => "the node has it otherwise than known"],
   "netdev-unseen": [
     "inform",

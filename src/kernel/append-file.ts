@@ -79,7 +79,7 @@ class OpenAppendFile implements AppendFile {
       await writer.write(bytes);
       await writer.datasync();
     } catch (error) {
-      await writer.truncate(this.sizeBytes).catch(() => {}); // the first failure reports more
+      await writer.truncate(this.sizeBytes).catch(() => {}); // the first failure says more
       throw error;
     }
     const { id, size } = this.#facts;

@@ -75,7 +75,7 @@ export class Fd {
 
   /**
    * What the descriptor refers to. A peer may pass a file of a file system that it serves itself (FUSE) and never answers:
-   * the kernel reports what it knows already and does not ask there.
+   * the kernel answers with what it knows already and does not ask there.
    */
   id(): FileId {
     call("look at a descriptor", "statx", this.number, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, statxArea);

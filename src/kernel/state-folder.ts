@@ -119,7 +119,7 @@ async function replaceFile(
     }
     await disk.rename(fresh, file);
   } catch (error) {
-    await disk.unlink(fresh).catch(() => {}); // the first failure reports more
+    await disk.unlink(fresh).catch(() => {}); // the first failure says more
     throw error;
   }
   // The rename itself is on disk only once the folder is: fsync(2), notes on directories.

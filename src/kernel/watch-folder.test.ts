@@ -25,7 +25,7 @@ function nextChange(folder: WatchedFolder): Promise<void> {
   });
 }
 
-test("watchFolder() reports files apart", async (t) => {
+test("watchFolder() tells apart two files that had one name", async (t) => {
   const folder = open(t);
   mkdirSync(folder.path);
   await nextChange(folder); // the folder has come

@@ -67,7 +67,7 @@ function start(path: string, tell: () => void): FSWatcher | undefined {
     );
     return watcher;
   } catch {
-    return undefined; // removed in between, or no inotify watches left: the next look reports
+    return undefined; // removed in between, or no inotify watches left: the next look sees it
   }
 }
 

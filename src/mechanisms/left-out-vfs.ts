@@ -49,7 +49,7 @@ export class LeftOutVfs {
     inventory.raise(address, condition);
     const observe = async () => {
       const vf = inventory.get(address);
-      // It is gone, or the same has been found again since: that one is observed for itself.
+      // It is gone, or the same has been found again since: that one is watched for itself.
       if (!vf?.conditions.includes(condition)) return;
       if (!(await isSound(vf).catch(() => false))) clock.after(PAUSE_MS, () => void observe());
       else if (inventory.clear(address, condition)) log.info("vf-restored", { vf: address, driver: vf.driver });

@@ -41,7 +41,7 @@ export function mechanisms(parts: MechanismParts): MechanismDrivers {
   };
 }
 
-/** By the cgroup of the pod that has the token; where nothing reports one, kubelet's list of pods must do. */
+/** By the cgroup of the pod that has the token; where none is found, kubelet's list of pods must do. */
 function podWatch({ access, pods, log }: Pick<MechanismParts, "access" | "pods" | "log">): KernelParts["watchPod"] {
   return async ({ tokenId, connectionId }) => {
     try {

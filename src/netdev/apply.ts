@@ -61,7 +61,7 @@ async function readStanding({ session, ifindex, desired }: ApplyInput): Promise<
   return standing;
 }
 
-/** Codes that say "is so already": the next look at the kernel reports whether it is. */
+/** Codes that say "is so already": the next reading of the kernel shows whether it is. */
 const ALREADY: Partial<Record<Change["kind"], readonly string[]>> = {
   "add-address": ["EEXIST"],
   "add-route": ["EEXIST"],

@@ -37,7 +37,7 @@ export function declareMetrics(
   });
   metrics.gauge({
     name: "nsm_sriov_connections",
-    help: "Established connections, and those that resist being taken down",
+    help: "Established connections, and those whose teardown has failed and is tried again",
     labels: { state: ["established", "reclaiming"] },
     collect(gauge) {
       const { established, reclaiming } = counts();

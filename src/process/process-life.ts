@@ -43,7 +43,7 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
  *
  * An uncaught exception ends the process at once: what is in force is then unknown, and a start that reads the node
  * back is made for that, without harm to running connections. An unhandled rejection belongs to one call, whose
- * undo has run or will be made up for by the reconciler: it is logged as an error and the others are served on.
+ * undo has run or will be made up for by the reconciler: it is logged as an error, and other calls are served as before.
  * docs/decisions/004-uncaught-errors.md has the reasons.
  */
 export async function live(options: LifeOptions): Promise<void> {

@@ -3,7 +3,7 @@ import type { Log, LogFields, LogLevel } from "./log.ts";
 /** Hears of each event from `info` upwards, whatever the log shows. */
 export type LogListener = (level: LogLevel, event: string, fields: LogFields) => void;
 
-/** The same log, with a listener: an event that reports a change to the operator reports it to parts of the program as well. */
+/** The same log, with a listener: parts of the program learn of a change by the event that the operator reads. */
 export function tapLog(log: Log, listener: LogListener, bound: LogFields = {}): Log {
   const both = (level: LogLevel) => (event: string, fields?: LogFields) => {
     log[level](event, fields);

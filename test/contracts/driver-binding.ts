@@ -81,7 +81,7 @@ export const driverBindingContracts: Readonly<Record<string, (subject: DriverSub
     assert.equal(await driverOf(subject), undefined);
     assert.equal(await bind(subject, subject.kernelDriver), "");
   },
-  "the number of PCI functions is not changed while there are some, and has a limit": async (subject) => {
+  "the number of VFs is not changed while there are some, and has a limit": async (subject) => {
     const write = (count: number) => codeOf(subject.devices.writeText(`${subject.pf}/sriov_numvfs`, String(count)));
     const total = Number(await subject.devices.readText(`${subject.pf}/sriov_totalvfs`));
     const current = Number(await subject.devices.readText(`${subject.pf}/sriov_numvfs`));

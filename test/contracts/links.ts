@@ -14,7 +14,7 @@ export interface LinksSubject {
   readonly host: LinksPlace;
   readonly pod: LinksPlace;
   readonly vf: Link;
-  /** Resolves when the news of what has been done so far have been reported. */
+  /** Resolves when the events of what has been done so far have arrived. */
   told(): Promise<void>;
 }
 
@@ -25,7 +25,7 @@ export const linkContracts: Readonly<Record<string, Contract>> = {
   "a link is reported back with the name, MTU, address, altnames and state that it was given": changes,
   "a link moves down, under another name, and leaves what was on it": moves,
   "altnames move with their link, and none is given twice": altNames,
-  "addresses, routes, rules and neighbours are kept with who made them, until he deletes them": entries,
+  "addresses, routes, rules and neighbours are kept with who made them, until they are deleted": entries,
   "a link that goes down loses its routes and its IPv6 addresses": goesDown,
   "a route of the same place stands before or is refused, as it was asked for": prepends,
   "a watcher gets links and addresses, in their order, until it stops": watches,

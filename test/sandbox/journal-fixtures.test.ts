@@ -1,5 +1,5 @@
 // Journals of this version and of earlier ones, as their own code wrote them (test/fixtures/journal/make.ts): a start over each
-// continues with what it reports. Their times are up; a start gives each connection a while all the same.
+// continues with what it has. Its connections have expired; a start gives each some time all the same.
 import assert from "node:assert/strict";
 import { copyFileSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

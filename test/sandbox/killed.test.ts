@@ -1,4 +1,4 @@
-// On real files: the story that has a bit of everything. All of them are reported in killed-unsynced.test.ts.
+// On real files: the story that has a bit of everything. All stories run in killed-unsynced.test.ts.
 import { killInKernel } from "./scenes/killed-kernel.ts";
 
 killInKernel("a forwarder that is killed", (title) => title.includes("a change"));

@@ -77,7 +77,7 @@ async function endPod(sandbox: Sandbox, { pod, name }: SandboxPod): Promise<void
   pod.close();
 }
 
-test("a VF in a namespace that no journal reports is kept back, and clean when it returns", async (t) => {
+test("a VF in a namespace that no journal names is quarantined, and clean when it returns", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, address, pf, index } = await stoppedNode(t);
   rmSync(`${sandbox.folder}/state/journal`);

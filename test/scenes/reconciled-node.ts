@@ -25,7 +25,7 @@ interface PaperVf {
   settings: VfSettings;
   /** An observation answers when this has come. */
   answering: Promise<unknown>;
-  /** Its PF reports its settings when this has come. */
+  /** Its PF answers with its settings when this has come. */
   telling: Promise<unknown>;
   looks: number;
 }

@@ -39,7 +39,7 @@ export function encodeGetEswitch(family: number, pciAddress: string): NetlinkReq
   });
 }
 
-/** Undefined when the answer reports no mode. Every mode but legacy wants a switch on the node (Linux 6.18 has a third one). */
+/** Undefined when the answer has no mode. Every mode but legacy wants a switch on the node (Linux 6.18 has a third one). */
 export function decodeEswitchMode(message: NetlinkMessage): EswitchMode | undefined {
   const mode = decodeGeneric(message).u16(DEVLINK_ATTR_ESWITCH_MODE);
   if (mode === undefined) return undefined;

@@ -66,7 +66,7 @@ export interface Link {
   readonly parentDevice: string | undefined;
   /** The bus of that device: "pci", "virtio", "auxiliary" (Linux 5.14). */
   readonly parentBus: string | undefined;
-  /** Which port of an adapter it is, where the driver reports it: "p0"; "pf0vf3" is the representor of a VF. */
+  /** Which port of an adapter it is, where the driver names it: "p0"; "pf0vf3" is the representor of a VF. */
   readonly portName: string | undefined;
   /** "veth", "bridge", …; undefined for real devices. */
   readonly kind: string | undefined;

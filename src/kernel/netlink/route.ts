@@ -125,7 +125,7 @@ export function encodeDumpUnicastRoutes(family: IpFamily, ifindex: number): Netl
   return { type: RTM_GETROUTE, flags: NLM_F_DUMP, body };
 }
 
-/** Whether the message reports a default route: by its header alone, for there may be a million of others. */
+/** Whether the message is about a default route: by its header alone, for there may be a million others. */
 export function isDefaultRoute({ body }: NetlinkMessage): boolean {
   const header = decodeStruct(rtmsg, body);
   return header !== undefined && header.destinationLength === 0 && (header.flags & RTM_F_CLONED) === 0;

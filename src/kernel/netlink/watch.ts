@@ -24,9 +24,9 @@ export type NetlinkGroup = keyof typeof GROUPS;
 export type NetlinkEvent =
   | { readonly kind: "new-link" | "gone-link"; readonly link: Link }
   | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
-  /** One has come or gone; of other routes nothing is reported. */
+  /** One has come or gone; other routes cause no event. */
   | { readonly kind: "default-route"; readonly route: DefaultRoute }
-  /** Events were dropped: only a fresh look at the kernel reports what is so. */
+  /** Events were dropped: only reading the kernel again shows what is so. */
   | { readonly kind: "lost" };
 
 /** Reports changes in a namespace, until the function it returns is called. */

@@ -24,7 +24,7 @@ import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
  * So long a Close waits for a process that has the VF open; then it fails, and is tried again until the process has
- * gone. The kernel reports to no process when a group is closed, so it is observed, ever more seldom.
+ * gone. The kernel sends no event when a group is closed, so it is polled, ever less often.
  */
 const HOLDER_WAIT_MS = 2_000;
 const FIRST_LOOK_MS = 10;

@@ -18,7 +18,7 @@ const ANSWER_LIMIT = 1024;
 /** A Request does not live long enough to try more endpoints than this. */
 const CANDIDATE_LIMIT = 16;
 
-/** Services whose turn is remembered: any peer can register services, and query each once. */
+/** Services whose turn is remembered: any peer can register services, and request each once. */
 const MOST_TURNS = 1024;
 
 /** An endpoint that may serve a Request. */

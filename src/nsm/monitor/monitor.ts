@@ -52,7 +52,7 @@ export class MonitorHub {
     this.#tell(ConnectionEventType.UPDATE, shown);
   }
 
-  /** The connection is gone. Nothing is reported about one that was never shown. */
+  /** The connection is gone. No event is sent for one that was never shown. */
   remove(id: string): void {
     const shown = this.#shown.get(id);
     if (!shown) return;
@@ -65,7 +65,7 @@ export class MonitorHub {
     return this.#shown.get(id)?.connection;
   }
 
-  /** What is established at this moment as one event, even if nothing is, then every change until the signal or `stop`. */
+  /** First one event with all established connections, also when there are none; then every change until the signal or `stop`. */
   subscribe(subscription: Subscription): AsyncIterable<ConnectionEvent> {
     const subscriber = new Subscriber(subscription, () => this.#subscribers.delete(subscriber));
     const standing = [...this.#shown.values()].filter((shown) => subscriber.wants(shown));

@@ -189,7 +189,7 @@ test("an endpoint is asked with the payload of the service, whatever the client 
   assert.equal(story.outside.requests.at(-1)?.connection?.payload, "ETHERNET");
 });
 
-test("no caller waits for an endpoint that was left, and that it hears nothing is reported after a bounded time", async () => {
+test("no caller waits for an endpoint that was left, and a Close that it does not answer is reported after a bounded time", async () => {
   const failures: unknown[] = [];
   Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
   refusing("UNAVAILABLE");

@@ -21,7 +21,7 @@ export function keptEndpoint(record: ConnectionRecord | undefined, connection: C
   return asked === "" && !record.watch?.isAlive ? undefined : onward;
 }
 
-/** Looks for endpoints as the connection requests. The receiver passes the offer to `askOffer`, or releases its sockets. */
+/** Looks for endpoints that fit the connection. The caller passes the offer to `requestOnward`, or releases its sockets. */
 export async function findEndpoints(deps: OnwardDeps, connection: Connection, signal: AbortSignal): Promise<Offer> {
   const { networkService, payload, labels, networkServiceEndpointName: endpointName } = connection;
   return await deps.discovery.find({ networkService, payload, labels, endpointName }, signal);
