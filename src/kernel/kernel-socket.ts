@@ -40,13 +40,13 @@ export class KernelSocket {
   }
 
   /**
-   * Opens a socket, in a namespace if one is given: it belongs to that namespace for good.
+   * Opens a socket in the namespace: it belongs to that for good.
    * @throws {KernelError}
    */
-  static open(kind: SocketKind, netns?: Netns): KernelSocket {
+  static open(kind: SocketKind, netns: Netns): KernelSocket {
     const open = () =>
       call("open a socket", "socket", kind.domain, kind.type | SOCK_NONBLOCK | SOCK_CLOEXEC, kind.protocol);
-    return new KernelSocket(Fd.own(netns ? inNetns(netns, open) : open()));
+    return new KernelSocket(Fd.own(inNetns(netns, open)));
   }
 
   /** Binds to an address in the kernel's form (struct sockaddr_*). */

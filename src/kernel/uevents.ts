@@ -41,7 +41,7 @@ export interface UeventSource {
  */
 export function openUevents(
   log: Log,
-  netns?: Netns,
+  netns: Netns,
   { receiveBufferBytes = RECEIVE_BUFFER_BYTES }: { readonly receiveBufferBytes?: number } = {},
 ): UeventSource {
   const kind = { domain: AF_NETLINK, type: SOCK_RAW, protocol: NETLINK_KOBJECT_UEVENT };

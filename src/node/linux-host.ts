@@ -53,7 +53,7 @@ export function machineDoors(netns: Netns, writes = new BlockingWrites()) {
 export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
   const writes = new BlockingWrites();
   const netns = Netns.current();
-  const uevents = openUevents(log);
+  const uevents = openUevents(log, netns);
   const rtnl = Rtnl.open({ netns });
   const devlink = Devlink.open(netns);
   const memories = new Map<string, PfMemory>();

@@ -1,5 +1,5 @@
 // A real adapter as the contracts want it: the files of this machine, its netlink, one of its virtual functions.
-import { Rtnl } from "../../src/kernel/index.ts";
+import { Netns, Rtnl } from "../../src/kernel/index.ts";
 import { openLinuxHost } from "../../src/node/linux-host.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
@@ -23,7 +23,8 @@ export async function withRealAdapter(
   const { pf, vfDriver, numVfs } = options;
   const paths = { pciDevicesPath: "/sys/bus/pci/devices", pciDriversPath: "/sys/bus/pci/drivers" };
   const host = openLinuxHost({ ...paths, vfioPath: "/dev/vfio", cgroupPath: "/sys/fs/cgroup" }, silentLog);
-  const rtnl = Rtnl.open();
+  const netns = Netns.current();
+  const rtnl = Rtnl.open({ netns });
   const { devices } = host;
   const linkOf = async (address: string) => {
     const [ifname = ""] = await devices.list(`${address}/net`);
@@ -53,6 +54,7 @@ export async function withRealAdapter(
   } finally {
     await devices.writeText(`${pf}/sriov_numvfs`, "0");
     rtnl.close();
+    netns.close();
     await host.close();
   }
 }

@@ -1,16 +1,18 @@
 import assert from "node:assert/strict";
 import { readdirSync } from "node:fs";
-import { test } from "node:test";
+import { after, test } from "node:test";
 import { KernelSocket, Netns } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
 
 /** A UDP socket of IPv4, and its own address. */
 const udp = { domain: 2, type: 2, protocol: 0 };
+const here = Netns.current();
+after(() => here.close());
 const loopback = Buffer.from("02000000 7f000001 0000000000000000".replaceAll(" ", ""), "hex");
 
 test("KernelSocket calls its newest listener with what is there to read, and who sent it", async (t) => {
-  const receiver = KernelSocket.open(udp);
-  const sender = KernelSocket.open(udp);
+  const receiver = KernelSocket.open(udp, here);
+  const sender = KernelSocket.open(udp, here);
   t.after(() => [receiver, sender].forEach((socket) => void socket.close()));
   receiver.bind(loopback);
   sender.bind(loopback);
@@ -28,13 +30,13 @@ test("KernelSocket calls its newest listener with what is there to read, and who
 
 test("KernelSocket.sendOffThread() stays with its socket though that is closed meanwhile", async () => {
   const before = readdirSync("/proc/self/fd").length;
-  const receiver = KernelSocket.open(udp);
-  const sender = KernelSocket.open(udp);
+  const receiver = KernelSocket.open(udp, here);
+  const sender = KernelSocket.open(udp, here);
   receiver.bind(loopback);
   sender.connect(receiver.address());
   const sent = sender.sendOffThread(Buffer.from("late"));
   sender.close();
-  const other = KernelSocket.open(udp); // takes the number that has just become free
+  const other = KernelSocket.open(udp, here); // takes the number that has just become free
   await sent;
   const slab = Buffer.alloc(16);
   assert.equal(receiver.receive(slab), 4);

@@ -57,10 +57,12 @@ async function verifyHere(pfLink: FindPfLink, pf: PciAddress): Promise<void> {
 }
 
 async function askDevlink(pf: string): Promise<EswitchMode | undefined> {
-  const devlink = Devlink.open();
+  const netns = Netns.current();
+  const devlink = Devlink.open(netns);
   try {
     return await devlink.eswitchMode(pf);
   } finally {
     devlink.close();
+    netns.close();
   }
 }

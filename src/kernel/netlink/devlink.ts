@@ -55,8 +55,8 @@ export class Devlink {
     this.#conversation = new Conversation(pipe);
   }
 
-  /** In the network namespace given, or in our own: a NIC is seen from the one that it belongs to. @throws {KernelError} */
-  static open(netns?: Netns): Devlink {
+  /** In the network namespace: a NIC is seen from the one that it belongs to. @throws {KernelError} */
+  static open(netns: Netns): Devlink {
     return new Devlink(openPipe(netns, NETLINK_GENERIC));
   }
 

@@ -17,13 +17,13 @@ const NETLINK_GET_STRICT_CHK = 12;
 const SLAB_BYTES = 256 * 1024;
 const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
 
-/** A route socket, in the namespace if one is given; `groups` is a mask of what it hears besides answers. */
-export function openRouteSocket(netns: Netns | undefined, groups = 0): KernelSocket {
+/** A route socket in the namespace; `groups` is a mask of what it hears besides answers. */
+export function openRouteSocket(netns: Netns, groups = 0): KernelSocket {
   return openSocket(netns, { protocol: NETLINK_ROUTE, groups });
 }
 
 function openSocket(
-  netns: Netns | undefined,
+  netns: Netns,
   { protocol, groups }: { readonly protocol: number; readonly groups: number },
 ): KernelSocket {
   const socket = KernelSocket.open({ domain: AF_NETLINK, type: SOCK_RAW, protocol }, netns);
@@ -74,7 +74,7 @@ function copyOf(bytes: Buffer, length: number): Buffer {
   return Buffer.from(bytes.subarray(0, length));
 }
 
-export function openPipe(netns: Netns | undefined, protocol = NETLINK_ROUTE): NetlinkPipe {
+export function openPipe(netns: Netns, protocol = NETLINK_ROUTE): NetlinkPipe {
   const socket = openSocket(netns, { protocol, groups: 0 });
   return {
     port: socket.address().readUInt32LE(4),

@@ -77,9 +77,9 @@ export class Rtnl {
     return Queries.totals;
   }
 
-  /** A socket in the namespace given (which may be closed afterwards, unless `watch` is used), or in our own. */
-  static open(options: { readonly netns?: Netns } = {}): Rtnl {
-    return new Rtnl(openPipe(options.netns), options.netns);
+  /** A socket in the namespace, which may be closed afterwards, unless `watch` is used. */
+  static open({ netns }: { readonly netns: Netns }): Rtnl {
+    return new Rtnl(openPipe(netns), netns);
   }
 
   /** Speaks to whatever answers at the other end of the pipe. */
@@ -239,8 +239,9 @@ export class Rtnl {
     return this.#queries.write(encodeNeighbour("delete", neighbour), `delete ${neighbourText(neighbour)}`);
   }
 
-  /** Reports changes until the function it returns is called. Uses a socket of its own. */
+  /** Reports changes until the function it returns is called. Uses a socket of its own, which one over a pipe does not have. */
   watch(groups: readonly NetlinkGroup[], listener: (event: NetlinkEvent) => void): () => void {
+    if (!this.#netns) throw new Error("a pipe has no namespace that could be watched");
     return watchGroups(this.#netns, groups, listener);
   }
 

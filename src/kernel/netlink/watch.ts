@@ -31,7 +31,7 @@ export type NetlinkEvent =
 
 /** Reports changes in a namespace, until the function it returns is called. */
 export function watchGroups(
-  netns: Netns | undefined,
+  netns: Netns,
   groups: readonly NetlinkGroup[],
   listener: (event: NetlinkEvent) => void,
 ): () => void {
