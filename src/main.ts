@@ -9,7 +9,7 @@ import { version } from "./version.ts";
 /** How wide text is that goes to a file or to another program. */
 const COLUMNS_OF_FILES = 110;
 
-const args = process.argv.slice(2);
+const args: readonly string[] = process.argv.slice(2);
 // What is awaited here may be a timer alone, which keeps no process alive.
 const release = keepAlive();
 try {

@@ -19,8 +19,10 @@ const allowed: Readonly<Record<string, string>> = {
   "src/kernel/netlink/pipe.ts spareSlabs": "scratch memory of calls on other threads: nothing stays in it",
   "src/kernel/netlink/queries.ts totals": "benchmarks count what the process asks of the kernel",
   "src/kernel/netns.ts isPoolStarted": "libuv has one pool of threads for the process",
+  "src/kernel/socket-message.ts inbound": SCRATCH,
   "src/kernel/socket-message.ts joined": SCRATCH,
   "src/kernel/socket-message.ts oneByte": SCRATCH,
+  "src/kernel/socket-message.ts outbound": SCRATCH,
   "src/kernel/socket-message.ts slab": SCRATCH,
   "src/kernel/ssl-context.ts lastId": "numbers what OpenSSL is given",
   "src/kernel/ssl-context.ts onVerify": "OpenSSL calls one function of the process",
@@ -81,7 +83,16 @@ interface Declarator extends Node {
   readonly init: Node | null;
 }
 
-/** A collection without a readonly type, an empty list that is to be filled, memory, an object whose type lets a field be set. */
+/** Calls that give a function, a text, a table that is only read, or what a library keeps. Whatever any other gives may change. */
+const CONSTANT_MAKERS: ReadonlySet<string> = new Set([
+  ...["encode", "from", "guarded", "keepAlive", "keys", "layout", "listenKind", "readText"],
+  ...["defaultLoop", "func", "load", "loadAio", "proto", "register"], // koffi's
+]);
+
+/**
+ * A collection without a readonly type, an empty list that is to be filled, what a call has made, an object whose type lets a field be
+ * set.
+ */
 function isMutable(value: Node | null, annotation: Annotation): boolean {
   const type = annotation?.typeAnnotation;
   const typeName = (type?.["typeName"] as { readonly value?: string } | undefined)?.value ?? "";
@@ -91,9 +102,7 @@ function isMutable(value: Node | null, annotation: Annotation): boolean {
     case "ArrayExpression":
       return (value["elements"] as readonly unknown[]).length === 0 && type?.type !== "TsTypeOperator";
     case "CallExpression":
-      return (
-        ["offHeap", "alloc", "allocUnsafe", "allocUnsafeSlow"].includes(nameOf(value["callee"])) && !isEmpty(value)
-      );
+      return !CONSTANT_MAKERS.has(nameOf(value["callee"])) && !isEmpty(value) && type?.type !== "TsTypeOperator";
     case "ObjectExpression":
       return (
         type?.type === "TsTypeLiteral" && (type["members"] as readonly Node[]).some((one) => one["readonly"] === false)

@@ -45,6 +45,13 @@ test("sizeProblems() names a file that is too long; tests may be longer, generat
   assert.deepEqual(sizeProblems(source("src/gen/b_pb.ts", ...lines)), []);
 });
 
+test("sizeProblems() names a comment that is too long, and no long line of code", () => {
+  const long = "b".repeat(150);
+  for (const line of [`// ${long}`, `/** ${long} */`, `/**\n * ${long}\n */`])
+    assert.match(sizeProblems(source("src/a/b.ts", line)).join(), /^src\/a\/b\.ts:\d: a comment of \d+ columns/, line);
+  assert.deepEqual(sizeProblems(source("src/a/b.ts", `const a = "${long}";`, `// ${long.slice(3)}`)), []);
+});
+
 const door = ["// One.", "// Two.", "// Three."];
 
 test("docProblems() wants a comment above what leaves the module", () => {
@@ -141,6 +148,7 @@ test("stateProblems() names what a module or a class keeps, whatever its form, a
     "export const a: Set<string> = new Set();",
     "const a: string[] = [];",
     "const a = Buffer.alloc(8);",
+    "const a = makeArea(slab, 8);",
     "const a: { b: number } = { b: 1 };",
     "class A { static a = 1; }",
     "class A { static readonly a = { b: 1 }; }",
@@ -156,6 +164,8 @@ test("stateProblems() names what a module or a class keeps, whatever its form, a
     "const a: readonly string[] = [];",
     "const a = new RegExp('b');",
     "const a = Buffer.alloc(0);",
+    "const a = layout(16, { b: [0, 'u8'] });",
+    "const a: readonly number[] = makeAll();",
     "const a = { b: 1 } as const;",
     "const a: { readonly b: number } = { b: 1 };",
     "function f() { let a = 0; const b = new Map(); return [a, b]; }",

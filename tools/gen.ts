@@ -1,4 +1,5 @@
-// npm run gen: writes src/gen from proto/, and the README's table from src/config.ts. With --check it writes elsewhere and says which files are not what proto/ gives.
+// npm run gen: writes src/gen from proto/, and the README's table from src/config.ts. With --check it writes elsewhere and says which files
+// are not what proto/ gives.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";

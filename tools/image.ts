@@ -140,7 +140,10 @@ function commandOf(name: string): readonly string[] {
   return OCIv1.config.Cmd;
 }
 
-/** The target `debug` waits for a debugger; the tests of the target `test`, which it is made from, pass with what `docker run --privileged` would give. */
+/**
+ * The target `debug` waits for a debugger; the tests of the target `test`, which it is made from, pass with what
+ * `docker run --privileged` would give.
+ */
 async function test(base: string): Promise<void> {
   const name = `${tag}-debug`;
   build(base, "debug", name);

@@ -41,7 +41,8 @@ interface TestEvent {
 
 /**
  * Runs the files, some at a time and the longest first, those of a module of `src/` in one process, each other one in its own. Prints
- * only failures, on standard error. A file that leaves handles open fails and is ended by tools/leak-guard.ts; the runner's own forceExit lost the reports of one test in ten.
+ * only failures, on standard error. A file that leaves handles open fails and is ended by tools/leak-guard.ts; the runner's own
+ * forceExit lost the reports of one test in ten.
  */
 export async function runTestFiles(files: readonly string[]): Promise<TestCounts> {
   // Node keeps there what it has compiled and stripped of types: a third of the time of a short file's process.

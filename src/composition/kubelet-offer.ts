@@ -35,7 +35,10 @@ export interface KubeletNews {
   onChange(listener: () => void): void;
 }
 
-/** As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some seconds only. */
+/**
+ * As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some
+ * seconds only.
+ */
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
   const { settings, inventory, pods, host, transport, endConnection, health, clock, log } = options;
   const common = { transport, random: host.random, clock, log, health };

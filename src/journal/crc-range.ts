@@ -18,7 +18,7 @@ function multiply(a: number, b: number): number {
 }
 
 /** x to the power of 8 * 2^n: what that many bytes do. */
-const POWERS = (() => {
+const POWERS: readonly number[] = (() => {
   const powers = [0x00800000]; // x^8
   for (let n = 1; n < 48; n++) powers.push(multiply(powers[n - 1] ?? 0, powers[n - 1] ?? 0));
   return powers;

@@ -41,7 +41,8 @@ const RETRY_MS = 5_000;
 const EVERYTHING: Selection<unknown> = { rank: () => 0, keeps: () => true };
 
 /**
- * Opens the journal in the file. A value is what this version or another has put, as JSON. Memory is bounded by what is kept and the largest record, whatever the size of the file.
+ * Opens the journal in the file. A value is what this version or another has put, as JSON. Memory is bounded by what is kept and the
+ * largest record, whatever the size of the file.
  * @throws {JournalError} newer-version; the file system's error when it cannot be read.
  */
 export async function openJournal<Value = Json>(

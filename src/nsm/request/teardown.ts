@@ -41,8 +41,9 @@ export type TeardownOutcome =
   | { readonly kind: "resists"; readonly error: unknown };
 
 /**
- * The one way out of a connection: for each `TeardownReason`. Runs serialized with all else of the connection. Every part is tried whatever the others do, and may be tried again: what is clean is not touched
- * twice. While the node part resists, the record stays, and no other client gets its VF. Never throws.
+ * The one way out of a connection: for each `TeardownReason`. Runs serialized with all else of the connection. Every part is tried
+ * whatever the others do, and may be tried again: what is clean is not touched twice. While the node part resists, the record stays, and
+ * no other client gets its VF. Never throws.
  */
 export async function takeDown(
   deps: TeardownDeps,
