@@ -1,6 +1,7 @@
 // Markdown that has gone stale: links, named files and symbols that are not there, and what a stopped merge left behind.
 import { existsSync, globSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { codeOfSrc, invariantProblems, namedPathProblems, namedSymbolProblems } from "./check-names.ts";
 
 /** Folders whose files are named in the text by their path. */
 const NAMED_FILE = /`((?:src|sandbox|test|lab|bench|interop|tools|deploy|docs|proto)\/[\w./-]+\.\w+)`/g;
@@ -74,5 +75,17 @@ export function allProseProblems(): readonly string[] {
     const text = readFileSync(path, "utf8");
     return [...proseProblems(path, text), ...symbolProblems(path, text, typescriptAt)];
   });
-  return [...answers, ...others];
+  return [...answers, ...others, ...nameProblems(paths)];
+}
+
+/** Documents whose symbols in back quotes are of src, and not also of another program's log, kernel or wire. */
+const OF_OUR_CODE = ["ARCHITECTURE.md", "docs/for-nsm-engineers.md"];
+
+function nameProblems(paths: readonly string[]): readonly string[] {
+  const code = codeOfSrc();
+  return [
+    ...paths.flatMap((path) => namedPathProblems(path, readFileSync(path, "utf8"))),
+    ...OF_OUR_CODE.flatMap((path) => namedSymbolProblems(path, readFileSync(path, "utf8"), code)),
+    ...invariantProblems("ARCHITECTURE.md", readFileSync("ARCHITECTURE.md", "utf8")),
+  ];
 }
