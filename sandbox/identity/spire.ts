@@ -65,14 +65,14 @@ export class Spire {
   /** Makes another trust domain known, with an authority of its own. */
   federate(trustDomain: string): void {
     this.#authorities.set(trustDomain, [createTestCa(trustDomain, this.#clock)]);
-    this.#tell();
+    this.#notify();
   }
 
   /** Issues again: one identity, or all. */
   rotate(spiffeId?: string): void {
     if (spiffeId === undefined) this.#svids.clear();
     else this.#svids.delete(spiffeId);
-    this.#tell();
+    this.#notify();
   }
 
   /** Rotates everything again and again, until `stop`. */
@@ -102,7 +102,7 @@ export class Spire {
     this.#listeners.clear();
   }
 
-  #tell(): void {
+  #notify(): void {
     for (const listener of [...this.#listeners]) listener();
   }
 }

@@ -40,7 +40,7 @@ export class WorkloadSocket {
     this.#options = options;
     this.#spiffeIds = options.spiffeIds;
     this.url = `unix://${options.socketPath}`;
-    this.#unsubscribe = options.spire.onChange(() => this.#tell());
+    this.#unsubscribe = options.spire.onChange(() => this.#notify());
   }
 
   async start(): Promise<void> {
@@ -57,7 +57,7 @@ export class WorkloadSocket {
   /** Changes who the callers are. None: no identity is issued, which the API answers with PERMISSION_DENIED. */
   issue(...spiffeIds: readonly string[]): void {
     this.#spiffeIds = spiffeIds;
-    this.#tell();
+    this.#notify();
   }
 
   async close(): Promise<void> {
@@ -65,7 +65,7 @@ export class WorkloadSocket {
     await this.stop();
   }
 
-  #tell(): void {
+  #notify(): void {
     for (const listener of [...this.#listeners]) listener();
   }
 

@@ -258,12 +258,12 @@ export class Kubelet {
   async #follow(resource: string, endpoint: { readonly target: string }, client: RpcClient): Promise<void> {
     try {
       for await (const { devices } of client.stream(endpoint.target, DevicePlugin.method.listAndWatch, {})) {
-        const told = devices.map(({ ID, health, topology }) => ({
+        const devicesListed = devices.map(({ ID, health, topology }) => ({
           id: ID,
           healthy: health === "Healthy",
           numaNode: topology?.nodes[0] === undefined ? undefined : Number(topology.nodes[0].ID),
         }));
-        this.#know(resource, told);
+        this.#know(resource, devicesListed);
         this.#writeCheckpoint(); // the real one writes it for each list (devicemanager, genericDeviceUpdateCallback)
       }
     } catch (error) {

@@ -24,11 +24,11 @@ export class ChangeWatch {
       else this.seen.push(`${name}: ${textOf(event)}`);
     };
     this.#marks.push(async () => {
-      const told = Promise.withResolvers<void>();
-      isLogged = told.resolve;
+      const logged = Promise.withResolvers<void>();
+      isLogged = logged.resolve;
       await rtnl.addAddress(MARK);
       await rtnl.deleteAddress(MARK);
-      await told.promise;
+      await logged.promise;
     });
     const unwatch = rtnl.watch(["link", "ipv4-address", "ipv6-address"], tell);
     this.#stops.push(() => {

@@ -30,13 +30,13 @@ export class MonitorBoard {
   put(connection: Connection): void {
     const kept = clone(ConnectionSchema, connection);
     this.#connections.set(kept.id, kept);
-    this.#tell(ConnectionEventType.UPDATE, kept);
+    this.#publish(ConnectionEventType.UPDATE, kept);
   }
 
   remove(id: string): void {
     const connection = this.#connections.get(id);
     if (connection === undefined || !this.#connections.delete(id)) return;
-    this.#tell(ConnectionEventType.DELETE, connection);
+    this.#publish(ConnectionEventType.DELETE, connection);
   }
 
   /** Publishes to the watchers another state of a connection: DOWN, or that a refresh or another endpoint is needed. */
@@ -65,7 +65,7 @@ export class MonitorBoard {
     }
   }
 
-  #tell(type: Event["type"], connection: Connection): void {
+  #publish(type: Event["type"], connection: Connection): void {
     for (const listener of [...this.#listeners]) listener(type, connection);
   }
 }

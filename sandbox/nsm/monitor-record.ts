@@ -55,16 +55,16 @@ export class MonitorRecord {
     try {
       for await (const event of stream) {
         this.events.push(event);
-        this.#tell();
+        this.#notify();
       }
       this.ended = "end";
     } catch (error) {
       this.ended = error instanceof Error ? error : new Error(String(error));
     }
-    this.#tell();
+    this.#notify();
   }
 
-  #tell(): void {
+  #notify(): void {
     for (const wake of [...this.#waiting]) wake();
   }
 

@@ -31,13 +31,13 @@ class Shelf<T> {
 
   put(name: string, entry: T): void {
     this.#entries.set(name, entry);
-    this.#tell({ entry, deleted: false });
+    this.#notify({ entry, deleted: false });
   }
 
   remove(name: string): T | undefined {
     const entry = this.#entries.get(name);
     if (entry === undefined || !this.#entries.delete(name)) return undefined;
-    this.#tell({ entry, deleted: true });
+    this.#notify({ entry, deleted: true });
     return entry;
   }
 
@@ -46,7 +46,7 @@ class Shelf<T> {
     return () => this.#listeners.delete(listener);
   }
 
-  #tell(change: RegistryChange<T>): void {
+  #notify(change: RegistryChange<T>): void {
     for (const listener of [...this.#listeners]) listener(change);
   }
 }

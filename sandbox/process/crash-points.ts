@@ -143,7 +143,7 @@ function accessWith(access: DeviceAccess, at: AtStep): DeviceAccess {
       return made.state;
     },
     apply: (signal) => at(step("apply"), () => made.apply(signal)),
-    stands: () => made.stands(),
+    isInForce: () => made.isInForce(),
     revoke: () => at(step("revoke"), () => made.revoke()),
     letGo: () => made.letGo(),
   });

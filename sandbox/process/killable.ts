@@ -64,15 +64,15 @@ export class KillableForwarder {
     closeSync(log);
     this.#ended = new Promise((resolve) => this.#child.once("exit", (code) => resolve(code)));
     this.#child.on("error", (error) => this.#started.reject(error));
-    this.#child.on("message", (told: Told) => this.#heard(told));
-    const stop = machine.uevents.subscribe((event) => this.#tell({ kind: "uevent", event }));
+    this.#child.on("message", (message: Told) => this.#heard(message));
+    const stop = machine.uevents.subscribe((event) => this.#send({ kind: "uevent", event }));
     void this.#ended.then(() => {
       stop();
       this.#started.reject(new Error(`the forwarder's process has ended: see ${logFile}`));
     });
     const { forwarderSettings: settings, pfConfigFile, cgroupPath = NO_CGROUPS, disk } = sandbox;
     const { hasLinks, lockFolder } = machine;
-    this.#tell({
+    this.#send({
       kind: "start",
       settings,
       pfConfigText: pfConfigFile.text,
@@ -118,7 +118,7 @@ export class KillableForwarder {
   async inventory(): Promise<InventoryView> {
     const reader = Promise.withResolvers<InventoryView>();
     this.#readers.push(reader);
-    this.#tell({ kind: "inventory" });
+    this.#send({ kind: "inventory" });
     return await reader.promise;
   }
 
@@ -142,14 +142,14 @@ export class KillableForwarder {
     await this.#ended;
   }
 
-  #tell(heard: Heard): void {
+  #send(heard: Heard): void {
     if (this.#child.connected) this.#child.send(heard, () => {}); // who is dead does not hear
   }
 
-  #heard(told: Told): void {
-    if (told.kind === "started") this.#started.resolve();
-    else if (told.kind === "inventory") this.#readers.shift()?.resolve(told.inventory);
-    else if (told.kind !== "step" || this.#goesOn(told)) void this.#reply(told.id, told);
+  #heard(message: Told): void {
+    if (message.kind === "started") this.#started.resolve();
+    else if (message.kind === "inventory") this.#readers.shift()?.resolve(message.inventory);
+    else if (message.kind !== "step" || this.#goesOn(message)) void this.#reply(message.id, message);
   }
 
   #goesOn({ call, what }: Ask & { readonly kind: "step" }): boolean {
@@ -165,9 +165,9 @@ export class KillableForwarder {
 
   async #reply(id: number, ask: Ask): Promise<void> {
     try {
-      this.#tell({ kind: "answer", id, value: await this.#answer(ask) });
+      this.#send({ kind: "answer", id, value: await this.#answer(ask) });
     } catch (error) {
-      this.#tell({ kind: "answer", id, failure: failureOf(error) });
+      this.#send({ kind: "answer", id, failure: failureOf(error) });
     }
   }
 

@@ -2,7 +2,7 @@ import {
   AccessError,
   type DeviceAccess,
   type DeviceGrant,
-  type GrantAsk,
+  type GrantRequest,
   type GrantState,
   type RecordState,
 } from "../../src/access/index.ts";
@@ -57,7 +57,7 @@ class MemoryAccess implements DeviceAccess {
     void this.#look();
   }
 
-  open({ connectionId, pod, devices, record }: GrantAsk): DeviceGrant {
+  open({ connectionId, pod, devices, record }: GrantRequest): DeviceGrant {
     if (!pod) throw new AccessError({ kind: "no-pod" });
     return this.#grant({ connectionId, podUid: pod.uid, containers: "*", devices, wrote: [] }, record);
   }
@@ -78,7 +78,7 @@ class MemoryAccess implements DeviceAccess {
     return [];
   }
 
-  async watch({ uid }: NonNullable<GrantAsk["pod"]>, connectionId: string): Promise<() => void> {
+  async watch({ uid }: NonNullable<GrantRequest["pod"]>, connectionId: string): Promise<() => void> {
     if (this.#cgroups.marks(uid)) this.#watched.set(connectionId, uid);
     return () => void this.#watched.delete(connectionId);
   }
@@ -105,7 +105,7 @@ class MemoryAccess implements DeviceAccess {
         standing.set(connectionId, devices);
         this.#watched.set(connectionId, podUid);
       },
-      stands: async () => marks()?.has(connectionId) ?? false,
+      isInForce: async () => marks()?.has(connectionId) ?? false,
       revoke: async () => {
         marks()?.delete(connectionId);
         this.#watched.delete(connectionId);

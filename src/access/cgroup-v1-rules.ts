@@ -52,7 +52,7 @@ export class CgroupV1Rules implements Rules {
     }
   }
 
-  async stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
+  async isInForce(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
     const entries = readList(cgroup);
     return entries === undefined || devices.every((device) => isAllowed(entries, device));
   }

@@ -45,12 +45,12 @@ export class CgroupV2Rules implements Rules {
     if (missing.length > 0) await intend([]);
     return unlessGone<Ours | undefined>(undefined, () => {
       if (this.#change(cgroup, devices) === 0) return undefined;
-      this.#tell(cgroup);
+      this.#logSingleFilter(cgroup);
       return { devices: missing, wrote: [] };
     });
   }
 
-  async stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
+  async isInForce(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean> {
     return unlessGone(true, () =>
       readFilters(cgroup).list.every((filter) => devices.every((device) => passes(filter, device))),
     );
@@ -138,7 +138,7 @@ export class CgroupV2Rules implements Rules {
     return "/";
   }
 
-  #tell({ path, folder }: Cgroup): void {
+  #logSingleFilter({ path, folder }: Cgroup): void {
     const { flags } = deviceProgramsOf(folder.fd);
     if (flags === AttachFlag.MULTI) return;
     this.#log.info("access-single-filter", { cgroup: path, attached: flags === 0 ? "alone" : "to be overridden" });

@@ -8,7 +8,7 @@ import type {
   DeviceAccess,
   DeviceAccessOptions,
   DeviceGrant,
-  GrantAsk,
+  GrantRequest,
   GrantState,
   PodRef,
   RecordState,
@@ -56,7 +56,7 @@ class HostDeviceAccess implements DeviceAccess {
   readonly #goneListeners = new Set<(connectionId: string) => void>();
   #timer: Timer | undefined;
   #looks = 0;
-  #isToldBlind = false;
+  #hasReportedBlind = false;
 
   constructor(options: DeviceAccessOptions) {
     const { version, path, root } = openHierarchy(options.cgroupPath, options.clock, options.writes);
@@ -69,10 +69,13 @@ class HostDeviceAccess implements DeviceAccess {
     options.log.info("device-cgroups", { version, path });
   }
 
-  open(ask: GrantAsk): DeviceGrant {
-    const grant = HeldGrant.ofAsk(ask);
-    if (ask.pod === undefined) {
-      this.#options.log.info("access-by-client-cgroup", { connection: ask.connectionId, cgroupDir: ask.cgroupDir });
+  open(request: GrantRequest): DeviceGrant {
+    const grant = HeldGrant.ofRequest(request);
+    if (request.pod === undefined) {
+      this.#options.log.info("access-by-client-cgroup", {
+        connection: request.connectionId,
+        cgroupDir: request.cgroupDir,
+      });
     }
     return this.#handle(grant);
   }
@@ -97,7 +100,7 @@ class HostDeviceAccess implements DeviceAccess {
   }
 
   async watch(pod: PodRef, connectionId: string): Promise<() => void> {
-    const watcher = HeldGrant.ofAsk({ connectionId, pod, cgroupDir: "", devices: [], record: async () => {} });
+    const watcher = HeldGrant.ofRequest({ connectionId, pod, cgroupDir: "", devices: [], record: async () => {} });
     const { podUid } = watcher.state;
     await this.#inTurn(podUid, async (known) => known.watch(watcher));
     return () => void this.#inTurn(podUid, async (known) => known.forget(watcher));
@@ -135,7 +138,7 @@ class HostDeviceAccess implements DeviceAccess {
         return grant.state;
       },
       apply: (signal) => measured("grant", () => this.#inTurn(uid, (pod) => pod.apply(grant, signal), signal)),
-      stands: () => this.#inTurn(uid, (pod) => pod.stands(grant)),
+      isInForce: () => this.#inTurn(uid, (pod) => pod.isInForce(grant)),
       revoke: () => measured("revoke", () => this.#inTurn(uid, (pod) => pod.revoke(grant))),
       letGo: () => void this.#inTurn(uid, async (pod) => pod.forget(grant)),
     };
@@ -156,24 +159,24 @@ class HostDeviceAccess implements DeviceAccess {
         log: this.#options.log,
         onRepair: () => this.#metrics.repairs.add({}),
         onChange: () => this.#lookSoon(uid),
-        onBlind: (code) => this.#tellBlind(code),
-        onGone: (connectionIds) => this.#tellGone(connectionIds),
+        onBlind: (code) => this.#reportBlind(code),
+        onGone: (connectionIds) => this.#notifyGone(connectionIds),
       });
     this.#pods.set(uid, pod);
     return pod;
   }
 
   /** Once: it is so for the whole user, and lasts. */
-  #tellBlind(code: string): void {
-    if (this.#isToldBlind) return;
-    this.#isToldBlind = true;
+  #reportBlind(code: string): void {
+    if (this.#hasReportedBlind) return;
+    this.#hasReportedBlind = true;
     const reason =
       "No inotify watch is left, so that new containers of pods with VFIO wait up to 16 s for their devices; " +
       "raise fs.inotify.max_user_watches (ENOSPC) or fs.inotify.max_user_instances (EMFILE) on the node";
     this.#options.log.warn("access-not-watched", { code, reason });
   }
 
-  #tellGone(connectionIds: readonly string[]): void {
+  #notifyGone(connectionIds: readonly string[]): void {
     for (const listener of this.#goneListeners) for (const id of connectionIds) listener(id);
   }
 

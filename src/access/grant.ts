@@ -32,7 +32,7 @@ export interface GrantState {
 export type RecordState = (state: GrantState) => Promise<void>;
 
 /** What one connection asks for. */
-export interface GrantAsk {
+export interface GrantRequest {
   readonly connectionId: string;
   /** Undefined where kubelet's records are silent: then `cgroupDir` must name one pod in the strict form. */
   readonly pod: PodRef | undefined;
@@ -56,7 +56,7 @@ export interface DeviceGrant {
    */
   apply(signal?: AbortSignal): Promise<void>;
   /** Whether every container of the pod can open the devices now. Reads only. */
-  stands(): Promise<boolean>;
+  isInForce(): Promise<boolean>;
   /**
    * Takes back what we gave and reads back that it is gone; what another grant of the pod needs, and what the container's
    * own rules allow, stays. Nothing to do when the pod has gone. Call it again after a failure, also after one of `apply`.
@@ -83,8 +83,8 @@ export interface DeviceAccess {
    * A grant that is not applied yet; touches nothing.
    * @throws {AccessError} bad-name, foreign-cgroup.
    */
-  open(ask: GrantAsk): DeviceGrant;
-  /** A grant of a previous instance, from its journal; `apply`, `stands` and `revoke` as if it were ours. Touches nothing. */
+  open(request: GrantRequest): DeviceGrant;
+  /** A grant of a previous instance, from its journal; `apply`, `isInForce` and `revoke` as if it were ours. Touches nothing. */
   adopt(state: GrantState, record: RecordState): DeviceGrant;
   /**
    * For the start, after every `adopt`: takes away what a previous instance left and no grant explains. On version 2 all that

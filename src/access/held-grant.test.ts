@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { GrantAsk, GrantState, WrittenRule } from "./grant.ts";
+import type { GrantRequest, GrantState, WrittenRule } from "./grant.ts";
 import { HeldGrant } from "./held-grant.ts";
 
 const UID = "0f3b7c1e-9d5a-4c61-8a3e-2b1f6d7e8c90";
@@ -8,14 +8,14 @@ const POD = `kubepods/burstable/pod${UID}`;
 const device = { major: 245, minor: 7 };
 const ruleOf = (cgroup: string, access = "rw"): WrittenRule => ({ cgroup, access, ...device });
 
-function grantOf(ask: Partial<GrantAsk> = {}) {
+function grantOf(ask: Partial<GrantRequest> = {}) {
   const states: GrantState[] = [];
   const recording = { failure: undefined as Error | undefined };
   const record = async (state: GrantState) => {
     if (recording.failure) throw recording.failure;
     states.push(state);
   };
-  const grant = HeldGrant.ofAsk({
+  const grant = HeldGrant.ofRequest({
     connectionId: "c1",
     pod: { uid: UID },
     cgroupDir: "",
@@ -26,7 +26,7 @@ function grantOf(ask: Partial<GrantAsk> = {}) {
   return { grant, states, recording };
 }
 
-test("HeldGrant.ofAsk() means all containers of the pod where the client names no cgroup, and refuses where it names none of it", () => {
+test("HeldGrant.ofRequest() means all containers of the pod where the client names no cgroup, and refuses where it names none of it", () => {
   const { state, isKept } = grantOf().grant;
   assert.deepEqual(state, { connectionId: "c1", podUid: UID, containers: "*", devices: [device], wrote: [] });
   assert.equal(isKept, false);

@@ -1,6 +1,6 @@
 import type { DeviceNumber } from "../kernel/index.ts";
 import { AccessError } from "./error.ts";
-import type { GrantAsk, GrantState, RecordState, WrittenRule } from "./grant.ts";
+import type { GrantRequest, GrantState, RecordState, WrittenRule } from "./grant.ts";
 import { checkedUid, parseHint } from "./pod-name.ts";
 import { type Cgroup, deviceText, isSameDevice } from "./rules.ts";
 
@@ -29,7 +29,7 @@ export class HeldGrant {
   }
 
   /** @throws {AccessError} bad-name, foreign-cgroup, no-pod. */
-  static ofAsk({ connectionId, pod, cgroupDir, devices, record }: GrantAsk): HeldGrant {
+  static ofRequest({ connectionId, pod, cgroupDir, devices, record }: GrantRequest): HeldGrant {
     const uid = pod && checkedUid(pod);
     if (cgroupDir === "") {
       if (uid === undefined) throw new AccessError({ kind: "no-pod" });

@@ -32,7 +32,7 @@ function podOf({ refusing }: { readonly refusing: string }) {
       open.delete(path);
       return [];
     },
-    stands: async ({ path }) => open.has(path),
+    isInForce: async ({ path }) => open.has(path),
     strays: async () => [],
     fingerprint: async () => "",
   };
@@ -47,7 +47,13 @@ function podOf({ refusing }: { readonly refusing: string }) {
     onGone: () => assert.fail("the pod is there"),
   });
   const record = async () => {};
-  const grant = HeldGrant.ofAsk({ connectionId: "c1", pod: { uid: UID }, cgroupDir: "", devices: [device], record });
+  const grant = HeldGrant.ofRequest({
+    connectionId: "c1",
+    pod: { uid: UID },
+    cgroupDir: "",
+    devices: [device],
+    record,
+  });
   return { pod, grant, open };
 }
 

@@ -85,13 +85,13 @@ export class PodAccess {
     this.grants.add(watcher);
   }
 
-  async stands(grant: HeldGrant): Promise<boolean> {
+  async isInForce(grant: HeldGrant): Promise<boolean> {
     const tree = this.#current();
     const cgroups = tree?.meant(grant.state.containers) ?? [];
     if (cgroups.length < 2) return false;
     for (const cgroup of cgroups) {
       const isAsLeft = grant.isKept && (await this.#isAsSettled(cgroup));
-      if (!isAsLeft && !(await this.#parts.rules.stands(cgroup, grant.devices))) return false;
+      if (!isAsLeft && !(await this.#parts.rules.isInForce(cgroup, grant.devices))) return false;
     }
     return true;
   }
@@ -130,7 +130,7 @@ export class PodAccess {
       }
       this.#trouble = undefined;
     } catch (error) {
-      this.#tellOnce(messageOf(error));
+      this.#logOnce(messageOf(error));
     }
   }
 
@@ -261,7 +261,7 @@ export class PodAccess {
     return [...left, `${tree?.path}: new cgroups keep appearing`];
   }
 
-  #tellOnce(trouble: string): void {
+  #logOnce(trouble: string): void {
     if (trouble === this.#trouble) return;
     this.#trouble = trouble;
     this.#parts.log.warn("access-not-kept", { pod: this.uid, error: trouble });

@@ -21,7 +21,7 @@ export interface Rules {
     intend: (rules: readonly WrittenRule[]) => Promise<void>,
   ): Promise<Ours | undefined>;
   /** Whether they can open all of the devices. */
-  stands(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean>;
+  isInForce(cgroup: Cgroup, devices: readonly DeviceNumber[]): Promise<boolean>;
   /** Takes away what we gave, and reads back: what of it is there still, in words. */
   withdraw(cgroup: Cgroup, ours: Ours): Promise<readonly string[]>;
   /** The devices that we let at and that are not among the explained ones. */

@@ -136,8 +136,8 @@ async function answer({ source, health, metrics }: AdminOptions, path: string, i
 /** A line for each condition that blocks; with `?verbose` also for those that do not. */
 function readiness(health: Health, isVerbose: boolean): Answer {
   const isReady = health.ready.value === true;
-  const told = health.conditions().filter(({ severity }) => isVerbose || severity === "blocking");
-  return plain(isReady ? 200 : 503, `${isReady ? "ready\n" : ""}${told.map(lineOf).join("")}`);
+  const shown = health.conditions().filter(({ severity }) => isVerbose || severity === "blocking");
+  return plain(isReady ? 200 : 503, `${isReady ? "ready\n" : ""}${shown.map(lineOf).join("")}`);
 }
 
 function lineOf({ code, subject, severity, sentence, causedBy }: RaisedCondition): string {

@@ -40,12 +40,12 @@ export async function openAdmin(options: AdminDoorsOptions, undo: UndoStack): Pr
 /** For gRPC probes: the services "" and "readiness" serve while nothing blocks, "liveness" while the process answers. */
 function probedHealth(health: Health): RpcHealth {
   const probed = new RpcHealth();
-  const tell = (isReady: boolean | undefined) => {
+  const publish = (isReady: boolean | undefined) => {
     for (const service of ["", "readiness"]) probed.set(service, isReady === true);
   };
   probed.set("liveness", true);
-  tell(health.ready.value);
-  health.ready.onChange(tell);
+  publish(health.ready.value);
+  health.ready.onChange(publish);
   return probed;
 }
 

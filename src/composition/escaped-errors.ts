@@ -12,15 +12,15 @@ export function reportEscapedErrors(metrics: Metrics, clock: Clock, log: Log): (
     help: "Errors that a callback of an event source threw: faults of the program, each at the cost of one connection or event",
     labels: { source: eventSources },
   });
-  const told = new Map<EventSource, { readonly untilMs: number; more: number }>();
+  const lastLogged = new Map<EventSource, { readonly untilMs: number; more: number }>();
   return onEscapedError(({ source, error }) => {
     errors.add({ source });
-    const last = told.get(source);
+    const last = lastLogged.get(source);
     if (last !== undefined && clock.monotonicMs() < last.untilMs) {
       last.more += 1;
       return;
     }
-    told.set(source, { untilMs: clock.monotonicMs() + PAUSE_MS, more: 0 });
+    lastLogged.set(source, { untilMs: clock.monotonicMs() + PAUSE_MS, more: 0 });
     log.error("callback-failed", { source, err: error, unloggedBefore: last?.more ?? 0 });
   });
 }

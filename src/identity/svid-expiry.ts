@@ -26,7 +26,7 @@ export class SvidExpiry {
     this.#expiring.clear();
     this.#expired.clear();
     const leftMs = svid.notAfterMs - this.#clock.now();
-    if (leftMs > 0 && leftMs < (svid.notAfterMs - svid.notBeforeMs) * WARN_AT[0]) this.#tellNear(svid);
+    if (leftMs > 0 && leftMs < (svid.notAfterMs - svid.notBeforeMs) * WARN_AT[0]) this.#reportExpiring(svid);
     this.#arm(svid, WARN_AT);
   }
 
@@ -39,13 +39,13 @@ export class SvidExpiry {
     const leftMs = svid.notAfterMs - this.#clock.now();
     const [share = 0, ...later] = warnAt.filter((next) => next * lifetimeMs < leftMs);
     this.#timer = this.#clock.after(leftMs - share * lifetimeMs, () => {
-      if (share === 0) return this.#tellEnd(svid);
-      this.#tellNear(svid);
+      if (share === 0) return this.#reportExpired(svid);
+      this.#reportExpiring(svid);
       this.#arm(svid, later);
     });
   }
 
-  #tellNear(svid: Svid): void {
+  #reportExpiring(svid: Svid): void {
     const leftMs = svid.notAfterMs - this.#clock.now();
     this.#log.warn("svid-near-expiry", { spiffeId: svid.id, leftMs, hint: "the SPIRE agent has not renewed it" });
     this.#expiring.raise(
@@ -54,7 +54,7 @@ export class SvidExpiry {
     );
   }
 
-  #tellEnd(svid: Svid): void {
+  #reportExpired(svid: Svid): void {
     this.#log.error("svid-expired", { spiffeId: svid.id, hint: "no peer accepts us until the SPIRE agent renews it" });
     this.#expiring.clear();
     this.#expired.raise(`The SVID of ${svid.id} has expired: no peer accepts us. Look at the SPIRE agent and server`);

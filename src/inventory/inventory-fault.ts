@@ -68,7 +68,7 @@ const MOST_REASONS = 6;
 function describeScarcity(fault: InventoryFault & { kind: "no-free-vf" }): string {
   const reasons = Object.entries(fault.because).map(([why, count]) => `${count} ${why}`);
   const more = reasons.length > MOST_REASONS ? ", …" : "";
-  const told = reasons.slice(0, MOST_REASONS).join(", ");
-  const detail = reasons.length > 0 ? `: of ${fault.total}, ${told}${more}` : ": none offers it";
+  const shown = reasons.slice(0, MOST_REASONS).join(", ");
+  const detail = reasons.length > 0 ? `: of ${fault.total}, ${shown}${more}` : ": none offers it";
   return `Cannot find a virtual function for ${fault.resource}${fault.use ? ` as ${fault.use}` : ""}${detail}`;
 }

@@ -62,7 +62,7 @@ export class Inventory {
     }
     for (const resource of touched) this.#tokens.settle(resource, this.#vfs.all);
     this.#news.ofLists(touched);
-    this.#tell();
+    this.#publish();
   }
 
   #forgetIfGone(vf: Vf): void {
@@ -86,7 +86,7 @@ export class Inventory {
   raise(address: PciAddress, condition: VfCondition): boolean {
     const vf = this.#vfs.get(address);
     if (!vf?.conditions.raise(condition)) return false;
-    this.#tellAbout(vf);
+    this.#publishVf(vf);
     return true;
   }
 
@@ -97,7 +97,7 @@ export class Inventory {
   clear(address: PciAddress, which: VfConditionCode | VfCondition): boolean {
     const vf = this.#vfs.get(address);
     if (!vf?.conditions.clear(which)) return false;
-    this.#tellAbout(vf);
+    this.#publishVf(vf);
     return true;
   }
 
@@ -111,7 +111,7 @@ export class Inventory {
     if (token.vf?.token !== token) this.#keep(token, this.#choice.ownOrOther(token, forAnyPod(token)));
     const isNew = !token.allocated;
     token.allocated = true;
-    if (token.vf) this.#tellAbout(token.vf);
+    if (token.vf) this.#publishVf(token.vf);
     return { address: token.vf?.facts.address, heldBy: token.vf?.holder?.connectionId, isNew };
   }
 
@@ -138,7 +138,7 @@ export class Inventory {
     token.allocated = true;
     if (!known) this.#news.ofLists([resource]);
     if (token.vf) this.#news.of(token.vf);
-    this.#tell();
+    this.#publish();
   }
 
   /**
@@ -196,7 +196,7 @@ export class Inventory {
       throw new InventoryError({ kind: "wrong-state", connectionId, from, to: state });
     }
     vf.holder.phase = state;
-    this.#tellAbout(vf);
+    this.#publishVf(vf);
   }
 
   /**
@@ -212,7 +212,7 @@ export class Inventory {
     this.#byConnection.delete(connectionId);
     vf.holder = undefined;
     if (vf.token) this.#loosen(vf.token, vf);
-    else this.#tellAbout(vf);
+    else this.#publishVf(vf);
     return vf.facts.address;
   }
 
@@ -293,7 +293,7 @@ export class Inventory {
   #hold(vf: Vf, holder: Holder): VfRecord {
     vf.holder = holder;
     this.#byConnection.set(holder.connectionId, vf);
-    this.#tellAbout(vf);
+    this.#publishVf(vf);
     return recordOf(vf);
   }
 
@@ -301,7 +301,7 @@ export class Inventory {
   #loosen(token: Token, vf: Vf | undefined): void {
     if (!token.allocated && !vf?.holder) {
       if (vf) vf.token = undefined;
-      if (!vf || token.home !== vf.facts.address || !isOffering(vf, token.resource)) {
+      if (!vf || token.ownVf !== vf.facts.address || !isOffering(vf, token.resource)) {
         this.#tokens.settle(token.resource, this.#vfs.all);
         this.#news.ofLists([token.resource]);
       }
@@ -309,16 +309,16 @@ export class Inventory {
     if (vf) this.#forgetIfGone(vf);
     if (vf) this.#news.of(vf);
     else this.#news.ofLists([token.resource]);
-    this.#tell();
+    this.#publish();
   }
 
-  #tellAbout(vf: Vf): void {
+  #publishVf(vf: Vf): void {
     this.#news.of(vf);
-    this.#tell();
+    this.#publish();
   }
 
   /** At the end of an operation: who listens may read anything. */
-  #tell(): void {
+  #publish(): void {
     const change = this.#news.take();
     for (const listener of [...this.#listeners]) listener(change);
   }

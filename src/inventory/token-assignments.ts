@@ -28,7 +28,7 @@ export interface Token {
   readonly id: string;
   readonly resource: string;
   /** The VF its id was made from; undefined for one that an older forwarder made, or whose VF is not there yet. */
-  home: PciAddress | undefined;
+  ownVf: PciAddress | undefined;
   /** The VF it stands for now: its own, unless that was unfit when it was requested. */
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
@@ -69,16 +69,16 @@ export class TokenAssignments {
       const id = tokenId(this.#namespace, vf.facts.address, resource);
       const known = this.#byId.get(id);
       // An id of the same VF may have outlived it in a pod's hands, or was in a pod's hands before it came.
-      if (known) this.#bringHome(known, vf.facts.address);
+      if (known) this.#pairWithOwnVf(known, vf.facts.address);
       else
-        this.#add({ id, resource, home: vf.facts.address, vf: undefined, allocated: false, shownHealthy: undefined });
+        this.#add({ id, resource, ownVf: vf.facts.address, vf: undefined, allocated: false, shownHealthy: undefined });
     }
   }
 
   /** It is one of the pairs from now on; `settle` finds the partner that it takes the place of another one. */
-  #bringHome(token: Token, home: PciAddress): void {
-    if (token.home !== undefined) return;
-    token.home = home;
+  #pairWithOwnVf(token: Token, ownVf: PciAddress): void {
+    if (token.ownVf !== undefined) return;
+    token.ownVf = ownVf;
     const { vf, resource } = token;
     token.vf = undefined;
     if (vf?.token !== token) return;
@@ -89,7 +89,7 @@ export class TokenAssignments {
 
   /** Adds an id that was not made here. */
   addForeign(id: string, resource: string): Token {
-    return this.#add({ id, resource, home: undefined, vf: undefined, allocated: false, shownHealthy: undefined });
+    return this.#add({ id, resource, ownVf: undefined, vf: undefined, allocated: false, shownHealthy: undefined });
   }
 
   #add(token: Token): Token {
@@ -112,7 +112,7 @@ export class TokenAssignments {
     if (from === to) return;
     if (from?.token === token) from.token = undefined;
     token.vf = to;
-    if (token.home === undefined) return; // not one of the pairs
+    if (token.ownVf === undefined) return; // not one of the pairs
     const partner = to.standIns.get(token.resource);
     to.standIns.set(token.resource, token);
     if (partner) partner.vf = from;
@@ -137,10 +137,10 @@ export class TokenAssignments {
     const waiting: Token[] = [];
     for (const token of unused) {
       token.vf = undefined;
-      const home = token.home && vfs.get(token.home);
-      if (!home || !isOffering(home, resource)) this.#remove(token);
-      else if (home.standIns.has(resource)) waiting.push(token);
-      else pair(token, home);
+      const own = token.ownVf && vfs.get(token.ownVf);
+      if (!own || !isOffering(own, resource)) this.#remove(token);
+      else if (own.standIns.has(resource)) waiting.push(token);
+      else pair(token, own);
     }
     const alone = offering.filter((vf) => !vf.standIns.has(resource));
     for (const token of waiting) {
@@ -152,7 +152,7 @@ export class TokenAssignments {
 
 /** All that stand for the VF: one of each resource, and the one of an older forwarder that a pod may have beside them. */
 export function tokensOf({ standIns, token }: Vf): readonly Token[] {
-  return token && token.home === undefined ? [...standIns.values(), token] : [...standIns.values()];
+  return token && token.ownVf === undefined ? [...standIns.values(), token] : [...standIns.values()];
 }
 
 /** Not so of a VF that lost the resource by a new list of PFs: who has it by a token of that resource keeps it. */

@@ -56,7 +56,7 @@ export function openUevents(
       for (let turn = 0; turn < EVENTS_PER_TURN && !socket.isClosed; turn += 1) {
         const event = readEvent(socket, buffer, log);
         if (event === "none") return;
-        if (event) for (const tell of [...listeners]) tell(event);
+        if (event) for (const notify of [...listeners]) notify(event);
       }
     };
     socket.onReadable(guarded("kernel-socket", readSome));
@@ -66,9 +66,9 @@ export function openUevents(
   }
   return {
     subscribe(listener) {
-      const tell = guarded("kernel-socket", listener);
-      listeners.add(tell);
-      return () => listeners.delete(tell);
+      const notify = guarded("kernel-socket", listener);
+      listeners.add(notify);
+      return () => listeners.delete(notify);
     },
     close() {
       listeners.clear();

@@ -22,7 +22,7 @@ const RETRY_MS = 1000;
  */
 export function watchFolder(path: string, clock: Clock): WatchedFolder {
   const listeners = new Set<() => void>();
-  const tell = guarded("file-watch", () => {
+  const notify = guarded("file-watch", () => {
     for (const listener of [...listeners]) listener();
   });
   let watcher: FSWatcher | undefined;
@@ -33,9 +33,9 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
     const now = identityOf(path, "folder");
     if (now !== watched) {
       watcher?.close();
-      watcher = now === undefined ? undefined : start(path, tell);
+      watcher = now === undefined ? undefined : start(path, notify);
       watched = watcher === undefined ? undefined : now;
-      if (watched !== undefined) tell();
+      if (watched !== undefined) notify();
     }
   };
   const again = guarded("file-watch", () => {
@@ -58,9 +58,9 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
   };
 }
 
-function start(path: string, tell: () => void): FSWatcher | undefined {
+function start(path: string, notify: () => void): FSWatcher | undefined {
   try {
-    const watcher = watch(path, { persistent: false }, tell);
+    const watcher = watch(path, { persistent: false }, notify);
     watcher.on(
       "error",
       guarded("file-watch", () => watcher.close()),

@@ -103,16 +103,16 @@ class Streams {
     });
     this.#count(1);
     try {
-      let told: Uint8Array | undefined;
-      let toldMs = Number.NEGATIVE_INFINITY;
+      let published: Uint8Array | undefined;
+      let publishedMs = Number.NEGATIVE_INFINITY;
       while (!call.signal.aborted) {
         const devices = offer.devices(resource);
         const now = list.encode(devices);
-        if (now !== told || clock.monotonicMs() - toldMs >= REPEAT_MS) {
+        if (now !== published || clock.monotonicMs() - publishedMs >= REPEAT_MS) {
           const healthy = devices.reduce((count, one) => count + (one.healthy ? 1 : 0), 0);
           log.debug("devices-published", { resource, healthy, all: devices.length });
-          told = now;
-          toldMs = clock.monotonicMs();
+          published = now;
+          publishedMs = clock.monotonicMs();
           yield now;
           await clock.sleep(GAP_MS, call.signal).catch(() => {}); // only the end of the call ends it early
         }

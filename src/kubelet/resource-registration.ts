@@ -93,7 +93,7 @@ export class ResourceRegistration {
       const kubelet = folder.identity(KUBELET_SOCKET);
       if (kubelet !== seen) backoff.reset(); // a new kubelet owes nothing for the silence of the old one
       seen = kubelet;
-      if (kubelet === undefined) this.#tellMissing();
+      if (kubelet === undefined) this.#reportMissing();
       const isElsewhere = this.#noteOthers();
       if (kubelet === undefined || isElsewhere || (this.#isFollowed && kubelet === this.#registeredAt)) {
         await this.#bell.wait(LOOK_AGAIN_MS, signal);
@@ -240,7 +240,7 @@ export class ResourceRegistration {
     this.#bell.ring();
   }
 
-  #tellMissing(): void {
+  #reportMissing(): void {
     const { folder, resource, unregistered } = this.#options;
     const sentence = `Kubelet does not offer ${resource} to pods: there is no ${folder.path}/${KUBELET_SOCKET}`;
     unregistered.raise(`${sentence}. Is kubelet running, and is its folder mounted here?`, resource);

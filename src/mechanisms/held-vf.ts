@@ -53,9 +53,9 @@ export class VfHolds {
   }
 
   /** @throws {InventoryError} when there is none to have. */
-  take(ask: TakeRequest): HeldVf {
+  take(request: TakeRequest): HeldVf {
     try {
-      return new HeldVf({ ...this.#parts, leftOut: this.#leftOut }, ask);
+      return new HeldVf({ ...this.#parts, leftOut: this.#leftOut }, request);
     } catch (error) {
       const { refusals } = this.#parts.survey;
       const isUnknown = error instanceof InventoryError && error.fault.kind === "unknown-token";
@@ -67,14 +67,14 @@ export class VfHolds {
 
 /** A VF that a connection holds. It may become another one while it is bound. */
 export class HeldVf {
-  readonly ask: TakeRequest;
+  readonly request: TakeRequest;
   readonly #parts: VfHoldParts & { readonly leftOut: LeftOutVfs };
   #vf: VfRecord;
 
-  constructor(parts: VfHoldParts & { readonly leftOut: LeftOutVfs }, ask: TakeRequest) {
-    this.ask = ask;
+  constructor(parts: VfHoldParts & { readonly leftOut: LeftOutVfs }, request: TakeRequest) {
+    this.request = request;
     this.#parts = parts;
-    this.#vf = parts.inventory.take(ask);
+    this.#vf = parts.inventory.take(request);
   }
 
   /** As it was when it was taken. */
@@ -113,7 +113,7 @@ export class HeldVf {
   async #bindOnce<T>(signal: AbortSignal, isThere: (address: PciAddress) => Promise<T>): Promise<T> {
     const vf = this.#vf;
     await this.refuseHostUse();
-    await this.#parts.binder.bind(vf, this.ask.use, signal);
+    await this.#parts.binder.bind(vf, this.request.use, signal);
     return await isThere(vf.address);
   }
 
@@ -137,16 +137,16 @@ export class HeldVf {
   #leave(binding: Promise<unknown>): boolean {
     const { inventory, leftOut, log } = this.#parts;
     const { address } = this.#vf;
-    const { connectionId } = this.ask;
+    const { connectionId } = this.request;
     if (inventory.get(address)?.state !== "preparing") return false; // It is quarantined for another cause.
     const slow = { code: "driver-binding" } as const;
     inventory.raise(address, slow);
     inventory.release(connectionId);
     try {
-      this.#vf = inventory.take(this.ask);
+      this.#vf = inventory.take(this.request);
     } catch {
       inventory.clear(address, slow);
-      this.#vf = inventory.take(this.ask); // It is the token's own.
+      this.#vf = inventory.take(this.request); // It is the token's own.
       log.info("vf-not-replaced", { connection: connectionId, vf: address });
       return false;
     }
@@ -163,7 +163,7 @@ export class HeldVf {
   /** The fault is this VF's alone: the connection gets another one of the same resource, if there is one. */
   #takeAnother(error: DriverError | NetdevError): void {
     const { inventory, leftOut, log } = this.#parts;
-    const { connectionId } = this.ask;
+    const { connectionId } = this.request;
     const { address } = this.#vf;
     if (isForeignLink(error)) this.withholdIfForeign(error);
     else if (error.fault.kind === "write-stuck")
@@ -172,7 +172,7 @@ export class HeldVf {
     else if (error.fault.kind !== "host-uses-it") leftOut.leaveOut(address, error.message);
     inventory.release(connectionId);
     try {
-      this.#vf = inventory.take(this.ask);
+      this.#vf = inventory.take(this.request);
     } catch {
       throw error; // None is left: what was wrong with the first one is what the caller has to know.
     }
@@ -191,13 +191,13 @@ export class HeldVf {
   setReady(): void {
     const { inventory } = this.#parts;
     inventory.clear(this.#vf.address, "recently-restored"); // before an earlier client
-    inventory.setState(this.ask.connectionId, "ready");
+    inventory.setState(this.request.connectionId, "ready");
   }
 
   /** It is being restored. */
   setReclaiming(): void {
     const { inventory } = this.#parts;
-    const { connectionId } = this.ask;
+    const { connectionId } = this.request;
     if (inventory.ofConnection(connectionId)) inventory.setState(connectionId, "reclaiming");
   }
 
@@ -212,7 +212,7 @@ export class HeldVf {
       const sinceMs = clock.monotonicMs();
       if (before?.use === "kernel") inventory.raise(address, { code: "recently-restored", sinceMs, before });
     }
-    inventory.release(this.ask.connectionId);
+    inventory.release(this.request.connectionId);
     // What was wrong may have been wrong for this client only.
     if (inventory.get(address)?.problem !== undefined) survey.judge();
   }

@@ -6,5 +6,5 @@ export { type NodeJournal, openNodeJournal } from "./connection-journal.ts";
 export type { KernelVfEntry, VfEntry, VfioVfEntry } from "./journal-entries.ts";
 export type { KernelParts } from "./kernel/kernel-attachment.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
-export { netdevPartsOf } from "./vf-link.ts";
+export { netdevPartsOf } from "./netdev-parts.ts";
 export { type AdoptedGrant, AdoptedGrants } from "./vfio/vfio-entry.ts";

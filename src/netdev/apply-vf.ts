@@ -67,14 +67,14 @@ export class VfBeneath {
     const { patience, isFirst } = place;
     const { mac } = desired;
     const settings = this.#desiredOf(desired);
-    const standing = await this.#read(patience);
-    const [refused] = reportsNothing(standing) ? silentFaults(vf.port, vf.index, settings) : [];
+    const actual = await this.#read(patience);
+    const [refused] = reportsNothing(actual) ? silentFaults(vf.port, vf.index, settings) : [];
     if (refused) throw refused.error;
-    await remember(pick(standing, Object.keys(settings)));
-    const changesMac = mac !== undefined && standing.mac !== mac;
-    if (changesMac) await this.#chooseMac(mac, standing, place);
+    await remember(pick(actual, Object.keys(settings)));
+    const changesMac = mac !== undefined && actual.mac !== mac;
+    if (changesMac) await this.#chooseMac(mac, actual, place);
     const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
-    const restatesMac = isFirst || standing.mac !== mac;
+    const restatesMac = isFirst || actual.mac !== mac;
     await applyBearable(vf, settings, { patience, restatesMac, isUnsupported, log });
     if (mac !== undefined) await setLinkMac({ ...place, mac, clock });
   }
@@ -92,15 +92,15 @@ export class VfBeneath {
    * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that is set there the
    * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
    */
-  async #chooseMac(mac: string, standing: VfSettings, place: Place): Promise<void> {
+  async #chooseMac(mac: string, actual: VfSettings, place: Place): Promise<void> {
     const { vf, wasOwnChoice } = this.#parts;
     const { patience } = place;
     const outcome = await this.#tryMac(mac, place);
-    const before = standing.mac;
+    const before = actual.mac;
     if (!isPinned(before)) return;
     if (outcome === "refused") {
       if (await unpinMac(vf.port, vf.index, patience)) await this.#tryMac(mac, place);
-    } else if (outcome === "taken" && standing.trust !== true) {
+    } else if (outcome === "taken" && actual.trust !== true) {
       // A PF that now names what was never set names what its VF chooses (igb, ixgbe, i40e, ice).
       const { mac: named } = await this.#read(patience);
       if (named === mac) await wasOwnChoice(before);

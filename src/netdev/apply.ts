@@ -7,7 +7,7 @@ import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
 import type { Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { readNetdev, type StandingNetdev } from "./read.ts";
+import { type ActualNetdev, readNetdev } from "./read.ts";
 import type { Patience } from "./transient.ts";
 
 /** One change can undo another (a last address takes the routes with it), so we look again; that often and no more. */
@@ -40,7 +40,7 @@ export async function applyDesired(input: ApplyInput): Promise<void> {
   for (let pass = 1; ; pass++) {
     // Settings of the namespace may be refused (a user namespace knows few groups): they are tried in the first pass only.
     const first = input.first === true && pass === 1;
-    const changes = planChanges({ ...input, first, owned: input.owned(), standing: await readStanding(input) });
+    const changes = planChanges({ ...input, first, owned: input.owned(), actual: await readActual(input) });
     if (changes.length === 0) break;
     if (pass > PASSES) {
       throw new NetdevError({ kind: "unsettled", link: input.desired.name, changes: changes.map(changeText) });
@@ -55,10 +55,10 @@ export async function applyDesired(input: ApplyInput): Promise<void> {
   if (wrote) await waitUntilUsable(input);
 }
 
-async function readStanding({ session, ifindex, desired }: ApplyInput): Promise<StandingNetdev> {
-  const standing = await readNetdev(session, ifindex, desired);
-  if (!standing) throw new NetdevError({ kind: "gone", link: desired.name, where: "the client's namespace" });
-  return standing;
+async function readActual({ session, ifindex, desired }: ApplyInput): Promise<ActualNetdev> {
+  const actual = await readNetdev(session, ifindex, desired);
+  if (!actual) throw new NetdevError({ kind: "gone", link: desired.name, where: "the client's namespace" });
+  return actual;
 }
 
 /** Codes that say "is so already": the next reading of the kernel shows whether it is. */
@@ -88,7 +88,7 @@ async function applyChange(input: ApplyInput, change: Change): Promise<void> {
 }
 
 /** The error for a name that was taken between our read and our rename. */
-export function nameTaken(name: string, cause?: unknown): NetdevError {
+function nameTaken(name: string, cause?: unknown): NetdevError {
   return new NetdevError({ kind: "name-taken", name, by: "another link" }, { cause });
 }
 

@@ -62,7 +62,7 @@ export class NetdevAttachment {
   readonly #of: VfIdentity;
   readonly #vf: VfBeneath;
   #state: AttachmentState;
-  #home = false;
+  #isRestored = false;
   /** It went while we worked on it, and was not back when the time was up. */
   #isAway = false;
 
@@ -182,10 +182,10 @@ export class NetdevAttachment {
   differences(desired: DesiredNetdev, signal?: AbortSignal): Promise<readonly Difference[]> {
     return this.#inClient(async (client) => {
       const link = client && (await findInClient(client, this.#state, this.#of));
-      const standing = link && (await readAround(client, link, desired));
-      if (!client || !standing) return [{ kind: "not-there", link: desired.name }];
+      const actual = link && (await readAround(client, link, desired));
+      if (!client || !actual) return [{ kind: "not-there", link: desired.name }];
       const { owned, original } = this.#state;
-      const changes = planChanges({ standing, desired, owned, originalMtu: original.mtu });
+      const changes = planChanges({ actual, desired, owned, originalMtu: original.mtu });
       const settings = await this.#patiently([client], { limitMs: WAY_IN_LIMIT_MS, signal }, (patience) =>
         this.#vf.differing(desired, patience),
       );
@@ -198,7 +198,7 @@ export class NetdevAttachment {
    * a VF with anything left must not be given to another client.
    */
   async detach(): Promise<readonly NotRestored[]> {
-    if (this.#home) return [];
+    if (this.#isRestored) return [];
     return await this.#inTurn(async (host, client) => {
       const { links, vf, vfLink, log } = this.#parts;
       const { owned, original, name, vfBefore } = this.#state;
@@ -207,9 +207,9 @@ export class NetdevAttachment {
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
         restoreToHost({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),
       );
-      this.#home = left.length === 0;
+      this.#isRestored = left.length === 0;
       for (const one of left) log.warn("netdev-not-restored", { link: original.name, ...one });
-      if (this.#home) log.info("netdev-detached", { link: original.name, name });
+      if (this.#isRestored) log.info("netdev-detached", { link: original.name, name });
       return left;
     });
   }

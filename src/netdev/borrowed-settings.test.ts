@@ -12,16 +12,16 @@ const MAC = "02:00:00:00:00:05";
 function lent(
   options: { readonly operator?: VfSettings; readonly refuses?: string; readonly before?: VfSettings } = {},
 ) {
-  let standing: VfSettings = { mac: NO_MAC, vlan: 0, spoofCheck: true };
+  let actual: VfSettings = { mac: NO_MAC, vlan: 0, spoofCheck: true };
   const done: string[] = [];
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver igb)",
-    read: async () => standing,
+    read: async () => actual,
     async write(_vf, change) {
       for (const [setting, value] of Object.entries(change)) {
         if (options.refuses === `${setting}=${value}`) throw new KernelError(`set ${setting}`, Errno.EINVAL);
         done.push(`${setting}=${value}`);
-        standing = { ...standing, [setting]: value };
+        actual = { ...actual, [setting]: value };
       }
     },
   };
@@ -35,17 +35,17 @@ function lent(
     random: systemRandom,
     log: recordingLog(),
   });
-  return { settings, done, standing: () => standing };
+  return { settings, done, actual: () => actual };
 }
 
 test("BorrowedSettings.apply() keeps what was set before it writes, and restore() writes it back", async () => {
-  const { settings, done, standing } = lent({ operator: { spoofCheck: false } });
+  const { settings, done, actual } = lent({ operator: { spoofCheck: false } });
   await settings.apply({ mac: MAC, vlan: 7 });
   assert.deepEqual(done, ["keep spoofCheck,mac,vlan", `mac=${MAC}`, "vlan=7", "spoofCheck=false"]);
-  assert.equal(await settings.stands({ mac: MAC, vlan: 7 }), true);
-  assert.equal(await settings.stands({ mac: MAC, vlan: 8 }), false);
+  assert.equal(await settings.isInForce({ mac: MAC, vlan: 7 }), true);
+  assert.equal(await settings.isInForce({ mac: MAC, vlan: 8 }), false);
   await settings.restore();
-  assert.deepEqual(standing(), { mac: NO_MAC, vlan: 0, spoofCheck: true });
+  assert.deepEqual(actual(), { mac: NO_MAC, vlan: 0, spoofCheck: true });
 });
 
 test("BorrowedSettings.apply() writes nothing a second time, and leaves an address alone that is not requested", async () => {
@@ -56,18 +56,18 @@ test("BorrowedSettings.apply() writes nothing a second time, and leaves an addre
 });
 
 test("BorrowedSettings.restore() gives back what a previous instance found", async () => {
-  const { settings, standing } = lent({ before: { vlan: 99 } });
+  const { settings, actual } = lent({ before: { vlan: 99 } });
   await settings.apply({ vlan: 7 });
   await settings.restore();
-  assert.equal(standing().vlan, 99);
+  assert.equal(actual().vlan, 99);
 });
 
 test("BorrowedSettings.restore() leaves an unused address where the driver takes no empty one", async () => {
-  const { settings, standing } = lent({ refuses: `mac=${NO_MAC}` });
+  const { settings, actual } = lent({ refuses: `mac=${NO_MAC}` });
   await settings.apply({ mac: MAC });
   await settings.restore();
-  assert.notEqual(standing().mac, MAC);
-  assert.match(standing().mac ?? "", /^[0-9a-f][26ae](:[0-9a-f]{2}){5}$/);
+  assert.notEqual(actual().mac, MAC);
+  assert.match(actual().mac ?? "", /^[0-9a-f][26ae](:[0-9a-f]{2}){5}$/);
 });
 
 test("BorrowedSettings.apply() refuses what makes no sense, and does not let a client out of its VLAN", async () => {

@@ -47,10 +47,10 @@ export class BorrowedSettings {
     const { vf, record, log } = this.#parts;
     const desired = this.#desired(asked);
     const patience = this.#patience(signal);
-    const standing = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
+    const actual = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
     const fresh = Object.keys(desired).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
     if (fresh.length > 0) {
-      this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, standing[key]])) };
+      this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, actual[key]])) };
       await record(this.#before);
     }
     const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
@@ -58,7 +58,7 @@ export class BorrowedSettings {
   }
 
   /** Whether `apply` would change nothing. Reads only. */
-  async stands(asked: RequestedSettings): Promise<boolean> {
+  async isInForce(asked: RequestedSettings): Promise<boolean> {
     const { port, index } = this.#parts.vf;
     const differing = differingSettings(await port.read(index), this.#desired(asked));
     return differing.every((setting) => this.#unsupported.has(setting));

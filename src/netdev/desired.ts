@@ -134,11 +134,11 @@ function parsePolicy(asked: RequestedNetdev["policies"][number]): DesiredRule {
   const from = asked.from ? networkOf(parseRoutePrefix(asked.from, "rule")) : undefined;
   const family = from?.family ?? 4;
   const routes = bounded("route", asked.routes).map(parseRoute);
-  const stranger = routes.find((route) => route.destination.family !== family);
-  if (stranger) {
+  const mismatched = routes.find((route) => route.destination.family !== family);
+  if (mismatched) {
     throw invalid(
       "route",
-      prefixText(stranger.destination),
+      prefixText(mismatched.destination),
       `it belongs to an IPv${family} rule and is of the other family`,
     );
   }

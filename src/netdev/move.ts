@@ -1,7 +1,6 @@
 import type { Random } from "../async/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
-import { nameTaken } from "./apply.ts";
 import { NetdevError } from "./error.ts";
 import { isOwnLink, type VfIdentity, verifiedLink } from "./verify-link.ts";
 
@@ -69,16 +68,6 @@ export async function moveIn(
   const moved = named && (await isOwnLink(client, named, vf)) ? named : await search(client, vf);
   if (!moved) throw new NetdevError({ kind: "gone", link: original.name, where: "the client's namespace" });
   return moved.index;
-}
-
-/** Gives a link that is down its name. @throws {NetdevError} of kind "name-taken". */
-export async function rename(session: LinkPlace, ifindex: number, name: string): Promise<void> {
-  try {
-    await session.rtnl.setLink(ifindex, { name });
-  } catch (error) {
-    if (error instanceof KernelError && error.code === "EEXIST") throw nameTaken(name, error);
-    throw error;
-  }
 }
 
 /** The VF's link in the client's namespace. The pod may have renamed it; the device beneath stays the same. */

@@ -20,10 +20,10 @@ export interface PlannedEntries {
 /** Our routes in the main table. */
 export function planMainRoutes(
   ifindex: number,
-  standing: readonly Route[],
+  actual: readonly Route[],
   desired: readonly DesiredRoute[],
 ): PlannedEntries {
-  return planTable({ ifindex, standing, desired, table: RT_TABLE_MAIN });
+  return planTable({ ifindex, actual, desired, table: RT_TABLE_MAIN });
 }
 
 interface RulesInput {
@@ -38,8 +38,8 @@ interface RulesInput {
 
 /** Policy rules, each with a table of its own. */
 export function planRules(input: RulesInput): PlannedEntries {
-  const { ifindex, routes: standing, rules, owned } = input;
-  const tables = ownTables(ifindex, standing, owned);
+  const { ifindex, routes: actual, rules, owned } = input;
+  const tables = ownTables(ifindex, actual, owned);
   const ours = rules.filter((rule) => ownsRule(tables, rule));
   const plan: PlannedEntries = { add: [], remove: [] };
   const kept = new Map<number, Rule>();
@@ -51,7 +51,7 @@ export function planRules(input: RulesInput): PlannedEntries {
     const table = there?.table ?? freeTable(taken);
     taken.add(table);
     if (there) kept.set(table, there);
-    const routes = planTable({ ifindex, standing, desired: rule.routes, table });
+    const routes = planTable({ ifindex, actual, desired: rule.routes, table });
     plan.add.push(...routes.add);
     // Its table is filled before a packet can be sent there.
     if (!there) plan.add.push({ kind: "add-rule", rule: { ...selectorOf(rule), table, protocol: OUR_PROTOCOL } });
@@ -63,7 +63,7 @@ export function planRules(input: RulesInput): PlannedEntries {
     plan.remove.push({ kind: "remove-rule", rule: { ...selectorOf(rule), table, priority, protocol: OUR_PROTOCOL } });
   }
   for (const table of tables.filter((own) => !kept.has(own))) {
-    plan.remove.push(...planTable({ ifindex, standing, desired: [], table }).remove);
+    plan.remove.push(...planTable({ ifindex, actual, desired: [], table }).remove);
   }
   return plan;
 }
@@ -83,19 +83,19 @@ function freeTable(taken: ReadonlySet<number>): number {
 
 interface TableInput {
   readonly ifindex: number;
-  readonly standing: readonly Route[];
+  readonly actual: readonly Route[];
   readonly desired: readonly DesiredRoute[];
   readonly table: number;
 }
 
-function planTable({ ifindex, standing, desired, table }: TableInput): PlannedEntries {
+function planTable({ ifindex, actual, desired, table }: TableInput): PlannedEntries {
   const plan: PlannedEntries = { add: [], remove: [] };
-  const inTable = standing.filter((route) => route.table === table);
+  const inTable = actual.filter((route) => route.table === table);
   const ours = inTable.filter((route) => ownsRoute(ifindex, route));
-  const stands = new Set(ours.map((route) => routeText(asDesired(route))));
+  const present = new Set(ours.map((route) => routeText(asDesired(route))));
   const given: Route[] = [...inTable];
   for (const route of desired) {
-    if (stands.has(routeText(route))) continue;
+    if (present.has(routeText(route))) continue;
     const added = newRoute(ifindex, route, given);
     given.push(added);
     plan.add.push({ kind: "add-route", route: { ...newRouteOf(added), prepend: route.destination.family === 4 } });

@@ -5,7 +5,7 @@ import { changeText } from "./change.ts";
 import { desiredNetdev, type RequestedNetdev } from "./desired.ts";
 import { OUR_PROTOCOL, type Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import type { StandingNetdev } from "./read.ts";
+import type { ActualNetdev } from "./read.ts";
 
 const IFINDEX = 7;
 const OURS = OUR_PROTOCOL;
@@ -27,7 +27,7 @@ const link: Link = {
   peerIndex: undefined,
   peerNetnsId: undefined,
 };
-const empty: StandingNetdev = {
+const empty: ActualNetdev = {
   link,
   addresses: [],
   routes: [],
@@ -85,7 +85,7 @@ function neighbour(ip: string, mac: string, more: Partial<Neighbour> = {}): Neig
 
 interface Row {
   readonly says: string;
-  readonly standing?: Partial<StandingNetdev>;
+  readonly actual?: Partial<ActualNetdev>;
   readonly asked?: Partial<RequestedNetdev>;
   readonly owned?: Partial<Owned>;
   readonly first?: boolean;
@@ -97,74 +97,74 @@ const standingTcp80 = { ipProtocol: 6, destinationPorts: { first: 80, last: 80 }
 const mac2 = "02:00:00:00:00:02";
 const rows: readonly Row[] = [
   { says: "does nothing for a link that nothing is asked of", plan: [] },
-  { says: "brings a link up", standing: { link: { ...link, up: false } }, plan: ["up"] },
+  { says: "brings a link up", actual: { link: { ...link, up: false } }, plan: ["up"] },
   { says: "renames a link and brings it up again", asked: { name: "nsm-2" }, plan: ["rename to nsm-2", "up"] },
   { says: "sets another MAC and brings the link up again", asked: { mac: mac2 }, plan: [`mac ${mac2}`, "up"] },
   { says: "sets the MTU", asked: { mtu: 1400 }, plan: ["mtu 1400"] },
-  { says: "leaves an MTU that was not ours", standing: { link: { ...link, mtu: 1300 } }, plan: [] },
+  { says: "leaves an MTU that was not ours", actual: { link: { ...link, mtu: 1300 } }, plan: [] },
   {
     says: "goes back to the original MTU when none is asked for any more",
-    standing: { link: { ...link, mtu: 1300 } },
+    actual: { link: { ...link, mtu: 1300 } },
     owned: { mtu: true },
     plan: ["mtu 1500"],
   },
   {
     says: "opens ping sockets, once",
-    standing: { pingGroups: "1 0" },
+    actual: { pingGroups: "1 0" },
     first: true,
     plan: ["sysctl net/ipv4/ping_group_range=0 2147483647"],
   },
-  { says: "leaves ping sockets alone later", standing: { pingGroups: "1 0" }, plan: [] },
+  { says: "leaves ping sockets alone later", actual: { pingGroups: "1 0" }, plan: [] },
   {
     says: "switches IPv6 on before it is used, and not otherwise",
-    standing: { ipv6Disabled: true },
+    actual: { ipv6Disabled: true },
     asked: { addresses: ["2001:db8::1/64"] },
     plan: ["sysctl net/ipv6/conf/nsm-1/disable_ipv6=0", "add-address 2001:db8::1/64"],
   },
   {
     says: "leaves IPv6 off for IPv4",
-    standing: { ipv6Disabled: true, addresses: [address("10.0.0.1/24")] },
+    actual: { ipv6Disabled: true, addresses: [address("10.0.0.1/24")] },
     asked: { addresses: ["10.0.0.1/24"] },
     plan: [],
   },
   {
     says: "adds an address before it removes the other one",
-    standing: { addresses: [address("10.0.0.1/24")] },
+    actual: { addresses: [address("10.0.0.1/24")] },
     asked: { addresses: ["10.0.0.2/24"] },
     plan: ["add-address 10.0.0.2/24", "remove-address 10.0.0.1/24"],
   },
   {
     says: "removes an IPv6 address first that only changes its length",
-    standing: { addresses: [address("2001:db8::1/64")] },
+    actual: { addresses: [address("2001:db8::1/64")] },
     asked: { addresses: ["2001:db8::1/96"] },
     plan: ["remove-address 2001:db8::1/64", "add-address 2001:db8::1/96"],
   },
   {
     says: "leaves addresses that are not ours",
-    standing: { addresses: [address("10.0.0.1/24", { protocol: 0 }), address("fe80::1/64", { protocol: 3 })] },
+    actual: { addresses: [address("10.0.0.1/24", { protocol: 0 }), address("fe80::1/64", { protocol: 3 })] },
     plan: [],
   },
   {
     says: "removes an unmarked address that we remember",
-    standing: { addresses: [address("10.0.0.1/24", { protocol: 0 })] },
+    actual: { addresses: [address("10.0.0.1/24", { protocol: 0 })] },
     owned: { addresses: ["10.0.0.1/24"] },
     plan: ["remove-address 10.0.0.1/24"],
   },
   {
     says: "takes an address that another process has set already",
-    standing: { addresses: [address("10.0.0.1/24", { protocol: 0 })] },
+    actual: { addresses: [address("10.0.0.1/24", { protocol: 0 })] },
     asked: { addresses: ["10.0.0.1/24"] },
     plan: [],
   },
   {
     says: "exchanges the next hop of a route, the new one first",
-    standing: { addresses: [address("10.0.0.1/24")], routes: [route("10.1.0.0/16 via 10.0.0.2")] },
+    actual: { addresses: [address("10.0.0.1/24")], routes: [route("10.1.0.0/16 via 10.0.0.2")] },
     asked: { addresses: ["10.0.0.1/24"], routes: [{ prefix: "10.1.0.0/16", nextHop: "10.0.0.3" }] },
     plan: ["add-route 10.1.0.0/16 via 10.0.0.3 table 254", "remove-route 10.1.0.0/16 via 10.0.0.2 table 254"],
   },
   {
     says: "exchanges the next hop of an IPv6 route under a free metric, and comes back to the usual one",
-    standing: { routes: [route("2001:db8:1::/48 via 2001:db8::2", { metric: 1023 })] },
+    actual: { routes: [route("2001:db8:1::/48 via 2001:db8::2", { metric: 1023 })] },
     asked: { routes: [{ prefix: "2001:db8:1::/48", nextHop: "2001:db8::3" }] },
     plan: [
       "add-route 2001:db8:1::/48 via 2001:db8::3 table 254 metric 1024",
@@ -173,13 +173,13 @@ const rows: readonly Row[] = [
   },
   {
     says: "comes before a foreign IPv6 route and leaves it",
-    standing: { routes: [route("::/0 via fd00::1", { ifindex: 2, protocol: 3, metric: 512 })] },
+    actual: { routes: [route("::/0 via fd00::1", { ifindex: 2, protocol: 3, metric: 512 })] },
     asked: { routes: [{ prefix: "::/0", nextHop: "2001:db8::1" }] },
     plan: ["add-route ::/0 via 2001:db8::1 table 254 metric 511"],
   },
   {
     says: "leaves routes of other links, of other makers and of other tables",
-    standing: {
+    actual: {
       routes: [
         route("10.1.0.0/16", { ifindex: 2 }),
         route("10.2.0.0/16", { protocol: 3 }),
@@ -190,7 +190,7 @@ const rows: readonly Row[] = [
   },
   {
     says: "gives each rule its own table, the lowest that is free, the first rule last so that it is asked first",
-    standing: {
+    actual: {
       routes: [route("10.0.0.0/8", { table: 1, protocol: 3, ifindex: 2 })],
       rules: [rule(2, { protocol: 0 })],
     },
@@ -204,31 +204,31 @@ const rows: readonly Row[] = [
   },
   {
     says: "does nothing for a rule that is in force",
-    standing: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5 })] },
+    actual: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5 })] },
     asked: { policies: [tcp80] },
     plan: [],
   },
   {
     says: "mends the table of a rule whose routes went down with the link",
-    standing: { rules: [rule(5, standingTcp80)] },
+    actual: { rules: [rule(5, standingTcp80)] },
     asked: { policies: [tcp80] },
     owned: { tables: [5] },
     plan: ["add-route 0.0.0.0/0 table 5"],
   },
   {
     says: "makes another rule beside a foreign one of the same kind",
-    standing: { rules: [rule(5, { ...standingTcp80, protocol: 0 })] },
+    actual: { rules: [rule(5, { ...standingTcp80, protocol: 0 })] },
     asked: { policies: [tcp80] },
     plan: ["add-route 0.0.0.0/0 table 1", "add-rule IPv4 from all proto 6 dport 80-80 table 1"],
   },
   {
     says: "leaves a rule of another of our links, known by its table",
-    standing: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5, ifindex: 9 })] },
+    actual: { rules: [rule(5, standingTcp80)], routes: [route("0.0.0.0/0", { table: 5, ifindex: 9 })] },
     plan: [],
   },
   {
     says: "removes a rule before its table, also one that an attempt left without a rule",
-    standing: {
+    actual: {
       rules: [rule(5, standingTcp80)],
       routes: [route("0.0.0.0/0", { table: 5 }), route("10.0.0.0/8", { table: 6 })],
     },
@@ -240,7 +240,7 @@ const rows: readonly Row[] = [
   },
   {
     says: "sets a neighbour in the place of one that was learned, and of our own one",
-    standing: {
+    actual: {
       neighbours: [neighbour("10.0.0.9", mac2, { permanent: false, protocol: 0 }), neighbour("10.0.0.8", mac2)],
     },
     asked: {
@@ -253,7 +253,7 @@ const rows: readonly Row[] = [
   },
   {
     says: "removes our neighbours and leaves the others",
-    standing: {
+    actual: {
       neighbours: [
         neighbour("10.0.0.7", mac2),
         neighbour("10.0.0.8", mac2, { protocol: 0 }),
@@ -268,9 +268,9 @@ function plan(row: Omit<Row, "says" | "plan">): string[] {
   const owned = { addresses: [], tables: [], mtu: false, ...row.owned };
   const desired = desiredNetdev({ ...bare, ...row.asked });
   const first = row.first === true;
-  const standing = { ...empty, ...row.standing };
-  const tables = new Set([...standing.routes, ...standing.rules].map(({ table }) => table));
-  return planChanges({ standing: { ...standing, tables }, desired, owned, originalMtu: 1500, first }).map(changeText);
+  const actual = { ...empty, ...row.actual };
+  const tables = new Set([...actual.routes, ...actual.rules].map(({ table }) => table));
+  return planChanges({ actual: { ...actual, tables }, desired, owned, originalMtu: 1500, first }).map(changeText);
 }
 
 for (const row of rows) {
@@ -285,13 +285,13 @@ const refused: readonly (Omit<Row, "plan"> & { readonly message: RegExp })[] = [
   },
   {
     says: "a neighbour that another process has set otherwise",
-    standing: { neighbours: [neighbour("10.0.0.9", mac2, { protocol: 3 })] },
+    actual: { neighbours: [neighbour("10.0.0.9", mac2, { protocol: 3 })] },
     asked: { neighbours: [{ address: "10.0.0.9", mac: "02:00:00:00:00:03" }] },
     message: /Cannot set neighbour 10.0.0.9: another process has set it permanently to 02:00:00:00:00:02/,
   },
   {
     says: "a rule when thousands of tables are in use",
-    standing: { rules: Array.from({ length: 4096 }, (_, i) => rule(i + 1, { protocol: 0 })) },
+    actual: { rules: Array.from({ length: 4096 }, (_, i) => rule(i + 1, { protocol: 0 })) },
     asked: { policies: [tcp80] },
     message: /Cannot find a free routing table/,
   },

@@ -4,13 +4,13 @@ import { NetdevError } from "./error.ts";
 import { NOTHING_OWNED, OUR_PROTOCOL, type Owned, ownsAddress, ownsNeighbour } from "./owned.ts";
 import { type PlannedEntries, planMainRoutes, planRules } from "./plan-routes.ts";
 import { broadcastOf, type Prefix, prefixText } from "./prefix.ts";
-import { ipv6Sysctl, type StandingNetdev } from "./read.ts";
+import { type ActualNetdev, ipv6Sysctl } from "./read.ts";
 
 /** Any group may open ping sockets: what clients of NSM expect of their namespace. */
 const PING_GROUPS = "0 2147483647";
 
 export interface PlanInput {
-  readonly standing: StandingNetdev;
+  readonly actual: ActualNetdev;
   readonly desired: DesiredNetdev;
   readonly owned?: Owned;
   /** The MTU to go back to when none is desired any more. */
@@ -28,13 +28,13 @@ export interface PlanInput {
  * @throws {NetdevError} when the request cannot be met beside what the pod itself has set.
  */
 export function planChanges(input: PlanInput): Change[] {
-  const { standing, desired, owned = NOTHING_OWNED } = input;
-  const { link, routes: ownRoutes, rules: ownRules, tables: taken } = standing;
+  const { actual, desired, owned = NOTHING_OWNED } = input;
+  const { link, routes: ownRoutes, rules: ownRules, tables: taken } = actual;
   const around = { ifindex: link.index, routes: ownRoutes, rules: ownRules, taken, owned };
-  const addresses = planAddresses(standing, desired, owned);
-  const routes = planMainRoutes(link.index, standing.routes, desired.routes);
+  const addresses = planAddresses(actual, desired, owned);
+  const routes = planMainRoutes(link.index, actual.routes, desired.routes);
   const rules = planRules({ ...around, desired: desired.rules });
-  const neighbours = planNeighbours(standing, desired);
+  const neighbours = planNeighbours(actual, desired);
   return [
     ...planLink(input, owned),
     ...addresses.first,
@@ -51,17 +51,17 @@ export function planChanges(input: PlanInput): Change[] {
 }
 
 function planLink(input: PlanInput, owned: Owned): Change[] {
-  const { standing, desired } = input;
-  const { link } = standing;
+  const { actual, desired } = input;
+  const { link } = actual;
   const changes: Change[] = [];
-  if (input.first && standing.pingGroups !== undefined && standing.pingGroups !== PING_GROUPS) {
+  if (input.first && actual.pingGroups !== undefined && actual.pingGroups !== PING_GROUPS) {
     changes.push({ kind: "sysctl", name: "net/ipv4/ping_group_range", value: PING_GROUPS, mayFail: true });
   }
   if (link.name !== desired.name) changes.push({ kind: "rename", name: desired.name });
   if (desired.mac !== undefined && desired.mac !== link.address) changes.push({ kind: "mac", mac: desired.mac });
   const mtu = desired.mtu ?? (owned.mtu ? input.originalMtu : link.mtu);
-  if (mtu !== link.mtu) changes.push({ kind: "mtu", mtu: checkedMtu(standing, mtu) });
-  if (standing.ipv6Disabled && wantsIpv6(desired)) {
+  if (mtu !== link.mtu) changes.push({ kind: "mtu", mtu: checkedMtu(actual, mtu) });
+  if (actual.ipv6Disabled && wantsIpv6(desired)) {
     changes.push({ kind: "sysctl", name: ipv6Sysctl(desired.name), value: "0", mayFail: false });
   }
   // Renaming and some changes of the MAC take the link down.
@@ -70,8 +70,8 @@ function planLink(input: PlanInput, owned: Owned): Change[] {
   return changes;
 }
 
-function checkedMtu(standing: StandingNetdev, mtu: number): number {
-  const { name, minMtu = 0, maxMtu = 0 } = standing.link;
+function checkedMtu(actual: ActualNetdev, mtu: number): number {
+  const { name, minMtu = 0, maxMtu = 0 } = actual.link;
   // A driver that names no limit reports 0.
   const max = maxMtu === 0 ? 65_535 : maxMtu;
   if (mtu < minMtu || mtu > max) throw new NetdevError({ kind: "mtu-out-of-range", link: name, mtu, min: minMtu, max });
@@ -83,14 +83,14 @@ function wantsIpv6(desired: DesiredNetdev): boolean {
   return families.some((entry) => entry.family === 6);
 }
 
-function planAddresses(standing: StandingNetdev, desired: DesiredNetdev, owned: Owned) {
+function planAddresses(actual: ActualNetdev, desired: DesiredNetdev, owned: Owned) {
   const plan: PlannedEntries & { readonly first: Change[] } = { first: [], add: [], remove: [] };
   const desiredTexts = new Set(desired.addresses.map(prefixText));
-  const stands = new Set(standing.addresses.map(prefixText));
+  const present = new Set(actual.addresses.map(prefixText));
   for (const prefix of desired.addresses) {
-    if (!stands.has(prefixText(prefix))) plan.add.push({ kind: "add-address", address: newAddress(standing, prefix) });
+    if (!present.has(prefixText(prefix))) plan.add.push({ kind: "add-address", address: newAddress(actual, prefix) });
   }
-  for (const address of standing.addresses) {
+  for (const address of actual.addresses) {
     if (!ownsAddress(owned, address) || desiredTexts.has(prefixText(address))) continue;
     const { ifindex, prefixLength } = address;
     const change = { kind: "remove-address", address: { ifindex, address: address.address, prefixLength } } as const;
@@ -102,10 +102,10 @@ function planAddresses(standing: StandingNetdev, desired: DesiredNetdev, owned: 
   return plan;
 }
 
-function newAddress(standing: StandingNetdev, prefix: Prefix) {
+function newAddress(actual: ActualNetdev, prefix: Prefix) {
   const broadcast = broadcastOf(prefix);
   return {
-    ifindex: standing.link.index,
+    ifindex: actual.link.index,
     address: prefix.address,
     prefixLength: prefix.prefixLength,
     protocol: OUR_PROTOCOL,
@@ -115,11 +115,11 @@ function newAddress(standing: StandingNetdev, prefix: Prefix) {
   };
 }
 
-function planNeighbours(standing: StandingNetdev, desired: DesiredNetdev) {
+function planNeighbours(actual: ActualNetdev, desired: DesiredNetdev) {
   const plan: PlannedEntries = { add: [], remove: [] };
-  const ifindex = standing.link.index;
+  const ifindex = actual.link.index;
   for (const { address, mac } of desired.neighbours) {
-    const there = standing.neighbours.find((neighbour) => neighbour.address === address);
+    const there = actual.neighbours.find((neighbour) => neighbour.address === address);
     if (there?.permanent && there.mac === mac) continue;
     if (there?.permanent && !ownsNeighbour(there)) {
       throw new NetdevError({ kind: "neighbour-taken", address, mac: there.mac ?? "no address" });
@@ -127,7 +127,7 @@ function planNeighbours(standing: StandingNetdev, desired: DesiredNetdev) {
     plan.add.push({ kind: "add-neighbour", neighbour: { ifindex, address, mac, protocol: OUR_PROTOCOL } });
   }
   const kept = new Set(desired.neighbours.map((neighbour) => neighbour.address));
-  for (const neighbour of standing.neighbours) {
+  for (const neighbour of actual.neighbours) {
     if (!ownsNeighbour(neighbour) || kept.has(neighbour.address)) continue;
     plan.remove.push({ kind: "remove-neighbour", neighbour: { ifindex, address: neighbour.address } });
   }

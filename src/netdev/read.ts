@@ -14,7 +14,7 @@ import { NetdevError } from "./error.ts";
 import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
 
 /** What is in a namespace, around one link of it. */
-export interface StandingNetdev {
+export interface ActualNetdev {
   readonly link: Link;
   /** Of the link. */
   readonly addresses: readonly Address[];
@@ -54,7 +54,7 @@ export async function readNetdev(
   session: LinkPlace,
   ifindex: number,
   desired: DesiredEntries,
-): Promise<StandingNetdev | undefined> {
+): Promise<ActualNetdev | undefined> {
   const link = await session.rtnl.linkByIndex(ifindex);
   return link && (await readAround(session, link, desired));
 }
@@ -70,7 +70,7 @@ export async function readAround(
   { netns, rtnl }: LinkPlace,
   link: Link,
   desired: DesiredEntries,
-): Promise<StandingNetdev> {
+): Promise<ActualNetdev> {
   const tables = new Set<number>();
   const places = new Set([...desired.routes, ...desired.rules.flatMap((rule) => rule.routes)].map(placeOf));
   const within = bound(link.name);

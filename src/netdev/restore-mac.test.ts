@@ -21,20 +21,20 @@ test("MacRestore.makeWay() lets the PF's word go once, also where the PF names w
 
 test("MacRestore.finish() takes back an address that the PF did not name before, and leaves one that the VF has chosen", async () => {
   const writes: unknown[] = [];
-  const standing: VfSettings[] = [{ mac: "02:00:00:00:00:55", vlan: 0 }];
+  const actual: VfSettings[] = [{ mac: "02:00:00:00:00:55", vlan: 0 }];
   const port = {
     pf: "0000:01:00.0 (enp1s0f0, driver igb)",
-    read: async () => standing[0] ?? assert.fail("it has settings"),
+    read: async () => actual[0] ?? assert.fail("it has settings"),
     async write(_vf: number, change: VfSettings) {
       writes.push(change);
-      standing[0] = { ...standing[0], ...change };
+      actual[0] = { ...actual[0], ...change };
     },
   } as unknown as PfPort;
   const patience = { run: (_step: string, act: () => Promise<unknown>) => act() } as unknown as Patience;
   const home = new MacRestore({ port, index: 3 }, { before: NO_MAC, own: OWN }, patience);
   await home.finish();
   assert.deepEqual(writes.splice(0), [{ mac: NO_MAC }], "the last client's");
-  standing[0] = { mac: OWN, vlan: 0 };
+  actual[0] = { mac: OWN, vlan: 0 };
   await home.finish();
   assert.deepEqual(writes, []);
 });

@@ -28,7 +28,7 @@ export class MacRestore {
    * to the host without us, or of one that an earlier attempt has left.
    */
   async isInDoubt(): Promise<boolean> {
-    return this.#before === NO_MAC && isPinned(await this.#standing());
+    return this.#before === NO_MAC && isPinned(await this.#actual());
   }
 
   /**
@@ -37,7 +37,7 @@ export class MacRestore {
    */
   async makeWay(): Promise<boolean> {
     // Once: a PF that names what its VF has chosen (ice) looks as if it had pinned that, and each word of it resets the VF.
-    if (this.#isUnpinned || !isPinned(await this.#standing())) return true;
+    if (this.#isUnpinned || !isPinned(await this.#actual())) return true;
     const { port, index } = this.#vf;
     this.#isUnpinned = await unpinMac(port, index, this.#patience);
     // The PF's word alone may do.
@@ -47,9 +47,9 @@ export class MacRestore {
 
   /** Puts the PF's word back, when the link has what it gets. @throws {NetdevError | KernelError} */
   async finish(): Promise<void> {
-    const standing = await this.#standing();
+    const actual = await this.#actual();
     // Of a VF that is free many PFs name what it has chosen.
-    if (this.#before === NO_MAC && standing === this.#own) return;
+    if (this.#before === NO_MAC && actual === this.#own) return;
     await this.#restore();
     this.#isUnpinned = false;
   }
@@ -61,7 +61,7 @@ export class MacRestore {
     if (fault) throw fault.error;
   }
 
-  async #standing(): Promise<string | undefined> {
+  async #actual(): Promise<string | undefined> {
     const { port, index } = this.#vf;
     return (await this.#patience.run(`read the settings of VF ${index}`, () => port.read(index))).mac;
   }

@@ -3,7 +3,7 @@ import type { LinkPlace } from "../kernel/index.ts";
 import { isUpperOf, KernelError, type Link, type SetLink } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 import { setLinkMac, spareMac } from "./link-mac.ts";
-import { findInClient, type LinkIdentity, rename } from "./move.ts";
+import { findInClient, type LinkIdentity } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
 import { readOwnTables } from "./read.ts";
 import { MacRestore } from "./restore-mac.ts";
@@ -19,7 +19,7 @@ export interface NotRestored {
   readonly error: unknown;
 }
 
-export interface HomeInput {
+export interface RestoreInput {
   readonly host: LinkPlace;
   /** undefined: the namespace has died, or there is no handle of it. */
   readonly client: LinkPlace | undefined;
@@ -42,7 +42,7 @@ const RETURNS = 3;
  * Returns a link to the host and restores it, from whatever state an attempt was left in. Continues past failures and
  * answers with them; empty when nothing of the client is left. The second call does what the first could not.
  */
-export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
+export async function restoreToHost(input: RestoreInput): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
   const { client } = input;
@@ -57,17 +57,17 @@ export async function restoreToHost(input: HomeInput): Promise<NotRestored[]> {
   const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
   isExpected ||= await isThere().catch(() => false); // what reads it below reports the failure
   await attempt("vf settings", () => restoreVf(input, failures));
-  const macHome = macHomeOf(input);
+  const macRestore = macRestoreOf(input);
   for (let left = RETURNS; ; left--) {
-    const found = await restoreOnce(input, { isExpected, macHome });
+    const found = await restoreOnce(input, { isExpected, macRestore });
     if (left > 0 && found.some(({ error }) => isVanished(error)) && isExpected) continue;
     // Last of all: a VF whose PF names an address may not let its link have another one.
-    if (macHome) await attempt("vf mac", () => macHome.finish());
+    if (macRestore) await attempt("vf mac", () => macRestore.finish());
     return [...failures, ...found];
   }
 }
 
-function macHomeOf({ vf, identity, patience }: HomeInput): MacRestore | undefined {
+function macRestoreOf({ vf, identity, patience }: RestoreInput): MacRestore | undefined {
   const before = vf.before.mac;
   return before === undefined ? undefined : new MacRestore(vf, { before, own: identity.original.address }, patience);
 }
@@ -86,8 +86,8 @@ function attemptInto(failures: NotRestored[]): Attempt {
 
 /** Finds the link in the host, waiting for it where it is expected there, and makes it what it was. */
 async function restoreOnce(
-  input: HomeInput,
-  { isExpected, macHome }: { readonly isExpected: boolean; readonly macHome: MacRestore | undefined },
+  input: RestoreInput,
+  { isExpected, macRestore }: { readonly isExpected: boolean; readonly macRestore: MacRestore | undefined },
 ): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
   const attempt = attemptInto(failures);
@@ -99,16 +99,16 @@ async function restoreOnce(
     if (!link && isExpected) link = await awaitInHost(host, identity, { of, vfLink, patience });
     if (!link) throw new NetdevError({ kind: "gone", link: identity.original.name, where: "the host's namespace" });
   });
-  if (link) await restoreLink(input, { link, macHome, attempt });
+  if (link) await restoreLink(input, { link, macRestore, attempt });
   return failures;
 }
 
 /** Needs no link: rules are known by their mark and their tables. */
-async function removeRules(client: LinkPlace, { identity, owned }: HomeInput): Promise<void> {
+async function removeRules(client: LinkPlace, { identity, owned }: RestoreInput): Promise<void> {
   const { rtnl } = client;
   const tables = await readOwnTables(client, identity.clientIndex ?? 0, owned);
   if (tables.length === 0) return;
-  for (const rule of await rtnl.rules((standing) => ownsRule(tables, standing))) {
+  for (const rule of await rtnl.rules((actual) => ownsRule(tables, actual))) {
     await rtnl.deleteRule({ ...rule, protocol: OUR_PROTOCOL }).catch((error: unknown) => {
       if (!(error instanceof KernelError) || error.code !== "ENOENT") throw error;
     });
@@ -116,7 +116,7 @@ async function removeRules(client: LinkPlace, { identity, owned }: HomeInput): P
 }
 
 /** Whether it was there. */
-async function moveOut(client: LinkPlace, { host, identity, of, patience }: HomeInput): Promise<boolean> {
+async function moveOut(client: LinkPlace, { host, identity, of, patience }: RestoreInput): Promise<boolean> {
   const link = await findInClient(client, identity, of);
   if (!link) return false;
   try {
@@ -148,7 +148,7 @@ async function removeUppers({ rtnl }: LinkPlace, link: Link): Promise<void> {
 }
 
 /** All but the address. */
-async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): Promise<void> {
+async function restoreVf({ vf, patience }: RestoreInput, failures: NotRestored[]): Promise<void> {
   const { mac: _, ...before } = vf.before;
   const faults = await restoreVfSettings(vf.port, vf.index, { before, ownMac: undefined, patience });
   for (const { setting, error } of faults) failures.push({ what: `vf ${setting}`, error });
@@ -156,20 +156,20 @@ async function restoreVf({ vf, patience }: HomeInput, failures: NotRestored[]): 
 
 interface RestoreLink {
   readonly link: Link;
-  readonly macHome: MacRestore | undefined;
+  readonly macRestore: MacRestore | undefined;
   readonly attempt: Attempt;
 }
 
 async function restoreLink(
-  { host, identity, patience, clock }: HomeInput,
-  { link, macHome, attempt }: RestoreLink,
+  { host, identity, patience, clock }: RestoreInput,
+  { link, macRestore, attempt }: RestoreLink,
 ): Promise<void> {
   const { original } = identity;
   const { index } = link;
   const setLink = (change: SetLink) =>
     patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
   const changed = { name: link.name !== original.name, mtu: link.mtu !== original.mtu };
-  const isInDoubt = await isMacInDoubt(macHome, attempt);
+  const isInDoubt = await isMacInDoubt(macRestore, attempt);
   const mac = original.address === link.address && !isInDoubt ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
   if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
@@ -178,7 +178,7 @@ async function restoreLink(
   if (mac !== undefined) {
     await attempt("address", async () => {
       const set = (address: string) => setLinkMac({ session: host, ifindex: index, mac: address, patience, clock });
-      const isFree = await macHome?.makeWay();
+      const isFree = await macRestore?.makeWay();
       // A driver does not hear of an address that stays the same, and so the PF would not.
       if (isFree && isInDoubt && link.address === mac) await set(spareMac(mac));
       await set(mac);
@@ -189,10 +189,10 @@ async function restoreLink(
   if (up !== original.up) await attempt("up", () => setLink({ up: original.up }));
 }
 
-async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): Promise<boolean> {
+async function isMacInDoubt(macRestore: MacRestore | undefined, attempt: Attempt): Promise<boolean> {
   let answer = false;
   await attempt("vf mac", async () => {
-    answer = (await macHome?.isInDoubt()) ?? false;
+    answer = (await macRestore?.isInDoubt()) ?? false;
   });
   return answer;
 }
@@ -203,9 +203,9 @@ async function isMacInDoubt(macHome: MacRestore | undefined, attempt: Attempt): 
  */
 async function giveName(host: LinkPlace, ifindex: number, name: string): Promise<void> {
   try {
-    await rename(host, ifindex, name);
+    await host.rtnl.setLink(ifindex, { name });
   } catch (error) {
-    if (!(error instanceof NetdevError) || error.fault.kind !== "name-taken") throw error;
+    if (!(error instanceof KernelError) || error.code !== "EEXIST") throw error;
     await host.rtnl.setLink(ifindex, { name: "eth%d" });
   }
 }

@@ -23,27 +23,23 @@ const fresh: VfSettings = {
 
 /** A PF that refuses or forgets what is set. */
 function pretendPf(
-  options: {
-    readonly standing?: VfSettings;
-    readonly refuses?: Record<string, number>;
-    readonly forgets?: string;
-  } = {},
+  options: { readonly actual?: VfSettings; readonly refuses?: Record<string, number>; readonly forgets?: string } = {},
 ) {
-  let standing = options.standing ?? fresh;
+  let actual = options.actual ?? fresh;
   const writes: string[] = [];
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver igb)",
-    read: async () => standing,
+    read: async () => actual,
     async write(vf, change) {
       for (const [setting, value] of Object.entries(change)) {
         writes.push(`${vf} ${setting}=${value}`);
         const errno = options.refuses?.[`${setting}=${value}`] ?? options.refuses?.[setting];
         if (errno !== undefined) throw new KernelError(`set ${setting}`, errno);
-        if (setting !== options.forgets) standing = { ...standing, [setting]: value };
+        if (setting !== options.forgets) actual = { ...actual, [setting]: value };
       }
     },
   };
-  return { port, writes, standing: () => standing };
+  return { port, writes, actual: () => actual };
 }
 
 test("applyVfSettings() writes what differs, address first, the two rates together", async () => {
@@ -71,14 +67,14 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
   await applyVfSettings(pf.port, 3, desired);
   assert.equal(pf.writes.length, 5);
   assert.deepEqual(await restoreVfSettings(pf.port, 3, { before, ownMac: undefined }), []);
-  assert.deepEqual(pf.standing(), fresh);
+  assert.deepEqual(pf.actual(), fresh);
 });
 
 test("applyVfSettings() continues past a setting that is refused, and says whether the driver can do it at all", async () => {
   const pf = pretendPf({ refuses: { mac: Errno.EINVAL, linkState: Errno.EOPNOTSUPP } });
   const desired: VfSettings = { mac: "02:00:00:00:00:05", vlan: 7, linkState: "enable" };
   const { faults } = await applyVfSettings(pf.port, 0, desired);
-  assert.equal(pf.standing().vlan, 7);
+  assert.equal(pf.actual().vlan, 7);
   assert.deepEqual(
     faults.map((fault) => [fault.setting, isBearable(fault, desired)]),
     [
@@ -105,7 +101,7 @@ const unbearable: readonly (readonly [VfSettings, number])[] = [
 for (const [desired, errno] of unbearable) {
   test(`isBearable() says no to ${JSON.stringify(desired)} with errno ${errno}`, async () => {
     const pf = pretendPf({
-      standing: { ...fresh, spoofCheck: false },
+      actual: { ...fresh, spoofCheck: false },
       refuses: Object.fromEntries(Object.keys(desired).map((key) => [key, errno])),
     });
     const { faults } = await applyVfSettings(pf.port, 0, desired);
@@ -117,21 +113,21 @@ for (const [desired, errno] of unbearable) {
 }
 
 test("restoreVfSettings() gives a VF its own address where the PF takes no empty one", async () => {
-  const standing = { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 };
-  const pf = pretendPf({ standing, refuses: { [`mac=${NO_MAC}`]: Errno.EINVAL } });
+  const actual = { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 };
+  const pf = pretendPf({ actual, refuses: { [`mac=${NO_MAC}`]: Errno.EINVAL } });
   const before = { mac: NO_MAC, vlan: 0 };
   assert.deepEqual(await restoreVfSettings(pf.port, 0, { before, ownMac: "02:00:00:00:aa:01" }), []);
-  assert.deepEqual([pf.standing().mac, pf.standing().vlan], ["02:00:00:00:aa:01", 0]);
+  assert.deepEqual([pf.actual().mac, pf.actual().vlan], ["02:00:00:00:aa:01", 0]);
 });
 
 test("restoreVfSettings() resets the VLAN though the address cannot be reset, and reports the address", async () => {
-  const pf = pretendPf({ standing: { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 }, refuses: { mac: Errno.EBUSY } });
+  const pf = pretendPf({ actual: { ...fresh, mac: "02:00:00:00:00:05", vlan: 9 }, refuses: { mac: Errno.EBUSY } });
   const faults = await restoreVfSettings(pf.port, 0, { before: { mac: NO_MAC, vlan: 0 }, ownMac: "02:00:00:00:aa:01" });
   assert.deepEqual(
     faults.map((fault) => fault.setting),
     ["mac"],
   );
-  assert.equal(pf.standing().vlan, 0);
+  assert.equal(pf.actual().vlan, 0);
 });
 
 /** A PF whose driver has no ndo_get_vf_config, and no ndo_set_vf_* either. */

@@ -95,10 +95,10 @@ export async function applyVfSettings(
   { patience, restatesMac }: ApplyOptions = {},
 ): Promise<{ readonly before: VfSettings; readonly faults: readonly SettingFault[] }> {
   const read = () => waiting(patience, `read the settings of VF ${vf}`, () => port.read(vf));
-  const standing = await read();
-  const before = pick(GROUPS.flat(), standing, desired);
-  if (reportsNothing(standing)) return { before, faults: silentFaults(port, vf, desired) };
-  const differing = differingSettings(standing, desired);
+  const actual = await read();
+  const before = pick(GROUPS.flat(), actual, desired);
+  if (reportsNothing(actual)) return { before, faults: silentFaults(port, vf, desired) };
+  const differing = differingSettings(actual, desired);
   const restates = restatesMac && isPinned(desired.mac) && !differing.includes("mac");
   if (restates) differing.unshift("mac");
   if (differing.length === 0) return { before, faults: [] };
@@ -133,17 +133,17 @@ function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked
 }
 
 /** Which of the requested settings differ, in the order they are written. */
-export function differingSettings(standing: VfSettings, desired: VfSettings): (keyof VfSettings)[] {
-  if (reportsNothing(standing)) return askedSettings(desired);
-  return GROUPS.flat().filter((setting) => desired[setting] !== undefined && desired[setting] !== standing[setting]);
+export function differingSettings(actual: VfSettings, desired: VfSettings): (keyof VfSettings)[] {
+  if (reportsNothing(actual)) return askedSettings(desired);
+  return GROUPS.flat().filter((setting) => desired[setting] !== undefined && desired[setting] !== actual[setting]);
 }
 
 /**
  * Whether the PF reports nothing of its VFs: its driver has no `ndo_get_vf_config` (idpf, enetc, octeon_ep, ENA, virtio-net), or
  * it is the host's side of a card that manages its VFs itself (mlx5 on a DPU). Nothing that it takes could be read back.
  */
-export function reportsNothing(standing: VfSettings): boolean {
-  return Object.values(standing).every((value) => value === undefined);
+export function reportsNothing(actual: VfSettings): boolean {
+  return Object.values(actual).every((value) => value === undefined);
 }
 
 /** What a VF has when nothing was requested. */

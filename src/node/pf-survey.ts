@@ -230,10 +230,10 @@ export class PfSurvey {
       inventory.sync(address, []);
       log.info("pf-not-managed", { pf: address });
     }
-    this.#tellNotes(pfs, notes);
+    this.#logNotes(pfs, notes);
   }
 
-  #tellNotes(pfs: Discovery["pfs"], notes: Discovery["notes"]): void {
+  #logNotes(pfs: Discovery["pfs"], notes: Discovery["notes"]): void {
     for (const { address } of pfs) {
       const note = notes.find((one) => one.address === address && one.kind === "vf-driver-missing");
       this.#health.setDriver(address, note?.message);

@@ -61,19 +61,19 @@ export class PfsWithoutVfs {
     if (pf.vfs.length > 0) {
       this.#had.set(address, ifindex);
       this.#refused.delete(address);
-      this.#tell(address, undefined);
+      this.#report(address, undefined);
       return pf;
     }
     const refused = this.#refused.get(address);
     if (refused && isSame(refused.ifindex, ifindex)) return refused.fault;
     if (pf.eswitchMode === "switchdev") {
       // Some drivers change the mode only while there are no VFs: none are made that no client could be given.
-      this.#tell(address, undefined);
+      this.#report(address, undefined);
       return pf;
     }
     const why = this.#reasonForNone(pf);
     if (why === "to be made") this.#ask(pf);
-    else this.#tell(address, why);
+    else this.#report(address, why);
     return pf;
   }
 
@@ -83,7 +83,7 @@ export class PfsWithoutVfs {
     this.#had.delete(pf);
     this.#refused.delete(pf);
     this.#usedByHost.delete(pf);
-    this.#tell(pf, undefined);
+    this.#report(pf, undefined);
   }
 
   /** The host uses PFs otherwise than before, or may do so by another configuration. */
@@ -112,7 +112,7 @@ export class PfsWithoutVfs {
     const { address, ifindex } = pf;
     const stop = new AbortController();
     this.#asked.set(address, { ifindex, stop });
-    this.#tell(address, `${address} has no virtual functions: its driver is being asked for ${desiredVfs(pf)}`);
+    this.#report(address, `${address} has no virtual functions: its driver is being asked for ${desiredVfs(pf)}`);
     void this.#make(pf, stop.signal).finally(() => {
       this.#asked.delete(address);
       if (!this.#isClosed) this.#options.onAnswered();
@@ -127,7 +127,7 @@ export class PfsWithoutVfs {
       const refusal = await refuse(pf);
       if (refusal !== undefined) {
         this.#usedByHost.set(address, refusal);
-        this.#tell(address, refusal);
+        this.#report(address, refusal);
         return;
       }
       await createVfs(pf, { ...host, clock, log, signal });
@@ -138,11 +138,11 @@ export class PfsWithoutVfs {
       const kind = error instanceof PfError ? error.kind : "creation-failed";
       const message = error instanceof PfError ? why : `Cannot make the virtual functions of ${address}: ${why}`;
       this.#refused.set(address, { ifindex, fault: { address, kind, message } });
-      this.#tell(address, undefined); // the fault says more
+      this.#report(address, undefined); // the fault says more
     }
   }
 
-  #tell(pf: PciAddress, problem: string | undefined): void {
+  #report(pf: PciAddress, problem: string | undefined): void {
     const { withoutVfs } = this.#options;
     if (problem === undefined) {
       this.#problems.delete(pf);

@@ -112,10 +112,10 @@ export class OtlpExporter {
     try {
       const options = { timeoutMs: limitMs, signal: late.signal };
       await this.#client.call(`tcp://${this.#options.endpoint}`, method, message, options);
-      this.#tell(undefined);
+      this.#report(undefined);
       return true;
     } catch (error) {
-      this.#tell(error instanceof Error ? error.message : String(error));
+      this.#report(error instanceof Error ? error.message : String(error));
       return false;
     } finally {
       this.#stopped.signal.removeEventListener("abort", stopping);
@@ -123,7 +123,7 @@ export class OtlpExporter {
   }
 
   /** Each change once: a collector that is away for a day is no news each five seconds. */
-  #tell(problem: string | undefined): void {
+  #report(problem: string | undefined): void {
     const { endpoint, log } = this.#options;
     if (problem !== undefined && this.#problem === undefined) log.warn("collector-lost", { endpoint, problem });
     if (problem === undefined && this.#problem !== undefined) log.info("collector-back", { endpoint });

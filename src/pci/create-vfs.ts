@@ -7,16 +7,17 @@ import { PfError } from "./pf-fault.ts";
 import { virtualFunctionLinks } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 
-/** Where to make virtual functions, and how long that may take. */
+/** For the write. ixgbe was seen to need more than one minute for its 63. */
+const CREATE_LIMIT_MS = 300_000;
+/** For the VFs to appear after the write. */
+const APPEAR_LIMIT_MS = 30_000;
+
+/** Where to make virtual functions. */
 export interface CreateVfsOptions {
   readonly devices: HostFiles;
   readonly uevents: UeventSource;
   readonly clock: Clock;
   readonly log: Log;
-  /** For the write: 5 min by default. ixgbe was seen to need more than one minute for its 63. */
-  readonly createLimitMs?: number;
-  /** For the VFs to appear after the write: 30 s by default. */
-  readonly appearLimitMs?: number;
   /** Gives up the wait for them; what the driver has been asked for continues. */
   readonly signal?: AbortSignal;
 }
@@ -47,7 +48,7 @@ export async function createVfs(
       what: `${desired} virtual functions of ${address}`,
       look: async () => ((await virtualFunctionLinks(devices, address)).length >= desired ? desired : undefined),
       concerns: (event) => event.subsystem === "pci" || isAbout(event, address),
-      limitMs: options.appearLimitMs ?? 30_000,
+      limitMs: APPEAR_LIMIT_MS,
       signal: options.signal,
     },
     options,
@@ -64,7 +65,7 @@ export async function createVfs(
 async function writeCount({ address }: PfEntry, desired: number, options: CreateVfsOptions): Promise<void> {
   try {
     await options.devices.writeText(`${address}/sriov_numvfs`, String(desired), {
-      limitMs: options.createLimitMs ?? 300_000,
+      limitMs: CREATE_LIMIT_MS,
     });
   } catch (error) {
     const code = error instanceof KernelError ? error.code : String(error);

@@ -93,27 +93,27 @@ export async function discover(config: PfConfig, options: DiscoverOptions): Prom
   return { pfs: await withVfioProblems(pfs, options.devices), faults, notes };
 }
 
-type Tell = (kind: PfNoteKind, message: string) => void;
+type Report = (kind: PfNoteKind, message: string) => void;
 
-async function readPf(entry: PfEntry, options: DiscoverOptions, tell: Tell): Promise<PhysicalFunction> {
+async function readPf(entry: PfEntry, options: DiscoverOptions, report: Report): Promise<PhysicalFunction> {
   const { devices, drivers } = options;
   const { address } = entry;
   const driver = await checkPf(entry, devices);
   const ifname = chooseNetdev(address, await ownNetdevs(devices, address));
   await options.verifyLink?.(address);
   if (driver !== entry.pfKernelDriver) {
-    tell("pf-driver-differs", `${address} is bound to ${driver}, the configuration says ${entry.pfKernelDriver}`);
+    report("pf-driver-differs", `${address} is bound to ${driver}, the configuration says ${entry.pfKernelDriver}`);
   }
   if (!(await drivers.exists(entry.vfKernelDriver))) {
     const { vfKernelDriver } = entry;
-    tell("vf-driver-missing", `${address}: driver ${vfKernelDriver} is not loaded; run: modprobe ${vfKernelDriver}`);
+    report("vf-driver-missing", `${address}: driver ${vfKernelDriver} is not loaded; run: modprobe ${vfKernelDriver}`);
   }
   const eswitchMode = await eswitchModeOf(address, options);
-  if (eswitchMode === "switchdev") tell("switchdev-mode", switchdevProblem(address));
+  if (eswitchMode === "switchdev") report("switchdev-mode", switchdevProblem(address));
   // Never sriov_numvfs: reading it waits for its writer, and that one perhaps for a device that a process has open.
   const vfs = await readVfs(entry, devices);
   const totalVfs = Number(await devices.readText(`${address}/sriov_totalvfs`));
-  tellCounts(entry, { totalVfs, vfs, tell });
+  reportCounts(entry, { totalVfs, vfs, report });
   const ifindex = toIndex(await orMissing(devices.readText(`${address}/net/${ifname}/ifindex`)));
   const numaNode = await numaNodeOf(devices, address);
   return { address, entry, driver, ifname, ifindex, numaNode, totalVfs, eswitchMode, vfs };
@@ -173,28 +173,31 @@ async function readVfs(entry: PfEntry, devices: HostFiles): Promise<readonly VfF
   );
 }
 
-function tellCounts(
+function reportCounts(
   entry: PfEntry,
-  { totalVfs: total, vfs, tell }: Pick<PhysicalFunction, "totalVfs" | "vfs"> & { readonly tell: Tell },
+  { totalVfs: total, vfs, report }: Pick<PhysicalFunction, "totalVfs" | "vfs"> & { readonly report: Report },
 ): void {
   const { address, numVfs } = entry;
   const current = vfs.length;
-  if (total === 0) tell("no-vfs", `${address} offers no virtual functions: sriov_totalvfs is 0`);
+  if (total === 0) report("no-vfs", `${address} offers no virtual functions: sriov_totalvfs is 0`);
   if (numVfs !== undefined && numVfs > total) {
-    tell("vf-count-differs", `${address} can have ${total} virtual functions, the configuration wants ${numVfs}`);
+    report("vf-count-differs", `${address} can have ${total} virtual functions, the configuration wants ${numVfs}`);
   } else if (numVfs !== undefined && current > 0 && numVfs !== current) {
     const why = "an existing number is never changed; write 0 to its sriov_numvfs when no client runs";
-    tell("vf-count-differs", `${address} has ${current} virtual functions, the configuration wants ${numVfs}; ${why}`);
+    report(
+      "vf-count-differs",
+      `${address} has ${current} virtual functions, the configuration wants ${numVfs}; ${why}`,
+    );
   }
   const real = new Map(vfs.map((vf) => [vf.address, vf]));
   for (const listed of entry.virtualFunctions) {
     const vf = real.get(listed.address);
     if (!vf && current === 0) continue; // none is made yet
     if (!vf) {
-      tell("listed-vf-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
+      report("listed-vf-missing", `${address} has no virtual function ${listed.address}, which the file lists`);
     } else if (listed.iommuGroup !== undefined && listed.iommuGroup !== vf.iommuGroup) {
       const group = vf.iommuGroup === undefined ? "no IOMMU group" : `IOMMU group ${vf.iommuGroup}`;
-      tell("listed-vf-missing", `${listed.address} is in ${group}, the file says ${listed.iommuGroup}`);
+      report("listed-vf-missing", `${listed.address} is in ${group}, the file says ${listed.iommuGroup}`);
     }
   }
 }

@@ -157,8 +157,8 @@ export class DriverBinder {
     await this.#options.refuseChange?.(address);
     const { clock, onTried } = this.#options;
     const use = driver === VFIO_DRIVER ? "vfio" : "kernel";
-    const told = (outcome: "ok" | "failed", seconds: number) => onTried?.(use, outcome, seconds);
-    await timed(clock, told, () => this.#change(address, driver, before));
+    const report = (outcome: "ok" | "failed", seconds: number) => onTried?.(use, outcome, seconds);
+    await timed(clock, report, () => this.#change(address, driver, before));
   }
 
   async #change(address: PciAddress, driver: string, before: string | undefined): Promise<void> {

@@ -12,13 +12,13 @@ const linkStates = ["auto", "enable", "disable"] as const;
 const carrierRules = ["watch", "require", "ignore"] as const;
 const hostUseRules = ["withhold", "create-vfs", "allow"] as const;
 
-type Tell = (at: Located, problem: string, hint?: string) => void;
+type Report = (at: Located, problem: string, hint?: string) => void;
 
 /** A value of the file, its place, and how to report what is wrong with it. */
 interface Spot {
   readonly at: Located;
   readonly path: string;
-  readonly tell: Tell;
+  readonly report: Report;
 }
 
 /** Turns the file's tree into a configuration; whatever is wrong is added to `issues`, and the result is then worthless. */
@@ -26,7 +26,7 @@ export function readPfConfig(tree: Located, issues: PfConfigIssue[]): PfConfig {
   const spot = (at: Located, path: string): Spot => ({
     at,
     path,
-    tell: (where, problem, hint) => {
+    report: (where, problem, hint) => {
       const { line, column } = where;
       issues.push({ line, column, path, problem, ...(hint === undefined ? {} : { hint }) });
     },
@@ -38,7 +38,7 @@ export function readPfConfig(tree: Located, issues: PfConfigIssue[]): PfConfig {
   for (const { name, value } of list ? mapEntries(list) : []) {
     const text = asText(name) ?? "";
     const at = spot(value, `physicalFunctions["${text}"]`);
-    const address = readAddress(name, at.tell, seen, at.path);
+    const address = readAddress(name, at.report, seen, at.path);
     const entry = readPf(at, spot, { address, seen });
     if (entry) physicalFunctions.push(entry);
   }
@@ -70,14 +70,14 @@ interface PfContext {
 
 function readPf(spot: Spot, make: MakeSpot, { address, seen }: PfContext): PfEntry | undefined {
   if (spot.at.kind === "nothing") {
-    spot.tell(spot.at, "has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains");
+    spot.report(spot.at, "has nothing under it: want pfKernelDriver, vfKernelDriver, capabilities and serviceDomains");
     return undefined;
   }
   const keys = readKeys(spot, make, pfKeys);
   if (spot.at.kind !== "map") return undefined;
   const need = (key: (typeof pfKeys)[number], want: string): Spot | undefined => {
     const found = keys.get(key);
-    if (!found) make(spot.at, `${spot.path}.${key}`).tell(spot.at, `is missing: want ${want}`);
+    if (!found) make(spot.at, `${spot.path}.${key}`).report(spot.at, `is missing: want ${want}`);
     return found;
   };
   const pfKernelDriver = readDriver(need("pfKernelDriver", "the driver of the physical function, such as i40e"));
@@ -103,7 +103,7 @@ function readSettings(keys: ReadonlyMap<string, Spot>): PfSettings {
   const maxSpot = keys.get("maxTxRateMbps");
   const maxTxRateMbps = readInteger(maxSpot, 0, RATE_MAX_MBPS);
   if (maxSpot && minTxRateMbps && maxTxRateMbps && minTxRateMbps > maxTxRateMbps) {
-    maxSpot.tell(maxSpot.at, `is ${maxTxRateMbps}, less than minTxRateMbps (${minTxRateMbps})`);
+    maxSpot.report(maxSpot.at, `is ${maxTxRateMbps}, less than minTxRateMbps (${minTxRateMbps})`);
   }
   return {
     spoofCheck: readBoolean(keys.get("spoofCheck")),
@@ -124,9 +124,9 @@ function readKeys(spot: Spot, make: MakeSpot, known: readonly string[]): Map<str
     if (!key) {
       const near = nearestWord(text, known);
       const hint = near ? `did you mean ${near}?` : `known here: ${known.join(", ")}`;
-      make(name, path).tell(name, "is no known key", hint);
+      make(name, path).report(name, "is no known key", hint);
     } else if (found.has(key)) {
-      make(name, path).tell(name, "is given twice");
+      make(name, path).report(name, "is given twice");
     } else {
       found.set(key, make(value, path));
     }
@@ -136,20 +136,20 @@ function readKeys(spot: Spot, make: MakeSpot, known: readonly string[]): Map<str
 
 function mapEntries(spot: Spot) {
   if (spot.at.kind === "map") return spot.at.entries;
-  if (spot.at.kind !== "nothing") spot.tell(spot.at, `is ${kindOf(spot.at)}: want keys with values`);
+  if (spot.at.kind !== "nothing") spot.report(spot.at, `is ${kindOf(spot.at)}: want keys with values`);
   return [];
 }
 
-function readAddress(at: Located, tell: Tell, seen: Map<PciAddress, string>, path: string): PciAddress | undefined {
+function readAddress(at: Located, report: Report, seen: Map<PciAddress, string>, path: string): PciAddress | undefined {
   const text = asText(at) ?? "";
   try {
     const address = parsePciAddress(text);
     const before = seen.get(address);
-    if (before) tell(at, `names ${address}, which ${before} names already`);
+    if (before) report(at, `names ${address}, which ${before} names already`);
     seen.set(address, path);
     return address;
   } catch {
-    tell(at, `is no PCI address: "${text}"`, "want domain:bus:device.function in hex, as in 0000:3b:02.1");
+    report(at, `is no PCI address: "${text}"`, "want domain:bus:device.function in hex, as in 0000:3b:02.1");
     return undefined;
   }
 }
@@ -159,7 +159,7 @@ function readDriver(spot: Spot | undefined): string | undefined {
   const text = readText(spot);
   if (text === undefined) return undefined;
   if (driverForm.test(text)) return text;
-  spot.tell(spot.at, `is "${text}": want the name of a driver, as in /sys/bus/pci/drivers`);
+  spot.report(spot.at, `is "${text}": want the name of a driver, as in /sys/bus/pci/drivers`);
   return undefined;
 }
 
@@ -167,14 +167,14 @@ function readNames(spot: Spot | undefined, make: MakeSpot, problemOf: (name: str
   if (!spot) return [];
   const names = new Set<string>();
   const items = listItems(spot);
-  if (spot.at.kind === "list" && items.length === 0) spot.tell(spot.at, "is empty: want at least one");
+  if (spot.at.kind === "list" && items.length === 0) spot.report(spot.at, "is empty: want at least one");
   items.forEach((item, index) => {
     const at = make(item, `${spot.path}[${index}]`);
     const text = readText(at);
     if (text === undefined) return;
     const problem = problemOf(text);
-    if (problem) at.tell(item, `is "${text}", which ${problem}`);
-    else if (names.has(text)) at.tell(item, `is "${text}" once more: each only once`);
+    if (problem) at.report(item, `is "${text}", which ${problem}`);
+    else if (names.has(text)) at.report(item, `is "${text}" once more: each only once`);
     names.add(text);
   });
   return [...names];
@@ -187,10 +187,10 @@ function readListed(spot: Spot | undefined, make: MakeSpot, seen: Map<PciAddress
     const keys = readKeys(at, make, ["address", "iommuGroup"]);
     const addressSpot = keys.get("address");
     if (!addressSpot) {
-      if (item.kind === "map" || item.kind === "nothing") at.tell(item, "has no address");
+      if (item.kind === "map" || item.kind === "nothing") at.report(item, "has no address");
       return [];
     }
-    const address = readAddress(addressSpot.at, addressSpot.tell, seen, at.path);
+    const address = readAddress(addressSpot.at, addressSpot.report, seen, at.path);
     const iommuGroup = readInteger(keys.get("iommuGroup"), 0, Number.MAX_SAFE_INTEGER);
     return address ? [{ address, iommuGroup }] : [];
   });
@@ -198,13 +198,13 @@ function readListed(spot: Spot | undefined, make: MakeSpot, seen: Map<PciAddress
 
 function listItems(spot: Spot): readonly Located[] {
   if (spot.at.kind === "list") return spot.at.items;
-  spot.tell(spot.at, `is ${kindOf(spot.at)}: want a list`, "as in [a, b], or one a line after -");
+  spot.report(spot.at, `is ${kindOf(spot.at)}: want a list`, "as in [a, b], or one a line after -");
   return [];
 }
 
 function readText(spot: Spot): string | undefined {
   const text = asText(spot.at);
-  if (text === undefined || text === "") spot.tell(spot.at, `is ${kindOf(spot.at)}: want text`);
+  if (text === undefined || text === "") spot.report(spot.at, `is ${kindOf(spot.at)}: want text`);
   return text === "" ? undefined : text;
 }
 
@@ -227,7 +227,7 @@ function readValue<T>(spot: Spot | undefined, isFit: (value: unknown) => value i
   if (!spot) return undefined;
   const value = spot.at.kind === "scalar" ? spot.at.value : undefined;
   if (isFit(value)) return value;
-  spot.tell(spot.at, `is ${kindOf(spot.at)}: want ${want}`);
+  spot.report(spot.at, `is ${kindOf(spot.at)}: want ${want}`);
   return undefined;
 }
 

@@ -63,12 +63,12 @@ export async function hasDrifted({ node }: RestoreParts, vf: VfRecord, { state }
   if (netdev && [state.name, state.temporaryName].includes(netdev.ifname) && netdev.ifname !== state.original.name) {
     return true;
   }
-  const standing = await node.pfDoor(vf.pf).port.read(vf.index);
+  const actual = await node.pfDoor(vf.pf).port.read(vf.index);
   // A driver that takes no empty address was given the VF's own.
   const own = state.original.address?.toLowerCase();
   const { mac, ...others } = state.vfBefore;
-  const before = standing.mac === own ? others : { ...others, mac };
-  return differingSettings(standing, before).length > 0;
+  const before = actual.mac === own ? others : { ...others, mac };
+  return differingSettings(actual, before).length > 0;
 }
 
 async function makeSo({ node, links, log }: RestoreParts, vf: VfRecord, state: AttachmentState): Promise<void> {

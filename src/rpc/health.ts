@@ -42,12 +42,12 @@ export class RpcHealth {
   }
 
   async *#watch(service: string, call: Call): AsyncGenerator<{ status: ServingStatus }> {
-    let told: ServingStatus | undefined;
+    let sent: ServingStatus | undefined;
     for (;;) {
       const status = this.#services.get(service) ?? ServingStatus.SERVICE_UNKNOWN;
-      if (status === told) await this.#changed.next(call.signal);
+      if (status === sent) await this.#changed.next(call.signal);
       else yield { status };
-      told = status;
+      sent = status;
     }
   }
 }

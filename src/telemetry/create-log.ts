@@ -71,30 +71,30 @@ class PinoLog implements RootLog {
   }
 
   error(event: string, fields?: LogFields): void {
-    this.#tell("error", event, fields);
+    this.#write("error", event, fields);
   }
 
   warn(event: string, fields?: LogFields): void {
-    this.#tell("warn", event, fields);
+    this.#write("warn", event, fields);
   }
 
   info(event: string, fields?: LogFields): void {
-    this.#tell("info", event, fields);
+    this.#write("info", event, fields);
   }
 
   debug(event: string, fields?: LogFields): void {
-    this.#tell("debug", event, fields);
+    this.#write("debug", event, fields);
   }
 
   trace(event: string, fields?: LogFields): void {
-    this.#tell("trace", event, fields);
+    this.#write("trace", event, fields);
   }
 
   with(fields: LogFields): Log {
     return new PinoLog(this.#writer, this.#threshold, { ...this.#fields, ...fields });
   }
 
-  #tell(level: LogLevel, event: string, fields: LogFields | undefined): void {
+  #write(level: LogLevel, event: string, fields: LogFields | undefined): void {
     if (!isLogged(level, this.#threshold.level)) return;
     const all = Object.entries({ ...this.#fields, ...fields });
     const plain = redact(Object.fromEntries(all.map(([name, of]) => [TAKEN.has(name) ? `${name}_` : name, of])));

@@ -28,7 +28,7 @@ export interface Condition {
 /** What is wrong with the forwarder, from everyone who knows; readiness follows from it. */
 export class Health {
   readonly #clock: Clock;
-  readonly #standing = new Map<string, Omit<RaisedCondition, "causedBy">>();
+  readonly #raised = new Map<string, Omit<RaisedCondition, "causedBy">>();
   readonly #listeners = new Set<() => void>();
   /** Whether no blocking condition is raised; changes are reported to its listeners. */
   readonly ready = new Latest<boolean>(true);
@@ -55,8 +55,8 @@ export class Health {
 
   /** What is raised now: blocking before warning, causes before consequences, then the oldest first. */
   conditions(): readonly RaisedCondition[] {
-    const codes = new Set([...this.#standing.values()].map((condition) => condition.code));
-    const all = [...this.#standing.values()].map((condition) => ({
+    const codes = new Set([...this.#raised.values()].map((condition) => condition.code));
+    const all = [...this.#raised.values()].map((condition) => ({
       ...condition,
       causedBy: this.#causes(condition.code, codes),
     }));
@@ -67,25 +67,25 @@ export class Health {
 
   #raise(code: HealthCode, sentence: string, subject: string | undefined): void {
     const key = keyOf(code, subject);
-    const before = this.#standing.get(key);
+    const before = this.#raised.get(key);
     if (before?.sentence === sentence) return;
     const sinceMs = before?.sinceMs ?? this.#clock.now();
-    this.#standing.set(key, { code, severity: healthConditions[code].severity, subject, sentence, sinceMs });
-    this.#tell();
+    this.#raised.set(key, { code, severity: healthConditions[code].severity, subject, sentence, sinceMs });
+    this.#publish();
   }
 
   #clear(code: HealthCode, subject: string | undefined): void {
-    if (this.#standing.delete(keyOf(code, subject))) this.#tell();
+    if (this.#raised.delete(keyOf(code, subject))) this.#publish();
   }
 
-  #tell(): void {
-    const isReady = ![...this.#standing.values()].some((condition) => condition.severity === "blocking");
+  #publish(): void {
+    const isReady = ![...this.#raised.values()].some((condition) => condition.severity === "blocking");
     if (isReady !== this.ready.value) this.ready.set(isReady);
     for (const listener of [...this.#listeners]) listener();
   }
 
   /** Also causes of causes: a condition in the middle may not be raised itself. */
-  #causes(code: string, standing: ReadonlySet<string>): readonly string[] {
+  #causes(code: string, raised: ReadonlySet<string>): readonly string[] {
     const seen = new Set<string>();
     const visit = (of: string) => {
       for (const cause of specs[of]?.dependsOn ?? []) {
@@ -95,7 +95,7 @@ export class Health {
       }
     };
     visit(code);
-    return [...seen].filter((cause) => standing.has(cause));
+    return [...seen].filter((cause) => raised.has(cause));
   }
 }
 

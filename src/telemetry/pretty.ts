@@ -5,8 +5,8 @@ export function prettyLine(line: string): string {
   const { level, time, event, message, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const mark = `\u001b[${COLOURS[String(level)] ?? "0"}m${String(level).toUpperCase().padEnd(5)}\u001b[0m`;
   const shown = fieldsText(fields, (name) => `\u001b[90m${name}=\u001b[0m`);
-  const told = [escapeControls(String(event)), message && escapeControls(String(message)), shown].filter(Boolean);
-  return `${String(time).slice(11, 23)} ${mark} ${told.join(" ")}\n`;
+  const parts = [escapeControls(String(event)), message && escapeControls(String(message)), shown].filter(Boolean);
+  return `${String(time).slice(11, 23)} ${mark} ${parts.join(" ")}\n`;
 }
 
 /** Fields as `name=value`, in one line that steers no terminal. */

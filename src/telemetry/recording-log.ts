@@ -31,6 +31,6 @@ export function recordingLog(): RecordingLog {
       with: (fields) => logWith({ ...bound, ...fields }),
     };
   };
-  const of = (event: string) => events.filter((told) => told.event === event).map((told) => told.fields);
+  const of = (event: string) => events.filter((logged) => logged.event === event).map((logged) => logged.fields);
   return { ...logWith({}), level: "trace", events, of };
 }

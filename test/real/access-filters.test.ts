@@ -129,7 +129,7 @@ test("a pod without filters needs none, and gets none", async (t) => {
   const grant = scene.grant([zero]);
   await grant.apply();
   assert.equal(await one.open(zero), "ok");
-  assert.equal(await grant.stands(), true);
+  assert.equal(await grant.isInForce(), true);
   assert.deepEqual(deviceProgramsOf(folder.fd).ids, []);
   await grant.revoke();
 });

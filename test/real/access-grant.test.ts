@@ -27,16 +27,16 @@ for (const version of versions) {
     const before = scene.rulesOf(`${POD}/one`);
     const grant = scene.grant([zero, full]);
     assert.match((await one?.open(zero)) ?? "", REFUSED);
-    assert.equal(await grant.stands(), false);
+    assert.equal(await grant.isInForce(), false);
     await grant.apply();
     assert.deepEqual([await one?.open(zero), await one?.open(full), await two?.open(full)], ["ok", "ok", "ok"]);
     assert.match((await one?.open(random)) ?? "", REFUSED);
     assert.match((await sibling?.open(zero)) ?? "", REFUSED);
-    assert.equal(await grant.stands(), true);
+    assert.equal(await grant.isInForce(), true);
     await grant.revoke();
     assert.match((await one?.open(zero)) ?? "", REFUSED);
     assert.match((await two?.open(full)) ?? "", REFUSED);
-    assert.equal(await grant.stands(), false);
+    assert.equal(await grant.isInForce(), false);
     assert.deepEqual(scene.rulesOf(`${POD}/one`), before);
     await grant.revoke();
   });
@@ -83,7 +83,7 @@ for (const version of versions) {
     await first.revoke();
     assert.deepEqual([await one.open(zero), await one.open(random)], ["ok", "ok"]);
     assert.match(await one.open(full), REFUSED);
-    assert.equal(await second.stands(), true);
+    assert.equal(await second.isInForce(), true);
     await second.revoke();
     assert.match(await one.open(zero), REFUSED);
     assert.deepEqual(scene.rulesOf(`${POD}/one`), before);
@@ -154,7 +154,7 @@ for (const version of versions) {
     await grant.apply();
     scene.place.remove(`${POD}/one`);
     scene.place.remove(POD);
-    assert.equal(await grant.stands(), false);
+    assert.equal(await grant.isInForce(), false);
     await grant.revoke();
     await assert.rejects(grant.apply(), isFault("no-cgroup"));
   });
@@ -170,7 +170,7 @@ for (const version of versions) {
     await scene.access.close();
     assert.equal(await one.open(zero), "ok");
     const later = scene.openAccess(t).adopt(JSON.parse(JSON.stringify(grant.state)), async () => {});
-    assert.equal(await later.stands(), true);
+    assert.equal(await later.isInForce(), true);
     await later.revoke();
     assert.match(await one.open(zero), REFUSED);
     assert.deepEqual(scene.rulesOf(`${POD}/one`), before);
@@ -188,7 +188,7 @@ for (const version of versions) {
       (text) => text === "ok",
     );
     assert.equal(answer, "ok");
-    assert.equal(await lost.stands(), true);
+    assert.equal(await lost.isInForce(), true);
   });
 
   test(`DeviceAccess.clearStrays() takes from kubelet's pods what no grant explains, version ${version}`, async (t) => {

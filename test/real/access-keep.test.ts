@@ -97,7 +97,7 @@ test("rules that a runtime writes again are completed again, version 1", async (
   for (let update = 0; update < 5; update++) {
     scene.place.makeClosed(ONE);
     assert.equal(await openedAtLast(one), "ok");
-    assert.equal(await grant.stands(), true);
+    assert.equal(await grant.isInForce(), true);
   }
   assert.ok(scene.log.of("access-repaired").length >= 5);
 });
@@ -165,7 +165,7 @@ test("a filter that comes to a pod without any is completed, version 2", async (
   assert.equal(await openedAtLast(one), "ok");
 });
 
-test("DeviceGrant.stands() reads the kernel, and sees a filter that was installed again", async (t) => {
+test("DeviceGrant.isInForce() reads the kernel, and sees a filter that was installed again", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);
   scene.place.make(ONE);
@@ -174,7 +174,7 @@ test("DeviceGrant.stands() reads the kernel, and sees a filter that was installe
   const grant = scene.grant([zero]);
   await grant.apply();
   reinstall(folder, onlyNull);
-  assert.equal(await grant.stands(), false);
+  assert.equal(await grant.isInForce(), false);
 });
 
 test("a filter that comes later and cannot be added to is logged once, and revoke() still proves", async (t) => {

@@ -22,7 +22,7 @@ describe("a forwarder that dies", () => {
     const client = crash.scene.direct(pod); // the sandbox's manager would keep a descriptor of the namespace
     await client.request();
     await crash.restart(() => crash.endPod(pod, client));
-    await crash.told(
+    await crash.checks(
       () => "pod ended while no forwarder served",
       () => crash.isAsBefore(before, "ended"),
     );
@@ -35,7 +35,7 @@ describe("a forwarder that dies", () => {
     await client.request();
     await crash.restart();
     await crash.endPod(pod, client);
-    await crash.told(
+    await crash.checks(
       () => "pod ended before its refresh",
       () => crash.isAsBefore(before, "ended"),
     );
@@ -50,7 +50,7 @@ describe("a forwarder that dies", () => {
     await assert.rejects(client.close({ fds: [] }));
     assert.ok(await pod.pod.link("nsm-1"), "it cannot be taken out of a namespace that was not passed");
     await crash.endPod(pod, client);
-    await crash.told(
+    await crash.checks(
       () => "pod ended after its Close",
       () => crash.isAsBefore(before, "ended"),
     );

@@ -1,7 +1,7 @@
 // A node whose VFs pods get by VFIO, for tests only: what a process outside could see of it is written down in its order.
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
-import type { DeviceAccess, GrantAsk, GrantState, RecordState } from "../../src/access/index.ts";
+import type { DeviceAccess, GrantRequest, GrantState, RecordState } from "../../src/access/index.ts";
 import { systemRandom } from "../../src/async/index.ts";
 import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import { Inventory } from "../../src/inventory/index.ts";
@@ -25,7 +25,7 @@ export const asked = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/p
 class Changeable {
   isPresent = true;
   /** Whether the containers can open what a grant gave them. */
-  stands = true;
+  isInForce = true;
   /** Of the device nodes: another one with each binding. */
   minor = 7;
   /** A revocation ends when this has come. */
@@ -158,7 +158,7 @@ function accessOf(node: Changeable, done: string[]): DeviceAccess {
       await record(state);
       done.push(`let ${name} in`);
     },
-    stands: async () => node.stands,
+    isInForce: async () => node.isInForce,
     async revoke() {
       await node.revoking;
       done.push(`keep ${name} out`);
@@ -166,7 +166,7 @@ function accessOf(node: Changeable, done: string[]): DeviceAccess {
     letGo: () => void done.push(`let go of ${name}`),
   });
   return {
-    open({ cgroupDir, devices, connectionId, record, pod }: GrantAsk) {
+    open({ cgroupDir, devices, connectionId, record, pod }: GrantRequest) {
       node.grantedTo.push(pod?.uid);
       return grantOf(cgroupDir, { connectionId, podUid: UID, containers: "*", devices, wrote: [] }, record);
     },

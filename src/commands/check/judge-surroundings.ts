@@ -9,8 +9,8 @@ export function judgeProgram(facts: CheckFacts): readonly Finding[] {
 /** The programs that the forwarder talks with, and the folders that it writes to. */
 export function judgeSurroundings({ peers, pluginFolder, stateFolder }: CheckFacts): readonly Finding[] {
   const hasFolder = pluginFolder.nearest === pluginFolder.path;
-  const told = peers.filter(({ check }) => hasFolder || check !== "kubelet"); // no socket where no folder is
-  return [...told.flatMap(judgePeer), judgePluginFolder(pluginFolder), ...judgeState(stateFolder)];
+  const judged = peers.filter(({ check }) => hasFolder || check !== "kubelet"); // no socket where no folder is
+  return [...judged.flatMap(judgePeer), judgePluginFolder(pluginFolder), ...judgeState(stateFolder)];
 }
 
 function judgeEnvironment({ environment: { problems, warnings } }: CheckFacts): readonly Finding[] {

@@ -104,9 +104,9 @@ function problemLines(
 /** "8: 5 idle, 2 ready, 1 quarantined; 1 without carrier". */
 function stateCounts({ vfs }: PfView): string {
   const counts = vfStates.map((state) => ({ state, count: vfs.filter((vf) => vf.state === state).length }));
-  const told = counts.filter(({ count }) => count > 0).map(({ state, count }) => `${count} ${state}`);
+  const shown = counts.filter(({ count }) => count > 0).map(({ state, count }) => `${count} ${state}`);
   const problems = problemCounts(vfs).map(({ label, count }) => `; ${count} ${label}`);
-  return told.length > 0 ? `${vfs.length}: ${told.join(", ")}${problems.join("")}` : "0";
+  return shown.length > 0 ? `${vfs.length}: ${shown.join(", ")}${problems.join("")}` : "0";
 }
 
 function vfTable(

@@ -51,22 +51,22 @@ async function once(base: string, given: Given, { out, err, signal }: Surroundin
 async function watch(base: string, given: Given, surroundings: Surroundings): Promise<number> {
   const { out, err, clock, signal } = surroundings;
   const show = screenOf(given, surroundings);
-  let told = "";
+  let lastProblem = "";
   show.open();
   try {
     while (!signal.aborted) {
       try {
         for await (const view of watchViews(base, signal)) {
           show.view(view);
-          told = "";
+          lastProblem = "";
         }
       } catch (error) {
         if (signal.aborted) break;
         if (!(error instanceof NoViewError)) throw error;
         const line = `forwarder status: ${error.message}`;
-        if (error.message !== told && out.isScreen) out.write(`\n${wrap(line, out.columns).join("\n")}\n`);
-        else if (error.message !== told) err.write(`${line}\n`);
-        told = error.message;
+        if (error.message !== lastProblem && out.isScreen) out.write(`\n${wrap(line, out.columns).join("\n")}\n`);
+        else if (error.message !== lastProblem) err.write(`${line}\n`);
+        lastProblem = error.message;
       }
       await clock.sleep(RETRY_MS, signal).catch(() => {}); // its signal was aborted
     }

@@ -38,14 +38,14 @@ export function watchGroups(
   const mask = groups.reduce((bits, group) => bits | GROUPS[group], 0);
   const socket = openRouteSocket(netns, mask);
   let watching = true;
-  const tell = guarded("kernel-socket", listener);
+  const notify = guarded("kernel-socket", listener);
   socket.onReadable(
     guarded(
       "kernel-socket",
       () => {
-        for (const event of drain(socket)) if (watching) tell(event);
+        for (const event of drain(socket)) if (watching) notify(event);
       },
-      () => tell({ kind: "lost" }),
+      () => notify({ kind: "lost" }),
     ),
   );
   return () => {

@@ -229,7 +229,7 @@ test("prepare() says what was wrong with the last VF when none is left, and hold
   await vf.release();
 });
 
-test("prepare() keeps a VF back whose driver does not answer, and tries no other without the driver", async () => {
+test("prepare() quarantines a VF whose driver does not answer, and tries no other without the driver", async () => {
   const stuck = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
   const vf = stuck.take();
   await vf.prepare();
@@ -242,7 +242,7 @@ test("prepare() keeps a VF back whose driver does not answer, and tries no other
   assert.deepEqual(missing.bound, [first]);
 });
 
-test("release() leaves a VF that is kept back in the journal: a restart alone makes nothing sound", async () => {
+test("release() leaves a VF that is quarantined in the journal: a restart alone makes nothing sound", async () => {
   const { inventory, take, forgotten } = setUp(new Map());
   const contradiction = { code: "contradicts-journal", error: "it was out" } as const;
   for (const isKeptBack of [true, false]) {
@@ -255,7 +255,7 @@ test("release() leaves a VF that is kept back in the journal: a restart alone ma
   }
 });
 
-test("release() has a VF observed for late writes, until another client has it", async () => {
+test("release() has a VF watched for late writes, until another client has it", async () => {
   const { inventory, take, holds, vfs, tokenId } = setUp(new Map());
   const before = { use: "kernel", address: first, connectionId: "c1" } as unknown as VfEntry;
   vfs.set(first, before);

@@ -28,7 +28,7 @@ import { type Log, timed } from "../../telemetry/index.ts";
 import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { KernelVfEntry } from "../journal-entries.ts";
-import { netdevPartsOf, type VfLinkParts } from "../vf-link.ts";
+import { netdevPartsOf, type VfLinkParts } from "../netdev-parts.ts";
 import { clientNetns } from "./client-netns.ts";
 import { requestedNetdev } from "./requested-netdev.ts";
 
@@ -174,7 +174,7 @@ class KernelAttachment implements Attachment {
     const resumed = await this.#resume(client);
     if (resumed) await resumed.update(desired, signal);
     else await this.#enter(client, desired, signal);
-    this.#stopWatch ??= await this.#parts.watchPod(this.#held.ask);
+    this.#stopWatch ??= await this.#parts.watchPod(this.#held.request);
     this.#held.setReady();
   }
 
@@ -199,7 +199,7 @@ class KernelAttachment implements Attachment {
   /** What the journal has of it from the previous instance, until the client's namespace has come or it is restored. */
   get #pending(): KernelVfEntry | undefined {
     const { inventory, journal } = this.#parts;
-    const vf = inventory.ofConnection(this.#held.ask.connectionId);
+    const vf = inventory.ofConnection(this.#held.request.connectionId);
     const entry = vf && conditionOf(vf, "pending-netns") && journal.vfs.get(vf.address);
     return entry?.use === "kernel" ? entry : undefined;
   }
@@ -268,12 +268,12 @@ class KernelAttachment implements Attachment {
   }
 
   #netdevParts() {
-    const log = this.#parts.log.with({ connection: this.#held.ask.connectionId, vf: this.#address });
+    const log = this.#parts.log.with({ connection: this.#held.request.connectionId, vf: this.#address });
     return { ...netdevPartsOf(this.#parts, this.#held.vf), log };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
-    const { connectionId, tokenId } = this.#held.ask;
+    const { connectionId, tokenId } = this.#held.request;
     const [address, netns] = [this.#address, fileKey(client.id)];
     return (state) => this.#parts.journal.keepVf({ use: "kernel", address, connectionId, tokenId, netns, state });
   }

@@ -17,18 +17,18 @@ export function requestedNetdev(desired: DesiredKernel, context: ConnectionConte
     vlan: ethernet?.vlanTag ?? 0,
     addresses: ip?.srcIpAddrs ?? [],
     peerAddresses: ip?.dstIpAddrs ?? [],
-    routes: (ip?.srcRoutes ?? []).map(askedRoute),
+    routes: (ip?.srcRoutes ?? []).map(requestedRoute),
     policies: (ip?.policies ?? []).map(({ from, proto, srcPort, dstPort, routes }) => ({
       from,
       protocol: proto,
       sourcePort: srcPort,
       destinationPort: dstPort,
-      routes: routes.map(askedRoute),
+      routes: routes.map(requestedRoute),
     })),
     neighbours: (ip?.ipNeighbors ?? []).map(({ ip: address, hardwareAddress: mac }) => ({ address, mac })),
   };
 }
 
-function askedRoute({ prefix, nextHop }: Route): RequestedRoute {
+function requestedRoute({ prefix, nextHop }: Route): RequestedRoute {
   return { prefix, nextHop };
 }

@@ -102,7 +102,7 @@ class VfioAttachment implements Attachment {
 
   /** The previous instance has given it to the pod, or had begun to. */
   resume(grants: AdoptedGrants): void {
-    const left = grants.take({ connectionId: this.#held.ask.connectionId, address: this.#address });
+    const left = grants.take({ connectionId: this.#held.request.connectionId, address: this.#address });
     if (!left) return;
     const { entry, grant } = left;
     const { owner } = entry.kept;
@@ -131,7 +131,7 @@ class VfioAttachment implements Attachment {
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
     const grant = await this.#grantFor(desired.cgroupDir);
     // First the settings: with the first frame that the pod can send they hold.
-    await this.#lent().apply(requestedSettings(context), signal);
+    await this.#borrowedSettings().apply(requestedSettings(context), signal);
     await grant.apply(signal);
     this.#held.setReady();
     this.#desired = desired;
@@ -141,7 +141,7 @@ class VfioAttachment implements Attachment {
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
     const grant = this.#grant;
     if (!grant || this.#desired.cgroupDir !== this.#cgroupDir || !isFor(grant, this.#device)) return false;
-    return (await grant.stands()) && (await this.#lent().stands(requestedSettings(context)));
+    return (await grant.isInForce()) && (await this.#borrowedSettings().isInForce(requestedSettings(context)));
   }
 
   async receiveFiles(): Promise<void> {}
@@ -154,7 +154,7 @@ class VfioAttachment implements Attachment {
     // What was never granted no process has open, but perhaps its pod another VF of the group.
     if (this.#entry?.kept.grant) await this.#untilClosed();
     // Not earlier: as long as the pod can send, its settings stay.
-    if (this.#entry && (await this.#parts.binder.isPresent(this.#address))) await this.#lent().restore();
+    if (this.#entry && (await this.#parts.binder.isPresent(this.#address))) await this.#borrowedSettings().restore();
     this.#grant = undefined;
     this.#settings = undefined;
     this.#entry = undefined;
@@ -185,13 +185,13 @@ class VfioAttachment implements Attachment {
   #open(cgroupDir: string): DeviceGrant {
     const device = this.#device;
     if (!device) throw new Error(`${this.#address} is granted before it is bound`);
-    const { connectionId } = this.#held.ask;
+    const { connectionId } = this.#held.request;
     const pod = this.#pod && { uid: this.#pod.uid };
     const devices = [device.container, device.device];
     return this.#parts.access.open({ connectionId, pod, cgroupDir, devices, record: this.#kept().keepGrant });
   }
 
-  #lent(): BorrowedSettings {
+  #borrowedSettings(): BorrowedSettings {
     if (this.#settings) return this.#settings;
     const { pfDoor, clock, random, log } = this.#parts;
     const { pf, index } = this.#held.vf;
@@ -209,7 +209,7 @@ class VfioAttachment implements Attachment {
   }
 
   #kept(): VfioEntry {
-    const { connectionId, tokenId } = this.#held.ask;
+    const { connectionId, tokenId } = this.#held.request;
     this.#entry ??= new VfioEntry(this.#parts.journal, {
       use: "vfio",
       address: this.#address,

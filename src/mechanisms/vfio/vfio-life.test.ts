@@ -99,9 +99,9 @@ test("isInForce() holds only as long as grant, device and settings are what the 
   const { node, settings, vf } = await established();
   assert.equal(await vf.isInForce(), true);
   assert.equal(await vf.isInForce(9), false, "another VLAN");
-  node.stands = false;
+  node.isInForce = false;
   assert.equal(await vf.isInForce(), false, "a runtime has written its filter again");
-  node.stands = true;
+  node.isInForce = true;
   node.minor = 8;
   assert.equal(await vf.isInForce(), false, "its node has another number");
   node.minor = 7;

@@ -49,7 +49,7 @@ export class MonitorHub {
   update(owner: Owner, connection: Connection): void {
     const shown = { owner, connection: withoutTokens(connection) };
     this.#shown.set(connection.id, shown);
-    this.#tell(ConnectionEventType.UPDATE, shown);
+    this.#publish(ConnectionEventType.UPDATE, shown);
   }
 
   /** The connection is gone. No event is sent for one that was never shown. */
@@ -57,7 +57,7 @@ export class MonitorHub {
     const shown = this.#shown.get(id);
     if (!shown) return;
     this.#shown.delete(id);
-    this.#tell(ConnectionEventType.DELETE, shown);
+    this.#publish(ConnectionEventType.DELETE, shown);
   }
 
   /** The connection as its subscribers see it, without tokens. */
@@ -68,8 +68,8 @@ export class MonitorHub {
   /** First one event with all established connections, also when there are none; then every change until the signal or `stop`. */
   subscribe(subscription: Subscription): AsyncIterable<ConnectionEvent> {
     const subscriber = new Subscriber(subscription, () => this.#subscribers.delete(subscriber));
-    const standing = [...this.#shown.values()].filter((shown) => subscriber.wants(shown));
-    const connections = Object.fromEntries(standing.map(({ connection }) => [connection.id, connection]));
+    const established = [...this.#shown.values()].filter((shown) => subscriber.wants(shown));
+    const connections = Object.fromEntries(established.map(({ connection }) => [connection.id, connection]));
     const first = create(ConnectionEventSchema, { type: ConnectionEventType.INITIAL_STATE_TRANSFER, connections });
     this.#subscribers.add(subscriber);
     subscriber.endOn(subscription.signal);
@@ -81,7 +81,7 @@ export class MonitorHub {
     for (const subscriber of [...this.#subscribers]) subscriber.end();
   }
 
-  #tell(type: ConnectionEventType, shown: Shown): void {
+  #publish(type: ConnectionEventType, shown: Shown): void {
     for (const subscriber of this.#subscribers) {
       if (subscriber.wants(shown)) subscriber.push({ type, connection: shown.connection });
     }

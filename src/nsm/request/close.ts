@@ -6,7 +6,7 @@ import type { FilesOfCalls } from "../mechanism/call-files.ts";
 import { extendPath } from "../path.ts";
 import { admit, type Gate } from "../permission/authorize.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
-import { meetFiles, type TeardownDeps, type TeardownOutcome, takeDown } from "./teardown.ts";
+import { receiveFiles, type TeardownDeps, type TeardownOutcome, takeDown } from "./teardown.ts";
 
 /** Everything that serving a Close takes. */
 export interface CloseDeps extends Gate, TeardownDeps {
@@ -32,7 +32,7 @@ export async function close(deps: CloseDeps, closed: Connection, call: Call): Pr
       if (!record) return;
       admit(deps, call, { connection, place, owner: record.owner });
       if (record.state.onward === "unknown") renewTokens(record.state.connection, connection);
-      await meetFiles(deps, record, { files, signal: call.signal });
+      await receiveFiles(deps, record, { files, signal: call.signal });
       const failure = failureOf(await takeDown(deps, record, "closed"));
       if (failure) throw failure;
     });

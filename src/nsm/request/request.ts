@@ -28,7 +28,7 @@ import { clientOf, openAttachment } from "./earlier-path.ts";
 import { journalEntry } from "./journal-entry.ts";
 import { findEndpoints, keptEndpoint, type OnwardDeps, releaseOffer, requestOnward } from "./request-onward.ts";
 import { type SettleDeps, settle, showDown } from "./settle.ts";
-import { addConnection, meetFiles, type TeardownDeps, takeDown } from "./teardown.ts";
+import { addConnection, receiveFiles, type TeardownDeps, takeDown } from "./teardown.ts";
 
 /** No Request runs longer, whatever its caller would wait: the connection's next one is behind it. */
 const REQUEST_LIMIT_MS = 60_000;
@@ -118,7 +118,7 @@ async function clearTheWay(deps: RequestDeps, { message, connection, files, sign
   if (!record) return;
   const reselect = message.connection?.state === State.RESELECT_REQUESTED;
   if (record.state.phase !== "reclaiming" && !reselect) return;
-  await meetFiles(deps, record, { files, signal });
+  await receiveFiles(deps, record, { files, signal });
   const outcome = await takeDown(deps, record, reselect ? "reselected" : "retried");
   if (outcome.kind === "resists") throw new NsmError({ kind: "reclaiming", id: record.id });
 }
@@ -142,7 +142,7 @@ async function refresh(
   const isSame = isSameDesired(record.state.desired, desired);
   const before = onwardOf(record)?.connection.context;
   // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is applied again.
-  const stoodBefore = isSame
+  const wasInForce = isSame
     ? deps.steps.run("observe", () => attachment.isInForce(before, signal)).catch(() => false)
     : false;
   let onward: Onward;
@@ -150,7 +150,7 @@ async function refresh(
     onward = await requestOnward(deps, record, { connection, signal });
     keepOnward(deps, record, onward);
     const { context } = onward.connection;
-    if (!(await stoodBefore) || !isSameContext(before, context)) {
+    if (!(await wasInForce) || !isSameContext(before, context)) {
       await deps.steps.run("apply", () => attachment.apply(mechanismRequest(ask, desired), context));
       deps.log.info("connection-changed", { connection: record.id, mechanism: desired.type });
     }
@@ -216,7 +216,7 @@ async function establishWith(deps: RequestDeps, ask: Ask, establishing: Establis
   const { connection, caller, call, files, signal } = ask;
   const kept = keptEndpoint(record, connection);
   // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
-  await meetFiles(deps, record, { files, signal });
+  await receiveFiles(deps, record, { files, signal });
   const former = record.state.attachment;
   if (former) await deps.steps.run("release", () => former.release());
   record.state = { phase: "opening", ...content, attachment: undefined, onward: record.state.onward };

@@ -93,7 +93,7 @@ export async function takeDownInTurn(
 ): Promise<void> {
   const inTurn = async () => {
     if (deps.connections.get(record.id) !== record) return; // Closed while this waited.
-    if (files && signal) await meetFiles(deps, record, { files, signal });
+    if (files && signal) await receiveFiles(deps, record, { files, signal });
     await takeDown(deps, record, reason);
   };
   await deps.turns.run(record.id, inTurn, signal);
@@ -103,13 +103,13 @@ export async function takeDownInTurn(
  * After a restart of ours the client's namespace comes with its next call. Without it the VF can be restored only when that
  * namespace ends: the teardown says so, and is tried again.
  */
-export async function meetFiles(
+export async function receiveFiles(
   { log }: Pick<TeardownDeps, "log">,
   { id, state }: ConnectionRecord,
   { files, signal }: { readonly files: PassedFilesOfCall; readonly signal: AbortSignal },
 ): Promise<void> {
-  const unmet = (error: unknown) => log.debug("files-not-received", { connection: id, error: textOf(error) });
-  await state.attachment?.receiveFiles(files, signal).catch(unmet);
+  const notReceived = (error: unknown) => log.debug("files-not-received", { connection: id, error: textOf(error) });
+  await state.attachment?.receiveFiles(files, signal).catch(notReceived);
 }
 
 /** Adds a record; its time, once it is set, ends it. */

@@ -15,7 +15,7 @@ import type { HandClock, PaperFds, PaperVfs } from "./fakes.ts";
 import { type Outside, whoServes } from "./fakes-outside.ts";
 
 /** Everything that a story can take something of. */
-export interface Books {
+export interface Holdings {
   readonly clock: HandClock;
   readonly outside: Outside;
   readonly vfs: PaperVfs;
@@ -33,24 +33,24 @@ export interface Books {
 }
 
 /** What does not fit together although no call is under way: memory, journal, watchers, endpoints and node say the same. */
-export async function disagreements(books: Books): Promise<readonly string[]> {
-  const { clock, deps, sockets, outside, vfs } = books;
+export async function disagreements(holdings: Holdings): Promise<readonly string[]> {
+  const { clock, deps, sockets, outside, vfs } = holdings;
   const records = [...deps.connections.values()];
   const shown = await shownBy(deps.monitor);
-  const wrong = [...leftByCalls(books), ...records.flatMap((record) => wrongWith(record, books))];
-  const standing = records.filter(({ state }) => state.phase === "established");
+  const wrong = [...leftByCalls(holdings), ...records.flatMap((record) => wrongWith(record, holdings))];
+  const established = records.filter(({ state }) => state.phase === "established");
   const say = (isSo: boolean, what: string) => isSo && wrong.push(what);
   say(
     clock.timerCount > records.length + sockets.heldCount,
     `${clock.timerCount} timers for ${records.length} records`,
   );
   const ids = (all: Iterable<string>) => [...all].sort().join();
-  say(ids(shown.keys()) !== ids(standing.map(({ id }) => id)), `watchers are shown ${ids(shown.keys())}`);
-  for (const { id, owner } of standing) {
+  say(ids(shown.keys()) !== ids(established.map(({ id }) => id)), `watchers are shown ${ids(shown.keys())}`);
+  for (const { id, owner } of established) {
     const seen = shown.get(id);
     say(seen?.spiffeId !== owner.spiffeId, `${id} is shown to ${seen?.spiffeId}, it is ${owner.spiffeId}'s`);
   }
-  for (const id of books.journal.kept.keys()) say(!deps.connections.has(id), `the journal keeps ${id}`);
+  for (const id of holdings.journal.kept.keys()) say(!deps.connections.has(id), `the journal keeps ${id}`);
   say(vfs.holder !== undefined && !deps.connections.has(vfs.holder), `${vfs.holder} holds the VF and is no connection`);
   const known = records.map(onwardOf).filter((onward) => onward !== undefined);
   const served = new Set(known.map((onward) => servedAt(onward.candidate, onward.connection)));
@@ -66,8 +66,8 @@ export async function disagreements(books: Books): Promise<readonly string[]> {
 }
 
 /** What is still taken although no connection is left and time enough has passed. */
-export async function leftovers(books: Books): Promise<readonly string[]> {
-  const { clock, deps, sockets, outside, vfs, journal } = books;
+export async function leftovers(holdings: Holdings): Promise<readonly string[]> {
+  const { clock, deps, sockets, outside, vfs, journal } = holdings;
   const left: Record<string, number> = {
     connections: deps.connections.size,
     timers: clock.timerCount,
@@ -77,17 +77,18 @@ export async function leftovers(books: Books): Promise<readonly string[]> {
     "entries in the journal": journal.kept.size,
     "endpoints that are listened to": outside.watches.filter(({ isOver }) => !isOver).length,
     "connections at endpoints": outside.agreed.size,
-    "open descriptors": [outside.fds, ...books.callerFds].flatMap(({ received }) => received.filter((fd) => fd.isOpen))
-      .length,
+    "open descriptors": [outside.fds, ...holdings.callerFds].flatMap(({ received }) =>
+      received.filter((fd) => fd.isOpen),
+    ).length,
     "VFs that are reserved": vfs.holder === undefined ? 0 : 1,
     "VFs that are away": vfs.vf.isAway ? 1 : 0,
   };
   const named = Object.entries(left).filter(([, count]) => count > 0);
-  return [...named.map(([what, count]) => `${count} ${what}`), ...leftByCalls(books)];
+  return [...named.map(([what, count]) => `${count} ${what}`), ...leftByCalls(holdings)];
 }
 
 /** A call that is over holds nothing of its caller's, and nothing of what came with it. */
-function leftByCalls({ signals, callerFds, outside, deps }: Books): string[] {
+function leftByCalls({ signals, callerFds, outside, deps }: Holdings): string[] {
   const left: string[] = [];
   for (const signal of signals) {
     if (getEventListeners(signal, "abort").length > 0) left.push("a listener on the signal of a call that is over");
@@ -97,7 +98,7 @@ function leftByCalls({ signals, callerFds, outside, deps }: Books): string[] {
   return left;
 }
 
-function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Books): string[] {
+function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Holdings): string[] {
   const { id, owner, expiry, state } = record;
   const { phase, connection, desired, attachment } = state;
   const onward = onwardOf(record);

@@ -82,7 +82,7 @@ export class CrashScene {
   }
 
   /** Runs the checks of one crash; a failure says where it was, and what the forwarder reported last. */
-  async told(what: () => string, check: () => Promise<void>): Promise<void> {
+  async checks(what: () => string, check: () => Promise<void>): Promise<void> {
     try {
       await check();
     } catch (cause) {
