@@ -144,7 +144,7 @@ type Parsed<V> = V extends Variable<infer T> ? T : never;
 export type Config = { readonly [K in keyof typeof variables]: Parsed<(typeof variables)[K]> };
 
 /** One variable that cannot be taken. */
-export interface ConfigProblem {
+interface ConfigProblem {
   readonly variable: string;
   /** What is so and what was wanted. */
   readonly problem: string;
@@ -184,7 +184,7 @@ export function parseConfig(environment: Environment): ParsedConfig {
 }
 
 /** What the environment gives, as far as it does. */
-export interface InspectedConfig {
+interface InspectedConfig {
   /** A wrong variable has its default here; one that must be set and is not is undefined. */
   readonly config: Omit<Config, "spiffeEndpointSocket"> & { readonly spiffeEndpointSocket: string | undefined };
   readonly effective: ParsedConfig["effective"];

@@ -10,7 +10,7 @@ const SEARCH_DEPTH = 3;
 const USERS = "user.slice";
 
 /** The host's cgroups that decide about devices. */
-export interface Hierarchy {
+interface Hierarchy {
   readonly version: 1 | 2;
   /** Where it is mounted for us, or the part of it that we were given. */
   readonly path: string;

@@ -14,7 +14,7 @@ const LOOKS = 3;
 const SWEEPS = 5;
 
 /** What all pods share. */
-export interface PodParts extends TreeListener {
+interface PodParts extends TreeListener {
   readonly root: CgroupFolder;
   readonly finder: PodFinder;
   readonly rules: Rules;

@@ -16,7 +16,7 @@ const MAX_PATH = 4096;
 const QOS_CLASSES = ["burstable", "besteffort", "guaranteed"] as const;
 
 /** What a client's `cgroupDir` says, checked. */
-export interface CgroupHint {
+interface CgroupHint {
   /** The pod's cgroup as the client sees it: `kubepods/burstable/pod<uid>`. */
   readonly podPath: string;
   readonly podUid: string;

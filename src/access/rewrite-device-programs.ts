@@ -29,7 +29,7 @@ export interface Filters {
 }
 
 /** Which devices a filter shall let pass by our block; the same as it does now when nothing is to change. */
-export type DesiredDevices = (filter: Filter) => readonly DeviceNumber[];
+type DesiredDevices = (filter: Filter) => readonly DeviceNumber[];
 
 /** @throws {KernelError} ENOENT when the cgroup has gone. */
 export function readFilters({ folder }: Cgroup): Filters {

@@ -5,7 +5,7 @@ import type { Log } from "../telemetry/index.ts";
 import { type ListenAddress, listening } from "./loopback.ts";
 
 /** Where a connection goes. */
-export interface Doors {
+interface Doors {
   /** HTTP/1.1 */
   http(stream: Duplex): void;
   /** HTTP/2 from its first byte, as gRPC speaks it without TLS. */
@@ -18,7 +18,7 @@ export interface Doors {
 }
 
 /** Where it listens really. */
-export interface AdminListener {
+interface AdminListener {
   /** `127.0.0.1:9871` */
   readonly address: string;
   close(): void;

@@ -4,7 +4,7 @@ import type { Server } from "node:net";
 import { guarded } from "../async/index.ts";
 
 /** Why a listener could not start; `what` it was to serve. */
-export type AdminFault =
+type AdminFault =
   | { readonly kind: "not-loopback"; readonly what: string; readonly host: string }
   | { readonly kind: "cannot-listen"; readonly what: string; readonly host: string; readonly port: number };
 

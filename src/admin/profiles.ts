@@ -10,7 +10,7 @@ import type { AdminServer } from "./serve.ts";
 
 const { createServer } = process.getBuiltinModule("node:http");
 
-export interface ProfileOptions {
+interface ProfileOptions {
   readonly listenOn: { readonly host: string; readonly port: number };
   readonly clock: Clock;
   readonly log: Log;

@@ -5,7 +5,7 @@ import type { RaisedCondition } from "../telemetry/index.ts";
 export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming", "quarantined"] as const;
 
 /** Something that is so of a VF: src/inventory/vf-condition.ts. */
-export interface VfConditionView {
+interface VfConditionView {
   readonly code: string;
   /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */
   readonly effect: "quarantine" | "unhealthy" | "withhold" | "inform";

@@ -8,7 +8,7 @@ export interface Backoff {
   reset(): void;
 }
 
-export interface BackoffOptions {
+interface BackoffOptions {
   /** Delay before the first retry, in ms. */
   readonly firstMs: number;
   /** No delay is longer than this, in ms. */

@@ -2,7 +2,7 @@ import type { Clock } from "./clock.ts";
 import { guarded } from "./event-guard.ts";
 
 /** A limit on one piece of work. */
-export interface Deadline {
+interface Deadline {
   /** Aborted with a `DeadlineError` when the time is up, or with the parent's reason when the parent is aborted. */
   readonly signal: AbortSignal;
   /** Milliseconds that are left; 0 when the time is up. */

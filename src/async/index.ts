@@ -4,7 +4,7 @@
 // which the life of every connection runs, and undo.ts, through which the process starts and stops.
 export { type Backoff, backoffMs, createBackoff } from "./backoff.ts";
 export { type Clock, systemClock, type Timer } from "./clock.ts";
-export { type Deadline, DeadlineError, startDeadline } from "./deadline.ts";
+export { DeadlineError, startDeadline } from "./deadline.ts";
 export { messageOf, printable } from "./error-message.ts";
 export {
   type EscapedError,

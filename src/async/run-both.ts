@@ -23,7 +23,7 @@ export async function both<A, B>(signal: AbortSignal, first: Job<A>, second: Job
 }
 
 /** One of two jobs. */
-export interface Job<T> {
+interface Job<T> {
   run(signal: AbortSignal): Promise<T>;
   /** Gives back what `run` achieved, because the other job failed. Never throws. */
   drop?(result: T): void;

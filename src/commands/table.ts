@@ -8,7 +8,7 @@ export interface Cell {
   readonly isWhole?: boolean;
 }
 
-export interface TableOptions {
+interface TableOptions {
   /** Cells are cut so that lines keep to it; undefined: nothing is cut. */
   readonly columns: number | undefined;
   readonly paintHead: (text: string) => string;

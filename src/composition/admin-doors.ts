@@ -7,7 +7,7 @@ import { type Identity, parseSpiffeId, trustDomainOf } from "../identity/index.t
 import { acceptTls, RpcHealth, serveStreams } from "../rpc/index.ts";
 import type { Health } from "../telemetry/index.ts";
 
-export interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> {
+interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> {
   /** Undefined until the forwarder has begun to follow the SPIRE agent: no peer from elsewhere is admitted by then. */
   identity(): Identity | undefined;
 }

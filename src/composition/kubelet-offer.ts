@@ -14,7 +14,7 @@ export interface KubeletSettings {
   readonly resourcePollTimeoutMs: number;
 }
 
-export interface KubeletOfferOptions {
+interface KubeletOfferOptions {
   readonly settings: KubeletSettings;
   readonly inventory: Inventory;
   readonly pods: PodsOfTokens;
@@ -28,7 +28,7 @@ export interface KubeletOfferOptions {
 }
 
 /** What kubelet has said about its pods. */
-export interface KubeletNews {
+interface KubeletNews {
   /** "namespace/name" of the pod that has the token; undefined when none is known to. */
   podOf(tokenId: string): string | undefined;
   /** Calls back when kubelet has spoken. */

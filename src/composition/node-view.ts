@@ -10,14 +10,14 @@ import { version } from "../version.ts";
 import type { NsmServer } from "./nsm-server.ts";
 
 /** What is known later than the node itself. */
-export interface LaterParts {
+interface LaterParts {
   readonly identity: Identity;
   readonly nsm: Pick<NsmServer, "connections">;
   /** "namespace/name" of the pod that has the token, as far as kubelet has said. */
   podOf(tokenId: string): string | undefined;
 }
 
-export interface ShownNodeOptions {
+interface ShownNodeOptions {
   readonly name: string;
   readonly health: Health;
   readonly clock: Clock;

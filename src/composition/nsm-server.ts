@@ -35,7 +35,7 @@ export interface NsmSettings {
   readonly statePath: string;
 }
 
-export interface NsmServerOptions {
+interface NsmServerOptions {
   readonly settings: NsmSettings;
   readonly identity: Identity;
   readonly mechanisms: MechanismDrivers;

@@ -3,7 +3,7 @@ import type { Clock } from "../async/index.ts";
 import type { Host } from "../node/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
 
-export interface OriginalOptions {
+interface OriginalOptions {
   readonly host: Pick<Host, "unixListeners">;
   readonly health: Health;
   readonly clock: Clock;

@@ -14,7 +14,7 @@ export const phaseTitles = [
 ] as const;
 
 /** The start as it proceeds. */
-export interface StartPhases {
+interface StartPhases {
   /** The next phase begins. */
   begin(title: (typeof phaseTitles)[number]): void;
   /** All is done. */
@@ -23,7 +23,7 @@ export interface StartPhases {
   end(): void;
 }
 
-export interface StartPhasesOptions {
+interface StartPhasesOptions {
   readonly health: Health;
   /** Raised as long as the start lasts. */
   readonly notServing: Condition;

@@ -12,7 +12,7 @@ export const TAG_BOOLEAN = 0x01;
 export const TAG_INTEGER = 0x02;
 export const TAG_BIT_STRING = 0x03;
 export const TAG_OCTET_STRING = 0x04;
-export const TAG_OID = 0x06;
+const TAG_OID = 0x06;
 export const TAG_SEQUENCE = 0x30;
 
 /**

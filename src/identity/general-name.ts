@@ -10,7 +10,7 @@ export interface GeneralName {
 
 /** The kinds that Go's crypto/x509 reads. */
 export const NAME_TAG = { mail: 0x81, dns: 0x82, uri: 0x86, address: 0x87 } as const;
-export type NameTag = (typeof NAME_TAG)[keyof typeof NAME_TAG];
+type NameTag = (typeof NAME_TAG)[keyof typeof NAME_TAG];
 
 const knownTags: ReadonlySet<number> = new Set(Object.values(NAME_TAG));
 

@@ -9,7 +9,7 @@ export interface IssuedToken {
   readonly expiresMs: number;
 }
 
-export interface TokenOptions {
+interface TokenOptions {
   /** SPIFFE ID of the peer the token is for; without one the token names no audience. */
   readonly audience?: string;
   readonly lifetimeMs: number;

@@ -8,7 +8,7 @@ export interface Signer {
 }
 
 /** A segment of a path as far as policies look at it. */
-export interface PolicySegment {
+interface PolicySegment {
   readonly token: string;
 }
 

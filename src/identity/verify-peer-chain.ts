@@ -8,7 +8,7 @@ import { parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
 export type TrustBundles = ReadonlyMap<string, readonly Certificate[]>;
 
 /** A peer whose certificate leads to an authority of the trust domain that it names. */
-export interface VerifiedPeer {
+interface VerifiedPeer {
   readonly id: SpiffeId;
   readonly leaf: Certificate;
 }

@@ -1,5 +1,5 @@
 /** What was wrong, to decide by; the message is for the operator. */
-export type JournalFault =
+type JournalFault =
   /** A later forwarder wrote it. To continue would lose what it says. */
   | { readonly kind: "newer-version"; readonly version: number; readonly known: number }
   /** The disk is full, read-only or failing. */

@@ -6,7 +6,7 @@ import { FileWindow, type ReadableFile } from "./file-window.ts";
 import { HEADER_BYTES, MAGIC, readHeader, VERSION } from "./frame.ts";
 
 /** What the previous instance left. */
-export interface FoundRecords<Value> {
+interface FoundRecords<Value> {
   /** Of each key that has a value. */
   readonly keys: readonly string[];
   /** Bytes that could not be read as a record: of a write that a crash cut off, or worse. */

@@ -21,7 +21,7 @@ export function encodeFrame(payload: Uint8Array): Buffer {
 }
 
 /** What the first bytes of a record say. */
-export interface FrameHeader {
+interface FrameHeader {
   readonly version: number;
   readonly payloadBytes: number;
   /** True if this is the CRC-32 of the payload. */

@@ -22,7 +22,7 @@ export interface Selection<Value> {
 }
 
 /** What the previous instance left. */
-export interface JournalFound<Value> {
+interface JournalFound<Value> {
   /** What was kept of it. */
   readonly entries: ReadonlyMap<string, Value>;
   /** Bytes that could not be read as a record: of a write that a crash cut off, or worse. */

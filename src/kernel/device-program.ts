@@ -27,14 +27,14 @@ const infoAttr = { fd: 0, length: 4, info: 8, size: 16 };
 const info = { type: 0, id: 4, xlatedBytes: 20, xlated: 32, maps: 52, name: 64, size: 128 };
 
 /** The programs attached to a cgroup itself, in the order they run, or all that are in force there, ancestors' included. */
-export interface AttachedPrograms {
+interface AttachedPrograms {
   readonly ids: readonly number[];
   /** How those of the cgroup itself are attached: 0, OVERRIDE or MULTI. Says nothing when there is none, or of all in force. */
   readonly flags: number;
 }
 
 /** A loaded program as the kernel reports it. */
-export interface LoadedProgram {
+interface LoadedProgram {
   readonly id: number;
   /** As given by its maker, often "". */
   readonly name: string;

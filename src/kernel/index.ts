@@ -24,14 +24,7 @@ export { type BorrowedFd, Fd, type FileId, fileKey } from "./fd.ts";
 export { FdExchange, HELD_FDS_LIMIT, type PassedFds, UNKNOWN_PEER_FDS_LIMIT } from "./fd-exchange.ts";
 export { type DeviceUse, type HostFiles, openHostFiles } from "./host-files.ts";
 export { KernelSocket } from "./kernel-socket.ts";
-export {
-  isLinkOf,
-  isRepresentor,
-  type LinkOwner,
-  type LinkOwnerOf,
-  type LinkPlace,
-  linkOwners,
-} from "./link-owner.ts";
+export { isLinkOf, isRepresentor, type LinkOwner, type LinkOwnerOf, type LinkPlace, linkOwners } from "./link-owner.ts";
 export { addressOf, exitNow, offHeap } from "./native.ts";
 export type { Address, IpFamily, NewAddress } from "./netlink/address.ts";
 export { Devlink, type EswitchMode } from "./netlink/devlink.ts";

@@ -23,7 +23,7 @@ export function netlinkAddress(groups: number): Buffer {
 }
 
 /** Which socket to open: the three arguments of socket(2). */
-export interface SocketKind {
+interface SocketKind {
   readonly domain: number;
   readonly type: number;
   readonly protocol: number;

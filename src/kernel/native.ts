@@ -61,7 +61,7 @@ function loadAio(): typeof self {
 const endProcess = self.func("void _exit(int code)");
 
 /** Names of the calls that answer -1 with errno set. */
-export type NativeCall = keyof typeof calls;
+type NativeCall = keyof typeof calls;
 type Argument = number | bigint | string | Buffer | null;
 
 /** One call; answers its result, or minus the errno. For callers that decide on EAGAIN and its like. */

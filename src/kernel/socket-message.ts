@@ -43,7 +43,7 @@ const oneByte = offHeap(1);
 const outbound = makeArea(oneByte, CMSG_HEADER_BYTES + 8);
 
 /** What one read brought. */
-export interface Received {
+interface Received {
   /** Bytes read, 0 at the end of the stream; or minus the errno. */
   readonly result: number;
   /** The bytes: a view that the next read overwrites. */

@@ -5,7 +5,7 @@ import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
 import { codeOf } from "./errno.ts";
 
 /** Of the host. */
-export interface StateFolderParts {
+interface StateFolderParts {
   readonly disk: Disk;
   /** Names files that are not in their place yet. */
   readonly random: Random;

@@ -17,7 +17,7 @@ const ACCEPTS_PER_TURN = 32;
 /** How long a listener rests when descriptors or memory have run out; meanwhile the backlog keeps the callers. */
 const REST_MS = 100;
 
-export interface ListenUnixOptions {
+interface ListenUnixOptions {
   /** Permissions of the socket file; no peer can connect before they are set. */
   readonly mode: number;
   /** Each stream is the receiver's to close. */
@@ -27,7 +27,7 @@ export interface ListenUnixOptions {
 }
 
 /** A listening unix socket. */
-export interface UnixListener {
+interface UnixListener {
   readonly path: string;
   /** Stops listening and removes the socket file, if it is still ours. Streams that were accepted continue. */
   close(): void;

@@ -6,7 +6,7 @@ import type { PodHoldings, PodResources, PodResourcesState } from "./pod-resourc
 import type { PodsOfTokens } from "./pods-of-tokens.ts";
 import { TokenLife } from "./token-life.ts";
 
-export interface AllocatedTokensOptions {
+interface AllocatedTokensOptions {
   readonly inventory: Inventory;
   /** What kubelet is offered. */
   readonly offer: Offer;

@@ -2,7 +2,7 @@
 export const CHECKPOINT_FILE = "kubelet_internal_checkpoint";
 
 /** Who got a device, as kubelet keeps it over its own restarts. */
-export interface CheckpointHolder {
+interface CheckpointHolder {
   readonly podUid: string;
   readonly container: string;
   readonly resource: string;

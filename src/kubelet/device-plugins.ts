@@ -7,7 +7,7 @@ import type { ForeignDevices } from "./foreign-devices.ts";
 import { resourceNameProblem } from "./resource-name.ts";
 import { ResourceRegistration } from "./resource-registration.ts";
 
-export interface DevicePluginsOptions {
+interface DevicePluginsOptions {
   readonly offer: Offer;
   /** NSM_DEVICE_PLUGIN_PATH, watched. */
   readonly folder: Omit<WatchedFolder, "close">;

@@ -7,7 +7,7 @@ import type { Log } from "../telemetry/index.ts";
 import type { DeviceList } from "./device-list.ts";
 import { Wakeup } from "./wakeup.ts";
 
-export interface PluginServiceOptions {
+interface PluginServiceOptions {
   readonly resource: string;
   readonly offer: Offer;
   /** Outlives these handlers: a new kubelet wants the list that the one before had. */

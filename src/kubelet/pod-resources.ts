@@ -7,7 +7,7 @@ import type { AllocatableDevices } from "./foreign-devices.ts";
 import { Wakeup } from "./wakeup.ts";
 
 /** The container that has a device. */
-export interface DeviceHolder {
+interface DeviceHolder {
   readonly resource: string;
   /** "namespace/name" */
   readonly pod: string;

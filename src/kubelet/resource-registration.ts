@@ -10,7 +10,7 @@ import { pluginHandlers, pluginOptions, pluginRequestLimit } from "./plugin-serv
 import { socketName } from "./resource-name.ts";
 import { Wakeup } from "./wakeup.ts";
 
-export interface PluginOptions {
+interface PluginOptions {
   readonly resource: string;
   readonly offer: Offer;
   readonly folder: Omit<WatchedFolder, "close">;
@@ -28,7 +28,7 @@ export interface PluginOptions {
   onRegistered(isRegistered: boolean): void;
 }
 
-export const KUBELET_SOCKET = "kubelet.sock";
+const KUBELET_SOCKET = "kubelet.sock";
 const VERSION = "v1beta1";
 
 /** Kubelet's new socket exists some instants before it answers there. */

@@ -2,7 +2,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import type { PodHoldings } from "./pod-resources.ts";
 
 /** What is so at one moment, by all sources. */
-export interface Sight {
+interface Sight {
   readonly holdings: PodHoldings;
   /** Undefined where it could not be read. */
   readonly checkpoint: Checkpoint | undefined;
@@ -14,7 +14,7 @@ export interface Sight {
 }
 
 /** What follows from a sight. */
-export interface Findings {
+interface Findings {
   /** Ids that pods hold and that are unknown here: a previous instance gave them out. */
   readonly adopted: readonly { readonly id: string; readonly resource: string }[];
   /** Ids that kubelet has taken back, each with a connection that still holds it: its pod has died without a Close. */

@@ -36,7 +36,7 @@ export interface NodeJournal extends ConnectionJournal, VfJournal {
 /** Between two looks whether the file is still there; each write looks, too. */
 const CHECK_MS = 5_000;
 
-export interface NodeJournalOptions {
+interface NodeJournalOptions {
   readonly state: StateFolder;
   readonly health: Health;
   readonly clock: Clock;

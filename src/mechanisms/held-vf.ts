@@ -28,7 +28,7 @@ const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = [
   "group-unreadable",
 ];
 
-export interface VfHoldParts {
+interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
   readonly journal: Pick<VfJournal, "vfs" | "forgetVf">;

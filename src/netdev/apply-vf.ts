@@ -26,7 +26,7 @@ export interface AttachedVf {
   readonly settings: VfSettings;
 }
 
-export interface VfBeneathParts {
+interface VfBeneathParts {
   readonly vf: AttachedVf;
   /** Called with what is set on the PF, and waited for, before it is changed. */
   readonly remember: (before: VfSettings) => Promise<void>;

@@ -16,7 +16,7 @@ const PASSES = 3;
 const TENTATIVE_LIMIT_MS = 2_000;
 const TENTATIVE_LOOK_MS = 5;
 
-export interface ApplyInput {
+interface ApplyInput {
   readonly session: LinkPlace;
   readonly ifindex: number;
   readonly desired: DesiredNetdev;

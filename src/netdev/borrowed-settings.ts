@@ -13,7 +13,7 @@ export interface RequestedSettings {
 }
 
 /** What the settings are of, and how they are kept. */
-export interface BorrowedSettingsParts {
+interface BorrowedSettingsParts {
   readonly vf: AttachedVf;
   /** What the PF held before a previous instance changed it. */
   readonly before: VfSettings;

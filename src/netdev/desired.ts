@@ -45,7 +45,7 @@ export interface DesiredRule {
   readonly routes: readonly DesiredRoute[];
 }
 
-export interface DesiredNeighbour {
+interface DesiredNeighbour {
   readonly address: string;
   readonly mac: string;
 }

@@ -15,11 +15,4 @@ export { inSession } from "./read.ts";
 export type { NotRestored } from "./restore-to-host.ts";
 export { isForeignLink, type VfIdentity } from "./verify-link.ts";
 export type { VfLink } from "./vf-link.ts";
-export {
-  applyVfSettings,
-  differingSettings,
-  type PfPort,
-  restoreVfSettings,
-  type SettingFault,
-  type VfSettings,
-} from "./vf-settings-through-pf.ts";
+export { applyVfSettings, differingSettings, type PfPort, type VfSettings } from "./vf-settings-through-pf.ts";

@@ -8,7 +8,7 @@ import { isTransient, type Patience } from "./transient.ts";
 const TAKES_MS = 2_000;
 const LOOK_EVERY_MS = 20;
 
-export interface LinkMac {
+interface LinkMac {
   readonly session: LinkPlace;
   /** In the session's namespace; the link is down, or its driver takes a new address while it is up. */
   readonly ifindex: number;

@@ -4,7 +4,7 @@ import type { Link, LinkPlace, NetlinkEvent } from "../kernel/index.ts";
 import type { NextSign } from "./transient.ts";
 
 /** Signs of one link, in the namespaces where it may be. */
-export interface LinkSigns {
+interface LinkSigns {
   readonly next: NextSign;
   /** Stops listening. */
   close(): void;

@@ -5,7 +5,7 @@ import { NetdevError } from "./error.ts";
 import { isOwnLink, type VfIdentity, verifiedLink } from "./verify-link.ts";
 
 /** A link as it was in the host, to be the same again. Plain data. */
-export interface OriginalLink {
+interface OriginalLink {
   readonly index: number;
   readonly name: string;
   readonly altNames: readonly string[];

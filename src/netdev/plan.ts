@@ -9,7 +9,7 @@ import { type ActualNetdev, ipv6Sysctl } from "./read.ts";
 /** Any group may open ping sockets: what clients of NSM expect of their namespace. */
 const PING_GROUPS = "0 2147483647";
 
-export interface PlanInput {
+interface PlanInput {
   readonly actual: ActualNetdev;
   readonly desired: DesiredNetdev;
   readonly owned?: Owned;

@@ -60,7 +60,7 @@ export async function readNetdev(
 }
 
 /** What of a request decides which entries of a namespace concern it. */
-export type DesiredEntries = Pick<DesiredNetdev, "routes" | "rules">;
+type DesiredEntries = Pick<DesiredNetdev, "routes" | "rules">;
 
 /**
  * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to

@@ -19,7 +19,7 @@ export interface NotRestored {
   readonly error: unknown;
 }
 
-export interface RestoreInput {
+interface RestoreInput {
   readonly host: LinkPlace;
   /** undefined: the namespace has died, or there is no handle of it. */
   readonly client: LinkPlace | undefined;

@@ -32,7 +32,7 @@ export interface PfPort {
 }
 
 /** A setting that could not be made as desired. */
-export interface SettingFault {
+interface SettingFault {
   readonly setting: keyof VfSettings;
   readonly error: NetdevError;
 }

@@ -7,7 +7,7 @@ import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 import type { HostUseWithholding } from "./withhold-host-use.ts";
 
-export interface HostUseWatchOptions {
+interface HostUseWatchOptions {
   readonly hostUse: HostUseWithholding;
   readonly inventory: Inventory;
   readonly host: Pick<Host, "netns" | "openRtnl" | "uevents">;

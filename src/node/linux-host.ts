@@ -22,7 +22,7 @@ import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
 /** Where the node's files are; names as in config.ts. */
-export interface HostPaths {
+interface HostPaths {
   readonly pciDevicesPath: string;
   readonly pciDriversPath: string;
   readonly vfioPath: string;
@@ -30,7 +30,7 @@ export interface HostPaths {
 }
 
 /** The opened node. */
-export interface LinuxHost extends Host {
+interface LinuxHost extends Host {
   close(): Promise<void>;
 }
 

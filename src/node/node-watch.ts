@@ -16,7 +16,7 @@ export interface PfConfigFile {
   onChange(listener: () => void): () => void;
 }
 
-export interface NodeWatchOptions {
+interface NodeWatchOptions {
   readonly node: Node;
   readonly host: Host;
   /** Undefined where the list stays what it was at the start. */
@@ -42,7 +42,7 @@ export async function watchNode(options: NodeWatchOptions): Promise<NodeWatch> {
   return watch;
 }
 
-export class NodeWatch {
+class NodeWatch {
   readonly #options: NodeWatchOptions;
   readonly #rtnl: Rtnl;
   readonly #refused: Condition;

@@ -22,7 +22,7 @@ export interface Node {
   close(): void;
 }
 
-export interface NodeOptions {
+interface NodeOptions {
   readonly pfConfig: PfConfig;
   readonly host: Host;
   /** NSM_STATE_PATH */

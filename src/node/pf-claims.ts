@@ -6,7 +6,7 @@ import type { PciAddress, PfConfig } from "../pci/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { HostLocks } from "./host.ts";
 
-export interface PfClaimsOptions {
+interface PfClaimsOptions {
   readonly locks: HostLocks;
   readonly health: Health;
   readonly log: Log;

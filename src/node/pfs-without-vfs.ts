@@ -4,7 +4,7 @@ import { createVfs, desiredVfs, type PciAddress, PfError, type PfFault, type Phy
 import type { Condition, Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
-export interface PfsWithoutVfsOptions {
+interface PfsWithoutVfsOptions {
   readonly host: Host;
   /** Raised for each PF that is to have VFs and has none. */
   readonly withoutVfs: Condition;

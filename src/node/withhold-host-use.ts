@@ -15,7 +15,7 @@ import {
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
 
-export interface HostUseWithholdingOptions {
+interface HostUseWithholdingOptions {
   readonly host: Pick<Host, "devices" | "netns" | "openRtnl">;
   readonly inventory: Inventory;
   /** As it is now. */
@@ -24,7 +24,7 @@ export interface HostUseWithholdingOptions {
 }
 
 /** A link as it was at the last observation. */
-export interface LinkInHost {
+interface LinkInHost {
   readonly address: PciAddress;
   readonly hasMaster: boolean;
 }

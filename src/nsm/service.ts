@@ -31,7 +31,7 @@ import { type RequestDeps, request } from "./request/request.ts";
 import { takeDownInTurn } from "./request/teardown.ts";
 
 /** What `composition/nsm-server.ts` gives the service. */
-export interface ForwarderServiceOptions extends Gate {
+interface ForwarderServiceOptions extends Gate {
   /** Our name on paths and in the registry: NSM_NAME. */
   readonly name: string;
   /** Where the manager is: NSM_CONNECT_TO. It answers for the registry. */

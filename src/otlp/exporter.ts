@@ -9,7 +9,7 @@ import { attributesOf } from "./attributes.ts";
 import { metricPoints } from "./metric-points.ts";
 import { type FinishedSpan, spanTracer } from "./span-tracer.ts";
 
-export interface OtlpOptions {
+interface OtlpOptions {
   /** `host:port` of the collector, without TLS as in the original: it stands in the same cluster. */
   readonly endpoint: string;
   readonly metricsIntervalMs: number;

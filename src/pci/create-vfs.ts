@@ -13,7 +13,7 @@ const CREATE_LIMIT_MS = 300_000;
 const APPEAR_LIMIT_MS = 30_000;
 
 /** Where to make virtual functions. */
-export interface CreateVfsOptions {
+interface CreateVfsOptions {
   readonly devices: HostFiles;
   readonly uevents: UeventSource;
   readonly clock: Clock;

@@ -64,7 +64,7 @@ export interface Discovery {
 }
 
 /** Where to look. */
-export interface DiscoverOptions extends EswitchOptions {
+interface DiscoverOptions extends EswitchOptions {
   /** /sys/bus/pci/drivers */
   readonly drivers: HostFiles;
   /** Called before anything of a physical function is changed: whether its link is its own. @throws {PfError} */

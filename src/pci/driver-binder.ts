@@ -52,7 +52,7 @@ export interface DriverBinderOptions {
 }
 
 /** A network device as this network namespace sees it. The name may change at once (udev): keep the index. */
-export interface VfNetdev {
+interface VfNetdev {
   readonly ifname: string;
   readonly ifindex: number;
 }

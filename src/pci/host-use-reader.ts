@@ -9,7 +9,7 @@ const TRIES = 3;
 type Dump = Pick<HostNetwork, "links" | "addresses">;
 
 /** Of the host. */
-export interface HostUseReaderParts {
+interface HostUseReaderParts {
   readonly devices: HostFiles;
   readonly netns: Netns;
   openRtnl(netns: Netns): Rtnl;

@@ -4,7 +4,7 @@
 export { isPciAddress, type PciAddress, parsePciAddress } from "./address.ts";
 export { createVfs, desiredVfs } from "./create-vfs.ts";
 export { type Discovery, discover, type PhysicalFunction, type VfFacts } from "./discover.ts";
-export { DriverBinder, type DriverBinderOptions, type VfNetdev, type VfUse } from "./driver-binder.ts";
+export { DriverBinder, type DriverBinderOptions, type VfUse } from "./driver-binder.ts";
 export { DriverError, type DriverFault } from "./driver-fault.ts";
 export { switchdevProblem } from "./eswitch.ts";
 export { describeHostUse, isLinkLocal, type NetdevUse } from "./host-use.ts";

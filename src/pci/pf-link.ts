@@ -12,14 +12,14 @@ import { PfError } from "./pf-fault.ts";
 import { netdevFolder, netdevIndex, orMissing, ownNetdevs } from "./read-sysfs.ts";
 
 /** A network device of a PCI function as sysfs shows it. */
-export interface SysfsNetdev {
+interface SysfsNetdev {
   readonly ifname: string;
   readonly ifindex: number;
   readonly mac: string | undefined;
 }
 
 /** The link that netlink has under the index of the sysfs one, and what it sits on. */
-export interface NetlinkSide {
+interface NetlinkSide {
   readonly link: Link;
   readonly owner: LinkOwner;
 }
@@ -28,7 +28,7 @@ export interface NetlinkSide {
 export type FindPfLink = (place: LinkPlace, pf: PciAddress) => Promise<Link | undefined>;
 
 /** What a search needs of the node. */
-export interface PfLinkParts {
+interface PfLinkParts {
   /** /sys/bus/pci/devices */
   readonly devices: HostFiles;
   readonly linkOwnerOf: LinkOwnerOf;

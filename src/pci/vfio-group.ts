@@ -6,7 +6,7 @@ import { iommuGroupOf, orMissing } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 
 /** What VFIO groups are looked at through. */
-export interface VfioGroupsOptions {
+interface VfioGroupsOptions {
   /** /sys/bus/pci/devices */
   readonly devices: HostFiles;
   /** /dev/vfio */

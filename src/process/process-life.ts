@@ -11,7 +11,7 @@ export interface Running {
 }
 
 /** The few things of Node's `process` that are used here, so that tests need no second process. */
-export interface ProcessEvents {
+interface ProcessEvents {
   on(event: string, listener: (...args: unknown[]) => void): unknown;
   exit(code: number): unknown;
 }

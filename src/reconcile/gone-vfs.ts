@@ -4,7 +4,7 @@ import type { KernelVfEntry, NodeJournal } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 
-export interface GoneVfsOptions {
+interface GoneVfsOptions {
   readonly node: Pick<Node, "inventory" | "binder" | "survey">;
   readonly journal: Pick<NodeJournal, "vfs">;
   readonly intervalMs: number;

@@ -6,7 +6,7 @@ import { type Log, type LogFields, type Metrics, outcomes } from "../telemetry/i
 import type { Actions } from "./actions.ts";
 import { type Repair, repairs, type Subject } from "./decide.ts";
 
-export interface RepairsOptions {
+interface RepairsOptions {
   readonly node: { readonly inventory: Inventory };
   readonly actions: Actions;
   /** Between two passes: the first retry is in the next one. */

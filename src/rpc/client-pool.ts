@@ -6,7 +6,7 @@ import type { RpcLimits } from "./rpc-limits.ts";
 import { RpcError } from "./status.ts";
 import type { ClientConnection, Transport } from "./transport.ts";
 
-export interface PoolOptions {
+interface PoolOptions {
   readonly transport: Transport;
   readonly tls?: TlsIdentity;
   readonly log: Log;

@@ -13,13 +13,11 @@ export {
   unaryHandler,
 } from "./handler.ts";
 export { RpcHealth } from "./health.ts";
-export { acceptTls, checkTls, type Protocol, type SecureStream } from "./http2/tls.ts";
+export { acceptTls, checkTls, type Protocol } from "./http2/tls.ts";
 export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
-export type { Metadata, MetadataInit } from "./metadata.ts";
-export { defaultLimits, type RpcLimits } from "./rpc-limits.ts";
 export { RpcStream } from "./rpc-stream.ts";
-export { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
-export { NotBegun, RpcError, type Status, statusNumber } from "./status.ts";
-export { type StreamServer, serveStreams } from "./stream-server.ts";
-export { parseTarget, type Target } from "./target.ts";
+export { type RpcServer, serveRpc } from "./server.ts";
+export { NotBegun, RpcError, type Status } from "./status.ts";
+export { serveStreams } from "./stream-server.ts";
+export { parseTarget } from "./target.ts";
 export type { Transport } from "./transport.ts";

@@ -10,7 +10,7 @@ export interface StreamSource {
   metadata(metadata: Metadata): void;
 }
 
-export interface StreamParts<T> {
+interface StreamParts<T> {
   decode(bytes: Uint8Array): T;
   /** The stream has ended, in whatever way. */
   ended(): void;

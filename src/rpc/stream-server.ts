@@ -3,7 +3,7 @@ import { Acceptor } from "./http2/accept.ts";
 import { Server, type ServerOptions } from "./server.ts";
 
 /** A server for streams that another module accepts. */
-export interface StreamServer {
+interface StreamServer {
   /** Takes a stream over; it ends with its connection. Never throws. */
   accept(stream: Duplex, remote: string): void;
   stop(graceMs: number): Promise<void>;

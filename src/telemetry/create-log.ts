@@ -3,7 +3,7 @@ import { isLogged, type Log, type LogFields, type LogLevel, type RootLog } from 
 import { prettyLine } from "./pretty.ts";
 import { redact } from "./redact.ts";
 
-export interface LogOptions {
+interface LogOptions {
   readonly level: LogLevel;
   /** Fields of every event, for example the version. */
   readonly fields?: LogFields;

@@ -1,27 +1,21 @@
 // What the outside may see of the process: logs, metrics, health.
 // Of the forwarder it knows the codes of health conditions only (health-conditions.ts); each module declares its own metrics.
 // Start reading at log.ts; tests take recordingLog() of recording-log.ts or silentLog, createMetrics() and a Health of their own.
-export { createLog, type LogOptions } from "./create-log.ts";
+export { createLog } from "./create-log.ts";
 export { type Condition, Health, type RaisedCondition } from "./health.ts";
-export { type HealthCode, healthConditions, type Severity } from "./health-conditions.ts";
-export { isLogged, type Log, type LogFields, type LogLevel, logLevels, type RootLog } from "./log.ts";
+export { healthConditions } from "./health-conditions.ts";
+export { isLogged, type Log, type LogFields, type LogLevel, type RootLog } from "./log.ts";
 export {
   type Counter,
   createMetrics,
-  type Gauge,
-  type GaugeSpec,
   type Histogram,
-  type HistogramSpec,
-  type LabelSets,
-  type LabelValues,
   type MetricReading,
-  type MetricSpec,
   type Metrics,
   ofNode,
   type Sample,
 } from "./metrics.ts";
 export { silentLog } from "./silent-log.ts";
-export { type LogListener, tapLog } from "./tap.ts";
+export { tapLog } from "./tap.ts";
 export { outcomes, timed } from "./timed.ts";
 export { noTracer, type SpanFacts, type Tracer } from "./tracer.ts";
-export { type Trouble, Troubles } from "./troubles.ts";
+export { Troubles } from "./troubles.ts";

@@ -24,7 +24,7 @@ export interface RootLog extends Log {
 }
 
 /** All levels, from the rarest to the most talkative. */
-export const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
+const logLevels: readonly LogLevel[] = ["error", "warn", "info", "debug", "trace"];
 
 /** Whether an event of the level is logged at the threshold. */
 export function isLogged(level: LogLevel, threshold: LogLevel): boolean {

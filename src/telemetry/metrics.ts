@@ -12,15 +12,15 @@ import {
 export const ofNode = "of-node";
 
 /** Every label with all values it may ever have: a peer's text must not make new time series. */
-export type LabelSets = Readonly<Record<string, readonly string[] | typeof ofNode>>;
+type LabelSets = Readonly<Record<string, readonly string[] | typeof ofNode>>;
 
 /** One value for each label. */
-export type LabelValues<L extends LabelSets> = {
+type LabelValues<L extends LabelSets> = {
   readonly [K in keyof L]: L[K] extends readonly (infer V extends string)[] ? V : string;
 };
 
 /** What every metric has. */
-export interface MetricSpec<L extends LabelSets> {
+interface MetricSpec<L extends LabelSets> {
   /** Prometheus name with its unit: `nsm_sriov_…_total`, `…_seconds`, `…_bytes`. */
   readonly name: string;
   readonly help: string;
@@ -33,7 +33,7 @@ export interface Counter<L extends LabelSets> {
 }
 
 /** A value that goes up and down. */
-export interface Gauge<L extends LabelSets> {
+interface Gauge<L extends LabelSets> {
   set(labels: LabelValues<L>, value: number): void;
 }
 
@@ -43,13 +43,13 @@ export interface Histogram<L extends LabelSets> {
 }
 
 /** A gauge that is set, or asked at each scrape. */
-export interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
+interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
   /** Called at each scrape, for values that are a view of something: sets every label again. Values not set are gone. */
   readonly collect?: (gauge: Gauge<L>) => void;
 }
 
 /** A histogram and its buckets. */
-export interface HistogramSpec<L extends LabelSets> extends MetricSpec<L> {
+interface HistogramSpec<L extends LabelSets> extends MetricSpec<L> {
   /** Upper borders of the buckets, in the metric's unit; those of a request (1 ms to 30 s) by default. */
   readonly buckets?: readonly number[];
 }

@@ -1,7 +1,7 @@
 import type { Log, LogFields, LogLevel, RootLog } from "./log.ts";
 
 /** One event that a test may look at. The fields are as they were given: nothing is hidden. */
-export interface RecordedEvent {
+interface RecordedEvent {
   readonly level: LogLevel;
   readonly event: string;
   readonly fields: LogFields;

@@ -1,7 +1,7 @@
 import type { Log, LogFields, LogLevel } from "./log.ts";
 
 /** Hears of each event from `info` upwards, whatever the log shows. */
-export type LogListener = (level: LogLevel, event: string, fields: LogFields) => void;
+type LogListener = (level: LogLevel, event: string, fields: LogFields) => void;
 
 /** The same log, with a listener: parts of the program learn of a change by the event that the operator reads. */
 export function tapLog(log: Log, listener: LogListener, bound: LogFields = {}): Log {

@@ -4,7 +4,7 @@ import { fieldsText } from "./pretty.ts";
 import { redact } from "./redact.ts";
 
 /** A warning or an error that the log reported. */
-export interface Trouble {
+interface Trouble {
   /** ms since 1970 */
   readonly atMs: number;
   readonly level: "error" | "warn";

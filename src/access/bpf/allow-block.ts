@@ -26,7 +26,7 @@ export interface AllowBlock {
 }
 
 /** A program taken apart. */
-export interface SplitProgram {
+interface SplitProgram {
   /** Undefined when nothing of ours is in it. */
   readonly block: AllowBlock | undefined;
   /** The program as it was before us. */

@@ -1,7 +1,7 @@
 import { Class, type Instruction, jumpDistance, Op, type Program } from "./instruction.ts";
 
 /** What the kernel asks a device program; access as in linux/bpf.h: mknod 1, read 2, write 4. */
-export interface DeviceQuestion {
+interface DeviceQuestion {
   readonly major: number;
   readonly minor: number;
   readonly access: number;

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from "../clock.ts";
 import { guarded } from "../event-guard.ts";
 
-export interface VirtualClockOptions {
+interface VirtualClockOptions {
   /** Milliseconds since 1970 at the start. */
   readonly nowMs?: number;
   /** How much later than asked for a timer comes, in ms, as on a machine that is busy; never later by default. */

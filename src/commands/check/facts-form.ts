@@ -54,7 +54,7 @@ export type CgroupFacts = { readonly path: string } & (
 );
 
 /** Whose pods are beneath the path. */
-export interface PodCgroupFacts {
+interface PodCgroupFacts {
   /** Cgroups that hold a kubelet's pods, beneath the path. */
   readonly trees: readonly string[];
   /** UIDs of the pods that kubelet has given devices, by its own record. */

@@ -10,7 +10,7 @@ const LEVEL_COLUMNS = 6;
 const LABEL_COLUMNS = 7;
 const LEAST_TEXT_COLUMNS = 30;
 
-export interface ReportOptions {
+interface ReportOptions {
   readonly mechanisms: readonly Mechanism[];
   /** Leaves out what is well. */
   readonly isQuiet: boolean;

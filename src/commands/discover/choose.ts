@@ -31,7 +31,7 @@ export interface LeftOut {
   readonly todo?: string;
 }
 
-export interface ChoiceOptions {
+interface ChoiceOptions {
   /** Named on the command line; none: the usual placeholder. */
   readonly serviceDomains: readonly string[];
   /** Addresses or network devices to take; none: all that can be used. */

@@ -12,7 +12,7 @@ import { type Painter, painter } from "../paint.ts";
 import { type Cell, table } from "../table.ts";
 import { counted, durationText, printable, wrap } from "../text.ts";
 
-export interface PictureOptions {
+interface PictureOptions {
   /** Also VFs that are idle and well, and all latest warnings. */
   readonly isWhole: boolean;
 }

@@ -3,7 +3,7 @@ import { systemClock } from "../../async/index.ts";
 import type { CommandSettings, Surroundings, Terminal } from "../command.ts";
 
 /** A terminal that remembers what was written. */
-export interface RecordingTerminal extends Terminal {
+interface RecordingTerminal extends Terminal {
   readonly text: string;
 }
 
@@ -24,7 +24,7 @@ export function recordingTerminal(form: Partial<Terminal> = {}): RecordingTermin
   };
 }
 
-export const someSettings: CommandSettings = {
+const someSettings: CommandSettings = {
   connectTo: "unix:///nowhere/nsm.io.sock",
   devicePluginPath: "/nowhere/device-plugins/",
   podResourcesPath: "/nowhere/pod-resources/",

@@ -14,7 +14,7 @@ const CTRL_ATTR_FAMILY_ID = 1;
 const CTRL_ATTR_FAMILY_NAME = 2;
 
 /** What is asked of a family. */
-export interface GenericCommand {
+interface GenericCommand {
   readonly command: number;
   readonly version: number;
   readonly fill: (attributes: AttributeEncoder) => void;

@@ -42,7 +42,7 @@ export interface NetlinkMessage {
 }
 
 /** How an answer ends: errno 0 is success. */
-export interface NetlinkEnd {
+interface NetlinkEnd {
   readonly errno: number;
   /** What the kernel says about it (extended ack), also with a success ("Device doesn't support …"). */
   readonly text: string | undefined;

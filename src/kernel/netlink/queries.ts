@@ -8,7 +8,7 @@ import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
 const NO_SUCH_FAMILY: readonly number[] = [Errno.EAFNOSUPPORT, Errno.EOPNOTSUPP];
 
 /** What to make of a dump. */
-export interface Listing<T> {
+interface Listing<T> {
   readonly op: string;
   readonly decode: (message: NetlinkMessage) => T | undefined;
   /** Whether to decode a message at all. */

@@ -50,7 +50,7 @@ export interface SetLink extends Omit<LinkChange, "netnsFd"> {
 }
 
 /** A veth pair or a bridge to be made; the ends may be put in other namespaces at once. */
-export interface CreateLink extends Omit<NewLink, "netnsFd" | "peer"> {
+interface CreateLink extends Omit<NewLink, "netnsFd" | "peer"> {
   readonly netns?: Netns;
   readonly peer?: Omit<NonNullable<NewLink["peer"]>, "netnsFd"> & { readonly netns?: Netns };
 }

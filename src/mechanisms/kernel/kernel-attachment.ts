@@ -38,7 +38,7 @@ export interface KernelParts extends VfLinkParts {
   readonly inventory: Inventory;
   readonly journal: Pick<VfJournal, "keepVf" | "vfs">;
   /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
-  readonly watchPod: (ask: HeldVf["ask"]) => Promise<() => void>;
+  readonly watchPod: (request: HeldVf["request"]) => Promise<() => void>;
   /** Called after each move of a network device: where to, how it ended, and how long it took. */
   readonly onMoved?: (to: "client" | "host", outcome: "ok" | "failed", seconds: number) => void;
   readonly clock: Clock;

@@ -28,7 +28,7 @@ export interface Candidate {
 }
 
 /** What is known of the desired service. */
-export interface EndpointRequest {
+interface EndpointRequest {
   readonly networkService: string;
   readonly payload: string;
   readonly labels: Readonly<Record<string, string>>;
@@ -55,7 +55,7 @@ interface Listening<T> {
   readonly heard?: (answer: T, fds: PassedFds) => void;
 }
 
-export interface DiscoveryOptions {
+interface DiscoveryOptions {
   /** The manager: it answers for the registry. */
   readonly target: string;
   readonly caller: Caller;

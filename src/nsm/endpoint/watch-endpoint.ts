@@ -28,7 +28,7 @@ export interface EndpointWatch {
 }
 
 /** What is reported about a watched endpoint. */
-export interface WatchListener {
+interface WatchListener {
   /** Whether there is room for the connection as it would be; an event that there is none for means nothing. */
   admits(connection: Connection): boolean;
   /** The connection has changed at the endpoint; state DOWN when the endpoint deleted it or was lost. */

@@ -15,7 +15,7 @@ import { isSelected } from "./monitor-selector.ts";
 const QUEUE_LIMIT = 256;
 
 /** What one subscriber wants, and may, see. */
-export interface Subscription {
+interface Subscription {
   readonly selector: MonitorScopeSelector;
   /** May the subscriber see what this owner made? Asked for each event: the manager can change. */
   readonly sees: (owner: Owner) => boolean;

@@ -26,7 +26,7 @@ const UNREGISTER_LIMIT_MS = 2_000;
 const SHORTEST_REFRESH_MS = 2_000;
 
 /** Where our server listens. */
-export type OwnSocket =
+type OwnSocket =
   /** A unix socket: the manager gets its descriptor (opened O_PATH) and names it by its inode. */
   | { readonly fd: OwnedFd; readonly id: FileId }
   /** Anything that the manager can dial as it is. */
@@ -53,7 +53,7 @@ export interface RegistrationOptions {
 }
 
 /** The state of the registration; for health and readiness. */
-export type RegistrationState =
+type RegistrationState =
   | { readonly kind: "registered"; readonly managerSpiffeId: string | undefined }
   | { readonly kind: "trying"; readonly problem: string /** A person must act. */; readonly isPermanent: boolean };
 

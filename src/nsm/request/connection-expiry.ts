@@ -2,7 +2,7 @@ import type { Clock, Timer } from "../../async/index.ts";
 import { guarded } from "../../async/index.ts";
 
 /** How long after now a connection ends by itself. */
-export interface LifetimeInput {
+interface LifetimeInput {
   readonly nowMs: number;
   /** When the caller's token expires: the `exp` of the verified token, never a header that any peer can write (W7). */
   readonly tokenExpiresMs: number;

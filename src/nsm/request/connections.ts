@@ -21,7 +21,7 @@ export interface ConnectionRecord extends Held {
   state: ConnectionState;
 }
 
-export type ConnectionState = OpeningConnection | EstablishedConnection | ReclaimingConnection;
+type ConnectionState = OpeningConnection | EstablishedConnection | ReclaimingConnection;
 
 /** What a connection is for, and who serves it. */
 export interface ConnectionContent {

@@ -47,7 +47,7 @@ async function askOffer(deps: OnwardDeps, offer: Offer, question: OnwardQuestion
 }
 
 /** What is asked of endpoints for one connection. */
-export interface OnwardQuestion {
+interface OnwardQuestion {
   /** At our own index, without a mechanism. */
   readonly connection: Connection;
   readonly signal: AbortSignal;

@@ -32,7 +32,7 @@ export interface TeardownDeps extends OnwardDeps {
 }
 
 /** Why a connection ends; for the log. */
-export type TeardownReason = "closed" | "failed" | "expired" | "reselected" | "superseded" | "pod-gone" | "retried";
+type TeardownReason = "closed" | "failed" | "expired" | "reselected" | "superseded" | "pod-gone" | "retried";
 
 /** What came of a teardown; all of it is in the log. `resists`: what the node has is still held, and another try is due. */
 export type TeardownOutcome =

@@ -15,7 +15,7 @@ import type { HandClock, PaperFds, PaperVfs } from "./fakes.ts";
 import { type Outside, whoServes } from "./fakes-outside.ts";
 
 /** Everything that a story can take something of. */
-export interface Holdings {
+interface Holdings {
   readonly clock: HandClock;
   readonly outside: Outside;
   readonly vfs: PaperVfs;

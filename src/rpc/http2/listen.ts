@@ -8,7 +8,7 @@ import { parseTarget } from "../target.ts";
 import type { Listener } from "../transport.ts";
 import { type RawStream, rawFromTcp, rawFromUnix } from "./raw-stream.ts";
 
-export interface SocketOptions {
+interface SocketOptions {
   readonly url: string;
   /** Permissions of a unix socket; folders that are made for it get the same, with search where there is read. */
   readonly socketMode: number;

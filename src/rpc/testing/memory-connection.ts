@@ -14,7 +14,7 @@ import { MemoryClientStream, MemoryServerStream, type Send } from "./memory-call
 import { type Delays, MemoryLane } from "./memory-lane.ts";
 
 /** What one end knows of the other. */
-export interface EndFacts {
+interface EndFacts {
   readonly peer: PeerIdentity | undefined;
   readonly shown: TlsCredentials | undefined;
   readonly remote: string;
