@@ -1,16 +1,10 @@
-// Twelve stories, each in the orders of some seeds. With `SEED=7` in the environment they are reported in that one, with `SEEDS=1000` in a
+// Twelve stories, each in the orders of some seeds. With `SEED=7` in the environment they are run in that one, with `SEEDS=1000` in a
 // thousand.
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { chosenSeeds } from "./chosen-seeds.ts";
 import { type Run, runScenario } from "./run-scenario.ts";
 import { type Scenario, scenarios } from "./scenarios.ts";
-
-const { SEED, SEEDS = "8" } = process.env;
-
-function seedsOf({ seedsTimes = 1 }: Scenario): readonly number[] {
-  if (SEED !== undefined) return [Number(SEED)];
-  return Array.from({ length: Number(SEEDS) * seedsTimes }, (_, index) => index + 1);
-}
 
 async function run(scenario: Scenario, seed: number): Promise<Run> {
   return await runScenario(scenario, seed).catch((cause: unknown) => {
@@ -19,14 +13,14 @@ async function run(scenario: Scenario, seed: number): Promise<Run> {
 }
 
 for (const [says, scenario] of Object.entries(scenarios)) {
-  const seeds = seedsOf(scenario);
+  const seeds = chosenSeeds(process.env, scenario.seedsTimes);
   test(`${says}: all agree at the end, in the orders of seeds ${seeds.at(0)} to ${seeds.at(-1)}`, async () => {
     for (const seed of seeds) await run(scenario, seed);
   });
 }
 
 test("the same seed is the same order, to the last step and its time; another seed is another one", async () => {
-  const scenario = scenarios["two clients at once, again and again, at two VFs"];
+  const scenario = scenarios["VFIO: Request, use and Close"];
   assert.ok(scenario);
   const [first, again, other] = [await run(scenario, 1), await run(scenario, 1), await run(scenario, 2)];
   assert.deepEqual(again.lines, first.lines);

@@ -12,7 +12,7 @@ export class Seed {
 
   /** The same for the same name. */
   random(name: string): Random {
-    return seededRandom(this.number ^ saltOf(name));
+    return seededRandom(mixed(hashOf(name) ^ mixed(this.number)));
   }
 
   /** A whole number in [0, below). */
@@ -33,6 +33,15 @@ export class Seed {
   }
 }
 
-function saltOf(text: string): number {
-  return [...text].reduce((sum, letter) => Math.imul(sum, 31) + (letter.codePointAt(0) ?? 0), 7);
+/** FNV-1a: names that differ in their last digit have hashes that differ by little, which only `mixed` spreads. */
+function hashOf(text: string): number {
+  const hash = [...text].reduce((sum, letter) => Math.imul(sum ^ (letter.codePointAt(0) ?? 0), 0x01000193), 0x811c9dc5);
+  return mixed(hash);
+}
+
+/** MurmurHash3's finalizer: without it a name and a seed that differ by the same bits are the same numbers. */
+function mixed(number: number): number {
+  let bits = Math.imul(number ^ (number >>> 16), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return (bits ^ (bits >>> 16)) >>> 0;
 }
