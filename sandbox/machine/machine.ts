@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { type Clock, systemClock } from "../../src/async/index.ts";
 import {
+  type DeviceNumber,
   Errno,
   type HostFiles,
   KernelError,
@@ -27,6 +28,7 @@ import {
   type LinksParts,
   type NetdevView,
   type VfioStandIns,
+  vfioDevice,
   vfioTree,
 } from "../nic/sysfs.ts";
 import { Faults, type Tree } from "./faults.ts";
@@ -96,6 +98,8 @@ export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors
    * @throws {KernelError} ENODEV, EBUSY, EPERM.
    */
   openGroup(group: number): () => void;
+  /** Number of the device of a PCI function's VFIO group, if it has one now. */
+  vfioDeviceOf(address: string): DeviceNumber | undefined;
   /** Connects a device outside the node to the adapters' wire. @throws without real links. */
   connect(cable: Cable): Promise<void>;
   /** Takes an adapter out of its slot. The function it gives back puts it in again. */
@@ -157,6 +161,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
       await netdevs.connect(cable);
     },
     openGroup: (group) => nic.openGroup(group),
+    vfioDeviceOf: (address) => vfioDevice(nic, options.vfioStandIns, nic.functions.get(address)?.iommuGroup ?? -1),
     removePf: (address) => removePf(nic, pfLocks, address),
     loseGroup: (address) => nic.loseGroup(address),
     announce: (event) => events.emit(event),

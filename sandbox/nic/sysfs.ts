@@ -92,14 +92,22 @@ export function vfioTree(nic: Nic, standIns: VfioStandIns | undefined): Entry {
     names: () => ["vfio", ...[...nic.vfioGroups.keys()].map(String)],
     child: (name) => {
       if (name === "vfio") return { kind: "device", ...(standIns?.container ?? { major: 10, minor: 196 }) };
-      const minor = nic.vfioGroups.get(Number(name));
-      if (minor === undefined) return undefined;
-      if (!standIns) return groupNode(nic, name, { major: 245, minor });
-      const device = standIns.groups[minor];
-      if (!device) throw new Error(`Cannot make /dev/vfio/${name}: only ${standIns.groups.length} devices stand in`);
+      const device = vfioDevice(nic, standIns, Number(name));
+      if (!device) return undefined;
+      if (!standIns) return groupNode(nic, name, device);
       return groupNode(nic, name, device, () => deviceHolders(name, device, standIns.processes?.()));
     },
   };
+}
+
+/** Number of a group's device; undefined while the group has none. */
+export function vfioDevice(nic: Nic, standIns: VfioStandIns | undefined, group: number): DeviceNumber | undefined {
+  const minor = nic.vfioGroups.get(group);
+  if (minor === undefined) return undefined;
+  if (!standIns) return { major: 245, minor };
+  const device = standIns.groups[minor];
+  if (!device) throw new Error(`Cannot make /dev/vfio/${group}: only ${standIns.groups.length} devices stand in`);
+  return device;
 }
 
 /** Open to the machine's own `openGroup`, or to a process of a pod that has a node of that name and number open. */

@@ -7,8 +7,9 @@ import { openNodeJournal } from "../../src/mechanisms/index.ts";
 import { Health, silentLog } from "../../src/telemetry/index.ts";
 import { FATES } from "../machine/unsynced-disk.ts";
 import type { SimulatedNode } from "./simulated-node.ts";
-import { type SimulatedPeers, VLAN } from "./simulated-peers.ts";
+import type { SimulatedPeers } from "./simulated-peers.ts";
 import { FORWARDER, OTHER_RESOURCE, RESOURCE, type SimulatedPod, type Simulation, STATE_FOLDER } from "./simulation.ts";
+import { vfDifferences, vfOfPod, vfOnNode } from "./vf-on-node.ts";
 import { ownersOf } from "./vf-owners.ts";
 
 /** What does not agree, in words. `open`: the pods whose connections stand. */
@@ -35,7 +36,7 @@ export async function disagreements(simulation: Simulation, open: readonly Simul
   ];
   // The disk and the node are read when all else agrees: that is what is waited for, and costs the less.
   if (wrong.length > 0) return wrong;
-  return [...(await journalUnlike(node, seed.random("journal"), vfs)), ...(await nodeUnlike(node, vfs, open))];
+  return [...(await journalUnlike(node, seed.random("journal"), vfs)), ...nodeUnlike(node, vfs, open)];
 }
 
 function wrongWith({ address, state, conditions }: VfRecord): readonly string[] {
@@ -78,28 +79,22 @@ async function journalUnlike(
   ];
 }
 
-async function nodeUnlike(
-  node: SimulatedNode,
-  vfs: readonly VfRecord[],
-  open: readonly SimulatedPod[],
-): Promise<readonly string[]> {
+function nodeUnlike(node: SimulatedNode, vfs: readonly VfRecord[], open: readonly SimulatedPod[]): readonly string[] {
   const podOf = new Map(open.map((pod) => [answerOf(pod).vf, pod]));
-  const wrong = await Promise.all(vfs.map((vf) => vfUnlike(node, vf, podOf.get(vf.address))));
-  return [...wrong.flat(), ...(node.locks.held.includes(STATE_FOLDER) ? [] : ["no process has the state folder"])];
+  const wrong = vfs.flatMap((vf) => vfUnlike(node, vf, podOf.get(vf.address)));
+  return [...wrong, ...(node.locks.held.includes(STATE_FOLDER) ? [] : ["no process has the state folder"])];
 }
 
-async function vfUnlike(node: SimulatedNode, vf: VfRecord, pod: SimulatedPod | undefined): Promise<readonly string[]> {
-  const { address, pf, index, driver, kernelDriver } = vf;
-  const { links, machine } = node;
-  const { vlan } = machine.pfPort({ address: pf }).settingsOf(index);
-  const owners = await ownersOf(node, address);
-  const isKernel = pod !== undefined && answerOf(pod).type === "KERNEL";
-  const desired = isKernel ? `${pod.netns.id.dev}/${pod.netns.id.ino}` : links.host.key;
-  const where = links.whereIs(address)?.space.key ?? "nowhere";
+function vfUnlike(node: SimulatedNode, vf: VfRecord, pod: SimulatedPod | undefined): readonly string[] {
+  const { address, driver, kernelDriver } = vf;
+  const before = node.vfBefore(address);
+  const connection = pod?.client.connection;
+  const free = driver === kernelDriver ? before : { ...before, link: undefined };
+  const desired = connection ? vfOfPod(before, connection, pod.netns) : free;
+  const owners = ownersOf(node, address);
   return [
-    ...unlike(`VLAN of ${address}`, vlan, pod ? VLAN : 0),
     ...unlike(`owners of ${address}, ${owners.join(" and ") || "none"}`, owners.length, pod ? 1 : 0),
-    ...(driver === kernelDriver ? unlike(`namespace of ${address}`, where, desired) : []),
+    ...vfDifferences(address, vfOnNode(node, vf), desired),
   ];
 }
 

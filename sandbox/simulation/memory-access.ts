@@ -15,6 +15,7 @@ const LOOK_MS = 500;
 /** The device cgroups of a node's pods, as rules of version 2 that carry the mark of a connection. They outlive who has set them. */
 export class MemoryCgroups {
   readonly #pods = new Map<string, Map<string, readonly DeviceNumber[]>>();
+  readonly #uses = new Set<{ readonly podUid: string; readonly device: DeviceNumber }>();
 
   addPod(uid: string): void {
     this.#pods.set(uid, new Map());
@@ -29,11 +30,19 @@ export class MemoryCgroups {
     return this.#pods.get(uid);
   }
 
-  /** Every device that a pod may open, with the pod: "245:3 pod 1234". */
-  get open(): readonly string[] {
-    return [...this.#pods].flatMap(([uid, marks]) =>
-      [...marks.values()].flat().map(({ major, minor }) => `${major}:${minor} pod ${uid}`),
-    );
+  /** A process of the pod opens a device, and keeps it whatever becomes of the rules; the answer closes it. */
+  use(podUid: string, device: DeviceNumber): () => void {
+    const use = { podUid, device };
+    this.#uses.add(use);
+    return () => void this.#uses.delete(use);
+  }
+
+  /** UIDs of the pods that may open the device, or have it open. */
+  usersOf(device: DeviceNumber): ReadonlySet<string> {
+    const isIt = ({ major, minor }: DeviceNumber) => major === device.major && minor === device.minor;
+    const may = [...this.#pods].filter(([, marks]) => [...marks.values()].flat().some(isIt)).map(([uid]) => uid);
+    const have = [...this.#uses].filter((use) => isIt(use.device)).map(({ podUid }) => podUid);
+    return new Set([...may, ...have]);
   }
 
   /** As one forwarder sees them. */

@@ -23,7 +23,8 @@ for (const [says, contract] of Object.entries(linkContracts)) {
     const [host, pod] = [place(links.host.open()), place()];
     try {
       const { ifindex } = await links.plug(VF);
-      await host.rtnl.setLink(ifindex, { up: false });
+      const made = await host.rtnl.linkByIndex(ifindex);
+      await host.rtnl.setLink(ifindex, { up: false, removeAltNames: made?.altNames ?? [] });
       const vf = await host.rtnl.linkByIndex(ifindex);
       if (!vf) throw new Error("the link is not there");
       const told = async () => {

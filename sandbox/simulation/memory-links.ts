@@ -50,7 +50,7 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
   openRtnl(netns: Netns): Rtnl {
     return openMemoryRtnl(this.#spaceOf(netns), {
       spaceOf: (other) => this.#spaceOf(other),
-      moved: (link, _from, to) => {
+      moved: (link, to) => {
         if (to === this.host) this.#parts.onReturn(link.fn, link.name);
       },
       tellLater: this.#tellLater,
@@ -61,7 +61,9 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
     const desired = netdevName(fn);
     const name = this.host.named(desired) ? this.host.freeName("eth%d") : desired;
     const address = this.#parts.macOf(fn) ?? burntInMac(fn);
-    const standing = { up: !fn.virtual, mtu: MTU.usual, altNames: [] }; // PFs are up as an operator leaves them
+    // PFs are up, and every other VF, as an operator leaves them; the altname is udev's.
+    const up = !fn.virtual || fn.virtual.index % 2 === 1;
+    const standing = { up, mtu: MTU.usual, altNames: [`${desired}-by-udev`] };
     const link: MemoryLink = { fn, name, address, permanentAddress: burntInMac(fn), index: 0, ...standing };
     this.host.put(link);
     this.#parts.onMade(fn, address);

@@ -5,7 +5,7 @@ import { type MemoryLink, MTU, type Netspace, seen } from "./netspace.ts";
 export interface RtnlParts {
   readonly spaceOf: (netns: Netns) => Netspace;
   /** A link has come to another namespace. */
-  readonly moved: (link: MemoryLink, from: Netspace, to: Netspace) => void;
+  readonly moved: (link: MemoryLink, to: Netspace) => void;
   /** Hands news over after those before them. */
   readonly tellLater: (tell: () => void) => void;
 }
@@ -23,7 +23,6 @@ const LAST_RULE = 32_766;
 const IPV6_METRIC = 1024;
 
 class MemoryRtnl implements Like<Rtnl> {
-  readonly counts = { reads: 0, writes: 0 };
   readonly #space: Netspace;
   readonly #parts: RtnlParts;
   readonly #stops = new Set<() => void>();
@@ -104,7 +103,7 @@ class MemoryRtnl implements Like<Rtnl> {
     this.#space.take(link);
     link.name = name;
     to.put(link);
-    this.#parts.moved(link, this.#space, to);
+    this.#parts.moved(link, to);
     return to;
   }
 

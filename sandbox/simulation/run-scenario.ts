@@ -4,8 +4,7 @@ import { type SimulatedPod, Simulation } from "./simulation.ts";
 
 /** What one run has been. */
 export interface Run {
-  /** The same for the same run. */
-  readonly digest: string;
+  /** All that has happened: the same for the same seed. */
   readonly lines: readonly string[];
 }
 
@@ -33,9 +32,9 @@ export async function runScenario({ story, errors = [], ...options }: Scenario, 
   }
   const isWrong = (told: string) => !errors.some((event) => told.startsWith(`${event} `));
   problems.push(...(await simulation.stop()), ...trace.errors.filter(isWrong), ...simulation.violations);
-  const { digest, lines } = trace;
+  const { lines } = trace;
   if (problems.length > 0) throw new Error(`${problems.join("\n")}\nin this order:\n${lines.slice(-60).join("\n")}`);
-  return { digest, lines };
+  return { lines };
 }
 
 async function closeAll(open: readonly SimulatedPod[]): Promise<void> {

@@ -31,7 +31,7 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   "an endpoint refuses, the next one serves": { story: nextCandidate, endpoints: ["nse-1", "nse-2"] },
   "a pod is deleted without a Close": { story: podDeleted },
   "a connection that is not refreshed": { story: expiry },
-  "two clients at once, again and again, at two VFs": { story: crowd, vfs: 2 },
+  "ten clients at two VFs, Requests while others' Closes are under way": { story: crowd, vfs: 2 },
 };
 
 async function kernel(simulation: Simulation): Promise<readonly SimulatedPod[]> {
@@ -45,8 +45,8 @@ async function kernel(simulation: Simulation): Promise<readonly SimulatedPod[]> 
 
 async function vfio(simulation: Simulation): Promise<readonly SimulatedPod[]> {
   const [pod, other] = [await vfioPod(simulation, "app"), await vfioPod(simulation, "other")];
-  const connection = await pod.client.request();
-  const close = simulation.node.machine.openGroup(Number(connection.mechanism?.parameters["iommuGroup"]));
+  await pod.client.request();
+  const close = simulation.openVfio(pod);
   await pod.client.request();
   const closing = pod.client.close();
   await simulation.node.clock.sleep(simulation.seed.draw("the use lasts", 2_000));
@@ -182,21 +182,46 @@ async function expiry(simulation: Simulation): Promise<readonly SimulatedPod[]> 
   return [];
 }
 
+/**
+ * A VF is asked for while it is being restored: by the client that is started again in its pod, and by the next pod, to which kubelet gives
+ * the device as soon as the pod before is to end.
+ */
 async function crowd(simulation: Simulation): Promise<readonly SimulatedPod[]> {
-  const rounds = [0, 1, 2];
-  const live = async (who: string) => {
-    for (const round of rounds) {
-      const isVfio = simulation.seed.draw(`${who} ${round} is VFIO`, 2) === 1;
-      const name = `${who}-${round}`;
-      const pod = isVfio ? await vfioPod(simulation, name) : await simulation.startPod(name);
-      await pod.client.request();
-      await simulation.node.clock.sleep(simulation.seed.draw(`${name} lives`, 300));
-      await pod.client.close();
-      await simulation.endPod(pod);
-    }
+  const { seed, peers } = simulation;
+  const { clock } = simulation.node;
+  let devices = simulation.vfCount;
+  const closes: Promise<void>[] = [];
+  const live = async (name: string) => {
+    while (devices === 0) await clock.sleep(5);
+    devices -= 1;
+    const mechanism = seed.draw(`${name} is VFIO`, 2) === 1 ? "VFIO" : "KERNEL";
+    const pod = await simulation.startPod(name, { mechanism });
+    const close = await useVf(simulation, pod, `${name} at first`);
+    const again = useVf(simulation, simulation.restartClient(pod, { mechanism }), `${name} again`);
+    await clock.sleep(seed.draw(`${name} is closed after`, 80));
+    closes.push(close());
+    const closeAgain = await again;
+    closes.push(closeAgain().then(() => simulation.endPod(pod)));
+    peers.kubelet.free(name);
+    devices += 1;
   };
-  await Promise.all([live("one"), live("two")]);
+  await Promise.all(["one", "two", "three", "four", "five"].map(live));
+  await Promise.all(closes);
   return [];
+}
+
+/** Until it is to be closed. The answer closes it, and the pod uses its VF some time longer. */
+async function useVf(simulation: Simulation, pod: SimulatedPod, name: string): Promise<() => Promise<void>> {
+  const { seed, node } = simulation;
+  const { mechanism } = await insist(simulation, () => pod.client.request(), seed.draw(`${name} asks again after`, 20));
+  const stopUse = mechanism?.type === "VFIO" ? simulation.openVfio(pod) : () => {};
+  await node.clock.sleep(seed.draw(`${name} lives`, 100));
+  return async () => {
+    const closing = pod.client.close();
+    await node.clock.sleep(seed.draw(`${name} is used on`, 60));
+    stopUse();
+    await closing;
+  };
 }
 
 function vfioPod(simulation: Simulation, name: string): Promise<SimulatedPod> {
@@ -248,14 +273,15 @@ async function requestWithNewToken(simulation: Simulation, { name, client }: Sim
 }
 
 /** As NSM's client does: until it is answered. */
-async function insist<T>(simulation: Simulation, call: () => Promise<T>): Promise<T> {
+async function insist<T>(simulation: Simulation, call: () => Promise<T>, everyMs = 1_000): Promise<T> {
   for (let left = 60; ; left--) {
     try {
       return await call();
     } catch (error) {
       if (left === 0) throw error;
+      simulation.node.trace.say("refused", String(error));
     }
-    await simulation.node.clock.sleep(1_000);
+    await simulation.node.clock.sleep(everyMs);
   }
 }
 

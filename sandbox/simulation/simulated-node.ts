@@ -3,6 +3,7 @@ import type { UndoStack } from "../../src/async/index.ts";
 import { VirtualClock } from "../../src/async/testing/virtual-clock.ts";
 import type { Netns } from "../../src/kernel/index.ts";
 import type { Host } from "../../src/node/index.ts";
+import { type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import type { Transport } from "../../src/rpc/index.ts";
 import { type Machine, startMachine } from "../machine/machine.ts";
 import { FATES, UnsyncedDisk } from "../machine/unsynced-disk.ts";
@@ -14,6 +15,7 @@ import { MemoryLocks } from "./memory-locks.ts";
 import type { Seed } from "./seed.ts";
 import { simulatedNet } from "./simulated-net.ts";
 import { Trace } from "./trace.ts";
+import { type VfOnNode, vfOnNode } from "./vf-on-node.ts";
 
 /** How long things take at most, in ms: a piece of a message, a timer that is late, news of the kernel. */
 const LONGEST = { message: 4, late: 1, news: 20 } as const;
@@ -29,6 +31,7 @@ export class SimulatedNode {
   disk = new UnsyncedDisk();
   readonly #seed: Seed;
   readonly #handles = new Handles();
+  readonly #vfsBefore = new Map<PciAddress, VfOnNode>();
   #made: { readonly machine: Machine; readonly links: MemoryLinks } | undefined;
 
   constructor(seed: Seed) {
@@ -43,7 +46,7 @@ export class SimulatedNode {
 
   /** One adapter with one PF. */
   async start(vfs: number, undo: UndoStack): Promise<void> {
-    undo.push("handles", () => void this.#handles.close());
+    undo.push("handles", () => this.#handles.close());
     undo.push("clock", () => this.clock.stop());
     const { clock } = this;
     let links: MemoryLinks | undefined;
@@ -61,6 +64,7 @@ export class SimulatedNode {
     });
     if (!links) throw new Error("The machine has asked for no links");
     this.#made = { machine, links };
+    await this.#keepVfs(machine, vfs);
     undo.push("machine", async () => {
       await machine.stop();
       machine.netns.close();
@@ -73,6 +77,27 @@ export class SimulatedNode {
 
   get links(): MemoryLinks {
     return this.#adapter.links;
+  }
+
+  /** Addresses of all VFs. */
+  get vfs(): Iterable<PciAddress> {
+    return this.#vfsBefore.keys();
+  }
+
+  /** As the VF was before the first forwarder and the first client, bound to its kernel driver. */
+  vfBefore(address: PciAddress): VfOnNode {
+    const before = this.#vfsBefore.get(address);
+    if (!before) throw new Error(`The machine has had no VF ${address}`);
+    return before;
+  }
+
+  async #keepVfs({ devices, pfs }: Machine, count: number): Promise<void> {
+    for (const pf of pfs) {
+      for (let index = 0; index < count; index++) {
+        const address = parsePciAddress((await devices.readLink(`${pf}/virtfn${index}`)).replace("../", ""));
+        this.#vfsBefore.set(address, vfOnNode(this, { address, pf, index }));
+      }
+    }
   }
 
   /** The power of the disk alone is cut: of what was not synced something is left, or not. */

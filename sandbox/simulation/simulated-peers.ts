@@ -19,7 +19,8 @@ export const PLUGIN_FOLDER = "/sim/plugins";
 export const POD_RESOURCES_FOLDER = "/sim/pods";
 const SERVICE = "sriov-kernel2noop";
 const PREFIXES = ["172.16.1.0/24", "2001:db8::/120"];
-export const VLAN = 1044;
+/** What an endpoint wants of each client beside its addresses: all other than a VF has by itself. */
+const ANSWER = { mtu: 1400, vlanTag: 1044, srcRoutes: [{ prefix: "10.96.0.0/12" }, { prefix: "fd00:96::/64" }] };
 
 export interface PeersParts {
   readonly clock: Clock;
@@ -58,7 +59,10 @@ export class SimulatedPeers {
           socketPath: `/sim/${name}.sock`,
           registryUrl: this.nsmgr.url,
           actor: this.#actor(name),
-          context: ({ id }) => ({ ethernet: { srcMac: macOf(id), vlanTag: VLAN } }),
+          context: ({ id }) => {
+            const { vlanTag, ...answer } = ANSWER;
+            return { ...answer, ethernet: { srcMac: macOf(id), vlanTag } };
+          },
         }),
     );
   }

@@ -1,5 +1,6 @@
-// A node with all its peers in one process, on one virtual clock, in an order that one seed decides. No socket, no timer, no disk and no
-// link of this machine is touched; the forwarder, and the peers of the sandbox, are the same that run on them.
+// A node with all its peers in one process, on one virtual clock, in an order that one seed decides. No socket, no timer and no link of this
+// machine is touched, and of its disk only the folder for temporary files, by handles.ts; the forwarder, and the peers of the sandbox, are
+// the same that run on them.
 import { UndoStack } from "../../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../../src/forwarder.ts";
 import { Fd, type Netns } from "../../src/kernel/index.ts";
@@ -119,16 +120,30 @@ export class Simulation {
     const allocation = await peers.kubelet.allocate({ pod: name, resource: RESOURCE });
     node.cgroups.addPod(allocation.podUid);
     const netns = node.links.createNetns();
+    this.#undo.push(`namespace of ${name}`, () => netns.close());
+    const pod = { name, allocation, netns };
+    return { ...pod, client: this.#clientIn(pod, name, changes) };
+  }
+
+  /** The pod's client is started again and knows no connection; the Close of the one before may still be under way. */
+  restartClient(pod: SimulatedPod, changes: Partial<ClientOptions> = {}): SimulatedPod {
+    return { ...pod, client: this.#clientIn(pod, `${pod.name}-again`, changes) };
+  }
+
+  #clientIn(
+    { allocation, netns }: Omit<SimulatedPod, "client">,
+    name: string,
+    changes: Partial<ClientOptions>,
+  ): Client {
     const tokenID = allocation.envs[`NSM_SRIOV_TOKENS_${RESOURCE}`] ?? "";
     const ways = {
       KERNEL: { netns, parameters: { name: "nsm-1", tokenID } },
       VFIO: { parameters: { cgroupDir: `kubepods/pod${allocation.podUid}/app`, tokenID } },
       NOOP: {},
     };
-    const client = peers.client(name, { ...ways[changes.mechanism ?? "KERNEL"], ...changes });
+    const client = this.peers.client(name, { ...ways[changes.mechanism ?? "KERNEL"], ...changes });
     this.#undo.push(`client of ${name}`, () => client.hangUp());
-    this.#undo.push(`namespace of ${name}`, () => netns.close());
-    return { name, allocation, netns, client };
+    return client;
   }
 
   /** The pod ends, and its client closes no connection. */
@@ -137,6 +152,20 @@ export class Simulation {
     netns.close();
     this.node.cgroups.removePod(allocation.podUid);
     this.peers.kubelet.free(name);
+  }
+
+  /** A process of the pod opens the VFIO group of its VF. The answer closes it. */
+  openVfio({ allocation, client }: SimulatedPod): () => void {
+    const { machine, cgroups } = this.node;
+    const { iommuGroup, pciAddress = "" } = client.connection?.mechanism?.parameters ?? {};
+    const device = machine.vfioDeviceOf(pciAddress);
+    if (!device) throw new Error(`${pciAddress} has no VFIO group to open`);
+    const close = machine.openGroup(Number(iommuGroup));
+    const stopUse = cgroups.use(allocation.podUid, device);
+    return () => {
+      close();
+      stopUse();
+    };
   }
 
   /** Resolves when kubelet has so many healthy devices. */
@@ -180,19 +209,18 @@ export class Simulation {
   #onStep(process: SimulatedProcess, step: string, when: "before" | "after"): void {
     this.node.trace.say("step", `${step} ${when}`);
     this.#realWork.look();
-    if (when === "after" && /^(rtnetlink setLink|device-access)/.test(step)) void this.#checkOwners(step);
+    if (when === "after") this.#checkOwners(step);
     if (!process.isOver && this.process === process && this.diesAt?.(step, when)) this.kill();
   }
 
-  /** No VF has two owners. */
-  async #checkOwners(step: string): Promise<void> {
-    const { devices, pfs } = this.node.machine;
-    for (const link of pfs.flatMap((pf) =>
-      Array.from({ length: this.vfCount }, (_, index) => `${pf}/virtfn${index}`),
-    )) {
-      const vf = (await devices.readLink(link)).replace("../", "");
-      const owners = await ownersOf(this.node, vf);
+  /** No VF has two owners, and none that is free has one. */
+  #checkOwners(step: string): void {
+    for (const vf of this.node.vfs) {
+      const owners = ownersOf(this.node, vf);
       if (owners.length > 1) this.violations.push(`${vf} has the owners ${owners.join(" and ")} after ${step}`);
+      const record = this.forwarder?.node.inventory.get(vf);
+      const isFree = record !== undefined && record.connectionId === undefined;
+      if (isFree && owners.length > 0) this.violations.push(`${vf} is free and ${owners.join()} has it after ${step}`);
     }
   }
 

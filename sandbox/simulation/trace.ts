@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import type { Clock } from "../../src/async/index.ts";
 import type { Transport } from "../../src/rpc/index.ts";
 import type { Log, LogFields, LogLevel } from "../../src/telemetry/index.ts";
@@ -25,11 +24,6 @@ export class Trace {
 
   say(what: string, text: string): void {
     this.lines.push(`${(this.#clock.monotonicMs() - this.#startMs).toFixed(3)} ${what} ${text}`);
-  }
-
-  /** By which two runs are told apart. */
-  get digest(): string {
-    return createHash("sha256").update(this.lines.join("\n")).digest("hex").slice(0, 16);
   }
 
   /** Calls, as they arrive. */
