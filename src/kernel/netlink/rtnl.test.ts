@@ -40,3 +40,8 @@ test("Rtnl lists routes and rules of a kernel without IPv6", async () => {
   );
   assert.deepEqual(await rtnl.rules(), []);
 });
+
+test("Rtnl.watch() watches no namespace where it was given none, not this process's own either", () => {
+  const rtnl = Rtnl.over(kernelWithoutIpv6());
+  assert.throws(() => rtnl.watch(["link"], () => {}), /no namespace/);
+});
