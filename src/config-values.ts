@@ -6,7 +6,7 @@ export interface ValueKind<T> {
   /** For the table of variables. */
   readonly title: string;
   /**
-   * @throws {SyntaxError} with what was wanted, and nothing else: the caller names the variable and the text.
+   * @throws {SyntaxError} with what was expected, and nothing else: the caller names the variable and the text.
    */
   parse(text: string): T;
 }

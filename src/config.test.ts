@@ -118,7 +118,7 @@ test("parseConfig() refuses one wrong variable alone, and takes spaces around a 
   assert.deepEqual([config.name, config.dialTimeoutMs], ["fwd", 2000]);
 });
 
-test("parseConfig() reports all wrong variables at once, with what was wanted", () => {
+test("parseConfig() reports all wrong variables at once, with what was expected", () => {
   const given = { NSM_DIAL_TIMEOUT: "50", NSM_CONNECT_TO: "nsm.io.sock", TELEMETRY: "perhaps", NSM_NAME: "fine" };
   assert.throws(
     () => parseConfig(given),

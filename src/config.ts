@@ -146,7 +146,7 @@ export type Config = { readonly [K in keyof typeof variables]: Parsed<(typeof va
 /** One variable that cannot be taken. */
 interface ConfigProblem {
   readonly variable: string;
-  /** What is so and what was wanted. */
+  /** What is so and what was expected. */
   readonly problem: string;
 }
 
@@ -167,7 +167,7 @@ export interface ParsedConfig {
   readonly config: Config;
   /** Each variable with the text that holds, for the log. */
   readonly effective: Readonly<Record<string, string>>;
-  /** One sentence for each variable that looks like ours and is not. */
+  /** One sentence for each variable that resembles ours and is not. */
   readonly warnings: readonly string[];
 }
 

@@ -30,7 +30,7 @@ import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
   readonly spiffeEndpointSocket: string;
-  /** Between two looks at the node that no event has asked for. */
+  /** Between two observations of the node that no event has caused. */
   readonly reconcileIntervalMs: number;
   readonly adminListenOn: { readonly host: string; readonly port: number } | undefined;
 }
@@ -49,7 +49,7 @@ export interface ForwarderOptions {
   readonly tracer?: Tracer;
   readonly clock: Clock;
   readonly log: Log;
-  /** Aborted when a stop is asked for while the start still waits for its peers. */
+  /** Aborted when a stop is requested while the start still waits for its peers. */
   readonly signal: AbortSignal;
 }
 

@@ -134,7 +134,7 @@ test("main opens the debugger before anything else, says where, and waits for it
   assert.doesNotMatch(stderr, /"event":"starting"/);
 });
 
-test("main says early how to ask for a debugger", async () => {
+test("main says early how to request a debugger", async () => {
   const { stderr } = await ran([], agent, (child, told) => {
     if (told().includes('"starting"')) child.kill("SIGTERM");
   });

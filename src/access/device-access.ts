@@ -21,14 +21,14 @@ import { isPodUid } from "./pod-name.ts";
 import type { Rules } from "./rules.ts";
 
 /**
- * The kernel sends no event when a BPF program is replaced, so version 2 is polled: one bpf(2) for each cgroup. A write to the rules
- * of version 1 is an event of inotify, unless events were lost.
+ * The kernel reports no program that is replaced, so version 2 must be polled: one bpf(2) for each cgroup. A program that writes
+ * rules of version 1 is reported by inotify, unless events were lost.
  */
 const LOOK_MS = { 1: 2000, 2: 500 } as const;
 const LOOK_SLICES = 16;
-/** Every so many looks at a pod also at its folders, whose events may be lost: every 16 s. */
+/** Every so many scans of a pod also read its folders, whose events may be lost: every 16 s. */
 const FOLDER_LOOKS = { 1: 8, 2: 32 } as const;
-/** Events come in bursts when a container starts; a pod that continues making them is looked at no more often than this. */
+/** Events come in bursts when a container starts; a pod that continues making them is scanned no more often than this. */
 const SETTLE_MS = 10;
 const EVENT_LOOK_MS = 200;
 
@@ -51,7 +51,7 @@ class HostDeviceAccess implements DeviceAccess {
   readonly #pods = new Map<string, PodAccess>();
   readonly #queue = new KeyedQueue<string>();
   readonly #soon = new Map<string, Timer>();
-  /** Pods whose next look waits for its turn. */
+  /** Pods whose next scan waits for its turn. */
   readonly #looking = new Set<string>();
   readonly #goneListeners = new Set<(connectionId: string) => void>();
   #timer: Timer | undefined;

@@ -15,7 +15,7 @@ const rows = [
   { says: "it may be read only", list: "c 245:3 r\n", missing: "w", exact: "r" },
   { says: "it may be made only", list: "c 245:3 m\n", missing: "rw", exact: "m" },
   { says: "it is", list: "c 245:3 rwm\n", missing: "", exact: "rwm" },
-  // The kernel wants one entry that allows all of what open(2) asks.
+  // The kernel requires one entry that allows all of what open(2) requests.
   { says: "reading and writing are in two entries", list: "c 245:3 r\nc *:3 w\n", missing: "w", exact: "r" },
   { says: "nothing is", list: "\n", missing: "rw", exact: "" },
   { says: "a line makes no sense", list: "c 245:3\nc x:3 rw\n", missing: "rw", exact: "" },

@@ -23,7 +23,7 @@ export type AccessFault =
   /** Access that we have given is still in force: the device must not go to another pod. */
   | { readonly kind: "not-revoked"; readonly pod: string; readonly left: readonly string[] };
 
-/** A pod's access to device nodes could not be made as it was wanted. */
+/** A pod's access to device nodes could not be changed as requested. */
 export class AccessError extends Error {
   override readonly name = "AccessError";
   readonly fault: AccessFault;

@@ -65,7 +65,7 @@ export function kubepodsTrees(root: CgroupFolder): readonly string[] {
   return found;
 }
 
-/** Finds the cgroups of pods. Where the pods' tree is, is looked up once and again when it has moved. */
+/** Finds the cgroups of pods. Looks up once where the pods' tree is, and again when it has moved. */
 export class PodFinder {
   readonly #root: CgroupFolder;
   #trees: readonly string[] = [];
@@ -115,7 +115,7 @@ function exists(root: CgroupFolder, path: string): boolean {
   }
 }
 
-/** A cgroup that goes away while it is looked at has no children. */
+/** A cgroup that goes away while it is read has no children. */
 function childPaths(root: CgroupFolder, path: string): readonly string[] {
   let folder: CgroupFolder | undefined;
   try {

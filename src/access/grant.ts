@@ -20,7 +20,7 @@ export interface WrittenRule extends DeviceNumber {
 export interface GrantState {
   readonly connectionId: string;
   readonly podUid: string;
-  /** Which containers, by the name of their cgroup: a name in which `*` stands for any text; "*" for all of the pod's. */
+  /** Which containers, by the name of their cgroup: a name in which `*` matches any text; "*" for all of the pod's. */
   readonly containers: string;
   /** Character devices. */
   readonly devices: readonly DeviceNumber[];
@@ -31,7 +31,7 @@ export interface GrantState {
 /** Keeps the state. It is called, and waited for, before each write that the state does not have yet. */
 export type RecordState = (state: GrantState) => Promise<void>;
 
-/** What one connection asks for. */
+/** What one connection requests. */
 export interface GrantRequest {
   readonly connectionId: string;
   /** Undefined where kubelet's records are silent: then `cgroupDir` must name one pod in the strict form. */

@@ -8,7 +8,7 @@ import type { HeldGrant } from "./held-grant.ts";
 import { PodTree, type TreeListener } from "./pod-tree.ts";
 import { type Cgroup, deviceText, type Known, type Ours, type Rules } from "./rules.ts";
 
-/** So often a cgroup is looked at again before its next turn, when its rules change while we write them. */
+/** So often a cgroup is read again before its next turn, when its rules change while we write them. */
 const LOOKS = 3;
 /** New cgroups may appear while others are taken from. */
 const SWEEPS = 5;
@@ -21,7 +21,7 @@ interface PodParts extends TreeListener {
   readonly log: Log;
   /** Called with each cgroup in which something was missing that had been there. */
   readonly onRepair: () => void;
-  /** Asks for `lookAgain` soon. */
+  /** Requests `lookAgain` soon. */
   readonly onChange: () => void;
   /** Called with the connections of all kept grants when the pod has no cgroup any more. */
   readonly onGone: (connectionIds: readonly string[]) => void;
@@ -31,7 +31,7 @@ interface PodParts extends TreeListener {
 export class PodAccess {
   readonly uid: string;
   readonly grants = new Set<HeldGrant>();
-  /** When an event last made us look. */
+  /** When an event last caused a scan. */
   eventLookAtMs = Number.NEGATIVE_INFINITY;
   isToldGone = false;
   readonly #parts: PodParts;
@@ -119,7 +119,7 @@ export class PodAccess {
   async lookAgain({ atFolders }: { readonly atFolders: boolean }): Promise<void> {
     if (this.#kept().length === 0) return;
     try {
-      // A pod that is gone is not searched for at every look; one whose containers have ended goes next, and no event says so.
+      // A pod that is gone is not searched for at every scan; one whose containers have ended goes next, and no event says so.
       const atPod = atFolders || !this.#hasLooked || this.#tree?.cgroups.length === 1;
       const tree = atPod ? this.#current() : this.#tree;
       this.#hasLooked = true;
@@ -229,7 +229,7 @@ export class PodAccess {
   async #settle(cgroup: Cgroup): Promise<void> {
     const wasSettled = this.#settled.has(cgroup);
     for (let look = 0; look < LOOKS; look++) {
-      // Taken before the look: what changes during it shows the next time.
+      // Taken before the rules are read: what changes meanwhile shows the next time.
       const fingerprint = await this.#parts.rules.fingerprint(cgroup);
       let wrote = false;
       for (const grant of this.#wanting(cgroup)) wrote = (await this.#allow(cgroup, grant)) !== undefined || wrote;

@@ -24,7 +24,7 @@ interface CgroupHint {
   readonly containers: string;
 }
 
-/** The UID of the pod whose cgroup has this name; dashes stand for underscores of systemd's naming. Undefined for other cgroups. */
+/** The UID of the pod whose cgroup has this name; underscores of systemd's naming become dashes. Undefined for other cgroups. */
 export function podUidOf(name: string): string | undefined {
   return CGROUPFS_POD.exec(name)?.[1] ?? SYSTEMD_POD.exec(name)?.[1]?.replaceAll("_", "-");
 }
@@ -79,7 +79,7 @@ export function parseHint(text: string): CgroupHint {
   return { podPath: names.slice(0, at + 1).join("/"), podUid: podUidOf(names[at] ?? "") ?? "", containers };
 }
 
-/** Whether the name is meant by a pattern in which `*` stands for any text. */
+/** Whether the name is meant by a pattern in which `*` matches any text. */
 export function isMeant(name: string, pattern: string): boolean {
   const [first = "", ...parts] = pattern.split("*");
   const last = parts.pop();

@@ -93,7 +93,7 @@ for (const [at, isHeld] of [
   ["identity", false],
   ["list", true],
 ] as const) {
-  test(`PodTree does without a cgroup that goes away while it is looked at (${at})`, () => {
+  test(`PodTree does without a cgroup that goes away while it is read (${at})`, () => {
     const { node, open, opened } = setUp([POD, `${POD}/app`, `${POD}/app/inner`, `${POD}/side`]);
     node.goes = { path: `${POD}/app`, at };
     const tree = opened();

@@ -63,7 +63,7 @@ export class PodTree {
     });
   }
 
-  /** Looks at the folders again. */
+  /** Reads the folders again. */
   refresh(): void {
     const [own] = this.#cgroups;
     if (!own) return;

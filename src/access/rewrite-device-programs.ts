@@ -18,7 +18,7 @@ import { AccessError } from "./error.ts";
 import { type Filter, filterText, readFilter, readOpened, withProgram } from "./filter.ts";
 import type { Cgroup } from "./rules.ts";
 
-/** Others may change the filters between our look and our write; the kernel reports it, and we look again. */
+/** Others may change the filters between our read and our write; the kernel reports it, and we read again. */
 const TRIES = 5;
 
 /** The filters of one cgroup itself, in the order they run. */

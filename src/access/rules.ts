@@ -26,7 +26,7 @@ export interface Rules {
   withdraw(cgroup: Cgroup, ours: Ours): Promise<readonly string[]>;
   /** The devices that we let at and that are not among the explained ones. */
   strays(cgroup: Cgroup, known: Known): Promise<readonly DeviceNumber[]>;
-  /** Changes when the rules may have changed. Cheap: it is asked for all cgroups all the time. */
+  /** Changes when the rules may have changed. Cheap: it is read for all cgroups all the time. */
   fingerprint(cgroup: Cgroup): Promise<string>;
 }
 

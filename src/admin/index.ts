@@ -1,4 +1,4 @@
-// What operators and probes see over HTTP: the status page, its data, metrics, health and, if asked for, profiles; read only.
+// What operators and probes see over HTTP: the status page, its data, metrics, health and, if enabled, profiles; read only.
 // Knows nothing of VFs, clients or certificates but their views (node-view.ts): the composition gives
 // the views, and says who may come from outside the node. Start reading at serve.ts.
 

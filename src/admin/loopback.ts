@@ -1,4 +1,4 @@
-// A listener that only this machine reaches, and that no page of another site can ask through a browser here.
+// A listener that only this machine reaches, and that no page of another site can query through a browser here.
 import type { Server as HttpServer, IncomingMessage } from "node:http";
 import type { Server } from "node:net";
 import { guarded } from "../async/index.ts";

@@ -1,7 +1,7 @@
 import { type Html, html } from "./html.ts";
 import { type PfView, problemCounts, problemsOf, type VfView, vfStates } from "./view-form.ts";
 
-/** How states look: a tone for those who see colours, a sign for those who do not. */
+/** How states are shown: a tone for those who see colours, a sign for those who do not. */
 const signs = {
   idle: { tone: "idle", sign: "○" },
   reserved: { tone: "kept", sign: "◐" },

@@ -19,7 +19,7 @@ async function served(
 }
 
 test("serveProfiles() gives a CPU profile in the form of DevTools that names what ran", async (t) => {
-  // The second that is asked for is over when this process has worked for half a second, however busy the machine is.
+  // The requested second is over when this process has worked for half a second, however busy the machine is.
   const sleep = async () => {
     const before = process.cpuUsage();
     while (process.cpuUsage(before).user < 500_000) await someWork();

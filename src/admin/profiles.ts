@@ -57,7 +57,7 @@ seconds: 1 to ${LONGEST_SECONDS}. One profile of a kind at a time; closing the c
 `;
 
 /**
- * Serves the profiles on a loopback address. Nothing is loaded and nothing costs until one is asked for.
+ * Serves the profiles on a loopback address. Nothing is loaded and nothing costs until one is requested.
  * @throws {AdminError}
  */
 export async function serveProfiles(options: ProfileOptions): Promise<AdminServer> {

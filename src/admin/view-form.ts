@@ -14,7 +14,7 @@ interface VfConditionView {
   readonly text: string;
 }
 
-/** A VF. Never with a whole token: `token` is its beginning, enough to tell two apart. */
+/** A VF. Never with a whole token: `token` is its beginning, enough to distinguish two. */
 export interface VfView {
   /** PCI address. */
   readonly address: string;

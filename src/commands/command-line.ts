@@ -1,7 +1,7 @@
 import { parseArgs } from "node:util";
 import type { Command, Given, Option } from "./command.ts";
 
-/** What the command line asks for. */
+/** What the command line requests. */
 export type Asked =
   | { readonly kind: "version" }
   /** Of one command, or of the program. */

@@ -5,7 +5,7 @@ export interface Option {
   /** Without its dashes. */
   readonly name: string;
   readonly short?: string;
-  /** What stands for its value in the help, for example "NAME"; a switch has none. */
+  /** The placeholder of its value in the help, for example "NAME"; a switch has none. */
   readonly value?: string;
   /** The values that there are, where they are few. */
   readonly words?: readonly string[];
@@ -72,7 +72,7 @@ export interface ReadEnvironment {
   readonly settings: CommandSettings;
   /** The wrong ones, and what is wrong. */
   readonly problems: readonly { readonly variable: string; readonly problem: string }[];
-  /** Sentences about those that look like ours and are not. */
+  /** Sentences about those that resemble ours and are not. */
   readonly warnings: readonly string[];
   /** Every variable with its default, for the help. */
   readonly variables: readonly { readonly name: string; readonly standard: string }[];

@@ -1,5 +1,5 @@
 // What `forwarder WORD` does besides running: discover, check, status, completion, and the help of all of them.
-// Facts are read in one place of a command and judged in another, which touches nothing; a module is asked where it knows, so
+// Facts are read in one place of a command and judged in another, which touches nothing; a module that knows is queried, so
 // that a command cannot say other than the forwarder does. Never writes to the node, and never reads the environment itself.
 // Start reading at commands.ts: the list of them.
 export type { CommandSettings, Terminal } from "./command.ts";

@@ -3,7 +3,7 @@ import { readCommandLine } from "./command-line.ts";
 import { commands } from "./commands.ts";
 import { commandHelp, programHelp, USAGE_EXIT_CODE } from "./help.ts";
 
-/** Does what the arguments after the program's name ask for. Answers the exit code. */
+/** Does what the arguments after the program's name request. Answers the exit code. */
 export async function runCommandLine(args: readonly string[], surroundings: Surroundings): Promise<number> {
   const asked = readCommandLine(args, commands);
   const { out, err, version } = surroundings;

@@ -36,8 +36,8 @@ interface KubeletNews {
 }
 
 /**
- * As soon as NSM is served: what a pod then asks for is answered when the manager knows us. Kubelet may be away: it is awaited for some
- * seconds only.
+ * As soon as NSM is served: what a pod then requests is answered when the manager knows us. Kubelet may be away: it is awaited
+ * for some seconds only.
  */
 export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
   const { settings, inventory, pods, host, transport, endConnection, health, clock, log } = options;

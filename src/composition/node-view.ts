@@ -26,7 +26,7 @@ interface ShownNodeOptions {
 
 /** The source of the status page. Parts that are started later are made known as they come. */
 export class ShownNode implements NodeViewSource {
-  /** To be used in place of the log that was given: what it logs is a change to look at, and troubles are kept. */
+  /** To be used in place of the log that was given: what it logs is a change to show, and troubles are kept. */
   readonly log: Log;
   readonly #options: ShownNodeOptions;
   readonly #troubles: Troubles;

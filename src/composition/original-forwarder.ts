@@ -14,7 +14,7 @@ interface OriginalOptions {
 
 /** os.MkdirTemp("", "sriov-forwarder") and the name in it (cmd-forwarder-sriov, main.go): seen from here, though its /tmp is not. */
 const ITS_SOCKET = /\/sriov-forwarder\d+\/listen_on\.io\.sock$/;
-/** There is no event for the end of another process's unix socket; a poll is one read. */
+/** No event reports that a unix socket of another process ends; a check is one read. */
 const LOOK_MS = 1_000;
 
 /**

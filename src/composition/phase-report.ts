@@ -19,7 +19,7 @@ interface StartPhases {
   begin(title: (typeof phaseTitles)[number]): void;
   /** All is done. */
   completed(): void;
-  /** It will not be: a stop has been asked for, or a phase has failed. */
+  /** It will not be: a stop has been requested, or a phase has failed. */
   end(): void;
 }
 
@@ -36,7 +36,7 @@ const PATIENCE_MS = 10_000;
 
 /**
  * Reports what is going to be done, then each phase with the time since the start, then the success line, in the words that
- * operators of the original look for. Not ready as long as it lasts; a phase that lasts is reported again, with the conditions
+ * operators of the original search for. Not ready as long as it lasts; a phase that lasts is reported again, with the conditions
  * that it may wait for.
  */
 export function startPhases({ health, notServing, clock, log }: StartPhasesOptions): StartPhases {

@@ -32,7 +32,7 @@ const HOLDER_FILE = "holder";
 /** Longer texts were not written by a forwarder. */
 const LONGEST_HOLDER = 1_000;
 
-/** Between two looks whether the folder is still the one that was locked. */
+/** Between two checks whether the folder is still the one that was locked. */
 const CHECK_MS = 5_000;
 
 /**

@@ -57,7 +57,7 @@ const signatureAlgorithms: ReadonlySet<string> = new Set([
 
 /**
  * SubjectPublicKeyInfo ::= SEQUENCE { algorithm SEQUENCE { OID, parameters }, subjectPublicKey BIT STRING } (RFC 5280, 4.1;
- * RFC 8017, A.1.1 for RSA). Never decodes a key into numbers: its size is what is asked.
+ * RFC 8017, A.1.1 for RSA). Never decodes a key into numbers: only its size matters.
  * @throws {IdentityError} kind "bad-certificate"
  */
 export function readKeyKind(subjectPublicKeyInfo: DerElement | undefined): KeyKind {

@@ -56,7 +56,7 @@ test("verifyPeerChain() refuses a chain whose authority has only the name of our
   refuses(() => verify(root, leafBelow(middle), middle), /leads to no authority/);
 });
 
-test("verifyPeerChain() tells twenty authorities of one name apart by the identifiers of their keys", () => {
+test("verifyPeerChain() distinguishes twenty authorities of one name by the identifiers of their keys", () => {
   const idOf = (at: number) => Buffer.of(0x04, 1, at); // OCTET STRING
   const roots = Array.from({ length: 20 }, (_, at) =>
     make({ subject: "SPIRE", ...extension("2.5.29.14", false, idOf(at)) }),

@@ -14,7 +14,7 @@ type NameTag = (typeof NAME_TAG)[keyof typeof NAME_TAG];
 
 const knownTags: ReadonlySet<number> = new Set(Object.values(NAME_TAG));
 
-/** The name; undefined when its kind is unknown. What it says is not looked at. */
+/** The name; undefined when its kind is unknown. What it says is not read. */
 export function toGeneralName(element: DerElement): GeneralName | undefined {
   return knownTags.has(element.tag) ? { tag: element.tag as NameTag, value: bodyOf(element, element.tag) } : undefined;
 }

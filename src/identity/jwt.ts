@@ -26,7 +26,7 @@ export interface TokenClaims {
   readonly expMs: number;
 }
 
-/** A token in its three parts: claims not yet looked at, signature not yet verified. */
+/** A token in its three parts: claims not yet read, signature not yet verified. */
 export interface TokenParts {
   readonly header: Readonly<Record<string, unknown>>;
   readonly claims: Readonly<Record<string, unknown>>;
@@ -83,7 +83,7 @@ export function splitToken(text: string): TokenParts {
 }
 
 /**
- * The claims that NSM uses, without looking at the signature.
+ * The claims that NSM uses, without verifying the signature.
  * @throws {IdentityError} kind "bad-token" also when `sub`, `exp` or `aud` has another form than golang-jwt writes
  */
 export function decodeToken(text: string): TokenClaims {

@@ -115,7 +115,7 @@ function isWithin(host: string, constraint: string): boolean {
   return host === desired || host.endsWith(`.${desired}`);
 }
 
-/** "*.example.org" also stands for the one host below it that is excluded. */
+/** "*.example.org" also covers the one host below it that is excluded. */
 function isOfWildcard(subject: Subject, constraint: Buffer): boolean {
   if (typeof subject !== "string" || !subject.startsWith("*")) return false;
   const parent = (host: string) => /\..*$/.exec(host)?.[0];

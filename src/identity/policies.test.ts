@@ -66,7 +66,7 @@ function refusedBy(policy: string, kind: string) {
   };
 }
 
-test("checkPath() passes a path of three, and does not look at what is right of us", () => {
+test("checkPath() passes a path of three, and does not read what is right of us", () => {
   const path = goodPath();
   checkPath(server, asCheck(path));
   checkPath(server, asCheck({ ...path, tokens: [...path.tokens, "old token of an endpoint"] }));

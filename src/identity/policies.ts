@@ -23,8 +23,8 @@ function clientAllowed({ resource }: PolicyInput): PolicyFault | undefined {
 }
 
 /**
- * For the connection monitor, where the original has it and leaves it out (W4); ours goes by owner: decision 011. What it is asked
- * about a registration it refuses.
+ * For the connection monitor, where the original has it and leaves it out (W4); ours goes by owner: decision 011. It refuses
+ * every registration.
  */
 function serviceConnection(): PolicyFault {
   return { kind: "no-common-connection", watcher: "a peer without certificate" };

@@ -15,7 +15,7 @@ export type PolicyFault =
 /** A policy refused a call or an answer. Its message names identities and positions, never a token. */
 export class PolicyError extends Error {
   override readonly name = "PolicyError";
-  /** Name of the policy, or "path" when no policy could even be asked. */
+  /** Name of the policy, or "path" when no policy could even run. */
   readonly policy: string;
   readonly fault: PolicyFault;
   constructor(policy: string, fault: PolicyFault) {
@@ -26,8 +26,8 @@ export class PolicyError extends Error {
 }
 
 /**
- * Whether a token in the peer's own name is signed with another key than that of the certificate which it showed. One that
- * has renewed its certificate since looks like that, until it shows the new one to a new connection.
+ * Whether a token in the peer's own name is signed with another key than that of the certificate which it showed. This also
+ * holds for a peer that has renewed its certificate since, until it shows the new one to a new connection.
  */
 export function isOfAnotherKey(error: unknown): boolean {
   const fault = error instanceof PolicyError ? error.fault : undefined;

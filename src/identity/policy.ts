@@ -1,13 +1,13 @@
 import type { TokenParts } from "./jwt.ts";
 import type { PolicyFault } from "./policy-error.ts";
 
-/** A peer that was verified, as far as policies look at it. */
+/** A peer that was verified, as far as policies read it. */
 export interface Signer {
   readonly spiffeId: string;
   readonly certificatePem: string;
 }
 
-/** A segment of a path as far as policies look at it. */
+/** A segment of a path as far as policies read it. */
 interface PolicySegment {
   readonly token: string;
 }

@@ -14,7 +14,7 @@ export interface Svid {
   readonly key: KeyObject;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
-  /** Serial of the leaf in hex, to tell one rotation from the next in logs. */
+  /** Serial of the leaf in hex, to distinguish one rotation from the next in logs. */
   readonly serial: string;
 }
 
@@ -75,7 +75,7 @@ export function readSvid(certificatesDer: Buffer, keyDer: Buffer): Svid {
   };
 }
 
-/** go-spiffe asks more of an SVID of its own than of a peer's. */
+/** go-spiffe requires more of an SVID of its own than of a peer's. */
 function ownLeafProblem(leaf: Certificate, intermediates: readonly Certificate[]): string | undefined {
   if (!((leaf.keyUsage ?? 0) & KEY_USAGE.digitalSignature)) return "its certificate lacks digitalSignature";
   const isSigning = (certificate: Certificate) =>

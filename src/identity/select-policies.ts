@@ -2,7 +2,7 @@ import { IdentityError } from "./error.ts";
 import { policies } from "./policies.ts";
 import type { Policy } from "./policy.ts";
 
-/** Stands for the folder of policies in the original's masks; the embedded ones lie under "policies" there. */
+/** Represents the folder of policies in the original's masks; the embedded ones lie under "policies" there. */
 const FOLDER = "etc/nsm/opa";
 
 /** What guards the NetworkService server. The original has no variable for it either. */

@@ -72,7 +72,7 @@ export function leafProblem(leaf: Certificate): string | undefined {
   return undefined;
 }
 
-/** TLS takes no signature of an RSA key either (rpc/http2/tls.ts): it comes before anything here is asked. */
+/** TLS takes no signature of an RSA key either (rpc/http2/tls.ts): it refuses before this check runs. */
 function leafKeyProblem({ key }: Certificate): string | undefined {
   const problem = key.kind === "rsa" ? "has an RSA key, where NSM's tokens need an EC key" : keyProblem(key);
   return problem && `its certificate ${problem}`;
@@ -107,7 +107,7 @@ function findChain(search: Search): string | undefined {
 const A_ROOT = "the authority in the trust bundle";
 const A_MIDDLE = "an intermediate certificate";
 
-/** Looks for an issuer of `below` among the roots first, then among the intermediates that were not used yet. */
+/** Searches for an issuer of `below` among the roots first, then among the intermediates that were not used yet. */
 function climb(search: Search, below: Certificate, used: ReadonlySet<Certificate>): boolean {
   const holds = (issuer: Certificate, what: string) =>
     isIssuedBy(search, below, issuer, what) && isFit(search, authorityProblem(issuer, search, used, what));
@@ -121,7 +121,7 @@ function isFit(search: Search, problem: string | undefined): boolean {
   return problem === undefined;
 }
 
-/** What a check of a signature would cost is looked at before the check. */
+/** Checks what a signature would cost to verify before it verifies it. */
 function isIssuedBy(search: Search, below: Certificate, issuer: Certificate, what: string): boolean {
   if (!isNamedIssuer(below, issuer)) return false;
   const keyFault = keyProblem(issuer.key);
@@ -137,7 +137,7 @@ function isIssuedBy(search: Search, below: Certificate, issuer: Certificate, wha
 
 function isNamedIssuer(below: Certificate, issuer: Certificate): boolean {
   if (!below.issuer.equals(issuer.subject)) return false;
-  // SPIRE's authorities all have one name; the identifiers of their keys tell them apart.
+  // SPIRE's authorities all have one name; the identifiers of their keys distinguish them.
   return below.issuerKeyId === undefined || issuer.keyId === undefined || below.issuerKeyId.equals(issuer.keyId);
 }
 

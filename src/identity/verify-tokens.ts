@@ -1,4 +1,4 @@
-// What a path of NSM tokens must prove: the rules of the original that look at tokens.
+// What a path of NSM tokens must prove: the rules of the original that read tokens.
 import { type KeyObject, X509Certificate } from "node:crypto";
 import { audienceOf, expiryOf, isSignedBy, subjectOf } from "./jwt.ts";
 import type { PolicyInput, Signer } from "./policy.ts";
@@ -41,7 +41,7 @@ export function nextTokenSigned(input: PolicyInput): PolicyFault | undefined {
 }
 
 /**
- * The original looks at the signature alone, so a caller could sign another's name with its own key; here the subject
+ * The original checks the signature alone, so a caller could sign another's name with its own key; here the subject
  * must be the one of the certificate (W5).
  */
 function signedByPeer({ tokens, peer }: PolicyInput, segment: number): PolicyFault | undefined {

@@ -56,7 +56,7 @@ function unfitBesides(group: ReadonlySet<Vf>, request: Pick<VfRequest, "use" | "
 /**
  * The best of several fit VFs, in upstream's order: group already in the desired use, more free VFs on its
  * PF, address. Between these: under VFIO no VF of the group promised to another pod, and the
- * wanted driver already bound, which spares a rebind.
+ * desired driver already bound, which spares a rebind.
  */
 export function chooseVf(
   fit: readonly Vf[],

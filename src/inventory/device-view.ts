@@ -33,7 +33,7 @@ function isHealthy(token: Token, groupOf: GroupOf): boolean {
 }
 
 /**
- * Whose list looks other than when this was asked last. Most that happens to a VF is none of kubelet's business, and
+ * Whose list differs from the one taken last. Most that happens to a VF is none of kubelet's business, and
  * kubelet only takes whole lists: what is touched is compared with what was listed of it.
  */
 export class ListNews {
@@ -52,12 +52,12 @@ export class ListNews {
     this.#touched.add(vf);
   }
 
-  /** Devices of these resources have come or gone, or stand for other VFs than before: rare. */
+  /** Devices of these resources have come or gone, or are assigned to other VFs than before: rare. */
   ofLists(resources: Iterable<string>): void {
     for (const resource of resources) this.#lists.add(resource);
   }
 
-  /** The VFs that were touched, and resources of which some device looks different now; from here on that counts as published. */
+  /** The VFs that were touched, and resources of which some device differs now; from here on that counts as published. */
   take(): InventoryChange {
     const vfs = new Set([...this.#touched].map(({ facts }) => facts.address));
     const changed = new Set(this.#lists);

@@ -37,7 +37,7 @@ export interface DeviceView {
 
 /** What an operation touched. */
 export interface InventoryChange {
-  /** Resource names of which some device looks different to kubelet now; none for most of what happens to a VF. */
+  /** Resource names of which some device is different to kubelet now; none for most of what happens to a VF. */
   readonly resources: ReadonlySet<string>;
   /** The VFs that were touched; of those that are gone the inventory has no record any more. */
   readonly vfs: ReadonlySet<PciAddress>;

@@ -46,7 +46,7 @@ function freshInventory(): Inventory {
   return inventory;
 }
 
-/** Which VF each id stands for. */
+/** Which VF each id is assigned to. */
 const homes = (inventory: Inventory) =>
   inventory.resources
     .flatMap((name) => inventory.devicesOf(name).map(({ id, address }) => `${name} ${id} ${address}`))

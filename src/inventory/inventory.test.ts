@@ -348,7 +348,7 @@ test("Inventory.sync() takes a token that a pod had before its VF came for that 
   );
 });
 
-test("Inventory.adopt() believes the node: the token stands for the VF its pod has", () => {
+test("Inventory.adopt() believes the node: the token is assigned to the VF its pod has", () => {
   const inventory = inventoryOf({ pf: "01:00.0", resources: ["d/x"], vfs: [["01:00.1"], ["01:00.2"]] });
   const [a, b] = [idOf(inventory, "d/x", "01:00.1"), idOf(inventory, "d/x", "01:00.2")];
   inventory.reserveToken(a);

@@ -103,7 +103,7 @@ export class Inventory {
 
   /**
    * Kubelet gives the token to a pod: its VF is kept for that pod. Where the VF is unfit or taken, another one
-   * of the resource takes its place. Asking again changes nothing.
+   * of the resource takes its place. Idempotent.
    * @throws {InventoryError} unknown-token, no-free-vf.
    */
   reserveToken(tokenId: string): Reservation {
@@ -278,7 +278,7 @@ export class Inventory {
     this.#news.of(before);
   }
 
-  /** Another token must not stand for a VF that offers the resource no more. */
+  /** No token may be assigned to a VF that offers the resource no more. */
   #settleIfLost(vf: Vf, resource: string): void {
     if (!isOffering(vf, resource)) this.#tokens.settle(resource, this.#vfs.all);
   }
@@ -297,7 +297,7 @@ export class Inventory {
     return recordOf(vf);
   }
 
-  /** Ends what is not wanted any more: the reservation, a swap of VFs, a VF the node has lost. */
+  /** Ends what is not needed any more: the reservation, a swap of VFs, a VF the node has lost. */
   #loosen(token: Token, vf: Vf | undefined): void {
     if (!token.allocated && !vf?.holder) {
       if (vf) vf.token = undefined;

@@ -43,7 +43,7 @@ test("Inventory.sync() leaves a token in use the VF that lost its resource, and 
   assert.equal(idOf(inventory, "d/x", one), x1);
 });
 
-test("Inventory.adopt() of a token away from a VF that lost its resource lets no other token stand for that one", () => {
+test("Inventory.adopt() of a token away from a VF that lost its resource assigns no other token to that one", () => {
   const inventory = list(new Inventory(namespace), both);
   const [x1, x2] = [idOf(inventory, "d/x", one), idOf(inventory, "d/x", two)];
   inventory.reserveToken(x1);

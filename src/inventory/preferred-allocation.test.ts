@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { parsePciAddress } from "../pci/index.ts";
 import { type Placement, preferredAllocation } from "./preferred-allocation.ts";
 
-/** "a1.0/3" lies on physical function a, NUMA node 0, in IOMMU group 3; the digit after the letter tells ids apart. */
+/** "a1.0/3" lies on physical function a, NUMA node 0, in IOMMU group 3; the digit after the letter distinguishes ids. */
 function placementOf(id: string): Placement | undefined {
   const match = /^([a-f])\d\.(\d)(?:\/(\d+))?$/.exec(id);
   if (!match) return undefined;

@@ -19,7 +19,7 @@ export interface Vf {
   holder: Holder | undefined;
   /** The token that reserves it, or under which it is held. */
   token: Token | undefined;
-  /** For each resource, the node's own token that stands for this VF now. */
+  /** For each resource, the node's own token that is assigned to this VF now. */
   readonly standIns: Map<string, Token>;
 }
 
@@ -29,7 +29,7 @@ export interface Token {
   readonly resource: string;
   /** The VF its id was made from; undefined for one that an older forwarder made, or whose VF is not there yet. */
   ownVf: PciAddress | undefined;
-  /** The VF it stands for now: its own, unless that was unfit when it was requested. */
+  /** The VF it is assigned to now: its own, unless that was unfit when it was requested. */
   vf: Vf | undefined;
   /** Kubelet has given it to a pod. */
   allocated: boolean;
@@ -38,8 +38,8 @@ export interface Token {
 }
 
 /**
- * The device ids of the node. For each resource the ids made here and the VFs that offer it stand in pairs; pairs may
- * swap partners, so that a token whose own VF is unfit stands for another one and no VF is counted twice.
+ * The device ids of the node. For each resource the ids made here and the VFs that offer it form pairs; pairs may
+ * swap partners, so that a token whose own VF is unfit is assigned to another one and no VF is counted twice.
  */
 export class TokenAssignments {
   readonly #namespace: string;
@@ -106,7 +106,7 @@ export class TokenAssignments {
     if (same?.size === 0) this.#byResource.delete(token.resource);
   }
 
-  /** Lets the token stand for another VF; the token that stood for that one takes over the former. */
+  /** Assigns the token to another VF; the token of that one takes over the former. */
   move(token: Token, to: Vf): void {
     const from = token.vf;
     if (from === to) return;
@@ -150,7 +150,7 @@ export class TokenAssignments {
   }
 }
 
-/** All that stand for the VF: one of each resource, and the one of an older forwarder that a pod may have beside them. */
+/** All that are assigned to the VF: one of each resource, and the one of an older forwarder that a pod may have beside them. */
 export function tokensOf({ standIns, token }: Vf): readonly Token[] {
   return token && token.ownVf === undefined ? [...standIns.values(), token] : [...standIns.values()];
 }

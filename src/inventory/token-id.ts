@@ -6,7 +6,7 @@ const TOKEN_PREFIX = "sriov-";
 const TOKEN_CHARS = TOKEN_PREFIX.length + 36;
 
 /**
- * The device id that stands for one virtual function under one resource name: the same after every restart, and not to be
+ * The device id that represents one virtual function under one resource name: the same after every restart, and not to be
  * guessed by who does not know the namespace.
  * @param namespace a random UUID, made once per node and kept secret.
  */
@@ -21,7 +21,7 @@ export function isTokenId(text: string): boolean {
 
 const SHORT_CHARS = TOKEN_PREFIX.length + 4;
 
-/** The beginning of a token id: enough for an operator to tell two apart, and of no use to a pod. */
+/** The beginning of a token id: enough for an operator to distinguish two, and of no use to a pod. */
 export function shortToken(id: string): string {
   return `${id.slice(0, SHORT_CHARS)}…`;
 }

@@ -50,7 +50,7 @@ export interface BeforeClient {
   readonly state: AttachmentState;
 }
 
-/** By which conditions are told apart, in metrics and `status.json` too. */
+/** By which conditions are distinguished, in metrics and `status.json` too. */
 export type VfConditionCode = VfCondition["code"];
 
 /** The condition of one code. */
@@ -135,7 +135,7 @@ export function describeCondition<Code extends VfConditionCode>(condition: VfCon
 export class VfConditions {
   readonly #byCode = new Map<VfConditionCode, VfCondition>();
 
-  /** Whether it looks different now. One that is raised again takes the place of the former. */
+  /** Whether it is different now. One that is raised again takes the place of the former. */
   raise(condition: VfCondition): boolean {
     const before = this.#byCode.get(condition.code);
     this.#byCode.set(condition.code, condition);

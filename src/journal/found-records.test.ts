@@ -28,7 +28,7 @@ async function found(content: Buffer) {
   return { values, damagedBytes: records.damagedBytes };
 }
 
-// Escapes, a key that looks like a record, a value that holds one, and one that is longer than what is read of it at first.
+// Escapes, a key that resembles a record, a value that holds one, and one that is longer than what is read of it at first.
 const long = "x".repeat(40_000);
 const records = [
   recordOf("a", 1),

@@ -1,5 +1,5 @@
 // What a journal of any size and in any state says, in time that grows with its size and in memory that does not: one pass sums it
-// up, one finds the latest record of each key, and each value is read when it is asked for.
+// up, one finds the latest record of each key, and each value is read when it is requested.
 import { CRC_BLOCK_BYTES, CrcRanges, combineCrc } from "./crc-range.ts";
 import { JournalError } from "./error.ts";
 import { FileWindow, type ReadableFile } from "./file-window.ts";

@@ -1,5 +1,5 @@
 // A record on disk: "NSJ", a version byte, the payload's length and a CRC-32 of all the rest (both 32 bits, little-endian),
-// the payload. Each record stands for itself: what is legible behind a damaged one is found again by its first bytes.
+// the payload. Each record is self-contained: what is legible behind a damaged one is found again by its first bytes.
 import { crc32 } from "node:zlib";
 import { combineCrc } from "./crc-range.ts";
 

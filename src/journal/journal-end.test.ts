@@ -1,4 +1,4 @@
-// The end of a journal, and what was asked of it while its disk took nothing.
+// The end of a journal, and what was requested of it while its disk took nothing.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { AppendFile } from "../kernel/index.ts";

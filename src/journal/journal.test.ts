@@ -106,7 +106,7 @@ test("Journal refuses what it cannot keep, says so, and catches up by itself", a
   assert.deepEqual([troubles.length, troubles.at(-1)], [3, undefined]);
 });
 
-test("Journal refuses a drop that is asked for again as long as the disk has not taken the first one", async () => {
+test("Journal refuses a drop that is requested again as long as the disk has not taken the first one", async () => {
   const { file, journal } = await open();
   await journal.put("a", 1);
   file.failure = new Error("EIO: i/o error, write");
@@ -216,7 +216,7 @@ test("Journal refuses changes while a removed file cannot be made again, and cat
   assert.deepEqual([await kept(file), troubles.at(-1)], [{ a: 1, b: 2, c: 3 }, undefined]);
 });
 
-test("openJournal() asks of each record in its rank whether it is kept, and drops the others from the disk", async () => {
+test("openJournal() decides in the order of ranks which records are kept, and drops the others from the disk", async () => {
   const { file, journal } = await open();
   for (const key of ["b 1", "a 1", "b 2", "a 2"]) await journal.put(key, key);
   const asked: string[] = [];

@@ -16,7 +16,7 @@ export interface JournalOptions<Value = Json> {
 
 /** Decides record by record, so that what is too much is never in memory all at once. */
 export interface Selection<Value> {
-  /** Those that come first are asked about first. */
+  /** The lowest are decided first. */
   readonly rank: (key: string) => number;
   readonly keeps: (key: string, value: Value) => boolean;
 }
@@ -111,7 +111,7 @@ export class Journal<Value> {
     if (this.#set(key, undefined) || this.#isBehind) await this.#save(frameOf([key]));
   }
 
-  /** Looks whether the file is still there, and writes it again when it is not. Never throws: trouble is reported. */
+  /** Checks whether the file is still there, and writes it again when it is not. Never throws: trouble is reported. */
   async check(): Promise<void> {
     await this.#writeInTurn().catch(() => {});
   }

@@ -66,7 +66,7 @@ export class CgroupFolder {
     return new CgroupFolder(at, this.#writes);
   }
 
-  /** Tells this cgroup from every other one of its hierarchy. */
+  /** Distinguishes this cgroup from every other one of its hierarchy. */
   get identity(): string {
     return fileKey(this.fd.id());
   }
@@ -96,7 +96,7 @@ export class CgroupFolder {
 
   /**
    * Calls back after a cgroup was made or removed directly beneath, or one of its files was written to. Returns how to
-   * stop. Events can be lost, and there are none for BPF programs: who must not miss a change also looks from time to time.
+   * stop. Events can be lost, and there are none for BPF programs: a caller that must not miss a change also scans from time to time.
    * `onBlind` is called with the errno's name when the kernel has no watch left for it.
    */
   onChange(listener: () => void, onBlind?: (code: string) => void): () => void {

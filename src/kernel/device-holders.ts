@@ -3,9 +3,9 @@ import { basename } from "node:path";
 import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 
 /**
- * Processes that have the device open, "4711 (testpmd)", as far as this process sees the host's. Looks only at descriptors
- * of files with that name: a `stat` of every file of the node could hang on a dead network file system. Of all processes unless
- * told.
+ * Processes that have the device open, "4711 (testpmd)", as far as this process sees the host's. Reads only descriptors
+ * of files with that name: a `stat` of every file of the node could hang on a dead network file system. Covers all
+ * processes by default.
  */
 export async function deviceHolders(
   name: string,
@@ -21,7 +21,7 @@ export async function deviceHolders(
 }
 
 async function holds(pid: string, name: string, device: DeviceNumber): Promise<boolean> {
-  // Gone meanwhile, or not ours to look at.
+  // Gone meanwhile, or not ours to read.
   const fds = await readdir(`/proc/${pid}/fd`).catch(() => []);
   for (const fd of fds) {
     const path = `/proc/${pid}/fd/${fd}`;

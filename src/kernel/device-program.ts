@@ -123,7 +123,7 @@ export function loadDeviceProgram(code: Buffer, name: string): Fd {
   }
 }
 
-/** Asks again, with a place for the verifier's words: writing them takes time that a good program does not need. */
+/** Loads the program again, with a place for the verifier's words: writing them takes time that a good program does not need. */
 function explained(error: unknown, attributes: Buffer): unknown {
   if (!(error instanceof KernelError)) return error;
   const log = offHeap(LOG_BYTES);

@@ -20,7 +20,7 @@ const BUS_INFO_BYTES = 32;
 
 /**
  * Where the driver of a link says that its device is: a PCI address for a NIC, also before Linux 5.14, from when on netlink
- * tells it. Undefined where its driver says nothing.
+ * reports it. Undefined where its driver says nothing.
  * @throws {KernelError} ENODEV where there is no such link, or its driver has detached it for a reset (dev_ethtool, net/ethtool/ioctl.c).
  */
 export function busInfoOf(netns: Netns, ifname: string): string | undefined {

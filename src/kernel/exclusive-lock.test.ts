@@ -11,7 +11,7 @@ function folderOf(t: TestContext): string {
   return join(parent, "state");
 }
 
-/** Asks for the lock; says how often a holder was met. */
+/** Requests the lock; says how often a holder was met. */
 function asking(folder: string, signal = new AbortController().signal) {
   let met = 0;
   const meets = Promise.withResolvers<void>();

@@ -39,7 +39,7 @@ const LOCK_NB = 4;
  * Locks a folder for this process, and waits for it as long as another process has it. The lock is on a FIFO in the folder, which its
  * holder has open for writing: the end of a FIFO's last writer is an event for who has it open for reading (POLLHUP), and the
  * kernel removes a file's locks before it counts the writer out (fs/file_table.c, __fput: locks_remove_file, then the pipe's
- * release). So nothing is asked for again and again, and who is woken finds the lock free.
+ * release). So nothing is polled, and a process that is woken finds the lock free.
  * @throws {KernelError} or the file system's error; the signal's reason.
  */
 export async function lockFolder(folder: string, { onHeld, signal }: FolderLockOptions): Promise<ExclusiveLock> {

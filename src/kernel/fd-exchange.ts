@@ -28,7 +28,7 @@ export interface PassedFds {
   holdAtMost(count: number): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
-  /** How many were closed because the peer sent too many, could not be told apart, or were lost for want of descriptors. */
+  /** How many were closed because the peer sent too many, could not be distinguished, or were lost for want of descriptors. */
   readonly droppedCount: number;
 }
 
@@ -43,7 +43,7 @@ interface Waiter {
   reject(reason: unknown): void;
 }
 
-/** Both queues of one stream: what waits to be sent, and what came and waits to be asked for. */
+/** Both queues of one stream: what waits to be sent, and what came and waits to be requested. */
 export class FdExchange implements PassedFds {
   readonly #outgoing: Fd[] = [];
   readonly #held = new Map<string, Held>();

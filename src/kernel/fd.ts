@@ -45,7 +45,7 @@ export class Fd {
   }
 
   /**
-   * A handle of the file itself (O_PATH): enough to pass it on or to open it again, without opening what it stands for.
+   * A handle of the file itself (O_PATH): enough to pass it on or to open it again, without opening what it refers to.
    * The final symlink is followed.
    * @throws {KernelError} for example ENOENT.
    */
@@ -75,7 +75,7 @@ export class Fd {
 
   /**
    * What the descriptor refers to. A peer may pass a file of a file system that it serves itself (FUSE) and never answers:
-   * the kernel answers with what it knows already and does not ask there.
+   * the kernel reports what it knows already and does not query the peer.
    */
   id(): FileId {
     call("look at a descriptor", "statx", this.number, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, statxArea);

@@ -58,7 +58,7 @@ test("isLinkOf() knows the representor of a VF, which has the PF as parent, from
   assert.equal(isLinkOf({ portName: undefined }, { pciFunction: undefined, text: "" }, VF), false);
 });
 
-/** A kernel before 5.14, whose link 4 has these names, one at each look, and whose drivers answer as set. */
+/** A kernel before 5.14, whose link 4 has these names, one at each read, and whose drivers answer as set. */
 function oldKernel(names: readonly string[], drivers: Readonly<Record<string, string>>) {
   const left = [...names];
   const link = { name: left.shift(), index: 4, kind: undefined, parentDevice: undefined } as Link;
@@ -78,7 +78,7 @@ function oldKernel(names: readonly string[], drivers: Readonly<Record<string, st
 test("linkOwners() takes a driver's word only of a link that had the name all the time", async () => {
   const drivers = { eth4: "0000:02:00.0", ens6f0v1: VF };
   assert.equal((await oldKernel(["ens6f0v1", "ens6f0v1"], drivers)).pciFunction, VF);
-  // Another link has its former name by the time that the driver is asked.
+  // Another link has its former name by the time that the driver is queried.
   assert.equal((await oldKernel(["eth4", "ens6f0v1", "ens6f0v1"], drivers)).pciFunction, VF);
   await assert.rejects(oldKernel(["eth4"], drivers), { code: "ENODEV" });
 });
@@ -90,10 +90,10 @@ test("linkOwners() says that it cannot say while a driver is being reset, not th
   });
 });
 
-test("linkOwners() asks no driver about a link that software made", async () => {
+test("linkOwners() queries no driver about a link that software made", async () => {
   const ownerOf = linkOwners(openHostFiles("/nonexistent", new BlockingWrites()));
   const veth = { name: "vf0", index: 4, kind: "veth", parentDevice: undefined, parentBus: undefined } as Link;
-  // There is no namespace in which one could be asked.
+  // There is no namespace in which one could be queried.
   assert.deepEqual(await ownerOf({} as LinkPlace, veth), { pciFunction: undefined, text: "no device (it is a veth)" });
 });
 

@@ -21,7 +21,7 @@ export interface LinkOwner {
 }
 
 /**
- * Asks the kernel, in the place of the link, what the link sits on now.
+ * Reads from the kernel, in the place of the link, what the link sits on now.
  * @throws {KernelError} ENODEV when the link has gone; EAGAIN while its driver cannot say, only before Linux 5.14.
  */
 export type LinkOwnerOf = (place: LinkPlace, link: Link) => Promise<LinkOwner>;
@@ -29,7 +29,7 @@ export type LinkOwnerOf = (place: LinkPlace, link: Link) => Promise<LinkOwner>;
 /** The parent device of a link: its name on its bus. */
 interface ParentDevice {
   readonly name: string;
-  /** Undefined where only the driver was asked, which names a PCI function or something of its own. */
+  /** Undefined where only the driver was queried, which names a PCI function or something of its own. */
   readonly bus: string | undefined;
 }
 
@@ -37,7 +37,7 @@ const PCI_ADDRESS = /^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/;
 /** devlink_port's names (Linux, net/devlink/port.c, __devlink_port_phys_port_name_get), older drivers' own alike. */
 const REPRESENTOR = /^(c\d+)?pf\d+(vf|sf)\d+$/;
 
-/** Whether a port of that name stands for a VF or subfunction on a switching NIC: "pf0vf3". Its parent is the PF. */
+/** Whether a port of that name represents a VF or subfunction on a switching NIC: "pf0vf3". Its parent is the PF. */
 export function isRepresentor(portName: string | undefined): boolean {
   return portName !== undefined && REPRESENTOR.test(portName);
 }
@@ -59,16 +59,16 @@ export function linkOwners(
   };
 }
 
-/** So often a link may be renamed while its driver is asked. */
+/** So often a link may be renamed while its driver is queried. */
 const RENAMES = 3;
 
-/** ethtool asks by name, and names move from link to link: the answer counts only where the name was still this link's. */
+/** ethtool queries by name, and names move from link to link: the answer counts only where the name was still this link's. */
 async function parentByDriver(
   { netns, rtnl }: LinkPlace,
   link: Link,
   askDriver: typeof busInfoOf,
 ): Promise<ParentDevice | undefined> {
-  // One that has a kind was made by software (IFLA_INFO_KIND): hundreds of veths on a node need not be asked.
+  // One that has a kind was made by software (IFLA_INFO_KIND): hundreds of veths on a node need no query.
   if (link.kind !== undefined) return undefined;
   const op = `ask what link ${link.index} sits on`;
   let { name } = link;

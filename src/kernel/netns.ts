@@ -34,7 +34,7 @@ export class Netns {
    * @throws {NotANetnsError} when it refers to anything else.
    */
   static fromFd(fd: BorrowedFd): Netns {
-    // A peer may have passed anything. Opening a FIFO may block, opening a device may set it going, a FUSE file asks the process
+    // A peer may have passed anything. Opening a FIFO may block, opening a device may set it going, a FUSE file queries the process
     // that serves it; but the name that the kernel gives an open file is free of all that, and a path begins with a slash.
     const name = readlinkSync(`/proc/self/fd/${fd.number}`);
     if (!/^net:\[\d+\]$/.test(name)) {
@@ -139,7 +139,7 @@ export function inNetns<T>(netns: Netns, work: () => T): T {
 
 let isPoolStarted = false;
 
-/** libuv makes all threads of the pool at once, at the first work for it (uv__work_submit, src/threadpool.c), on the asking thread. */
+/** libuv makes all threads of the pool at once, at the first work for it (uv__work_submit, src/threadpool.c), on the calling thread. */
 function startPool(): void {
   if (isPoolStarted) return;
   isPoolStarted = true;

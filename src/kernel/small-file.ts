@@ -16,7 +16,7 @@ export async function readSmallFile(path: string, mostMebibytes: number): Promis
     if (!(await stat(path)).isFile()) throw new KernelError(op, Errno.EINVAL, "it is no file");
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      // Its size is not asked: /proc says 0, and a file that is written to grows.
+      // Its size is not read: /proc says 0, and a file that is written to grows.
       const parts: Buffer[] = [];
       let left = mostMebibytes * MEBIBYTE;
       const stream: AsyncIterable<Buffer> = handle.createReadStream({ autoClose: false, end: left });

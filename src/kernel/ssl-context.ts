@@ -29,7 +29,7 @@ let lastId = 0n;
  * Node's own way to the chain, getPeerCertificate(), ends the process at a key on a curve without a NIST name (24.21:
  * X509ToObject, src/crypto/crypto_x509.cc), and getPeerX509Certificate() loses the memory of all but the leaf.
  * Node has no option for any of this, so it is set in the `SSL_CTX` behind the context; its address comes from what Node prints
- * of it, and is believed only if what lies there looks like a fresh context.
+ * of it, and is believed only if what lies there has the form of a fresh context.
  * @param context what `tls.createSecureContext()` gives, of one connection that has not begun
  * @param maxBytes longest list of certificates that is read of a peer
  * @throws {Error} that says what this Node lacks

@@ -1,4 +1,4 @@
-// In which order a state file reaches the disk, and what a failure leaves: on a disk that writes down what it is asked for.
+// In which order a state file reaches the disk, and what a failure leaves: on a disk that writes down each request.
 import assert from "node:assert/strict";
 import { basename, dirname } from "node:path";
 import { test } from "node:test";

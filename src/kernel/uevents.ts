@@ -18,7 +18,7 @@ const EVENTS_PER_TURN = 64;
 
 /** News of a device, as the kernel reported it. */
 export interface Uevent {
-  /** "add", "remove", "change", "bind", "unbind", "move"; "lost" when the kernel had to drop events: look again. */
+  /** "add", "remove", "change", "bind", "unbind", "move"; "lost" when the kernel had to drop events: read the node again. */
   readonly action: string;
   /** Path beneath /sys, for example "/devices/pci0000:00/0000:00:1c.0/0000:01:10.0". */
   readonly devpath: string;

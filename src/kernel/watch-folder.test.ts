@@ -54,7 +54,7 @@ test("watchFolder() continues when the folder itself is made again", async (t) =
   }
 });
 
-test("watchFolder() tells a file from another one that has got its name and its inode number", (t) => {
+test("watchFolder() distinguishes a file from another one that has got its name and its inode number", (t) => {
   const folder = open(t);
   mkdirSync(folder.path);
   const path = join(folder.path, "a.sock");

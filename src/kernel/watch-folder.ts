@@ -6,19 +6,19 @@ import { guarded } from "../async/index.ts";
 /** A folder where others make and remove files. */
 export interface WatchedFolder {
   readonly path: string;
-  /** Tells a file from another one that takes its name later; undefined when there is none. */
+  /** Distinguishes a file from another one that takes its name later; undefined when there is none. */
   identity(name: string): string | undefined;
   /** Calls back after something in the folder was made, removed or renamed. Returns how to stop. */
   onChange(listener: () => void): () => void;
   close(): void;
 }
 
-/** A folder that is not there cannot be watched: it is looked for again after this time. */
+/** A folder that is not there cannot be watched: we try again after this time. */
 const RETRY_MS = 1000;
 
 /**
  * Watches a folder by inotify, through its own removal and return. Events can be lost (the kernel's queue is bounded), so
- * a caller that must not miss a change also looks at `identity` from time to time.
+ * a caller that must not miss a change also reads `identity` from time to time.
  */
 export function watchFolder(path: string, clock: Clock): WatchedFolder {
   const listeners = new Set<() => void>();
@@ -67,7 +67,7 @@ function start(path: string, notify: () => void): FSWatcher | undefined {
     );
     return watcher;
   } catch {
-    return undefined; // removed in between, or no inotify watches left: the next look sees it
+    return undefined; // removed in between, or no inotify watches left: the next try reports
   }
 }
 
@@ -81,6 +81,6 @@ function identityOf(path: string, kind?: "folder"): string | undefined {
     if (!found || (kind === "folder" && !found.isDirectory())) return undefined;
     return `${found.dev}:${found.ino}:${found.birthtimeNs}`;
   } catch {
-    return undefined; // EIO, ELOOP, EACCES on the way: looked for again like one that is missing
+    return undefined; // EIO, ELOOP, EACCES on the way: tried again like one that is missing
   }
 }

@@ -17,6 +17,6 @@ export async function writeRefusal(path: string): Promise<string | undefined> {
 
 /** Why this process may make no file in the folder at a path: as `writeRefusal`, and ENOTDIR for what is none. Writes nothing. */
 export async function folderRefusal(path: string): Promise<string | undefined> {
-  const found = await stat(path).catch(() => undefined); // what cannot be looked at is refused below, with its own reason
+  const found = await stat(path).catch(() => undefined); // what cannot be read is refused below, with its own reason
   return found?.isDirectory() === false ? "ENOTDIR" : writeRefusal(path);
 }

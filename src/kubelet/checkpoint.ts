@@ -13,7 +13,7 @@ export type Checkpoint = ReadonlyMap<string, CheckpointHolder>;
 
 /**
  * Reads kubelet's file (kubernetes, pkg/kubelet/cm/devicemanager/checkpoint). Ids are listed by NUMA node, before
- * Kubernetes 1.20 in one list. The checksum is over Go's own print of the data and is not looked at. Undefined when the
+ * Kubernetes 1.20 in one list. The checksum is over Go's own print of the data and is not verified. Undefined when the
  * text is not such a file; single entries that make no sense are left out.
  */
 export function parseCheckpoint(text: string): Checkpoint | undefined {

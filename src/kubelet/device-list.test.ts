@@ -23,7 +23,7 @@ test("DeviceList.encode() makes one message of all devices", () => {
   assert.deepEqual(read(list.encode([])), []);
 });
 
-test("DeviceList.encode() gives the same array until something looks different", () => {
+test("DeviceList.encode() gives the same array until something changes", () => {
   const list = new DeviceList();
   const first = list.encode([device("a"), device("b")]);
   assert.equal(list.encode([device("a"), device("b")]), first);

@@ -2,7 +2,7 @@ import { ListAndWatchResponseSchema } from "../gen/deviceplugin_pb.ts";
 import type { DeviceView } from "../inventory/index.ts";
 import { encodeMessage } from "../rpc/index.ts";
 
-/** One device as kubelet is to see it. Its id is a secret: a pod that knows it may request what it stands for. */
+/** One device as kubelet is to see it. Its id is a secret: a pod that knows it may request its VF. */
 type Device = Pick<DeviceView, "id" | "healthy" | "numaNode">;
 
 interface Part {
@@ -12,14 +12,14 @@ interface Part {
 
 /**
  * The list of one resource as kubelet reads it. A change of one device makes kubelet want all of them again, so each is
- * encoded once for as long as it looks the same. Messages of one type that follow each other are one message with all their
+ * encoded once for as long as it stays the same. Messages of one type that follow each other are one message with all their
  * entries (the rule of protobuf on which this rests).
  */
 export class DeviceList {
   #parts = new Map<string, Part>();
   #bytes: Uint8Array = new Uint8Array();
 
-  /** The list as it is now: the same array as before while nothing looks different. */
+  /** The list as it is now: the same array as before while nothing changes. */
   encode(devices: readonly Device[]): Uint8Array {
     const known = [...this.#parts.values()];
     const parts = devices.map((device) => this.#partOf(device));

@@ -18,7 +18,7 @@ interface DevicePluginsOptions {
   readonly random?: Pick<Random, "fraction"> | undefined;
   /** What kubelet has of other plugins under our resources; unknown by default. */
   readonly foreign?: Pick<ForeignDevices, "streak">;
-  /** Kubelet is to be asked again which devices it has. */
+  /** Kubelet is to be queried again for the devices that it has. */
   askSoon?(): void;
   /** How calls travel; sockets in the folder by default. */
   readonly transport?: Transport | undefined;

@@ -5,7 +5,7 @@ export type AllocatableDevices = ReadonlyMap<string, ReadonlySet<string>> | unde
 
 /**
  * Devices that kubelet has under our resources and that are not ours: another device plugin has registered there. Kubelet takes each
- * registration and asks the latest plugin for devices, while the lists of both continue to replace each other
+ * registration and requests devices from the latest plugin, while the lists of both continue to replace each other
  * (pkg/kubelet/cm/devicemanager/manager.go, PluginConnected); before 1.25 it drops the first one's list (addEndpoint). The devices
  * of a plugin that has ended are unhealthy at once, and so not allocatable.
  */

@@ -1,5 +1,5 @@
 // The node's allocator: offers resources to kubelet as a device plugin (v1beta1) and hands tokens to pods.
-// It knows device ids and sockets; what an id stands for is the inventory's. Start reading at resource-registration.ts, the life of one
+// It knows device ids and sockets; which VF an id has is the inventory's. Start reading at resource-registration.ts, the life of one
 // resource with kubelet, and at allocated-tokens.ts and token-life.ts, the life of one device id with its pod.
 
 export { AllocatedTokens } from "./allocated-tokens.ts";

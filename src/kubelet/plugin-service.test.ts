@@ -13,7 +13,7 @@ import { pluginHandlers } from "./plugin-service.ts";
 
 const RESOURCE = "worker.domain/10G";
 
-/** One resource, asked as kubelet asks, without sockets. */
+/** One resource, called as kubelet calls it, without sockets. */
 function plugin() {
   const clock = new HandClock();
   const log = recordingLog();

@@ -21,7 +21,7 @@ interface PluginServiceOptions {
 /** Pods find their tokens by this prefix, before the resource name as it is, dots and slash included. */
 const TOKENS_VARIABLE = "NSM_SRIOV_TOKENS_";
 
-/** What a plugin declares to kubelet at registration and when asked. Older kubelets look only at the first, newer at the second. */
+/** What a plugin declares to kubelet at registration and on request. Older kubelets read only the first, newer the second. */
 export const pluginOptions = { preStartRequired: false, getPreferredAllocationAvailable: true } as const;
 
 /**

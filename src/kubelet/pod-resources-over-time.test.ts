@@ -1,4 +1,4 @@
-// When kubelet is asked, and what follows from what it says over time: without sockets, and in no time.
+// When kubelet is queried, and what follows from what it says over time: without sockets, and in no time.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type DescMethod } from "@bufbuild/protobuf";
@@ -55,7 +55,7 @@ function world(intervalMs: number, more: Partial<PodResourcesOptions> = {}, firs
   };
 }
 
-test("PodResources asks in its interval from one answer to the next, each time with a limit and until it is closed", async () => {
+test("PodResources queries in its interval from one answer to the next, each time with a limit and until it is closed", async () => {
   const { clock, asked, times, end } = world(30_000);
   await clock.pass(95_000);
   assert.deepEqual(times(), [0, 30_000, 60_000, 90_000]);
@@ -64,7 +64,7 @@ test("PodResources asks in its interval from one answer to the next, each time w
   assert.ok(asked[0]?.signal.aborted);
 });
 
-test("PodResources.askSoon() leads to one question in a second, and none that is wanted during a question is lost", async () => {
+test("PodResources.askSoon() leads to one query in a second, and none that is requested during a query is lost", async () => {
   const { clock, times, answers, resources, end } = world(30_000);
   await clock.pass(10_000);
   for (let pod = 0; pod < 3; pod += 1) resources.askSoon();
@@ -88,7 +88,7 @@ for (const [intervalMs, desiredMs] of [
   [10, 100],
   [600, 600],
 ] as const) {
-  test(`PodResources that is to ask each ${intervalMs} ms asks each ${desiredMs} ms, in bad times too`, async () => {
+  test(`PodResources that is to query each ${intervalMs} ms queries each ${desiredMs} ms, in bad times too`, async () => {
     const { clock, times, answers, end } = world(intervalMs);
     await clock.pass(desiredMs);
     assert.deepEqual(times(), [0, desiredMs]);
@@ -123,7 +123,7 @@ test("PodResources tries soon after a failure, ever more seldom, and soon again 
   await end();
 });
 
-test("PodResources asks an old kubelet in the old way until that fails, then in the new way again", async () => {
+test("PodResources queries an old kubelet in the old way until that fails, then in the new way again", async () => {
   const { clock, times, answers, asked, end } = world(30_000, { onAllocatable: () => {} });
   answers[NEW] = failing("UNIMPLEMENTED");
   answers[OLD] = answered;

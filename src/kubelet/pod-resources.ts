@@ -49,7 +49,7 @@ const DIAL_TIMEOUT_MS = 2000;
 /** A node with hundreds of pods answers in some milliseconds; a busy kubelet in some seconds. */
 const ANSWER_TIMEOUT_MS = 10_000;
 const FIRST_RETRY_MS = 1000;
-/** Many pods may get devices at once: they are asked for together. */
+/** Many pods may get devices at once: one query covers them all. */
 const SOON_MS = 1000;
 /** Kubelet answers 100 calls a second for all callers together: nothing that is set may make us a burden. */
 const LEAST_INTERVAL_MS = 100;
@@ -57,7 +57,7 @@ const LEAST_INTERVAL_MS = 100;
 /** Kubelet itself sends at most 16 MB (pkg/kubelet/apis/podresources, maxMsgSize); a pod with ten devices has a few hundred elements. */
 const ANSWER_LIMIT: MessageLimit = { bytes: 16 * 1024 * 1024, elements: 262_144 };
 
-/** Asks kubelet which pod has which device, again and again. */
+/** Queries kubelet, again and again, which pod has which device. */
 export class PodResources {
   /** Set after every question; without a value until the first is answered or has failed. */
   readonly state = new Latest<PodResourcesState>();
@@ -89,7 +89,7 @@ export class PodResources {
     this.#running = this.#run(this.#stop.signal);
   }
 
-  /** A pod has got a device: asks soon, so that the pod is known by name even when it lives for a short time. */
+  /** A pod has got a device: queries soon, so that the pod is known by name even when it lives for a short time. */
   askSoon(): void {
     this.#bell.ring();
   }

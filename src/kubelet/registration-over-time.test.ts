@@ -311,7 +311,7 @@ test("a kubelet that hangs in Register is tried again", async (t) => {
   await plugins.ready();
 });
 
-test("kubelet may ask for a preference among thousands of devices", async (t) => {
+test("kubelet may request a preference among thousands of devices", async (t) => {
   const { folder, kubelet, plugins } = await world(t);
   await plugins.ready();
   const availableDeviceIDs = Array.from({ length: 5_000 }, (_, at) => `${at}`.padStart(66, "x"));

@@ -34,9 +34,9 @@ const VERSION = "v1beta1";
 /** Kubelet's new socket exists some instants before it answers there. */
 const FIRST_RETRY_MS = 20;
 const LONGEST_RETRY_MS = 5000;
-/** A kubelet that lets go of the list sooner than this is not asked again at once. */
+/** A kubelet that lets go of the list sooner than this gets no new registration at once. */
 const STEADY_MS = 5000;
-/** Events of the folder can be lost; looking costs two syscalls. */
+/** Events of the folder can be lost; a check costs two syscalls. */
 const LOOK_AGAIN_MS = 1000;
 /** Kubelet dials back within Register and gives that 10 s. */
 const REGISTER_TIMEOUT_MS = 15_000;
@@ -62,7 +62,7 @@ export class ResourceRegistration {
   /** Identity of the kubelet socket that knows us. */
   #registeredAt: string | undefined;
   #isFollowed = false;
-  /** Another plugin has offered the resource when it was last looked. */
+  /** Another plugin offered the resource at the last check. */
   #isElsewhere = false;
   /** How often a kubelet has begun to follow the list. One that restarts may have let go of it before the next check. */
   #follows = 0;
@@ -179,7 +179,7 @@ export class ResourceRegistration {
     }
   }
 
-  /** A new socket for a new kubelet; the old one where the same kubelet is asked again and can still dial it. */
+  /** A new socket for a new kubelet; the old one where the same kubelet gets a new registration and can still dial it. */
   async #listen(kubelet: string): Promise<void> {
     const { folder, resource, offer, transport, clock, log } = this.#options;
     const file = folder.identity(this.#socket);

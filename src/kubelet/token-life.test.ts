@@ -87,7 +87,7 @@ for (const [name, steps, freed] of rows) {
   });
 }
 
-test("TokenLife.observe() counts from when the last was answered to when the first was asked", () => {
+test("TokenLife.observe() counts from when the last was answered to when the first was queried", () => {
   const life = new TokenLife(GRACE_MS);
   life.allocated("t1", RESOURCE);
   const sight = (askedMs: number, answeredMs: number) =>

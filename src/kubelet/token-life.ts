@@ -8,7 +8,7 @@ interface Sight {
   readonly checkpoint: Checkpoint | undefined;
   /** Device ids under which connections hold something, with the connection. */
   readonly connections: ReadonlyMap<string, string>;
-  /** When the first of them was asked, and when the last had answered: an Allocate may lie between. */
+  /** When the first of them was queried, and when the last had answered: an Allocate may lie between. */
   readonly askedMs: number;
   readonly answeredMs: number;
 }

@@ -113,7 +113,7 @@ test("openNodeJournal() writes everything again when its folder is removed, at t
   assert.deepEqual([next.left.size, [...next.vfs.values()]], [2, [vf]]);
 });
 
-test("openNodeJournal() looks whether its folder is still there when nothing is written", async (t) => {
+test("openNodeJournal() checks whether its folder is still there when nothing is written", async (t) => {
   const folder = await folderOf(t);
   const looks: (() => void)[] = [];
   const after: Clock["after"] = (_delayMs, callback) => {

@@ -33,7 +33,7 @@ export interface NodeJournal extends ConnectionJournal, VfJournal {
   close(): Promise<void>;
 }
 
-/** Between two looks whether the file is still there; each write looks, too. */
+/** Between two checks whether the file is still there; each write checks, too. */
 const CHECK_MS = 5_000;
 
 interface NodeJournalOptions {

@@ -170,7 +170,7 @@ test("a slow VF whose driver fails in the end is given to others after a while, 
   }
 });
 
-test("a slow VF that was away meanwhile is not said to be restored by what was asked of the one before", async () => {
+test("a slow VF that was away meanwhile is not said to be restored by what was requested of the one before", async () => {
   const { take, slow, clock, log, sync } = setUp();
   const work = slow(first);
   const binding = take().bind(signal, isThere);
@@ -205,7 +205,7 @@ test("a VF that is set aside again is observed for the latter cause alone, and o
   sync(...vfs);
 });
 
-test("a VF with a foreign link stays set aside as long as the kernel cannot be asked whose link is there", async () => {
+test("a VF with a foreign link stays set aside as long as the kernel does not say whose link is there", async () => {
   const { inventory, take, sound, clock } = setUp();
   const vf = take();
   const foreign = { kind: "not-its-link", vf: first, link: "eth1", ifindex: 7, owner: "PCI function 0000:02:00.0" };

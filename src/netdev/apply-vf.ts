@@ -48,7 +48,7 @@ interface Place {
 /** The VF beneath one link, on its PF. */
 export class VfBeneath {
   readonly #parts: VfBeneathParts;
-  /** Settings that the driver can report but not set: asked for once per process, no difference afterwards. */
+  /** Settings that the driver can report but not set: requested once per process, no difference afterwards. */
   readonly #unsupported = new Set<keyof VfSettings>();
 
   constructor(parts: VfBeneathParts) {
@@ -90,7 +90,7 @@ export class VfBeneath {
 
   /**
    * The VF's own word comes before the PF's: igbvf takes an address of the PF only when it is bound, and with one that is set there the
-   * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF is asked next.
+   * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF gets the request next.
    */
   async #chooseMac(mac: string, actual: VfSettings, place: Place): Promise<void> {
     const { vf, wasOwnChoice } = this.#parts;

@@ -10,7 +10,7 @@ import { planChanges } from "./plan.ts";
 import { type ActualNetdev, readNetdev } from "./read.ts";
 import type { Patience } from "./transient.ts";
 
-/** One change can undo another (a last address takes the routes with it), so we look again; that often and no more. */
+/** One change can undo another (a last address takes the routes with it), so we read again; that often and no more. */
 const PASSES = 3;
 /** Duplicate address detection is skipped, so this is the time the kernel's own work queue takes. */
 const TENTATIVE_LIMIT_MS = 2_000;
@@ -61,7 +61,7 @@ async function readActual({ session, ifindex, desired }: ApplyInput): Promise<Ac
   return actual;
 }
 
-/** Codes that say "is so already": the next reading of the kernel shows whether it is. */
+/** Codes that say "is so already": the next read from the kernel shows whether it is. */
 const ALREADY: Partial<Record<Change["kind"], readonly string[]>> = {
   "add-address": ["EEXIST"],
   "add-route": ["EEXIST"],

@@ -49,7 +49,7 @@ export type NetdevFault =
   | { readonly kind: "neighbour-taken"; readonly address: string; readonly mac: string }
   | { readonly kind: "address-duplicate"; readonly link: string; readonly address: string }
   | { readonly kind: "address-tentative"; readonly link: string; readonly address: string; readonly afterMs: number }
-  /** Changes were made, and are asked for again: another process undoes them. */
+  /** Changes were made, and are due again: another process undoes them. */
   | { readonly kind: "unsettled"; readonly link: string; readonly changes: readonly string[] }
   /** An attach failed, and so did its undoing: the VF is not clean. The cause says what failed first. */
   | { readonly kind: "left-behind"; readonly link: string; readonly reason: string; readonly left: readonly string[] }
@@ -63,7 +63,7 @@ export type NetdevFault =
       readonly tries: number;
       readonly afterMs: number;
     }
-  /** The PF reports nothing of its VFs, so that it cannot be asked for anything. */
+  /** The PF reports nothing of its VFs, so that nothing can be requested of it. */
   | { readonly kind: "vf-silent"; readonly setting: string; readonly vf: number; readonly pf: string }
   /** The PF or its driver did not take a setting of the VF. */
   | {

@@ -33,7 +33,7 @@ function setUp(answer: (link: { now: string; isUp: boolean }) => keyof typeof Er
   return { clock, link, asked, setting };
 }
 
-test("setLinkMac() asks nothing of a link that has the address", async () => {
+test("setLinkMac() requests nothing of a link that has the address", async () => {
   const { setting, asked } = setUp(() => assert.fail("it has it"), DESIRED);
   await setting;
   assert.deepEqual(asked, []);

@@ -38,7 +38,7 @@ export function newTemporaryName(random: Random): string {
 }
 
 /**
- * Looks before anything is touched whether the name is free in the client's namespace.
+ * Checks before anything is touched whether the name is free in the client's namespace.
  * @throws {NetdevError} of kind "name-taken".
  */
 export async function checkNameFree(client: LinkPlace, name: string): Promise<void> {

@@ -7,7 +7,7 @@ import { type Address, type Neighbour, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN
  */
 export const OUR_PROTOCOL = 110;
 
-/** Table that the kernel asks last; like main and local never ours. */
+/** Table that the kernel tries last; like main and local never ours. */
 const RT_TABLE_DEFAULT = 253;
 
 /** What the kernel's marks alone cannot say. Plain data, kept for as long as the link is in the pod. */

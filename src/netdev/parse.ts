@@ -29,7 +29,7 @@ export function invalid(part: RequestPart, text: string, problem: string): Netde
 }
 
 /**
- * The name of a link as the kernel takes it literally (dev_valid_name, net/core/dev.c), and not one that stands for
+ * The name of a link as the kernel takes it literally (dev_valid_name, net/core/dev.c), and not one that means
  * something else below /proc/sys.
  * @throws {NetdevError}
  */

@@ -64,14 +64,14 @@ for (const [says, info, asked, rate] of [
   ["no limit", { minTxRateMbps: 10, maxTxRateMbps: 50 }, NO_LIMITS, { minMbps: 0, maxMbps: 0 }],
   ["the upper limit of a driver that knows none", {}, { maxTxRateMbps: 40 }, { minMbps: 0, maxMbps: 40 }],
 ] as const) {
-  test(`rtnlPfPort() writes ${says}, and the one that is not asked for stays`, async () => {
+  test(`rtnlPfPort() writes ${says}, and the one that is not requested stays`, async () => {
     const { node, port } = setUp({ 1: info });
     await port.write(1, asked);
     assert.deepEqual(node.written, [[4, 1, { rate }]]);
   });
 }
 
-test("rtnlPfPort() writes what is asked for and nothing besides", async () => {
+test("rtnlPfPort() writes what is requested and nothing besides", async () => {
   const { node, port } = setUp({ 1: { minTxRateMbps: 10 } });
   const change = { mac: "02:00:00:00:00:01", vlan: 0, spoofCheck: false, trust: false, linkState: "auto" } as const;
   await port.write(1, change);

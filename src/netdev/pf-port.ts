@@ -11,7 +11,7 @@ export interface PfName {
 }
 
 /**
- * What is known of a PF beyond one look. One that has reported its VFs once is only busy when it reports none: drivers leave
+ * What is known of a PF beyond one read. One that has reported its VFs once is only busy when it reports none: drivers leave
  * those out that they cannot answer for (rtnl_fill_vfinfo, net/core/rtnetlink.c), ice while it resets them.
  */
 export interface PfMemory {
@@ -71,7 +71,7 @@ async function vfChange(rtnl: Rtnl, input: { index: number; vf: number; change: 
     ...(linkState !== undefined && { linkState }),
   };
   if (minTxRateMbps === undefined && maxTxRateMbps === undefined) return change;
-  // Both limits travel in one attribute: the one that is not asked for stays.
+  // Both limits travel in one attribute: the one that is not requested stays.
   const [info] = await rtnl.vfInfos(input.index, input.vf);
   const minMbps = minTxRateMbps ?? info?.minTxRateMbps ?? 0;
   return { ...change, rate: { minMbps, maxMbps: maxTxRateMbps ?? info?.maxTxRateMbps ?? 0 } };

@@ -7,7 +7,7 @@ import { OUR_PROTOCOL, type Owned, ownsRoute, ownsRule, ownTables } from "./owne
 /** What the kernel gives an IPv6 route that names no metric (IP6_RT_PRIO_USER). */
 const IPV6_METRIC = 1024;
 const RT_SCOPE_LINK = 253;
-/** So many tables are looked through for a free one. */
+/** So many tables are searched for a free one. */
 const TABLE_LIMIT = 4096;
 /** default, main and local. */
 const RESERVED_TABLES = [253, 254, 255];
@@ -44,7 +44,7 @@ export function planRules(input: RulesInput): PlannedEntries {
   const plan: PlannedEntries = { add: [], remove: [] };
   const kept = new Map<number, Rule>();
   const taken = new Set([...RESERVED_TABLES, ...tables, ...input.taken]);
-  // The kernel puts each new rule before the others: added from the last to the first, the first one asked for is asked first.
+  // The kernel puts each new rule before the others: added from the last to the first, they run in the requested order.
   for (const rule of input.desired.toReversed()) {
     const selector = ruleSelector(rule);
     const there = ours.find((own) => ruleSelector(own) === selector && !kept.has(own.table));

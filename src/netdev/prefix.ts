@@ -7,7 +7,7 @@ export interface Prefix {
   readonly prefixLength: number;
 }
 
-/** Reads "address/length"; an address alone stands for itself. undefined when the text is neither. */
+/** Reads "address/length"; an address alone is a prefix of its full length. undefined when the text is neither. */
 export function parsePrefix(text: string): Prefix | undefined {
   const slash = text.indexOf("/");
   const bytes = ipToBytes(slash < 0 ? text : text.slice(0, slash));

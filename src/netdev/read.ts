@@ -46,7 +46,7 @@ export async function inSession<T>(
   }
 }
 
-/** No Request can ask for more on one link. Where there are more, a process in the namespace has put our mark on entries of its own. */
+/** One link can have no more by Requests. Where there are more, a process in the namespace has put our mark on entries of its own. */
 const MOST_ENTRIES = 16_384;
 
 /** undefined when the link is not there (any more). */

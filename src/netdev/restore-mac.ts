@@ -36,7 +36,7 @@ export class MacRestore {
    * @throws {NetdevError | KernelError}
    */
   async makeWay(): Promise<boolean> {
-    // Once: a PF that names what its VF has chosen (ice) looks as if it had pinned that, and each word of it resets the VF.
+    // Once: a PF that names what its VF has chosen (ice) seems to have pinned that, and each change through it resets the VF.
     if (this.#isUnpinned || !isPinned(await this.#actual())) return true;
     const { port, index } = this.#vf;
     this.#isUnpinned = await unpinMac(port, index, this.#patience);

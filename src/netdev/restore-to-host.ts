@@ -40,7 +40,7 @@ const RETURNS = 3;
 
 /**
  * Returns a link to the host and restores it, from whatever state an attempt was left in. Continues past failures and
- * answers with them; empty when nothing of the client is left. The second call does what the first could not.
+ * returns them; empty when nothing of the client is left. The second call does what the first could not.
  */
 export async function restoreToHost(input: RestoreInput): Promise<NotRestored[]> {
   const failures: NotRestored[] = [];
@@ -55,7 +55,7 @@ export async function restoreToHost(input: RestoreInput): Promise<NotRestored[]>
     });
   }
   const isThere = async () => (await lookInHost(input.host, input.identity, input)) !== undefined;
-  isExpected ||= await isThere().catch(() => false); // what reads it below reports the failure
+  isExpected ||= await isThere().catch(() => false); // the lookup below reports the failure
   await attempt("vf settings", () => restoreVf(input, failures));
   const macRestore = macRestoreOf(input);
   for (let left = RETURNS; ; left--) {

@@ -2,14 +2,14 @@
 import { isLinkOf, type Link, type LinkOwnerOf, type LinkPlace } from "../kernel/index.ts";
 import { NetdevError } from "./error.ts";
 
-/** Whose link is looked for, and who says whose a link is. */
+/** Whose link is to be found, and what says whose a link is. */
 export interface VfIdentity {
   /** PCI address of the VF, "0000:3b:02.1". */
   readonly address: string;
   readonly linkOwnerOf: LinkOwnerOf;
 }
 
-/** Whether the link is the VF's own, asked of the kernel in the place of the link. */
+/** Whether the link is the VF's own, as the kernel says in the place of the link. */
 export async function isOwnLink(place: LinkPlace, link: Link, { address, linkOwnerOf }: VfIdentity): Promise<boolean> {
   return isLinkOf(link, await linkOwnerOf(place, link), address);
 }

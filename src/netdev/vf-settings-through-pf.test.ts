@@ -144,7 +144,7 @@ function silentPf() {
   return { port, writes };
 }
 
-test("applyVfSettings() asks nothing of a PF that reports nothing of its VFs, and needs nothing to be put back", async () => {
+test("applyVfSettings() requests nothing of a PF that reports nothing of its VFs, and needs nothing to be put back", async () => {
   const { port, writes } = silentPf();
   for (const desired of [
     { vlan: 0 },
@@ -159,7 +159,7 @@ test("applyVfSettings() asks nothing of a PF that reports nothing of its VFs, an
   assert.deepEqual(writes, []);
 });
 
-test("applyVfSettings() refuses what is asked of such a PF, and names it and its driver", async () => {
+test("applyVfSettings() refuses what is requested of such a PF, and names it and its driver", async () => {
   const { port, writes } = silentPf();
   const desired = { mac: "02:00:00:00:00:05", vlan: 7, trust: true, spoofCheck: false };
   const { faults } = await applyVfSettings(port, 3, desired);

@@ -127,7 +127,7 @@ function waiting<T>(patience: Pick<Patience, "run"> | undefined, step: string, a
   return patience ? patience.run(step, act) : act();
 }
 
-/** The values of those settings that are asked for. */
+/** The values of the requested settings. */
 function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked: VfSettings): VfSettings {
   return Object.fromEntries(settings.filter((key) => asked[key] !== undefined).map((key) => [key, values[key]]));
 }
@@ -153,7 +153,7 @@ function askedSettings(desired: VfSettings): (keyof VfSettings)[] {
   return GROUPS.flat().filter((key) => desired[key] !== undefined && desired[key] !== NOTHING_ASKED[key]);
 }
 
-/** Why what is asked cannot be had of a PF that reports nothing. Empty: nothing is asked. */
+/** Why a PF that reports nothing cannot meet the request. Empty: nothing is requested. */
 export function silentFaults(port: PfPort, vf: number, desired: VfSettings): readonly SettingFault[] {
   return askedSettings(desired).map((setting) => {
     return { setting, error: new NetdevError({ kind: "vf-silent", setting, vf, pf: port.pf }) };

@@ -26,7 +26,7 @@ export class HostUseWatch {
   readonly #options: HostUseWatchOptions;
   readonly #rtnl: Rtnl;
   readonly #stops: readonly (() => void)[];
-  /** VFs that were free at the last observation: who comes back is looked at. */
+  /** VFs that were free at the last observation: one that comes back is observed. */
   #free: ReadonlySet<PciAddress> = new Set();
   #tookMs = 0;
   #isLooking = false;
@@ -34,7 +34,7 @@ export class HostUseWatch {
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
 
-  /** Hears from now on; `look` for what is so already. */
+  /** Hears of changes from now on; `look()` reads what is so already. */
   constructor(options: HostUseWatchOptions) {
     const { host, inventory } = options;
     this.#options = options;

@@ -34,7 +34,7 @@ export interface Host {
   netnsOf(fd: BorrowedFd): Netns;
   /** Paths of the unix sockets that processes listen on, as the host's namespace has them. */
   unixListeners(): readonly string[];
-  /** Says of any link, in any namespace, which PCI function it sits on: asked before the link is written to. */
+  /** Says of any link, in any namespace, which PCI function it sits on: queried before the link is written to. */
   readonly linkOwnerOf: LinkOwnerOf;
   /**
    * The link of a PF in `netns`, found and verified at each call: to be written to over the same socket. Undefined where it has

@@ -1,6 +1,6 @@
 // This node: which PFs and VFs it has now and what is wrong with them, and its outside as an interface,
 // which the sandbox pretends. Knows no client, no connection and no peer.
-// Start reading at node.ts; pf-survey.ts looks, node-watch.ts says when to look again.
+// Start reading at node.ts; pf-survey.ts observes, node-watch.ts says when to observe again.
 export type { Host, HostLocks } from "./host.ts";
 export { machineDoors, openLinuxHost } from "./linux-host.ts";
 export { type Node, openNode } from "./node.ts";

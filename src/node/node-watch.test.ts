@@ -26,7 +26,7 @@ for (const when of [
     if (when === "while events wait") await new Promise(setImmediate);
     if (when.startsWith("while a")) {
       let asked = 0;
-      // The look itself has its answer; the reading of the links that follows has none.
+      // The observation itself has its answer; the reading of the links that follows has none.
       paper.pfLinks.set(paper.pf, async () => {
         asked += 1;
         return asked === 1 ? undefined : await failing.promise;
@@ -49,7 +49,7 @@ for (const when of [
   });
 }
 
-test("close() waits no longer than a second for a look that does not end", async (t) => {
+test("close() waits no longer than a second for an observation that does not end", async (t) => {
   const paper = await watchedNode(t);
   const { watch, node } = await paper.open();
   const stuck = Promise.withResolvers<undefined>();
@@ -116,7 +116,7 @@ test("watchNode() reads the node again for events that come while it is being re
   await close();
 });
 
-test("watchNode() reads the links of a look to their end before it begins another one", async (t) => {
+test("watchNode() reads the links of an observation to their end before it begins another one", async (t) => {
   const paper = await watchedNode(t);
   const { close } = await paper.open();
   const gate = Promise.withResolvers<undefined>();
@@ -154,7 +154,7 @@ test("watchNode() knows links and the host's use on return, and makes up for wha
   await close();
 });
 
-test("watchNode() looks once more at the start, though no event came", async (t) => {
+test("watchNode() observes once more at the start, though no event came", async (t) => {
   const paper = await watchedNode(t);
   const { looks } = paper.counts;
   const { close } = await paper.open();
@@ -189,7 +189,7 @@ for (const other of ["lost", "of a driver"] as const) {
   });
 }
 
-test("watchNode() continues where a VF has gone before its driver could be read, and asks each VF once", async (t) => {
+test("watchNode() continues where a VF has gone before its driver could be read, and reads each VF's driver once", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   const asked: string[] = [];
@@ -279,7 +279,7 @@ for (const [says, event, isRead] of [
   });
 }
 
-test("watchNode() continues after a look that has failed", async (t) => {
+test("watchNode() continues after an observation that has failed", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
   const { look } = node.survey;
@@ -381,7 +381,7 @@ test("watchNode() follows the link of a PF, and what other links say is nothing 
   await close();
 });
 
-test("watchNode() asks for the links again where events were lost, or where an index is another link's by now", async (t) => {
+test("watchNode() reads the links again where events were lost, or where an index is another link's by now", async (t) => {
   const { pf, netlink, found, seen, quiet, close } = await withLink(t);
   found.link = pfLinkOf(pf, { carrier: false });
   netlink.say({ kind: "lost" });
@@ -399,7 +399,7 @@ test("watchNode() believes what the kernel says of a link while that is being re
   const { pf, pfLinks, netlink, watch, seen, quiet, close } = await withLink(t);
   const answer = Promise.withResolvers<Link>();
   let asked = 0;
-  // The first question is the look's own: whether the link is the PF's.
+  // The first query is the observation's own: whether the link is the PF's.
   pfLinks.set(pf, async () => {
     asked += 1;
     return asked === 2 ? await answer.promise : pfLinkOf(pf, { carrier: asked > 2 });

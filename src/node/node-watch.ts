@@ -32,7 +32,7 @@ const SETTLE_MS = 50;
 /** Another process that ends is no event: what it has is tried again after so long. */
 const RETRY_MS = 5_000;
 
-/** A look may wait for a driver that makes VFs: a stop does not. */
+/** An observation may wait for a driver that makes VFs: a stop does not. */
 const STOP_MS = 1000;
 
 /** Keeps what is known of the node true from now on; the links are known on return. */
@@ -48,7 +48,7 @@ class NodeWatch {
   readonly #refused: Condition;
   readonly #hostUse: HostUseWatch;
   readonly #stops: (() => void)[];
-  /** What is to be looked at. */
+  /** What is to be observed. */
   readonly #todo = { all: false, config: false, links: false, drivers: new Set<PciAddress>() };
   #pfByIndex: ReadonlyMap<number, { readonly pf: PciAddress; readonly parentDevice: string | undefined }> = new Map();
   /** By index, what the kernel has said while a link is being read: where it says nothing more, this is what is so. */
@@ -80,7 +80,7 @@ class NodeWatch {
     this.#todo.links = true;
     await this.#work();
     await this.#hostUse.look();
-    // What happened between the first look and now.
+    // What happened between the first observation and now.
     this.#want({ all: true, config: true });
   }
 
@@ -123,7 +123,7 @@ class NodeWatch {
     this.#saidMeanwhile?.set(event.link.index, event.link);
     const known = this.#pfByIndex.get(event.link.index);
     if (!known) return;
-    // An index may have another link's by now: then whose they all are is asked again.
+    // An index may be another link's by now: then whose links they all are is read again.
     if (known.parentDevice === event.link.parentDevice) this.#options.node.survey.setLink(known.pf, event.link);
     else this.#want({ links: true });
   }

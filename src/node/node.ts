@@ -13,7 +13,7 @@ import { HostUseWithholding } from "./withhold-host-use.ts";
 export interface Node {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
-  /** For a later look at the node. */
+  /** For a later observation of the node. */
   readonly survey: PfSurvey;
   /** What the host uses of it. */
   readonly hostUse: HostUseWithholding;
@@ -35,7 +35,7 @@ interface NodeOptions {
 }
 
 /**
- * Looks at the node. A PF that cannot be used is reported and left out.
+ * Observes the node. A PF that cannot be used is reported and left out.
  * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {

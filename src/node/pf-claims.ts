@@ -24,7 +24,7 @@ export class PfClaims {
     this.#heldElsewhere = options.health.condition("pf-held-elsewhere");
   }
 
-  /** The part of the list that may be looked at and written to now: all but what another process has. */
+  /** The part of the list that may be observed and written to now: all but what another process has. */
   ours({ physicalFunctions }: PfConfig): PfConfig {
     for (const address of [...this.#refused.keys()]) {
       if (!physicalFunctions.some((entry) => entry.address === address)) this.#accept(address);

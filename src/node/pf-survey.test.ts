@@ -22,7 +22,7 @@ async function opened(t: TestContext, options: WatchedNodeOptions = {}) {
   const bind = (pf: PciAddress, how: "bind" | "unbind") => paper.machine.drivers.writeText(`igb/${how}`, pf, LIMIT);
   const setVfs = (pf: PciAddress, count: number) =>
     paper.machine.devices.writeText(`${pf}/sriov_numvfs`, String(count), LIMIT);
-  /** Time for drivers that are asked, and for the looks that follow. */
+  /** Time for drivers to answer, and for the observations that follow. */
   const settle = async () => {
     for (let times = 0; times < 3; times += 1) await paper.quiet();
   };
@@ -167,7 +167,7 @@ test("VFs are made on a PF that the host has used as soon as it lets go of it, o
   }
 });
 
-test("looks come one after the other, and one that fails keeps no later one", async (t) => {
+test("observations come one after the other, and one that fails keeps no later one", async (t) => {
   const { pf, host, pfLinks, survey, counts, quiet, close } = await opened(t, { pfs: 1 });
   const gate = Promise.withResolvers<undefined>();
   const { looks } = counts;
@@ -192,7 +192,7 @@ test("looks come one after the other, and one that fails keeps no later one", as
   await close();
 });
 
-test("a list that leaves a PF out is judged by the next look itself", async (t) => {
+test("a list that leaves a PF out is judged by the next observation itself", async (t) => {
   const { inventory, survey, close } = await opened(t);
   const tokenId = inventory.devicesOf("worker.domain/intel").find((one) => one.address === first)?.id ?? "";
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });

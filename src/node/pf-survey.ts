@@ -1,4 +1,4 @@
-// What the node has of the configured PFs, now and at each later look, as the inventory and the operator get it.
+// What the node has of the configured PFs, now and at each later observation, as the inventory and the operator get it.
 import type { Clock } from "../async/index.ts";
 import type { Inventory, VfConditionOf, VfRecord } from "../inventory/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
@@ -42,8 +42,8 @@ const judged = ["pf-unusable", "pf-not-managed", "driver-taken", "pf-in-switchde
 type JudgedCondition = VfConditionOf<(typeof judged)[number]>;
 
 /**
- * Looks at the node as often as it is asked to, one look at a time. Each is one observation, and changes nothing: virtual
- * VFs that are to be made are asked for beside it (pfs-without-vfs.ts), and seen by the look that follows.
+ * Observes the node as often as requested, one observation at a time. None changes anything: VFs that are to be made are
+ * requested beside it (pfs-without-vfs.ts), and seen by the next observation.
  */
 export class PfSurvey {
   readonly #options: PfSurveyOptions;
@@ -78,7 +78,7 @@ export class PfSurvey {
     return this.#config;
   }
 
-  /** The part of the list that no other process has, as of the latest look. */
+  /** The part of the list that no other process has, as of the latest observation. */
   get ours(): PfConfig {
     return this.#ours;
   }
@@ -122,13 +122,13 @@ export class PfSurvey {
     return door;
   }
 
-  /** Manages other PFs from the next look on. */
+  /** Manages other PFs from the next observation on. */
   reconfigure(config: PfConfig): void {
     this.#config = config;
     this.#creation.hostUseChanged(); // it may be allowed now
   }
 
-  /** The host uses PFs otherwise than before: the next look asks for VFs where none could be made. */
+  /** The host uses PFs otherwise than before: the next observation requests VFs where none could be made. */
   hostUseChanged(): void {
     this.#creation.hostUseChanged();
   }

@@ -23,7 +23,7 @@ test("PfsWithoutVfs.judge() leaves out the VFs that there are as long as the dri
   const creation = new PfsWithoutVfs({
     host: {} as Host,
     withoutVfs: new Health(clock).condition("pf-without-vfs"),
-    bringUp: () => new Promise(() => {}), // the driver is asked, and does not answer
+    bringUp: () => new Promise(() => {}), // the driver gets the request, and does not answer
     refuse: () => assert.fail("its link is not up yet"),
     onAnswered: () => assert.fail("it has not answered"),
     clock,
@@ -88,7 +88,7 @@ function setUp() {
   return { pfs, node, steps, told, answers, clock };
 }
 
-test("PfsWithoutVfs asks a driver once, and when it has answered the PF is as it is observed", async () => {
+test("PfsWithoutVfs requests VFs of a driver once, and when it has answered the PF is as it is observed", async () => {
   const { pfs, node, steps, told, answers, clock } = setUp();
   for (let looks = 0; looks < 3; looks += 1) pfs.judge(pf);
   await settled();
@@ -103,7 +103,7 @@ test("PfsWithoutVfs asks a driver once, and when it has answered the PF is as it
   assert.equal(node.writes, 2, "it is another device");
 });
 
-test("PfsWithoutVfs takes VFs that it has made for the operator's to take away, though no look has seen them", async () => {
+test("PfsWithoutVfs takes VFs that it has made for the operator's to take away, though no observation has seen them", async () => {
   const { pfs, node, told, answers } = setUp();
   pfs.judge(pf);
   await settled();
@@ -113,7 +113,7 @@ test("PfsWithoutVfs takes VFs that it has made for the operator's to take away, 
   assert.deepEqual([node.writes, told().length], [1, 1]);
 });
 
-test("PfsWithoutVfs asks a driver that has refused again only for another device, or when it was away", async () => {
+test("PfsWithoutVfs repeats a request that a driver has refused only for another device, or when it was away", async () => {
   for (const then of ["another device", "it was away", "VFs that an operator made"] as const) {
     const { pfs, node, told, answers } = setUp();
     pfs.judge(pf);
@@ -145,7 +145,7 @@ test("PfsWithoutVfs takes a device whose index could not be read for the one bef
   assert.equal(node.writes, 1);
 });
 
-test("PfsWithoutVfs makes none for the host's sake, does not ask again, and does when that has changed or the PF was away", async () => {
+test("PfsWithoutVfs makes none for the host's sake, does not try again, and does when that has changed or the PF was away", async () => {
   for (const then of ["has changed", "was away"] as const) {
     const { pfs, node, steps, told } = setUp();
     node.hostUse = "the host uses it";
@@ -164,7 +164,7 @@ test("PfsWithoutVfs makes none for the host's sake, does not ask again, and does
   }
 });
 
-test("PfsWithoutVfs waits for the VFs of no device that has gone, and asks the one that has come in its place", async () => {
+test("PfsWithoutVfs waits for the VFs of no device that has gone, and requests them of the one that has come in its place", async () => {
   for (const how of ["forget", "another device"] as const) {
     const { pfs, node, told, answers } = setUp();
     pfs.judge(pf);

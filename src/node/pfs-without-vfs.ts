@@ -1,4 +1,4 @@
-// VFs that are to be made: which PF is asked for them, and what became of it. No start and no scan waits for it.
+// VFs that are to be made: of which PF they are requested, and what became of that. No start and no scan waits for it.
 import { type Clock, messageOf } from "../async/index.ts";
 import { createVfs, desiredVfs, type PciAddress, PfError, type PfFault, type PhysicalFunction } from "../pci/index.ts";
 import type { Condition, Log } from "../telemetry/index.ts";
@@ -18,16 +18,16 @@ interface PfsWithoutVfsOptions {
   readonly log: Log;
 }
 
-/** A driver that is being asked. */
+/** A request that a driver has not answered yet. */
 interface Asked {
   readonly ifindex: number | undefined;
   readonly stop: AbortController;
 }
 
 /**
- * Asks the driver of each PF that is observed without VFs, whenever it came, unless the operator took
- * them away: that is so where the same device, by the index of its netdev, has had some while we looked. A driver that has
- * refused is asked again only when the device comes again.
+ * Requests VFs of the driver of each PF that is observed without any, whenever it came, unless the operator took
+ * them away: that is so where the same device, by the index of its netdev, has had some while we observed. A driver that has
+ * refused gets another request only when the device comes again.
  */
 export class PfsWithoutVfs {
   readonly #options: PfsWithoutVfsOptions;
@@ -54,7 +54,7 @@ export class PfsWithoutVfs {
     const { address, ifindex } = pf;
     const asked = this.#asked.get(address);
     if (asked) {
-      // An adapter that was away meanwhile has forgotten what it was asked for.
+      // An adapter that was away meanwhile has forgotten the request.
       if (!isSame(asked.ifindex, ifindex)) asked.stop.abort(new Error(`${address} was away`));
       return { ...pf, vfs: [] }; // they are used when all of them are there
     }
@@ -91,7 +91,7 @@ export class PfsWithoutVfs {
     this.#usedByHost.clear();
   }
 
-  /** Waits for nothing any more. What a driver has been asked for continues. */
+  /** Waits for nothing any more. What was requested of a driver continues. */
   close(): void {
     this.#isClosed = true;
     for (const { stop } of this.#asked.values()) stop.abort(new Error("the forwarder stops"));

@@ -76,7 +76,7 @@ test("what a connection holds is observed when it is free again", async (t) => {
   await close();
 });
 
-test("refuse() looks again, and what it finds is known from then on", async (t) => {
+test("refuse() observes again, and what it finds is known from then on", async (t) => {
   const { hostUse, use, howOf, close } = await opened(t);
   await hostUse.refuse(first);
   use("enp1s0f0v0");

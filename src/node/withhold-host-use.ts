@@ -73,7 +73,7 @@ export class HostUseWithholding {
   }
 
   /**
-   * Looks at one VF again, right before it is touched for a client: what was seen earlier may not be so any more.
+   * Observes one VF again, right before it is touched for a client: what was seen earlier may not be so any more.
    * @throws {DriverError} host-uses-it; {KernelError} when the kernel does not say.
    */
   async refuse(address: PciAddress): Promise<void> {

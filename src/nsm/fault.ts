@@ -19,11 +19,11 @@ export type NsmFault =
   | { readonly kind: "no-candidates" }
   /** Every candidate refused; the last refusal is the `cause`. */
   | { readonly kind: "candidates-failed"; readonly failures: readonly CandidateFailure[] }
-  /** The caller asks about a connection that another peer made. */
+  /** The caller names a connection that another peer made. */
   | { readonly kind: "not-the-owner"; readonly id: string }
   /** A peer's token or identity is missing where one is needed. */
   | { readonly kind: "no-identity"; readonly problem: string }
-  /** The endpoint's answer contradicts what it was asked. */
+  /** The endpoint's answer contradicts our Request. */
   | { readonly kind: "bad-reply"; readonly endpoint: string; readonly problem: string }
   /** The network namespace of the client did not arrive, or is not one. */
   | { readonly kind: "no-namespace"; readonly url: string; readonly problem: string }
@@ -36,7 +36,7 @@ export type NsmFault =
   /** The registry gave no answer that can be used. */
   | { readonly kind: "registry"; readonly problem: string };
 
-/** One endpoint that was asked and said no. */
+/** One endpoint that got the Request and refused it. */
 export interface CandidateFailure {
   readonly endpoint: string;
   readonly error: unknown;

@@ -1,4 +1,4 @@
-// The service itself: what NSM peers ask of this node, from the message to the answer.
+// The service itself: what NSM peers request of this node, from the message to the answer.
 // Knows paths, tokens, endpoints and the order of things; knows nothing of the kernel: a virtual function and a network
 // namespace are things it has other modules prepare, apply and release (mechanism/mechanism.ts).
 // Start reading at request/request.ts: one Request from its arrival to its answer; then close.ts and teardown.ts beside it, the

@@ -25,7 +25,7 @@ export interface ServiceMetrics {
   overQuota(kind: QuotaKind): void;
 }
 
-/** Declares the metrics of this module; `counts` is asked at each scrape. */
+/** Declares the metrics of this module; `counts` is called at each scrape. */
 export function declareMetrics(
   metrics: Metrics,
   counts: () => Readonly<Record<"established" | "reclaiming" | "watchers" | "waiting", number>>,

@@ -10,7 +10,7 @@ import { metricPoints } from "./metric-points.ts";
 import { type FinishedSpan, spanTracer } from "./span-tracer.ts";
 
 interface OtlpOptions {
-  /** `host:port` of the collector, without TLS as in the original: it stands in the same cluster. */
+  /** `host:port` of the collector, without TLS as in the original: it runs in the same cluster. */
   readonly endpoint: string;
   readonly metricsIntervalMs: number;
   /** Our name and version there. */

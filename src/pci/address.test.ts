@@ -28,7 +28,7 @@ for (const text of bad) {
   });
 }
 
-test("isPciAddress() tells addresses from the other names of a sysfs folder", () => {
+test("isPciAddress() distinguishes addresses from the other names of a sysfs folder", () => {
   const names = ["0000:01:10.0", "power", "01:10.0", "10000:01:00.0", "0000:AB:00.0"];
   assert.deepEqual(names.filter(isPciAddress), ["0000:01:10.0", "10000:01:00.0"]);
 });

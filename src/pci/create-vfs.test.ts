@@ -46,7 +46,7 @@ test("wantedVfs() is as many as configured, at most as many as there can be, all
   assert.deepEqual([desired(), desired(0), desired(3), desired(64)], [8, 0, 3, 8]);
 });
 
-test("createVfs() asks the driver once, and resolves when the last VF is there", async () => {
+test("createVfs() requests the VFs once, and resolves when the last VF is there", async () => {
   const { pf, create, say, log, clock } = setUp(2);
   let isOver = false;
   const made = create().then(() => {

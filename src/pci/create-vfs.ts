@@ -18,7 +18,7 @@ interface CreateVfsOptions {
   readonly uevents: UeventSource;
   readonly clock: Clock;
   readonly log: Log;
-  /** Gives up the wait for them; what the driver has been asked for continues. */
+  /** Gives up the wait for them; what the driver has begun continues. */
   readonly signal?: AbortSignal;
 }
 

@@ -63,7 +63,7 @@ export interface Discovery {
   readonly notes: readonly PfNote[];
 }
 
-/** Where to look. */
+/** What the scan reads, and what it calls. */
 interface DiscoverOptions extends EswitchOptions {
   /** /sys/bus/pci/drivers */
   readonly drivers: HostFiles;

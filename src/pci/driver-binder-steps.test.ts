@@ -73,7 +73,7 @@ test("DriverBinder.bind() leaves VFIO's override in place, and takes the kernel 
     assert.deepEqual(steps, [...toKernel, String.raw`driver_override "\n"`, "bound to igbvf"]);
   }));
 
-test("DriverBinder.bind() asks whether the driver may be changed, where it would be changed, and else writes nothing", () => {
+test("DriverBinder.bind() checks whether the driver may be changed, where it would be changed, and else writes nothing", () => {
   const refusal = new DriverError(one, { kind: "host-uses-it", how: "it has an address" });
   let asked = 0;
   const refuseChange = async () => {
@@ -198,7 +198,7 @@ for (const [which, path, written] of [
   });
 }
 
-test("DriverBinder.bind() takes a group to VFIO one VF at a time, the wanted one first", async () => {
+test("DriverBinder.bind() takes a group to VFIO one VF at a time, the requested one first", async () => {
   for (const wanted of [one, two]) {
     await withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
       const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
@@ -251,7 +251,7 @@ test("DriverBinder.bind() leaves a VF of the group that has no driver as it is",
     assert.deepEqual([await binder.driverOf(one), await binder.driverOf(two)], ["vfio-pci", undefined]);
   }));
 
-test("DriverBinder.bind() leaves the others of the group alone when the wanted one's driver refuses", () =>
+test("DriverBinder.bind() leaves the others of the group alone when the requested one's driver refuses", () =>
   withBinder({ iommu: "pairs" }, async ({ machine, binder }) => {
     machine.faults.failWrite({ tree: "drivers", path: "vfio-pci/bind", text: two, code: "EBUSY" });
     await assert.rejects(binder.bind({ ...vf, address: two }, "vfio"), { name: "DriverError" });

@@ -158,7 +158,7 @@ test("DriverBinder.bind() does not take a VF from a process that has it open", (
     assert.deepEqual(told.at(-1), `${address} igbvf`);
   }));
 
-test("VfioGroups.refuseOpen() says so where it may not look, and passes on every other errno", () =>
+test("VfioGroups.refuseOpen() says so where it may not read, and passes on every other errno", () =>
   withBinder({}, async ({ machine, binder }) => {
     await binder.bind(vf, "vfio");
     let errno = 1; // EPERM
@@ -236,13 +236,13 @@ test("DriverBinder.netdevOf() waits for a driver that takes its time, woken by t
     assert.equal((await binder.netdevOf(address)).ifname, "enp1s0f0v0");
   }));
 
-test("DriverBinder.netdevOf() finds the device at its last look when the event was lost", async () => {
+test("DriverBinder.netdevOf() finds the device at its last read when the event was lost", async () => {
   const clock = new HandClock();
   const slow = Promise.withResolvers<void>();
   await withBinder({ netdevsWait: () => slow.promise, clock }, async ({ machine, binder }) => {
     machine.faults.loseUevents(9);
     const found = binder.netdevOf(address);
-    await settled(); // the first look
+    await settled(); // the first read
     slow.resolve();
     while (!(await binder.netdevNow(address))) await settled();
     await clock.pass(HOUR_MS);

@@ -35,7 +35,7 @@ export interface DriverBinderOptions {
   /** Whether a PCI function of an IOMMU group is a VF in our care. */
   readonly isManaged: (address: PciAddress) => boolean;
   /**
-   * Asked right before the driver of a VF is changed, which takes its network device away.
+   * Called right before the driver of a VF is changed, which takes its network device away.
    * @throws {DriverError} when that must not be.
    */
   readonly refuseChange?: (address: PciAddress) => Promise<void>;
@@ -47,7 +47,7 @@ export interface DriverBinderOptions {
   readonly onTried?: (use: VfUse, outcome: "ok" | "failed", seconds: number) => void;
   /** For one write; 10 s by default. */
   readonly writeLimitMs?: number;
-  /** For the network device or the VFIO node to appear; 10 s by default: drivers ask the physical function first. */
+  /** For the network device or the VFIO node to appear; 10 s by default: drivers query the physical function first. */
   readonly waitLimitMs?: number;
 }
 
@@ -145,7 +145,7 @@ export class DriverBinder {
     const members = await iommuGroupMembers(devices, address);
     const others = members.filter((member) => !isPciAddress(member) || !isManaged(member));
     if (others.length > 0) throw new DriverError(address, { kind: "group-shared", group, others });
-    // The wanted one first: when its driver refuses, its neighbours are left alone.
+    // The requested one first: when its driver refuses, its neighbours are left alone.
     for (const member of [address, ...members.filter(isPciAddress).filter((one) => one !== address)]) {
       if (member === address || (await this.driverOf(member)) !== undefined) await this.#rebind(member, VFIO_DRIVER);
     }

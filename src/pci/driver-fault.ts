@@ -31,7 +31,7 @@ export type DriverFault =
   | { readonly kind: "not-virtual" }
   | { readonly kind: "gone" };
 
-/** A virtual function could not be given the driver that was wanted. */
+/** A virtual function could not be given the desired driver. */
 export class DriverError extends Error {
   override readonly name = "DriverError";
   readonly address: PciAddress;

@@ -5,7 +5,7 @@ import type { Log } from "../telemetry/index.ts";
 import type { PciAddress } from "./address.ts";
 import { netdevNames, ownNetdevs } from "./read-sysfs.ts";
 
-/** Asks the kernel (devlink). Undefined: it does not say. */
+/** Queries the kernel (devlink). Undefined: it does not say. */
 export type AskEswitchMode = (pf: PciAddress) => Promise<EswitchMode | undefined>;
 
 export interface EswitchOptions {

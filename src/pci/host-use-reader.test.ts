@@ -6,7 +6,7 @@ import { HostUseReader } from "./host-use-reader.ts";
 
 const vf = parsePciAddress("01:10.0");
 
-/** A host of one VF, whose device has the `names` at one look at the files after the other, and the last of them at the links. */
+/** A host of one VF, whose device has the `names` at one read of the files after the other, and the last of them at the links. */
 function hostOf(names: readonly string[]) {
   const left = [...names];
   const devices = { list: async () => [left.length > 1 ? left.shift() : left[0]] } as unknown as HostFiles;

@@ -3,7 +3,7 @@ import type { PciAddress } from "./address.ts";
 import { type HostNetwork, hostUseOf, type NetdevUse } from "./host-use.ts";
 import { ownNetdevs } from "./read-sysfs.ts";
 
-/** A device can be renamed between the look at the files and the look at the links. */
+/** A device can be renamed between the read of the files and the read of the links. */
 const TRIES = 3;
 
 type Dump = Pick<HostNetwork, "links" | "addresses">;
@@ -22,7 +22,7 @@ interface HostUseReaderParts {
 export class HostUseReader {
   readonly #devices: HostFiles;
   readonly #rtnl: Rtnl;
-  /** The dump that has been asked for and not begun: who comes by then shares it. */
+  /** The dump that is requested and not begun: a caller that comes by then shares it. */
   #next: { readonly names: Set<string>; readonly dump: Promise<Dump> } | undefined;
   #last: Promise<unknown> = Promise.resolve();
 

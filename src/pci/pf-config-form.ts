@@ -14,7 +14,7 @@ export interface PfEntry {
   readonly vfKernelDriver: string;
   readonly capabilities: readonly string[];
   readonly serviceDomains: readonly string[];
-  /** Virtual functions the file lists. The kernel is asked for the real ones; a difference is only reported. */
+  /** Virtual functions the file lists. The real ones are read from the kernel; a difference is only reported. */
   readonly virtualFunctions: readonly ListedFunction[];
   /** How many virtual functions to make when there are none; undefined means as many as the hardware has. */
   readonly numVfs: number | undefined;

@@ -116,7 +116,7 @@ test("parsePfConfig() takes lines that end as on Windows, the last one too, and 
   ]);
 });
 
-test("parsePfConfig() reports everything that is wrong at once, each with its place and what was wanted", () => {
+test("parsePfConfig() reports everything that is wrong at once, each with its place and what was expected", () => {
   const text = `physicalFunction: {}
 physicalFunctions:
   01:00.0:

@@ -29,7 +29,7 @@ function sysfsWith(...indexes: readonly number[]): HostFiles {
   } as unknown as HostFiles;
 }
 
-/** A namespace with these links, of which those in `pfs` sit on the PF. Writes down which indexes are asked for. */
+/** A namespace with these links, of which those in `pfs` sit on the PF. Writes down which indexes are requested. */
 function node(sysfs: HostFiles, links: Map<number, Link>, pfs: Set<number>) {
   const asked: number[] = [];
   const linkByIndex = async (index: number) => {
@@ -46,7 +46,7 @@ function node(sysfs: HostFiles, links: Map<number, Link>, pfs: Set<number>) {
   };
 }
 
-test("pfLinks() finds the link of a PF, and asks again whose it is each time", async () => {
+test("pfLinks() finds the link of a PF, and reads again whose it is each time", async () => {
   const links = new Map([[4, linkAt(4, "eth4")]]);
   const pfs = new Set([4]);
   const { asked, all, place } = node(sysfsWith(4, 9), links, pfs);
@@ -72,7 +72,7 @@ test("pfLinks() continues as long as sysfs says another index each time", async 
   assert.deepEqual(asked, [4, 7, 9]);
 });
 
-test("pfLinks() looks again where the device is renamed meanwhile, and finds none where it is being taken away", async () => {
+test("pfLinks() searches again where the device is renamed meanwhile, and finds none where it is being taken away", async () => {
   const links = new Map([[4, linkAt(4, "eth4")]]);
   for (const [code, times, found] of [
     [ENOENT, 1, 4],

@@ -34,7 +34,7 @@ interface PfLinkParts {
   readonly linkOwnerOf: LinkOwnerOf;
 }
 
-/** The index that was found last is only where the search begins: the kernel is asked each time whose link it is. */
+/** The index that was found last is only where the search begins: the kernel says each time whose link it is. */
 export function pfLinks(parts: PfLinkParts): FindPfLink {
   const lastIndexes = new Map<PciAddress, number>();
   return async (place, pf) => {
@@ -65,7 +65,7 @@ async function search(parts: PfLinkParts, place: LinkPlace, pf: PciAddress): Pro
   }
 }
 
-/** It can be renamed between the list and its files: so often it is looked for again. */
+/** It can be renamed between the list and its files: so often the search starts again. */
 const RENAMES = 3;
 
 /** @throws {PfError} several-netdevs. */

@@ -64,7 +64,7 @@ test("netdevNames() finds the network device of a virtio function beneath its vi
   assert.equal((await observeVf(files, address)).hasNetdev, true);
 });
 
-test("netdevNames() looks beneath no other device of a PCI function, and finds none where its network device is elsewhere", async () => {
+test("netdevNames() searches beneath no other device of a PCI function, and finds none where its network device is elsewhere", async () => {
   const address = "0000:00:04.1" as PciAddress;
   const away = { [`${address}/driver`]: "../drivers/virtio-pci", [`${address}/virtio3/device`]: "0x1" };
   assert.deepEqual(await netdevNames(filesOf(away), address), []);

@@ -63,7 +63,7 @@ export async function netdevIndex(
   }
 }
 
-/** Its network devices without representors, which stand for single virtual functions on a switching NIC ("pf0vf3"). */
+/** Its network devices without representors, which represent single virtual functions on a switching NIC ("pf0vf3"). */
 export async function ownNetdevs(devices: HostFiles, address: PciAddress): Promise<readonly string[]> {
   const names = await netdevNames(devices, address);
   if (names.length < 2) return names;
@@ -84,7 +84,7 @@ export interface VfObservation {
   readonly hasNetdev: boolean;
 }
 
-/** In as few reads as there can be: hundreds of PCI functions are looked at every few seconds. */
+/** In as few reads as there can be: hundreds of PCI functions are observed every few seconds. */
 export async function observeVf(devices: HostFiles, address: PciAddress): Promise<VfObservation> {
   const [driver, iommuGroup, netdevs] = await Promise.all([
     driverOf(devices, address),

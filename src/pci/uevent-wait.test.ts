@@ -8,7 +8,7 @@ import { isAbout, waitForUevent } from "./uevent-wait.ts";
 const LIMIT_MS = 1_000;
 const event = (action: Uevent["action"], subsystem = "net"): Uevent => ({ action, subsystem, devpath: "", fields: {} });
 
-/** What is waited for; the first look takes as long as `slow`. */
+/** What is waited for; the first read takes as long as `slow`. */
 function setUp(slow: Promise<void> = Promise.resolve()) {
   const clock = new HandClock();
   const listeners = new Set<(event: Uevent) => void>();
@@ -45,7 +45,7 @@ function setUp(slow: Promise<void> = Promise.resolve()) {
   return { clock, caller, seen, found, say, left };
 }
 
-test("waitForUevent() looks once for each event that concerns it or was lost, and leaves nothing behind", async () => {
+test("waitForUevent() reads once for each event that concerns it or was lost, and leaves nothing behind", async () => {
   const { seen, found, say, left } = setUp();
   await settled();
   assert.equal(seen.looks, 1);
@@ -63,16 +63,16 @@ test("waitForUevent() looks once for each event that concerns it or was lost, an
   assert.deepEqual(left(), [0, 0, 0]);
 });
 
-test("waitForUevent() looks again for an event that comes while it looks", async () => {
+test("waitForUevent() reads again for an event that comes while it reads", async () => {
   const slow = Promise.withResolvers<void>();
   const { seen, found, say } = setUp(slow.promise);
-  await say(event("add")); // the look before this one has seen nothing, and has not answered
+  await say(event("add")); // the read before this one has found nothing, and has not answered
   seen.thing = "here";
   slow.resolve();
   assert.equal(await found, "here");
 });
 
-test("waitForUevent() looks a last time when time has passed during a look", async () => {
+test("waitForUevent() reads a last time when time has passed during a read", async () => {
   const slow = Promise.withResolvers<void>();
   const { clock, seen, found, left } = setUp(slow.promise);
   await clock.pass(LIMIT_MS);

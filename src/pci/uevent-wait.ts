@@ -1,11 +1,11 @@
 import { type Clock, guarded, startDeadline } from "../async/index.ts";
 import type { Uevent, UeventSource } from "../kernel/index.ts";
 
-/** What to wait for, and when it is worth looking again. */
+/** What to wait for, and when it is worth reading the node again. */
 export interface Awaited<T> {
   /** For the message when time is up: "network device of 0000:01:10.0". */
   readonly what: string;
-  /** Looks at the node; undefined when it is not there yet. */
+  /** Reads the node; undefined when it is not there yet. */
   readonly look: () => Promise<T | undefined>;
   /** Whether the event may have brought it. A lost event always counts. */
   readonly concerns: (event: Uevent) => boolean;
@@ -14,7 +14,7 @@ export interface Awaited<T> {
 }
 
 /**
- * Waits for what the kernel announces, looking when it says so and never by polling. When time is up it looks once more:
+ * Waits for what the kernel announces: reads the node when it says so and never polls. When time is up it reads once more:
  * an event can be lost. Undefined when it is not there even then.
  * @throws the signal's reason when it is aborted.
  */
@@ -23,7 +23,7 @@ export async function waitForUevent<T>(
   sources: { readonly uevents: UeventSource; readonly clock: Clock },
 ): Promise<T | undefined> {
   let news = Promise.withResolvers<void>();
-  // Listening begins before the first look: what comes between the two must not be missed.
+  // Listening begins before the first read: what comes between the two must not be missed.
   const stop = sources.uevents.subscribe((event) => {
     if (event.action === "lost" || desired.concerns(event)) news.resolve();
   });

@@ -44,7 +44,7 @@ for (const [says, subsystem, devpath] of [
   ["VFIO", "vfio", "/devices/virtual/vfio/2"],
   ["the VF", "pci", `/devices/pci0000:00/${address}`],
 ] as const) {
-  test(`VfioGroups.appears() looks again at an event of ${says}, and at no other`, async () => {
+  test(`VfioGroups.appears() reads again at an event of ${says}, and at no other`, async () => {
     const { node, say, groups } = setUp(2);
     let isOver = false;
     const appears = groups.appears(address, 2).then(() => {
@@ -74,7 +74,7 @@ test("VfioGroups.appears() lets its caller go, and ends in time with what is mis
   await late;
 });
 
-test("VfioGroups knows of no device without an IOMMU, and asks for no group then", async () => {
+test("VfioGroups knows of no device without an IOMMU, and reads no group then", async () => {
   const { node, groups } = setUp();
   await assert.rejects(groups.deviceOf(address), { fault: { kind: "no-iommu" } });
   await groups.refuseOpen(address);

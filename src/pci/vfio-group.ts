@@ -5,7 +5,7 @@ import { DriverError } from "./driver-fault.ts";
 import { iommuGroupOf, orMissing } from "./read-sysfs.ts";
 import { isAbout, waitForUevent } from "./uevent-wait.ts";
 
-/** What VFIO groups are looked at through. */
+/** What VFIO groups are read through. */
 interface VfioGroupsOptions {
   /** /sys/bus/pci/devices */
   readonly devices: HostFiles;
@@ -62,7 +62,7 @@ export class VfioGroups {
     return { group, container, device };
   }
 
-  /** @throws {DriverError} group-open while a process has the VF's group open; group-unreadable where we may not look. */
+  /** @throws {DriverError} group-open while a process has the VF's group open; group-unreadable where we may not check. */
   async refuseOpen(address: PciAddress): Promise<void> {
     const group = await iommuGroupOf(this.#options.devices, address);
     if (group === undefined) return;

@@ -3,7 +3,7 @@ import type { ListenAddress } from "../config-values.ts";
 import type { Log } from "../telemetry/index.ts";
 
 /**
- * Waits for a debugger where one was asked for. An early line says how to ask, in the words that engineers search for.
+ * Waits for a debugger where one was requested. An early line says how to request one, in the words that engineers search for.
  * @throws {Error} where it cannot listen.
  */
 export async function waitForDebugger(listenOn: ListenAddress | undefined, log: Log): Promise<void> {

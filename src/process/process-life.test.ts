@@ -100,7 +100,7 @@ test("live() stops what has started although a signal came first", async () => {
   assert.deepEqual([process.code, stops], [0, 1]);
 });
 
-test("live() ends with 1 when a start is asked to stop and does not", async () => {
+test("live() ends with 1 when a start is to stop and does not", async () => {
   const { process, ended, events } = alive(() => new Promise(() => {}), hurried);
   process.emit("SIGTERM");
   await ended;

@@ -17,7 +17,7 @@ interface ProcessEvents {
 }
 
 export interface LifeOptions {
-  /** Starts the work. The signal is aborted when a stop is asked for meanwhile. */
+  /** Starts the work. The signal is aborted when a stop is requested meanwhile. */
   readonly start: (signal: AbortSignal) => Promise<Running>;
   readonly log: RootLog;
   /** The level that SIGUSR2 goes back to. */
@@ -37,7 +37,7 @@ type Stage = "starting" | "running" | "stopping";
 const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
 
 /**
- * Starts, waits for a signal that asks to stop, stops. Ends the process with 0 when it was asked to stop, 1 when the start
+ * Starts, waits for a stop signal, stops. Ends the process with 0 when a stop was requested, 1 when the start
  * failed or the stop took too long, before the start was done or after. Until then it stays alive whatever it waits for; an
  * end that comes all the same (an empty event loop, a call of `process.exit`) is logged and has code 70.
  *

@@ -16,7 +16,7 @@ import { live, type Running } from "./process-life.ts";
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;
 
-/** Runs it until a signal asks to stop; ends the process. */
+/** Runs it until a stop signal; ends the process. */
 export async function runForwarder({ config, effective, warnings }: ParsedConfig): Promise<void> {
   const log = createLog({ level: config.logLevel });
   try {

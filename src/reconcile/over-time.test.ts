@@ -77,7 +77,7 @@ test("two events within a moment have both VFs observed, and what was observed i
   await stop();
 });
 
-test("one VF is observed at a time, whatever asks for it, and a pass waits for the one before", async () => {
+test("one VF is observed at a time, whatever requests it, and a pass waits for the one before", async () => {
   const { vf, clock, counts, say, follow } = reconciledNode();
   const { stop } = await follow();
   counts.mostUnderWay = 0;

@@ -63,7 +63,7 @@ test("a VF that resists is given to no client, is tried again, and is free when 
   await stop();
 });
 
-test("what did not work and is not wanted any more is no failure any more", async () => {
+test("what did not work and is not desired any more is no failure any more", async () => {
   const node = reconciledNode();
   leftByClient(node);
   node.failing.add("vlan");
@@ -169,7 +169,7 @@ test("a VF whose client has called it as the host does is left alone", async () 
   await stop();
 });
 
-test("a VF that a Request takes while its PF is asked is the Request's", async () => {
+test("a VF that a Request takes while its PF is queried is the Request's", async () => {
   const node = reconciledNode();
   leftByClient(node);
   const { stop } = await node.follow();

@@ -162,10 +162,10 @@ test("serveRpc() sends a peer away that must show a newer certificate, and it is
   const { response } = await caller.call(server.url, Request, { connection: { id: "a" } });
   assert.deepEqual([response.id, new Set(seen).size], ["a", 2]);
   await caller.call(server.url, Request, {});
-  assert.deepEqual([seen.length, new Set(seen).size], [3, 2]); // the same certificate: not asked for again
+  assert.deepEqual([seen.length, new Set(seen).size], [3, 2]); // the same certificate: not sent away again
 });
 
-test("RpcClient asks a peer on a new connection that must show a newer certificate, once", async (t) => {
+test("RpcClient calls a peer on a new connection that must show a newer certificate, once", async (t) => {
   const server = await serve(t, { tls: identity("server") });
   const caller = client(t, identity("client"));
   const first = (await caller.call(server.url, Request, {})).connection;
@@ -177,7 +177,7 @@ test("RpcClient asks a peer on a new connection that must show a newer certifica
   assert.equal((await caller.call(server.url, Request, {})).connection, second);
 });
 
-test("Renewals asks each connection of a certificate that was open before, and none that came after", () => {
+test("Renewals sends away each connection of a certificate that was open before, and none that came after", () => {
   const renewals = new Renewals();
   const peer = (certificatePem: string) => ({ spiffeId: "a", certificatePem, notBeforeMs: 0, notAfterMs: 0 });
   const [first, second] = [renewals.opened(peer("old")), renewals.opened(peer("old"))];

@@ -147,7 +147,7 @@ export class RpcClient {
     scope.end();
   }
 
-  /** One more try on a new connection when the peer has refused the call without looking at it: it was closing. */
+  /** One more try on a new connection when the peer has refused the call without reading it: it was closing. */
   async #retried<T>(target: string, scope: CallScope, attempt: (lease: Lease) => Promise<T>): Promise<T> {
     try {
       return await attempt(await this.#pool.lease(target, scope.signal));

@@ -46,7 +46,7 @@ export interface Connection {
   readonly closed: AbortSignal;
   /**
    * Takes no further call, for the peer seems to have a newer certificate than it shows here, and will show it to a new
-   * connection; calls under way continue. False when it was asked before and showed the same again: then it has none.
+   * connection; calls under way continue. False when it was sent away before and showed the same again: then it has none.
    */
   renew(): boolean;
 }

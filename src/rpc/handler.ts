@@ -21,7 +21,7 @@ export interface Call {
   readonly connection: Connection;
   /** Aborted when the caller has cancelled or gone, when the deadline has passed, and when the server stops hard. */
   readonly signal: AbortSignal;
-  /** Milliseconds that the caller still wanted to wait when the call arrived; undefined when it set no limit. */
+  /** Milliseconds that the caller was still willing to wait when the call arrived; undefined when it set no limit. */
   readonly deadlineMs: number | undefined;
   readonly metadata: Metadata;
   /** Adds a header to the answer. Nothing happens when the answer has begun. */
@@ -56,7 +56,7 @@ export function unaryHandler<I extends DescMessage, O extends DescMessage>(
   };
 }
 
-/** Answers each request with a stream. The next message is asked for when the one before has left for the peer. */
+/** Answers each request with a stream. It takes the next message when the one before has left for the peer. */
 export function streamHandler<I extends DescMessage, O extends DescMessage>(
   method: DescMethodServerStreaming<I, O>,
   handle: (request: MessageShape<I>, call: Call) => AsyncIterable<MessageInitShape<O>>,

@@ -1,5 +1,5 @@
 // However a call ends, and however a connection does: once its idle time has passed nothing of it is left at either end, while
-// both continue serving; and nothing at all when they have stopped. Time stands still unless it is moved here.
+// both continue serving; and nothing at all when they have stopped. Time passes only where it is moved here.
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";

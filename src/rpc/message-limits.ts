@@ -1,4 +1,4 @@
-/** What one message of a method may be. Both are looked at before memory is taken for it. */
+/** What one message of a method may be. Both are checked before memory is taken for it. */
 export interface MessageLimit {
   /** Its bytes on the wire. */
   readonly bytes: number;

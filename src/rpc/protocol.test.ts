@@ -87,7 +87,7 @@ for (const [text, ms] of timeouts) {
   });
 }
 
-test("formatTimeout() never says less than asked, in at most eight digits", () => {
+test("formatTimeout() never says less than it was given, in at most eight digits", () => {
   assert.deepEqual([0, 0.2, 15_000, 1e8, 1e12, 1e14].map(formatTimeout), [
     "0m",
     "1m",

@@ -4,14 +4,14 @@ import type { PeerIdentity } from "./connection.ts";
 const MOST = 256;
 
 /**
- * Which peers were asked to come back on a new connection, so that one whose certificate is the same there is not asked again
+ * Which peers were sent away to a new connection, so that one whose certificate is the same there is not sent away again
  * and again: then it has not rotated, and what is wrong with it stays wrong.
  */
 export class Renewals {
   readonly #asked = new Map<string, number>();
   #opened = 0;
 
-  /** For each connection as it opens. What it returns says whether the peer may be asked, and counts as asking. */
+  /** For each connection as it opens. What it returns says whether the peer may be sent away, and counts as doing so. */
   opened(peer: PeerIdentity | undefined): () => boolean {
     const place = ++this.#opened;
     return () => {

@@ -18,10 +18,10 @@ export interface RpcLimits {
   readonly handshakeTimeoutMs: number;
 }
 
-/** Far above what a node's own peers ask for, low enough that a hostile one cannot take the memory. */
+/** Far above what a node's own peers request, low enough that a hostile one cannot take the memory. */
 export const defaultLimits: RpcLimits = {
   maxMessageBytes: 256 * 1024,
-  // A manager may watch and ask for every connection of a node with 256 virtual functions over one connection of its own.
+  // A manager may watch and request every connection of a node with 256 virtual functions over one connection of its own.
   maxConcurrentCalls: 1024,
   maxCallsPerOwner: 1024,
   maxConnections: 1024,

@@ -17,7 +17,7 @@ interface StreamParts<T> {
   cancel(error: RpcError): void;
 }
 
-/** Messages held for a slow reader before the peer is asked to wait. */
+/** Messages held for a slow reader before the peer has to wait. */
 const HELD_MESSAGES = 16;
 
 /**

@@ -355,7 +355,7 @@ test("RpcClient.call() names the cause when it cannot connect", async (t) => {
   for (const socket of sockets) socket.destroy();
 });
 
-test("serveRpc() makes the folder and the socket with the mode that was asked for", async (t) => {
+test("serveRpc() makes the folder and the socket with the mode that was requested", async (t) => {
   const url = socketUrl(t);
   const server = await serve(t, { url, socketMode: 0o700 });
   const path = url.slice("unix://".length);

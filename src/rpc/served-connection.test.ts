@@ -132,7 +132,7 @@ test("a connection says farewell when its peer's certificate ends, and keeps its
 });
 
 for (const isRenewable of [true, false]) {
-  test(`a connection whose peer ${isRenewable ? "may be asked to come back" : "was asked before"} is ${isRenewable ? "" : "not "}renewed`, (t) => {
+  test(`a connection whose peer ${isRenewable ? "may be sent away" : "was sent away before"} is ${isRenewable ? "" : "not "}renewed`, (t) => {
     const { served, hasLeft } = world(t, isRenewable);
     assert.equal(served.connection.renew(), isRenewable);
     assert.equal(hasLeft(), isRenewable);

@@ -31,7 +31,7 @@ export function statusNumber(status: Status): number {
   return statusNumbers[status];
 }
 
-/** A number that this list does not know reads as UNKNOWN, as gRPC asks of every client. */
+/** A number that this list does not know reads as UNKNOWN, as gRPC requires of every client. */
 export function statusFromNumber(number: number): Status {
   return statusNames[number] ?? "UNKNOWN";
 }
@@ -64,7 +64,7 @@ export class Untouched extends RpcError {
   }
 }
 
-/** What a handler's failure looks like to the caller. An error without a code of its own is UNKNOWN, with its message. */
+/** What the caller sees of a handler's failure. An error without a code of its own is UNKNOWN, with its message. */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof RpcError) return error;
   if (error instanceof DeadlineError) return new RpcError("DEADLINE_EXCEEDED", error.message, { cause: error });

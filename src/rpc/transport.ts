@@ -45,7 +45,7 @@ export interface CallTaker {
 
 /** A listening socket. */
 export interface Listener {
-  /** The real address: with the port that the system chose, where none was asked for. */
+  /** The real address: with the port that the system chose, where none was requested. */
   readonly url: string;
   /** A descriptor of the socket, which peers can be passed and dial; the caller closes it. @throws for what is no unix socket. */
   openSocket(): Fd;
@@ -147,7 +147,7 @@ export interface ServerStream {
 /** What hears the bytes of one direction of a call: messages with their prefixes (frame.ts), cut anyhow. */
 export interface StreamReader {
   data(piece: Uint8Array): void;
-  /** The peer has sent all that it wanted to. */
+  /** The peer has sent all that it had to send. */
   ended(): void;
   /** A piece could not be delivered: `data` or `ended` threw. */
   failed(error: Error): void;

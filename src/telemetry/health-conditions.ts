@@ -1,4 +1,4 @@
-/** `blocking`: the forwarder cannot serve, it is not ready. `warning`: it serves, but the operator should look. */
+/** `blocking`: the forwarder cannot serve, it is not ready. `warning`: it serves, but the operator should find out why. */
 export type Severity = "blocking" | "warning";
 
 /** What is known of a condition before it is ever so. */

@@ -6,7 +6,8 @@ export type LogLevel = "error" | "warn" | "info" | "debug" | "trace";
 
 /**
  * Where events are reported. The event is a kebab-case name ("driver-bound"), everything else is a field.
- * `error`: a person must act. `warn`: we recover, but look. `info`: a state changed. `debug`: each call.
+ * `error`: the operator must act. `warn`: we recover, but the operator should find out why. `info`: a state changed.
+ * `debug`: each call.
  */
 export interface Log {
   error(event: string, fields?: LogFields): void;

@@ -42,7 +42,7 @@ export interface Histogram<L extends LabelSets> {
   observe(labels: LabelValues<L>, value: number): void;
 }
 
-/** A gauge that is set, or asked at each scrape. */
+/** A gauge that is set, or read at each scrape. */
 interface GaugeSpec<L extends LabelSets> extends MetricSpec<L> {
   /** Called at each scrape, for values that are a view of something: sets every label again. Values not set are gone. */
   readonly collect?: (gauge: Gauge<L>) => void;

@@ -1,6 +1,6 @@
 import type { Log, LogFields, LogLevel, RootLog } from "./log.ts";
 
-/** One event that a test may look at. The fields are as they were given: nothing is hidden. */
+/** One event that a test may read. The fields are as they were given: nothing is hidden. */
 interface RecordedEvent {
   readonly level: LogLevel;
   readonly event: string;

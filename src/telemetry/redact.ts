@@ -5,7 +5,7 @@ const LONGEST_TEXT = 4096;
 const DEEPEST = 6;
 const LONGEST_LIST = 100;
 
-/** The text without anything that looks like a JWT or a PEM block, cut at 4096 characters. */
+/** The text without anything in the form of a JWT or a PEM block, cut at 4096 characters. */
 function redactText(text: string): string {
   const short = text.length > LONGEST_TEXT ? `${text.slice(0, LONGEST_TEXT)}… (${text.length} characters)` : text;
   return short.replace(PEM, "<pem>").replace(JWT, "<jwt>");

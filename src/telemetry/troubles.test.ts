@@ -24,7 +24,7 @@ test("Troubles keeps the latest twenty warnings and errors, the latest first, sh
   assert.equal(before[0]?.event, "event-24", "what was read stays as it was");
 });
 
-test("tapLog() hands each event from info upwards to its listener, with the fields of all its children", () => {
+test("tapLog() reports to its listener what is logged from info upwards, with the fields of all its children", () => {
   const log = recordingLog();
   const heard: (readonly [LogLevel, string, LogFields])[] = [];
   const tapped = tapLog(log, (...told) => heard.push(told));

@@ -1,6 +1,6 @@
 import { Class, type Instruction, jumpDistance, Op, type Program } from "./instruction.ts";
 
-/** What the kernel asks a device program; access as in linux/bpf.h: mknod 1, read 2, write 4. */
+/** The kernel's query to a device program; access as in linux/bpf.h: mknod 1, read 2, write 4. */
 interface DeviceQuestion {
   readonly major: number;
   readonly minor: number;
@@ -9,7 +9,7 @@ interface DeviceQuestion {
   readonly type?: "block" | "char";
 }
 
-/** What open(2) with O_RDWR asks. */
+/** What open(2) with O_RDWR requests. */
 export const OPEN_READ_WRITE = 2 | 4;
 
 /** BPF_DEVCG_DEV_BLOCK and _CHAR. */

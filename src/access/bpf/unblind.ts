@@ -15,7 +15,7 @@ const XOR64_REGISTER = 0xaf;
  */
 export function unblind(program: Program): Program {
   let clear: Program = program.map(clearZero);
-  // From the end, so that what is taken out moves nothing that is still to be looked at.
+  // From the end, so that what is taken out moves nothing that is still to be read.
   for (let at = program.length - 3; at >= 0; at--) {
     const one = clearConstant(clear[at], clear[at + 1], clear[at + 2]);
     if (one) clear = withoutRange(clear.with(at + 2, one), at, 2);

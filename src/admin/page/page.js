@@ -17,7 +17,7 @@ function find(selector) {
 }
 
 /**
- * Makes the node that is there look like the next one.
+ * Makes the node that is there equal to the next one.
  * @param {ChildNode} now
  * @param {ChildNode} next
  */

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { seededRandom } from "./seeded-random.ts";
 import { VirtualClock } from "./virtual-clock.ts";
 
-test("VirtualClock fires by time, then in the order of setting, and time stands in between", async () => {
+test("VirtualClock fires by time, then in the order of setting, and time does not pass in between", async () => {
   const clock = new VirtualClock({ nowMs: 1000 });
   const seen: string[] = [];
   const note = (what: string) => () => void seen.push(`${what} at ${clock.now()}`);

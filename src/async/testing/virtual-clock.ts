@@ -4,7 +4,7 @@ import { guarded } from "../event-guard.ts";
 interface VirtualClockOptions {
   /** Milliseconds since 1970 at the start. */
   readonly nowMs?: number;
-  /** How much later than asked for a timer comes, in ms, as on a machine that is busy; never later by default. */
+  /** How much later than requested a timer fires, in ms, as on a busy machine; never later by default. */
   readonly late?: () => number;
 }
 
@@ -61,7 +61,7 @@ export class VirtualClock implements Clock {
     });
   }
 
-  /** Time stands from now on: what waits for it waits for ever. */
+  /** Time stops from now on: what waits for it waits for ever. */
   stop(): void {
     this.#isStopped = true;
     this.#timers = [];

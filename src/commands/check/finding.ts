@@ -2,12 +2,12 @@
 export const mechanisms = ["KERNEL", "VFIO"] as const;
 export type Mechanism = (typeof mechanisms)[number];
 
-/** `fail`: the mechanism cannot work. `warn`: it may, but a person should look. */
+/** `fail`: the mechanism cannot work. `warn`: it may, but an operator should check. */
 export type Level = "ok" | "warn" | "fail";
 
 /** What one check has found. */
 export interface Finding {
-  /** What was looked at: kebab-case and for ever, scripts name it. */
+  /** What was checked: kebab-case and for ever, scripts name it. */
   readonly check: string;
   /** Which one where there are many, for example a PCI address. */
   readonly subject?: string;
@@ -42,7 +42,7 @@ export function failure(problem: Problem): Finding {
   return { mechanisms: both, ...problem, level: "fail" };
 }
 
-/** A person should look. */
+/** An operator should check. */
 export function doubt(problem: Problem): Finding {
   return { mechanisms: both, ...problem, level: "warn" };
 }

@@ -449,7 +449,7 @@ test("judge() leaves out what does not concern the mechanisms, and puts failures
   );
 });
 
-test("reportText() ends with a line for each mechanism, and leaves out what is well when asked", () => {
+test("reportText() ends with a line for each mechanism, and leaves out what is well on request", () => {
   const findings = judge({ ...soundNode, vfio: { ...vfio, hasDriver: false, memlockBytes: 1 } }, mechanisms);
   const text = reportText(findings, recordingTerminal(), { mechanisms, isQuiet: true });
   assert.match(text, /\n\nKERNEL {2}can work here\nVFIO {4}cannot work here: 1 failure, 1 warning\n$/);

@@ -100,7 +100,7 @@ async function readHostUse({ pfs }: Discovery, { devices, netns: given }: CheckF
   }
 }
 
-/** Asked of the module that works on them. */
+/** Read by the module that works on them. */
 async function readCgroups(
   { cgroupPath: given, devicePluginPath }: CommandSettings,
   clock: Clock,

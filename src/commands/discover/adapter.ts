@@ -25,9 +25,9 @@ export interface Adapter {
   /** Undefined: it offers none. */
   readonly totalVfs: number | undefined;
   readonly vfs: readonly { readonly address: PciAddress; readonly driver: string | undefined }[];
-  /** Its own, without those that stand for one virtual function each. */
+  /** Its own, without those that represent one virtual function each. */
   readonly links: readonly AdapterLink[];
-  /** Network devices that stand for one virtual function each: it is a switch. */
+  /** Network devices that represent one virtual function each: it is a switch. */
   readonly representorCount: number;
 }
 

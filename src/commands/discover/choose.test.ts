@@ -101,7 +101,7 @@ for (const { speedMbps, capabilities } of speeds) {
   });
 }
 
-test("choosePfs() takes only what was asked for, by address or name, and reports what is not there", () => {
+test("choosePfs() takes only what was requested, by address or name, and reports what is not there", () => {
   const second = { ...port, address: parsePciAddress("0000:3b:00.1"), links: [{ ...link, ifname: "ens6f1" }] };
   const third = { ...port, address: parsePciAddress("0000:5e:00.0"), links: [{ ...link, ifname: "ens7f0" }] };
   const node = { adapters: [port, second, third], defaultRoutes: [] };
@@ -117,7 +117,7 @@ test("choosePfs() takes only what was asked for, by address or name, and reports
   assert.deepEqual(unknown, ["eth9"]);
 });
 
-test("configText() writes what the parser reads, whatever the names look like", () => {
+test("configText() writes what the parser reads, whatever the names are", () => {
   const domains = ["1.5", "007", "on", "worker.domain"];
   const text = configText(choose({}, { serviceDomains: domains }), ["a heading ".repeat(30)]);
   const [entry] = parsePfConfig(text, "discovered").physicalFunctions;

@@ -42,7 +42,7 @@ interface ChoiceOptions {
 export interface Choice {
   readonly chosen: readonly ChosenPf[];
   readonly leftOut: readonly LeftOut[];
-  /** Asked for by name, and not there at all. */
+  /** Requested by name, and not there at all. */
   readonly unknown: readonly string[];
 }
 

@@ -12,7 +12,7 @@ import {
 } from "../../pci/index.ts";
 import type { Adapter, AdapterLink, NodeAdapters } from "./adapter.ts";
 
-/** Where to look. */
+/** Where to read. */
 export interface AdapterFiles {
   /** /sys/bus/pci/devices */
   readonly devices: HostFiles;

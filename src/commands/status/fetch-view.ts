@@ -37,7 +37,7 @@ async function ask(url: string, signal: AbortSignal): Promise<Response> {
 }
 
 /**
- * What "localhost" may stand for, without asking a resolver: with AI_ADDRCONFIG, which fetch() sets, getaddrinfo(3) knows no
+ * What "localhost" may mean, without querying a resolver: with AI_ADDRCONFIG, which fetch() sets, getaddrinfo(3) knows no
  * address of it on a host that has none but those of loopback, and says EAI_AGAIN.
  */
 function addressed(url: string): readonly string[] {

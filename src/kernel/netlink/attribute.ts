@@ -38,7 +38,7 @@ export class AttributeEncoder {
     return this.bytes(type, Buffer.from(`${value}\0`));
   }
 
-  /** Attributes inside an attribute, with NLA_F_NESTED: what strict checking asks for. */
+  /** Attributes inside an attribute, with NLA_F_NESTED: what strict checking requires. */
   nested(type: number, fill: (inner: AttributeEncoder) => void): this {
     return this.bytes(type | NLA_F_NESTED, encodeAttributes(fill));
   }
@@ -62,7 +62,7 @@ export function encodeAttributes(fill: (attributes: AttributeEncoder) => void): 
 
 /**
  * Reads attributes. Its getters never throw: a value of the wrong length reads as undefined and is remembered, here and
- * in everything nested, so that many fields can be read in a row and `problem` asked once.
+ * in everything nested, so that many fields can be read in a row and `problem` once.
  */
 export class AttributeDecoder {
   readonly #values = new Map<number, Buffer[]>();

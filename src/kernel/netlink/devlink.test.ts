@@ -108,7 +108,7 @@ test("Devlink.eswitchMode() looks up the family once, and again as long as the k
   devlink.close();
 });
 
-test("Devlink.eswitchMode() throws what it may not ask", async () => {
+test("Devlink.eswitchMode() throws what it may not query", async () => {
   const { devlink } = pretendKernel({ hasDevlink: () => true, answer: 1 });
   await assert.rejects(devlink.eswitchMode(PF), { code: "EPERM" });
   devlink.close();

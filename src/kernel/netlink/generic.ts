@@ -13,7 +13,7 @@ const CTRL_CMD_GETFAMILY = 3;
 const CTRL_ATTR_FAMILY_ID = 1;
 const CTRL_ATTR_FAMILY_NAME = 2;
 
-/** What is asked of a family. */
+/** A request to a family. */
 interface GenericCommand {
   readonly command: number;
   readonly version: number;

@@ -39,7 +39,7 @@ function v6ToBytes(text: string): Uint8Array | undefined {
   const [head, tail] = halves.map((half, i) => groupsOf(half, i === halves.length - 1));
   if (!head || (halves.length === 2 && !tail)) return undefined;
   const missing = 16 - head.length - (tail?.length ?? 0);
-  // "::" stands for one group of zeros at least.
+  // "::" means at least one group of zeros.
   if (tail ? missing < 2 : missing !== 0) return undefined;
   return Uint8Array.from([...head, ...new Array<number>(missing).fill(0), ...(tail ?? [])]);
 }

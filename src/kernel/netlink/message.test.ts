@@ -39,7 +39,7 @@ for (const [says, bytes] of [
   });
 }
 
-test("encodeMessage() says that it is a request, whatever else is asked", () => {
+test("encodeMessage() says that it is a request, whatever else is requested", () => {
   const [message] = decodeMessages(encodeMessage({ type: DATA, flags: 0x300, body: Buffer.from("ab") }, 9));
   assert.deepEqual([message?.flags, message?.seq, String(message?.body)], [0x301, 9, "ab"]);
 });

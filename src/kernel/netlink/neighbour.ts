@@ -24,7 +24,7 @@ const NDA_PROTOCOL = 12;
 
 const NUD_PERMANENT = 0x80;
 
-/** Which MAC address stands for an IP address on a link. */
+/** Which MAC address an IP address has on a link. */
 export interface Neighbour {
   readonly ifindex: number;
   readonly family: IpFamily;

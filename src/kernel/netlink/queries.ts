@@ -1,4 +1,4 @@
-// How rtnetlink is asked: each answer decoded as it comes, both families as one, and all counted.
+// How rtnetlink is queried: each answer decoded as it comes, both families as one, and all counted.
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
 import type { IpFamily } from "./address.ts";
@@ -13,7 +13,7 @@ interface Listing<T> {
   readonly decode: (message: NetlinkMessage) => T | undefined;
   /** Whether to decode a message at all. */
   readonly keep?: RequestOptions["keep"];
-  /** All do by default. Asked again of the same where changes have cut a dump. */
+  /** All do by default. Called again for the same where changes have cut a dump. */
   readonly concerns?: ((entry: T) => boolean) | undefined;
 }
 

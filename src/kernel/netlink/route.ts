@@ -32,7 +32,7 @@ const RTNH_F_ONLINK = 4;
 const RTM_F_CLONED = 0x200;
 const RT_SCOPE_NOWHERE = 255;
 
-/** The table that is asked when no rule says otherwise. */
+/** The table that applies when no rule says otherwise. */
 export const RT_TABLE_MAIN = 254;
 /** The table with the kernel's own routes to local addresses. */
 export const RT_TABLE_LOCAL = 255;

@@ -151,7 +151,7 @@ export class Rtnl {
     return (await this.#queries.one(request, `count the VFs of link ${pfIndex}`, decodeVfCount)) ?? 0;
   }
 
-  /** The VFs of a PF that it reports, or only the one asked for. Empty also for a link that is no PF, or has no VFs. */
+  /** The VFs of a PF that it reports, or only the requested one. Empty also for a link that is no PF, or has no VFs. */
   async vfInfos(pfIndex: number, only?: number): Promise<VfInfo[]> {
     const decode = (message: NetlinkMessage) => decodeVfInfos(message, only);
     const request = encodeGetLink({ index: pfIndex }, true);
@@ -210,7 +210,7 @@ export class Rtnl {
     return this.#queries.write(encodeRoute("delete", route), `delete ${routeText(route)}`);
   }
 
-  /** Both families, in the order they are asked; only those that concern the caller. */
+  /** Both families, in the order in which the kernel tries them; only those that concern the caller. */
   async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
     return this.#queries.bothFamilies((family) =>
       this.#queries.list(encodeDumpRules(family), { op: `list the IPv${family} rules`, decode: decodeRule, concerns }),

@@ -34,7 +34,7 @@ export interface PortRange {
   readonly last: number;
 }
 
-/** A policy rule: which packets ask which table. */
+/** A policy rule: which packets use which table. */
 export interface Rule {
   readonly family: IpFamily;
   readonly from: { readonly address: string; readonly prefixLength: number } | undefined;
@@ -44,7 +44,7 @@ export interface Rule {
   readonly destinationPorts: PortRange | undefined;
   /** 0 when it leads to no table. */
   readonly table: number;
-  /** The lower, the earlier it is asked. */
+  /** The lower, the earlier the kernel tries it. */
   readonly priority: number;
   /** Who set it, as RTPROT_* (Linux 4.17). */
   readonly protocol: number;

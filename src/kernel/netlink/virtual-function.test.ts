@@ -45,7 +45,7 @@ test("decodeVfInfos() reads what a PF reports of a VF; a setting of -1 is one th
   ]);
 });
 
-test("decodeVfInfos() gives only the VF asked for, and none for a link without VFs", () => {
+test("decodeVfInfos() gives only the requested VF, and none for a link without VFs", () => {
   assert.deepEqual(decodeVfInfos(linkWith(vf2()), 3), []);
   assert.equal(decodeVfInfos(linkWith(Buffer.concat([vf2(), vf2()])), 2).length, 2);
   assert.deepEqual(decodeVfInfos(linkWith(Buffer.alloc(0))), []);

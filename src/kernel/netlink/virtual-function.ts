@@ -79,7 +79,7 @@ export function decodeVfCount(message: NetlinkMessage): number {
 }
 
 /**
- * The VFs that a link message lists, or only the one asked for: a PF may have 256 of them.
+ * The VFs that a link message lists, or only the requested one: a PF may have 256 of them.
  * @throws {RangeError} when the message is malformed.
  */
 export function decodeVfInfos(message: NetlinkMessage, only?: number): VfInfo[] {

@@ -26,7 +26,7 @@ export type NetlinkEvent =
   | { readonly kind: "new-address" | "gone-address"; readonly address: Address }
   /** One has come or gone; other routes cause no event. */
   | { readonly kind: "default-route"; readonly route: DefaultRoute }
-  /** Events were dropped: only reading the kernel again shows what is so. */
+  /** Events were dropped: only a new query of the kernel reports what is so. */
   | { readonly kind: "lost" };
 
 /** Reports changes in a namespace, until the function it returns is called. */

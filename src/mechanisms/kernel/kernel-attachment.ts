@@ -134,7 +134,7 @@ class KernelAttachment implements Attachment {
     return this.#held.address;
   }
 
-  /** What cannot be used is refused before the endpoint is asked and the VF is touched. */
+  /** What cannot be used is refused before the endpoint gets the Request and the VF is touched. */
   async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
     const fd = await files.receive(url, signal);
     try {

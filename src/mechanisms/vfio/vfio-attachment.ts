@@ -122,7 +122,7 @@ class VfioAttachment implements Attachment {
       if (this.#othersIn(device.group).length === 0) await this.#parts.binder.vfio.refuseOpen(address);
       return device;
     });
-    // Before the endpoint is asked: a cgroup that is not the pod's must cost no other peer anything.
+    // Before the endpoint gets the Request: a cgroup that is not the pod's must cost no other peer anything.
     this.#grant = this.#open(this.#cgroupDir);
   }
 

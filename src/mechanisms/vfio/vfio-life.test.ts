@@ -78,7 +78,7 @@ test("release() does not wait for the pod's process where another VF of the grou
   assert.equal(inventory.get(first)?.state, "reclaiming");
 });
 
-test("release() of a VF that was never granted does not ask who has the group open: the pod may have it by another VF", async () => {
+test("release() of a VF that was never granted does not query who has the group open: the pod may have it by another VF", async () => {
   const { inventory, openGroups, take } = await established();
   const other = await take(second);
   await other.prepare();

@@ -4,7 +4,7 @@ import { NsmError, textOf } from "../fault.ts";
 import { ownSegment } from "../path.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
 
-/** An endpoint's answer that agrees with what it was asked. */
+/** An endpoint's answer that agrees with our Request. */
 export interface Reply {
   /** Our connection as it is now: still at our own index, without a mechanism, the path continued by the endpoint. */
   readonly connection: Connection;
@@ -14,7 +14,7 @@ export interface Reply {
 
 /**
  * Takes over what an endpoint may decide: context, labels, payload, state, and the path behind us. Our own side of the
- * path and the endpoint's name stay as they were asked: an answer can neither rename nor redirect the connection (W9).
+ * path and the endpoint's name stay as requested: an answer can neither rename nor redirect the connection (W9).
  * @throws {NsmError} bad-reply.
  */
 export function readReply(asked: Connection, reply: Connection, endpoint: string): Reply {

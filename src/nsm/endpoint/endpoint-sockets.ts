@@ -55,7 +55,7 @@ export class EndpointSockets {
     return this.#hold(url, held);
   }
 
-  /** The descriptor that came with this URL is not wanted. A URL that cannot be read came with none. */
+  /** The descriptor that came with this URL is not needed. A URL that cannot be read came with none. */
   disclaim(url: string, fds: PassedFds): void {
     let file: InodeUrl;
     try {

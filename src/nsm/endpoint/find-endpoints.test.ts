@@ -119,7 +119,7 @@ function listing(outside: Outside, list: readonly MessageInitShape<typeof Networ
   return asked;
 }
 
-test("Discovery.find() asks for the service with its payload, and gives up with its caller", async () => {
+test("Discovery.find() queries the registry for the service with its payload, and gives up with its caller", async () => {
   const outside = new Outside();
   const asked = listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" }]);
   outside.services = [{ name: "other" }, { name: "ns1", payload: "ETHERNET" }];

@@ -38,7 +38,7 @@ interface EndpointRequest {
 
 /** What the registry offers for a request. */
 export interface Offer {
-  /** Payload of the service; empty when an endpoint was asked for by name. */
+  /** Payload of the service; empty when an endpoint was requested by name. */
   readonly payload: string;
   /** In the order to try them. The receiver releases the socket of each. */
   readonly candidates: readonly Candidate[];
@@ -66,7 +66,7 @@ interface DiscoveryOptions {
 /** The original's discover and roundrobin: finds endpoints through the manager (nsm-protocol §2.10, §2.11, §4). */
 export class Discovery {
   readonly #options: DiscoveryOptions;
-  /** How often each service was asked for: successive Requests begin at successive candidates. */
+  /** How often each service was requested: successive Requests begin at successive candidates. */
   readonly #turns = new Map<string, number>();
   #finding = 0;
   /** Sockets that came with answers and were of no use to the search they came for, by their URL. */
@@ -169,7 +169,7 @@ export class Discovery {
 
   #inTurn<T>(service: string, candidates: readonly T[]): readonly T[] {
     const turn = this.#turns.get(service) ?? 0;
-    // Set again, so that the one that was asked for longest ago is the first.
+    // Set again, so that the one that was requested longest ago is the first.
     this.#turns.delete(service);
     this.#turns.set(service, turn + 1);
     const [oldest] = this.#turns.keys();

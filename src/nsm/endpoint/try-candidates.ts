@@ -11,7 +11,7 @@ import type { Candidate } from "./find-endpoints.ts";
 /** Work of our own at an endpoint may take this long, whatever the caller's deadline (W22). */
 const CLOSE_LIMIT_MS = 5_000;
 
-/** What asking endpoints takes. */
+/** What a Request to endpoints takes. */
 export interface Asking {
   readonly caller: Caller;
   readonly clock: Clock;
@@ -22,11 +22,11 @@ export interface Asking {
 /** The endpoint that serves a connection. The holder releases the candidate's socket. */
 export interface Onward extends Reply {
   readonly candidate: Candidate;
-  /** Who answered; unknown after a restart, until it is asked again. */
+  /** Who answered; unknown after a restart, until the next Request to it. */
   readonly peer?: PeerIdentity | undefined;
 }
 
-/** How one endpoint is asked. */
+/** What the Request to one endpoint says. */
 export interface Question {
   /** At our own index, without a mechanism. */
   readonly connection: Connection;
@@ -36,8 +36,8 @@ export interface Question {
 }
 
 /**
- * Asks one candidate: the original's connect, with mechanismtranslation, noop and filtermechanisms. It is offered NOOP: the
- * endpoint of an SR-IOV connection gets nothing from this node. What endpoints answer is not trusted: an answer that
+ * Sends one candidate the Request: the original's connect, with mechanismtranslation, noop and filtermechanisms. It is offered
+ * NOOP: the endpoint of an SR-IOV connection gets nothing from this node. What endpoints answer is not trusted: an answer that
  * contradicts the question is closed again.
  * @throws {NsmError} bad-reply; the endpoint's RpcError.
  */
@@ -78,7 +78,7 @@ function isGivenUp(error: unknown): boolean {
 }
 
 /**
- * Asks the candidates in their order until one agrees.
+ * Sends the candidates the Request, in their order, until one agrees.
  * @throws {NsmError} candidates-failed; the error alone when there was one candidate by name.
  */
 export async function tryCandidates(

@@ -44,7 +44,7 @@ test("FilesOfCalls keeps what has come again for a call that is still on its way
   assert.equal(fds.heldCount, 0);
 });
 
-test("FilesOfCalls lets go of a file when the last call that names it ends, asked for or not", async (t) => {
+test("FilesOfCalls lets go of a file when the last call that names it ends, requested or not", async (t) => {
   const { fds, named, files, arrive } = setUp(t);
   arrive();
   const first = files.open(fds, named);

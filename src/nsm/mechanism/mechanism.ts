@@ -3,7 +3,7 @@ import type { OwnedFd } from "../peers.ts";
 import type { InodeUrl } from "./inode-url.ts";
 import type { DesiredMechanism } from "./requested-mechanism.ts";
 
-/** What a connection asks of a mechanism. */
+/** What a connection requests of a mechanism. */
 export interface MechanismRequest<W extends DesiredMechanism = DesiredMechanism> {
   readonly connectionId: string;
   readonly desired: W;
@@ -45,7 +45,7 @@ export interface Attachment {
    * follows the client into another namespace. A failure leaves what is so to `release` or to the next `apply`.
    */
   apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void>;
-  /** True if the node is as `apply` with the same wanted and this context would leave it. Reads only. */
+  /** True if the node is as `apply` with the same `desired` and this context would leave it. Reads only. */
   isInForce(context: ConnectionContext | undefined, signal: AbortSignal): Promise<boolean>;
   /** A call names the client's files again: takes what is missing since our restart. Nothing to do otherwise. */
   receiveFiles(files: PassedFilesOfCall, signal: AbortSignal): Promise<void>;

@@ -42,7 +42,7 @@ export interface DesiredNoop {
   readonly type: "NOOP";
 }
 
-/** What one mechanism of a Request asks of this node, checked and in our own terms. */
+/** What one mechanism of a Request desires of this node, checked and in our own terms. */
 export type DesiredMechanism = DesiredKernel | DesiredVfio | DesiredNoop;
 
 /** One way to serve a Request: the mechanism as it was sent (our answer extends its parameters), and how to read it. */
@@ -66,7 +66,7 @@ export function mechanismChoices(request: NetworkServiceRequest): readonly Mecha
   return request.mechanismPreferences.filter(isKnown).map(choiceOf);
 }
 
-/** True if both ask the same of this node. */
+/** True if both desire the same of this node. */
 export function isSameDesired(a: DesiredMechanism, b: DesiredMechanism): boolean {
   if (a.type === "KERNEL" && b.type === "KERNEL") {
     return (

@@ -41,12 +41,12 @@ for (const [segments, isFit] of [
   [["fwd/f1", "/"], false],
   [["client/c1", "nsmgr/m1", "fwd/f1", "/"], false],
 ] as const) {
-  test(`isSelected() ${isFit ? "takes" : "leaves out"} a path that is asked for by ${segments.join(" ") || "nothing"}`, () => {
+  test(`isSelected() ${isFit ? "takes" : "leaves out"} a path that is requested by ${segments.join(" ") || "nothing"}`, () => {
     assert.equal(isSelected(selector(segments), connection), isFit);
   });
 }
 
-test("isSelected() asks for one of the network services, and for the path as well", () => {
+test("isSelected() requires one of the network services, and the path as well", () => {
   assert.equal(isSelected(selector(["fwd/f1"], ["ns0", "ns1"]), connection), true);
   assert.equal(isSelected(selector(["fwd/f1"], ["ns0"]), connection), false);
   assert.equal(isSelected(selector(["fwd/f2"], ["ns1"]), connection), false);

@@ -1,8 +1,8 @@
 import type { Connection, MonitorScopeSelector } from "../../gen/connection_pb.ts";
 
 /**
- * True if the subscriber asked for this connection: nsm-protocol §2.7. The selector's segments must match a run of the
- * path; an empty name or id matches any. Tokens in a selector are not looked at: the stream would answer who guesses right.
+ * True if the subscriber requested this connection: nsm-protocol §2.7. The selector's segments must match a run of the
+ * path; an empty name or id matches any. Tokens in a selector are not compared: the stream would answer who guesses right.
  */
 export function isSelected(selector: MonitorScopeSelector, connection: Connection): boolean {
   const { networkServices, pathSegments: asked } = selector;

@@ -17,7 +17,7 @@ const QUEUE_LIMIT = 256;
 /** What one subscriber wants, and may, see. */
 interface Subscription {
   readonly selector: MonitorScopeSelector;
-  /** May the subscriber see what this owner made? Asked for each event: the manager can change. */
+  /** May the subscriber see what this owner made? Checked at each event: the manager can change. */
   readonly sees: (owner: Owner) => boolean;
   /** The stream's end: the subscriber is forgotten at once. */
   readonly signal: AbortSignal;

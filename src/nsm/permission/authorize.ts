@@ -31,9 +31,9 @@ export interface AdmittedCaller {
 }
 
 /**
- * The original's updatetoken and authorize: records the caller's token and ours in the path (nsm-protocol §2.3), then asks
+ * The original's updatetoken and authorize: records the caller's token and ours in the path (nsm-protocol §2.3), then checks
  * whether this caller may act on this connection: the policies of the path (nsm-protocol §2.4), and who made the connection if
- * it stands. Nothing has been touched yet. Work of our own (expiry, clean-up) never comes through here.
+ * it is established. Nothing has been touched yet. Work of our own (expiry, clean-up) never comes through here.
  * @throws {NsmError} no-identity, not-the-owner; the policies' own error; {NotBegun} when the caller seems to have renewed its
  * certificate since it connected.
  */

@@ -359,7 +359,7 @@ test("Registration whose first answer a policy refuses is taken out again", asyn
 });
 
 for (const hasRotated of [true, false]) {
-  test(`Registration ${hasRotated ? "asks once more on a new connection" : "takes it as refused"} when the manager signs with another key`, async () => {
+  test(`Registration ${hasRotated ? "tries again on a new connection" : "takes it as refused"} when the manager signs with another key`, async () => {
     const fault = { kind: "bad-signature", segment: 1, subject: "m", signer: "m" } as const;
     let failures = hasRotated ? 1 : 2;
     const { registration, registry, log } = setUp(() => {
@@ -376,7 +376,7 @@ for (const hasRotated of [true, false]) {
   });
 }
 
-test("Registration asks once more, and not at once for ever, where each new connection shows another key", async () => {
+test("Registration registers once more, and not at once for ever, where each new connection shows another key", async () => {
   const fault = { kind: "bad-signature", segment: 1, subject: "m", signer: "m" } as const;
   const { registration, registry } = setUp(() => {
     throw new PolicyError("policies/client/next_token_signed.rego", fault);

@@ -35,7 +35,7 @@ type OwnSocket =
 export interface RegistrationOptions {
   /** NSM_NAME. */
   readonly name: string;
-  /** NSM_NS_NAME: the service that managers look for when they want a forwarder. */
+  /** NSM_NS_NAME: the service by which managers find a forwarder. */
   readonly networkService: string;
   readonly labels: Readonly<Record<string, string>>;
   /** NSM_CONNECT_TO. */

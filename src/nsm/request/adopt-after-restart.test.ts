@@ -96,7 +96,7 @@ test("adoptAfterRestart() takes down at once what was half done, and closes at i
   }
 });
 
-test("adoptAfterRestart() makes again what was half done and resisted, when its client asks again", async () => {
+test("adoptAfterRestart() makes again what was half done and resisted, when its client sends the Request again", async () => {
   const before = new Story();
   await before.request(kernelRequest());
   const entry = before.journal.puts.find(({ stage }) => stage === "ready") as JournalEntry;

@@ -25,10 +25,10 @@ type ConnectionState = OpeningConnection | EstablishedConnection | ReclaimingCon
 
 /** What a connection is for, and who serves it. */
 export interface ConnectionContent {
-  /** At our own index, with the client's mechanism: as it is asked for while it opens, then as of the last answer. */
+  /** At our own index, with the client's mechanism: as requested while it opens, then as of the last answer. */
   readonly connection: Connection;
   readonly desired: DesiredMechanism;
-  /** `unknown`: a previous instance asked an endpoint, and this one has not yet: it is looked for when it must be closed there. */
+  /** `unknown`: a previous instance sent its Request to an endpoint that this one does not know; a Close looks it up. */
   onward: Onward | "unknown" | undefined;
 }
 

@@ -17,7 +17,7 @@ interface KeptConnection {
   readonly connectionId: string;
   readonly owner: { readonly spiffeId: string; readonly isManager: boolean };
   readonly stage: "preparing" | "ready" | "reclaiming";
-  /** The connection as of the last answer, or as it is asked for while preparing; in protobuf form, without tokens. */
+  /** The connection as of the last answer, or as requested while preparing; in protobuf form, without tokens. */
   readonly connection?: Uint8Array;
   /** Unix time in ms until which it was to be refreshed. */
   readonly expiresMs?: number;

@@ -145,7 +145,7 @@ function hanging() {
   return { signal: caller.signal, reply, begun: begun.promise, leave: () => caller.abort(reason) };
 }
 
-test("a caller that leaves while an endpoint is asked has no other one asked, and the connection taken back there", async () => {
+test("a caller that leaves during the Request to an endpoint has no other one tried, and the connection closed there", async () => {
   const { signal, reply, begun, leave } = hanging();
   await closeFirst();
   story.outside.replies.set("tcp://nse-1:1", reply);
@@ -183,7 +183,7 @@ test("an answer holds our token for the endpoint that gave it", () => {
   assert.deepEqual(decodeToken(answer.path?.pathSegments[2]?.token ?? "").aud, ["spiffe://test/endpoint"]);
 });
 
-test("an endpoint is asked with the payload of the service, whatever the client wants", async () => {
+test("an endpoint gets the Request with the payload of the service, whatever the client wants", async () => {
   await story.close(answer);
   await story.request(kernelRequest({ payload: "IP" }));
   assert.equal(story.outside.requests.at(-1)?.connection?.payload, "ETHERNET");

@@ -5,7 +5,7 @@ import type { Candidate, Discovery, Offer } from "../endpoint/find-endpoints.ts"
 import { type Asking, askEndpoint, closeAtEndpoint, type Onward, tryCandidates } from "../endpoint/try-candidates.ts";
 import { type ConnectionRecord, onwardOf } from "./connections.ts";
 
-/** What choosing and asking an endpoint takes. */
+/** What it takes to choose an endpoint and to send it the Request. */
 export interface OnwardDeps {
   readonly asking: Asking;
   readonly discovery: Pick<Discovery, "find">;
@@ -21,7 +21,7 @@ export function keptEndpoint(record: ConnectionRecord | undefined, connection: C
   return asked === "" && !record.watch?.isAlive ? undefined : onward;
 }
 
-/** Looks for endpoints that fit the connection. The caller passes the offer to `requestOnward`, or releases its sockets. */
+/** Finds endpoints as the connection requests. The receiver passes the offer to `askOffer`, or releases its sockets. */
 export async function findEndpoints(deps: OnwardDeps, connection: Connection, signal: AbortSignal): Promise<Offer> {
   const { networkService, payload, labels, networkServiceEndpointName: endpointName } = connection;
   return await deps.discovery.find({ networkService, payload, labels, endpointName }, signal);
@@ -32,7 +32,7 @@ export function releaseOffer(candidates: readonly Candidate[], except?: Candidat
   for (const candidate of candidates) if (candidate !== except) candidate.socket.release();
 }
 
-/** Asks the endpoints of an offer in turn; keeps hold of the one that agreed. */
+/** Sends the endpoints of an offer the Request in turn; keeps hold of the one that agreed. */
 async function askOffer(deps: OnwardDeps, offer: Offer, question: OnwardQuestion): Promise<Onward> {
   const connection = clone(ConnectionSchema, question.connection);
   connection.payload = offer.payload || connection.payload;
@@ -46,18 +46,18 @@ async function askOffer(deps: OnwardDeps, offer: Offer, question: OnwardQuestion
   }
 }
 
-/** What is asked of endpoints for one connection. */
+/** What is requested of endpoints for one connection. */
 interface OnwardQuestion {
   /** At our own index, without a mechanism. */
   readonly connection: Connection;
   readonly signal: AbortSignal;
-  /** Endpoints that were found already; without them the endpoint that serves is asked again, or one is looked for. */
+  /** Endpoints that were found already; without them the endpoint that serves gets the Request, or one is looked up. */
   readonly offer?: Offer | undefined;
 }
 
 /**
- * Asks onward for a connection. One that is served is asked for at its endpoint, over the connection that we keep to it;
- * the registry is asked only if that endpoint is out of reach (it may have moved) or another one is requested. An endpoint
+ * Requests a connection onward. The Request for one that is served goes to its endpoint, over the connection that we keep to it;
+ * the registry is queried only if that endpoint is out of reach (it may have moved) or another one is requested. An endpoint
  * that was replaced gets a Close, best effort (W29): the Request does not wait for it.
  */
 export async function requestOnward(
@@ -83,7 +83,7 @@ export async function requestOnward(
 async function leave(deps: OnwardDeps, before: Onward, after: Onward): Promise<void> {
   const { name, socket } = before.candidate;
   try {
-    // The same endpoint behind the same socket has only been asked again.
+    // The same endpoint behind the same socket has only received another Request.
     if (name !== after.candidate.name || socket.url !== after.candidate.socket.url) {
       await closeAtEndpoint(deps.asking, before);
     }

@@ -48,7 +48,7 @@ test("request() offers the endpoint NOOP and nothing of the client's mechanism",
   assert.equal(asked?.connection?.networkServiceEndpointName, "nse-1");
 });
 
-test("request() of an unchanged refresh touches nothing, asks no registry and logs nothing at info", async () => {
+test("request() of an unchanged refresh touches nothing, queries no registry and logs nothing at info", async () => {
   const first = await story.request(kernelRequest());
   const finds = story.outside.finds.length;
   story.vf.done.length = 0;

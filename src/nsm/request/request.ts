@@ -131,7 +131,7 @@ async function serveWith(deps: RequestDeps, ask: Ask, way: Way): Promise<Connect
   return await establish(deps, ask, way);
 }
 
-/** An established connection continues: the endpoint is asked again, the node is touched only where something differs. */
+/** An established connection continues: the endpoint gets the Request again, the node is touched only where something differs. */
 async function refresh(
   deps: RequestDeps,
   ask: Ask,
@@ -141,7 +141,7 @@ async function refresh(
   const { connection, signal } = ask;
   const isSame = isSameDesired(record.state.desired, desired);
   const before = onwardOf(record)?.connection.context;
-  // Mostly the endpoint says the same again: the node is read while it is asked. What cannot be read is applied again.
+  // Mostly the endpoint answers the same again: the node is read while we wait for it. What cannot be read is applied again.
   const wasInForce = isSame
     ? deps.steps.run("observe", () => attachment.isInForce(before, signal)).catch(() => false)
     : false;

@@ -164,12 +164,12 @@ async function closeOnward(deps: TeardownDeps, state: ReclaimingConnection): Pro
   }
 }
 
-/** The endpoint that the previous instance asked for this connection (W24). */
+/** The endpoint that got the previous instance's Request for this connection (W24). */
 async function findUnknown(deps: TeardownDeps, connection: Connection): Promise<Onward | undefined> {
   const deadline = startDeadline(deps.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
   try {
     const offer = await findEndpoints(deps, connection, deadline.signal);
-    // It is asked for by name, so there is no second one.
+    // It is queried by name, so there is no second one.
     const [candidate] = offer.candidates;
     return candidate && { candidate, connection, mechanism: undefined };
   } finally {

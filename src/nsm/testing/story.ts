@@ -38,7 +38,7 @@ const stories: Story[] = [];
 const MOST_STORIES = 6;
 
 /**
- * What no single test asks for: every story is consistent when its test is over, and leaves nothing behind when it has ended. For
+ * What no single test checks: every story is consistent when its test is over, and leaves nothing behind when it has ended. For
  * `afterEach` of each file: the files of a module share a process, in which this module is loaded for the first of them only.
  */
 export async function endStories(): Promise<void> {

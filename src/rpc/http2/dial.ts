@@ -13,7 +13,7 @@ import { connectTls, type SecureStream } from "./tls.ts";
 import { SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./windows.ts";
 
 /**
- * Dials. TLS 1.3 lets a client believe that it is connected before the server has looked at its certificate; so a
+ * Dials. TLS 1.3 lets a client believe that it is connected before the server has read its certificate; so a
  * connection counts only when the peer's HTTP/2 settings are there.
  * @throws {RpcError} UNAVAILABLE that names the step that failed and why; INVALID_ARGUMENT for what is no address.
  */

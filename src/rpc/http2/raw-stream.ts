@@ -13,7 +13,7 @@ export interface RawStream {
   readonly remote: string;
 }
 
-/** How long a TCP peer may be silent before the kernel asks whether it is still there. */
+/** How long a TCP peer may be silent before the kernel probes whether it is still there. */
 const TCP_KEEP_ALIVE_MS = 15_000;
 /** Pause between tries while the listener of a unix socket has no room for one more. */
 const BACKLOG_PAUSE_MS = 10;

@@ -1,4 +1,4 @@
-// Statuses as gRPC writes them into headers of HTTP/2, and what stands for one where there is none.
+// Statuses as gRPC writes them into headers of HTTP/2, and what counts as one where there is none.
 import { type RpcError, type Status, statusNumber } from "../status.ts";
 
 /** The trailers of an answer; without an error it is OK, which has no text. */

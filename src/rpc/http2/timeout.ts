@@ -8,7 +8,7 @@ export function parseTimeout(text: string): number | undefined {
   return unit === undefined ? undefined : Number(match?.[1]) * unit;
 }
 
-/** The header for so many milliseconds: at most eight digits, so long times lose their last digits. Never less than asked. */
+/** The header for so many milliseconds: at most eight digits, so long times lose their last digits. Never less than `ms`. */
 export function formatTimeout(ms: number): string {
   for (const unit of ["m", "S", "M"]) {
     const amount = Math.ceil(Math.max(0, ms) / (unitMs[unit] ?? 1));
