@@ -18,6 +18,7 @@ const rows = [
   },
   { says: "a way home", text: "// The VF comes home, on its way home.", found: ["comes home"] },
   { says: "a module", text: "// The room reads no clock; each room has its door.", found: ["The room"] },
+  { says: "a comment's own words", text: 'log.info("it is asked"); // The kernel is asked.', found: ["is asked"] },
 ];
 
 for (const { says, text, found } of rows) {

@@ -32,6 +32,14 @@ const words: readonly Word[] = [
   },
 ];
 
+/** Of the comments of `src/` only: elsewhere these are plain English. */
+const commentWords: readonly Word[] = [
+  { not: /\b(?:is|are|was|were|be|been|being) asked\b|\basks? (?:for|the|whether|what)\b/i, say: "query, request" },
+  { not: /\blook(?:s|ed|ing)? (?:at|again|anew)\b|\b(?:a|the|each|next|last) look\b/i, say: "observe, read, scan" },
+  { not: /\b(?:as|is|are|was|what) wanted\b/i, say: "desired, needed" },
+  { not: /\bstands? for\b|\bstanding\b/i, say: "is assigned to, established, in force, actual" },
+];
+
 /** Where a word may stay, each with the reason. A place that has none of these words is reported. */
 const allowed: Readonly<Record<string, string>> = {
   "CHANGELOG.md": "has the old names beside the new ones",
@@ -44,9 +52,16 @@ const TOKENS =
 
 /** One sentence for each word of the text that is not the field's. @param text of Markdown all of it counts. */
 export function wordProblems(path: string, text: string): readonly string[] {
-  const prose = path.endsWith(".md") ? text : proseOf(text);
+  const isDocument = path.endsWith(".md");
+  const found = problemsIn(path, isDocument ? text : proseOf(text), words);
+  return path.startsWith("src/") && !isDocument
+    ? [...found, ...problemsIn(path, commentsOf(text), commentWords)]
+    : found;
+}
+
+function problemsIn(path: string, prose: string, list: readonly Word[]): readonly string[] {
   return prose.split("\n").flatMap((line, index) =>
-    words.flatMap(({ not, say }) => {
+    list.flatMap(({ not, say }) => {
       const [found] = not.exec(line) ?? [];
       return found === undefined ? [] : [`${path}:${index + 1}: "${found}": say ${say}`];
     }),
@@ -55,11 +70,19 @@ export function wordProblems(path: string, text: string): readonly string[] {
 
 /** Comments and texts; all else is blank, and lines stay where they are. */
 function proseOf(text: string): string {
+  return only(text, () => true);
+}
+
+function commentsOf(text: string): string {
+  return only(text, (token) => token.startsWith("/"));
+}
+
+function only(text: string, isMeant: (prose: string) => boolean): string {
   let prose = "";
   let at = 0;
   for (const { 0: token, index, groups } of text.matchAll(TOKENS)) {
     prose += text.slice(at, index).replace(/[^\n]/g, " ");
-    prose += groups?.["prose"] === undefined ? token.replace(/[^\n]/g, " ") : token;
+    prose += groups?.["prose"] === undefined || !isMeant(token) ? token.replace(/[^\n]/g, " ") : token;
     at = index + token.length;
   }
   return prose;
