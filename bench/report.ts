@@ -126,7 +126,7 @@ function rounded(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, rounded(inner)]));
 }
 
-/** The same figures for the operator: one row for each measure, one column for each size of the node. */
+/** The same figures as a table: one row for each measure, one column for each size of the node. */
 export function tableOf(nodes: readonly NodeFigures[]): {
   readonly headings: readonly string[];
   readonly rows: readonly (readonly string[])[];
@@ -165,7 +165,7 @@ function ms(value: number): string {
   return value.toFixed(value < 10 ? 2 : 1);
 }
 
-/** What kubelet and a kill cost, for the operator. */
+/** What kubelet and a kill cost, as a table. */
 export function kubeletTable(
   kubelet: readonly NamedKubeletFigures[],
   recovery: Distribution | undefined,

@@ -89,9 +89,9 @@ test("docs/operate.md has each metric and each health code, with its severity, a
   const rowTexts = [...operate.matchAll(/^\| `(nsm_sriov_[a-z_]+)` \|[^|]*\| (.*) \|$/gm)];
   assert.deepEqual(new Map(rowTexts.map(([, name, help]) => [name, help])), helps());
   assert.deepEqual([...raisedCodes()].sort(), Object.keys(healthConditions).sort());
-  const told = [...operate.matchAll(/^### `([a-z-]+)`\n(Blocking|Warning)[.,]/gm)];
+  const reported = [...operate.matchAll(/^### `([a-z-]+)`\n(Blocking|Warning)[.,]/gm)];
   assert.deepEqual(
-    told.map(([, code, severity]) => `${code} ${severity?.toLowerCase()}`).sort(),
+    reported.map(([, code, severity]) => `${code} ${severity?.toLowerCase()}`).sort(),
     Object.entries(healthConditions)
       .map(([code, { severity }]) => `${code} ${severity}`)
       .sort(),

@@ -44,8 +44,8 @@ test("the package holds the built program and nothing else, asks for what is not
   const bytesAtOnce = [...atOnce].reduce((sum, path) => sum + readFileSync(join(folder, path)).length, 0);
   assert.ok(bytesAtOnce < 50_000, `${[...atOnce]} are loaded by every command, ${bytesAtOnce} bytes`);
 
-  const told = execFileSync(process.execPath, ["dist/forwarder.mjs", "--version"], { cwd: folder }).toString();
-  assert.equal(told, `forwarder ${manifest.version}\n`);
+  const output = execFileSync(process.execPath, ["dist/forwarder.mjs", "--version"], { cwd: folder }).toString();
+  assert.equal(output, `forwarder ${manifest.version}\n`);
 });
 
 /** The part and all that it imports before it runs. */

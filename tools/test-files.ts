@@ -119,7 +119,7 @@ async function runProcess(
   tell: (name: "test:start" | "test:end" | "test:summary", event: TestEvent) => void,
 ): Promise<boolean> {
   // The runner's own timeout is one for each test: two that hang would take twice as long.
-  const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // an operator debugs
+  const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // a developer debugs
   const end = (event: TestEvent) => {
     // The process as a test, where it reported no other, or was ended.
     if (event.name === path && (limit?.aborted || !event.details.error)) return;

@@ -18,11 +18,11 @@ import (
 
 // Settings of a forwarder that differ between scenarios.
 type Settings struct {
-	// VFs of the pretend card, an even number; 8 unless told.
+	// VFs of the pretend card, an even number; 8 by default.
 	VFs int
 	// Env is added to the forwarder's environment: NSM_MAX_TOKEN_LIFETIME=5s.
 	Env []string
-	// PluginFolder and PodResourcesFolder of kubelet; folders of the node unless told.
+	// PluginFolder and PodResourcesFolder of kubelet; folders of the node by default.
 	PluginFolder, PodResourcesFolder string
 	// Killable puts the forwarder into a process of its own beside the card, for Kill.
 	Killable bool

@@ -26,7 +26,7 @@ type Client struct {
 	TokenID   string
 	// Preferences in place of KERNEL with the namespace.
 	Preferences []*nsm.Mechanism
-	// Labels of the connection; that of the pretend card's service domain unless told.
+	// Labels of the connection; that of the pretend card's service domain by default.
 	Labels map[string]string
 	// Change is the last hand on a message before it leaves.
 	Change func(*nsm.NetworkServiceRequest)

@@ -113,7 +113,7 @@ func TestReselectByAStrangerEndsNothing(t *testing.T) {
 	refused(t, err, codes.PermissionDenied)
 	w.linkOf(client)
 	if closes := w.endpoint.Closes(); len(closes) != 0 {
-		t.Fatalf("a stranger has closed %v", closes)
+		t.Fatalf("another client has closed %v", closes)
 	}
 	w.request(client)
 }

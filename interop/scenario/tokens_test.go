@@ -145,7 +145,7 @@ func (w *world) callWith(sent headers) error {
 func TestTokensOfAnotherSignerAreRefused(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
-	// Somebody of the trust domain calls with its own certificate and the manager's token.
+	// Another workload of the trust domain calls with its own certificate and the manager's token.
 	link, err := peer.DialAs(w.authority.Actor("/another"), w.manager.Actor, w.manager.Forwarder(), longTokens)
 	must(t, err)
 	defer link.Close()

@@ -28,7 +28,7 @@ type vfioPod struct {
 	folder    string
 }
 
-// standIns for VFIO's nodes are devices of this machine, the same in each world: whoever has one open holds up all of them.
+// standIns for VFIO's nodes are devices of this machine, the same in each world: a process that has one open holds up all of them.
 var standIns sync.Mutex
 
 func openVfio(t *testing.T, settings node.Settings) (*world, *node.Cgroups) {
@@ -169,7 +169,7 @@ func TestVfioIsNobodyElsesWhileAProcessHasItOpen(t *testing.T) {
 		t.Fatalf("%d functions are held while a process has one open; %v", held, err)
 	}
 	must(t, pod.container.Release(group))
-	w.eventually("the function is home", w.isIdle)
+	w.eventually("the VF is restored", w.isIdle)
 	w.opens(pod, reply, forbidden)
 }
 

@@ -84,7 +84,7 @@ export class ForwarderProcess {
       const { time, ...fields } = JSON.parse(text) as { time: string; level: string; event: string };
       line = { ...fields, atMs: Date.parse(time) };
     } catch {
-      return; // what Node itself says when it dies stands in the file
+      return; // what Node itself prints when it dies is in the file
     }
     this.lines.push(line);
     for (const listener of this.#listeners) listener(line);

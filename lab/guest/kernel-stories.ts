@@ -100,7 +100,7 @@ export function wish(srcMac: string, vlanTag: number, more: DesiredContext = {})
 }
 
 /**
- * All that stands in the host's namespace, and every VF of both adapters. igbvf calls the address permanent that the
+ * All that is in the host's namespace, and every VF of both adapters. igbvf calls the address permanent that the
  * physical function gave last: that is no trace of a client. Nor is it whether a physical function
  * keeps no address of a virtual one, or the one that this has anyway: igb of 6.1 cannot go back to none.
  */

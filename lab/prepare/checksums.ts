@@ -1,4 +1,4 @@
-// What stands in the cache, and whether it still is what was put there.
+// What is in the cache, and whether it still is what was put there.
 import { createHash } from "node:crypto";
 import {
   existsSync,

@@ -58,7 +58,7 @@ export interface DeviceGrant {
   /** Whether every container of the pod can open the devices now. Reads only. */
   isInForce(): Promise<boolean>;
   /**
-   * Takes back what we gave and reads back that it is gone; what another grant of the pod needs, and what the container's
+   * Revokes what we gave and reads back that it is gone; what another grant of the pod needs, and what the container's
    * own rules allow, stays. Nothing to do when the pod has gone. Call it again after a failure, also after one of `apply`.
    * @throws {AccessError} not-revoked, with what resisted.
    */
@@ -71,7 +71,7 @@ export interface DeviceGrant {
 export interface StrayAccess {
   readonly cgroup: string;
   readonly devices: readonly DeviceNumber[];
-  /** Why it could not be taken away; undefined when it was. */
+  /** Why it could not be revoked; undefined when it was. */
   readonly problem?: string | undefined;
 }
 
@@ -87,7 +87,7 @@ export interface DeviceAccess {
   /** A grant of a previous instance, from its journal; `apply`, `isInForce` and `revoke` as if it were ours. Touches nothing. */
   adopt(state: GrantState, record: RecordState): DeviceGrant;
   /**
-   * For the start, after every `adopt`: takes away what a previous instance left and no grant explains. On version 2 all that
+   * For the start, after every `adopt`: revokes what a previous instance left and no grant explains. On version 2 all that
    * carries our mark; on version 1, where rules carry none, rules for exactly one of the `managed` devices. Only from pods with
    * an adopted grant and from those of `podUids`: beneath a path that holds more than this node's pods, rules for the same
    * numbers, and marks of another forwarder, are not ours. Those are reported and left.

@@ -11,7 +11,7 @@ export interface Cgroup {
 /** How a hierarchy of one version lets a cgroup's processes at devices. A cgroup that has gone meanwhile is no error. */
 export interface Rules {
   /**
-   * Lets them open the devices, all or none. Answers what `withdraw` would have to take back; undefined when they could
+   * Lets them open the devices, all or none. Answers what `withdraw` would have to revoke; undefined when they could
    * open them before. Waits for `intend` before it writes, with the rules that carry no mark of ours.
    * @throws {AccessError}
    */

@@ -19,7 +19,7 @@ const pf = {
   totalVfs: 4,
 } as const;
 const vf = { address: "0000:3b:02.0", index: 0, state: "idle", conditions: [] } as const;
-const failed = { code: "bind-failed", effect: "unhealthy", label: "not bound lately" } as const;
+const failed = { code: "bind-failed", effect: "unhealthy", label: "not bound recently" } as const;
 const viewNow: NodeView = {
   name: "fwd",
   version: "1.2.3",

@@ -13,10 +13,10 @@ test("reportEscapedErrors() counts each error, and logs one of a source in a min
     guarded(source, () => {
       throw new Error(`of ${source}`);
     })();
-  const told = () => log.of("callback-failed").map(({ source, unloggedBefore }) => [source, unloggedBefore]);
+  const reported = () => log.of("callback-failed").map(({ source, unloggedBefore }) => [source, unloggedBefore]);
   for (let times = 0; times < 3; times += 1) fail("timer");
   fail("poll");
-  assert.deepEqual(told(), [
+  assert.deepEqual(reported(), [
     ["timer", 0],
     ["poll", 0],
   ]);
@@ -24,7 +24,7 @@ test("reportEscapedErrors() counts each error, and logs one of a source in a min
   fail("timer");
   await clock.pass(60_000);
   fail("timer");
-  assert.deepEqual(told().slice(2), [
+  assert.deepEqual(reported().slice(2), [
     ["timer", 2],
     ["timer", 0],
   ]);

@@ -19,10 +19,10 @@ test("startPhases() names each phase with the time since the start, and ends in 
   }
   phases.completed();
   assert.equal(health.ready.value, true);
-  const told = log.events.map(({ fields }) => fields["message"]);
-  assert.equal(told.length, phaseTitles.length + 2);
-  assert.equal(told[2], "executing phase 2: look at the node (time since start: 250ms)");
-  assert.equal(told.at(-1), "Startup completed in 1.75s");
+  const reported = log.events.map(({ fields }) => fields["message"]);
+  assert.equal(reported.length, phaseTitles.length + 2);
+  assert.equal(reported[2], "executing phase 2: look at the node (time since start: 250ms)");
+  assert.equal(reported.at(-1), "Startup completed in 1.75s");
   assert.deepEqual(Object.values(log.events.at(-1)?.fields["phasesMs"] ?? {}), Array(phaseTitles.length).fill(250));
 });
 
@@ -48,9 +48,9 @@ test("startPhases() reports what a phase that lasts waits for, less often each t
   phases.begin("serve NSM");
   assert.equal(timers[0]?.isCancelled, true, "the phase before is over");
   timers[1]?.callback();
-  const [told] = log.of("phase-slow");
+  const [reported] = log.of("phase-slow");
   assert.deepEqual(
-    [told?.["phase"], told?.["conditions"]],
+    [reported?.["phase"], reported?.["conditions"]],
     ["serve NSM", ["svid-missing: No answer of the agent", "not-serving: Starting: serve NSM"]],
   );
   assert.deepEqual(

@@ -140,10 +140,10 @@ test("releaseToken() of a token that has lost its VF names neither that nor who 
   const inventory = inventoryOf(factsOf(first));
   const [x, y] = [idOf(inventory, "d/x", first), idOf(inventory, "d/y", first)];
   inventory.reserveToken(x);
-  const told: string[][] = [];
-  inventory.onChange(({ resources }) => told.push([...resources].sort()));
+  const reported: string[][] = [];
+  inventory.onChange(({ resources }) => reported.push([...resources].sort()));
   inventory.adopt({ connectionId: "c1", tokenId: y, address: first, use: "kernel", state: "ready" });
-  assert.deepEqual(told, [["d/x"]]);
+  assert.deepEqual(reported, [["d/x"]]);
   assert.deepEqual(inventory.releaseToken(x), { address: undefined, heldBy: undefined, isNew: true });
   assert.equal(inventory.ofConnection("c1")?.address, first);
 });
@@ -155,32 +155,32 @@ test("a token that a pod has is known by its place, though no other pod could be
   assert.deepEqual([inventory.placementOf(x)?.numaNode, inventory.placementOf(y)], [1, undefined]);
 });
 
-test("sync() takes back the devices of a resource that a VF offers no more, and says so", () => {
+test("sync() withdraws the devices of a resource that a VF offers no more, and says so", () => {
   const inventory = inventoryOf(factsOf(first), factsOf(second));
-  const told = new Set<string>();
-  inventory.onChange(({ resources }) => resources.forEach((resource) => void told.add(resource)));
+  const reported = new Set<string>();
+  inventory.onChange(({ resources }) => resources.forEach((resource) => void reported.add(resource)));
   inventory.sync(PF, [factsOf(first, { resources: ["d/x"] }), factsOf(second, { resources: ["d/x"] })]);
-  assert.deepEqual([inventory.devicesOf("d/y"), inventory.devicesOf("d/x").length, told.has("d/y")], [[], 2, true]);
+  assert.deepEqual([inventory.devicesOf("d/y"), inventory.devicesOf("d/x").length, reported.has("d/y")], [[], 2, true]);
 });
 
 test("adoptToken() names the list that the token has come to, and that of the VF that it is given", () => {
   const inventory = inventoryOf(factsOf(first));
-  const told: string[][] = [];
-  inventory.onChange(({ resources }) => told.push([...resources].sort()));
+  const reported: string[][] = [];
+  inventory.onChange(({ resources }) => reported.push([...resources].sort()));
   inventory.adoptToken("sriov-old", "d/x");
   inventory.adoptToken("sriov-other", "d/z");
-  assert.deepEqual(told, [["d/x", "d/y"], ["d/z"]]);
+  assert.deepEqual(reported, [["d/x", "d/y"], ["d/z"]]);
 });
 
 test("who listens to the inventory from within a change hears of the next one", () => {
   const inventory = inventoryOf(factsOf(first));
-  let told = 0;
+  let reported = 0;
   inventory.onChange(() => {
     const count = () => {
-      told += 1;
+      reported += 1;
     };
-    if (told === 0) inventory.onChange(count);
+    if (reported === 0) inventory.onChange(count);
   });
   inventory.raise(first, { code: "netdev-unseen" });
-  assert.equal(told, 0);
+  assert.equal(reported, 0);
 });

@@ -19,7 +19,7 @@ export type InventoryFault =
       readonly kind: "no-free-vf";
       readonly resource: string;
       readonly use: VfUse | undefined;
-      /** How many VFs offer the resource, and how many of them are kept back by what. */
+      /** How many VFs offer the resource, and for how many of them which reason holds. */
       readonly total: number;
       readonly because: Readonly<Record<string, number>>;
     }
@@ -30,7 +30,7 @@ export type InventoryFault =
       readonly to: VfState;
     };
 
-/** The inventory could not give, change or take back a VF. Nothing was changed. */
+/** The inventory could not give, change or release a VF. Nothing was changed. */
 export class InventoryError extends Error {
   override readonly name = "InventoryError";
   readonly fault: InventoryFault;

@@ -39,12 +39,12 @@ test("offerOf() names the connection of an earlier pod", () => {
 
 test("offerOf() keeps offering a resource whose VFs are gone, and reports it", () => {
   const { inventory, offer } = setUp();
-  let told = 0;
+  let reported = 0;
   assert.deepEqual(offer.resources(), ["d/x"]);
-  const stop = offer.onChange(() => told++);
+  const stop = offer.onChange(() => reported++);
   inventory.sync(pf, []);
   stop();
-  assert.ok(told > 0);
+  assert.ok(reported > 0);
   assert.deepEqual([offer.resources(), offer.devices("d/x")], [["d/x"], []]);
 });
 

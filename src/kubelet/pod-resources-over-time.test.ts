@@ -148,9 +148,11 @@ test("PodResources takes a kubelet whose new API fails for one that is unwell, n
 });
 
 test("PodResources says what kubelet would give to pods before it sets the state, of all its answers together", async () => {
-  const told: (AllocatableDevices | string)[] = [];
-  const { clock, answers, resources, times, end } = world(30_000, { onAllocatable: (devices) => told.push(devices) });
-  resources.state.onChange(({ kind }) => told.push(kind));
+  const reported: (AllocatableDevices | string)[] = [];
+  const { clock, answers, resources, times, end } = world(30_000, {
+    onAllocatable: (devices) => reported.push(devices),
+  });
+  resources.state.onChange(({ kind }) => reported.push(kind));
   const [a, b, c] = ["a", "b", "c"].map((id) => ({ resourceName: id === "c" ? "d/y" : "d/x", deviceIds: [id] }));
   answers[ALLOCATABLE] = () => ({ devices: [a, c, b] });
   await settled();
@@ -158,14 +160,14 @@ test("PodResources says what kubelet would give to pods before it sets the state
     ["d/x", new Set(["a", "b"])],
     ["d/y", new Set(["c"])],
   ]);
-  assert.deepEqual(told, [devices, "known"]);
+  assert.deepEqual(reported, [devices, "known"]);
   answers[ALLOCATABLE] = failing("UNIMPLEMENTED");
   await clock.pass(30_000);
-  assert.deepEqual(told.slice(2), [undefined, "known"]);
+  assert.deepEqual(reported.slice(2), [undefined, "known"]);
   answers[NEW] = failing("UNAVAILABLE");
   const before = times(ALLOCATABLE).length;
   await clock.pass(30_000);
-  assert.deepEqual(told.slice(4, 6), [undefined, "unknown"]);
+  assert.deepEqual(reported.slice(4, 6), [undefined, "unknown"]);
   assert.equal(times(ALLOCATABLE).length, before, "who does not know its pods is not asked");
   await end();
 });

@@ -88,8 +88,8 @@ test("PodResources reports once a kubelet that fails, and continues by itself", 
     await until(poller, "known");
     assert.deepEqual(poller.health.conditions(), [], mood);
   }
-  const told = poller.log.events.filter(({ level }) => level === "warn" || level === "error");
-  assert.equal(told.length, 4);
+  const reported = poller.log.events.filter(({ level }) => level === "warn" || level === "error");
+  assert.equal(reported.length, 4);
 });
 
 test("PodResources reads a list that is longer than gRPC allows by default, as kubelet's own client does", async (t) => {

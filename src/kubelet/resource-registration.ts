@@ -235,7 +235,10 @@ export class ResourceRegistration {
     onRegistered(isFollowed);
     if (!isFollowed && !this.#stop.signal.aborted) {
       log.info("kubelet-gone", { resource });
-      unregistered.raise(`Kubelet does not offer ${resource} to pods: it has let go of the device list`, resource);
+      unregistered.raise(
+        `Kubelet does not offer ${resource} to pods: it has ended the stream of the device list`,
+        resource,
+      );
     }
     this.#bell.ring();
   }

@@ -17,7 +17,7 @@ interface Sight {
 interface Findings {
   /** Ids that pods hold and that are unknown here: a previous instance gave them out. */
   readonly adopted: readonly { readonly id: string; readonly resource: string }[];
-  /** Ids that kubelet has taken back, each with a connection that still holds it: its pod has died without a Close. */
+  /** Ids that no pod has any more, each with a connection that still holds it: its pod has died without a Close. */
   readonly freed: readonly { readonly id: string; readonly connectionId: string | undefined }[];
 }
 

@@ -77,8 +77,8 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   await assert.rejects(journal.put(entry), (error) => {
     return error instanceof JournalError && error.fault.kind === "not-writable";
   });
-  const told = health.conditions().map(({ code, severity }) => `${code} ${severity}`);
-  assert.deepEqual(told, ["journal-not-written blocking"]);
+  const reported = health.conditions().map(({ code, severity }) => `${code} ${severity}`);
+  assert.deepEqual(reported, ["journal-not-written blocking"]);
   const kept = journal.keepVf(vf as unknown as KernelVfEntry);
   journal.forgetVf(vf.address as PciAddress); // what fails of it is made up for: no caller is there to get it
   await assert.rejects(kept, JournalError);
@@ -153,9 +153,9 @@ test("openNodeJournal() takes of what is too much what owners may have, and ever
   const limit = QUOTA.manager.noop.connections;
   assert.equal(journal.left.size, limit + 1);
   assert.deepEqual([journal.left.get("c1"), journal.vfs.size], [large, 1]);
-  const [told, ...more] = log.events;
-  assert.deepEqual([told?.event, told?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
-  assert.deepEqual(told?.fields?.["first"], {
+  const [reported, ...more] = log.events;
+  assert.deepEqual([reported?.event, reported?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
+  assert.deepEqual(reported?.fields?.["first"], {
     connection: `n${limit}`,
     owner: entry.owner.spiffeId,
     limitOf: "owner-connections",

@@ -16,7 +16,7 @@ export interface AttachOptions extends Omit<AttachmentParts, "client" | "state">
   readonly desired: DesiredNetdev;
   readonly signal?: AbortSignal | undefined;
   /**
-   * Gets what an attach that failed could not take back, before the error "left-behind" is thrown: another `detach` continues
+   * Gets what an attach that failed could not undo, before the error "left-behind" is thrown: another `detach` continues
    * with it.
    */
   readonly keepLeft?: ((attachment: NetdevAttachment) => void) | undefined;

@@ -19,7 +19,7 @@ test("MacRestore.makeWay() lets the PF's word go once, also where the PF names w
   assert.deepEqual(writes, [{ mac: "00:00:00:00:00:00" }]);
 });
 
-test("MacRestore.finish() takes back an address that the PF did not name before, and leaves one that the VF has chosen", async () => {
+test("MacRestore.finish() withdraws an address that the PF did not name before, and leaves one that the VF has chosen", async () => {
   const writes: unknown[] = [];
   const actual: VfSettings[] = [{ mac: "02:00:00:00:00:55", vlan: 0 }];
   const port = {

@@ -28,8 +28,8 @@ function node(t: TestContext) {
     t.after(() => claims.close());
     const ours = (...addresses: readonly string[]) =>
       claims.ours(listOf(...addresses)).physicalFunctions.map((one) => one.address);
-    const told = () => health.conditions().map(({ code, subject }) => `${code} ${subject}`);
-    return { claims, ours, told, log };
+    const reported = () => health.conditions().map(({ code, subject }) => `${code} ${subject}`);
+    return { claims, ours, reported, log };
   };
   return { sysfs, forwarder };
 }
@@ -40,13 +40,13 @@ test("PfClaims leaves out what another process has, says so once, and takes it w
   assert.deepEqual(one.ours(first), [first]);
   assert.deepEqual(other.ours(first, second), [second]);
   assert.deepEqual(other.ours(first, second), [second]);
-  assert.deepEqual([other.told(), other.claims.isWaiting], [[`pf-held-elsewhere ${first}`], true]);
+  assert.deepEqual([other.reported(), other.claims.isWaiting], [[`pf-held-elsewhere ${first}`], true]);
   assert.match(other.claims.problemOf(first as never) ?? "", /another forwarder on this node has it/);
   assert.equal(other.log.events.length, 1);
   one.claims.close();
   assert.deepEqual(other.ours(first, second), [first, second]);
   assert.deepEqual(
-    [other.told(), other.claims.isWaiting, other.claims.problemOf(first as never)],
+    [other.reported(), other.claims.isWaiting, other.claims.problemOf(first as never)],
     [[], false, undefined],
   );
 });
@@ -57,7 +57,7 @@ test("PfClaims waits for nothing that the list does not name any more", (t) => {
   one.ours(first);
   other.ours(first);
   assert.deepEqual(other.ours(second), [second]);
-  assert.deepEqual([other.told(), other.claims.isWaiting], [[], false]);
+  assert.deepEqual([other.reported(), other.claims.isWaiting], [[], false]);
 });
 
 test("PfClaims lets through what is not there, and claims an adapter again that has come back", (t) => {

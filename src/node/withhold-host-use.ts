@@ -65,7 +65,7 @@ export class HostUseWithholding {
     const seen = await this.#reader.observe([...entries.keys(), ...asked]);
     this.#links = linksOf(seen);
     for (const { address, connectionId } of inventory.snapshot()) {
-      // What was given out meanwhile was observed for that, and what is known of it holds until it is free again.
+      // What was given out meanwhile was checked for that, and what is known of it holds until it is free again.
       if (connectionId !== undefined) continue;
       this.#set(address, reasonOf(seen.get(address)));
     }

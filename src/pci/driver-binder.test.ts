@@ -19,7 +19,7 @@ interface Bench {
   readonly machine: Machine;
   readonly binder: DriverBinder;
   /** Driver changes as the binder reports them. */
-  readonly told: string[];
+  readonly reported: string[];
   /** Tries to change a driver, as they are measured. */
   readonly tried: string[];
 }
@@ -36,7 +36,7 @@ async function withBinder(
     ...rest
   } = options;
   const machine = await startMachine({ pfs: 1, vfsPerPf: 2, clock, ...rest });
-  const told: string[] = [];
+  const reported: string[] = [];
   const tried: string[] = [];
   const binder = new DriverBinder({
     ...machine,
@@ -44,12 +44,12 @@ async function withBinder(
     log: recordingLog(),
     isManaged,
     onTried: (use, outcome, seconds) => tried.push(`${use} ${outcome} ${seconds >= 0}`),
-    onBound: (which, driver) => told.push(`${which} ${driver}`),
+    onBound: (which, driver) => reported.push(`${which} ${driver}`),
     writeLimitMs,
     waitLimitMs,
   });
   try {
-    await run({ machine, binder, told, tried });
+    await run({ machine, binder, reported, tried });
   } finally {
     await machine.stop();
   }
@@ -86,35 +86,35 @@ test("DriverBinder.observeVf() reports what a VF is now, also of one that is not
   }));
 
 test("DriverBinder.bind() takes a VF to VFIO and back, and clears the override for the kernel driver", () =>
-  withBinder({}, async ({ machine, binder, told, tried }) => {
+  withBinder({}, async ({ machine, binder, reported, tried }) => {
     await binder.bind(vf, "vfio");
     assert.equal(await binder.driverOf(address), "vfio-pci");
     assert.equal(await machine.vfio.exists("2"), true);
     await binder.bind(vf, "kernel");
     assert.equal(await binder.driverOf(address), "igbvf");
     assert.equal(await machine.devices.readText(`${address}/driver_override`), "(null)");
-    assert.deepEqual(told, [`${address} vfio-pci`, `${address} igbvf`]);
+    assert.deepEqual(reported, [`${address} vfio-pci`, `${address} igbvf`]);
     assert.deepEqual(tried, ["vfio ok true", "kernel ok true"]);
     assert.equal((await binder.netdevOf(address)).ifname, "enp1s0f0v0");
   }));
 
 test("DriverBinder.bind() writes nothing for a driver that is bound already", () =>
-  withBinder({}, async ({ machine, binder, told, tried }) => {
+  withBinder({}, async ({ machine, binder, reported, tried }) => {
     machine.faults.failWrite({ tree: "drivers", path: /./, code: "EIO", times: 9 });
     machine.faults.failWrite({ tree: "devices", path: /./, code: "EIO", times: 9 });
     await binder.bind(vf, "kernel");
-    assert.deepEqual([told, tried], [[], []]);
+    assert.deepEqual([reported, tried], [[], []]);
   }));
 
 test("DriverBinder.bind() restores the former driver when the new one refuses, and says what the kernel said", () =>
-  withBinder({}, async ({ machine, binder, told, tried }) => {
+  withBinder({}, async ({ machine, binder, reported, tried }) => {
     machine.faults.failWrite({ tree: "drivers", path: "vfio-pci/bind", code: "EBUSY" });
     assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), {
       kind: "bind-refused",
       driver: "vfio-pci",
       code: "EBUSY",
     });
-    assert.deepEqual(told, [`${address} igbvf`]);
+    assert.deepEqual(reported, [`${address} igbvf`]);
     assert.equal(await machine.devices.readText(`${address}/driver_override`), "(null)");
     await binder.bind(vf, "vfio");
     assert.deepEqual(tried, ["vfio failed true", "vfio ok true"]);
@@ -148,14 +148,14 @@ test("DriverBinder.bind() gives up a write that does not return, and other VFs d
 });
 
 test("DriverBinder.bind() does not take a VF from a process that has it open", () =>
-  withBinder({}, async ({ machine, binder, told }) => {
+  withBinder({}, async ({ machine, binder, reported }) => {
     await binder.bind(vf, "vfio");
     const close = machine.openGroup(2);
     assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), { kind: "group-open", group: 2, processes: [] });
     assert.equal(await binder.driverOf(address), "vfio-pci");
     close();
     await binder.bind(vf, "kernel");
-    assert.deepEqual(told.at(-1), `${address} igbvf`);
+    assert.deepEqual(reported.at(-1), `${address} igbvf`);
   }));
 
 test("VfioGroups.refuseOpen() says so where it may not read, and passes on every other errno", () =>
@@ -191,9 +191,9 @@ test("VfioGroups.deviceOf() has the numbers of the nodes, and says which node is
   }));
 
 test("DriverBinder.bind() moves the whole IOMMU group to VFIO, one VF at a time", () =>
-  withBinder({ iommu: "pairs" }, async ({ binder, told }) => {
+  withBinder({ iommu: "pairs" }, async ({ binder, reported }) => {
     await Promise.all([binder.bind(vf, "vfio"), binder.bind(second, "vfio")]);
-    assert.deepEqual(told, [`${address} vfio-pci`, `${second.address} vfio-pci`]);
+    assert.deepEqual(reported, [`${address} vfio-pci`, `${second.address} vfio-pci`]);
   }));
 
 const refusals = [
@@ -206,19 +206,19 @@ const refusals = [
 ] as const;
 for (const { says, machine: options, fault } of refusals) {
   test(`DriverBinder.bind() refuses ${says} and leaves everything as it was`, () =>
-    withBinder(options, async ({ binder, told }) => {
+    withBinder(options, async ({ binder, reported }) => {
       assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), fault);
-      assert.deepEqual(told, []);
+      assert.deepEqual(reported, []);
       assert.equal(await binder.driverOf(address), "igbvf");
       await binder.bind(vf, "kernel");
     }));
 }
 
 test("DriverBinder.bind() names the module of a driver the kernel does not have, before it unbinds anything", () =>
-  withBinder({}, async ({ binder, told }) => {
+  withBinder({}, async ({ binder, reported }) => {
     const work = binder.bind({ address, kernelDriver: "iavf" }, "kernel");
     await assert.rejects(work, { fault: { kind: "driver-missing", driver: "iavf" }, message: /modprobe iavf/ });
-    assert.deepEqual(told, []);
+    assert.deepEqual(reported, []);
   }));
 
 test("DriverBinder.bind() never touches a physical function, nor one that is gone", () =>

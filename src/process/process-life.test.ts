@@ -21,7 +21,7 @@ function alive(start: LifeOptions["start"], clock: Clock = systemClock) {
   log.level = "warn";
   const ended = once(process, "ended");
   void live({ start, log, configuredLevel: "warn", clock, process, stopLimitMs: 1000 });
-  return { process, log, ended, events: () => log.events.map((told) => told.event) };
+  return { process, log, ended, events: () => log.events.map((reported) => reported.event) };
 }
 
 function runs(stop: () => Promise<void> = () => Promise.resolve()): LifeOptions["start"] {

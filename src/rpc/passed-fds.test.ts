@@ -137,11 +137,11 @@ test("Connection.closed reports a peer that is gone, and its descriptors are let
   const fds = openFiles(t, 3);
   const { connection } = await client.call(server.url, Request, {}, { fds });
   const waiting = received(connection.fds).receive({ dev: 1n, ino: 1n }, never);
-  const told = new Promise((resolve) =>
+  const reported = new Promise((resolve) =>
     connection.closed.addEventListener("abort", () => resolve(connection.closed.reason)),
   );
   await Promise.all([server.stop(0), assert.rejects(waiting)]);
-  const reason = await told;
+  const reason = await reported;
   assert.ok(reason instanceof RpcError && reason.code === "UNAVAILABLE");
   await new Promise(setImmediate);
   for (const fd of fds) fd.close();

@@ -116,11 +116,11 @@ test("RpcClient.call() gets the code and the text that a handler threw", async (
 });
 
 test("RpcClient.call() gives up at its deadline and aborts the handler", async (t) => {
-  const told = Promise.withResolvers<unknown>();
+  const reported = Promise.withResolvers<unknown>();
   const begun = Promise.withResolvers<void>();
   const handler = unaryHandler(Request, async (_request, call) => {
     begun.resolve();
-    call.signal.addEventListener("abort", () => told.resolve((call.signal.reason as RpcError).code));
+    call.signal.addEventListener("abort", () => reported.resolve((call.signal.reason as RpcError).code));
     return await new Promise<never>(() => {});
   });
   const server = await serve(t, { handlers: [handler] });
@@ -131,7 +131,7 @@ test("RpcClient.call() gives up at its deadline and aborts the handler", async (
   await begun.promise;
   await clock.pass(3_600_000);
   await late;
-  assert.match(String(await told.promise), /CANCELLED|DEADLINE_EXCEEDED/);
+  assert.match(String(await reported.promise), /CANCELLED|DEADLINE_EXCEEDED/);
 });
 
 test("RpcClient.call() is cancelled by its signal, and the handler hears of it", async (t) => {
@@ -144,10 +144,10 @@ test("RpcClient.call() is cancelled by its signal, and the handler hears of it",
   const stop = new AbortController();
   const calling = client(t).call(server.url, Request, {}, { signal: stop.signal });
   const { signal } = await begun.promise;
-  const told = new Promise((resolve) => signal.addEventListener("abort", resolve));
+  const reported = new Promise((resolve) => signal.addEventListener("abort", resolve));
   stop.abort(new Error("changed my mind"));
   await assert.rejects(calling, { code: "CANCELLED", message: "changed my mind" });
-  await told;
+  await reported;
 });
 
 test("RpcClient.stream() reads as fast as it likes, and the handler is pulled no faster", async (t) => {

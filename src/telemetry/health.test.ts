@@ -11,8 +11,8 @@ function started() {
 
 test("Health is ready while no blocking condition is raised", () => {
   const { health } = started();
-  const told: boolean[] = [];
-  health.ready.onChange((isReady) => told.push(isReady));
+  const reported: boolean[] = [];
+  health.ready.onChange((isReady) => reported.push(isReady));
   const svid = health.condition("svid-missing", "Waiting for the SPIRE agent");
   const vf = health.condition("vf-quarantined");
   vf.raise("0000:3b:02.1 kept its driver", "0000:3b:02.1");
@@ -20,7 +20,7 @@ test("Health is ready while no blocking condition is raised", () => {
   svid.clear();
   svid.clear();
   assert.equal(health.ready.value, true);
-  assert.deepEqual(told, [false, true]);
+  assert.deepEqual(reported, [false, true]);
 });
 
 test("Health keeps one condition per subject, with the time it began and the last sentence", () => {
@@ -49,8 +49,8 @@ test("Health shows causes before what they bring about, also through one that is
 
 test("Health calls back at each change and at nothing else, until it is stopped", () => {
   const { health } = started();
-  const told: number[] = [];
-  const stop = health.onChange(() => told.push(health.conditions().length));
+  const reported: number[] = [];
+  const stop = health.onChange(() => reported.push(health.conditions().length));
   const vf = health.condition("vf-quarantined");
   vf.raise("first", "a");
   vf.raise("first", "a");
@@ -58,10 +58,10 @@ test("Health calls back at each change and at nothing else, until it is stopped"
   vf.clear("b");
   vf.clear("a");
   vf.clear("a");
-  assert.deepEqual(told, [1, 1, 0]);
+  assert.deepEqual(reported, [1, 1, 0]);
   stop();
   vf.raise("third", "a");
-  assert.equal(told.length, 3);
+  assert.equal(reported.length, 3);
 });
 
 test("Health shows the oldest of equals first, also where it was said in other words since", () => {

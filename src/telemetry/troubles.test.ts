@@ -27,7 +27,7 @@ test("Troubles keeps the latest twenty warnings and errors, the latest first, sh
 test("tapLog() reports to its listener what is logged from info upwards, with the fields of all its children", () => {
   const log = recordingLog();
   const heard: (readonly [LogLevel, string, LogFields])[] = [];
-  const tapped = tapLog(log, (...told) => heard.push(told));
+  const tapped = tapLog(log, (...reported) => heard.push(reported));
   const child = tapped.with({ connection: "c1" }).with({ vf: "v1" });
   child.warn("one", { error: "e" });
   child.debug("two");

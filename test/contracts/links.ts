@@ -27,7 +27,7 @@ export const linkContracts: Readonly<Record<string, Contract>> = {
   "altnames move with their link, and none is given twice": altNames,
   "addresses, routes, rules and neighbours are kept with who made them, until they are deleted": entries,
   "a link that goes down loses its routes and its IPv6 addresses": goesDown,
-  "a route of the same place stands before or is refused, as it was asked for": prepends,
+  "a route of the same place goes before or is refused, as it was requested": prepends,
   "a watcher gets links and addresses, in their order, until it stops": watches,
   ...refusals(),
 };

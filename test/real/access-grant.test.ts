@@ -41,7 +41,7 @@ for (const version of versions) {
     await grant.revoke();
   });
 
-  test(`DeviceGrant.apply() writes nothing where all stands, version ${version}`, async (t) => {
+  test(`DeviceGrant.apply() writes nothing where all is in force, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     scene.close(`${POD}/one`);

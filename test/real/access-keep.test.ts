@@ -25,7 +25,7 @@ function openedAtLast(opener: Opener): Promise<string> {
 }
 
 for (const version of versions) {
-  test(`a container that starts later is let at the devices too, and its sibling is not, version ${version}`, async (t) => {
+  test(`a container that starts later gets access too, and its sibling does not, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     scene.close(ONE);
@@ -48,16 +48,16 @@ for (const version of versions) {
     const [first, second] = [scene.grant([zero]), scene.grant([full], { id: "c2" })];
     for (const grant of [first, second]) await grant.apply();
     assert.deepEqual([await opener.open(zero), await opener.open(full)], ["ok", "ok"]);
-    const told = scene.log.events.filter(({ event }) => event === "access-cgroups-left-out");
+    const reported = scene.log.events.filter(({ event }) => event === "access-cgroups-left-out");
     assert.deepEqual(
-      told.map(({ fields }) => fields["visited"]),
+      reported.map(({ fields }) => fields["visited"]),
       [256],
     );
     for (const grant of [first, second]) await grant.revoke();
     assert.match(await opener.open(zero), REFUSED);
   });
 
-  test(`a container made again under its name is let at the devices again, version ${version}`, async (t) => {
+  test(`a container made again under its name gets access again, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     scene.close(ONE);
@@ -80,7 +80,7 @@ for (const version of versions) {
     await left.apply();
     left.letGo();
     const later = scene.container(`${POD}/two`);
-    // The grant of another pod is kept meanwhile: so many looks have passed when it stands.
+    // The grant of another pod is kept meanwhile: so many looks have passed when it is in force.
     scene.close(`${podPath(OTHER_UID)}/one`);
     await scene.grant([zero], { id: "c3", uid: OTHER_UID }).apply();
     assert.equal(await openedAtLast(scene.container(`${podPath(OTHER_UID)}/two`)), "ok");
@@ -184,11 +184,11 @@ test("a filter that comes later and cannot be added to is logged once, and revok
   const grant = scene.grant([zero]);
   await grant.apply();
   install(scene.place.folder(ONE), withHelper, { name: "guard" });
-  const told = await eventually(
+  const reported = await eventually(
     async () => scene.log.of("access-not-kept"),
     (found) => found.length > 0,
   );
-  assert.match(String(told[0]?.["error"]), /filter \d+ \(guard\) of cgroup .*helper/);
+  assert.match(String(reported[0]?.["error"]), /filter \d+ \(guard\) of cgroup .*helper/);
   await grant.revoke();
   assert.equal(scene.log.of("access-not-kept").length, 1);
 });

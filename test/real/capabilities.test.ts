@@ -77,7 +77,7 @@ test("a KERNEL Request and its Close are served with the manifest's capabilities
 });
 
 for (const version of versions) {
-  test(`a device is granted and taken back with the manifest's capabilities, cgroups of version ${version}`, async (t) => {
+  test(`access to a device is granted and revoked with the manifest's capabilities, cgroups of version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     const { path: program, remove } = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");

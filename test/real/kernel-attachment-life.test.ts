@@ -167,7 +167,7 @@ test("apply() does not touch a VF that the host has begun to use since it was bo
     vf.close();
   }));
 
-test("apply() withholds a VF in whose place another device's link stands by now", (t) =>
+test("apply() withholds a VF in whose place another device's link is by now", (t) =>
   inWorld(t, async (world) => {
     const opened = nodeOf(world, willingPort());
     const vf = opened.take();

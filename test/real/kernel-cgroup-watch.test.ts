@@ -9,9 +9,9 @@ const SCRIPT = `
   import { mkdtempSync, rmdirSync } from "node:fs";
   const [watched, blind] = ["a", "b"].map((name) => mkdtempSync("/tmp/watch-" + name));
   const codeOf = (path) => {
-    let told = "none";
-    CgroupFolder.open(path, new BlockingWrites()).onChange(() => {}, (code) => (told = code));
-    return told;
+    let reported = "none";
+    CgroupFolder.open(path, new BlockingWrites()).onChange(() => {}, (code) => (reported = code));
+    return reported;
   };
   console.log(codeOf(watched), codeOf(blind));
   for (const path of [watched, blind]) rmdirSync(path);

@@ -71,7 +71,7 @@ const offered = (sandbox: Sandbox, count: number) =>
 const NOT_OURS =
   /as the network device of 0000:\S+: the kernel says that it sits on no function of the sandbox \(it is a veth\)/;
 
-test("a Request is refused where other links stand at the pretended indexes, and each of them stays as it is", async (t) => {
+test("a Request is refused where other links have the pretended indexes, and each of them stays as it is", async (t) => {
   if (!needs(t, "root", "netns", "veth")) return;
   const [node, peers] = [await ownPlace(t), closing(t, openPlace())];
   for (let at = 0; at < PRETENDED; at++) assert.equal(await addInnocent(node, peers, `theirs${at + 2}`), at + 2);

@@ -67,7 +67,7 @@ async function added(world: World, before: readonly string[]): Promise<string[]>
   return (await picture(world.pod)).filter((line) => !before.includes(line));
 }
 
-test("attachNetdev() makes everything stand exactly as asked, and detach() leaves both namespaces as they were", (t) =>
+test("attachNetdev() makes everything exactly as requested, and detach() leaves both namespaces as they were", (t) =>
   inWorld(t, async (world) => {
     const { host, pod, vf } = world;
     await host.rtnl.setLink(vf.index, { up: true, addAltNames: ["vf0-alternative"] });
@@ -95,7 +95,7 @@ test("attachNetdev() lets any group of the pod ping, and IPv6 in where it was of
     await attachment.detach();
   }));
 
-test("Attachment.differences() is empty for what stands, and update() then changes nothing", (t) =>
+test("Attachment.differences() is empty for what is in force, and update() then changes nothing", (t) =>
   inWorld(t, async (world) => {
     const attachment = await attach(world, full);
     assert.deepEqual(await attachment.differences(desiredNetdev(full)), []);
@@ -122,7 +122,7 @@ function withoutMarks(rtnl: Rtnl): Rtnl {
   });
 }
 
-test("Attachment.update() takes back an address of an earlier update, also where the kernel keeps no mark on it", (t) =>
+test("Attachment.update() removes an address of an earlier update, also where the kernel keeps no mark on it", (t) =>
   inWorld(t, async (world) => {
     const openRtnl = (netns: Netns) => withoutMarks(Rtnl.open({ netns }));
     const links = linksOf(world.host, { linkOwnerOf: world.of.linkOwnerOf, openRtnl });

@@ -144,9 +144,9 @@ test("check finds the VFs of a sound node in order, as the forwarder would", asy
 
 test("check makes no VFs", async (t) => {
   const { findings } = await checked(t, { numVfs: 0 }, {});
-  const told = findings.filter(({ check: name }) => name === "pf").map(({ what }) => what);
+  const reported = findings.filter(({ check: name }) => name === "pf").map(({ what }) => what);
   assert.deepEqual(
-    told,
+    reported,
     ["enp1s0f0", "enp2s0f0"].map((ifname) => `${ifname} (igb), no VFs yet; the forwarder makes 8 at its start`),
   );
 });
@@ -158,17 +158,19 @@ test("check reports what the host uses, and what follows", async (t) => {
     ...uplink,
     "address add 10.9.9.9/24 dev enp2s0f0v1",
   ]);
-  const told = (found: Checked, name: string) =>
+  const reported = (found: Checked, name: string) =>
     found.findings
       .filter(({ check: one }) => one === name)
       .map(({ level, subject, what, todo }) => [level, subject, what, todo].join(" | "));
   const use = "the host uses it: enp1s0f0 has the IPv4 default route via 192.0.2.1, has address 192.0.2.7/24";
-  assert.deepEqual(told(vf, "pf-host-use"), [`ok | 0000:01:00.0 | ${use}; nothing but setting it up is done to it | `]);
-  assert.deepEqual(told(vf, "vf-host-use"), [
+  assert.deepEqual(reported(vf, "pf-host-use"), [
+    `ok | 0000:01:00.0 | ${use}; nothing but setting it up is done to it | `,
+  ]);
+  assert.deepEqual(reported(vf, "vf-host-use"), [
     "warn | 0000:02:00.0 | the host uses 1 VF of 2: 0000:02:10.2 (enp2s0f0v1 has address 10.9.9.9/24) | ip address del 10.9.9.9/24 dev enp2s0f0v1, or set hostUse: allow in the file",
   ]);
   const none = await checked(t, { realLinks: true, vfsPerPf: 2, numVfs: 0 }, {}, uplink);
-  assert.deepEqual(told(none, "pf-host-use"), [
+  assert.deepEqual(reported(none, "pf-host-use"), [
     `fail | 0000:01:00.0 | ${use} | make them when the host can do without it (echo 2 > /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs), or set hostUse: create-vfs in the file`,
   ]);
   assert.deepEqual(none.works, { KERNEL: false, VFIO: false });
@@ -237,9 +239,9 @@ test("check takes neither a file, nor a path below one, nor one in /proc for a f
 test("check names every mistake of the list with its place", async (t) => {
   const root = tree(t, { "pci.config": "physicalFunctions:\n  0000:3b:00.0:\n    pfKernelDriver: ice\n" });
   const { findings } = await checked(t, {}, { sriovConfigFile: join(root, "pci.config") });
-  const told = findings.filter(({ check: name }) => name === "pf-config");
-  assert.deepEqual([told.length, told.every(({ level }) => level === "fail")], [3, true]);
-  for (const { what } of told) assert.match(what, /pci\.config:\d+:\d+: /);
+  const reported = findings.filter(({ check: name }) => name === "pf-config");
+  assert.deepEqual([reported.length, reported.every(({ level }) => level === "fail")], [3, true]);
+  for (const { what } of reported) assert.match(what, /pci\.config:\d+:\d+: /);
 });
 
 /** Of the machine that the test runs on, whatever the sandbox is like: its memory limits, and where /tmp lies. */
@@ -393,10 +395,10 @@ test("check finds nothing wrong with a sound node, and the one thing that is wro
     const wrong = findings.filter(
       (_, index) => !lines[index]?.startsWith("ok ") && !sound.lines.includes(lines[index] ?? ""),
     );
-    const told = JSON.stringify(wrong);
-    assert.ok(lines.includes(line), `${broken}: ${told}`);
+    const reported = JSON.stringify(wrong);
+    assert.ok(lines.includes(line), `${broken}: ${reported}`);
     const subjects = new Set(wrong.map((one) => one.check));
-    assert.equal(subjects.size, 1, `${broken}: ${told}`);
+    assert.equal(subjects.size, 1, `${broken}: ${reported}`);
     assert.match(wrong[0]?.todo ?? "", todo);
     const fine = { KERNEL: !["both", "KERNEL"].includes(fails), VFIO: !["both", "VFIO"].includes(fails) };
     assert.deepEqual([works, code], [fine, fails === "none" ? 0 : 1], broken);

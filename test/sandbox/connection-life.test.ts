@@ -122,6 +122,6 @@ test("the manager hears of an endpoint's death, and no token is ever logged", as
   const record = sandbox.nsmgr.watch(SANDBOX_FORWARDER);
   await sandbox.endpoint.die();
   await record.next(({ connections }) => Object.values(connections).some(({ state }) => state === State.DOWN));
-  const told = JSON.stringify(log.events, (_key, value) => (typeof value === "bigint" ? String(value) : value));
-  assert.ok(!told.includes(tokenId) && !told.includes("eyJ"));
+  const reported = JSON.stringify(log.events, (_key, value) => (typeof value === "bigint" ? String(value) : value));
+  assert.ok(!reported.includes(tokenId) && !reported.includes("eyJ"));
 });

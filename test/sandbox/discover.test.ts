@@ -16,7 +16,7 @@ async function discovered(t: TestContext, options: MachineOptions, values: Reado
   const around = someSurroundings();
   const given: Given = { has: (name) => name in values, values: (name) => values[name] ?? [], words: [] };
   const code = await discover(given, around, { devices: machine.devices, proc: pretendProc(t) });
-  return { machine, code, text: around.out.text, told: around.err.text };
+  return { machine, code, text: around.out.text, reported: around.err.text };
 }
 
 /** A routing table that sends everything by the first physical function. */
@@ -44,8 +44,12 @@ test("discover says what to do where the node's PCI devices cannot be read", asy
 });
 
 test("discover prints a file that the forwarder can use for the same node", async (t) => {
-  const { code, text, told } = await discovered(t, { pfs: 2, vfsPerPf: 4 }, { "service-domain": ["worker.domain"] });
-  assert.deepEqual([code, told], [0, ""]);
+  const { code, text, reported } = await discovered(
+    t,
+    { pfs: 2, vfsPerPf: 4 },
+    { "service-domain": ["worker.domain"] },
+  );
+  assert.deepEqual([code, reported], [0, ""]);
   const { physicalFunctions } = parsePfConfig(text, "discovered");
   assert.deepEqual(
     physicalFunctions.map(({ pfKernelDriver, vfKernelDriver, serviceDomains }) => ({
@@ -77,7 +81,7 @@ test("discover says what it had to guess, and is valid all the same", async (t) 
 test("discover ends with 1 on a node without adapters, and with 2 for a name that kubelet would refuse", async (t) => {
   const none = await discovered(t, { pfs: 0 });
   assert.deepEqual([none.code, parsePfConfig(none.text, "discovered").physicalFunctions], [1, []]);
-  assert.match(none.told, /no network adapter at all/);
+  assert.match(none.reported, /no network adapter at all/);
   const wrong = await discovered(t, {}, { "service-domain": ["Not A Name"] });
   assert.deepEqual([wrong.code, wrong.text], [2, ""]);
 });

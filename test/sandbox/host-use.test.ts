@@ -37,7 +37,7 @@ const isHealthy = (sandbox: Sandbox, count: number) =>
     (seen) => seen.length === 2 && seen.filter(Boolean).length === count,
   );
 
-const told = ({ health }: Forwarder) =>
+const reported = ({ health }: Forwarder) =>
   health.conditions().map(({ code, subject, sentence }) => ({ code, subject, sentence }));
 
 interface Use {
@@ -107,7 +107,7 @@ for (const { says, begin, end, reason } of uses) {
     };
     const isLogged = async () => {
       await isHealthy(sandbox, 1);
-      const [condition, ...others] = told(forwarder);
+      const [condition, ...others] = reported(forwarder);
       assert.deepEqual([condition?.code, condition?.subject, others], ["vf-withheld", FIRST, []]);
       assert.match(condition?.sentence ?? "", reason);
       assert.match(condition?.sentence ?? "", /or set hostUse: allow for its PF/);
@@ -116,7 +116,7 @@ for (const { says, begin, end, reason } of uses) {
     await isLogged();
     await run(end);
     await isHealthy(sandbox, 2);
-    assert.deepEqual(told(forwarder), []);
+    assert.deepEqual(reported(forwarder), []);
     const made = /^link add (?:link \S+ name )?(\S+)/;
     for (const command of begin) {
       const [, name] = made.exec(command) ?? [];
@@ -137,7 +137,7 @@ test("what every link has of its own is no use: a VF that is up, with link-local
     `route add 10.8.0.0/16 dev ${NAME}`,
   ]);
   await isHealthy(sandbox, 2);
-  assert.deepEqual(told(forwarder), []);
+  assert.deepEqual(reported(forwarder), []);
 });
 
 /** The VF that a pod's token stands for. */
@@ -206,7 +206,7 @@ test("a VF that the host begins to use while the endpoint is asked is left to th
   assert.match(await ip(sandbox.machine.netns, `link show dev ${nameOf(own)}`), /master br7/);
   await isHealthy(sandbox, 1);
   assert.deepEqual(
-    told(forwarder).map(({ code, subject }) => [code, subject]),
+    reported(forwarder).map(({ code, subject }) => [code, subject]),
     [["vf-withheld", own]],
   );
   // Asked again it gets the other one.
@@ -246,7 +246,7 @@ test("hostUse: allow gives pods what the host uses, from one list to the next", 
   const before = pfConfigFile.text;
   pfConfigFile.write(before.replace("pfKernelDriver", "hostUse: allow\n    pfKernelDriver"));
   await isHealthy(sandbox, 2);
-  assert.deepEqual(told(forwarder), []);
+  assert.deepEqual(reported(forwarder), []);
   const pods = [await sandbox.startPod("client-1"), await sandbox.startPod("client-2")];
   for (const { client } of pods) await client.request();
   for (const { client } of pods) await client.close();

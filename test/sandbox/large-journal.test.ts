@@ -79,9 +79,9 @@ async function startsWithinMemory(t: TestContext, scene: KillScene): Promise<voi
     (size) => size < MIB,
   );
   const log = readFileSync(`${scene.sandbox.folder}/forwarder.log`, "utf8");
-  const told = log.split("\n").filter((line) => line.includes("journal-over-quota"));
-  assert.equal(told.length, 1);
-  assert.match(told[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
+  const reported = log.split("\n").filter((line) => line.includes("journal-over-quota"));
+  assert.equal(reported.length, 1);
+  assert.match(reported[0] ?? "", /"count":60,.*"limitOf":"connection-bytes"/);
 }
 
 async function leavesMemory(t: TestContext, scene: KillScene): Promise<void> {

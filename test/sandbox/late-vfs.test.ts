@@ -54,7 +54,7 @@ async function isTakenUp({ sandbox, pod, address, link }: Awaited<ReturnType<typ
   assert.deepEqual(await pod.pod.links(), []);
 }
 
-test("a client of a physical function that gets its driver after our start is served on", async (t) => {
+test("a client of a physical function that gets its driver after our start is still served", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const node = await stoppedNode(t);
   const { sandbox, log, pf, address } = node;
@@ -66,7 +66,7 @@ test("a client of a physical function that gets its driver after our start is se
   await isTakenUp(node, forwarder);
 });
 
-test("a client of a physical function that returns to the configuration is served on", async (t) => {
+test("a client of a physical function that returns to the configuration is still served", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const node = await stoppedNode(t);
   const { sandbox, pf, address } = node;

@@ -131,14 +131,14 @@ test("a client gets its interface, keeps it on refresh and gives it back, throug
   assert.equal(first.mechanism?.parameters["pciAddress"], vf.address);
   assert.equal(first.mechanism?.parameters["inodeURL"], inodeUrlOf(netns.id()));
   assert.deepEqual(vf.done, ["take", "bind", "attach nsm-1"]);
-  const told = log.events.length;
+  const reported = log.events.length;
   const second = await client.request({ fds: [netns] });
   assert.deepEqual(
     second.path?.pathSegments.map(({ id }) => id),
     first.path?.pathSegments.map(({ id }) => id),
   );
   assert.deepEqual(vf.done, ["take", "bind", "attach nsm-1"]);
-  assert.deepEqual(log.events.slice(told), []);
+  assert.deepEqual(log.events.slice(reported), []);
   assert.ok(endpoint.requests.length === 2 && nsmgr.forwarded.length === 2);
   await client.close({ fds: [netns] });
   assert.deepEqual(vf.done.slice(3), ["detach", "give-back"]);

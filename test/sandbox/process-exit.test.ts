@@ -227,8 +227,8 @@ describe("a forwarder that waits for what never comes stays, and says what it wa
         () => node.events().filter(isReminder).length,
         (count) => count >= 2,
       );
-      const told = await node.until(isReminder);
-      assert.match(String(told?.["conditions"]), says);
+      const reported = await node.until(isReminder);
+      assert.match(String(reported?.["conditions"]), says);
       const page = await node.until(({ event }) => event === "status-page");
       const ready = await fetch(`${page?.["url"]}/readyz`, { headers: { connection: "close" } });
       assert.equal(ready.status, 503);

@@ -163,11 +163,11 @@ test("the entry of a VF that is gone for good is forgotten, and its connection",
   );
   assert.equal(forwarder.nsm.connectionCount, 0);
   await sandbox.stopForwarder();
-  const told = log.of("vf-of-journal-absent").length;
-  assert.equal(told, 1);
+  const reported = log.of("vf-of-journal-absent").length;
+  assert.equal(reported, 1);
   await sandbox.startForwarder();
   const forgotten = log.of("vf-repaired").filter(({ repair }) => repair === "forget");
-  assert.deepEqual([log.of("vf-of-journal-absent").length, forgotten.map(({ vf }) => vf)], [told, [address]]);
+  assert.deepEqual([log.of("vf-of-journal-absent").length, forgotten.map(({ vf }) => vf)], [reported, [address]]);
 });
 
 test("a lost IOMMU group makes its VF unhealthy, though no event reports it", async (t) => {

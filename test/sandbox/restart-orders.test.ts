@@ -11,7 +11,7 @@ import { eventually } from "./scenes/story.ts";
 const SIBLING = "worker.domain/intel";
 const FUNCTIONS = 6;
 
-/** A node with one pod whose connection stands through everything. */
+/** A node with one pod whose connection stays established through everything. */
 class Node {
   readonly sandbox: Sandbox;
   forwarder: Forwarder;

@@ -38,7 +38,7 @@ async function rotate({ sandbox, log }: Scene, peer: Peer, { name }: Pick<Sandbo
 
 /** Nothing is refused while the work is done, and at no moment the forwarder is not ready. */
 async function unharmed({ log, forwarder }: Scene, work: () => Promise<void>): Promise<void> {
-  const told = log.events.length;
+  const reported = log.events.length;
   const seen = new Set<boolean>([forwarder.health.ready.value ?? false]);
   const stop = forwarder.health.ready.onChange((isReady) => seen.add(isReady));
   try {
@@ -46,7 +46,7 @@ async function unharmed({ log, forwarder }: Scene, work: () => Promise<void>): P
   } finally {
     stop();
   }
-  const verdicts = log.events.slice(told).filter(({ event }) => VERDICTS.includes(event));
+  const verdicts = log.events.slice(reported).filter(({ event }) => VERDICTS.includes(event));
   assert.deepEqual([verdicts, [...seen]], [[], [true]]);
   const answer = await fetch(`${forwarder.adminUrl}/readyz`, { headers: { connection: "close" } });
   assert.equal(answer.status, 200);

@@ -22,8 +22,8 @@ test("a forwarder whose state folder is removed has every connection and every t
   } finally {
     await sandbox.stop();
   }
-  const told = log.events.filter(({ event }) => event === "journal-not-written");
-  assert.equal(told.length, 3);
+  const reported = log.events.filter(({ event }) => event === "journal-not-written");
+  assert.equal(reported.length, 3);
 });
 
 async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {

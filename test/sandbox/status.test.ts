@@ -17,7 +17,7 @@ async function startedNode(t: TestContext) {
   return { sandbox, url: forwarder.adminUrl ?? "" };
 }
 
-test("status shows a connection while it stands, for the operator and for programs", async (t) => {
+test("status shows a connection while it is established, for the operator and for programs", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, url } = await startedNode(t);
   const { client, tokenId } = await sandbox.startPod("client-1");

@@ -33,8 +33,8 @@ test("a forwarder starts beside an entry that it cannot take up, says so, and le
   await journal.close();
   const forwarder = await sandbox.startForwarder();
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
-  const [told, ...others] = log.of("connection-not-adopted");
-  assert.deepEqual([told?.["connection"], told?.["stage"], others], ["unreadable", "ready", []]);
+  const [reported, ...others] = log.of("connection-not-adopted");
+  assert.deepEqual([reported?.["connection"], reported?.["stage"], others], ["unreadable", "ready", []]);
   assert.equal(forwarder.nsm.connectionCount, 0);
   await sandbox.stopForwarder();
   const { journal: after, found } = await openOf(sandbox);

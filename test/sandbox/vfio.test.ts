@@ -23,7 +23,7 @@ tellStories(
     "is its cgroup's pod's where kubelet's records are silent, if the client names one pod": silentKubelet,
     "goes to no other client as long as a process has the group open": reclaiming,
     "gets the settings of its endpoint on the physical function, and leaves none": settings,
-    "is shut to its pod until its settings stand": settingsFirst,
+    "is shut to its pod until its settings are in force": settingsFirst,
     "writes nothing when it is refreshed": refresh,
     "becomes a KERNEL connection and back, and the endpoint does not notice": changes,
     "is had by a client that would rather have KERNEL where that cannot be": preferences,
@@ -186,12 +186,12 @@ async function refresh(scene: Scene): Promise<void> {
   const pod = await vfioPod(scene);
   const first = await pod.vfio.request();
   scene.sandbox.changes.forget();
-  const told = scene.log.events.length;
+  const reported = scene.log.events.length;
   const again = await pod.vfio.request();
   assert.deepEqual(again.mechanism?.parameters, first.mechanism?.parameters);
   assert.deepEqual(scene.sandbox.changes.seen, []);
   assert.deepEqual(
-    scene.log.events.slice(told).filter(({ level }) => level !== "debug"),
+    scene.log.events.slice(reported).filter(({ level }) => level !== "debug"),
     [],
   );
   await pod.vfio.close();

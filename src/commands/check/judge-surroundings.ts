@@ -20,7 +20,7 @@ function judgeEnvironment({ environment: { problems, warnings } }: CheckFacts): 
     failure({ check, what: `${variable} ${problem}`, why, todo: "see forwarder --help, and the README's table" }),
   );
   const odd = warnings.map((what) =>
-    doubt({ check, what, why: "it has no effect", todo: "correct its name, or take it away" }),
+    doubt({ check, what, why: "it has no effect", todo: "correct its name, or remove it" }),
   );
   return wrong.length + odd.length > 0 ? [...wrong, ...odd] : [fine(check, "every variable can be read")];
 }

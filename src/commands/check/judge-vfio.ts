@@ -93,7 +93,7 @@ function judgeMemlock({ memlockBytes, memlockOf }: VfioFacts): Finding {
 function judgeCgroups(cgroups: CgroupFacts): Finding {
   const check = "device-cgroups";
   const { path } = cgroups;
-  const base = { check, mechanisms, why: "a pod is let at its device, and kept from it again, by its device cgroup" };
+  const base = { check, mechanisms, why: "access of a pod to its device is granted and revoked in its device cgroup" };
   switch (cgroups.kind) {
     case "none": {
       const [what = "", todo = "set NSM_CGROUP_PATH to where the host's cgroups are mounted"] =

@@ -409,8 +409,8 @@ const problemsOf = (findings: readonly Finding[]) => findings.filter(({ level })
 for (const { broken, facts, found, says } of rows) {
   test(`judge() reports what is wrong with ${broken}, and nothing else`, () => {
     const findings = judge({ ...soundNode, ...facts }, mechanisms);
-    const told = problemsOf(findings).map((one) => `${one.level} ${one.check} ${one.mechanisms.join(",")}`);
-    assert.deepEqual(told, found);
+    const reported = problemsOf(findings).map((one) => `${one.level} ${one.check} ${one.mechanisms.join(",")}`);
+    assert.deepEqual(reported, found);
     const text = reportText(findings, recordingTerminal({ columns: 500 }), { mechanisms, isQuiet: false });
     assert.match(text, says);
     for (const { why = "", todo = "" } of problemsOf(findings)) assert.ok(why !== "" && todo !== "");
@@ -422,10 +422,10 @@ test("judge() says nothing good of the network namespace where sysfs is of anoth
     { ...soundNode, discovery: faultOf("other-namespace", "sysfs has ens6f0; nothing was written") },
     mechanisms,
   );
-  const told = findings
+  const reported = findings
     .filter(({ check }) => check === "network-namespace")
     .map(({ level, subject }) => [level, subject]);
-  assert.deepEqual(told, [["fail", pf]]);
+  assert.deepEqual(reported, [["fail", pf]]);
 });
 
 test("judge() finds nothing wrong with a sound node", () => {

@@ -28,7 +28,7 @@ const sick: VfView = {
   index: 2,
   conditions: [
     { code: "pf-without-carrier", effect: "unhealthy", label: "without carrier", text: "its PF has no carrier" },
-    { code: "bind-failed", effect: "unhealthy", label: "not bound lately", text: "its driver cannot be bound" },
+    { code: "bind-failed", effect: "unhealthy", label: "not bound recently", text: "its driver cannot be bound" },
     { code: "host-use", effect: "inform", label: "", text: "never shown" },
   ],
 };

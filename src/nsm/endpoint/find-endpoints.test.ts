@@ -225,7 +225,7 @@ test("Discovery.find() goes by the latest word of an answer about each endpoint"
   await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), fault);
 });
 
-test("Discovery.find() remembers whose turn it is for as many services as an honest peer queries, and no more", async () => {
+test("Discovery.find() remembers whose turn it is for as many services as an honest peer requests, and no more", async () => {
   const outside = new Outside();
   const { discovery } = setUp(outside);
   const firstOf = async (networkService: string) => {

@@ -130,44 +130,44 @@ test("changesOf() reads a bounded number of connections, none that is too large,
 });
 
 test("watchEndpoint() compares with what was last, also after a refresh, and says once that the endpoint is lost", async () => {
-  const { stream, watch, told } = watching();
+  const { stream, watch, reported } = watching();
   const down = create(ConnectionSchema, { ...base(), state: State.DOWN } as Theirs);
   stream.push(eventOf(UPDATE, down));
   stream.push(eventOf(UPDATE, down));
   await settled();
-  assert.deepEqual(told, ["DOWN"]);
+  assert.deepEqual(reported, ["DOWN"]);
   watch.rebase(ours());
   stream.push(eventOf(UPDATE, down));
   await settled();
-  assert.deepEqual(told, ["DOWN", "DOWN"]);
+  assert.deepEqual(reported, ["DOWN", "DOWN"]);
   watch.rebase(ours());
   stream.end(new RpcError("UNAVAILABLE", "connection lost"));
   await settled();
-  assert.deepEqual(told.slice(2), ["lost: connection lost", "DOWN"]);
+  assert.deepEqual(reported.slice(2), ["lost: connection lost", "DOWN"]);
   assert.equal(watch.isAlive, false);
 });
 
 test("watchEndpoint() takes an endpoint without a monitor for lost to watch, and not for down", async () => {
-  const { stream, watch, told } = watching();
+  const { stream, watch, reported } = watching();
   stream.end(new RpcError("UNIMPLEMENTED", "no monitor"));
   await settled();
-  assert.deepEqual([told, watch.isAlive], [["lost: no monitor"], false]);
+  assert.deepEqual([reported, watch.isAlive], [["lost: no monitor"], false]);
 });
 
 test("EndpointWatch.stop() of one that is silent reports nothing of its end", async () => {
-  const { watch, told } = watching();
+  const { watch, reported } = watching();
   await settled();
   watch.stop();
   await settled();
-  assert.deepEqual(told, []);
+  assert.deepEqual(reported, []);
 });
 
 test("EndpointWatch.stop() ends the stream; what is on its way, and its end, are heard no more", async () => {
-  const { stream, watch, told } = watching();
+  const { stream, watch, reported } = watching();
   stream.push(eventOf(UPDATE, create(ConnectionSchema, { ...base(), state: State.DOWN } as Theirs)));
   watch.stop();
   await settled();
-  assert.deepEqual([told, stream.isCancelled], [[], true]);
+  assert.deepEqual([reported, stream.isCancelled], [[], true]);
 });
 
 function eventOf(type: ConnectionEventType, ...list: readonly ReturnType<typeof ours>[]) {
@@ -177,15 +177,15 @@ function eventOf(type: ConnectionEventType, ...list: readonly ReturnType<typeof 
 
 /** A watch of `ours` with what it reports. */
 function watching() {
-  const told: string[] = [];
+  const reported: string[] = [];
   const stream = new PaperStream<ConnectionEvent>({ peer: peerNamed("nse-1"), fds: undefined });
   const caller = { stream: () => stream } as unknown as Caller;
   const listener = {
     admits: () => true,
-    changed: ({ state }: { readonly state: State }) => void told.push(state === State.DOWN ? "DOWN" : "other"),
-    lost: (error: unknown) => void told.push(`lost: ${(error as Error).message}`),
+    changed: ({ state }: { readonly state: State }) => void reported.push(state === State.DOWN ? "DOWN" : "other"),
+    lost: (error: unknown) => void reported.push(`lost: ${(error as Error).message}`),
   };
-  return { stream, told, watch: watchEndpoint(caller, "tcp://nse-1:1", { connection: ours(), listener }) };
+  return { stream, reported, watch: watchEndpoint(caller, "tcp://nse-1:1", { connection: ours(), listener }) };
 }
 
 function ours() {

@@ -106,8 +106,8 @@ test("MonitorHub.subscribe() loses no connection's last word for a slow reader, 
   })();
   await settled();
   assert.equal(slow.findLast(({ connections }) => connections["first"])?.connections["first"]?.state, State.UP);
-  const told = quick.slice(0, 302).flatMap(({ connections }) => Object.keys(connections));
-  assert.equal(told.length, 301, "one event for each change");
+  const reported = quick.slice(0, 302).flatMap(({ connections }) => Object.keys(connections));
+  assert.equal(reported.length, 301, "one event for each change");
 });
 
 test("MonitorHub.subscribe() gives a slow reader the last words in the order in which they came", async () => {

@@ -51,8 +51,8 @@ for (const [who, owner] of [
       const full = many(connections, { owner, holdsVf, bytes: 0 });
       const one = { ...asked, owner, holdsVf };
       assert.equal(quotaExcess(full.slice(1), one), undefined);
-      const told = { limitOf: "owner-connections", used: connections, limit: connections };
-      assert.deepEqual(quotaExcess(full, one), told);
+      const reported = { limitOf: "owner-connections", used: connections, limit: connections };
+      assert.deepEqual(quotaExcess(full, one), reported);
       assert.equal(quotaExcess([...full, one], { ...one, bytes: 2048 }), undefined);
       assert.equal(
         quotaExcess(full, { ...one, holdsVf: !holdsVf }),
@@ -66,8 +66,8 @@ for (const [who, owner] of [
       const full = many(1, { owner, holdsVf, bytes: bytes - 2048 });
       assert.equal(quotaExcess([...full, one], one), undefined);
       const grown = { ...one, bytes: 3072 };
-      const told = { limitOf: "owner-bytes", used: bytes + 1024, limit: bytes };
-      assert.deepEqual([quotaExcess([...full, one], grown), quotaExcess(full, grown)], [told, told]);
+      const reported = { limitOf: "owner-bytes", used: bytes + 1024, limit: bytes };
+      assert.deepEqual([quotaExcess([...full, one], grown), quotaExcess(full, grown)], [reported, reported]);
       assert.equal(quotaExcess([...full, grown], grown), undefined, "an earlier instance let it grow so far");
     });
   }
@@ -119,9 +119,9 @@ test("request() refuses connections beyond their owner's number, serves others, 
     assert.match(message, /spiffe:\/\/test\/crowd: its owner has 16 connections .* may have 16; close/);
   }
   assert.deepEqual([story.journal.puts.length, story.connections], [puts, limit]);
-  const told = story.log.events.filter(({ event }) => event === "quota-reached");
+  const reported = story.log.events.filter(({ event }) => event === "quota-reached");
   assert.deepEqual(
-    told.map(({ fields }) => fields),
+    reported.map(({ fields }) => fields),
     [{ owner: "spiffe://test/crowd", limitOf: "owner-connections", used: limit, limit }],
   );
   for (const answer of answers) await story.request(noopRefresh(answer), { from });
@@ -193,11 +193,11 @@ test("what an endpoint reports of a connection counts for its owner, and means n
   assert.ok(record);
   const { bytes, state } = record;
   const tell = async (prefixes: number) => {
-    const told = clone(ConnectionSchema, state.connection);
-    told.context?.ipContext?.excludedPrefixes.push(
+    const reported = clone(ConnectionSchema, state.connection);
+    reported.context?.ipContext?.excludedPrefixes.push(
       ...Array<string>(prefixes).fill("2001:db8:1234:5678:9abc:def0::/96"),
     );
-    const event = { type: ConnectionEventType.UPDATE, connections: { [told.id]: told } };
+    const event = { type: ConnectionEventType.UPDATE, connections: { [reported.id]: reported } };
     story.outside.watches[0]?.push(create(ConnectionEventSchema, event));
     await settled();
   };

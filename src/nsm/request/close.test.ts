@@ -22,9 +22,9 @@ test("close() restores the VF, closes at the endpoint and notifies the watchers"
   const heard = story.listen();
   await story.close(answer);
   assert.deepEqual(story.vf.done.slice(3), ["detach", "give-back"]);
-  const [told] = story.outside.closes;
-  assert.equal(told?.connection.id, "f1");
-  assert.equal(told?.connection.mechanism?.type, "NOOP");
+  const [reported] = story.outside.closes;
+  assert.equal(reported?.connection.id, "f1");
+  assert.equal(reported?.connection.mechanism?.type, "NOOP");
   await settled();
   assert.equal(heard.at(-1)?.type, ConnectionEventType.DELETE);
   assert.deepEqual([story.connections, PaperFd.open], [0, 0]);

@@ -1,6 +1,6 @@
 import { type ConnectionRecord, type Connections, onwardOf } from "./connections.ts";
 
-/** A connection in an operator's words, for the status page; without tokens. */
+/** A connection as the status page shows it; without tokens. */
 export interface ConnectionSummary {
   readonly id: string;
   readonly phase: string;

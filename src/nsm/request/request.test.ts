@@ -52,11 +52,11 @@ test("request() of an unchanged refresh touches nothing, queries no registry and
   const first = await story.request(kernelRequest());
   const finds = story.outside.finds.length;
   story.vf.done.length = 0;
-  const told = story.log.events.length;
+  const reported = story.log.events.length;
   const again = await story.request(refreshOf(first));
   assert.deepEqual(story.vf.done, []);
   assert.equal(story.outside.finds.length, finds);
-  assert.deepEqual(story.log.events.slice(told), []);
+  assert.deepEqual(story.log.events.slice(reported), []);
   assert.equal(story.outside.requests[1]?.connection?.mechanism?.type, "NOOP");
   assert.equal(again.path?.pathSegments[2]?.id, first.path?.pathSegments[2]?.id);
   assert.equal(story.journal.puts.filter(({ stage }) => stage === "ready").length, 1);

@@ -110,7 +110,7 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Holdings):
   say(!!attachment && !entry?.connection, "could not be taken up by a later process");
   say(vfs.holder === id && entry?.mechanism !== "KERNEL", `has a VF, in the journal it is for ${entry?.mechanism}`);
   if (phase !== "established") return wrong;
-  say(entry?.stage !== "ready", `stands and is ${entry?.stage} in the journal`);
+  say(entry?.stage !== "ready", `is established and is ${entry?.stage} in the journal`);
   say(entry?.owner.spiffeId !== owner.spiffeId || entry.owner.isManager !== owner.isManager, "has another owner there");
   say(textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
   say(record.client === undefined, "has no client");

@@ -8,6 +8,6 @@ const SEED = 186_155_676;
  * A run of all tests is the same for each commit that it judges; who looks for more lets chance choose.
  */
 export function cardSeed(): number {
-  const told = process.env["CARD_SEED"] ?? String(SEED);
-  return told === "random" ? randomInt(1, 2 ** 31) : Number(told);
+  const given = process.env["CARD_SEED"] ?? String(SEED);
+  return given === "random" ? randomInt(1, 2 ** 31) : Number(given);
 }

@@ -122,9 +122,9 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
     const news = () => Promise.all(monitors.map((monitor) => monitor.news()));
     await news();
     changes.forget();
-    const told = () => scene.log.events.filter(({ level }) => level !== "debug" && level !== "trace").length;
+    const reported = () => scene.log.events.filter(({ level }) => level !== "debug" && level !== "trace").length;
     const before = {
-      told: told(),
+      reported: reported(),
       sockets: openSockets(),
       asked: endpoint.requests.length,
       dump: await ipDump(pod.netns),
@@ -137,7 +137,7 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
     assert.deepEqual(openSockets(), before.sockets);
     assert.deepEqual(await ipDump(pod.netns), before.dump);
     assert.equal(endpoint.requests.length, before.asked + 1);
-    assert.equal(told(), before.told);
+    assert.equal(reported(), before.reported);
     assert.deepEqual(second.context, first.context);
   } finally {
     for (const monitor of monitors) await monitor.close();

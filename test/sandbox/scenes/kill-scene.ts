@@ -169,7 +169,7 @@ export class KillScene {
     const works = points.map((point, at) => ({ at, point })).filter(({ point }) => where.test(point.name));
     const together = works.filter(({ point }) => !isOnDisk(point));
     const unsynced = works.filter(({ point }) => this.#disk && point.name.startsWith("before disk datasync"));
-    // Of a torn record it cannot be said from here which it was: a client that stays away may be served on.
+    // Of a torn record it cannot be said from here which it was: a client that stays away may still be served.
     const torn = unsynced.map(({ point }) => ({ at: 1, point }));
     const alone: (typeof works)[number][] = [];
     while (together.length > 0) {

@@ -118,7 +118,7 @@ export class Scene {
     for (const client of this.#direct.splice(0)) await client.hangUp();
   }
 
-  /** All that stands on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
+  /** All that is on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
   async dump(pods: readonly SandboxPod[] = []): Promise<unknown> {
     const { machine } = this.sandbox;
     await machine.resets?.settled();
