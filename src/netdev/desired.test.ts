@@ -2,16 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { desiredNetdev, type RequestedNetdev, routeText, ruleSelector } from "./desired.ts";
 import { prefixText } from "./prefix.ts";
+import { bareNetdev } from "./testing/bare-netdev.ts";
 
-const bare: RequestedNetdev = {
-  name: "nsm-1",
-  addresses: [],
-  peerAddresses: [],
-  routes: [],
-  policies: [],
-  neighbours: [],
-};
-const routesOf = (asked: Partial<RequestedNetdev>) => desiredNetdev({ ...bare, ...asked }).routes.map(routeText);
+const routesOf = (asked: Partial<RequestedNetdev>) => desiredNetdev({ ...bareNetdev, ...asked }).routes.map(routeText);
 
 const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: readonly string[] }[] = [
   {
@@ -63,7 +56,7 @@ test("desiredNetdev() gives a rule without routes a default route of its own fam
     { from: "", protocol: "", destinationPort: "80", routes: [] },
     { from: "10.0.0.1", protocol: "udp", sourcePort: "1-2", routes: [{ prefix: "10.3.0.0/16", nextHop: "10.0.0.3" }] },
   ];
-  const { rules } = desiredNetdev({ ...bare, policies });
+  const { rules } = desiredNetdev({ ...bareNetdev, policies });
   assert.deepEqual(
     rules.map((rule) => [ruleSelector(rule), rule.routes.map(routeText)]),
     [
@@ -77,7 +70,7 @@ test("desiredNetdev() gives a rule without routes a default route of its own fam
 test("desiredNetdev() drops doubles; of two neighbours with one address the last counts", () => {
   const mac = "02:00:00:00:00:01";
   const desired = desiredNetdev({
-    ...bare,
+    ...bareNetdev,
     addresses: ["10.0.0.1/24", "10.0.0.1/24", "10.0.0.1/16"],
     policies: [{ routes: [] }, { routes: [] }],
     neighbours: [
@@ -103,5 +96,6 @@ const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>
   ["a neighbour without an address", { neighbours: [{ address: "", mac: "02:00:00:00:00:01" }] }, /as neighbour/],
 ];
 for (const [says, asked, message] of refused) {
-  test(`desiredNetdev() refuses ${says}`, () => assert.throws(() => desiredNetdev({ ...bare, ...asked }), message));
+  test(`desiredNetdev() refuses ${says}`, () =>
+    assert.throws(() => desiredNetdev({ ...bareNetdev, ...asked }), message));
 }

@@ -6,6 +6,7 @@ import { desiredNetdev, type RequestedNetdev } from "./desired.ts";
 import { OUR_PROTOCOL, type Owned } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import type { ActualNetdev } from "./read.ts";
+import { bareNetdev } from "./testing/bare-netdev.ts";
 
 const IFINDEX = 7;
 const OURS = OUR_PROTOCOL;
@@ -36,14 +37,6 @@ const empty: ActualNetdev = {
   neighbours: [],
   ipv6Disabled: false,
   pingGroups: "0 2147483647",
-};
-const bare: RequestedNetdev = {
-  name: "nsm-1",
-  addresses: [],
-  peerAddresses: [],
-  routes: [],
-  policies: [],
-  neighbours: [],
 };
 
 function address(text: string, more: Partial<Address> = {}): Address {
@@ -266,7 +259,7 @@ const rows: readonly Row[] = [
 
 function plan(row: Omit<Row, "says" | "plan">): string[] {
   const owned = { addresses: [], tables: [], mtu: false, ...row.owned };
-  const desired = desiredNetdev({ ...bare, ...row.asked });
+  const desired = desiredNetdev({ ...bareNetdev, ...row.asked });
   const first = row.first === true;
   const actual = { ...empty, ...row.actual };
   const tables = new Set([...actual.routes, ...actual.rules].map(({ table }) => table));

@@ -3,10 +3,9 @@ import { test } from "node:test";
 import { type Netns, Rtnl } from "../../src/kernel/index.ts";
 import { changeText } from "../../src/netdev/change.ts";
 import { attachNetdev, desiredNetdev, type NetdevError, type RequestedNetdev } from "../../src/netdev/index.ts";
+import { bareNetdev } from "../../src/netdev/testing/bare-netdev.ts";
 import { needs } from "../needs.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World } from "../scenes/namespaces.ts";
-
-const NOTHING_ELSE = { peerAddresses: [], routes: [], policies: [], neighbours: [] } as const;
 
 const full: RequestedNetdev = {
   name: "nsm-1",
@@ -29,14 +28,6 @@ const full: RequestedNetdev = {
     { address: "10.0.0.9", mac: "02:00:00:00:00:09" },
     { address: "2001:db8::9", mac: "02:00:00:00:00:0a" },
   ],
-};
-const bare: RequestedNetdev = {
-  name: "nsm-1",
-  addresses: [],
-  peerAddresses: [],
-  routes: [],
-  policies: [],
-  neighbours: [],
 };
 
 /** What `full` looks like in the pod, beside what was there before. */
@@ -126,7 +117,7 @@ test("Attachment.update() removes an address of an earlier update, also where th
   inWorld(t, async (world) => {
     const openRtnl = (netns: Netns) => withoutMarks(Rtnl.open({ netns }));
     const links = linksOf(world.host, { linkOwnerOf: world.of.linkOwnerOf, openRtnl });
-    const desired = (...addresses: readonly string[]) => desiredNetdev({ name: "nsm-1", addresses, ...NOTHING_ELSE });
+    const desired = (...addresses: readonly string[]) => desiredNetdev({ ...bareNetdev, addresses });
     const attachment = await attachNetdev({ ...attachPartsOf(world), links, desired: desired("10.0.0.1/24") });
     await attachment.update(desired("10.0.0.1/24", "10.0.1.1/24"));
     await attachment.update(desired("10.0.1.1/24"));
@@ -170,9 +161,9 @@ test("Attachment.update() changes only what differs", (t) =>
     ]);
     await attachment.update(desiredNetdev(next));
     assert.deepEqual(await attachment.differences(desiredNetdev(next)), []);
-    await attachment.update(desiredNetdev(bare));
+    await attachment.update(desiredNetdev(bareNetdev));
     assert.deepEqual(await added(world, empty), ["link nsm-1  02:00:00:00:00:05 mtu 1500 up"]);
-    await attachment.update(desiredNetdev({ ...bare, name: "other" }));
+    await attachment.update(desiredNetdev({ ...bareNetdev, name: "other" }));
     assert.deepEqual(await added(world, empty), ["link other  02:00:00:00:00:05 mtu 1500 up"]);
     await attachment.detach();
     assert.equal((await linkNamed(world.host, "vf0")).address, VF_MAC);
@@ -218,7 +209,7 @@ test("attachNetdev() touches nothing that is not its own", (t) =>
       ],
     );
     assert.deepEqual(await attachment.differences(desiredNetdev(greedy)), []);
-    await attachment.update(desiredNetdev(bare));
+    await attachment.update(desiredNetdev(bareNetdev));
     assert.ok((await picture(pod)).includes("address 10.50.0.1/24 on nsm-1 by 0"));
     await attachment.update(desiredNetdev(greedy));
     await attachment.detach();
