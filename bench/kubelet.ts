@@ -48,12 +48,12 @@ async function faults({ kubelet, node }: Stage, count: number): Promise<Distribu
   const healthy = () => (kubelet.devices.value?.get(SANDBOX_RESOURCE) ?? []).filter((one) => one.healthy).length;
   const all = healthy();
   for (let done = 0; done < count; done += 1) {
-    const told = kubelet
+    const reported = kubelet
       .until(SANDBOX_RESOURCE, (devices) => devices.some((one) => !one.healthy))
       .then(() => Number(process.hrtime.bigint()) / 1e6);
-    const atMs = await node.ask<"fault">({ kind: "fault", isOver: false });
-    samples.push((await told) - atMs);
-    await node.ask<"fault">({ kind: "fault", isOver: true });
+    const atMs = await node.query<"fault">({ kind: "fault", isOver: false });
+    samples.push((await reported) - atMs);
+    await node.query<"fault">({ kind: "fault", isOver: true });
     await kubelet.until(SANDBOX_RESOURCE, (devices) => devices.filter((one) => one.healthy).length === all);
   }
   return distributionOf(samples);

@@ -5,10 +5,12 @@ import { join } from "node:path";
 import { enterOwnNamespaces } from "../sandbox/demo/namespaces.ts";
 import { Screen } from "../sandbox/demo/screen.ts";
 import { bundleProgram } from "../tools/bundle-program.ts";
+import type { HostileFigures } from "./hostile.ts";
+import { hostileKeys, hostileTables } from "./hostile-report.ts";
 import { labFigures } from "./lab-figures.ts";
 import { readOptions, usage } from "./options.ts";
 import type { MachineLine } from "./report.ts";
-import { kubeletTable, reportOf, tableOf } from "./report.ts";
+import { kubeletTable, reportOf, rounded, tableOf } from "./report.ts";
 import { Runner } from "./runner.ts";
 
 const options = readOptions(process.argv.slice(2));
@@ -41,14 +43,14 @@ const machine: MachineLine = {
   loadAverage: loadavg()[0] ?? 0,
 };
 const screen = new Screen(process.stdout, { noColour: (process.env["NO_COLOR"] ?? "") !== "" });
-const bundle = await bundleProgram(join(import.meta.dirname, ".."), "bench/node-process.ts");
-const killable = await bundleProgram(join(import.meta.dirname, ".."), "sandbox/process/forwarder-process.ts");
+const program = await bundleProgram(join(import.meta.dirname, ".."), "bench/node-process.ts");
+const killableProgram = await bundleProgram(join(import.meta.dirname, ".."), "sandbox/process/forwarder-process.ts");
 const runner = new Runner({
   ...options,
-  program: bundle.path,
-  killableProgram: killable.path,
+  program,
+  killableProgram,
   realLinks: whyNoLinks === undefined,
-  tell: (line) => screen.text(line),
+  report: (line) => screen.text(line),
   signal: stop.signal,
 });
 try {
@@ -60,23 +62,42 @@ try {
     screen.text(`The machine is busy (load average ${machine.loadAverage.toFixed(1)}): every time will be too long.`);
   }
   if (whyNoLinks !== undefined) screen.text(`Without links there is no Request to measure: ${whyNoLinks}.`);
-  const report = options.cycles > 0 ? await soaked(options.cycles) : await measured();
+  const report = await chosen();
   if (options.jsonFile !== undefined) writeFileSync(options.jsonFile, `${JSON.stringify(report, undefined, 2)}\n`);
 } catch (error) {
   process.exitCode = 1;
   const isWanted = stop.signal.aborted && error === stop.signal.reason;
   process.stderr.write(`${error instanceof Error && !isWanted ? error.stack : String(error)}\n`);
-} finally {
-  bundle.remove();
-  killable.remove();
 }
 process.exit();
 
+async function chosen() {
+  if (options?.isHostileOnly) return await attacked();
+  return options && options.cycles > 0 ? await soaked(options.cycles) : await measured();
+}
+
+async function attacked() {
+  const hostile = await runner.hostile();
+  show(hostile);
+  return rounded({ machine, ...(hostile && { hostile: hostileKeys(hostile) }) });
+}
+
+function show(hostile: HostileFigures | undefined): void {
+  if (!hostile) return;
+  for (const { says, headings, rows } of hostileTables(hostile)) {
+    screen.text("");
+    screen.text(says);
+    screen.table(headings, rows);
+  }
+  for (const says of hostile.leftOut) screen.text(`Left out, for its time was over: a peer ${says}.`);
+}
+
 async function measured() {
-  const { nodes, kubelet, recovery } = await runner.measure();
+  const { nodes, kubelet, recovery, hostile } = await runner.measure();
   for (const { headings, rows } of [tableOf(nodes), kubeletTable(kubelet, recovery)]) screen.table(headings, rows);
+  show(hostile);
   const lab = labFigures();
-  return { ...reportOf(machine, nodes, { kubelet, recovery }), ...(lab !== undefined && { lab }) };
+  return { ...reportOf(machine, nodes, { kubelet, recovery, hostile }), ...(lab !== undefined && { lab }) };
 }
 
 async function soaked(cycles: number) {

@@ -7,6 +7,8 @@ export type Question =
       readonly pfs: number;
       readonly vfsPerPf: number;
       readonly realLinks: boolean;
+      /** From the bind of a VF to its network device. */
+      readonly netdevDelayMs: number;
       /** Whether each physical function has 6 resource names instead of 2. */
       readonly hasManyNames: boolean;
       readonly settings: ForwarderSettings;
@@ -16,6 +18,8 @@ export type Question =
   /** Starts measuring how late the event loop is. */
   | { readonly kind: "watch-loop" }
   | { readonly kind: "loop" }
+  /** Waits until no VF is a client's, or being cleaned after one. */
+  | { readonly kind: "all-free" }
   /** Takes the first physical function from its driver, or gives it back. */
   | { readonly kind: "fault"; readonly isOver: boolean }
   | { readonly kind: "stop" };
@@ -50,6 +54,8 @@ export interface Answers {
   readonly counts: Counts;
   readonly "watch-loop": null;
   readonly loop: LoopDelay;
+  /** Since when that is so, on the clock that all processes of a machine share. */
+  readonly "all-free": number;
   /** When that was begun, on the clock that all processes of a machine share. */
   readonly fault: number;
   readonly stop: null;

@@ -1,6 +1,7 @@
 // The process of the forwarder: the pretend card, which must share its memory, and the forwarder as main.ts starts it.
 import { type ELDHistogram, monitorEventLoopDelay } from "node:perf_hooks";
 import type { Machine } from "../sandbox/machine/machine.ts";
+import type { Inventory, VfState } from "../src/inventory/index.ts";
 import type { Netns } from "../src/kernel/index.ts";
 import type { Answers, Counts, LoopDelay, Question, Started } from "./node-messages.ts";
 
@@ -23,10 +24,13 @@ const memories: unknown[][] = [changes.seen];
 let fileWrites = 0;
 let machine: Machine | undefined;
 let loop: ELDHistogram | undefined;
+const isAtRest: ReadonlySet<VfState> = new Set(["idle", "reserved"]);
+/** The moment since which all VFs are free. */
+let free = Promise.withResolvers<number>();
 
-async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started> {
-  const { pfs, vfsPerPf, realLinks, hasManyNames, settings } = ask;
-  machine = await startMachine({ pfs, vfsPerPf, realLinks });
+async function start(request: Extract<Question, { kind: "start" }>): Promise<Started> {
+  const { pfs, vfsPerPf, realLinks, netdevDelayMs, hasManyNames, settings } = request;
+  machine = await startMachine({ pfs, vfsPerPf, realLinks, netdevDelayMs });
   const card = machine;
   running.push(() => card.stop());
   const host = {
@@ -35,9 +39,10 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
     vfio: card.vfio,
     uevents: card.uevents,
     netns: card.netns,
-    askEswitchMode: (pf: string) => card.askEswitchMode(pf),
+    queryEswitchMode: (pf: string) => card.queryEswitchMode(pf),
     openRtnl: (netns: Netns) => card.openRtnl(netns),
     linkOwnerOf: card.linkOwnerOf,
+    linkSettings: card.linkSettings,
     pfLink: card.pfLink,
     locks: card.locks,
     disk: card.disk,
@@ -64,6 +69,7 @@ async function start(ask: Extract<Question, { kind: "start" }>): Promise<Started
   const parts = { settings, pfConfig, host, metrics, clock: systemClock, log, signal: stopping.signal };
   const forwarder = await startSandboxForwarder(parts);
   running.push(() => forwarder.stop());
+  watchFree(forwarder.node.inventory);
   return { loadMs, startMs: performance.now() - startedAtMs, calledAtMs };
 }
 
@@ -103,6 +109,19 @@ function loopDelay(): LoopDelay {
   return { p50: late(loop.percentile(50)), p99: late(loop.percentile(99)), max: late(loop.max) };
 }
 
+function watchFree(inventory: Inventory): void {
+  let wasFree = false;
+  const hear = () => {
+    const isFree = inventory.snapshot().every(({ state, problem }) => isAtRest.has(state) && problem === undefined);
+    if (isFree === wasFree) return;
+    wasFree = isFree;
+    if (isFree) free.resolve(Number(process.hrtime.bigint()) / 1e6);
+    else free = Promise.withResolvers();
+  };
+  hear();
+  inventory.onChange(hear);
+}
+
 async function stop(): Promise<null> {
   stopping.abort(new Error("the bench is over"));
   for (const end of running.splice(0).reverse()) await end();
@@ -119,6 +138,8 @@ async function answer(question: Question): Promise<Answers[keyof Answers]> {
       return watchLoop();
     case "loop":
       return loopDelay();
+    case "all-free":
+      return await free.promise;
     case "fault":
       return await fault(question.isOver);
     case "stop":

@@ -34,7 +34,7 @@ export class NodeProcess {
   }
 
   /** Asks one question. Ask the next one when it is answered. @throws when it fails, or when the process has ended. */
-  async ask<K extends Question["kind"]>(question: Extract<Question, { kind: K }>): Promise<Answers[K]> {
+  async query<K extends Question["kind"]>(question: Extract<Question, { kind: K }>): Promise<Answers[K]> {
     const { promise, resolve, reject } = Promise.withResolvers<Answers[K]>();
     const hear = (reply: Reply) => {
       if ("failure" in reply) reject(new Error(`The forwarder's process failed at ${question.kind}: ${reply.failure}`));
@@ -91,7 +91,7 @@ export class NodeProcess {
   /** Stops the forwarder and the process; whatever it made in the kernel goes with it. */
   async stop(): Promise<void> {
     try {
-      if (this.#child.connected) await this.ask({ kind: "stop" });
+      if (this.#child.connected) await this.query({ kind: "stop" });
     } finally {
       if (this.#child.connected) this.#child.disconnect();
       const limit = setTimeout(() => this.#child.kill("SIGKILL"), 5_000);

@@ -5,12 +5,17 @@ import { readOptions } from "./options.ts";
 test("readOptions() measures everything when nothing is asked for", () => {
   assert.deepEqual(readOptions([]), {
     isQuick: false,
+    isHostileOnly: false,
     isHelpWanted: false,
     jsonFile: undefined,
     cycles: 0,
     logFile: undefined,
     profileFolder: undefined,
   });
+});
+
+test("readOptions() measures innocents alone on request", () => {
+  assert.equal(readOptions(["--hostile"])?.isHostileOnly, true);
 });
 
 test("readOptions() takes files and numbers", () => {

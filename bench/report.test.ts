@@ -68,6 +68,14 @@ test("reportOf() names what kubelet costs, of 64 VFs and by VFs and names", () =
   assert.deepEqual(report["by_names"], { "64x2": one, "256x6": one });
 });
 
+test("reportOf() and tableOf() name the driver's time beside the time until a VF is free", () => {
+  const node = nodeOf(8, { untilFree: distributionOf([120]) });
+  const report = reportOf(machine, [node], nothingMore);
+  assert.deepEqual([report["close_to_free_ms"], report["close_to_free_driver_ms"]], [{ p50: 120, p99: 120, n: 1 }, 85]);
+  const row = tableOf([node, nodeOf(64)]).rows.find(([title]) => title?.startsWith("Close until"));
+  assert.deepEqual(row, ["Close until free, driver 85 ms", "120.0 / 120.0", "–"]);
+});
+
 test("tableOf() shows a dash where nothing was measured", () => {
   const { headings, rows } = tableOf([nodeOf(8, { one: callsOf(10.04) }), nodeOf(64)]);
   assert.deepEqual(headings.slice(1), ["8 VFs", "64 VFs"]);

@@ -1,7 +1,10 @@
+import type { HostileFigures } from "./hostile.ts";
+import { hostileKeys } from "./hostile-report.ts";
 import type { KubeletFigures } from "./kubelet.ts";
-import type { BusyFigures, CallFigures, ParallelFigures } from "./measure.ts";
+import { type BusyFigures, type CallFigures, EMULATED_NETDEV_MS, type ParallelFigures } from "./measure.ts";
 import type { StartFigures } from "./stage.ts";
 import { type Distribution, distributionOf } from "./statistics.ts";
+import { ms, timeText } from "./time-text.ts";
 
 /** What was measured on a node of one size; absent where it was not. */
 export interface NodeFigures {
@@ -13,6 +16,8 @@ export interface NodeFigures {
   readonly many?: BusyFigures;
   readonly parallel?: ParallelFigures;
   readonly refreshWrites?: number;
+  /** From a Close's answer until the VF is free, with a driver that needs `EMULATED_NETDEV_MS`. */
+  readonly untilFree?: Distribution;
   /** With every VF in use. */
   readonly full?: { readonly calls: CallFigures; readonly rssMib: number };
 }
@@ -44,7 +49,11 @@ const MAIN_VFS = 64;
 export function reportOf(
   machine: MachineLine,
   nodes: readonly NodeFigures[],
-  more: { readonly kubelet: readonly NamedKubeletFigures[]; readonly recovery: Distribution | undefined },
+  more: {
+    readonly kubelet: readonly NamedKubeletFigures[];
+    readonly recovery: Distribution | undefined;
+    readonly hostile?: HostileFigures | undefined;
+  },
 ): Report {
   const kubelet = more.kubelet.find(({ vfs }) => vfs === MAIN_VFS);
   const of = (vfs: number) => nodes.find((node) => node.vfs === vfs);
@@ -57,12 +66,14 @@ export function reportOf(
       parallel_64_slowest_ms: main.parallel.slowestMs,
     }),
     ...(small?.one && large?.full && { request_cost_ratio_8_to_256: costRatio(small.one, large.full.calls) }),
+    ...(small?.untilFree && { close_to_free_ms: small.untilFree, close_to_free_driver_ms: EMULATED_NETDEV_MS }),
     ...(small && { start_to_registered_ms: startToRegistered(small) }),
     ...(large && { rss_idle_mib: large.rssIdleMib }),
     ...(large?.cpuIdleMsPerS !== undefined && { cpu_idle_ms_per_s: large.cpuIdleMsPerS }),
     ...(large?.full && { rss_256_connections_mib: large.full.rssMib }),
     ...(kubelet && { kubelet_restart_ms: kubelet.restart, fault_to_kubelet_ms: kubelet.fault }),
     ...(more.recovery && { recovery_ms: more.recovery }),
+    ...(more.hostile && { hostile: hostileKeys(more.hostile) }),
     by_names: Object.fromEntries(more.kubelet.map((one) => [`${one.vfs}x${one.names}`, kubeletKeys(one)])),
     by_vfs: Object.fromEntries(nodes.map((node) => [node.vfs, nodeKeys(node)])),
   }) as Report;
@@ -119,7 +130,7 @@ function costRatio(few: CallFigures, many: CallFigures): number {
 }
 
 /** To a hundredth, in numbers at any depth: more would only pretend to be exact. */
-function rounded(value: unknown): unknown {
+export function rounded(value: unknown): unknown {
   if (typeof value === "number") return Math.round(value * 100) / 100;
   if (Array.isArray(value)) return value.map(rounded);
   if (typeof value !== "object" || value === null) return value;
@@ -148,6 +159,7 @@ export function tableOf(nodes: readonly NodeFigures[]): {
     row("first Request, all VFs in use", ({ full }) => timeText(full?.calls.request)),
     row("refresh, all VFs in use", ({ full }) => timeText(full?.calls.refresh)),
     row("Close, all VFs in use", ({ full }) => timeText(full?.calls.close)),
+    row(`Close until free, driver ${EMULATED_NETDEV_MS} ms`, ({ untilFree }) => timeText(untilFree)),
     row("kernel writes of a refresh", ({ refreshWrites }) => refreshWrites?.toString()),
     row("start until registered", (node) => timeText(startToRegistered(node))),
     row("CPU, idle, a second", ({ cpuIdleMsPerS }) => cpuIdleMsPerS?.toFixed(1)),
@@ -155,14 +167,6 @@ export function tableOf(nodes: readonly NodeFigures[]): {
     row("memory, all VFs in use", ({ full }) => full && `${full.rssMib.toFixed(1)} MiB`),
   ];
   return { headings: ["ms: p50 / p99", ...nodes.map(({ vfs }) => `${vfs} VFs`)], rows };
-}
-
-function timeText(times: Distribution | undefined): string | undefined {
-  return times && `${ms(times.p50)} / ${ms(times.p99)}`;
-}
-
-function ms(value: number): string {
-  return value.toFixed(value < 10 ? 2 : 1);
 }
 
 /** What kubelet and a kill cost, as a table. */

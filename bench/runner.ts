@@ -1,6 +1,9 @@
+import { type HostileFigures, hostileFigures, hostileLacks } from "./hostile.ts";
 import { kubeletFigures } from "./kubelet.ts";
 import {
+  allFree,
   type Effort,
+  EMULATED_NETDEV_MS,
   efforts,
   fullHouse,
   manyAtATime,
@@ -8,6 +11,7 @@ import {
   restingCpu,
   restingRss,
   sixtyFour,
+  timesUntilFree,
   warmUp,
   writesOfRefresh,
 } from "./measure.ts";
@@ -35,6 +39,8 @@ export interface Measured {
   readonly kubelet: readonly NamedKubeletFigures[];
   /** From a SIGKILL on; without links there is nothing to recover. */
   readonly recovery: Distribution | undefined;
+  /** Undefined where they were left out, which is reported. */
+  readonly hostile: HostileFigures | undefined;
 }
 
 export interface RunnerOptions extends Omit<StageOptions, "vfs"> {
@@ -42,7 +48,7 @@ export interface RunnerOptions extends Omit<StageOptions, "vfs"> {
   readonly killableProgram: string;
   readonly isQuick: boolean;
   /** Hears what is being done. */
-  readonly tell: (line: string) => void;
+  readonly report: (line: string) => void;
   /** Aborted when the person wants to leave. */
   readonly signal: AbortSignal;
 }
@@ -56,45 +62,61 @@ export class Runner {
   }
 
   async measure(): Promise<Measured> {
-    const { tell, realLinks, isQuick, killableProgram, signal } = this.#options;
+    const { report, realLinks, isQuick, killableProgram, signal } = this.#options;
     const { kubelet, kills } = efforts[isQuick ? "quick" : "full"];
     const nodes: NodeFigures[] = [];
     for (const vfs of SIZES) nodes.push(await this.#measureNode(vfs));
     const kubelets: NamedKubeletFigures[] = [];
     for (const [vfs, names] of KUBELET_NODES) {
-      tell(`kubelet, ${vfs} virtual functions with ${names} resource names …`);
+      report(`kubelet, ${vfs} VFs with ${names} resource names …`);
       // Each device that is measured is held until the end.
       const count = Math.min(kubelet, vfs / 2);
       const more = { realLinks: false, hasManyNames: names === 6 };
       kubelets.push({ vfs, names, ...(await this.#on(vfs, (stage) => kubeletFigures(stage, count), more)) });
     }
     signal.throwIfAborted();
-    tell("kills and restarts …");
+    report("kills and restarts …");
     const recovery = realLinks ? await recoveryTimes(killableProgram, kills) : undefined;
-    return { nodes, kubelet: kubelets, recovery };
+    const hostile = isQuick ? undefined : await this.hostile();
+    if (isQuick)
+      report("Innocents under attack are left out of a quick run: npm run bench -- --hostile measures them.");
+    return { nodes, kubelet: kubelets, recovery, hostile };
+  }
+
+  /** Innocents under attack; undefined where the machine lacks what that needs. */
+  async hostile(): Promise<HostileFigures | undefined> {
+    const { report, killableProgram: program, signal } = this.#options;
+    signal.throwIfAborted();
+    const lacks = hostileLacks();
+    if (lacks.length === 0) return await hostileFigures({ program, report, signal });
+    report(`Innocents under attack are not measured: that needs ${lacks.join(", ")}, which this machine has not.`);
+    return undefined;
   }
 
   soak(cycles: number): Promise<SoakFigures> {
     return this.#on(8, async (stage) => {
       await warmUp(stage);
-      return await soak(stage, cycles, this.#options.tell);
+      return await soak(stage, cycles, this.#options.report);
     });
   }
 
   async #measureNode(vfs: number): Promise<NodeFigures> {
-    const { tell, isQuick, realLinks } = this.#options;
+    const { report, isQuick, realLinks } = this.#options;
     const effort = efforts[isQuick ? "quick" : "full"];
     const starts: StartFigures[] = [];
     for (let more = vfs === SMALLEST ? effort.starts - 1 : 0; more > 0; more -= 1) {
       starts.push(await this.#on(vfs, async ({ start }) => start));
     }
-    return await this.#on(vfs, async (stage) => {
-      tell(`a node with ${vfs} virtual functions …`);
+    const figures = await this.#on(vfs, async (stage) => {
+      report(`a node with ${vfs} VFs …`);
       starts.push(stage.start);
       const rssIdleMib = await restingRss(stage);
       const cpuIdle = vfs === LARGEST ? { cpuIdleMsPerS: await restingCpu(stage) } : {};
       return { vfs, starts, rssIdleMib, ...cpuIdle, ...(realLinks && (await measureCalls(stage, effort))) };
     });
+    if (!realLinks || vfs !== SMALLEST) return figures;
+    const slowDriver = { netdevDelayMs: EMULATED_NETDEV_MS };
+    return { ...figures, untilFree: await this.#on(vfs, (stage) => timesUntilFree(stage, effort.singles), slowDriver) };
   }
 
   /** The work ends with an error as soon as the person wants to leave. */
@@ -118,7 +140,7 @@ export class Runner {
 async function measureCalls(stage: Stage, effort: Effort): Promise<Partial<NodeFigures>> {
   const { singles, rounds, crowded } = effort;
   await warmUp(stage);
-  const one = await oneAtATime(await stage.pods(8), singles);
+  const one = await oneAtATime(await stage.pods(8), singles, () => allFree(stage));
   const refreshWrites = await writesOfRefresh(stage);
   const crowd = crowded.includes(stage.vfs)
     ? { many: await manyAtATime(stage, rounds), parallel: await sixtyFour(stage, rounds) }

@@ -16,24 +16,24 @@ export interface SoakFigures {
 }
 
 const PODS = 8;
-const LOOKS = 40;
+const SAMPLES = 40;
 
-/** Requests and closes with eight pods at a time. `tell` hears of the progress. */
-export async function soak(stage: Stage, cycles: number, tell: (line: string) => void): Promise<SoakFigures> {
+/** Requests and closes with eight pods at a time. `report` gets the progress. */
+export async function soak(stage: Stage, cycles: number, report: (line: string) => void): Promise<SoakFigures> {
   const pods = await stage.pods(PODS);
   const before = stage.node.descriptors;
-  const looks: { x: number; y: number }[] = [];
+  const samples: { x: number; y: number }[] = [];
   const rounds = Math.ceil(cycles / PODS);
-  const between = Math.max(1, Math.floor(rounds / LOOKS));
+  const between = Math.max(1, Math.floor(rounds / SAMPLES));
   for (let round = 1; round <= rounds; round += 1) {
     await callAll(pods, "request");
     await callAll(pods, "close");
     if (round % between !== 0 && round !== rounds) continue;
     stage.forgetCalls();
-    await stage.node.ask<"counts">({ kind: "counts" });
-    looks.push({ x: (round * PODS) / 1000, y: stage.node.rssMib * 1024 });
+    await stage.node.query<"counts">({ kind: "counts" });
+    samples.push({ x: (round * PODS) / 1000, y: stage.node.rssMib * 1024 });
     const { fds } = stage.node.descriptors;
-    tell(`${round * PODS} cycles: ${fds} descriptors, ${stage.node.rssMib.toFixed(1)} MiB`);
+    report(`${round * PODS} cycles: ${fds} descriptors, ${stage.node.rssMib.toFixed(1)} MiB`);
   }
   await new Promise((resolve) => setTimeout(resolve, 1_000));
   const after = stage.node.descriptors;
@@ -42,6 +42,6 @@ export async function soak(stage: Stage, cycles: number, tell: (line: string) =>
     fds: after.fds - before.fds,
     netns: after.netns - before.netns,
     bpf: after.bpf - before.bpf,
-    rss_slope_kib_per_1000: Math.round(slopeOf(looks.slice(Math.floor(looks.length / 2)))),
+    rss_slope_kib_per_1000: Math.round(slopeOf(samples.slice(Math.floor(samples.length / 2)))),
   };
 }

@@ -21,6 +21,8 @@ export interface StageOptions extends NodeProcessOptions {
   readonly realLinks: boolean;
   /** Whether each VF has 6 resource names instead of 2. */
   readonly hasManyNames?: boolean;
+  /** From the bind of a VF to its network device; 0 by default. */
+  readonly netdevDelayMs?: number;
 }
 
 /** How the forwarder came up. */
@@ -79,13 +81,14 @@ export class Stage {
     }
   }
 
-  async #startNode({ realLinks, hasManyNames = false }: StageOptions): Promise<void> {
+  async #startNode({ realLinks, hasManyNames = false, netdevDelayMs = 0 }: StageOptions): Promise<void> {
     const settings = this.#sandbox.forwarderSettings;
     const listed = this.#sandbox.kubelet
       .until(SANDBOX_RESOURCE, (devices) => devices.length === this.vfs)
       .then(() => Number(process.hrtime.bigint()) / 1e6);
-    const question = { kind: "start", pfs: PFS, vfsPerPf: this.vfs / PFS, realLinks, hasManyNames, settings } as const;
-    const started = await this.node.ask<"start">(question);
+    const machine = { pfs: PFS, vfsPerPf: this.vfs / PFS, realLinks, netdevDelayMs };
+    const question = { kind: "start", ...machine, hasManyNames, settings } as const;
+    const started = await this.node.query<"start">(question);
     this.#start = { ...started, toKubeletMs: (await listed) - started.calledAtMs };
   }
 

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { type GoTestEvent, GoTestStory } from "./go-tests.ts";
 
 test("GoTestStory counts tests, not their parts, and shows what failed", () => {
-  const { story, told, hear } = setUp();
+  const { story, printed, hear } = setUp();
   hear({ Action: "output", Test: "TestA", Output: "    a_test.go:3: 12 rounds\n" });
   hear({ Action: "pass", Test: "TestA/part", Elapsed: 1 });
   hear({ Action: "pass", Test: "TestA", Elapsed: 1.5 });
@@ -11,15 +11,15 @@ test("GoTestStory counts tests, not their parts, and shows what failed", () => {
   hear({ Action: "fail", Test: "TestB", Elapsed: 0 });
   hear({ Action: "fail" });
   assert.deepEqual(story.end("go test ended with 1"), { passed: 1, failed: 1, skips: [] });
-  assert.deepEqual(told, ["✔ TestA (1.5 s)", "  12 rounds", "✖ TestB (0 s)", "      b_test.go:9: not so"]);
+  assert.deepEqual(printed, ["✔ TestA (1.5 s)", "  12 rounds", "✖ TestB (0 s)", "      b_test.go:9: not so"]);
 });
 
 test("GoTestStory counts a run that failed without a test as one failure, and shows what it said", () => {
-  const { story, told, hear } = setUp();
+  const { story, printed, hear } = setUp();
   hear({ Action: "pass", Test: "TestA", Elapsed: 1 });
   story.hear("a.go:1: syntax error");
   assert.deepEqual(story.end("go test ended with 2"), { passed: 1, failed: 1, skips: [] });
-  assert.deepEqual(told.slice(1), ["a.go:1: syntax error", "✖ go test ended with 2"]);
+  assert.deepEqual(printed.slice(1), ["a.go:1: syntax error", "✖ go test ended with 2"]);
 });
 
 test("GoTestStory keeps the reason of a skip", () => {
@@ -31,7 +31,7 @@ test("GoTestStory keeps the reason of a skip", () => {
 });
 
 function setUp() {
-  const told: string[] = [];
-  const story = new GoTestStory((line) => told.push(line));
-  return { story, told, hear: (event: GoTestEvent) => story.hear(JSON.stringify(event)) };
+  const printed: string[] = [];
+  const story = new GoTestStory((line) => printed.push(line));
+  return { story, printed, hear: (event: GoTestEvent) => story.hear(JSON.stringify(event)) };
 }

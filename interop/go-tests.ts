@@ -10,7 +10,7 @@ export interface GoTestOptions {
   readonly env: Readonly<Record<string, string>>;
   /** Only tests whose name holds one; all where there is none. */
   readonly words: readonly string[];
-  readonly tell: (line: string) => void;
+  readonly print: (line: string) => void;
 }
 
 /** What `go test -json` prints, a line each: `go doc test2json`. */
@@ -35,7 +35,7 @@ export function goTestArguments({ fence, words }: Pick<GoTestOptions, "fence" | 
 }
 
 /** Runs all tests of a module. Logs each, with what it logs: figures of those that passed, everything of those that failed. */
-export async function runGoTests({ folder, fence, env, words, tell }: GoTestOptions): Promise<TestCounts> {
+export async function runGoTests({ folder, fence, env, words, print }: GoTestOptions): Promise<TestCounts> {
   const child = spawn("go", goTestArguments({ fence, words }), {
     cwd: folder,
     env: { ...process.env, ...env },
@@ -45,7 +45,7 @@ export async function runGoTests({ folder, fence, env, words, tell }: GoTestOpti
     child.on("error", (error) => resolve(error.message));
     child.on("close", (code, signal) => resolve(code === 0 ? "" : `go test ended with ${signal ?? code}`));
   });
-  const story = new GoTestStory(tell);
+  const story = new GoTestStory(print);
   for await (const line of createInterface({ input: child.stdout })) story.hear(line);
   return story.end(await ended);
 }
@@ -54,10 +54,10 @@ export async function runGoTests({ folder, fence, env, words, tell }: GoTestOpti
 export class GoTestStory {
   readonly #counts: TestCounts = { passed: 0, failed: 0, skips: [] };
   readonly #output = new Map<string, string[]>();
-  readonly #tell: (line: string) => void;
+  readonly #print: (line: string) => void;
 
-  constructor(tell: (line: string) => void) {
-    this.#tell = tell;
+  constructor(print: (line: string) => void) {
+    this.#print = print;
   }
 
   hear(line: string): void {
@@ -73,8 +73,8 @@ export class GoTestStory {
   /** The counts; `problem` is why the run itself failed, which is one failure more unless a test has reported it. */
   end(problem: string): TestCounts {
     if (problem === "" || this.#counts.failed > 0) return this.#counts;
-    for (const output of this.#output.values()) for (const line of output) this.#tell(line.trimEnd());
-    this.#tell(`✖ ${problem}`);
+    for (const output of this.#output.values()) for (const line of output) this.#print(line.trimEnd());
+    this.#print(`✖ ${problem}`);
     return { ...this.#counts, failed: 1 };
   }
 
@@ -82,12 +82,12 @@ export class GoTestStory {
     const lines = output.map((line) => line.trimEnd());
     if (action === "pass") {
       this.#counts.passed++;
-      this.#tell(`✔ ${test} (${seconds} s)`);
-      for (const line of lines) if (/^\s+\w+\.go:\d+: /.test(line)) this.#tell(`  ${line.replace(/^\s+\S+ /, "")}`);
+      this.#print(`✔ ${test} (${seconds} s)`);
+      for (const line of lines) if (/^\s+\w+\.go:\d+: /.test(line)) this.#print(`  ${line.replace(/^\s+\S+ /, "")}`);
     } else if (action === "fail") {
       this.#counts.failed++;
-      this.#tell(`✖ ${test} (${seconds} s)`);
-      for (const line of lines) this.#tell(`  ${line}`);
+      this.#print(`✖ ${test} (${seconds} s)`);
+      for (const line of lines) this.#print(`  ${line}`);
     } else if (action === "skip") {
       this.#counts.skips.push({ name: test, why: lines.find((line) => /\.go:\d+: /.test(line)) ?? "no reason given" });
     } else return;

@@ -11,19 +11,19 @@ import { runGoTests } from "./go-tests.ts";
 
 const root = join(import.meta.dirname, "..");
 const modules = ["interop", "interop/kubelet"];
-const tell = (line: string) => process.stderr.write(`${line}\n`);
+const print = (line: string) => process.stderr.write(`${line}\n`);
 
 const missing = (["go", "netns", "veth", "bridge"] as const).filter((need) => !has(need));
 const isPromised = promisedOf(missing).length > 0;
 if (missing.length > 0) {
-  tell(`${isPromised ? "✖" : "skipped:"} the peers in Go need ${missing.join(", ")}, and this machine has it not`);
+  print(`${isPromised ? "✖" : "skipped:"} the peers in Go need ${missing.join(", ")}, and this machine has it not`);
   const why = `needs ${missing.join(", ")}`;
   end({ passed: 0, failed: isPromised ? 1 : 0, skips: isPromised ? [] : [{ name: "interop", why }] });
 } else if (spawnSync("buf", ["generate"], { cwd: join(root, "interop"), stdio: "inherit" }).status !== 0) {
-  tell("✖ cannot generate the messages for Go: see above. Is the Go module proxy reachable (go env GOPROXY)?");
+  print("✖ cannot generate the messages for Go: see above. Is the Go module proxy reachable (go env GOPROXY)?");
   end({ passed: 0, failed: 1, skips: [] });
 } else if (!modules.every(fetched)) {
-  tell("✖ cannot fetch the Go modules: see above. Is the Go module proxy reachable (go env GOPROXY)?");
+  print("✖ cannot fetch the Go modules: see above. Is the Go module proxy reachable (go env GOPROXY)?");
   end({ passed: 0, failed: 1, skips: [] });
 } else {
   end(addCounts(formatted(), await play()));
@@ -39,7 +39,7 @@ function fetched(module: string): boolean {
 function formatted(): TestCounts {
   const { stdout, status } = spawnSync("gofmt", ["-l", "interop"], { cwd: root, encoding: "utf8" });
   const isSo = status === 0 && stdout === "";
-  tell(isSo ? "✔ gofmt" : `✖ gofmt -w would change: ${stdout.trim().split("\n").join(", ")}`);
+  print(isSo ? "✔ gofmt" : `✖ gofmt -w would change: ${stdout.trim().split("\n").join(", ")}`);
   return { passed: isSo ? 1 : 0, failed: isSo ? 0 : 1, skips: [] };
 }
 
@@ -47,22 +47,20 @@ async function play(): Promise<TestCounts> {
   const program = await bundleProgram(root, "interop/forwarder.ts");
   const killable = await bundleProgram(root, "sandbox/process/forwarder-process.ts");
   const chains = await bundleProgram(root, "interop/chains.ts");
+  const texts = await bundleProgram(root, "interop/texts.ts");
   const env = {
-    INTEROP_FORWARDER: program.path,
-    INTEROP_KILLABLE_PROGRAM: killable.path,
-    INTEROP_CHAINS: chains.path,
+    INTEROP_FORWARDER: program,
+    INTEROP_KILLABLE_PROGRAM: killable,
+    INTEROP_CHAINS: chains,
+    INTEROP_TEXTS: texts,
     INTEROP_NODE: process.execPath,
     INTEROP_NODE_FLAGS: runtimeFlags.join(" "),
   };
-  const common = { fence: fence(tell), env, words: process.argv.slice(2), tell };
-  try {
-    const counts: TestCounts[] = [];
-    // One after the other: what the first leaves of the machine's time is little.
-    for (const module of modules) counts.push(await runGoTests({ ...common, folder: join(root, module) }));
-    return addCounts(...counts);
-  } finally {
-    for (const bundle of [program, killable, chains]) bundle.remove();
-  }
+  const common = { fence: fence(print), env, words: process.argv.slice(2), print };
+  const counts: TestCounts[] = [];
+  // One after the other: what the first leaves of the machine's time is little.
+  for (const module of modules) counts.push(await runGoTests({ ...common, folder: join(root, module) }));
+  return addCounts(...counts);
 }
 
 function end(counts: TestCounts): void {

@@ -16,7 +16,7 @@ import { type GuestPlan, planGuests, titleOf } from "./topologies.ts";
 const project = realpathSync(join(import.meta.dirname, ".."));
 const cache = join(project, "lab", ".cache");
 const results = join(cache, "results");
-const tell = (line: string) => process.stdout.write(`${line}\n`);
+const report = (line: string) => process.stdout.write(`${line}\n`);
 
 const options = readOptions(process.argv.slice(2), cpus().length);
 if (options === undefined) {
@@ -36,7 +36,7 @@ try {
   if (plans.length === 0) throw new LabError(`Nothing to run: no topology or scenario is called ${options.only}`);
   const kernels = [...new Set(plans.map(({ kernel }) => kernel))];
   const mirror = debianMirror();
-  const prepared = await prepare({ cache, kernels, mirror, tell });
+  const prepared = await prepare({ cache, kernels, mirror, report });
   const program = `/project/${relative(project, await buildPrograms(project, cache))}`;
   if (options.isShellWanted) await openShell(prepared, plans[0] as GuestPlan);
   else await runAll(prepared, program, options.jobs);
@@ -51,8 +51,8 @@ async function runAll(prepared: Prepared, program: string, jobs: number): Promis
   const work = async () => {
     for (let plan = waiting.shift(); plan && !stop.signal.aborted; plan = waiting.shift()) {
       const machine = machineOf(prepared, plan);
-      const result = await runGuest({ plan, machine, program, tell, signal: stop.signal });
-      tell(`  ${titleOf(plan)}: the guest took ${(result.ms / 1000).toFixed(1)} s`);
+      const result = await runGuest({ plan, machine, program, report, signal: stop.signal });
+      report(`  ${titleOf(plan)}: the guest took ${(result.ms / 1000).toFixed(1)} s`);
       done.push(result);
     }
   };
@@ -61,11 +61,11 @@ async function runAll(prepared: Prepared, program: string, jobs: number): Promis
   writeFileSync(join(results, "figures.json"), `${JSON.stringify(figuresOf(done), undefined, 2)}\n`);
   for (const { kernel, topology, tests } of done) {
     for (const { scenario, name, error } of tests) {
-      if (error !== undefined) tell(`✖ ${kernel} ${topology}: ${scenario}: ${name}\n    ${error}`);
+      if (error !== undefined) report(`✖ ${kernel} ${topology}: ${scenario}: ${name}\n    ${error}`);
     }
   }
-  tell(`Logs, results and figures: ${relative(process.cwd(), results)}`);
-  tell(closingLine(done));
+  report(`Logs, results and figures: ${relative(process.cwd(), results)}`);
+  report(closingLine(done));
   if (done.length < plans.length || done.some(({ tests }) => tests.some(({ error }) => error))) process.exitCode = 1;
 }
 
@@ -85,7 +85,7 @@ async function openShell(prepared: Prepared, plan: GuestPlan): Promise<void> {
   rmSync(machine.shares.out, { recursive: true, force: true });
   mkdirSync(machine.shares.out, { recursive: true });
   writeFileSync(join(machine.shares.out, "start.sh"), "exec setsid cttyhack sh\n");
-  tell(`${titleOf(plan)}: ${plan.topology.says}. Ctrl-A X ends the guest.`);
+  report(`${titleOf(plan)}: ${plan.topology.says}. Ctrl-A X ends the guest.`);
   const [command, ...args] = qemuCommand({ ...machine, isInteractive: true });
   const child = spawn(command, args, { stdio: "inherit" });
   stop.signal.addEventListener("abort", () => child.kill("SIGKILL"), { once: true });

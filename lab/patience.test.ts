@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { setImmediate } from "node:timers/promises";
+import { until } from "../test/scenes/until.ts";
 import { patience, readSchedstat, waitedMs } from "./patience.ts";
 
 test("readSchedstat() reads what the kernel reports of a thread, and refuses anything else", () => {
@@ -23,7 +23,7 @@ test("waitedMs() grows while others have the processor", async (t) => {
   t.after(() => {
     for (const rival of rivals) rival.kill("SIGKILL");
   });
-  while (rivals.some(({ pid }) => waitedMs(pid ?? 0) < 20)) await setImmediate();
+  await until("each rival has waited", () => rivals.every(({ pid }) => waitedMs(pid ?? 0) >= 20));
 });
 
 test("patience() ends with a process that could have run all the time", async (t) => {

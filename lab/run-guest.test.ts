@@ -55,7 +55,7 @@ async function resultOf(t: TestContext, only: string, program: string) {
   const shares = { project: root, node: root, out: join(root, "out") };
   const machine = { root, vmlinux: "", initramfs: "", kernel, topology, shares };
   const { signal } = new AbortController();
-  const { tests } = await runGuest({ plan, machine, program: "guest.mjs", tell: () => {}, signal });
+  const { tests } = await runGuest({ plan, machine, program: "guest.mjs", report: () => {}, signal });
   return { plan, tests };
 }
 

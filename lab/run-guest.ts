@@ -14,7 +14,7 @@ export interface RunOptions {
   readonly machine: Omit<Machine, "isInteractive">;
   /** The guest's program as the guest sees it: "/project/…/guest.mjs". */
   readonly program: string;
-  readonly tell: (line: string) => void;
+  readonly report: (line: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -36,7 +36,7 @@ export async function runGuest(options: RunOptions): Promise<GuestResult> {
 
 /** A guest that wants its power cut more often than this cuts it for ever. */
 const MOST_BOOTS = 12;
-const LOOK_MS = 250;
+const POLL_MS = 250;
 
 async function runOnce(
   options: RunOptions,
@@ -69,7 +69,7 @@ interface Booted {
 
 /** One guest on one disk, whose power is cut when it asks for it; its lines are those of all boots. */
 async function bootAgainAndAgain(options: RunOptions): Promise<Booted> {
-  const { machine, plan, tell } = options;
+  const { machine, plan, report } = options;
   const { out } = machine.shares;
   const disk = new GuestDisk(`${out}-disk`);
   try {
@@ -86,7 +86,7 @@ async function bootAgainAndAgain(options: RunOptions): Promise<Booted> {
       lines.push(...booted.lines);
       if (!booted.remembered || number === MOST_BOOTS) return { ...booted, lines };
       const { kept, lost } = disk.cutPower();
-      tell(`  ${titleOf(plan)}: its power was cut; of ${kept + lost} writes to its disk ${lost} are lost`);
+      report(`  ${titleOf(plan)}: its power was cut; of ${kept + lost} writes to its disk ${lost} are lost`);
       remembered = booted.remembered;
     }
   } finally {
@@ -94,7 +94,7 @@ async function bootAgainAndAgain(options: RunOptions): Promise<Booted> {
   }
 }
 
-async function boot({ plan, machine, program, tell, signal }: RunOptions): Promise<Booted> {
+async function boot({ plan, machine, program, report, signal }: RunOptions): Promise<Booted> {
   const { out } = machine.shares;
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out, { recursive: true });
@@ -109,15 +109,15 @@ async function boot({ plan, machine, program, tell, signal }: RunOptions): Promi
   const lines: GuestLine[] = [];
   const onLine = (line: GuestLine) => {
     lines.push(line);
-    if (line.kind === "test") tell(testText(titleOf(plan), line));
+    if (line.kind === "test") report(testText(titleOf(plan), line));
   };
   const hasStopped = new AbortController();
-  const looking = setInterval(() => {
+  const polling = setInterval(() => {
     if (machine.disk && rememberedAtStop(out)) hasStopped.abort();
-  }, LOOK_MS);
+  }, POLL_MS);
   const limitMs = plan.topology.limitMs;
   const run = { limitMs, signal: AbortSignal.any([signal, hasStopped.signal]), onLine };
-  const { said, isOverLimit } = await runQemu(command, args, run).finally(() => clearInterval(looking));
+  const { said, isOverLimit } = await runQemu(command, args, run).finally(() => clearInterval(polling));
   const remembered = hasStopped.signal.aborted ? rememberedAtStop(out) : undefined;
   return { lines, said, isOverLimit, out, remembered };
 }

@@ -8,7 +8,7 @@ export const kernels: readonly Kernel[] = ["6.1", "6.12"];
 
 /** What a guest's machine is like. All have two adapters with seven virtual functions each. */
 export interface Topology {
-  readonly name: "crowd" | "disk" | "hub" | "shared-groups" | "no-iommu";
+  readonly name: "crowd" | "disk" | "hub" | "shared-groups" | "no-iommu" | "udev";
   readonly says: string;
   readonly hasIommu: boolean;
   /** Whether the left adapter's port keeps VFs apart: without, that adapter and its VFs are in one IOMMU group. */
@@ -44,9 +44,20 @@ export const topologies: readonly Topology[] = [
     hasAcs: true,
     hasDisk: false,
     kernels,
-    scenarios: ["contracts", "kernel", "vfio", "trouble", "crashes"],
-    usualS: { "6.1": 540, "6.12": 470 },
+    scenarios: ["contracts", "kernel", "tenants", "vfio", "trouble", "crashes"],
+    usualS: { "6.1": 580, "6.12": 510 },
     limitMs: 1_500_000,
+  },
+  {
+    name: "udev",
+    says: "as hub; a guest of its own, where udev runs",
+    hasIommu: true,
+    hasAcs: true,
+    hasDisk: false,
+    kernels: ["6.12"],
+    scenarios: ["udev"],
+    usualS: { "6.1": 0, "6.12": 130 },
+    limitMs: 900_000,
   },
   {
     name: "shared-groups",
@@ -85,6 +96,9 @@ export const topologies: readonly Topology[] = [
 
 /** A round takes some ten seconds, and what it shows is the same on both kernels. */
 export const crowdRounds: Readonly<Record<Kernel, number>> = { "6.1": 5, "6.12": 50 };
+
+/** How often all VFs come and go beside udev. */
+export const udevRounds = 5;
 
 /** One guest to boot. */
 export interface GuestPlan {

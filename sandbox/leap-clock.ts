@@ -6,10 +6,11 @@ type Sleeper = () => void;
 /** The machine's clock, which a test can have leap: whatever waits for a time has then waited so much longer. */
 export class LeapClock implements Clock {
   #leaptMs = 0;
+  #setMs = 0;
   readonly #sleepers = new Set<Sleeper>();
 
   now(): number {
-    return systemClock.now() + this.#leaptMs;
+    return systemClock.now() + this.#leaptMs + this.#setMs;
   }
 
   monotonicMs(): number {
@@ -51,6 +52,11 @@ export class LeapClock implements Clock {
         this.#sleepers.delete(wake);
       }
     }
+  }
+
+  /** Sets the wall clock so much ahead, or back where negative, as an operator or NTP does: no time passes. */
+  set(ms: number): void {
+    this.#setMs += ms;
   }
 
   leap(ms: number): void {

@@ -7,7 +7,7 @@ import type { Forwarder, ForwarderSettings } from "../src/forwarder.ts";
 import type { Host } from "../src/node/index.ts";
 import { parsePfConfig } from "../src/pci/index.ts";
 import { type Log, type Metrics, silentLog, type Tracer } from "../src/telemetry/index.ts";
-import { Spire } from "./identity/spire.ts";
+import { Spire, type SpireOptions } from "./identity/spire.ts";
 import { WorkloadSocket } from "./identity/workload-socket.ts";
 import { Kubelet, type PodAllocation } from "./kubelet/kubelet.ts";
 import { type Machine, type MachineOptions, startMachine } from "./machine/machine.ts";
@@ -15,7 +15,7 @@ import { PretendConfigFile } from "./machine/pretend-config-file.ts";
 import { ChangeWatch } from "./nic/change-watch.ts";
 import { type Actor, createActor } from "./nsm/actor.ts";
 import { Client, type ClientOptions } from "./nsm/client.ts";
-import { type ContextOf, Endpoint, type EndpointOptions } from "./nsm/endpoint.ts";
+import { Endpoint, type EndpointOptions, macPerConnection } from "./nsm/endpoint.ts";
 import { Nsmgr } from "./nsm/nsmgr.ts";
 import { Container } from "./pod/container.ts";
 import { Pod } from "./pod/pod.ts";
@@ -29,6 +29,7 @@ export interface SandboxOptions {
   /** What differs from the sandbox's own settings of the forwarder. */
   readonly settings?: Partial<ForwarderSettings>;
   readonly endpoint?: Partial<Pick<EndpointOptions, "prefixes" | "context" | "labels">>;
+  readonly spire?: Omit<SpireOptions, "clock">;
   /** Registrations expire after this, in ms; a minute by default. */
   readonly registrationExpiryMs?: number;
   /** Real cgroups for the pods, which VFIO takes; those of pods end with the sandbox, and the caller closes the tree. */
@@ -95,6 +96,7 @@ export class Sandbox {
   readonly #options: CompleteOptions;
   readonly #undo: UndoStack;
   readonly #podUids: string[] = [];
+  #forwarderName = SANDBOX_FORWARDER;
   #running: { readonly forwarder: Promise<Forwarder>; readonly abort: AbortController } | undefined;
   readonly #containers: Container[];
 
@@ -112,7 +114,7 @@ export class Sandbox {
     this.folder = folder;
     this.machine = machine;
     this.pfConfigFile = new PretendConfigFile(options.pfConfigText ?? machine.configText);
-    this.spire = new Spire({ clock });
+    this.spire = new Spire({ ...options.spire, clock });
     const spiffeIds = [this.spire.idOf("forwarder")];
     this.workload = new WorkloadSocket({ ...common, spire: this.spire, socketPath: `${folder}/agent.sock`, spiffeIds });
     this.nsmgr = new Nsmgr({
@@ -131,14 +133,14 @@ export class Sandbox {
       socketPath: `${folder}/nse.sock`,
       registryUrl: this.nsmgr.url,
       actor: this.actor("nse"),
-      context: macPerConnection(),
+      context: macPerConnection(SANDBOX_VLAN),
       ...options.endpoint,
     });
   }
 
   /** Starts everything but the forwarder. What was started is taken down again when something fails. */
-  static async start(told: SandboxOptions): Promise<Sandbox> {
-    const options = { log: silentLog, clock: systemClock, ...told };
+  static async start(given: SandboxOptions): Promise<Sandbox> {
+    const options = { log: silentLog, clock: systemClock, ...given };
     const undo = new UndoStack();
     try {
       const containers: Container[] = [];
@@ -170,21 +172,27 @@ export class Sandbox {
     return this.#options.metrics;
   }
 
+  /** The next forwarder is a pod of this name, as the DaemonSet makes one at each upgrade: with another name, and another SPIFFE ID. */
+  upgradeTo(name: string): void {
+    this.#forwarderName = name;
+    this.workload.issue(this.spire.idOf(`ns/nsm-system/pod/${name}`));
+  }
+
   /** Starts the forwarder, in this process, against the sandbox. */
   async startForwarder(): Promise<Forwarder> {
     if (this.#running !== undefined) throw new Error("Cannot start the forwarder: it runs already");
-    const { machine, changes } = this;
+    const { machine, changes, cgroupPath } = this;
     const { host: between = (same: Host) => same } = this.#options;
-    const { cgroupPath } = this;
     const host = between({
       devices: changes.watchFiles("devices", machine.devices),
       drivers: changes.watchFiles("drivers", machine.drivers),
       vfio: machine.vfio,
       uevents: machine.uevents,
       netns: machine.netns,
-      askEswitchMode: (pf) => machine.askEswitchMode(pf),
+      queryEswitchMode: (pf) => machine.queryEswitchMode(pf),
       openRtnl: (netns) => machine.openRtnl(netns),
       linkOwnerOf: machine.linkOwnerOf,
+      linkSettings: machine.linkSettings,
       pfLink: machine.pfLink,
       locks: machine.locks,
       disk: machine.disk,
@@ -199,9 +207,8 @@ export class Sandbox {
     const { clock, log, metrics, tracer } = this.#options;
     const abort = new AbortController();
     const pfConfig = parsePfConfig(this.pfConfigFile.text, "pci.config");
-    const settings = this.forwarderSettings;
     const forwarder = startSandboxForwarder({
-      settings,
+      settings: this.forwarderSettings,
       pfConfig,
       pfConfigFile: this.pfConfigFile,
       host,
@@ -364,8 +371,8 @@ export class Sandbox {
   get forwarderSettings(): ForwarderSettings {
     const { folder } = this;
     return {
-      name: SANDBOX_FORWARDER,
-      networkServiceName: "forwarder",
+      name: this.#forwarderName,
+      networkServices: ["sriovns", "forwarder"],
       labels: { p2p: "true" },
       connectTo: this.nsmgr.url,
       dialTimeoutMs: 60_000,
@@ -387,14 +394,4 @@ export class Sandbox {
 function withHolders(machine: Omit<MachineOptions, "clock">, processes: () => readonly number[]) {
   const { vfioStandIns } = machine;
   return vfioStandIns ? { ...machine, vfioStandIns: { processes, ...vfioStandIns } } : machine;
-}
-
-/** A MAC of its own for each connection, and the VLAN that the endpoint is in. */
-function macPerConnection(): ContextOf {
-  const macs = new Map<string, string>();
-  return ({ id }) => {
-    const srcMac = macs.get(id) ?? `0a:55:44:33:22:${(macs.size + 1).toString(16).padStart(2, "0")}`;
-    macs.set(id, srcMac);
-    return { ethernet: { srcMac, vlanTag: SANDBOX_VLAN } };
-  };
 }

@@ -1,4 +1,6 @@
 // The spellings of configuration values: Go's, because the manifests of this field are written for it.
+// Not by the door, as in config.ts: it would load certificates and the Workload API.
+import { parseSpiffeIdPattern, type SpiffeIdPattern } from "./identity/spiffe-id-pattern.ts";
 import type { LogLevel } from "./telemetry/index.ts";
 
 /** A kind of value: how operators call it and how its text is read. */
@@ -9,6 +11,8 @@ export interface ValueKind<T> {
    * @throws {SyntaxError} with what was expected, and nothing else: the caller names the variable and the text.
    */
   parse(text: string): T;
+  /** What a variable is that is set to nothing; without it, such a one counts as not set. */
+  readonly none?: T;
 }
 
 /** Where to listen: `localhost:9871`, `[::1]:9871`. */
@@ -47,17 +51,35 @@ const NS_PER_UNIT: Readonly<Record<string, number>> = {
   h: 3600e9,
 };
 
-/** A duration above zero in Go's spelling (`1h30m`, `50ms`, `1.5s`), as milliseconds. */
-export const duration: ValueKind<number> = {
-  title: "duration",
-  parse(given) {
-    const want = "a duration above zero with its unit, like 1h30m, 10s or 50ms";
-    if (!/^\+?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h))+$/.test(given)) return wanted(want);
-    const parts = [...given.matchAll(/(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g)];
-    const ns = parts.reduce((sum, [, count, unit]) => sum + Number(count) * (NS_PER_UNIT[unit ?? ""] ?? Number.NaN), 0);
-    return ns > 0 ? ns / 1e6 : wanted(want);
-  },
-};
+/** What an int64 of nanoseconds holds: 292 years. */
+const LONGEST_MS = 2 ** 63 / 1e6;
+
+/**
+ * A duration in Go's spelling (`1h30m`, `50ms`, `1.5s`), as milliseconds.
+ * @param least in the same spelling: what is done more often than that does nothing else.
+ * @param zero what a duration of nothing means, where the original takes one.
+ */
+export function durationFrom(least: string, zero?: string): ValueKind<number> {
+  const leastMs = milliseconds(least);
+  const want = `a duration of at least ${least} with its unit, like 1h30m, 10s or 50ms${zero === undefined ? "" : ", or 0"}`;
+  return {
+    title: "duration",
+    parse(given) {
+      const ms = given === "0" ? 0 : milliseconds(given);
+      if (ms === 0 && zero !== undefined) return milliseconds(zero);
+      if (ms >= LONGEST_MS) return wanted("a duration of at most 2562047h, as in Go");
+      return ms >= leastMs ? ms : wanted(want);
+    },
+  };
+}
+
+/** NaN where it is none. */
+function milliseconds(given: string): number {
+  if (!/^\+?((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))+$/.test(given)) return Number.NaN;
+  const parts = [...given.matchAll(/(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)/g)];
+  const ns = parts.reduce((sum, [, count, unit]) => sum + Number(count) * (NS_PER_UNIT[unit ?? ""] ?? Number.NaN), 0);
+  return ns / 1e6;
+}
 
 /** Texts between commas; spaces around them do not count. */
 export const list: ValueKind<readonly string[]> = {
@@ -65,9 +87,19 @@ export const list: ValueKind<readonly string[]> = {
   parse: (given) => Object.freeze(given.split(",").map((item) => item.trim() || wanted("texts between commas"))),
 };
 
-/** `k:v,k2:v2`. The value may hold further colons. */
+/** The same; set to nothing it is a list without a text, as for the original. */
+export const listOrNone: ValueKind<readonly string[]> = { ...list, none: Object.freeze([]) };
+
+/** Patterns between commas; one that matches is enough. */
+export const spiffeIds: ValueKind<readonly SpiffeIdPattern[]> = {
+  title: "SPIFFE IDs",
+  parse: (given) => Object.freeze(list.parse(given).map(parseSpiffeIdPattern)),
+};
+
+/** `k:v,k2:v2`; set to nothing it is no label, as for the original. The value may hold further colons. */
 export const labels: ValueKind<Readonly<Record<string, string>>> = {
   title: "labels",
+  none: Object.freeze({}),
   parse(given) {
     const pairs = given.split(",").map((pair) => /^\s*([^:\s]+)\s*:(.*)$/.exec(pair) ?? wanted("pairs like k:v,k2:v2"));
     const names = pairs.map((pair) => pair[1] ?? "");
@@ -105,11 +137,8 @@ export const socketUrl: ValueKind<string> = {
   },
 };
 
-/** `host:port` of another machine. */
-export const hostPort: ValueKind<string> = {
-  title: "host:port",
-  parse: (given) => (isHostPort(given) ? given : wanted("host:port")),
-};
+/** What gRPC takes for a target; read where something is sent there. */
+export const collector: ValueKind<string> = { title: "gRPC target", parse: (given) => given };
 
 /** Where to listen, or `off`. Without a host it is this machine's loopback address. */
 export const listenOrOff: ValueKind<ListenAddress | undefined> = listenKind("localhost");

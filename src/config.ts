@@ -1,15 +1,17 @@
 // Every variable of the environment that we read, in one table. Only the program's edge reads it; the README's table is printed from it.
 import {
-  duration,
+  collector,
+  durationFrom,
   flag,
-  hostPort,
   labels,
   list,
   listenAnywhereOrOff,
   listenOrOff,
+  listOrNone,
   logLevel,
   path,
   socketUrl,
+  spiffeIds,
   text,
   type ValueKind,
 } from "./config-values.ts";
@@ -43,31 +45,55 @@ const policyMasks = "etc/nsm/opa/common/.*.rego,etc/nsm/opa/registry/.*.rego,etc
 
 const variables = {
   name: variable("NSM_NAME", text, "sriov-forwarder", "Name of the network service endpoint that we register"),
-  networkServiceName: variable(
+  networkServices: variable(
     ["NSM_NS_NAME", "NSM_NSNAME"],
-    text,
-    "sriovns",
-    "Name of the network service that we register for; today's NSMgr looks for `forwarder`, so the manifests set that",
+    list,
+    "sriovns,forwarder",
+    "Names of the network services that we register for; today's NSMgr looks for `forwarder`",
   ),
-  labels: variable("NSM_LABELS", labels, "p2p:true", "Labels registered with the network service"),
+  labels: variable("NSM_LABELS", labels, "p2p:true", "Labels registered with each network service"),
   connectTo: variable("NSM_CONNECT_TO", socketUrl, "unix:///var/lib/networkservicemesh/nsm.io.sock", "The NSMgr"),
-  dialTimeoutMs: variable("NSM_DIAL_TIMEOUT", duration, "1s", "Limit for dialling an endpoint"),
-  maxTokenLifetimeMs: variable("NSM_MAX_TOKEN_LIFETIME", duration, "24h", "Lifetime of the tokens that we issue"),
+  managerSpiffeId: optional(
+    "NSM_MANAGER_SPIFFE_ID",
+    spiffeIds,
+    "Whom we take for the NSMgr, for example `spiffe://k8s.nsm/ns/nsm-system/pod/nsmgr-*`: `*` is a part of a segment, `**` any segments, " +
+      "commas separate several; not set: any peer that answers at `NSM_CONNECT_TO`",
+  ),
+  spiffeIds: optional(
+    "NSM_SPIFFE_ID",
+    spiffeIds,
+    "Which of the SVIDs is ours where the SPIRE agent issues several, spelled like the one before; not set: the one that we have while it " +
+      "is issued, at the start the first",
+  ),
+  dialTimeoutMs: variable(
+    "NSM_DIAL_TIMEOUT",
+    durationFrom("10ms", "20s"),
+    "1s",
+    "Limit for dialling an endpoint; 0 means 20s, gRPC's own",
+  ),
+  maxTokenLifetimeMs: variable(
+    "NSM_MAX_TOKEN_LIFETIME",
+    durationFrom("1s"),
+    "24h",
+    "Lifetime of the tokens that we issue",
+  ),
   registryClientPolicies: variable(
     "NSM_REGISTRY_CLIENT_POLICIES",
-    list,
+    listOrNone,
     policyMasks,
-    "Masks of the policies that answers of the registry must pass; a mask that matches no policy is an error",
+    "Masks of the policies that answers of the registry must pass, built-in ones and " +
+      "[compiled ones](docs/operate.md#policies-of-ones-own) of files; one that matches none is a warning. " +
+      "Set to nothing, every answer is allowed",
   ),
   resourcePollTimeoutMs: variable(
     "NSM_RESOURCE_POLL_TIMEOUT",
-    duration,
+    durationFrom("1s", "1s"),
     "30s",
-    "How often kubelet is asked which pod holds which device",
+    "How often kubelet is asked which pod holds which device; 0 means 1s",
   ),
   reconcileIntervalMs: variable(
     "NSM_RECONCILE_INTERVAL",
-    duration,
+    durationFrom("100ms"),
     "5s",
     "How often the node is compared with what is known of it, besides the kernel's events",
   ),
@@ -102,11 +128,17 @@ const variables = {
   isTelemetryEnabled: variable("TELEMETRY", flag, "false", "Whether traces and metrics are sent by OTLP"),
   openTelemetryEndpoint: variable(
     "NSM_OPEN_TELEMETRY_ENDPOINT",
-    hostPort,
+    collector,
     "otel-collector.observability.svc.cluster.local:4317",
-    "Where they are sent; a collector that cannot be reached delays nothing",
+    "Where they are sent; a collector that cannot be reached delays nothing. `OTEL_*` go before it: " +
+      "[operate.md](docs/operate.md#a-collector)",
   ),
-  metricsExportIntervalMs: variable("NSM_METRICS_EXPORT_INTERVAL", duration, "10s", "How often metrics are sent"),
+  metricsExportIntervalMs: variable(
+    "NSM_METRICS_EXPORT_INTERVAL",
+    durationFrom("100ms"),
+    "10s",
+    "How often metrics are sent",
+  ),
   isPprofEnabled: variable("NSM_PPROF_ENABLED", flag, "false", "Whether CPU and heap profiles are served over HTTP"),
   pprofListenOn: variable(
     "NSM_PPROF_LISTEN_ON",
@@ -167,6 +199,8 @@ export interface ParsedConfig {
   readonly config: Config;
   /** Each variable with the text that holds, for the log. */
   readonly effective: Readonly<Record<string, string>>;
+  /** Those of OpenTelemetry that are set to something, as they are: read where telemetry is on, and never logged. */
+  readonly otel: Readonly<Record<string, string>>;
   /** One sentence for each variable that resembles ours and is not. */
   readonly warnings: readonly string[];
 }
@@ -174,13 +208,18 @@ export interface ParsedConfig {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * Reads the whole environment. A variable set to nothing counts as not set.
+ * Reads the whole environment. A variable set to nothing counts as not set, but for one that can be none.
  * @throws {ConfigError} with every variable that is wrong.
  */
 export function parseConfig(environment: Environment): ParsedConfig {
   const { config, effective, warnings, problems } = inspectConfig(environment);
   if (problems.length > 0) throw new ConfigError(problems);
-  return { config: Object.freeze(config) as Config, effective, warnings };
+  return { config: Object.freeze(config) as Config, effective, otel: otelOf(environment), warnings };
+}
+
+function otelOf(environment: Environment): Readonly<Record<string, string>> {
+  const given = Object.entries(environment).map(([name, text = ""]) => [name, text.trim()] as const);
+  return Object.fromEntries(given.filter(([name, text]) => name.startsWith("OTEL_") && text !== ""));
 }
 
 /** What the environment gives, as far as it does. */
@@ -198,7 +237,8 @@ export function inspectConfig(environment: Environment): InspectedConfig {
   const config: Record<string, unknown> = {};
   const effective: Record<string, string> = {};
   for (const [key, row] of Object.entries<Variable<unknown>>(variables)) {
-    const set = row.names.filter((name) => (environment[name] ?? "") !== "");
+    const least = row.kind.none === undefined ? 1 : 0;
+    const set = row.names.filter((name) => (environment[name]?.trim().length ?? -1) >= least);
     const given = new Set(set.map((name) => environment[name]));
     if (given.size > 1) problems.push({ variable: set.join(" and "), problem: "differ and mean the same: set one" });
     const used = environment[set[0] ?? ""] ?? row.standard;
@@ -219,7 +259,7 @@ function parseOne(
   problems: ConfigProblem[],
 ): unknown {
   try {
-    return kind.parse(given.trim());
+    return given.trim() === "" && kind.none !== undefined ? kind.none : kind.parse(given.trim());
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     problems.push({ variable, problem: `is ${JSON.stringify(given)}: want ${error.message}` });

@@ -1,9 +1,10 @@
 // The composition root: builds the modules bottom up, starts them in named phases, stops them in reverse.
 
-import { type Clock, UndoStack } from "./async/index.ts";
+import { type Clock, messageOf, UndoStack } from "./async/index.ts";
+import { type Budgets, budgetsFor } from "./budgets.ts";
 import { openAdmin } from "./composition/admin-doors.ts";
 import { reportEscapedErrors } from "./composition/escaped-errors.ts";
-import { type KubeletSettings, offerToKubelet } from "./composition/kubelet-offer.ts";
+import { type KubeletSettings, type KubeletSide, openKubelet } from "./composition/kubelet-offer.ts";
 import {
   declareBinds,
   declareHealthMetrics,
@@ -15,8 +16,9 @@ import { ShownNode } from "./composition/node-view.ts";
 import { type NsmServer, type NsmSettings, serveNsm } from "./composition/nsm-server.ts";
 import { awaitOriginal } from "./composition/original-forwarder.ts";
 import { startPhases } from "./composition/phase-report.ts";
+import { ServiceToCome } from "./composition/service-to-come.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
-import { Identity } from "./identity/index.ts";
+import { Identity, type SpiffeIdPattern } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { openCheckpoint } from "./kubelet/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
@@ -30,6 +32,8 @@ import { createMetrics, Health, type Log, type Metrics, noTracer, type Tracer } 
 /** What the environment says; names and units as in config.ts. */
 export interface ForwarderSettings extends NsmSettings, KubeletSettings {
   readonly spiffeEndpointSocket: string;
+  /** Who we want to be; undefined: whom the agent makes of us. */
+  readonly spiffeIds?: readonly SpiffeIdPattern[] | undefined;
   /** Between two observations of the node that no event has caused. */
   readonly reconcileIntervalMs: number;
   readonly adminListenOn: { readonly host: string; readonly port: number } | undefined;
@@ -43,6 +47,8 @@ export interface ForwarderOptions {
   readonly host: Host;
   /** How calls travel, to us and from us; sockets by default. */
   readonly transport?: Transport;
+  /** What peers may have of this process; without limits of memory and descriptors by default. */
+  readonly budgets?: Budgets;
   /** Where modules declare theirs; one of its own by default. */
   readonly metrics?: Metrics;
   /** Follows Requests and Closes; none by default. */
@@ -51,6 +57,8 @@ export interface ForwarderOptions {
   readonly log: Log;
   /** Aborted when a stop is requested while the start still waits for its peers. */
   readonly signal: AbortSignal;
+  /** Takes what has been started and must be stopped; one of its own by default. Who hands it down sees what a start waits for that is given up. */
+  readonly started?: UndoStack;
 }
 
 /** The running forwarder. */
@@ -69,18 +77,20 @@ export interface Forwarder {
 }
 
 /**
- * Starts everything; resolves when the manager knows us and kubelet follows our lists.
+ * Starts everything; resolves when kubelet has our lists and the manager knows us.
  * @throws when a phase cannot be done; what was started is stopped by then.
  */
 export async function startForwarder(options: ForwarderOptions): Promise<Forwarder> {
-  const undo = new UndoStack();
+  const { started: undo = new UndoStack() } = options;
   const stop = () =>
     undo.unwind((part, error) => options.log.error("part-not-stopped", { part, error: String(error) }));
   try {
     const { settings, clock, log } = options;
     const health = new Health(clock);
     const shown = new ShownNode({ name: settings.name, health, clock, log });
-    const running = await start({ ...options, log: shown.log }, { health, shown, undo });
+    const { budgets = budgetsFor({}) } = options;
+    health.condition("memory-too-little", budgets.shortage);
+    const running = await start({ ...options, budgets, log: shown.log }, { health, shown, undo });
     return {
       ...running,
       stop,
@@ -94,13 +104,15 @@ export async function startForwarder(options: ForwarderOptions): Promise<Forward
   }
 }
 
+type BoundedOptions = ForwarderOptions & Required<Pick<ForwarderOptions, "budgets">>;
+
 interface Frame {
   readonly health: Health;
   readonly shown: ShownNode;
   readonly undo: UndoStack;
 }
 
-async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forwarder, "stop" | "stopping">> {
+async function start(options: BoundedOptions, frame: Frame): Promise<Omit<Forwarder, "stop" | "stopping">> {
   const { settings, pfConfig, host, clock, log, signal, metrics = createMetrics(), tracer = noTracer } = options;
   const { health, shown, undo } = frame;
   undo.push("report of escaped errors", reportEscapedErrors(metrics, clock, log));
@@ -118,18 +130,27 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   shown.show(node);
 
   phases.begin("read the journal");
-  const journal = await openNodeJournal({ state, health, clock, log });
+  const journal = await openNodeJournal({ state, quota: options.budgets.quota, health, clock, log });
   undo.push("journal", () => journal.close());
   const access = openAccess(host, { metrics, clock, log }, undo);
   const pods = openCheckpoint(host.openFolder, settings.devicePluginPath, log);
   const kept = { node, journal, access, grants: new AdoptedGrants(), pods, links: new HostLinks(host, clock) };
-  const { reconcileIntervalMs: intervalMs } = settings;
-  const reconciler = new Reconciler({ ...kept, uevents: host.uevents, intervalMs, metrics, clock, log });
+  const { reconcileIntervalMs: intervalMs, spiffeEndpointSocket: endpointSocket, spiffeIds } = settings;
+  const outside = { transport: options.transport, random: host.random, health, clock, log };
+  const service = new ServiceToCome();
+  const { endConnection } = service;
+  const kubelet = openKubelet({ ...outside, settings, inventory: node.inventory, pods, host, endConnection }, undo);
+  const { resourceOf } = kubelet;
+  const reconciler = new Reconciler({ ...kept, resourceOf, uevents: host.uevents, intervalMs, metrics, clock, log });
   const left = await reconciler.start();
+  undo.push("ends of pods", endWithPods(access, endConnection, log));
+  await followNode(options, { node, service, reconciler, health }, undo);
+
+  phases.begin("offer the virtual functions to kubelet");
+  const offered = offer(options, { kubelet, shown, undo });
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
-  const outside = { transport: options.transport, random: host.random, health, clock, log };
-  const identity = new Identity({ ...outside, endpointSocket: settings.spiffeEndpointSocket });
+  const identity = new Identity({ ...outside, endpointSocket, spiffeIds });
   undo.push("identity", () => identity.close());
   shown.learn({ identity });
   declareIdentityMetrics(metrics, identity);
@@ -138,27 +159,33 @@ async function start(options: ForwarderOptions, frame: Frame): Promise<Omit<Forw
   phases.begin("serve NSM");
   const moves = declareMoves(metrics);
   const drivers = mechanisms({ ...node, ...moves, ...kept, clock, log });
-  const parts = { ...outside, settings, identity, journal, left, mechanisms: drivers, metrics, tracer };
-  const nsm = await serveNsm(parts, undo);
-  undo.push("ends of pods", endWithPods(access, nsm.endConnection, log));
+  const known = { settings, budgets: options.budgets, identity, journal, left, metrics, tracer };
+  const nsm = await serveNsm({ ...outside, ...known, mechanisms: drivers }, undo);
+  service.serve(nsm);
+  undo.push("ends of connections", () => service.close());
   shown.learn({ nsm });
-  await followNode(options, { node, nsm, reconciler, health }, undo);
-
-  phases.begin("offer the virtual functions to kubelet");
-  // Begun here and awaited below: a manager that is away keeps no pod from its device, nor kubelet us from the manager.
-  const registered = nsm.register(signal);
-  registered.catch(() => {}); // awaited below
-  const offer = { ...outside, settings, inventory: node.inventory, pods, host, endConnection: nsm.endConnection };
-  const kubelet = await offerToKubelet(offer, undo);
-  kubelet.onChange(() => shown.changed());
-  shown.learn({ podOf: kubelet.podOf });
 
   phases.begin("register with the manager");
-  await registered;
+  await Promise.all([nsm.register(signal), offered]);
 
   phases.completed();
   undo.push("readiness", () => notServing.raise("Stopping; connections stay up"));
   return { url: nsm.url, adminUrl: admin, node, nsm, health };
+}
+
+/** Pods get their devices while other peers are away; and a kubelet that is keeps us from none of the others. */
+function offer(
+  { log }: ForwarderOptions,
+  { kubelet, shown, undo }: Pick<Frame, "shown" | "undo"> & { readonly kubelet: KubeletSide },
+): Promise<void> {
+  const offered = kubelet.offer().then((said) => {
+    said.onChange(() => shown.changed());
+    shown.learn({ podOf: said.podOf });
+  });
+  // The start fails with it in the end; until then other parts may be waited for.
+  offered.catch((error: unknown) => log.error("not-offered-to-kubelet", { error: messageOf(error) }));
+  undo.push("offer to kubelet", () => offered.catch(() => {})); // what it starts is stopped next
+  return offered;
 }
 
 /** From here on what is known of the node stays true, and what the previous instance left is settled as soon as it can be. */
@@ -166,14 +193,14 @@ async function followNode(
   { host, pfConfigFile, clock, log }: ForwarderOptions,
   parts: {
     readonly node: Node;
-    readonly nsm: NsmServer;
+    readonly service: ServiceToCome;
     readonly reconciler: Reconciler;
     readonly health: Health;
   },
   undo: UndoStack,
 ): Promise<void> {
-  const { node, nsm, reconciler, health } = parts;
-  const { adopt, endConnection } = nsm;
+  const { node, service, reconciler, health } = parts;
+  const { adopt, endConnection } = service;
   let rescan = () => {}; // The watch begins with a scan.
   undo.push("reconciler", reconciler.follow({ adopt, endConnection, rescan: () => rescan() }));
   const watch = await watchNode({ node, host, pfConfigFile, health, clock, log });

@@ -88,7 +88,7 @@ test("the DaemonSet sets variables that the forwarder reads, and registers for t
   const [container] = daemon.spec.template.spec.containers;
   const env = Object.fromEntries(container.env.map(({ name, value = "a-pod" }) => [name, value]));
   const { config, warnings } = parseConfig(env);
-  assert.deepEqual([warnings, config.networkServiceName], [[], "forwarder"]);
+  assert.deepEqual([warnings, config.networkServices.includes("forwarder")], [[], true]);
   const mounts = container.volumeMounts.map(({ mountPath }) => mountPath);
   const paths = [config.statePath, config.cgroupPath, config.vfioPath, config.sriovConfigFile, config.devicePluginPath];
   for (const path of paths)

@@ -61,19 +61,19 @@ function raisedCodes(): ReadonlySet<string | undefined> {
 
 test("the dashboard asks for metrics that exist", () => {
   const dashboard = readFileSync("deploy/grafana/forwarder-sriov.json", "utf8");
-  const asked = new Set(
+  const queried = new Set(
     dashboard.match(/\bnsm_sriov_[a-z_]+/g)?.map((name) => name.replace(/_(bucket|count|sum)$/, "")),
   );
-  assert.ok(asked.size >= 12);
+  assert.ok(queried.size >= 12);
   assert.deepEqual(
-    [...asked].filter((name) => !metricNames.includes(name)),
+    [...queried].filter((name) => !metricNames.includes(name)),
     [],
   );
 });
 
 test("docs/operate.md has each condition of VFs with its effect, in the order in which they are shown", () => {
   const rows = readFileSync("docs/operate.md", "utf8").matchAll(
-    /^\| `([a-z-]+)` \| (quarantine|unhealthy|withhold|inform) \|/gm,
+    /^\| `([a-z-]+)` \| (quarantine|reclaim|unhealthy|withhold|inform) \|/gm,
   );
   const written = [...rows].map(([, code, effect]) => `${code} ${effect}`);
   assert.deepEqual(

@@ -18,12 +18,23 @@ const probes = {
   userns: () => runs("unshare", "-rn", "true"),
   veth: () => makesLink("veth", "peer", "name", "probe1"),
   bridge: () => makesLink("bridge"),
+  /** A tap device, through /dev/net/tun. */
+  tap: () => runs("unshare", "-n", "ip", "tuntap", "add", "probe0", "mode", "tap"),
   /** VLAN devices (8021q). */
   vlan: () => runs("unshare", "-n", "sh", "-ec", VLAN_ON_VETH),
+  bond: () => makesLink("bond"),
+  vrf: () => makesLink("vrf", "table", "9"),
+  /** Qdiscs and filters: pfifo, clsact, u32. */
+  tc: () => runs("unshare", "-n", "sh", "-ec", FILTER_ON_VETH),
   "cgroup1-devices": () => makesCgroup(mountPoints("cgroup", "devices")),
   cgroup2: () => makesCgroup(mountPoints("cgroup2")),
+  /** Version 1, or 2 where the root gives its children the controller. */
+  "memory-cgroup": () => makesCgroup(mountPoints("cgroup", "memory")) || givesMemory(mountPoints("cgroup2")),
+  "pids-cgroup": () => makesCgroup(mountPoints("cgroup", "pids")),
   /** CAP_SYS_ADMIN or CAP_BPF of the first user namespace. */
   bpf: () => isRoot() && (hasCapability(21) || hasCapability(39)),
+  /** Programs before all qdiscs (Linux 6.6): as root the kernel's own names say it. */
+  tcx: () => readText("/proc/kallsyms").includes(" tcx_prog_attach"),
   mknod: makesDeviceNodes,
   /** A browser for the status page. */
   chromium: () => runs("chromium", "--version"),
@@ -104,6 +115,12 @@ function makesLink(kind: string, ...options: readonly string[]): boolean {
 
 const VLAN_ON_VETH =
   "ip link add probe0 type veth peer name probe1; ip link add link probe0 name probe2 type vlan id 9";
+const FILTER_ON_VETH = [
+  "ip link add probe0 type veth peer name probe1",
+  "tc qdisc add dev probe0 root pfifo",
+  "tc qdisc add dev probe0 clsact",
+  "tc filter add dev probe0 ingress u32 match u32 0 0 classid 1:1",
+].join("; ");
 
 function readText(path: string): string {
   try {
@@ -114,7 +131,7 @@ function readText(path: string): string {
 }
 
 /** Where file systems of the type are mounted whose options hold the word. */
-function mountPoints(type: string, option?: string): readonly string[] {
+export function mountPoints(type: string, option?: string): readonly string[] {
   const rows = readText("/proc/self/mounts")
     .split("\n")
     .map((line) => line.split(" "));
@@ -133,6 +150,13 @@ function makesCgroup(mounts: readonly string[]): boolean {
       return false;
     }
   });
+}
+
+function givesMemory(mounts: readonly string[]): boolean {
+  const given = mounts.filter((mount) =>
+    readText(join(mount, "cgroup.subtree_control")).split(/\s/).includes("memory"),
+  );
+  return makesCgroup(given);
 }
 
 /** Effective capabilities by number, include/uapi/linux/capability.h. */

@@ -15,15 +15,19 @@ const allowed: Readonly<Record<string, string>> = {
   "src/node/pf-survey.ts #doors": "by PF",
   "src/node/pf-survey.ts #faults": "by PF",
   "src/node/pf-survey.ts #pfs": "by PF",
-  "src/node/pfs-without-vfs.ts #asked": "by PF",
+  "src/node/pfs-without-vfs.ts #requested": "by PF",
   "src/node/pfs-without-vfs.ts #had": "by PF",
   "src/node/pfs-without-vfs.ts #problems": "by PF",
   "src/node/pfs-without-vfs.ts #refused": "by PF",
   "src/node/pfs-without-vfs.ts #usedByHost": "by PF",
   "src/reconcile/gone-vfs.ts #absentSinceMs": "VFs that the node does not have: there is no record of them",
+  "src/reconcile/reconcile.ts #cleaning": "work under way, for a stop to wait for",
   "src/reconcile/reconcile.ts #queue": "work under way, one at a time for a VF",
   "src/reconcile/reconcile.ts #todo": "work to do: VFs to be observed soon",
   "src/mechanisms/connection-journal.ts vfs": "the journal: what the disk has",
+  "src/mechanisms/kept-vfs.ts #settings": "the journal: what the disk has",
+  "src/mechanisms/kept-vfs.ts vfs": "the journal: what the disk has",
+  "src/mechanisms/unrestored-vfs.ts #all": "the journal: what the disk has",
 };
 
 const COLLECTION = /(?:Map|Set|KeyedQueue)<(?:PciAddress|VfRecord)\b/;

@@ -31,10 +31,10 @@ test("the package holds the built program and nothing else, asks for what is not
     version: string;
   };
   const built = paths.filter((path) => path.endsWith(".mjs")).map((path) => readFileSync(join(folder, path), "utf8"));
-  const asked = new Set(
+  const queried = new Set(
     built.flatMap((text) => [...text.matchAll(/^import .* from "([^".][^"]*)";$/gm)].map(([, name]) => name)),
   );
-  const packages = [...asked].filter((name) => !name?.startsWith("node:"));
+  const packages = [...queried].filter((name) => !name?.startsWith("node:"));
   assert.deepEqual(
     packages.filter((name) => !process.getBuiltinModule(name ?? "")),
     Object.keys(manifest.dependencies),

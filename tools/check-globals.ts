@@ -46,7 +46,7 @@ const doors: readonly Door[] = [
     says: "a timer of a socket",
     hits: isSocketTimer,
     instead: "take a Clock",
-    allowed: { "src/admin/listener.ts": "ends silent browsers; no peer of the service comes this way" },
+    allowed: {},
   },
   {
     says: "a timer of a signal",

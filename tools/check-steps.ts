@@ -37,20 +37,20 @@ export function unitTestFiles(): readonly string[] {
  * the counts.
  */
 export async function runChecks(
-  tell: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<{ failed: readonly string[]; counts: TestCounts }> {
   const failed: string[] = [];
   const work = async () => {
     for (const step of steps) {
       const startedAt = performance.now();
       const found = await step.find().catch((error: unknown) => `could not run: ${String(error)}`);
-      tell(`${found === undefined ? "✔" : "✖"} ${step.name} (${Math.round(performance.now() - startedAt)} ms)`);
+      print(`${found === undefined ? "✔" : "✖"} ${step.name} (${Math.round(performance.now() - startedAt)} ms)`);
       if (found === undefined) continue;
       failed.push(step.name);
-      tell(found);
+      print(found);
     }
   };
-  const [counts] = await Promise.all([runFenced("unit tests", unitTestFiles(), tell), work()]);
+  const [counts] = await Promise.all([runFenced("unit tests", unitTestFiles(), print), work()]);
   return { failed, counts };
 }
 

@@ -1,5 +1,5 @@
 // The words of the field: comments, messages and documents say VF, condition and module, and name who acts. What each stands for is
-// in ARCHITECTURE.md. Of code only comments and texts are read: identifiers follow by review.
+// in ARCHITECTURE.md.
 import { globSync, readFileSync } from "node:fs";
 import type { Source } from "./source.ts";
 
@@ -40,6 +40,17 @@ const commentWords: readonly Word[] = [
   { not: /\bstands? for\b|\bstanding\b/i, say: "is assigned to, established, in force, actual" },
 ];
 
+/** Of the names in code. */
+const nameWords: readonly Word[] = [
+  { not: /^(?:asks?|asked|asking)$/, say: "request, query" },
+  { not: /^(?:tells?|told|telling)$/, say: "report, log, notify, publish, print" },
+  { not: /^(?:looks?|looked|looking|glance)$/, say: "observe, read, scan" },
+  { not: /^(?:standing|stands)$/, say: "established, configured, in force, actual" },
+  { not: /^(?:somebody|anybody|strangers?)$/, say: "who acts: the caller, the peer, another process" },
+  { not: /^(?:wish|wishes|wished)$/, say: "request, desired" },
+  { not: /^lent$/, say: "borrowed" },
+];
+
 /** Where a word may stay, each with the reason. A place that has none of these words is reported. */
 const allowed: Readonly<Record<string, string>> = {
   "CHANGELOG.md": "has the old names beside the new ones",
@@ -52,20 +63,49 @@ const TOKENS =
 
 /** One sentence for each word of the text that is not the field's. @param text of Markdown all of it counts. */
 export function wordProblems(path: string, text: string): readonly string[] {
-  const isDocument = path.endsWith(".md");
-  const found = problemsIn(path, isDocument ? text : proseOf(text), words);
-  return path.startsWith("src/") && !isDocument
-    ? [...found, ...problemsIn(path, commentsOf(text), commentWords)]
-    : found;
+  const isOfSrc = path.startsWith("src/") && path.endsWith(".ts");
+  return [
+    ...problemsIn(path, proseIn(path, text), words),
+    ...(isOfSrc ? problemsIn(path, commentsOf(text), commentWords) : []),
+    ...(isCode(path) ? nameProblems(path, text) : []),
+  ];
 }
 
-function problemsIn(path: string, prose: string, list: readonly Word[]): readonly string[] {
-  return prose.split("\n").flatMap((line, index) =>
-    list.flatMap(({ not, say }) => {
-      const [found] = not.exec(line) ?? [];
-      return found === undefined ? [] : [`${path}:${index + 1}: "${found}": say ${say}`];
+function isCode(path: string): boolean {
+  return /\.(?:ts|go)$/.test(path);
+}
+
+/** Of a name each word counts: `askSoon` has two. One that is used twice in a line is reported once. */
+function nameProblems(path: string, text: string): readonly string[] {
+  const lines = codeOf(text).split("\n");
+  return lines.flatMap((line, index) =>
+    [...new Set(line.match(/[A-Za-z]\w*/g))].flatMap((name) => {
+      const parts = name.split(/_|(?<=[a-z\d])(?=[A-Z])/).map((part) => part.toLowerCase());
+      const { say } = nameWords.find(({ not }) => parts.some((part) => not.test(part))) ?? {};
+      return say === undefined ? [] : [`${path}:${index + 1}: "${name}": say ${say}`];
     }),
   );
+}
+
+/** A phrase may be broken over two lines: it is reported where it begins. */
+function problemsIn(path: string, prose: string, list: readonly Word[]): readonly string[] {
+  return list
+    .flatMap(({ not, say }) => {
+      const broken = new RegExp(not.source.replaceAll(" ", "\\s"), `${not.flags}g`);
+      return [...prose.matchAll(broken)].map(({ 0: found, index }) => ({
+        found: found.replace("\n", " "),
+        index,
+        say,
+      }));
+    })
+    .sort((a, b) => a.index - b.index)
+    .map(({ found, index, say }) => `${path}:${prose.slice(0, index).split("\n").length}: "${found}": say ${say}`);
+}
+
+/** What is to be read of a file, each line without what leads it, so that one character is between the words of two lines. */
+function proseIn(path: string, text: string): string {
+  if (path.endsWith(".md")) return text.replace(/\n[ >]+/g, "\n");
+  return isCode(path) ? proseOf(text) : hashCommentsOf(text);
 }
 
 /** Comments and texts; all else is blank, and lines stay where they are. */
@@ -77,23 +117,45 @@ function commentsOf(text: string): string {
   return only(text, (token) => token.startsWith("/"));
 }
 
+/** What is neither comment nor text nor regular expression. */
+function codeOf(text: string): string {
+  return text.replace(TOKENS, blank);
+}
+
 function only(text: string, isMeant: (prose: string) => boolean): string {
   let prose = "";
   let at = 0;
   for (const { 0: token, index, groups } of text.matchAll(TOKENS)) {
-    prose += text.slice(at, index).replace(/[^\n]/g, " ");
-    prose += groups?.["prose"] === undefined || !isMeant(token) ? token.replace(/[^\n]/g, " ") : token;
+    prose += blank(text.slice(at, index));
+    prose += groups?.["prose"] === undefined || !isMeant(token) ? blank(token) : token;
     at = index + token.length;
   }
-  return prose;
+  return prose.replace(/\n[ \t]*(?:\/\/|\*(?!\/)) ?/g, "\n");
 }
 
-/** Of every file of ours that is written in these words: docs/spec cites others. */
+/** Of shell and YAML. */
+function hashCommentsOf(text: string): string {
+  const lines = text.split("\n").map((line) => {
+    const [comment = "", lead = ""] = /(^|\s)#.*/.exec(line) ?? [];
+    return blank(line.slice(0, line.length - comment.length)) + lead + comment.slice(lead.length);
+  });
+  return lines.join("\n").replace(/\n[ \t]*# ?/g, "\n");
+}
+
+/** Code parts the words around it, as no space does. */
+function blank(code: string): string {
+  return code.replace(/\S/g, "\0");
+}
+
+/** Of every file of ours that is written in these words: docs/spec cites others, and interop/nsm is generated. */
 export function allWordProblems(sources: readonly Source[]): readonly string[] {
-  const documents = globSync(["*.md", "docs/*.md", "docs/decisions/*.md", "lab/*.md"]).sort();
+  const documents = ["*.md", "docs/*.md", "docs/decisions/*.md", "lab/*.md"];
+  const others = ["{interop,tools}/**/*.go", "{deploy,interop,lab,tools}/**/*.{sh,yaml,yml}", "Dockerfile", ".ci/*"];
+  const exclude = (name: string) => name === "node_modules" || name === "nsm";
+  const unparsed = globSync([...documents, ...others], { exclude }).sort();
   const texts = [
     ...sources.filter(({ path }) => !path.startsWith("src/gen/")),
-    ...documents.map((path) => ({ path, text: readFileSync(path, "utf8") })),
+    ...unparsed.map((path) => ({ path, text: readFileSync(path, "utf8") })),
   ];
   const found = texts.map(({ path, text }) => ({ path, problems: wordProblems(path, text) }));
   const stale = Object.keys(allowed).filter(

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import {
   CI_LIMIT_MINUTES,
+  failuresOf,
   judgeStage,
   limitOf,
   SET_UP_MINUTES,
@@ -70,4 +71,27 @@ test("judgeStage() fails a skip that is not allowed", () => {
     problems: ["2 skipped, which is not allowed"],
   });
   assert.equal(judgeStage(counting, end, true).failed, 0);
+});
+
+test("failuresOf() finds what failed with its reasons, and nothing else", () => {
+  const log = [
+    "✔ good (1 s)",
+    "",
+    "✖ a test",
+    "  a.test.ts",
+    "  Error: bad",
+    "",
+    "✔ 96 MiB: well (2 s)",
+    "    known: killed",
+    "✖ 96 MiB: badly (3 s)",
+    "    ✖ a call was lost",
+    "1 passed, 2 failed",
+  ].join("\n");
+  assert.deepEqual(failuresOf(log), [
+    "✖ a test\n  a.test.ts\n  Error: bad",
+    "✖ 96 MiB: badly (3 s)",
+    "    ✖ a call was lost",
+  ]);
+  assert.deepEqual(failuresOf(log, 2)[0], "✖ a test\n  a.test.ts");
+  assert.deepEqual(failuresOf("✔ good\n1 passed, 0 failed"), []);
 });

@@ -25,6 +25,12 @@ export const stages: readonly Stage[] = [
     says: "exit code",
   },
   {
+    name: "hostile",
+    command: ["npm", "run", "hostile", "--silent"],
+    budgetMinutes: 4,
+    says: "closing line",
+  },
+  {
     name: "lab",
     command: ["npm", "run", "lab", "--silent"],
     budgetMinutes: 20,
@@ -49,12 +55,27 @@ export function limitOf(followers: readonly Stage[], elapsedMinutes: number): nu
   return Math.max(0, CI_LIMIT_MINUTES - SET_UP_MINUTES - elapsedMinutes - reserved);
 }
 
+/**
+ * The lines of a stage's output that say what failed, each with those indented below it, cut to so many lines: who reads only the end of a
+ * log finds them there.
+ */
+export function failuresOf(output: string, mostLines = 12): readonly string[] {
+  const lines = output.split("\n");
+  return lines.flatMap((line, at) => {
+    if (!/^\s*✖ /u.test(line)) return [];
+    const below = lines.slice(at + 1, at + mostLines);
+    const end = below.findIndex((next) => !/^\s+\S/u.test(next) || /^\s*[✖✔] /u.test(next));
+    return [[line, ...below.slice(0, end === -1 ? undefined : end)].join("\n")];
+  });
+}
+
 /** How a stage's process ended. */
 export interface StageEnd {
   /** Its exit code; null when a signal ended it. */
   readonly code: number | null;
   /** The limit that ended it, in minutes; undefined when it ended by itself. */
   readonly overLimitMinutes?: number | undefined;
+  /** What it printed for machines: the end of its standard output. */
   readonly output: string;
 }
 

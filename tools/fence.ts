@@ -8,13 +8,13 @@ import { addCounts, type TestCounts } from "./test-counts.ts";
 
 /**
  * The words before a command that give it network and mount namespaces of its own, as far as this user may: root does, others as
- * root of a user namespace of their own. None where the machine refuses, and a sentence to `tell`.
+ * root of a user namespace of their own. None where the machine refuses, and a sentence to `print`.
  */
-export function fence(tell: (line: string) => void): readonly string[] {
+export function fence(print: (line: string) => void): readonly string[] {
   const inside = inOwnNetns("--mount");
   const [command = "", ...args] = inside;
   if (spawnSync(command, [...args, "true"], { stdio: "ignore" }).status === 0) return inside;
-  tell("The tests run without namespaces of their own: this needs unshare and ip, and the right to make namespaces");
+  print("The tests run without namespaces of their own: this needs unshare and ip, and the right to make namespaces");
   return [];
 }
 
@@ -22,21 +22,21 @@ export function fence(tell: (line: string) => void): readonly string[] {
 export async function runFenced(
   title: string,
   paths: readonly string[],
-  tell: (line: string) => void,
+  print: (line: string) => void,
 ): Promise<TestCounts> {
   if (paths.length === 0) return addCounts();
   const folder = mkdtempSync(join(tmpdir(), "forwarder-test-"));
   const report = join(folder, "counts.json");
   const startedAt = performance.now();
   try {
-    const [command = "", ...args] = [...fence(tell), process.execPath, "tools/test-files.ts", report, ...paths];
+    const [command = "", ...args] = [...fence(print), process.execPath, "tools/test-files.ts", report, ...paths];
     await once(spawn(command, args, { stdio: ["ignore", "inherit", "inherit"] }), "close");
     const counts = JSON.parse(readFileSync(report, "utf8")) as TestCounts;
     const tookMs = Math.round(performance.now() - startedAt);
-    tell(`${counts.failed === 0 ? "✔" : "✖"} ${title}: ${counts.passed} (${tookMs} ms)`);
+    print(`${counts.failed === 0 ? "✔" : "✖"} ${title}: ${counts.passed} (${tookMs} ms)`);
     return counts;
   } catch (error) {
-    tell(`✖ ${title}: the run ended without a report: ${String(error)}`);
+    print(`✖ ${title}: the run ended without a report: ${String(error)}`);
     return { passed: 0, failed: 1, skips: [] };
   } finally {
     rmSync(folder, { recursive: true, force: true });

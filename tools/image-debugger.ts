@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const LIMIT_MS = 120_000;
-const LOOK_EVERY_MS = 200;
+const POLL_MS = 200;
 
 export interface Debugged {
   /** Runs it in the container: a command and its arguments. */
@@ -16,21 +16,21 @@ export interface Debugged {
 /** @throws {Error} when the inspector does not answer, the program does not wait for it, or does not continue. */
 export async function proveDebugger({ command: [name = "", ...args], port, says }: Debugged): Promise<void> {
   const child = spawn(name, args, { stdio: ["ignore", "pipe", "pipe"] });
-  let told = "";
-  for (const stream of [child.stdout, child.stderr]) stream.on("data", (data: Buffer) => (told += data));
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (data: Buffer) => (output += data));
   try {
     const url = await until(
       child,
       () => inspectorAt(port),
-      () => `no inspector on port ${port}: ${told}`,
+      () => `no inspector on port ${port}: ${output}`,
     );
-    await sleep(LOOK_EVERY_MS); // what does not wait has time to say so
-    if (says.test(told)) throw new Error(`it did not wait for the debugger: ${told}`);
+    await sleep(POLL_MS); // what does not wait has time to say so
+    if (says.test(output)) throw new Error(`it did not wait for the debugger: ${output}`);
     await letGoOn(url);
     await until(
       child,
-      async () => says.test(told) || undefined,
-      () => `it did not continue: ${told}`,
+      async () => says.test(output) || undefined,
+      () => `it did not continue: ${output}`,
     );
   } finally {
     const ended = new Promise((resolve) => child.once("close", resolve));
@@ -39,13 +39,13 @@ export async function proveDebugger({ command: [name = "", ...args], port, says 
   }
 }
 
-async function until<T>(child: ChildProcess, look: () => Promise<T | undefined>, why: () => string): Promise<T> {
-  for (let left = LIMIT_MS; left > 0; left -= LOOK_EVERY_MS) {
+async function until<T>(child: ChildProcess, observe: () => Promise<T | undefined>, why: () => string): Promise<T> {
+  for (let left = LIMIT_MS; left > 0; left -= POLL_MS) {
     const hasEnded = child.exitCode !== null; // what it has said until then counts
-    const found = await look();
+    const found = await observe();
     if (found !== undefined) return found;
     if (hasEnded) break;
-    await sleep(LOOK_EVERY_MS);
+    await sleep(POLL_MS);
   }
   throw new Error(`Cannot debug in the image: ${why()}`);
 }

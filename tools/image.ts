@@ -17,7 +17,7 @@ const CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt";
 try {
   await image();
 } catch (error) {
-  tell(`image: ${(error as Error).message}`);
+  print(`image: ${(error as Error).message}`);
   process.exitCode = 1;
 }
 
@@ -25,7 +25,7 @@ async function image(): Promise<void> {
   const base = values.base ?? makeBase();
   const startedAt = performance.now();
   build(base, "runtime", tag);
-  tell(`built ${tag} in ${Math.round((performance.now() - startedAt) / 1000)} s, ${sizeOf(tag)}`);
+  print(`built ${tag} in ${Math.round((performance.now() - startedAt) / 1000)} s, ${sizeOf(tag)}`);
   await smoke();
   if (values.test) await test(base);
 }
@@ -94,9 +94,9 @@ async function smoke(): Promise<void> {
   try {
     const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
     const inside = (...args: string[]) => buildah("run", "--isolation", "chroot", container, "--", ...args);
-    const told = inside("/bin/forwarder", "--version");
-    if (told !== `forwarder ${version}`)
-      throw new Error(`the program in the image says "${told}", not its version ${version}`);
+    const output = inside("/bin/forwarder", "--version");
+    if (output !== `forwarder ${version}`)
+      throw new Error(`the program in the image says "${output}", not its version ${version}`);
     const root = buildah("mount", container);
     const found = run("find", [
       root,
@@ -107,7 +107,7 @@ async function smoke(): Promise<void> {
     const env = { DLV_LISTEN_FORWARDER: "localhost:50000", SPIFFE_ENDPOINT_SOCKET: "unix:///nowhere/agent.sock" };
     const command = inContainer(container, ["/bin/forwarder"], env);
     await proveDebugger({ command, port: 50_000, says: /"event":"starting"/ });
-    tell(`${told} runs in ${tag}: ${run("find", [root, "-type", "f"]).split("\n").length} files, no shell`);
+    print(`${output} runs in ${tag}: ${run("find", [root, "-type", "f"]).split("\n").length} files, no shell`);
   } finally {
     buildah("rm", container);
   }
@@ -151,7 +151,7 @@ async function test(base: string): Promise<void> {
   const container = buildah("from", "--ulimit", `nofile=${limit}:${limit}`, name);
   try {
     await proveDebugger({ command: inContainer(container, commandOf(name)), port: 40_000, says: /^✔ /m });
-    tell(`${name} waits for a debugger on port 40000, then runs the tests`);
+    print(`${name} waits for a debugger on port 40000, then runs the tests`);
     const all = capabilities().flatMap((capability) => ["--cap-add", capability]);
     // buildah mounts these two read-only whatever its options; an engine's privileged container can write there.
     const script =
@@ -185,6 +185,6 @@ function capabilities(): readonly string[] {
   return words.split(",").map((word) => word.toUpperCase());
 }
 
-function tell(line: string): void {
+function print(line: string): void {
   process.stderr.write(`${line}\n`);
 }

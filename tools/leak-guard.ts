@@ -1,6 +1,11 @@
 // Loaded before a test file: fails the file when its tests are done and something it opened is still open.
-import { after } from "node:test";
+import { after, beforeEach } from "node:test";
 import { endSoon, failLeaks } from "./leaks.ts";
+import { failUncaught } from "./uncaught.ts";
+
+const runnerHooks = failUncaught();
+runnerHooks.follow();
+beforeEach(() => runnerHooks.rest()); // the suites of the file are made when its first test begins
 
 after(async () => {
   try {

@@ -44,7 +44,7 @@ export function costLines(costs: readonly Cost[], count: number): readonly strin
 }
 
 /** With TEST_COSTS=10 in the environment: prints the ten dearest files of what the work ran, and what all of them took. */
-export async function tellingCosts<T>(tell: (line: string) => void, work: () => Promise<T>): Promise<T> {
+export async function printingCosts<T>(print: (line: string) => void, work: () => Promise<T>): Promise<T> {
   const count = Number(process.env["TEST_COSTS"] ?? 0);
   if (!(count > 0)) return await work();
   const folder = mkdtempSync(join(tmpdir(), "test-costs-"));
@@ -58,7 +58,7 @@ export async function tellingCosts<T>(tell: (line: string) => void, work: () => 
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line) as Cost);
-    for (const line of costLines(costs, count)) tell(line);
+    for (const line of costLines(costs, count)) print(line);
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -5,7 +5,7 @@ import { availableParallelism } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { run } from "node:test";
 import { pathToFileURL } from "node:url";
-import { tellingCosts } from "./test-costs.ts";
+import { printingCosts } from "./test-costs.ts";
 import { addCounts, type TestCounts } from "./test-counts.ts";
 import { groupsOf, keepTestTimes, longestFirst, readTestTimes } from "./test-order.ts";
 
@@ -13,6 +13,9 @@ const root = join(import.meta.dirname, "..");
 
 /** A file that runs longer has left something open or waits for what never comes; its process is ended and counts as failed. */
 const FILE_LIMIT_MS = Number(process.env["TEST_FILE_LIMIT_MS"] ?? 600_000);
+
+/** A test that takes longer waits for what never comes: it fails by its name, and those behind it have their turn. A busy machine takes a minute. */
+const TEST_LIMIT_MS = Number(process.env["TEST_LIMIT_MS"] ?? 300_000);
 
 /** Files at a time: with three on two processors more than a third of the time was spent waiting, for most files wait for peers. */
 const WORKERS = availableParallelism() * 2 + 1;
@@ -58,7 +61,7 @@ export async function runTestFiles(files: readonly string[]): Promise<TestCounts
       if (others.length === 0) times[file] = Math.round(performance.now() - startedAt);
     }
   };
-  await tellingCosts(
+  await printingCosts(
     (line) => process.stderr.write(`${line}\n`),
     () => Promise.all(Array.from({ length: WORKERS }, work)),
   );
@@ -116,26 +119,29 @@ function countUndone(path: string, isLate: boolean, counts: TestCounts): void {
 async function runProcess(
   path: string,
   argv: readonly string[],
-  tell: (name: "test:start" | "test:end" | "test:summary", event: TestEvent) => void,
+  record: (name: "test:start" | "test:end" | "test:summary", event: TestEvent) => void,
 ): Promise<boolean> {
   // The runner's own timeout is one for each test: two that hang would take twice as long.
   const limit = process.env["DLV_LISTEN_FORWARDER"] ? undefined : AbortSignal.timeout(FILE_LIMIT_MS); // a developer debugs
   const end = (event: TestEvent) => {
     // The process as a test, where it reported no other, or was ended.
     if (event.name === path && (limit?.aborted || !event.details.error)) return;
-    tell("test:end", event);
+    record("test:end", event);
   };
   const events = run({
     files: [path],
     argv: [...argv],
     ...(limit && { signal: limit }),
-    execArgv: ["--disable-warning=ExperimentalWarning", ...(path === GROUP ? [] : ["--import", leakGuard])],
+    execArgv: [
+      "--disable-warning=ExperimentalWarning",
+      ...(path === GROUP ? (limit ? [`--test-timeout=${TEST_LIMIT_MS}`] : []) : ["--import", leakGuard]),
+    ],
   });
-  events.on("test:start", (event) => tell("test:start", event as never));
+  events.on("test:start", (event) => record("test:start", event as never));
   events.on("test:pass", end as never);
   events.on("test:fail", end as never);
   events.on("test:stderr", ({ message }: { message: string }) => process.stderr.write(message));
-  events.on("test:summary", (event) => tell("test:summary", event as never));
+  events.on("test:summary", (event) => record("test:summary", event as never));
   for await (const _ of events); // the listeners above have what they need; this waits for the end
   return limit?.aborted ?? false;
 }
@@ -156,11 +162,11 @@ function countTest(event: TestEvent, file: string, counts: TestCounts): void {
 
 function describe(error: Error): string {
   const cause = error.cause instanceof Error ? error.cause : undefined;
-  const told = cause ?? error;
+  const shown = cause ?? error;
   const { exitCode, signal } = error as { exitCode?: number | null; signal?: string | null };
   if (exitCode !== undefined) return `  the process of this file ended with ${signal ?? `code ${exitCode}`}`;
-  const stack = told.stack ?? "";
-  return `${stack.includes(told.message) ? "" : `${told.message}\n`}${stack || String(error.cause)}`.replace(
+  const stack = shown.stack ?? "";
+  return `${stack.includes(shown.message) ? "" : `${shown.message}\n`}${stack || String(error.cause)}`.replace(
     /^/gm,
     "  ",
   );

@@ -2,6 +2,9 @@
 import { after, suite } from "node:test";
 import { pathToFileURL } from "node:url";
 import { endSoon, failLeaks, whatIsOpen } from "./leaks.ts";
+import { failUncaught } from "./uncaught.ts";
+
+const runnerHooks = failUncaught();
 
 /** Tests may wait for a timer that keeps no process. Node's runner keeps a file's own process for them, but begins so in the middle. */
 const awake = setInterval(() => {}, 1_000_000_000);
@@ -9,9 +12,14 @@ const awake = setInterval(() => {}, 1_000_000_000);
 async function runFiles(paths: readonly string[]): Promise<void> {
   for (const path of paths) {
     const known = whatIsOpen(); // also what a file has left that has failed for it
+    runnerHooks.follow();
     await suite(path, async () => {
-      await import(pathToFileURL(path).href);
-      after(() => failLeaks(path, known));
+      try {
+        await import(pathToFileURL(path).href);
+        after(() => failLeaks(path, known));
+      } finally {
+        runnerHooks.rest(); // its tests are made, and run after this
+      }
     });
   }
   clearInterval(awake);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import test from "node:test";
-import { groupsOf, longestFirst, sharingSandboxTests } from "./test-order.ts";
+import { groupsOf, longestFirst, sharingTests } from "./test-order.ts";
 
 test("longestFirst() goes by the last run, and by what is known where there was none", () => {
   const files = ["a.test.ts", "b.test.ts", "test/sandbox/killed.test.ts", "c.test.ts"];
@@ -27,8 +27,8 @@ test("groupsOf() takes unit tests of a module together, and leaves all others al
   assert.deepEqual(groupsOf([...rooms, ...alone].flat()), [...rooms, ...alone]);
 });
 
-test("groupsOf() takes some sandbox tests together, each of which is there", () => {
-  const groups = groupsOf(sharingSandboxTests);
+test("groupsOf() takes some sandbox and real tests together, each of which is there", () => {
+  const groups = groupsOf(sharingTests);
   assert.ok(groups.length > 1 && groups.every(({ length }) => length > 1));
-  for (const file of sharingSandboxTests) assert.ok(existsSync(file), file);
+  for (const file of sharingTests) assert.ok(existsSync(file), file);
 });

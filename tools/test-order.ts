@@ -31,20 +31,41 @@ export type TestTimes = Readonly<Record<string, number>>;
 /** Unit tests that share a process: those of one module, whose modules are loaded once then. */
 const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\//;
 
-/** Sandbox tests that share a process: they look at nothing that belongs to it, and are short. Others load 500 modules for themselves. */
+/**
+ * Sandbox and real tests that share a process: they look at nothing that belongs to it. Others load 500 modules for themselves. Those of
+ * a line take less than a minute together.
+ */
 const TOGETHER: readonly (readonly string[])[] = [
   ["admin-doors", "admin", "change-watch", "connection-life", "discover", "quota", "status"],
   ["bad-requests", "forwarder", "reconcile", "peers-refused"],
   ["other-plugin", "page", "sandbox", "state-folder", "traces"],
   ["host-use-pf", "kernel-connection", "late-vfs", "nsm-peers", "pod-death"],
-];
+  ["check", "foreign-client", "identity-ends", "journal-fixtures", "manager-identity", "unreadable-entry"],
+  ["clock-set", "hot-plug", "original-running", "peers-die", "restart"],
+  ["bad-endpoints", "host-use", "interrupted", "kubelet"],
+  ["attacks", "vfio-groups", "vfio-restart", "vfio-unified"],
+].map((names) => names.map((name) => `test/sandbox/${name}.test.ts`));
+
+const REAL_TOGETHER: readonly (readonly string[])[] = [
+  [
+    "kernel-uevents",
+    "netdev-attach",
+    "netdev-crowded",
+    "netdev-leave",
+    "netdev-mac",
+    "netdev-restore",
+    "netdev-transient",
+  ],
+  ["link-identity", "link-settings", "netlink-contract", "sandbox-machine", "sandbox-pod", "taken-names"],
+  ["access-filters", "access-grant", "access-hierarchy", "access-keep", "kernel-devices"],
+].map((names) => names.map((name) => `test/real/${name}.test.ts`));
 
 const groupOfFile = new Map(
-  TOGETHER.flatMap((names, at) => names.map((name) => [`test/sandbox/${name}.test.ts`, `sandbox tests ${at}`])),
+  [...TOGETHER, ...REAL_TOGETHER].flatMap((files, at) => files.map((file) => [file, `shared ${at}`])),
 );
 
-/** The sandbox tests that share a process. */
-export const sharingSandboxTests: readonly string[] = [...groupOfFile.keys()];
+/** The tests of those two tiers that share a process. */
+export const sharingTests: readonly string[] = [...groupOfFile.keys()];
 
 /** The files in the order given, with those together that share a process. */
 export function groupsOf(files: readonly string[]): readonly (readonly string[])[] {

@@ -3,34 +3,38 @@
 import { globSync } from "node:fs";
 import { runChecks } from "./check-steps.ts";
 import { runFenced } from "./fence.ts";
+import { runFuzz } from "./run-fuzz.ts";
 import { addCounts, closingLine, type TestCounts } from "./test-counts.ts";
 import { chooseFiles, usage } from "./test-words.ts";
 
 const words = process.argv.slice(2);
-const tell = (line: string) => process.stderr.write(`${line}\n`);
+const print = (line: string) => process.stderr.write(`${line}\n`);
 if (words.some((word) => word === "--help" || word === "-h")) {
   process.stdout.write(usage);
   process.exit(0);
 }
 const chosen = chooseFiles(globSync("test/{sandbox,real}/**/*.test.ts").sort(), words);
 if (chosen.kind === "none") {
-  tell(chosen.why);
+  print(chosen.why);
   process.exit(1);
 }
 
-const check = words.length > 0 ? { failed: [], counts: addCounts() } : await runChecks(tell);
-const apart = await runFenced("sandbox and real", chosen.files, tell);
+const check = words.length > 0 ? { failed: [], counts: addCounts() } : await runChecks(print);
+const apart = await runFenced("sandbox and real", chosen.files, print);
 
-const counts = addCounts(check.counts, apart, { passed: 0, failed: check.failed.length, skips: [] });
-tellSkips(counts);
-if (check.failed.length > 0) tell(`Failed before any test: ${check.failed.join(", ")}`);
+// The fuzzers' minute is CI's: a change of a parser plays its own targets (`npm run fuzz -- WORD`).
+const fuzzed = words.length === 0 && process.env["CI"] ? await runFuzz(print) : addCounts();
+
+const counts = addCounts(check.counts, apart, fuzzed, { passed: 0, failed: check.failed.length, skips: [] });
+printSkips(counts);
+if (check.failed.length > 0) print(`Failed before any test: ${check.failed.join(", ")}`);
 process.stdout.write(`${closingLine(counts)}\n`);
 process.exitCode = counts.failed > 0 ? 1 : 0;
 
-function tellSkips({ skips }: TestCounts): void {
+function printSkips({ skips }: TestCounts): void {
   const reasons = Map.groupBy(skips, ({ why }) => why);
   for (const [why, tests] of reasons) {
-    tell(`skipped, ${why}:`);
-    for (const { name } of tests) tell(`  ${name}`);
+    print(`skipped, ${why}:`);
+    for (const { name } of tests) print(`  ${name}`);
   }
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// certificate is what stands in one, whether or not it makes sense; crypto/x509 itself writes only sound ones.
+// certificate is what one contains, whether or not it makes sense; crypto/x509 itself writes only sound ones.
 type certificate struct {
 	// level is its place in the chain: "leaf", "intermediate", "root", or "beside" it.
 	level string

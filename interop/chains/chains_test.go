@@ -31,12 +31,12 @@ func TestChainsAreJudgedAsByGoSpiffe(t *testing.T) {
 	theirs := make(chan []verdict)
 	go func() {
 		verdicts := make([]verdict, count)
-		for i, asked := range questions {
-			verdicts[i] = askGoSpiffe(asked)
+		for i, put := range questions {
+			verdicts[i] = judgeByGoSpiffe(put)
 		}
 		theirs <- verdicts
 	}()
-	ours, err := askOurs(questions)
+	ours, err := judgeByOurs(questions)
 	goSpiffes := <-theirs
 	if err != nil {
 		t.Fatal(err)

@@ -36,53 +36,53 @@ type question struct {
 }
 
 func (d *draw) question() question {
-	asked := question{now: d.now, bundles: map[string][]byte{}}
+	put := question{now: d.now, bundles: map[string][]byte{}}
 	for domain, authorities := range d.bundles {
 		for _, c := range authorities {
-			asked.bundles[domain] = append(asked.bundles[domain], c.encode()...)
+			put.bundles[domain] = append(put.bundles[domain], c.encode()...)
 		}
 	}
 	if d.isSilent {
-		return asked
+		return put
 	}
 	for _, c := range d.sent {
-		asked.chain = append(asked.chain, c.encode())
+		put.chain = append(put.chain, c.encode())
 	}
-	return asked
+	return put
 }
 
-// askGoSpiffe is how a peer on go-spiffe takes the chain (spiffetls/tlsconfig), with the bundles that the Workload API gave.
-func askGoSpiffe(asked question) verdict {
+// judgeByGoSpiffe is how a peer on go-spiffe takes the chain (spiffetls/tlsconfig), with the bundles that the Workload API gave.
+func judgeByGoSpiffe(put question) verdict {
 	bundles := x509bundle.NewSet()
-	for domain, der := range asked.bundles {
+	for domain, der := range put.bundles {
 		bundle, err := x509bundle.ParseRaw(spiffeid.RequireTrustDomainFromString(domain), der)
 		if err != nil {
 			return verdict{Kind: "bundle", Problem: err.Error()}
 		}
 		bundles.Add(bundle)
 	}
-	id, _, err := x509svid.ParseAndVerify(asked.chain, bundles, x509svid.WithTime(asked.now))
+	id, _, err := x509svid.ParseAndVerify(put.chain, bundles, x509svid.WithTime(put.now))
 	if err != nil {
 		return verdict{Kind: "refused", Problem: err.Error()}
 	}
 	return verdict{ID: id.String()}
 }
 
-// askOurs puts all questions to interop/chains.ts.
-func askOurs(questions []question) ([]verdict, error) {
+// judgeByOurs puts all questions to interop/chains.ts.
+func judgeByOurs(questions []question) ([]verdict, error) {
 	program := os.Getenv("INTEROP_CHAINS")
 	if program == "" {
-		return nil, errors.New("cannot ask our side: INTEROP_CHAINS is not set; run npm run interop")
+		return nil, errors.New("cannot query our side: INTEROP_CHAINS is not set; run npm run interop")
 	}
 	command := exec.Command(os.Getenv("INTEROP_NODE"), append(strings.Fields(os.Getenv("INTEROP_NODE_FLAGS")), program)...)
 	var input bytes.Buffer
-	for _, asked := range questions {
-		asked.write(&input)
+	for _, put := range questions {
+		put.write(&input)
 	}
 	command.Stdin, command.Stderr = &input, os.Stderr
 	output, err := command.Output()
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask our side: %w", err)
+		return nil, fmt.Errorf("cannot query our side: %w", err)
 	}
 	var verdicts []verdict
 	lines := bufio.NewScanner(bytes.NewReader(output))

@@ -27,7 +27,7 @@ type Conn struct {
 	isClosed bool
 }
 
-// Wrap makes one; whoever reads and writes it must use only what this gives.
+// Wrap makes one; its caller reads and writes only through what this returns.
 func Wrap(conn *net.UnixConn) *Conn {
 	return &Conn{UnixConn: conn, arrived: map[string]*os.File{}, waiting: map[string][]chan *os.File{}}
 }

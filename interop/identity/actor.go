@@ -50,7 +50,7 @@ func (a *Actor) ID() string {
 	return spiffeid.RequireFromPath(TrustDomain, a.path).String()
 }
 
-// ServerTLS is mutual TLS with anybody of the trust domain, as all of NSM has it.
+// ServerTLS is mutual TLS with any peer of the trust domain, as all of NSM has it.
 func (a *Actor) ServerTLS() *tls.Config {
 	return tlsconfig.MTLSServerConfig(a, a, tlsconfig.AuthorizeAny())
 }

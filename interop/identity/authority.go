@@ -24,7 +24,7 @@ const clockSkew = 10 * time.Second
 // TrustDomain is that of all who take part.
 var TrustDomain = spiffeid.RequireTrustDomainFromString("interop.test")
 
-// Authority signs X.509-SVIDs (https://spiffe.io X509-SVID) and tells whom to believe.
+// Authority signs X.509-SVIDs (https://spiffe.io X509-SVID) and publishes whom to believe.
 type Authority struct {
 	mutex    sync.Mutex
 	roots    []*root
@@ -57,7 +57,7 @@ func (a *Authority) PrepareRoot() {
 	template.URIs = []*url.URL{TrustDomain.ID().URL()}
 	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
 	a.roots = append(a.roots, &root{must(x509.ParseCertificate(der)), key})
-	a.tell()
+	a.publish()
 }
 
 // SignWithNewRoot has the last key sign from now on; earlier ones stay in the bundle.
@@ -65,7 +65,7 @@ func (a *Authority) SignWithNewRoot() {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	a.signer = a.roots[len(a.roots)-1]
-	a.tell()
+	a.publish()
 }
 
 // DropOldRoots leaves only the key that signs in the bundle.
@@ -73,7 +73,7 @@ func (a *Authority) DropOldRoots() {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	a.roots = []*root{a.signer}
-	a.tell()
+	a.publish()
 }
 
 // isSigner says whether the certificate is of the key that signs now.
@@ -87,7 +87,7 @@ func (a *Authority) isSigner(of *x509.Certificate) bool {
 func (a *Authority) Rotate() {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	a.tell()
+	a.publish()
 }
 
 // Issue signs a new SVID with a key of its own.
@@ -135,7 +135,7 @@ func (a *Authority) forget(listen chan struct{}) {
 	}
 }
 
-func (a *Authority) tell() {
+func (a *Authority) publish() {
 	for _, listen := range a.listens {
 		select {
 		case listen <- struct{}{}:

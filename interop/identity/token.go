@@ -51,7 +51,7 @@ func Claims(text string) (*jwt.RegisteredClaims, error) {
 	return claims, err
 }
 
-// PeerCertificate is the leaf of whoever is at the other end.
+// PeerCertificate is the leaf of the peer.
 func PeerCertificate(info credentials.AuthInfo) (*x509.Certificate, error) {
 	tlsInfo, ok := info.(credentials.TLSInfo)
 	if !ok || len(tlsInfo.State.PeerCertificates) == 0 {
@@ -60,7 +60,7 @@ func PeerCertificate(info credentials.AuthInfo) (*x509.Certificate, error) {
 	return tlsInfo.State.PeerCertificates[0], nil
 }
 
-// PeerID is the SPIFFE ID of whoever is at the other end.
+// PeerID is the SPIFFE ID of the peer.
 func PeerID(info credentials.AuthInfo) (string, error) {
 	certificate, err := PeerCertificate(info)
 	if err != nil {

@@ -86,13 +86,13 @@ func (k *Kubelet) servePods() error {
 	return nil
 }
 
-func (k *Kubelet) count(ctx context.Context, ask any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	answer, err := handle(ctx, ask)
+func (k *Kubelet) count(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	answer, err := handle(ctx, request)
 	k.lists.Add(1)
 	return answer, err
 }
 
-// Lists is how often pod resources were told.
+// Lists is how often pod resources were listed.
 func (k *Kubelet) Lists() int { return int(k.lists.Load()) }
 
 // Stop ends both.
@@ -115,7 +115,7 @@ func (k *Kubelet) Counts(resource string) (capacity, allocatable int64) {
 	return has.Value(), can.Value()
 }
 
-// Admit gives each container of a new pod what it asks for, and answers with the environment of the last one.
+// Admit gives each container of a new pod what it requests, and answers with the environment of the last one.
 func (k *Kubelet) Admit(ctx context.Context, pod *core.Pod) (map[string]string, error) {
 	k.mutex.Lock()
 	k.pods = append(k.pods, pod)

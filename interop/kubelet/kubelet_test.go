@@ -25,7 +25,7 @@ func TestDevicesFromRegistrationToThePodsEnd(t *testing.T) {
 	if named := strings.Split(envs[env], ","); len(has) != 2 || !slices.Equal(sorted(named), keys(has)) {
 		t.Fatalf("%v were allocated, and the environment is %v", has, envs)
 	}
-	// A function that one resource has given out cannot be the other's.
+	// A VF that one resource has given out cannot be the other's.
 	w.counts(node.Resource, vfs, vfs)
 	w.counts(other, vfs, vfs-2)
 	w.isListed() // a pod that was never listed could still be on its way
@@ -63,7 +63,7 @@ func TestTopologyManagerAligns(t *testing.T) {
 	w.admit(pod)
 	has := w.kubelet.Has(pod, "app", node.Resource)
 	if nodes := slices.Compact(slices.Sorted(values(has))); len(has) != 3 || len(nodes) != 1 {
-		t.Fatalf("three devices of one node were asked for, and given %v", has)
+		t.Fatalf("three devices of one node were requested, and given %v", has)
 	}
 	if _, err := w.kubelet.Admit(context.Background(), podWith("pod-2", node.Resource, vfs/2+1)); err == nil {
 		t.Fatal("more than a node has were given out as of one node")
@@ -71,11 +71,11 @@ func TestTopologyManagerAligns(t *testing.T) {
 	w.admit(podWith("pod-3", node.Resource, vfs/2))
 }
 
-// Kubelet gives an init container's devices to the containers after it: the plugin is asked again for the same ones.
+// Kubelet gives an init container's devices to the containers after it: the same ones are requested of the plugin again.
 func TestInitContainersPassTheirDevicesOn(t *testing.T) {
 	w := open(t, "none", node.Settings{})
 	pod := podWith("pod-1", node.Resource, 2)
-	pod.Spec.InitContainers = []core.Container{{Name: "init", Resources: asking(node.Resource, 1)}}
+	pod.Spec.InitContainers = []core.Container{{Name: "init", Resources: requestOf(node.Resource, 1)}}
 	w.admit(pod)
 	first, then := w.kubelet.Has(pod, "init", node.Resource), w.kubelet.Has(pod, "app", node.Resource)
 	if len(first) != 1 || len(then) != 2 || !slices.Contains(keys(then), keys(first)[0]) {

@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// newPod has one container that asks for nothing.
+// newPod has one container that requests no device.
 func newPod(name string) *core.Pod {
 	return &core.Pod{
 		ObjectMeta: meta.ObjectMeta{Name: name, Namespace: "default", UID: types.UID(name + "-uid")},
@@ -15,14 +15,14 @@ func newPod(name string) *core.Pod {
 	}
 }
 
-// podWith has one container that asks for so many devices.
+// podWith has one container that requests so many devices.
 func podWith(name, of string, count int64) *core.Pod {
 	pod := newPod(name)
-	pod.Spec.Containers[0].Resources = asking(of, count)
+	pod.Spec.Containers[0].Resources = requestOf(of, count)
 	return pod
 }
 
-func asking(of string, count int64) core.ResourceRequirements {
+func requestOf(of string, count int64) core.ResourceRequirements {
 	list := core.ResourceList{core.ResourceName(of): *resource.NewQuantity(count, resource.DecimalSI)}
 	return core.ResourceRequirements{Limits: list, Requests: list}
 }

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 
 const service = "interop-service"
 
-// world is a node with its forwarder, a manager, and an endpoint for those who ask for a connection.
+// world is a node with its forwarder, a manager, and an endpoint for the clients that request a connection.
 type world struct {
 	*testing.T
 	folder    string
@@ -113,12 +113,12 @@ func (w *world) counts(resource string, capacity, allocatable int64) {
 	}
 }
 
-// isListed waits until the forwarder has been told of the pods that there are now.
+// isListed waits until the forwarder has listed the pods that there are now.
 func (w *world) isListed() {
 	w.Helper()
 	before := w.kubelet.Lists()
 	if !node.Eventually(func() bool { return w.kubelet.Lists() >= before+2 }) {
-		w.Fatal("the forwarder does not ask which pod has what")
+		w.Fatal("the forwarder does not query which pod has what")
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *Cgroups) Close() error {
 	return err
 }
 
-// cgroupDir is where a container finds itself, as NSM's client sends it: the last name stands for every container of the pod.
+// cgroupDir is where a container finds itself, as NSM's client sends it: the last name matches every container of the pod.
 func cgroupDir() (string, error) {
 	text, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {

@@ -27,7 +27,7 @@ type Container struct {
 	output  *bufio.Scanner
 }
 
-type containerAsk struct {
+type containerQuery struct {
 	Do, Path     string
 	Major, Minor uint32
 }
@@ -61,7 +61,7 @@ func (c *Cgroups) StartContainer(uid, name string) (*Container, error) {
 		return nil, err
 	}
 	container := &Container{command, input, bufio.NewScanner(output)}
-	if _, err := container.ask(containerAsk{Do: "cgroup"}); err != nil { // it runs, and is in the namespace
+	if _, err := container.query(containerQuery{Do: "cgroup"}); err != nil { // it runs, and is in the namespace
 		return nil, err
 	}
 	pid := fmt.Sprint(command.Process.Pid)
@@ -70,13 +70,13 @@ func (c *Cgroups) StartContainer(uid, name string) (*Container, error) {
 
 // CgroupDir is the parameter that its client sends.
 func (c *Container) CgroupDir() (string, error) {
-	answer, err := c.ask(containerAsk{Do: "cgroup"})
+	answer, err := c.query(containerQuery{Do: "cgroup"})
 	return answer.Value, err
 }
 
-// MakeNode makes a character device that everybody may open as far as its mode goes.
+// MakeNode makes a character device whose mode lets every user open it.
 func (c *Container) MakeNode(path string, major, minor uint32) error {
-	answer, err := c.ask(containerAsk{"node", path, major, minor})
+	answer, err := c.query(containerQuery{"node", path, major, minor})
 	if err == nil && answer.Errno != "" {
 		err = fmt.Errorf("cannot make %s: %s", path, answer.Errno)
 	}
@@ -85,13 +85,13 @@ func (c *Container) MakeNode(path string, major, minor uint32) error {
 
 // Open opens a node for reading and writing and keeps it open; "" or the errno's name.
 func (c *Container) Open(path string) (string, error) {
-	answer, err := c.ask(containerAsk{Do: "open", Path: path})
+	answer, err := c.query(containerQuery{Do: "open", Path: path})
 	return answer.Errno, err
 }
 
 // Release closes what Open has opened.
 func (c *Container) Release(path string) error {
-	_, err := c.ask(containerAsk{Do: "close", Path: path})
+	_, err := c.query(containerQuery{Do: "close", Path: path})
 	return err
 }
 
@@ -101,10 +101,10 @@ func (c *Container) Stop() {
 	_ = c.command.Wait()
 }
 
-func (c *Container) ask(what containerAsk) (containerAnswer, error) {
+func (c *Container) query(what containerQuery) (containerAnswer, error) {
 	var answer containerAnswer
 	if err := json.NewEncoder(c.input).Encode(what); err != nil {
-		return answer, fmt.Errorf("cannot ask the container's process: %w", err)
+		return answer, fmt.Errorf("cannot query the container's process: %w", err)
 	}
 	if !c.output.Scan() {
 		return answer, errors.New("the container's process has ended")
@@ -119,7 +119,7 @@ func RunContainer() {
 	}
 	opened := map[string]*os.File{}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		var what containerAsk
+		var what containerQuery
 		answer := containerAnswer{}
 		err := json.Unmarshal(lines.Bytes(), &what)
 		switch what.Do {

@@ -111,12 +111,12 @@ func environment(folder string, settings Settings) []string {
 // ForwarderName is its name in paths and in the registry.
 const ForwarderName = "forwarder-1"
 
-// Ask gives a command and decodes what it answers into result, unless that is nil.
-func (f *Forwarder) Ask(command string, result any) error {
+// Command gives a command and decodes what it answers into result, unless that is nil.
+func (f *Forwarder) Command(command string, result any) error {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if _, err := io.WriteString(f.input, command+"\n"); err != nil {
-		return fmt.Errorf("cannot ask the forwarder to %s: %w", command, err)
+		return fmt.Errorf("cannot request of the forwarder to %s: %w", command, err)
 	}
 	limit := time.AfterFunc(Patience, func() { _ = f.command.Process.Kill() })
 	defer limit.Stop()
@@ -139,25 +139,25 @@ func (f *Forwarder) Ask(command string, result any) error {
 	return json.Unmarshal(answer.Done, result)
 }
 
-// Logged is how often it has told of the event, a forwarder that was killed included.
+// Logged is how often it has logged the event, a forwarder that was killed included.
 func (f *Forwarder) Logged(event string) int {
 	text, _ := os.ReadFile(filepath.Join(f.Folder, "forwarder.log"))
 	return strings.Count(string(text), fmt.Sprintf(`"event":%q`, event))
 }
 
 // Start returns when the manager knows it.
-func (f *Forwarder) Start() error { return f.Ask("start", nil) }
+func (f *Forwarder) Start() error { return f.Command("start", nil) }
 
 // Kill ends a killable one by SIGKILL; the card and what was made in the kernel stay.
-func (f *Forwarder) Kill() error { return f.Ask("kill", nil) }
+func (f *Forwarder) Kill() error { return f.Command("kill", nil) }
 
 // Stop ends it as SIGTERM does; the card and its connections stay.
-func (f *Forwarder) Stop() error { return f.Ask("stop", nil) }
+func (f *Forwarder) Stop() error { return f.Command("stop", nil) }
 
-// Count asks for a figure: "connections", the "held" functions, or the "live" bytes of its memory, which a killable one cannot tell.
+// Count queries a figure: "connections", the "held" VFs, or the "live" bytes of its memory, which a killable one cannot report.
 func (f *Forwarder) Count(of string) (int, error) {
 	var count int
-	err := f.Ask(of, &count)
+	err := f.Command(of, &count)
 	return count, err
 }
 

@@ -135,7 +135,7 @@ func (k *Kubelet) UID(pod string) string {
 	return k.uids[pod]
 }
 
-// writeCheckpoint tells in a file which pod has what, as kubelet does (pkg/kubelet/cm/devicemanager/checkpoint).
+// writeCheckpoint writes to a file which pod has what, as kubelet does (pkg/kubelet/cm/devicemanager/checkpoint).
 func (k *Kubelet) writeCheckpoint() error {
 	type entry struct {
 		PodUID, ContainerName, ResourceName string
@@ -173,7 +173,7 @@ func (k *Kubelet) isHeld(id string) bool {
 	return false
 }
 
-// List tells which pod has what.
+// List reports which pod has what.
 func (k *Kubelet) List(context.Context, *pods.ListPodResourcesRequest) (*pods.ListPodResourcesResponse, error) {
 	k.mutex.Lock()
 	defer k.mutex.Unlock()

@@ -52,7 +52,7 @@ type Link struct {
 	Addresses []string
 }
 
-// Link looks a device up in the namespace.
+// Link finds a device in the namespace.
 func (n *Netns) Link(name string) (Link, error) {
 	var link Link
 	err := n.inside(func() error {
@@ -87,7 +87,7 @@ func (n *Netns) Links() ([]string, error) {
 	return names, err
 }
 
-func (n *Netns) inside(look func() error) error {
+func (n *Netns) inside(read func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread is not to be used again
@@ -95,7 +95,7 @@ func (n *Netns) inside(look func() error) error {
 			result <- fmt.Errorf("cannot enter the namespace: %w", err)
 			return
 		}
-		result <- look()
+		result <- read()
 	}()
 	return <-result
 }

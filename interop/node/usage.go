@@ -12,7 +12,7 @@ type Usage struct {
 	ResidentKiB             int
 }
 
-// Usage looks it up in /proc.
+// Usage reads it from /proc.
 func (f *Forwarder) Usage() (Usage, error) {
 	var usage Usage
 	folder := fmt.Sprintf("/proc/%d", f.command.Process.Pid)
@@ -39,5 +39,5 @@ func (f *Forwarder) Usage() (Usage, error) {
 			return usage, nil
 		}
 	}
-	return usage, fmt.Errorf("%s/status tells no VmRSS", folder)
+	return usage, fmt.Errorf("%s/status has no VmRSS", folder)
 }

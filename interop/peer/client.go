@@ -14,7 +14,7 @@ import (
 	"interop/nsm"
 )
 
-// Client asks for one connection. It plays the pod's client and the node's manager: both are on the path, and the manager's call
+// Client requests one connection. It plays the pod's client and the node's manager: both are on the path, and the manager's call
 // reaches the forwarder.
 type Client struct {
 	Link *Link
@@ -44,7 +44,7 @@ func (c *Client) Connection() *nsm.Connection {
 	return proto.CloneOf(c.connection)
 }
 
-// Request asks for the connection, or refreshes it.
+// Request requests the connection, or refreshes it.
 func (c *Client) Request(ctx context.Context) (*nsm.Connection, error) {
 	request, err := c.request(ctx)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *Client) sign(connection *nsm.Connection) error {
 	return err
 }
 
-// Kernel asks for a network device in the namespace.
+// Kernel requests a network device in the namespace.
 func (c *Client) Kernel() *nsm.Mechanism {
 	parameters := map[string]string{"name": "nsm-1", "tokenID": c.TokenID}
 	if c.Namespace != nil {
@@ -128,7 +128,7 @@ func (c *Client) Kernel() *nsm.Mechanism {
 	return &nsm.Mechanism{Cls: "LOCAL", Type: "KERNEL", Parameters: parameters}
 }
 
-// Vfio asks for a device that the processes of a cgroup can open.
+// Vfio requests a device that the processes of a cgroup can open.
 func (c *Client) Vfio(cgroupDir string) *nsm.Mechanism {
 	parameters := map[string]string{"tokenID": c.TokenID, "cgroupDir": cgroupDir}
 	return &nsm.Mechanism{Cls: "LOCAL", Type: "VFIO", Parameters: parameters}

@@ -140,7 +140,7 @@ func (e *Endpoint) Close(ctx context.Context, connection *nsm.Connection) (*empt
 	return &emptypb.Empty{}, nil
 }
 
-// Down tells everybody that its connections have failed.
+// Down reports to every monitor that the endpoint's connections have failed.
 func (e *Endpoint) Down() {
 	e.mutex.Lock()
 	connections := make([]*nsm.Connection, 0, len(e.connections))
@@ -169,7 +169,7 @@ func (e *Endpoint) keep(connection *nsm.Connection, what nsm.ConnectionEventType
 	}
 }
 
-// MonitorConnections tells of all of them, whatever is selected, as a peer may.
+// MonitorConnections reports all of them, whatever is selected, as a peer may.
 func (e *Endpoint) MonitorConnections(_ *nsm.MonitorScopeSelector, stream nsm.MonitorConnection_MonitorConnectionsServer) error {
 	events := make(chan *nsm.ConnectionEvent, 10_000)
 	e.mutex.Lock()

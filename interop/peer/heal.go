@@ -23,26 +23,26 @@ func (c *Client) Watch(ctx context.Context) (*Watch, error) {
 	return &Watch{stream, connection}, err
 }
 
-// WaitDown returns when heal would start: nil where the connection was told to be down or gone, and otherwise the stream's end.
+// WaitDown returns when heal would start: nil where the connection was reported down or gone, and otherwise the stream's end.
 func (w *Watch) WaitDown() error {
 	for {
 		event, err := w.stream.Recv()
 		if err != nil {
 			return err
 		}
-		for _, told := range event.Connections {
-			if w.isOurs(told) && (told.State == nsm.State_DOWN || event.Type == nsm.ConnectionEventType_DELETE) {
+		for _, reported := range event.Connections {
+			if w.isOurs(reported) && (reported.State == nsm.State_DOWN || event.Type == nsm.ConnectionEventType_DELETE) {
 				return nil
 			}
 		}
 	}
 }
 
-// isOurs holds for what the next hop tells about the connection: its path has our hop where we are, and it is there or one behind.
-func (w *Watch) isOurs(told *nsm.Connection) bool {
+// isOurs holds for what the next hop reports of the connection: its path has our hop where we are, and it is there or one behind.
+func (w *Watch) isOurs(reported *nsm.Connection) bool {
 	index := w.watched.Path.Index
-	segments := told.GetPath().GetPathSegments()
-	return int(index) < len(segments) && segments[index].Id == w.watched.Id && (told.Path.Index == index || told.Path.Index == index+1)
+	segments := reported.GetPath().GetPathSegments()
+	return int(index) < len(segments) && segments[index].Id == w.watched.Id && (reported.Path.Index == index || reported.Path.Index == index+1)
 }
 
 // Reselect does what a client's begin does when heal wants another endpoint: nsm-protocol §9.7. The Close may fail: the

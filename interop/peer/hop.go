@@ -83,7 +83,7 @@ func tokenOf(ctx context.Context) (string, time.Time, error) {
 	return tokens[0], expires, err
 }
 
-// checkTokens does what the policies of nsm-protocol §2.4 ask of a server, and more: that the token's subject is the peer,
+// checkTokens does what the policies of nsm-protocol §2.4 demand of a server, and more: that the token's subject is the peer,
 // that the header's time is the token's, and that only the three known claims are there.
 func checkTokens(ctx context.Context, path *nsm.Path) error {
 	info, _ := grpcpeer.FromContext(ctx)

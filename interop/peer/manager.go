@@ -299,7 +299,7 @@ func send(stream nsm.NetworkServiceEndpointRegistry_FindServer, made offer) erro
 	return stream.Send(&nsm.NetworkServiceEndpointResponse{NetworkServiceEndpoint: made.entry})
 }
 
-// networkServices knows every service that is asked for.
+// networkServices knows every service that is requested.
 type networkServices struct{ *Manager }
 
 // Find answers with the service itself, without rules.

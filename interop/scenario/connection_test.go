@@ -47,7 +47,7 @@ func TestConnectionFromRequestToClose(t *testing.T) {
 	}
 }
 
-// checkOffer is what the endpoint of a new connection is asked for: nsm-protocol §9.1.
+// checkOffer is what is requested of the endpoint of a new connection: nsm-protocol §9.1.
 func checkOffer(t *testing.T, request *nsm.NetworkServiceRequest, class string) {
 	t.Helper()
 	offers := request.MechanismPreferences
@@ -60,16 +60,16 @@ func checkOffer(t *testing.T, request *nsm.NetworkServiceRequest, class string) 
 	}
 }
 
-// checkUpdate is what the event must tell for a manager's monitor and a client's heal to follow: the forwarder's own id and index.
+// checkUpdate is what the event must say for a manager's monitor and a client's heal to follow: the forwarder's own id and index.
 func checkUpdate(t *testing.T, event *nsm.ConnectionEvent, reply *nsm.Connection) {
 	t.Helper()
 	own := reply.Path.PathSegments[2].Id
-	told := event.Connections[own]
-	if event.Type != nsm.ConnectionEventType_UPDATE || told == nil || told.Id != own || told.Path.Index != 2 || told.State != nsm.State_UP {
+	reported := event.Connections[own]
+	if event.Type != nsm.ConnectionEventType_UPDATE || reported == nil || reported.Id != own || reported.Path.Index != 2 || reported.State != nsm.State_UP {
 		t.Fatalf("the event is %v", event)
 	}
-	if told.Path.PathSegments[1].Id != reply.Id {
-		t.Fatalf("the event's path does not lead to the caller: %v", told.Path)
+	if reported.Path.PathSegments[1].Id != reply.Id {
+		t.Fatalf("the event's path does not lead to the caller: %v", reported.Path)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestEndpointDeathAndReselect(t *testing.T) {
 	second.Context.IpContext.SrcIpAddrs = []string{"172.16.2.2/32"}
 	w.endpoint.Stop()
 	w.until(events, isDown)
-	// What the client's heal does: ask for another endpoint; the dead one is still listed.
+	// What the client's heal does: request another endpoint; the dead one is still listed.
 	client.Change = func(request *nsm.NetworkServiceRequest) {
 		request.Connection.State = nsm.State_RESELECT_REQUESTED
 		request.Connection.Mechanism, request.Connection.NetworkServiceEndpointName = nil, ""
@@ -179,7 +179,7 @@ func isDown(event *nsm.ConnectionEvent) bool {
 	return false
 }
 
-func TestEndpointTellsThatItIsDown(t *testing.T) {
+func TestEndpointReportsThatItIsDown(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
@@ -226,7 +226,7 @@ func TestRemoteNextHop(t *testing.T) {
 	reply := w.request(client)
 	checkOffer(t, remote.Requests()[0], "REMOTE")
 	if reply.Mechanism.Cls != "LOCAL" || reply.Mechanism.Type != "KERNEL" {
-		t.Fatalf("the caller is told of the next hop's mechanism: %v", reply.Mechanism)
+		t.Fatalf("the next hop's mechanism was passed on to the caller: %v", reply.Mechanism)
 	}
 	w.linkOf(client)
 	w.request(client)

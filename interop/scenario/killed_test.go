@@ -75,7 +75,7 @@ func TestForwarderKilledInTheMiddleOfRequests(t *testing.T) {
 	w.killedWhen("at once", clients, func() bool { return true })
 	w.areServed(clients)
 	isSilent.Store(true) // no Request can be done before the kill
-	cut := w.killedWhen("while the endpoint is asked", clients, func() bool { return len(w.endpoint.Requests()) > 0 })
+	cut := w.killedWhen("while the endpoint is requested", clients, func() bool { return len(w.endpoint.Requests()) > 0 })
 	if cut != len(clients) {
 		t.Fatalf("%d of %d Requests were cut short, and the endpoint had answered none", cut, len(clients))
 	}
@@ -145,8 +145,8 @@ func (w *world) isTransferred(client *peer.Client, reply *nsm.Connection) {
 	}
 	event.Type = nsm.ConnectionEventType_UPDATE
 	checkUpdate(w.T, event, reply)
-	told := event.Connections[reply.Path.PathSegments[2].Id]
-	if told.NetworkServiceEndpointName != reply.NetworkServiceEndpointName || len(told.Path.PathSegments) != len(reply.Path.PathSegments) {
-		w.Fatalf("the transfer tells %v of %v", told, reply)
+	reported := event.Connections[reply.Path.PathSegments[2].Id]
+	if reported.NetworkServiceEndpointName != reply.NetworkServiceEndpointName || len(reported.Path.PathSegments) != len(reply.Path.PathSegments) {
+		w.Fatalf("the transfer reports %v of %v", reported, reply)
 	}
 }

@@ -170,8 +170,8 @@ func TestSlowMonitorStream(t *testing.T) {
 	const rounds = 1000
 	w.refresh(quick, events, rounds)
 	grown := w.live() - before
-	const told, kept = rounds * eventBytes, 256 * eventBytes
-	t.Logf("%d events, %d KiB, to a reader that does not read: %d KiB more in use", rounds, told>>10, grown>>10)
+	const sent, kept = rounds * eventBytes, 256 * eventBytes
+	t.Logf("%d events, %d KiB, to a reader that does not read: %d KiB more in use", rounds, sent>>10, grown>>10)
 	if grown > 2*kept {
 		t.Fatalf("the forwarder keeps %d KiB for it, and the last 256 events are %d", grown>>10, kept>>10)
 	}
@@ -181,7 +181,7 @@ func TestSlowMonitorStream(t *testing.T) {
 		must(t, err)
 		if event.Type == nsm.ConnectionEventType_DELETE {
 			if read > rounds/2 {
-				t.Fatalf("the slow reader was told of %d events: nothing was left out", read)
+				t.Fatalf("the slow reader was sent %d events: nothing was left out", read)
 			}
 			return
 		}
@@ -212,7 +212,7 @@ func (w *world) refresh(client *peer.Client, events <-chan *nsm.ConnectionEvent,
 	}
 }
 
-// Many rounds leave neither descriptors nor namespaces; memory is told, and grows only so far.
+// Many rounds leave neither descriptors nor namespaces; memory is logged, and grows only so far.
 func TestManyRequestsAndCloses(t *testing.T) {
 	rounds := 500
 	if text := os.Getenv("INTEROP_ROUNDS"); text != "" {
@@ -242,7 +242,7 @@ func TestManyRequestsAndCloses(t *testing.T) {
 			}
 		}
 		w.endpoint.Forget()
-		must(t, w.forwarder.Ask("forget", nil))
+		must(t, w.forwarder.Command("forget", nil))
 	}
 	const parts = 5
 	live := 0
@@ -258,7 +258,7 @@ func TestManyRequestsAndCloses(t *testing.T) {
 		resident = append(resident, fmt.Sprint(seen[len(seen)-1].ResidentKiB))
 	}
 	before, after := seen[0], seen[parts-1]
-	// A file that is being read, or kubelet that is being asked, has a descriptor for a moment.
+	// A file that is being read, or a query of kubelet, has a descriptor for a moment.
 	isAsBefore := func() bool {
 		after = usage(t, w)
 		return after.Descriptors <= before.Descriptors && after.Namespaces <= before.Namespaces

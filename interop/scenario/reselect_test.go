@@ -3,8 +3,6 @@ package scenario
 import (
 	"testing"
 
-	"google.golang.org/grpc/codes"
-
 	"interop/node"
 	"interop/nsm"
 	"interop/peer"
@@ -20,7 +18,7 @@ func TestReselectFromALivingEndpoint(t *testing.T) {
 	w.manager.Withdraw("nse-1")
 	events, err := client.Events(w.within(node.Patience))
 	must(t, err)
-	w.next(events) // what stands
+	w.next(events) // what is established
 
 	client.Change = reselect
 	reply := w.request(client)
@@ -94,8 +92,8 @@ func TestReselectWithoutAnotherEndpoint(t *testing.T) {
 	}
 }
 
-// On purpose not as the original, which ends the connection before it asks who calls: docs/interop.md.
-func TestReselectByAStrangerEndsNothing(t *testing.T) {
+// On purpose not as the original, which ends the connection before it checks who calls: docs/interop.md.
+func TestReselectUnderAnothersIdEndsNothing(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
 	w.request(client)
@@ -109,9 +107,12 @@ func TestReselectByAStrangerEndsNothing(t *testing.T) {
 		victim := client.Connection().Path.PathSegments[2]
 		request.Connection.Path.PathSegments = append(request.Connection.Path.PathSegments, victim)
 	}
+	// What its id leads to is the caller's own, and new.
 	_, err = thief.Request(w.within(peer.CallLimit))
-	refused(t, err, codes.PermissionDenied)
+	must(t, err)
+	w.linkOf(thief)
 	w.linkOf(client)
+	w.holds(2)
 	if closes := w.endpoint.Closes(); len(closes) != 0 {
 		t.Fatalf("another client has closed %v", closes)
 	}

@@ -11,7 +11,7 @@ import (
 	"interop/peer"
 )
 
-// Rotations, a new root, the loss of the old one and an agent that restarts, all while calls and new connections go on.
+// Rotations, a new root, the loss of the old one and an agent that restarts, all while calls and new connections continue.
 func TestRotationsUnderLoad(t *testing.T) {
 	w := open(t, options{})
 	client := w.newClient(longTokens)
@@ -33,7 +33,7 @@ func TestRotationsUnderLoad(t *testing.T) {
 	}()
 	goOn := func() {
 		enough := calls.Load() + 3
-		w.eventually("calls go on", func() bool { return calls.Load() >= enough || isOver.Load() == 1 })
+		w.eventually("calls continue", func() bool { return calls.Load() >= enough || isOver.Load() == 1 })
 	}
 	steps := []func(){
 		w.authority.Rotate, w.authority.PrepareRoot, w.authority.SignWithNewRoot, w.authority.DropOldRoots, w.restartAgent, w.authority.Rotate,

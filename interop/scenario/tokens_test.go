@@ -20,10 +20,10 @@ import (
 // nsm-protocol §1.7; where the original has Unknown for what a caller did wrong, ours says INVALID_ARGUMENT (docs/interop.md).
 func TestEachCorruptionOfPathAndTokensIsRefused(t *testing.T) {
 	w := open(t, options{})
-	stranger := w.authority.Actor("/another")
+	foreign := w.authority.Actor("/another")
 	client := w.newClient(longTokens)
 	token := func(audience string, lifetime time.Duration) string {
-		text, _, err := stranger.Token(audience, lifetime)
+		text, _, err := foreign.Token(audience, lifetime)
 		must(t, err)
 		return text
 	}
@@ -90,7 +90,7 @@ func (h headers) GetRequestMetadata(context.Context, ...string) (map[string]stri
 
 func (headers) RequireTransportSecurity() bool { return true }
 
-// As by the original, whose chain with its default policies was asked the same by hand: docs/interop.md.
+// As by the original, whose chain with its default policies was tried the same way by hand: docs/interop.md.
 func TestEachCorruptionOfTheHeadersIsRefused(t *testing.T) {
 	w := open(t, options{})
 	server := w.authority.Actor("/forwarder").ID()
@@ -130,7 +130,7 @@ func TestEachCorruptionOfTheHeadersIsRefused(t *testing.T) {
 	refused(t, w.callWith(with(sound, soon)), codes.InvalidArgument)
 }
 
-// callWith asks for a connection without a namespace.
+// callWith requests a connection without a namespace.
 func (w *world) callWith(sent headers) error {
 	w.Helper()
 	tls := grpc.WithTransportCredentials(credentials.NewTLS(w.manager.Actor.ClientTLS()))
@@ -170,6 +170,31 @@ func TestAnotherPodCannotTouchTheConnection(t *testing.T) {
 	refused(t, err, codes.PermissionDenied)
 	w.linkOf(client)
 	w.request(client)
+}
+
+// As the stock manager sends it on: the stored path, and in its first segment the token of who calls.
+func TestAnotherClientOfTheManagerCannotTouchTheConnection(t *testing.T) {
+	w := open(t, options{})
+	client := w.newClient(longTokens)
+	w.request(client)
+	stolen := client.Connection()
+	app, _, err := w.authority.Actor("/thief").Token(client.Manager.Actor.ID(), longTokens)
+	must(t, err)
+	stolen.Path.PathSegments[0].Token = app
+	manager := nsm.NewNetworkServiceClient(client.Link)
+	_, err = manager.Close(w.within(peer.CallLimit), stolen)
+	refused(t, err, codes.PermissionDenied)
+	for _, state := range []nsm.State{nsm.State_UP, nsm.State_RESELECT_REQUESTED} {
+		stolen.State = state
+		_, err = manager.Request(w.within(peer.CallLimit), &nsm.NetworkServiceRequest{Connection: stolen})
+		refused(t, err, codes.PermissionDenied)
+	}
+	if closes := w.endpoint.Closes(); len(closes) != 0 {
+		t.Fatalf("another client has closed %v", closes)
+	}
+	w.linkOf(client)
+	w.request(client)
+	must(t, client.Close(w.within(peer.CallLimit)))
 }
 
 func TestAReplyWithAnUnsoundPathIsUndone(t *testing.T) {

@@ -59,7 +59,7 @@ func (w *world) newVfioPod(cgroups *node.Cgroups) vfioPod {
 	return vfioPod{client, container, filepath.Join(w.folder, client.App.Name)}
 }
 
-// makeNodes makes those that the reply tells of.
+// makeNodes makes those that the reply names.
 func (p vfioPod) makeNodes(w *world, reply *nsm.Connection) {
 	w.Helper()
 	parameters := reply.Mechanism.Parameters

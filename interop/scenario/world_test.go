@@ -68,7 +68,7 @@ func open(t *testing.T, with options) *world {
 	return w
 }
 
-// closeForwarder looks at the log before the folder goes: what the forwarder did not expect is a fault of one side.
+// closeForwarder reads the log before the folder goes: what the forwarder did not expect is a fault of one side.
 func (w *world) closeForwarder() {
 	if err := w.forwarder.Close(); err != nil {
 		w.Errorf("the forwarder's process ended badly: %v", err)
@@ -163,7 +163,7 @@ func (w *world) within(limit time.Duration) context.Context {
 	return ctx
 }
 
-// isIdle holds when no connection and no function is held.
+// isIdle holds when no connection and no VF is held.
 func (w *world) isIdle() bool {
 	connections, err := w.forwarder.Count("connections")
 	must(w, err)

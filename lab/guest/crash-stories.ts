@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { closePoints, type DeathPoint, requestPoints, untilItDied } from "./death-points.ts";
 import { netdevOf } from "./hardware.ts";
-import { answer, untilAsBefore, wholeNode, wish } from "./kernel-stories.ts";
+import { answer, contextFor, untilAsBefore, wholeNode } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
 import { PacedPings } from "./paced-pings.ts";
 import type { Stage } from "./stage.ts";
@@ -34,7 +34,7 @@ function storiesOfDeath(): readonly (readonly [name: string, work: Work])[] {
   const goesOnAt = ({ says }: DeathPoint, call: string) =>
     `killed in a ${call} when ${says} it continues where it was, and two that talk lose no packet`;
   return [
-    ["two that talk lose no packet without a crash, with as much work beside them", nobodyDies],
+    ["two that talk lose no packet without a crash, with as much work beside them", noneDies],
     ...requestPoints.map((point, step): [string, Work] => [
       goesOnAt(point, "Request"),
       goesOn((node, talkers) => diesInRequest(node, talkers, { point, mac: mac(10 + step) })),
@@ -61,7 +61,10 @@ async function besideTalkers(node: LabNode, work: Work): Promise<void> {
 }
 
 async function startTalkers(node: LabNode): Promise<Talkers> {
-  const [near, far] = [await node.pod("left", wish(mac(1), VLAN)), await node.pod("right", wish(mac(2), VLAN))];
+  const [near, far] = [
+    await node.pod("left", contextFor(mac(1), VLAN)),
+    await node.pod("right", contextFor(mac(2), VLAN)),
+  ];
   for (const { client } of [near, far]) await client.request();
   assert.notEqual(await answer(near, far), undefined);
   return { near, far, pings: await PacedPings.start(near, far) };
@@ -81,7 +84,7 @@ async function isTakenUp(_node: LabNode, { near, far, pings }: Talkers): Promise
 }
 
 /** The comparison: the same pace and the same work, Request, Close and a program's start; only without a death. */
-async function nobodyDies(node: LabNode, { pings }: Talkers): Promise<void> {
+async function noneDies(node: LabNode, { pings }: Talkers): Promise<void> {
   await pings.lostNothing();
   await oneLife(node);
   await node.startAnotherProgram();
@@ -95,7 +98,7 @@ function goesOn(work: Work): Work {
     const before = await wholeNode();
     await talkers.pings.lostNothing();
     await work(node, talkers);
-    assert.deepEqual(await wholeNode(), before);
+    await untilAsBefore(before);
     const sent = await talkers.pings.lostNothing();
     assert.ok(sent > 100, `only ${sent} packets were sent`);
   };
@@ -108,7 +111,7 @@ interface Death {
 
 async function diesInRequest(node: LabNode, { far }: Talkers, { point, mac }: Death): Promise<void> {
   await untilItDied(node, point, async (dies) => {
-    const pod = await node.pod("left", wish(mac, VLAN));
+    const pod = await node.pod("left", contextFor(mac, VLAN));
     await dies(() => pod.client.request());
     await node.stopwatch.time("restart", () => node.startForwarder());
     await pod.client.request(); // as every client does that has got no answer
@@ -119,9 +122,12 @@ async function diesInRequest(node: LabNode, { far }: Talkers, { point, mac }: De
 
 async function diesInClose(node: LabNode, { point, mac }: Death): Promise<void> {
   await untilItDied(node, point, async (dies) => {
-    const pod = await node.pod("left", wish(mac, VLAN));
+    const pod = await node.pod("left", contextFor(mac, VLAN));
     await pod.client.request();
-    await dies(() => pod.client.close());
+    await dies(async () => {
+      await pod.client.close();
+      await node.cleaned();
+    });
     await node.stopwatch.time("restart", () => node.startForwarder());
     await node.endPods(pod);
   });
@@ -130,7 +136,7 @@ async function diesInClose(node: LabNode, { point, mac }: Death): Promise<void> 
 /** No process holds the namespace then: the kernel itself puts the VF back, with the name that it had in the pod. */
 async function podDiesMeanwhile(node: LabNode): Promise<void> {
   const before = await wholeNode();
-  const pod = await node.pod("left", wish(mac(30), VLAN));
+  const pod = await node.pod("left", contextFor(mac(30), VLAN));
   const client = node.directClient(pod); // a manager in between would hold the namespace
   const connection = await client.request();
   const address = connection.mechanism?.parameters["pciAddress"] ?? "";
@@ -146,7 +152,7 @@ async function podDiesMeanwhile(node: LabNode): Promise<void> {
 }
 
 async function oneLife(node: LabNode): Promise<void> {
-  const pod = await node.pod("left", wish(mac(9), VLAN));
+  const pod = await node.pod("left", contextFor(mac(9), VLAN));
   await pod.client.request();
   await node.endPods(pod);
 }

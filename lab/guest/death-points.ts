@@ -18,9 +18,11 @@ export const requestPoints: readonly DeathPoint[] = [
   { says: "the VF is in the pod", reached: said(({ change }) => change === "rename to nsm-1") },
   { says: "the VF is configured", reached: said(({ event }) => event === "netdev-attached") },
 ];
+/** To the end of the cleaning, which comes after the answer. */
 export const closePoints: readonly DeathPoint[] = [
   { says: "the endpoint has been asked", reached: (node, dead) => endpointCalled(node, "atClose", dead) },
-  { says: "the VF is in the host", reached: said(({ event }) => event === "netdev-detached") },
+  { says: "its client has left the VF", reached: said(({ event }) => event === "connection-ended") },
+  { says: "the driver has made another device", reached: said(({ event }) => event === "driver-bound") },
 ];
 
 /**

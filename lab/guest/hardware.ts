@@ -60,10 +60,11 @@ export async function vfsOf(pf: string): Promise<readonly VfState[]> {
 }
 
 /** Until every VF of both adapters is in the host, with its driver, and no client's VLAN is left. */
-export async function untilVfsAreHome(): Promise<void> {
-  const look = async () => (await Promise.all(Object.values(adapters).map(vfsOf))).flat();
-  const isHome = ({ driver, netdev, port }: VfState) => driver === "igbvf" && netdev !== undefined && port.vlan === 0;
-  await eventually(look, (vfs) => vfs.length === 2 * VFS_PER_ADAPTER && vfs.every(isHome));
+export async function untilVfsAreRestored(): Promise<void> {
+  const observe = async () => (await Promise.all(Object.values(adapters).map(vfsOf))).flat();
+  const isRestored = ({ driver, netdev, port }: VfState) =>
+    driver === "igbvf" && netdev !== undefined && port.vlan === 0;
+  await eventually(observe, (vfs) => vfs.length === 2 * VFS_PER_ADAPTER && vfs.every(isRestored));
 }
 
 /** PCI address of the adapter's Nth virtual function. */

@@ -9,7 +9,11 @@ const settled: LeftOver = {
   connections: [],
 };
 
-const looks: readonly { readonly says: string; readonly change: Partial<LeftOver>; readonly isNoMore: boolean }[] = [
+const observations: readonly {
+  readonly says: string;
+  readonly change: Partial<LeftOver>;
+  readonly isNoMore: boolean;
+}[] = [
   { says: "the same", change: {}, isNoMore: true },
   { says: "a file less, which was being read then", change: { files: ["/dev/null", "/sys/one"] }, isNoMore: true },
   { says: "another file", change: { files: ["/dev/null", "/sys/two"] }, isNoMore: false },
@@ -18,7 +22,7 @@ const looks: readonly { readonly says: string; readonly change: Partial<LeftOver
   { says: "another journal", change: { journal: [] }, isNoMore: false },
   { says: "a connection", change: { connections: [{}] }, isNoMore: false },
 ];
-for (const { says, change, isNoMore: expected } of looks) {
+for (const { says, change, isNoMore: expected } of observations) {
   test(`isNoMore() is ${expected} for ${says}`, () => {
     assert.equal(isNoMore({ ...settled, ...change }, settled), expected);
   });

@@ -19,18 +19,18 @@ export interface LeftOver {
 /** What is there at two looks in a row. */
 export async function untilSettled(node: LabNode): Promise<LeftOver> {
   let last: LeftOver | undefined;
-  const look = async () => {
+  const observe = async () => {
     const [before, now] = [last, await leftOver(node)];
     last = now;
     return { now, isSame: isDeepStrictEqual(before, now) };
   };
-  return (await eventually(look, ({ isSame }) => isSame)).now;
+  return (await eventually(observe, ({ isSame }) => isSame)).now;
 }
 
 /** Until nothing is there but what was. The forwarder reads files of the kernel at any time: now, or when it had settled. */
 export async function untilLeftOver(node: LabNode, settled: LeftOver, when: string): Promise<void> {
-  const look = () => leftOver(node);
-  await eventually(look, (now) => isNoMore(now, settled)).catch(async () =>
+  const observe = () => leftOver(node);
+  await eventually(observe, (now) => isNoMore(now, settled)).catch(async () =>
     assert.deepEqual(await leftOver(node), settled, when),
   );
 }

@@ -3,11 +3,11 @@ import { readFileSync } from "node:fs";
 import type { GuestPlan } from "../topologies.ts";
 import { scenarios } from "./scenarios.ts";
 import { Stage, textOf } from "./stage.ts";
-import { tell } from "./telling.ts";
+import { report } from "./telling.ts";
 
 for (const kind of ["uncaughtException", "unhandledRejection"] as const) {
   process.on(kind, (error: unknown) => {
-    tell({ kind: "test", scenario: "guest", name: kind, ms: Math.round(performance.now()), error: textOf(error) });
+    report({ kind: "test", scenario: "guest", name: kind, ms: Math.round(performance.now()), error: textOf(error) });
     process.exit(1);
   });
 }

@@ -7,7 +7,7 @@ import { sharedCalls } from "../../sandbox/nsm/shared-calls.ts";
 import { Pod } from "../../sandbox/pod/pod.ts";
 import { Sandbox, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { ForwarderProcess } from "./forwarder-process.ts";
-import { adapters, operate, restoreAdapter, untilVfsAreHome, VFS_PER_ADAPTER } from "./hardware.ts";
+import { adapters, operate, restoreAdapter, untilVfsAreRestored, VFS_PER_ADAPTER } from "./hardware.ts";
 import type { Stopwatch } from "./telling.ts";
 import { eventually } from "./waiting.ts";
 
@@ -178,6 +178,15 @@ export class LabNode {
       if (pod.client.connection) await pod.client.close();
       await this.dropPod(pod);
     }
+    await this.cleaned();
+  }
+
+  /** Each VF that a client has left has its new network device. */
+  async cleaned(): Promise<void> {
+    await eventually(
+      () => this.status(),
+      (status) => !JSON.stringify(status).includes('"being-cleaned"'),
+    );
   }
 
   /** A pod dies: its process and its namespace are gone, kubelet knows it, and there was no Close. */
@@ -204,7 +213,7 @@ export class LabNode {
     if (this.forwarder.hasEnded) await this.startForwarder();
     else await this.untilHealthy();
     if (this.#pods.length > 0) return;
-    await untilVfsAreHome().catch(() => this.#beginAgain());
+    await untilVfsAreRestored().catch(() => this.#beginAgain());
   }
 
   /** As a node that was just booted: new VFs, and a forwarder that knows of none. */
@@ -216,7 +225,7 @@ export class LabNode {
       await restoreAdapter(adapter);
     }
     await this.startForwarder();
-    await untilVfsAreHome();
+    await untilVfsAreRestored();
   }
 
   /** Where the forwarder keeps its journal. */
@@ -242,7 +251,7 @@ export class LabNode {
     const settings = this.sandbox.forwarderSettings;
     return {
       NSM_NAME: settings.name,
-      NSM_NS_NAME: settings.networkServiceName,
+      NSM_NS_NAME: settings.networkServices.join(","),
       NSM_CONNECT_TO: settings.connectTo,
       NSM_DIAL_TIMEOUT: `${settings.dialTimeoutMs}ms`,
       NSM_MAX_TOKEN_LIFETIME: `${settings.maxTokenLifetimeMs}ms`,

@@ -66,11 +66,11 @@ export class PacedPings {
   }
 
   async #untilAnswered(number: number): Promise<void> {
-    const look = () => {
+    const observe = () => {
       this.#read();
       return this.#newest;
     };
-    await eventually(look, (newest) => newest >= number);
+    await eventually(observe, (newest) => newest >= number);
   }
 
   /** What ping has written since. */

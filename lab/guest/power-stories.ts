@@ -6,8 +6,8 @@ import type { Client } from "../../sandbox/nsm/client.ts";
 import { SANDBOX_FORWARDER, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { MechanismSchema } from "../../src/gen/connection_pb.ts";
 import type { LogLine } from "./forwarder-process.ts";
-import { untilVfsAreHome } from "./hardware.ts";
-import { wish } from "./kernel-stories.ts";
+import { untilVfsAreRestored } from "./hardware.ts";
+import { contextFor } from "./kernel-stories.ts";
 import type { EarlierPod, LabNode, Side } from "./node.ts";
 import { readyPowerSwitch } from "./power-switch.ts";
 import type { Stage } from "./stage.ts";
@@ -74,14 +74,14 @@ export async function powerCuts(stage: Stage): Promise<void> {
 }
 
 async function afterTheAnswer(node: LabNode, stop: (more: readonly Remembered[]) => never): Promise<void> {
-  const pod = await node.pod("left", wish(mac(3), VLAN));
+  const pod = await node.pod("left", contextFor(mac(3), VLAN));
   const client = node.directClient(pod);
   await client.request();
   stop([factsOf("left", pod, client)]);
 }
 
 async function withinRequest(node: LabNode, stop: (more: readonly Remembered[]) => never): Promise<void> {
-  const pod = await node.pod("left", wish(mac(4), VLAN));
+  const pod = await node.pod("left", contextFor(mac(4), VLAN));
   const facts = { name: pod.name, side: "left", tokenId: pod.tokenId, connection: undefined, vf: undefined } as const;
   const isInPod = ({ event, change }: LogLine) => event === "netdev-change" && change === "rename to nsm-1";
   const inPod = node.forwarder.nextLine("the VF is in the pod", isInPod);
@@ -96,7 +96,7 @@ async function whileRewritten(node: LabNode, stop: () => never): Promise<void> {
     if (/^journal\../.test(name ?? "") && existsSync(`${STATE}/${name}`)) stop();
   });
   try {
-    const client = node.directClient(await node.pod("right", wish(mac(5), VLAN)), { parameters: {} });
+    const client = node.directClient(await node.pod("right", contextFor(mac(5), VLAN)), { parameters: {} });
     for (let count = 0; count < 20; count += 1) {
       await client.request({ alter: makeLarge });
       await client.close();
@@ -115,7 +115,7 @@ function makeLarge(request: Parameters<NonNullable<Parameters<Client["request"]>
 }
 
 async function served(node: LabNode, side: Side, number: number): Promise<Remembered> {
-  const pod = await node.pod(side, wish(mac(number), VLAN));
+  const pod = await node.pod(side, contextFor(mac(number), VLAN));
   await pod.client.request();
   return factsOf(side, pod, pod.client);
 }
@@ -144,8 +144,8 @@ async function everyoneIsServed(node: LabNode, earlier: readonly Remembered[]): 
         (line) => line.event === "connection-ended" && line["connection"] === connection,
       );
   }
-  const pods = earlier.map((one, index) => node.podAgain(one, wish(mac(16 + index), VLAN)));
-  for (const side of ["left", "right"] as const) pods.push(await node.pod(side, wish(mac(side.length), VLAN)));
+  const pods = earlier.map((one, index) => node.podAgain(one, contextFor(mac(16 + index), VLAN)));
+  for (const side of ["left", "right"] as const) pods.push(await node.pod(side, contextFor(mac(side.length), VLAN)));
   const vfs: (string | undefined)[] = [];
   for (const { client, pod } of pods) {
     const { mechanism } = await client.request();
@@ -154,7 +154,7 @@ async function everyoneIsServed(node: LabNode, earlier: readonly Remembered[]): 
   }
   assert.equal(new Set(vfs).size, pods.length, String(vfs));
   await node.endPods(...pods);
-  await untilVfsAreHome();
+  await untilVfsAreRestored();
 }
 
 function mountDisk(isNew: boolean): void {

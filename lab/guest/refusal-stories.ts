@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { adapters, groupMembers, turnAcsOff, VFS_PER_ADAPTER, vfAddress } from "./hardware.ts";
 import { EVERYTHING } from "./hold-vf.ts";
-import { answer, wish } from "./kernel-stories.ts";
+import { answer, contextFor } from "./kernel-stories.ts";
 import type { LabNode } from "./node.ts";
 import type { Stage } from "./stage.ts";
 import { REFUSED, VfioPod } from "./vfio-pod.ts";
@@ -35,9 +35,9 @@ async function groupIsOnePods(node: LabNode): Promise<void> {
   const members = groupMembers(vfAddress(adapters.right, 0));
   assert.equal(members.filter((member) => member.startsWith("0000:02:1")).length, VFS_PER_ADAPTER, String(members));
   assert.ok(!members.includes(adapters.right), String(members));
-  const one = await VfioPod.start(node, "right", wish("0a:55:44:33:29:04", VLAN));
-  const other = await VfioPod.start(node, "right", wish("0a:55:44:33:29:05", VLAN));
-  const kernel = await node.pod("right", wish("0a:55:44:33:29:06", VLAN));
+  const one = await VfioPod.start(node, "right", contextFor("0a:55:44:33:29:04", VLAN));
+  const other = await VfioPod.start(node, "right", contextFor("0a:55:44:33:29:05", VLAN));
+  const kernel = await node.pod("right", contextFor("0a:55:44:33:29:06", VLAN));
   await one.client.request();
   assert.deepEqual(await one.steps(one), EVERYTHING);
   for (const client of [other.client, kernel.client]) await assert.rejects(client.request(), ANOTHERS_GROUP);
@@ -55,8 +55,8 @@ async function groupIsOnePods(node: LabNode): Promise<void> {
 }
 
 async function kernelWorks(node: LabNode): Promise<void> {
-  const one = await node.pod("left", wish("0a:55:44:33:29:01", VLAN));
-  const other = await node.pod("right", wish("0a:55:44:33:29:02", VLAN));
+  const one = await node.pod("left", contextFor("0a:55:44:33:29:01", VLAN));
+  const other = await node.pod("right", contextFor("0a:55:44:33:29:02", VLAN));
   for (const { client } of [one, other]) await client.request();
   assert.notEqual(await answer(one, other), undefined);
   await node.endPods(one, other);
@@ -64,7 +64,7 @@ async function kernelWorks(node: LabNode): Promise<void> {
 
 async function vfioIsRefused(node: LabNode, reason: RegExp, isAsMeant: boolean): Promise<void> {
   assert.ok(isAsMeant, "the guest's groups are not as this topology has them");
-  const pod = await VfioPod.start(node, "left", wish("0a:55:44:33:29:03", VLAN));
+  const pod = await VfioPod.start(node, "left", contextFor("0a:55:44:33:29:03", VLAN));
   await assert.rejects(pod.client.request(), (error: Error) => {
     assert.match(error.message, reason);
     return true;

@@ -13,7 +13,7 @@ function stageWith(putRight: () => Promise<void>) {
   const stage = new Stage(plan, {
     open: async () =>
       ({ putRight, endLeftPods: async () => {}, stop: async () => "exit status 0" }) as unknown as LabNode,
-    tell: (line: GuestLine) => {
+    report: (line: GuestLine) => {
       if (line.kind === "test") lines.push(`${line.name}: ${line.error?.split("\n")[0] ?? "passed"}`);
       else lines.push(line.kind);
     },

@@ -1,7 +1,7 @@
 import type { GuestLine } from "../report.ts";
 import type { GuestPlan } from "../topologies.ts";
 import { LabNode, type LabNodeOptions } from "./node.ts";
-import { Stopwatch, tell } from "./telling.ts";
+import { report, Stopwatch } from "./telling.ts";
 import { within } from "./waiting.ts";
 
 const STORY_LIMIT_MS = 600_000;
@@ -14,7 +14,7 @@ export type Scenario = (stage: Stage) => Promise<void>;
 /** The outside of a stage. */
 export interface StageParts {
   readonly open: (stopwatch: Stopwatch, options: LabNodeOptions) => Promise<LabNode>;
-  readonly tell: (line: GuestLine) => void;
+  readonly report: (line: GuestLine) => void;
   /** Ends the guest. */
   readonly exit: (status: number) => never;
 }
@@ -29,7 +29,7 @@ export class Stage {
   /** Why the node cannot be used any more. */
   #damaged: string | undefined;
 
-  constructor(plan: GuestPlan, parts: StageParts = { open: LabNode.open, tell, exit: process.exit }) {
+  constructor(plan: GuestPlan, parts: StageParts = { open: LabNode.open, report, exit: process.exit }) {
     this.plan = plan;
     this.#parts = parts;
   }
@@ -55,7 +55,7 @@ export class Stage {
     const startedAt = performance.now();
     const report = (error: string | undefined) => {
       const ms = Math.round(performance.now() - startedAt);
-      this.#parts.tell({ kind: "test", scenario: this.#scenario, name, ms, ...(error !== undefined && { error }) });
+      this.#parts.report({ kind: "test", scenario: this.#scenario, name, ms, ...(error !== undefined && { error }) });
     };
     if (this.#damaged !== undefined) return report(`not played, for the node was not put right: ${this.#damaged}`);
     const limit = setTimeout(() => {
@@ -101,7 +101,7 @@ export class Stage {
     }
     // The host takes a scenario without its end for the one that a guest was cut off in.
     if (this.#damaged !== undefined) this.#parts.exit(1);
-    this.#parts.tell({ kind: "scenario", scenario: name, ms: Math.round(performance.now() - startedAt) });
+    this.#parts.report({ kind: "scenario", scenario: name, ms: Math.round(performance.now() - startedAt) });
   }
 
   async end(): Promise<void> {
@@ -112,8 +112,8 @@ export class Stage {
         if (how !== "exit status 0") throw new Error(`It ended with ${how}`);
       });
     }
-    this.#parts.tell({ kind: "figures", figures: this.stopwatch.figures });
-    this.#parts.tell({ kind: "done" });
+    this.#parts.report({ kind: "figures", figures: this.stopwatch.figures });
+    this.#parts.report({ kind: "done" });
   }
 }
 

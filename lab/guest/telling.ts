@@ -5,7 +5,7 @@ import type { Figures, GuestLine } from "../report.ts";
 const PORT = "/dev/ttyS1";
 
 /** Reports to the host. */
-export function tell(line: GuestLine): void {
+export function report(line: GuestLine): void {
   appendFileSync(PORT, `${JSON.stringify(line)}\n`);
 }
 

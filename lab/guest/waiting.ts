@@ -5,13 +5,13 @@ const LIMIT_MS = 60_000;
 
 /** Looks until it is so; the error says what was seen last. */
 export async function eventually<T>(
-  look: () => T | Promise<T>,
+  observe: () => T | Promise<T>,
   isSo: (seen: T) => boolean,
   limitMs = LIMIT_MS,
 ): Promise<T> {
   const endsAt = performance.now() + limitMs;
   for (;;) {
-    const seen = await look();
+    const seen = await observe();
     if (isSo(seen)) return seen;
     if (performance.now() >= endsAt) assert.fail(`not so within ${limitMs} ms: ${JSON.stringify(seen)}`);
     await pause(100);

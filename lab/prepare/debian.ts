@@ -59,7 +59,7 @@ export class Debian {
     const suites = `bookworm bookworm-updates ${BACKPORTS}`;
     const source = `Types: deb\nURIs: ${mirror}\nSuites: ${suites}\nComponents: main\nSigned-By: ${KEYRING}\n`;
     writeFileSync(join(folder, "sources", "lab.sources"), source);
-    await this.#ask("apt-get", "update", "-qq", "--error-on=any").catch((error: unknown) => {
+    await this.#run("apt-get", "update", "-qq", "--error-on=any").catch((error: unknown) => {
       throw new LabError(
         `Cannot read the package lists of ${mirror} (${suites}). Is it reachable from here? Another mirror is named with ` +
           `LAB_DEBIAN_MIRROR, a proxy as for any apt-get.\n${String(error)}`,
@@ -69,16 +69,16 @@ export class Debian {
 
   /** Downloads packages with everything they need, the newest that there is; answers with the files. */
   async downloadClosure(packages: readonly string[]): Promise<readonly string[]> {
-    await this.#ask("apt-get", "install", "-qq", "-y", "--download-only", "-t", BACKPORTS, ...packages);
+    await this.#run("apt-get", "install", "-qq", "-y", "--download-only", "-t", BACKPORTS, ...packages);
     const names = readdirSync(this.#archives).filter((name) => name.endsWith(".deb"));
     return names.sort().map((name) => join(this.#archives, name));
   }
 
   /** Downloads the newest kernel of a suite; answers with the file. */
   async downloadKernel(suite: KernelSuite): Promise<string> {
-    const meta = (await this.#ask("apt-cache", "policy", "linux-image-amd64")).toString();
+    const meta = (await this.#run("apt-cache", "policy", "linux-image-amd64")).toString();
     const version = versionOf(meta, suite);
-    const shown = (await this.#ask("apt-cache", "show", `linux-image-amd64=${version}`)).toString();
+    const shown = (await this.#run("apt-cache", "show", `linux-image-amd64=${version}`)).toString();
     const image = /^Depends: (linux-image-\S+) \(= (\S+)\)/m.exec(shown);
     if (!image) throw new LabError(`Cannot find the kernel of ${suite}: linux-image-amd64 ${version} depends on none`);
     const folder = join(this.#options.folder, suite);
@@ -90,7 +90,7 @@ export class Debian {
     return join(folder, file);
   }
 
-  #ask(tool: string, command: string, ...args: readonly string[]): Promise<Buffer> {
+  #run(tool: string, command: string, ...args: readonly string[]): Promise<Buffer> {
     return runProgram(tool, [...this.#settings, command, ...args]);
   }
 }

@@ -21,21 +21,21 @@ export interface PrepareOptions {
   readonly cache: string;
   readonly kernels: readonly Kernel[];
   readonly mirror: string;
-  readonly tell: (line: string) => void;
+  readonly report: (line: string) => void;
 }
 
 /**
- * In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ping and nsenter to look with; xz for kernels, a compiler for
- * the test program, and mke2fs for a guest's disk.
+ * In the tree: QEMU; what the guest's Node needs; a shell, iproute2, ethtool, ping and nsenter to look with; udev; xz for kernels, a
+ * compiler for the test program, and mke2fs for a guest's disk.
  */
 const packages = [
   ...["qemu-system-x86", "libstdc++6", "xz-utils", "tcc", "e2fsprogs"],
-  ...["dash", "busybox-static", "iproute2", "iputils-ping", "util-linux"],
+  ...["dash", "busybox-static", "iproute2", "ethtool", "iputils-ping", "util-linux", "udev"],
 ];
 
 /** In the order of loading. vfio_iommu_type1 and crc32c by name: nothing asks for them by itself where there is no modprobe. */
 const modules = [
-  ...["virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "bridge", "macvlan"],
+  ...["virtio_pci", "9pnet_virtio", "9p", "overlay", "veth", "bridge", "macvlan", "8021q", "sch_ingress"],
   ...["igb", "igbvf", "vfio", "vfio_iommu_type1", "vfio-pci"],
   ...["virtio_blk", "crc32c_generic", "ext4"],
 ];
@@ -45,14 +45,14 @@ const guestFolder = join(import.meta.dirname, "..", "guest");
 
 /** Downloads, unpacks and builds what is not in the cache, or is there and has been changed since. */
 export async function prepare(options: PrepareOptions): Promise<Prepared> {
-  const { cache, kernels, tell } = options;
+  const { cache, kernels, report } = options;
   mkdirSync(cache, { recursive: true });
   const debian = new LazyDebian(options);
   const root = join(cache, "root");
   const program = readFileSync(join(guestFolder, "vfio-client.c"));
   try {
     await cachedFolder(root, { packages, program: sumOf(program), format: 1 }, async (folder) => {
-      tell("Preparing QEMU and the guest's root (Debian packages, about 45 MB to download) …");
+      report("Preparing QEMU and the guest's root (Debian packages, about 50 MB to download) …");
       return makeRoot(await debian.get(), folder);
     });
     const made = new Map<Kernel, { vmlinux: string; initramfs: string }>();
@@ -60,7 +60,7 @@ export async function prepare(options: PrepareOptions): Promise<Prepared> {
       const home = join(cache, `kernel-${kernel}`);
       const init = readFileSync(join(guestFolder, "init.sh"));
       await cachedFolder(home, { modules, suite: suites[kernel], init: sumOf(init), format: 1 }, async (folder) => {
-        tell(`Preparing Linux ${kernel} (about 100 MB to download) …`);
+        report(`Preparing Linux ${kernel} (about 100 MB to download) …`);
         return makeKernel(await debian.get(), { root, folder, suite: suites[kernel], init });
       });
       made.set(kernel, { vmlinux: join(home, "vmlinux"), initramfs: join(home, "initramfs.cpio") });

@@ -38,7 +38,7 @@ async function kubeletSeesDevices(stage: Stage): Promise<string> {
   const devices = await eventually(clock, {
     expected: `${desired} healthy devices of ${SANDBOX_RESOURCE}`,
     limitMs: PATIENCE_MS,
-    look() {
+    observe() {
       stage.throwIfForwarderFailed();
       const healthy = known().filter((device) => device.healthy);
       return healthy.length === desired ? healthy : undefined;
@@ -54,7 +54,7 @@ async function identityGiven(stage: Stage): Promise<string> {
   await eventually(clock, {
     expected: "the forwarder asks the Workload API for its SVID",
     limitMs: PATIENCE_MS,
-    look() {
+    observe() {
       stage.throwIfForwarderFailed();
       return sandbox.workload.handedOut > 0 ? true : undefined;
     },
@@ -69,7 +69,7 @@ async function registered(stage: Stage): Promise<string> {
   const { endpoint } = await eventually(clock, {
     expected: `${SANDBOX_FORWARDER} in the registry`,
     limitMs: PATIENCE_MS,
-    look() {
+    observe() {
       stage.throwIfForwarderFailed();
       return registry.endpoints.get(SANDBOX_FORWARDER);
     },
@@ -79,7 +79,7 @@ async function registered(stage: Stage): Promise<string> {
         .map((entry) => entry.endpoint.name)
         .join(", "),
   });
-  expectSame("network services", endpoint.networkServiceNames, ["forwarder"]);
+  expectSame("network services", endpoint.networkServiceNames, ["sriovns", "forwarder"]);
   expectSame("labels", endpoint.networkServiceLabels["forwarder"]?.labels, { p2p: "true" });
   expectSame(
     "path ids",
@@ -91,7 +91,7 @@ async function registered(stage: Stage): Promise<string> {
 
 async function serves(stage: Stage): Promise<string> {
   await stage.forwarder();
-  const { status } = await stage.sandbox.nsmgr.ask(SANDBOX_FORWARDER, Health.method.check, { service: SERVICE });
+  const { status } = await stage.sandbox.nsmgr.query(SANDBOX_FORWARDER, Health.method.check, { service: SERVICE });
   expectSame(`health of ${SERVICE}`, status, HealthCheckResponse_ServingStatus.SERVING);
   return `${SERVICE} is SERVING, asked over mutual TLS`;
 }

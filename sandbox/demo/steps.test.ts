@@ -35,9 +35,14 @@ test("Steps.run() shows what held, what did not and what was not tried", async (
 });
 
 test("eventually() waits for what is looked for, and reports what it saw when the time is up", async () => {
-  let looks = 0;
-  const look = () => (++looks >= 3 ? "there" : undefined);
-  assert.equal(await eventually(systemClock, { expected: "it", limitMs: 1000, look, seen: () => "" }), "there");
-  const never = eventually(systemClock, { expected: "it", limitMs: 1, look: () => undefined, seen: () => "nothing" });
+  let observations = 0;
+  const observe = () => (++observations >= 3 ? "there" : undefined);
+  assert.equal(await eventually(systemClock, { expected: "it", limitMs: 1000, observe, seen: () => "" }), "there");
+  const never = eventually(systemClock, {
+    expected: "it",
+    limitMs: 1,
+    observe: () => undefined,
+    seen: () => "nothing",
+  });
   await assert.rejects(never, new NotSo("it within 1 ms", "nothing"));
 });

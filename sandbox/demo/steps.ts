@@ -96,19 +96,19 @@ export function expectThat(holds: boolean, expected: string, actual: string): as
   if (!holds) throw new NotSo(expected, actual);
 }
 
-/** Looks again and again until `look` finds something. @throws {NotSo} with what was seen last when the time is up. */
+/** Observes again and again until `observe` finds something. @throws {NotSo} with what was seen last when the time is up. */
 export async function eventually<T>(
   clock: Clock,
   desired: {
     readonly expected: string;
     readonly limitMs: number;
-    readonly look: () => T | undefined | Promise<T | undefined>;
+    readonly observe: () => T | undefined | Promise<T | undefined>;
     readonly seen: () => string;
   },
 ): Promise<T> {
   const endsAt = clock.monotonicMs() + desired.limitMs;
   while (true) {
-    const found = await desired.look();
+    const found = await desired.observe();
     if (found !== undefined) return found;
     if (clock.monotonicMs() >= endsAt)
       throw new NotSo(`${desired.expected} within ${desired.limitMs} ms`, desired.seen());

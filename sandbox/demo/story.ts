@@ -35,7 +35,7 @@ const connectionPhases = (stage: Stage) => [
   { heading: "And back", steps: closeSteps(stage) },
 ];
 
-interface TellContext extends DemoContext {
+interface StageContext extends DemoContext {
   /** Real ones for the pods; undefined where this machine has none for us. */
   readonly cgroups: PodCgroups | undefined;
 }
@@ -48,7 +48,7 @@ export async function runDemo(context: DemoContext): Promise<boolean> {
   const machine = { realLinks: context.whyNoLinks === undefined, ...(cgroups && { vfioStandIns: commonStandIns }) };
   const stage = new Stage({ machine, cgroups, log, peerLog: silentLog, clock });
   const steps = new Steps(screen, clock, stop);
-  await tell(stage, steps, { ...context, cgroups });
+  await runStory(stage, steps, { ...context, cgroups });
   if (steps.held && !context.isOnce && !stop.aborted) await stayUp(stage, context);
   screen.heading("The end");
   await steps.runAnyway({ title: "taken down", run: () => takeDown(stage, cgroups) });
@@ -56,7 +56,7 @@ export async function runDemo(context: DemoContext): Promise<boolean> {
   return steps.held;
 }
 
-async function tell(stage: Stage, steps: Steps, { screen, whyNoLinks, cgroups }: TellContext): Promise<void> {
+async function runStory(stage: Stage, steps: Steps, { screen, whyNoLinks, cgroups }: StageContext): Promise<void> {
   screen.heading("SR-IOV forwarder of Network Service Mesh, on a pretend node");
   screen.text(
     "The NIC is pretended; everything else is real: unix sockets with passed descriptors, mutual TLS with SPIFFE identities, " +

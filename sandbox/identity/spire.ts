@@ -16,6 +16,10 @@ export interface SpireOptions {
   readonly trustDomain?: string;
   /** Lifetime of an SVID in ms; an hour by default. */
   readonly lifetimeMs?: number;
+  /** Each SVID is issued by an authority below the root, as where SPIRE has an upstream authority: another one each time. */
+  readonly hasIntermediates?: boolean;
+  /** The trust domain of an identity's path, where it is a federated one. */
+  readonly federatedDomainOf?: (path: string) => string | undefined;
   readonly clock: Clock;
 }
 
@@ -26,6 +30,8 @@ export interface SpireOptions {
 export class Spire {
   readonly trustDomain: string;
   readonly #lifetimeMs: number;
+  readonly #hasIntermediates: boolean;
+  readonly #federatedDomainOf: (path: string) => string | undefined;
   readonly #clock: Clock;
   /** Newest first; an SVID is issued by the newest, all are trusted. */
   readonly #authorities = new Map<string, readonly TestCa[]>();
@@ -36,13 +42,17 @@ export class Spire {
   constructor(options: SpireOptions) {
     this.trustDomain = options.trustDomain ?? SANDBOX_TRUST_DOMAIN;
     this.#lifetimeMs = options.lifetimeMs ?? 3_600_000;
+    this.#hasIntermediates = options.hasIntermediates ?? false;
+    this.#federatedDomainOf = options.federatedDomainOf ?? (() => undefined);
     this.#clock = options.clock;
     this.federate(this.trustDomain);
   }
 
   /** The full SPIFFE ID of a path: "nsmgr" → "spiffe://sandbox.test/nsmgr". */
   idOf(path: string): string {
-    return `spiffe://${this.trustDomain}/${path}`;
+    const domain = this.#federatedDomainOf(path) ?? this.trustDomain;
+    if (!this.#authorities.has(domain)) this.federate(domain);
+    return `spiffe://${domain}/${path}`;
   }
 
   /** The SVID of an identity; the same until it is rotated. @throws when its trust domain is not known here. */
@@ -52,7 +62,8 @@ export class Spire {
     const [authority] = this.#authorities.get(trustDomainOf(spiffeId)) ?? [];
     if (authority === undefined) throw new Error(`Cannot issue ${spiffeId}: no authority of its trust domain`);
     const notAfterMs = this.#clock.now() + this.#lifetimeMs;
-    const svid = { ...authority.issue({ spiffeId, notAfterMs }), spiffeId, notAfterMs };
+    const issuer = this.#hasIntermediates ? authority.intermediate() : authority;
+    const svid = { ...issuer.issue({ spiffeId, notAfterMs }), spiffeId, notAfterMs };
     this.#svids.set(spiffeId, svid);
     return svid;
   }

@@ -24,6 +24,8 @@ export interface IssueOptions {
   readonly notAfterMs?: number;
   /** URI names in place of `spiffeId` alone: none or two make it no SVID. */
   readonly uris?: readonly string[];
+  /** DNS names, as servers of the web have them. */
+  readonly hosts?: readonly string[];
   /** Sets the CA flag on the leaf. */
   readonly isCa?: boolean;
   /** keyUsage bits; `["digitalSignature"]` by default. */
@@ -100,6 +102,7 @@ function authority({ trustDomain, rootDer, clock }: Root, self: Authority): Test
         notBeforeMs: options.notBeforeMs ?? now - 60_000,
         notAfterMs: options.notAfterMs ?? now + HOUR_MS,
         uris: options.uris ?? [options.spiffeId],
+        hosts: options.hosts ?? [],
         isCa: options.isCa ?? false,
         keyUsage: options.keyUsage ?? ["digitalSignature"],
       });
@@ -149,6 +152,7 @@ interface Contents {
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
   readonly uris: readonly string[];
+  readonly hosts?: readonly string[];
   readonly isCa: boolean;
   readonly keyUsage: readonly KeyUsage[];
 }
@@ -171,7 +175,10 @@ function certificate(contents: Contents): Buffer {
 }
 
 function extensions(contents: Contents): Buffer[] {
-  const names = contents.uris.map((uri) => context(6, Buffer.from(uri)));
+  const names = [
+    ...contents.uris.map((uri) => context(6, Buffer.from(uri))),
+    ...(contents.hosts ?? []).map((host) => context(2, Buffer.from(host))),
+  ];
   return [
     extension("2.5.29.19", contents.isCa ? sequence(bool(true)) : sequence()), // basicConstraints
     extension("2.5.29.15", keyUsageString(contents.keyUsage)),

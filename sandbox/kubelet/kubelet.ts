@@ -229,8 +229,8 @@ export class Kubelet {
     const { response: options } = await client.call(target, DevicePlugin.method.getDevicePluginOptions, {});
     if (!options.getPreferredAllocationAvailable) return this.#take(available.slice(0, count));
     const request = { availableDeviceIDs: available, mustIncludeDeviceIDs: [], allocationSize: count };
-    const asked = { containerRequests: [request] };
-    const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
+    const requested = { containerRequests: [request] };
+    const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, requested);
     const preferred = (response.containerResponses[0]?.deviceIDs ?? []).filter((id) => available.includes(id));
     return this.#take([...new Set([...preferred, ...available])].slice(0, count));
   }

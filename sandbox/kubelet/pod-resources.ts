@@ -54,6 +54,9 @@ export interface PodResourcesServerOptions {
 const CALLS_PER_SECOND = 100;
 const BURST = 10;
 
+/** Kubelet bounds no answer: its own client reads 16 MiB. */
+const KUBELETS = { answerBytes: { each: 2 ** 25, others: 2 ** 25, manager: 2 ** 25 } };
+
 /** The pod resources API of a kubelet, with its limit on calls, which all callers share. */
 export class PodResourcesServer {
   mood: PodResourcesMood = "well";
@@ -89,7 +92,7 @@ export class PodResourcesServer {
     ];
     const handlers = known.filter(([version]) => this.versions.includes(version)).map(([, handler]) => handler);
     const url = `unix://${folder}/kubelet.sock`;
-    this.#running = { server: await serveRpc({ url, transport, handlers, log, clock }), stop };
+    this.#running = { server: await serveRpc({ url, transport, handlers, log, clock, limits: KUBELETS }), stop };
   }
 
   async stop(): Promise<void> {

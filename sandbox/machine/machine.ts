@@ -44,7 +44,7 @@ export interface MachineOptions extends KernelOptions {
   /** How many of them there are at the start: all by default. */
   readonly numVfs?: number;
   /** Hands an event over after those before it; in the next turn of the event loop by default. */
-  readonly tellLater?: (tell: () => void) => void;
+  readonly notifyLater?: (notify: () => void) => void;
   /** "per-vf" by default. */
   readonly iommu?: IommuLayout;
   /** The driver of the physical functions; that of the virtual ones has "vf" behind it. "igb" by default. */
@@ -73,7 +73,7 @@ export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors
   /** Addresses of its physical functions. */
   readonly pfs: readonly string[];
   /** What devlink says of a physical function. */
-  askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
+  queryEswitchMode(pf: string): Promise<EswitchMode | undefined>;
   /** As `devlink dev eswitch set` does: representors of its virtual functions come and go. */
   setEswitchMode(pf: string, mode: EswitchMode): void;
   /** A socket in that namespace, whose links answer as the card's driver does. */
@@ -118,7 +118,7 @@ export interface Machine extends Pick<Host, keyof ReturnType<typeof machineDoors
 export async function startMachine(options: MachineOptions = {}): Promise<Machine> {
   const { pfs = 2, vfsPerPf = 8, numVfs = vfsPerPf, pfDriver = "igb", clock = systemClock, slowness = 1 } = options;
   const faults = new Faults();
-  const events = new Events(faults, options.tellLater);
+  const events = new Events(faults, options.notifyLater);
   const ports = new Map<string, PretendPfPort>();
   const { netdevs, netns, openRtnl, locks: pfLocks, close } = await openKernel(options, linksPartsOf(ports, events));
   const delayMs = options.netdevDelayMs ?? 0;
@@ -201,10 +201,10 @@ function answersAbout(netdevs: LinkMaker, devices: HostFiles): Pick<Machine, "ha
 function answersOf(
   nic: Nic,
   card: Card,
-): Pick<Machine, "card" | "askEswitchMode" | "setEswitchMode" | "openRtnl" | "resets"> {
+): Pick<Machine, "card" | "queryEswitchMode" | "setEswitchMode" | "openRtnl" | "resets"> {
   return {
     card: card.kind,
-    askEswitchMode: async (address) => pfOf(nic, address).eswitchMode,
+    queryEswitchMode: async (address) => pfOf(nic, address).eswitchMode,
     setEswitchMode: (address, mode) => nic.setEswitchMode(pfOf(nic, address), mode),
     openRtnl: (place) => card.openRtnl(place),
     resets: card.resets,
@@ -245,8 +245,8 @@ function portOf(ports: Ports, address: string): PretendPfPort {
   return port;
 }
 
-function nextTurn(tell: () => void): void {
-  void setImmediate().then(tell);
+function nextTurn(notify: () => void): void {
+  void setImmediate().then(notify);
 }
 
 /** The kernel's announcements. They arrive after the write that caused them has returned or while it waits, as over a socket. */
@@ -254,11 +254,11 @@ class Events implements UeventSource {
   readonly #listeners = new Set<(event: Uevent) => void>();
   readonly #faults: Faults;
 
-  readonly #tellLater: (tell: () => void) => void;
+  readonly #notifyLater: (notify: () => void) => void;
 
-  constructor(faults: Faults, tellLater: (tell: () => void) => void = nextTurn) {
+  constructor(faults: Faults, notifyLater: (notify: () => void) => void = nextTurn) {
     this.#faults = faults;
-    this.#tellLater = tellLater;
+    this.#notifyLater = notifyLater;
   }
 
   subscribe(listener: (event: Uevent) => void): () => void {
@@ -270,7 +270,7 @@ class Events implements UeventSource {
     if (this.#faults.isLost(event)) return;
     // Who subscribes later has not heard it; one that has left by then is not notified.
     const listeners = [...this.#listeners];
-    this.#tellLater(() => {
+    this.#notifyLater(() => {
       for (const listener of listeners) if (this.#listeners.has(listener)) listener(event);
     });
   }

@@ -1,10 +1,12 @@
 import { type Clock, startDeadline } from "../../src/async/index.ts";
-import { type DeviceUse, Errno, type HostFiles, KernelError } from "../../src/kernel/index.ts";
+import { type DeviceUse, Errno, type HostFiles, KernelError, type WriteLimit } from "../../src/kernel/index.ts";
 
 /** One entry of a pretend file tree, made again at each look. */
 export type Entry =
   | {
       readonly kind: "folder";
+      /** Unlike that of any other that ever was there, as sysfs has it. */
+      readonly inode?: bigint;
       readonly names: () => readonly string[] | Promise<readonly string[]>;
       readonly child: (name: string) => Entry | undefined | Promise<Entry | undefined>;
     }
@@ -53,7 +55,8 @@ export function pretendFiles(root: Entry, guard: WriteGuard): HostFiles {
       const write = entry.kind === "file" ? entry.write : undefined;
       if (!write) throw refuse("write", path, "EACCES");
       const work = guard.before(path, text).then(() => write(text));
-      await withLimit(work, { path, clock: guard.clock, limitMs: guard.slowness * (options.limitMs ?? 10_000) });
+      const limitMs = guard.slowness * (options.limitMs ?? 10_000);
+      await withLimit(work, { ...options, path, clock: guard.clock, limitMs });
     },
     async list(path) {
       const entry = await find(path, true);
@@ -73,6 +76,11 @@ export function pretendFiles(root: Entry, guard: WriteGuard): HostFiles {
         if (error instanceof KernelError && ["ENOENT", "ENOTDIR"].includes(error.code)) return false;
         throw error;
       }
+    },
+    async inode(path) {
+      const entry = await find(path, true);
+      if (entry.kind !== "folder" || entry.inode === undefined) throw refuse("read the inode of", path, "EACCES");
+      return entry.inode;
     },
     async deviceNumber(path) {
       const entry = await find(path, true);
@@ -106,7 +114,7 @@ async function findEntry(root: Entry, path: string, followLast: boolean): Promis
 /** Ends the wait when the time is up; the write itself continues in the background, as one that hangs in the kernel does. */
 async function withLimit(
   work: Promise<void>,
-  { path, clock, limitMs }: { readonly path: string; readonly clock: Clock; readonly limitMs: number },
+  { path, clock, limitMs, onLateReturn }: WriteLimit & { readonly path: string; readonly clock: Clock },
 ): Promise<void> {
   const deadline = startDeadline(clock, limitMs, { what: `write to ${path}` });
   const timeUp = Promise.withResolvers<never>();
@@ -114,7 +122,9 @@ async function withLimit(
   try {
     await Promise.race([work, timeUp.promise]);
   } finally {
-    work.catch(() => {});
+    const isLate = deadline.signal.aborted;
+    const returned = () => isLate && onLateReturn?.();
+    work.then(returned, returned);
     deadline.end();
   }
 }

@@ -31,9 +31,12 @@ export const FATES = {
 
 /** A disk without a root: any folder can be made. */
 export class UnsyncedDisk implements Disk {
-  /** Before each call that changes or syncs something; throws in its place, or says how many bytes are written before it fails. */
-  onCall: (call: string, path: string) => { readonly bytes: number; readonly error: Error } | undefined = () =>
-    undefined;
+  /**
+   * Before each call that changes or syncs something, with the bytes that a write is given; throws in its place, or says how many bytes
+   * are written before it fails.
+   */
+  onCall: (call: string, path: string, bytes: number) => { readonly bytes: number; readonly error: Error } | undefined =
+    () => undefined;
   readonly #names = new Map<string, Inode>();
   readonly #durableNames = new Map<string, Inode>();
   readonly #folders = new Set<string>();
@@ -157,7 +160,7 @@ export class UnsyncedDisk implements Disk {
     return {
       read: async (position, length) => Buffer.from(inode.now.subarray(position, position + length)),
       write: async (bytes) => {
-        const fault = this.onCall("write", path);
+        const fault = this.onCall("write", path, bytes.length);
         const taken = Buffer.from(fault ? bytes.subarray(0, fault.bytes) : bytes);
         change({ kind: "data", inode, at: inode.now.length, bytes: taken });
         if (fault) throw fault.error;
@@ -181,7 +184,7 @@ export class UnsyncedDisk implements Disk {
   }
 
   #before(call: string, path: string): void {
-    const fault = this.onCall(call, path);
+    const fault = this.onCall(call, path, 0);
     if (fault) throw fault.error;
   }
 }

@@ -55,8 +55,8 @@ export class Pinger {
     this.#listen();
   }
 
-  /** As `ping()`; one at a time. */
-  async ping(): Promise<number | undefined> {
+  /** As `ping()`; one at a time. Undefined at once when the signal ends the waiting. */
+  async ping(signal?: AbortSignal): Promise<number | undefined> {
     const { to, timeoutMs = 1000, clock = systemClock } = this.#options;
     pings = (pings + 1) & 0xffff;
     const echo: Echo = { id: process.pid & 0xffff, sequence: pings };
@@ -66,7 +66,8 @@ export class Pinger {
     };
     const sentAt = clock.monotonicMs();
     this.#socket.send(encodeEchoRequest(this.#version, echo), socketAddress(this.#version, to));
-    await clock.sleep(timeoutMs, answered.signal).catch(() => {}); // an answer ends the sleep
+    const ends = signal ? AbortSignal.any([answered.signal, signal]) : answered.signal;
+    await clock.sleep(timeoutMs, ends).catch(() => {}); // an answer ends the sleep
     return answered.signal.aborted ? clock.monotonicMs() - sentAt : undefined;
   }
 
@@ -76,10 +77,9 @@ export class Pinger {
 
   /** A raw socket hears every echo reply of its namespace: only ours counts. */
   #listen(): void {
-    const packet = Buffer.alloc(2048);
     this.#socket.onReadable(() => {
-      for (let length = this.#socket.receive(packet); length !== undefined; length = this.#socket.receive(packet)) {
-        const reply = decodeEchoReply(this.#version, packet.subarray(0, length));
+      for (let packet = this.#socket.receive(); packet; packet = this.#socket.receive()) {
+        const reply = decodeEchoReply(this.#version, packet);
         if (reply) this.#heard(reply);
       }
     });
@@ -95,6 +95,34 @@ export async function pingUntilAnswered(
     if (rttMs !== undefined) return rttMs;
   }
   return undefined;
+}
+
+/** Round trips that an answer may need: the neighbour's address, the echo, and one to spare. */
+const FENCE_ROUNDS = 3;
+
+/**
+ * Whether an echo request is answered, by what arrives and not by the time that passes: requests to a neighbour of the same link leave
+ * after it on the same way, and when they are answered an answer to it would be there too.
+ */
+export async function isAnsweredBefore(neighbour: string, options: Omit<PingOptions, "timeoutMs">): Promise<boolean> {
+  const fence = { ...options, to: neighbour };
+  const failed = () => new Error(`Cannot ping ${options.to} before ${neighbour}: that one does not answer`);
+  if ((await pingUntilAnswered({ ...fence, tries: 20 })) === undefined) throw failed();
+  const [probing, fencing] = [
+    new Pinger({ ...options, timeoutMs: 60_000 }),
+    new Pinger({ ...fence, timeoutMs: 20_000 }),
+  ];
+  const over = new AbortController();
+  try {
+    const answer = probing.ping(over.signal);
+    for (let round = 0; round < FENCE_ROUNDS; round++) if ((await fencing.ping()) === undefined) throw failed();
+    over.abort();
+    return (await answer) !== undefined;
+  } finally {
+    over.abort();
+    probing.close();
+    fencing.close();
+  }
 }
 
 /** struct sockaddr_in or sockaddr_in6 (include/uapi/linux/in.h, in6.h), without a port. */

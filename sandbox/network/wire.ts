@@ -48,7 +48,8 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
     // A veth dies with the namespace of either end: a PCI function whose client's namespace died must come back.
     this.#unwatch = this.#wire.watch(["link"], (event) => {
       const gone = event.kind === "gone-link" ? event.link.index : undefined;
-      if (gone !== undefined || event.kind === "lost") void this.#bringHome(gone).catch((error) => this.#ifOpen(error));
+      if (gone !== undefined || event.kind === "lost")
+        void this.#returnLink(gone).catch((error) => this.#ifOpen(error));
     });
   }
 
@@ -171,7 +172,7 @@ export class Wire implements NetdevMaker, NetdevView, LinkMaker {
   }
 
   /** Gives a PCI function whose device died with its namespace a new one, as a real PCI function falls back to the host. */
-  async #bringHome(gone: number | undefined): Promise<void> {
+  async #returnLink(gone: number | undefined): Promise<void> {
     for (const port of [...this.#ports.values()]) {
       if (gone !== undefined && port.wireIndex !== gone) continue;
       await this.#queue.run(port.fn.address, async () => {

@@ -17,8 +17,8 @@ export interface BusyLinks {
 export function busyRtnl(rtnl: Rtnl, links: BusyLinks): Rtnl {
   const inner = rtnl.setLink.bind(rtnl);
   const setLink: Rtnl["setLink"] = async (index, change) => {
-    const asksDriver = change.up === true || change.address !== undefined || change.mtu !== undefined;
-    const link = asksDriver ? await rtnl.linkByIndex(index) : undefined;
+    const needsDriver = change.up === true || change.address !== undefined || change.mtu !== undefined;
+    const link = needsDriver ? await rtnl.linkByIndex(index) : undefined;
     const code = link && refusal(link, change, links);
     if (code) throw new KernelError(`set ${Object.keys(change).join(", ")} of link ${index}`, Errno[code]);
     return await inner(index, change);

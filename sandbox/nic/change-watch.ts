@@ -18,7 +18,7 @@ export class ChangeWatch {
   watchNetns(name: string, netns: Netns): void {
     const rtnl = Rtnl.open({ netns });
     let isLogged = () => {};
-    const tell = (event: NetlinkEvent) => {
+    const note = (event: NetlinkEvent) => {
       if ("address" in event && event.address.address === MARK.address) isLogged();
       else if ("address" in event && isOfKernel(event.address)) return;
       else this.seen.push(`${name}: ${textOf(event)}`);
@@ -30,7 +30,7 @@ export class ChangeWatch {
       await rtnl.deleteAddress(MARK);
       await logged.promise;
     });
-    const unwatch = rtnl.watch(["link", "ipv4-address", "ipv6-address"], tell);
+    const unwatch = rtnl.watch(["link", "ipv4-address", "ipv6-address"], note);
     this.#stops.push(() => {
       unwatch();
       rtnl.close();
@@ -44,6 +44,7 @@ export class ChangeWatch {
       list: (path) => files.list(path),
       readLink: (path) => files.readLink(path),
       exists: (path) => files.exists(path),
+      inode: (path) => files.inode(path),
       deviceNumber: (path) => files.deviceNumber(path),
       heldBy: (path) => files.heldBy(path),
       writeText: (path, text, options) => {

@@ -16,6 +16,8 @@ export type IommuLayout =
 /** A PCI function of the pretend machine. */
 export interface NicFunction {
   readonly address: string;
+  /** One that is made again is another one. */
+  readonly inode: bigint;
   /** The physical function and N of `virtfnN`; undefined for a physical one. */
   readonly virtual: { readonly pf: NicPf; readonly index: number } | undefined;
   iommuGroup: number | undefined;
@@ -68,6 +70,7 @@ export class Nic {
   readonly #minors = new Map<number, number>();
   readonly #open = new Map<number, PromiseWithResolvers<void>>();
   #nextGroup = 1;
+  #nextInode = 1n;
 
   constructor(drivers: readonly string[], options: NicOptions) {
     this.drivers = new Set(drivers);
@@ -88,6 +91,7 @@ export class Nic {
       ...rest,
       ...unbound,
       address,
+      inode: this.#nextInode++,
       virtual: undefined,
       iommuGroup,
       vfs: [],
@@ -224,6 +228,7 @@ export class Nic {
     const iommuGroup = iommu === "none" ? undefined : isShared ? shared : this.#nextGroup++;
     return {
       address: vfAddress(pf.address, index),
+      inode: this.#nextInode++,
       virtual: { pf, index },
       iommuGroup,
       numaNode: pf.numaNode,

@@ -100,8 +100,8 @@ export class PretendPfPort {
     if (!isValid(change)) throw refuse(op, "EINVAL");
     if (this.#behaviour.ignoresSameMac && change.mac === before.mac) return;
     const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
-    const standing = { ...before, mac: this.adminMac(vfIndex) ?? NO_MAC };
-    const after = { ...standing, ...given };
+    const actual = { ...before, mac: this.adminMac(vfIndex) ?? NO_MAC };
+    const after = { ...actual, ...given };
     // igb_ndo_set_vf_mac: zero takes the address away from it too, until it chooses again.
     if (change.mac === NO_MAC) this.#chosen.delete(vfIndex);
     this.#settings.set(vfIndex, after);

@@ -136,8 +136,8 @@ function driverFolder(nic: Nic, driver: string): Entry {
 }
 
 function functionFolder(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {
-  const { driver, iommuGroup, virtual } = fn;
-  return folderOf({
+  const { driver, iommuGroup, virtual, inode } = fn;
+  const folder = folderOf({
     class: textOf("0x020000"),
     vendor: textOf("0x8086"),
     device: textOf(virtual ? "0x10ca" : "0x10c9"), // those of the 82576
@@ -158,6 +158,7 @@ function functionFolder(nic: Nic, fn: NicFunction, netdevs: NetdevView): Entry {
     net: netdevs.has(fn) ? netFolder(fn, netdevs) : undefined,
     ...(virtual ? { physfn: functionLink(nic, virtual.pf, netdevs) } : pfEntries(nic, fn as NicPf, netdevs)),
   });
+  return { ...folder, inode } as Entry;
 }
 
 function pfEntries(nic: Nic, pf: NicPf, netdevs: NetdevView): Record<string, Entry> {

@@ -214,3 +214,13 @@ export class Endpoint {
     return { name, actor, clock, newId };
   }
 }
+
+/** A MAC of its own for each connection, and a VLAN. */
+export function macPerConnection(vlanTag: number): ContextOf {
+  const macs = new Map<string, string>();
+  return ({ id }) => {
+    const srcMac = macs.get(id) ?? `0a:55:44:33:22:${(macs.size + 1).toString(16).padStart(2, "0")}`;
+    macs.set(id, srcMac);
+    return { ethernet: { srcMac, vlanTag } };
+  };
+}

@@ -28,6 +28,9 @@ export interface EnlistOptions {
   readonly clock: Clock;
 }
 
+/** After a refresh that failed. */
+const RETRY_MS = 1000;
+
 /** An endpoint's entry in the registry, registered again before it expires. */
 export class Enlistment {
   readonly #options: EnlistOptions;
@@ -58,10 +61,11 @@ export class Enlistment {
   /** Registers no more; the entry stays until it expires. */
   stop(): void {
     this.#refresh?.cancel();
+    this.#refresh = undefined;
   }
 
   async #registerEndpoint(): Promise<void> {
-    const { client, registryUrl, openSocket, clock, log, name } = this.#options;
+    const { client, registryUrl, openSocket, clock } = this.#options;
     const socket = openSocket();
     try {
       const { response } = await client.call(
@@ -71,14 +75,21 @@ export class Enlistment {
         { fds: [socket], metadata: pathHeader() },
       );
       const leftMs = response.expirationTime ? timestampMs(response.expirationTime) - clock.now() : 60_000;
-      this.#refresh = clock.after((leftMs * 2) / 3, () => {
-        this.#registerEndpoint().catch((error: unknown) =>
-          log.warn("endpoint-not-registered", { name, error: String(error) }),
-        );
-      });
+      this.#refreshAfter((leftMs * 2) / 3);
     } finally {
       socket.close();
     }
+  }
+
+  #refreshAfter(delayMs: number): void {
+    const { clock, log, name } = this.#options;
+    this.#refresh = clock.after(delayMs, () => {
+      const refresh = this.#refresh;
+      this.#registerEndpoint().catch((error: unknown) => {
+        log.warn("endpoint-not-registered", { name, error: String(error) });
+        if (this.#refresh === refresh) this.#refreshAfter(RETRY_MS);
+      });
+    });
   }
 
   #entry(url: string) {

@@ -80,6 +80,16 @@ export class Nsmgr {
     return this.#forwarding.calls;
   }
 
+  /** See `ForwardingService`. */
+  dialsFormer(): void {
+    this.#forwarding.dialsFormer = true;
+  }
+
+  /** See `ForwardingService`. */
+  async timeUp(): Promise<void> {
+    await this.#forwarding.timeUp();
+  }
+
   /** Starts to listen; also after `stop`, on the same path. */
   async start(): Promise<void> {
     const { actor, transport, log, clock } = this.#options;
@@ -94,6 +104,7 @@ export class Nsmgr {
     await this.#server?.stop(0);
     this.#server = undefined;
     if (options.forget === true) this.registry.clear();
+    if (options.forget === true) this.#forwarding.forget();
   }
 
   /** Watches the connections of a registered forwarder that this NSMgr asked for. */
@@ -110,7 +121,7 @@ export class Nsmgr {
   }
 
   /** Calls a registered endpoint, a forwarder for example, over the socket that it registered. */
-  async ask<I extends DescMessage, O extends DescMessage>(
+  async query<I extends DescMessage, O extends DescMessage>(
     name: string,
     method: DescMethodUnary<I, O>,
     request: MessageInitShape<I>,

@@ -42,6 +42,8 @@ export function registryHandlers(options: RegistryServiceOptions): readonly RpcH
     unaryHandler(endpoints.register, (endpoint, call) => registerEndpoint(options, endpoint, call)),
     unaryHandler(endpoints.unregister, async (endpoint, call) => {
       await extendPathHeader(options, endpoint.pathIds, call);
+      checkOwner(registry, endpoint.name, call);
+      registry.owners.delete(endpoint.name);
       registry.removeEndpoint(endpoint.name);
       return create(EmptySchema);
     }),
@@ -69,16 +71,26 @@ async function registerEndpoint(
   const { registry, clock } = options;
   const caller = await checkCallerToken(options, call);
   endpoint.pathIds = await extendPathHeader(options, endpoint.pathIds, call);
+  registry.owners.set(endpoint.name, checkOwner(registry, endpoint.name, call));
   const before = registry.endpoints.get(endpoint.name);
   const sentUrl = endpoint.url;
   const socket = await socketOf(sentUrl, before?.socket, call);
   if (socket !== undefined) endpoint.url = socketUrlOf(socket);
-  const asked = endpoint.expirationTime ? timestampMs(endpoint.expirationTime) : Number.POSITIVE_INFINITY;
-  const expiresMs = Math.min(asked, caller.expiresMs, clock.now() + options.expiryMs);
+  const requested = endpoint.expirationTime ? timestampMs(endpoint.expirationTime) : Number.POSITIVE_INFINITY;
+  const expiresMs = Math.min(requested, caller.expiresMs, clock.now() + options.expiryMs);
   endpoint.expirationTime = timestampFromMs(expiresMs);
   endpoint.initialRegistrationTime = before?.endpoint.initialRegistrationTime ?? timestampFromMs(clock.now());
   registry.putEndpoint({ endpoint, socket }, Math.max(expiresMs, clock.now() + options.keptMs));
   return create(NetworkServiceEndpointRegistry.method.register.output, { ...endpoint, url: sentUrl });
+}
+
+/** Policy client_allowed (nsm-protocol §4.2). @throws {RpcError} PERMISSION_DENIED. */
+function checkOwner(registry: Registry, name: string, call: Call): string {
+  const { spiffeId = "" } = call.connection.peer ?? {};
+  const owner = registry.owners.get(name) ?? spiffeId;
+  if (owner === spiffeId) return owner;
+  const problem = "registry: an error occurred during authorization policy check: no sufficient privileges";
+  throw new RpcError("PERMISSION_DENIED", problem);
 }
 
 /** The passed socket of an inode URL: the one that is held already when it is the same file, for its path to stay the same. */
@@ -112,12 +124,12 @@ async function* findEndpoints(
 ): AsyncGenerator<{ networkServiceEndpoint: NetworkServiceEndpoint; deleted: boolean }> {
   const desired = query.networkServiceEndpoint ?? create(NetworkServiceEndpointRegistry.method.register.input);
   const feed = new Feed<{ networkServiceEndpoint: NetworkServiceEndpoint; deleted: boolean }>(call.signal);
-  const tell = ({ endpoint, socket }: EndpointEntry, deleted: boolean) => {
+  const notify = ({ endpoint, socket }: EndpointEntry, deleted: boolean) => {
     if (!matchesEndpoint(desired, endpoint)) return;
     feed.push({ networkServiceEndpoint: deleted ? endpoint : passSocket(endpoint, socket, call), deleted });
   };
-  for (const entry of registry.endpoints.all()) tell(entry, false);
-  yield* follow(feed, query.watch, () => registry.endpoints.watch(({ entry, deleted }) => tell(entry, deleted)));
+  for (const entry of registry.endpoints.all()) notify(entry, false);
+  yield* follow(feed, query.watch, () => registry.endpoints.watch(({ entry, deleted }) => notify(entry, deleted)));
 }
 
 /** The endpoint as the caller can reach it: its socket as a passed descriptor and an inode URL that names it. */

@@ -55,6 +55,11 @@ class Shelf<T> {
 export class Registry {
   readonly services = new Shelf<NetworkService>();
   readonly endpoints = new Shelf<EndpointEntry>();
+  /**
+   * Who had the name of an endpoint first, by SPIFFE ID: no other may have it, also when its entry has expired, until that one has taken
+   * itself out (sdk: registry/common/authorize, which stands before what expires; client_allowed.rego).
+   */
+  readonly owners = new Map<string, string>();
   readonly #clock: Clock;
   readonly #expiries = new Map<string, Timer>();
 
@@ -88,6 +93,7 @@ export class Registry {
   clear(): void {
     for (const { endpoint } of this.endpoints.all()) this.removeEndpoint(endpoint.name);
     for (const { name } of this.services.all()) this.services.remove(name);
+    this.owners.clear();
   }
 }
 

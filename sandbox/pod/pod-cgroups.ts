@@ -55,8 +55,8 @@ export class PodCgroups {
   }
 
   /** Lets the container open a device, as an unknown process would. */
-  allow(uid: string, container: string, { major, minor }: DeviceNumber): void {
-    writeFileSync(join(this.#pod(uid), container, "devices.allow"), `c ${major}:${minor} rw`);
+  allow(uid: string, container: string, { major, minor }: DeviceNumber, access = "rw"): void {
+    writeFileSync(join(this.#pod(uid), container, "devices.allow"), `c ${major}:${minor} ${access}`);
   }
 
   /** Each rule beneath for one of the devices, with its cgroup. */

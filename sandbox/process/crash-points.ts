@@ -149,11 +149,13 @@ function accessWith(access: DeviceAccess, at: AtStep): DeviceAccess {
   });
   return {
     version: access.version,
-    open: (ask) => grant(access.open(ask)),
+    open: (request) => grant(access.open(request)),
     adopt: (...args) => grant(access.adopt(...args)),
     watch: (pod, connectionId) => access.watch(pod, connectionId),
     onPodGone: (listener) => access.onPodGone(listener),
-    clearStrays: (devices, pods) => at(step("clear strays"), () => access.clearStrays(devices, pods)),
+    clearStrays: (...args) => at(step("clear strays"), () => access.clearStrays(...args)),
+    rulesOf: (pod, devices) => access.rulesOf(pod, devices),
+    hasPod: (pod) => access.hasPod(pod),
     close: () => access.close(),
   };
 }

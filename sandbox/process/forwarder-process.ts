@@ -1,8 +1,9 @@
 // The forwarder in a process of its own, to be killed: its node is asked of the process that started it, but for cgroups, which
 // are the machine's. Each step that it takes for a call with a trace waits there before and after it is done.
 import { AsyncLocalStorage } from "node:async_hooks";
+import { flushCompileCache } from "node:module";
 import { openDeviceAccess } from "../../src/access/index.ts";
-import { type Clock, systemClock as clock } from "../../src/async/index.ts";
+import { type Clock, systemClock as clock, type UndoStack } from "../../src/async/index.ts";
 import {
   type Disk,
   type DiskFile,
@@ -17,33 +18,34 @@ import {
 import type { PfPort } from "../../src/netdev/index.ts";
 import { type Host, machineDoors } from "../../src/node/index.ts";
 import { parsePfConfig, pfLinks } from "../../src/pci/index.ts";
+import { ownBudgets } from "../../src/process/own-budgets.ts";
 import { live, type Running } from "../../src/process/process-life.ts";
 import { createLog, type Log, type LogFields, type Tracer } from "../../src/telemetry/index.ts";
 import { locksIn } from "../nic/pf-locks.ts";
 import { startSandboxForwarder } from "../start-forwarder.ts";
 import { type AtStep, nameOf, withCrashPoints } from "./crash-points.ts";
-import type { Ask, Failure, Heard, PhaseTrial, StartAsk } from "./process-messages.ts";
+import type { Failure, Heard, NodeRequest, PhaseTrial, StartRequest } from "./process-messages.ts";
 
 /** Where the parent has put the host's network namespace. */
 const NETNS_FD = 4;
 
 const waiting = new Map<number, PromiseWithResolvers<unknown>>();
 const listeners = new Set<(event: Uevent) => void>();
-let asked = 0;
+let lastId = 0;
 
 /** No answer of the node comes any more. */
 let isNodeSilent = false;
 
-function ask(what: Ask): Promise<unknown> {
+function request(what: NodeRequest): Promise<unknown> {
   if (isNodeSilent && what.kind === "files") return new Promise(() => {});
-  asked += 1;
+  lastId += 1;
   const answer = Promise.withResolvers<unknown>();
-  waiting.set(asked, answer);
-  process.send?.({ id: asked, ...what });
+  waiting.set(lastId, answer);
+  process.send?.({ id: lastId, ...what });
   return answer.promise;
 }
 
-/** A call that carries its trace; what continues behind its answer belongs to no call. */
+/** A call that carries its trace; what continues behind its answer belongs to it where its flags say so (W3C: "03", random). */
 interface TracedCall {
   readonly name: string;
   isOver: boolean;
@@ -59,7 +61,7 @@ const tracer: Tracer = {
     try {
       return await calls.run(call, work);
     } finally {
-      call.isOver = true;
+      call.isOver = !name.endsWith("-03");
     }
   },
   step: (_name, work) => work(),
@@ -69,7 +71,7 @@ const tracer: Tracer = {
 const atStep: AtStep = async (step, act) => {
   const call = calls.getStore();
   const announce = async (when: string) => {
-    if (call && !call.isOver) await ask({ kind: "step", call: call.name, what: `${when} ${nameOf(step)}` });
+    if (call && !call.isOver) await request({ kind: "step", call: call.name, what: `${when} ${nameOf(step)}` });
   };
   await announce("before");
   const result = await act();
@@ -79,29 +81,34 @@ const atStep: AtStep = async (step, act) => {
 
 function filesOf(tree: "devices" | "drivers" | "vfio"): HostFiles {
   const call = (method: keyof HostFiles) =>
-    ((...args: unknown[]) => ask({ kind: "files", tree, method, args })) as never;
+    ((...args: unknown[]) => request({ kind: "files", tree, method, args })) as never;
   return {
     readText: call("readText"),
-    writeText: call("writeText"),
+    // A function does not go over a channel: a late return is not heard of.
+    async writeText(path, text, { limitMs } = {}) {
+      const options = limitMs === undefined ? {} : { limitMs };
+      await request({ kind: "files", tree, method: "writeText", args: [path, text, options] });
+    },
     list: call("list"),
     readLink: call("readLink"),
     exists: call("exists"),
+    inode: call("inode"),
     deviceNumber: call("deviceNumber"),
     heldBy: call("heldBy"),
   };
 }
 
-const onDisk = (method: keyof Disk) => ((...args: unknown[]) => ask({ kind: "disk", method, args })) as never;
+const onDisk = (method: keyof Disk) => ((...args: unknown[]) => request({ kind: "disk", method, args })) as never;
 
-const askedDisk: Disk = {
+const parentDisk: Disk = {
   async open(...args) {
-    const file = (await ask({ kind: "disk", method: "open", args })) as number;
+    const file = (await request({ kind: "disk", method: "open", args })) as number;
     const call = (method: keyof DiskFile) =>
-      ((...more: unknown[]) => ask({ kind: "file", file, method, args: more })) as never;
+      ((...more: unknown[]) => request({ kind: "file", file, method, args: more })) as never;
     return {
       // What comes over a channel is no Buffer any more.
       read: async (position, length) =>
-        Buffer.from((await ask({ kind: "file", file, method: "read", args: [position, length] })) as Uint8Array),
+        Buffer.from((await request({ kind: "file", file, method: "read", args: [position, length] })) as Uint8Array),
       write: call("write"),
       truncate: call("truncate"),
       datasync: call("datasync"),
@@ -120,9 +127,9 @@ const askedDisk: Disk = {
 const netns = Netns.fromFd({ number: NETNS_FD });
 const devices = filesOf("devices");
 const linkOwnerOf: LinkOwnerOf = ({ netns }, link) =>
-  ask({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
+  request({ kind: "owner", netnsFd: netns.fd.number, link }) as ReturnType<LinkOwnerOf>;
 
-const hostWith = ({ cgroupPath, hasLinks, isDiskAsked, lockFolder }: StartAsk): Host => ({
+const hostWith = ({ cgroupPath, hasLinks, isDiskOfParent, lockFolder }: StartRequest): Host => ({
   devices,
   linkOwnerOf,
   pfLink: hasLinks ? pfLinks({ devices, linkOwnerOf }) : async () => undefined,
@@ -138,14 +145,15 @@ const hostWith = ({ cgroupPath, hasLinks, isDiskAsked, lockFolder }: StartAsk): 
   netns,
   locks: locksIn(lockFolder),
   ...machineDoors(netns),
-  ...(isDiskAsked && { disk: askedDisk }),
+  ...(isDiskOfParent && { disk: parentDisk }),
   openAccess: (parts) => openDeviceAccess({ ...parts, cgroupPath }),
-  askEswitchMode: async () => undefined,
+  queryEswitchMode: async () => undefined,
   openRtnl: (netns) => Rtnl.open({ netns }),
   pfPort: ({ address, ifname, driver }) => ({
     pf: `${address} (${ifname}, driver ${driver})`,
-    read: (vf) => ask({ kind: "port", pf: address, method: "read", args: [vf] }) as ReturnType<PfPort["read"]>,
-    write: async (vf, change) => void (await ask({ kind: "port", pf: address, method: "write", args: [vf, change] })),
+    read: (vf) => request({ kind: "port", pf: address, method: "read", args: [vf] }) as ReturnType<PfPort["read"]>,
+    write: async (vf, change) =>
+      void (await request({ kind: "port", pf: address, method: "write", args: [vf, change] })),
   }),
 });
 
@@ -177,15 +185,16 @@ function logWith(log: Log, trial: PhaseTrial | undefined): Log {
 /** So much faster that a phase that lasts is logged soon. */
 const hurried: Clock = { ...clock, after: (delayMs, callback) => clock.after(delayMs / 50, callback) };
 
-async function run(asked: StartAsk): Promise<void> {
-  const { trial } = asked;
+async function run(started: StartRequest): Promise<void> {
+  const { trial } = started;
   const log = createLog({ level: "info" });
   if (trial?.how === "loop-empty") {
     const { setInterval } = globalThis;
     globalThis.setInterval = ((...args: Parameters<typeof setInterval>) => setInterval(...args).unref()) as never;
   }
   const lived = live({
-    start: (signal) => start(asked, { log: logWith(log, trial), clock: trial ? hurried : clock, signal }),
+    start: (signal, undo) =>
+      start(started, { log: logWith(log, trial), clock: trial ? hurried : clock, signal, started: undo }),
     log,
     configuredLevel: "info",
     clock: trial ? hurried : clock,
@@ -198,14 +207,15 @@ async function run(asked: StartAsk): Promise<void> {
 }
 
 async function start(
-  asked: StartAsk,
-  parts: { readonly log: Log; readonly clock: Clock; readonly signal: AbortSignal },
+  started: StartRequest,
+  parts: { readonly log: Log; readonly clock: Clock; readonly signal: AbortSignal; readonly started: UndoStack },
 ): Promise<Running> {
-  const { settings, pfConfigText } = asked;
+  const { settings, pfConfigText } = started;
   const forwarder = await startSandboxForwarder({
     settings,
     pfConfig: parsePfConfig(pfConfigText, "pci.config"),
-    host: withCrashPoints(hostWith(asked), atStep),
+    host: withCrashPoints(hostWith(started), atStep),
+    budgets: await ownBudgets(clock),
     tracer,
     ...parts,
   });
@@ -219,6 +229,7 @@ async function start(
     process.send?.({ kind: "inventory", inventory: { vfs, connections: nsm.connectionCount } });
   });
   process.send?.({ kind: "started" });
+  flushCompileCache(); // Node itself writes at an exit, to which no killed process comes
   return forwarder;
 }
 

@@ -4,7 +4,7 @@ import { closeSync, openSync, readFileSync } from "node:fs";
 import { type Disk, type DiskFile, KernelError, type LinkOwner, Netns } from "../../src/kernel/index.ts";
 import { runtimeFlags } from "../../tools/bundle-options.ts";
 import type { Sandbox } from "../sandbox.ts";
-import type { Ask, Failure, Heard, InventoryView, PhaseTrial, Told } from "./process-messages.ts";
+import type { Failure, FromForwarder, Heard, InventoryView, NodeRequest, PhaseTrial } from "./process-messages.ts";
 
 /** What it takes of a sandbox: the node, and how the forwarder is to run on it. */
 export type KillableNode = Pick<Sandbox, "machine" | "forwarderSettings"> & {
@@ -22,6 +22,8 @@ export interface KillableOptions {
   readonly logFile: string;
   /** What starts Node, for example with fewer privileges. */
   readonly starter?: readonly string[];
+  /** Flags of Node after the shipped ones. */
+  readonly flags?: readonly string[];
   readonly trial?: PhaseTrial;
 }
 
@@ -53,18 +55,20 @@ export class KillableForwarder {
   readonly #readers: PromiseWithResolvers<InventoryView>[] = [];
   /** How often it has read or written something of the node. */
   touches = 0;
+  /** What it has written of the node, apart from what it does by netlink and to cgroups. */
+  readonly writes: string[] = [];
 
-  constructor(sandbox: KillableNode, { program, logFile, starter = [], trial }: KillableOptions) {
+  constructor(sandbox: KillableNode, { program, logFile, starter = [], flags = [], trial }: KillableOptions) {
     const { machine } = sandbox;
     this.#sandbox = sandbox;
     const log = openSync(logFile, "a");
     const stdio = ["ignore", log, log, "ipc", machine.netns.fd.number] as const;
-    const [command, ...words] = [...starter, process.execPath, ...runtimeFlags, program] as const;
+    const [command, ...words] = [...starter, process.execPath, ...runtimeFlags, ...flags, program] as const;
     this.#child = spawn(command ?? "", words, { stdio: [...stdio], serialization: "advanced" });
     closeSync(log);
     this.#ended = new Promise((resolve) => this.#child.once("exit", (code) => resolve(code)));
     this.#child.on("error", (error) => this.#started.reject(error));
-    this.#child.on("message", (message: Told) => this.#heard(message));
+    this.#child.on("message", (message: FromForwarder) => this.#heard(message));
     const stop = machine.uevents.subscribe((event) => this.#send({ kind: "uevent", event }));
     void this.#ended.then(() => {
       stop();
@@ -78,7 +82,7 @@ export class KillableForwarder {
       pfConfigText: pfConfigFile.text,
       cgroupPath,
       hasLinks,
-      isDiskAsked: disk !== undefined,
+      isDiskOfParent: disk !== undefined,
       lockFolder,
       ...(trial && { trial }),
     });
@@ -146,13 +150,13 @@ export class KillableForwarder {
     if (this.#child.connected) this.#child.send(heard, () => {}); // who is dead does not hear
   }
 
-  #heard(message: Told): void {
+  #heard(message: FromForwarder): void {
     if (message.kind === "started") this.#started.resolve();
     else if (message.kind === "inventory") this.#readers.shift()?.resolve(message.inventory);
     else if (message.kind !== "step" || this.#goesOn(message)) void this.#reply(message.id, message);
   }
 
-  #goesOn({ call, what }: Ask & { readonly kind: "step" }): boolean {
+  #goesOn({ call, what }: NodeRequest & { readonly kind: "step" }): boolean {
     const halt = this.#halts.get(call);
     if (!halt) return true;
     if (halt.isHalted) return false; // What it does beside that step it has not done either.
@@ -163,15 +167,15 @@ export class KillableForwarder {
     return !halt.isHalted;
   }
 
-  async #reply(id: number, ask: Ask): Promise<void> {
+  async #reply(id: number, request: NodeRequest): Promise<void> {
     try {
-      this.#send({ kind: "answer", id, value: await this.#answer(ask) });
+      this.#send({ kind: "answer", id, value: await this.#answer(request) });
     } catch (error) {
       this.#send({ kind: "answer", id, failure: failureOf(error) });
     }
   }
 
-  async #ownerOf({ netnsFd, link }: Ask & { readonly kind: "owner" }): Promise<LinkOwner> {
+  async #ownerOf({ netnsFd, link }: NodeRequest & { readonly kind: "owner" }): Promise<LinkOwner> {
     const netns = Netns.openPath(`/proc/${this.#child.pid}/fd/${netnsFd}`);
     try {
       return await this.#sandbox.machine.linkOwnerOf({ netns }, link);
@@ -180,24 +184,27 @@ export class KillableForwarder {
     }
   }
 
-  async #onDisk(ask: Ask & { readonly kind: "disk" | "file" }): Promise<unknown> {
-    const target = ask.kind === "file" ? this.#files.get(ask.file) : this.#sandbox.disk;
-    const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];
-    const answer = await call?.apply(target, [...ask.args]);
-    if (ask.method !== "open") return answer;
+  async #onDisk(request: NodeRequest & { readonly kind: "disk" | "file" }): Promise<unknown> {
+    const target = request.kind === "file" ? this.#files.get(request.file) : this.#sandbox.disk;
+    const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[request.method];
+    const answer = await call?.apply(target, [...request.args]);
+    if (request.method !== "open") return answer;
     this.#files.set(this.#files.size, answer as DiskFile);
     return this.#files.size - 1;
   }
 
-  async #answer(ask: Ask): Promise<unknown> {
+  async #answer(request: NodeRequest): Promise<unknown> {
     const { machine } = this.#sandbox;
-    if (ask.kind === "step") return undefined;
-    if (ask.kind === "disk" || ask.kind === "file") return await this.#onDisk(ask);
+    if (request.kind === "step") return undefined;
+    if (request.kind === "disk" || request.kind === "file") return await this.#onDisk(request);
     this.touches += 1;
-    if (ask.kind === "owner") return await this.#ownerOf(ask);
-    const target = ask.kind === "files" ? machine[ask.tree] : machine.pfPort({ address: ask.pf });
-    const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[ask.method];
-    return await call?.apply(target, [...ask.args]);
+    if (request.kind !== "owner" && request.method.startsWith("write")) {
+      this.writes.push(`${request.kind === "files" ? request.tree : request.pf} ${JSON.stringify(request.args)}`);
+    }
+    if (request.kind === "owner") return await this.#ownerOf(request);
+    const target = request.kind === "files" ? machine[request.tree] : machine.pfPort({ address: request.pf });
+    const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[request.method];
+    return await call?.apply(target, [...request.args]);
   }
 }
 

@@ -2,7 +2,7 @@ import type { ForwarderSettings } from "../../src/forwarder.ts";
 import type { Disk, DiskFile, HostFiles, Link, Uevent } from "../../src/kernel/index.ts";
 
 /** What a forwarder's process asks of the process that has its node. */
-export type Ask =
+export type NodeRequest =
   | {
       readonly kind: "files";
       readonly tree: "devices" | "drivers" | "vfio";
@@ -18,7 +18,7 @@ export type Ask =
   /** For a call with that trace it is about to do something, or has done it, and waits. */
   | { readonly kind: "step"; readonly call: string; readonly what: string };
 
-export interface StartAsk {
+export interface StartRequest {
   readonly settings: ForwarderSettings;
   readonly pfConfigText: string;
   /** For NSM_CGROUP_PATH. */
@@ -26,7 +26,7 @@ export interface StartAsk {
   /** Whether the network devices of the node are links, and not only names. */
   readonly hasLinks: boolean;
   /** Whether what outlives the process is kept by the one that started it, and not in files. */
-  readonly isDiskAsked: boolean;
+  readonly isDiskOfParent: boolean;
   /** Of the machine. */
   readonly lockFolder: string;
   readonly trial?: PhaseTrial;
@@ -62,7 +62,7 @@ export type Failure =
 
 /** To the forwarder's process. */
 export type Heard =
-  | ({ readonly kind: "start" } & StartAsk)
+  | ({ readonly kind: "start" } & StartRequest)
   | { readonly kind: "uevent"; readonly event: Uevent }
   | { readonly kind: "inventory" }
   | {
@@ -73,7 +73,7 @@ export type Heard =
     };
 
 /** From it. */
-export type Told =
-  | (Ask & { readonly id: number })
+export type FromForwarder =
+  | (NodeRequest & { readonly id: number })
   | { readonly kind: "started" }
   | { readonly kind: "inventory"; readonly inventory: InventoryView };

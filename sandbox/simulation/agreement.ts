@@ -17,14 +17,16 @@ export async function disagreements(simulation: Simulation, open: readonly Simul
   const { forwarder, node, peers, seed, vfCount, deaths } = simulation;
   if (!forwarder) return ["no forwarder runs"];
   const vfs = forwarder.node.inventory.snapshot();
-  const answered = open.map(answerOf);
-  const known = forwarder.nsm.connections().map(({ id, phase }) => `${id} ${phase}`);
-  const standing = answered.map(({ id }) => `${id} established`);
+  const connections = forwarder.nsm.connections();
+  const keyOf = (id: string) => connections.find(({ pathId }) => pathId === id)?.id ?? id;
+  const answered = open.map(answerOf).map(({ id, vf }) => ({ id: keyOf(id), vf }));
+  const known = connections.map(({ id, phase }) => `${id} ${phase}`);
+  const established = answered.map(({ id }) => `${id} established`);
   const held = answered.flatMap(({ id, vf }) => (vf ? [`${vf} of ${id}`] : []));
   const wrong = [
     ...vfs.flatMap(wrongWith),
     ...unlike("VFs of the inventory", vfs.length, vfCount),
-    ...unlike("connections", textOf(known), textOf(standing)),
+    ...unlike("connections", textOf(known), textOf(established)),
     ...unlike("VFs that are held", textOf(holders(vfs)), textOf(held)),
     ...endpointsUnlike(peers, open, deaths),
     ...unlike("healthy devices at kubelet", simulation.healthyDevices(RESOURCE), vfCount),
@@ -104,11 +106,11 @@ function endpointsUnlike(
   open: readonly SimulatedPod[],
   deaths: number,
 ): readonly string[] {
-  const standing = endpoints.flatMap(({ monitor }) => monitor.ids);
+  const established = endpoints.flatMap(({ monitor }) => monitor.ids);
   const desired = open.map(({ client }) => client.connection?.path?.pathSegments.at(-1)?.id ?? "none");
-  const left = standing.filter((id) => !desired.includes(id));
+  const left = established.filter((id) => !desired.includes(id));
   return [
-    ...desired.filter((id) => !standing.includes(id)).map((id) => `no endpoint has ${id}`),
+    ...desired.filter((id) => !established.includes(id)).map((id) => `no endpoint has ${id}`),
     ...(deaths === 0 ? left.map((id) => `an endpoint still has ${id}`) : []),
   ];
 }

@@ -5,12 +5,13 @@ import {
   type GrantRequest,
   type GrantState,
   type RecordState,
+  type WrittenRule,
 } from "../../src/access/index.ts";
 import type { Clock } from "../../src/async/index.ts";
 import type { DeviceNumber } from "../../src/kernel/index.ts";
 
 /** Between two looks whether a pod is still there. */
-const LOOK_MS = 500;
+const SCAN_MS = 500;
 
 /** The device cgroups of a node's pods, as rules of version 2 that carry the mark of a connection. They outlive who has set them. */
 export class MemoryCgroups {
@@ -63,7 +64,7 @@ class MemoryAccess implements DeviceAccess {
   constructor(cgroups: MemoryCgroups, clock: Clock) {
     this.#cgroups = cgroups;
     this.#clock = clock;
-    void this.#look();
+    void this.#scan();
   }
 
   open({ connectionId, pod, devices, record }: GrantRequest): DeviceGrant {
@@ -85,6 +86,14 @@ class MemoryAccess implements DeviceAccess {
       }
     }
     return [];
+  }
+
+  async rulesOf(): Promise<readonly WrittenRule[]> {
+    return [];
+  }
+
+  hasPod({ uid }: NonNullable<GrantRequest["pod"]>): boolean {
+    return this.#cgroups.marks(uid) !== undefined;
   }
 
   async watch({ uid }: NonNullable<GrantRequest["pod"]>, connectionId: string): Promise<() => void> {
@@ -109,9 +118,9 @@ class MemoryAccess implements DeviceAccess {
       state,
       apply: async () => {
         await record(state);
-        const standing = marks();
-        if (!standing) throw new AccessError({ kind: "no-cgroup", pod: podUid, looked: "in memory" });
-        standing.set(connectionId, devices);
+        const granted = marks();
+        if (!granted) throw new AccessError({ kind: "no-cgroup", pod: podUid, searched: "in memory" });
+        granted.set(connectionId, devices);
         this.#watched.set(connectionId, podUid);
       },
       isInForce: async () => marks()?.has(connectionId) ?? false,
@@ -123,10 +132,10 @@ class MemoryAccess implements DeviceAccess {
     };
   }
 
-  async #look(): Promise<void> {
+  async #scan(): Promise<void> {
     const { signal } = this.#stop;
     while (!signal.aborted) {
-      await this.#clock.sleep(LOOK_MS, signal).catch(() => {}); // closed
+      await this.#clock.sleep(SCAN_MS, signal).catch(() => {}); // closed
       if (this.#goneListeners.size === 0) continue;
       for (const [connectionId, uid] of [...this.#watched]) {
         if (signal.aborted || this.#cgroups.marks(uid)) continue;

@@ -14,18 +14,18 @@ interface MemoryFile {
 export class MemoryFolders implements KubeletFiles {
   readonly #files = new Map<string, MemoryFile>();
   readonly #watchers = new Map<string, Set<() => void>>();
-  readonly #tellLater: (tell: () => void) => void;
+  readonly #notifyLater: (notify: () => void) => void;
   #made = 0;
 
-  constructor(tellLater: (tell: () => void) => void) {
-    this.#tellLater = tellLater;
+  constructor(notifyLater: (notify: () => void) => void) {
+    this.#notifyLater = notifyLater;
   }
 
   /** Answers by what the file is told from another one of its name. */
   put(path: string, text?: string): string {
     const identity = String(this.#made++);
     this.#files.set(path, { identity, text });
-    this.#tell(path);
+    this.#notify(path);
     return identity;
   }
 
@@ -33,7 +33,7 @@ export class MemoryFolders implements KubeletFiles {
   remove(path: string, identity = this.identity(path)): void {
     if (identity === undefined || this.identity(path) !== identity) return;
     this.#files.delete(path);
-    this.#tell(path);
+    this.#notify(path);
   }
 
   identity(path: string): string | undefined {
@@ -67,12 +67,12 @@ export class MemoryFolders implements KubeletFiles {
   watch(path: string): WatchedFolder {
     const folder = plain(path);
     const listeners = new Set<() => void>();
-    const tell = guarded("file-watch", () => {
+    const notify = guarded("file-watch", () => {
       for (const listener of [...listeners]) listener();
     });
     const watchers = this.#watchers.get(folder) ?? new Set();
     this.#watchers.set(folder, watchers);
-    watchers.add(tell);
+    watchers.add(notify);
     return {
       path: folder,
       identity: (name) => this.identity(`${folder}/${name}`),
@@ -81,15 +81,15 @@ export class MemoryFolders implements KubeletFiles {
         return () => listeners.delete(listener);
       },
       close() {
-        watchers.delete(tell);
+        watchers.delete(notify);
         listeners.clear();
       },
     };
   }
 
-  #tell(path: string): void {
+  #notify(path: string): void {
     const watchers = this.#watchers.get(dirname(path)) ?? new Set();
-    for (const watcher of watchers) this.#tellLater(() => watchers.has(watcher) && watcher());
+    for (const watcher of watchers) this.#notifyLater(() => watchers.has(watcher) && watcher());
   }
 }
 

@@ -11,6 +11,7 @@ const VF = {
   nativeDriver: "igbvf",
   driver: "igbvf",
   override: undefined,
+  inode: 1n,
 };
 
 for (const [says, contract] of Object.entries(linkContracts)) {
@@ -18,7 +19,7 @@ for (const [says, contract] of Object.entries(linkContracts)) {
     const handles = new Handles();
     const news: (() => void)[] = [];
     const noCard = { vlanOf: () => 0, macOf: () => undefined, onMade: () => {}, onReturn: () => {} };
-    const links = new MemoryLinks(noCard, handles, (tell) => news.push(tell));
+    const links = new MemoryLinks(noCard, handles, (notify) => news.push(notify));
     const place = (netns = links.createNetns()) => ({ netns, rtnl: links.openRtnl(netns) });
     const [host, pod] = [place(links.host.open()), place()];
     try {
@@ -27,10 +28,10 @@ for (const [says, contract] of Object.entries(linkContracts)) {
       await host.rtnl.setLink(ifindex, { up: false, removeAltNames: made?.altNames ?? [] });
       const vf = await host.rtnl.linkByIndex(ifindex);
       if (!vf) throw new Error("the link is not there");
-      const told = async () => {
-        for (const tell of news.splice(0)) tell();
+      const known = async () => {
+        for (const notify of news.splice(0)) notify();
       };
-      await contract({ host, pod, vf, told });
+      await contract({ host, pod, vf, known });
     } finally {
       for (const { netns, rtnl } of [host, pod]) {
         rtnl.close();

@@ -7,6 +7,7 @@ import {
   NotANetnsError,
   type Rtnl,
 } from "../../src/kernel/index.ts";
+import { type LinkSettings, linkDifferences, type SettingsDoor } from "../../src/netdev/index.ts";
 import { netdevName } from "../nic/netdev-names.ts";
 import type { NetdevMaker, NicFunction } from "../nic/nic.ts";
 import type { LinkMaker, LinksParts, NetdevView, SeenNetdev } from "../nic/sysfs.ts";
@@ -17,16 +18,27 @@ import { keyOf, type MemoryLink, MTU, Netspace } from "./netspace.ts";
 /** Namespaces and links of a node in memory: each VF with a kernel driver has a link, in the host's namespace at first. */
 export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
   readonly hasLinks = true;
+  /** A link in memory has one, its altnames. */
+  readonly settings: SettingsDoor = {
+    boot: "the simulated one",
+    read: async ({ netns }, { index }) => altNamesOf(this.#spaceOf(netns).link(index, "read the settings")),
+    restore: async ({ netns }, { index }, before) => {
+      const link = this.#spaceOf(netns).link(index, "restore the settings");
+      const found = linkDifferences(before, altNamesOf(link));
+      link.altNames = Object.keys(before).map((setting) => setting.replace("altname ", ""));
+      return { restored: found, remaining: [] };
+    },
+  };
   readonly host: Netspace;
   readonly #parts: LinksParts;
   readonly #handles: Handles;
-  readonly #tellLater: (tell: () => void) => void;
+  readonly #notifyLater: (notify: () => void) => void;
   readonly #spaces = new Map<string, Netspace>();
 
-  constructor(parts: LinksParts, handles: Handles, tellLater: (tell: () => void) => void) {
+  constructor(parts: LinksParts, handles: Handles, notifyLater: (notify: () => void) => void) {
     this.#parts = parts;
     this.#handles = handles;
-    this.#tellLater = tellLater;
+    this.#notifyLater = notifyLater;
     this.host = this.#makeSpace();
   }
 
@@ -53,7 +65,7 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
       moved: (link, to) => {
         if (to === this.host) this.#parts.onReturn(link.fn, link.name);
       },
-      tellLater: this.#tellLater,
+      notifyLater: this.#notifyLater,
     });
   }
 
@@ -63,8 +75,8 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
     const address = this.#parts.macOf(fn) ?? burntInMac(fn);
     // PFs are up, and every other VF, as an operator leaves them; the altname is udev's.
     const up = !fn.virtual || fn.virtual.index % 2 === 1;
-    const standing = { up, mtu: MTU.usual, altNames: [`${desired}-by-udev`] };
-    const link: MemoryLink = { fn, name, address, permanentAddress: burntInMac(fn), index: 0, ...standing };
+    const settings = { up, mtu: MTU.usual, altNames: [`${desired}-by-udev`] };
+    const link: MemoryLink = { fn, name, address, permanentAddress: burntInMac(fn), index: 0, ...settings };
     this.host.put(link);
     this.#parts.onMade(fn, address);
     return { ifname: name, ifindex: link.index };
@@ -137,6 +149,10 @@ export class MemoryLinks implements NetdevMaker, NetdevView, LinkMaker {
     }
     return undefined;
   }
+}
+
+function altNamesOf({ altNames }: MemoryLink): LinkSettings {
+  return Object.fromEntries(altNames.map((name) => [`altname ${name}`, "on"]));
 }
 
 /** Local, the same at each bind, other for each VF. */

@@ -7,7 +7,7 @@ export interface RtnlParts {
   /** A link has come to another namespace. */
   readonly moved: (link: MemoryLink, to: Netspace) => void;
   /** Hands news over after those before them. */
-  readonly tellLater: (tell: () => void) => void;
+  readonly notifyLater: (notify: () => void) => void;
 }
 
 type Like<T> = { readonly [Key in keyof T]: T[Key] };
@@ -43,11 +43,12 @@ class MemoryRtnl implements Like<Rtnl> {
   namespaceId = async () => undefined;
   vfCount = async () => 0;
   vfInfos = async () => [];
-  addresses = async (ifindex = 0) => {
+  addresses: Rtnl["addresses"] = async (ifindex = 0, concerns = () => true) => {
     if (ifindex !== 0) this.#space.link(ifindex, "list the addresses");
-    return this.#space.addresses.filter((one) => ifindex === 0 || one.ifindex === ifindex);
+    return this.#space.addresses.filter((one) => (ifindex === 0 || one.ifindex === ifindex) && concerns(one));
   };
-  neighbours = async (ifindex = 0) => this.#space.neighbours.filter((one) => ifindex === 0 || one.ifindex === ifindex);
+  neighbours: Rtnl["neighbours"] = async (ifindex = 0, concerns = () => true) =>
+    this.#space.neighbours.filter((one) => (ifindex === 0 || one.ifindex === ifindex) && concerns(one));
   routes: Rtnl["routes"] = async (concerns = () => true) => this.#space.routes.filter(concerns);
   rules: Rtnl["rules"] = async (concerns = () => true) => this.#space.rules.filter(concerns);
   createLink = async () => refuse("make a link", "EOPNOTSUPP");
@@ -86,7 +87,7 @@ class MemoryRtnl implements Like<Rtnl> {
       if (space.named(alias)) refuse(op, "EEXIST");
       link.altNames.push(alias);
     }
-    space.tellLink("new-link", link);
+    space.notifyLink("new-link", link);
   }
 
   #rename(link: MemoryLink, desired: string, op: string): void {
@@ -116,14 +117,14 @@ class MemoryRtnl implements Like<Rtnl> {
     const state = { permanent: true, tentative: false, duplicate: false };
     const added = { ifindex, family, address, prefixLength, scope: 0, protocol, ...state };
     this.#space.addresses.push(added);
-    this.#space.tell({ kind: "new-address", address: added });
+    this.#space.notify({ kind: "new-address", address: added });
   }
 
   async deleteAddress({ ifindex, address }: Change<"deleteAddress">): Promise<void> {
     const gone = this.#space.addresses.find((one) => one.ifindex === ifindex && one.address === address);
     if (!gone) return refuse(`delete address ${address} of link ${ifindex}`, "EADDRNOTAVAIL");
     this.#space.addresses = without(this.#space.addresses, gone);
-    this.#space.tell({ kind: "gone-address", address: gone });
+    this.#space.notify({ kind: "gone-address", address: gone });
   }
 
   async addRoute(route: Change<"addRoute">): Promise<void> {
@@ -141,8 +142,8 @@ class MemoryRtnl implements Like<Rtnl> {
     const added = { family, destination, prefixLength, gateway, ifindex, table, protocol, ...how };
     this.#space.routes.splice(at < 0 ? this.#space.routes.length : at, 0, added);
     if (prefixLength === 0) {
-      const told = { family, table, gateway, ifindexes: [ifindex] };
-      this.#space.tell({ kind: "default-route", route: told });
+      const known = { family, table, gateway, ifindexes: [ifindex] };
+      this.#space.notify({ kind: "default-route", route: known });
     }
   }
 
@@ -189,7 +190,7 @@ class MemoryRtnl implements Like<Rtnl> {
 
   watch(_groups: unknown, listener: (event: NetlinkEvent) => void): () => void {
     let isWatching = true;
-    const hear = (event: NetlinkEvent) => this.#parts.tellLater(() => isWatching && listener(event));
+    const hear = (event: NetlinkEvent) => this.#parts.notifyLater(() => isWatching && listener(event));
     this.#space.listeners.add(hear);
     const stop = () => {
       isWatching = false;

@@ -97,14 +97,14 @@ export class Netspace {
     if (link.index === 0 || this.links.has(link.index)) link.index = this.#nextIndex;
     this.#nextIndex = Math.max(this.#nextIndex, link.index + 1);
     this.links.set(link.index, link);
-    this.tellLink("new-link", link);
+    this.notifyLink("new-link", link);
   }
 
   take(link: MemoryLink): void {
     this.goDown(link);
     this.addresses = this.addresses.filter(({ ifindex }) => ifindex !== link.index);
     this.links.delete(link.index);
-    this.tellLink("gone-link", link);
+    this.notifyLink("gone-link", link);
   }
 
   /** Its routes and neighbours go, and its IPv6 addresses; rules stay (fib_netdev_event, addrconf_ifdown). */
@@ -116,11 +116,11 @@ export class Netspace {
     link.up = false;
   }
 
-  tellLink(kind: "new-link" | "gone-link", link: MemoryLink): void {
-    this.tell({ kind, link: seen(link) });
+  notifyLink(kind: "new-link" | "gone-link", link: MemoryLink): void {
+    this.notify({ kind, link: seen(link) });
   }
 
-  tell(event: NetlinkEvent): void {
+  notify(event: NetlinkEvent): void {
     for (const listener of [...this.listeners]) listener(event);
   }
 

@@ -7,7 +7,7 @@ export class RealWork {
   readonly #before = counts();
 
   /** Kinds of which there are more than at the start. A turn of the event loop is what the virtual clock takes. */
-  look(): void {
+  observe(): void {
     for (const [kind, count] of counts()) {
       if (kind !== "Immediate" && count > (this.#before.get(kind) ?? 0)) this.seen.add(kind);
     }

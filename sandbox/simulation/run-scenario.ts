@@ -16,7 +16,7 @@ export async function runScenario({ story, errors = [], ...options }: Scenario, 
   const simulation = await Simulation.start({ ...options, seed });
   const { trace, clock } = simulation.node;
   const problems: string[] = [];
-  const told = async () => {
+  const played = async () => {
     await simulation.startForwarder();
     await simulation.offers(simulation.vfCount);
     const open = await story(simulation);
@@ -26,11 +26,11 @@ export async function runScenario({ story, errors = [], ...options }: Scenario, 
   };
   const over = clock.sleep(LIMIT_MS).then(() => Promise.reject(new Error("nothing more happens")));
   try {
-    await Promise.race([told(), over]);
+    await Promise.race([played(), over]);
   } catch (error) {
     problems.push(error instanceof Error && error.stack ? error.stack : String(error));
   }
-  const isWrong = (told: string) => !errors.some((event) => told.startsWith(`${event} `));
+  const isWrong = (logged: string) => !errors.some((event) => logged.startsWith(`${event} `));
   problems.push(...(await simulation.stop()), ...trace.errors.filter(isWrong), ...simulation.violations);
   const { lines } = trace;
   if (problems.length > 0) throw new Error(`${problems.join("\n")}\nin this order:\n${lines.slice(-60).join("\n")}`);

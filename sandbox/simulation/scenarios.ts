@@ -74,7 +74,7 @@ async function diesInRequest(simulation: Simulation): Promise<readonly Simulated
     const id = client.connection?.path?.pathSegments.find(({ name }) => name === FORWARDER)?.id;
     if (id !== undefined)
       assert.ok(
-        known.some((one) => one.id === id),
+        known.some((one) => one.pathId === id),
         `${id} was answered and is not known`,
       );
   }

@@ -27,9 +27,9 @@ export class Seed {
   }
 
   /** Hands things over one after the other, each a while later. */
-  lane(name: string, clock: Clock, longestMs: number): (tell: () => void) => void {
+  lane(name: string, clock: Clock, longestMs: number): (deliver: () => void) => void {
     const lane = new MemoryLane({ clock, random: this.random(name), longestMs });
-    return (tell) => lane.send(tell);
+    return (deliver) => lane.send(deliver);
   }
 }
 

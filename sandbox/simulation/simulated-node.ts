@@ -54,7 +54,7 @@ export class SimulatedNode {
       pfs: 1,
       vfsPerPf: vfs,
       clock,
-      tellLater: this.#seed.lane("uevents", clock, LONGEST.news),
+      notifyLater: this.#seed.lane("uevents", clock, LONGEST.news),
       kernel: (parts) => {
         const netdevs = new MemoryLinks(parts, this.#handles, this.#seed.lane("rtnetlink", clock, LONGEST.news));
         links = netdevs;
@@ -115,11 +115,12 @@ export class SimulatedNode {
       vfio: machine.vfio,
       uevents: machine.uevents,
       netns: machine.netns,
-      askEswitchMode: (pf) => machine.askEswitchMode(pf),
+      queryEswitchMode: (pf) => machine.queryEswitchMode(pf),
       openRtnl: (netns) => machine.openRtnl(netns),
       netnsOf: (fd) => links.netnsOf(fd),
       unixListeners: () => [],
       linkOwnerOf: machine.linkOwnerOf,
+      linkSettings: links.settings,
       pfLink: machine.pfLink,
       locks: machine.locks,
       disk,

@@ -179,11 +179,11 @@ export class Simulation {
   }
 
   /** Looks again every now and then until nothing is wrong. @throws with what was wrong last. */
-  async until(look: () => Promise<readonly string[]>, limitMs = 300_000): Promise<void> {
+  async until(observe: () => Promise<readonly string[]>, limitMs = 300_000): Promise<void> {
     const { clock } = this.node;
     const endMs = clock.monotonicMs() + limitMs;
     for (;;) {
-      const wrong = await look();
+      const wrong = await observe();
       if (wrong.length === 0) return;
       if (clock.monotonicMs() > endMs) throw new Error(wrong.join("; "));
       await clock.sleep(1_000);
@@ -208,7 +208,7 @@ export class Simulation {
 
   #onStep(process: SimulatedProcess, step: string, when: "before" | "after"): void {
     this.node.trace.say("step", `${step} ${when}`);
-    this.#realWork.look();
+    this.#realWork.observe();
     if (when === "after") this.#checkOwners(step);
     if (!process.isOver && this.process === process && this.diesAt?.(step, when)) this.kill();
   }
@@ -227,7 +227,7 @@ export class Simulation {
   get #settings(): ForwarderSettings {
     return {
       name: FORWARDER,
-      networkServiceName: "forwarder",
+      networkServices: ["sriovns", "forwarder"],
       labels: { p2p: "true" },
       connectTo: this.peers.nsmgr.url,
       dialTimeoutMs: 10_000,

@@ -55,9 +55,9 @@ export class Trace {
   log(lives: () => boolean, bound: LogFields = {}): Log {
     const keep = (level: LogLevel) => (event: string, fields?: LogFields) => {
       if (!lives()) return;
-      const told = textOf({ ...bound, ...fields }, event);
-      this.say(level, `${event} ${told}`);
-      if (level === "error") this.errors.push(`${event} ${told}`);
+      const content = textOf({ ...bound, ...fields }, event);
+      this.say(level, `${event} ${content}`);
+      if (level === "error") this.errors.push(`${event} ${content}`);
     };
     return {
       error: keep("error"),

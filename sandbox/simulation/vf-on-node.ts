@@ -27,8 +27,9 @@ interface ReadNode {
 }
 
 export function vfOnNode({ links, machine }: ReadNode, { address, pf, index }: VfPlace): VfOnNode {
-  // A MAC is the same whether the PF has set it or the VF has chosen it: the PF reports no more, so no more can be restored.
-  const settings = Object.entries(machine.pfPort({ address: pf }).settingsOf(index));
+  const itsPort = machine.pfPort({ address: pf });
+  // What a VF has chosen itself its PF names, too, and is not to have set.
+  const settings = Object.entries({ ...itsPort.settingsOf(index), mac: itsPort.adminMac(index) });
   const port = Object.fromEntries(settings.map(([name, value]) => [name, String(value)]));
   return { link: linkFacts(links, address), port };
 }

@@ -74,6 +74,14 @@ export class CgroupV1Rules implements Rules {
     return withoutDevices(managed, explained).filter((device) => /[rw]/.test(exactAccess(entries, device)));
   }
 
+  rulesFor(cgroup: Cgroup, devices: readonly DeviceNumber[]): readonly WrittenRule[] {
+    const entries = readList(cgroup) ?? [];
+    const rules = devices.map(({ major, minor }) => {
+      return { major, minor, cgroup: cgroup.path, access: exactAccess(entries, { major, minor }) };
+    });
+    return rules.filter(({ access }) => access !== "");
+  }
+
   async fingerprint(cgroup: Cgroup): Promise<string> {
     return unlessGone("", () => cgroup.folder.readText("devices.list"));
   }

@@ -2,7 +2,7 @@ import { messageOf } from "../async/index.ts";
 import { AttachFlag, type CgroupFolder, type DeviceNumber, deviceProgramsOf } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
-import { type Filter, filterText, letsOpen, readFilter } from "./filter.ts";
+import { type Filter, filterText, letsOpen, mayHold, readFilter } from "./filter.ts";
 import type { WrittenRule } from "./grant.ts";
 import { readFilters, rewriteDevicePrograms } from "./rewrite-device-programs.ts";
 import {
@@ -65,7 +65,7 @@ export class CgroupV2Rules implements Rules {
       failure = messageOf(error);
     }
     const left = unlessGone<readonly Filter[]>([], () =>
-      readFilters(cgroup).list.filter((filter) => isOurs(filter, devices)),
+      readFilters(cgroup).list.filter((filter) => mayHold(filter, devices)),
     );
     return left.map((filter) => {
       const why = failure ?? filter.problem ?? "another program has put it back";
@@ -77,6 +77,10 @@ export class CgroupV2Rules implements Rules {
     return unlessGone<readonly DeviceNumber[]>([], () =>
       readFilters(cgroup).list.flatMap(({ block }) => withoutDevices(block?.devices ?? [], explained)),
     );
+  }
+
+  rulesFor(): readonly WrittenRule[] {
+    return [];
   }
 
   async fingerprint({ folder }: Cgroup): Promise<string> {
@@ -147,11 +151,4 @@ export class CgroupV2Rules implements Rules {
 
 function passes(filter: Filter, device: DeviceNumber): boolean {
   return filter.problem === undefined && letsOpen(filter.program, device);
-}
-
-/** A filter that cannot be read cannot be proven to hold nothing of ours. */
-function isOurs(filter: Filter, devices: readonly DeviceNumber[]): boolean {
-  if (filter.program.length === 0) return true;
-  const has = filter.block?.devices ?? [];
-  return withoutDevices(has, devices).length < has.length;
 }

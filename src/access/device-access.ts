@@ -13,24 +13,25 @@ import type {
   PodRef,
   RecordState,
   StrayAccess,
+  WrittenRule,
 } from "./grant.ts";
 import { HeldGrant } from "./held-grant.ts";
 import { type AccessMetrics, accessMetrics } from "./metrics.ts";
 import { PodAccess } from "./pod-access.ts";
 import { isPodUid } from "./pod-name.ts";
-import type { Rules } from "./rules.ts";
+import { type Rules, withoutDevices } from "./rules.ts";
 
 /**
  * The kernel reports no program that is replaced, so version 2 must be polled: one bpf(2) for each cgroup. A program that writes
  * rules of version 1 is reported by inotify, unless events were lost.
  */
-const LOOK_MS = { 1: 2000, 2: 500 } as const;
-const LOOK_SLICES = 16;
+const SCAN_MS = { 1: 2000, 2: 500 } as const;
+const SCAN_SLICES = 16;
 /** Every so many scans of a pod also read its folders, whose events may be lost: every 16 s. */
-const FOLDER_LOOKS = { 1: 8, 2: 32 } as const;
+const FOLDER_SCANS = { 1: 8, 2: 32 } as const;
 /** Events come in bursts when a container starts; a pod that continues making them is scanned no more often than this. */
 const SETTLE_MS = 10;
-const EVENT_LOOK_MS = 200;
+const EVENT_SCAN_MS = 200;
 
 /**
  * Opens the host's device cgroups: what the original's tools/cgroup is for.
@@ -52,10 +53,10 @@ class HostDeviceAccess implements DeviceAccess {
   readonly #queue = new KeyedQueue<string>();
   readonly #soon = new Map<string, Timer>();
   /** Pods whose next scan waits for its turn. */
-  readonly #looking = new Set<string>();
+  readonly #scanning = new Set<string>();
   readonly #goneListeners = new Set<(connectionId: string) => void>();
   #timer: Timer | undefined;
-  #looks = 0;
+  #scans = 0;
   #hasReportedBlind = false;
 
   constructor(options: DeviceAccessOptions) {
@@ -87,16 +88,29 @@ class HostDeviceAccess implements DeviceAccess {
     return this.#handle(grant);
   }
 
-  async clearStrays(managed: readonly DeviceNumber[], podUids: Iterable<string>): Promise<readonly StrayAccess[]> {
+  async clearStrays(
+    managed: readonly DeviceNumber[],
+    podUids: Iterable<string>,
+    except: ReadonlyMap<string, readonly DeviceNumber[]> = new Map(),
+  ): Promise<readonly StrayAccess[]> {
     // Pods of the journal have grants by now.
     const ours = new Set([...this.#pods.keys(), ...[...podUids].filter(isPodUid)]);
     const found: StrayAccess[] = [];
     for (const uid of new Set([...ours, ...this.#finder.uids()])) {
       const isOurs = ours.has(uid);
-      found.push(...(await this.#inTurn(uid, (pod) => (isOurs ? pod.clearStrays(managed) : pod.straysLeft(managed)))));
+      const others = withoutDevices(managed, except.get(uid) ?? []);
+      found.push(...(await this.#inTurn(uid, (pod) => (isOurs ? pod.clearStrays(others) : pod.straysLeft(others)))));
     }
     for (const stray of found) this.#options.log.warn("access-stray", { ...stray });
     return found;
+  }
+
+  rulesOf({ uid }: PodRef, devices: readonly DeviceNumber[]): Promise<readonly WrittenRule[]> {
+    return isPodUid(uid) ? this.#inTurn(uid, (pod) => pod.rulesOf(devices)) : Promise.resolve([]);
+  }
+
+  hasPod({ uid }: PodRef): boolean {
+    return this.#finder.uids().includes(uid);
   }
 
   async watch(pod: PodRef, connectionId: string): Promise<() => void> {
@@ -110,8 +124,8 @@ class HostDeviceAccess implements DeviceAccess {
     this.#goneListeners.add(listener);
     // One that was found gone before a listener was there is found again.
     for (const [uid, pod] of this.#pods) {
-      pod.isToldGone = false;
-      this.#lookSoon(uid);
+      pod.isGoneReported = false;
+      this.#scanSoon(uid);
     }
     return () => this.#goneListeners.delete(listener);
   }
@@ -158,7 +172,7 @@ class HostDeviceAccess implements DeviceAccess {
         rules: this.#rules,
         log: this.#options.log,
         onRepair: () => this.#metrics.repairs.add({}),
-        onChange: () => this.#lookSoon(uid),
+        onChange: () => this.#scanSoon(uid),
         onBlind: (code) => this.#reportBlind(code),
         onGone: (connectionIds) => this.#notifyGone(connectionIds),
       });
@@ -202,44 +216,44 @@ class HostDeviceAccess implements DeviceAccess {
       this.#timer?.cancel();
       this.#timer = undefined;
     } else {
-      const slices = Math.min(this.#pods.size, LOOK_SLICES);
-      this.#timer ??= this.#options.clock.after(LOOK_MS[this.version] / slices, () => this.#lookAtSome(slices));
+      const slices = Math.min(this.#pods.size, SCAN_SLICES);
+      this.#timer ??= this.#options.clock.after(SCAN_MS[this.version] / slices, () => this.#scanSome(slices));
     }
   }
 
   /** A few pods at each time, so that many do not hold up everything else. */
-  #lookAtSome(slices: number): void {
+  #scanSome(slices: number): void {
     this.#timer = undefined;
     const uids = [...this.#pods.keys()];
     const count = Math.ceil(uids.length / slices);
     for (let i = 0; i < count; i++) {
-      const at = this.#looks++;
+      const at = this.#scans++;
       const uid = uids[at % uids.length] ?? "";
       const round = Math.floor(at / uids.length);
-      this.#look(uid, (round + at) % FOLDER_LOOKS[this.version] === 0);
+      this.#scan(uid, (round + at) % FOLDER_SCANS[this.version] === 0);
     }
     this.#watch();
   }
 
-  #lookSoon(uid: string): void {
+  #scanSoon(uid: string): void {
     if (this.#soon.has(uid)) return;
     const { clock } = this.#options;
-    const sinceMs = clock.monotonicMs() - (this.#pods.get(uid)?.eventLookAtMs ?? Number.NEGATIVE_INFINITY);
-    const look = () => {
+    const sinceMs = clock.monotonicMs() - (this.#pods.get(uid)?.eventScanAtMs ?? Number.NEGATIVE_INFINITY);
+    const scan = () => {
       this.#soon.delete(uid);
       const pod = this.#pods.get(uid);
-      if (pod) pod.eventLookAtMs = clock.monotonicMs();
-      this.#look(uid, true);
+      if (pod) pod.eventScanAtMs = clock.monotonicMs();
+      this.#scan(uid, true);
     };
-    this.#soon.set(uid, clock.after(Math.max(SETTLE_MS, EVENT_LOOK_MS - sinceMs), look));
+    this.#soon.set(uid, clock.after(Math.max(SETTLE_MS, EVENT_SCAN_MS - sinceMs), scan));
   }
 
-  #look(uid: string, atFolders: boolean): void {
-    if (!this.#pods.has(uid) || (this.#looking.has(uid) && !atFolders)) return;
-    this.#looking.add(uid);
+  #scan(uid: string, atFolders: boolean): void {
+    if (!this.#pods.has(uid) || (this.#scanning.has(uid) && !atFolders)) return;
+    this.#scanning.add(uid);
     void this.#inTurn(uid, (pod) => {
-      this.#looking.delete(uid);
-      return pod.lookAgain({ atFolders });
+      this.#scanning.delete(uid);
+      return pod.rescan({ atFolders });
     });
   }
 }

@@ -11,6 +11,7 @@ const rows = [
   { says: "its minor is", list: "c *:3 rw\n", missing: "", exact: "" },
   { says: "only making nodes is", list: "c *:* m\nb *:* m\n", missing: "rw", exact: "" },
   { says: "block devices are", list: "b *:* rwm\n", missing: "rw", exact: "" },
+  { says: "a block device of its numbers is", list: "b 245:3 rwm\n", missing: "rw", exact: "" },
   { says: "only others are", list: "c 1:3 rwm\nc 245:4 rwm\n", missing: "rw", exact: "" },
   { says: "it may be read only", list: "c 245:3 r\n", missing: "w", exact: "r" },
   { says: "it may be made only", list: "c 245:3 m\n", missing: "rw", exact: "m" },
@@ -28,3 +29,7 @@ for (const { says, list, missing, exact } of rows) {
     assert.equal(isAllowed(entries, device), missing === "");
   });
 }
+
+test("exactAccess() has the letters of all entries for the device", () => {
+  assert.equal(exactAccess(parseDevicesList("c 245:3 r\nc 245:4 m\nc 245:3 w\n"), device), "rw");
+});

@@ -11,7 +11,7 @@ export type AccessFault =
   /** What a client sent as its cgroup is not within the pod that its token belongs to; never retry. */
   | { readonly kind: "foreign-cgroup"; readonly text: string; readonly pod: string }
   /** The pod has no cgroup (yet, or any more), or none that the client named. */
-  | { readonly kind: "no-cgroup"; readonly pod: string; readonly looked: string }
+  | { readonly kind: "no-cgroup"; readonly pod: string; readonly searched: string }
   /** A cgroup above the pod's, which other pods share, refuses the device. */
   | { readonly kind: "refused-above"; readonly cgroup: string; readonly device: string; readonly by: string }
   /** A filter of the cgroup cannot be read or added to. Nothing was changed. */
@@ -43,9 +43,9 @@ function describe(fault: AccessFault): string {
     case "no-pod":
       return "Cannot find the client's cgroup: kubelet's records name no pod for its token, and it sent no cgroupDir";
     case "foreign-cgroup":
-      return `Cannot take "${printable(fault.text)}" as the cgroup of a client: it is not within pod ${fault.pod}, which has the token; send none, and the pod's own is found`;
+      return `Cannot take "${printable(fault.text)}" as the cgroup of a client: it is not within the pod that has the token; send none, and the pod's own is found`;
     case "no-cgroup":
-      return `Cannot find the cgroup of pod ${fault.pod}: ${fault.looked}`;
+      return `Cannot find the cgroup of pod ${fault.pod}: ${fault.searched}`;
     case "refused-above":
       return `Cannot let the pod open ${fault.device}: ${fault.by} of cgroup ${fault.cgroup}, which other pods share, refuses it; allow it there`;
     case "foreign-filter":

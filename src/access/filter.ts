@@ -4,6 +4,7 @@ import { allows, OPEN_READ_WRITE } from "./bpf/evaluate.ts";
 import { decodeProgram, type Program } from "./bpf/instruction.ts";
 import { problemOf } from "./bpf/simple.ts";
 import { unblind } from "./bpf/unblind.ts";
+import { withoutDevices } from "./rules.ts";
 
 /** A device program as it is loaded. */
 export interface Filter {
@@ -56,6 +57,16 @@ export function withProgram<T>(id: number, act: (program: Fd) => T): T | undefin
 /** Whether the program lets the device be opened for reading and writing. */
 export function letsOpen(program: Program, device: DeviceNumber): boolean {
   return allows(program, { ...device, access: OPEN_READ_WRITE });
+}
+
+/** Whether our part of the filter is for one of the devices. One that cannot be read cannot be proven to hold nothing of ours. */
+export function mayHold(
+  { program, block }: Pick<Filter, "program" | "block">,
+  devices: readonly DeviceNumber[],
+): boolean {
+  if (program.length === 0) return true;
+  const has = block?.devices ?? [];
+  return withoutDevices(has, devices).length < has.length;
 }
 
 /** For the operator: `filter 17 (sd_devices)`. */

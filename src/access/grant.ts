@@ -12,7 +12,7 @@ export interface PodRef {
 export interface WrittenRule extends DeviceNumber {
   /** Path beneath the hierarchy's root. */
   readonly cgroup: string;
-  /** What we added: "r", "w" or "rw". */
+  /** What we added: "r", "w" or "rw"; of a rule that was taken over what it allows. */
   readonly access: string;
 }
 
@@ -92,8 +92,20 @@ export interface DeviceAccess {
    * an adopted grant and from those of `podUids`: beneath a path that holds more than this node's pods, rules for the same
    * numbers, and marks of another forwarder, are not ours. Those are reported and left.
    * @param podUids pods that kubelet has given devices of ours, by its own record.
+   * @param except of those, by UID, what they keep.
    */
-  clearStrays(managed: readonly DeviceNumber[], podUids: Iterable<string>): Promise<readonly StrayAccess[]>;
+  clearStrays(
+    managed: readonly DeviceNumber[],
+    podUids: Iterable<string>,
+    except?: ReadonlyMap<string, readonly DeviceNumber[]>,
+  ): Promise<readonly StrayAccess[]>;
+  /**
+   * Version 1: the rules for exactly these devices in the cgroups of the pod, ours and those of others. None where the pod has no cgroup, and
+   * none on version 2. Reads only.
+   */
+  rulesOf(pod: PodRef, devices: readonly DeviceNumber[]): Promise<readonly WrittenRule[]>;
+  /** Whether the pod has a cgroup now. */
+  hasPod(pod: PodRef): boolean;
   /**
    * Watches the pod for a connection that holds something else of it than a device. Resolves with how to stop; nothing is
    * watched where the pod has no cgroup now.

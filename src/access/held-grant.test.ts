@@ -8,7 +8,7 @@ const POD = `kubepods/burstable/pod${UID}`;
 const device = { major: 245, minor: 7 };
 const ruleOf = (cgroup: string, access = "rw"): WrittenRule => ({ cgroup, access, ...device });
 
-function grantOf(ask: Partial<GrantRequest> = {}) {
+function grantOf(request: Partial<GrantRequest> = {}) {
   const states: GrantState[] = [];
   const recording = { failure: undefined as Error | undefined };
   const record = async (state: GrantState) => {
@@ -21,7 +21,7 @@ function grantOf(ask: Partial<GrantRequest> = {}) {
     cgroupDir: "",
     devices: [device],
     record,
-    ...ask,
+    ...request,
   });
   return { grant, states, recording };
 }

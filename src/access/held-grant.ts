@@ -36,8 +36,7 @@ export class HeldGrant {
       return new HeldGrant({ connectionId, podUid: uid, containers: "*", devices, wrote: [] }, record);
     }
     const hint = parseHint(cgroupDir);
-    // In a name of systemd's an underscore may have been one before.
-    if (uid !== undefined && hint.podUid !== uid.replaceAll("_", "-")) {
+    if (uid !== undefined && hint.podUid !== uid) {
       throw new AccessError({ kind: "foreign-cgroup", text: cgroupDir, pod: uid });
     }
     const state = { connectionId, podUid: uid ?? hint.podUid, containers: hint.containers, devices, wrote: [] };

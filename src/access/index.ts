@@ -5,4 +5,12 @@
 export { openDeviceAccess } from "./device-access.ts";
 export { AccessError, type AccessFault } from "./error.ts";
 export { kubepodsTrees, openHierarchy, PodFinder } from "./find-pod-cgroup.ts";
-export type { DeviceAccess, DeviceAccessOptions, DeviceGrant, GrantRequest, GrantState, RecordState } from "./grant.ts";
+export type {
+  DeviceAccess,
+  DeviceAccessOptions,
+  DeviceGrant,
+  GrantRequest,
+  GrantState,
+  RecordState,
+  WrittenRule,
+} from "./grant.ts";

@@ -1,15 +1,15 @@
 import { messageOf } from "../async/index.ts";
-import type { CgroupFolder } from "../kernel/index.ts";
+import type { CgroupFolder, DeviceNumber } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { AccessError } from "./error.ts";
 import type { PodFinder } from "./find-pod-cgroup.ts";
-import type { StrayAccess } from "./grant.ts";
+import type { StrayAccess, WrittenRule } from "./grant.ts";
 import type { HeldGrant } from "./held-grant.ts";
 import { PodTree, type TreeListener } from "./pod-tree.ts";
 import { type Cgroup, deviceText, type Known, type Ours, type Rules } from "./rules.ts";
 
 /** So often a cgroup is read again before its next turn, when its rules change while we write them. */
-const LOOKS = 3;
+const PASSES = 3;
 /** New cgroups may appear while others are taken from. */
 const SWEEPS = 5;
 
@@ -21,7 +21,7 @@ interface PodParts extends TreeListener {
   readonly log: Log;
   /** Called with each cgroup in which something was missing that had been there. */
   readonly onRepair: () => void;
-  /** Requests `lookAgain` soon. */
+  /** Requests `rescan` soon. */
   readonly onChange: () => void;
   /** Called with the connections of all kept grants when the pod has no cgroup any more. */
   readonly onGone: (connectionIds: readonly string[]) => void;
@@ -32,15 +32,15 @@ export class PodAccess {
   readonly uid: string;
   readonly grants = new Set<HeldGrant>();
   /** When an event last caused a scan. */
-  eventLookAtMs = Number.NEGATIVE_INFINITY;
-  isToldGone = false;
+  eventScanAtMs = Number.NEGATIVE_INFINITY;
+  isGoneReported = false;
   readonly #parts: PodParts;
   #tree: PodTree | undefined;
   /** The fingerprint of each cgroup in which all kept grants were found in force. */
   #settled = new WeakMap<Cgroup, string>();
   #trouble: string | undefined;
-  #hasLooked = false;
-  #isToldCut = false;
+  #hasScanned = false;
+  #isCutLogged = false;
 
   constructor(uid: string, parts: PodParts) {
     this.uid = uid;
@@ -116,13 +116,13 @@ export class PodAccess {
   }
 
   /** Makes sure of all kept grants: for the clock, and after events. */
-  async lookAgain({ atFolders }: { readonly atFolders: boolean }): Promise<void> {
+  async rescan({ atFolders }: { readonly atFolders: boolean }): Promise<void> {
     if (this.#kept().length === 0) return;
     try {
       // A pod that is gone is not searched for at every scan; one whose containers have ended goes next, and no event says so.
-      const atPod = atFolders || !this.#hasLooked || this.#tree?.cgroups.length === 1;
+      const atPod = atFolders || !this.#hasScanned || this.#tree?.cgroups.length === 1;
       const tree = atPod ? this.#current() : this.#tree;
-      this.#hasLooked = true;
+      this.#hasScanned = true;
       if (atPod || tree) this.#noteWhether(tree !== undefined);
       const isOnlyWatched = this.#kept().every(({ devices }) => devices.length === 0);
       for (const cgroup of isOnlyWatched ? [] : (tree?.cgroups ?? [])) {
@@ -143,6 +143,11 @@ export class PodAccess {
       found.push({ cgroup: cgroup.path, devices, ...(left.length > 0 ? { problem: left.join("; ") } : {}) });
     }
     return found;
+  }
+
+  /** Ours and those of others. */
+  async rulesOf(devices: readonly DeviceNumber[]): Promise<readonly WrittenRule[]> {
+    return (this.#current()?.cgroups ?? []).flatMap((cgroup) => this.#parts.rules.rulesFor(cgroup, devices));
   }
 
   /** The same of a pod that is no client as far as is known: it keeps what it has. */
@@ -178,8 +183,8 @@ export class PodAccess {
   }
 
   #noteWhether(isThere: boolean): void {
-    if (!isThere && !this.isToldGone) this.#parts.onGone(this.#kept().map(({ state }) => state.connectionId));
-    this.isToldGone = !isThere;
+    if (!isThere && !this.isGoneReported) this.#parts.onGone(this.#kept().map(({ state }) => state.connectionId));
+    this.isGoneReported = !isThere;
   }
 
   /** The kept grants that concern the cgroup. */
@@ -193,12 +198,12 @@ export class PodAccess {
     this.#tree?.refresh();
     if (this.#tree?.cgroups.length === 0) this.#tree = undefined;
     this.#tree ??= PodTree.open(this.#parts, this.uid, this.#parts);
-    if (this.#tree?.isCut && !this.#isToldCut) {
+    if (this.#tree?.isCut && !this.#isCutLogged) {
       const { length: visited } = this.#tree.cgroups;
       const reason =
         "The pod has more cgroups than are looked at: processes of the others may be kept from its devices";
       this.#parts.log.warn("access-cgroups-left-out", { pod: this.uid, visited, reason });
-      this.#isToldCut = true;
+      this.#isCutLogged = true;
     }
     return this.#tree;
   }
@@ -206,7 +211,7 @@ export class PodAccess {
   /** @throws {AccessError} no-cgroup, foreign-cgroup. */
   #find({ state, seenPodPath }: HeldGrant): readonly Cgroup[] {
     const tree = this.#current();
-    const missing = (looked: string) => new AccessError({ kind: "no-cgroup", pod: this.uid, looked });
+    const missing = (searched: string) => new AccessError({ kind: "no-cgroup", pod: this.uid, searched });
     if (!tree) throw missing("no cgroup beneath kubepods is named after it; has it ended, or is it not on this node?");
     // A client in a cgroup namespace of an outer host sees more in front of it.
     if (seenPodPath !== undefined && seenPodPath !== tree.path && !seenPodPath.endsWith(`/${tree.path}`)) {
@@ -228,7 +233,7 @@ export class PodAccess {
   /** Until all kept grants are found in force. */
   async #settle(cgroup: Cgroup): Promise<void> {
     const wasSettled = this.#settled.has(cgroup);
-    for (let look = 0; look < LOOKS; look++) {
+    for (let pass = 0; pass < PASSES; pass++) {
       // Taken before the rules are read: what changes meanwhile shows the next time.
       const fingerprint = await this.#parts.rules.fingerprint(cgroup);
       let wrote = false;
@@ -237,7 +242,7 @@ export class PodAccess {
         this.#settled.set(cgroup, fingerprint);
         return;
       }
-      if (look > 0) continue;
+      if (pass > 0) continue;
       const devices = this.#wanting(cgroup).flatMap((grant) => grant.devices.map(deviceText));
       this.#parts.log.info(wasSettled ? "access-repaired" : "access-extended", { cgroup: cgroup.path, devices });
       if (wasSettled) this.#parts.onRepair();

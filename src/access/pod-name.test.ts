@@ -41,6 +41,7 @@ const refused = [
   { says: "the pod without a container", text: `kubepods/burstable/pod${UID}` },
   { says: "two pods", text: `kubepods/pod${UID}/kubepods/pod${STATIC}/*` },
   { says: "a pod outside kubepods", text: `system.slice/pod${UID}/*` },
+  { says: "a pod with kubepods beneath it", text: `pod${UID}/kubepods` },
   { says: "other patterns than *", text: `kubepods/pod${UID}/[ab]?` },
   { says: "a NUL", text: `kubepods/pod${UID}/a\0b` },
   { says: "a line break", text: `kubepods/pod${UID}/a\nb` },

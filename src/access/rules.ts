@@ -26,6 +26,8 @@ export interface Rules {
   withdraw(cgroup: Cgroup, ours: Ours): Promise<readonly string[]>;
   /** The devices that we let at and that are not among the explained ones. */
   strays(cgroup: Cgroup, known: Known): Promise<readonly DeviceNumber[]>;
+  /** Rules for exactly these devices, that carry no mark of who wrote them; none where each does. */
+  rulesFor(cgroup: Cgroup, devices: readonly DeviceNumber[]): readonly WrittenRule[];
   /** Changes when the rules may have changed. Cheap: it is read for all cgroups all the time. */
   fingerprint(cgroup: Cgroup): Promise<string>;
 }

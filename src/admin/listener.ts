@@ -1,6 +1,6 @@
 import { createServer, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { guarded } from "../async/index.ts";
+import { type Clock, guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { type ListenAddress, listening } from "./loopback.ts";
 
@@ -37,7 +37,7 @@ const HTTP2_BEGINS = "PRI";
 export async function openListener(
   where: ListenAddress,
   doors: Doors,
-  { what, log }: { readonly what: string; readonly log: Log },
+  { what, clock, log }: { readonly what: string; readonly clock: Clock; readonly log: Log },
 ): Promise<AdminListener> {
   const open = new Set<Socket>();
   const take = (socket: Socket) => {
@@ -45,7 +45,7 @@ export async function openListener(
     const closed = guarded("admin-socket", () => void open.delete(socket));
     socket.once("close", closed);
     socket.on("error", () => {}); // its close is what counts
-    lead(socket, doors).catch((error: unknown) => {
+    lead(socket, doors, clock).catch((error: unknown) => {
       log.warn("admin-connection-refused", { remote: remoteOf(socket), error: (error as Error).message });
       socket.destroy();
     });
@@ -64,18 +64,20 @@ export async function openListener(
   };
 }
 
-async function lead(socket: Socket, { http, grpc, admit }: Doors): Promise<void> {
+async function lead(socket: Socket, { http, grpc, admit }: Doors, clock: Clock): Promise<void> {
   const end = guarded("admin-socket", () => void socket.destroy());
-  socket.setTimeout(SILENCE_MS, end);
+  const silence = clock.after(SILENCE_MS, end);
+  const over = guarded("admin-socket", () => silence.cancel());
+  socket.once("close", over);
   if (admit) {
     http(await admit(socket));
-    socket.setTimeout(0);
+    silence.cancel();
     return;
   }
   const begins = (first: Buffer) => {
     socket.pause();
     socket.unshift(first);
-    socket.setTimeout(0);
+    silence.cancel();
     if (first.toString("latin1", 0, HTTP2_BEGINS.length) === HTTP2_BEGINS) return grpc(socket, remoteOf(socket));
     http(socket);
     socket.resume(); // HTTP/1.1 waits for data; HTTP/2 fetches what is there

@@ -21,7 +21,7 @@ export class AdminError extends Error {
 
 function describe(fault: AdminFault, cause: unknown): string {
   if (fault.kind === "not-loopback") {
-    return `Cannot serve ${fault.what} on ${fault.host}: it has no access control, so only loopback addresses are taken; want localhost, 127.0.0.1 or [::1]`;
+    return `Cannot serve ${fault.what} on ${fault.host}: it has no access control, so only loopback addresses are taken; want localhost, 127.0.0.1 or [::1], and forward the port`;
   }
   const why = cause instanceof Error ? cause.message : String(cause);
   return `Cannot serve ${fault.what} on ${fault.host} port ${fault.port}: ${why}; choose another port, or off`;
@@ -73,7 +73,7 @@ export function closeServer(server: HttpServer): Promise<void> {
 }
 
 /** Whether the Host header is a loopback name: a page of another site, whose name was made to point at us, must not read ours. */
-export function isAskedByLoopbackName(request: IncomingMessage): boolean {
+export function isRequestedByLoopbackName(request: IncomingMessage): boolean {
   return isLoopback((request.headers.host ?? "").replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1"));
 }
 

@@ -58,12 +58,12 @@ function textOf(vf: VfView): string {
     .join("; ");
 }
 
-function lookOf(vf: VfView): { readonly tone: string; readonly sign: string } {
+function styleOf(vf: VfView): { readonly tone: string; readonly sign: string } {
   return vf.state !== "quarantined" && problemsOf(vf).length > 0 ? UNWELL : signs[vf.state];
 }
 
 function tile(vf: VfView): Html {
-  const { tone, sign } = lookOf(vf);
+  const { tone, sign } = styleOf(vf);
   const label = [`VF ${vf.index}`, vf.state, vf.pod && `pod ${vf.pod}`, textOf(vf)].filter(Boolean).join(", ");
   const holder = vf.pod?.split("/").at(-1) ?? (vf.connection === undefined ? vf.state : "client");
   return html`<li id="t-${vfAnchor(vf.address)}"><a class="${tone}" href="#${vfAnchor(vf.address)}" aria-label="${label}" title="${label}"><span class="index">${vf.index}</span><span class="sign">${sign}</span><span class="holder">${holder}</span></a></li>`;
@@ -89,7 +89,7 @@ ${vfs.map((vf) => row(vf, hasProblems))}
 }
 
 function row(vf: VfView, hasProblems: boolean): Html {
-  const { tone, sign } = lookOf(vf);
+  const { tone, sign } = styleOf(vf);
   const { connection, token } = vf;
   return html`<tr id="${vfAnchor(vf.address)}" class="${tone}" tabindex="-1"><th scope="row">${vf.index}</th><td><code>${vf.address}</code></td>
 <td class="state"><span aria-hidden="true">${sign}</span> ${vf.state}</td>${hasProblems && html`<td class="wrap">${textOf(vf)}</td>`}<td>${vf.pod ?? "–"}</td>

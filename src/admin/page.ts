@@ -118,7 +118,8 @@ function age(atMs: number, nowMs: number): Html {
   return html`<time datetime="${new Date(atMs).toISOString()}" data-age>${describeAge(Math.abs(nowMs - atMs))}</time>`;
 }
 
-function describeAge(ms: number): string {
+/** As the page's own script writes it, which counts on. */
+export function describeAge(ms: number): string {
   const seconds = Math.round(ms / 1000);
   if (seconds < 120) return `${seconds} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;

@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Session } from "node:inspector/promises";
 import { type Clock, guarded } from "../async/index.ts";
 import type { Log } from "../telemetry/index.ts";
-import { closeServer, isAskedByLoopbackName, listenOnLoopback } from "./loopback.ts";
+import { closeServer, isRequestedByLoopbackName, listenOnLoopback } from "./loopback.ts";
 import type { AdminServer } from "./serve.ts";
 
 const { createServer } = process.getBuiltinModule("node:http");
@@ -63,14 +63,14 @@ seconds: 1 to ${LONGEST_SECONDS}. One profile of a kind at a time; closing the c
 export async function serveProfiles(options: ProfileOptions): Promise<AdminServer> {
   const busy = new Set<Kind>();
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
-  const asked = (request: IncomingMessage, response: ServerResponse) => {
+  const onRequest = (request: IncomingMessage, response: ServerResponse) => {
     serve(options, busy, request, response).catch((err: unknown) => {
       options.log.warn("profile-failed", { path: request.url, err });
       if (!response.writableEnded) refuse(response, 500, "This profile failed; the log says why\n");
     });
   };
   const broke = (_error: Error, _request: IncomingMessage, response: ServerResponse) => void response.destroy();
-  const server = createServer(limits, guarded("admin-http", asked, broke));
+  const server = createServer(limits, guarded("admin-http", onRequest, broke));
   server.maxConnections = 8;
   const url = await listenOnLoopback(server, options.listenOn, "profiles");
   const failed = (err: Error) => options.log.warn("profile-listener-failed", { err });
@@ -85,7 +85,7 @@ async function serve(
   response: ServerResponse,
 ): Promise<void> {
   if (request.method !== "GET") return refuse(response, 405, "Only GET\n");
-  if (!isAskedByLoopbackName(request)) return refuse(response, 421, "Ask for this page by a loopback name\n");
+  if (!isRequestedByLoopbackName(request)) return refuse(response, 421, "Ask for this page by a loopback name\n");
   const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
   const kind = kinds[pathname];
   if (!kind) {

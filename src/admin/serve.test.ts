@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { request } from "node:http";
-import type { Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import test from "node:test";
+import { until, within } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
+import { HandClock } from "../nsm/testing/fakes.ts";
 import { createMetrics, Health, silentLog } from "../telemetry/index.ts";
 import { AdminError } from "./loopback.ts";
 import { type AdminOptions, serveAdmin } from "./serve.ts";
@@ -81,11 +83,24 @@ async function withServer(options: AdminOptions, act: (url: string) => Promise<v
 /** fetch() does not let its user choose the Host header. */
 function statusWithHost(url: string, host: string): Promise<number | undefined> {
   return new Promise((resolve, reject) => {
-    const asked = request(url, { headers: { host } }, (answer) => {
+    const outgoing = request(url, { headers: { host } }, (answer) => {
       answer.resume();
       resolve(answer.statusCode);
     });
-    asked.on("error", reject).end();
+    outgoing.on("error", reject).end();
+  });
+}
+
+/** Of what no client makes of a URL. */
+function statusOfTarget(url: string, path: string): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const { hostname: host, port } = new URL(url);
+    const sent = request({ host, port, path }, (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    sent.on("error", reject);
+    sent.end();
   });
 }
 
@@ -104,6 +119,16 @@ test("serveAdmin() shows the node with every text escaped and forbids foreign sc
   });
 });
 
+async function* readinessOf(events: Response): AsyncGenerator<boolean, undefined> {
+  let text = "";
+  for await (const piece of (events.body ?? assert.fail()).pipeThrough(new TextDecoderStream())) {
+    const lines = `${text}${piece}`.split("\n");
+    text = lines.pop() ?? "";
+    for (const line of lines) if (line.startsWith("data: ")) yield JSON.parse(line.slice("data: ".length)).isReady;
+  }
+  return undefined;
+}
+
 test("serveAdmin() sends a view at once and at each change, and forgets a reader that has gone", async () => {
   let isReady = true;
   const source = sourceOf(() => ({ ...viewNow, isReady }));
@@ -111,43 +136,97 @@ test("serveAdmin() sends a view at once and at each change, and forgets a reader
     const leave = new AbortController();
     const answer = await fetch(`${url}/status.events`, { signal: leave.signal });
     assert.match(answer.headers.get("content-type") ?? "", /^text\/event-stream/);
-    const seen: boolean[] = [];
-    let text = "";
-    for await (const piece of (answer.body ?? assert.fail()).pipeThrough(new TextDecoderStream())) {
-      text += piece;
-      seen.splice(
-        0,
-        seen.length,
-        ...[...text.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json ?? "").isReady),
-      );
-      if (seen.length === 1 && isReady) {
-        isReady = false;
-        source.change();
-      }
-      if (seen.length === 2) break;
-    }
+    const views = readinessOf(answer);
+    const next = async () => (await within("the next view comes", views.next())).value;
+    assert.equal(await next(), true);
+    isReady = false;
+    source.change();
+    assert.equal(await next(), false);
     leave.abort();
-    assert.deepEqual(seen, [true, false]);
-    while (source.listeners > 0) await new Promise((resolve) => setImmediate(resolve));
+    await until("the server forgets the reader that has gone", () => source.listeners === 0);
   });
 });
 
-test("serveAdmin() off loopback keeps a reader that is silent, once it was let in", async () => {
-  const sockets: Duplex[] = [];
-  const admit = async (stream: Duplex) => {
-    sockets.push(stream);
-    return stream;
-  };
-  const options = optionsOf({ listenOn: { host: "0.0.0.0", port: 0 }, admit });
-  await withServer(options, async (url) => {
-    const leave = new AbortController();
-    const answer = await fetch(`http://127.0.0.1:${new URL(url).port}/events`, { signal: leave.signal });
-    assert.equal(answer.status, 200);
-    assert.deepEqual(
-      sockets.map((socket) => (socket as Socket).timeout),
-      [0],
-    );
-    leave.abort();
+/** A peer that has connected, and says this. */
+function peerOf(url: string, says = ""): { readonly socket: Socket; isClosed(): boolean } {
+  const socket = connect(Number(new URL(url).port), "127.0.0.1").on("error", () => {});
+  let isClosed = false;
+  socket.resume().on("close", () => (isClosed = true));
+  socket.write(says);
+  return { socket, isClosed: () => isClosed };
+}
+
+const WATCH = "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+test("serveAdmin() lets a peer go that has said nothing for some seconds, and ends those that are left", async () => {
+  const clock = new HandClock();
+  await withServer(optionsOf({ clock }), async (url) => {
+    const silent = peerOf(url);
+    await until("it is awaited", () => clock.timerCount === 1);
+    await clock.pass(4_999);
+    assert.equal(silent.isClosed(), false);
+    const late = peerOf(url);
+    await until("the other is awaited, too", () => clock.timerCount === 2);
+    await clock.pass(1);
+    await until("it was let go", silent.isClosed);
+    assert.deepEqual([clock.timerCount, late.isClosed()], [1, false]);
+    await withServer(optionsOf({ clock }), async (other) => {
+      peerOf(other);
+      await until("it is awaited there", () => clock.timerCount === 2);
+    });
+    await until("the end of the listener is the end of its peers", () => clock.timerCount === 1);
+  });
+  await until("that of the first listener, too", () => clock.timerCount === 0);
+});
+
+test("serveAdmin() holds so many connections, and lets no further one in before one has ended", async () => {
+  const clock = new HandClock();
+  await withServer(optionsOf({ clock }), async (url) => {
+    for (let n = 0; n < 64; n++) peerOf(url);
+    await until("all are awaited", () => clock.timerCount === 64);
+    await until("a further one is refused", peerOf(url).isClosed);
+    assert.equal(clock.timerCount, 64);
+    await clock.pass(5_000);
+    assert.equal((await fetch(`${url}/healthz`)).status, 200);
+  });
+});
+
+test("serveAdmin() asks no peer on loopback who it is, and ends a stream of which only the head was wanted", async () => {
+  const source = sourceOf();
+  const admit = () => Promise.reject(new Error("it was asked"));
+  await withServer(optionsOf({ source, admit }), async (url) => {
+    const answer = await within("the head has come", fetch(`${url}/events`, { method: "HEAD" }));
+    assert.deepEqual([answer.status, source.listeners], [200, 0]);
+    const head = await fetch(url, { method: "HEAD" });
+    assert.deepEqual([head.status, await head.text()], [200, ""]);
+    assert.ok(Number(head.headers.get("content-length")) > 1_000);
+  });
+});
+
+for (const how of ["on loopback", "off loopback"] as const) {
+  test(`serveAdmin() ${how} keeps a reader that is silent, once it was let in`, async () => {
+    const clock = new HandClock();
+    const off = { listenOn: { host: "0.0.0.0", port: 0 }, admit: async (stream: Duplex) => stream };
+    const source = sourceOf();
+    await withServer(optionsOf({ clock, source, ...(how === "off loopback" ? off : {}) }), async (url) => {
+      const { socket, isClosed } = peerOf(url, WATCH);
+      await until("it watches", () => source.listeners === 1);
+      await clock.pass(60_000);
+      assert.deepEqual([isClosed(), source.listeners], [false, 1]);
+      socket.destroy();
+      await until("it has gone", () => source.listeners === 0);
+    });
+    await until("no timer is left", () => clock.timerCount === 0);
+  });
+}
+
+test("serveAdmin() off loopback ends the connection of a peer that is not let in", async () => {
+  const admit = () => Promise.reject(new Error("it is another peer"));
+  const clock = new HandClock();
+  await withServer(optionsOf({ clock, listenOn: { host: "0.0.0.0", port: 0 }, admit }), async (url) => {
+    const { isClosed } = peerOf(url);
+    await until("it is refused", isClosed);
+    assert.equal(clock.timerCount, 0);
   });
 });
 
@@ -188,6 +267,8 @@ test("serveAdmin() serves metrics, style and script, and refuses the rest", asyn
     assert.match(await (await fetch(`${url}/metrics`)).text(), /^nsm_requests_total 1$/m);
     for (const name of ["page.css", "page.js"]) assert.equal((await fetch(`${url}/${name}`)).status, 200);
     assert.equal((await fetch(`${url}/../etc/passwd`)).status, 404);
+    assert.equal((await fetch(`${url}/__proto__`)).status, 404);
+    assert.equal(await statusOfTarget(url, "//"), 400);
     assert.equal((await fetch(url, { method: "POST", body: "x" })).status, 405);
     assert.equal(await statusWithHost(url, "evil.example:9871"), 421);
     assert.equal(await statusWithHost(url, "localhost:9871"), 200);

@@ -4,7 +4,7 @@ import { type Clock, guarded } from "../async/index.ts";
 import type { Health, Log, Metrics, RaisedCondition } from "../telemetry/index.ts";
 import { openListener } from "./listener.ts";
 import { LiveViews, type RenderEvent } from "./live.ts";
-import { AdminError, isAskedByLoopbackName, isLoopback } from "./loopback.ts";
+import { AdminError, isLoopback, isRequestedByLoopbackName } from "./loopback.ts";
 import { renderMain, renderPage } from "./page.ts";
 import { pageScript, pageStyle } from "./page-files.ts";
 import type { NodeViewSource } from "./view-form.ts";
@@ -57,23 +57,26 @@ export async function serveAdmin(options: AdminOptions): Promise<AdminServer> {
   if (!isOpen && !admit) throw new AdminError({ kind: "not-loopback", what: PAGE, host: listenOn.host });
   const live = new LiveViews(options.source, options.clock);
   const limits = { headersTimeout: 5000, requestTimeout: 10_000, maxHeaderSize: 8192 };
-  const asked = (request: IncomingMessage, response: ServerResponse) => {
+  const onRequest = (request: IncomingMessage, response: ServerResponse) => {
     serve({ ...options, isOpen }, live, request, response).catch((error: unknown) => {
       log.warn("admin-page-failed", { path: request.url, err: error });
       if (response.headersSent) response.destroy();
-      else send(response, request, plain(500, "This page failed; the log says why\n"));
+      else send(response, plain(500, "This page failed; the log says why\n"));
     });
   };
   const broke = (_error: Error, _request: IncomingMessage, response: ServerResponse) => void response.destroy();
-  const server = createServer(limits, guarded("admin-http", asked, broke));
+  const server = createServer(limits, guarded("admin-http", onRequest, broke));
   const http = (stream: Duplex) => void server.emit("connection", stream);
   const grpc = options.grpc ?? ((stream: Duplex) => void stream.destroy());
-  const listener = await openListener(listenOn, { http, grpc, admit: isOpen ? undefined : admit }, { what: PAGE, log });
+  const listener = await openListener(
+    listenOn,
+    { http, grpc, admit: isOpen ? undefined : admit },
+    { what: PAGE, clock: options.clock, log },
+  );
   return {
     url: `${isOpen ? "http" : "https"}://${listener.address}`,
     async close() {
       listener.close();
-      server.closeAllConnections();
     },
   };
 }
@@ -85,11 +88,12 @@ async function serve(
   response: ServerResponse,
 ): Promise<void> {
   const refusal = refusalOf(request, options.isOpen);
-  const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
+  const url = URL.parse(request.url ?? "/", "http://localhost");
+  if (refusal || !url) return send(response, refusal ?? plain(400, "Cannot read this address\n"));
+  const { pathname, searchParams } = url;
   const render = streams[pathname];
-  if (refusal) send(response, request, refusal);
-  else if (!render) send(response, request, await answer(options, pathname, searchParams.has("verbose")));
-  else if (live.isFull) send(response, request, plain(503, "Too many watch this node already\n"));
+  if (!render) send(response, await answer(options, pathname, searchParams.has("verbose")));
+  else if (live.isFull) send(response, plain(503, "Too many watch this node already\n"));
   else {
     response.writeHead(200, headersOf("text/event-stream"));
     if (request.method === "HEAD") response.end();
@@ -105,7 +109,7 @@ const streams: Readonly<Record<string, RenderEvent>> = {
 
 function refusalOf(request: IncomingMessage, isOpen: boolean): Answer | undefined {
   if (request.method !== "GET" && request.method !== "HEAD") return plain(405, "Only GET\n");
-  if (isOpen && !isAskedByLoopbackName(request)) return plain(421, "Ask for this page by a loopback name\n");
+  if (isOpen && !isRequestedByLoopbackName(request)) return plain(421, "Ask for this page by a loopback name\n");
   return undefined;
 }
 
@@ -160,7 +164,8 @@ function headersOf(type: string): Record<string, string> {
   };
 }
 
-function send(response: ServerResponse, request: IncomingMessage, { code, type, body }: Answer): void {
+/** Of an answer to HEAD, Node leaves the body out. */
+function send(response: ServerResponse, { code, type, body }: Answer): void {
   response.writeHead(code, { ...headersOf(type), "content-length": Buffer.byteLength(body) });
-  response.end(request.method === "HEAD" ? undefined : body);
+  response.end(body);
 }

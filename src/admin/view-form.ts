@@ -8,7 +8,7 @@ export const vfStates = ["idle", "reserved", "preparing", "ready", "reclaiming",
 interface VfConditionView {
   readonly code: string;
   /** What it means: given to no client and not proven clean, given to none, given to none as long as none has it, nothing. */
-  readonly effect: "quarantine" | "unhealthy" | "withhold" | "inform";
+  readonly effect: "quarantine" | "reclaim" | "unhealthy" | "withhold" | "inform";
   /** In a few words, as they are shown behind a number of VFs. */
   readonly label: string;
   readonly text: string;

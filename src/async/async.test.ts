@@ -3,8 +3,10 @@ import { test } from "node:test";
 import { createBackoff } from "./backoff.ts";
 import { systemClock } from "./clock.ts";
 import { startDeadline } from "./deadline.ts";
+import { printable } from "./error-message.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
 import { Latest } from "./latest.ts";
+import { LimitedQueue } from "./limited-queue.ts";
 import { UndoStack } from "./undo.ts";
 
 test("KeyedQueue.run() keeps the order within a key and lets other keys pass", async () => {
@@ -22,7 +24,7 @@ test("KeyedQueue.run() keeps the order within a key and lets other keys pass", a
   assert.deepEqual(seen, ["b1", "a1", "a2"]);
 });
 
-test("KeyedQueue.waiting counts jobs that have not had their turn, also those whose caller has gone", async () => {
+test("KeyedQueue.waiting counts jobs that have not had their turn, by key too, and one no more whose caller has gone", async () => {
   const queue = new KeyedQueue<string>();
   const gate = Promise.withResolvers<void>();
   const leave = new AbortController();
@@ -30,8 +32,9 @@ test("KeyedQueue.waiting counts jobs that have not had their turn, also those wh
   const second = queue.run("a", async () => {});
   const third = queue.run("a", async () => assert.fail("its caller has gone"), leave.signal);
   await new Promise((resolve) => setImmediate(resolve));
-  assert.equal(queue.waiting, 2);
+  assert.deepEqual([queue.waiting, queue.waitingFor("a"), queue.waitingFor("b")], [2, 2, 0]);
   leave.abort(new Error("gone"));
+  assert.deepEqual([queue.waiting, queue.waitingFor("a")], [1, 1]);
   gate.resolve();
   await Promise.allSettled([first, second, third]);
   assert.equal(queue.waiting, 0);
@@ -134,6 +137,8 @@ test("createBackoff() doubles up to the limit and starts again after reset()", (
   const delays = [backoff.nextMs(), backoff.nextMs(), backoff.nextMs()].map(Math.round);
   backoff.reset();
   assert.deepEqual([...delays, Math.round(backoff.nextMs())], [100, 200, 300, 100]);
+  const least = createBackoff({ firstMs: 100, limitMs: 300, random: () => 0 });
+  assert.deepEqual([least.nextMs(), least.nextMs(), least.nextMs()], [50, 100, 150]);
 });
 
 test("startDeadline() names the work whose time is up and follows its parent", async () => {
@@ -148,6 +153,62 @@ test("startDeadline() names the work whose time is up and follows its parent", a
   child.end();
 });
 
+test("systemClock.after() waits longer than a timer of Node can, and keeps no process alive", (t) => {
+  const armed: { readonly callback: () => void; readonly ms: number | undefined }[] = [];
+  let unrefs = 0;
+  const real = globalThis.setTimeout;
+  t.after(() => Object.assign(globalThis, { setTimeout: real }));
+  const fake = (callback: () => void, ms?: number) => {
+    armed.push({ callback, ms });
+    return { unref: () => void unrefs++ };
+  };
+  Object.assign(globalThis, { setTimeout: fake });
+  let fired = 0;
+  systemClock.after(2_147_483_647 + 1_000, () => void fired++);
+  armed[0]?.callback();
+  assert.deepEqual([fired, armed.map(({ ms }) => ms), unrefs], [0, [2_147_483_647, 1_000], 2]);
+  armed[1]?.callback();
+  assert.equal(fired, 1);
+});
+
+test("printable() is bounded and in one line", () => {
+  assert.equal(printable(`a\nb\u001b${"x".repeat(100)}`), `a?b?${"x".repeat(76)}…`);
+  assert.equal(printable("y".repeat(80)), "y".repeat(80));
+});
+
 test("systemClock.sleep() ends early with the reason of its signal", async () => {
   await assert.rejects(systemClock.sleep(60_000, AbortSignal.timeout(1)), { name: "TimeoutError" });
+});
+
+test("LimitedQueue.run() runs so many jobs at once, the others in their order, and continues after a failed one", async () => {
+  const queue = new LimitedQueue(2);
+  const gates = [0, 1, 2, 3].map(() => Promise.withResolvers<void>());
+  const seen: number[] = [];
+  const jobs = gates.map(({ promise }, index) =>
+    queue.run(() => {
+      seen.push(index);
+      return promise;
+    }),
+  );
+  assert.deepEqual(seen, [0, 1], "at once");
+  gates[1]?.reject(new Error("broken"));
+  await assert.rejects(jobs[1] ?? Promise.resolve(), /broken/);
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(seen, [0, 1, 2]);
+  const later = queue.run(async () => void seen.push(4));
+  assert.deepEqual(seen, [0, 1, 2], "a place that was handed on is not free");
+  for (const { resolve } of gates) resolve();
+  await Promise.allSettled([...jobs, later]);
+  assert.deepEqual(seen, [0, 1, 2, 3, 4]);
+  let running = 0;
+  const beside = await Promise.all(
+    Array.from({ length: 4 }, () =>
+      queue.run(async () => {
+        running += 1;
+        await new Promise((resolve) => setImmediate(resolve));
+        return running--;
+      }),
+    ),
+  );
+  assert.deepEqual(beside, [2, 2, 2, 1], "jobs that have waited leave no more room than there was");
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { within } from "../../test/scenes/until.ts";
 import { type EscapedError, guarded, guardProbe, onEscapedError } from "./event-guard.ts";
 
 function heard(t: { after(work: () => void): void }): EscapedError[] {
@@ -64,7 +65,7 @@ test("guarded() throws an uncaught error where there is no listener", async () =
     guarded("timer", () => {
       throw error;
     })();
-    assert.equal(await uncaught.promise, error);
+    assert.equal(await within("the error is thrown again", uncaught.promise), error);
   } finally {
     for (const other of others) process.on("uncaughtException", other);
   }

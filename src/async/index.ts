@@ -17,6 +17,7 @@ export {
 export { keepAlive } from "./keep-alive.ts";
 export { KeyedQueue } from "./keyed-queue.ts";
 export { Latest } from "./latest.ts";
+export { LimitedQueue } from "./limited-queue.ts";
 export { type Random, systemRandom } from "./random.ts";
 export { both } from "./run-both.ts";
 export { UndoStack } from "./undo.ts";

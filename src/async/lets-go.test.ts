@@ -2,6 +2,9 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { within } from "../../test/scenes/until.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { startDeadline } from "./deadline.ts";
 import { KeyedQueue } from "./keyed-queue.ts";
@@ -27,7 +30,11 @@ test("KeyedQueue.run() leaves nothing on a signal, whatever became of its job", 
   const gate = Promise.withResolvers<void>();
   const running = queue.run("a", () => gate.promise);
   const dropped = queue.run("a", async () => assert.fail("its caller has gone"), AbortSignal.abort(new Error("gone")));
-  await assert.rejects(dropped, /gone/, "at once, though its turn has not come");
+  await assert.rejects(
+    within("a job is dropped before its turn", dropped),
+    /gone/,
+    "at once, though its turn has not come",
+  );
   gate.resolve();
   await running;
 });
@@ -47,6 +54,30 @@ test("KeyedQueue.run() has a job wait for all before it, though the first has en
   two.resolve();
   await Promise.all([second, third]);
   assert.deepEqual(seen, ["third"]);
+});
+
+test("KeyedQueue.run() lets go of what a job holds when its caller goes, though its turn has not come", async () => {
+  setFlagsFromString("--expose-gc");
+  const collectGarbage: () => void = runInNewContext("gc");
+  const queue = new KeyedQueue<string>();
+  const gate = Promise.withResolvers<void>();
+  const head = queue.run("a", () => gate.promise);
+  const messages: WeakRef<Uint8Array>[] = [];
+  const wait = (signal: AbortSignal) => {
+    const message = new Uint8Array(1_000);
+    messages.push(new WeakRef(message));
+    return queue.run("a", async () => message.length, signal);
+  };
+  const callers = [new AbortController(), new AbortController()] as const;
+  const [dropped, kept] = [wait(callers[0].signal), wait(callers[1].signal)];
+  callers[0].abort(new Error("gone"));
+  await assert.rejects(dropped, /gone/);
+  await turn(); // a WeakRef holds on to its target until the turn in which it was made is over
+  collectGarbage();
+  const isHeld = messages.map((message) => message.deref() !== undefined);
+  gate.resolve();
+  assert.deepEqual([isHeld, await kept], [[false, true], 1_000]);
+  await head;
 });
 
 test("UndoStack.current names what is being undone, and nothing when it is over", async () => {
@@ -145,8 +176,15 @@ test("both() aborts the other job when one has failed, drops what that has achie
     drop: (result: string) => void dropped.push(result),
   };
   const failing = { run: () => Promise.reject(new Error("the first")) };
-  await assert.rejects(both(caller.signal, slow, failing), /the first/);
-  await assert.rejects(both(caller.signal, failing, slow), /the first/);
+  for (const [one, other] of [
+    [slow, failing],
+    [failing, slow],
+  ] as const) {
+    await assert.rejects(
+      within("the slow job is aborted", both<unknown, unknown>(caller.signal, one, other)),
+      /the first/,
+    );
+  }
   assert.deepEqual(dropped, ["handle", "handle"]);
   const alsoFailing = {
     async run(signal: AbortSignal) {
@@ -159,4 +197,12 @@ test("both() aborts the other job when one has failed, drops what that has achie
   await started.promise;
   caller.abort(new Error("the caller has gone"));
   assert.deepEqual(await whole, ["handle", "other"]);
+});
+
+test("Latest.set() has the new value in place before a listener runs", () => {
+  const latest = new Latest("old");
+  const seen: (string | undefined)[] = [];
+  latest.onChange((value) => seen.push(value, latest.value));
+  latest.set("new");
+  assert.deepEqual(seen, ["new", "new"]);
 });

@@ -2,7 +2,7 @@ import { parseArgs } from "node:util";
 import type { Command, Given, Option } from "./command.ts";
 
 /** What the command line requests. */
-export type Asked =
+export type CommandChoice =
   | { readonly kind: "version" }
   /** Of one command, or of the program. */
   | { readonly kind: "help"; readonly command: Command | undefined }
@@ -18,7 +18,7 @@ export const commonOptions: readonly Option[] = [help];
 export const programOptions: readonly Option[] = [help, { name: "version", short: "v", says: "the version" }];
 
 /** Reads the arguments after the program's name. */
-export function readCommandLine(args: readonly string[], commands: readonly Command[]): Asked {
+export function readCommandLine(args: readonly string[], commands: readonly Command[]): CommandChoice {
   const [first = "", ...rest] = args;
   const command = commands.find(({ name }) => name === first);
   try {
@@ -34,8 +34,8 @@ export function readCommandLine(args: readonly string[], commands: readonly Comm
   }
 }
 
-function readOptions(command: Command, args: readonly string[]): Asked {
-  const wrong = (why: string): Asked => ({ kind: "wrong", why, command });
+function readOptions(command: Command, args: readonly string[]): CommandChoice {
+  const wrong = (why: string): CommandChoice => ({ kind: "wrong", why, command });
   const { values, words } = parsed(args, [...command.options, ...commonOptions]);
   if (values["help"]) return { kind: "help", command };
   for (const { name, words: known } of command.options) {

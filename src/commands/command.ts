@@ -54,6 +54,7 @@ export interface Terminal {
 /** What commands read of the configuration; names as in config.ts. */
 export interface CommandSettings {
   readonly connectTo: string;
+  readonly managerSpiffeId: readonly { readonly text: string }[] | undefined;
   readonly devicePluginPath: string;
   readonly podResourcesPath: string;
   readonly sriovConfigFile: string;
@@ -78,8 +79,27 @@ export interface ReadEnvironment {
   readonly variables: readonly { readonly name: string; readonly standard: string }[];
 }
 
+/** What the forwarder would let peers have in this process: numbers of the log's `budgets`. */
+export interface BudgetFact {
+  /** Undefined without a limit. */
+  readonly memoryBytes: number | undefined;
+  /** Why it is too little, and what to do. */
+  readonly shortage: string | undefined;
+  readonly says: Readonly<Record<string, string>>;
+}
+
+/** What NSM_REGISTRY_CLIENT_POLICIES selects. */
+export type PolicyFact =
+  | { readonly kind: "selected"; readonly names: readonly string[]; readonly warnings: readonly string[] }
+  /** The forwarder does not start with it. */
+  | { readonly kind: "unusable"; readonly problem: string };
+
 /** What a command works in. */
 export interface Surroundings {
+  /** Reads the limits of this process. */
+  readonly readBudget: () => Promise<BudgetFact>;
+  /** Looks up the policies over the registry's answers. */
+  readonly readPolicies: () => Promise<PolicyFact>;
   readonly version: string;
   readonly environment: ReadEnvironment;
   readonly out: Terminal;

@@ -23,7 +23,7 @@ ${columns(options, paint)}
 ${paint.bold("Examples")}
   forwarder discover > /var/lib/networkservicemesh/sriov.config
   forwarder check
-  NSM_NS_NAME=forwarder NSM_SRIOV_CONFIG_FILE=/var/lib/networkservicemesh/sriov.config \\
+  NSM_SRIOV_CONFIG_FILE=/var/lib/networkservicemesh/sriov.config \\
   SPIFFE_ENDPOINT_SOCKET=unix:///run/spire/sockets/agent.sock forwarder
 
 ${paint.bold("Variables and their defaults")} (README.md says what they mean)

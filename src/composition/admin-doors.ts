@@ -15,8 +15,12 @@ interface AdminDoorsOptions extends Omit<AdminOptions, "admit" | "grpc"> {
 const HANDSHAKE_MS = 5000;
 const STOP_GRACE_MS = 200;
 
-/** Of gRPC probes, for all connections together: kubelet sends one at a time, operators watch a few. */
-const PROBE_LIMITS = { maxConcurrentCalls: 16, maxCallsPerOwner: 64, maxArrivalBytes: 64 * 1024 };
+/** Of gRPC probes, for all connections together, which are one owner's: kubelet sends one at a time, operators watch a few. */
+const PROBE_LIMITS = {
+  maxConcurrentCalls: 16,
+  calls: { each: 64, others: 128, manager: 0 },
+  arrivalBytes: { each: 64 * 1024, others: 128 * 1024, manager: 0 },
+};
 
 /**
  * Opens the admin listener.
@@ -55,10 +59,9 @@ async function admit(stream: Duplex, identity: Identity | undefined, clock: Cloc
   const deadline = startDeadline(clock, HANDSHAKE_MS, { what: "TLS handshake of the admin listener" });
   try {
     const { socket, peer } = await acceptTls(stream, identity, deadline.signal, "http/1.1");
-    if (domainOf(peer.spiffeId) !== trustDomainOf(own.id)) {
-      socket.destroy();
+    // Refused, it ends with the stream beneath it, which the listener ends.
+    if (domainOf(peer.spiffeId) !== trustDomainOf(own.id))
       throw new Error(`${peer.spiffeId} is not of our trust domain ${trustDomainOf(own.id)}`);
-    }
     return socket;
   } finally {
     deadline.end();

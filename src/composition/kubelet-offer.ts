@@ -1,8 +1,16 @@
 // Everything between this node's VFs and kubelet: what is offered, who has it, and when it is free again.
 import { resolve } from "node:path";
 import type { Clock, UndoStack } from "../async/index.ts";
-import { type Inventory, offerOf } from "../inventory/index.ts";
-import { AllocatedTokens, DevicePlugins, ForeignDevices, PodResources, type PodsOfTokens } from "../kubelet/index.ts";
+import { type Inventory, type Offer, offerOf } from "../inventory/index.ts";
+import {
+  AllocatedTokens,
+  DevicePlugins,
+  ForeignDevices,
+  firstWord,
+  type PodHoldings,
+  PodResources,
+  type PodsOfTokens,
+} from "../kubelet/index.ts";
 import type { Host } from "../node/index.ts";
 import type { Transport } from "../rpc/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
@@ -35,33 +43,63 @@ interface KubeletNews {
   onChange(listener: () => void): void;
 }
 
-/**
- * As soon as NSM is served: what a pod then requests is answered when the manager knows us. Kubelet may be away: it is awaited
- * for some seconds only.
- */
-export async function offerToKubelet(options: KubeletOfferOptions, undo: UndoStack): Promise<KubeletNews> {
-  const { settings, inventory, pods, host, transport, endConnection, health, clock, log } = options;
-  const common = { transport, random: host.random, clock, log, health };
-  const intervalMs = settings.resourcePollTimeoutMs;
+/** Kubelet, from before the node is judged on. */
+export interface KubeletSide {
+  /** Of a token that a pod has; undefined where kubelet does not say so. It is awaited for some seconds only. */
+  resourceOf(tokenId: string): Promise<string | undefined>;
+  /**
+   * From the end of recovery on: who else is there for it does not matter. Kubelet may be away: it is awaited for some seconds
+   * only.
+   */
+  offer(): Promise<KubeletNews>;
+}
+
+/** Begins to ask kubelet; offers nothing yet. */
+export function openKubelet(options: KubeletOfferOptions, undo: UndoStack): KubeletSide {
+  const { settings, inventory, pods, transport, endConnection, host, health, clock, log } = options;
   const offer = offerOf(inventory, (connectionId) => {
     log.warn("token-allocated-again", { connection: connectionId });
     void endConnection(connectionId);
   });
   const foreign = new ForeignDevices(offer);
   const podResources = new PodResources({
-    ...common,
+    ...{ transport, random: host.random, clock, log, health },
     folder: settings.podResourcesPath,
-    intervalMs,
+    intervalMs: settings.resourcePollTimeoutMs,
     onAllocatable: (devices) => foreign.observe(devices),
   });
   undo.push("pod resources", () => podResources.close());
-  const parts = { inventory, offer, podResources, checkpoint: pods, intervalMs, endConnection, clock, log };
-  const tokens = await AllocatedTokens.start(parts);
+  let listed: Promise<PodHoldings | undefined> | undefined;
+  return {
+    async resourceOf(tokenId) {
+      const noted = (await pods.read())?.get(tokenId);
+      if (noted) return noted.resource;
+      listed ??= firstWord(podResources, clock).then(
+        (state) => (state.kind === "known" ? state.holdings : undefined),
+        () => undefined, // who offers waits for it, too, and says so
+      );
+      return (await listed)?.devices.get(tokenId)?.resource;
+    },
+    offer: () => offerToKubelet({ ...options, offer, foreign, podResources }, undo),
+  };
+}
+
+interface OfferParts extends KubeletOfferOptions {
+  readonly offer: Offer;
+  readonly foreign: ForeignDevices;
+  readonly podResources: PodResources;
+}
+
+async function offerToKubelet(parts: OfferParts, undo: UndoStack): Promise<KubeletNews> {
+  const { settings, pods, host, transport, foreign, podResources, health, clock, log } = parts;
+  const intervalMs = settings.resourcePollTimeoutMs;
+  const tokens = await AllocatedTokens.start({ ...parts, checkpoint: pods, intervalMs });
   undo.push("tokens of pods", () => tokens.close());
   const folder = host.watchFolder(resolve(settings.devicePluginPath), clock);
   undo.push("watch of kubelet's folder", () => folder.close());
-  const askSoon = () => podResources.askSoon();
-  const plugins = new DevicePlugins({ ...common, offer: tokens.offer, folder, foreign, askSoon });
+  const querySoon = () => podResources.querySoon();
+  const common = { transport, random: host.random, clock, log, health };
+  const plugins = new DevicePlugins({ ...common, offer: tokens.offer, folder, foreign, querySoon });
   undo.push("device plugins", () => plugins.close());
   return newsOf(podResources);
 }

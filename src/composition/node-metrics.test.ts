@@ -18,11 +18,12 @@ test("declareNodeMetrics() shows what the inventory, the survey and the drivers'
     pf,
     addresses.map((address, index) => ({ ...common, address, index })),
   );
-  const [reserved, unwell] = addresses;
-  assert.ok(reserved && unwell);
+  const [reserved, unwell, stuck] = addresses;
+  assert.ok(reserved && unwell && stuck);
   const idOf = (address: unknown) => inventory.devicesOf("d/x").find((one) => one.address === address)?.id ?? "";
   inventory.reserveToken(idOf(reserved));
   inventory.raise(unwell, { code: "pf-without-carrier", error: "its link is down" });
+  inventory.raise(stuck, { code: "write-stuck", error: "the kernel does not finish a write" });
   const survey = {
     config: { physicalFunctions: [{ address: pf }, { address: idle }] },
     problemOf: (address: unknown) => (address === idle ? "it is gone" : undefined),
@@ -31,15 +32,16 @@ test("declareNodeMetrics() shows what the inventory, the survey and the drivers'
   declareNodeMetrics(metrics, { inventory, survey, binder: { waiting: 3 } } as never);
   const text = await metrics.text();
   for (const line of [
-    'nsm_sriov_virtual_functions{pf="0000:01:00.0",state="idle"} 3',
+    'nsm_sriov_virtual_functions{pf="0000:01:00.0",state="idle"} 2',
+    'nsm_sriov_virtual_functions{pf="0000:01:00.0",state="quarantined"} 1',
     'nsm_sriov_virtual_functions{pf="0000:01:00.0",state="reserved"} 1',
-    'nsm_sriov_virtual_functions_unhealthy{pf="0000:01:00.0"} 1',
+    'nsm_sriov_virtual_functions_unhealthy{pf="0000:01:00.0"} 2',
     'nsm_sriov_virtual_function_conditions{pf="0000:01:00.0",code="pf-without-carrier"} 1',
     'nsm_sriov_physical_function_up{pf="0000:01:00.0"} 1',
     'nsm_sriov_physical_function_up{pf="0000:02:00.0"} 0',
     'nsm_sriov_tokens{resource="d/x",state="allocated"} 1',
-    'nsm_sriov_tokens{resource="d/x",state="free"} 2',
-    'nsm_sriov_tokens{resource="d/x",state="unavailable"} 1',
+    'nsm_sriov_tokens{resource="d/x",state="free"} 1',
+    'nsm_sriov_tokens{resource="d/x",state="unavailable"} 2',
     "nsm_sriov_driver_queue_length 3",
   ]) {
     assert.ok(text.includes(`${line}\n`), `no ${line} in\n${text}`);

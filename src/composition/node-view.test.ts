@@ -16,7 +16,7 @@ function shownNode() {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const common = { pf, iommuGroup: undefined, numaNode: 0, kernelDriver: "igbvf", driver: "igbvf", resources: ["d/x"] };
   const functions = [first, second, third].map((address, index) => ({ ...common, address, index }));
-  inventory.sync(pf, functions);
+  inventory.sync(pf, functions.toReversed());
   const tokenId = inventory.devicesOf("d/x").find(({ address }) => address === first)?.id ?? "";
   const log = recordingLog();
   const health = new Health(systemClock);
@@ -28,7 +28,14 @@ function shownNode() {
 
 test("view() shows each VF as the inventory has it at this moment, with its pod and connection", () => {
   const { inventory, shown, tokenId, second, third } = shownNode();
-  const connection = { id: "c1", phase: "established", mechanism: "KERNEL", client: "pod-1", networkService: "s" };
+  const connection = {
+    id: "c1",
+    pathId: "c1",
+    phase: "established",
+    mechanism: "KERNEL",
+    client: "pod-1",
+    networkService: "s",
+  };
   const nsm = { connections: () => [{ ...connection, endpoint: "e", expiresMs: 5 }] };
   shown.learn({ nsm, podOf: (id) => (id === tokenId ? "default/pod-1" : undefined) });
   inventory.reserveToken(tokenId);

@@ -15,7 +15,7 @@ interface OriginalOptions {
 /** os.MkdirTemp("", "sriov-forwarder") and the name in it (cmd-forwarder-sriov, main.go): seen from here, though its /tmp is not. */
 const ITS_SOCKET = /\/sriov-forwarder\d+\/listen_on\.io\.sock$/;
 /** No event reports that a unix socket of another process ends; a check is one read. */
-const LOOK_MS = 1_000;
+const SCAN_MS = 1_000;
 
 /**
  * Resolves when no original runs on this node: it would give out, move and rebind the virtual functions that we do.
@@ -33,7 +33,7 @@ export async function awaitOriginal({ host, health, clock, log, signal }: Origin
       `The Go original of this forwarder runs on this node (it listens on ${socket}). Nothing is touched before it ends; then this one goes ` +
         "on by itself. Delete its DaemonSet, or keep it from this node",
     );
-    await clock.sleep(LOOK_MS, signal);
+    await clock.sleep(SCAN_MS, signal);
   }
   running.clear();
   if (isWaited) log.info("original-gone", {});

@@ -69,6 +69,8 @@ for (const [ms, text] of [
   [12.5, "12.5ms"],
   [1250, "1.25s"],
   [123_000, "2m3s"],
+  [3_599_000, "59m59s"],
+  [3_600_000, "1h0m0s"],
   [3_661_000, "1h1m1s"],
 ] as const) {
   test(`goDuration() says ${text}`, () => assert.equal(goDuration(ms), text));

@@ -7,9 +7,9 @@ export const phaseTitles = [
   "take the state folder",
   "look at the node",
   "read the journal",
+  "offer the virtual functions to kubelet",
   "retrieve the SVID (if nothing follows: look at the SPIRE agent)",
   "serve NSM",
-  "offer the virtual functions to kubelet",
   "register with the manager",
 ] as const;
 

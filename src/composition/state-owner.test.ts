@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { until } from "../../test/scenes/until.ts";
 import { systemClock, systemRandom, UndoStack } from "../async/index.ts";
 import { type ExclusiveLock, linuxDisk, watchFolder } from "../kernel/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
@@ -39,7 +40,7 @@ class PaperLocks {
   folder: StateOwnerOptions["host"]["locks"]["folder"] = async (_path, { signal, onHeld }) => {
     if (this.failure) throw this.failure;
     if (this.held) {
-      onHeld();
+      for (let observe = 0; observe < 2; observe += 1) onHeld(); // each time that it is tried
       const aborted = Promise.withResolvers<never>();
       signal.addEventListener("abort", () => this.isDeaf || aborted.reject(signal.reason), { once: true });
       await Promise.race([this.held, aborted.promise]);
@@ -56,11 +57,20 @@ function owner(t: TestContext) {
   const clock = new HandClock();
   const [log, health, locks, undo] = [recordingLog(), new Health(clock), new PaperLocks(), new UndoStack()];
   const stopped = new AbortController();
-  const host = { locks, disk: linuxDisk, random: systemRandom, watchFolder } as unknown as StateOwnerOptions["host"];
+  const disk = { ready: Promise.resolve(), isFull: false };
+  const changing = {
+    ...linuxDisk,
+    async open(path: string, how: "read" | "append" | "create") {
+      await disk.ready;
+      if (disk.isFull && how !== "read") throw new Error("ENOSPC: the disk is full");
+      return await linuxDisk.open(path, how);
+    },
+  };
+  const host = { locks, disk: changing, random: systemRandom, watchFolder } as unknown as StateOwnerOptions["host"];
   const options = { statePath, name: "fwd-1", host, health, clock, log, signal: stopped.signal };
   t.after(() => rmSync(statePath, { recursive: true }));
   return {
-    ...{ statePath, clock, log, health, locks, stopped },
+    ...{ statePath, clock, log, health, locks, disk, stopped },
     own: () => ownStateFolder(options, undo),
     giveUp: () => undo.unwind((_part, error) => assert.fail(String(error))),
     released: () => locks.given.map(({ released }) => released),
@@ -83,13 +93,13 @@ test("ownStateFolder() says who has the folder when that is written, and no more
   locks.held = released.promise;
   const owning = own();
   const holders = () => log.of("state-folder-held").map(({ holder }) => String(holder));
-  while (holders().length < 1) await systemClock.sleep(1);
+  await until("the holder that is waited for is logged", () => holders().length >= 1);
   assert.equal(health.ready.value, false);
   writeFileSync(join(statePath, "journal"), "news of no interest");
   const holder = { name: "fwd-0", pid: 7, version: "0.1.0", since };
   writeFileSync(join(statePath, "holder.new"), "");
   writeFileSync(join(statePath, "holder"), JSON.stringify(holder));
-  while (holders().length < 2) await systemClock.sleep(1);
+  await until("the holder that has signed is logged", () => holders().length >= 2);
   assert.match(holders()[0] ?? "", /has not said who it is/);
   assert.match(holders()[1] ?? "", /^fwd-0, process 7/);
   assert.match(String(health.conditions()[0]?.sentence), /fwd-0/);
@@ -157,6 +167,30 @@ for (const isDeaf of [false, true]) {
 
 /** The folder is signed on a real disk: that takes its time. */
 async function untilSigned(log: ReturnType<typeof recordingLog>, times: number): Promise<void> {
-  while (log.of("state-folder-locked-again").length < times) await systemClock.sleep(1);
+  await until("the folder is locked again", () => log.of("state-folder-locked-again").length >= times);
   await settled();
 }
+
+test("ownStateFolder() says nothing any more of a holder that is read when the folder is ours", async (t) => {
+  const { health, locks, disk, own, giveUp } = owner(t);
+  const [released, read] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  locks.held = released.promise;
+  disk.ready = read.promise;
+  const owning = own();
+  released.resolve();
+  await settled();
+  read.resolve();
+  await owning;
+  await settled();
+  assert.deepEqual(health.conditions(), []);
+  await giveUp();
+});
+
+test("ownStateFolder() on a disk that takes nothing has the folder all the same, and logs that it could not sign", async (t) => {
+  const { log, locks, disk, own, giveUp, released } = owner(t);
+  disk.isFull = true;
+  await own();
+  assert.deepEqual([locks.given.length, log.of("state-holder-not-written").length], [1, 1]);
+  await giveUp();
+  assert.deepEqual(released(), [1]);
+});

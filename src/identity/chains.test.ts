@@ -162,10 +162,21 @@ for (const place of ["root", "middle", "leaf"] as const) {
   });
 }
 
+test("verifyPeerChain() refuses critical names of an authority of which it understands none", () => {
+  const names = (hex: string) => ({ middle: extension("2.5.29.17", true, Buffer.from(hex, "hex")) });
+  refuses(chainWith(names("3004a4023000")), /critical extensions unknown here: 2\.5\.29\.17/);
+  assert.equal(chainWith(names("3007a4023000820161"))(), MANAGER);
+});
+
+test("readCertificate() refuses what follows the certificate", () => {
+  const { der } = make({ subject: "root" });
+  assert.throws(() => readCertificate(Buffer.concat([der, Buffer.of(5, 0)])), { name: "IdentityError" });
+});
+
 test("readCertificate() refuses dates that are none: they would never be over", () => {
   const { der } = make({ subject: "root" });
   const at = der.indexOf("260602"); // of notAfter
-  for (const nonsense of ["269902", "2606x2", "------"]) {
+  for (const nonsense of ["269902", "260230", "2606x2", "------"]) {
     const broken = Buffer.from(der);
     broken.write(nonsense, at, "latin1");
     assert.throws(() => readCertificate(broken), { name: "IdentityError" }, nonsense);

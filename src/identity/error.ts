@@ -11,7 +11,7 @@ export type IdentityFault =
   | { readonly kind: "no-svid"; readonly waitsFor: string }
   | { readonly kind: "bad-token"; readonly problem: string }
   /** No token can be issued any more: a certificate that limits it has expired. */
-  | { readonly kind: "expired"; readonly what: string; readonly atMs: number }
+  | { readonly kind: "expired"; readonly what: string; readonly atMs: number; readonly problem?: string }
   | { readonly kind: "bad-socket"; readonly text: string; readonly problem: string }
   | { readonly kind: "bad-policy-mask"; readonly mask: string; readonly problem: string };
 
@@ -45,7 +45,10 @@ function describe(fault: IdentityFault): string {
     case "bad-token":
       return `Cannot read a token: ${fault.problem}`;
     case "expired":
-      return `Cannot issue a token: ${fault.what} expired at ${new Date(fault.atMs).toISOString()}`;
+      return (
+        `Cannot issue a token: ${fault.what} expired at ${new Date(fault.atMs).toISOString()}` +
+        (fault.problem === undefined ? "" : `, and there is no new one: ${fault.problem}`)
+      );
     case "bad-socket":
       return `Cannot use "${fault.text}" as SPIFFE_ENDPOINT_SOCKET: ${fault.problem}`;
     case "bad-policy-mask":

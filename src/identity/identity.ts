@@ -44,7 +44,11 @@ export class Identity implements TlsIdentity {
   }
 
   verifyPeer(chainDer: readonly Buffer[]): PeerIdentity {
-    const { id, leaf } = verifyPeerChain(chainDer, this.#rotation.bundles, this.#options.clock.now());
+    const { id, leaf } = verifyPeerChain(
+      chainDer,
+      this.#rotation.bundles.value ?? new Map(),
+      this.#options.clock.now(),
+    );
     return {
       spiffeId: id,
       certificatePem: leaf.x509.toString(),
@@ -57,6 +61,14 @@ export class Identity implements TlsIdentity {
     return this.current.onChange(listener);
   }
 
+  /** Calls back when our SVID is another one, or the authorities that we trust are others. Returns how to stop. */
+  onChange(listener: () => void): () => void {
+    const stops = [this.current, this.#rotation.bundles].map((latest) => latest.onChange(listener));
+    return () => {
+      for (const stop of stops) stop();
+    };
+  }
+
   /**
    * A token for one call to, or from, this peer, made again each time.
    * @param shown what `credentials` gave for the connection with the peer: only that key proves anything to it. Our newest
@@ -66,7 +78,8 @@ export class Identity implements TlsIdentity {
   issueToken(peer: TokenPeer | undefined, lifetimeMs: number, shown?: object): IssuedToken {
     const forPeer = peer === undefined ? {} : { audience: peer.spiffeId, peerNotAfterMs: peer.notAfterMs };
     const svid = (shown && this.#shown.get(shown)) ?? this.#svid();
-    return issueToken(svid, { ...forPeer, lifetimeMs, nowMs: this.#options.clock.now() });
+    const { problem } = this.#rotation;
+    return issueToken(svid, { ...forPeer, lifetimeMs, nowMs: this.#options.clock.now(), problem });
   }
 
   /** Stops following the agent; the last SVID stays usable. */

@@ -4,9 +4,16 @@
 export { checkPath, checkRegistration } from "./check-policies.ts";
 export { IdentityError, type IdentityFault } from "./error.ts";
 export { Identity } from "./identity.ts";
-export { decodeToken, type IssuedToken, LONGEST_TOKEN_BYTES } from "./jwt.ts";
-export type { PathCheck } from "./policy.ts";
+export { decodeToken, type IssuedToken, LONGEST_TOKEN_BYTES, splitToken, type TokenParts } from "./jwt.ts";
+export type { PathCheck, Policy, PolicyInput } from "./policy.ts";
 export { isOfAnotherKey, PolicyError, type PolicyFault } from "./policy-error.ts";
-export { selectPolicies, serverPolicyMasks } from "./select-policies.ts";
+export {
+  compileMask,
+  isBuiltInMask,
+  type SelectedPolicies,
+  selectPolicies,
+  serverPolicyMasks,
+} from "./select-policies.ts";
 export { parseSpiffeId, trustDomainOf } from "./spiffe-id.ts";
+export { parseSpiffeIdPattern, type SpiffeIdPattern } from "./spiffe-id-pattern.ts";
 export { readTokenHeaders, tokenHeaders } from "./token-headers.ts";

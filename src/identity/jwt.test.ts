@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { createPrivateKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, generateKeyPairSync, sign, X509Certificate } from "node:crypto";
 import { test } from "node:test";
 import { jwtVerify, SignJWT } from "jose";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
@@ -63,6 +63,28 @@ test("issueToken() says whose certificate leaves no time", () => {
   assert.throws(() => issueToken(svid, dead), /the certificate of spiffe:\/\/example.org\/nsc expired at/);
 });
 
+test("issueToken() makes no token that ends with the moment it is made in", () => {
+  const nowMs = Math.floor(NOW_MS / 1000) * 1000;
+  assert.throws(
+    () => issueToken({ ...svid, notAfterMs: nowMs + 999 }, { lifetimeMs: 60_000, nowMs }),
+    isKind("expired"),
+  );
+  const last = issueToken({ ...svid, notAfterMs: nowMs + 1000 }, { lifetimeMs: 60_000, nowMs });
+  assert.equal(last.expiresMs, nowMs + 1000);
+});
+
+test("splitToken() reads the longest token, and none of one character more", () => {
+  const longest = `${head}.${body}.`.padEnd(LONGEST_TOKEN_BYTES, "A");
+  assert.equal(splitToken(longest).claims["sub"], "s");
+  assert.throws(() => splitToken(`${longest}A`), /8193 characters/);
+});
+
+test("isSignedBy() refuses a key on another curve though its signature holds and is as long", () => {
+  const { privateKey, publicKey: koblitz } = generateKeyPairSync("ec", { namedCurve: "secp256k1" });
+  const signature = sign("sha256", Buffer.from(`${head}.${body}`), { key: privateKey, dsaEncoding: "ieee-p1363" });
+  assert.equal(isSignedBy(splitToken(`${head}.${body}.${signature.toString("base64url")}`), koblitz), false);
+});
+
 test("decodeToken() reads tokens made by another JWT library", async () => {
   const key = createPrivateKey(issued.keyPem);
   const token = await new SignJWT({ aud: ["a", "b"], extra: { deep: [1] } })
@@ -83,7 +105,7 @@ const corrupted = [
   { says: "nothing", token: "" },
   { says: "one part", token: head },
   { says: "two parts", token: `${head}.${body}` },
-  { says: "four parts", token: `${head}.${body}.c.d` },
+  { says: "four parts", token: `${head}.${body}.AAAA.AAAA` },
   { says: "padding", token: `${head}=.${body}.AAAA` },
   { says: "plain base64", token: `${head}.${body}.+/+/` },
   { says: "a space", token: `${head}. ${body}.AAAA` },
@@ -91,7 +113,10 @@ const corrupted = [
   { says: "a header that is no JSON", token: `${part("nope")}.${body}.AAAA` },
   { says: "a header that is an array", token: `${part([])}.${body}.AAAA` },
   { says: "claims that are null", token: `${head}.${part(null)}.AAAA` },
-  { says: "claims that are no UTF-8", token: `${head}.${Buffer.from([0x7b, 0xff, 0x7d]).toString("base64url")}.AAAA` },
+  {
+    says: "claims that are no UTF-8",
+    token: `${head}.${Buffer.from(body, "base64url").fill(0xff, 8, 9).toString("base64url")}.AAAA`,
+  },
   { says: "no subject", token: `${head}.${part({ exp: 1 })}.AAAA` },
   { says: "an empty subject", token: `${head}.${part({ ...claims, sub: "" })}.AAAA` },
   { says: "a subject that is a number", token: `${head}.${part({ ...claims, sub: 1 })}.AAAA` },
@@ -112,14 +137,14 @@ for (const { says, token } of corrupted) {
 test("isSignedBy() refuses another key, another algorithm and a changed byte", async () => {
   const { token } = issueToken(svid, { lifetimeMs: 60_000, nowMs: NOW_MS });
   const parts = splitToken(token);
-  const stranger = new X509Certificate(ca.issue({ spiffeId: svid.id }).certPem).publicKey;
+  const foreign = new X509Certificate(ca.issue({ spiffeId: svid.id }).certPem).publicKey;
   const rsa = new X509Certificate(ca.issue({ spiffeId: svid.id, keyKind: "rsa" }).certPem).publicKey;
   const p384 = new X509Certificate(ca.issue({ spiffeId: svid.id, keyKind: "p384" }).certPem).publicKey;
   const changed = Buffer.from(parts.signature);
   changed.writeUInt8(changed.readUInt8(5) ^ 1, 5);
   const hs256 = await new SignJWT(claims).setProtectedHeader({ alg: "HS256" }).sign(Buffer.from(issued.certPem));
   assert.equal(isSignedBy(parts, publicKey), true);
-  for (const key of [stranger, rsa, p384]) assert.equal(isSignedBy(parts, key), false);
+  for (const key of [foreign, rsa, p384]) assert.equal(isSignedBy(parts, key), false);
   assert.equal(isSignedBy({ ...parts, signature: changed }, publicKey), false);
   assert.equal(isSignedBy({ ...parts, signature: Buffer.alloc(0) }, publicKey), false);
   assert.equal(isSignedBy({ ...parts, signed: `${head}.${body}` }, publicKey), false);

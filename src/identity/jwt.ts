@@ -16,6 +16,8 @@ interface TokenOptions {
   /** A token is of no use beyond the peer's certificate either. */
   readonly peerNotAfterMs?: number;
   readonly nowMs: number;
+  /** Why our SVID is not renewed, where that is known. */
+  readonly problem?: string | undefined;
 }
 
 /** What a token says about itself. Nothing of it is proven before its signature is. */
@@ -48,12 +50,13 @@ const encodedHeader = encode({ alg: "ES256", typ: "JWT" });
  * @throws {IdentityError} kind "expired" when our SVID or the peer's certificate leaves no time
  */
 export function issueToken(svid: Pick<Svid, "id" | "key" | "notAfterMs">, options: TokenOptions): IssuedToken {
-  const { audience, lifetimeMs, nowMs, peerNotAfterMs = Number.POSITIVE_INFINITY } = options;
+  const { audience, lifetimeMs, nowMs, problem, peerNotAfterMs = Number.POSITIVE_INFINITY } = options;
   const exp = Math.floor(Math.min(nowMs + lifetimeMs, svid.notAfterMs, peerNotAfterMs) / 1000);
   if (exp * 1000 <= nowMs) {
     const isOurs = svid.notAfterMs <= peerNotAfterMs;
     const what = isOurs ? `our own SVID ${svid.id}` : `the certificate of ${audience ?? "the peer"}`;
-    throw new IdentityError({ kind: "expired", what, atMs: Math.min(svid.notAfterMs, peerNotAfterMs) });
+    const atMs = Math.min(svid.notAfterMs, peerNotAfterMs);
+    throw new IdentityError({ kind: "expired", what, atMs, ...(isOurs && problem && { problem }) });
   }
   // golang-jwt writes `aud` as an array always, and the chaining policy reads nothing else.
   const claims = { sub: svid.id, ...(audience === undefined ? {} : { aud: [audience] }), exp };

@@ -106,6 +106,7 @@ const below: readonly (readonly [says: string, limit: Name, within: readonly Nam
     [URI, "home.example"],
     [
       [URI, "spiffe://home.example"],
+      [URI, "https://elsewhere.example@home.example/"],
       [URI, "https://me@ca.HOME.example:8443/a"],
     ],
     [[URI, "spiffe://elsewhere.example"]],

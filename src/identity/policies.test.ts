@@ -7,7 +7,7 @@ import { checkPath, checkRegistration } from "./check-policies.ts";
 import { IdentityError } from "./error.ts";
 import { issueToken } from "./jwt.ts";
 import type { PathCheck } from "./policy.ts";
-import { PolicyError } from "./policy-error.ts";
+import { isOfAnotherKey, PolicyError } from "./policy-error.ts";
 import { readSvid } from "./read-svid.ts";
 import { selectPolicies, serverPolicyMasks } from "./select-policies.ts";
 
@@ -15,8 +15,8 @@ const NOW_MS = Date.now();
 const ca = createTestCa("example.org");
 const [nsc, nsmgr, forwarder] = ["nsc", "nsmgr", "forwarder"].map(member) as [Member, Member, Member];
 const registryMasks = ["etc/nsm/opa/common/.*.rego", "etc/nsm/opa/registry/.*.rego", "etc/nsm/opa/client/.*.rego"];
-const server = selectPolicies(serverPolicyMasks);
-const registry = selectPolicies(registryMasks);
+const { policies: server } = selectPolicies(serverPolicyMasks);
+const { policies: registry } = selectPolicies(registryMasks);
 
 interface Member {
   readonly id: string;
@@ -140,11 +140,13 @@ for (const [says, policy, kind, corrupt] of rows) {
   });
 }
 
-test("checkPath() refuses a caller that signs another's name with its own key", async () => {
-  const stolen = await signed(nsmgr, { sub: nsc.id, aud: [forwarder.id], exp: soon() });
-  const path = { ...goodPath(), index: 1, tokens: [stolen, forwarder.tokenFor(nsmgr.id)] };
-  assert.throws(() => checkPath(server, asCheck(path)), refusedBy("prev_token_signed.rego", "wrong-subject"));
-});
+for (const sub of [nsc.id, undefined]) {
+  test(`checkPath() refuses a caller that signs with its own key, and as its name ${sub}`, async () => {
+    const stolen = await signed(nsmgr, { sub, aud: [forwarder.id], exp: soon() });
+    const path = { ...goodPath(), index: 1, tokens: [stolen, forwarder.tokenFor(nsmgr.id)] };
+    assert.throws(() => checkPath(server, asCheck(path)), refusedBy("prev_token_signed.rego", "wrong-subject"));
+  });
+}
 
 test("checkPath() goes by the key of the certificate that the caller shows now, not of one that it showed before", () => {
   checkPath(server, asCheck(goodPath()));
@@ -153,6 +155,24 @@ test("checkPath() goes by the key of the certificate that the caller shows now, 
   checkPath(server, asCheck({ ...later, peer: renewed.peer }));
   const stale = asCheck({ ...goodPath(), peer: renewed.peer });
   assert.throws(() => checkPath(server, stale), refusedBy("prev_token_signed.rego", "bad-signature"));
+});
+
+test("isOfAnotherKey() is so of a token in the caller's own name alone, whose key is not the one that it has shown", async () => {
+  const faultOf = (path: Path) => {
+    try {
+      checkPath(reorder("prev_token_signed.rego"), asCheck(path));
+    } catch (error) {
+      return error;
+    }
+    return undefined;
+  };
+  const renewed = with_(goodPath(), 1, member("nsmgr").tokenFor(forwarder.id));
+  const another = with_(goodPath(), 1, nsc.tokenFor(forwarder.id));
+  const stolen = with_(goodPath(), 1, await signed(nsmgr, { sub: nsc.id, aud: [forwarder.id], exp: soon() }));
+  assert.deepEqual(
+    [renewed, another, stolen, goodPath()].map((path) => isOfAnotherKey(faultOf(path))),
+    [true, false, false, false],
+  );
 });
 
 test("checkPath() takes a token with more than one audience", async () => {
@@ -203,9 +223,11 @@ test("checkRegistration() refuses a name that belongs to another, or has no owne
     const refused = refusedBy("client_allowed.rego", "foreign-resource");
     assert.throws(() => checkRegistration(registry, { ...answer, resource }), refused);
   }
-  const resource = { ...answer.resource, id: undefined, pathIds: new Map([["forwarder-1", [forwarder.id]]]) };
-  const refused = refusedBy("client_allowed.rego", "foreign-resource");
-  assert.throws(() => checkRegistration(registry, { ...answer, resource }), refused);
+  for (const owners of [[forwarder.id], []]) {
+    const resource = { ...answer.resource, id: undefined, pathIds: new Map([["forwarder-1", owners]]) };
+    const refused = refusedBy("client_allowed.rego", "foreign-resource");
+    assert.throws(() => checkRegistration(registry, { ...answer, resource }), refused);
+  }
 });
 
 test("checkRegistration() wants the server's token, signed by the server and in its name", async () => {
@@ -222,7 +244,8 @@ test("checkRegistration() wants the server's token, signed by the server and in 
 });
 
 test("selectPolicies() reads the original's masks", () => {
-  const names = (masks: readonly string[]) => selectPolicies(masks).map((policy) => policy.name.split("/").at(-1));
+  const names = (masks: readonly string[]) =>
+    selectPolicies(masks).policies.map((policy) => policy.name.split("/").at(-1));
   const common = ["tokens_chained.rego", "tokens_expired.rego", "tokens_valid.rego"];
   assert.deepEqual(names(serverPolicyMasks), [...common, "prev_token_signed.rego"]);
   assert.deepEqual(names(registryMasks), [...common, "client_allowed.rego", "next_token_signed.rego"]);
@@ -232,22 +255,43 @@ test("selectPolicies() reads the original's masks", () => {
 });
 
 const masks = [
-  ["selects nothing", "etc/nsm/opa/nothing/.*.rego", /would allow everything. There are: etc\/nsm\/opa\/client/],
-  ["is absolute", "/etc/nsm/opa/common/.*.rego", /without the leading slash/],
-  ["names a Rego file", "/etc/my/custom.rego", /no Rego is evaluated here/],
-  ["names a compiled policy", "/etc/my/policy.wasm", /compiled policy/],
-  ["is a part of a name", "tokens_valid", /selects nothing/],
-  ["is no expression", "etc/nsm/opa/(", /no regular expression/],
-  ["is empty", "", /selects nothing/],
+  ["nothing", "etc/nsm/opa/nothing/.*.rego", /selects nothing; built in are etc\/nsm\/opa\/client/],
+  ["what is absolute", "/etc/nsm/opa/common/.*.rego", /without the leading slash/],
+  ["a Rego file that is not there", "/etc/my/custom.rego", /no such file/],
+  ["a compiled policy that is not there", "/etc/my/policy.wasm", /no such file/],
+  ["a bundle", "/etc/my/bundle.tar.gz", /take policy.wasm out of it/],
+  ["a part of a name", "tokens_valid", /selects nothing/],
+  ["no text", "", /selects nothing/],
 ] as const;
 for (const [says, mask, wants] of masks) {
-  test(`selectPolicies() refuses a mask that ${says}`, () => {
-    assert.throws(
-      () => selectPolicies([...serverPolicyMasks, mask]),
-      (error) => error instanceof IdentityError && error.fault.kind === "bad-policy-mask" && wants.test(error.message),
-    );
+  test(`selectPolicies() warns of a mask that names ${says}, and takes the others`, () => {
+    const { policies, warnings } = selectPolicies([...serverPolicyMasks, mask]);
+    assert.deepEqual([policies.length, warnings.length], [4, 1]);
+    assert.match(warnings[0] ?? "", wants);
   });
 }
+
+test("selectPolicies() says so when everything is allowed", () => {
+  assert.deepEqual(selectPolicies([]).warnings, ["no policy is selected: every answer is allowed"]);
+  const [mask, all] = selectPolicies(["nothing"]).warnings;
+  assert.match(`${mask}\n${all}`, /"nothing" selects nothing.*\n.*every answer is allowed$/);
+  assert.deepEqual(selectPolicies(serverPolicyMasks).warnings, []);
+});
+
+test("selectPolicies() takes policies of one's own by the path of their file, as it is and by a pattern", () => {
+  const own = ["/my/a.wasm", "/my/b+.wasm", "/your/c.wasm"].map((name) => ({ name, findFault: () => undefined }));
+  const names = (mask: string) => selectPolicies([mask], own).policies.map(({ name }) => name);
+  assert.deepEqual(names("/my/.*.wasm"), ["/my/a.wasm", "/my/b+.wasm"]);
+  assert.deepEqual(names("/my/b+.wasm"), ["/my/b+.wasm"]);
+});
+
+test("selectPolicies() refuses a mask that is no regular expression", () => {
+  assert.throws(
+    () => selectPolicies([...serverPolicyMasks, "etc/nsm/opa/("]),
+    (error) =>
+      error instanceof IdentityError && error.fault.kind === "bad-policy-mask" && /no regular/.test(error.message),
+  );
+});
 
 function with_(path: Path, segment: number, token: string): Path {
   return { ...path, tokens: path.tokens.with(segment, token) };

@@ -10,7 +10,10 @@ export type PolicyFault =
   | { readonly kind: "bad-signature"; readonly segment: number; readonly subject: string; readonly signer: string }
   | { readonly kind: "wrong-subject"; readonly segment: number; readonly subject: string; readonly signer: string }
   | { readonly kind: "foreign-resource"; readonly resource: string; readonly owner: string; readonly claimant: string }
-  | { readonly kind: "no-common-connection"; readonly watcher: string };
+  | { readonly kind: "no-common-connection"; readonly watcher: string }
+  /** A policy of the operator's own says no; `entry` is its rule. */
+  | { readonly kind: "own-refusal"; readonly entry: string }
+  | { readonly kind: "own-failure"; readonly problem: string };
 
 /** A policy refused a call or an answer. Its message names identities and positions, never a token. */
 export class PolicyError extends Error {
@@ -56,6 +59,10 @@ function describe(fault: PolicyFault): string {
       return `the token of segment ${fault.segment} says ${fault.subject}, and its signer is ${fault.signer}`;
     case "foreign-resource":
       return `${fault.resource} belongs to ${fault.owner}, not to ${fault.claimant}`;
+    case "own-refusal":
+      return `${fault.entry} is false`;
+    case "own-failure":
+      return `it could not be evaluated: ${fault.problem}`;
     case "no-common-connection":
       return `${fault.watcher} has made none of the connections that it wants to watch`;
   }

@@ -2,8 +2,10 @@ import { createPrivateKey, type KeyObject } from "node:crypto";
 import type { X509SVIDResponse } from "../gen/workload_pb.ts";
 import { type Certificate, KEY_USAGE, readCertificates } from "./certificate.ts";
 import { IdentityError } from "./error.ts";
+import { idOfLeaf, leafProblem } from "./leaf-certificate.ts";
 import { hasPath, parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
-import { idOfLeaf, leafProblem, type TrustBundles } from "./verify-peer-chain.ts";
+import type { SpiffeIdPattern } from "./spiffe-id-pattern.ts";
+import type { TrustBundles } from "./verify-peer-chain.ts";
 
 /** Our own identity document with its key. Never logged whole. */
 export interface Svid {
@@ -18,27 +20,40 @@ export interface Svid {
   readonly serial: string;
 }
 
+/** Which SVID is ours where the agent issues several: more than one registration entry may match our pod. */
+export interface SvidChoice {
+  /** The SPIFFE ID that we have; it is kept while it is issued, for peers know us by it. */
+  readonly current?: string | undefined;
+  /** NSM_SPIFFE_ID: no other is taken. */
+  readonly wanted?: readonly SpiffeIdPattern[] | undefined;
+}
+
 /** One answer of the Workload API, checked. */
 export interface X509Context {
   readonly svid: Svid;
+  /** The SPIFFE IDs of all that was issued, in the answer's order. */
+  readonly issued: readonly string[];
   readonly bundles: TrustBundles;
   /** Trust domains whose bundle could not be read, with the reason: their peers will be refused. */
   readonly brokenBundles: readonly { readonly trustDomain: string; readonly problem: string }[];
 }
 
 /**
- * Reads an answer of FetchX509SVID. The first SVID is the default one; hints are for workloads that choose.
+ * Reads an answer of FetchX509SVID. Where nothing else is chosen, the first SVID is the default one.
  * A broken bundle of a federated domain costs only that domain.
  * @throws {IdentityError} kind "bad-svid" or "unusable-key"
  */
-export function readX509Context(response: X509SVIDResponse): X509Context {
-  const [first] = response.svids;
-  if (first === undefined) throw new IdentityError({ kind: "bad-svid", problem: "the answer holds none" });
-  const svid = readSvid(Buffer.from(first.x509Svid), Buffer.from(first.x509SvidKey));
+export function readX509Context(response: X509SVIDResponse, choice: SvidChoice = {}): X509Context {
+  const issued = response.svids.map(({ spiffeId }) => spiffeId);
+  const ours = response.svids[choose(issued, choice)];
+  if (ours === undefined) throw badSvid("the answer holds none");
+  const svid = readSvid(Buffer.from(ours.x509Svid), Buffer.from(ours.x509SvidKey));
   const ownDomain = trustDomainOf(svid.id);
-  const bundles = new Map([[ownDomain, orBadSvid(() => readBundle(Buffer.from(first.bundle)))]]);
+  const bundles = new Map([[ownDomain, orBadSvid(() => readBundle(Buffer.from(ours.bundle)))]]);
   const brokenBundles: { trustDomain: string; problem: string }[] = [];
-  const others = response.svids.slice(1).map(({ spiffeId, bundle }) => [spiffeId, bundle] as const);
+  const others = response.svids
+    .filter((one) => one !== ours)
+    .map(({ spiffeId, bundle }) => [spiffeId, bundle] as const);
   for (const [id, der] of [...others, ...Object.entries(response.federatedBundles)]) {
     try {
       const trustDomain = trustDomainOf(parseSpiffeId(id));
@@ -47,7 +62,17 @@ export function readX509Context(response: X509SVIDResponse): X509Context {
       brokenBundles.push({ trustDomain: id, problem: (error as Error).message });
     }
   }
-  return { svid, bundles, brokenBundles };
+  return { svid, issued, bundles, brokenBundles };
+}
+
+/** @throws {IdentityError} kind "bad-svid" where none of those that are issued matches. */
+function choose(issued: readonly string[], { current, wanted }: SvidChoice): number {
+  const fits = (id: string) => !wanted || wanted.some((pattern) => pattern.matches(id));
+  const kept = issued.findIndex((id) => id === current && fits(id));
+  const chosen = kept >= 0 ? kept : issued.findIndex(fits);
+  if (chosen >= 0 || issued.length === 0) return chosen;
+  const patterns = wanted?.map(({ text }) => text).join(" or ");
+  throw badSvid(`NSM_SPIFFE_ID wants ${patterns}, and the SPIRE agent issues ${issued.join(", ")}`);
 }
 
 /**

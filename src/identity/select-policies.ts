@@ -8,41 +8,57 @@ const FOLDER = "etc/nsm/opa";
 /** What guards the NetworkService server. The original has no variable for it either. */
 export const serverPolicyMasks = [`${FOLDER}/common/.*.rego`, `${FOLDER}/server/.*.rego`] as const;
 
+/** What masks select. */
+export interface SelectedPolicies {
+  /** In the masks' order and then by name, each once. None: everything is allowed. */
+  readonly policies: readonly Policy[];
+  /** A sentence for each mask that selects nothing, and one where there is no policy at all: the original is silent (W6). */
+  readonly warnings: readonly string[];
+}
+
 /**
- * The policies that the masks select, in the masks' order and then by name, each once. A mask is an anchored regular
- * expression over the policies' paths, as the original reads it. No mask selects no policy: everything is allowed.
- * @throws {IdentityError} kind "bad-policy-mask" when a mask selects nothing: it would allow everything in silence (W6)
+ * The policies that the masks select. A mask is an anchored regular expression over the policies' paths, as the original reads it.
+ * @param own policies that are not built in, by the path of their file
+ * @throws {IdentityError} kind "bad-policy-mask" for what is no regular expression
  */
-export function selectPolicies(masks: readonly string[]): readonly Policy[] {
-  return [...new Set(masks.flatMap(selectByMask))];
+export function selectPolicies(masks: readonly string[], own: readonly Policy[] = []): SelectedPolicies {
+  const byMask = masks.map((mask) => ({ mask, found: selectByMask(mask, own) }));
+  const warnings = byMask.filter(({ found }) => found.length === 0).map(({ mask }) => unmatched(mask));
+  const selected = [...new Set(byMask.flatMap(({ found }) => found))];
+  if (selected.length === 0) warnings.push("no policy is selected: every answer is allowed");
+  return { policies: selected, warnings };
 }
 
-function selectByMask(mask: string): readonly Policy[] {
-  const pattern = compile(mask);
-  const found = policies.filter((policy) => pattern.test(policy.name));
-  if (found.length > 0) return found;
-  const names = policies.map((policy) => policy.name.replace("policies", FOLDER)).join(", ");
-  throw new IdentityError({ kind: "bad-policy-mask", mask, problem: `${whyNothing(mask)}. There are: ${names}` });
+/** Whether a mask can name nothing but what is built in. */
+export function isBuiltInMask(mask: string): boolean {
+  return mask.startsWith(`${FOLDER}/`) || mask.startsWith("policies/");
 }
 
-function compile(mask: string): RegExp {
+/** The mask over paths of files. @throws {IdentityError} kind "bad-policy-mask" */
+export function compileMask(mask: string): RegExp {
   try {
-    return new RegExp(`^${mask.replaceAll(FOLDER, "policies")}$`);
+    return new RegExp(`^${mask}$`);
   } catch (error) {
     const problem = `it is no regular expression: ${(error as Error).message}`;
     throw new IdentityError({ kind: "bad-policy-mask", mask, problem }, { cause: error });
   }
 }
 
-/** The original takes a mask that selects nothing for "no policy", so each of these deserves its own words. */
-function whyNothing(mask: string): string {
-  if (mask.startsWith(`/${FOLDER}`)) return `it selects nothing; write it without the leading slash`;
-  if (/[^*]\.rego$/.test(mask)) {
-    return (
-      "it names a Rego file of your own, and no Rego is evaluated here: use the built-in policies, or keep your rule " +
-      "in the NSMgr and registry, which evaluate it"
-    );
-  }
-  if (mask.endsWith(".wasm")) return "it names a compiled policy, and those are not evaluated by this version";
-  return "it selects nothing, which would allow everything";
+function selectByMask(mask: string, own: readonly Policy[]): readonly Policy[] {
+  const pattern = compileMask(mask.replaceAll(FOLDER, "policies"));
+  const files = compileMask(mask);
+  const ofFile = own.filter(({ name }) => name === mask || files.test(name));
+  return [...ofFile, ...policies.filter(({ name }) => pattern.test(name))];
+}
+
+function unmatched(mask: string): string {
+  const names = policies.map((policy) => policy.name.replace("policies", FOLDER)).join(", ");
+  return `the policy mask "${mask}" selects nothing${hint(mask)}; built in are ${names}`;
+}
+
+function hint(mask: string): string {
+  if (mask.startsWith(`/${FOLDER}`)) return ": write it without the leading slash";
+  if (/[.](tar|gz|tgz)$/.test(mask)) return ": a bundle is not read; take policy.wasm out of it";
+  if (/[^*][.](rego|wasm)$/.test(mask)) return ": there is no such file";
+  return "";
 }

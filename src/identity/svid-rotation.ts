@@ -3,13 +3,17 @@ import { type Clock, createBackoff, Latest, type Random, type Timer } from "../a
 import type { Transport } from "../rpc/index.ts";
 import type { Condition, Health, Log } from "../telemetry/index.ts";
 import type { Svid, X509Context } from "./read-svid.ts";
+import type { SpiffeIdPattern } from "./spiffe-id-pattern.ts";
 import { SvidExpiry } from "./svid-expiry.ts";
+import { areSame, authoritiesOf } from "./trust-bundles.ts";
 import type { TrustBundles } from "./verify-peer-chain.ts";
 import { checkWorkloadSocket, watchX509Context } from "./workload-api.ts";
 
 export interface SvidRotationOptions {
   /** SPIFFE_ENDPOINT_SOCKET: "unix:///run/spire/sockets/agent.sock". */
   readonly endpointSocket: string;
+  /** NSM_SPIFFE_ID: who we want to be where the agent issues several SVIDs; undefined: who we are, or the first. */
+  readonly spiffeIds?: readonly SpiffeIdPattern[] | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
@@ -25,15 +29,17 @@ const LONGEST_REMINDER_MS = 60_000;
 /** Follows the agent. What came last stays in use while the agent is away. */
 export class SvidRotation {
   readonly current = new Latest<Svid>();
+  /** Set before the SVID of the same answer, and only where they are others. */
+  readonly bundles = new Latest<TrustBundles>();
   readonly #options: SvidRotationOptions;
   readonly #expiry: SvidExpiry;
   readonly #missing: Condition;
+  readonly #lost: Condition;
   readonly #stop = new AbortController();
   readonly #watching: Promise<void>;
   readonly #startedMs: number;
   readonly #reminders = createBackoff({ firstMs: FIRST_REMINDER_MS, limitMs: LONGEST_REMINDER_MS, random: () => 1 });
   #reminder: Timer | undefined;
-  #bundles: TrustBundles = new Map();
   /** Why the agent gives nothing at the moment; undefined while its stream lives. */
   #problem: string | undefined;
 
@@ -46,15 +52,18 @@ export class SvidRotation {
     this.#expiry = new SvidExpiry(options);
     const awaited = `No X.509 SVID yet: waiting for the SPIRE agent at ${socket}`;
     this.#missing = health.condition("svid-missing", awaited);
+    this.#lost = health.condition("workload-api-lost");
     log.info("svid-awaited", { from: socket });
     this.#remind();
     const onContext = (context: X509Context) => this.#accept(context);
     const onProblem = (problem: string) => this.#note(problem);
-    this.#watching = watchX509Context({ ...options, socket, onContext, onProblem }, this.#stop.signal);
+    const choice = () => ({ current: this.current.value?.id, wanted: options.spiffeIds });
+    this.#watching = watchX509Context({ ...options, socket, choice, onContext, onProblem }, this.#stop.signal);
   }
 
-  get bundles(): TrustBundles {
-    return this.#bundles;
+  /** Why the agent gives nothing at the moment, in words for the operator; undefined while its stream lives. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /** What an SVID that is missing is waited for: the agent, and why it gives none. */
@@ -70,33 +79,49 @@ export class SvidRotation {
     await this.#watching;
   }
 
-  #accept({ svid, bundles, brokenBundles }: X509Context): void {
+  #accept(context: X509Context): void {
+    const { svid, bundles, brokenBundles } = context;
     const { log } = this.#options;
     for (const broken of brokenBundles) log.warn("trust-bundle-unreadable", broken);
     if (this.#problem !== undefined) log.info("workload-api-back");
     this.#problem = undefined;
-    this.#bundles = bundles;
+    this.#lost.clear();
+    this.#expiry.explain(undefined);
+    this.#acceptBundles(bundles);
     const before = this.current.value;
     if (before?.certChainPem === svid.certChainPem && before.keyPem === svid.keyPem) {
-      log.info("trust-bundles-changed", { trustDomains: [...bundles.keys()] });
+      log.debug("svid-unchanged", { serial: svid.serial });
       return;
     }
-    this.#logNew(svid, before === undefined);
+    this.#logNew(context, before);
     this.#missing.clear();
     this.#reminder?.cancel();
     this.#expiry.watch(svid);
     this.current.set(svid);
   }
 
-  #logNew(svid: Svid, isFirst: boolean): void {
+  #acceptBundles(bundles: TrustBundles): void {
+    const before = this.bundles.value;
+    if (before && areSame(before, bundles)) return;
+    if (before) this.#options.log.info("trust-bundles-changed", { authorities: authoritiesOf(bundles) });
+    this.bundles.set(bundles);
+  }
+
+  #logNew({ svid, issued, bundles }: X509Context, before: Svid | undefined): void {
     const { clock, log } = this.#options;
-    log.info(isFirst ? "svid-received" : "svid-rotated", {
+    const others = issued.filter((id) => id !== svid.id);
+    log.info(before ? "svid-rotated" : "svid-received", {
       spiffeId: svid.id,
       serial: svid.serial,
       notAfter: new Date(svid.notAfterMs).toISOString(),
-      trustDomains: [...this.#bundles.keys()],
-      ...(isFirst ? { waitedMs: Math.round(clock.monotonicMs() - this.#startedMs) } : {}),
+      authorities: authoritiesOf(bundles),
+      ...(others.length > 0 ? { others } : {}),
+      ...(before ? {} : { waitedMs: Math.round(clock.monotonicMs() - this.#startedMs) }),
     });
+    if (!before || before.id === svid.id) return;
+    const hint =
+      "peers know us by the ID before, and a registry may refuse our name; NSM_SPIFFE_ID says which one is ours";
+    log.warn("spiffe-id-changed", { before: before.id, spiffeId: svid.id, hint });
   }
 
   /** Every try fails in the same words for as long as the agent is away: logged once, then only as a reminder. */
@@ -105,11 +130,15 @@ export class SvidRotation {
     const isNew = problem !== this.#problem;
     this.#problem = problem;
     log.debug("workload-api-failed", { from: endpointSocket, problem });
-    if (this.current.value !== undefined) {
-      if (isNew) log.warn("workload-api-lost", { from: endpointSocket, problem, kept: "the last SVID and bundles" });
+    const svid = this.current.value;
+    if (svid === undefined) {
+      this.#missing.raise(`No X.509 SVID yet from ${endpointSocket}: ${problem}`);
       return;
     }
-    this.#missing.raise(`No X.509 SVID yet from ${endpointSocket}: ${problem}`);
+    if (isNew) log.warn("workload-api-lost", { from: endpointSocket, problem, kept: "the last SVID and bundles" });
+    const end = new Date(svid.notAfterMs).toISOString();
+    this.#lost.raise(`The SVID of ${svid.id}, good until ${end}, is not renewed by ${endpointSocket}: ${problem}`);
+    this.#expiry.explain(problem);
   }
 
   #remind(): void {

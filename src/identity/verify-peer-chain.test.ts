@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
+import { makeOddCertificate } from "../../sandbox/identity/odd-certificate.ts";
 import { createTestCa, type TestCa } from "../../sandbox/identity/x509.ts";
 import { X509SVIDResponseSchema } from "../gen/workload_pb.ts";
 import { readCertificate, readCertificates } from "./certificate.ts";
@@ -96,6 +98,18 @@ test("verifyPeerChain() survives every cut and any flipped byte of a leaf", () =
   }
 });
 
+test("verifyPeerChain() refuses an authority whose key is no point of its curve", () => {
+  const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const publicKeyDer = publicKey.export({ type: "spki", format: "der" });
+  publicKeyDer.writeUInt8(publicKeyDer.readUInt8(publicKeyDer.length - 1) ^ 1, publicKeyDer.length - 1);
+  const middle = makeOddCertificate({ subject: "middle", key: { publicKey, privateKey }, publicKeyDer });
+  const leaf = makeOddCertificate({ subject: "leaf", issuer: middle, isCa: false, keyUsage: 1, uris: [spiffeId] });
+  assert.throws(() => verifyPeerChain([leaf.der, middle.der], bundles, NOW_MS), {
+    name: "IdentityError",
+    message: /leads to no authority/,
+  });
+});
+
 test("readCertificates() takes certificates that follow each other", () => {
   const { certChainDer, chainDer } = home.intermediate().issue({ spiffeId });
   assert.deepEqual(
@@ -117,7 +131,11 @@ test("readX509Context() takes the first SVID and the bundles of all domains", ()
         bundle: home.rootDer,
         hint: "ignored",
       })),
-      federatedBundles: { "spiffe://abroad.example": abroad.rootDer, "spiffe://broken.example": Buffer.of(1) },
+      federatedBundles: {
+        "spiffe://abroad.example": abroad.rootDer,
+        "spiffe://broken.example": Buffer.of(1),
+        "spiffe://empty.example": Buffer.alloc(0),
+      },
     }),
   );
   assert.equal(context.svid.id, spiffeId);
@@ -126,8 +144,22 @@ test("readX509Context() takes the first SVID and the bundles of all domains", ()
   assert.deepEqual([...context.bundles.keys()], ["home.example", "abroad.example"]);
   assert.deepEqual(
     context.brokenBundles.map((broken) => broken.trustDomain),
-    ["spiffe://broken.example"],
+    ["spiffe://broken.example", "spiffe://empty.example"],
   );
+});
+
+test("readX509Context() trusts the domain of another SVID of ours by the bundle that came with it", () => {
+  const svids = [home.issue({ spiffeId }), abroad.issue({ spiffeId: "spiffe://abroad.example/us" })].map(
+    (issued, at) => ({
+      spiffeId: at === 0 ? spiffeId : "spiffe://abroad.example/us",
+      x509Svid: issued.certChainDer,
+      x509SvidKey: issued.keyDer,
+      bundle: [home, abroad][at]?.rootDer ?? Buffer.alloc(0),
+    }),
+  );
+  const { bundles: read } = readX509Context(create(X509SVIDResponseSchema, { svids }));
+  const peer = abroad.issue({ spiffeId: "spiffe://abroad.example/nsc" });
+  assert.equal(verifyPeerChain(peer.chainDer, read, NOW_MS).id, "spiffe://abroad.example/nsc");
 });
 
 test("readX509Context() takes the authorities of our own domain from our own SVID alone", () => {
@@ -147,7 +179,7 @@ test("readX509Context() takes the authorities of our own domain from our own SVI
   assert.throws(() => verifyPeerChain(liar.chainDer, read, NOW_MS), { name: "IdentityError" });
 });
 
-const stranger = home.issue({ spiffeId });
+const foreign = home.issue({ spiffeId });
 const unusable: readonly (readonly [string, Parameters<TestCa["issue"]>[0], string, RegExp])[] = [
   ["a whole trust domain", { spiffeId: "spiffe://home.example" }, "bad-svid", /names a whole trust domain/],
   ["no digitalSignature", { spiffeId, keyUsage: ["keyAgreement"] }, "bad-svid", /lacks digitalSignature/],
@@ -165,9 +197,17 @@ for (const [says, options, kind, reason] of unusable) {
   });
 }
 
+test("readSvid() refuses a chain of our own in which one of two intermediates may not sign", () => {
+  const { certChainDer, certPem, keyDer } = home.intermediate().issue({ spiffeId });
+  const { id, certChainPem } = readSvid(certChainDer, keyDer);
+  assert.deepEqual([id, certChainPem], [spiffeId, certPem], "what peers are shown");
+  const [leaf = Buffer.alloc(0)] = foreign.chainDer;
+  assert.throws(() => readSvid(Buffer.concat([certChainDer, leaf]), keyDer), /one of its intermediate certificates/);
+});
+
 test("readSvid() refuses a key that is not the certificate's, and garbage", () => {
   const { certChainDer, keyDer } = home.issue({ spiffeId });
-  assert.throws(() => readSvid(certChainDer, stranger.keyDer), /key does not belong/);
+  assert.throws(() => readSvid(certChainDer, foreign.keyDer), /key does not belong/);
   assert.throws(() => readSvid(certChainDer, Buffer.of(1, 2)), /Cannot use the X.509 SVID/);
   assert.throws(() => readSvid(Buffer.alloc(0), keyDer), /holds no certificate/);
   assert.throws(() => readX509Context(create(X509SVIDResponseSchema, {})), /the answer holds none/);

@@ -1,8 +1,9 @@
 import { type Certificate, KEY_USAGE, readCertificate } from "./certificate.ts";
 import { keyProblem, signatureProblem } from "./certificate-key.ts";
 import { IdentityError } from "./error.ts";
+import { idOfLeaf, leafKeyProblem, leafProblem, untrusted } from "./leaf-certificate.ts";
 import { constraintProblem } from "./name-constraints.ts";
-import { parseSpiffeId, type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
+import { type SpiffeId, trustDomainOf } from "./spiffe-id.ts";
 
 /** Authorities by trust domain: our own and those federated with it. */
 export type TrustBundles = ReadonlyMap<string, readonly Certificate[]>;
@@ -46,36 +47,6 @@ export function verifyPeerChain(chainDer: readonly Buffer[], bundles: TrustBundl
   const why = findChain({ leaf, intermediates, roots, nowMs, signatureChecks: 0, problem: undefined });
   if (why !== undefined) throw untrusted(why, id);
   return { id, leaf };
-}
-
-/**
- * The SPIFFE ID of a certificate: its only URI name.
- * @throws {IdentityError} kind "untrusted-peer"
- */
-export function idOfLeaf(leaf: Certificate): SpiffeId {
-  const [uri, ...more] = leaf.uris;
-  if (uri === undefined) throw untrusted("its certificate has no URI name, so it is no SVID");
-  if (more.length > 0) throw untrusted("its certificate has more than one URI name");
-  try {
-    return parseSpiffeId(uri);
-  } catch (error) {
-    throw untrusted((error as Error).message);
-  }
-}
-
-/** What makes a certificate no leaf of a workload (X509-SVID, sections 4 and 5); undefined when it is one. */
-export function leafProblem(leaf: Certificate): string | undefined {
-  const usage = leaf.keyUsage ?? 0;
-  if (leaf.isCa) return "its certificate is one of an authority (CA flag)";
-  if (usage & KEY_USAGE.keyCertSign) return "its certificate may sign certificates (keyCertSign)";
-  if (usage & KEY_USAGE.crlSign) return "its certificate may sign revocations (cRLSign)";
-  return undefined;
-}
-
-/** TLS takes no signature of an RSA key either (rpc/http2/tls.ts): it refuses before this check runs. */
-function leafKeyProblem({ key }: Certificate): string | undefined {
-  const problem = key.kind === "rsa" ? "has an RSA key, where NSM's tokens need an EC key" : keyProblem(key);
-  return problem && `its certificate ${problem}`;
 }
 
 function readPeerCertificate(der: Buffer): Certificate {
@@ -132,7 +103,15 @@ function isIssuedBy(search: Search, below: Certificate, issuer: Certificate, wha
   if (search.signatureChecks > MOST_SIGNATURE_CHECKS) {
     throw untrusted(`its chain takes more than ${MOST_SIGNATURE_CHECKS} signature checks`);
   }
-  return below.x509.verify(issuer.x509.publicKey);
+  return hasSigned(issuer, below);
+}
+
+function hasSigned(issuer: Certificate, below: Certificate): boolean {
+  try {
+    return below.x509.verify(issuer.x509.publicKey);
+  } catch {
+    return false; // OpenSSL makes no key of a point that is not on its curve
+  }
 }
 
 function isNamedIssuer(below: Certificate, issuer: Certificate): boolean {
@@ -171,8 +150,4 @@ function certificateProblem(certificate: Certificate, nowMs: number, what: strin
 
 function iso(ms: number): string {
   return new Date(ms).toISOString();
-}
-
-function untrusted(problem: string, spiffeId?: SpiffeId): IdentityError {
-  return new IdentityError({ kind: "untrusted-peer", problem, ...(spiffeId === undefined ? {} : { spiffeId }) });
 }

@@ -3,7 +3,7 @@ import { SpiffeWorkloadAPI } from "../gen/workload_pb.ts";
 import { type MessageLimit, parseTarget, RpcClient, RpcError, type Transport } from "../rpc/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import { IdentityError } from "./error.ts";
-import { readX509Context, type X509Context } from "./read-svid.ts";
+import { readX509Context, type SvidChoice, type X509Context } from "./read-svid.ts";
 
 export interface WatchOptions {
   /** Address of the agent: "unix:///run/spire/sockets/agent.sock" or "tcp://127.0.0.1:8081". */
@@ -12,6 +12,8 @@ export interface WatchOptions {
   readonly log: Log;
   readonly transport?: Transport | undefined;
   readonly random?: Pick<Random, "fraction"> | undefined;
+  /** Consulted at each answer. */
+  choice(): SvidChoice;
   /** Every answer that could be read. */
   onContext(context: X509Context): void;
   /** Why there is none at the moment, in words for the operator: the stream broke, or its answer is of no use. */
@@ -72,7 +74,7 @@ async function follow(client: RpcClient, options: WatchOptions, backoff: Backoff
   const method = SpiffeWorkloadAPI.method.fetchX509SVID;
   for await (const response of client.stream(options.socket, method, {}, { signal, metadata: securityHeader })) {
     try {
-      options.onContext(readX509Context(response));
+      options.onContext(readX509Context(response, options.choice()));
       backoff.reset();
     } catch (error) {
       if (!(error instanceof IdentityError)) throw error;

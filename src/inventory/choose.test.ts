@@ -5,7 +5,8 @@ import { type PciAddress, parsePciAddress, type VfFacts } from "../pci/index.ts"
 import { chooseVf, driverUse, unfitBecause } from "./choose.ts";
 import { Inventory } from "./inventory.ts";
 import type { Vf } from "./token-assignments.ts";
-import { VfConditions } from "./vf-condition.ts";
+import type { VfCondition } from "./vf-condition.ts";
+import { VfConditions } from "./vf-conditions.ts";
 
 const PF = parsePciAddress("01:00.0");
 const [first, second, third] = ["01:00.1", "01:00.2", "01:00.3"].map((text) => parsePciAddress(text)) as [
@@ -86,6 +87,23 @@ test("unfitBecause() names what keeps a VF from VFIO alone, and what keeps it fr
   assert.equal(why("kernel", ill), "unhealthy (no carrier)");
 });
 
+test("unfitBecause() names what keeps a VF for long before its cleaning, which a Request would wait for", () => {
+  const why = (vf: Vf, group = [vf]) => unfitBecause(vf, request("vfio"), () => new Set(group));
+  const cleaned = (more: Parameters<typeof vfOf>[1], ...conditions: readonly VfCondition[]) => {
+    const vf = vfOf(first, more);
+    for (const condition of [{ code: "being-cleaned" } as const, ...conditions]) vf.conditions.raise(condition);
+    return vf;
+  };
+  const hostUse = { code: "host-use", how: "it has an address" } as const;
+  const ill = { code: "pf-without-carrier", error: "no carrier" } as const;
+  assert.equal(why(cleaned({})), "being cleaned after the last client");
+  assert.equal(why(cleaned({}, hostUse)), "withheld, for the host uses it (0000:01:00.1: it has an address)");
+  assert.equal(why(cleaned({}, hostUse, ill)), "unhealthy (no carrier)");
+  assert.equal(why(cleaned({ use: "vfio" }, hostUse, ill)), "being cleaned after the last client", "its holder's");
+  assert.match(why(vfOf(second), [cleaned({})]) ?? "", /is being cleaned/);
+  assert.match(why(vfOf(second), [cleaned({}, hostUse)]) ?? "", /of which the host uses 0000:01:00.1/);
+});
+
 function inventoryOf(...facts: readonly VfFacts[]): Inventory {
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   inventory.sync(PF, facts);
@@ -120,10 +138,12 @@ test("take() by one resource's token leaves a VF to the connection that has it b
 
 test("take() by the same connection is refused for a VF that is quarantined since", () => {
   const inventory = inventoryOf(factsOf(first));
-  const ask = { connectionId: "c1", tokenId: idOf(inventory, "d/x", first), use: "kernel" } as const;
-  inventory.take(ask);
+  const request = { connectionId: "c1", tokenId: idOf(inventory, "d/x", first), use: "kernel" } as const;
+  inventory.take(request);
   inventory.raise(first, { code: "write-stuck", error: "it hangs" });
-  assert.throws(() => inventory.take(ask), { fault: { kind: "connection-holds-vf", address: first, use: "kernel" } });
+  assert.throws(() => inventory.take(request), {
+    fault: { kind: "connection-holds-vf", address: first, use: "kernel" },
+  });
 });
 
 test("adopt() does not give a token's connection a second VF, nor another connection the token's", () => {
@@ -183,4 +203,16 @@ test("who listens to the inventory from within a change hears of the next one", 
   });
   inventory.raise(first, { code: "netdev-unseen" });
   assert.equal(reported, 0);
+});
+
+test("adoptToken() and adopt() of what is so already leave the token its VF, though another one is free", () => {
+  const inventory = inventoryOf(factsOf(first), factsOf(second));
+  const x = idOf(inventory, "d/x", first);
+  inventory.take({ connectionId: "c1", tokenId: x, use: "kernel" });
+  inventory.adoptToken(x, "d/x");
+  assert.deepEqual([inventory.get(first)?.tokenId, inventory.get(second)?.tokenId], [x, undefined]);
+  const other = inventoryOf(factsOf(first), factsOf(second));
+  other.adoptToken("sriov-old", "d/x");
+  other.adopt({ connectionId: "c1", tokenId: "sriov-old", address: first, use: "kernel", state: "ready" });
+  assert.deepEqual([other.get(first)?.tokenId, other.get(second)?.tokenId], ["sriov-old", undefined]);
 });

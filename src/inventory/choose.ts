@@ -1,7 +1,7 @@
 import type { PciAddress, VfUse } from "../pci/index.ts";
 import { compareRanks } from "./rank.ts";
 import type { Vf } from "./token-assignments.ts";
-import { describeCondition } from "./vf-condition.ts";
+import { describeCondition, isBeingRestored } from "./vf-condition.ts";
 
 /** What a VF is needed for. Without a use it is only to be reserved. */
 export interface VfRequest {
@@ -13,6 +13,12 @@ export interface VfRequest {
 /** VFs that share an IOMMU group with this one, itself included; none but itself without an IOMMU. */
 export type GroupOf = (vf: Vf) => ReadonlySet<Vf>;
 
+/** In words that say that it is over soon. */
+export const BEING_CLEANED = "being cleaned after the last client";
+
+/** The same. */
+export const BEING_RESTORED = "being restored to what the host had set";
+
 /** VFIO, a kernel driver, or neither: what the bound driver makes of the VF. */
 export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none" {
   if (driver === "vfio-pci") return "vfio";
@@ -21,25 +27,45 @@ export function driverUse({ driver, kernelDriver }: Vf["facts"]): VfUse | "none"
 
 /** Why a VF that no connection holds cannot serve the request, in words that can be counted; undefined when it can. */
 export function unfitBecause(vf: Vf, request: Pick<VfRequest, "use" | "owner">, groupOf: GroupOf): string | undefined {
-  const { conditions, facts } = vf;
-  if (conditions.first("quarantine")) return "quarantined";
-  const unhealthy = conditions.first("unhealthy");
-  if (unhealthy) return `unhealthy (${describeCondition(unhealthy)})`;
-  if (vf.holder) return "in use";
-  const withheld = conditions.first("withhold");
-  if (withheld) return `withheld, for the host uses it (${facts.address}: ${describeCondition(withheld)})`;
+  const { conditions } = vf;
+  const isRestored = isBeingRestored(conditions.all);
+  if (conditions.first("quarantine") && !isRestored) return "quarantined";
+  // First where no connection holds it: a Request waits for what is being cleaned, and what the host uses is not cleaned meanwhile.
+  const kept = keptBecause(vf);
+  if (kept && !vf.holder) return kept;
+  // By the time that a pod comes with the token it is clean.
+  if (isRestored && request.use !== undefined) return BEING_RESTORED;
+  if (conditions.first("reclaim") && request.use !== undefined) return BEING_CLEANED;
+  if (vf.holder) return kept ?? "in use";
   if (request.use === "vfio" && vf.facts.iommuGroup === undefined) return "without an IOMMU group";
   if (request.use === "vfio" && vf.facts.vfioProblem !== undefined) return `unfit for VFIO (${vf.facts.vfioProblem})`;
   return unfitBesides(groupOf(vf), request);
 }
 
+/** Ill, or the host's. Only the former says something of a VF that a connection holds. */
+function keptBecause({ conditions, facts, holder }: Vf): string | undefined {
+  const unhealthy = conditions.first("unhealthy");
+  if (unhealthy) return `unhealthy (${describeCondition(unhealthy)})`;
+  const withheld = holder ? undefined : conditions.first("withhold");
+  return withheld && `withheld, for the host uses it (${facts.address}: ${describeCondition(withheld)})`;
+}
+
+/** Why the VF must not be touched, in words. */
+function untouchableBecause({ conditions, holder }: Vf): string | undefined {
+  if (conditions.has("gone")) return undefined;
+  if (conditions.first("quarantine")) return isBeingRestored(conditions.all) ? BEING_RESTORED : "quarantined";
+  // What is being cleaned is waited for, but not while the host uses it.
+  if (!holder && conditions.first("withhold")) return undefined;
+  return conditions.first("reclaim") && BEING_CLEANED;
+}
+
 /** What the other VFs of its IOMMU group keep it from. */
 function unfitBesides(group: ReadonlySet<Vf>, request: Pick<VfRequest, "use" | "owner">): string | undefined {
-  for (const { holder, facts, conditions } of group) {
+  for (const other of group) {
+    const { holder, facts, conditions } = other;
     // The group goes to VFIO as a whole, and what is quarantined must not be touched.
-    if (request.use === "vfio" && !conditions.has("gone") && conditions.first("quarantine")) {
-      return `in an IOMMU group of which ${facts.address} is quarantined`;
-    }
+    const untouchable = request.use === "vfio" ? untouchableBecause(other) : undefined;
+    if (untouchable) return `in an IOMMU group of which ${facts.address} is ${untouchable}`;
     const withheld = request.use === "vfio" && !holder ? conditions.first("withhold") : undefined;
     if (withheld) return `in an IOMMU group of which the host uses ${facts.address} (${describeCondition(withheld)})`;
     if (!holder) continue;

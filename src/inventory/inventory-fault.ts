@@ -1,7 +1,10 @@
 import type { VfUse } from "../pci/index.ts";
 import type { VfState } from "./inventory-form.ts";
 
-/** Why the inventory refused. Token ids are secrets and appear in none of these. */
+/**
+ * Why the inventory refused. Token ids are secrets and appear in none of these. Who holds what was refused is in the fault, and not in
+ * its text: peers are sent that.
+ */
 export type InventoryFault =
   | {
       readonly kind: "unknown-token";
@@ -15,6 +18,8 @@ export type InventoryFault =
   | { readonly kind: "vf-in-use"; readonly address: string; readonly connectionId: string }
   /** The connection holds this VF under another token or for another use: give that back first. */
   | { readonly kind: "connection-holds-vf"; readonly address: string; readonly use: VfUse }
+  /** The token's pod has several of before, and which of them is the connection's nothing says. */
+  | { readonly kind: "several-found"; readonly addresses: readonly string[] }
   | {
       readonly kind: "no-free-vf";
       readonly resource: string;
@@ -50,11 +55,16 @@ function describe(fault: InventoryFault): string {
     case "unknown-connection":
       return `Cannot find a virtual function of connection ${fault.connectionId}: it holds none`;
     case "token-in-use":
-      return `Cannot use the token: connection ${fault.connectionId} holds its virtual function`;
+      return "Cannot use the token: another connection holds its virtual function";
     case "vf-in-use":
-      return `Cannot take virtual function ${fault.address}: connection ${fault.connectionId} holds it`;
+      return `Cannot take virtual function ${fault.address}: another connection holds it`;
     case "connection-holds-vf":
       return `Cannot take another virtual function: the connection holds ${fault.address} as ${fault.use}; close it first`;
+    case "several-found":
+      return (
+        `Cannot say which virtual function is the connection's: the Go original gave the pod ${fault.addresses.join(" and ")}, ` +
+        "and the Request names none of them (pciAddress); start the pod again"
+      );
     case "no-free-vf":
       return describeScarcity(fault);
     case "wrong-state":

@@ -56,6 +56,8 @@ export interface TakeRequest {
 export interface AdoptRequest extends TakeRequest {
   readonly address: PciAddress;
   readonly state: Extract<VfState, "preparing" | "ready" | "reclaiming">;
+  /** Of a token that this node did not make, and that a pod has all the same: an older forwarder, or the Go original, gave it out. */
+  readonly resource?: string | undefined;
 }
 
 /** The outcome of a reservation or of its end. */

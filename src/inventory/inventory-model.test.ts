@@ -47,11 +47,11 @@ function freshInventory(): Inventory {
 }
 
 /** Which VF each id is assigned to. */
-const homes = (inventory: Inventory) =>
+const offersOf = (inventory: Inventory) =>
   inventory.resources
     .flatMap((name) => inventory.devicesOf(name).map(({ id, address }) => `${name} ${id} ${address}`))
     .sort();
-const atHome = new Set(homes(freshInventory()));
+const freshOffers = new Set(offersOf(freshInventory()));
 
 function check(inventory: Inventory): void {
   const all = inventory.snapshot();
@@ -78,7 +78,7 @@ function check(inventory: Inventory): void {
     const offering = all.filter(({ resources }) => resources.includes(resource)).map((vf) => vf.address);
     const own = inventory
       .devicesOf(resource)
-      .filter(({ id, address }) => address && offering.some((home) => atHome.has(`${resource} ${id} ${home}`)));
+      .filter(({ id, address }) => address && offering.some((vf) => freshOffers.has(`${resource} ${id} ${vf}`)));
     assert.equal(new Set(own.map(({ address }) => address)).size, own.length, "two ids stand for one VF");
     const healthy = inventory.devicesOf(resource).filter(({ id, healthy }) => healthy && !reserved.includes(id));
     const free = all.filter((vf) => vf.resources.includes(resource) && vf.state === "idle" && vf.problem === undefined);
@@ -198,6 +198,6 @@ for (const seed of [1, 2, 3, 4, 5, 6]) {
       ],
     );
     assert.ok(inventory.snapshot().every(({ state }) => state === "idle"));
-    assert.deepEqual(new Set(homes(inventory)), atHome, "each id is at home again");
+    assert.deepEqual(new Set(offersOf(inventory)), freshOffers, "each id is at home again");
   });
 }

@@ -47,6 +47,9 @@ export class Inventory {
    */
   sync(pf: PciAddress, found: readonly VfFacts[]): void {
     const touched = new Set(found.flatMap(({ resources }) => resources));
+    // One that was another PF's so far may offer what that one's do no more.
+    for (const { address } of found)
+      for (const resource of this.#vfs.get(address)?.facts.resources ?? []) touched.add(resource);
     const here = new Set(found.map(({ address }) => address));
     for (const vf of [...this.#vfs.onPf(pf)]) {
       for (const resource of vf.facts.resources) touched.add(resource);
@@ -163,23 +166,24 @@ export class Inventory {
 
   /**
    * Notes that a connection holds a VF, as the node shows it after a restart. A token that reserved the VF
-   * moves to another one where there is one.
+   * moves to another one where there is one. A token that this node did not make is noted where the VF has its resource.
    * @throws {InventoryError} unknown-token, unknown-vf, vf-in-use, connection-holds-vf.
    */
   adopt(request: AdoptRequest): VfRecord {
     const { connectionId, use, owner = connectionId } = request;
-    const token = this.#token(request.tokenId);
     const vf = this.#vf(request.address);
+    const known = this.#tokens.get(request.tokenId);
     const held = this.#byConnection.get(connectionId);
     if (held?.holder && held !== vf) throw holdsOther(held.facts, held.holder);
-    const other = vf.holder ?? (token.vf?.token === token ? token.vf.holder : undefined);
+    const other = vf.holder ?? (known && known.vf?.token === known ? known.vf.holder : undefined);
     if (other && other.connectionId !== connectionId) {
       throw new InventoryError({ kind: "vf-in-use", address: request.address, connectionId: other.connectionId });
     }
+    const token = known ?? this.#foreignToken(vf, request);
     const displaced = vf.token === token ? undefined : vf.token;
     vf.token = undefined;
     this.#keep(token, vf);
-    if (displaced?.allocated) this.#keepAny(displaced);
+    if (displaced) this.#displace(displaced);
     if (displaced) this.#settleIfLost(vf, displaced.resource);
     if (displaced) this.#news.ofLists([displaced.resource]);
     return this.#hold(vf, { connectionId, owner, use, phase: request.state });
@@ -260,6 +264,12 @@ export class Inventory {
     return token;
   }
 
+  #foreignToken(vf: Vf, { tokenId, resource = onlyOne(vf.facts.resources) }: AdoptRequest): Token {
+    if (resource === undefined || !isOffering(vf, resource)) throw new InventoryError({ kind: "unknown-token" });
+    this.#news.ofLists([resource]);
+    return this.#tokens.addForeign(tokenId, resource);
+  }
+
   #vf(address: PciAddress): Vf {
     const vf = this.#vfs.get(address);
     if (!vf) throw new InventoryError({ kind: "unknown-vf", address });
@@ -288,6 +298,12 @@ export class Inventory {
     const any = forAnyPod(token);
     const vf = this.#choice.isFit(token.vf, token, any) ? token.vf : this.#choice.other(any);
     if (vf) this.#keep(token, vf);
+  }
+
+  /** Its VF is another token's now. One that an older forwarder made is none of the pairs, whose VF would find it again. */
+  #displace(token: Token): void {
+    if (token.ownVf === undefined) token.vf = undefined;
+    if (token.allocated) this.#keepAny(token);
   }
 
   #hold(vf: Vf, holder: Holder): VfRecord {
@@ -322,6 +338,10 @@ export class Inventory {
     const change = this.#news.take();
     for (const listener of [...this.#listeners]) listener(change);
   }
+}
+
+function onlyOne<T>(all: readonly T[]): T | undefined {
+  return all.length === 1 ? all[0] : undefined;
 }
 
 /** What a reservation wants: nothing is known yet of what the pod uses it as. */

@@ -77,3 +77,27 @@ test("Inventory.sync() that brings an id its own VF takes none from the token th
   assert.equal(idOf(inventory, "d/x", one), x2);
   assert.equal(inventory.reserveToken(x3).address, other);
 });
+
+test("Inventory.adopt() that displaces the token of an older forwarder leaves it no VF, and none that has gone", () => {
+  const inventory = list(new Inventory(namespace), { [one]: ["d/x"] });
+  const x1 = idOf(inventory, "d/x", one);
+  inventory.adoptToken("sriov-old", "d/x");
+  inventory.adopt({ connectionId: "c", tokenId: x1, address: one, use: "kernel", state: "preparing" });
+  const old = { id: "sriov-old", address: undefined, healthy: false };
+  assert.deepEqual(at(inventory, "d/x"), [{ id: x1, address: one, healthy: false }, old]);
+  inventory.release("c");
+  inventory.sync(parsePciAddress("01:00.0"), []);
+  assert.deepEqual(at(inventory, "d/x"), [old]);
+});
+
+test("Inventory.sync() of a VF that is another PF's now takes back what the former one offered", () => {
+  const inventory = list(new Inventory(namespace), { [one]: ["d/x"] });
+  const x1 = idOf(inventory, "d/x", one);
+  const [vf] = inventory.snapshot();
+  const pf = parsePciAddress("02:00.0");
+  inventory.sync(pf, [{ ...vf, address: one, pf, resources: ["d/y"] } as unknown as VfFacts]);
+  assert.deepEqual([at(inventory, "d/x"), inventory.resources], [[], ["d/y"]]);
+  assert.throws(() => inventory.reserveToken(x1), { message: /token/ });
+  inventory.sync(parsePciAddress("01:00.0"), []);
+  assert.deepEqual(inventory.get(one)?.conditions, [], "the former PF has lost nothing");
+});

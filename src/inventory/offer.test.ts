@@ -37,6 +37,14 @@ test("offerOf() names the connection of an earlier pod", () => {
   assert.deepEqual(stale, ["old"]);
 });
 
+test("offerOf() ends no connection for a pod that does not get all of its ids", () => {
+  const { inventory, offer, stale, ids } = setUp();
+  const [tokenId = ""] = ids;
+  inventory.take({ connectionId: "old", tokenId, use: "kernel" });
+  assert.throws(() => offer.allocate("d/x", [tokenId, "sriov-unknown"]), { fault: { kind: "unknown-token" } });
+  assert.deepEqual(stale, []);
+});
+
 test("offerOf() keeps offering a resource whose VFs are gone, and reports it", () => {
   const { inventory, offer } = setUp();
   let reported = 0;

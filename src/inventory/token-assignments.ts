@@ -1,7 +1,7 @@
 import type { PciAddress, VfFacts, VfUse } from "../pci/index.ts";
 import type { VfState } from "./inventory-form.ts";
 import { tokenId } from "./token-id.ts";
-import type { VfConditions } from "./vf-condition.ts";
+import type { VfConditions } from "./vf-conditions.ts";
 
 /** Who holds a VF. */
 export interface Holder {

@@ -8,11 +8,15 @@ export type VfCondition =
   | { readonly code: "contradicts-journal"; readonly error: string }
   /** A pod has it by VFIO, and no connection is known that explains it. */
   | { readonly code: "unexplained-grant"; readonly error: string }
+  /** Pods, by UID, may open it by VFIO since before this forwarder: the Go original let them. */
+  | { readonly code: "open-to-pod"; readonly pods: readonly string[] }
   /** The journal has it for this connection, and none holds it: the two are being compared. */
   | { readonly code: "unsettled"; readonly connectionId: string }
   | { readonly code: "drifted"; readonly before: BeforeClient }
   /** It is free, or nothing is known of its connection. */
   | { readonly code: "netdev-missing" }
+  /** Its client has left it, and its driver makes another network device: no fault, and over soon. */
+  | { readonly code: "being-cleaned" }
   /** Another device's link is where its own should be. */
   | { readonly code: "foreign-link"; readonly error: string }
   | { readonly code: "write-stuck"; readonly error: string }
@@ -28,6 +32,10 @@ export type VfCondition =
   | { readonly code: "host-use"; readonly how: string }
   /** The previous instance left it with its client. `ending`: the namespace has ended, and so does the connection, again perhaps. */
   | { readonly code: "pending-netns"; readonly ending: "not" | "now" | "again" }
+  /** It is clean, and not all that the host had set of its network device could be set again. */
+  | { readonly code: "not-as-before"; readonly error: string }
+  /** Beside it: the name that the host had for its network device. */
+  | { readonly code: "name-taken"; readonly name: string }
   /** At a monotonic time. */
   | { readonly code: "recently-restored"; readonly sinceMs: number; readonly before: BeforeClient }
   /** The inventory had something else of it than the node; an event may be on its way. */
@@ -44,9 +52,10 @@ export type VfCondition =
       readonly againMs: number;
     };
 
-/** What the journal had of the VF when a client had it as a network device. */
+/** How the host had the VF's network device, before a client or another driver had the VF. */
 export interface BeforeClient {
-  readonly connectionId: string;
+  /** Of the client; undefined where that is not known. */
+  readonly connectionId?: string;
   readonly state: AttachmentState;
 }
 
@@ -58,10 +67,11 @@ export type VfConditionOf<Code extends VfConditionCode> = Extract<VfCondition, {
 
 /**
  * What a condition means for its VF. `quarantine`: given to no client and rebound for none, because nothing proves that it is clean.
+ * `reclaim`: given to no client, and over soon by itself: neither kubelet nor health hears of it.
  * `unhealthy`: given to no client, and kubelet is notified even while a pod has it. `withhold`: given to no client, and without
  * effect on the one that has it. `inform`: shown only.
  */
-export type ConditionEffect = "quarantine" | "unhealthy" | "withhold" | "inform";
+export type ConditionEffect = "quarantine" | "reclaim" | "unhealthy" | "withhold" | "inform";
 
 /** The effect; a few words that fit behind a number of VFs; what is so, for the operator. */
 type Rule<Condition> = readonly [effect: ConditionEffect, label: string, words: (condition: Condition) => string];
@@ -77,6 +87,11 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
   gone: ["quarantine", "gone", () => "it is gone from the node"],
   "contradicts-journal": ["quarantine", "contradicting the journal", said],
   "unexplained-grant": ["quarantine", "with an unexplained grant", said],
+  "open-to-pod": [
+    "quarantine",
+    "open to a pod of before",
+    ({ pods }) => `The Go original let a pod open it by VFIO, and it is that pod's (UID ${pods.join(", ")})`,
+  ],
   unsettled: [
     "quarantine",
     "being compared with the journal",
@@ -86,6 +101,11 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
   "netdev-missing": ["quarantine", "without a network device", () => `${LINK_AWAY} the journal does not know of`],
   "foreign-link": ["quarantine", "with a foreign link", said],
   "write-stuck": ["quarantine", "with a stuck write", said],
+  "being-cleaned": [
+    "reclaim",
+    "being cleaned",
+    () => "Its client has left it, and its driver makes another network device",
+  ],
   "driver-binding": ["quarantine", "still being bound", () => SLOW],
   "pf-unusable": ["unhealthy", "of an unusable PF", said],
   "pf-not-managed": ["unhealthy", "of an unmanaged PF", () => "its PF is not managed any more"],
@@ -100,6 +120,8 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
   "bind-failed": ["unhealthy", "not bound recently", said],
   "host-use": ["withhold", "used by the host", ({ how }) => how],
   "pending-netns": ["inform", "awaiting its client", () => "its client's namespace comes with the client's next call"],
+  "not-as-before": ["inform", "not as the host had set it", said],
+  "name-taken": ["inform", "under another name", ({ name }) => `another link of the host has its name, ${name}`],
   "recently-restored": ["inform", "recently restored", () => "it is watched for writes that come late"],
   mismatch: ["inform", "not as in the inventory", () => "the inventory and the node differ about it"],
   "netdev-unseen": [
@@ -114,11 +136,22 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
 export const vfConditionCodes = Object.keys(rules) as readonly VfConditionCode[];
 
 const ranks: ReadonlyMap<VfConditionCode, number> = new Map(vfConditionCodes.map((code, rank) => [code, rank]));
-const none: readonly VfCondition[] = [];
+
+/** Its place among those that are shown. */
+export function rankOf({ code }: Pick<VfCondition, "code">): number {
+  return ranks.get(code) ?? 0;
+}
 
 /** What a condition means for its VF. */
 export function effectOf({ code }: Pick<VfCondition, "code">): ConditionEffect {
   return rules[code][0];
+}
+
+/** Whether it is quarantined only until what the host had set of it is set again, which is over soon: nothing has resisted yet. */
+export function isBeingRestored(conditions: readonly VfCondition[]): boolean {
+  const quarantining = conditions.filter((one) => effectOf(one) === "quarantine");
+  const isFailing = conditions.some(({ code }) => code === "repair-failed");
+  return quarantining.length > 0 && quarantining.every(({ code }) => code === "drifted") && !isFailing;
 }
 
 /** In a few words, as they are shown behind a number of VFs. */
@@ -129,43 +162,4 @@ export function labelOf({ code }: Pick<VfCondition, "code">): string {
 /** What is so, as a sentence for the operator. */
 export function describeCondition<Code extends VfConditionCode>(condition: VfConditionOf<Code>): string {
   return rules[condition.code][2](condition);
-}
-
-/** The conditions of one VF, at most one of each code. */
-export class VfConditions {
-  readonly #byCode = new Map<VfConditionCode, VfCondition>();
-
-  /** Whether it is different now. One that is raised again takes the place of the former. */
-  raise(condition: VfCondition): boolean {
-    const before = this.#byCode.get(condition.code);
-    this.#byCode.set(condition.code, condition);
-    return !before || !isSame(before, condition);
-  }
-
-  /** Whether it was so; with a condition instead of its code only where it was not raised again meanwhile. */
-  clear(which: VfConditionCode | VfCondition): boolean {
-    const code = typeof which === "string" ? which : which.code;
-    if (which !== code && this.#byCode.get(code) !== which) return false;
-    return this.#byCode.delete(code);
-  }
-
-  has(code: VfConditionCode): boolean {
-    return this.#byCode.has(code);
-  }
-
-  /** In the order in which they are shown. */
-  get all(): readonly VfCondition[] {
-    if (this.#byCode.size === 0) return none;
-    return [...this.#byCode.values()].sort((a, b) => (ranks.get(a.code) ?? 0) - (ranks.get(b.code) ?? 0));
-  }
-
-  /** The first of that effect. */
-  first(effect: ConditionEffect): VfCondition | undefined {
-    return this.all.find((condition) => effectOf(condition) === effect);
-  }
-}
-
-function isSame(a: VfCondition, b: VfCondition): boolean {
-  const [one, other] = [Object.entries(a), new Map(Object.entries(b))];
-  return one.length === other.size && one.every(([key, value]) => other.get(key) === value);
 }

@@ -1,6 +1,6 @@
 import type { PciAddress, VfFacts } from "../pci/index.ts";
 import { isOffering, type Vf } from "./token-assignments.ts";
-import { VfConditions } from "./vf-condition.ts";
+import { VfConditions } from "./vf-conditions.ts";
 
 const none: ReadonlySet<Vf> = new Set();
 

@@ -40,10 +40,15 @@ function inForce({ conditions, holder }: Vf): readonly VfCondition[] {
 
 /** Whether a condition of the VF, whatever holds it, keeps it from pods. */
 export function isWell({ conditions, holder }: Vf): boolean {
-  return conditions.all.every((one) => effectOf(one) === "inform" || (holder && effectOf(one) === "withhold"));
+  return conditions.all.every((one) => {
+    const effect = effectOf(one);
+    return effect === "inform" || effect === "reclaim" || (effect === "withhold" && holder);
+  });
 }
 
 function stateOf(vf: Vf): VfState {
-  if (vf.conditions.first("quarantine")) return "quarantined";
+  const { conditions } = vf;
+  if (conditions.first("quarantine")) return "quarantined";
+  if (conditions.first("reclaim")) return "reclaiming";
   return vf.holder?.phase ?? (vf.token ? "reserved" : "idle");
 }

@@ -135,3 +135,11 @@ test("findRecords() never reads more than a part of a large file at once, whatev
   assert.ok(file.counted.longest <= 524_288, `${file.counted.longest} bytes at once`);
   assert.ok(file.counted.bytes <= 1.1 * file.sizeBytes, `${file.counted.bytes} bytes of ${file.sizeBytes}`);
 });
+
+test("findRecords() counts a sound record that has no key as damaged, be it longer than what is read of it at first", async () => {
+  for (const length of [3, 600, 5_000]) {
+    const odd = encodeFrame(Buffer.alloc(length, "x"));
+    const { values, damagedBytes } = await found(Buffer.concat([odd, recordOf("a", 1)]));
+    assert.deepEqual([values, damagedBytes], [{ a: 1 }, length]);
+  }
+});

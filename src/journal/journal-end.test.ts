@@ -1,58 +1,105 @@
 // The end of a journal, and what was requested of it while its disk took nothing.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { AppendFile } from "../kernel/index.ts";
+import { crc32 } from "node:zlib";
+import { UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
+import { systemRandom } from "../async/index.ts";
+import { type DiskFile, openStateFolder } from "../kernel/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { JournalError } from "./error.ts";
+import { encodeFrame } from "./frame.ts";
 import { openJournal } from "./journal.ts";
 
-/** A file whose disk fails, or answers when `answering` says so. */
+/** A disk that fails, or has synced a file when `answering` says so. */
+class SlowDisk extends UnsyncedDisk {
+  isBroken = false;
+  answering = Promise.resolve();
+  openFiles = 0;
+
+  override onCall: UnsyncedDisk["onCall"] = () =>
+    this.isBroken ? { bytes: 0, error: new Error("the disk is full") } : undefined;
+
+  override async open(path: string, how: "read" | "append" | "create"): Promise<DiskFile> {
+    const file = await super.open(path, how);
+    this.openFiles += 1;
+    return {
+      ...file,
+      datasync: async () => {
+        await this.answering;
+        await file.datasync();
+      },
+      close: async () => {
+        this.openFiles -= 1;
+      },
+    };
+  }
+}
+
 async function open() {
-  const disk = { content: Buffer.alloc(0) as Buffer, isBroken: false, isOpen: true, answering: Promise.resolve() };
-  const write = async (content: Buffer) => {
-    disk.isOpen = true;
-    await disk.answering;
-    if (disk.isBroken) throw new Error("the disk is full");
-    disk.content = content;
+  const [disk, clock] = [new SlowDisk(), new HandClock()];
+  const opened = async () => {
+    const file = await (await openStateFolder("/state", { disk, random: systemRandom })).openAppend("journal");
+    return await openJournal({ file, clock, onTrouble() {} });
   };
-  const file: AppendFile = {
-    get sizeBytes() {
-      return disk.content.length;
-    },
-    append: (bytes) => write(Buffer.concat([disk.content, bytes])),
-    replace: (parts) => write(Buffer.concat([...parts])),
-    read: async (position, length) => disk.content.subarray(position, position + length),
-    isInPlace: async () => true,
-    async close() {
-      disk.isOpen = false;
-    },
-  };
-  const clock = new HandClock();
-  const { journal } = await openJournal({ file, clock, onTrouble() {} });
-  const kept = async () => {
-    const { found } = await openJournal({ file, clock, onTrouble() {} });
-    return [...found.entries.keys()];
-  };
+  const { journal } = await opened();
+  const kept = async () => [...(await opened()).found.entries.keys()];
   return { disk, clock, journal, kept };
 }
+
+/** A file that a previous instance has left. */
+async function leftFile(content: Buffer) {
+  const disk = new SlowDisk();
+  const open = async () =>
+    await (await openStateFolder("/state", { disk, random: systemRandom })).openAppend("journal");
+  const file = await open();
+  await file.append(content);
+  await file.close();
+  return { disk, file: await open() };
+}
+
+test("openJournal() leaves the file closed, whether it could be read or not", async () => {
+  const frame = encodeFrame(Buffer.from('["a",1]'));
+  for (const version of [1, 2]) {
+    frame.writeUInt8(version, 3);
+    frame.writeUInt32LE(crc32(frame.subarray(12), crc32(frame.subarray(0, 8))), 8);
+    const { disk, file } = await leftFile(frame);
+    const before = disk.openFiles;
+    const opening = openJournal({ file, clock: new HandClock(), onTrouble() {} });
+    if (version === 1) await opening;
+    else await assert.rejects(opening, JournalError);
+    assert.equal(disk.openFiles, before, `version ${version}`);
+  }
+});
+
+test("a sound record whose value is none counts as damage, and is gone with the first write", async () => {
+  const { disk, file } = await leftFile(encodeFrame(Buffer.from('["a",nothing]')));
+  const { journal, found } = await openJournal({ file, clock: new HandClock(), onTrouble() {} });
+  assert.deepEqual([found.entries.size, found.damagedBytes > 0], [0, true]);
+  assert.match(String(disk.files["/state/journal"]), /nothing/);
+  await journal.put("b", 1);
+  assert.doesNotMatch(String(disk.files["/state/journal"]), /nothing/);
+  await journal.close();
+});
 
 test("Journal.close() waits for the change that is being written, closes the file, and leaves no timer", async () => {
   const { disk, clock, journal, kept } = await open();
   disk.isBroken = true;
   await assert.rejects(journal.put("a", 1), JournalError);
   assert.equal(clock.timerCount, 1);
+  disk.isBroken = false;
+  await journal.put("b", 2);
   const answer = Promise.withResolvers<void>();
-  Object.assign(disk, { isBroken: false, answering: answer.promise });
-  const written = journal.put("b", 2);
+  disk.answering = answer.promise;
+  const written = journal.put("c", 3);
   let isClosed = false;
   const closing = journal.close().then(() => {
     isClosed = true;
   });
   await settled();
-  assert.deepEqual([isClosed, disk.isOpen], [false, true]);
+  assert.deepEqual([isClosed, disk.openFiles], [false, 1]);
   answer.resolve();
   await Promise.all([written, closing]);
-  assert.deepEqual([disk.isOpen, clock.timerCount, await kept()], [false, 0, ["a", "b"]]);
+  assert.deepEqual([disk.openFiles, clock.timerCount, await kept()], [0, 0, ["a", "b", "c"]]);
 });
 
 test("Journal.drop() of a key whose first drop has failed resolves when it is gone from the disk", async () => {

@@ -1,87 +1,85 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { setImmediate } from "node:timers/promises";
 import { isDeepStrictEqual } from "node:util";
 import { FATES, UnsyncedDisk } from "../../sandbox/machine/unsynced-disk.ts";
 import { type Clock, systemClock, systemRandom } from "../async/index.ts";
-import { type AppendFile, FileRemovedError, openStateFolder } from "../kernel/index.ts";
+import { openStateFolder } from "../kernel/index.ts";
 import { JournalError } from "./error.ts";
 import { type JournalOptions, openJournal } from "./journal.ts";
 import type { Json } from "./json.ts";
 
-/** A file in memory, whose disk can fail. */
-class PaperFile implements AppendFile {
-  content: Buffer;
+const PATH = "/state/journal";
+
+/** A disk that can fail, and knows what was written. */
+class CountedDisk extends UnsyncedDisk {
   failure: Error | undefined;
-  isRemoved = false;
-  longestPart = 0;
+  longestWrite = 0;
+  writtenBytes = 0;
   readonly writes: ("append" | "replace")[] = [];
 
-  constructor(found: Buffer = Buffer.alloc(0)) {
-    this.content = found;
-  }
-
-  get sizeBytes(): number {
-    return this.content.length;
-  }
-
-  append = (bytes: Uint8Array) => this.#write("append", Buffer.concat([this.content, bytes]));
-  replace = (parts: Iterable<Uint8Array>) => {
-    const taken = [...parts];
-    this.longestPart = Math.max(0, ...taken.map(({ length }) => length));
-    return this.#write("replace", Buffer.concat(taken));
+  override onCall: UnsyncedDisk["onCall"] = (call, _path, bytes) => {
+    if (this.failure) return { bytes: 0, error: this.failure };
+    this.longestWrite = Math.max(this.longestWrite, bytes);
+    this.writtenBytes += bytes;
+    if (call === "datasync") this.writes.push("append");
+    if (call === "rename") this.writes.push("replace");
+    return undefined;
   };
-  read = async (position: number, length: number) => this.content.subarray(position, position + length);
-  isInPlace = async () => !this.isRemoved;
-  close = async () => {};
 
-  async #write(how: "append" | "replace", content: Buffer): Promise<void> {
-    await setImmediate();
-    if (this.failure) throw this.failure;
-    if (how === "append" && this.isRemoved) throw new FileRemovedError();
-    this.isRemoved = false;
-    this.writes.push(how);
-    this.content = content;
+  get sizeBytes(): Promise<number> {
+    return this.stat(PATH).then((facts) => facts?.size ?? 0);
+  }
+
+  /** An operator removes the file. */
+  removeFile(): void {
+    this.emptyFolder("/state");
   }
 }
 
-async function open(found?: Buffer, clock: Clock = systemClock) {
-  const file = new PaperFile(found);
+async function fileOn(disk: UnsyncedDisk) {
+  return await (await openStateFolder("/state", { disk, random: systemRandom })).openAppend("journal");
+}
+
+async function open(disk = new CountedDisk(), clock: Clock = systemClock) {
   const troubles: (string | undefined)[] = [];
   const onTrouble = (problem: string | undefined) => void troubles.push(problem);
-  const { journal, found: before } = await openJournal({ file, clock, onTrouble });
-  return { file, journal, troubles, ...before };
+  const { journal, found: before } = await openJournal({ file: await fileOn(disk), clock, onTrouble });
+  return { disk, journal, troubles, ...before };
 }
 
 /** What the next process would find. */
-const kept = async (file: PaperFile) => Object.fromEntries((await open(file.content)).entries);
+const kept = async (disk: CountedDisk) => Object.fromEntries((await open(disk)).entries);
+
+/** How so many changes to a new journal are written: the first one makes the file. */
+const firstWrites = (count: number) => ["replace", ...Array(count - 1).fill("append")];
 
 test("Journal keeps the latest value of each key", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   await journal.put("a", { step: 1 });
   await journal.put("b", [true, null]);
   await journal.put("a", { step: 2 });
   await journal.drop("b");
-  assert.deepEqual(await kept(file), { a: { step: 2 } });
+  assert.deepEqual(await kept(disk), { a: { step: 2 } });
 });
 
 test("Journal writes changes that come while the disk is busy at once", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   await Promise.all(Array.from({ length: 50 }, (_, index) => journal.put(`key ${index}`, index)));
-  assert.ok(file.writes.length <= 2, file.writes.join());
-  assert.equal(Object.keys(await kept(file)).length, 50);
+  assert.ok(disk.writes.length <= 2, disk.writes.join());
+  assert.equal(Object.keys(await kept(disk)).length, 50);
 });
 
 test("Journal takes what is legible of a damaged file, and mends it with the first write", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   await journal.put("a", 1);
   await journal.put("b", 2);
-  const next = await open(file.content.subarray(0, -3));
+  await (await disk.open(PATH, "append")).truncate((await disk.sizeBytes) - 3);
+  const next = await open(disk);
   assert.deepEqual([...next.entries], [["a", 1]]);
   assert.ok(next.damagedBytes > 0);
   await next.journal.put("c", 3);
-  assert.equal((await open(next.file.content)).damagedBytes, 0);
-  assert.deepEqual(await kept(next.file), { a: 1, c: 3 });
+  assert.equal((await open(disk)).damagedBytes, 0);
+  assert.deepEqual(await kept(disk), { a: 1, c: 3 });
 });
 
 test("Journal refuses what it cannot keep, says so, and catches up by itself", async () => {
@@ -93,33 +91,33 @@ test("Journal refuses what it cannot keep, says so, and catches up by itself", a
       return { cancel: () => timers.splice(timers.indexOf(callback), 1) };
     },
   };
-  const { file, journal, troubles } = await open(undefined, clock);
+  const { disk, journal, troubles } = await open(new CountedDisk(), clock);
   await journal.put("a", 1);
-  file.failure = new Error("ENOSPC: no space left on device, write");
+  disk.failure = new Error("ENOSPC: no space left on device, write");
   await assert.rejects(journal.put("b", 2), (error) => error instanceof JournalError && /ENOSPC/.test(error.message));
   await assert.rejects(journal.drop("a"), JournalError);
-  assert.deepEqual(await kept(file), { a: 1 });
-  file.failure = undefined;
+  assert.deepEqual(await kept(disk), { a: 1 });
+  disk.failure = undefined;
   timers.pop()?.();
   await journal.close();
-  assert.deepEqual(await kept(file), { b: 2 });
+  assert.deepEqual(await kept(disk), { b: 2 });
   assert.deepEqual([troubles.length, troubles.at(-1)], [3, undefined]);
 });
 
 test("Journal refuses a drop that is requested again as long as the disk has not taken the first one", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   await journal.put("a", 1);
-  file.failure = new Error("EIO: i/o error, write");
+  disk.failure = new Error("EIO: i/o error, write");
   await assert.rejects(journal.drop("a"), JournalError);
   await assert.rejects(journal.drop("a"), JournalError);
-  file.failure = undefined;
+  disk.failure = undefined;
   await journal.drop("a");
-  assert.deepEqual(await kept(file), {});
+  assert.deepEqual(await kept(disk), {});
   await journal.close();
 });
 
 test("Journal takes nothing once it is closed: the file would be open again for good", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   await journal.put("a", 1);
   const waiting = journal.put("b", 2);
   await journal.close();
@@ -128,111 +126,93 @@ test("Journal takes nothing once it is closed: the file would be open again for 
   await assert.rejects(journal.put("c", 3), isClosed);
   await assert.rejects(journal.drop("a"), isClosed);
   await journal.check();
-  assert.deepEqual(await kept(file), { a: 1, b: 2 });
+  assert.deepEqual(await kept(disk), { a: 1, b: 2 });
 });
 
 test("Journal writes the file again when most of it is history, in slices, and not before", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   const long = "x".repeat(40_000);
   for (let index = 0; index < 20; index++) await journal.put(`key ${index}`, `${long}0`);
-  const before = file.content.length;
-  assert.deepEqual(file.writes, Array(20).fill("append"));
+  const before = await disk.sizeBytes;
+  assert.deepEqual(disk.writes, firstWrites(20));
   for (let round = 1; round <= 20; round++) await journal.put("key 0", `${long}${round}`);
-  assert.deepEqual(file.writes.slice(20), Array(20).fill("append"), "no more than half of it is history");
+  assert.deepEqual(disk.writes.slice(20), Array(20).fill("append"), "no more than half of it is history");
   await journal.put("key 0", "short");
-  assert.equal(file.writes.at(-1), "replace");
-  assert.ok(file.content.length < before && file.longestPart <= 256 * 1024);
-  const values = await kept(file);
+  assert.equal(disk.writes.at(-1), "replace");
+  assert.ok((await disk.sizeBytes) < before && disk.longestWrite <= 256 * 1024);
+  const values = await kept(disk);
   assert.deepEqual([Object.keys(values).length, values["key 0"], values["key 19"]], [20, "short", `${long}0`]);
 });
 
 test("Journal leaves a small file alone, however much of it is history", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   for (let round = 0; round < 50; round++) await journal.put("key", round);
-  assert.deepEqual(file.writes, Array(50).fill("append"));
+  assert.deepEqual(disk.writes, firstWrites(50));
 });
 
 test("Journal writes as much for a change when it is full as when it is empty", async () => {
   const written = async (entries: number) => {
-    let bytes = 0;
-    let sizeBytes = 0;
-    const file: AppendFile = {
-      get sizeBytes() {
-        return sizeBytes;
-      },
-      read: async () => Buffer.alloc(0),
-      isInPlace: async () => true,
-      close: async () => {},
-      async append({ length }) {
-        sizeBytes += length;
-        bytes += length;
-      },
-      async replace(parts) {
-        sizeBytes = 0;
-        for (const { length } of parts) await this.append(Buffer.alloc(length));
-      },
-    };
-    const { journal } = await openJournal({ file, clock: systemClock, onTrouble: () => {} });
+    const { disk, journal } = await open();
     const connection = { text: "x".repeat(12_000) };
     await Promise.all(Array.from({ length: entries }, (_, index) => journal.put(`connection ${index}`, connection)));
-    bytes = 0;
-    for (let round = 0; round < 1_000; round++) {
+    disk.writtenBytes = 0;
+    for (let round = 0; round < 100; round++) {
       await journal.put("connection new", connection);
       await journal.drop("connection new");
     }
-    return bytes;
+    return disk.writtenBytes;
   };
-  const [empty, full] = [await written(0), await written(256)];
-  assert.ok(full <= 2 * empty, `${empty} bytes for 1,000 changes when empty, ${full} when full`);
+  const [empty, full] = [await written(0), await written(32)];
+  assert.ok(full <= 2 * empty, `${empty} bytes for 200 changes when empty, ${full} when full`);
 });
 
 test("Journal writes everything again when its file has been removed, with the change that noticed it, and says so", async () => {
-  const { file, journal, troubles } = await open();
+  const { disk, journal, troubles } = await open();
   await journal.put("a", 1);
-  file.isRemoved = true;
+  disk.removeFile();
   await journal.put("b", 2);
-  assert.deepEqual(await kept(file), { a: 1, b: 2 });
+  assert.deepEqual(await kept(disk), { a: 1, b: 2 });
   assert.match(troubles[0] ?? "", /removed, or changed by another program/);
   assert.deepEqual([troubles.length, troubles[1]], [2, undefined]);
-  file.isRemoved = true;
+  disk.removeFile();
   await journal.check();
-  assert.deepEqual([file.isRemoved, troubles.length], [false, 4]);
-  const writes = file.writes.length;
+  assert.deepEqual([(await disk.sizeBytes) > 0, troubles.length], [true, 4]);
+  const writes = disk.writes.length;
   await journal.check();
-  assert.deepEqual([file.writes.length, troubles.length], [writes, 4]);
+  assert.deepEqual([disk.writes.length, troubles.length], [writes, 4]);
 });
 
 test("Journal refuses changes while a removed file cannot be made again, and catches up", async () => {
-  const { file, journal, troubles } = await open();
+  const { disk, journal, troubles } = await open();
   await journal.put("a", 1);
-  file.isRemoved = true;
-  file.failure = new Error("EROFS");
+  disk.removeFile();
+  disk.failure = new Error("EROFS");
   await journal.check();
   await assert.rejects(journal.put("b", 2), JournalError);
   assert.ok(troubles.length > 0 && troubles.every((problem) => problem !== undefined));
-  file.failure = undefined;
+  disk.failure = undefined;
   await journal.put("c", 3);
   await journal.close();
-  assert.deepEqual([await kept(file), troubles.at(-1)], [{ a: 1, b: 2, c: 3 }, undefined]);
+  assert.deepEqual([await kept(disk), troubles.at(-1)], [{ a: 1, b: 2, c: 3 }, undefined]);
 });
 
 test("openJournal() decides in the order of ranks which records are kept, and drops the others from the disk", async () => {
-  const { file, journal } = await open();
+  const { disk, journal } = await open();
   for (const key of ["b 1", "a 1", "b 2", "a 2"]) await journal.put(key, key);
-  const asked: string[] = [];
+  const requested: string[] = [];
   const selection: JournalOptions["selection"] = {
     rank: (key) => (key.startsWith("a") ? 0 : 1),
     keeps(key, value) {
-      asked.push(key);
+      requested.push(key);
       assert.equal(value, key);
       return key !== "b 1";
     },
   };
-  const next = await openJournal({ file, clock: systemClock, onTrouble: () => {}, selection });
-  assert.deepEqual(asked, ["a 1", "a 2", "b 1", "b 2"]);
+  const next = await openJournal({ file: await fileOn(disk), clock: systemClock, onTrouble: () => {}, selection });
+  assert.deepEqual(requested, ["a 1", "a 2", "b 1", "b 2"]);
   assert.deepEqual([...next.found.entries.keys()], ["a 1", "a 2", "b 2"]);
   await next.journal.close();
-  assert.deepEqual(Object.keys(await kept(file)).toSorted(), ["a 1", "a 2", "b 2"]);
+  assert.deepEqual(Object.keys(await kept(disk)).toSorted(), ["a 1", "a 2", "b 2"]);
 });
 
 /** Changes one after the other, as they are and as what they make of everything. */
@@ -259,10 +239,8 @@ function stateAfter(count: number): Readonly<Record<string, Json>> {
 for (const [name, fate] of Object.entries(FATES)) {
   test(`Journal has every change that it has answered, wherever the power is cut, with unsynced changes ${name}`, async () => {
     const disk = new UnsyncedDisk();
-    const onDisk = async (of: UnsyncedDisk) => {
-      const file = await (await openStateFolder("/state", { disk: of, random: systemRandom })).openAppend("journal");
-      return await openJournal({ file, clock: systemClock, onTrouble: () => {} });
-    };
+    const onDisk = async (of: UnsyncedDisk) =>
+      await openJournal({ file: await fileOn(of), clock: systemClock, onTrouble: () => {} });
     const { journal } = await onDisk(disk);
     const cuts: { readonly answered: number; readonly left: UnsyncedDisk }[] = [];
     let answered = 0;

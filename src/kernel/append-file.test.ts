@@ -53,6 +53,16 @@ test("AppendFile.append() cuts off what a full disk took of it", async () => {
   assert.equal(disk.files["/state/journal"], "one,three");
 });
 
+test("AppendFile.append() says what failed first, though the rest cannot be cut off either", async () => {
+  const file = await openFile();
+  await file.append(bytes("one,"));
+  disk.onCall = (call) => {
+    if (call === "write") return { bytes: 2, error: FULL };
+    return call === "truncate" ? { bytes: 0, error: new Error("EIO: i/o error, ftruncate") } : undefined;
+  };
+  await assert.rejects(file.append(bytes("two,")), FULL);
+});
+
 test("AppendFile.replace() leaves nothing behind on a full disk", async () => {
   const file = await openFile();
   await file.append(bytes("one,"));

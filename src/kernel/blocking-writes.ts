@@ -31,6 +31,13 @@ interface Running {
   isLate: boolean;
 }
 
+/** How long a write is waited for. */
+export interface WriteLimit {
+  readonly limitMs: number;
+  /** Called when a write that was given up has returned after all, whatever came of it. */
+  readonly onLateReturn?: (() => void) | undefined;
+}
+
 /** Writes a text to an existing file in one write. */
 export type TextWrites = Pick<BlockingWrites, "write">;
 
@@ -56,18 +63,22 @@ export class BlockingWrites {
    * @throws {KernelError} the kernel's errno; ETIMEDOUT when it does not return within the limit (it continues hanging and
    * may still take effect); EBUSY when too many writes hang already.
    */
-  async write(path: string, text: string, limitMs: number): Promise<void> {
+  async write(path: string, text: string, { limitMs, onLateReturn }: WriteLimit): Promise<void> {
     const op = `write ${JSON.stringify(text.trim())} to ${path}`;
     if (this.#stuck >= STUCK_LIMIT) throw new KernelError(op, Errno.EBUSY, `${this.#stuck} earlier writes still hang`);
     const bytes = offHeap(Buffer.byteLength(text));
     const length = bytes.write(text);
     const fd = openForWrite(path, op);
-    const result = await this.#within(limitMs, op, { fd, bytes, length });
+    const result = await this.#within({ limitMs, onLateReturn }, op, { fd, bytes, length });
     if (result < 0) throw new KernelError(op, -result);
     if (result < length) throw new KernelError(op, Errno.EIO, `only ${result} of ${length} bytes were taken`);
   }
 
-  #within(limitMs: number, op: string, what: Pick<Running, "fd" | "bytes"> & { length: number }): Promise<number> {
+  #within(
+    { limitMs, onLateReturn }: WriteLimit,
+    op: string,
+    what: Pick<Running, "fd" | "bytes"> & { length: number },
+  ): Promise<number> {
     return new Promise((resolve, reject) => {
       const late = guarded("timer", () => {
         write.isLate = true;
@@ -83,8 +94,10 @@ export class BlockingWrites {
         ended: (result) => {
           limit.cancel();
           what.fd.close();
-          if (write.isLate) this.#stuck -= 1;
           resolve(result);
+          if (!write.isLate) return;
+          this.#stuck -= 1;
+          onLateReturn?.();
         },
       };
       const failed = this.#start(write, what.length);

@@ -91,7 +91,7 @@ export class CgroupFolder {
 
   /** Writes to one of its files in one write. @throws {KernelError} */
   writeText(name: string, text: string): Promise<void> {
-    return this.#writes.write(this.#path(name), text, WRITE_LIMIT_MS);
+    return this.#writes.write(this.#path(name), text, { limitMs: WRITE_LIMIT_MS });
   }
 
   /**

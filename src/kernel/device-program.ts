@@ -71,7 +71,7 @@ export function openProgram(id: number): Fd {
 /** What the kernel reports of a program. @throws {KernelError} */
 export function readProgram(program: BorrowedFd): LoadedProgram {
   const area = offHeap(info.size);
-  askInfo(program, area);
+  queryInfo(program, area);
   const bytes = area.readUInt32LE(info.xlatedBytes);
   const found = {
     id: area.readUInt32LE(info.id),
@@ -82,12 +82,12 @@ export function readProgram(program: BorrowedFd): LoadedProgram {
   area.fill(0);
   area.writeUInt32LE(bytes, info.xlatedBytes);
   area.writeBigUInt64LE(addressOf(code), info.xlated);
-  askInfo(program, area);
+  queryInfo(program, area);
   const isHidden = bytes === 0 || area.readBigUInt64LE(info.xlated) === 0n;
   return { ...found, code: isHidden ? undefined : code.subarray(0, bytes) };
 }
 
-function askInfo(program: BorrowedFd, area: Buffer): void {
+function queryInfo(program: BorrowedFd, area: Buffer): void {
   const attributes = offHeap(infoAttr.size);
   attributes.writeUInt32LE(program.number, infoAttr.fd);
   attributes.writeUInt32LE(area.length, infoAttr.length);

@@ -15,7 +15,8 @@ export class KernelError extends Error {
 
   constructor(op: string, errno: number, detail?: string) {
     const code = errnoName(errno);
-    super(`Cannot ${op}: ${detail ?? describe(errno)} (${code})`);
+    const todo = code === "EMFILE" ? "; raise this process's limit of open files (LimitNOFILE, ulimit -n)" : "";
+    super(`Cannot ${op}: ${detail ?? describe(errno)} (${code})${todo}`);
     this.op = op;
     this.errno = errno;
     this.code = code;

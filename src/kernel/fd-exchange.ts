@@ -7,6 +7,21 @@ export const HELD_FDS_LIMIT = 256;
 /** The same while the peer is not known. Honest ones pass what a call names with that call, when both know each other. */
 export const UNKNOWN_PEER_FDS_LIMIT = 8;
 
+/**
+ * A connection that we accepted ends when it has passed so many times what may lie here since one of them was last named: receiving
+ * and closing them costs the main thread, and no honest peer passes what it does not name.
+ */
+const UNNAMED_FACTOR = 4;
+
+/** Where descriptors that lie here count besides, for example for all connections of one peer. */
+export interface FdBudget {
+  /** Takes them all, or none and answers false. */
+  take(count: number): boolean;
+  give(count: number): void;
+}
+
+const noBudget: FdBudget = { take: () => true, give() {} };
+
 /** Descriptors that travel with the bytes of one unix stream, beneath everything that is spoken on it. */
 export interface PassedFds {
   /** Queues a duplicate; it leaves with the next bytes that are written. The caller keeps its own descriptor. */
@@ -24,8 +39,11 @@ export interface PassedFds {
    * the last `expect` or `receive` stays: it was sent for a call that is still on its way.
    */
   release(id: FileId): void;
-  /** How many may lie here from now on; `HELD_FDS_LIMIT` by default. What lies here stays. */
-  holdAtMost(count: number): void;
+  /**
+   * How many may lie here from now on, `HELD_FDS_LIMIT` by default, and where they count besides. What lies here stays, as far as
+   * the budget has room.
+   */
+  holdAtMost(count: number, budget?: FdBudget): void;
   /** How many received descriptors lie here. */
   readonly heldCount: number;
   /** How many were closed because the peer sent too many, could not be distinguished, or were lost for want of descriptors. */
@@ -50,6 +68,8 @@ export class FdExchange implements PassedFds {
   readonly #waiters = new Map<string, Set<Waiter>>();
   #dropped = 0;
   #most = HELD_FDS_LIMIT;
+  #budget = noBudget;
+  #unnamed = 0;
   #closedBecause: Error | undefined;
 
   get heldCount(): number {
@@ -58,6 +78,11 @@ export class FdExchange implements PassedFds {
 
   get droppedCount(): number {
     return this.#dropped;
+  }
+
+  /** The peer passes descriptors that neither a call nor we ourselves name: a connection that we accepted is to end. */
+  get isFlooded(): boolean {
+    return this.#unnamed > UNNAMED_FACTOR * this.#most;
   }
 
   send(fd: BorrowedFd): void {
@@ -72,12 +97,15 @@ export class FdExchange implements PassedFds {
     if (!held) return this.#wait(fileKey(id), signal);
     held.claimed = true;
     held.again = false;
+    this.#unnamed = 0;
     return held.fd.dup();
   }
 
   expect(id: FileId): void {
     const held = this.#held.get(fileKey(id));
-    if (held) held.again = false;
+    if (!held) return;
+    held.again = false;
+    this.#unnamed = 0;
   }
 
   #wait(key: string, signal: AbortSignal): Promise<Fd> {
@@ -108,16 +136,23 @@ export class FdExchange implements PassedFds {
   release(id: FileId): void {
     const key = fileKey(id);
     const held = this.#held.get(key);
-    if (held?.again) {
-      held.again = false;
-      return;
-    }
-    held?.fd.close();
-    this.#held.delete(key);
+    if (!held) return;
+    this.#unnamed = 0;
+    if (held.again) held.again = false;
+    else this.#letGo(key, held);
   }
 
-  holdAtMost(count: number): void {
+  holdAtMost(count: number, budget = noBudget): void {
     this.#most = count;
+    const former = this.#budget;
+    this.#budget = budget;
+    for (const [key, { fd }] of [...this.#held]) {
+      former.give(1);
+      if (budget.take(1)) continue;
+      fd.close();
+      this.#held.delete(key);
+      this.#dropped += 1;
+    }
   }
 
   /** The next descriptor to send, owned by the caller. */
@@ -132,6 +167,7 @@ export class FdExchange implements PassedFds {
 
   /** Takes over a descriptor that has arrived. Never throws: what a peer passes costs at most that descriptor. */
   arrived(fd: Fd): void {
+    this.#unnamed += 1;
     let key: string;
     try {
       key = fileKey(fd.id());
@@ -148,8 +184,7 @@ export class FdExchange implements PassedFds {
       return;
     }
     const waiters = [...(this.#waiters.get(key) ?? [])];
-    if (this.#held.size >= this.#most) this.#dropOne();
-    this.#held.set(key, { fd, claimed: waiters.length > 0, again: false });
+    if (waiters.length > 0) this.#unnamed = 0;
     for (const waiter of waiters) {
       try {
         waiter.resolve(fd.dup());
@@ -157,6 +192,21 @@ export class FdExchange implements PassedFds {
         waiter.reject(error); // EMFILE
       }
     }
+    this.#keep(key, { fd, claimed: waiters.length > 0, again: false });
+  }
+
+  /** Where there is no room, one that lies here goes for it, or itself. */
+  #keep(key: string, one: Held): void {
+    const isFull = this.#held.size >= this.#most;
+    if (isFull || !this.#budget.take(1)) {
+      this.#dropped += 1;
+      const hasRoom = this.#dropOne() && this.#budget.take(1);
+      if (!hasRoom) {
+        one.fd.close();
+        return;
+      }
+    }
+    this.#held.set(key, one);
   }
 
   /** The kernel threw descriptors away that had come. Which is not known: so none of those who wait now may wait in vain. */
@@ -166,13 +216,17 @@ export class FdExchange implements PassedFds {
   }
 
   // One that was received already is missed the least.
-  #dropOne(): void {
+  #dropOne(): boolean {
     const held = [...this.#held];
-    const [key, victim] = held.find(([, { claimed }]) => claimed) ?? held[0] ?? [];
-    if (key === undefined) return;
-    victim?.fd.close();
+    const victim = held.find(([, { claimed }]) => claimed) ?? held[0];
+    if (victim) this.#letGo(...victim);
+    return victim !== undefined;
+  }
+
+  #letGo(key: string, { fd }: Held): void {
+    fd.close();
     this.#held.delete(key);
-    this.#dropped += 1;
+    this.#budget.give(1);
   }
 
   #rejectWaiters(because: unknown): void {
@@ -184,8 +238,7 @@ export class FdExchange implements PassedFds {
     if (this.#closedBecause) return;
     this.#closedBecause = because;
     for (const fd of this.#outgoing.splice(0)) fd.close();
-    for (const { fd } of this.#held.values()) fd.close();
-    this.#held.clear();
+    for (const one of [...this.#held]) this.#letGo(...one);
     this.#rejectWaiters(because);
   }
 }

@@ -1,7 +1,7 @@
 import { constants } from "node:fs";
 import { lstat, open, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { TextWrites } from "./blocking-writes.ts";
+import type { TextWrites, WriteLimit } from "./blocking-writes.ts";
 import { deviceHolders } from "./device-holders.ts";
 import { type DeviceNumber, deviceNumberOf } from "./device-node.ts";
 import { codeOf, Errno } from "./errno.ts";
@@ -24,13 +24,18 @@ export interface HostFiles {
    * Writes to an existing file, in one write, as sysfs wants it. Never holds the main thread or Node's own threads.
    * @throws {KernelError} the kernel's errno; ETIMEDOUT after `limitMs` (10 s by default).
    */
-  writeText(path: string, text: string, options?: { readonly limitMs?: number }): Promise<void>;
+  writeText(path: string, text: string, options?: Partial<WriteLimit>): Promise<void>;
   /** Names in a folder, sorted. @throws {KernelError} ENOENT when it is missing. */
   list(path: string): Promise<readonly string[]>;
   /** What a link says, unresolved. @throws {KernelError} EINVAL when it is no link. */
   readLink(path: string): Promise<string>;
   /** Whether something is there; a link counts by itself, whatever it leads to. */
   exists(path: string): Promise<boolean>;
+  /**
+   * Of the file or folder that the path leads to. One of sysfs that is made again under its name has another one, for as long as the
+   * machine runs (idr_alloc_cyclic in __kernfs_new_node, fs/kernfs/dir.c). @throws {KernelError}
+   */
+  inode(path: string): Promise<bigint>;
   /** Numbers of a character device node. @throws {KernelError} ENODEV when it is something else. */
   deviceNumber(path: string): Promise<DeviceNumber>;
   /**
@@ -45,7 +50,7 @@ export function openHostFiles(root: string, writes: TextWrites): HostFiles {
   const at = (path: string) => join(root, checkedPath(path));
   return {
     readText: (path) => attempt(`read ${at(path)}`, async () => (await readFile(at(path), "utf8")).replace(/\n$/, "")),
-    writeText: (path, text, options) => writes.write(at(path), text, options?.limitMs ?? WRITE_LIMIT_MS),
+    writeText: (path, text, options) => writes.write(at(path), text, { limitMs: WRITE_LIMIT_MS, ...options }),
     list: (path) => attempt(`list ${at(path)}`, async () => (await readdir(at(path))).sort()),
     readLink: (path) => attempt(`read link ${at(path)}`, () => readlink(at(path))),
     exists: (path) =>
@@ -53,6 +58,7 @@ export function openHostFiles(root: string, writes: TextWrites): HostFiles {
         () => true,
         () => false,
       ),
+    inode: (path) => attempt(`read inode ${at(path)}`, async () => (await stat(at(path), { bigint: true })).ino),
     deviceNumber: (path) => attempt(`read device ${at(path)}`, () => readDeviceNumber(at(path))),
     heldBy: (path) => attempt(`open ${at(path)}`, () => readHolders(at(path))),
   };
@@ -83,7 +89,7 @@ async function readDeviceNumber(path: string): Promise<DeviceNumber> {
   return deviceNumberOf(BigInt(node.rdev));
 }
 
-const NOBODY_CAN: readonly (string | undefined)[] = ["ENOENT", "ENODEV", "ENXIO"];
+const WITHOUT_HOLDER: readonly (string | undefined)[] = ["ENOENT", "ENODEV", "ENXIO"];
 
 async function readHolders(path: string): Promise<DeviceUse | undefined> {
   try {
@@ -92,7 +98,7 @@ async function readHolders(path: string): Promise<DeviceUse | undefined> {
     return undefined;
   } catch (error) {
     const code = codeOf(error);
-    if (NOBODY_CAN.includes(code)) return undefined;
+    if (WITHOUT_HOLDER.includes(code)) return undefined;
     if (code !== "EBUSY") throw error;
     const device = await readDeviceNumber(path).catch(() => undefined);
     return { processes: device ? await deviceHolders(basename(path), device) : [] };

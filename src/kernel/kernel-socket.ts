@@ -22,6 +22,12 @@ export function netlinkAddress(groups: number): Buffer {
   return address;
 }
 
+/** A PF with 256 VFs reports them in one netlink message of up to 64 KiB; a dump comes in pieces of 32 KiB at most. */
+const SLAB_BYTES = 256 * 1024;
+const slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+/** For receiving on other threads, which may be several at the same time. */
+const spareSlabs: Buffer[] = [];
+
 /** Which socket to open: the three arguments of socket(2). */
 interface SocketKind {
   readonly domain: number;
@@ -68,6 +74,11 @@ export class KernelSocket {
     return address.subarray(0, length.readUInt32LE());
   }
 
+  /** The kernel's name of a netlink socket; answers carry it. */
+  get netlinkPort(): number {
+    return this.address().readUInt32LE(4);
+  }
+
   /** Sets a socket option to an int. */
   setOption(level: number, name: number, value: number): void {
     const bytes = Buffer.alloc(4);
@@ -80,7 +91,7 @@ export class KernelSocket {
     call("send on a socket", "sendto", this.#fd.number, bytes, bytes.length, 0, address ?? null, address?.length ?? 0);
   }
 
-  /** Sends one datagram from another thread: for requests that wait in the kernel. */
+  /** Sends one datagram from another thread: for requests that wait in the kernel. Once it is sent, netlink's answer is there. */
   async sendOffThread(bytes: Buffer): Promise<void> {
     // A descriptor of its own: this socket may be closed meanwhile, and its number be another's.
     const fd = this.#fd.dup();
@@ -93,25 +104,29 @@ export class KernelSocket {
   }
 
   /**
-   * Reads one datagram into the buffer; undefined when none is waiting. A datagram that does not fit answers a length
-   * beyond the buffer's, its end being lost.
+   * The next datagram, as bytes of its own; undefined when none is waiting.
    * @throws {KernelError} for example ENOBUFS after messages were lost.
    */
-  receive(into: Buffer): number | undefined {
-    return received(tryCall("recv", this.#fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC));
+  receive(): Buffer | undefined {
+    return received(slab, tryCall("recv", this.#fd.number, slab, slab.length, MSG_DONTWAIT | MSG_TRUNC));
   }
 
-  /** The same from another thread, for answers that the kernel makes while they are read. */
-  async receiveOffThread(into: Buffer): Promise<number | undefined> {
+  /** The same from another thread: of a dump the kernel makes each further piece while the one before is taken. */
+  async receiveOffThread(): Promise<Buffer | undefined> {
     const fd = this.#fd.dup();
+    const own = spareSlabs.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES);
     try {
-      return received(await callOffThread("recv", fd.number, into, into.length, MSG_DONTWAIT | MSG_TRUNC));
+      return received(own, await callOffThread("recv", fd.number, own, own.length, MSG_DONTWAIT | MSG_TRUNC));
     } finally {
+      spareSlabs.push(own);
       fd.close();
     }
   }
 
-  /** The same, with the sender's address in the kernel's form; undefined when none is waiting. */
+  /**
+   * Reads one datagram into the buffer, with the sender's address in the kernel's form; undefined when none is waiting. A datagram
+   * that does not fit answers a length beyond the buffer's, its end being lost.
+   */
   receiveFrom(into: Buffer): { readonly length: number; readonly from: Buffer } | undefined {
     const from = Buffer.alloc(128);
     const size = Buffer.alloc(4);
@@ -143,8 +158,9 @@ export class KernelSocket {
   }
 }
 
-function received(length: number): number | undefined {
+function received(bytes: Buffer, length: number): Buffer | undefined {
   if (length === -Errno.EAGAIN || length === -Errno.EINTR) return undefined;
   if (length < 0) throw new KernelError("receive on a socket", -length);
-  return length;
+  if (length > bytes.length) throw new KernelError(`take a datagram of ${length} bytes`, Errno.EMSGSIZE);
+  return Buffer.from(bytes.subarray(0, length));
 }

@@ -66,12 +66,12 @@ function oldKernel(names: readonly string[], drivers: Readonly<Record<string, st
     const name = left.shift();
     return name === undefined ? undefined : { ...link, name };
   };
-  const askDriver = (_: unknown, name: string) => {
+  const queryDriver = (_: unknown, name: string) => {
     const said = drivers[name];
     if (said === undefined) throw new KernelError("ask", Errno.ENODEV);
     return said;
   };
-  const ownerOf = linkOwners(openHostFiles("/nonexistent", new BlockingWrites()), askDriver);
+  const ownerOf = linkOwners(openHostFiles("/nonexistent", new BlockingWrites()), queryDriver);
   return ownerOf({ rtnl: { linkByIndex } } as unknown as LinkPlace, link);
 }
 

@@ -1,6 +1,6 @@
-import { busInfoOf } from "./driver-info.ts";
 import { Errno } from "./errno.ts";
 import { KernelError } from "./error.ts";
+import { busInfoOf } from "./ethtool-ioctl.ts";
 import type { HostFiles } from "./host-files.ts";
 import type { Link } from "./netlink/link.ts";
 import type { Rtnl } from "./netlink/rtnl.ts";
@@ -49,11 +49,11 @@ export function isRepresentor(portName: string | undefined): boolean {
 export function linkOwners(
   /** /sys/bus */
   buses: HostFiles,
-  askDriver = busInfoOf,
+  queryDriver = busInfoOf,
 ): LinkOwnerOf {
   return async (place, link) => {
     const { parentDevice: name, parentBus: bus } = link;
-    const parent = name === undefined ? await parentByDriver(place, link, askDriver) : { name, bus };
+    const parent = name === undefined ? await parentByDriver(place, link, queryDriver) : { name, bus };
     const via = parent?.bus === "virtio" ? await functionOfVirtio(buses, parent.name) : undefined;
     return describeOwner(link, parent, via);
   };
@@ -66,14 +66,14 @@ const RENAMES = 3;
 async function parentByDriver(
   { netns, rtnl }: LinkPlace,
   link: Link,
-  askDriver: typeof busInfoOf,
+  queryDriver: typeof busInfoOf,
 ): Promise<ParentDevice | undefined> {
   // One that has a kind was made by software (IFLA_INFO_KIND): hundreds of veths on a node need no query.
   if (link.kind !== undefined) return undefined;
   const op = `ask what link ${link.index} sits on`;
   let { name } = link;
   for (let left = RENAMES; ; left -= 1) {
-    const answer = askOnce(() => askDriver(netns, name));
+    const answer = queryOnce(() => queryDriver(netns, name));
     const now = await rtnl.linkByIndex(link.index);
     if (!now) throw new KernelError(op, Errno.ENODEV);
     if (now.name === name) {
@@ -85,9 +85,12 @@ async function parentByDriver(
   }
 }
 
-function askOnce(ask: () => string | undefined): { readonly busInfo?: string | undefined; readonly isAway: boolean } {
+function queryOnce(query: () => string | undefined): {
+  readonly busInfo?: string | undefined;
+  readonly isAway: boolean;
+} {
   try {
-    return { busInfo: ask(), isAway: false };
+    return { busInfo: query(), isAway: false };
   } catch (error) {
     if (error instanceof KernelError && error.code === "ENODEV") return { isAway: true };
     throw error;

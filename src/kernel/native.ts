@@ -58,6 +58,22 @@ function loadAio(): typeof self {
   }
 }
 
+/** glibc alone has it; other allocators have no such pages, or give them back themselves. */
+const allocator = { trim: loadTrim() } as const;
+
+function loadTrim(): ((keptBytes: number) => number) | undefined {
+  try {
+    return self.func("int malloc_trim(size_t kept)");
+  } catch {
+    return undefined;
+  }
+}
+
+/** Gives pages that malloc has free back to the kernel, wherever they lie: by itself glibc does so only at the ends of its heaps. */
+export function trimMemory(): void {
+  allocator.trim?.(0);
+}
+
 const endProcess = self.func("void _exit(int code)");
 
 /** Names of the calls that answer -1 with errno set. */
@@ -84,7 +100,10 @@ export function call(op: string, name: NativeCall, ...args: readonly Argument[])
  * The same off the main thread, for calls that wait in the kernel (for a link that moves to a namespace: 15 to 20 ms).
  * It takes a thread of libuv's pool, so never for a call that may not return.
  */
-export function callOffThread(name: "send" | "sendmsg" | "recv", ...args: readonly Argument[]): Promise<number> {
+export function callOffThread(
+  name: "send" | "sendmsg" | "recv" | "ioctl_at",
+  ...args: readonly Argument[]
+): Promise<number> {
   return new Promise((resolve, reject) => {
     const done = (error: Error | null, result: number | bigint) => {
       if (error) reject(error);

@@ -11,6 +11,11 @@ const MEBIBYTE = 1024 * 1024;
  * @throws {KernelError} with a detail: EINVAL for what is no file, EFBIG for one above the limit; else the kernel's errno.
  */
 export async function readSmallFile(path: string, mostMebibytes: number): Promise<string> {
+  return (await readSmallBytes(path, mostMebibytes)).toString("utf8");
+}
+
+/** The same for what is no text. @throws {KernelError} */
+export async function readSmallBytes(path: string, mostMebibytes: number): Promise<Buffer> {
   const op = `read ${path}`;
   return attempt(op, async () => {
     if (!(await stat(path)).isFile()) throw new KernelError(op, Errno.EINVAL, "it is no file");
@@ -25,7 +30,7 @@ export async function readSmallFile(path: string, mostMebibytes: number): Promis
         if (left < 0) throw new KernelError(op, Errno.EFBIG, `it is larger than ${mostMebibytes} MiB`);
         parts.push(part);
       }
-      return Buffer.concat(parts).toString("utf8");
+      return Buffer.concat(parts);
     } finally {
       await handle.close();
     }

@@ -123,8 +123,8 @@ test("StateFolder.read() closes the file, also when it cannot be read", async ()
   assert.equal(await folder.read("id"), "one");
   fails.set("read bytes", "EIO");
   await assert.rejects(folder.read("id"), { code: "EIO" });
-  const look = ["read id", "read bytes id", "close id"];
-  assert.deepEqual(steps, [...look, ...look]);
+  const reads = ["read id", "read bytes id", "close id"];
+  assert.deepEqual(steps, [...reads, ...reads]);
 });
 
 test("StateFolder makes a folder that was removed again, and no other failure makes one", async () => {

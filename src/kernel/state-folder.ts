@@ -1,6 +1,6 @@
 import { dirname, join } from "node:path";
 import { messageOf, type Random, systemRandom } from "../async/index.ts";
-import { type AppendFile, openAppendFile } from "./append-file.ts";
+import { AppendFile } from "./append-file.ts";
 import { type Disk, type DiskFile, linuxDisk } from "./disk.ts";
 import { codeOf } from "./errno.ts";
 
@@ -57,11 +57,12 @@ export class StateFolder {
 
   /** Opens a file to append to; made with the first bytes. @throws when it cannot be read. */
   async openAppend(name: string): Promise<AppendFile> {
-    const file = this.#beneath(name);
-    return await openAppendFile(file, this.#parts.disk, async (parts) => {
-      await replaceFile(this.#parts, this.path, { file, parts });
+    const path = this.#beneath(name);
+    const replaceWhole = async (parts: Iterable<Uint8Array>) => {
+      await replaceFile(this.#parts, this.path, { file: path, parts });
       await this.#restoreTexts();
-    });
+    };
+    return await AppendFile.open({ path, disk: this.#parts.disk, replaceFile: replaceWhole });
   }
 
   /** Where the file has gone, the others have mostly gone with it. */

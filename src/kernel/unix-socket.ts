@@ -41,7 +41,7 @@ export function connectUnix(path: string): UnixStream {
   const target = address(path);
   const fd = openSocket();
   const failed = tryCall("connect", fd.number, target, 2 + Buffer.byteLength(path) + 1);
-  if (failed === 0) return new UnixStream(fd);
+  if (failed === 0) return new UnixStream(fd, { isDialled: true });
   fd.close();
   throw new KernelError(`connect to ${path}`, -failed);
 }

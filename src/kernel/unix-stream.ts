@@ -25,6 +25,7 @@ export class UnixStream extends Duplex {
   readonly #fd: Fd;
   readonly #poll: Poll;
   readonly #exchange = new FdExchange();
+  readonly #isDialled: boolean;
   readonly #begin = guarded(
     "unix-stream",
     (sending: Sending) => this.#send(sending),
@@ -33,10 +34,14 @@ export class UnixStream extends Duplex {
   #wants = 0;
   #sending: Sending | undefined;
 
-  /** Takes over a connected, non-blocking unix stream socket. */
-  constructor(fd: Fd) {
+  /**
+   * Takes over a connected, non-blocking unix stream socket. One that we dialled may pass us any number of descriptors: its answers
+   * carry them, as the manager's do for each endpoint that we request, and no call of the peer names them.
+   */
+  constructor(fd: Fd, { isDialled = false } = {}) {
     super({ allowHalfOpen: true });
     this.#fd = fd;
+    this.#isDialled = isDialled;
     const end = (error: Error) => void this.destroy(error);
     const onEvents = guarded("unix-stream", (events: number) => this.#onEvents(events), end);
     this.#poll = openPoll(fd.number, onEvents);
@@ -110,6 +115,10 @@ export class UnixStream extends Duplex {
         return;
       }
       for (const fd of fds) this.#exchange.arrived(fd);
+      if (!this.#isDialled && this.#exchange.isFlooded) {
+        this.destroy(new Error("The peer passes descriptors that no call names"));
+        return;
+      }
       if (truncated) this.#exchange.lost(new KernelError("keep the descriptors that a peer has sent", Errno.EMFILE));
       if (result === 0) {
         this.#want(POLL_READABLE, false);

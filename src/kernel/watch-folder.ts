@@ -37,6 +37,8 @@ export function watchFolder(path: string, clock: Clock): WatchedFolder {
       watched = watcher === undefined ? undefined : now;
       if (watched !== undefined) notify();
     }
+    // Without a watch (no inotify instance or watch left for this user) what it would say is assumed at each try.
+    if (now !== undefined && watcher === undefined) notify();
   };
   const again = guarded("file-watch", () => {
     timer = clock.after(RETRY_MS, again); // before anything that could fail
@@ -67,7 +69,7 @@ function start(path: string, notify: () => void): FSWatcher | undefined {
     );
     return watcher;
   } catch {
-    return undefined; // removed in between, or no inotify watches left: the next try reports
+    return undefined; // removed in between, or no inotify watches left
   }
 }
 

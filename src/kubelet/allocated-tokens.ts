@@ -1,7 +1,8 @@
 // Which pods hold which tokens: what kubelet reports and what it does not, fitted to the inventory.
-import { type Clock, startDeadline } from "../async/index.ts";
+import type { Clock } from "../async/index.ts";
 import { type Inventory, isTokenId, type Offer } from "../inventory/index.ts";
 import type { Log } from "../telemetry/index.ts";
+import { firstWord } from "./first-word.ts";
 import type { PodHoldings, PodResources, PodResourcesState } from "./pod-resources.ts";
 import type { PodsOfTokens } from "./pods-of-tokens.ts";
 import { TokenLife } from "./token-life.ts";
@@ -10,7 +11,7 @@ interface AllocatedTokensOptions {
   readonly inventory: Inventory;
   /** What kubelet is offered. */
   readonly offer: Offer;
-  readonly podResources: Pick<PodResources, "state" | "askSoon">;
+  readonly podResources: Pick<PodResources, "state" | "querySoon">;
   readonly checkpoint: Pick<PodsOfTokens, "read">;
   /** Between two questions to kubelet. */
   readonly intervalMs: number;
@@ -20,8 +21,6 @@ interface AllocatedTokensOptions {
   readonly log: Log;
 }
 
-/** An unlucky start of kubelet's must not keep us from offering; what it says later is taken in all the same. */
-const FIRST_WORD_LIMIT_MS = 3000;
 /** A pod may be gone from one answer to the next, and back: two intervals are the least. */
 const GRACE_INTERVALS = 2;
 
@@ -52,7 +51,7 @@ export class AllocatedTokens {
       allocate: (resource, ids) => {
         offer.allocate(resource, ids);
         for (const id of ids) this.#life.allocated(id, resource);
-        podResources.askSoon();
+        podResources.querySoon();
       },
     };
   }
@@ -64,13 +63,10 @@ export class AllocatedTokens {
       this.#life.allocated(id, resource);
       this.#adopt(id, resource);
     }
-    const deadline = startDeadline(clock, FIRST_WORD_LIMIT_MS, { what: "kubelet's list of pods" });
     try {
-      await this.#observe(await podResources.state.first(deadline.signal));
+      await this.#observe(await firstWord(podResources, clock));
     } catch (error) {
       log.warn("tokens-of-pods-unknown", { problem: String(error) });
-    } finally {
-      deadline.end();
     }
     // One answer after the other: reading the checkpoint takes time, and an older answer must not come last.
     let turn = Promise.resolve();
@@ -88,10 +84,10 @@ export class AllocatedTokens {
   async #observe(state: PodResourcesState): Promise<void> {
     if (state.kind === "unknown") return this.#life.doubt();
     const { inventory, checkpoint, clock, log } = this.#options;
-    const askedMs = clock.monotonicMs();
+    const queriedMs = clock.monotonicMs();
     const record = await checkpoint.read();
     const [answeredMs, holdings, connections] = [clock.monotonicMs(), this.#ours(state.holdings), this.#connections()];
-    const sight = { holdings, checkpoint: record, connections, askedMs, answeredMs };
+    const sight = { holdings, checkpoint: record, connections, queriedMs, answeredMs };
     const { adopted, freed } = this.#life.observe(sight);
     for (const { id, resource } of adopted) this.#adopt(id, resource);
     for (const { id, connectionId } of freed) {

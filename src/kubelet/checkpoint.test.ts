@@ -14,6 +14,14 @@ test("parseCheckpoint() reads the ids of both forms, and leaves out what makes n
     ["odd ids", [{ ...entry, DeviceIDs: { "0": [1, null, "a"], "1": "b" } }], ["a"]],
     ["no ids", [{ ...entry, DeviceIDs: null }], []],
     ["no pod", [{ ...entry, PodUID: 7, DeviceIDs: ["a"] }, null, "text"], []],
+    [
+      "one behind another without a pod",
+      [
+        { ...entry, PodUID: 7 },
+        { ...entry, DeviceIDs: ["a"] },
+      ],
+      ["a"],
+    ],
   ];
   for (const [name, entries, ids] of rows) {
     assert.deepEqual(parseCheckpoint(file(entries)), new Map(ids.map((id) => [id, holder])), name);

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { Kubelet } from "../../sandbox/kubelet/kubelet.ts";
 import { countedClock } from "../../test/counted-clock.ts";
+import { until } from "../../test/scenes/until.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
 import type { DeviceView, Offer, PreferenceRequest } from "../inventory/index.ts";
@@ -33,16 +34,16 @@ class Tokens implements Offer {
     const about = { healthy: true, allocated: false, address: undefined };
     const device = (index: number) => ({ ...about, id: `${resource}-${index}`, numaNode: index % 2 });
     this.all.set(resource, [0, 1, 2, 3].map(device));
-    this.tell();
+    this.publish();
   }
 
   setHealth(resource: string, index: number, healthy: boolean): void {
     const devices = this.all.get(resource) ?? [];
     this.all.set(resource, devices.with(index, { ...(devices[index] as DeviceView), healthy }));
-    this.tell();
+    this.publish();
   }
 
-  tell(): void {
+  publish(): void {
     for (const listener of this.#listeners) listener(new Set(this.all.keys()));
   }
 
@@ -121,20 +122,15 @@ function assertWaited(setMs: readonly number[], steps: readonly number[]): void 
   }
 }
 
-/** Waits for what the other side brings about. */
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await systemClock.sleep(5);
-}
-
 const allHealthy = (devices: readonly { healthy: boolean }[]) =>
   devices.length === 4 && devices.every((device) => device.healthy);
 
 test("DevicePlugins offers each resource with NUMA nodes on a socket of its own, for root only", async (t) => {
   const folder = pluginFolder(t);
   const kubelet = await startKubelet(t, folder);
-  const { plugins, health } = startPlugins(t, folder, new Tokens(FAST, SLOW));
+  const { plugins, health } = startPlugins(t, folder, new Tokens(SLOW, FAST));
   await plugins.ready();
-  assert.deepEqual(plugins.registered.value, [FAST, SLOW]);
+  assert.deepEqual(plugins.registered.value, [FAST, SLOW], "sorted");
   const devices = await kubelet.until(FAST, allHealthy);
   assert.deepEqual(devices[1], { id: `${FAST}-1`, healthy: true, numaNode: 1 });
   await kubelet.until(SLOW, allHealthy);
@@ -145,7 +141,7 @@ test("DevicePlugins offers each resource with NUMA nodes on a socket of its own,
 test("DevicePlugins waits for a kubelet that comes late, and says so", async (t) => {
   const folder = pluginFolder(t);
   const { plugins, health } = startPlugins(t, folder, new Tokens(FAST));
-  await until(() => health.conditions().length > 0);
+  await until("the missing kubelet is a condition", () => health.conditions().length > 0);
   assert.match(String(health.conditions()[0]?.sentence), /there is no .*kubelet.sock. Is kubelet running/);
   const kubelet = await startKubelet(t, folder);
   await kubelet.until(FAST, allHealthy);
@@ -223,8 +219,8 @@ test("DevicePlugins answers with what must be included even where its source pre
   t.after(() => client.close());
   const request = { availableDeviceIDs: ["a", "b", "c"], mustIncludeDeviceIDs: ["c"], allocationSize: 2 };
   const target = `unix://${folder}/${socketName(FAST)}`;
-  const asked = { containerRequests: [request] };
-  const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, asked);
+  const requested = { containerRequests: [request] };
+  const { response } = await client.call(target, DevicePlugin.method.getPreferredAllocation, requested);
   assert.deepEqual(response.containerResponses[0]?.deviceIDs, ["c", "a"]);
   assert.equal(log.of("preference-invalid").length, 1);
   await client.call(target, DevicePlugin.method.preStartContainer, { devicesIds: ["a"] });
@@ -244,7 +240,7 @@ test("DevicePlugins tries again after a refusal, and never gives up", async (t) 
   const server = await serveRpc({ url, handlers, log: silentLog, clock: systemClock });
   t.after(() => server.stop(0));
   const { log, health } = startPlugins(t, folder, new Tokens(FAST), clock);
-  await until(() => calls >= 4);
+  await until("Register was called four times", () => calls >= 4);
   assertWaited(setMs, [20, 40, 80]);
   assert.equal(log.of("resource-not-registered")[0]?.["problem"], "not today");
   assert.deepEqual(
@@ -281,7 +277,7 @@ test("DevicePlugins takes its time with a kubelet that lets go of the list again
     await server.stop(0);
   });
   startPlugins(t, folder, new Tokens(FAST), clock);
-  await until(() => calls >= 5);
+  await until("Register was called five times", () => calls >= 5);
   assertWaited(setMs, [20, 40, 80, 160]);
 });
 
@@ -308,7 +304,7 @@ test("DevicePlugins sees that kubelet has gone while its Register was still unde
     await server.stop(0);
   });
   const { log } = startPlugins(t, folder, new Tokens(FAST));
-  await until(() => calls >= 5);
+  await until("Register was called five times", () => calls >= 5);
   assert.deepEqual(log.of("resource-not-registered"), [], "it has followed the list, and was waited for all the same");
 });
 

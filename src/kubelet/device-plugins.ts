@@ -19,7 +19,7 @@ interface DevicePluginsOptions {
   /** What kubelet has of other plugins under our resources; unknown by default. */
   readonly foreign?: Pick<ForeignDevices, "streak">;
   /** Kubelet is to be queried again for the devices that it has. */
-  askSoon?(): void;
+  querySoon?(): void;
   /** How calls travel; sockets in the folder by default. */
   readonly transport?: Transport | undefined;
 }

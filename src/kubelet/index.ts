@@ -5,6 +5,7 @@
 export { AllocatedTokens } from "./allocated-tokens.ts";
 export { CHECKPOINT_FILE, parseCheckpoint } from "./checkpoint.ts";
 export { DevicePlugins } from "./device-plugins.ts";
+export { firstWord } from "./first-word.ts";
 export { ForeignDevices } from "./foreign-devices.ts";
-export { PodResources } from "./pod-resources.ts";
+export { type PodHoldings, PodResources } from "./pod-resources.ts";
 export { openCheckpoint, type PodsOfTokens, type TokenPod } from "./pods-of-tokens.ts";

@@ -47,10 +47,10 @@ function plugin() {
   };
   return {
     ...{ clock, log, streams, listeners, world },
-    tell(resource: string) {
-      for (const listener of listeners) listener(new Set([resource]));
+    publish(...resources: readonly string[]) {
+      for (const listener of listeners) listener(new Set(resources));
     },
-    async ask<I extends DescMessage, O extends DescMessage>(
+    async query<I extends DescMessage, O extends DescMessage>(
       method: DescMethod & { readonly input: I; readonly output: O },
       request: MessageInitShape<I>,
     ): Promise<MessageShape<O>> {
@@ -58,19 +58,20 @@ function plugin() {
       assert.ok(handler.kind === "unary");
       return fromBinary(method.output, await handler.run(encodeMessage(method.input, request), callUntil()));
     },
-    /** The ids of each list that is reported, those of healthy devices, until the signal. */
-    follow(signal: AbortSignal): string[][] {
+    /** The ids of each list that is reported, those of healthy devices, until the signal. A slow reader waits after each. */
+    follow(signal: AbortSignal, pause: () => Promise<void> = async () => {}): string[][] {
       const { listAndWatch } = DevicePlugin.method;
       const handler = handlerOf(listAndWatch);
       assert.ok(handler.kind === "stream");
-      const told: string[][] = [];
+      const published: string[][] = [];
       void (async () => {
         for await (const bytes of handler.run(encodeMessage(listAndWatch.input, {}), callUntil(signal))) {
           const { devices } = fromBinary(listAndWatch.output, bytes);
-          told.push(devices.filter(({ health }) => health === "Healthy").map(({ ID }) => ID));
+          published.push(devices.filter(({ health }) => health === "Healthy").map(({ ID }) => ID));
+          await pause();
         }
       })();
-      return told;
+      return published;
     },
   };
 }
@@ -84,9 +85,9 @@ function callUntil(signal = new AbortController().signal): Call {
 }
 
 test("Allocate reserves the ids of all containers, each once, and gives each container its own", async () => {
-  const { ask, world } = plugin();
+  const { query, world } = plugin();
   const containerRequests = [{ devicesIds: ["a", "b"] }, { devicesIds: ["b", "c"] }];
-  const { containerResponses } = await ask(DevicePlugin.method.allocate, { containerRequests });
+  const { containerResponses } = await query(DevicePlugin.method.allocate, { containerRequests });
   assert.deepEqual(world.allocated, [["a", "b", "c"]]);
   assert.deepEqual(
     containerResponses.map(({ envs }) => envs),
@@ -133,14 +134,14 @@ const preferences: readonly {
 ];
 for (const { says, prefers, mustInclude = [], size = 2, answer, isSound } of preferences) {
   test(`GetPreferredAllocation ${isSound ? "answers with" : "does not take"} a choice of ${says}`, async () => {
-    const { ask, world, log } = plugin();
+    const { query, world, log } = plugin();
     world.prefers = () => prefers;
     const request = {
       availableDeviceIDs: ["a", "b", "c"],
       mustIncludeDeviceIDs: [...mustInclude],
       allocationSize: size,
     };
-    const { containerResponses } = await ask(DevicePlugin.method.getPreferredAllocation, {
+    const { containerResponses } = await query(DevicePlugin.method.getPreferredAllocation, {
       containerRequests: [request],
     });
     assert.deepEqual(containerResponses[0]?.deviceIDs, answer);
@@ -149,31 +150,31 @@ for (const { says, prefers, mustInclude = [], size = 2, answer, isSound } of pre
 }
 
 test("ListAndWatch sends what changes once, what changes in a crowd together, and nothing else", async () => {
-  const { follow, tell, world, clock, log } = plugin();
+  const { follow, publish, world, clock, log } = plugin();
   const caller = new AbortController();
-  const told = follow(caller.signal);
+  const published = follow(caller.signal);
   await settled();
-  assert.deepEqual(told, [["a", "b"]]);
+  assert.deepEqual(published, [["a", "b"]]);
   await clock.pass(1_000);
   for (const healthy of [false, true, false]) {
     world.devices = [device("a", healthy), device("b")];
-    tell(RESOURCE);
+    publish(RESOURCE);
     await settled();
   }
-  assert.deepEqual(told.slice(1), [["b"]]);
+  assert.deepEqual(published.slice(1), [["b"]]);
   await clock.pass(40);
-  assert.equal(told.length, 2, "what comes so soon waits for the next one");
+  assert.equal(published.length, 2, "what comes so soon waits for the next one");
   world.devices = [device("a", false), device("b", false)];
-  tell(RESOURCE);
+  publish(RESOURCE);
   await clock.pass(20);
-  assert.deepEqual(told.slice(2), [[]]);
+  assert.deepEqual(published.slice(2), [[]]);
   const reads = world.reads;
-  tell("worker.domain/1G");
+  publish("worker.domain/1G");
   await clock.pass(1_000);
   assert.equal(world.reads, reads, "another resource is no reason to look");
-  tell(RESOURCE);
+  publish(RESOURCE);
   await clock.pass(1_000);
-  assert.equal(told.length, 3, "the same is not reported again so soon");
+  assert.equal(published.length, 3, "the same is not reported again so soon");
   assert.deepEqual(
     log.of("devices-published").map(({ healthy, all }) => [healthy, all]),
     [
@@ -185,26 +186,44 @@ test("ListAndWatch sends what changes once, what changes in a crowd together, an
   caller.abort();
 });
 
-test("ListAndWatch sends the same list again after half a minute, counted from the last one", async () => {
-  const { follow, tell, world, clock } = plugin();
+test("ListAndWatch sends what changed while kubelet was still taking the list before, among other resources too", async () => {
+  const { follow, publish, world, clock } = plugin();
   const caller = new AbortController();
-  const told = follow(caller.signal);
+  const taken = Promise.withResolvers<void>();
+  const published = follow(caller.signal, () => taken.promise);
+  await settled();
+  world.devices = [device("b")];
+  publish("worker.domain/1G", RESOURCE);
+  taken.resolve();
+  await clock.pass(1_000);
+  assert.deepEqual(published, [["a", "b"], ["b"]]);
+  world.devices = [device("a")];
+  publish("worker.domain/1G", RESOURCE);
+  await clock.pass(1_000);
+  assert.deepEqual(published.at(-1), ["a"]);
+  caller.abort();
+});
+
+test("ListAndWatch sends the same list again after half a minute, counted from the last one", async () => {
+  const { follow, publish, world, clock } = plugin();
+  const caller = new AbortController();
+  const published = follow(caller.signal);
   await clock.pass(20_000);
   world.devices = [device("a")];
-  tell(RESOURCE);
+  publish(RESOURCE);
   await clock.pass(29_900);
-  assert.equal(told.length, 2);
+  assert.equal(published.length, 2);
   await clock.pass(200);
-  assert.deepEqual(told, [["a", "b"], ["a"], ["a"]]);
+  assert.deepEqual(published, [["a", "b"], ["a"], ["a"]]);
   await clock.pass(30_000);
-  tell(RESOURCE);
+  publish(RESOURCE);
   await clock.pass(29_000);
-  assert.equal(told.length, 4, "a wake in between is no reason");
+  assert.equal(published.length, 4, "a wake in between is no reason");
   caller.abort();
 });
 
 test("ListAndWatch leaves no listener and no timer behind when kubelet goes, and counts the streams", async () => {
-  const { follow, tell, clock, listeners, streams } = plugin();
+  const { follow, publish, clock, listeners, streams } = plugin();
   const [first, second] = [new AbortController(), new AbortController()];
   follow(first.signal);
   await settled();
@@ -217,7 +236,7 @@ test("ListAndWatch leaves no listener and no timer behind when kubelet goes, and
   await clock.pass(30_000);
   second.abort(); // right after a list, in the pause
   await settled();
-  tell(RESOURCE);
+  publish(RESOURCE);
   assert.deepEqual([streams, listeners.size, clock.timerCount], [[1, 2, 1, 0], 0, 0]);
   for (const { signal } of [first, second]) assert.equal(getEventListeners(signal, "abort").length, 0);
 });

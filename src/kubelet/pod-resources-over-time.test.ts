@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type DescMethod } from "@bufbuild/protobuf";
+import { until } from "../../test/scenes/until.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { RpcError } from "../rpc/index.ts";
 import { Health } from "../telemetry/index.ts";
@@ -29,12 +30,12 @@ function world(intervalMs: number, more: Partial<PodResourcesOptions> = {}, firs
     [ALLOCATABLE]: () => ({}),
     ...first,
   };
-  const asked: { path: string; atMs: number; target: string; signal: AbortSignal; timeoutMs: number }[] = [];
+  const requested: { path: string; atMs: number; target: string; signal: AbortSignal; timeoutMs: number }[] = [];
   const ends: string[] = [];
   const client = {
     async call(target: string, method: DescMethod, _request: unknown, options: object) {
       const path = `${method.parent.typeName}/${method.name}`;
-      asked.push({ path, atMs: clock.now() - startedMs, target, ...options } as (typeof asked)[number]);
+      requested.push({ path, atMs: clock.now() - startedMs, target, ...options } as (typeof requested)[number]);
       return { response: create(method.output, (await answers[path]?.()) as Record<string, unknown>) };
     },
     async close() {
@@ -45,8 +46,8 @@ function world(intervalMs: number, more: Partial<PodResourcesOptions> = {}, firs
   const states: PodResourcesState["kind"][] = [];
   resources.state.onChange(({ kind }) => void states.push(kind));
   return {
-    ...{ clock, log, health, answers, asked, states, ends, resources },
-    times: (path = NEW) => asked.filter((one) => one.path === path).map(({ atMs }) => atMs),
+    ...{ clock, log, health, answers, requested, states, ends, resources },
+    times: (path = NEW) => requested.filter((one) => one.path === path).map(({ atMs }) => atMs),
     async end() {
       await resources.close();
       assert.equal(clock.timerCount, 0, "timers that outlive the questions");
@@ -56,20 +57,21 @@ function world(intervalMs: number, more: Partial<PodResourcesOptions> = {}, firs
 }
 
 test("PodResources queries in its interval from one answer to the next, each time with a limit and until it is closed", async () => {
-  const { clock, asked, times, end } = world(30_000);
+  const { clock, requested, times, end } = world(30_000, { onAllocatable() {} });
   await clock.pass(95_000);
-  assert.deepEqual(times(), [0, 30_000, 60_000, 90_000]);
-  assert.deepEqual([asked[0]?.target, asked[0]?.timeoutMs], ["unix:///pods/kubelet.sock", 10_000]);
+  assert.deepEqual([times(), times(ALLOCATABLE)], Array(2).fill([0, 30_000, 60_000, 90_000]));
+  for (const { target, timeoutMs } of requested)
+    assert.deepEqual([target, timeoutMs], ["unix:///pods/kubelet.sock", 10_000]);
   await end();
-  assert.ok(asked[0]?.signal.aborted);
+  assert.ok(requested[0]?.signal.aborted);
 });
 
-test("PodResources.askSoon() leads to one query in a second, and none that is requested during a query is lost", async () => {
+test("PodResources.querySoon() leads to one query in a second, and none that is requested during a query is lost", async () => {
   const { clock, times, answers, resources, end } = world(30_000);
   await clock.pass(10_000);
-  for (let pod = 0; pod < 3; pod += 1) resources.askSoon();
+  for (let pod = 0; pod < 3; pod += 1) resources.querySoon();
   await clock.pass(500);
-  resources.askSoon(); // will be in the same answer, and that may come too early for it
+  resources.querySoon(); // will be in the same answer, and that may come too early for it
   const slow = Promise.withResolvers<object>();
   answers[NEW] = () => slow.promise;
   await clock.pass(500);
@@ -116,7 +118,8 @@ test("PodResources tries soon after a failure, ever more seldom, and soon again 
   answers[NEW] = answered;
   await clock.pass(40_000);
   answers[NEW] = failing("UNAVAILABLE");
-  while (resources.state.value?.kind === "known") await clock.pass(100);
+  const turn = () => clock.pass(100);
+  await until("the failure is noticed", () => resources.state.value?.kind !== "known", { turn });
   const before = times().length;
   await clock.pass(1_000);
   assert.ok(times().length > before, "a second at most after the first failure");
@@ -124,12 +127,12 @@ test("PodResources tries soon after a failure, ever more seldom, and soon again 
 });
 
 test("PodResources queries an old kubelet in the old way until that fails, then in the new way again", async () => {
-  const { clock, times, answers, asked, end } = world(30_000, { onAllocatable: () => {} });
+  const { clock, times, answers, requested, end } = world(30_000, { onAllocatable: () => {} });
   answers[NEW] = failing("UNIMPLEMENTED");
   answers[OLD] = answered;
   await clock.pass(31_000);
   await clock.pass(120_000);
-  assert.equal(asked.at(-1)?.path, OLD);
+  assert.equal(requested.at(-1)?.path, OLD);
   const [news, allocatable] = [times().length, times(ALLOCATABLE).length];
   await clock.pass(60_000);
   assert.deepEqual([times().length, times(ALLOCATABLE).length], [news, allocatable], "an old one is known to be so");
@@ -187,12 +190,12 @@ test("PodResources takes a list of pods without devices for an answer, one witho
 });
 
 test("PodResources.close() ends a question that is under way, waits for it, and says nothing of it", async () => {
-  const { answers, asked, states, ends, resources, clock } = world(30_000);
+  const { answers, requested, states, ends, resources, clock } = world(30_000);
   const begun = Promise.withResolvers<void>();
   const left = Promise.withResolvers<void>();
   answers[NEW] = async () => {
     begun.resolve();
-    await new Promise((resolve) => asked[0]?.signal.addEventListener("abort", resolve, { once: true }));
+    await new Promise((resolve) => requested[0]?.signal.addEventListener("abort", resolve, { once: true }));
     await left.promise;
     throw new RpcError("CANCELLED", "closed");
   };

@@ -110,13 +110,13 @@ for (const [what, talk] of [
 ] as const) {
   test(`PodResources reports once a socket whose owner ${what}, and continues when kubelet is back`, async (t) => {
     const server = startServer(t);
-    const stranger = createServer((socket) => talk(socket.on("error", () => {})));
-    stranger.listen(`${folders.get(server)}/kubelet.sock`);
-    await once(stranger, "listening");
+    const foreign = createServer((socket) => talk(socket.on("error", () => {})));
+    foreign.listen(`${folders.get(server)}/kubelet.sock`);
+    await once(foreign, "listening");
     const poller = startPoller(t, server, 100);
     for (let times = 0; times < 3; times += 1) await poller.state.next();
     assert.equal(poller.state.value?.kind, "unknown");
-    stranger.close();
+    foreign.close();
     await server.start();
     await until(poller, "known");
     assert.deepEqual(

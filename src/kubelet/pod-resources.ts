@@ -90,7 +90,7 @@ export class PodResources {
   }
 
   /** A pod has got a device: queries soon, so that the pod is known by name even when it lives for a short time. */
-  askSoon(): void {
+  querySoon(): void {
     this.#bell.ring();
   }
 
@@ -107,8 +107,8 @@ export class PodResources {
     const backoff = createBackoff({ firstMs, limitMs: steadyMs, random: random?.fraction });
     const pause = (ms: number) => clock.sleep(ms, signal).catch(() => {}); // only the stop ends it early
     while (!signal.aborted) {
-      const state = await this.#ask(signal);
-      const allocatable = state.kind === "known" ? await this.#askAllocatable(signal) : undefined;
+      const state = await this.#query(signal);
+      const allocatable = state.kind === "known" ? await this.#queryAllocatable(signal) : undefined;
       if (signal.aborted) return;
       this.#options.onAllocatable?.(allocatable);
       this.#note(state);
@@ -123,7 +123,7 @@ export class PodResources {
     }
   }
 
-  async #ask(signal: AbortSignal): Promise<PodResourcesState> {
+  async #query(signal: AbortSignal): Promise<PodResourcesState> {
     try {
       const holdings = await this.#list(signal);
       // We are a pod of this node ourselves: a kubelet that knows of none has not read them yet.
@@ -135,7 +135,7 @@ export class PodResources {
   }
 
   /** Since 1.23; a kubelet without it, or one that refuses, only keeps us from knowing of other plugins. */
-  async #askAllocatable(signal: AbortSignal): Promise<AllocatableDevices> {
+  async #queryAllocatable(signal: AbortSignal): Promise<AllocatableDevices> {
     if (this.#isOld || this.#options.onAllocatable === undefined) return undefined;
     const method = PodResourcesLister.method.getAllocatableResources;
     try {

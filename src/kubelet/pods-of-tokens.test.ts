@@ -33,3 +33,8 @@ test("PodsOfTokens names no pod where kubelet's file cannot be read or is none",
     );
   }
 });
+
+test("PodsOfTokens does not take a fault of the program for a file that cannot be read", async () => {
+  const fault = new TypeError("it is no function");
+  await assert.rejects(fileWith(() => Promise.reject(fault)).read(), fault);
+});

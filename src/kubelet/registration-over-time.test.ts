@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { basename } from "node:path";
 import { type TestContext, test } from "node:test";
+import { until } from "../../test/scenes/until.ts";
 import { VirtualClock } from "../async/testing/virtual-clock.ts";
 import { DevicePlugin, Registration } from "../gen/deviceplugin_pb.ts";
 import type { Offer } from "../inventory/index.ts";
@@ -84,7 +85,7 @@ class PaperKubelet {
       this.registeredMs.push(this.#clock.monotonicMs());
       if (this.mood === "refuses") throw new Error("not today");
       if (this.mood === "hangs") await this.#clock.sleep(3_600_000, signal).catch(() => {});
-      if (this.mood === "follows") void this.#follow(endpoint);
+      if (this.mood === "follows") void this.follow(endpoint);
       return {};
     });
     const url = `unix://${this.#folder.path}/${KUBELET}`;
@@ -97,8 +98,8 @@ class PaperKubelet {
     await this.#server?.stop(0);
   }
 
-  letGo(): void {
-    for (const stream of [...this.#streams]) stream.cancel();
+  letGo(most = Number.POSITIVE_INFINITY): void {
+    for (const stream of [...this.#streams].slice(0, most)) stream.cancel();
   }
 
   async stop(): Promise<void> {
@@ -110,7 +111,7 @@ class PaperKubelet {
     return this.#streams.size;
   }
 
-  async #follow(endpoint: string): Promise<void> {
+  async follow(endpoint: string): Promise<void> {
     const target = `unix://${this.#folder.path}/${endpoint}`;
     const stream = this.client.stream(target, DevicePlugin.method.listAndWatch, {});
     this.#streams.add(stream);
@@ -123,24 +124,28 @@ class PaperKubelet {
   }
 }
 
-async function world(t: TestContext, mood: PaperKubelet["mood"] = "follows") {
+async function world(
+  t: TestContext,
+  mood: PaperKubelet["mood"] = "follows",
+  resources: readonly string[] = [RESOURCE],
+) {
   const clock = new VirtualClock();
   const folder = new Folder(clock);
   const [log, health] = [recordingLog(), new Health(clock)];
   const kubelet = new PaperKubelet(folder, clock);
   kubelet.mood = mood;
   await kubelet.start();
-  const seen = { streak: 0, asks: 0 };
+  const seen = { streak: 0, queries: 0 };
   const offer: Offer = {
-    resources: () => [RESOURCE],
+    resources: () => resources,
     devices: () => [{ id: "t1", healthy: true, numaNode: 0 } as ReturnType<Offer["devices"]>[number]],
     onChange: () => () => {},
     allocate() {},
     preferred: (_resource, { available, size }) => available.slice(0, size),
   };
   const foreign = { streak: () => seen.streak };
-  const askSoon = () => void seen.asks++;
-  const plugins = new DevicePlugins({ offer, folder, foreign, askSoon, transport: folder, clock, log, health });
+  const querySoon = () => void seen.queries++;
+  const plugins = new DevicePlugins({ offer, folder, foreign, querySoon, transport: folder, clock, log, health });
   const codes = () => health.conditions().map(({ code }) => code);
   const kubelets = [kubelet];
   // Once all has ended nothing listens to the folder any more, and no socket of ours is left in it.
@@ -169,6 +174,17 @@ test("a resource is registered once for as long as kubelet follows it", async (t
   assert.deepEqual([codes(), log.of("resource-registered").length], [[], 1]);
 });
 
+test("a resource that kubelet lets go of is the only one that is not registered any more", async (t) => {
+  const { kubelet, plugins } = await world(t, "follows", [RESOURCE, "worker.domain/1G"]);
+  await plugins.ready();
+  assert.deepEqual(plugins.registered.value, [RESOURCE, "worker.domain/1G"]);
+  kubelet.letGo(1);
+  const left = await plugins.registered.next();
+  assert.equal(left.length, 1);
+  await plugins.ready();
+  assert.equal(kubelet.follows, 2);
+});
+
 test("a new kubelet gets a registration and a socket of its own, though the one before still follows", async (t) => {
   const { clock, folder, kubelet, nextKubelet, plugins } = await world(t);
   await plugins.ready();
@@ -195,7 +211,7 @@ for (const [says, file, isSame] of [
     const before = folder.identity(OWN);
     if (file !== "stands") folder.replace(OWN, file);
     kubelet.letGo();
-    while (plugins.registered.value?.length !== 0) await plugins.registered.next();
+    await until("nothing is registered", () => plugins.registered.value?.length === 0, { turn: () => clock.sleep(10) });
     assert.deepEqual(codes(), ["resource-not-registered"]);
     await plugins.ready();
     assert.deepEqual([kubelet.registeredMs.length, kubelet.follows, codes()], [2, 1, []]);
@@ -203,13 +219,51 @@ for (const [says, file, isSame] of [
   });
 }
 
+test("a kubelet that lets go of the list at once is offered it again after a short pause", async (t) => {
+  const { clock, kubelet, plugins } = await world(t);
+  await plugins.ready();
+  kubelet.letGo();
+  await clock.sleep(1_000);
+  assert.deepEqual([kubelet.registeredMs.length, kubelet.follows], [2, 1]);
+});
+
+test("a kubelet that follows late and lets go of the list at once is given ever longer pauses all the same", async (t) => {
+  const { clock, kubelet } = await world(t, "ignores");
+  let pauseMs = 0;
+  for (let round = 1; round <= 4; round++) {
+    await until("it has registered", () => kubelet.registeredMs.length === round, { turn: () => clock.sleep(10) });
+    await clock.sleep(4_500);
+    void kubelet.follow(OWN);
+    await until("it follows", () => kubelet.lists === round, { turn: () => clock.sleep(10) });
+    await clock.sleep(1_000);
+    const letGoMs = clock.monotonicMs();
+    kubelet.letGo();
+    await until("it has registered again", () => kubelet.registeredMs.length > round, { turn: () => clock.sleep(10) });
+    pauseMs = clock.monotonicMs() - letGoMs;
+  }
+  assert.ok(pauseMs >= 80, `${pauseMs}`);
+});
+
+test("a kubelet that followed twice does not speak for the next one, which does not follow", async (t) => {
+  const { clock, kubelet, nextKubelet, log, plugins } = await world(t);
+  await plugins.ready();
+  void kubelet.follow(OWN);
+  await clock.sleep(1_000);
+  assert.equal(kubelet.follows, 2);
+  await kubelet.leaveSocket();
+  const next = await nextKubelet();
+  next.mood = "ignores";
+  await clock.sleep(3_000);
+  assert.deepEqual([next.registeredMs.length, kubelet.follows, log.of("resource-registered").length], [1, 0, 1]);
+});
+
 test("a kubelet that accepts and does not follow is reported once, and again when that comes back", async (t) => {
   const { clock, kubelet, log, codes, plugins } = await world(t, "ignores");
   await clock.sleep(60_000);
   assert.deepEqual(codes(), ["resource-not-registered"]);
-  const told = () =>
+  const logged = () =>
     log.events.filter(({ level, event }) => level === "warn" && event === "resource-not-registered").length;
-  assert.equal(told(), 1);
+  assert.equal(logged(), 1);
   assert.equal(log.of("resource-registered").length, 0);
   kubelet.mood = "follows";
   await plugins.ready();
@@ -217,7 +271,7 @@ test("a kubelet that accepts and does not follow is reported once, and again whe
   kubelet.mood = "ignores";
   kubelet.letGo();
   await clock.sleep(60_000);
-  assert.equal(told(), 2);
+  assert.equal(logged(), 2);
 });
 
 test("a kubelet that goes before it follows is not said to have failed, nor to have registered us", async (t) => {
@@ -234,7 +288,8 @@ test("a new kubelet is not waited for because the one before has refused, and ow
   await clock.sleep(60_000);
   const pauses = kubelet.registeredMs.map((atMs, at, all) => atMs - (all[at - 1] ?? atMs));
   assert.ok((pauses.at(-1) ?? 0) >= 2_500, pauses.join());
-  while (clock.monotonicMs() - (kubelet.registeredMs.at(-1) ?? 0) > 500) await clock.sleep(50);
+  const sinceMs = () => clock.monotonicMs() - (kubelet.registeredMs.at(-1) ?? 0);
+  await until("a registration was tried just now", () => sinceMs() <= 500, { turn: () => clock.sleep(50) });
   await kubelet.leaveSocket();
   const startedMs = clock.monotonicMs();
   const next = await nextKubelet();
@@ -244,17 +299,30 @@ test("a new kubelet is not waited for because the one before has refused, and ow
   assert.ok((waited[0] ?? 1_000) <= 20 && (waited[1] ?? 1_000) <= 60, waited.join());
 });
 
+test("a kubelet that has refused is left its pause, whatever else changes in the folder", async (t) => {
+  const { clock, folder, kubelet } = await world(t, "refuses");
+  await clock.sleep(60_000);
+  const sinceMs = () => clock.monotonicMs() - (kubelet.registeredMs.at(-1) ?? 0);
+  await until("a registration was tried just now", () => sinceMs() <= 500, { turn: () => clock.sleep(50) });
+  const before = kubelet.registeredMs.length;
+  for (let change = 0; change < 10; change++) {
+    folder.replace("another.sock", `${change}`);
+    await clock.sleep(100);
+  }
+  assert.equal(kubelet.registeredMs.length, before);
+});
+
 test("a resource that another plugin offers is left to it, and begun again when that has ended", async (t) => {
   const { clock, folder, kubelet, seen, plugins, log, codes } = await world(t);
   await plugins.ready();
   const before = folder.identity(OWN);
   seen.streak = 1; // an answer that may be older than our list
   await clock.sleep(5_000);
-  assert.deepEqual([codes(), seen.asks], [[], 0]);
+  assert.deepEqual([codes(), seen.queries], [[], 0]);
   seen.streak = 2;
   await clock.sleep(5_000);
   assert.deepEqual(codes(), ["resource-offered-elsewhere"]);
-  assert.ok(seen.asks >= 4, "kubelet is asked again and again");
+  assert.ok(seen.queries >= 4, "kubelet is asked again and again");
   seen.streak = 1;
   await clock.sleep(5_000);
   assert.deepEqual(codes(), ["resource-offered-elsewhere"], "one answer is enough to stay away");
@@ -287,6 +355,13 @@ test("a resource that is not registered yet is left to another plugin after one 
   await clock.sleep(10_000);
   assert.deepEqual(next.registeredMs, []);
   assert.ok(codes().includes("resource-offered-elsewhere"));
+});
+
+test("DevicePlugins.close() takes its own end for no going of kubelet", async (t) => {
+  const { log, plugins, codes } = await world(t);
+  await plugins.ready();
+  await plugins.close();
+  assert.deepEqual([log.of("kubelet-gone"), codes()], [[], []]);
 });
 
 test("DevicePlugins.close() during a Register ends it, and takes its failure for none", async (t) => {

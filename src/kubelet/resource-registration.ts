@@ -23,7 +23,7 @@ interface PluginOptions {
   readonly elsewhere: Condition;
   readonly foreign?: Pick<ForeignDevices, "streak">;
   readonly random?: Pick<Random, "fraction"> | undefined;
-  askSoon?(): void;
+  querySoon?(): void;
   readonly transport?: Transport | undefined;
   onRegistered(isRegistered: boolean): void;
 }
@@ -37,7 +37,7 @@ const LONGEST_RETRY_MS = 5000;
 /** A kubelet that lets go of the list sooner than this gets no new registration at once. */
 const STEADY_MS = 5000;
 /** Events of the folder can be lost; a check costs two syscalls. */
-const LOOK_AGAIN_MS = 1000;
+const RESCAN_MS = 1000;
 /** Kubelet dials back within Register and gives that 10 s. */
 const REGISTER_TIMEOUT_MS = 15_000;
 /** Kubelet follows the list right after Register. One that does not has dropped us without a word (before 1.25). */
@@ -96,7 +96,7 @@ export class ResourceRegistration {
       if (kubelet === undefined) this.#reportMissing();
       const isElsewhere = this.#noteOthers();
       if (kubelet === undefined || isElsewhere || (this.#isFollowed && kubelet === this.#registeredAt)) {
-        await this.#bell.wait(LOOK_AGAIN_MS, signal);
+        await this.#bell.wait(RESCAN_MS, signal);
       } else if (this.#hasLetGo(kubelet)) {
         this.#registeredAt = undefined;
         await this.#pause(backoff.nextMs(), kubelet, signal);
@@ -114,9 +114,9 @@ export class ResourceRegistration {
    * has ended, kubelet has no plugin for the resource, though it may still follow our list: all begins again.
    */
   #noteOthers(): boolean {
-    const { resource, foreign, elsewhere, askSoon, log } = this.#options;
+    const { resource, foreign, elsewhere, querySoon, log } = this.#options;
     const isElsewhere = (foreign?.streak(resource) ?? 0) >= (this.#isFollowed && !this.#isElsewhere ? 2 : 1);
-    if (isElsewhere) askSoon?.();
+    if (isElsewhere) querySoon?.();
     if (isElsewhere === this.#isElsewhere) return isElsewhere;
     this.#isElsewhere = isElsewhere;
     if (isElsewhere) {

@@ -32,7 +32,7 @@ interface Step {
 /** What the last step frees. */
 function freedAfter(life: TokenLife, steps: readonly Step[]) {
   const found = steps.map(({ at, pods, checkpoint, connections = new Map() }) =>
-    life.observe({ holdings: pods, checkpoint, connections, askedMs: at, answeredMs: at }),
+    life.observe({ holdings: pods, checkpoint, connections, queriedMs: at, answeredMs: at }),
   );
   const earlier = found.slice(0, -1).flatMap(({ freed }) => freed);
   assert.deepEqual(earlier, [], "freed too early");
@@ -90,8 +90,9 @@ for (const [name, steps, freed] of rows) {
 test("TokenLife.observe() counts from when the last was answered to when the first was queried", () => {
   const life = new TokenLife(GRACE_MS);
   life.allocated("t1", RESOURCE);
-  const sight = (askedMs: number, answeredMs: number) =>
-    life.observe({ holdings: other, checkpoint: undefined, connections: new Map(), askedMs, answeredMs }).freed.length;
+  const sight = (queriedMs: number, answeredMs: number) =>
+    life.observe({ holdings: other, checkpoint: undefined, connections: new Map(), queriedMs, answeredMs }).freed
+      .length;
   assert.equal(sight(0, 10), 0);
   assert.equal(sight(69, 80), 0, "an Allocate may have come while it was asked");
   assert.equal(sight(70, 80), 1);
@@ -124,7 +125,7 @@ test("TokenLife.doubt() forgets no pod", () => {
     holdings: listed("web:t1"),
     checkpoint: undefined,
     connections: new Map(),
-    askedMs: 0,
+    queriedMs: 0,
     answeredMs: 0,
   });
   life.doubt();
@@ -154,7 +155,7 @@ test("TokenLife.observe() reports ids that a previous instance gave out, once", 
     holdings: listed("web:t1"),
     checkpoint: undefined,
     connections: new Map(),
-    askedMs: 0,
+    queriedMs: 0,
     answeredMs: 0,
   };
   assert.deepEqual(life.observe(sight).adopted, [{ id: "t1", resource: RESOURCE }]);
@@ -164,8 +165,8 @@ test("TokenLife.observe() reports ids that a previous instance gave out, once", 
 test("TokenLife.observe() names the connection that a dead pod has left behind, also one it never heard of", () => {
   const life = new TokenLife(GRACE_MS);
   const connections = new Map([["t1", "connection-1"]]);
-  const sight = { holdings: other, checkpoint: undefined, connections, askedMs: 0, answeredMs: 0 };
+  const sight = { holdings: other, checkpoint: undefined, connections, queriedMs: 0, answeredMs: 0 };
   assert.deepEqual(life.observe(sight), { adopted: [], freed: [] });
   const freed = [{ id: "t1", connectionId: "connection-1" }];
-  assert.deepEqual(life.observe({ ...sight, askedMs: GRACE_MS, answeredMs: GRACE_MS }), { adopted: [], freed });
+  assert.deepEqual(life.observe({ ...sight, queriedMs: GRACE_MS, answeredMs: GRACE_MS }), { adopted: [], freed });
 });

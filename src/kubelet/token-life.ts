@@ -9,7 +9,7 @@ interface Sight {
   /** Device ids under which connections hold something, with the connection. */
   readonly connections: ReadonlyMap<string, string>;
   /** When the first of them was queried, and when the last had answered: an Allocate may lie between. */
-  readonly askedMs: number;
+  readonly queriedMs: number;
   readonly answeredMs: number;
 }
 
@@ -70,7 +70,7 @@ export class TokenLife {
         continue;
       }
       const missingSinceMs = life.missingSinceMs ?? sight.answeredMs;
-      if (sight.askedMs - missingSinceMs < this.#graceMs) {
+      if (sight.queriedMs - missingSinceMs < this.#graceMs) {
         this.#lives.set(id, { ...life, missingSinceMs });
       } else {
         this.#lives.delete(id);

@@ -46,6 +46,19 @@ async function open(statePath: string, clock: Clock = systemClock) {
   };
 }
 
+test("openNodeJournal() keeps two owners' connections of one id", async (t) => {
+  const folder = await folderOf(t);
+  const before = (await open(folder)).journal;
+  const other = { ...entry, connectionId: "c1 (2)", id: "c1", owner: { spiffeId: "spiffe://d/nsc", isManager: false } };
+  await Promise.all([before.put(entry), before.put(other)]);
+  await before.close();
+  const { journal } = await open(folder);
+  assert.deepEqual([...journal.left.values()], [entry, other]);
+  await journal.drop("c1");
+  assert.deepEqual([...journal.left.keys()], ["c1 (2)"]);
+  await journal.close();
+});
+
 test("openNodeJournal() finds what was kept, byte by byte, and reports damage once", async (t) => {
   const folder = await folderOf(t);
   const before = (await open(folder)).journal;
@@ -71,7 +84,7 @@ test("openNodeJournal() finds what was kept, byte by byte, and reports damage on
 
 test("openNodeJournal() refuses what cannot be kept, and says so until the disk is well", async (t) => {
   const folder = await folderOf(t);
-  const { journal, health } = await open(folder);
+  const { journal, health, log } = await open(folder);
   await rename(folder, `${folder}-away`);
   await writeFile(folder, "not a folder");
   await assert.rejects(journal.put(entry), (error) => {
@@ -82,6 +95,10 @@ test("openNodeJournal() refuses what cannot be kept, and says so until the disk 
   const kept = journal.keepVf(vf as unknown as KernelVfEntry);
   journal.forgetVf(vf.address as PciAddress); // what fails of it is made up for: no caller is there to get it
   await assert.rejects(kept, JournalError);
+  assert.deepEqual(
+    log.of("vf-not-forgotten").map(({ vf }) => vf),
+    [vf.address],
+  );
   await rm(folder);
   await rename(`${folder}-away`, folder);
   await journal.put(entry);
@@ -115,22 +132,22 @@ test("openNodeJournal() writes everything again when its folder is removed, at t
 
 test("openNodeJournal() checks whether its folder is still there when nothing is written", async (t) => {
   const folder = await folderOf(t);
-  const looks: (() => void)[] = [];
+  const observations: (() => void)[] = [];
   const after: Clock["after"] = (_delayMs, callback) => {
-    looks.push(callback);
-    return { cancel: () => looks.splice(looks.indexOf(callback), 1) };
+    observations.push(callback);
+    return { cancel: () => observations.splice(observations.indexOf(callback), 1) };
   };
   const { journal } = await open(folder, { ...systemClock, after });
   await journal.put(entry);
   for (let times = 0; times < 2; times += 1) {
     await rm(folder, { recursive: true });
-    looks.shift()?.();
+    observations.shift()?.();
     await journal.put(entry);
   }
   await rm(folder, { recursive: true });
-  looks.shift()?.();
+  observations.shift()?.();
   await journal.close();
-  assert.deepEqual([[...(await reopened(t, folder)).left.values()], looks], [[entry], []]);
+  assert.deepEqual([[...(await reopened(t, folder)).left.values()], observations], [[entry], []]);
 });
 
 const passing = (id: string, bytes: number): JournalEntry => {
@@ -155,6 +172,7 @@ test("openNodeJournal() takes of what is too much what owners may have, and ever
   assert.deepEqual([journal.left.get("c1"), journal.vfs.size], [large, 1]);
   const [reported, ...more] = log.events;
   assert.deepEqual([reported?.event, reported?.fields?.["count"], more], ["journal-over-quota", 300 + 2 - limit, []]);
+  assert.equal(reported?.fields?.["bytes"], (300 - limit) * 100 + 2 * 1_000_000);
   assert.deepEqual(reported?.fields?.["first"], {
     connection: `n${limit}`,
     owner: entry.owner.spiffeId,
@@ -210,12 +228,134 @@ test("openNodeJournal() leaves kinds that it does not know in the file, and take
   assert.deepEqual(found.entries.get(`vf ${vf.address}`), version1, "as version 1 has it");
 });
 
+test("openNodeJournal() takes nothing of what is no entry, and all else", async (t) => {
+  const folder = await folderOf(t);
+  const state = await openStateFolder(folder);
+  const options = { file: await state.openAppend("journal"), clock: systemClock, onTrouble() {} };
+  const { journal: raw } = await openJournal<unknown>(options);
+  for (const value of [null, 7, "text", true, []]) {
+    for (const kind of ["connection", "vf", "settings", "unrestored", "vf2"]) await raw.put(`${kind} ${value}`, value);
+  }
+  await raw.close();
+  const { journal } = await open(folder);
+  assert.deepEqual([journal.vfs.size, journal.left.size, journal.unrestored.addresses], [0, 0, []]);
+  await journal.keepVf(vf as unknown as KernelVfEntry);
+  await journal.close();
+  const again = await open(folder);
+  assert.deepEqual([...again.journal.vfs.values()], [vf]);
+  await again.journal.close();
+});
+
 test("openNodeJournal() has of connections those that the previous instance left, until they are written or dropped", async (t) => {
   const folder = await folderOf(t);
   const before = (await open(folder)).journal;
   for (const id of ["c1", "c2", "c3"]) await before.put({ ...entry, connectionId: id });
   await before.close();
   const journal = await reopened(t, folder);
+  const left: (readonly string[])[] = [];
+  journal.onLeftDropped?.(() => left.push([...journal.left.keys()]));
   await Promise.all([journal.put(entry), journal.drop("c2"), journal.put({ ...entry, connectionId: "c4" })]);
-  assert.deepEqual([...journal.left.keys()], ["c3"]);
+  await journal.drop("c4");
+  assert.deepEqual([left, [...journal.left.keys()]], [[["c3"]], ["c3"]]);
+});
+
+const settingsOf = (boot: string) => ({ boot, settings: { txqueuelen: "1000 ".repeat(400) } });
+const withSettings = (boot: string): KernelVfEntry =>
+  ({ ...vf, state: { ...vf.state, kept: settingsOf(boot) } }) as unknown as KernelVfEntry;
+const sizeOf = async (folder: string) => (await stat(join(folder, "journal"))).size;
+
+test("openNodeJournal() writes the settings of a network device once, and finds them with its VF", async (t) => {
+  const folder = await folderOf(t);
+  const { journal } = await open(folder);
+  const before = withSettings("boot 1");
+  await journal.keepVf(before);
+  const first = await sizeOf(folder);
+  const left: KernelVfEntry = { ...before, isLeft: true, state: { ...before.state, clientIndex: 3 } };
+  await journal.keepVf(left);
+  assert.ok((await sizeOf(folder)) - first < 1_000, `${await sizeOf(folder)} after ${first}`);
+  await journal.close();
+  const again = (await open(folder)).journal;
+  assert.deepEqual([...again.vfs.values()], [left]);
+  const sized = await sizeOf(folder);
+  const [found] = again.vfs.values();
+  await again.keepVf(found ?? assert.fail());
+  assert.ok((await sizeOf(folder)) - sized < 1_000, "what the previous instance has written is not written again");
+  await again.close();
+});
+
+test("openNodeJournal() keeps the settings of the latest connection, and none of a VF that it has forgotten", async (t) => {
+  const folder = await folderOf(t);
+  const second = withSettings("boot 2");
+  const third = { ...second, connectionId: "c2" };
+  const bare = { ...vf, connectionId: "c2" } as unknown as KernelVfEntry;
+  const keep = (entry: KernelVfEntry) => ({ entry });
+  const forget = { entry: undefined };
+  const steps = {
+    "at first": [keep(withSettings("boot 1"))],
+    "other settings": [keep(second)],
+    "the same of the next connection": [keep(second), keep(third)],
+    "without any": [forget, keep(bare)],
+    "the same again": [keep(third), forget, keep(third)],
+  };
+  for (const [what, acts] of Object.entries(steps)) {
+    const { journal } = await open(folder);
+    for (const { entry } of acts) {
+      if (entry) await journal.keepVf(entry);
+      else journal.forgetVf(third.address);
+    }
+    await journal.close();
+    const again = (await open(folder)).journal;
+    assert.deepEqual([...again.vfs.values()], [acts.at(-1)?.entry], what);
+    await again.close();
+  }
+});
+
+test("openNodeJournal() takes settings for those of their own connection only, and lets go of those without a VF", async (t) => {
+  const folder = await folderOf(t);
+  const state = await openStateFolder(folder);
+  const openRaw = async () =>
+    await openJournal({ file: await state.openAppend("journal"), clock: systemClock, onTrouble() {} });
+  const { journal: raw } = await openRaw();
+  const { use: _none, ...version1 } = { ...vf, state: { ...vf.state, kept: settingsOf("boot 1") } };
+  await raw.put(`vf ${vf.address}`, version1); // as earlier versions have it
+  for (const address of [vf.address, "0000:01:10.1"]) {
+    const connectionId = address === vf.address ? "c1" : "c9";
+    await raw.put(`settings ${address}`, { address, connectionId, kept: settingsOf("boot 0") });
+  }
+  await raw.close();
+  const { journal } = await open(folder);
+  const [found] = journal.vfs.values();
+  assert.equal(found?.use === "kernel" && found.state.kept?.boot, "boot 1", "its own");
+  await journal.close();
+  const { journal: after, found: left } = await openRaw();
+  await after.close();
+  assert.deepEqual([...left.entries.keys()].sort(), [`settings ${vf.address}`, `vf ${vf.address}`]);
+});
+
+test("openNodeJournal() keeps how the host had a VF, beside its entry and without one, until that is forgotten", async (t) => {
+  const folder = await folderOf(t);
+  const { journal } = await open(folder);
+  const { address, connectionId, state } = withSettings("boot 1");
+  const before = { connectionId, state };
+  await journal.keepVf(vf as unknown as KernelVfEntry);
+  await journal.unrestored.keep(address, { before });
+  const size = await sizeOf(folder);
+  await journal.unrestored.keep(address, { before: { ...before, connectionId: "c2" } }); // the same
+  await journal.unrestored.keep(address, {}); // it is known
+  assert.equal(await sizeOf(folder), size);
+  journal.forgetVf(address);
+  await journal.close();
+  const again = (await open(folder)).journal;
+  assert.deepEqual(
+    [again.vfs.size, again.unrestored.addresses, again.unrestored.beforeOf(address)],
+    [0, [address], before],
+  );
+  again.unrestored.forget(address);
+  await again.unrestored.keep(address, {});
+  assert.deepEqual([again.unrestored.has(address), again.unrestored.beforeOf(address)], [true, undefined]);
+  await again.unrestored.keep(address, { before });
+  assert.deepEqual(again.unrestored.beforeOf(address), before);
+  again.unrestored.forget(address);
+  await again.close();
+  assert.deepEqual((await reopened(t, folder)).unrestored.addresses, []);
 });

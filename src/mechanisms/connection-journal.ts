@@ -1,19 +1,14 @@
 // What is kept on disk of connections and of the VFs that are out with them: docs/decisions/013.
-import type { Clock } from "../async/index.ts";
+import { type Clock, messageOf } from "../async/index.ts";
 import { type Journal, openJournal } from "../journal/index.ts";
 import type { StateFolder } from "../kernel/index.ts";
-import type { ConnectionJournal, JournalEntry } from "../nsm/index.ts";
+import type { ConnectionJournal, JournalEntry, Quota } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import type { Health, Log } from "../telemetry/index.ts";
-import {
-  readConnection,
-  readVf,
-  type StoredEntry,
-  storedConnection,
-  storedVf,
-  type VfEntry,
-} from "./journal-entries.ts";
-import { CONNECTION, journalSelection, type LeftOut, VF } from "./journal-selection.ts";
+import { readConnection, type StoredEntry, storedConnection, type VfEntry } from "./journal-entries.ts";
+import { CONNECTION, journalSelection, type LeftOut } from "./journal-selection.ts";
+import { KeptVfs } from "./kept-vfs.ts";
+import { UnrestoredVfs } from "./unrestored-vfs.ts";
 
 /** Where the mechanisms keep their part. */
 export interface VfJournal {
@@ -23,6 +18,8 @@ export interface VfJournal {
   keepVf(entry: VfEntry): Promise<void>;
   /** The VF is restored and clean. Written before anything that comes later; what fails is reported, and made up for. */
   forgetVf(address: PciAddress): void;
+  /** VFs that are not as the host had them, whether they are out or not. */
+  readonly unrestored: UnrestoredVfs;
 }
 
 /** The journal of one node. */
@@ -37,6 +34,8 @@ export interface NodeJournal extends ConnectionJournal, VfJournal {
 const CHECK_MS = 5_000;
 
 interface NodeJournalOptions {
+  /** What owners may have. */
+  readonly quota?: Quota;
   readonly state: StateFolder;
   readonly health: Health;
   readonly clock: Clock;
@@ -50,32 +49,31 @@ interface NodeJournalOptions {
 export async function openNodeJournal(options: NodeJournalOptions): Promise<NodeJournal> {
   const { journal, entries } = await openFile(options);
   const stopChecks = checkAgain(journal, options.clock);
-  const vfs = new Map<PciAddress, VfEntry>();
+  const kept = new KeptVfs(journal, entries);
   const left = new Map<string, JournalEntry>();
   for (const [key, stored] of entries) {
-    const vf = key.startsWith(VF) ? readVf(stored) : undefined;
     const connection = key.startsWith(CONNECTION) ? readConnection(stored) : undefined;
-    if (vf) vfs.set(vf.address, vf);
     if (connection) left.set(connection.connectionId, connection);
   }
+  const listeners: (() => void)[] = [];
   return {
     left,
-    vfs,
+    onLeftDropped: (listener) => void listeners.push(listener),
+    vfs: kept.vfs,
+    unrestored: new UnrestoredVfs(journal, entries, options),
     put(entry) {
       left.delete(entry.connectionId);
       return journal.put(`${CONNECTION}${entry.connectionId}`, storedConnection(entry));
     },
     drop(connectionId) {
-      left.delete(connectionId);
+      if (left.delete(connectionId)) for (const listener of listeners) listener();
       return journal.drop(`${CONNECTION}${connectionId}`);
     },
-    keepVf(entry) {
-      vfs.set(entry.address, entry);
-      return journal.put(`${VF}${entry.address}`, storedVf(entry));
-    },
+    keepVf: (entry) => kept.keep(entry),
     forgetVf(address) {
-      vfs.delete(address);
-      void journal.drop(`${VF}${address}`).catch(() => {});
+      // The journal makes up for it; who reads the log sees of which VF the file says too much until then.
+      const failed = (error: unknown) => options.log.warn("vf-not-forgotten", { vf: address, error: messageOf(error) });
+      void kept.forget(address).catch(failed);
     },
     async close() {
       stopChecks();
@@ -84,14 +82,14 @@ export async function openNodeJournal(options: NodeJournalOptions): Promise<Node
   };
 }
 
-async function openFile({ state, health, clock, log }: NodeJournalOptions) {
+async function openFile({ state, quota, health, clock, log }: NodeJournalOptions) {
   const trouble = health.condition("journal-not-written");
   const { path: folder } = state;
   const leftOut: LeftOut = { count: 0, bytes: 0, first: undefined };
   const { journal, found } = await openJournal<StoredEntry>({
     file: await state.openAppend("journal"),
     clock,
-    selection: journalSelection(leftOut),
+    selection: journalSelection(leftOut, quota),
     onTrouble(problem) {
       if (problem === undefined) return trouble.clear();
       log.error("journal-not-written", { folder, error: problem });

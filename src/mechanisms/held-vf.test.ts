@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { Inventory, type VfCondition } from "../inventory/index.ts";
-import { NetdevError } from "../netdev/index.ts";
+import { type AttachmentState, NetdevError } from "../netdev/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../pci/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
@@ -28,20 +28,23 @@ function setUp({ refusals = [] as readonly string[] } = {}) {
   sync(...vfs);
   const [clock, log] = [new HandClock(), recordingLog()];
   const bound: PciAddress[] = [];
+  const stuckWrites = new Set<PciAddress>();
   const binding = new Map<PciAddress, () => Promise<void>>();
   const entries = new Map<PciAddress, VfEntry>();
   const judged: string[] = [];
   const used = new Map<PciAddress, string>();
   const sound = { isSound: async (_address: PciAddress): Promise<boolean> => true };
+  const disk = { keep: async (_entry: VfEntry): Promise<void> => {} };
   const holds = new VfHolds({
     inventory,
     binder: {
+      hasStuckWrite: (address: PciAddress) => stuckWrites.has(address),
       async bind({ address }: { readonly address: PciAddress }) {
         bound.push(address);
         await binding.get(address)?.();
       },
     } as unknown as DriverBinder,
-    journal: { vfs: entries, forgetVf: (address) => void entries.delete(address) },
+    journal: { vfs: entries, keepVf: (entry) => disk.keep(entry), forgetVf: (address) => void entries.delete(address) },
     hostUse: {
       async refuse(address) {
         const how = used.get(address);
@@ -63,7 +66,24 @@ function setUp({ refusals = [] as readonly string[] } = {}) {
     return work;
   };
   const codes = (address: PciAddress) => inventory.get(address)?.conditions.map(({ code }) => code);
-  return { inventory, clock, log, bound, binding, used, entries, judged, sound, holds, take, slow, codes, sync };
+  return {
+    inventory,
+    clock,
+    log,
+    bound,
+    stuckWrites,
+    binding,
+    used,
+    entries,
+    judged,
+    sound,
+    disk,
+    holds,
+    take,
+    slow,
+    codes,
+    sync,
+  };
 }
 
 const { signal } = new AbortController();
@@ -147,23 +167,27 @@ test("bind() leaves a VF that the host uses to who has seen that: no time of our
   assert.deepEqual([bound, vf.address, codes(first), clock.timerCount], [[second], second, ["host-use"], 0]);
 });
 
-test("a slow VF whose driver fails in the end is given to others after a while, one whose write hangs only when it is served", async () => {
+test("a slow VF whose driver fails in the end is given to others after a while, one whose write hangs only when that has returned", async () => {
   for (const [fault, later] of [
     [refused(first), "idle"],
     [new DriverError(first, { kind: "bind-refused", driver: "igbvf", code: "EIO" }), "idle"],
     [new DriverError(first, { kind: "write-stuck", driver: "igbvf" }), "quarantined"],
   ] as const) {
-    const { inventory, take, slow, clock, codes } = setUp();
+    const { inventory, take, slow, clock, codes, stuckWrites } = setUp();
     const work = slow(first);
     const binding = take().bind(signal, isThere);
     await clock.pass(PATIENCE_MS);
     await binding;
-    inventory.setDriver(first, "vfio-pci");
+    stuckWrites.add(first);
     work.reject(fault);
     await settled();
     assert.deepEqual(codes(first), [later === "idle" ? "bind-failed" : "write-stuck"]);
     await clock.pass(PAUSE_MS);
-    assert.equal(inventory.get(first)?.state, later, "another driver is not its own");
+    assert.equal(inventory.get(first)?.state, later);
+    stuckWrites.clear();
+    inventory.setDriver(first, undefined);
+    await clock.pass(PAUSE_MS);
+    assert.equal(inventory.get(first)?.state, later, "no driver has it");
     inventory.setDriver(first, "igbvf");
     await clock.pass(PAUSE_MS);
     assert.deepEqual([inventory.get(first)?.state, clock.timerCount], ["idle", 0]);
@@ -240,6 +264,27 @@ test("giveBack() has a VF judged again with which something was wrong, and obser
   }
 });
 
+test("leaveToBeCleaned() holds a VF until the journal has it as left or cannot be written, and lets no client get it on the way", async () => {
+  const { inventory, take, entries, disk, codes, log } = setUp();
+  const vf = take();
+  const entry = { use: "kernel", address: first, connectionId: "c1" } as unknown as VfEntry;
+  entries.set(first, entry);
+  const [work, kept] = [Promise.withResolvers<void>(), [] as VfEntry[]];
+  disk.keep = (written) => {
+    kept.push(written);
+    return work.promise;
+  };
+  const states = new Set<string | undefined>();
+  inventory.onChange(() => states.add(inventory.get(first)?.state));
+  const leaving = vf.leaveToBeCleaned();
+  await settled();
+  assert.deepEqual([kept, inventory.ofConnection("c1")?.address], [[{ ...entry, isLeft: true }], first]);
+  work.reject(new Error("the disk is full"));
+  await leaving;
+  assert.deepEqual([codes(first), inventory.ofConnection("c1")], [["being-cleaned"], undefined]);
+  assert.deepEqual([states.has("idle"), log.of("journal-not-written").length], [false, 1]);
+});
+
 test("take() names the PFs that cannot be used where the token is of no resource, and says nothing of them otherwise", () => {
   const taken = (setup: ReturnType<typeof setUp>, tokenId: string) => () =>
     setup.holds.take({ connectionId: "c9", tokenId, use: "vfio" });
@@ -249,4 +294,131 @@ test("take() names the PFs that cannot be used where the token is of no resource
   assert.throws(taken(ill, "sriov-?"), { fault: { kind: "unknown-token", unusablePfs: ["Cannot use 0000:02:00.0"] } });
   const tokenId = ill.inventory.devicesOf("d/x")[0]?.id ?? "";
   assert.throws(taken(ill, tokenId), /without an IOMMU group/);
+});
+
+test("bind() that leaves a slow VF offers it to no other connection on the way", async () => {
+  const { inventory, slow, take, clock } = setUp();
+  const work = slow(first);
+  const states = new Set<string | undefined>();
+  inventory.onChange(() => states.add(inventory.get(first)?.state));
+  const binding = take().bind(signal, isThere);
+  await clock.pass(PATIENCE_MS);
+  await binding;
+  assert.deepEqual(
+    [...states].filter((state) => state === "idle"),
+    [],
+    [...states].join(),
+  );
+  work.resolve();
+  await settled();
+});
+
+const cleaning = { code: "being-cleaned" } as const;
+const drifted = { code: "drifted", before: { state: {} as AttachmentState } } as const;
+
+/** A node whose VFs are all being cleaned. */
+function cleaningAll() {
+  const node = setUp();
+  for (const address of vfs) node.inventory.raise(address, cleaning);
+  const tokenId = node.inventory.devicesOf("d/x").find(({ address }) => address === first)?.id ?? "";
+  const soon = (caller: AbortSignal = signal) =>
+    node.holds.takeSoon({ connectionId: "c1", tokenId, use: "kernel" }, caller);
+  return { ...node, soon };
+}
+
+test("takeSoon() waits for a VF that is being cleaned, and for no other news", async () => {
+  const { inventory, soon } = cleaningAll();
+  const taken: PciAddress[] = [];
+  const taking = soon().then(({ address }) => taken.push(address));
+  await settled();
+  inventory.raise(second, { code: "driver-binding" });
+  await settled();
+  assert.deepEqual(taken, []);
+  inventory.clear(third, cleaning);
+  await taking;
+  assert.deepEqual(taken, [third]);
+});
+
+test("takeSoon() takes another VF of the resource at once", async () => {
+  const { inventory, soon } = cleaningAll();
+  inventory.clear(fourth, cleaning);
+  assert.equal((await soon()).address, fourth);
+});
+
+test("takeSoon() waits on where another connection was faster", async () => {
+  const { inventory, holds, soon } = cleaningAll();
+  const tokenId = inventory.devicesOf("d/x").find(({ address }) => address === second)?.id ?? "";
+  const taking = soon();
+  await settled();
+  const stop = inventory.onChange(() => {
+    stop();
+    holds.take({ connectionId: "faster", tokenId, use: "kernel" });
+  });
+  inventory.clear(second, cleaning);
+  await settled();
+  inventory.clear(third, cleaning);
+  assert.equal((await taking).address, third);
+  assert.equal(inventory.get(second)?.connectionId, "faster");
+});
+
+test("takeSoon() gives up with its caller, and with what no cleaning ends", async () => {
+  const { inventory, soon } = cleaningAll();
+  const caller = new AbortController();
+  const taking = soon(caller.signal);
+  await settled();
+  caller.abort(new Error("the caller has gone"));
+  await assert.rejects(taking, /the caller has gone/);
+  const failing = soon();
+  await settled();
+  for (const address of vfs) inventory.raise(address, { code: "write-stuck", error: "" });
+  for (const address of vfs) inventory.clear(address, cleaning);
+  await assert.rejects(failing, /of 4, 4 quarantined/);
+});
+
+test("takeSoon() waits for a VF that is being restored, until that fails", async () => {
+  for (const outcome of ["restored", "fails"] as const) {
+    const { inventory, soon } = cleaningAll();
+    for (const address of vfs) {
+      inventory.raise(address, { code: "write-stuck", error: "" });
+      inventory.clear(address, cleaning);
+    }
+    inventory.raise(second, drifted);
+    inventory.clear(second, "write-stuck");
+    const taking = soon().then(({ address }) => address, String);
+    await settled();
+    if (outcome === "restored") inventory.clear(second, "drifted");
+    else
+      inventory.raise(second, {
+        code: "repair-failed",
+        repair: "restore",
+        error: "",
+        tries: 1,
+        sinceMs: 0,
+        againMs: 1,
+      });
+    const got = await taking;
+    if (outcome === "restored") assert.equal(got, second);
+    else assert.match(got, /of 4, 4 quarantined/);
+  }
+});
+
+test("takeSoon() does not wait for VFs that have gone, and hears no news when it is over", async () => {
+  const { inventory, soon, sync } = cleaningAll();
+  const onChange = inventory.onChange.bind(inventory);
+  let listeners = 0;
+  inventory.onChange = (listener) => {
+    listeners += 1;
+    const stop = onChange(listener);
+    return () => {
+      listeners -= 1;
+      stop();
+    };
+  };
+  const ended: unknown[] = [];
+  void soon().catch((error: unknown) => ended.push(error));
+  await settled();
+  assert.equal(listeners, 1);
+  sync();
+  await settled();
+  assert.deepEqual([ended.length, listeners], [1, 0]);
 });

@@ -1,11 +1,16 @@
 // One VF from the moment a connection takes it until it is given back, whatever it is used as. What a mechanism does
 // with it in between: kernel-attachment.ts.
-import type { Clock } from "../async/index.ts";
+import { type Clock, Latest, messageOf } from "../async/index.ts";
 import {
+  BEING_CLEANED,
+  BEING_RESTORED,
+  conditionOf,
   describeCondition,
   type Inventory,
   InventoryError,
+  isBeingRestored,
   type TakeRequest,
+  type VfCondition,
   type VfRecord,
 } from "../inventory/index.ts";
 import { isForeignLink, type NetdevError } from "../netdev/index.ts";
@@ -31,7 +36,7 @@ const COMMON_FAULTS: readonly DriverError["fault"]["kind"][] = [
 interface VfHoldParts {
   readonly inventory: Inventory;
   readonly binder: DriverBinder;
-  readonly journal: Pick<VfJournal, "vfs" | "forgetVf">;
+  readonly journal: Pick<VfJournal, "vfs" | "keepVf" | "forgetVf">;
   /** Whether the host has begun to use a VF. */
   readonly hostUse: { refuse(address: PciAddress): Promise<void> };
   /** Judges all VFs again. */
@@ -52,6 +57,34 @@ export class VfHolds {
     this.#leftOut = new LeftOutVfs(parts);
   }
 
+  /**
+   * As `take`; where there is none because one is being cleaned or restored, waits for it.
+   * @throws {InventoryError}, or the signal's reason.
+   */
+  async takeSoon(request: TakeRequest, signal: AbortSignal): Promise<HeldVf> {
+    for (;;) {
+      try {
+        return this.take(request);
+      } catch (error) {
+        if (!isScarceForNow(error)) throw error;
+        await this.#nextCleaned(signal);
+      }
+    }
+  }
+
+  async #nextCleaned(signal: AbortSignal): Promise<void> {
+    const { inventory } = this.#parts;
+    const news = new Latest<void>();
+    const isDone = (address: PciAddress) => {
+      const vf = inventory.get(address);
+      return !vf || !(conditionOf(vf, "being-cleaned") || isBeingRestored(vf.conditions));
+    };
+    const stop = inventory.onChange(({ vfs }) => {
+      if ([...vfs].some(isDone)) news.set();
+    });
+    await news.next(signal).finally(stop);
+  }
+
   /** @throws {InventoryError} when there is none to have. */
   take(request: TakeRequest): HeldVf {
     try {
@@ -63,6 +96,12 @@ export class VfHolds {
       throw new InventoryError({ kind: "unknown-token", unusablePfs: refusals });
     }
   }
+}
+
+/** Whether a VF that could serve is being cleaned or restored, which is over soon. */
+function isScarceForNow(error: unknown): boolean {
+  if (!(error instanceof InventoryError) || error.fault.kind !== "no-free-vf") return false;
+  return Object.keys(error.fault.because).some((why) => why.includes(BEING_CLEANED) || why.includes(BEING_RESTORED));
 }
 
 /** A VF that a connection holds. It may become another one while it is bound. */
@@ -199,6 +238,33 @@ export class HeldVf {
     const { inventory } = this.#parts;
     const { connectionId } = this.request;
     if (inventory.ofConnection(connectionId)) inventory.setState(connectionId, "reclaiming");
+  }
+
+  /**
+   * No connection holds it any more, and its client may have left something on it: the reconciler cleans it (reconcile/restore.ts),
+   * and until then it is in the journal and no other client gets it.
+   */
+  async leaveToBeCleaned(): Promise<void> {
+    const { inventory, journal, log } = this.#parts;
+    const { address } = this.#vf;
+    const { connectionId } = this.request;
+    const entry = journal.vfs.get(address);
+    if (entry?.use === "kernel") {
+      await journal.keepVf({ ...entry, isLeft: true }).catch((error: unknown) => {
+        // As it was left, it is cleaned after a restart, too, once its connection is found to have ended.
+        log.error("journal-not-written", { connection: connectionId, vf: address, error: messageOf(error) });
+      });
+    }
+    inventory.raise(address, { code: "being-cleaned" });
+    inventory.release(connectionId);
+  }
+
+  /** Nothing has come of its connection: its client has it as before, and no other gets it. */
+  leaveAsFound(as: VfCondition): void {
+    const { inventory, journal } = this.#parts;
+    journal.forgetVf(this.#vf.address);
+    inventory.raise(this.#vf.address, as);
+    inventory.release(this.request.connectionId);
   }
 
   /** No connection holds it any more; it is restored and clean. */

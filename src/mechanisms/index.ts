@@ -3,8 +3,10 @@
 // record of which pod has a token.
 // Start reading at held-vf.ts, then kernel/kernel-attachment.ts or vfio/vfio-attachment.ts. After a restart: the module reconcile.
 export { type NodeJournal, openNodeJournal } from "./connection-journal.ts";
-export type { KernelVfEntry, VfEntry, VfioVfEntry } from "./journal-entries.ts";
+export type { KernelVfEntry, UnrestoredVf, VfEntry, VfioVfEntry } from "./journal-entries.ts";
 export type { KernelParts } from "./kernel/kernel-attachment.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
-export { netdevPartsOf } from "./netdev-parts.ts";
+export { netdevPartsOf, vfLinkOf } from "./netdev-parts.ts";
+export { UnrestoredVfs } from "./unrestored-vfs.ts";
+export { rulesOfOriginal } from "./vfio/found-vf.ts";
 export { type AdoptedGrant, AdoptedGrants } from "./vfio/vfio-entry.ts";

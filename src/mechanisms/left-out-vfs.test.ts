@@ -14,7 +14,8 @@ test("LeftOutVfs.leaveOut() counts the time from the last failure, not from an e
   const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
   const clock = new HandClock();
-  const leftOut = new LeftOutVfs({ inventory, clock, log: recordingLog() });
+  const binder = { hasStuckWrite: () => false };
+  const leftOut = new LeftOutVfs({ inventory, binder, clock, log: recordingLog() });
   const problem = () => inventory.get(address)?.problem;
   leftOut.leaveOut(address, "no network device");
   await clock.pass(29_000);

@@ -1,17 +1,24 @@
 // VFs that failed a connection: given to no client for a while, or until what was wrong is over.
 import { type Clock, messageOf } from "../async/index.ts";
 import type { Inventory, VfCondition, VfRecord } from "../inventory/index.ts";
-import { DriverError, type PciAddress } from "../pci/index.ts";
+import { type DriverBinder, DriverError, type PciAddress } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
+
+interface LeftOutParts {
+  readonly inventory: Inventory;
+  readonly binder: Pick<DriverBinder, "hasStuckWrite">;
+  readonly clock: Clock;
+  readonly log: Log;
+}
 
 /** After so long a VF that failed gets another chance, or is observed again. */
 const PAUSE_MS = 30_000;
 
 /** VFs that are left out for a while. */
 export class LeftOutVfs {
-  readonly #parts: { readonly inventory: Inventory; readonly clock: Clock; readonly log: Log };
+  readonly #parts: LeftOutParts;
 
-  constructor(parts: { readonly inventory: Inventory; readonly clock: Clock; readonly log: Log }) {
+  constructor(parts: LeftOutParts) {
     this.#parts = parts;
   }
 
@@ -41,10 +48,10 @@ export class LeftOutVfs {
   }
 
   /**
-   * The kernel still holds a write on it: no client gets it before that has returned and its driver serves it again, which
-   * the inventory hears of from the kernel's events. Or for another reason, until `isSound` says that it is over.
+   * The kernel still holds a write on it: no client gets it before that has returned and a driver has it; without one the reconciler
+   * binds it again. Or for another reason, until `isSound` says that it is over.
    */
-  setAside(address: PciAddress, condition: VfCondition, isSound = isServed): void {
+  setAside(address: PciAddress, condition: VfCondition, isSound = this.#isWriteOver): void {
     const { inventory, clock, log } = this.#parts;
     inventory.raise(address, condition);
     const observe = async () => {
@@ -56,8 +63,7 @@ export class LeftOutVfs {
     };
     clock.after(PAUSE_MS, () => void observe());
   }
-}
 
-async function isServed({ driver, kernelDriver }: VfRecord): Promise<boolean> {
-  return driver === kernelDriver;
+  readonly #isWriteOver = async ({ address, driver }: VfRecord) =>
+    driver !== undefined && !this.#parts.binder.hasStuckWrite(address);
 }

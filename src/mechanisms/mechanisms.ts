@@ -8,6 +8,7 @@ import type { PciAddress } from "../pci/index.ts";
 import type { Log, Metrics } from "../telemetry/index.ts";
 import type { NodeJournal } from "./connection-journal.ts";
 import { VfHolds } from "./held-vf.ts";
+import { keepHostSide } from "./host-side.ts";
 import { type KernelParts, kernelDriver } from "./kernel/kernel-attachment.ts";
 import { noopDriver } from "./noop.ts";
 import { type VfioParts, vfioDriver } from "./vfio/vfio-attachment.ts";
@@ -34,6 +35,7 @@ export function mechanisms(parts: MechanismParts): MechanismDrivers {
   };
   const holds = new VfHolds({ ...parts, isLinkSound });
   const { random } = links;
+  if (!(access instanceof Error)) binder.beforeVfio((address) => keepHostSide(parts, address));
   return {
     KERNEL: kernelDriver({ ...parts, holds, watchPod: podWatch(parts) }),
     VFIO: access instanceof Error ? refusing(access) : vfioDriver({ ...parts, random, holds, access }),

@@ -14,11 +14,11 @@ export interface VfLinkParts {
 /** What an attachment of the VF needs of the node. @throws {Error} when its PF was never usable. */
 export function netdevPartsOf({ links, binder, pfDoor }: VfLinkParts, vf: VfRecord) {
   const { address, pf, index } = vf;
-  return { links, address, vf: { ...pfDoor(pf), index }, vfLink: vfLinkOf(binder, vf) };
+  return { links, address, vf: { ...pfDoor(pf), index }, vfLink: vfLinkOf(binder, vf, links.settings?.boot) };
 }
 
-/** Where the VF's device is in the host's namespace, whatever its name and index. */
-function vfLinkOf(binder: DriverBinder, { address, kernelDriver }: VfRecord): VfLink {
+/** Where the VF's device is in the host's namespace, whatever its name and index. `boot` of the machine: undefined where none is known. */
+export function vfLinkOf(binder: DriverBinder, { address, kernelDriver }: VfRecord, boot: string | undefined): VfLink {
   return {
     async index() {
       try {
@@ -30,5 +30,9 @@ function vfLinkOf(binder: DriverBinder, { address, kernelDriver }: VfRecord): Vf
       }
     },
     mayCome: async () => (await binder.driverOf(address)) === kernelDriver,
+    async device() {
+      const instance = boot === undefined ? undefined : await binder.instanceOf(address);
+      return instance === undefined ? undefined : `${boot}/${instance}`;
+    },
   };
 }

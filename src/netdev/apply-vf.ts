@@ -12,6 +12,7 @@ import {
   differingSettings,
   isBearable,
   isPinned,
+  NO_MAC,
   type PfPort,
   reportsNothing,
   silentFaults,
@@ -28,10 +29,10 @@ export interface AttachedVf {
 
 interface VfBeneathParts {
   readonly vf: AttachedVf;
-  /** Called with what is set on the PF, and waited for, before it is changed. */
+  /** What the PF held before we changed it, as far as it is remembered. */
+  readonly before: () => VfSettings;
+  /** Called with more of that, and waited for, before it is changed. */
   readonly remember: (before: VfSettings) => Promise<void>;
-  /** Called when this address, which the PF named, was the VF's own choice and none of the PF's. */
-  readonly wasOwnChoice: (mac: string) => Promise<void>;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -63,14 +64,14 @@ export class VfBeneath {
 
   /** Brings VF and link to the settings that are desired. @throws {NetdevError | KernelError} */
   async apply(desired: DesiredNetdev, place: Place): Promise<void> {
-    const { vf, remember, log, clock } = this.#parts;
+    const { vf, before, remember, log, clock } = this.#parts;
     const { patience, isFirst } = place;
     const { mac } = desired;
     const settings = this.#desiredOf(desired);
     const actual = await this.#read(patience);
     const [refused] = reportsNothing(actual) ? silentFaults(vf.port, vf.index, settings) : [];
     if (refused) throw refused.error;
-    await remember(pick(actual, Object.keys(settings)));
+    await remember({ ...pick(actual, Object.keys(settings)), ...before() });
     const changesMac = mac !== undefined && actual.mac !== mac;
     if (changesMac) await this.#chooseMac(mac, actual, place);
     const isUnsupported = (setting: keyof VfSettings) => void this.#unsupported.add(setting);
@@ -93,17 +94,16 @@ export class VfBeneath {
    * PF lets it choose no other (docs/decisions/034). What the VF does not take decides nothing yet: the PF gets the request next.
    */
   async #chooseMac(mac: string, actual: VfSettings, place: Place): Promise<void> {
-    const { vf, wasOwnChoice } = this.#parts;
+    const { vf, before, remember } = this.#parts;
     const { patience } = place;
     const outcome = await this.#tryMac(mac, place);
-    const before = actual.mac;
-    if (!isPinned(before)) return;
+    if (!isPinned(actual.mac)) return;
     if (outcome === "refused") {
       if (await unpinMac(vf.port, vf.index, patience)) await this.#tryMac(mac, place);
     } else if (outcome === "taken" && actual.trust !== true) {
       // A PF that now names what was never set names what its VF chooses (igb, ixgbe, i40e, ice).
       const { mac: named } = await this.#read(patience);
-      if (named === mac) await wasOwnChoice(before);
+      if (named === mac && before().mac === actual.mac) await remember({ ...before(), mac: NO_MAC });
     }
   }
 

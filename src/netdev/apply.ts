@@ -14,7 +14,7 @@ import type { Patience } from "./transient.ts";
 const PASSES = 3;
 /** Duplicate address detection is skipped, so this is the time the kernel's own work queue takes. */
 const TENTATIVE_LIMIT_MS = 2_000;
-const TENTATIVE_LOOK_MS = 5;
+const TENTATIVE_READ_MS = 5;
 
 interface ApplyInput {
   readonly session: LinkPlace;
@@ -145,7 +145,7 @@ async function waitUntilUsable(input: ApplyInput): Promise<void> {
   const { session, ifindex, clock, desired } = input;
   const until = clock.monotonicMs() + TENTATIVE_LIMIT_MS;
   for (;;) {
-    const addresses = (await session.rtnl.addresses(ifindex)).filter((address) => mine.has(address.address));
+    const addresses = await session.rtnl.addresses(ifindex, ({ address }) => mine.has(address));
     const duplicate = addresses.find((address) => address.duplicate);
     if (duplicate) throw new NetdevError({ kind: "address-duplicate", link: desired.name, address: duplicate.address });
     const waiting = addresses.find((address) => address.tentative);
@@ -159,6 +159,6 @@ async function waitUntilUsable(input: ApplyInput): Promise<void> {
       const { address } = waiting;
       throw new NetdevError({ kind: "address-tentative", link: desired.name, address, afterMs: TENTATIVE_LIMIT_MS });
     }
-    await clock.sleep(TENTATIVE_LOOK_MS, input.signal);
+    await clock.sleep(TENTATIVE_READ_MS, input.signal);
   }
 }

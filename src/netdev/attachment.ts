@@ -1,28 +1,21 @@
-import type { Link, LinkPlace, Netns } from "../kernel/index.ts";
-import type { Log } from "../telemetry/index.ts";
+import { messageOf } from "../async/index.ts";
+import type { Link, LinkPlace } from "../kernel/index.ts";
 import { applyDesired } from "./apply.ts";
-import { type AttachedVf, VfBeneath } from "./apply-vf.ts";
+import { VfBeneath } from "./apply-vf.ts";
+import type { AttachmentParts, AttachOptions as OptionsOf } from "./attachment-parts.ts";
+import { type AttachmentState, freshState, stateOfOther } from "./attachment-state.ts";
 import type { Change, Difference } from "./change.ts";
 import type { DesiredNetdev } from "./desired.ts";
 import { NetdevError } from "./error.ts";
-import type { HostLinks } from "./host-links.ts";
-import { linkSigns } from "./link-signs.ts";
-import { checkNameFree, findInClient, type LinkIdentity, moveIn } from "./move.ts";
-import type { Owned } from "./owned.ts";
+import { leavingSettings } from "./kept-settings.ts";
+import { checkNameFree, findInClient, moveIn } from "./move.ts";
+import { ownedWith } from "./owned.ts";
 import { planChanges } from "./plan.ts";
-import { inSession, readAround, readOwnTables } from "./read.ts";
-import { type NotRestored, restoreToHost } from "./restore-to-host.ts";
-import { Patience } from "./transient.ts";
+import { readAround, readOwnTables } from "./read.ts";
+import { type NotRestored, restoreToHost, returnToHost } from "./restore-to-host.ts";
+import type { Patience, PatienceOptions } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
-import { awaitInHost, isVanished, type VfLink } from "./vf-link.ts";
-import { NO_MAC, type VfSettings } from "./vf-settings-through-pf.ts";
-
-/** All that must be known to take a link back, also by another process: plain data, to be kept in a journal. */
-export interface AttachmentState extends LinkIdentity {
-  readonly owned: Owned;
-  /** What the PF held before we changed it. */
-  readonly vfBefore: VfSettings;
-}
+import { awaitInHost, isOtherDevice, isVanished } from "./vf-link.ts";
 
 /** The way in ends with its Request; this is the limit of a Request. */
 const WAY_IN_LIMIT_MS = 60_000;
@@ -31,29 +24,40 @@ const WAY_BACK_LIMIT_MS = 10_000;
 /** So often a link may go and come back on its way in. */
 const RETURNS = 10;
 
-/** What an attachment needs for its whole life. */
-export interface AttachmentParts {
-  readonly links: HostLinks;
-  /** Stays the caller's, open as long as the attachment is used; undefined when the namespace is known to be dead. */
-  readonly client: Netns | undefined;
-  readonly state: AttachmentState;
-  /** PCI address of the VF whose link it is: no other is ever written to. */
-  readonly address: string;
-  readonly vf: AttachedVf;
-  /** How a link is found that goes and comes back. */
-  readonly vfLink: VfLink;
-  readonly log: Log;
-  /** Called before each step that the state does not yet have; the step waits for it. */
-  readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
-}
+export type AttachOptions = OptionsOf<NetdevAttachment>;
+
+/** How long one piece of work waits for drivers. */
+type Limit = Pick<PatienceOptions, "limitMs" | "signal">;
 
 /** What one way in is for. */
-interface WayIn {
+interface WayIn extends Pick<AttachOptions, "desired" | "signal"> {
   readonly host: LinkPlace;
   readonly client: LinkPlace;
-  readonly desired: DesiredNetdev;
-  readonly signal?: AbortSignal | undefined;
   readonly patience: Patience;
+}
+
+/**
+ * The original's inject, connectioncontextkernel and ethernetcontext. Gives a link of the host to a client: its own
+ * address and the settings on the PF (decision 034), move, name, addresses, routes, rules, neighbours, up. When a step fails all is undone.
+ * @throws {NetdevError | KernelError} the first failure; of kind "left-behind" when the link is not what it was before.
+ */
+export async function attachNetdev(options: AttachOptions): Promise<NetdevAttachment> {
+  const { links, address, client, ifindex, desired, before: known, vfLink, signal, keepLeft } = options;
+  if (client.isSame(links.netns)) throw new NetdevError({ kind: "host-namespace" });
+  const link = await links.verified(address, ifindex);
+  const before = known && (await isOtherDevice(vfLink, known)) ? undefined : known;
+  const fresh = { name: desired.name, random: links.random, before, device: await vfLink.device() };
+  const attachment = new NetdevAttachment({ ...options, state: freshState(link, fresh) });
+  try {
+    await attachment.enter(desired, signal);
+    return attachment;
+  } catch (error) {
+    const left = await attachment.detach();
+    if (left.length === 0) throw error;
+    keepLeft?.(attachment);
+    const fault = { link: link.name, reason: messageOf(error), left: left.map(({ what }) => what) };
+    throw new NetdevError({ kind: "left-behind", ...fault }, { cause: error });
+  }
 }
 
 /** A link of the host that is in a client's namespace, or on its way. */
@@ -73,18 +77,11 @@ export class NetdevAttachment {
     this.#state = parts.state;
     this.#vf = new VfBeneath({
       vf,
-      remember: (before) => this.#remember({ vfBefore: { ...before, ...this.#state.vfBefore } }),
-      wasOwnChoice: async (mac) => {
-        const { vfBefore } = this.#state;
-        if (vfBefore.mac === mac) await this.#remember({ vfBefore: { ...vfBefore, mac: NO_MAC } });
-      },
+      before: () => this.#state.vfBefore,
+      remember: (vfBefore) => this.#remember({ vfBefore }),
       log,
       clock: links.clock,
     });
-  }
-
-  get state(): AttachmentState {
-    return this.#state;
   }
 
   /** Settings, move, name, addresses: the whole way in. Its caller detaches when it fails. */
@@ -111,20 +108,30 @@ export class NetdevAttachment {
   }
 
   async #enterOnce(work: WayIn): Promise<void> {
-    const { original } = this.#state;
-    const { index, name } = original;
+    const { index, name } = this.#state.original;
     const { host, client, desired, signal, patience } = work;
     signal?.throwIfAborted();
     // Again: other links may have come and gone while this one waited for its turn.
-    await patience.run("ask whose the link is", () => verifiedLink(host, index, this.#of));
+    const { up } = await patience.run("ask whose the link is", () => this.#readKept(host));
     // Down: no frame leaves the VF before its address, its VLAN and its limits are in force.
-    if (original.up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
+    if (up) await patience.run("set the link down", () => host.rtnl.setLink(index, { up: false }));
     await this.#vf.apply(desired, { session: host, ifindex: index, isFirst: true, patience });
     signal?.throwIfAborted();
+    this.#parts.onLeaving?.();
     const clientIndex = await patience.run("move the link", () => moveIn(host, client, this.#state, this.#of));
     await this.#remember({ clientIndex });
     await this.#apply(work, { first: true });
     this.#parts.log.info("netdev-attached", { link: name, name: desired.name, clientIndex });
+  }
+
+  /** As the host has it, untouched, or is to have it again; it goes to the journal with what the PF has. */
+  async #readKept(host: LinkPlace): Promise<Link> {
+    const { links, address } = this.#parts;
+    const link = await verifiedLink(host, this.#state.original.index, this.#of);
+    const { kept: _former, ...state } = this.#state;
+    const kept = await leavingSettings({ links, host, address }, link, this.#state);
+    this.#state = { ...state, ...(kept && { kept }) };
+    return link;
   }
 
   /** Waits for the VF's link in the host. False where none will come. */
@@ -136,7 +143,10 @@ export class NetdevAttachment {
     if (!link) return false;
     const { original } = this.#state;
     log.info("netdev-returned", { link: original.name, was: original.index, index: link.index, name: link.name });
-    await this.#remember({ original: { ...original, index: link.index }, clientIndex: undefined });
+    if (await isOtherDevice(vfLink, this.#state)) {
+      this.#state = stateOfOther(this.#state, link, await vfLink.device());
+      await this.#remember({});
+    } else await this.#remember({ original: { ...original, index: link.index }, clientIndex: undefined });
     return true;
   }
 
@@ -155,7 +165,7 @@ export class NetdevAttachment {
         if (!client || !isVanished(error)) throw error;
         // Its driver has made it again, in the host. Where nothing of ours can have made it go, it is there by now.
         if (!link && (await this.#parts.vfLink.index()) === undefined) throw error;
-        await this.#inHost((host) =>
+        await this.#parts.links.inHost((host) =>
           this.#patiently([host, client], { limitMs: WAY_IN_LIMIT_MS, signal }, async (patience) => {
             if (!(await this.#meetAgain(host, patience))) throw error;
             await this.#enterFrom({ host, client, desired, signal, patience });
@@ -195,58 +205,58 @@ export class NetdevAttachment {
 
   /**
    * Returns the link to the host and restores it. Answers with what could not be restored, and can be called again for that;
-   * a VF with anything left must not be given to another client.
+   * a VF with anything left must not be given to another client. With `isRenewed` its driver has made another link since, which is in
+   * the host: what is in the client's namespace stays.
    */
-  async detach(): Promise<readonly NotRestored[]> {
+  async detach({ isRenewed = false } = {}): Promise<readonly NotRestored[]> {
     if (this.#isRestored) return [];
-    return await this.#inTurn(async (host, client) => {
+    const left = await this.#back(restoreToHost, isRenewed);
+    this.#isRestored = left.length === 0;
+    const { original, name } = this.#state;
+    if (this.#isRestored) this.#parts.log.info("netdev-detached", { link: original.name, name });
+    return left;
+  }
+
+  /**
+   * Takes the link out of the client's namespace and the client's settings off the PF. Answers with what resisted; all of it is for
+   * the one who has the driver make another link and adopts that, to detach it.
+   */
+  leave(): Promise<readonly NotRestored[]> {
+    return this.#back(returnToHost);
+  }
+
+  #back(way: typeof restoreToHost, isRenewed = false): Promise<readonly NotRestored[]> {
+    return this.#inTurn(async (host, itsPlace) => {
+      const client = isRenewed ? undefined : itsPlace;
       const { links, vf, vfLink, log } = this.#parts;
-      const { owned, original, name, vfBefore } = this.#state;
+      // It has gone with all that was set of it and of its PF's part, and what has its address is as the host has made it.
+      if (await isOtherDevice(vfLink, this.#state)) return [];
+      const { owned, original, vfBefore } = this.#state;
       const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway };
       const places = client ? [host, client] : [host];
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
-        restoreToHost({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),
+        way({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),
       );
-      this.#isRestored = left.length === 0;
       for (const one of left) log.warn("netdev-not-restored", { link: original.name, ...one });
-      if (this.#isRestored) log.info("netdev-detached", { link: original.name, name });
       return left;
     });
   }
 
   /** Work on both sides. */
   #inTurn<T>(work: (host: LinkPlace, client: LinkPlace | undefined) => Promise<T>): Promise<T> {
-    return this.#inClient((client) => this.#inHost((host) => work(host, client)));
-  }
-
-  #inHost<T>(work: (host: LinkPlace) => Promise<T>): Promise<T> {
-    const { netns, openRtnl } = this.#parts.links;
-    return inSession(netns, work, openRtnl);
+    return this.#inClient((client) => this.#parts.links.inHost((host) => work(host, client)));
   }
 
   /** Work that does not touch the host's namespace. */
   #inClient<T>(work: (client: LinkPlace | undefined) => Promise<T>): Promise<T> {
     const { client, links } = this.#parts;
-    const key = client ? `${client.id.dev}:${client.id.ino}` : `no namespace, link ${this.#state.temporaryName}`;
-    return links.turns.run(key, () => (client ? inSession(client, work, links.openRtnl) : work(undefined)));
+    return links.inClient(client, this.#state.temporaryName, work);
   }
 
-  /** Waits for drivers meanwhile, woken by news of the link in these places. */
-  async #patiently<T>(
-    places: readonly LinkPlace[],
-    { limitMs, signal }: { readonly limitMs: number; readonly signal?: AbortSignal | undefined },
-    work: (patience: Patience) => Promise<T>,
-  ): Promise<T> {
+  /** Waits for drivers meanwhile. */
+  #patiently<T>(places: readonly LinkPlace[], limit: Limit, work: (patience: Patience) => Promise<T>): Promise<T> {
     const { log, links } = this.#parts;
-    const { name, parentDevice } = this.#state.original;
-    const { clock } = links;
-    const concerns = (link: Link) => parentDevice === undefined || link.parentDevice === parentDevice;
-    const signs = linkSigns(places, { clock, concerns });
-    try {
-      return await work(new Patience({ link: name, clock, log, limitMs, signal, nextSign: signs.next }));
-    } finally {
-      signs.close();
-    }
+    return links.patiently(places, { ...limit, log, link: this.#state.original }, work);
   }
 
   async #apply(work: Omit<WayIn, "host">, { first }: { readonly first: boolean }): Promise<void> {
@@ -260,16 +270,9 @@ export class NetdevAttachment {
 
   /** Remembers what the kernel's marks will not say. */
   async #own(client: LinkPlace, changes: readonly Change[]): Promise<void> {
-    const { owned, clientIndex } = this.#state;
-    const addresses = new Set(owned.addresses);
-    const tables = new Set(await readOwnTables(client, clientIndex ?? 0, owned));
-    let { mtu } = owned;
-    for (const change of changes) {
-      if (change.kind === "add-address") addresses.add(`${change.address.address}/${change.address.prefixLength}`);
-      if (change.kind === "add-rule") tables.add(change.rule.table);
-      if (change.kind === "mtu") mtu = change.mtu !== this.#state.original.mtu;
-    }
-    await this.#remember({ owned: { addresses: [...addresses], tables: [...tables], mtu } });
+    const { owned, clientIndex, original } = this.#state;
+    const tables = await readOwnTables(client, clientIndex ?? 0, owned);
+    await this.#remember({ owned: ownedWith({ ...owned, tables }, changes, original.mtu) });
   }
 
   async #remember(news: Partial<AttachmentState>): Promise<void> {

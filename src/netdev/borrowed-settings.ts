@@ -4,7 +4,7 @@ import { type AttachedVf, applyBearable } from "./apply-vf.ts";
 import { signsOfTime } from "./link-signs.ts";
 import { parseMac, parseVlan } from "./parse.ts";
 import { Patience } from "./transient.ts";
-import { differingSettings, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
+import { differingSettings, isPinned, NO_MAC, restoreVfSettings, type VfSettings } from "./vf-settings-through-pf.ts";
 
 /** What an endpoint requests for a VF that has no network device of ours. Empty and 0 are the same as none. */
 export interface RequestedSettings {
@@ -17,6 +17,8 @@ interface BorrowedSettingsParts {
   readonly vf: AttachedVf;
   /** What the PF held before a previous instance changed it. */
   readonly before: VfSettings;
+  /** An address that is not the PF's word, though the PF names it: the VF had chosen it when it was a network device. */
+  readonly chosenMac?: string | undefined;
   /** Called, and waited for, before anything is changed that `before` does not have yet. */
   readonly record: (before: VfSettings) => Promise<void>;
   readonly clock: Clock;
@@ -43,11 +45,13 @@ export class BorrowedSettings {
    * Brings the PF to what is desired; writes only what differs.
    * @throws {NetdevError} invalid, or vf-setting when the client could pass for another without it.
    */
-  async apply(asked: RequestedSettings, signal?: AbortSignal): Promise<void> {
-    const { vf, record, log } = this.#parts;
-    const desired = this.#desired(asked);
+  async apply(requested: RequestedSettings, signal?: AbortSignal): Promise<void> {
+    const { vf, record, chosenMac, log } = this.#parts;
+    const desired = this.#desired(requested);
     const patience = this.#patience(signal);
-    const actual = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
+    const named = await patience.run(`read the settings of VF ${vf.index}`, () => vf.port.read(vf.index));
+    // Set by the PF it would pin the VF: its next client could choose no address where the first one could.
+    const actual = named.mac !== undefined && named.mac === chosenMac ? { ...named, mac: NO_MAC } : named;
     const fresh = Object.keys(desired).filter((key) => !(key in this.#before)) as (keyof VfSettings)[];
     if (fresh.length > 0) {
       this.#before = { ...this.#before, ...Object.fromEntries(fresh.map((key) => [key, actual[key]])) };
@@ -58,9 +62,9 @@ export class BorrowedSettings {
   }
 
   /** Whether `apply` would change nothing. Reads only. */
-  async isInForce(asked: RequestedSettings): Promise<boolean> {
+  async isInForce(requested: RequestedSettings): Promise<boolean> {
     const { port, index } = this.#parts.vf;
-    const differing = differingSettings(await port.read(index), this.#desired(asked));
+    const differing = differingSettings(await port.read(index), this.#desired(requested));
     return differing.every((setting) => this.#unsupported.has(setting));
   }
 
@@ -69,10 +73,11 @@ export class BorrowedSettings {
    * @throws {NetdevError} the first setting that is not as it was.
    */
   async restore(): Promise<void> {
-    const { port, index } = this.#parts.vf;
+    const { vf, chosenMac, random } = this.#parts;
+    const { port, index } = vf;
     if (Object.keys(this.#before).length === 0) return;
-    // A driver that does not take "no address" gets one that is not in use: nothing of the last client may stay.
-    const ownMac = newMac(this.#parts.random);
+    // A driver that does not take "no address" gets the VF's own, or one that is not in use: nothing of the last client may stay.
+    const ownMac = isPinned(chosenMac) ? chosenMac : newMac(random);
     const [fault] = await restoreVfSettings(port, index, { before: this.#before, ownMac, patience: this.#patience() });
     if (fault) throw fault.error;
     this.#before = {};

@@ -4,22 +4,23 @@ import { desiredNetdev, type RequestedNetdev, routeText, ruleSelector } from "./
 import { prefixText } from "./prefix.ts";
 import { bareNetdev } from "./testing/bare-netdev.ts";
 
-const routesOf = (asked: Partial<RequestedNetdev>) => desiredNetdev({ ...bareNetdev, ...asked }).routes.map(routeText);
+const routesOf = (requested: Partial<RequestedNetdev>) =>
+  desiredNetdev({ ...bareNetdev, ...requested }).routes.map(routeText);
 
-const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: readonly string[] }[] = [
+const rows: readonly { says: string; requested: Partial<RequestedNetdev>; routes: readonly string[] }[] = [
   {
     says: "leads to an address of the other end outside our networks",
-    asked: { addresses: ["10.0.0.1/32", "2001:db8::1/128"], peerAddresses: ["10.0.0.2/32", "2001:db8::2/128"] },
+    requested: { addresses: ["10.0.0.1/32", "2001:db8::1/128"], peerAddresses: ["10.0.0.2/32", "2001:db8::2/128"] },
     routes: ["10.0.0.2/32 via link", "2001:db8::2/128 via link"],
   },
   {
     says: "is not needed to an address inside our network",
-    asked: { addresses: ["10.0.0.1/24"], peerAddresses: ["10.0.0.2/24"] },
+    requested: { addresses: ["10.0.0.1/24"], peerAddresses: ["10.0.0.2/24"] },
     routes: [],
   },
   {
     says: "goes through the first address of the other end, of its family",
-    asked: {
+    requested: {
       addresses: ["10.0.0.1/24", "2001:db8::1/64"],
       peerAddresses: ["10.0.0.2/24", "10.0.0.3/24", "2001:db8::2/64"],
       routes: [{ prefix: "10.1.0.0/16" }, { prefix: "2001:db8:1::/48" }],
@@ -28,12 +29,12 @@ const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: re
   },
   {
     says: "inside a network of the other end goes over the link",
-    asked: { addresses: ["10.5.0.1/32"], peerAddresses: ["10.1.0.2/16"], routes: [{ prefix: "10.1.7.0/24" }] },
+    requested: { addresses: ["10.5.0.1/32"], peerAddresses: ["10.1.0.2/16"], routes: [{ prefix: "10.1.7.0/24" }] },
     routes: ["10.1.0.2/32 via link", "10.1.7.0/24 via link"],
   },
   {
-    says: "keeps a next hop that was asked for",
-    asked: {
+    says: "keeps a next hop that was requested for",
+    requested: {
       peerAddresses: ["10.0.0.2/32"],
       addresses: ["10.0.0.1/24"],
       routes: [{ prefix: "0.0.0.0/0", nextHop: "10.0.0.9" }],
@@ -42,12 +43,12 @@ const rows: readonly { says: string; asked: Partial<RequestedNetdev>; routes: re
   },
   {
     says: "without a peer address goes over the link, once",
-    asked: { routes: [{ prefix: "10.1.0.1/16" }, { prefix: "10.1.0.2/16", nextHop: "" }] },
+    requested: { routes: [{ prefix: "10.1.0.1/16" }, { prefix: "10.1.0.2/16", nextHop: "" }] },
     routes: ["10.1.0.0/16 via link"],
   },
 ];
-for (const { says, asked, routes } of rows) {
-  test(`desiredNetdev() a route ${says}`, () => assert.deepEqual(routesOf(asked), routes));
+for (const { says, requested, routes } of rows) {
+  test(`desiredNetdev() a route ${says}`, () => assert.deepEqual(routesOf(requested), routes));
 }
 
 test("desiredNetdev() gives a rule without routes a default route of its own family", () => {
@@ -84,7 +85,7 @@ test("desiredNetdev() drops doubles; of two neighbours with one address the last
   assert.deepEqual([desired.mtu, desired.mac, desired.vlan], [undefined, undefined, 0]);
 });
 
-const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>, message: RegExp])[] = [
+const refused: readonly (readonly [says: string, requested: Partial<RequestedNetdev>, message: RegExp])[] = [
   [
     "an IPv4 route in an IPv6 rule",
     { policies: [{ from: "2001:db8::/64", routes: [{ prefix: "10.0.0.0/8" }] }] },
@@ -95,7 +96,15 @@ const refused: readonly (readonly [says: string, asked: Partial<RequestedNetdev>
   ["more than 1024 rules", { policies: new Array(1025).fill({ routes: [] }) }, /"1025 entries" as rule/],
   ["a neighbour without an address", { neighbours: [{ address: "", mac: "02:00:00:00:00:01" }] }, /as neighbour/],
 ];
-for (const [says, asked, message] of refused) {
+for (const [says, requested, message] of refused) {
   test(`desiredNetdev() refuses ${says}`, () =>
-    assert.throws(() => desiredNetdev({ ...bareNetdev, ...asked }), message));
+    assert.throws(() => desiredNetdev({ ...bareNetdev, ...requested }), message));
 }
+
+test("desiredNetdev() takes IPv6 over an MTU of 1280, and as many entries as there may be", () => {
+  const at = (requested: Partial<RequestedNetdev>) => desiredNetdev({ ...bareNetdev, ...requested });
+  assert.equal(at({ mtu: 1280, addresses: ["2001:db8::1/64"] }).mtu, 1280);
+  assert.equal(at({ mtu: 68, addresses: ["10.0.0.1/24"] }).mtu, 68);
+  const routes = Array.from({ length: 1024 }, (_, i) => ({ prefix: `10.${i >> 8}.${i & 255}.0/24` }));
+  assert.equal(at({ routes }).routes.length, 1024);
+});

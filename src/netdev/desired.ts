@@ -84,28 +84,28 @@ const MOST_ENTRIES = 1024;
  * Checks a request and works out the routes it means.
  * @throws {NetdevError} of kind "invalid" for the first thing that makes no sense.
  */
-export function desiredNetdev(asked: RequestedNetdev): DesiredNetdev {
-  const name = parseInterfaceName(asked.name);
+export function desiredNetdev(requested: RequestedNetdev): DesiredNetdev {
+  const name = parseInterfaceName(requested.name);
   const addresses = distinct(
-    bounded("address", asked.addresses).map((text) => parseHostPrefix("address", text)),
+    bounded("address", requested.addresses).map((text) => parseHostPrefix("address", text)),
     prefixText,
   );
-  const peers = bounded("peer address", asked.peerAddresses).map((text) => parseHostPrefix("peer address", text));
-  const mtu = asked.mtu === undefined ? undefined : parseMtu(asked.mtu);
-  const policies = bounded("rule", asked.policies);
-  const routes = bounded("route", asked.routes).map((route) => viaPeer(parseRoute(route), peers));
+  const peers = bounded("peer address", requested.peerAddresses).map((text) => parseHostPrefix("peer address", text));
+  const mtu = requested.mtu === undefined ? undefined : parseMtu(requested.mtu);
+  const policies = bounded("rule", requested.policies);
+  const routes = bounded("route", requested.routes).map((route) => viaPeer(parseRoute(route), peers));
   const rules = policies.map(parsePolicy);
   checkIpv6Mtu(mtu, [...addresses, ...routes.map((route) => route.destination), ...rules]);
   return {
     name,
     mtu,
-    mac: asked.mac ? parseMac("MAC address", asked.mac) : undefined,
-    vlan: parseVlan(asked.vlan ?? 0),
+    mac: requested.mac ? parseMac("MAC address", requested.mac) : undefined,
+    vlan: parseVlan(requested.vlan ?? 0),
     addresses,
     routes: distinct([...linkRoutes(addresses, peers), ...routes], routeText),
     rules: distinct(rules, ruleText),
     // Of two for one address the last counts, as if the one had replaced the other.
-    neighbours: distinct(bounded("neighbour", asked.neighbours).map(parseNeighbour), (entry) => entry.address),
+    neighbours: distinct(bounded("neighbour", requested.neighbours).map(parseNeighbour), (entry) => entry.address),
   };
 }
 
@@ -125,15 +125,15 @@ function viaPeer(route: DesiredRoute, peers: readonly Prefix[]): DesiredRoute {
   return { ...route, gateway: sameFamily[0]?.address };
 }
 
-function parseRoute(asked: RequestedRoute): DesiredRoute {
-  const destination = parseRoutePrefix(asked.prefix);
-  return { destination, gateway: asked.nextHop ? parseNextHop(asked.nextHop, destination) : undefined };
+function parseRoute(requested: RequestedRoute): DesiredRoute {
+  const destination = parseRoutePrefix(requested.prefix);
+  return { destination, gateway: requested.nextHop ? parseNextHop(requested.nextHop, destination) : undefined };
 }
 
-function parsePolicy(asked: RequestedNetdev["policies"][number]): DesiredRule {
-  const from = asked.from ? networkOf(parseRoutePrefix(asked.from, "rule")) : undefined;
+function parsePolicy(requested: RequestedNetdev["policies"][number]): DesiredRule {
+  const from = requested.from ? networkOf(parseRoutePrefix(requested.from, "rule")) : undefined;
   const family = from?.family ?? 4;
-  const routes = bounded("route", asked.routes).map(parseRoute);
+  const routes = bounded("route", requested.routes).map(parseRoute);
   const mismatched = routes.find((route) => route.destination.family !== family);
   if (mismatched) {
     throw invalid(
@@ -150,15 +150,18 @@ function parsePolicy(asked: RequestedNetdev["policies"][number]): DesiredRule {
   return {
     family,
     from,
-    ipProtocol: asked.protocol ? parseProtocol(asked.protocol) : undefined,
-    sourcePorts: asked.sourcePort ? parsePorts(asked.sourcePort) : undefined,
-    destinationPorts: asked.destinationPort ? parsePorts(asked.destinationPort) : undefined,
+    ipProtocol: requested.protocol ? parseProtocol(requested.protocol) : undefined,
+    sourcePorts: requested.sourcePort ? parsePorts(requested.sourcePort) : undefined,
+    destinationPorts: requested.destinationPort ? parsePorts(requested.destinationPort) : undefined,
     routes: routes.length > 0 ? distinct(routes, routeText) : [everything],
   };
 }
 
-function parseNeighbour(asked: { readonly address: string; readonly mac: string }): DesiredNeighbour {
-  return { address: parseHostPrefix("neighbour", asked.address).address, mac: parseMac("neighbour", asked.mac) };
+function parseNeighbour(requested: { readonly address: string; readonly mac: string }): DesiredNeighbour {
+  return {
+    address: parseHostPrefix("neighbour", requested.address).address,
+    mac: parseMac("neighbour", requested.mac),
+  };
 }
 
 /** The kernel takes IPv6 off a link whose MTU is below 1280 (RFC 8200 §5). */

@@ -46,6 +46,14 @@ export type NetdevFault =
   | { readonly kind: "no-free-table"; readonly limit: number }
   /** A process in the namespace has put our mark on more entries than we ever make. */
   | { readonly kind: "crowded"; readonly link: string; readonly limit: number }
+  /** A pod has made more of it than can be removed while a Close waits. */
+  | {
+      readonly kind: "not-cleared";
+      readonly link: string;
+      readonly what: string;
+      readonly left: number;
+      readonly limitMs: number;
+    }
   | { readonly kind: "neighbour-taken"; readonly address: string; readonly mac: string }
   | { readonly kind: "address-duplicate"; readonly link: string; readonly address: string }
   | { readonly kind: "address-tentative"; readonly link: string; readonly address: string; readonly afterMs: number }
@@ -104,7 +112,9 @@ function describe(fault: NetdevFault): string {
     case "no-free-table":
       return `Cannot find a free routing table for a policy rule: the first ${fault.limit} are all in use`;
     case "crowded":
-      return `Cannot read what is around link ${fault.link}: its namespace has more than ${fault.limit} routes and rules that are marked as ours or lead to the same places; remove them there`;
+      return `Cannot read what is around link ${fault.link}: its namespace has more than ${fault.limit} addresses, or routes and rules that are marked as ours or lead to the same places; remove them there`;
+    case "not-cleared":
+      return `Cannot remove all ${fault.what} around link ${fault.link} within ${fault.limitMs} ms: ${fault.left} are left in the client's namespace; they end with the network device, which the VF's driver makes again`;
     case "neighbour-taken":
       return `Cannot set neighbour ${fault.address}: another process has set it permanently to ${fault.mac}`;
     case "address-duplicate":

@@ -6,7 +6,7 @@ import { isTransient, type Patience } from "./transient.ts";
 
 /** Some drivers (iavf) take an address only after they have talked to the PF. */
 const TAKES_MS = 2_000;
-const LOOK_EVERY_MS = 20;
+const READ_EVERY_MS = 20;
 
 interface LinkMac {
   readonly session: LinkPlace;
@@ -42,7 +42,7 @@ export async function setLinkMac(request: LinkMac): Promise<void> {
         { cause: refusal },
       );
     }
-    await request.clock.sleep(LOOK_EVERY_MS);
+    await request.clock.sleep(READ_EVERY_MS);
   }
 }
 

@@ -1,41 +1,8 @@
-import type { Random } from "../async/index.ts";
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
+import type { LinkIdentity } from "./attachment-state.ts";
 import { NetdevError } from "./error.ts";
 import { isOwnLink, type VfIdentity, verifiedLink } from "./verify-link.ts";
-
-/** A link as it was in the host, to be the same again. Plain data. */
-interface OriginalLink {
-  readonly index: number;
-  readonly name: string;
-  readonly altNames: readonly string[];
-  readonly mtu: number;
-  readonly address: string | undefined;
-  readonly up: boolean;
-  /** What it sits on: news of a link that sits on something else do not concern it. */
-  readonly parentDevice: string | undefined;
-}
-
-/** What is needed to know a link again. */
-export interface LinkIdentity {
-  readonly original: OriginalLink;
-  /** What it is called on its way, unlike any other link. */
-  readonly temporaryName: string;
-  /** What it is called in the client's namespace. */
-  readonly name: string;
-  /** Its index there, once it is in. */
-  readonly clientIndex: number | undefined;
-}
-
-export function originalOf(link: Link): OriginalLink {
-  const { index, name, altNames, mtu, address, up, parentDevice } = link;
-  return { index, name, altNames, mtu, address, up, parentDevice };
-}
-
-/** A name for the way: 14 bytes, so unlikely to be taken that it is not checked. */
-export function newTemporaryName(random: Random): string {
-  return `nsm-${random.bytes(5).toString("hex")}`;
-}
 
 /**
  * Checks before anything is touched whether the name is free in the client's namespace.

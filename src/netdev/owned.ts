@@ -1,4 +1,5 @@
 import { type Address, type Neighbour, type Route, RT_TABLE_LOCAL, RT_TABLE_MAIN, type Rule } from "../kernel/index.ts";
+import type { Change } from "./change.ts";
 
 /**
  * The mark on every address, route, rule and neighbour that is ours (IFA_PROTO, RTA_PROTOCOL, FRA_PROTOCOL,
@@ -44,6 +45,19 @@ export function ownTables(ifindex: number, routes: readonly Route[], owned: Owne
 }
 
 /** A rule has no link: it is known by its mark and by the table it leads to. */
-export function ownsRule(tables: readonly number[], rule: Rule): boolean {
-  return rule.protocol === OUR_PROTOCOL && tables.includes(rule.table);
+export function ownsRule(tables: ReadonlySet<number>, rule: Rule): boolean {
+  return rule.protocol === OUR_PROTOCOL && tables.has(rule.table);
+}
+
+/** What is to be remembered once these changes are made: the kernel's marks will not say it. */
+export function ownedWith(owned: Owned, changes: readonly Change[], originalMtu: number): Owned {
+  const addresses = new Set(owned.addresses);
+  const tables = new Set(owned.tables);
+  let { mtu } = owned;
+  for (const change of changes) {
+    if (change.kind === "add-address") addresses.add(`${change.address.address}/${change.address.prefixLength}`);
+    if (change.kind === "add-rule") tables.add(change.rule.table);
+    if (change.kind === "mtu") mtu = change.mtu !== originalMtu;
+  }
+  return { addresses: [...addresses], tables: [...tables], mtu };
 }

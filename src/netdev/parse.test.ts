@@ -34,6 +34,7 @@ const refused: readonly (readonly [name: string, parse: () => unknown, says: Reg
   ["VLAN 4095", () => parseVlan(4095), /from 0 \(none\) to 4094/],
   ["VLAN -1", () => parseVlan(-1), /as VLAN/],
   ["a short MAC", () => parseMac("MAC address", "02:00:00:00:00"), /want six bytes/],
+  ["a MAC of two spellings", () => parseMac("neighbour", "02:00:00-00:00:01"), /want six bytes/],
   ["a zero MAC", () => parseMac("MAC address", "00:00:00:00:00:00"), /it is all zero/],
   ["a multicast MAC", () => parseMac("neighbour", "01:00:5e:00:00:01"), /it is a multicast address/],
   ["no address", () => parseHostPrefix("address", "kitten"), /as address: want an IP address/],

@@ -56,7 +56,7 @@ export function parseMtu(mtu: number): number {
 
 /** A unicast address in lower case. @throws {NetdevError} */
 export function parseMac(part: "MAC address" | "neighbour", text: string): string {
-  if (!/^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$/.test(text))
+  if (!/^[0-9a-fA-F]{2}([:-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2}){4}$/.test(text))
     throw invalid(part, text, "want six bytes as aa:bb:cc:dd:ee:ff");
   const mac = text.toLowerCase().replaceAll("-", ":");
   if (mac === "00:00:00:00:00:00") throw invalid(part, text, "it is all zero");

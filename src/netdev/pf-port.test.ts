@@ -7,20 +7,20 @@ import type { VfSettings } from "./vf-settings-through-pf.ts";
 const address = "0000:3b:00.0";
 const NO_LIMITS = { minTxRateMbps: 0, maxTxRateMbps: 0 };
 
-/** A PF of four VFs, link 4, that reports the VFs in `told`. */
-function setUp(told: Readonly<Record<number, VfSettings>>) {
-  const node = { link: { index: 4 } as Link | undefined, told, written: [] as unknown[] };
+/** A PF of four VFs, link 4, that reports the VFs in `reported`. */
+function setUp(reported: Readonly<Record<number, VfSettings>>) {
+  const node = { link: { index: 4 } as Link | undefined, reported, written: [] as unknown[] };
   const rtnl = {
     async vfInfos(index: number, vf?: number) {
       assert.equal(index, node.link?.index);
-      return vf === undefined ? Object.values(node.told) : node.told[vf] ? [node.told[vf]] : [];
+      return vf === undefined ? Object.values(node.reported) : node.reported[vf] ? [node.reported[vf]] : [];
     },
     vfCount: async () => 4,
     async setVf(index: number, vf: number, change: VfChange) {
       node.written.push([index, vf, change]);
     },
   } as unknown as Rtnl;
-  const memory = { hasTold: false };
+  const memory = { hasReported: false };
   const port = rtnlPfPort(rtnl, { address, ifname: "ens6f0", driver: "ice" }, { link: async () => node.link, memory });
   return { node, memory, port };
 }
@@ -41,15 +41,15 @@ test("rtnlPfPort() finds the PF's link at each use, and says so where it has gon
 test("rtnlPfPort() reads a driver that has never reported a VF as one that knows no settings", async () => {
   const { port, memory } = setUp({});
   assert.deepEqual(await port.read(1), {});
-  assert.equal(memory.hasTold, false);
+  assert.equal(memory.hasReported, false);
 });
 
 test("rtnlPfPort() takes a driver that leaves a VF out for busy when it has reported before, or reports others", async () => {
   const { node, port, memory } = setUp({ 1: { vlan: 0 } });
   await assert.rejects(port.read(2), { name: "KernelError", code: "EAGAIN" });
-  assert.equal(memory.hasTold, false);
+  assert.equal(memory.hasReported, false);
   await port.read(1);
-  node.told = {};
+  node.reported = {};
   await assert.rejects(port.read(1), { name: "KernelError", code: "EAGAIN" });
 });
 
@@ -58,7 +58,7 @@ test("rtnlPfPort() says that a VF is gone where the PF has no such number", asyn
   await assert.rejects(port.read(4), { fault: { kind: "gone", link: "VF 4", where: "the list of PF link 4" } });
 });
 
-for (const [says, info, asked, rate] of [
+for (const [says, info, requested, rate] of [
   ["the lower limit", { minTxRateMbps: 10, maxTxRateMbps: 50 }, { minTxRateMbps: 20 }, { minMbps: 20, maxMbps: 50 }],
   ["the upper limit", { minTxRateMbps: 10, maxTxRateMbps: 50 }, { maxTxRateMbps: 40 }, { minMbps: 10, maxMbps: 40 }],
   ["no limit", { minTxRateMbps: 10, maxTxRateMbps: 50 }, NO_LIMITS, { minMbps: 0, maxMbps: 0 }],
@@ -66,7 +66,7 @@ for (const [says, info, asked, rate] of [
 ] as const) {
   test(`rtnlPfPort() writes ${says}, and the one that is not requested stays`, async () => {
     const { node, port } = setUp({ 1: info });
-    await port.write(1, asked);
+    await port.write(1, requested);
     assert.deepEqual(node.written, [[4, 1, { rate }]]);
   });
 }

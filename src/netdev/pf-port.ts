@@ -15,7 +15,7 @@ export interface PfName {
  * those out that they cannot answer for (rtnl_fill_vfinfo, net/core/rtnetlink.c), ice while it resets them.
  */
 export interface PfMemory {
-  hasTold: boolean;
+  hasReported: boolean;
 }
 
 /**
@@ -38,7 +38,7 @@ export function rtnlPfPort(
       const index = await pfIndex();
       const [info] = await rtnl.vfInfos(index, vf);
       if (!info) return await silence(rtnl, { index, vf, memory });
-      memory.hasTold = true;
+      memory.hasReported = true;
       const { mac, vlan, spoofCheck, trust, linkState, minTxRateMbps, maxTxRateMbps } = info;
       return { mac, vlan, spoofCheck, trust, linkState, minTxRateMbps, maxTxRateMbps };
     },
@@ -57,7 +57,7 @@ async function silence(
   if (vf >= (await rtnl.vfCount(index))) {
     throw new NetdevError({ kind: "gone", link: `VF ${vf}`, where: `the list of PF link ${index}` });
   }
-  if (!memory.hasTold && (await rtnl.vfInfos(index)).length === 0) return {};
+  if (!memory.hasReported && (await rtnl.vfInfos(index)).length === 0) return {};
   throw new KernelError(`read VF ${vf} of link ${index}`, Errno.EAGAIN, "the PF's driver leaves it out of its list");
 }
 

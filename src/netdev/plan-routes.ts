@@ -8,7 +8,7 @@ import { OUR_PROTOCOL, type Owned, ownsRoute, ownsRule, ownTables } from "./owne
 const IPV6_METRIC = 1024;
 const RT_SCOPE_LINK = 253;
 /** So many tables are searched for a free one. */
-const TABLE_LIMIT = 4096;
+export const TABLE_LIMIT = 4096;
 /** default, main and local. */
 const RESERVED_TABLES = [253, 254, 255];
 
@@ -30,7 +30,7 @@ interface RulesInput {
   readonly ifindex: number;
   readonly routes: readonly Route[];
   readonly rules: readonly Rule[];
-  /** Tables that are in use. */
+  /** Tables that are in use: one of ours that is empty may be had again. */
   readonly taken: ReadonlySet<number>;
   readonly desired: readonly DesiredRule[];
   readonly owned: Owned;
@@ -40,10 +40,11 @@ interface RulesInput {
 export function planRules(input: RulesInput): PlannedEntries {
   const { ifindex, routes: actual, rules, owned } = input;
   const tables = ownTables(ifindex, actual, owned);
-  const ours = rules.filter((rule) => ownsRule(tables, rule));
+  const owns = new Set(tables);
+  const ours = rules.filter((rule) => ownsRule(owns, rule));
   const plan: PlannedEntries = { add: [], remove: [] };
   const kept = new Map<number, Rule>();
-  const taken = new Set([...RESERVED_TABLES, ...tables, ...input.taken]);
+  const taken = new Set([...RESERVED_TABLES, ...input.taken]);
   // The kernel puts each new rule before the others: added from the last to the first, they run in the requested order.
   for (const rule of input.desired.toReversed()) {
     const selector = ruleSelector(rule);

@@ -5,13 +5,13 @@ import {
   type LinkPlace,
   type Neighbour,
   type Netns,
-  type OpenRtnl,
   type Route,
   type Rule,
 } from "../kernel/index.ts";
 import type { DesiredNetdev, DesiredRoute } from "./desired.ts";
 import { NetdevError } from "./error.ts";
-import { OUR_PROTOCOL, type Owned, ownsRoute, ownTables } from "./owned.ts";
+import { OUR_PROTOCOL, type Owned, ownsNeighbour, ownsRoute, ownTables } from "./owned.ts";
+import { TABLE_LIMIT } from "./plan-routes.ts";
 
 /** What is in a namespace, around one link of it. */
 export interface ActualNetdev {
@@ -22,28 +22,14 @@ export interface ActualNetdev {
   readonly routes: readonly Route[];
   /** Those with our mark. */
   readonly rules: readonly Rule[];
-  /** Tables that routes or rules of the namespace name, whatever made them. */
+  /** Of the tables that one of ours can be, those that routes or rules of the namespace name, whatever made them. */
   readonly tables: ReadonlySet<number>;
-  /** Of the link. */
+  /** Ours on the link, and those of others at the addresses of the request. */
   readonly neighbours: readonly Neighbour[];
   /** IPv6 is switched off for the link; undefined where the kernel has no IPv6. */
   readonly ipv6Disabled: boolean | undefined;
   /** Groups that may open ping sockets, "0 2147483647"; undefined where that cannot be read. */
   readonly pingGroups: string | undefined;
-}
-
-/** Opens a session, runs the work and closes the socket; the namespace stays the caller's. */
-export async function inSession<T>(
-  netns: Netns,
-  work: (session: LinkPlace) => Promise<T>,
-  openRtnl: OpenRtnl,
-): Promise<T> {
-  const rtnl = openRtnl(netns);
-  try {
-    return await work({ netns, rtnl });
-  } finally {
-    rtnl.close();
-  }
 }
 
 /** One link can have no more by Requests. Where there are more, a process in the namespace has put our mark on entries of its own. */
@@ -60,7 +46,7 @@ export async function readNetdev(
 }
 
 /** What of a request decides which entries of a namespace concern it. */
-type DesiredEntries = Pick<DesiredNetdev, "routes" | "rules">;
+type DesiredEntries = Pick<DesiredNetdev, "routes" | "rules" | "neighbours">;
 
 /**
  * The same around a link that was just looked up. A pod may have a million routes: of those of others only what can matter to
@@ -72,34 +58,43 @@ export async function readAround(
   desired: DesiredEntries,
 ): Promise<ActualNetdev> {
   const tables = new Set<number>();
+  const noteTable = (table: number) => {
+    if (table <= TABLE_LIMIT) tables.add(table);
+  };
   const places = new Set([...desired.routes, ...desired.rules.flatMap((rule) => rule.routes)].map(placeOf));
+  const isWanted = new Set(desired.neighbours.map(({ address }) => address));
   const within = bound(link.name);
   const disabled = readSysctl(netns, ipv6Sysctl(link.name));
   return {
     link,
     tables,
-    addresses: await rtnl.addresses(link.index),
+    addresses: await rtnl.addresses(link.index, within),
     routes: await rtnl.routes((route) => {
-      tables.add(route.table);
+      noteTable(route.table);
       const { family, destination: address, prefixLength } = route;
       const isThere = places.has(placeOf({ destination: { family, address, prefixLength } }));
       return (isThere || ownsRoute(link.index, route)) && within();
     }),
     rules: await rtnl.rules((rule) => {
-      tables.add(rule.table);
+      noteTable(rule.table);
       return rule.protocol === OUR_PROTOCOL && within();
     }),
-    neighbours: await rtnl.neighbours(link.index),
+    neighbours: await rtnl.neighbours(link.index, (neighbour) => {
+      return (isWanted.has(neighbour.address) || ownsNeighbour(neighbour)) && within();
+    }),
     ipv6Disabled: disabled === undefined ? undefined : disabled !== "0",
     pingGroups: readSysctl(netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
   };
 }
 
+/** So many tables of one link are remembered: a Request has fewer rules. A pod that marks more of its own keeps their rules. */
+const MOST_TABLES = 1_024;
+
 /** `ownTables` of what is in the namespace, of which nothing is kept. */
 export async function readOwnTables({ rtnl }: LinkPlace, ifindex: number, owned: Owned): Promise<readonly number[]> {
   const marked = new Map<number, Route>();
   await rtnl.routes((route) => {
-    if (ownsRoute(ifindex, route)) marked.set(route.table, route);
+    if (marked.size < MOST_TABLES && ownsRoute(ifindex, route)) marked.set(route.table, route);
     return false;
   });
   return ownTables(ifindex, [...marked.values()], owned);

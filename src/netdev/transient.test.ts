@@ -120,3 +120,9 @@ test("Patience.run() tries at once when the kernel reports the link, and logs th
   const [event] = log.of("driver-was-busy");
   assert.partialDeepStrictEqual(event, { link: "vf0", step: "set up", tries: 3, tookMs: 0 });
 });
+
+test("Patience.run() waits no more for a caller who has gone", async () => {
+  const { patience, waits } = byHand({ signal: AbortSignal.abort(new Error("the node is going")) });
+  await assert.rejects(patience.run("set up", forEver("EBUSY")), /EBUSY 1 times? within 0 ms/);
+  assert.deepEqual(waits, []);
+});

@@ -2,8 +2,9 @@
 
 import type { LinkPlace } from "../kernel/index.ts";
 import { KernelError, type Link } from "../kernel/index.ts";
+import type { LinkIdentity } from "./attachment-state.ts";
 import { NetdevError } from "./error.ts";
-import { findInHost, type LinkIdentity } from "./move.ts";
+import { findInHost } from "./move.ts";
 import type { Patience } from "./transient.ts";
 import { isOwnLink, type VfIdentity } from "./verify-link.ts";
 
@@ -13,6 +14,18 @@ export interface VfLink {
   index(): Promise<number | undefined>;
   /** Whether one may come: the VF is there, bound to its kernel driver. */
   mayCome(): Promise<boolean>;
+  /** Tells the VF from another one that is made in its place, across boots; undefined where nothing does, or it is gone. */
+  device(): Promise<string | undefined>;
+}
+
+/** What was kept is of a VF that has gone, and another one has its address: it means nothing for that one. */
+export async function isOtherDevice(
+  vfLink: VfLink,
+  { device }: { readonly device?: string | undefined },
+): Promise<boolean> {
+  if (device === undefined) return false; // an older forwarder has kept it
+  const now = await vfLink.device();
+  return now !== undefined && now !== device;
 }
 
 /** The link is not where it was. */
@@ -22,7 +35,7 @@ export function isVanished(error: unknown): boolean {
 }
 
 /** The link in the host: by its VF where that can be looked up, else by what it was. */
-export async function lookInHost(
+export async function hostLinkOf(
   host: LinkPlace,
   identity: LinkIdentity,
   { of, vfLink }: { readonly of: VfIdentity; readonly vfLink: VfLink },
@@ -39,7 +52,7 @@ export function awaitInHost(
   { of, vfLink, patience }: { readonly of: VfIdentity; readonly vfLink: VfLink; readonly patience: Patience },
 ): Promise<Link | undefined> {
   return patience.until("find the VF's link in the host's namespace", async () => {
-    const link = await lookInHost(host, identity, { of, vfLink });
+    const link = await hostLinkOf(host, identity, { of, vfLink });
     return link !== undefined || !(await vfLink.mayCome()) ? { done: link } : "that there is none";
   });
 }

@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno, KernelError } from "../kernel/index.ts";
+import { NetdevError } from "./error.ts";
 import {
   applyVfSettings,
   differingSettings,
   isBearable,
   type PfPort,
   restoreVfSettings,
+  unpinMac,
   type VfSettings,
 } from "./vf-settings-through-pf.ts";
 
@@ -31,8 +33,9 @@ function pretendPf(
     pf: "0000:01:00.0 (enp1s0f0, driver igb)",
     read: async () => actual,
     async write(vf, change) {
-      for (const [setting, value] of Object.entries(change)) {
-        writes.push(`${vf} ${setting}=${value}`);
+      const settings = Object.entries(change);
+      writes.push(`${vf} ${settings.map(([setting, value]) => `${setting}=${value}`).join(" ")}`);
+      for (const [setting, value] of settings) {
         const errno = options.refuses?.[`${setting}=${value}`] ?? options.refuses?.[setting];
         if (errno !== undefined) throw new KernelError(`set ${setting}`, errno);
         if (setting !== options.forgets) actual = { ...actual, [setting]: value };
@@ -54,8 +57,8 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
   };
   const { before, faults } = await applyVfSettings(pf.port, 3, desired);
   assert.deepEqual(faults, []);
-  const rates = ["3 minTxRateMbps=10", "3 maxTxRateMbps=100"];
-  assert.deepEqual(pf.writes, ["3 mac=02:00:00:00:00:05", "3 vlan=7", "3 trust=true", ...rates]);
+  const rates = "3 minTxRateMbps=10 maxTxRateMbps=100";
+  assert.deepEqual(pf.writes, ["3 mac=02:00:00:00:00:05", "3 vlan=7", "3 trust=true", rates]);
   assert.deepEqual(before, {
     mac: NO_MAC,
     vlan: 0,
@@ -65,7 +68,7 @@ test("applyVfSettings() writes what differs, address first, the two rates togeth
     maxTxRateMbps: 0,
   });
   await applyVfSettings(pf.port, 3, desired);
-  assert.equal(pf.writes.length, 5);
+  assert.equal(pf.writes.length, 4);
   assert.deepEqual(await restoreVfSettings(pf.port, 3, { before, ownMac: undefined }), []);
   assert.deepEqual(pf.actual(), fresh);
 });
@@ -173,4 +176,38 @@ test("applyVfSettings() refuses what is requested of such a PF, and names it and
   );
   assert.ok(faults.every((fault) => !isBearable(fault, desired)));
   assert.deepEqual(writes, []);
+});
+
+test("applyVfSettings() that restates an address clears it once, before the address and not before each setting", async () => {
+  const mac = "02:00:00:00:00:05";
+  const pf = pretendPf({ actual: { ...fresh, mac } });
+  await applyVfSettings(pf.port, 3, { mac, vlan: 7 }, { restatesMac: true });
+  assert.deepEqual(pf.writes, [`3 mac=${NO_MAC}`, `3 mac=${mac}`, "3 vlan=7"]);
+});
+
+test("applyVfSettings() says of a driver that stays busy that it is, and not that it refused the setting", async () => {
+  const busy = new NetdevError({ kind: "busy", link: "VF 3", step: "set vlan", answer: "EBUSY", tries: 3, afterMs: 9 });
+  const patience = {
+    run: <T>(step: string, act: () => Promise<T>) => (step.startsWith("set ") ? Promise.reject(busy) : act()),
+  };
+  const { faults } = await applyVfSettings(pretendPf().port, 3, { vlan: 7 }, { patience });
+  assert.deepEqual(faults, [{ setting: "vlan", error: busy }]);
+});
+
+test("unpinMac() says no of a driver that takes no zero, and fails where the PF has gone or is busy", async () => {
+  const unpin = (errno?: number) => unpinMac(pretendPf({ refuses: errno ? { mac: errno } : {} }).port, 3, undefined);
+  assert.equal(await unpin(), true);
+  for (const errno of [Errno.EINVAL, Errno.EADDRNOTAVAIL, Errno.EOPNOTSUPP]) assert.equal(await unpin(errno), false);
+  await assert.rejects(unpin(Errno.ENODEV), { code: "ENODEV" });
+  await assert.rejects(unpin(Errno.EBUSY), { code: "EBUSY" });
+});
+
+test("restoreVfSettings() puts no other address in the place of the operator's, and reports that it is not back", async () => {
+  const operators = "02:00:00:00:0b:01";
+  const pf = pretendPf({
+    actual: { ...fresh, mac: "02:00:00:00:00:05" },
+    refuses: { [`mac=${operators}`]: Errno.EINVAL },
+  });
+  const faults = await restoreVfSettings(pf.port, 0, { before: { mac: operators }, ownMac: "02:00:00:00:aa:01" });
+  assert.deepEqual([faults.map(({ setting }) => setting), pf.writes], [["mac"], [`0 mac=${operators}`]]);
 });

@@ -128,13 +128,13 @@ function waiting<T>(patience: Pick<Patience, "run"> | undefined, step: string, a
 }
 
 /** The values of the requested settings. */
-function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, asked: VfSettings): VfSettings {
-  return Object.fromEntries(settings.filter((key) => asked[key] !== undefined).map((key) => [key, values[key]]));
+function pick(settings: readonly (keyof VfSettings)[], values: VfSettings, requested: VfSettings): VfSettings {
+  return Object.fromEntries(settings.filter((key) => requested[key] !== undefined).map((key) => [key, values[key]]));
 }
 
 /** Which of the requested settings differ, in the order they are written. */
 export function differingSettings(actual: VfSettings, desired: VfSettings): (keyof VfSettings)[] {
-  if (reportsNothing(actual)) return askedSettings(desired);
+  if (reportsNothing(actual)) return requestedSettings(desired);
   return GROUPS.flat().filter((setting) => desired[setting] !== undefined && desired[setting] !== actual[setting]);
 }
 
@@ -147,15 +147,15 @@ export function reportsNothing(actual: VfSettings): boolean {
 }
 
 /** What a VF has when nothing was requested. */
-const NOTHING_ASKED: VfSettings = { mac: NO_MAC, vlan: 0, minTxRateMbps: 0, maxTxRateMbps: 0 };
+const NOTHING_REQUESTED: VfSettings = { mac: NO_MAC, vlan: 0, minTxRateMbps: 0, maxTxRateMbps: 0 };
 
-function askedSettings(desired: VfSettings): (keyof VfSettings)[] {
-  return GROUPS.flat().filter((key) => desired[key] !== undefined && desired[key] !== NOTHING_ASKED[key]);
+function requestedSettings(desired: VfSettings): (keyof VfSettings)[] {
+  return GROUPS.flat().filter((key) => desired[key] !== undefined && desired[key] !== NOTHING_REQUESTED[key]);
 }
 
 /** Why a PF that reports nothing cannot meet the request. Empty: nothing is requested. */
 export function silentFaults(port: PfPort, vf: number, desired: VfSettings): readonly SettingFault[] {
-  return askedSettings(desired).map((setting) => {
+  return requestedSettings(desired).map((setting) => {
     return { setting, error: new NetdevError({ kind: "vf-silent", setting, vf, pf: port.pf }) };
   });
 }

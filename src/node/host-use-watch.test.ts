@@ -14,12 +14,12 @@ const [OURS, OTHER, PORT] = [7, 8, 9];
 
 /** A host of one VF's link, which the first observation finds; one ends when `gate` says so. */
 function setUp() {
-  const node = { looks: 0, gate: Promise.resolve(), isPfOther: false, pfChanges: 0, sockets: 1, listeners: 0 };
+  const node = { observations: 0, gate: Promise.resolve(), isPfOther: false, pfChanges: 0, sockets: 1, listeners: 0 };
   const links = new Map<number, object>();
   const hostUse = {
     links,
-    async look() {
-      node.looks += 1;
+    async observe() {
+      node.observations += 1;
       await node.gate;
       links.set(OURS, { hasMaster: false });
       links.set(PORT, { hasMaster: true });
@@ -77,25 +77,25 @@ test("HostUseWatch observes again after an event during an observation, also of 
   const { node, clock, watch, emit } = setUp();
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;
-  const looking = watch.look();
+  const observing = watch.observe();
   await clock.pass(0);
   emit(newAddress(OURS));
   gate.resolve();
-  await looking;
+  await observing;
   await clock.pass(1_000);
-  assert.equal(node.looks, 2);
+  assert.equal(node.observations, 2);
   await watch.close();
 });
 
 test("HostUseWatch observes again after an event of a VF's link, and of no other link", async () => {
   const { node, clock, watch, emit } = setUp();
-  await watch.look();
+  await watch.observe();
   emit(newAddress(OTHER));
   await clock.pass(1_000);
-  assert.equal(node.looks, 1);
+  assert.equal(node.observations, 1);
   emit(newAddress(OURS));
   await clock.pass(1_000);
-  assert.equal(node.looks, 2);
+  assert.equal(node.observations, 2);
   await watch.close();
 });
 
@@ -110,16 +110,16 @@ test("HostUseWatch observes again when a VF comes back from a connection, and no
   );
   const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
-  await watch.look();
+  await watch.observe();
   await clock.pass(1_000);
-  const { looks } = node;
+  const { observations } = node;
   inventory.raise(addresses[1] ?? pf, { code: "netdev-unseen" });
   inventory.raise(addresses[0] ?? pf, { code: "driver-binding" });
   await clock.pass(1_000);
-  assert.equal(node.looks, looks);
+  assert.equal(node.observations, observations);
   inventory.release("c1");
   await clock.pass(1_000);
-  assert.equal(node.looks, looks + 1);
+  assert.equal(node.observations, observations + 1);
   await watch.close();
 });
 
@@ -139,6 +139,7 @@ const heard: readonly (readonly [says: string, event: NetlinkEvent, concerns: bo
   ["an address of another link", newAddress(OTHER), false, true],
   ["an address of a VF's link has gone", goneAddress(OURS), true, true],
   ["an address that every link has", linkLocal, false, false],
+  ["an address that every link has has gone", { ...linkLocal, kind: "gone-address" } as NetlinkEvent, false, false],
   ["a default route over a VF's link and another one", route(OTHER, OURS), true, true],
   ["a default route over others", route(OTHER), false, true],
   ["a VF's link has got a master", { kind: "new-link", link: link({ index: OURS, master: 3 }) }, true, true],
@@ -154,20 +155,20 @@ const heard: readonly (readonly [says: string, event: NetlinkEvent, concerns: bo
 test("HostUseWatch observes again for what can concern a VF, and while it observes for what may", async () => {
   for (const [says, event, concerns, during] of heard) {
     const { node, clock, watch, emit } = setUp();
-    await watch.look();
+    await watch.observe();
     emit(event);
     await clock.pass(1_000);
-    assert.equal(node.looks, concerns ? 2 : 1, says);
+    assert.equal(node.observations, concerns ? 2 : 1, says);
     const gate = Promise.withResolvers<void>();
     node.gate = gate.promise;
-    const looking = watch.look();
+    const observing = watch.observe();
     await clock.pass(0);
-    const { looks } = node;
+    const { observations } = node;
     emit(event);
     gate.resolve();
-    await looking;
+    await observing;
     await clock.pass(1_000);
-    assert.equal(node.looks - looks, during ? 1 : 0, `${says}, during an observation`);
+    assert.equal(node.observations - observations, during ? 1 : 0, `${says}, during an observation`);
     await watch.close();
   }
 });
@@ -177,19 +178,19 @@ test("HostUseWatch observes again when a VF's device or driver changes, or such 
   const pf = parsePciAddress("01:00.0");
   const common = { pf, iommuGroup: undefined, numaNode: undefined, kernelDriver: "igbvf", driver: "igbvf" };
   inventory.sync(pf, [{ ...common, address: parsePciAddress("01:10.0"), index: 0, resources: ["d/x"] }]);
-  await watch.look();
+  await watch.observe();
   await clock.pass(1_000);
-  const looksAfter = async (event: Partial<Uevent>) => {
-    const { looks } = node;
+  const observationsAfter = async (event: Partial<Uevent>) => {
+    const { observations } = node;
     announce(event);
     await clock.pass(1_000);
-    return node.looks - looks;
+    return node.observations - observations;
   };
-  assert.equal(await looksAfter({ action: "lost", subsystem: "", devpath: "" }), 1);
-  assert.equal(await looksAfter({ action: "move", subsystem: "net", devpath: `${OF_VF}/net/eth0` }), 1);
-  assert.equal(await looksAfter({ action: "bind", subsystem: "pci", devpath: OF_VF }), 1);
-  assert.equal(await looksAfter({ action: "add", subsystem: "hwmon", devpath: `${OF_VF}/hwmon/hwmon1` }), 0);
-  assert.equal(await looksAfter({ action: "add", subsystem: "net", devpath: "/devices/virtual/net/veth1" }), 0);
+  assert.equal(await observationsAfter({ action: "lost", subsystem: "", devpath: "" }), 1);
+  assert.equal(await observationsAfter({ action: "move", subsystem: "net", devpath: `${OF_VF}/net/eth0` }), 1);
+  assert.equal(await observationsAfter({ action: "bind", subsystem: "pci", devpath: OF_VF }), 1);
+  assert.equal(await observationsAfter({ action: "add", subsystem: "hwmon", devpath: `${OF_VF}/hwmon/hwmon1` }), 0);
+  assert.equal(await observationsAfter({ action: "add", subsystem: "net", devpath: "/devices/virtual/net/veth1" }), 0);
   await watch.close();
 });
 
@@ -197,40 +198,43 @@ test("HostUseWatch gives an observation that takes long a small part of the time
   const { node, clock, watch, emit } = setUp();
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;
-  const looking = watch.look();
+  const observing = watch.observe();
   await clock.pass(300);
   gate.resolve();
-  await looking;
+  await observing;
   for (let times = 0; times < 3; times += 1) emit(newAddress(OURS));
   assert.equal(clock.timerCount, 1);
   await clock.pass(5_999);
-  assert.equal(node.looks, 1);
+  assert.equal(node.observations, 1);
   await clock.pass(1);
-  assert.equal(node.looks, 2);
+  assert.equal(node.observations, 2);
   emit(newAddress(OURS));
   await clock.pass(50);
-  assert.equal(node.looks, 3, "the last one was short");
+  assert.equal(node.observations, 3, "the last one was short");
   await watch.close();
 });
 
 test("HostUseWatch observes one time after the other, reports when a PF is used otherwise, and continues after a failure", async () => {
-  const { node, clock, watch, log } = setUp();
+  const { node, clock, watch, log, emit } = setUp();
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;
-  const both = [watch.look(), watch.look()];
+  const both = [watch.observe(), watch.observe()];
   await clock.pass(0);
-  assert.equal(node.looks, 1);
+  assert.equal(node.observations, 1);
   node.isPfOther = true;
   gate.resolve();
   await Promise.all(both);
-  assert.deepEqual([node.looks, node.pfChanges], [2, 2]);
+  assert.deepEqual([node.observations, node.pfChanges], [2, 2]);
   node.isPfOther = false;
   node.gate = Promise.reject(new Error("no memory"));
-  await watch.look();
+  await watch.observe();
   assert.deepEqual(log.of("host-use-not-observed"), [{ error: "no memory" }]);
   node.gate = Promise.resolve();
-  await watch.look();
-  assert.deepEqual([node.looks, node.pfChanges], [4, 2]);
+  emit(newAddress(OTHER));
+  await clock.pass(1_000);
+  assert.equal(node.observations, 3, "what is another's is another's after a failure too");
+  await watch.observe();
+  assert.deepEqual([node.observations, node.pfChanges], [4, 2]);
   await watch.close();
 });
 
@@ -243,30 +247,30 @@ test("HostUseWatch observes a VF that comes back while an observation is under w
   await clock.pass(1_000);
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;
-  const looking = watch.look();
+  const observing = watch.observe();
   await clock.pass(0);
-  const { looks } = node;
+  const { observations } = node;
   inventory.release("c1");
   gate.resolve();
-  await looking;
+  await observing;
   await clock.pass(1_000);
-  assert.equal(node.looks, looks + 1);
+  assert.equal(node.observations, observations + 1);
   await watch.close();
 });
 
 test("HostUseWatch that is closed waits for its observation, and leaves neither timer, listener nor socket", async () => {
   for (const when of ["an event waits", "an observation is under way", "one is asked for behind it"] as const) {
     const { node, clock, watch, emit } = setUp();
-    await watch.look();
+    await watch.observe();
     const gate = Promise.withResolvers<void>();
     if (when === "an event waits") emit(newAddress(OURS));
     else {
       node.gate = gate.promise;
-      void watch.look();
-      if (when === "one is asked for behind it") void watch.look();
+      void watch.observe();
+      if (when === "one is asked for behind it") void watch.observe();
       await clock.pass(0);
     }
-    const { looks } = node;
+    const { observations } = node;
     let isClosed = false;
     const closing = watch.close().then(() => {
       isClosed = true;
@@ -276,7 +280,12 @@ test("HostUseWatch that is closed waits for its observation, and leaves neither 
     emit(newAddress(OURS));
     gate.resolve();
     await closing;
+    assert.equal(clock.timerCount, 0, when);
     await clock.pass(10_000);
-    assert.deepEqual([node.looks, node.sockets, node.listeners, clock.timerCount], [looks, 0, 0, 0], when);
+    assert.deepEqual(
+      [node.observations, node.sockets, node.listeners, clock.timerCount],
+      [observations, 0, 0, 0],
+      when,
+    );
   }
 });

@@ -29,12 +29,12 @@ export class HostUseWatch {
   /** VFs that were free at the last observation: one that comes back is observed. */
   #free: ReadonlySet<PciAddress> = new Set();
   #tookMs = 0;
-  #isLooking = false;
+  #isObserving = false;
   #timer: Timer | undefined;
   #running: Promise<void> = Promise.resolve();
   #isClosed = false;
 
-  /** Hears of changes from now on; `look()` reads what is so already. */
+  /** Hears of changes from now on; `observe()` reads what is so already. */
   constructor(options: HostUseWatchOptions) {
     const { host, inventory } = options;
     this.#options = options;
@@ -48,8 +48,8 @@ export class HostUseWatch {
   }
 
   /** Observes now. What is so is known on return. */
-  look(): Promise<void> {
-    this.#running = this.#running.then(() => this.#look());
+  observe(): Promise<void> {
+    this.#running = this.#running.then(() => this.#observe());
     return this.#running;
   }
 
@@ -58,7 +58,7 @@ export class HostUseWatch {
     if (this.#isClosed || this.#timer) return;
     this.#timer = this.#options.clock.after(Math.max(SETTLE_MS, PAUSE_FACTOR * this.#tookMs), () => {
       this.#timer = undefined;
-      void this.look();
+      void this.observe();
     });
   }
 
@@ -70,19 +70,19 @@ export class HostUseWatch {
     this.#rtnl.close();
   }
 
-  async #look(): Promise<void> {
+  async #observe(): Promise<void> {
     const { hostUse, inventory, onPfChange, clock, log } = this.#options;
     if (this.#isClosed) return;
     const startedMs = clock.monotonicMs();
     const free = inventory.snapshot().filter(({ connectionId }) => connectionId === undefined);
     this.#free = new Set(free.map(({ address }) => address));
-    this.#isLooking = true;
+    this.#isObserving = true;
     try {
-      if (await hostUse.look()) onPfChange();
+      if (await hostUse.observe()) onPfChange();
     } catch (error) {
       log.error("host-use-not-observed", { error: messageOf(error) });
     }
-    this.#isLooking = false;
+    this.#isObserving = false;
     this.#tookMs = clock.monotonicMs() - startedMs;
   }
 
@@ -91,7 +91,7 @@ export class HostUseWatch {
     if (event.kind === "lost") return true;
     if ("address" in event && isLinkLocal(event.address)) return false;
     // The link may be one that is only just being known.
-    if (this.#isLooking) return event.kind !== "gone-link" || event.link.peerIndex !== undefined;
+    if (this.#isObserving) return event.kind !== "gone-link" || event.link.peerIndex !== undefined;
     const { links } = this.#options.hostUse;
     switch (event.kind) {
       case "default-route":

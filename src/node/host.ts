@@ -14,7 +14,7 @@ import type {
   UeventSource,
   WatchedFolder,
 } from "../kernel/index.ts";
-import type { PfName, PfPort } from "../netdev/index.ts";
+import type { PfName, PfPort, SettingsDoor } from "../netdev/index.ts";
 import type { FindPfLink, PciAddress } from "../pci/index.ts";
 
 /** Everything of the node that the forwarder touches, apart from sockets. The caller closes what it opened. */
@@ -36,6 +36,8 @@ export interface Host {
   unixListeners(): readonly string[];
   /** Says of any link, in any namespace, which PCI function it sits on: queried before the link is written to. */
   readonly linkOwnerOf: LinkOwnerOf;
+  /** Everything that can be set of a link besides what `openRtnl` sets. */
+  readonly linkSettings: SettingsDoor;
   /**
    * The link of a PF in `netns`, found and verified at each call: to be written to over the same socket. Undefined where it has
    * none there. @throws {PfError} where sysfs names a link that is not the PF's.
@@ -43,7 +45,7 @@ export interface Host {
   readonly pfLink: FindPfLink;
   readonly locks: HostLocks;
   /** How a PF forwards; undefined where the kernel does not say. @throws {KernelError} */
-  askEswitchMode(pf: string): Promise<EswitchMode | undefined>;
+  queryEswitchMode(pf: string): Promise<EswitchMode | undefined>;
   /** Where what outlives the process is kept. */
   readonly disk: Disk;
   /** The files of a folder that is shared with others of the host: kubelet's. */

@@ -16,7 +16,7 @@ import {
   unixListeners,
   watchFolder,
 } from "../kernel/index.ts";
-import { type PfMemory, rtnlPfPort } from "../netdev/index.ts";
+import { linkSettingsOf, type PfMemory, rtnlPfPort } from "../netdev/index.ts";
 import { pfLinks } from "../pci/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Host } from "./host.ts";
@@ -43,6 +43,7 @@ export function machineDoors(netns: Netns, writes = new BlockingWrites()) {
     watchFolder,
     netnsOf: Netns.fromFd,
     unixListeners: () => unixListeners(netns),
+    linkSettings: linkSettingsOf(netns),
   } satisfies Partial<Host>;
 }
 
@@ -58,7 +59,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
   const devlink = Devlink.open(netns);
   const memories = new Map<string, PfMemory>();
   const memoryOf = (address: string) => {
-    const memory = memories.get(address) ?? { hasTold: false };
+    const memory = memories.get(address) ?? { hasReported: false };
     memories.set(address, memory);
     return memory;
   };
@@ -71,7 +72,7 @@ export function openLinuxHost(paths: HostPaths, log: Log): LinuxHost {
     vfio: openHostFiles(paths.vfioPath, writes),
     uevents,
     netns,
-    askEswitchMode: (pf) => devlink.eswitchMode(pf),
+    queryEswitchMode: (pf) => devlink.eswitchMode(pf),
     openRtnl: (place) => Rtnl.open({ netns: place }),
     linkOwnerOf,
     pfLink,

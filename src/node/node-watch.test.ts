@@ -1,7 +1,8 @@
 // The node over time: an event while another one is being seen to, what was lost, what comes back, a stop in the middle.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { NOTHING_LEFT, pfLinkOf, until, watchedNode } from "../../test/scenes/watched-node.ts";
+import { until } from "../../test/scenes/until.ts";
+import { NOTHING_LEFT, pfLinkOf, watchedNode } from "../../test/scenes/watched-node.ts";
 import type { Address, Link } from "../kernel/index.ts";
 import { parsePciAddress } from "../pci/index.ts";
 
@@ -25,15 +26,15 @@ for (const when of [
     if (when !== "at rest") paper.announce({ action: "lost" });
     if (when === "while events wait") await new Promise(setImmediate);
     if (when.startsWith("while a")) {
-      let asked = 0;
+      let queried = 0;
       // The observation itself has its answer; the reading of the links that follows has none.
       paper.pfLinks.set(paper.pf, async () => {
-        asked += 1;
-        return asked === 1 ? undefined : await failing.promise;
+        queried += 1;
+        return queried === 1 ? undefined : await failing.promise;
       });
       await paper.quiet(50);
     }
-    const { looks } = paper.counts;
+    const { observations } = paper.counts;
     const { dumps } = paper.netlink;
     failing.promise.catch(() => {});
     setImmediate(() => failing.reject(new Error("it is being renamed")));
@@ -44,7 +45,10 @@ for (const when of [
     paper.netlink.say({ kind: "lost" });
     paper.file.write("");
     await paper.quiet(60_000);
-    assert.deepEqual([paper.counts.looks - looks, paper.netlink.dumps - dumps, paper.left()], [0, 0, NOTHING_LEFT]);
+    assert.deepEqual(
+      [paper.counts.observations - observations, paper.netlink.dumps - dumps, paper.left()],
+      [0, 0, NOTHING_LEFT],
+    );
     theirs?.release();
   });
 }
@@ -75,7 +79,7 @@ test("watchNode() takes over the driver that a VF has got from another process, 
   const { node, close } = await paper.open();
   const drivers = () => [first, second].map((address) => node.inventory.get(address)?.driver);
   assert.deepEqual(drivers(), ["igbvf", "igbvf"]);
-  const { looks } = paper.counts;
+  const { observations } = paper.counts;
   for (const address of [first, second]) {
     await paper.machine.drivers.writeText("igbvf/unbind", address, { limitMs: 1_000 });
   }
@@ -84,8 +88,8 @@ test("watchNode() takes over the driver that a VF has got from another process, 
   await paper.machine.drivers.writeText("igbvf/bind", second, { limitMs: 1_000 });
   await paper.quiet();
   assert.deepEqual(
-    [drivers(), paper.counts.looks],
-    [[undefined, "igbvf"], looks],
+    [drivers(), paper.counts.observations],
+    [[undefined, "igbvf"], observations],
     "the node was not read again for it",
   );
   await close();
@@ -95,17 +99,17 @@ test("watchNode() reads the node again for events that come while it is being re
   const paper = await watchedNode(t, { pfs: 2 });
   const { node, close } = await paper.open();
   const gate = Promise.withResolvers<undefined>();
-  const asked = { times: 0 };
+  const queried = { times: 0 };
   // The VFs of the first one are read by then.
   paper.pfLinks.set(parsePciAddress("02:00.0"), () => {
-    asked.times += 1;
+    queried.times += 1;
     return gate.promise;
   });
   paper.announce({ action: "lost" });
   await paper.quiet(50);
   await paper.machine.devices.writeText(`${paper.pf}/sriov_numvfs`, "0", { limitMs: 1_000 });
   await paper.quiet(50);
-  assert.equal(asked.times, 1);
+  assert.equal(queried.times, 1);
   gate.resolve(undefined);
   await paper.quiet(50);
   await paper.quiet(50);
@@ -120,19 +124,19 @@ test("watchNode() reads the links of an observation to their end before it begin
   const paper = await watchedNode(t);
   const { close } = await paper.open();
   const gate = Promise.withResolvers<undefined>();
-  const asked = { times: 0 };
+  const queried = { times: 0 };
   paper.pfLinks.set(paper.pf, async () => {
-    asked.times += 1;
-    return asked.times === 2 ? await gate.promise : undefined;
+    queried.times += 1;
+    return queried.times === 2 ? await gate.promise : undefined;
   });
   paper.announce({ action: "lost" });
   await paper.quiet(50);
   paper.announce({ action: "lost" });
   await paper.quiet(50);
-  assert.equal(asked.times, 2);
+  assert.equal(queried.times, 2);
   gate.resolve(undefined);
   await paper.quiet(50);
-  assert.equal(asked.times, 4);
+  assert.equal(queried.times, 4);
   await close();
 });
 
@@ -156,9 +160,9 @@ test("watchNode() knows links and the host's use on return, and makes up for wha
 
 test("watchNode() observes once more at the start, though no event came", async (t) => {
   const paper = await watchedNode(t);
-  const { looks } = paper.counts;
+  const { observations } = paper.counts;
   const { close } = await paper.open();
-  assert.equal(paper.counts.looks - looks, 2);
+  assert.equal(paper.counts.observations - observations, 2);
   await close();
 });
 
@@ -173,18 +177,18 @@ for (const other of ["lost", "of a driver"] as const) {
       health.conditions().map(({ code }) => code),
       ["pf-config-refused"],
     );
-    const { asked } = found;
+    const { queried } = found;
     found.link = pfLinkOf(pf, { carrier: false });
     netlink.say({ kind: "lost" });
     announce(event);
     await quiet();
-    assert.ok(found.asked > asked);
+    assert.ok(found.queried > queried);
     announce({ action: "lost" });
     announce(event);
     file.write("physicalFunctions: [");
-    const before = found.asked;
+    const before = found.queried;
     await quiet();
-    assert.ok(found.asked > before + 1, "the node was read");
+    assert.ok(found.queried > before + 1, "the node was read");
     await close();
   });
 }
@@ -192,18 +196,18 @@ for (const other of ["lost", "of a driver"] as const) {
 test("watchNode() continues where a VF has gone before its driver could be read, and reads each VF's driver once", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
-  const asked: string[] = [];
+  const queried: string[] = [];
   const { binder, inventory } = node;
   const driverOf = binder.driverOf.bind(binder);
   binder.driverOf = async (address) => {
-    asked.push(address);
+    queried.push(address);
     return await driverOf(address);
   };
   for (const address of [first, second]) {
     paper.announce({ action: "bind", subsystem: "pci", devpath: `/x/${address}` });
     await paper.quiet();
   }
-  assert.deepEqual(asked, [first, second]);
+  assert.deepEqual(queried, [first, second]);
   binder.driverOf = async () => {
     inventory.sync(paper.pf, []);
     return undefined;
@@ -267,12 +271,12 @@ for (const [says, event, isRead] of [
     const paper = await watchedNode(t);
     const { close } = await paper.open();
     await paper.quiet(2_000);
-    const { looks } = paper.counts;
+    const { observations } = paper.counts;
     const { dumps } = paper.netlink;
     paper.announce(event);
     paper.announce(event);
     await paper.quiet();
-    assert.equal(paper.counts.looks - looks, isRead ? 1 : 0);
+    assert.equal(paper.counts.observations - observations, isRead ? 1 : 0);
     await paper.quiet(2_000);
     assert.equal(paper.netlink.dumps > dumps, isRead, "what the host uses");
     await close();
@@ -282,16 +286,16 @@ for (const [says, event, isRead] of [
 test("watchNode() continues after an observation that has failed", async (t) => {
   const paper = await watchedNode(t);
   const { node, close } = await paper.open();
-  const { look } = node.survey;
-  node.survey.look = () => Promise.reject(new Error("odd"));
+  const { observe } = node.survey;
+  node.survey.observe = () => Promise.reject(new Error("odd"));
   paper.announce({ action: "lost" });
   await paper.quiet();
   assert.deepEqual(paper.log.of("node-not-observed"), [{ error: "Error: odd" }]);
-  node.survey.look = look;
-  const { looks } = paper.counts;
+  node.survey.observe = observe;
+  const { observations } = paper.counts;
   paper.announce({ action: "lost" });
   await paper.quiet();
-  assert.equal(paper.counts.looks, looks + 1);
+  assert.equal(paper.counts.observations, observations + 1);
   await close();
 });
 
@@ -306,9 +310,9 @@ test("watchNode() tries again what another process has, until that has ended, an
   await paper.quiet(5_000);
   await paper.quiet(100);
   assert.deepEqual([node.inventory.snapshot().length, node.survey.isWaiting], [2, false]);
-  const { looks } = paper.counts;
+  const { observations } = paper.counts;
   await paper.quiet(60_000);
-  assert.equal(paper.counts.looks, looks);
+  assert.equal(paper.counts.observations, observations);
   await close();
 });
 
@@ -349,9 +353,9 @@ test("watchNode() says no more that a list is wrong when the file has the one in
 /** A PF whose link the kernel has, and what its VFs suffer of it. */
 async function withLink(t: Parameters<typeof watchedNode>[0], link: Partial<Link> = {}) {
   const paper = await watchedNode(t, { entry: "    carrier: require\n" });
-  const found = { link: pfLinkOf(paper.pf, link), asked: 0 };
+  const found = { link: pfLinkOf(paper.pf, link), queried: 0 };
   paper.pfLinks.set(paper.pf, async () => {
-    found.asked += 1;
+    found.queried += 1;
     return found.link;
   });
   const opened = await paper.open();
@@ -369,7 +373,7 @@ async function withLink(t: Parameters<typeof watchedNode>[0], link: Partial<Link
 test("watchNode() follows the link of a PF, and what other links say is nothing to it", async (t) => {
   const { pf, netlink, found, seen, quiet, close } = await withLink(t, { carrier: false });
   assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
-  const { asked } = found;
+  const { queried } = found;
   netlink.say({ kind: "new-link", link: pfLinkOf(pf, { index: 1001 }) });
   assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
   netlink.say({ kind: "new-link", link: pfLinkOf(pf) });
@@ -377,7 +381,7 @@ test("watchNode() follows the link of a PF, and what other links say is nothing 
   netlink.say({ kind: "new-link", link: pfLinkOf(pf, { up: false }) });
   assert.deepEqual(seen(), ["down", "pf-without-carrier"]);
   await quiet();
-  assert.equal(found.asked, asked, "the kernel said it all");
+  assert.equal(found.queried, queried, "the kernel said it all");
   await close();
 });
 
@@ -398,22 +402,22 @@ test("watchNode() reads the links again where events were lost, or where an inde
 test("watchNode() believes what the kernel says of a link while that is being read, not the older answer", async (t) => {
   const { pf, pfLinks, netlink, watch, seen, quiet, close } = await withLink(t);
   const answer = Promise.withResolvers<Link>();
-  let asked = 0;
+  let queried = 0;
   // The first query is the observation's own: whether the link is the PF's.
   pfLinks.set(pf, async () => {
-    asked += 1;
-    return asked === 2 ? await answer.promise : pfLinkOf(pf, { carrier: asked > 2 });
+    queried += 1;
+    return queried === 2 ? await answer.promise : pfLinkOf(pf, { carrier: queried > 2 });
   });
   watch.rescan();
   await quiet(50);
-  await until(() => asked === 2);
+  await until("the watch reads the link", () => queried === 2);
   netlink.say({ kind: "new-link", link: pfLinkOf(pf, { carrier: false }) });
   netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0"), { index: 1001 }) });
   answer.resolve(pfLinkOf(pf));
   for (let turn = 0; turn < 50; turn += 1) await new Promise(setImmediate);
   assert.equal(seen()[0], "down");
   await quiet();
-  assert.ok(asked > 2, "and asks once more: the answer may be older than the event");
+  assert.ok(queried > 2, "and asks once more: the answer may be older than the event");
   assert.equal(seen()[0], "up");
   await close();
 });
@@ -421,14 +425,14 @@ test("watchNode() believes what the kernel says of a link while that is being re
 test("watchNode() does not take for a PF's what is said of another link under its index while that is being read", async (t) => {
   const { pf, pfLinks, netlink, watch, seen, quiet, close } = await withLink(t);
   const answer = Promise.withResolvers<Link>();
-  let asked = 0;
+  let queried = 0;
   pfLinks.set(pf, async () => {
-    asked += 1;
-    return asked === 2 ? await answer.promise : pfLinkOf(pf);
+    queried += 1;
+    return queried === 2 ? await answer.promise : pfLinkOf(pf);
   });
   watch.rescan();
   await quiet(50);
-  await until(() => asked === 2);
+  await until("the watch reads the link", () => queried === 2);
   netlink.say({ kind: "new-link", link: pfLinkOf(parsePciAddress("07:00.0"), { carrier: false }) });
   answer.resolve(pfLinkOf(pf));
   for (let turn = 0; turn < 50; turn += 1) await new Promise(setImmediate);
@@ -439,7 +443,7 @@ test("watchNode() does not take for a PF's what is said of another link under it
 
 test("watchNode() reads the node again where the link of a PF could not be read", async (t) => {
   const { pf, pfLinks, netlink, log, counts, seen, quiet, close } = await withLink(t);
-  const { looks } = counts;
+  const { observations } = counts;
   let fails = 1;
   pfLinks.set(pf, async () => {
     if (fails-- > 0) throw new Error("it is being renamed");
@@ -449,6 +453,6 @@ test("watchNode() reads the node again where the link of a PF could not be read"
   await quiet();
   assert.equal(log.of("pf-link-unknown").length, 1);
   await quiet();
-  assert.deepEqual([seen()[0], counts.looks], ["down", looks + 1]);
+  assert.deepEqual([seen()[0], counts.observations], ["down", observations + 1]);
   await close();
 });

@@ -79,7 +79,7 @@ class NodeWatch {
   async start(): Promise<void> {
     this.#todo.links = true;
     await this.#work();
-    await this.#hostUse.look();
+    await this.#hostUse.observe();
     // What happened between the first observation and now.
     this.#want({ all: true, config: true });
   }
@@ -148,7 +148,7 @@ class NodeWatch {
     this.#todo.drivers.clear();
     try {
       const isOther = config && (await this.#readConfig());
-      if (all || isOther) await node.survey.look();
+      if (all || isOther) await node.survey.observe();
       if (all || isOther) this.#hostUse.want();
       for (const address of drivers) {
         const driver = await node.binder.driverOf(address);
@@ -156,13 +156,13 @@ class NodeWatch {
       }
       if (all || isOther || links) await this.#readLinks();
       node.survey.judge();
-      if (node.survey.isWaiting) this.#lookLater();
+      if (node.survey.isWaiting) this.#observeLater();
     } catch (error) {
       log.error("node-not-observed", { error: String(error) });
     }
   }
 
-  #lookLater(): void {
+  #observeLater(): void {
     if (this.#isClosed || this.#retry) return;
     this.#retry = this.#options.clock.after(RETRY_MS, () => {
       this.#retry = undefined;

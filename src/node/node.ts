@@ -45,8 +45,8 @@ export async function openNode(options: NodeOptions): Promise<Node> {
   const hostUse = new HostUseWithholding({ host, inventory, config: () => survey.ours, log });
   const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
   const survey = new PfSurvey({ pfConfig, host, inventory, refuseCreation, health, clock, log });
-  await survey.look();
-  await hostUse.look().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
+  await survey.observe();
+  await hostUse.observe().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
   const binder = new DriverBinder({
     ...host,
     clock,

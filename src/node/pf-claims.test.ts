@@ -66,6 +66,7 @@ test("PfClaims lets through what is not there, and claims an adapter again that 
   assert.deepEqual(one.ours(first), [first]);
   rmdirSync(join(sysfs, first));
   assert.deepEqual(one.ours(first), [first]);
+  assert.deepEqual(one.log.of("pf-not-locked"), [], "its observation says that it is not there");
   mkdirSync(join(sysfs, first));
   assert.deepEqual(one.ours(first), [first]);
   assert.deepEqual(other.ours(first), []);
@@ -82,7 +83,7 @@ test("PfClaims lets go of the lock of an adapter that has left its slot, and pas
   };
   const health = new Health(systemClock);
   const claims = new PfClaims({ locks: { folder: lockFolder, pf }, health, log: recordingLog() });
-  for (let looks = 0; looks < 2; looks += 1) claims.ours(listOf(first));
+  for (let observations = 0; observations < 2; observations += 1) claims.ours(listOf(first));
   held.isCurrent = false;
   claims.ours(listOf(first));
   assert.equal(held.locks, 1);

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { NOTHING_LEFT, pfLinkOf, type WatchedNodeOptions, watchedNode } from "../../test/scenes/watched-node.ts";
-import type { Address } from "../kernel/index.ts";
+import type { Address, Link } from "../kernel/index.ts";
 import { type PciAddress, parsePciAddress } from "../pci/index.ts";
 
 const other = parsePciAddress("02:00.0");
@@ -39,7 +39,11 @@ test("a PF that loses its driver is a fault until it has one again, and then get
   await settle();
   assert.deepEqual(codes(), [`pf-unusable ${pf}`]);
   assert.deepEqual([[...survey.pfs.keys()], survey.refusals.length, survey.carrierOf(pf)], [[other], 1, "unknown"]);
-  assert.ok(vfsOf(pf).every(({ problem }) => /no driver/.test(problem ?? "")));
+  assert.deepEqual(
+    vfsOf(pf).map(({ problem }) => /no driver/.test(problem ?? "")),
+    [true, true],
+    "its VFs stay known: clients may have them",
+  );
   assert.deepEqual([log.of("pf-not-managed"), log.of("pf-unusable").length], [[], 1]);
   await bind(pf, "bind");
   await settle();
@@ -82,6 +86,7 @@ test("a PF that is taken out has no VFs, and gets them again when it is back", a
 test("a PF that leaves the list leaves nothing of it, whatever was wrong with it, and is observed as a new one when it is back", async (t) => {
   for (const wrong of ["nothing", "no driver", "its VFs were taken away"] as const) {
     const { pf, file, log, survey, codes, vfsOf, bind, setVfs, settle, close } = await opened(t);
+    survey.setLink(pf, { up: true, carrier: true });
     if (wrong === "no driver") await bind(pf, "unbind");
     if (wrong === "its VFs were taken away") await setVfs(pf, 0);
     await settle();
@@ -92,6 +97,7 @@ test("a PF that leaves the list leaves nothing of it, whatever was wrong with it
     await settle();
     assert.deepEqual([codes(), vfsOf(pf), survey.refusals, [...survey.pfs.keys()]], [[], [], [], [other]], wrong);
     assert.equal(log.of("pf-not-managed").length, 1);
+    assert.equal(survey.carrierOf(pf), "unknown");
     if (wrong === "no driver") await bind(pf, "bind");
     file.write(whole);
     await settle();
@@ -134,10 +140,10 @@ test("a stop while a driver makes VFs waits for none of them, and observes nothi
   const { close } = await paper.open();
   await paper.quiet();
   await close();
-  const { looks } = paper.counts;
+  const { observations } = paper.counts;
   letGo();
   await paper.quiet();
-  assert.deepEqual([paper.counts.looks, paper.left()], [looks, NOTHING_LEFT]);
+  assert.deepEqual([paper.counts.observations, paper.left()], [observations, NOTHING_LEFT]);
 });
 
 test("VFs are made on a PF that the host has used as soon as it lets go of it, or as the list allows it", async (t) => {
@@ -170,25 +176,25 @@ test("VFs are made on a PF that the host has used as soon as it lets go of it, o
 test("observations come one after the other, and one that fails keeps no later one", async (t) => {
   const { pf, host, pfLinks, survey, counts, quiet, close } = await opened(t, { pfs: 1 });
   const gate = Promise.withResolvers<undefined>();
-  const { looks } = counts;
-  const asked = { times: 0 };
+  const { observations } = counts;
+  const queried = { times: 0 };
   pfLinks.set(pf, async () => {
-    asked.times += 1;
+    queried.times += 1;
     return await gate.promise;
   });
-  const both = [survey.look(), survey.look()];
+  const both = [survey.observe(), survey.observe()];
   await quiet();
-  assert.equal(asked.times, 1);
+  assert.equal(queried.times, 1);
   gate.resolve(undefined);
   await Promise.all(both);
-  assert.equal(counts.looks, looks + 2);
+  assert.equal(counts.observations, observations + 2);
   const { pfPort } = host;
   host.pfPort = () => {
     throw new Error("no port");
   };
-  await assert.rejects(survey.look(), /no port/);
+  await assert.rejects(survey.observe(), /no port/);
   host.pfPort = pfPort;
-  await survey.look();
+  await survey.observe();
   await close();
 });
 
@@ -197,7 +203,7 @@ test("a list that leaves a PF out is judged by the next observation itself", asy
   const tokenId = inventory.devicesOf("worker.domain/intel").find((one) => one.address === first)?.id ?? "";
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
   survey.reconfigure({ physicalFunctions: survey.config.physicalFunctions.slice(1) });
-  await survey.look();
+  await survey.observe();
   assert.deepEqual(
     inventory.get(first)?.conditions.map(({ code }) => code),
     ["gone", "pf-not-managed"],
@@ -210,13 +216,53 @@ test("what is worth a note is logged once, and shown as long as it is so", async
   const { node, close } = await paper.open();
   paper.file.write(paper.file.text.replace("vfKernelDriver: igbvf", "vfKernelDriver: nosuchvf"));
   await paper.quiet();
-  for (let times = 0; times < 3; times += 1) await node.survey.look();
+  for (let times = 0; times < 3; times += 1) await node.survey.observe();
   assert.equal(paper.log.of("vf-driver-missing").length, 1);
   assert.deepEqual(
     paper.health.conditions().map(({ code }) => code),
     ["vf-driver-missing"],
   );
   await close();
+});
+
+/** An observation whose read of the first PF does not answer, until its time is over. */
+async function observedInVain({ pf, pfLinks, clock, survey, quiet }: Awaited<ReturnType<typeof opened>>) {
+  const hanging = Promise.withResolvers<Link>();
+  let count = 0;
+  pfLinks.set(pf, () => {
+    count += 1;
+    return hanging.promise;
+  });
+  const observed = survey.observe();
+  await quiet();
+  await clock.pass(10_000);
+  await observed;
+  return { hanging, reads: () => count };
+}
+
+test("a PF whose reads hang holds up no other one, is not read again before they answer, and is observed then", async (t) => {
+  const scene = await opened(t);
+  const { pf, survey, codes, vfsOf, settle, close } = scene;
+  const { hanging, reads } = await observedInVain(scene);
+  assert.deepEqual([codes(), [...survey.pfs.keys()]], [[`pf-unusable ${pf}`], [other]]);
+  assert.equal(vfsOf(pf).length, 2, "its VFs stay known: clients may have them");
+  assert.match(survey.refusals.join(), /has not answered a read of its files within 10 s/);
+  await survey.observe();
+  assert.equal(reads(), 1);
+  hanging.resolve(pfLinkOf(pf));
+  await settle();
+  assert.deepEqual([codes(), survey.pfs.size, reads() > 1], [[], 2, true]);
+  await close();
+});
+
+test("a read of a PF that answers after the stop is followed by no other", async (t) => {
+  const scene = await opened(t);
+  const { pf, settle, close } = scene;
+  const { hanging, reads } = await observedInVain(scene);
+  await close();
+  hanging.resolve(pfLinkOf(pf));
+  await settle();
+  assert.equal(reads(), 1);
 });
 
 test("the carrier of a PF is logged when it changes, and not each time that the kernel says the same", async (t) => {

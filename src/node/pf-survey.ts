@@ -9,6 +9,7 @@ import {
   type PciAddress,
   type PfConfig,
   type PfFault,
+  PfReadings,
   type PhysicalFunction,
   switchdevProblem,
 } from "../pci/index.ts";
@@ -56,6 +57,8 @@ export class PfSurvey {
   /** Why a PF cannot be used. */
   readonly #faults = new Map<PciAddress, PfFault>();
   readonly #creation: PfsWithoutVfs;
+  readonly #readings: PfReadings;
+  #isClosed = false;
   #turn: Promise<void> = Promise.resolve();
   readonly #carriers = new PfCarriers();
   readonly #notes = new Set<string>();
@@ -65,12 +68,13 @@ export class PfSurvey {
     this.#config = options.pfConfig;
     this.#claims = new PfClaims({ ...options, locks: options.host.locks });
     this.#health = new PfHealth(options.health);
+    this.#readings = new PfReadings(options.clock, () => this.#isClosed || void this.observe());
     this.#creation = new PfsWithoutVfs({
       ...options,
       withoutVfs: this.#health.withoutVfs,
       bringUp: (pf) => withRtnl(options.host, (place) => bringUp(options.host, place, pf)),
       refuse: options.refuseCreation,
-      onAnswered: () => void this.look(),
+      onAnswered: () => void this.observe(),
     });
   }
 
@@ -106,6 +110,7 @@ export class PfSurvey {
 
   /** Waits for no driver any more, and leaves the PFs to others. */
   close(): void {
+    this.#isClosed = true;
     this.#creation.close();
     this.#claims.close();
   }
@@ -134,23 +139,23 @@ export class PfSurvey {
   }
 
   /** Reads the node again. Never throws: what cannot be used is reported and left out. */
-  look(): Promise<void> {
-    const looked = this.#turn.then(async () => {
+  observe(): Promise<void> {
+    const observed = this.#turn.then(async () => {
       this.#takeOver(await this.#observe());
       this.judge();
     });
-    this.#turn = looked.catch(() => {}); // the caller's
-    return looked;
+    this.#turn = observed.catch(() => {}); // the caller's
+    return observed;
   }
 
   async #observe(): Promise<Discovery> {
     const { host, clock, log } = this.#options;
     const config = this.#claims.ours(this.#config);
     this.#ours = config;
-    const askEswitchMode = (pf: PciAddress) => host.askEswitchMode(pf);
+    const queryEswitchMode = (pf: PciAddress) => host.queryEswitchMode(pf);
     return await withRtnl(host, (place) => {
       const verifyLink = (pf: PciAddress) => host.pfLink(place, pf);
-      return discover(config, { ...host, verifyLink, askEswitchMode, clock, log });
+      return discover(config, { ...host, verifyLink, queryEswitchMode, readings: this.#readings, clock, log });
     });
   }
 
@@ -225,6 +230,7 @@ export class PfSurvey {
     for (const address of gone) {
       this.#pfs.delete(address);
       this.#creation.forget(address);
+      this.#carriers.forget(address);
       this.#faults.delete(address);
       this.#health.clear(address);
       inventory.sync(address, []);

@@ -19,7 +19,7 @@ interface PfsWithoutVfsOptions {
 }
 
 /** A request that a driver has not answered yet. */
-interface Asked {
+interface VfRequest {
   readonly ifindex: number | undefined;
   readonly stop: AbortController;
 }
@@ -31,7 +31,7 @@ interface Asked {
  */
 export class PfsWithoutVfs {
   readonly #options: PfsWithoutVfsOptions;
-  readonly #asked = new Map<PciAddress, Asked>();
+  readonly #requested = new Map<PciAddress, VfRequest>();
   /** The devices that were seen with VFs. */
   readonly #had = new Map<PciAddress, number | undefined>();
   readonly #refused = new Map<PciAddress, { readonly ifindex: number | undefined; readonly fault: PfFault }>();
@@ -52,10 +52,10 @@ export class PfsWithoutVfs {
   /** What is to be made of a PF as it was observed: as it is, or why it cannot be used. */
   judge(pf: PhysicalFunction): PhysicalFunction | PfFault {
     const { address, ifindex } = pf;
-    const asked = this.#asked.get(address);
-    if (asked) {
+    const requested = this.#requested.get(address);
+    if (requested) {
       // An adapter that was away meanwhile has forgotten the request.
-      if (!isSame(asked.ifindex, ifindex)) asked.stop.abort(new Error(`${address} was away`));
+      if (!isSame(requested.ifindex, ifindex)) requested.stop.abort(new Error(`${address} was away`));
       return { ...pf, vfs: [] }; // they are used when all of them are there
     }
     if (pf.vfs.length > 0) {
@@ -72,14 +72,14 @@ export class PfsWithoutVfs {
       return pf;
     }
     const why = this.#reasonForNone(pf);
-    if (why === "to be made") this.#ask(pf);
+    if (why === "to be made") this.#request(pf);
     else this.#report(address, why);
     return pf;
   }
 
   /** It is not there, or has no driver: what comes under its address is another one. */
   forget(pf: PciAddress): void {
-    this.#asked.get(pf)?.stop.abort(new Error(`${pf} is away`));
+    this.#requested.get(pf)?.stop.abort(new Error(`${pf} is away`));
     this.#had.delete(pf);
     this.#refused.delete(pf);
     this.#usedByHost.delete(pf);
@@ -94,7 +94,7 @@ export class PfsWithoutVfs {
   /** Waits for nothing any more. What was requested of a driver continues. */
   close(): void {
     this.#isClosed = true;
-    for (const { stop } of this.#asked.values()) stop.abort(new Error("the forwarder stops"));
+    for (const { stop } of this.#requested.values()) stop.abort(new Error("the forwarder stops"));
   }
 
   #reasonForNone(pf: PhysicalFunction): string {
@@ -108,13 +108,13 @@ export class PfsWithoutVfs {
     return `${address} has no virtual functions any more: their number was set to 0 while the forwarder ran, and it is not changed; to have them again: echo ${desiredVfs(pf)} > /sys/bus/pci/devices/${address}/sriov_numvfs`;
   }
 
-  #ask(pf: PhysicalFunction): void {
+  #request(pf: PhysicalFunction): void {
     const { address, ifindex } = pf;
     const stop = new AbortController();
-    this.#asked.set(address, { ifindex, stop });
+    this.#requested.set(address, { ifindex, stop });
     this.#report(address, `${address} has no virtual functions: its driver is being asked for ${desiredVfs(pf)}`);
     void this.#make(pf, stop.signal).finally(() => {
-      this.#asked.delete(address);
+      this.#requested.delete(address);
       if (!this.#isClosed) this.#options.onAnswered();
     });
   }

@@ -25,6 +25,8 @@ test("reportVfConditions() reports a quarantined VF until it is restored or gone
   const reported = () => health.conditions().map(({ code, subject, sentence }) => [code, subject, sentence]);
   inventory.sync(pf, [facts]);
   assert.deepEqual(reported(), []);
+  inventory.raise(address, { code: "being-cleaned" });
+  assert.deepEqual(reported(), [], "each Close does that");
   inventory.raise(address, stuck);
   assert.deepEqual(reported(), [["vf-quarantined", address, `${address} is given to no client: it is stuck`]]);
   assert.equal(health.ready.value, true);

@@ -19,6 +19,7 @@ function declareReports(health: Health): Readonly<Record<ConditionEffect, Report
       sentence: (address, what) =>
         `${address} is withheld from pods, for the host uses it: ${what}, or set hostUse: allow for its PF`,
     },
+    reclaim: undefined,
     unhealthy: undefined,
     inform: undefined,
   };

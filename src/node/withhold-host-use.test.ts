@@ -28,14 +28,14 @@ const WORDS = "enp1s0f0v0 has address 10.0.0.9/24; to end that: ip address del 1
 test("look() withholds what the host uses until it does not any more, and knows whose the links are", async (t) => {
   const { hostUse, use, indexOf, howOf, log, close } = await opened(t);
   use("enp1s0f0v0");
-  assert.equal(await hostUse.look(), false, "no PF is used");
+  assert.equal(await hostUse.observe(), false, "no PF is used");
   assert.deepEqual([howOf(first), howOf(second)], [[WORDS], []]);
-  assert.equal(await hostUse.look(), false);
+  assert.equal(await hostUse.observe(), false);
   assert.equal(log.of("vf-withheld").length, 1);
   assert.deepEqual(hostUse.links.get(indexOf("enp1s0f0v0")), { address: first, hasMaster: false });
   assert.equal(hostUse.links.size, 3);
   use();
-  await hostUse.look();
+  await hostUse.observe();
   assert.deepEqual(howOf(first), []);
   assert.equal(log.events.filter(({ event }) => /offered/.test(event)).length, 1);
   await close();
@@ -44,17 +44,17 @@ test("look() withholds what the host uses until it does not any more, and knows 
 test("look() says once that a PF is used, or not any more, also where it has left the list", async (t) => {
   const { pf, file, node, hostUse, use, quiet, close } = await opened(t);
   use("enp1s0f0");
-  assert.deepEqual([await hostUse.look(), await hostUse.look()], [true, false]);
+  assert.deepEqual([await hostUse.observe(), await hostUse.observe()], [true, false]);
   assert.equal(hostUse.ofPf(pf), "enp1s0f0 has address 10.0.0.9/24");
   use();
-  assert.deepEqual([await hostUse.look(), await hostUse.look(), hostUse.ofPf(pf)], [true, false, undefined]);
+  assert.deepEqual([await hostUse.observe(), await hostUse.observe(), hostUse.ofPf(pf)], [true, false, undefined]);
   use("enp1s0f0");
-  assert.equal(await hostUse.look(), true);
+  assert.equal(await hostUse.observe(), true);
   file.write("physicalFunctions: {}\n");
   node.survey.reconfigure({ physicalFunctions: [] });
-  await node.survey.look();
+  await node.survey.observe();
   await quiet(0);
-  assert.deepEqual([await hostUse.look(), hostUse.ofPf(pf)], [true, undefined]);
+  assert.deepEqual([await hostUse.observe(), hostUse.ofPf(pf)], [true, undefined]);
   await close();
 });
 
@@ -62,17 +62,40 @@ test("what a connection holds is observed when it is free again", async (t) => {
   const { inventory, hostUse, use, howOf, close } = await opened(t);
   const tokenId = inventory.devicesOf("worker.domain/intel").find(({ address }) => address === first)?.id ?? "";
   inventory.raise(first, { code: "host-use", how: "as it was before" });
-  const look = hostUse.look();
+  const observe = hostUse.observe();
   inventory.clear(first, "host-use");
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
   use("enp1s0f0v0");
-  await look;
-  await hostUse.look();
+  await observe;
+  await hostUse.observe();
   assert.deepEqual(howOf(first), []);
   inventory.release("c1");
   assert.deepEqual(howOf(first), [], "not before it is looked at");
-  await hostUse.look();
+  await hostUse.observe();
   assert.deepEqual(howOf(first), [WORDS]);
+  await close();
+});
+
+test("what was found of a VF right before a connection got it holds until it is free and looked at again", async (t) => {
+  const { inventory, hostUse, use, howOf, close } = await opened(t);
+  const tokenId = inventory.devicesOf("worker.domain/intel").find(({ address }) => address === first)?.id ?? "";
+  inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
+  use("enp1s0f0v0");
+  await assert.rejects(hostUse.refuse(first), { fault: { kind: "host-uses-it", how: WORDS } });
+  await hostUse.observe();
+  inventory.release("c1");
+  assert.deepEqual(howOf(first), [WORDS]);
+  await close();
+});
+
+test('"hostUse: create-vfs" lets VFs be made, and gives none of them away that the host uses', async (t) => {
+  const { file, node, hostUse, use, howOf, close } = await opened(t);
+  node.survey.reconfigure(parsePfConfig(`${file.text.trimEnd()}\n    hostUse: create-vfs\n`, "pci.config"));
+  await node.survey.observe();
+  use("enp1s0f0v0");
+  await hostUse.observe();
+  assert.deepEqual(howOf(first), [WORDS]);
+  await assert.rejects(hostUse.refuse(first), { fault: { kind: "host-uses-it", how: WORDS } });
   await close();
 });
 
@@ -89,11 +112,11 @@ test("refuse() observes again, and what it finds is known from then on", async (
 test('"hostUse: allow" gives away what the host uses, from the list on that says so', async (t) => {
   const { pf, file, node, hostUse, use, howOf, close } = await opened(t);
   use("enp1s0f0v0");
-  await hostUse.look();
+  await hostUse.observe();
   const allowing = parsePfConfig(`${file.text.trimEnd()}\n    hostUse: allow\n`, "pci.config");
   node.survey.reconfigure(allowing);
-  await node.survey.look();
-  await hostUse.look();
+  await node.survey.observe();
+  await hostUse.observe();
   assert.deepEqual(howOf(first), []);
   await hostUse.refuse(first);
   assert.equal(hostUse.ofPf(pf), undefined);
@@ -103,12 +126,12 @@ test('"hostUse: allow" gives away what the host uses, from the list on that says
 test("refuseCreation() keeps VFs from a used PF only where the list does not allow it", async (t) => {
   const { pf, node, hostUse, use, close } = await opened(t);
   const found = node.survey.pfs.get(pf) ?? assert.fail();
-  const asked = (rule: "withhold" | "create-vfs" | "allow") =>
+  const requested = (rule: "withhold" | "create-vfs" | "allow") =>
     hostUse.refuseCreation({ ...found, entry: { ...found.entry, hostUse: rule } });
-  assert.equal(await asked("withhold"), undefined);
+  assert.equal(await requested("withhold"), undefined);
   use("enp1s0f0");
-  assert.match((await asked("withhold")) ?? "", /for the host uses it: enp1s0f0 has address/);
-  assert.deepEqual([await asked("create-vfs"), await asked("allow")], [undefined, undefined]);
+  assert.match((await requested("withhold")) ?? "", /for the host uses it: enp1s0f0 has address/);
+  assert.deepEqual([await requested("create-vfs"), await requested("allow")], [undefined, undefined]);
   await close();
 });
 
@@ -148,4 +171,12 @@ test("openNode() makes its tokens of a secret that outlives it, and another one 
   const after = await tokens();
   assert.ok(!after.some((id) => before.includes(id)));
   assert.deepEqual(await tokens(), after);
+});
+
+test("openNode() refuses to begin where the secret of its tokens cannot be kept", async (t) => {
+  const paper = await watchedNode(t);
+  paper.state.set = () => {
+    throw new Error("the disk is full");
+  };
+  await assert.rejects(paper.open(), /the disk is full/);
 });

@@ -57,12 +57,12 @@ export class HostUseWithholding {
    * Observes everything that no connection holds. Resolves with whether a PF is used otherwise than before.
    * @throws {KernelError}; what was known before still counts then.
    */
-  async look(): Promise<boolean> {
+  async observe(): Promise<boolean> {
     const { inventory } = this.#options;
     const entries = new Map(this.#options.config().physicalFunctions.map((entry) => [entry.address, entry]));
     const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined);
-    const asked = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
-    const seen = await this.#reader.observe([...entries.keys(), ...asked]);
+    const usable = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
+    const seen = await this.#reader.observe([...entries.keys(), ...usable]);
     this.#links = linksOf(seen);
     for (const { address, connectionId } of inventory.snapshot()) {
       // What was given out meanwhile was checked for that, and what is known of it holds until it is free again.

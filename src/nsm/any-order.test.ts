@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { clone, create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { until } from "../../test/scenes/until.ts";
 import {
   type Connection,
   ConnectionEventSchema,
@@ -60,8 +61,8 @@ class World {
 
   /** One thing that happens; it may continue after this has returned. */
   readonly happenings: Readonly<Record<string, () => unknown>> = {
-    "a client asks": () => this.#ask(this.#first()),
-    "a client asks and leaves": () => this.#ask(this.#first(), this.#leaving()),
+    "a client asks": () => this.#request(this.#first()),
+    "a client asks and leaves": () => this.#request(this.#first(), this.#leaving()),
     "a client refreshes": () => this.#refresh(),
     "a client refreshes and leaves": () => this.#refresh(this.#leaving()),
     "a client wants another endpoint": () => this.#refresh(undefined, State.RESELECT_REQUESTED),
@@ -74,7 +75,7 @@ class World {
       this.#mood = this.pick(["agrees", "agrees", "is slow", "is away", "refuses", "answers nonsense"]);
     },
     "an endpoint dies": () => this.pick(this.#live())?.end(new RpcError("UNAVAILABLE", "connection lost")),
-    "an endpoint reports a change": () => this.#tellOfChange(),
+    "an endpoint reports a change": () => this.#reportChange(),
     "the VF resists": () => {
       this.story.vf.failing.set(this.pick(["detach", "bind", "attach", "stands", "give-back"]), new Error("not now"));
     },
@@ -125,7 +126,7 @@ class World {
     return this.story.outside.watches.filter(({ isOver }) => !isOver);
   }
 
-  #tellOfChange(): void {
+  #reportChange(): void {
     const { deps, outside } = this.story;
     for (const { watch, state } of deps.connections.values()) {
       const stream = outside.watches.find(({ isOver }) => !isOver);
@@ -158,7 +159,7 @@ class World {
     return { client, message };
   }
 
-  async #ask(
+  async #request(
     { client, message }: { readonly client: number; readonly message: NetworkServiceRequest },
     signal?: AbortSignal,
   ): Promise<void> {
@@ -175,7 +176,7 @@ class World {
     if (client > 2 && mechanism) Object.assign(mechanism, { type: "NOOP", parameters: {} });
     if (connection && state !== undefined) connection.state = state;
     if (connection && (state !== undefined || this.pick([true, false]))) connection.networkServiceEndpointName = "";
-    await this.#ask({ client, message }, signal);
+    await this.#request({ client, message }, signal);
   }
 
   async #close(): Promise<void> {
@@ -212,7 +213,8 @@ async function through(world: World, names: readonly string[]): Promise<void> {
     isOver = true;
   });
   await settled();
-  while (!isOver) await world.story.clock.pass(500);
+  const turn = () => world.story.clock.pass(500);
+  await until(`all is over of ${names.join(", ")}`, () => isOver, { turn });
   await settled();
 }
 

@@ -5,7 +5,13 @@ export type NsmFault =
   /** A repeated field or a text is longer than any honest peer sends. */
   | { readonly kind: "too-large"; readonly what: string; readonly size: number; readonly limit: number }
   /** The caller has as much of this node as one owner may have: quota.ts. */
-  | ({ readonly kind: "over-quota"; readonly id: string; readonly owner: string } & QuotaExcess)
+  | ({ readonly kind: "over-quota"; readonly owner: string } & QuotaExcess)
+  /** A client behind the manager has as many calls under way as it may: client-behind.ts. */
+  | { readonly kind: "too-many-calls"; readonly client: string }
+  /** Too many calls wait for their turn on one connection: connection-turn.ts. */
+  | { readonly kind: "too-many-waiting"; readonly id: string; readonly waiting: number }
+  /** The manager tries an earlier name of ours for a connection that was not made under it. */
+  | { readonly kind: "earlier-name"; readonly name: string }
   /** A value that a peer sent cannot be used. */
   | { readonly kind: "bad-value"; readonly what: string; readonly value: string; readonly desired: string }
   /** The connection names a mechanism that we do not know. */
@@ -49,15 +55,25 @@ export interface QuotaExcess {
   readonly limit: number;
 }
 
-/** `connection-bytes`: one connection is too large. `others-`: those of all peers but the manager, together. */
+/**
+ * `connection-bytes`: one connection is too large. `client-`: those of one client behind the manager. `others-`: those of all peers
+ * but the manager, together.
+ */
 export const QUOTA_KINDS = [
   "connection-bytes",
   "owner-connections",
   "owner-bytes",
+  "client-connections",
+  "client-bytes",
   "others-connections",
   "others-bytes",
 ] as const;
 export type QuotaKind = (typeof QUOTA_KINDS)[number];
+
+/** What is refused to who has its share, for the metric. */
+export const REFUSAL_KINDS = [...QUOTA_KINDS, "client-calls", "waiting-calls", "log-lines"] as const;
+/** One of them. */
+export type RefusalKind = (typeof REFUSAL_KINDS)[number];
 
 /** A Request, Close or registration could not be done. */
 export class NsmError extends Error {
@@ -98,7 +114,13 @@ function describe(fault: NsmFault): string {
     case "too-large":
       return `Cannot accept ${fault.what}: ${fault.size} are more than the limit of ${fault.limit}`;
     case "over-quota":
-      return `Cannot keep connection ${fault.id} of ${fault.owner}: ${describeExcess(fault)}`;
+      return `Cannot keep a connection of ${fault.owner}: ${describeExcess(fault)}`;
+    case "too-many-calls":
+      return `Cannot take a call of ${fault.client || "a client without identity"}: it has as many under way as it may; wait for some to end`;
+    case "too-many-waiting":
+      return `Cannot take a call of connection ${fault.id}: ${fault.waiting} calls wait for their turn on it; try again when one has ended`;
+    case "earlier-name":
+      return `Cannot serve this connection under ${fault.name}: it is an earlier name of this forwarder, and the connection has another; use that, or the name of today`;
     case "bad-value":
       return `Cannot use ${fault.what} "${fault.value.slice(0, 128)}": want ${fault.desired}`;
     case "unsupported-mechanism":
@@ -123,7 +145,7 @@ function describe(fault: NsmFault): string {
         "all candidates have failed",
       );
     case "not-the-owner":
-      return "no sufficient privileges: the connection belongs to another SPIFFE ID";
+      return "no sufficient privileges: the caller has no connection of this id";
     case "no-identity":
       return `no sufficient privileges: ${fault.problem}`;
     case "bad-reply":
@@ -149,6 +171,10 @@ function describeExcess({ limitOf, used, limit }: QuotaExcess): string {
       return `its owner has ${used} connections of that kind, and may have ${limit}; close what is not needed`;
     case "owner-bytes":
       return `its owner's connections would have ${used} bytes, and may have ${limit}; close what is not needed`;
+    case "client-connections":
+      return `its client has ${used} connections of that kind behind the manager, and may have ${limit} now; close what is not needed`;
+    case "client-bytes":
+      return `its client's connections behind the manager would have ${used} bytes, and may have ${limit} now; close what is not needed`;
     case "others-connections":
       return `peers other than the manager have ${used} connections, and may have ${limit} together; ask through the manager`;
     case "others-bytes":

@@ -67,3 +67,12 @@ for (const [what, error, code] of rows) {
     assert.ok(status.message.includes((error as Error).message));
   });
 }
+
+test("an NsmError has the first attempt as its cause, or the last candidate, and repeats no long value of a peer", () => {
+  const [first, last] = [new Error("first"), new Error("last")];
+  const failures = [first, last].map((error, at) => ({ endpoint: `nse-${at}`, error }));
+  assert.equal(new NsmError({ kind: "no-mechanism", attempts: [first, last] }).cause, first);
+  assert.equal(new NsmError({ kind: "candidates-failed", failures }).cause, last);
+  const value = "x".repeat(4_000);
+  assert.ok(new NsmError({ kind: "bad-value", what: "the name", value, desired: "a short one" }).message.length < 200);
+});

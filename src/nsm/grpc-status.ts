@@ -13,11 +13,35 @@ export function toStatus(error: unknown): RpcError {
   return new RpcError(codeOf(error), peerText(error), { cause: error });
 }
 
-/** The words of the original's policy check go before ours: peers and operators know them (nsm-protocol §1.7). */
+/** What names something of another peer's is for the log alone. */
 function peerText(error: unknown): string {
+  const replaced = (text: string, inner: DriverError) => text.replaceAll(inner.message, inner.textForPeers);
+  return driverErrorsIn(error).reduce(replaced, logText(error));
+}
+
+/** The words of the original's policy check go before ours: peers and operators know them (nsm-protocol §1.7). */
+export function logText(error: unknown): string {
   if (!(error instanceof PolicyError)) return textOf(error);
   const known = "networkservice: an error occurred during authorization policy check: no sufficient privileges";
   return `${known}: ${error.message}`;
+}
+
+/** What an error's text is made of. */
+function driverErrorsIn(error: unknown): readonly DriverError[] {
+  if (error instanceof DriverError) return [error];
+  if (!(error instanceof NsmError)) return [];
+  const { fault } = error;
+  switch (fault.kind) {
+    case "no-mechanism":
+      return fault.attempts.flatMap(driverErrorsIn);
+    case "candidates-failed":
+      return fault.failures.flatMap((failure) => driverErrorsIn(failure.error));
+    case "teardown-failed":
+    case "endpoint-close-failed":
+      return driverErrorsIn(fault.failure);
+    default:
+      return [];
+  }
 }
 
 function codeOf(error: unknown): Status {
@@ -62,7 +86,10 @@ function codeOfFault(fault: NsmFault): Status {
     case "bad-reply":
       return "INTERNAL";
     case "over-quota":
+    case "too-many-calls":
+    case "too-many-waiting":
       return "RESOURCE_EXHAUSTED";
+    case "earlier-name":
     case "reclaiming":
     case "registry":
       return "UNAVAILABLE";
@@ -81,6 +108,7 @@ function codeOfInventory(fault: InventoryFault): Status {
     case "no-free-vf":
       return "RESOURCE_EXHAUSTED";
     case "connection-holds-vf":
+    case "several-found":
       return "FAILED_PRECONDITION";
     case "unknown-vf":
     case "unknown-connection":
@@ -136,6 +164,7 @@ function codeOfNetdev(fault: NetdevFault): Status {
     case "vf-setting":
       return "FAILED_PRECONDITION";
     case "left-behind":
+    case "not-cleared":
       return "INTERNAL";
   }
 }

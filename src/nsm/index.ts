@@ -5,6 +5,7 @@
 // one way out. Its folders, top to bottom (.dependency-cruiser.cjs has it as a rule): request/ is the life of a connection; monitor/ what
 // watchers see; registry/ our own entry there; endpoint/ finds the next hop and calls it; permission/ says who may request what and how
 // much; mechanism/ is what the client gets. Beneath are path.ts, peers.ts and fault.ts; service.ts fits all together.
+export { REFUSAL_KINDS, type RefusalKind } from "./fault.ts";
 export type { InodeUrl } from "./mechanism/inode-url.ts";
 export type {
   Attachment,
@@ -21,7 +22,7 @@ export {
   PARAMETER,
 } from "./mechanism/requested-mechanism.ts";
 export type { OwnedFd } from "./peers.ts";
-export { type Held, QUOTA, quotaExcess } from "./permission/quota.ts";
+export { type Held, QUOTA, type Quota, quotaExcess } from "./permission/quota.ts";
 export { answerPolicies } from "./registry/answer-policies.ts";
 export { Registration } from "./registry/register.ts";
 export type { ConnectionSummary } from "./request/connection-summary.ts";

@@ -1,5 +1,4 @@
 import type { Metrics } from "../telemetry/index.ts";
-import { QUOTA_KINDS, type QuotaKind } from "./fault.ts";
 
 const CODES = [
   "OK",
@@ -21,8 +20,6 @@ const CODES = [
 export interface ServiceMetrics {
   /** A Request or Close has ended. */
   ended(method: "Request" | "Close", code: string, tookMs: number): void;
-  /** A connection was not kept. */
-  overQuota(kind: QuotaKind): void;
 }
 
 /** Declares the metrics of this module; `counts` is called at each scrape. */
@@ -55,13 +52,7 @@ export function declareMetrics(
     help: "Calls that wait for their turn behind another call of the same connection",
     collect: (gauge) => gauge.set({}, counts().waiting),
   });
-  const refusals = metrics.counter({
-    name: "nsm_sriov_quota_refusals_total",
-    help: "Connections that were refused because their owner has as much of this node as it may have",
-    labels: { limit: [...QUOTA_KINDS] },
-  });
   return {
-    overQuota: (limit) => refusals.add({ limit }),
     ended(method, code, tookMs) {
       calls.observe({ method, code: CODES.find((known) => known === code) ?? "UNKNOWN" }, tookMs / 1000);
     },

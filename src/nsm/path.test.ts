@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { ConnectionSchema } from "../gen/connection_pb.ts";
-import { extendPath, returnToCaller } from "./path.ts";
+import { extendPath, type OwnSegments, returnToCaller } from "./path.ts";
 
 type Segments = readonly (readonly [name: string, id: string])[];
 
@@ -13,6 +13,8 @@ interface Row {
   readonly segments: Segments;
   readonly gives: { readonly id: string; readonly index: number; readonly back: number; readonly segments: Segments };
 }
+
+const own: OwnSegments = { name: "fwd", newId: () => "new", isOurs: ({ name, id }) => name === "fwd-0" && id === "f0" };
 
 const rows: readonly Row[] = [
   {
@@ -102,14 +104,56 @@ const rows: readonly Row[] = [
       ],
     },
   },
+  {
+    says: "keeps the id of a connection of its own that was made under an earlier name",
+    id: "m1",
+    index: 0,
+    segments: [
+      ["m", "m1"],
+      ["fwd-0", "f0"],
+      ["e", "e1"],
+    ],
+    gives: {
+      id: "f0",
+      index: 1,
+      back: 0,
+      segments: [
+        ["m", "m1"],
+        ["fwd", "f0"],
+        ["e", "e1"],
+      ],
+    },
+  },
+  {
+    says: "keeps no other id that a path has under an earlier name",
+    id: "m1",
+    index: 0,
+    segments: [
+      ["m", "m1"],
+      ["fwd-0", "f1"],
+    ],
+    gives: {
+      id: "new",
+      index: 1,
+      back: 0,
+      segments: [
+        ["m", "m1"],
+        ["fwd", "new"],
+      ],
+    },
+  },
 ];
 
 for (const { says, id, index, segments, gives } of rows) {
   test(`extendPath() ${says}`, () => {
     const connection = connectionWith(id, index, segments);
-    const place = extendPath(connection, "fwd", () => "new");
+    const place = extendPath(connection, own);
     assert.equal(connection.id, gives.id);
-    assert.deepEqual(place, { index: gives.index, callerIndex: gives.back });
+    assert.deepEqual(place, {
+      index: gives.index,
+      callerIndex: gives.back,
+      isNew: gives.id === "new" || segments.length === 0,
+    });
     assert.equal(connection.path?.index, gives.index);
     assert.deepEqual(
       connection.path?.pathSegments.map((segment) => [segment.name, segment.id]),
@@ -141,6 +185,13 @@ const wrong = [
     text: "Current PathSegment.Id==m1 should be equal Connection.Id==x",
   },
   {
+    says: "no id where the segment has one",
+    id: "",
+    index: 0,
+    segments: [["m", "m1"]] as Segments,
+    text: "Current PathSegment.Id==m1 should be equal Connection.Id==",
+  },
+  {
     says: "an empty id in our own segment",
     id: "",
     index: 0,
@@ -151,16 +202,13 @@ const wrong = [
 
 for (const { says, id, index, segments, text } of wrong) {
   test(`extendPath() refuses ${says}`, () => {
-    assert.throws(() => extendPath(connectionWith(id, index, segments), "fwd", () => "new"), { message: text });
+    assert.throws(() => extendPath(connectionWith(id, index, segments), own), { message: text });
   });
 }
 
 test("returnToCaller() gives the caller its own index and id back", () => {
   const connection = connectionWith("m1", 0, [["m", "m1"]]);
-  returnToCaller(
-    connection,
-    extendPath(connection, "fwd", () => "new"),
-  );
+  returnToCaller(connection, extendPath(connection, own));
   assert.deepEqual([connection.id, connection.path?.index], ["m1", 0]);
 });
 

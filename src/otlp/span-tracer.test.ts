@@ -76,3 +76,11 @@ test("spanTracer() begins no trace for a step that belongs to no call", async ()
   assert.equal(await tracer.step("step", async () => 7), 7);
   assert.deepEqual(ended, []);
 });
+
+test("spanTracer() ends no span before it began, whatever its clock says", async () => {
+  const ended: FinishedSpan[] = [];
+  const times = [10, 3];
+  const clock = { ...systemClock, now: () => 1_700_000_000_000, monotonicMs: () => times.shift() ?? 0 };
+  await spanTracer(clock, (span) => ended.push(span)).serve("call", new Map(), {}, async () => {});
+  assert.equal(ended[0]?.endTimeUnixNano, ended[0]?.startTimeUnixNano);
+});

@@ -4,6 +4,7 @@ import { type Clock, type Random, systemRandom } from "../async/index.ts";
 import { Span_SpanKind, type SpanSchema, Status_StatusCode } from "../gen/otlp_trace_pb.ts";
 import type { SpanFacts, Tracer } from "../telemetry/index.ts";
 import { attributesOf } from "./attributes.ts";
+import { type Sampler, standardSampler } from "./sampler.ts";
 import { childOf, readTraceContext, type TraceContext, traceHeaders } from "./trace-context.ts";
 
 /** A span that has ended, as it is sent. */
@@ -16,11 +17,19 @@ interface Begun {
   readonly parent: TraceContext | undefined;
 }
 
-/** A tracer whose spans go to `ended`; those that the trace's origin does not want kept are passed on and not exported. */
-export function spanTracer(clock: Clock, ended: (span: FinishedSpan) => void, random: Random = systemRandom): Tracer {
+interface TracerTools {
+  readonly random?: Random;
+  readonly sampler?: Sampler;
+}
+
+/** A tracer whose spans go to `ended`; those of traces that are not kept are passed on and not exported. */
+export function spanTracer(clock: Clock, ended: (span: FinishedSpan) => void, tools: TracerTools = {}): Tracer {
+  const { random = systemRandom, sampler = standardSampler } = tools;
   const underWay = new AsyncLocalStorage<TraceContext>();
   const run = async <T>(begun: Begun, work: () => Promise<T>): Promise<T> => {
-    const context = childOf(begun.parent, random);
+    const child = childOf(begun.parent, random);
+    const isOurs = begun.kind === Span_SpanKind.INTERNAL; // its call was decided on
+    const context = isOurs ? child : { ...child, isSampled: sampler(child.traceId, begun.parent) };
     // Two clocks: one that other machines read for the start, one that never jumps for how long it took.
     const [startedAt, startedMs] = [clock.now(), clock.monotonicMs()];
     const end = (error?: unknown) => {

@@ -49,3 +49,23 @@ test("childOf() stays in the trace with a span of its own, and begins a trace wi
     /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/,
   );
 });
+
+test("readTraceContext() goes by the one bit of the flags that is assigned, and hands on a state of 512 signs", () => {
+  const at = (flags: string) => read(`00-${traceId}-${spanId}-${flags}`)?.isSampled;
+  assert.deepEqual(
+    [at("00"), at("01"), at("02"), at("03"), at("ff"), at("fe")],
+    [false, true, false, true, true, false],
+  );
+  const good = `00-${traceId}-${spanId}-01`;
+  const state = (text: string) => read(good, text)?.state;
+  assert.equal(state("x".repeat(512))?.length, 512);
+  assert.equal(state("x".repeat(513)), "");
+  assert.equal(state("a=\u0007"), "", "it would be a header that cannot be sent");
+});
+
+test("childOf() draws again where only zeros were drawn: such an id is none", () => {
+  const draws = [0, 1];
+  const random = { ...systemRandom, bytes: (count: number) => Buffer.alloc(count, draws.shift() ?? 2) };
+  const parent = { traceId, spanId, isSampled: true, state: "" };
+  assert.equal(childOf(parent, random).spanId, "01".repeat(8));
+});

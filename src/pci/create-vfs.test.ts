@@ -60,9 +60,18 @@ test("createVfs() requests the VFs once, and resolves when the last VF is there"
   pf.vfs.push("virtfn1");
   await say("net");
   assert.equal(isOver, false, "that was another PCI function's");
-  await say("net", `/devices/pci0000:00/${address}/net/eth0`);
+  await say("pci");
   await made;
   assert.deepEqual(log.of("vfs-created"), [{ pf: address, count: 2, tookMs: 4_000 }]);
+});
+
+test("createVfs() reads again after news of the physical function's own network device", async () => {
+  const { pf, create, say } = setUp(1);
+  const made = create();
+  await settled();
+  pf.vfs.push("virtfn0");
+  await say("net", `/devices/pci0000:00/${address}/net/eth0`);
+  await made;
 });
 
 test("createVfs() changes no number that an operator has chosen meanwhile", async () => {

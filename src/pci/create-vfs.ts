@@ -46,7 +46,7 @@ export async function createVfs(
   const made = await waitForUevent(
     {
       what: `${desired} virtual functions of ${address}`,
-      look: async () => ((await virtualFunctionLinks(devices, address)).length >= desired ? desired : undefined),
+      observe: async () => ((await virtualFunctionLinks(devices, address)).length >= desired ? desired : undefined),
       concerns: (event) => event.subsystem === "pci" || isAbout(event, address),
       limitMs: APPEAR_LIMIT_MS,
       signal: options.signal,

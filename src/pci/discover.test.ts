@@ -117,6 +117,29 @@ test("discover() reports more VFs than the hardware has, and VFs the file lists 
   ]);
 });
 
+test("discover() notes nothing of a number that is right, nor of VFs listed before any is made, or without a group", async () => {
+  const config = "    numVfs: 2\n    virtualFunctions: [{ address: 01:10.0 }]\n";
+  for (const numVfs of [0, 2]) {
+    const { noteKinds } = await find({ machine: { pfs: 1, numVfs }, config });
+    assert.deepEqual(noteKinds, []);
+  }
+});
+
+test("discover() knows no index of a network device that has none to be read", async () => {
+  const machine = await startMachine({ pfs: 1, vfsPerPf: 1 });
+  const config = parsePfConfig(machine.configText, "pci.config");
+  const path = "0000:01:00.0/net/enp1s0f0/ifindex";
+  const indexes = [];
+  for (const texts of [{}, { [path]: "nonsense" }]) {
+    const devices = overlay(machine.devices, texts, {});
+    const { pfs } = await discover(config, { ...machine, ...around, devices });
+    indexes.push(pfs[0]?.ifindex);
+  }
+  const expected = Number(await machine.devices.readText(path));
+  await machine.stop();
+  assert.deepEqual(indexes, [expected, undefined]);
+});
+
 test("discover() does without an IOMMU", async () => {
   const { pfs, faults } = await find({ machine: { pfs: 1, iommu: "none" } });
   assert.deepEqual([faults, pfs[0]?.vfs.map(({ iommuGroup }) => iommuGroup)], [[], [undefined, undefined]]);
@@ -213,14 +236,14 @@ test("discover() survives adapters that give nonsense", async () => {
 test("discover() takes nothing of a PF whose link is not its own, and all of the other one", async () => {
   const machine = await startMachine({ vfsPerPf: 2 });
   try {
-    const asked: string[] = [];
+    const queried: string[] = [];
     const verifyLink = async (pf: string) => {
-      asked.push(pf);
+      queried.push(pf);
       if (pf === "0000:01:00.0") throw new PfError("other-namespace", "its link is another one");
     };
     const config = parsePfConfig(machine.configText, "pci.config");
     const { pfs, faults } = await discover(config, { ...machine, ...around, verifyLink });
-    assert.deepEqual(asked.sort(), ["0000:01:00.0", "0000:02:00.0"]);
+    assert.deepEqual(queried.sort(), ["0000:01:00.0", "0000:02:00.0"]);
     assert.deepEqual(
       faults.map(({ address, kind }) => [address, kind]),
       [["0000:01:00.0", "other-namespace"]],

@@ -5,6 +5,7 @@ import { type EswitchOptions, eswitchModeOf, switchdevProblem } from "./eswitch.
 import type { PfConfig, PfEntry } from "./pf-config-form.ts";
 import { PfError, type PfFault, type PfNote, type PfNoteKind } from "./pf-fault.ts";
 import { severalNetdevs } from "./pf-link.ts";
+import { PfReadings } from "./pf-readings.ts";
 import {
   driverOf,
   iommuGroupMembers,
@@ -69,20 +70,24 @@ interface DiscoverOptions extends EswitchOptions {
   readonly drivers: HostFiles;
   /** Called before anything of a physical function is changed: whether its link is its own. @throws {PfError} */
   readonly verifyLink?: (pf: PciAddress) => Promise<unknown>;
+  /** Of all observations; of this one alone by default. */
+  readonly readings?: PfReadings;
 }
 
 /**
  * Observes every configured physical function in sysfs, all at once, and changes nothing. What a decision rests on is read
- * once: two observations are never taken for one. A PF that cannot be used becomes a fault and does not touch the others;
- * never throws.
+ * once: two observations are never taken for one. A PF that cannot be used, or whose files do not answer, becomes a fault and
+ * does not touch the others; never throws.
  */
 export async function discover(config: PfConfig, options: DiscoverOptions): Promise<Discovery> {
   const notes: PfNote[] = [];
   const faults: PfFault[] = [];
+  const { readings = new PfReadings(options.clock) } = options;
   const found = await Promise.all(
     config.physicalFunctions.map(async (entry) => {
       try {
-        return await readPf(entry, options, (kind, message) => notes.push({ address: entry.address, kind, message }));
+        const report: Report = (kind, message) => notes.push({ address: entry.address, kind, message });
+        return await readings.of(entry.address, () => readPf(entry, options, report));
       } catch (error) {
         faults.push(toFault(entry.address, error));
         return [];

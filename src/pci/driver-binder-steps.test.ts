@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { until } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
 import { type HostFiles, KernelError } from "../kernel/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
@@ -75,18 +76,35 @@ test("DriverBinder.bind() leaves VFIO's override in place, and takes the kernel 
 
 test("DriverBinder.bind() checks whether the driver may be changed, where it would be changed, and else writes nothing", () => {
   const refusal = new DriverError(one, { kind: "host-uses-it", how: "it has an address" });
-  let asked = 0;
+  let queried = 0;
   const refuseChange = async () => {
-    asked += 1;
+    queried += 1;
     throw refusal;
   };
   return withBinder({ refuseChange }, async ({ binder, steps }) => {
     await binder.bind(vf, "kernel");
-    assert.equal(asked, 0);
+    assert.equal(queried, 0);
     assert.equal(await faultOf(binder.bind(vf, "vfio")), refusal.fault);
-    assert.deepEqual([asked, steps], [1, []]);
+    assert.deepEqual([queried, steps], [1, []]);
   });
 });
+
+test("DriverBinder.beforeVfio() is called while the kernel driver has the VF, and what it throws changes nothing", () =>
+  withBinder({}, async ({ binder, steps }) => {
+    const refusal = new Error("the journal cannot be written");
+    binder.beforeVfio(async (address) => {
+      steps.push(`keep ${await binder.driverOf(address)}, changing: ${binder.isChanging(address)}`);
+      if (steps.length === 1) throw refusal;
+    });
+    await assert.rejects(binder.bind(vf, "vfio"), refusal);
+    assert.deepEqual([steps.splice(0), binder.isChanging(one)], [["keep igbvf, changing: true"], false]);
+    steps.push("again");
+    await binder.bind(vf, "vfio");
+    assert.deepEqual(steps.splice(0), ["again", "keep igbvf, changing: true", ...toVfio, "bound to vfio-pci"]);
+    await binder.bind(vf, "vfio");
+    await binder.bind(vf, "kernel");
+    assert.ok(!steps.some((step) => step.startsWith("keep")));
+  }));
 
 test("DriverBinder.bind() binds nothing where the kernel refuses to unbind", () =>
   withBinder({}, async ({ machine, binder, steps }) => {
@@ -189,7 +207,7 @@ for (const [which, path, written] of [
     await withBinder({ clock }, async ({ machine, binder, steps }) => {
       const letGo = machine.faults.stallWrite({ tree: "drivers", path });
       const stuck = faultOf(binder.bind(vf, "vfio"));
-      while (steps.length < written) await settled();
+      await until(`${written} writes have begun`, () => steps.length >= written);
       await clock.pass(LIMIT_MS);
       assert.deepEqual(await stuck, STUCK);
       assert.deepEqual(steps.slice(0, -1), toVfio.slice(0, written));
@@ -203,7 +221,7 @@ test("DriverBinder.bind() takes a group to VFIO one VF at a time, the requested 
     await withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
       const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
       const both = [wanted, one, two].map((address) => binder.bind({ ...vf, address }, "vfio"));
-      while (steps.length < 2) await settled();
+      await until("the second write has begun", () => steps.length >= 2);
       await settled();
       assert.deepEqual([steps.length, binder.waiting], [2, 2]);
       letGo();
@@ -223,7 +241,7 @@ test("DriverBinder.bind() lets VFs without an IOMMU not wait for each other", ()
     for (const address of [one, two]) await machine.drivers.writeText("igbvf/unbind", address);
     const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: one });
     const stuck = binder.bind(vf, "kernel");
-    while (steps.length < 2) await settled();
+    await until("the second write has begun", () => steps.length >= 2);
     await binder.bind({ ...vf, address: two }, "kernel");
     letGo();
     await stuck;
@@ -233,7 +251,7 @@ test("DriverBinder.bind() whose caller leaves while it waits for its turn change
   withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
     const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
     const first = binder.bind(vf, "vfio");
-    while (steps.length < 2) await settled();
+    await until("the second write has begun", () => steps.length >= 2);
     const caller = new AbortController();
     const waiting = assert.rejects(binder.bind({ ...vf, address: two }, "kernel", caller.signal), /caller has gone/);
     await settled();
@@ -268,7 +286,7 @@ test("DriverBinder.bind() to VFIO resolves when the group's node is there, and s
     const first = binder.bind(vf, "vfio").then(() => {
       isBound = true;
     });
-    while ((await binder.driverOf(one)) !== "vfio-pci") await settled();
+    await until("the VF is bound to vfio-pci", async () => (await binder.driverOf(one)) === "vfio-pci");
     await settled();
     assert.equal(isBound, false);
     isThere = true;
@@ -294,4 +312,105 @@ test("VfioGroups.deviceOf() says that VFIO's own node is missing", () =>
     const binder = new DriverBinder({ ...machine, vfio, clock: systemClock, log, isManaged: () => true });
     await binder.bind(vf, "vfio");
     assert.deepEqual(await faultOf(binder.vfio.deviceOf(one)), { kind: "no-vfio-container" });
+  }));
+
+const anew = [`driver_override "igbvf"`, `igbvf/unbind "${one}"`, `igbvf/bind "${one}"`];
+const WITHOUT_OVERRIDE = String.raw`driver_override "\n"`;
+
+test("DriverBinder.renew() unbinds the VF from its driver and binds it again", () =>
+  withBinder({}, async ({ machine, binder, steps }) => {
+    await binder.renew(vf);
+    assert.deepEqual(steps.splice(0), [...anew, WITHOUT_OVERRIDE, "bound to igbvf"]);
+    await machine.drivers.writeText("igbvf/unbind", one);
+    await binder.renew(vf);
+    assert.deepEqual(steps, [anew[0], anew[2], WITHOUT_OVERRIDE, "bound to igbvf"]);
+  }));
+
+test("DriverBinder.renew() leaves a VF that another driver has, and what is no VF", () =>
+  withBinder({}, async ({ binder, steps }) => {
+    await binder.bind(vf, "vfio");
+    steps.length = 0;
+    await binder.renew(vf);
+    const address = parsePciAddress("0000:01:00.0");
+    assert.deepEqual(await faultOf(binder.renew({ ...vf, address })), { kind: "not-virtual" });
+    assert.deepEqual(steps, []);
+    assert.equal(await binder.driverOf(one), "vfio-pci");
+  }));
+
+test("DriverBinder.renew() touches nothing that the host uses", () => {
+  const refusal = new DriverError(one, { kind: "host-uses-it", how: "it has an address" });
+  return withBinder({ refuseChange: () => Promise.reject(refusal) }, async ({ binder, steps }) => {
+    assert.equal(await faultOf(binder.renew(vf)), refusal.fault);
+    assert.deepEqual(steps, []);
+  });
+});
+
+test("DriverBinder.renew() binds nothing where the kernel refuses to unbind, and continues from a VF without a driver", () =>
+  withBinder({}, async ({ machine, binder, steps }) => {
+    machine.faults.failWrite({ tree: "drivers", path: "igbvf/unbind", code: "EBUSY" });
+    assert.deepEqual(await faultOf(binder.renew(vf)), { kind: "unbind-refused", driver: "igbvf", code: "EBUSY" });
+    assert.deepEqual(steps.splice(0), [...anew.slice(0, 2), anew[0], WITHOUT_OVERRIDE, "bound to igbvf"]);
+    machine.faults.failWrite({ tree: "drivers", path: "igbvf/bind", code: "EIO", times: 2 });
+    assert.deepEqual(await faultOf(binder.renew(vf)), { kind: "bind-refused", driver: "igbvf", code: "EIO" });
+    assert.equal(steps.at(-1), "bound to undefined");
+    await binder.renew(vf);
+    assert.equal(await binder.driverOf(one), "igbvf");
+  }));
+
+test("DriverBinder.renew() writes nothing behind a write that does not return", async () => {
+  const clock = new HandClock();
+  await withBinder({ clock }, async ({ machine, binder, steps }) => {
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
+    const stuck = faultOf(binder.renew(vf));
+    await until("the second write has begun", () => steps.length >= 2);
+    await clock.pass(LIMIT_MS);
+    assert.deepEqual(await stuck, { kind: "write-stuck", driver: "igbvf" });
+    assert.deepEqual(steps.slice(0, -1), anew.slice(0, 2));
+    letGo();
+  });
+});
+
+test("a write that hangs is repeated by no try before it has returned, and then the VF is bound again", async () => {
+  const clock = new HandClock();
+  await withBinder({ clock }, async ({ machine, binder, steps }) => {
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
+    const stuck = faultOf(binder.renew(vf));
+    await until("the second write has begun", () => steps.length >= 2);
+    await clock.pass(LIMIT_MS);
+    const fault = { kind: "write-stuck", driver: "igbvf" };
+    assert.deepEqual([await stuck, binder.hasStuckWrite(one), binder.hasStuckWrite(two)], [fault, true, false]);
+    const { length } = steps;
+    for (let tries = 0; tries < 10; tries += 1) {
+      assert.deepEqual(await faultOf(binder.renew(vf)), fault);
+      assert.deepEqual(await faultOf(binder.bind(vf, "kernel")), fault, "its driver is about to go");
+      assert.deepEqual(await faultOf(binder.bind(vf, "vfio")), STUCK);
+    }
+    assert.equal(steps.length, length);
+    await binder.renew({ ...vf, address: two });
+    letGo();
+    await until("the write has returned", () => !binder.hasStuckWrite(one));
+    assert.equal(await binder.driverOf(one), undefined);
+    await binder.bind(vf, "kernel");
+    assert.equal(await binder.driverOf(one), "igbvf");
+  });
+});
+
+test("DriverBinder.renew() takes its turn in the IOMMU group, and a caller may leave it", () =>
+  withBinder({ iommu: "pairs" }, async ({ machine, binder, steps }) => {
+    const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/unbind" });
+    const first = binder.renew(vf);
+    await until("the second write has begun", () => steps.length >= 2);
+    const second = binder.renew({ ...vf, address: two });
+    const caller = new AbortController();
+    const third = assert.rejects(binder.renew(vf, caller.signal), /caller has gone/);
+    await settled();
+    assert.deepEqual([steps.length, binder.waiting], [2, 2]);
+    caller.abort(new Error("caller has gone"));
+    await third;
+    letGo();
+    await Promise.all([first, second]);
+    assert.deepEqual(
+      steps.filter((step) => step.includes("bind ")).map((step) => step.replace(/ .*0[.]/, " .")),
+      ['igbvf/unbind .0"', 'igbvf/bind .0"', 'igbvf/unbind .2"', 'igbvf/bind .2"'],
+    );
   }));

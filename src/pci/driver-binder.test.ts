@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
+import { until } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
@@ -61,7 +62,7 @@ async function passUntil(clock: HandClock, limitMs: number, work: Promise<unknow
   void work.finally(() => {
     isOver = true;
   });
-  while (!isOver) await clock.pass(limitMs);
+  await until("the work ends at its limits", () => isOver, { turn: () => clock.pass(limitMs) });
 }
 
 async function faultOf(work: Promise<unknown>): Promise<unknown> {
@@ -244,7 +245,7 @@ test("DriverBinder.netdevOf() finds the device at its last read when the event w
     const found = binder.netdevOf(address);
     await settled(); // the first read
     slow.resolve();
-    while (!(await binder.netdevNow(address))) await settled();
+    await until("the VF has a network device", async () => (await binder.netdevNow(address)) !== undefined);
     await clock.pass(HOUR_MS);
     assert.equal((await found).ifname, "enp1s0f0v0");
   });

@@ -4,8 +4,10 @@ import { type Log, timed } from "../telemetry/index.ts";
 import { isPciAddress, type PciAddress } from "./address.ts";
 import type { VfFacts } from "./discover.ts";
 import { DriverError } from "./driver-fault.ts";
+import { DriverWrites, driverErrorOf, isTimeout } from "./driver-writes.ts";
 import {
   driverOf,
+  instanceOf,
   iommuGroupMembers,
   iommuGroupOf,
   netdevIndex,
@@ -63,16 +65,20 @@ export class DriverBinder {
   readonly vfio: VfioGroups;
   readonly #options: DriverBinderOptions;
   readonly #queue = new KeyedQueue<string>();
+  readonly #writes: DriverWrites;
+  readonly #changing = new Set<PciAddress>();
+  #beforeVfio: (address: PciAddress) => Promise<void> = async () => {};
 
   constructor(options: DriverBinderOptions) {
     this.#options = options;
+    this.#writes = new DriverWrites(options.writeLimitMs);
     this.vfio = new VfioGroups(options);
   }
 
   /**
    * Binds the VF to its kernel driver or to VFIO; nothing is written when it is bound already. Under VFIO the whole
    * group goes there, and the group's node is there on return. After a failure the former driver serves again.
-   * @throws {DriverError}, or the signal's reason while it waits for its turn or for the node.
+   * @throws {DriverError}, at once as long as an earlier write hangs; or the signal's reason while it waits for its turn or the node.
    */
   bind(vf: Pick<VfFacts, "address" | "kernelDriver">, use: VfUse, signal?: AbortSignal): Promise<void> {
     const { address, kernelDriver } = vf;
@@ -85,6 +91,25 @@ export class DriverBinder {
     });
   }
 
+  /** Calls back right before a VF goes from its kernel driver to VFIO, and waits for it: what that throws, the bind fails with. */
+  beforeVfio(keep: (address: PciAddress) => Promise<void>): void {
+    this.#beforeVfio = keep;
+  }
+
+  /**
+   * Has the kernel driver make another network device of the VF, in whatever namespace the present one is: unbinds the VF and binds it again. One
+   * without a driver is bound; one with another driver has no network device and is left.
+   * @throws {DriverError}, at once as long as an earlier write hangs; or the signal's reason while it waits for its turn.
+   */
+  renew({ address, kernelDriver }: Pick<VfFacts, "address" | "kernelDriver">, signal?: AbortSignal): Promise<void> {
+    return this.#inTurn(address, signal, async () => {
+      await this.#refuseOthers(address);
+      this.#refuseStuck(address, kernelDriver);
+      const before = await this.driverOf(address);
+      if (before === undefined || before === kernelDriver) await this.#changeCounted(address, kernelDriver, before);
+    });
+  }
+
   /**
    * The network device of the VF, as soon as its driver has made it.
    * @throws {DriverError} no-netdev when it does not come, or lives in another network namespace.
@@ -93,7 +118,7 @@ export class DriverBinder {
     const found = await waitForUevent(
       {
         what: `network device of ${address}`,
-        look: () => this.netdevNow(address),
+        observe: () => this.netdevNow(address),
         concerns: (event) => isAbout(event, address),
         limitMs: this.#options.waitLimitMs ?? 10_000,
         signal,
@@ -112,6 +137,21 @@ export class DriverBinder {
   /** Whether the node has the VF at all. */
   isPresent(address: PciAddress): Promise<boolean> {
     return this.#options.devices.exists(address);
+  }
+
+  /** Whether a write that changes its driver was given up and has not returned. */
+  hasStuckWrite(address: PciAddress): boolean {
+    return this.#writes.isStuck(address);
+  }
+
+  /** Tells one device from the next one that has the address. Undefined while there is none. */
+  instanceOf(address: PciAddress): Promise<bigint | undefined> {
+    return instanceOf(this.#options.devices, address);
+  }
+
+  /** Whether it is on its way to another driver, or to a new network device of the same. */
+  isChanging(address: PciAddress): boolean {
+    return this.#changing.has(address);
   }
 
   /** The driver that the VF is bound to now. */
@@ -140,6 +180,11 @@ export class DriverBinder {
     throw new DriverError(address, { kind: gone ? "gone" : "not-virtual" });
   }
 
+  /** The driver that it has may be gone in the next moment. */
+  #refuseStuck(address: PciAddress, driver: string): void {
+    if (this.hasStuckWrite(address)) throw new DriverError(address, { kind: "write-stuck", driver });
+  }
+
   async #bindGroup(address: PciAddress, group: number): Promise<void> {
     const { devices, isManaged } = this.#options;
     const members = await iommuGroupMembers(devices, address);
@@ -152,19 +197,27 @@ export class DriverBinder {
   }
 
   async #rebind(address: PciAddress, driver: string): Promise<void> {
+    this.#refuseStuck(address, driver);
     const before = await this.driverOf(address);
-    if (before === driver) return;
+    if (before !== driver) await this.#changeCounted(address, driver, before);
+  }
+
+  async #changeCounted(address: PciAddress, driver: string, before: string | undefined): Promise<void> {
     await this.#options.refuseChange?.(address);
     const { clock, onTried } = this.#options;
     const use = driver === VFIO_DRIVER ? "vfio" : "kernel";
     const report = (outcome: "ok" | "failed", seconds: number) => onTried?.(use, outcome, seconds);
-    await timed(clock, report, () => this.#change(address, driver, before));
+    this.#changing.add(address);
+    await timed(clock, report, () => this.#change(address, driver, before)).finally(() =>
+      this.#changing.delete(address),
+    );
   }
 
   async #change(address: PciAddress, driver: string, before: string | undefined): Promise<void> {
     const { drivers, log, clock, onBound, connectionOf } = this.#options;
     if (!(await drivers.exists(driver))) throw new DriverError(address, { kind: "driver-missing", driver });
     const startedAt = clock.monotonicMs();
+    if (driver === VFIO_DRIVER && before !== undefined) await this.#beforeVfio(address);
     try {
       // The write that unbinds would not return.
       if (before === VFIO_DRIVER) await this.vfio.refuseOpen(address);
@@ -172,7 +225,7 @@ export class DriverBinder {
       if (before !== undefined) await this.#unbind(address, before);
       await this.#bind(address, driver);
     } catch (error) {
-      const fault = this.#faultOf(error, address, driver);
+      const fault = driverErrorOf(error, address, driver);
       // Another write would hang behind the one that is stuck.
       if (fault.fault.kind !== "write-stuck") await this.#goBack(address, before);
       onBound?.(address, await this.driverOf(address).catch(() => undefined));
@@ -184,21 +237,14 @@ export class DriverBinder {
     onBound?.(address, driver);
   }
 
-  #faultOf(error: unknown, address: PciAddress, driver: string): DriverError {
-    if (error instanceof DriverError) return error;
-    if (isTimeout(error)) return new DriverError(address, { kind: "write-stuck", driver }, { cause: error });
-    const code = error instanceof KernelError ? error.code : String(error);
-    return new DriverError(address, { kind: "bind-refused", driver, code }, { cause: error });
-  }
-
   /** Names the only driver that may match the VF, bound or not; undefined lets the kernel choose again. */
   #override(address: PciAddress, driver: string | undefined): Promise<void> {
-    return this.#write(this.#options.devices, `${address}/driver_override`, driver ?? "\n");
+    return this.#writes.write(address, this.#options.devices, [`${address}/driver_override`, driver ?? "\n"]);
   }
 
   async #unbind(address: PciAddress, driver: string): Promise<void> {
     try {
-      await this.#write(this.#options.drivers, `${driver}/unbind`, address);
+      await this.#writes.write(address, this.#options.drivers, [`${driver}/unbind`, address]);
     } catch (error) {
       if (isTimeout(error) || (await this.driverOf(address)) === driver) {
         if (isTimeout(error)) throw error;
@@ -213,7 +259,7 @@ export class DriverBinder {
   async #bind(address: PciAddress, driver: string): Promise<void> {
     let failure: unknown;
     try {
-      await this.#write(this.#options.drivers, `${driver}/bind`, address);
+      await this.#writes.write(address, this.#options.drivers, [`${driver}/bind`, address]);
     } catch (error) {
       if (isTimeout(error)) throw error;
       failure = error;
@@ -239,10 +285,6 @@ export class DriverBinder {
     }
   }
 
-  #write(files: HostFiles, path: string, text: string): Promise<void> {
-    return files.writeText(path, text, { limitMs: this.#options.writeLimitMs ?? 10_000 });
-  }
-
   /** The network device of the VF, where the host's namespace has it now. @throws {DriverError} several-netdevs. */
   async netdevNow(address: PciAddress): Promise<VfNetdev | undefined> {
     const { devices } = this.#options;
@@ -254,8 +296,4 @@ export class DriverBinder {
     const ifindex = await netdevIndex(devices, address, ifname);
     return ifindex === undefined ? undefined : { ifname, ifindex };
   }
-}
-
-function isTimeout(error: unknown): boolean {
-  return error instanceof KernelError && error.code === "ETIMEDOUT";
 }

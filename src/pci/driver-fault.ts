@@ -42,6 +42,11 @@ export class DriverError extends Error {
     this.address = address;
     this.fault = fault;
   }
+
+  /** The message for a peer: the processes that have a group open may be another pod's. What is `besides` is of the peer's own. */
+  get textForPeers(): string {
+    return this.fault.kind === "group-open" ? groupOpenText(this.address, this.fault, "a process") : this.message;
+  }
 }
 
 function describe(address: PciAddress, fault: DriverFault): string {
@@ -63,7 +68,7 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "no-vfio-container":
       return `Cannot give ${address} to VFIO: there is no /dev/vfio/vfio; run: modprobe vfio-pci, and mount the host's /dev/vfio at NSM_VFIO_PATH`;
     case "group-open":
-      return `Cannot use ${address} for another client: ${holderText(fault.processes)} has its IOMMU group /dev/vfio/${fault.group} open; it must close it first${fault.besides === undefined ? "" : `. Its pod also has ${fault.besides} of that group: this one is free when that one is closed too`}`;
+      return groupOpenText(address, fault, holderText(fault.processes));
     case "group-unreadable":
       return `Cannot see whether a process has /dev/vfio/${fault.group} of ${address} open: the kernel says ${fault.code}; VFIO wants the forwarder's container to be privileged`;
     case "no-netdev":
@@ -77,6 +82,16 @@ function describe(address: PciAddress, fault: DriverFault): string {
     case "gone":
       return `Cannot use ${address}: the node has no such PCI function any more`;
   }
+}
+
+function groupOpenText(
+  address: PciAddress,
+  { group, besides }: { readonly group: number; readonly besides?: string },
+  holder: string,
+): string {
+  const open = `Cannot use ${address} for another client: ${holder} has its IOMMU group /dev/vfio/${group} open; it must close it first`;
+  if (besides === undefined) return open;
+  return `${open}. Its pod also has ${besides} of that group: this one is free when that one is closed too`;
 }
 
 function holderText(processes: readonly string[]): string {

@@ -5,7 +5,7 @@ import { Errno, type EswitchMode, type HostFiles, KernelError } from "../kernel/
 import { HandClock } from "../nsm/testing/fakes.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { parsePciAddress } from "./address.ts";
-import { type AskEswitchMode, eswitchModeOf } from "./eswitch.ts";
+import { eswitchModeOf, type QueryEswitchMode } from "./eswitch.ts";
 
 const pf = parsePciAddress("0000:3b:00.0");
 
@@ -24,11 +24,11 @@ function devicesWith(representors: number): HostFiles {
 }
 
 const says = (mode: EswitchMode | undefined) => async () => mode;
-const refuses: AskEswitchMode = async () => {
+const refuses: QueryEswitchMode = async () => {
   throw new KernelError("read the switch mode", Errno.EPERM);
 };
 
-for (const [why, ask, representors, mode] of [
+for (const [why, query, representors, mode] of [
   ["devlink says so", says("switchdev"), 0, "switchdev"],
   ["devlink says so, whatever else is there", says("legacy"), 2, "legacy"],
   ["devlink does not say, and there are representors", says(undefined), 2, "switchdev"],
@@ -38,24 +38,24 @@ for (const [why, ask, representors, mode] of [
 ] as const) {
   test(`eswitchModeOf() says ${mode} because ${why}`, async () => {
     const log = recordingLog();
-    const options = { devices: devicesWith(representors), askEswitchMode: ask, clock: systemClock, log };
+    const options = { devices: devicesWith(representors), queryEswitchMode: query, clock: systemClock, log };
     assert.equal(await eswitchModeOf(pf, options), mode);
-    assert.equal(log.of("eswitch-mode-unknown").length, ask === refuses ? 1 : 0);
+    assert.equal(log.of("eswitch-mode-unknown").length, query === refuses ? 1 : 0);
   });
 }
 
 test("eswitchModeOf() does not wait for a driver that writes its firmware", async () => {
   const log = recordingLog();
   const clock = { ...systemClock, sleep: async () => {} };
-  const hangs: AskEswitchMode = () => new Promise(() => {});
-  assert.equal(await eswitchModeOf(pf, { devices: devicesWith(1), askEswitchMode: hangs, clock, log }), "switchdev");
+  const hangs: QueryEswitchMode = () => new Promise(() => {});
+  assert.equal(await eswitchModeOf(pf, { devices: devicesWith(1), queryEswitchMode: hangs, clock, log }), "switchdev");
   assert.match(String(log.of("eswitch-mode-unknown")[0]?.["error"]), /no answer within 2000 ms/);
 });
 
 test("eswitchModeOf() leaves no timer behind when the driver has answered or refused", async () => {
   const clock = new HandClock();
-  for (const ask of [says("legacy"), refuses]) {
-    await eswitchModeOf(pf, { devices: devicesWith(0), askEswitchMode: ask, clock, log: recordingLog() });
+  for (const query of [says("legacy"), refuses]) {
+    await eswitchModeOf(pf, { devices: devicesWith(0), queryEswitchMode: query, clock, log: recordingLog() });
     assert.equal(clock.timerCount, 0);
   }
 });

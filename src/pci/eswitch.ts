@@ -6,12 +6,12 @@ import type { PciAddress } from "./address.ts";
 import { netdevNames, ownNetdevs } from "./read-sysfs.ts";
 
 /** Queries the kernel (devlink). Undefined: it does not say. */
-export type AskEswitchMode = (pf: PciAddress) => Promise<EswitchMode | undefined>;
+export type QueryEswitchMode = (pf: PciAddress) => Promise<EswitchMode | undefined>;
 
 export interface EswitchOptions {
   /** /sys/bus/pci/devices */
   readonly devices: HostFiles;
-  readonly askEswitchMode?: AskEswitchMode | undefined;
+  readonly queryEswitchMode?: QueryEswitchMode | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -24,22 +24,25 @@ const ANSWER_MS = 2_000;
  * a driver makes them in switchdev mode only (Documentation/networking/representors.rst).
  */
 export async function eswitchModeOf(pf: PciAddress, options: EswitchOptions): Promise<EswitchMode> {
-  const asked = await ask(pf, options);
-  if (asked !== undefined) return asked;
+  const reported = await query(pf, options);
+  if (reported !== undefined) return reported;
   const { devices } = options;
   const representors = (await netdevNames(devices, pf)).length - (await ownNetdevs(devices, pf)).length;
   return representors > 0 ? "switchdev" : "legacy";
 }
 
-async function ask(pf: PciAddress, { askEswitchMode, clock, log }: EswitchOptions): Promise<EswitchMode | undefined> {
-  if (!askEswitchMode) return undefined;
+async function query(
+  pf: PciAddress,
+  { queryEswitchMode, clock, log }: EswitchOptions,
+): Promise<EswitchMode | undefined> {
+  if (!queryEswitchMode) return undefined;
   const answered = new AbortController();
   const tooLong = clock.sleep(ANSWER_MS, answered.signal).then(
     () => Promise.reject(new Error(`no answer within ${ANSWER_MS} ms`)),
     () => undefined,
   );
   try {
-    return await Promise.race([askEswitchMode(pf), tooLong]);
+    return await Promise.race([queryEswitchMode(pf), tooLong]);
   } catch (error) {
     log.warn("eswitch-mode-unknown", { pf, error: String(error) });
     return undefined;

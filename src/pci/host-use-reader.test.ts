@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { HostFiles, Link, Netns, Rtnl } from "../kernel/index.ts";
+import { Errno, type HostFiles, KernelError, type Link, type Netns, type Rtnl } from "../kernel/index.ts";
 import { parsePciAddress } from "./address.ts";
 import { HostUseReader } from "./host-use-reader.ts";
 
@@ -30,3 +30,90 @@ for (const [says, names] of [
     reader.close();
   });
 }
+
+test("HostUseReader.observe() answers nothing older than its call: one that comes while a dump is read waits for the next", async () => {
+  const begun = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  let dumps = 0;
+  const link = { index: 7, name: "ens1", altNames: [], up: false } as unknown as Link;
+  const rtnl = {
+    async linksNamedOrAbove() {
+      begun.resolve();
+      dumps += 1;
+      await gate.promise;
+      return [link];
+    },
+    addresses: async () => (dumps === 1 ? [] : [{ ifindex: 7, address: "10.0.0.9", prefixLength: 24 }]),
+    close() {},
+  } as unknown as Rtnl;
+  const devices = { list: async () => ["ens1"] } as unknown as HostFiles;
+  const reader = new HostUseReader({ devices, netns: {} as Netns, openRtnl: () => rtnl });
+  const first = reader.observe([vf]);
+  await begun.promise;
+  const later = reader.observe([vf]);
+  await new Promise((resolve) => setImmediate(resolve));
+  gate.resolve();
+  const usesIn = async (observed: typeof first) => (await observed).get(vf)?.map(({ uses }) => uses.length);
+  assert.deepEqual([await usesIn(first), await usesIn(later)], [[0], [1]]);
+  reader.close();
+});
+
+test("HostUseReader.observe() leaves out what has other names at each try, and tries no longer", async () => {
+  const names = ["eth0", "eth1", "eth2", "eth3", "eth4", "ens1"];
+  assert.deepEqual(await hostOf(names).observe([vf]), new Map());
+});
+
+const second = parsePciAddress("01:10.1");
+
+/** A host of two VFs whose links are up as said; it notes how often it is read, and fails when a test says so. */
+function hostOfTwo(up: readonly [boolean, boolean]) {
+  const host = { dumps: 0, queried: [] as (number | undefined)[], failure: undefined as Error | undefined };
+  const devices = {
+    list: async (path: string) => (path.startsWith(vf) ? ["ens1"] : ["ens2"]),
+  } as unknown as HostFiles;
+  const links = [7, 8].map((index, at) => ({
+    index,
+    name: `ens${at + 1}`,
+    altNames: [],
+    up: up[at],
+  })) as unknown as Link[];
+  const rtnl = {
+    async linksNamedOrAbove(names: ReadonlySet<string>) {
+      host.dumps += 1;
+      if (host.failure) throw host.failure;
+      return links.filter(({ name }) => names.has(name));
+    },
+    addresses: async () => [],
+    async defaultRoutes(index?: number) {
+      host.queried.push(index);
+      const all = [8].map((via) => ({ family: 4, table: 254, gateway: undefined, ifindexes: [via] }));
+      return index === undefined ? all : all.filter(({ ifindexes }) => ifindexes.includes(index));
+    },
+    close() {},
+  } as unknown as Rtnl;
+  const reader = new HostUseReader({ devices, netns: {} as Netns, openRtnl: () => rtnl });
+  return { host, reader };
+}
+
+for (const [up, queried, isUsed] of [
+  [[true, true], [undefined], true],
+  [[false, true], [8], true],
+  [[true, false], [7], false],
+  [[false, false], [], false],
+] as const) {
+  test(`HostUseReader.observe() requests the default routes of links that are up, ${up}`, async () => {
+    const { host, reader } = hostOfTwo(up);
+    const uses = (await reader.observe([vf, second])).get(second)?.[0]?.uses ?? assert.fail("it has a link");
+    assert.deepEqual([host.queried, uses.length > 0], [queried, isUsed]);
+  });
+}
+
+test("HostUseReader.observe() shares a read that has not begun, and continues after one that has failed", async () => {
+  const { host, reader } = hostOfTwo([false, false]);
+  const [one, other] = await Promise.all([reader.observe([vf]), reader.observe([second])]);
+  assert.deepEqual([host.dumps, [...one.keys()], [...other.keys()]], [1, [vf], [second]]);
+  host.failure = new KernelError("list the links", Errno.ENOBUFS);
+  await assert.rejects(reader.observe([vf]), host.failure);
+  host.failure = undefined;
+  assert.deepEqual([...(await reader.observe([vf])).keys()], [vf]);
+});

@@ -113,9 +113,18 @@ test("describeHostUse() is of the first device that is used, be it by one sign, 
 });
 
 test("isLinkLocal() draws the line where the RFCs do", () => {
-  const told = ["fe7f::1", "fe80::", "febf:ffff::1", "fec0::1", "169.253.0.1", "169.254.0.1", "169.255.0.1", "fe8::1"];
+  const linkLocal = [
+    "fe7f::1",
+    "fe80::",
+    "febf:ffff::1",
+    "fec0::1",
+    "169.253.0.1",
+    "169.254.0.1",
+    "169.255.0.1",
+    "fe8::1",
+  ];
   assert.deepEqual(
-    told.filter((text) => isLinkLocal({ address: text })),
+    linkLocal.filter((text) => isLinkLocal({ address: text })),
     ["fe80::", "febf:ffff::1", "169.254.0.1"],
   );
 });

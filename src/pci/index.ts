@@ -14,6 +14,7 @@ export { PF_CONFIG_MEBIBYTES, parsePfConfig } from "./pf-config.ts";
 export { type PfConfig, PfConfigError, type PfEntry } from "./pf-config-form.ts";
 export { PfError, type PfFault, type PfFaultKind, type PfNote } from "./pf-fault.ts";
 export { type FindPfLink, pfLinks } from "./pf-link.ts";
+export { PfReadings } from "./pf-readings.ts";
 export {
   driverOf,
   netdevFolder,

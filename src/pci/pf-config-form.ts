@@ -60,18 +60,30 @@ export interface PfConfigIssue extends Place {
   readonly hint?: string;
 }
 
-/** The file cannot be used; the message lists every issue, one a line. */
+/** What of a file that may be another program's is repeated: its log has a line of it, not the file. */
+const ISSUES_SHOWN = 50;
+const TEXT_SHOWN = 200;
+
+/** The file cannot be used; the message lists the issues, one a line, as far as an operator reads on. */
 export class PfConfigError extends Error {
   override readonly name = "PfConfigError";
   readonly issues: readonly PfConfigIssue[];
 
   constructor(fileName: string, issues: readonly PfConfigIssue[]) {
-    const lines = issues.map(({ line, column, path, problem, hint }) => {
-      return `${fileName}:${line}:${column}: ${path || "the file"} ${problem}${hint ? ` (${hint})` : ""}`;
+    const lines = issues.slice(0, ISSUES_SHOWN).map(({ line, column, path, problem, hint }) => {
+      const what = `${shown(path) || "the file"} ${shown(problem)}${hint ? ` (${hint})` : ""}`;
+      return `${fileName}:${line}:${column}: ${what}`;
     });
+    if (issues.length > ISSUES_SHOWN) lines.push(`${fileName}: and ${issues.length - ISSUES_SHOWN} more like these`);
     super(`Cannot use the PF configuration:\n${lines.join("\n")}`);
     this.issues = issues;
   }
+}
+
+/** On one line, its beginning and its end: what was expected stands last. */
+function shown(text: string): string {
+  const line = text.replace(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "?");
+  return line.length <= TEXT_SHOWN ? line : `${line.slice(0, TEXT_SHOWN / 2)} … ${line.slice(-TEXT_SHOWN / 2)}`;
 }
 
 /** A value of the file with its place, free of the YAML library's own classes. */

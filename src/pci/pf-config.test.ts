@@ -87,6 +87,19 @@ physicalFunctions:
   assert.deepEqual(second, { ...first, address: "10000:01:00.0" });
 });
 
+test("parsePfConfig() takes a lowest rate that is the highest too", () => {
+  const text = `physicalFunctions:
+  01:00.0:
+    pfKernelDriver: igb
+    vfKernelDriver: igbvf
+    capabilities: [intel]
+    serviceDomains: [worker.domain]
+    minTxRateMbps: 10
+    maxTxRateMbps: 10
+`;
+  assert.equal(parsePfConfig(text, "f").physicalFunctions[0]?.settings.minTxRateMbps, 10);
+});
+
 function issuesOf(text: string): readonly string[] {
   try {
     parsePfConfig(text, "f");
@@ -113,6 +126,25 @@ test("parsePfConfig() takes lines that end as on Windows, the last one too, and 
   assert.deepEqual(issuesOf(windows.replace("iavf", "a/b").replace(": ice", ': ""')), [
     'f:6:21: physicalFunctions["0000:01:00.0"].vfKernelDriver is "a/b": want the name of a driver, as in /sys/bus/pci/drivers',
     'f:7:21: physicalFunctions["0000:01:00.0"].pfKernelDriver is "": want text',
+  ]);
+});
+
+test("parsePfConfig() refuses what is named twice in one spelling, and a service domain that is kept for quotas", () => {
+  const entry = `  0000:01:00.0:
+    pfKernelDriver: ice
+    vfKernelDriver: iavf
+    capabilities: [intel, 10G, intel]
+    serviceDomains: [requests.worker.domain]
+`;
+  const issues = issuesOf(`physicalFunctions:\n${entry}${entry}`).map((issue) => issue.replace(/^.*?\] /, ""));
+  const once = 'is "intel" once more: each only once';
+  const quotas = 'is "requests.worker.domain", which begins with "requests.", which Kubernetes keeps for quotas';
+  assert.deepEqual(issues, [
+    once,
+    quotas,
+    'names 0000:01:00.0, which physicalFunctions["0000:01:00.0"] names already',
+    once,
+    quotas,
   ]);
 });
 
@@ -168,7 +200,7 @@ const broken = [
   {
     says: "aliases that multiply",
     text: `physicalFunctions:\n${"abcdefgh".replace(/./g, (c, i: number) => `  ${c}: &${c} [${i ? Array(9).fill(`*${"abcdefgh"[i - 1]}`) : 1}]\n`)}`,
-    line: "f:2:3",
+    line: "f:1:1: the file has more than 100000 values",
   },
 ];
 for (const { says, text, line } of broken) {
@@ -177,6 +209,32 @@ for (const { says, text, line } of broken) {
     assert.equal(first.slice(0, line.length), line);
   });
 }
+
+test("parsePfConfig() takes an alias for the latest node of its name before it", () => {
+  const text = `a: &x {k: &y 1}\nb: &y 2\nc: *x\nphysicalFunctions: *y\nd: &y 3\n`;
+  assert.equal(
+    issuesOf(text).find((line) => line.startsWith("f:4")),
+    "f:4:20: physicalFunctions is 2: want keys with values",
+  );
+});
+
+test("parsePfConfig() takes time that grows with the number of aliases, and not with its square", () => {
+  const each = (text: (index: number) => string) => Array.from({ length: 8_000 }, (_, index) => text(index)).join(", ");
+  const startedAt = process.cpuUsage();
+  assert.throws(() => parsePfConfig(`a: [${each((at) => `&a${at} 1`)}]\nb: [${each((at) => `*a${at}`)}]\n`, "f"));
+  const { user } = process.cpuUsage(startedAt);
+  assert.ok(user / 1000 < 5_000, `${user / 1000} ms`);
+});
+
+test("parsePfConfig() repeats of a file that is another program's its beginnings, on lines that are ours", () => {
+  const long = issuesOf(`physicalFunctions:\n  01:00.0: "${"x".repeat(100_000)}\\r\\n"\n`);
+  assert.deepEqual(
+    long.map((line) => /^f:2:12: .*xxx … xxx.*: want keys with values$/.test(line) && line.length < 300),
+    [true],
+  );
+  const many = issuesOf(`{ ${Array.from({ length: 5_000 }, (_, index) => `k${index}: 1`).join(", ")} }`);
+  assert.deepEqual([many.length, many.at(-1)], [51, "f: and 4950 more like these"]);
+});
 
 test("parsePfConfig() never throws anything but PfConfigError, whatever the text (seeded)", () => {
   const pieces = twoFunctions.split(/(?<=[\s:[{,])/);

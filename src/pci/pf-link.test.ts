@@ -31,15 +31,15 @@ function sysfsWith(...indexes: readonly number[]): HostFiles {
 
 /** A namespace with these links, of which those in `pfs` sit on the PF. Writes down which indexes are requested. */
 function node(sysfs: HostFiles, links: Map<number, Link>, pfs: Set<number>) {
-  const asked: number[] = [];
+  const queried: number[] = [];
   const linkByIndex = async (index: number) => {
-    asked.push(index);
+    queried.push(index);
     return links.get(index);
   };
   const place = { rtnl: { linkByIndex } } as unknown as LinkPlace;
   const linkOwnerOf = async (_: LinkPlace, { index }: Link) => (pfs.has(index) ? onPf : onVirtio);
   return {
-    asked,
+    queried,
     find: () => pfLinks({ devices: sysfs, linkOwnerOf })(place, pf),
     all: pfLinks({ devices: sysfs, linkOwnerOf }),
     place,
@@ -49,10 +49,10 @@ function node(sysfs: HostFiles, links: Map<number, Link>, pfs: Set<number>) {
 test("pfLinks() finds the link of a PF, and reads again whose it is each time", async () => {
   const links = new Map([[4, linkAt(4, "eth4")]]);
   const pfs = new Set([4]);
-  const { asked, all, place } = node(sysfsWith(4, 9), links, pfs);
+  const { queried, all, place } = node(sysfsWith(4, 9), links, pfs);
   assert.equal((await all(place, pf))?.index, 4);
   assert.equal((await all(place, pf))?.index, 4);
-  assert.deepEqual(asked, [4, 4]);
+  assert.deepEqual(queried, [4, 4]);
   // The PF was reset: its device is another one, and its old index is another device's.
   pfs.delete(4);
   pfs.add(9);
@@ -61,15 +61,15 @@ test("pfLinks() finds the link of a PF, and reads again whose it is each time", 
 });
 
 test("pfLinks() takes a device that was made again between two questions for no contradiction", async () => {
-  const { asked, find } = node(sysfsWith(4, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
+  const { queried, find } = node(sysfsWith(4, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
   assert.equal((await find())?.index, 9);
-  assert.deepEqual(asked, [4, 9]);
+  assert.deepEqual(queried, [4, 9]);
 });
 
 test("pfLinks() continues as long as sysfs says another index each time", async () => {
-  const { asked, find } = node(sysfsWith(4, 7, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
+  const { queried, find } = node(sysfsWith(4, 7, 9), new Map([[9, linkAt(9, "eth9")]]), new Set([9]));
   assert.equal((await find())?.index, 9);
-  assert.deepEqual(asked, [4, 7, 9]);
+  assert.deepEqual(queried, [4, 7, 9]);
 });
 
 test("pfLinks() searches again where the device is renamed meanwhile, and finds none where it is being taken away", async () => {
@@ -94,9 +94,9 @@ test("pfLinks() finds none where sysfs shows none", async () => {
 
 test("pfLinks() chooses none of several network devices", async () => {
   const sysfs = { ...sysfsWith(4), list: async () => ["eth4", "eth5"] };
-  const { asked, find } = node(sysfs, new Map([[4, linkAt(4, "eth4")]]), new Set([4]));
+  const { queried, find } = node(sysfs, new Map([[4, linkAt(4, "eth4")]]), new Set([4]));
   await assert.rejects(find(), { name: "PfError", kind: "several-netdevs", message: /eth4, eth5/ });
-  assert.deepEqual(asked, []);
+  assert.deepEqual(queried, []);
 });
 
 test("pfLinks() finds the link of a PF whose address sysfs does not give", async () => {

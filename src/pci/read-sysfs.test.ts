@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type HostFiles, KernelError } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
-import { iommuGroupMembers, netdevIndex, netdevNames, observeVf } from "./read-sysfs.ts";
+import { iommuGroupMembers, netdevIndex, netdevNames, observeVf, orMissing } from "./read-sysfs.ts";
 
 /** Of the files of a node, only what a group is read by. */
 function groupOf(classes: Readonly<Record<string, string>>): Pick<HostFiles, "list" | "readText"> {
@@ -70,4 +70,21 @@ test("netdevNames() searches beneath no other device of a PCI function, and find
   assert.deepEqual(await netdevNames(filesOf(away), address), []);
   const other = { [`${address}/driver`]: "../drivers/igbvf", [`${address}/virtio3/net/eth1/ifindex`]: "7" };
   assert.deepEqual(await netdevNames(filesOf(other), address), []);
+});
+
+test("observeVf() finds a VF that has neither driver, group nor network device", async () => {
+  const address = "0000:02:10.0" as PciAddress;
+  const of = (isThere: boolean) => {
+    const gone = async (path: string) => Promise.reject(new KernelError(`open ${path}`, 2));
+    return { readText: gone, readLink: gone, list: gone, exists: async () => isThere } as unknown as HostFiles;
+  };
+  const nothing = { driver: undefined, iommuGroup: undefined, hasNetdev: false };
+  assert.deepEqual(await observeVf(of(true), address), { isPresent: true, ...nothing });
+  assert.deepEqual(await observeVf(of(false), address), { isPresent: false, ...nothing });
+});
+
+test("orMissing() takes what goes while it is read for missing, and nothing else", async () => {
+  const read = (errno: number) => orMissing(Promise.reject(new KernelError("read", errno)));
+  assert.deepEqual([await read(2), await read(19)], [undefined, undefined]);
+  await assert.rejects(read(5), { code: "EIO" });
 });

@@ -6,6 +6,11 @@ export async function driverOf(devices: HostFiles, address: PciAddress): Promise
   return baseName(await orMissing(devices.readLink(`${address}/driver`)));
 }
 
+/** What tells a PCI function from the next one that has its address, in this boot; undefined where there is none. */
+export function instanceOf(devices: HostFiles, address: PciAddress): Promise<bigint | undefined> {
+  return orMissing(devices.inode(address));
+}
+
 /** The IOMMU group of a PCI function; undefined without an IOMMU. */
 export async function iommuGroupOf(devices: HostFiles, address: PciAddress): Promise<number | undefined> {
   const name = baseName(await orMissing(devices.readLink(`${address}/iommu_group`)));

@@ -13,7 +13,7 @@ function setUp(slow: Promise<void> = Promise.resolve()) {
   const clock = new HandClock();
   const listeners = new Set<(event: Uevent) => void>();
   const caller = new AbortController();
-  const seen = { looks: 0, thing: undefined as string | undefined };
+  const seen = { observations: 0, thing: undefined as string | undefined };
   const uevents = {
     subscribe(listener: (event: Uevent) => void) {
       listeners.add(listener);
@@ -21,9 +21,9 @@ function setUp(slow: Promise<void> = Promise.resolve()) {
     },
     close() {},
   };
-  const look = async () => {
-    seen.looks += 1;
-    if (seen.looks > 10) throw new Error("it looks without an event");
+  const observe = async () => {
+    seen.observations += 1;
+    if (seen.observations > 10) throw new Error("it looks without an event");
     const { thing } = seen;
     await slow;
     return thing;
@@ -31,7 +31,7 @@ function setUp(slow: Promise<void> = Promise.resolve()) {
   const { signal } = caller;
   const wanted = {
     what: "a thing",
-    look,
+    observe,
     concerns: ({ subsystem }: Uevent) => subsystem === "net",
     limitMs: LIMIT_MS,
     signal,
@@ -48,14 +48,14 @@ function setUp(slow: Promise<void> = Promise.resolve()) {
 test("waitForUevent() reads once for each event that concerns it or was lost, and leaves nothing behind", async () => {
   const { seen, found, say, left } = setUp();
   await settled();
-  assert.equal(seen.looks, 1);
-  for (const [one, looks] of [
+  assert.equal(seen.observations, 1);
+  for (const [one, observations] of [
     [event("add", "pci"), 1],
     [event("add"), 2],
     [event("lost", ""), 3],
   ] as const) {
     await say(one);
-    assert.equal(seen.looks, looks);
+    assert.equal(seen.observations, observations);
   }
   seen.thing = "here";
   await say(event("add"));
@@ -87,7 +87,7 @@ test("waitForUevent() lets its caller go at once, and leaves nothing behind", as
   await settled();
   caller.abort(new Error("caller has gone"));
   await assert.rejects(found, /caller has gone/);
-  assert.deepEqual([seen.looks, left()], [1, [0, 0, 0]]);
+  assert.deepEqual([seen.observations, left()], [1, [0, 0, 0]]);
 });
 
 test("isAbout() takes whole names of the path: neither another VF nor a name that contains it", () => {

@@ -6,7 +6,7 @@ export interface Awaited<T> {
   /** For the message when time is up: "network device of 0000:01:10.0". */
   readonly what: string;
   /** Reads the node; undefined when it is not there yet. */
-  readonly look: () => Promise<T | undefined>;
+  readonly observe: () => Promise<T | undefined>;
   /** Whether the event may have brought it. A lost event always counts. */
   readonly concerns: (event: Uevent) => boolean;
   readonly limitMs: number;
@@ -34,7 +34,7 @@ export async function waitForUevent<T>(
       desired.signal?.throwIfAborted();
       const isLast = timeUp.signal.aborted;
       news = Promise.withResolvers<void>();
-      const found = await desired.look();
+      const found = await desired.observe();
       if (found !== undefined || isLast) return found;
       await Promise.race([news.promise, over.promise]);
     }

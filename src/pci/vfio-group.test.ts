@@ -11,7 +11,7 @@ const address = parsePciAddress("0000:01:10.0");
 function setUp(group?: number) {
   const clock = new HandClock();
   const listeners = new Set<(event: Uevent) => void>();
-  const node = { isThere: false, refusal: undefined as keyof typeof Errno | undefined, asked: [] as string[] };
+  const node = { isThere: false, refusal: undefined as keyof typeof Errno | undefined, queried: [] as string[] };
   const devices = {
     async readLink(path: string) {
       if (group === undefined) throw new KernelError(`read ${path}`, Errno.ENOENT);
@@ -21,7 +21,7 @@ function setUp(group?: number) {
   const vfio = {
     exists: async () => node.isThere,
     async heldBy(name: string) {
-      node.asked.push(name);
+      node.queried.push(name);
       if (node.refusal) throw new KernelError("open the group", Errno[node.refusal]);
       return undefined;
     },
@@ -78,7 +78,7 @@ test("VfioGroups knows of no device without an IOMMU, and reads no group then", 
   const { node, groups } = setUp();
   await assert.rejects(groups.deviceOf(address), { fault: { kind: "no-iommu" } });
   await groups.refuseOpen(address);
-  assert.deepEqual(node.asked, []);
+  assert.deepEqual(node.queried, []);
 });
 
 test("VfioGroups.refuseOpen() takes a group that it may not open for one that cannot be proven free", async () => {
@@ -88,5 +88,5 @@ test("VfioGroups.refuseOpen() takes a group that it may not open for one that ca
     node.refusal = code;
     await assert.rejects(groups.refuseOpen(address), { fault: { kind: "group-unreadable", group: 2, code } });
   }
-  assert.deepEqual(node.asked, ["2", "2", "2"]);
+  assert.deepEqual(node.queried, ["2", "2", "2"]);
 });

@@ -39,7 +39,7 @@ export class VfioGroups {
     const found = await waitForUevent(
       {
         what: `/dev/vfio/${group}`,
-        look: async () => (await this.#options.vfio.exists(String(group))) || undefined,
+        observe: async () => (await this.#options.vfio.exists(String(group))) || undefined,
         concerns: (event) => event.subsystem === "vfio" || isAbout(event, address),
         limitMs: this.#options.waitLimitMs ?? 10_000,
         signal,

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { EventEmitter, once } from "node:events";
 import test from "node:test";
 import { countedClock } from "../../test/counted-clock.ts";
+import { within } from "../../test/scenes/until.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
 import { type LifeOptions, live, type Running } from "./process-life.ts";
@@ -39,7 +40,7 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"]) {
     const { process, ended, events } = alive(runs(async () => void stops++));
     await settled();
     process.emit(signal);
-    await ended;
+    await within("the process ends", ended);
     assert.deepEqual([process.code, stops, events()], [0, 1, ["stopping", "stopped"]]);
   });
 }
@@ -59,7 +60,7 @@ for (const [says, start] of [
     const { process, ended } = alive(start, clock);
     await settled();
     process.emit("SIGTERM");
-    await ended;
+    await within("the process ends", ended);
     await settled();
     assert.deepEqual([process.code, clock.timerCount], [0, 0]);
   });
@@ -70,13 +71,13 @@ test("live() ends at once at the second signal", async () => {
   await settled();
   process.emit("SIGTERM");
   process.emit("SIGINT");
-  await ended;
+  await within("the process ends", ended);
   assert.deepEqual([process.code, events()], [130, ["stopping", "stopped-at-once"]]);
 });
 
 test("live() ends with 1 when the start fails", async () => {
   const { process, ended, events } = alive(() => Promise.reject(new Error("no config file")));
-  await ended;
+  await within("the process ends", ended);
   assert.deepEqual([process.code, events()], [1, ["start-failed"]]);
 });
 
@@ -85,7 +86,7 @@ test("live() ends with 0 when a start is given up because of a signal", async ()
     new Promise<Running>((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   const { process, ended, events } = alive(start);
   process.emit("SIGTERM");
-  await ended;
+  await within("the process ends", ended);
   assert.deepEqual([process.code, events()], [0, ["stopping"]]);
 });
 
@@ -96,15 +97,21 @@ test("live() stops what has started although a signal came first", async () => {
     return { stop: async () => void stops++ };
   });
   process.emit("SIGTERM");
-  await ended;
+  await within("the process ends", ended);
   assert.deepEqual([process.code, stops], [0, 1]);
 });
 
-test("live() ends with 1 when a start is to stop and does not", async () => {
-  const { process, ended, events } = alive(() => new Promise(() => {}), hurried);
+test("live() ends with 1 when a start is to stop and does not, and names the part that it waited for", async () => {
+  const start: LifeOptions["start"] = async (_signal, started) => {
+    started.push("gRPC server", () => new Promise(() => {}));
+    await started.unwind(() => {});
+    throw new Error("stopped");
+  };
+  const { process, log, ended, events } = alive(start, hurried);
   process.emit("SIGTERM");
-  await ended;
+  await within("the process ends", ended);
   assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
+  assert.equal(log.of("stop-failed")[0]?.["waitsFor"], "gRPC server");
 });
 
 test("live() ends with 1 when the stop takes too long or fails, and names the part that it waited for", async () => {
@@ -112,7 +119,7 @@ test("live() ends with 1 when the stop takes too long or fails, and names the pa
     const { process, log, ended, events } = alive(async () => ({ stop, stopping: "gRPC server" }), hurried);
     await settled();
     process.emit("SIGTERM");
-    await ended;
+    await within("the process ends", ended);
     assert.deepEqual([process.code, events()], [1, ["stopping", "stop-failed"]]);
     assert.equal(log.of("stop-failed")[0]?.["waitsFor"], "gRPC server");
   }
@@ -160,4 +167,16 @@ test("live() ends with 70 at an uncaught exception, and serves on after a reject
   process.emit("uncaughtException", new Error("bug"), "uncaughtException");
   assert.deepEqual([process.code, events()], [70, ["unhandled-rejection", "uncaught-exception"]]);
   process.emit("SIGTERM");
+});
+
+test("live() lets the process end by itself: nothing of it keeps the event loop", async () => {
+  const timers = () => globalThis.process.getActiveResourcesInfo().filter((kind) => kind === "Timeout").length;
+  const before = timers();
+  const { process, ended } = alive(runs());
+  await settled();
+  assert.equal(timers() > before, true, "while it runs something does");
+  process.emit("SIGTERM");
+  await within("the process ends", ended);
+  await settled();
+  assert.equal(timers(), before);
 });

@@ -1,6 +1,6 @@
 // From start to exit code: signals, log level, and what happens when an error is not caught.
 import { constants } from "node:os";
-import { type Clock, DeadlineError, keepAlive, startDeadline, type Timer } from "../async/index.ts";
+import { type Clock, DeadlineError, keepAlive, startDeadline, type Timer, UndoStack } from "../async/index.ts";
 import type { LogLevel, RootLog } from "../telemetry/index.ts";
 
 /** Something that runs until it is stopped. */
@@ -17,8 +17,11 @@ interface ProcessEvents {
 }
 
 export interface LifeOptions {
-  /** Starts the work. The signal is aborted when a stop is requested meanwhile. */
-  readonly start: (signal: AbortSignal) => Promise<Running>;
+  /**
+   * Starts the work. The signal is aborted when a stop is requested meanwhile; `started` is for what such a start has to stop, so that
+   * the log can say which part of it does not.
+   */
+  readonly start: (signal: AbortSignal, started: UndoStack) => Promise<Running>;
   readonly log: RootLog;
   /** The level that SIGUSR2 goes back to. */
   readonly configuredLevel: LogLevel;
@@ -48,21 +51,23 @@ const STOP_SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"] as const;
  */
 export async function live(options: LifeOptions): Promise<void> {
   const { log, process } = options;
-  const asked = new AbortController();
+  const stopping = new AbortController();
+  const started = new UndoStack();
   const release = keepAlive();
   let stage: Stage = "starting";
   guard(options, () => stage);
   changeLevelOnSignals(options);
-  for (const name of STOP_SIGNALS) process.on(name, () => stopAsked(name, asked, options));
+  for (const name of STOP_SIGNALS) process.on(name, () => stopRequested(name, stopping, options));
   try {
-    const running = await startOrGiveUp(options, asked.signal);
+    const running = await startOrGiveUp(options, stopping.signal, started);
     stage = "running";
-    await aborted(asked.signal);
+    await aborted(stopping.signal);
     stage = "stopping";
     process.exit(await stop(running, options));
   } catch (err) {
-    const isGivenUp = asked.signal.aborted && !(err instanceof DeadlineError);
-    if (!isGivenUp) log.error(asked.signal.aborted ? "stop-failed" : "start-failed", { err });
+    const isGivenUp = stopping.signal.aborted && !(err instanceof DeadlineError);
+    const waitsFor = started.current;
+    if (!isGivenUp) log.error(stopping.signal.aborted ? "stop-failed" : "start-failed", { err, waitsFor });
     process.exit(isGivenUp ? 0 : 1);
   } finally {
     release();
@@ -70,30 +75,38 @@ export async function live(options: LifeOptions): Promise<void> {
 }
 
 /** A start that waits where no signal reaches it, in a write to a device for example, must not hold up the stop. */
-async function startOrGiveUp({ start, clock, stopLimitMs }: LifeOptions, asked: AbortSignal): Promise<Running> {
+async function startOrGiveUp(
+  { start, clock, stopLimitMs }: LifeOptions,
+  stopping: AbortSignal,
+  started: UndoStack,
+): Promise<Running> {
   const limit = Promise.withResolvers<never>();
   let timer: Timer | undefined;
   const arm = () => {
     const late = new DeadlineError(`Giving up the start took longer than ${stopLimitMs} ms`);
     timer = clock.after(stopLimitMs, () => limit.reject(late));
   };
-  asked.addEventListener("abort", arm, { once: true });
+  stopping.addEventListener("abort", arm, { once: true });
   try {
-    return await Promise.race([start(asked), limit.promise]);
+    return await Promise.race([start(stopping, started), limit.promise]);
   } finally {
     timer?.cancel();
-    asked.removeEventListener("abort", arm);
+    stopping.removeEventListener("abort", arm);
   }
 }
 
-function stopAsked(name: (typeof STOP_SIGNALS)[number], asked: AbortController, { log, process }: LifeOptions): void {
-  if (asked.signal.aborted) {
+function stopRequested(
+  name: (typeof STOP_SIGNALS)[number],
+  stopping: AbortController,
+  { log, process }: LifeOptions,
+): void {
+  if (stopping.signal.aborted) {
     log.warn("stopped-at-once", { signal: name });
     process.exit(128 + constants.signals[name]);
     return;
   }
   log.info("stopping", { signal: name });
-  asked.abort(new Error(`Stopped by ${name}`));
+  stopping.abort(new Error(`Stopped by ${name}`));
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

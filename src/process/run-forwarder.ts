@@ -2,7 +2,7 @@
 import { AdminError, type AdminServer, serveProfiles } from "../admin/index.ts";
 import { systemClock, UndoStack } from "../async/index.ts";
 import type { Config, ParsedConfig } from "../config.ts";
-import { startForwarder } from "../forwarder.ts";
+import { type ForwarderOptions, startForwarder } from "../forwarder.ts";
 import { exitNow, readSmallFile, selfTest } from "../kernel/index.ts";
 import { openLinuxHost, openPfConfigFile } from "../node/index.ts";
 import type { OtlpExporter } from "../otlp/index.ts";
@@ -11,13 +11,14 @@ import { checkTls } from "../rpc/index.ts";
 import { createLog, createMetrics, type Log, type Metrics } from "../telemetry/index.ts";
 import { version } from "../version.ts";
 import { waitForDebugger } from "./inspector.ts";
+import { ownBudgets } from "./own-budgets.ts";
 import { live, type Running } from "./process-life.ts";
 
 /** Half of the time that Kubernetes gives a pod to end by default. */
 const STOP_LIMIT_MS = 15_000;
 
 /** Runs it until a stop signal; ends the process. */
-export async function runForwarder({ config, effective, warnings }: ParsedConfig): Promise<void> {
+export async function runForwarder({ config, effective, otel, warnings }: ParsedConfig): Promise<void> {
   const log = createLog({ level: config.logLevel });
   try {
     await waitForDebugger(config.debugListenOn, log);
@@ -29,7 +30,7 @@ export async function runForwarder({ config, effective, warnings }: ParsedConfig
   log.info("configuration", effective);
   for (const sentence of warnings) log.warn("configuration-warning", { sentence });
   await live({
-    start: (signal) => start(config, log, signal),
+    start: (signal, started) => start(config, log, { signal, started, otel }),
     log,
     configuredLevel: config.logLevel,
     clock: systemClock,
@@ -38,7 +39,9 @@ export async function runForwarder({ config, effective, warnings }: ParsedConfig
   });
 }
 
-async function start(config: Config, log: Log, signal: AbortSignal): Promise<Running> {
+type LifeParts = Pick<ForwarderOptions, "signal" | "started"> & Pick<ParsedConfig, "otel">;
+
+async function start(config: Config, log: Log, { otel, ...life }: LifeParts): Promise<Running> {
   const pfConfig = parsePfConfig(await readPfConfig(config.sriovConfigFile), config.sriovConfigFile);
   await selfTest();
   checkTls();
@@ -46,9 +49,11 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   const metrics = createMetrics();
   metrics.addProcessMetrics();
   const pfConfigFile = openPfConfigFile(config.sriovConfigFile, systemClock);
-  const options = { settings: config, pfConfig, pfConfigFile, host: opened, metrics, clock: systemClock, log, signal };
+  const budgets = await ownBudgets(systemClock);
+  const facts = { settings: config, pfConfig, pfConfigFile, host: opened, budgets };
+  const options = { ...facts, metrics, clock: systemClock, log, ...life };
   const profiles = config.isPprofEnabled ? await startProfiles(config.pprofListenOn, log) : undefined;
-  const otlp = config.isTelemetryEnabled ? await startOtlp(config, metrics, log) : undefined;
+  const otlp = config.isTelemetryEnabled ? await startOtlp({ config, otel }, metrics, log) : undefined;
   const forwarder = await startForwarder({ ...options, ...(otlp ? { tracer: otlp.tracer } : {}) });
   const undo = new UndoStack();
   undo.push("the node", () => opened.close());
@@ -66,19 +71,20 @@ async function start(config: Config, log: Log, signal: AbortSignal): Promise<Run
   };
 }
 
-/** Its code is loaded where it is needed only. */
-async function startOtlp(config: Config, metrics: Metrics, log: Log): Promise<OtlpExporter> {
-  const { OtlpExporter } = await import("../otlp/index.ts");
+type OtlpVariables = Pick<ParsedConfig, "config" | "otel">;
+
+/** Its code is loaded where it is needed only. What is wrong with where it goes is said, and clients are served all the same. */
+async function startOtlp({ config, otel }: OtlpVariables, metrics: Metrics, log: Log): Promise<OtlpExporter> {
+  const { OtlpExporter, otlpSettings } = await import("../otlp/index.ts");
   const { openTelemetryEndpoint: endpoint, metricsExportIntervalMs: metricsIntervalMs, name } = config;
-  log.info("telemetry", { endpoint });
-  return new OtlpExporter({
-    endpoint,
-    metricsIntervalMs,
-    service: { name, version },
-    metrics,
-    clock: systemClock,
-    log,
-  });
+  const settings = otlpSettings(otel, { endpoint, metricsIntervalMs, name, version });
+  for (const problem of settings.problems) log.error("telemetry-off", { problem });
+  for (const sentence of settings.warnings) log.warn("configuration-warning", { sentence });
+  const [traces, sent] = [settings.traces, settings.metrics].map(
+    (to) => to && { to: to.target, tls: to.tls !== undefined },
+  );
+  log.info("telemetry", { traces: traces ?? "off", metrics: sent ?? "off" });
+  return new OtlpExporter({ settings, scope: { name, version }, metrics, clock: systemClock, log });
 }
 
 /** Clients are served without them too. */

@@ -2,24 +2,30 @@
 import type { DeviceAccess } from "../access/index.ts";
 import { type Clock, messageOf } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
-import type { DeviceNumber } from "../kernel/index.ts";
 import type { PodsOfTokens } from "../kubelet/index.ts";
-import type { AdoptedGrants, KernelVfEntry, NodeJournal, VfEntry } from "../mechanisms/index.ts";
+import type { AdoptedGrants, NodeJournal, VfEntry } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
-import type { Decision, Repair, Subject } from "./decide.ts";
-import { cleanVf, type RestoreParts, restoreVf, revokeAndRestore } from "./restore.ts";
+import type { Metrics } from "../telemetry/index.ts";
+import { isUnfinished, type Subject } from "./decide.ts";
+import type { Decision, Repair } from "./decision.ts";
+import { Restorations } from "./restorations.ts";
+import { type RestoreParts, restorePfSettings, revokeAndRestore, UNKNOWN_BEFORE } from "./restore.ts";
+import { clearStrays } from "./strays.ts";
 
 export interface ActionsOptions extends RestoreParts {
   readonly node: Node;
-  readonly journal: Pick<NodeJournal, "vfs" | "left" | "keepVf" | "forgetVf" | "drop">;
+  readonly journal: Pick<NodeJournal, "vfs" | "left" | "unrestored" | "keepVf" | "forgetVf" | "drop">;
   /** Or why this node cannot give devices to pods. */
   readonly access: DeviceAccess | Error;
   readonly grants: AdoptedGrants;
   /** Which pods kubelet has given our devices. */
-  readonly pods: Pick<PodsOfTokens, "podsWith">;
+  readonly pods: Pick<PodsOfTokens, "podsWith" | "read">;
+  /** Of a token that this node did not make: kubelet's word. Undefined where it has none. */
+  resourceOf(tokenId: string): Promise<string | undefined>;
   readonly clock: Clock;
+  readonly metrics: Metrics;
 }
 
 /** What there is to act on once the node serves. */
@@ -32,18 +38,31 @@ export interface RunningNode {
   rescan(): void;
 }
 
-type Settlement = Extract<Decision, { readonly kind: "await" | "adopt" | "contradiction" }>;
+type Settlement = Extract<Decision, { readonly kind: "await" | "adopt" | "clean-on" | "contradiction" }>;
 
 export class Actions {
   readonly #options: ActionsOptions;
+  readonly #restorations: Restorations;
   #running: RunningNode | undefined;
 
   constructor(options: ActionsOptions) {
     this.#options = options;
+    this.#restorations = new Restorations(options, (address, entry) => this.#free(address, entry));
   }
 
   follow(running: RunningNode): void {
     this.#running = running;
+  }
+
+  /** A connection that was begun for a VF which its client had already, and not established: all is as before it. */
+  async leaveFound(): Promise<void> {
+    const { journal } = this.#options;
+    for (const entry of [...journal.vfs.values()]) {
+      const isBegun = journal.left.get(entry.connectionId)?.stage === "preparing";
+      if (!entry.isFound || !isBegun) continue;
+      journal.forgetVf(entry.address);
+      await journal.drop(entry.connectionId).catch(() => {}); // it holds no VF any more
+    }
   }
 
   /** All of them before any is revoked: what is taken from a pod must leave what another grant of that pod needs. */
@@ -55,13 +74,7 @@ export class Actions {
   async clearStrays(): Promise<void> {
     const { node, access, pods } = this.#options;
     if (access instanceof Error) return;
-    const devices: DeviceNumber[] = [];
-    for (const { address, driverUse } of node.inventory.snapshot()) {
-      if (driverUse !== "vfio") continue;
-      const numbers = await node.binder.vfio.deviceOf(address).catch(() => undefined);
-      if (numbers) devices.push(numbers.device);
-    }
-    await access.clearStrays(devices, await pods.podsWith(node.inventory.resources)); // logs by itself
+    await clearStrays({ node, pods }, access);
   }
 
   /** What the journal and the node make of a VF together. Answers with the connection that is continued. */
@@ -72,6 +85,10 @@ export class Actions {
     switch (decision.kind) {
       case "await":
         this.#options.log.warn("vf-of-journal-absent", fields);
+        return undefined;
+      case "clean-on":
+        this.#options.node.inventory.raise(entry.address, { code: "being-cleaned" });
+        this.#options.node.inventory.clear(entry.address, "unsettled");
         return undefined;
       case "contradiction":
         await this.#contradict(entry, decision.problem);
@@ -86,8 +103,10 @@ export class Actions {
     const { address, connectionId, tokenId, use } = entry;
     const owner = entry.use === "vfio" ? entry.owner : undefined;
     try {
-      const ask = { address, connectionId, tokenId, use, state: "preparing" } as const;
-      node.inventory.adopt({ ...ask, ...(owner !== undefined && { owner }) });
+      const isKnown = node.inventory.resourceOf(tokenId) !== undefined;
+      const resource = isKnown ? undefined : await this.#options.resourceOf(tokenId);
+      const request = { address, connectionId, tokenId, resource, use, state: "preparing" } as const;
+      node.inventory.adopt({ ...request, ...(owner !== undefined && { owner }) });
       if (connection.stage === "ready") node.inventory.setState(connectionId, "ready");
     } catch (error) {
       await this.#contradict(entry, messageOf(error));
@@ -118,6 +137,27 @@ export class Actions {
       });
   }
 
+  /** What the previous instance has not made as the host had it is tried again before any client gets it. */
+  resume(address: PciAddress): void {
+    const { node, journal } = this.#options;
+    if (!journal.unrestored.has(address) || journal.vfs.has(address)) return;
+    // VFIO gets it just now: what is kept of it is for afterwards.
+    if (node.binder.isChanging(address)) return;
+    const vf = node.inventory.get(address);
+    const isNewNeeded = journal.unrestored.isNewNeeded(address);
+    const before = isNewNeeded ? undefined : journal.unrestored.beforeOf(address);
+    if (!vf || !isUnfinished(vf, before)) return;
+    node.inventory.raise(address, before ? { code: "drifted", before } : { code: "netdev-missing" });
+  }
+
+  /** Of another boot: the host has made its devices again since, and what the journal has of them means nothing now. */
+  forgetOtherBoots(): void {
+    const { journal, links } = this.#options;
+    for (const address of journal.unrestored.addresses) {
+      if (journal.unrestored.bootOf(address) !== links.settings?.boot) journal.unrestored.forget(address);
+    }
+  }
+
   /** Answers whether that is news: what is under way already is not. @throws what resisted. */
   async repair(repair: Exclude<Repair, "forget">, vf: VfRecord, entry: VfEntry | undefined): Promise<boolean> {
     const { inventory, binder } = this.#options.node;
@@ -129,26 +169,34 @@ export class Actions {
       case "end-connection":
         return this.#end(vf);
       case "rebind":
-        await binder.bind(vf, "kernel");
+        await binder.bind(vf, "kernel", this.#options.stopping);
         return true;
       case "quarantine":
+        void this.#restorations.keep(address, { isNewNeeded: true });
         return inventory.raise(address, { code: "netdev-missing" });
       case "clean":
-        await cleanVf(this.#options, vf);
+        await this.#restorations.clean(vf);
         return inventory.clear(address, "netdev-missing");
       case "revoke":
-        if (entry?.use === "vfio") await this.#revoke(vf, entry);
+        if (entry?.use !== "vfio") return await this.#freeFromPods(vf);
+        await this.#revoke(vf, entry);
         return true;
       case "restore":
-        await this.#restore(vf, entry?.use === "kernel" ? entry : undefined);
-        return true;
+        return await this.#restorations.restore(vf, entry?.use === "kernel" ? entry : undefined);
     }
   }
 
-  /** What the journal has of a VF that is no more. */
-  async forget(address: PciAddress, connectionId: string): Promise<void> {
-    this.#options.journal.forgetVf(address);
-    await this.#options.journal.drop(connectionId).catch(() => {}); // made up for by the journal itself
+  /**
+   * What the journal has of a VF that is no more, or is free, and of the connection that it was out for. Not where that has ended by itself
+   * or is in service: its client may be back with another VF, or without one.
+   */
+  async forget(address: PciAddress, entry: VfEntry | undefined): Promise<void> {
+    const { node, journal } = this.#options;
+    journal.forgetVf(address);
+    if (!entry || (entry.use === "kernel" && entry.isLeft)) return;
+    const { connectionId } = entry;
+    if (!journal.left.has(connectionId) || node.inventory.ofConnection(connectionId)) return;
+    await journal.drop(connectionId).catch(() => {}); // made up for by the journal itself
   }
 
   /** Not waited for: an endpoint that does not answer would keep every other VF waiting. */
@@ -172,26 +220,23 @@ export class Actions {
     if (!left) return;
     await revokeAndRestore(this.#options, vf, left);
     this.#options.grants.take(entry);
-    await this.#free(vf.address, entry.connectionId);
+    await this.#free(vf.address, entry);
   }
 
-  async #restore(vf: VfRecord, entry: KernelVfEntry | undefined): Promise<void> {
-    const { node, clock } = this.#options;
-    const { inventory } = node;
-    const { address } = vf;
-    const before = entry ?? conditionOf(vf, "drifted")?.before ?? conditionOf(vf, "recently-restored")?.before;
-    if (!before) return;
-    // No client gets it in the middle of this, nor if it fails.
-    if (!conditionOf(vf, "contradicts-journal")) inventory.raise(address, { code: "drifted", before });
-    await restoreVf(this.#options, vf, before);
-    if (entry) inventory.raise(address, { code: "recently-restored", sinceMs: clock.monotonicMs(), before: entry });
-    await this.#free(address, before.connectionId);
+  /** Answers whether the pods that could open it are gone. @throws where a process has it open all the same. */
+  async #freeFromPods(vf: VfRecord): Promise<boolean> {
+    const { node, access } = this.#options;
+    const open = conditionOf(vf, "open-to-pod");
+    if (!open || access instanceof Error || open.pods.some((uid) => access.hasPod({ uid }))) return false;
+    await node.binder.vfio.refuseOpen(vf.address);
+    await restorePfSettings(this.#options, vf, UNKNOWN_BEFORE);
+    return node.inventory.clear(vf.address, open);
   }
 
-  async #free(address: PciAddress, connectionId: string): Promise<void> {
+  async #free(address: PciAddress, entry: VfEntry | undefined): Promise<void> {
     const { inventory } = this.#options.node;
-    await this.forget(address, connectionId);
-    const over = ["contradicts-journal", "unexplained-grant", "drifted"] as const;
+    await this.forget(address, entry);
+    const over = ["contradicts-journal", "unexplained-grant", "drifted", "being-cleaned"] as const;
     for (const code of over) inventory.clear(address, code);
   }
 

@@ -1,10 +1,11 @@
 // What follows for one VF from its record, its journal entry and what was observed of it. Pure: reads nothing, does nothing. All of
 // it as a table: docs/decisions/041.
 
-import { conditionOf, effectOf, type VfConditionCode, type VfRecord } from "../inventory/index.ts";
+import { type BeforeClient, conditionOf, effectOf, type VfConditionCode, type VfRecord } from "../inventory/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { VfObservation } from "../pci/index.ts";
+import type { Decision, Repair } from "./decision.ts";
 
 /** One VF, as it is known from everywhere. */
 export interface Subject {
@@ -13,6 +14,10 @@ export interface Subject {
   readonly observed: VfObservation;
   /** Whether it is not any more as it was when it was restored a moment ago. */
   readonly hasDrifted: boolean;
+  /** Whether the host's name for its network device, which another link had, can be had again. */
+  readonly isNameFree: boolean;
+  /** Whether a write that changes its driver hangs. */
+  readonly hasStuckWrite: boolean;
   /** What the journal has of it: it is out, or was to be. */
   readonly entry: VfEntry | undefined;
   /** Its connection, as the previous instance left it in the journal and nothing has continued it yet. */
@@ -22,41 +27,6 @@ export interface Subject {
   /** Whether this node has device cgroups, so that access can be given and revoked. */
   readonly canRevoke: boolean;
 }
-
-/** What is done to make record, journal and node agree; each is counted. */
-export const repairs = [
-  /** The events of a change were lost: the whole node is observed. */
-  "rescan",
-  /** Its namespace has ended: its connection is taken down. */
-  "end-connection",
-  /** What it was before its client is made so again, and it is free. */
-  "restore",
-  /** Access to it is revoked from the pod that had it by VFIO; when no process has it open, it is restored and free. */
-  "revoke",
-  /** Its kernel driver was unbound: it is bound again, then it can be restored. */
-  "rebind",
-  /** It comes from an unknown namespace: nothing of the client stays, and it is free. */
-  "clean",
-  /** It is free, and its network device is not in the host: no client gets it. */
-  "quarantine",
-  /** The node has lost it, and what the journal has of it with it. */
-  "forget",
-] as const;
-
-/** One of them. */
-export type Repair = (typeof repairs)[number];
-
-/** What follows for the VF. At most one thing: the next pass decides on the next. */
-export type Decision =
-  | { readonly kind: "leave" }
-  /** The same at the next pass is a fault; once, it may be work under way. */
-  | { readonly kind: "observe-again"; readonly as: "mismatch" | "netdev-unseen" }
-  /** The journal has it, and the node does not, yet or any more. */
-  | { readonly kind: "await" }
-  /** Its connection is continued: served where it is established, else taken down. */
-  | { readonly kind: "adopt"; readonly stage: "ready" | "preparing" | "reclaiming" }
-  | { readonly kind: "contradiction"; readonly problem: string }
-  | { readonly kind: "repair"; readonly repair: Exclude<Repair, "forget"> };
 
 const leave: Decision = { kind: "leave" };
 const repair = (which: Exclude<Repair, "forget">): Decision => ({ kind: "repair", repair: which });
@@ -81,6 +51,31 @@ export function isMismatch(record: VfRecord, { observed }: Pick<Subject, "observ
   return !observed.isPresent || observed.driver !== record.driver || observed.iommuGroup !== record.iommuGroup;
 }
 
+/** Whether it was compared with the journal, or is being, or is being restored. */
+export function isSettled(record: VfRecord): boolean {
+  const codes = ["unsettled", "contradicts-journal", "unexplained-grant", "drifted", "being-cleaned"] as const;
+  return codes.some((code) => conditionOf(record, code) !== undefined);
+}
+
+/**
+ * Whether no client may have it before it was tried to make it as the host had it: the previous instance could not, or died over it.
+ * `before` is of the device of its kernel driver; undefined: nothing of that is known.
+ */
+export function isUnfinished(record: VfRecord, before: BeforeClient | undefined): boolean {
+  if (record.connectionId !== undefined || (before && record.driver !== record.kernelDriver)) return false;
+  const codes = ["not-as-before", "drifted", "netdev-missing", "being-cleaned"] as const;
+  return !codes.some((code) => conditionOf(record, code) !== undefined);
+}
+
+/** Whether a repair may be due that has its driver make a network device, or bind it: no other VF waits for that. */
+export function waitsForDriver(record: VfRecord | undefined, entry: VfEntry | undefined): boolean {
+  if (!record || record.connectionId !== undefined) return false;
+  if (entry?.use === "kernel") return true;
+  return (["drifted", "netdev-missing", "write-stuck", "name-taken"] as const).some(
+    (code) => conditionOf(record, code) !== undefined,
+  );
+}
+
 /** A client's namespace that has ended gives the network device back to the host. */
 function decideHeld(record: VfRecord, { observed }: Subject): Decision {
   return conditionOf(record, "pending-netns") && observed.hasNetdev ? repair("end-connection") : leave;
@@ -96,6 +91,7 @@ function decideUnsettled(record: VfRecord, entry: VfEntry, subject: Subject): De
     if (!canRevoke) return contradiction("This node cannot revoke access");
     return { kind: "adopt", stage: connection.stage };
   }
+  if (entry.isLeft) return { kind: "clean-on" };
   const was = `It was out for connection ${entry.connectionId}`;
   if (!connection?.connection) return contradiction(`${was}, of which nothing else is known`);
   if (observed.driver !== record.kernelDriver) {
@@ -107,25 +103,33 @@ function decideUnsettled(record: VfRecord, entry: VfEntry, subject: Subject): De
 
 /** The journal says that it is out, and no connection holds it. */
 function decideOut(record: VfRecord, entry: VfEntry, subject: Subject): Decision {
-  if (isQuarantinedByOthers(record)) return leave;
+  if (isQuarantinedByOthers(record)) return decideQuarantined(record, subject);
   if (entry.use === "vfio") return subject.canRevoke ? repair("revoke") : leave;
-  return conditionOf(record, "host-use") ? leave : restoring(record, subject);
+  if (conditionOf(record, "host-use")) return leave;
+  return entry.isLeft ? repair("restore") : restoring(record, subject);
 }
 
 /** Neither a connection nor the journal has it. */
 function decideFree(record: VfRecord, subject: Subject): Decision {
-  const { observed, hasDrifted, isStart } = subject;
+  const { observed, hasDrifted, isNameFree, isStart } = subject;
   if (conditionOf(record, "host-use")) return leave; // it is the host's now
+  if (conditionOf(record, "open-to-pod")) return subject.canRevoke ? repair("revoke") : leave;
   const isOnKernelDriver = observed.driver === record.kernelDriver;
   if (conditionOf(record, "netdev-missing")) {
     return observed.hasNetdev || !isOnKernelDriver ? repair("clean") : leave;
   }
-  if (isQuarantinedByOthers(record)) return leave;
+  if (isQuarantinedByOthers(record)) return decideQuarantined(record, subject);
   if (conditionOf(record, "drifted")) return restoring(record, subject);
-  if (hasDrifted && observed.hasNetdev) return repair("restore");
+  if ((hasDrifted || isNameFree) && observed.hasNetdev) return repair("restore");
   if (!isOnKernelDriver || observed.hasNetdev) return leave;
   const isAgain = isStart || conditionOf(record, "netdev-unseen");
   return isAgain ? repair("quarantine") : { kind: "observe-again", as: "netdev-unseen" };
+}
+
+/** Its cause ends it. But a VF that has no driver since a write which hung has returned is ours to bind again. */
+function decideQuarantined(record: VfRecord, { observed, hasStuckWrite }: Subject): Decision {
+  const isUnbound = observed.driver === undefined && conditionOf(record, "write-stuck") !== undefined;
+  return isUnbound && !hasStuckWrite ? repair("rebind") : leave;
 }
 
 function restoring(record: VfRecord, { observed }: Subject): Decision {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { paperUnrestored } from "../../test/scenes/paper-unrestored.ts";
 import { Inventory } from "../inventory/index.ts";
 import type { Uevent } from "../kernel/index.ts";
 import type { VfEntry } from "../mechanisms/index.ts";
@@ -26,7 +27,7 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
   const node = {
     gate: Promise.resolve(),
     ending: Promise.resolve(),
-    looks: 0,
+    observations: 0,
     listeners: 0,
     tries: 0,
     /** The kernel says that something of the VF has changed. */
@@ -47,8 +48,10 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
     node: {
       inventory,
       binder: {
+        isChanging: () => false,
+        hasStuckWrite: () => false,
         async observeVf() {
-          node.looks += 1;
+          node.observations += 1;
           await node.gate;
           return { isPresent: true, driver: node.driver, iommuGroup: undefined, hasNetdev: node.hasNetdev };
         },
@@ -58,6 +61,11 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
           if (node.isHeardOf) node.hear();
         },
         isPresent: async (which: PciAddress) => which === address,
+        async renew() {},
+        driverOf: async () => "igbvf",
+        async netdevOf() {
+          throw new Error("its driver makes none");
+        },
         async bind() {
           done.push("bind");
           throw new Error("the driver refuses");
@@ -65,7 +73,14 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
       },
       survey: { pfs: { size: pfs } },
     },
-    journal: { vfs, left, drop: async () => {}, forgetVf: (which: PciAddress) => void vfs.delete(which) },
+    journal: {
+      vfs,
+      left,
+      unrestored: paperUnrestored(),
+      drop: async () => {},
+      forgetVf: (which: PciAddress) => void vfs.delete(which),
+    },
+    links: {},
     access: new Error("no cgroups here"),
     uevents: {
       subscribe(listener: (event: Uevent) => void) {
@@ -85,7 +100,7 @@ async function setUp({ isGone = false, pfs = 0 } = {}) {
     log,
   } as unknown as ReconcilerOptions);
   await reconciler.start();
-  node.looks = 0;
+  node.observations = 0;
   node.hasNetdev = false;
   const stop = reconciler.follow({
     rescan: () => void done.push("rescan"),
@@ -118,7 +133,7 @@ test("Reconciler leaves alone what a Request has taken while it observed", async
   const gate = Promise.withResolvers<void>();
   node.gate = gate.promise;
   await clock.pass(INTERVAL_MS);
-  assert.equal(node.looks, 2);
+  assert.equal(node.observations, 2);
   inventory.take({ connectionId: "c1", tokenId, use: "kernel" });
   inventory.setState("c1", "ready");
   gate.resolve();
@@ -259,7 +274,7 @@ test("Reconciler observes no more when it was stopped, and leaves neither timer 
   assert.ok(clock.timerCount > 0 && node.listeners > 0);
   await stop();
   assert.deepEqual([clock.timerCount, node.listeners], [0, 0]);
-  const { looks } = node;
+  const { observations } = node;
   await clock.pass(10 * INTERVAL_MS);
-  assert.equal(node.looks, looks);
+  assert.equal(node.observations, observations);
 });

@@ -1,22 +1,24 @@
 // Makes journal, inventory and node agree: before anything is served, then every few seconds and when the kernel says that a VF
 // which concerns us has changed. What a running client has is only observed. docs/decisions/016 and 041.
-import { KeyedQueue, type Timer } from "../async/index.ts";
+import { KeyedQueue, LimitedQueue, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
-import type { Uevent, UeventSource } from "../kernel/index.ts";
+import type { UeventSource } from "../kernel/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
-import { isPciAddress, type PciAddress } from "../pci/index.ts";
-import { type Metrics, type outcomes, timed } from "../telemetry/index.ts";
+import type { PciAddress } from "../pci/index.ts";
+import { type outcomes, timed } from "../telemetry/index.ts";
 import { Actions, type ActionsOptions, type RunningNode } from "./actions.ts";
-import { type Decision, decide, isMismatch, type Subject } from "./decide.ts";
+import { AwaitedVfs } from "./awaited-vfs.ts";
+import { decide, isMismatch, isSettled, type Subject, waitsForDriver } from "./decide.ts";
+import type { Decision } from "./decision.ts";
 import { GoneVfs } from "./gone-vfs.ts";
 import { Repairs } from "./repairs.ts";
 import { hasDrifted } from "./restore.ts";
+import { TakenNames } from "./taken-names.ts";
 
 export interface ReconcilerOptions extends ActionsOptions {
   readonly uevents: UeventSource;
   /** Between the end of one pass over everything and the next. */
   readonly intervalMs: number;
-  readonly metrics: Metrics;
 }
 
 /** A VF that is restored brings several events. */
@@ -25,6 +27,12 @@ const SETTLE_MS = 20;
 const MISMATCH_MS = 200;
 /** So long after it was restored, a write that came late can have changed a VF. */
 const DRIFT_INTERVALS = 12;
+
+/** A stop waits no longer for a driver that makes a network device: the next start continues. */
+const STOP_GRACE_MS = 2_000;
+
+/** Each occupies a thread while its driver works; a write that waits long for the kernel's locks would pass for one that hangs. */
+const CLEANED_AT_ONCE = 8;
 
 const UNREADABLE = { isPresent: false, driver: undefined, iommuGroup: undefined, hasNetdev: false } as const;
 
@@ -36,10 +44,16 @@ export class Reconciler {
   readonly #options: ReconcilerOptions;
   readonly #actions: Actions;
   readonly #repairs: Repairs;
+  readonly #awaited: AwaitedVfs;
   readonly #gone: GoneVfs;
+  readonly #takenNames: TakenNames;
   readonly #queue = new KeyedQueue<PciAddress>();
+  readonly #cleaningQueue = new LimitedQueue(CLEANED_AT_ONCE);
+  /** VFs that are being cleaned after a client or wait for that, each until it is done or has failed. */
+  readonly #cleaning = new Map<PciAddress, Promise<unknown>>();
   /** VFs to be observed soon. */
   readonly #todo = new Set<PciAddress>();
+  readonly #stopping = new AbortController();
   #timers: { next?: Timer; soon?: Timer } = {};
   #running: Promise<void> = Promise.resolve();
   #isStart = true;
@@ -47,9 +61,11 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
-    this.#actions = new Actions(options);
+    this.#actions = new Actions({ ...options, stopping: this.#stopping.signal });
     this.#repairs = new Repairs({ ...options, actions: this.#actions });
+    this.#awaited = new AwaitedVfs(options, this.#repairs);
     this.#gone = new GoneVfs(options);
+    this.#takenNames = new TakenNames(options.links, () => this.#soon(SETTLE_MS, ...this.#awaited.underOtherNames));
   }
 
   /**
@@ -59,9 +75,12 @@ export class Reconciler {
   async start(): Promise<readonly JournalEntry[]> {
     const { node, journal, log } = this.#options;
     const { inventory } = node;
+    await this.#actions.leaveFound();
     this.#actions.adoptGrants();
+    this.#actions.forgetOtherBoots();
     const addresses = new Set([...journal.vfs.keys(), ...inventory.snapshot().map(({ address }) => address)]);
-    const ofVfs = new Set([...journal.vfs.values()].map(({ connectionId }) => connectionId));
+    const out = [...journal.vfs.values()].filter((entry) => entry.use !== "kernel" || !entry.isLeft);
+    const ofVfs = new Set(out.map(({ connectionId }) => connectionId));
     const subjects = await Promise.all([...addresses].map((address) => this.#observe(address)));
     const continued: JournalEntry[] = [];
     for (const subject of subjects) {
@@ -73,6 +92,7 @@ export class Reconciler {
       if (connection.mechanism === "NOOP") continued.push(connection);
       else await journal.drop(connection.connectionId).catch(() => {});
     }
+    for (const address of journal.unrestored.addresses) this.#actions.resume(address);
     await this.#actions.clearStrays();
     this.#isStart = false;
     const established = continued.filter(({ stage }) => stage === "ready").length;
@@ -87,13 +107,19 @@ export class Reconciler {
     return continued;
   }
 
-  /** Reconciles from now on, beginning with a pass at once. Returns how to stop; a repair that is under way is waited for. */
+  /** Reconciles from now on, beginning with a pass at once. Returns how to stop: repairs are waited for, drivers for two seconds. */
   follow(running: RunningNode): () => Promise<void> {
     const { node, journal, uevents } = this.#options;
     this.#actions.follow(running);
     const stops = [
-      uevents.subscribe((event) => this.#onUevent(event)),
-      node.inventory.onChange(({ vfs }) => this.#settle(vfs)),
+      uevents.subscribe((event) => {
+        const heardOf = this.#awaited.of(event);
+        if (heardOf.length > 0) this.#soon(SETTLE_MS, ...heardOf);
+      }),
+      node.inventory.onChange(({ vfs }) => {
+        this.#settle(vfs);
+        void this.#gone.forgetDestroyed(vfs);
+      }),
     ];
     this.#settle(journal.vfs.keys()); // What came since the start.
     this.#serially(() => this.#passOverAll());
@@ -101,7 +127,12 @@ export class Reconciler {
       this.#isClosed = true;
       for (const stop of stops) stop();
       for (const timer of Object.values(this.#timers)) timer.cancel();
+      const stop = () => this.#stopping.abort(new Error("The forwarder stops; its next start continues"));
+      const grace = this.#options.clock.after(STOP_GRACE_MS, stop);
       await this.#running;
+      await Promise.all(this.#cleaning.values());
+      grace.cancel();
+      this.#takenNames.close();
     };
   }
 
@@ -109,8 +140,12 @@ export class Reconciler {
   #settle(addresses: Iterable<PciAddress>): void {
     const { node, journal } = this.#options;
     for (const address of addresses) {
+      this.#actions.resume(address);
+      if (this.#awaited.isUnderOtherName(address)) this.#soon(SETTLE_MS, address); // from then on its name is listened for
       const entry = journal.vfs.get(address);
       const record = entry && node.inventory.get(address);
+      if (record && record.connectionId === undefined && conditionOf(record, "being-cleaned"))
+        this.#clean(address, false);
       if (!record || record.connectionId !== undefined || isSettled(record)) continue;
       // At once: the next call may want it, and kubelet may be offered it.
       node.inventory.raise(address, { code: "unsettled", connectionId: entry.connectionId });
@@ -118,23 +153,12 @@ export class Reconciler {
     }
   }
 
-  /** Most events of network devices are our own moves: only VFs whose change is awaited are observed. */
-  #onUevent({ action, subsystem, devpath }: Uevent): void {
-    const { inventory } = this.#options.node;
-    if (action === "lost") this.#soon(SETTLE_MS, ...inventory.snapshot().map(({ address }) => address));
-    if (subsystem !== "net" && subsystem !== "pci") return;
-    for (const part of devpath.split("/")) {
-      if (isPciAddress(part) && this.#isAwaited(part)) this.#soon(SETTLE_MS, part);
-    }
-  }
-
-  #isAwaited(address: PciAddress): boolean {
-    const { node, journal } = this.#options;
-    const record = node.inventory.get(address);
-    if (!record) return false;
-    if (conditionOf(record, "repair-failed")) return this.#repairs.isAwaited(record);
-    if (conditionOf(record, "netdev-missing") || conditionOf(record, "pending-netns")) return true;
-    return journal.vfs.has(address) && record.connectionId === undefined;
+  /** Beside the passes, and eight at once: drivers take their time. A try that fails is begun again by the passes. */
+  #clean(address: PciAddress, isHeard: boolean): void {
+    if (this.#isClosed || this.#cleaning.has(address)) return;
+    const clean = async () => this.#isClosed || (await this.#reconcile(address, { isHeard }));
+    const cleaned = this.#cleaningQueue.run(clean).finally(() => this.#cleaning.delete(address));
+    this.#cleaning.set(address, cleaned);
   }
 
   #serially(pass: () => Promise<void>): void {
@@ -156,25 +180,30 @@ export class Reconciler {
     const ended = (outcome: (typeof outcomes)[number], took: number) =>
       this.#repairs.metrics.passes.observe({ outcome }, took);
     await timed(clock, ended, () => this.#passOver(all));
-    for (const gone of await this.#gone.look()) {
-      await this.#actions.forget(gone.address, gone.connectionId);
+    for (const gone of await this.#gone.observe()) {
+      await this.#actions.forget(gone.address, gone);
       this.#repairs.done("forget", gone.address, { connection: gone.connectionId });
     }
     if (this.#isClosed) return;
     this.#timers.next = clock.after(intervalMs, () => this.#serially(() => this.#passOverAll()));
   }
 
-  /** One after the other: nothing waits for it, and the files are read on threads that others need. */
+  /** One after the other, but for those whose driver may take long: the files are read on threads that others need. */
   async #passOver(addresses: readonly PciAddress[]): Promise<void> {
+    const { node, journal } = this.#options;
     for (const address of addresses) {
       if (this.#isClosed) return;
-      await this.#reconcile(address, { isHeard: this.#todo.delete(address) });
+      if (this.#cleaning.has(address)) continue;
+      const isHeard = this.#todo.delete(address);
+      if (waitsForDriver(node.inventory.get(address), journal.vfs.get(address))) this.#clean(address, isHeard);
+      else await this.#reconcile(address, { isHeard });
     }
   }
 
   #reconcile(address: PciAddress, { isHeard }: { readonly isHeard: boolean }): Promise<void> {
     return this.#queue.run(address, async () => {
       const { node, log } = this.#options;
+      this.#actions.resume(address); // its kernel driver may have it again
       const before = node.inventory.get(address);
       if (!before) return;
       try {
@@ -196,12 +225,16 @@ export class Reconciler {
     const observed = await (this.#isStart ? observing.catch(() => UNREADABLE) : observing);
     const before = node.inventory.get(address);
     const drifted = before !== undefined && observed.hasNetdev && (await this.#hasDrifted(before));
+    const isNameFree = before !== undefined && (await this.#isNameFree(before).catch(() => false));
+    // Nothing is waited for from here on: a Request may take it meanwhile, and the record would be of a free VF.
     const entry = journal.vfs.get(address);
     return {
       address,
       record: node.inventory.get(address),
       observed,
       hasDrifted: drifted,
+      isNameFree,
+      hasStuckWrite: node.binder.hasStuckWrite(address),
       entry,
       connection: entry && journal.left.get(entry.connectionId),
       isStart: this.#isStart,
@@ -218,6 +251,14 @@ export class Reconciler {
     }
     node.inventory.clear(record.address, restored);
     return false;
+  }
+
+  async #isNameFree({ address }: VfRecord): Promise<boolean> {
+    const { node, journal } = this.#options;
+    const before = journal.unrestored.beforeOf(address);
+    if (!before || !this.#awaited.isUnderOtherName(address)) return false;
+    const netdev = await node.binder.netdevNow(address);
+    return netdev !== undefined && (await this.#takenNames.isFree(before.state.original.name, netdev.ifindex));
   }
 
   /** Answers with the connection that is continued. */
@@ -240,6 +281,7 @@ export class Reconciler {
         return undefined;
       case "await":
       case "adopt":
+      case "clean-on":
       case "contradiction":
         return await this.#actions.settle(decision, subject);
       case "repair":
@@ -248,10 +290,4 @@ export class Reconciler {
         return undefined;
     }
   }
-}
-
-/** Whether it was compared with the journal, or is being, or is being restored. */
-function isSettled(record: VfRecord): boolean {
-  const codes = ["unsettled", "contradicts-journal", "unexplained-grant", "drifted"] as const;
-  return codes.some((code) => conditionOf(record, code) !== undefined);
 }

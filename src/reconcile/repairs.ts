@@ -4,7 +4,8 @@ import { conditionOf, type Inventory, type VfRecord } from "../inventory/index.t
 import type { PciAddress } from "../pci/index.ts";
 import { type Log, type LogFields, type Metrics, outcomes } from "../telemetry/index.ts";
 import type { Actions } from "./actions.ts";
-import { type Repair, repairs, type Subject } from "./decide.ts";
+import type { Subject } from "./decide.ts";
+import { type Repair, repairs } from "./decision.ts";
 
 interface RepairsOptions {
   readonly node: { readonly inventory: Inventory };

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { paperUnrestored } from "../../test/scenes/paper-unrestored.ts";
 import type { DeviceAccess, GrantState } from "../access/index.ts";
 import { conditionOf, Inventory } from "../inventory/index.ts";
 import type { KernelVfEntry, VfEntry, VfioVfEntry } from "../mechanisms/index.ts";
@@ -38,23 +39,36 @@ interface Found {
   /** VFs whose network device the host has; the second by default. */
   readonly inHost?: readonly PciAddress[];
   readonly access?: Error;
+  /** Its client had the VF before its connection. */
+  readonly isFound?: boolean;
+  readonly resources?: readonly string[];
+  /** In place of that of its VF. */
+  readonly tokenId?: string;
+  /** What kubelet says of a token that this node did not make. */
+  readonly resourceOf?: (tokenId: string) => string | undefined;
 }
 
 /** What the start makes of a node with two VFs, of which the first was out for connection c1. */
 async function started(found: Found) {
   const { mechanism = "KERNEL", stage = "ready", more = [], hasConnection = true, hasEntry = true } = found;
-  const { hasBoth = false, isPresent = true, inHost = [second] } = found;
+  const { hasBoth = false, isPresent = true, inHost = [second], resources = [RESOURCE] } = found;
   const { driver = mechanism === "VFIO" ? "vfio-pci" : "igbvf" } = found;
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
-  const common = { pf: PF, numaNode: undefined, kernelDriver: "igbvf", resources: [RESOURCE] };
+  const common = { pf: PF, numaNode: undefined, kernelDriver: "igbvf", resources };
   const facts = [first, second].map((address, index) => {
     return { ...common, address, index, iommuGroup: index, driver: index === 0 || hasBoth ? driver : "igbvf" };
   });
   inventory.sync(PF, facts);
-  const tokenId = inventory.devicesOf(RESOURCE)[0]?.id ?? "";
+  const { tokenId = inventory.devicesOf(RESOURCE)[0]?.id ?? "" } = found;
   if (!isPresent) inventory.sync(PF, facts.slice(1));
   const entry = { address: first, connectionId: "c1", tokenId };
-  const kernel = { ...entry, use: "kernel", netns: "4/40", state: {} } as unknown as KernelVfEntry;
+  const kernel = {
+    ...entry,
+    use: "kernel",
+    netns: "4/40",
+    state: {},
+    ...(found.isFound && { isFound: true }),
+  } as unknown as KernelVfEntry;
   const vfio: VfioVfEntry = { ...entry, use: "vfio", owner: "uid-1", grant, before: {} };
   const connection = (connectionId: string, of: JournalEntry["mechanism"]): JournalEntry => {
     return { connectionId, owner, stage, mechanism: of, tokenId, connection: Buffer.of(1) };
@@ -66,6 +80,8 @@ async function started(found: Found) {
     ...(hasConnection ? [connection("c1", mechanism)] : []),
     ...more.map((of) => connection(`more ${of}`, of)),
   ];
+  const kept = new Map(vfs.map((vf) => [vf.address, vf]));
+  const left = new Map(connections.map((one) => [one.connectionId, one]));
   const working = {
     adopt({ podUid }: GrantState) {
       done.push(`adopt ${podUid}`);
@@ -76,7 +92,7 @@ async function started(found: Found) {
       return [];
     },
   } as unknown as DeviceAccess;
-  const glance = (address: PciAddress): VfObservation => {
+  const observationOf = (address: PciAddress): VfObservation => {
     const { iommuGroup, driver: bound } = inventory.get(address) ?? {};
     const isHere = inventory.get(address) !== undefined;
     return { isPresent: isHere, driver: bound, iommuGroup, hasNetdev: inHost.includes(address) };
@@ -88,20 +104,35 @@ async function started(found: Found) {
     node: {
       inventory,
       binder: {
-        observeVf: async (address: PciAddress) => glance(address),
+        isChanging: () => false,
+        hasStuckWrite: () => false,
+        observeVf: async (address: PciAddress) => observationOf(address),
         netdevOf: () => assert.fail("nothing is to wait for a network device"),
         vfio: { deviceOf: async (address: PciAddress) => number(address) },
       },
     },
     journal: {
-      vfs: new Map(vfs.map((vf) => [vf.address, vf])),
-      left: new Map(connections.map((one) => [one.connectionId, one])),
-      drop: async (id: string) => void done.push(`drop ${id}`),
+      vfs: kept,
+      left,
+      async drop(id: string) {
+        left.delete(id);
+        done.push(`drop ${id}`);
+      },
+      forgetVf(address: PciAddress) {
+        kept.delete(address);
+        done.push(`forget ${address}`);
+      },
+      unrestored: paperUnrestored(),
       keepVf: async () => {},
     },
+    links: {},
     access: found.access ?? working,
     grants,
-    pods: { podsWith: async (names: readonly string[]) => new Set(names.map((name) => `pod with ${name}`)) },
+    pods: {
+      podsWith: async (names: readonly string[]) => new Set(names.map((name) => `pod with ${name}`)),
+      read: async () => undefined,
+    },
+    resourceOf: async (id: string) => found.resourceOf?.(id),
     metrics: createMetrics(),
     clock: new HandClock(),
     log,
@@ -116,6 +147,31 @@ test("start() continues a connection whose VF is with its client, and touches no
   assert.deepEqual(record?.conditions, [{ code: "pending-netns", ending: "not" }]);
   assert.deepEqual([continued, inventory.get(second)?.state], [["c1 ready"], "idle"]);
   assert.deepEqual(done, ["strays of  in pod with d/x"]);
+});
+
+test("start() continues a connection of a token that the Go original made, by kubelet's word", async () => {
+  const resources = [RESOURCE, "d/y"];
+  const [tokenId, queried] = ["sriov-3b2f6a1e-6c1d-4f0e-9a77-0c5a3a1d9e01", [] as string[]];
+  const resourceOf = (id: string) => {
+    queried.push(id);
+    return id === tokenId ? "d/y" : undefined;
+  };
+  const { inventory, record, continued } = await started({ tokenId, resources, resourceOf });
+  assert.deepEqual([record?.state, record?.tokenId, continued], ["ready", tokenId, ["c1 ready"]]);
+  assert.deepEqual([inventory.resourceOf(tokenId), queried], ["d/y", [tokenId]]);
+  const unknown = await started({ tokenId, resources, resourceOf: () => undefined });
+  assert.match(unknown.record?.problem ?? "", /no resource of this node gave it out/);
+});
+
+test("start() leaves a VF with the client that had it before its connection was begun, and knows nothing of that any more", async () => {
+  const begun = await started({ isFound: true, stage: "preparing" });
+  assert.deepEqual([begun.record?.connectionId, begun.continued], [undefined, []]);
+  assert.ok(begun.record && conditionOf(begun.record, "netdev-missing"));
+  assert.deepEqual(begun.done.slice(0, 2), [`forget ${first}`, "drop c1"]);
+  for (const stage of ["ready", "reclaiming"] as const) {
+    const { continued } = await started({ isFound: true, stage });
+    assert.deepEqual(continued, [`c1 ${stage}`]);
+  }
 });
 
 test("start() has taken down what was half done, and what came back because its namespace ended", async () => {
@@ -147,6 +203,11 @@ test("start() drops a connection that has touched no VF, and continues one that 
     done.filter((one) => one.startsWith("drop")),
     ["drop more KERNEL", "drop more VFIO"],
   );
+});
+
+test("start() continues what is half done without a VF: its endpoint gets the Close", async () => {
+  const { continued } = await started({ stage: "preparing", more: ["NOOP"] });
+  assert.deepEqual(continued, ["c1 reclaiming", "more NOOP preparing"]);
 });
 
 test("start() quarantines a VF without a network device at once, and waits for nothing", async () => {

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { testIdentity } from "../../test/scenes/tls-identity.ts";
+import { until, within } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { HandClock } from "../nsm/testing/fakes.ts";
@@ -48,8 +49,7 @@ function client(t: TestContext, tls: TlsIdentity, clock = systemClock): RpcClien
   return made;
 }
 
-const closed = ({ closed: signal }: Connection) =>
-  signal.aborted || new Promise((resolve) => signal.addEventListener("abort", resolve));
+const closed = ({ closed: signal }: Connection) => until("the connection has ended", () => signal.aborted);
 
 test("serveRpc() keeps a connection to the end of the peer's certificate, and says GOAWAY then", async (t) => {
   const clock = new HandClock();
@@ -98,7 +98,7 @@ test("RpcClient closes a connection that was retired, and given up, while it was
   const server = await serve(t, { tls: identity("server"), log: { ...log, debug } });
   const caller = client(t, { ...ours, verifyPeer });
   await assert.rejects(caller.call(server.url, Request, {}, { signal: gone.signal }));
-  await ended.promise; // it would never be closed: it is not idle, for it was never used
+  await within("the connection has ended", ended.promise); // it would never be closed: it is not idle, for it was never used
   assert.equal(server.connectionCount, 0);
 });
 

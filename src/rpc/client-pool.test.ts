@@ -2,10 +2,12 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { type TestContext, test } from "node:test";
+import { within } from "../../test/scenes/until.ts";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { ConnectionPool } from "./client-pool.ts";
 import type { PeerIdentity, TlsIdentity } from "./connection.ts";
+import { type Budget, PeerLimits } from "./peer-limits.ts";
 import { defaultLimits } from "./rpc-limits.ts";
 import { RpcError } from "./status.ts";
 import type { ClientConnection, DialOptions, Transport } from "./transport.ts";
@@ -21,6 +23,9 @@ class PaperConnection {
   readonly farewell = this.#leaving.signal;
   readonly remote = "paper";
   readonly peer: PeerIdentity | undefined;
+  /** What may be held of the descriptors that come with it. */
+  budgets: Budget[] = [];
+  readonly fds = { holdAtMost: (_limit: number, budget: Budget) => void this.budgets.push(budget) };
   isSlow = false;
   cuts = 0;
 
@@ -42,7 +47,13 @@ class PaperConnection {
   }
 }
 
-function world(t: TestContext, peer?: PeerIdentity) {
+interface WorldOptions {
+  readonly peer?: PeerIdentity;
+  readonly checkPeer?: (target: string) => void;
+  readonly owners?: PeerLimits;
+}
+
+function world(t: TestContext, { peer, ...options }: WorldOptions = {}) {
   const clock = new HandClock();
   const dials: { options: DialOptions; open(): PaperConnection; fail(): void }[] = [];
   const identities = new Map<string, string>();
@@ -68,18 +79,18 @@ function world(t: TestContext, peer?: PeerIdentity) {
     },
   } as unknown as TlsIdentity;
   const common = { transport, tls, log: silentLog, clock, dialTimeoutMs: 100, limits: defaultLimits };
-  const pool = new ConnectionPool({ ...common, idleMs: IDLE_MS });
+  const pool = new ConnectionPool({ ...common, idleMs: IDLE_MS, ...options });
   const signals: AbortSignal[] = [];
   // Whatever has happened: no timer and no listener is left when the pool is closed.
   t.after(async () => {
-    await pool.close();
+    await within("the pool has closed", pool.close());
     await settled();
     assert.deepEqual([clock.timerCount, rotated.size], [0, 0]);
     for (const signal of signals) assert.equal(getEventListeners(signal, "abort").length, 0);
   });
-  const lease = (name = target, signal = new AbortController().signal) => {
+  const lease = (name = target, signal = new AbortController().signal, owner?: string) => {
     signals.push(signal);
-    return pool.lease(name, signal);
+    return pool.lease(name, signal, owner);
   };
   return {
     ...{ clock, dials, identities, pool, lease },
@@ -112,14 +123,38 @@ test("calls to one listener share a dial and a connection, by whatever name; it 
   await clock.pass(IDLE_MS - 100);
   const again = await lease();
   await clock.pass(10 * IDLE_MS);
-  const beside = await lease();
+  const beside = lease();
   assert.deepEqual([connection?.cuts, dials.length], [0, 1]);
-  beside.release();
+  (await beside).release();
   again.release();
   await clock.pass(IDLE_MS);
   assert.equal(connection?.closed.aborted, true);
   void lease().catch(() => {});
   assert.equal(dials.length, 2);
+});
+
+test("so many idle connections are kept, and for a further one that ends which was used longest ago", async (t) => {
+  const { dials, lease } = world(t);
+  const made: PaperConnection[] = [];
+  for (let nth = 0; nth < 128; nth += 1) {
+    const leasing = lease(`unix:///${nth}`);
+    const connection = dials.at(-1)?.open();
+    assert.ok(connection);
+    made.push(connection);
+    (await leasing).release();
+  }
+  (await lease("unix:///0")).release();
+  const inUse = lease("unix:///used");
+  dials.at(-1)?.open();
+  await inUse;
+  assert.ok(made.every(({ cuts }) => cuts === 0));
+  const more = lease("unix:///more");
+  dials.at(-1)?.open();
+  (await more).release();
+  assert.deepEqual(
+    made.flatMap(({ cuts }, nth) => (cuts > 0 ? [nth] : [])),
+    [1],
+  );
 });
 
 test("a dial that fails fails those who wait for it, and the next call dials again", async (t) => {
@@ -135,7 +170,7 @@ test("a caller that leaves during the dial leaves it to others; one that has lef
   const { clock, dials, lease } = world(t);
   const [caller, gone] = [new AbortController(), AbortSignal.abort(new Error("gone before"))];
   const leaving = assert.rejects(lease(target, caller.signal), /gone/);
-  await assert.rejects(lease(target, gone), /gone before/);
+  await within("the caller that has left before", assert.rejects(lease(target, gone), /gone before/));
   caller.abort(new Error("gone"));
   await leaving;
   const connection = dials[0]?.open();
@@ -145,16 +180,14 @@ test("a caller that leaves during the dial leaves it to others; one that has lef
   release();
 });
 
-test("a dial that no call waits for any more ends as idle as a connection does", async (t) => {
+test("a dial that no call waits for any more is given up when it was idle for as long as a connection may be", async (t) => {
   const { clock, dials, lease } = world(t);
   const caller = new AbortController();
   const leaving = assert.rejects(lease(target, caller.signal));
   caller.abort(new Error("gone"));
   await leaving;
   await clock.pass(IDLE_MS);
-  const connection = dials[0]?.open();
-  await settled();
-  assert.equal(connection?.cuts, 1);
+  assert.equal(dials[0]?.options.signal.aborted, true);
 });
 
 test("a dial that its caller has left is given up with the pool, and its idle time with it", async (t) => {
@@ -261,7 +294,7 @@ test("a connection is renewed at half of the life of the peer's certificate, pas
     notBeforeMs: nowMs - 1_000,
     notAfterMs: nowMs + 9_000,
   };
-  const { clock, dials, lease, connected } = world(t, peer);
+  const { clock, dials, lease, connected } = world(t, { peer });
   const first = await connected();
   await clock.pass(3_900);
   await lease();
@@ -275,4 +308,125 @@ test("a connection is renewed at half of the life of the peer's certificate, pas
   await clock.pass(300);
   await connected();
   assert.equal(dials.length, 3);
+});
+
+test("a peer that is not wanted at a target carries no call there, also when another name has led to it, and is dialled again", async (t) => {
+  const unwanted = new Set<string>();
+  const { dials, identities, lease, connected } = world(t, {
+    checkPeer(name) {
+      if (unwanted.has(name)) throw new Error("evil answers");
+    },
+  });
+  identities.set("unix:///b", target);
+  const first = await connected();
+  unwanted.add("unix:///b");
+  await assert.rejects(lease("unix:///b"), {
+    code: "UNAVAILABLE",
+    message: "Cannot connect to unix:///b: evil answers",
+  });
+  assert.equal(first.connection.cuts, 0, "calls by its own name continue");
+  first.lease.release();
+  assert.equal(first.connection.cuts, 1);
+  unwanted.clear();
+  const again = lease("unix:///b");
+  dials.at(-1)?.open();
+  (await again).release();
+  assert.equal(dials.length, 2);
+});
+
+test("descriptors that a peer passes count as its own on dialled connections too", async (t) => {
+  const limits = { ...defaultLimits, descriptors: { each: 1, others: 8, manager: 0 } };
+  const owners = new PeerLimits({ limits, clock: new HandClock() });
+  const nowMs = new HandClock().now();
+  const peer = { spiffeId: "spiffe://test/a", certificatePem: "a", notBeforeMs: nowMs, notAfterMs: nowMs + 9_000 };
+  const [named, unnamed] = [world(t, { peer, owners }), world(t, { owners })];
+  const budgetsOf = async ({ connected }: typeof named) => {
+    const { lease, connection } = await connected();
+    lease.release();
+    return connection.budgets;
+  };
+  assert.deepEqual(
+    (await budgetsOf(named)).map((budget) => budget.take(1)),
+    [true],
+  );
+  const ofPeer = owners.descriptorsOf(peer.spiffeId);
+  assert.deepEqual([ofPeer.take(1), (await budgetsOf(unnamed)).map((budget) => budget.take(1))], [false, [true]]);
+});
+
+const MANAGER = "manager";
+
+/** A pool whose dials are in shares: two of one owner, four of all but the manager. */
+function shared(t: TestContext) {
+  const refused: string[] = [];
+  const limits = { ...defaultLimits, dials: { each: 2, others: 4, manager: 1 } };
+  const onRefused = (kind: string, owner: string) => void refused.push(`${kind} ${owner}`);
+  const owners = new PeerLimits({ limits, clock: new HandClock(), isManager: (owner) => owner === MANAGER, onRefused });
+  const made = world(t, { owners });
+  const dialsOf = () => made.dials.map(({ options }) => options.target);
+  /** A call that waits for its dial until the test ends. */
+  const hang = (owner: string, name: string, caller = new AbortController()) => {
+    made.lease(name, caller.signal, owner).catch(() => {});
+    return caller;
+  };
+  const open = async (owner: string, name: string) => {
+    const leasing = made.lease(name, undefined, owner);
+    const connection = made.dials.at(-1)?.open();
+    assert.ok(connection);
+    return { lease: await leasing, connection };
+  };
+  return { ...made, refused, dialsOf, hang, open };
+}
+
+test("who has as many dials as it may have waits for none more, and another one's dial begins at once", async (t) => {
+  const { lease, refused, dialsOf, hang } = shared(t);
+  hang("evil", "unix:///1");
+  hang("evil", "unix:///2");
+  await assert.rejects(lease("unix:///3", undefined, "evil"), {
+    code: "RESOURCE_EXHAUSTED",
+    message: /^Cannot connect to unix:\/\/\/3: evil has as many connections to endpoints as it may/,
+  });
+  assert.deepEqual(refused, ["dials evil"]);
+  hang("pod", "unix:///4");
+  hang(MANAGER, "unix:///5");
+  assert.deepEqual(dialsOf(), ["unix:///1", "unix:///2", "unix:///4", "unix:///5"]);
+  void lease("unix:///1", undefined, "pod").catch(() => {}); // what is dialled already costs no one else
+  void lease("unix:///nsmgr").catch(() => {}); // in no share
+  assert.deepEqual([dialsOf().length, refused.length], [5, 1]);
+});
+
+test("for a further dial of an owner its own idle connection ends, and a dial that none waits for is given up", async (t) => {
+  const { dials, dialsOf, hang, open } = shared(t);
+  const { lease, connection } = await open("evil", "unix:///1");
+  const caller = hang("evil", "unix:///2");
+  lease.release();
+  hang("evil", "unix:///3");
+  assert.deepEqual([connection.cuts, dialsOf().length], [1, 3]);
+  caller.abort(new Error("gone"));
+  await settled();
+  hang("evil", "unix:///4");
+  const given = dials.map(({ options }) => options.signal.aborted);
+  assert.deepEqual(given, [true, true, false, false], "what is over cannot be dialled any more either");
+});
+
+test("where all have as many as they may, an idle connection of the owner that has most ends for the dial of one that has none", async (t) => {
+  const { dialsOf, refused, hang, open } = shared(t);
+  const many = [await open("evil", "unix:///1"), await open("evil", "unix:///2")];
+  const one = await open("other", "unix:///3");
+  const late = await open("third", "unix:///4");
+  for (const { lease } of [one, late, ...many]) lease.release();
+  hang("pod", "unix:///5");
+  const cuts = [...many, one, late].map(({ connection }) => connection.cuts);
+  assert.deepEqual([cuts, dialsOf().length, refused], [[1, 0, 0, 0], 5, []]);
+});
+
+test("a dial that fails, and a connection that ends, make room for another", async (t) => {
+  const { dials, dialsOf, hang, open } = shared(t);
+  const { connection } = await open("evil", "unix:///1");
+  hang("evil", "unix:///2");
+  dials.at(-1)?.fail();
+  connection.end();
+  await settled();
+  hang("evil", "unix:///3");
+  hang("evil", "unix:///4");
+  assert.equal(dialsOf().length, 4);
 });

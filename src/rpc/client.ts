@@ -17,14 +17,17 @@ import { decodeMessage, encodeMessage, methodPath } from "./handler.ts";
 import { http2Transport } from "./http2/transport.ts";
 import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import { type Metadata, type MetadataInit, toHeaders } from "./metadata.ts";
+import type { PeerLimits } from "./peer-limits.ts";
 import { defaultLimits, type RpcLimits } from "./rpc-limits.ts";
 import { RpcStream, type StreamSource } from "./rpc-stream.ts";
 import { RpcError, Untouched } from "./status.ts";
-import type { Transport } from "./transport.ts";
+import type { ServerTls, Transport } from "./transport.ts";
 
 export interface ClientOptions {
   /** Without it the client speaks plain HTTP/2. */
   readonly tls?: TlsIdentity;
+  /** For a server that has no SVID. */
+  readonly serverTls?: () => Promise<ServerTls>;
   readonly log: Log;
   readonly clock: Clock;
   /** For connect, TLS and HTTP/2 settings together. */
@@ -39,7 +42,11 @@ export interface ClientOptions {
     peer: PeerIdentity | undefined,
     shown: TlsCredentials | undefined,
   ) => Readonly<Record<string, string>>;
+  /** Whether the peer that was found at a target is the one that the caller means. @throws with the reason when it is not. */
+  readonly checkPeer?: (target: string, peer: PeerIdentity | undefined) => void;
   readonly limits?: Partial<RpcLimits>;
+  /** Where descriptors count that peers pass over connections of ours, and connections that are dialled for calls with an owner. */
+  readonly owners?: PeerLimits;
   /** How calls travel; HTTP/2 on sockets by default. */
   readonly transport?: Transport | undefined;
   /** What each message of an answer may be, where it is more or less than usual. */
@@ -54,6 +61,8 @@ export interface CallOptions {
   readonly metadata?: MetadataInit;
   /** Descriptors that leave with or before the headers of the call. They stay the caller's own. */
   readonly fds?: readonly BorrowedFd[];
+  /** Who has caused the call: a connection that is dialled for it is in that one's share (`ClientOptions.owners`). In none by default. */
+  readonly owner?: string | undefined;
 }
 
 /** What a unary call gives when it succeeds. */
@@ -95,7 +104,7 @@ export class RpcClient {
     const scope = this.#scope(method, target, options);
     const limit = this.#answerLimit(method);
     try {
-      const { messages, metadata, connection } = await this.#retried(target, scope, (lease) =>
+      const { messages, metadata, connection } = await this.#retried({ target, owner: options.owner }, scope, (lease) =>
         this.#unary(lease, scope, { request: bytes, limit, options }),
       );
       const [message] = messages;
@@ -148,14 +157,13 @@ export class RpcClient {
   }
 
   /** One more try on a new connection when the peer has refused the call without reading it: it was closing. */
-  async #retried<T>(target: string, scope: CallScope, attempt: (lease: Lease) => Promise<T>): Promise<T> {
+  async #retried<T>(to: Addressee, scope: CallScope, attempt: (lease: Lease) => Promise<T>): Promise<T> {
+    const once = async () => await attempt(await this.#pool.lease(to.target, scope.signal, to.owner));
     try {
-      return await attempt(await this.#pool.lease(target, scope.signal));
-    } catch (error) {
-      if (!(error instanceof Untouched)) throw scope.failure(error);
-    }
-    try {
-      return await attempt(await this.#pool.lease(target, scope.signal));
+      return await once().catch((error: unknown) => {
+        if (!(error instanceof Untouched)) throw error;
+        return once();
+      });
     } catch (error) {
       throw scope.failure(error);
     }
@@ -180,7 +188,7 @@ export class RpcClient {
 
   async #startStream(target: string, scope: CallScope, outgoing: Outgoing, sink: StreamSource): Promise<void> {
     await this.#retried(
-      target,
+      { target, owner: outgoing.options.owner },
       scope,
       (lease) =>
         new Promise<void>((resolve, reject) => {
@@ -221,7 +229,6 @@ export class RpcClient {
         maxMessageBytes: limit.bytes,
         onMessage: listener.onMessage,
         onEnd(end) {
-          scope.signal.removeEventListener("abort", stop);
           lease.release();
           listener.onEnd(end);
         },
@@ -233,6 +240,12 @@ export class RpcClient {
       throw error;
     }
   }
+}
+
+/** Where a call goes, and who has caused it. */
+interface Addressee {
+  readonly target: string;
+  readonly owner: string | undefined;
 }
 
 /** What goes out with a call, apart from where and how long. */

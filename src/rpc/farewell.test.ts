@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { testIdentity } from "../../test/scenes/tls-identity.ts";
+import { until, within } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { silentLog } from "../telemetry/index.ts";
@@ -17,7 +18,7 @@ const ca = createTestCa("example.org");
 const { request: Request } = NetworkService.method;
 
 /** A server whose one call never ends, a relay that can cut the line, and a client behind it. */
-async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
+async function line(t: TestContext, isTls: boolean, relaysEnds = true) {
   const folder = mkdtempSync(join(tmpdir(), "rpc-"));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   const tls = (name: string) => (isTls ? { tls: testIdentity(ca, `spiffe://example.org/${name}`) } : {});
@@ -36,7 +37,7 @@ async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
   const relay = join(folder, "relay.sock");
   const [near, far] = await startRelay(t, relay, {
     onward: `${folder}/server.sock`,
-    tellsEnds,
+    relaysEnds,
     again: () => twice.resolve("DIALLED TWICE"),
   });
   const client = new RpcClient({ ...options, ...tls("client"), dialTimeoutMs: 60_000, idleMs: 60_000 });
@@ -46,14 +47,14 @@ async function line(t: TestContext, isTls: boolean, tellsEnds = true) {
     () => "OK",
     (error: { code: string }) => error.code,
   );
-  const code = Promise.race([call, twice.promise]);
-  return { server, client, target, signal: await begun.promise, code, near, far };
+  const code = within("the call ends", Promise.race([call, twice.promise]));
+  return { server, client, target, signal: await within("the call begins", begun.promise), code, near, far };
 }
 
 interface RelayOptions {
   readonly onward: string;
   /** False: neither side learns that the other has closed. */
-  readonly tellsEnds: boolean;
+  readonly relaysEnds: boolean;
   /** There is more than one connection. */
   again(): void;
 }
@@ -62,7 +63,7 @@ interface RelayOptions {
 async function startRelay(
   t: TestContext,
   path: string,
-  { onward, tellsEnds, again }: RelayOptions,
+  { onward, relaysEnds, again }: RelayOptions,
 ): Promise<[Promise<Socket>, Promise<Socket>]> {
   const near = Promise.withResolvers<Socket>();
   const far = Promise.withResolvers<Socket>();
@@ -76,8 +77,8 @@ async function startRelay(
     });
     socket.on("error", () => {});
     other.on("error", () => {});
-    socket.pipe(other, { end: tellsEnds });
-    other.pipe(socket, { end: tellsEnds });
+    socket.pipe(other, { end: relaysEnds });
+    other.pipe(socket, { end: relaysEnds });
     near.resolve(socket);
     far.resolve(other);
   });
@@ -86,8 +87,8 @@ async function startRelay(
   return [near.promise, far.promise];
 }
 
-async function waitForNone(server: RpcServer): Promise<void> {
-  while (server.connectionCount > 0) await new Promise(setImmediate);
+function waitForNone(server: RpcServer): Promise<void> {
+  return until("the server has no connection any more", () => server.connectionCount === 0);
 }
 
 for (const isTls of [true, false]) {

@@ -7,6 +7,7 @@ import { create, type DescMethod, fromBinary, toBinary } from "@bufbuild/protobu
 import * as grpc from "@grpc/grpc-js";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { testIdentity } from "../../test/scenes/tls-identity.ts";
+import { within } from "../../test/scenes/until.ts";
 import { systemClock } from "../async/index.ts";
 import { type Connection, ConnectionSchema } from "../gen/connection_pb.ts";
 import { NetworkService, NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
@@ -95,11 +96,12 @@ test("serveRpc() sends a client of grpc-js away to show a newer certificate, and
   const server = await serveRpc({ ...common, url: `unix://${path}`, handlers: [handler] });
   t.after(() => server.stop(0));
   const { path: method, requestSerialize, responseDeserialize } = definition(Request);
-  const answer = await new Promise<Connection>((resolve, reject) => {
+  const answered = new Promise<Connection>((resolve, reject) => {
     const message = create(NetworkServiceRequestSchema, { connection: { id: "again" } });
     const done = (error: Error | null, reply?: unknown) => (reply ? resolve(reply as Connection) : reject(error));
     theirClient(t, path).makeUnaryRequest(method, requestSerialize, responseDeserialize, message, done);
   });
+  const answer = await within("the call is answered on a second connection", answered);
   assert.deepEqual([answer.id, connections.length, new Set(connections).size], ["again", 2, 2]);
 });
 
@@ -112,7 +114,7 @@ test("serveRpc() answers unary calls of grpc-js with metadata, statuses and long
   const id = "é".repeat(1_000_000);
   const request = fromBinary(NetworkServiceRequestSchema, toBinary(NetworkServiceRequestSchema, longRequest(id)));
   const seen = Promise.withResolvers<unknown>();
-  const answer = await new Promise<Connection>((resolve, reject) => {
+  const answered = new Promise<Connection>((resolve, reject) => {
     const call = client.makeUnaryRequest(
       path,
       requestSerialize,
@@ -123,13 +125,15 @@ test("serveRpc() answers unary calls of grpc-js with metadata, statuses and long
     );
     call.on("metadata", (headers) => seen.resolve(headers.get("x-seen")));
   });
+  const answer = await within("the long call is answered", answered);
   assert.deepEqual([answer.id.length, answer.payload], [id.length, "spiffe://example.org/theirs"]);
-  assert.deepEqual(await seen.promise, ["1+2"]);
+  assert.deepEqual(await within("the metadata comes", seen.promise), ["1+2"]);
   const close = definition(Close);
-  const failure = await new Promise<grpc.ServiceError | null>((resolve) => {
+  const failed = new Promise<grpc.ServiceError | null>((resolve) => {
     const empty = fromBinary(ConnectionSchema, new Uint8Array());
     client.makeUnaryRequest(close.path, close.requestSerialize, close.responseDeserialize, empty, resolve);
   });
+  const failure = await within("the refused call is answered", failed);
   assert.deepEqual([failure?.code, failure?.details], [grpc.status.PERMISSION_DENIED, unicode]);
 });
 
@@ -148,8 +152,10 @@ test("serveRpc() streams to grpc-js until it cancels, or its deadline", async (t
   );
   const start = (options: grpc.CallOptions) =>
     client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, empty, options);
-  const endOf = (call: grpc.ClientReadableStream<unknown>) =>
-    new Promise<grpc.ServiceError>((resolve) => call.on("error", resolve as (error: Error) => void));
+  const endOf = (call: grpc.ClientReadableStream<unknown>) => {
+    const ended = new Promise<grpc.ServiceError>((resolve) => call.on("error", resolve as (error: Error) => void));
+    return within("the stream ends with an error", ended);
+  };
   // Two calls, for theirs is a real clock: no time is long enough for all messages on every machine.
   const whole = start({});
   const failure = endOf(whole);
@@ -221,6 +227,6 @@ test("RpcClient calls grpc-js: messages, metadata, statuses, streams and cancell
   await assert.rejects(client.call(url, Close, {}), { code: "NOT_FOUND", message: unicode });
   let count = 0;
   for await (const _ of client.stream(url, Find, {})) if (++count === 200) break;
-  await cancelled;
+  await within("the server learns of the cancellation", cancelled);
   assert.equal(count, 200);
 });

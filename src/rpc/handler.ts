@@ -11,6 +11,7 @@ import {
 } from "@bufbuild/protobuf";
 import type { BorrowedFd } from "../kernel/index.ts";
 import type { Connection } from "./connection.ts";
+import type { Undecoded } from "./held-requests.ts";
 import { defaultMessageLimit, type MessageLimit } from "./message-limits.ts";
 import type { Metadata } from "./metadata.ts";
 import { RpcError } from "./status.ts";
@@ -24,6 +25,10 @@ export interface Call {
   /** Milliseconds that the caller was still willing to wait when the call arrived; undefined when it set no limit. */
   readonly deadlineMs: number | undefined;
   readonly metadata: Metadata;
+  /** Resolves when the request may be decoded (decode-queue.ts). Without it, at once. */
+  readonly admit?: (request: Undecoded) => Promise<void>;
+  /** What its decoded request counts for until the call ends; undefined before. */
+  readonly heldBytes?: number | undefined;
   /** Adds a header to the answer. Nothing happens when the answer has begun. */
   setResponseMetadata(key: string, value: string): void;
   /** Sends a descriptor with or before the next bytes of the answer. Nothing happens where none can travel (TCP). */
@@ -51,7 +56,8 @@ export function unaryHandler<I extends DescMessage, O extends DescMessage>(
     kind: "unary",
     limit,
     async run(request, call) {
-      return encodeMessage(method.output, await handle(decodeMessage(method.input, request, limit), call));
+      const message = await decodeRequest(method.input, { request, limit, call });
+      return encodeMessage(method.output, await handle(message, call));
     },
   };
 }
@@ -78,13 +84,29 @@ export function encodedStreamHandler<I extends DescMessage, O extends DescMessag
     path: methodPath(method),
     kind: "stream",
     limit,
-    run: (request, call) => handle(decodeMessage(method.input, request, limit), call),
+    async *run(request, call) {
+      yield* handle(await decodeRequest(method.input, { request, limit, call }), call);
+    },
   };
 }
 
 /** The `:path` of a method: "/package.Service/Method", or "/Service/Method" without a package. */
 export function methodPath(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
+}
+
+/** As `decodeMessage`, when it is the caller's turn. @throws {RpcError} also where the caller goes before that. */
+async function decodeRequest<D extends DescMessage>(schema: D, received: ReceivedBytes): Promise<MessageShape<D>> {
+  const { request, limit, call } = received;
+  const elements = checkElements(schema, request, limit.elements);
+  await call.admit?.({ elements, bytes: request.length });
+  return decode(schema, request);
+}
+
+interface ReceivedBytes {
+  readonly request: Uint8Array;
+  readonly limit: MessageLimit;
+  readonly call: Call;
 }
 
 /**
@@ -97,6 +119,10 @@ export function decodeMessage<D extends DescMessage>(
   limit: MessageLimit,
 ): MessageShape<D> {
   checkElements(schema, bytes, limit.elements);
+  return decode(schema, bytes);
+}
+
+function decode<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> {
   try {
     return fromBinary(schema, bytes, { readUnknownFields: false });
   } catch (error) {

@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { connect as dialHttp2 } from "node:http2";
 import { createConnection, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connect as dialTls, type TLSSocket } from "node:tls";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { testIdentity } from "../../test/scenes/tls-identity.ts";
+import { until, within } from "../../test/scenes/until.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
 import { HandClock } from "../nsm/testing/fakes.ts";
@@ -29,7 +33,7 @@ function handTimers(): { readonly clock: Clock; readonly hand: HandClock } {
 
 /** The time of the handshake that is under way is up. */
 async function handshakeEnds(hand: HandClock): Promise<void> {
-  while (hand.timerCount === 0) await new Promise(setImmediate);
+  await until("the handshake has a deadline", () => hand.timerCount > 0);
   await hand.pass(HANDSHAKE_MS);
 }
 
@@ -52,8 +56,9 @@ async function assertServes(t: TestContext, url: string, isTls = true): Promise<
   assert.equal(response.id, "fine");
 }
 
-function dialRawSocket(t: TestContext, port: number): Promise<Socket> {
-  const socket = createConnection(port, "127.0.0.1").on("error", () => {});
+function dialRawSocket(t: TestContext, where: number | string): Promise<Socket> {
+  const address = typeof where === "number" ? { port: where, host: "127.0.0.1" } : { path: where };
+  const socket = createConnection(address).on("error", () => {});
   t.after(() => socket.destroy());
   return new Promise((resolve) => socket.once("connect", () => resolve(socket)));
 }
@@ -64,9 +69,10 @@ function closed(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.once("close", () => resolve()));
 }
 
-async function dialTlsSocket(t: TestContext, port: number): Promise<TLSSocket> {
+async function dialTlsSocket(t: TestContext, where: number | string): Promise<TLSSocket> {
   const { certChainPem: cert, keyPem: key } = clientIdentity.credentials();
-  const socket = dialTls({ port, host: "127.0.0.1", cert, key, rejectUnauthorized: false, ALPNProtocols: ["h2"] });
+  const address = typeof where === "number" ? { port: where, host: "127.0.0.1" } : { path: where };
+  const socket = dialTls({ ...address, cert, key, rejectUnauthorized: false, ALPNProtocols: ["h2"] });
   socket.on("error", () => {});
   t.after(() => socket.destroy());
   await new Promise((resolve) => socket.once("secureConnect", resolve));
@@ -109,12 +115,12 @@ for (const { says, bytes } of settings) {
 }
 
 test("serveRpc() drops a peer that has no certificate before it reads a request", async (t) => {
-  let asked = 0;
+  let requested = 0;
   const server = await serve(t, {
     ...tls,
     handlers: [
       unaryHandler(Request, async () => {
-        asked++;
+        requested++;
         return {};
       }),
     ],
@@ -126,7 +132,7 @@ test("serveRpc() drops a peer that has no certificate before it reads a request"
   const request = session.request({ ":method": "POST", ":path": "/networkservice.NetworkService/Request" });
   request.on("error", () => {}).end(Buffer.alloc(5));
   await new Promise((resolve) => session.once("close", resolve));
-  assert.equal(asked, 0);
+  assert.equal(requested, 0);
 });
 
 test("serveRpc() drops a peer that does not offer HTTP/2", async (t) => {
@@ -149,6 +155,35 @@ test("serveRpc() lets the oldest handshake go for one more than it has room for"
   await closed(second);
 });
 
+function socketPath(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), "rpc-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return join(folder, "test.sock");
+}
+
+test("serveRpc() closes a connection on a unix socket that sends nothing at all", async (t) => {
+  const { clock, hand } = handTimers();
+  const path = socketPath(t);
+  const limits = { handshakeTimeoutMs: HANDSHAKE_MS };
+  const server = await serve(t, { ...tls, url: `unix://${path}`, clock, limits });
+  const socket = await dialRawSocket(t, path);
+  await handshakeEnds(hand);
+  await within("the connection is closed", closed(socket));
+  await assertServes(t, server.url);
+});
+
+test("serveRpc() lets a handshake go that has said nothing before an older one that speaks", async (t) => {
+  const path = socketPath(t);
+  const limits = { maxHandshakes: 2, handshakeTimeoutMs: HANDSHAKE_MS };
+  await serve(t, { ...tls, url: `unix://${path}`, limits });
+  const speaking = await dialTlsSocket(t, path);
+  await once(speaking, "data"); // the server's settings: its own have not come
+  const silent = await dialRawSocket(t, path);
+  await dialRawSocket(t, path);
+  const gone = Promise.race([closed(silent).then(() => "silent"), closed(speaking).then(() => "speaking")]);
+  assert.equal(await within("one is let go", gone), "silent");
+});
+
 test("serveRpc() survives a peer that goes away in the middle of its requests", async (t) => {
   const begun: AbortSignal[] = [];
   const stuck = unaryHandler(NetworkService.method.close, async (_request, call) => {
@@ -169,9 +204,9 @@ test("serveRpc() survives a peer that goes away in the middle of its requests", 
     const request = session.request(headers).on("error", () => {});
     request.end(Buffer.alloc(5));
   }
-  while (begun.length < 10) await new Promise(setImmediate);
+  await until("all ten requests have begun", () => begun.length >= 10);
   socket.destroy();
-  while (begun.some((signal) => !signal.aborted)) await new Promise(setImmediate);
+  await until("the requests of the peer that has gone are aborted", () => begun.every(({ aborted }) => aborted));
   await assertServes(t, server.url);
   assert.equal(server.connectionCount, 1);
 });
@@ -218,3 +253,15 @@ for (const { says, headers, body, status } of requests) {
     await assertServes(t, server.url, false);
   });
 }
+
+test("serveRpc() stops a caller that is still sending after its answer", async (t) => {
+  const server = await serve(t, {});
+  const session = dialHttp2(`http://127.0.0.1:${server.port}`);
+  t.after(() => session.destroy());
+  const headers = { ":method": "POST", ":path": "/a.B/C", "content-type": "application/grpc" };
+  const request = session.request(headers, { endStream: false });
+  request.write(Buffer.alloc(5));
+  const over = once(request.resume(), "close");
+  await within("the call is over, though its request is not", over);
+  assert.equal(request.rstCode, 0);
+});

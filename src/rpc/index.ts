@@ -15,9 +15,13 @@ export {
 export { RpcHealth } from "./health.ts";
 export { acceptTls, checkTls, type Protocol } from "./http2/tls.ts";
 export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
+export { LIMIT_KINDS, type LimitKind, PeerLimits } from "./peer-limits.ts";
+export type { RateLimits } from "./rate.ts";
+export { defaultLimits, type RpcLimits } from "./rpc-limits.ts";
 export { RpcStream } from "./rpc-stream.ts";
 export { type RpcServer, serveRpc } from "./server.ts";
-export { NotBegun, RpcError, type Status } from "./status.ts";
+export type { ShareLimits } from "./shares.ts";
+export { DialRefused, NotBegun, RpcError, type Status } from "./status.ts";
 export { serveStreams } from "./stream-server.ts";
 export { parseTarget } from "./target.ts";
-export type { Transport } from "./transport.ts";
+export type { ServerTls, Transport } from "./transport.ts";

@@ -83,7 +83,7 @@ async function setUp(t: TestContext, isTls: boolean) {
     ...tls(ids.server),
     clock: serverClock,
     log: silentLog,
-    limits: { maxCallsPerOwner: 3, maxHandshakes: 2 },
+    limits: { calls: { each: 3, others: 6, manager: 0 }, maxHandshakes: 2 },
   };
   const handlers = handlersFor(
     () => began.resolve(),

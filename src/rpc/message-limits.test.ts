@@ -142,10 +142,10 @@ test("RpcClient.call() takes an answer of as many bytes and elements as it allow
   }));
   const { url } = await serve(t, [answers]);
   const client = caller(t);
-  const ask = (bytes: number) => client.call(url, Request, { connection: { id: "x".repeat(bytes - 3) } });
-  assert.equal((await ask(1000)).response.id.length, 997);
+  const send = (bytes: number) => client.call(url, Request, { connection: { id: "x".repeat(bytes - 3) } });
+  assert.equal((await send(1000)).response.id.length, 997);
   const text = `Cannot take an answer of ${PATH} of 1001 bytes: the limit is 1000 bytes`;
-  await assert.rejects(ask(1001), { code: "RESOURCE_EXHAUSTED", message: text });
+  await assert.rejects(send(1001), { code: "RESOURCE_EXHAUSTED", message: text });
   const labels = (payload: string) => client.call(url, Request, { connection: { payload } });
   assert.equal(Object.keys((await labels("6")).response.labels).length, 6); // each has a key and a value
   await assert.rejects(labels("7"), { code: "RESOURCE_EXHAUSTED", message: /more than 20 elements/ });

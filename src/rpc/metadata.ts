@@ -47,7 +47,7 @@ export function readMetadata(...blocks: readonly (readonly string[])[]): Metadat
  * @throws {RpcError} INTERNAL when a key or value cannot travel in HTTP/2: found here, it fails one call and not the process.
  */
 export function toHeaders(...parts: readonly MetadataInit[]): Headers {
-  const headers: Headers = {};
+  const headers = new Map<string, string[]>();
   for (const part of parts) {
     for (const [name, value] of Object.entries(part)) {
       const key = name.toLowerCase();
@@ -64,8 +64,8 @@ export function toHeaders(...parts: readonly MetadataInit[]): Headers {
           `Cannot send metadata ${key}: its value has characters other than printable ASCII`,
         );
       }
-      headers[key] = [...(headers[key] ?? []), ...values];
+      headers.set(key, [...(headers.get(key) ?? []), ...values]);
     }
   }
-  return headers;
+  return Object.fromEntries(headers);
 }

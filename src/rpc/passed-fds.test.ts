@@ -80,7 +80,7 @@ test("serveRpc() keeps few descriptors of a peer that it does not know yet", asy
   });
   const { server } = await pair(t, `unix://${folder(t)}/a.sock`, handler);
   const stream = connectUnix(server.url.slice("unix://".length));
-  for (const fd of openFiles(t, 100)) stream.fds.send(fd); // they leave with the first bytes of TLS
+  for (const fd of openFiles(t, 4 * UNKNOWN_PEER_FDS_LIMIT)) stream.fds.send(fd); // they leave with the first bytes of TLS
   const identity = testIdentity(ca, "spiffe://example.org/client");
   const { socket } = await connectTls(stream, identity, never);
   const session = connectHttp2("http://localhost", { createConnection: () => socket });
@@ -88,7 +88,23 @@ test("serveRpc() keeps few descriptors of a peer that it does not know yet", asy
   const headers = { ":method": "POST", ":path": methodPath(Request), "content-type": "application/grpc" };
   const call = session.request(headers).end(Buffer.alloc(5)).resume();
   await once(call, "close");
-  assert.deepEqual(seen, [[UNKNOWN_PEER_FDS_LIMIT, 100 - UNKNOWN_PEER_FDS_LIMIT]]);
+  assert.deepEqual(seen, [[UNKNOWN_PEER_FDS_LIMIT, 3 * UNKNOWN_PEER_FDS_LIMIT]]);
+});
+
+test("serveRpc() ends a connection that passes more descriptors than any call names, before its handshake", async (t) => {
+  const { server, client } = await pair(
+    t,
+    `unix://${folder(t)}/a.sock`,
+    unaryHandler(Request, async () => ({})),
+  );
+  const stream = connectUnix(server.url.slice("unix://".length));
+  const ended = new Promise((resolve) => stream.once("close", resolve));
+  stream.on("error", () => {});
+  for (const fd of openFiles(t, 4 * UNKNOWN_PEER_FDS_LIMIT + 1)) stream.fds.send(fd);
+  stream.write(Buffer.alloc(64, 22)); // a record that is never whole
+  stream.resume();
+  await ended;
+  await client.call(server.url, Request, {});
 });
 
 test("Call.sendFd() brings a descriptor to the caller with the answer", async (t) => {

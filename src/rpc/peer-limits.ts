@@ -1,136 +1,161 @@
-// What one peer may have of a server: connections, calls under way, bytes of requests whose rest is awaited. A peer is its SPIFFE ID;
-// all that have none, on a socket without TLS, are one.
+// What one peer may have of us: connections, those that we dial for it, calls under way, bytes of requests whose rest is awaited, what is
+// decoded, descriptors.
+// A peer is its SPIFFE ID; all that have none are one. The manager's part is its own: docs/decisions/047.
+import type { Clock } from "../async/index.ts";
+import { type Admitted, DecodeQueue } from "./decode-queue.ts";
+import { HeldRequests, type Undecoded } from "./held-requests.ts";
+import { type OwnedConnection, OwnedConnections } from "./owned-connections.ts";
+import { Rate } from "./rate.ts";
 import type { RpcLimits } from "./rpc-limits.ts";
+import { Shares } from "./shares.ts";
 
-/** A connection that counts for its owner. */
-export interface OwnedConnection {
-  /** SPIFFE ID; "" without TLS. */
-  readonly owner: string;
-  /** Nothing would be lost with it: it carries no call. */
-  readonly isIdle: boolean;
-  /** Ends it now. */
-  end(): void;
+/** How much of something may be held at once. */
+export interface Budget {
+  /** Takes it all, or nothing and answers false. */
+  take(amount: number): boolean;
+  give(amount: number): void;
 }
 
-/** Bytes that may be held at once; what a share takes its parent takes too. */
-export class ByteBudget {
-  readonly #parent: ByteBudget | undefined;
-  #leftBytes: number;
+/** What can be refused to a peer here. */
+export const LIMIT_KINDS = ["connections", "calls", "arrival-bytes", "answer-bytes", "descriptors", "dials"] as const;
+/** One of them. */
+export type LimitKind = (typeof LIMIT_KINDS)[number];
 
-  constructor(bytes: number, parent?: ByteBudget) {
-    this.#leftBytes = bytes;
-    this.#parent = parent;
-  }
-
-  /** Takes them all, or none and answers false. */
-  take(bytes: number): boolean {
-    if (bytes > this.#leftBytes || this.#parent?.take(bytes) === false) return false;
-    this.#leftBytes -= bytes;
-    return true;
-  }
-
-  give(bytes: number): void {
-    this.#leftBytes += bytes;
-    this.#parent?.give(bytes);
-  }
+interface PeerLimitsOptions {
+  readonly limits: RpcLimits;
+  readonly clock: Pick<Clock, "monotonicMs" | "after">;
+  /** By default no peer is. */
+  readonly isManager?: ((owner: string) => boolean) | undefined;
+  readonly onRefused?: ((kind: LimitKind, owner: string) => void) | undefined;
 }
 
 /** Requests of full size that may be half received at once on one connection. */
 const MESSAGES_IN_ARRIVAL = 4;
 
-interface Share {
-  /** Oldest first. */
-  readonly connections: Set<OwnedConnection>;
-  readonly arrival: ByteBudget;
-  calls: number;
-}
-
-/** Every owner of the connections of one server. */
+/** Every owner of what one server, or all servers of one program, holds. */
 export class PeerLimits {
   readonly #limits: RpcLimits;
-  readonly #shares = new Map<string, Share>();
-  readonly #arrival: ByteBudget;
-  #connections = 0;
+  readonly #isManager: (owner: string) => boolean;
+  readonly #onRefused: (kind: LimitKind, owner: string) => void;
+  readonly #connections: OwnedConnections;
+  readonly #dials: OwnedConnections;
+  readonly #calls: Shares;
+  readonly #arrival: Shares;
+  readonly #answers: Shares;
+  readonly #descriptors: Shares;
+  readonly #decoding: DecodeQueue;
+  /** Descriptors of connections whose peer is not known yet: one owner, apart from those that have none. */
+  readonly unknownDescriptors: Budget;
 
-  constructor(limits: RpcLimits) {
+  constructor({ limits, clock, isManager = () => false, onRefused = () => {} }: PeerLimitsOptions) {
     this.#limits = limits;
-    this.#arrival = new ByteBudget(limits.maxArrivalBytes);
+    this.#isManager = isManager;
+    this.#onRefused = onRefused;
+    this.#connections = new OwnedConnections({ limits: limits.connections, clock, isManager });
+    this.#dials = new OwnedConnections({ limits: limits.dials, clock, isManager });
+    this.#calls = new Shares(limits.calls, isManager);
+    this.#arrival = new Shares(limits.arrivalBytes, isManager);
+    this.#answers = new Shares(limits.answerBytes, isManager);
+    this.#descriptors = new Shares(limits.descriptors, isManager);
+    const held = new HeldRequests(limits.heldBytes, isManager);
+    this.#decoding = new DecodeQueue({ rate: new Rate(limits.decodedElements, isManager, clock), held, clock });
+    const { unknownDescriptors } = limits;
+    const unknown = new Shares({ each: 0, others: 0, manager: unknownDescriptors }, () => true);
+    this.unknownDescriptors = this.#budget(unknown, "", "descriptors");
+  }
+
+  /** Whether it is trusted: what it does too much of is refused, and costs it nothing else. */
+  isManager(owner: string): boolean {
+    return this.#isManager(owner);
   }
 
   get connectionCount(): number {
-    return this.#connections;
+    return this.#connections.count;
   }
 
-  /**
-   * Takes a connection in. Where its owner, or the server, has as many as it may, the oldest one that carries no call
-   * ends for it: the owner's own, or one of the owner that has most. False when all are in use.
-   */
+  /** Takes in a connection that a peer has made; false where there is no room for it. */
   add(connection: OwnedConnection): boolean {
-    const { owner } = connection;
-    const own = this.#shares.get(owner);
-    const isOverOwn = owner !== "" && own !== undefined && own.connections.size >= this.#limits.maxConnectionsPerOwner;
-    const isFull = this.#connections >= this.#limits.maxConnections;
-    const hasRoom = isOverOwn ? this.#endIdle(own) : !isFull || this.#endIdle(this.#largest());
-    if (!hasRoom) return false;
-    this.#shareOf(owner).connections.add(connection);
-    this.#connections += 1;
-    return true;
+    return this.#addTo(this.#connections, "connections", connection);
   }
 
   /** It has ended; a second time does nothing. */
   remove(connection: OwnedConnection): void {
-    const share = this.#shares.get(connection.owner);
-    if (!share?.connections.delete(connection)) return;
-    this.#connections -= 1;
-    this.#forgetEmpty(connection.owner, share);
+    this.#connections.remove(connection);
+  }
+
+  /** Takes in a connection that is to be dialled for an owner's call; false where there is no room for it. */
+  addDial(connection: OwnedConnection): boolean {
+    return this.#addTo(this.#dials, "dials", connection);
+  }
+
+  /** Its dial has failed, or it has ended; a second time does nothing. */
+  removeDial(connection: OwnedConnection): void {
+    this.#dials.remove(connection);
+  }
+
+  /** What a connection of the owner may say that it takes at once: no more than would be begun. */
+  callsAtOnce(owner: string): number {
+    const { calls, maxConcurrentCalls } = this.#limits;
+    return this.#isManager(owner) ? calls.manager : Math.min(calls.each, maxConcurrentCalls);
   }
 
   /** Begins a call; false when the owner has as many as it may. */
   beginCall(owner: string): boolean {
-    const share = this.#shareOf(owner);
-    if (share.calls >= this.#limits.maxCallsPerOwner) return false;
-    share.calls += 1;
-    return true;
+    const isTaken = this.#calls.take(owner, 1);
+    if (!isTaken) this.#onRefused("calls", owner);
+    return isTaken;
   }
 
   endCall(owner: string): void {
-    const share = this.#shareOf(owner);
-    share.calls -= 1;
-    this.#forgetEmpty(owner, share);
+    this.#calls.give(owner, 1);
   }
 
   /** For a connection: bytes of half-sent requests count for it, for its owner and for the whole server. */
-  budgetOf(owner: string): ByteBudget {
-    return new ByteBudget(MESSAGES_IN_ARRIVAL * this.#limits.maxMessageBytes, this.#shareOf(owner).arrival);
+  arrivalOf(owner: string): Budget {
+    const all = this.#budget(this.#arrival, owner, "arrival-bytes");
+    let left = MESSAGES_IN_ARRIVAL * this.#limits.maxMessageBytes;
+    return {
+      take(bytes) {
+        if (bytes > left || !all.take(bytes)) return false;
+        left -= bytes;
+        return true;
+      },
+      give(bytes) {
+        left += bytes;
+        all.give(bytes);
+      },
+    };
   }
 
-  #shareOf(owner: string): Share {
-    const known = this.#shares.get(owner);
-    if (known) return known;
-    const arrival = new ByteBudget(this.#limits.maxArrivalBytesPerOwner, this.#arrival);
-    const share: Share = { connections: new Set(), arrival, calls: 0 };
-    this.#shares.set(owner, share);
-    return share;
+  /** Bytes of answers that the owner has not read, on all its connections. */
+  answersOf(owner: string): Budget {
+    return this.#budget(this.#answers, owner, "answer-bytes");
   }
 
-  #largest(): Share | undefined {
-    let largest: Share | undefined;
-    for (const share of this.#shares.values()) {
-      if (share.connections.size > (largest?.connections.size ?? 0)) largest = share;
-    }
-    return largest;
+  /** Descriptors that the owner has passed and no call has taken, on all its connections. */
+  descriptorsOf(owner: string): Budget {
+    return this.#budget(this.#descriptors, owner, "descriptors");
   }
 
-  /** It counts no more from now on: its own end comes later, and makes no room for another. */
-  #endIdle(share: Share | undefined): boolean {
-    const idle = share && [...share.connections].find(({ isIdle }) => isIdle);
-    if (!idle) return false;
-    this.remove(idle);
-    idle.end();
-    return true;
+  /** Resolves when a request of the owner may be decoded. @throws the signal's reason. */
+  async admit(owner: string, request: Undecoded, signal: AbortSignal): Promise<Admitted> {
+    return await this.#decoding.admit(owner, request, signal);
   }
 
-  #forgetEmpty(owner: string, share: Share): void {
-    if (share.connections.size === 0 && share.calls <= 0) this.#shares.delete(owner);
+  #budget(shares: Shares, owner: string, kind: LimitKind): Budget {
+    return {
+      take: (amount) => {
+        const isTaken = shares.take(owner, amount);
+        if (!isTaken) this.#onRefused(kind, owner);
+        return isTaken;
+      },
+      give: (amount) => shares.give(owner, amount),
+    };
+  }
+
+  #addTo(connections: OwnedConnections, kind: LimitKind, connection: OwnedConnection): boolean {
+    const isTaken = connections.add(connection);
+    if (!isTaken) this.#onRefused(kind, connection.owner);
+    return isTaken;
   }
 }

@@ -11,7 +11,7 @@ import { parseTarget } from "./target.ts";
 test("encodeStatusMessage() leaves printable ASCII and encodes the rest as percent UTF-8", () => {
   assert.equal(encodeStatusMessage("a b~"), "a b~");
   assert.equal(encodeStatusMessage("100 %\nö"), "100 %25%0A%C3%B6");
-  assert.ok(encodeStatusMessage("é".repeat(10_000)).length < 2010 * 6);
+  assert.equal(encodeStatusMessage("\u{1f600}\ud800"), "%F0%9F%98%80%EF%BF%BD");
 });
 
 const messages = [
@@ -26,6 +26,14 @@ for (const [encoded, text] of messages) {
     assert.equal(decodeStatusMessage(encoded), text);
   });
 }
+
+test("encodeStatusMessage() cuts what is longer than a header bears, and no character in two", () => {
+  for (const sign of ["x", "é", "\u{1f600}"]) {
+    const encoded = encodeStatusMessage(sign.repeat(10_000));
+    assert.ok(encoded.length > 4000 && encoded.length < 4110, `${encoded.length}`);
+    assert.match(decodeStatusMessage(encoded), new RegExp(`^${sign}+…$`, "u"));
+  }
+});
 
 test("statusNumber() and statusFromNumber() are each other's inverse, and odd numbers are UNKNOWN", () => {
   const numbers = Array.from({ length: 17 }, (_, number) => number);
@@ -114,7 +122,10 @@ test("FrameReader refuses what is too long or compressed as soon as its prefix i
   const reader = new FrameReader("a message", 10);
   assert.deepEqual(reader.push(Buffer.from([0, 0, 0, 0])), []);
   assert.throws(() => reader.push(Buffer.from([11])), { code: "RESOURCE_EXHAUSTED" });
-  assert.throws(() => new FrameReader("a message", 10).push(Buffer.from([1, 0, 0, 0, 1])), { code: "UNIMPLEMENTED" });
+  for (const flag of [1, 2, 0x80]) {
+    const compressed = Buffer.from([flag, 0, 0, 0, 1]);
+    assert.throws(() => new FrameReader("a message", 10).push(compressed), { code: "UNIMPLEMENTED" }, `${flag}`);
+  }
   const half = new FrameReader("a message", 10);
   half.push(Buffer.from([0, 0]));
   assert.equal(half.isEmpty, false);
@@ -133,6 +144,10 @@ test("readMetadata() keeps keys that came twice apart and hides what belongs to 
 
 test("toHeaders() joins its parts and refuses what cannot travel", () => {
   assert.deepEqual(toHeaders({ A: "1" }, { a: ["2"], "b-bin": "AA==" }), { a: ["1", "2"], "b-bin": ["AA=="] });
+  assert.deepEqual(Object.entries(toHeaders({ ["__proto__"]: "1" }, { a: "2" })), [
+    ["__proto__", ["1"]],
+    ["a", ["2"]],
+  ]);
   for (const bad of [
     { "a b": "x" },
     { "grpc-status": "0" },
@@ -154,8 +169,10 @@ const targets = [
   ["unix://relative", undefined],
   ["unix://", undefined],
   [`unix:///${"x".repeat(107)}`, undefined],
+  [`unix:///${"é".repeat(60)}`, undefined],
   ["unix:///a\0b", undefined],
-  ["tcp://h:99999", undefined],
+  ["tcp://h:65535", { kind: "tcp", host: "h", port: 65_535 }],
+  ["tcp://h:65536", undefined],
   ["tcp://h", undefined],
   ["inode://4/5", undefined],
   ["", undefined],

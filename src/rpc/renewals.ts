@@ -8,7 +8,7 @@ const MOST = 256;
  * and again: then it has not rotated, and what is wrong with it stays wrong.
  */
 export class Renewals {
-  readonly #asked = new Map<string, number>();
+  readonly #requested = new Map<string, number>();
   #opened = 0;
 
   /** For each connection as it opens. What it returns says whether the peer may be sent away, and counts as doing so. */
@@ -16,11 +16,11 @@ export class Renewals {
     const place = ++this.#opened;
     return () => {
       if (peer === undefined) return false;
-      const lastBefore = this.#asked.get(peer.certificatePem);
+      const lastBefore = this.#requested.get(peer.certificatePem);
       if (lastBefore !== undefined) return place <= lastBefore;
-      const [oldest] = this.#asked.keys();
-      if (oldest !== undefined && this.#asked.size >= MOST) this.#asked.delete(oldest);
-      this.#asked.set(peer.certificatePem, this.#opened);
+      const [oldest] = this.#requested.keys();
+      if (oldest !== undefined && this.#requested.size >= MOST) this.#requested.delete(oldest);
+      this.#requested.set(peer.certificatePem, this.#opened);
       return true;
     };
   }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { mkdtempSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { constants, createServer as createHttp2Server, type ServerHttp2Stream } from "node:http2";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -9,6 +10,7 @@ import { runInNewContext } from "node:vm";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { type TestIdentity, testIdentity } from "../../test/scenes/tls-identity.ts";
+import { within } from "../../test/scenes/until.ts";
 import { DeadlineError, systemClock } from "../async/index.ts";
 import { Health, HealthCheckResponse_ServingStatus as ServingStatus } from "../gen/health_pb.ts";
 import { NetworkService } from "../gen/networkservice_pb.ts";
@@ -18,7 +20,9 @@ import { silentLog } from "../telemetry/index.ts";
 import { type ClientOptions, RpcClient } from "./client.ts";
 import { type Call, methodPath, type RpcHandler, streamHandler, unaryHandler } from "./handler.ts";
 import { RpcHealth } from "./health.ts";
+import { http2Transport } from "./http2/transport.ts";
 import { defaultMessageLimit } from "./message-limits.ts";
+import { defaultLimits } from "./rpc-limits.ts";
 import { type RpcServer, type ServeOptions, serveRpc } from "./server.ts";
 import { RpcError } from "./status.ts";
 
@@ -239,6 +243,7 @@ test("RpcClient.stream() gives every message and then the error", async (t) => {
   };
   await assert.rejects(read(), { code: "ABORTED", message: "enough" });
   assert.equal(count, 100);
+  await assert.rejects(stream.metadata, { code: "ABORTED" });
 });
 
 test("RpcClient keeps one connection per target, and calls at the same time share one dial", async (t) => {
@@ -327,9 +332,9 @@ test("RpcClient.call() names the cause when it cannot connect", async (t) => {
   assert.match(await why(client(t), nowhere), /^UNAVAILABLE Cannot connect to unix:.*ENOENT/);
   assert.match(await why(client(t), "tcp://127.0.0.1:1"), /^UNAVAILABLE Cannot connect to tcp:.*ECONNREFUSED/);
   assert.match(await why(client(t), "http://example.org"), /^INVALID_ARGUMENT|UNAVAILABLE.*want unix/);
-  const stranger = testIdentity(alien, "spiffe://alien.org/x", [ca]);
+  const foreign = testIdentity(alien, "spiffe://alien.org/x", [ca]);
   assert.match(
-    await why(client(t, { tls: stranger }), server.url),
+    await why(client(t, { tls: foreign }), server.url),
     /^UNAVAILABLE .*refused our certificate|ECONNRESET|EPIPE/,
   );
   const trusting = testIdentity(ca, "spiffe://example.org/y", [alien]);
@@ -366,6 +371,11 @@ test("serveRpc() makes the folder and the socket with the mode that was requeste
   assert.equal(statSync(path, { throwIfNoEntry: false }), undefined);
   writeFileSync(path, "");
   await assert.rejects(serve(t, { url }), /a file that is no socket is in the way/);
+  const other = socketUrl(t).slice("unix://".length);
+  await serve(t, { url: `unix://${other}` });
+  rmSync(path);
+  symlinkSync(other, path);
+  await assert.rejects(serve(t, { url }), /a file that is no socket is in the way/, "a link, whatever it leads to");
 });
 
 test("serveRpc() takes the place of a socket file without a listener, and never removes another server's", async (t) => {
@@ -388,6 +398,13 @@ test("serveRpc() serves on TCP and reports the real port", async (t) => {
   assert.match(server.url, /^tcp:\/\/127\.0\.0\.1:\d+$/);
   const { response } = await client(t, { tls: ids.client }).call(server.url, Request, { connection: { id: "t" } });
   assert.equal(response.id, "t");
+});
+
+test("a dial over TCP that is given up fails with the caller's reason", async (t) => {
+  const { url: target } = await serve(t, { url: "tcp://127.0.0.1:0" });
+  const reason = new Error("changed my mind");
+  const about = { target, tls: undefined, limits: defaultLimits, clock: systemClock, timeoutMs: 60_000 };
+  await assert.rejects(http2Transport.dial({ ...about, signal: AbortSignal.abort(reason) }), reason);
 });
 
 test("RpcServer.stop() lets unary calls end, ends streams with UNAVAILABLE and closes every connection", async (t) => {
@@ -434,6 +451,15 @@ test("RpcHealth answers Check and Watch with what serves", async (t) => {
   assert.deepEqual(seen, [ServingStatus.SERVICE_UNKNOWN, ServingStatus.SERVING, ServingStatus.NOT_SERVING]);
 });
 
+test("serveRpc() leaves what RpcHealth says to its owner when it stops: another server may say the same", async (t) => {
+  const health = new RpcHealth();
+  const server = await serve(t, { health });
+  const other = await serve(t, { health });
+  await other.stop(0);
+  const { response } = await client(t).call(server.url, Health.method.check, {});
+  assert.equal(response.status, ServingStatus.SERVING);
+});
+
 test("serveRpc() refuses a request above its limit with RESOURCE_EXHAUSTED and continues", async (t) => {
   const server = await serve(t, { handlers: [echo()], limits: { maxMessageBytes: 1000 } });
   const caller = client(t);
@@ -452,9 +478,46 @@ test("RpcClient.call() gets its answer from a server that reads no further", asy
   assert.deepEqual([failed.code, /so much at once/.test(failed.message)], ["RESOURCE_EXHAUSTED", true]);
 });
 
+const answerHeaders = { ":status": 200, "content-type": "application/grpc" };
+
+/** Where a peer listens that answers by hand. */
+async function answering(t: TestContext, answer: (stream: ServerHttp2Stream) => void): Promise<string> {
+  const server = createHttp2Server().on("stream", (stream) => answer(stream.on("error", () => {})));
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  return `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+test("RpcClient.call() gives its request up where the peer has answered before it has read all of it", async (t) => {
+  const reset = Promise.withResolvers<number | undefined>();
+  const url = await answering(t, (stream) => {
+    stream.once("close", () => reset.resolve(stream.rstCode));
+    stream.once("data", () => {
+      stream.pause();
+      stream.respond({ ...answerHeaders, "grpc-status": "5" }, { endStream: true });
+    });
+  });
+  const id = "x".repeat(200_000); // more than the peer's window
+  await assert.rejects(client(t).call(url, Request, { connection: { id } }), { code: "NOT_FOUND" });
+  assert.equal(await within("the request has ended", reset.promise), constants.NGHTTP2_CANCEL);
+});
+
+test("RpcClient.call() goes by the trailers before the headers, and by the last of two", async (t) => {
+  const url = await answering(t, (stream) => {
+    stream.once("wantTrailers", () => stream.sendTrailers({ "grpc-status": "7", "grpc-message": ["one", "two"] }));
+    stream.respond({ ...answerHeaders, "grpc-status": "5" }, { waitForTrailers: true });
+    stream.resume().end();
+  });
+  await assert.rejects(client(t).call(url, Request, {}), { code: "PERMISSION_DENIED", message: "two" });
+});
+
 test("RpcClient.call() carries a message of many windows both ways", async (t) => {
   const ids = pair();
-  const limits = { maxMessageBytes: large.bytes, maxArrivalBytesPerOwner: large.bytes };
+  const limits = {
+    maxMessageBytes: large.bytes,
+    arrivalBytes: { each: large.bytes, others: 2 * large.bytes, manager: 0 },
+    answerBytes: { each: large.bytes, others: 2 * large.bytes, manager: 0 },
+  };
   const echoed = { ...echo(), limit: large };
   const server = await serve(t, { tls: ids.server, handlers: [echoed], limits });
   const id = "é".repeat(3_000_000);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { HandClock, settled } from "../nsm/testing/fakes.ts";
 import { silentLog } from "../telemetry/index.ts";
-import { PeerLimits } from "./peer-limits.ts";
+import { type Budget, PeerLimits } from "./peer-limits.ts";
 import { defaultLimits } from "./rpc-limits.ts";
 import { ServedConnection } from "./served-connection.ts";
 import { RpcError } from "./status.ts";
@@ -31,10 +31,11 @@ class PaperCall {
   }
 }
 
-function world(t: TestContext, isRenewable = true) {
+function world(t: TestContext, { isRenewable = true, isManager = false } = {}) {
   const clock = new HandClock();
   const [closing, leaving] = [new AbortController(), new AbortController()];
   const cuts: number[] = [];
+  const budgets: Budget[] = [];
   const transport = {
     peer: {
       spiffeId: "spiffe://test/a",
@@ -42,15 +43,20 @@ function world(t: TestContext, isRenewable = true) {
       notBeforeMs: clock.now() - 3_600_000,
       notAfterMs: clock.now() + LIFE_MS,
     },
-    ...{ closed: closing.signal, farewell: leaving.signal, remote: "paper", fds: undefined, shown: undefined },
+    ...{ closed: closing.signal, farewell: leaving.signal, remote: "paper", shown: undefined },
+    fds: { holdAtMost: (_limit: number, budget: Budget) => void budgets.push(budget) },
     sayFarewell: () => leaving.abort(),
     cut() {
       cuts.push(clock.now());
       closing.abort(new RpcError("UNAVAILABLE", "cut"));
     },
   } as unknown as ServerConnection;
-  const limits = { ...defaultLimits, maxCallsPerOwner: 2 };
-  const owners = new PeerLimits(limits);
+  const [calls, descriptors] = [
+    { each: 2, others: 4, manager: 0 },
+    { each: 1, others: 4, manager: 0 },
+  ];
+  const limits = { ...defaultLimits, calls, descriptors };
+  const owners = new PeerLimits({ limits, clock, isManager: () => isManager });
   const handlers = new Map([
     [
       "/a.B/C",
@@ -72,7 +78,16 @@ function world(t: TestContext, isRenewable = true) {
     served.serve(made as unknown as ServerStream);
     return made;
   };
-  return { clock, served, call, cuts, leave: () => leaving.abort(), hasLeft: () => leaving.signal.aborted };
+  return {
+    clock,
+    served,
+    owners,
+    budgets,
+    call,
+    cuts,
+    leave: () => leaving.abort(),
+    hasLeft: () => leaving.signal.aborted,
+  };
 }
 
 test("a connection is idle between its calls, and its owner has no more calls than it may", async (t) => {
@@ -92,6 +107,41 @@ test("a connection is idle between its calls, and its owner has no more calls th
   for (const one of [second, fifth]) one?.end();
   await settled();
   assert.equal(served.isIdle, true);
+});
+
+test("a connection ends that begins call after call though they are refused, and not for those that were over", async (t) => {
+  const { call, cuts } = world(t);
+  for (let at = 0; at < 2; at += 1) call();
+  for (let at = 0; at < 64; at += 1) call();
+  await settled();
+  for (let at = 0; at < 64; at += 1) call();
+  assert.deepEqual(cuts, []);
+  call();
+  assert.equal(cuts.length, 1);
+});
+
+test("the manager's connection stays, however many of its calls are refused", async (t) => {
+  const { call, cuts } = world(t, { isManager: true });
+  const calls = Array.from({ length: 70 }, call);
+  assert.ok(calls.slice(-66).every(({ status }) => status === "RESOURCE_EXHAUSTED"));
+  assert.deepEqual(cuts, []);
+  for (const one of calls) one.end();
+});
+
+test("a connection is idle since its last call has ended, and its descriptors are its owner's", async (t) => {
+  const { clock, served, owners, budgets, call } = world(t);
+  const startedMs = clock.now();
+  assert.equal(served.idleSinceMs, startedMs);
+  const under = call();
+  await clock.pass(500);
+  under.end();
+  await settled();
+  assert.equal(served.idleSinceMs, startedMs + 500);
+  assert.deepEqual(
+    budgets.map((budget) => budget.take(1)),
+    [true],
+  );
+  assert.deepEqual([owners.descriptorsOf(served.owner).take(1), owners.descriptorsOf("").take(1)], [false, true]);
 });
 
 test("after the farewell a connection lives as long as its calls and a while longer", async (t) => {
@@ -133,7 +183,7 @@ test("a connection says farewell when its peer's certificate ends, and keeps its
 
 for (const isRenewable of [true, false]) {
   test(`a connection whose peer ${isRenewable ? "may be sent away" : "was sent away before"} is ${isRenewable ? "" : "not "}renewed`, (t) => {
-    const { served, hasLeft } = world(t, isRenewable);
+    const { served, hasLeft } = world(t, { isRenewable });
     assert.equal(served.connection.renew(), isRenewable);
     assert.equal(hasLeft(), isRenewable);
   });

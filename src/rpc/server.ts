@@ -1,6 +1,6 @@
 import type { Clock } from "../async/index.ts";
 import type { Fd } from "../kernel/index.ts";
-import type { Log } from "../telemetry/index.ts";
+import { type Log, rareWarnings } from "../telemetry/index.ts";
 import type { TlsIdentity } from "./connection.ts";
 import type { RpcHandler } from "./handler.ts";
 import type { RpcHealth } from "./health.ts";
@@ -18,11 +18,13 @@ export interface ServerOptions {
   /** Without it the server speaks plain HTTP/2 to any process that can connect. */
   readonly tls?: TlsIdentity;
   readonly handlers: readonly RpcHandler[];
-  /** Serves grpc.health.v1 too. */
+  /** Serves grpc.health.v1 too. Other servers may share it: who made it says when nothing serves any more. */
   readonly health?: RpcHealth;
   readonly log: Log;
   readonly clock: Clock;
   readonly limits?: Partial<RpcLimits>;
+  /** What peers may have, where that is shared with others than this server's connections. Made of `limits` by default. */
+  readonly owners?: PeerLimits;
 }
 
 export interface ServeOptions extends ServerOptions {
@@ -78,7 +80,7 @@ export class Server {
   readonly #open = new Set<ServedConnection>();
   readonly #renewals = new Renewals();
   readonly #stopWatching: (() => void) | undefined;
-  #isFull = false;
+  readonly #warn: ReturnType<typeof rareWarnings>;
 
   constructor(options: ServerOptions) {
     const { tls, clock, log, health } = options;
@@ -86,8 +88,13 @@ export class Server {
     const handlers = [...options.handlers, ...(health?.handlers() ?? [])];
     const byPath = new Map(handlers.map((handler) => [handler.path, handler]));
     this.#options = options;
-    this.#context = { handlers: byPath, limits, owners: new PeerLimits(limits), clock, log };
-    this.acceptOptions = { tls, limits, clock, log, connected: (connection) => this.#connected(connection) };
+    this.#warn = rareWarnings(options.log, clock);
+    const { owners = new PeerLimits({ limits, clock }) } = options;
+    this.#context = { handlers: byPath, limits, owners, clock, log };
+    const { unknownDescriptors } = owners;
+    const callsAtOnce = (owner: string) => owners.callsAtOnce(owner);
+    const connected = (connection: ServerConnection) => this.#connected(connection);
+    this.acceptOptions = { tls, limits, callsAtOnce, unknownDescriptors, clock, log, connected };
     // What we issue over a connection ends with the certificate that was shown there: peers are to come back and see the new
     // one. Their calls under way continue.
     this.#stopWatching = tls?.onRotate(() => {
@@ -104,12 +111,10 @@ export class Server {
     const served = new ServedConnection(transport, this.#context, this.#renewals.opened(transport.peer));
     void served.closed.then(() => this.#open.delete(served));
     const hasRoom = this.#context.owners.add(served);
-    // Logged once until there is room again: a flood must not become a flood of lines.
-    if (!hasRoom && !this.#isFull) {
+    if (!hasRoom) {
       const facts = { remote: transport.remote, peer: served.owner, open: this.#open.size };
-      this.#options.log.warn("rpc-connections-refused", facts);
+      this.#warn("rpc-connections-refused", facts);
     }
-    this.#isFull = !hasRoom;
     return hasRoom ? { opened: () => this.#opened(served), call: (stream) => served.serve(stream) } : undefined;
   }
 
@@ -123,9 +128,7 @@ export class Server {
 
   /** Ends every connection that is open, after its calls. The transport has to accept no more by then. */
   async stop(graceMs: number): Promise<void> {
-    const { health } = this.#options;
     this.#stopWatching?.();
-    health?.stopAll();
     for (const served of this.#open) served.sayFarewell();
     const calls = () => [...this.#open].flatMap((served) => [...served.calls]);
     const unary = calls().filter((call) => !call.isStreaming);

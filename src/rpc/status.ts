@@ -64,6 +64,13 @@ export class Untouched extends RpcError {
   }
 }
 
+/** No connection was dialled: who the call is for has as many as it may. Says nothing of the peer that was to be called. */
+export class DialRefused extends RpcError {
+  constructor(message: string) {
+    super("RESOURCE_EXHAUSTED", message);
+  }
+}
+
 /** What the caller sees of a handler's failure. An error without a code of its own is UNKNOWN, with its message. */
 export function toRpcError(error: unknown): RpcError {
   if (error instanceof RpcError) return error;

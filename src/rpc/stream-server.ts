@@ -14,7 +14,11 @@ export function serveStreams(options: ServerOptions): StreamServer {
   const server = new Server(options);
   const acceptor = new Acceptor(server.acceptOptions);
   return {
-    accept: (stream, remote) => void acceptor.accept({ stream, fds: undefined, remote }),
+    accept(stream, remote) {
+      // tcp://address:port
+      const source = remote.replace(/:\d+$/, "");
+      void acceptor.accept({ stream, fds: undefined, remote, source });
+    },
     async stop(graceMs) {
       acceptor.close();
       await server.stop(graceMs);

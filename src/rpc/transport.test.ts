@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { describe, type TestContext, test } from "node:test";
 import { createTestCa } from "../../sandbox/identity/x509.ts";
 import { type TestIdentity, testIdentity } from "../../test/scenes/tls-identity.ts";
+import { within } from "../../test/scenes/until.ts";
 import { type Clock, systemClock } from "../async/index.ts";
 import { seededRandom } from "../async/testing/seeded-random.ts";
 import { VirtualClock } from "../async/testing/virtual-clock.ts";
@@ -196,10 +197,10 @@ const stories: Readonly<Record<string, Story>> = {
 
   "does not begin where one end does not trust the other": async (t, at) => {
     const { server, client } = identities();
-    const stranger = { tls: testIdentity(createTestCa("example.org"), "spiffe://example.org/client", [ca]) };
+    const foreign = { tls: testIdentity(createTestCa("example.org"), "spiffe://example.org/client", [ca]) };
     for (const options of [
-      { server, client: stranger },
-      { server: stranger, client },
+      { server, client: foreign },
+      { server: foreign, client },
       { server, client: {} },
     ]) {
       const made = await pair(t, at, [echo(() => assert.fail("the call began"))], options);
@@ -259,9 +260,12 @@ const stories: Readonly<Record<string, Story>> = {
   "is taken up to the limits of its method and its owner, and no further": async (t, at) => {
     const { handler, begun } = stuck();
     const small = unaryHandler(Close, async () => ({}), { bytes: 1000, elements: 20 });
-    const limits = { maxCallsPerOwner: 1 };
+    const limits = { calls: { each: 1, others: 1, manager: 0 } };
     const { client, url } = await pair(t, at, [handler, small], { server: { limits } });
-    const close = (request: Parameters<typeof client.call>[2]) => codeOf(client.call(url, Close, request));
+    // On one connection they would wait.
+    const other = new RpcClient({ log, ...at, dialTimeoutMs: 60_000, idleMs: 60_000 });
+    t.after(() => other.close());
+    const close = (request: Parameters<typeof client.call>[2]) => codeOf(other.call(url, Close, request));
     assert.equal(await close({ id: "x".repeat(900) }), "OK");
     assert.equal(await close({ id: "x".repeat(1000) }), "RESOURCE_EXHAUSTED");
     assert.equal(await close({ path: { pathSegments: Array.from({ length: 30 }, () => ({})) } }), "RESOURCE_EXHAUSTED");
@@ -271,6 +275,24 @@ const stories: Readonly<Record<string, Story>> = {
     // Nor does a call that was refused make room for the next.
     for (let calls = 0; calls < 3; calls++) assert.equal(await close({}), "RESOURCE_EXHAUSTED");
     stop.abort();
+    assert.equal(await first, "CANCELLED");
+  },
+
+  "does not begin where there is no room for its connection, which is closed": async (t, at) => {
+    const { handler, begun } = stuck();
+    const closing = unaryHandler(Close, async () => ({}));
+    const connections = { each: 1, others: 1, manager: 0 };
+    const made = await pair(t, at, [handler, closing], { server: { limits: { connections } } });
+    const first = codeOf(made.client.call(made.url, Request, {}));
+    await begun;
+    const other = new RpcClient({ log, ...at, dialTimeoutMs: 60_000, idleMs: 60_000 });
+    t.after(() => other.close());
+    assert.equal(await codeOf(other.call(made.url, Close, {})), "UNAVAILABLE");
+    const refused = made.ends.server.slice(1).map(({ closed }) => aborted(closed));
+    assert.ok(refused.length > 0);
+    await within("what was refused is closed", Promise.all(refused));
+    assert.equal(made.server.connectionCount, 1);
+    await made.client.close();
     assert.equal(await first, "CANCELLED");
   },
 

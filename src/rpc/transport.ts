@@ -1,7 +1,7 @@
 // How calls travel. Above this interface are peers, encoded messages, metadata and statuses; below it sockets, TLS and HTTP/2
 // (http2/), or nothing but memory (testing/memory-transport.ts).
 import type { Clock } from "../async/index.ts";
-import type { Fd } from "../kernel/index.ts";
+import type { Fd, FdBudget } from "../kernel/index.ts";
 import type { Log } from "../telemetry/index.ts";
 import type { Connection, TlsIdentity } from "./connection.ts";
 import type { Headers, Metadata } from "./metadata.ts";
@@ -23,6 +23,10 @@ export interface AcceptOptions {
   /** Who we are, and whom we let in; without it every peer that can connect is let in, and has no name. */
   readonly tls: TlsIdentity | undefined;
   readonly limits: RpcLimits;
+  /** Calls that a connection takes at once, and announces to its peer. @param owner SPIFFE ID; "" without TLS */
+  callsAtOnce(owner: string): number;
+  /** Where descriptors count that come before the peer is known; without one for their connection only. */
+  readonly unknownDescriptors?: FdBudget | undefined;
   readonly clock: Clock;
   readonly log: Log;
   /** The peer is known. Undefined where there is no room for the connection: it is cut. */
@@ -63,14 +67,28 @@ export interface TransportConnection extends Omit<Connection, "id" | "renew"> {
 
 /** A connection that a peer has made. */
 export interface ServerConnection extends TransportConnection {
+  /** Takes so many calls at once from now on. */
+  takeAtOnce(calls: number): void;
   /** Says that no further call is taken. Those under way continue. */
   sayFarewell(): void;
+}
+
+/** TLS with a server that is known by the name of its host. */
+export interface ServerTls {
+  readonly name: string;
+  /** The authorities that may vouch for it; the system's by default. */
+  readonly rootsPem: string | undefined;
+  /** What we show it, where it asks. */
+  readonly certChainPem: string | undefined;
+  readonly keyPem: string | undefined;
 }
 
 export interface DialOptions {
   /** `unix:///path` or `tcp://host:port`. */
   readonly target: string;
   readonly tls: TlsIdentity | undefined;
+  /** For a server of the web in place of a peer with an SVID; read for each dial. */
+  readonly serverTls?: (() => Promise<ServerTls>) | undefined;
   readonly limits: RpcLimits;
   readonly clock: Clock;
   /** Until the peer is known and has shown that it speaks the protocol. */

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { create, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { create, createFileRegistry, type DescMessage, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  FieldDescriptorProto_Label,
+  FieldDescriptorProto_Type,
+  FileDescriptorProtoSchema,
+  ValueSchema,
+} from "@bufbuild/protobuf/wkt";
 import { ConnectionSchema } from "../gen/connection_pb.ts";
 import { NetworkServiceRequestSchema } from "../gen/networkservice_pb.ts";
 import { ListPodResourcesResponseSchema } from "../gen/podresources_v1_pb.ts";
@@ -63,11 +68,52 @@ test("checkElements() takes an honest Request, and no fewer elements than it has
   });
 });
 
-test("checkElements() counts items of packed lists, fixed or not", () => {
+test("checkElements() counts items of packed lists, also small numbers beside large ones", () => {
   const cpus = { podResources: [{ containers: [{ cpuIds: [1n, 2n, 300n] }] }] };
   const bytes = toBinary(ListPodResourcesResponseSchema, create(ListPodResourcesResponseSchema, cpus));
   assert.equal(countOf(ListPodResourcesResponseSchema, bytes), 6);
 });
+
+/** Three lists of numbers, the first two of a fixed size, which no message of NSM has today; the last is but one number. */
+function numbersSchema(): DescMessage {
+  const { FIXED64, FLOAT, INT64 } = FieldDescriptorProto_Type;
+  const { REPEATED, OPTIONAL } = FieldDescriptorProto_Label;
+  const field = [FIXED64, FLOAT, INT64, INT64].map((type, at) => {
+    return { name: `f${at}`, number: at + 1, type, label: at < 3 ? REPEATED : OPTIONAL };
+  });
+  const file = create(FileDescriptorProtoSchema, {
+    name: "numbers.proto",
+    syntax: "proto3",
+    messageType: [{ name: "Numbers", field }],
+  });
+  const schema = createFileRegistry(file, () => undefined).getMessage("Numbers");
+  assert.ok(schema);
+  return schema;
+}
+
+test("checkElements() counts items of packed lists of a fixed size", () => {
+  const schema = numbersSchema();
+  for (const [bytes, count] of [
+    [`0a 18 ${"00".repeat(24)}`, 4],
+    [`12 0c ${"00".repeat(12)}`, 4],
+    ["09 0000000000000000", 1],
+  ] as const) {
+    assert.equal(countOf(schema, hex(bytes)), count, bytes);
+  }
+  for (const bytes of [`0a 17 ${"00".repeat(23)}`, "12 03 000000"]) {
+    assert.throws(() => checkElements(schema, hex(bytes), 100), { code: "INTERNAL" }, bytes);
+  }
+});
+
+for (const [says, bytes] of [
+  ["a packed list whose last number is cut", "1a 02 01 80"],
+  ["a packed list that ends behind its message, without counting what is not there", "1a ff01 00"],
+  ["a packed list where there is one number", "22 00"],
+] as const) {
+  test(`checkElements() refuses ${says}`, () => {
+    assert.throws(() => checkElements(numbersSchema(), hex(bytes), 100), { code: "INTERNAL" });
+  });
+}
 
 const hex = (text: string) => Buffer.from(text.replaceAll(" ", ""), "hex");
 const refused = [
@@ -76,9 +122,10 @@ const refused = [
   { says: "a group", bytes: "7b 7c" },
   { says: "a field without a number", bytes: "02 00" },
   { says: "a field that ends behind its message", bytes: "0a 02 0a 05 00 00 00 00" },
-  { says: "a number that does not end", bytes: "78 ffffffffffffffffffffff 01" },
+  { says: "a number that does not end", bytes: "78 ffffffffffffffffffff 01" },
   { says: "a length that does not end", bytes: "0a ffffffffff 01" },
   { says: "a length of five bytes that is beyond 32 bits", bytes: "0a ffffffff 1f" },
+  { says: "a tag of five bytes that is beyond 32 bits", bytes: "f8ffffff1f 00" },
   { says: "no end", bytes: "0a" },
   { says: "fewer bytes than a fixed number has", bytes: "79 00 00" },
 ];

@@ -27,12 +27,14 @@ type MessageShape = ReadonlyMap<number, FieldShape>;
 const shapes = new WeakMap<DescMessage, MessageShape>();
 
 /**
- * Checks a message before it is decoded.
+ * Checks a message before it is decoded. Answers how many elements it has.
  * @throws {RpcError} RESOURCE_EXHAUSTED when it has more elements than the limit or is nested too deep; INTERNAL when it is no
  * such message.
  */
-export function checkElements(schema: DescMessage, bytes: Uint8Array, limit: number): void {
-  new Counter(schema, bytes, limit).message(shapeOf(schema), bytes.length, 0);
+export function checkElements(schema: DescMessage, bytes: Uint8Array, limit: number): number {
+  const counter = new Counter(schema, bytes, limit);
+  counter.message(shapeOf(schema), bytes.length, 0);
+  return counter.count;
 }
 
 class Counter {
@@ -46,6 +48,10 @@ class Counter {
     this.#schema = schema;
     this.#bytes = bytes;
     this.#limit = limit;
+  }
+
+  get count(): number {
+    return this.#count;
   }
 
   message(shape: MessageShape, end: number, depth: number): void {

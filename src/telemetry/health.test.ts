@@ -47,6 +47,17 @@ test("Health shows causes before what they bring about, also through one that is
   assert.deepEqual(health.conditions()[1]?.causedBy, ["svid-missing"]);
 });
 
+test("Health shows a warning that brings about what blocks before it, and each consequence after its cause", () => {
+  const { health, codes } = started();
+  health.condition("vf-withheld", "The host uses it");
+  health.condition("not-serving", "Starting");
+  health.condition("not-registered", "Not registered yet");
+  health.condition("svid-expired", "It has expired");
+  health.condition("workload-api-lost", "No agent");
+  assert.deepEqual(codes(), ["workload-api-lost", "svid-expired", "not-registered", "not-serving", "vf-withheld"]);
+  assert.deepEqual(health.conditions()[2]?.causedBy, ["svid-expired", "workload-api-lost"]);
+});
+
 test("Health calls back at each change and at nothing else, until it is stopped", () => {
   const { health } = started();
   const reported: number[] = [];
@@ -62,6 +73,15 @@ test("Health calls back at each change and at nothing else, until it is stopped"
   stop();
   vf.raise("third", "a");
   assert.equal(reported.length, 3);
+});
+
+test("Health calls back when readiness is what it is, not what it was", () => {
+  const { health } = started();
+  const reported: (boolean | undefined)[] = [];
+  health.onChange(() => reported.push(health.ready.value));
+  const missing = health.condition("svid-missing", "no answer");
+  missing.clear();
+  assert.deepEqual(reported, [false, true]);
 });
 
 test("Health shows the oldest of equals first, also where it was said in other words since", () => {

@@ -53,16 +53,19 @@ export class Health {
     return () => this.#listeners.delete(listener);
   }
 
-  /** What is raised now: blocking before warning, causes before consequences, then the oldest first. */
+  /** What is raised now: blocking ones and their causes before warnings, causes before consequences, then the oldest first. */
   conditions(): readonly RaisedCondition[] {
     const codes = new Set([...this.#raised.values()].map((condition) => condition.code));
     const all = [...this.#raised.values()].map((condition) => ({
       ...condition,
       causedBy: this.#causes(condition.code, codes),
     }));
-    const weight = (condition: RaisedCondition) =>
-      (condition.severity === "blocking" ? 0 : 2) + (condition.causedBy.length > 0 ? 1 : 0);
-    return all.sort((a, b) => weight(a) - weight(b) || a.sinceMs - b.sinceMs);
+    const blocking = all.filter(({ severity }) => severity === "blocking");
+    const urgent = new Set(blocking.flatMap(({ code, causedBy }) => [code, ...causedBy]));
+    const weight = ({ code }: RaisedCondition) => (urgent.has(code) ? 0 : 1);
+    // The causes of a cause are all among those of its consequence.
+    const depth = ({ causedBy }: RaisedCondition) => causedBy.length;
+    return all.sort((a, b) => weight(a) - weight(b) || depth(a) - depth(b) || a.sinceMs - b.sinceMs);
   }
 
   #raise(code: HealthCode, sentence: string, subject: string | undefined): void {

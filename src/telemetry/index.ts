@@ -14,6 +14,8 @@ export {
   ofNode,
   type Sample,
 } from "./metrics.ts";
+export { type PeerLogLimits, PeerLogs } from "./peer-logs.ts";
+export { rareWarnings } from "./rare-warnings.ts";
 export { silentLog } from "./silent-log.ts";
 export { tapLog } from "./tap.ts";
 export { outcomes, timed } from "./timed.ts";

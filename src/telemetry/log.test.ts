@@ -44,6 +44,7 @@ test("createLog() keeps a field that is named like a part of the line", () => {
 const secrets = [
   { says: "a JWT in a field", fields: { note: `got ${jwt}.` } },
   { says: "a JWT in a list in an object", fields: { path: [{ id: "a", note: jwt }] } },
+  { says: "a JWT in the name of a field", fields: { labels: { [jwt]: "x" } } },
   { says: "a PEM block", fields: { note: pem } },
   { says: "a cut PEM block", fields: { note: pem.slice(0, 40) } },
   { says: "a JWT in an error's message", fields: { err: new Error(`cannot parse ${jwt}`) } },
@@ -93,6 +94,13 @@ test("createLog() writes a line that cannot steer the terminal of the operator",
   assert.match(plain, /^\d\d:\d\d:\d\d\.\d{3} WARN {2}vf-bound vf=0000:3b:02\.1 peer="evil\\u001b\[2Jname" count=2\n$/);
 });
 
+test("createLog() writes names and texts that neither break the line nor turn its direction", () => {
+  const { log, lines } = captured("info", true);
+  log.warn("vf-bound", { "a\nb": "x", peer: "\u202eevil\u2028\u2066", said: "\u009b2J" });
+  const plain = (lines[0] ?? "").replaceAll(/\p{Cc}\[\d+m/gu, "");
+  assert.ok(plain.endsWith(' a\\x0ab=x peer="\\u202eevil\\u2028\\u2066" said="\\x9b2J"\n'), plain);
+});
+
 test("recordingLog() keeps events of itself and its children in order", () => {
   const log = recordingLog();
   log.info("a", { n: 1 });
@@ -115,4 +123,13 @@ test("createLog() hides what a secret is, not whether there is one, and shows th
   assert.deepEqual([err.message, err.cause.message], ["first", "second"]);
   assert.equal(stacks[0], true);
   assert.equal(stacks[3], false);
+});
+
+test("createLog() cuts what is deeper than six fields, and the event of a readable line steers no terminal either", () => {
+  const lines: string[] = [];
+  const deep = { a: { b: { c: { d: { e: { f: { g: 1 } } } } } } };
+  createLog({ level: "info", write: (line) => lines.push(line) }).info("x", deep);
+  assert.deepEqual(JSON.parse(lines[0] ?? "").a, { b: { c: { d: { e: { f: "<deep>" } } } } });
+  createLog({ level: "info", isPretty: true, write: (line) => lines.push(line) }).info("odd\u001b[2J");
+  assert.match(lines[1] ?? "", /odd\\x1b\[2J/);
 });

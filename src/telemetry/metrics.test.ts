@@ -69,15 +69,15 @@ test("timed() reports how long work took and how it ended", async () => {
   const seen: string[] = [];
   let nowMs = 0;
   const clock = { ...systemClock, monotonicMs: () => nowMs };
-  const tell = (outcome: string, seconds: number) => seen.push(`${outcome} ${seconds}`);
+  const report = (outcome: string, seconds: number) => seen.push(`${outcome} ${seconds}`);
   const work = async (tookMs: number) => {
     nowMs += tookMs;
     if (tookMs > 1000) throw new Error("late");
     return "done";
   };
-  assert.equal(await timed(clock, tell, () => work(500)), "done");
+  assert.equal(await timed(clock, report, () => work(500)), "done");
   await assert.rejects(
-    timed(clock, tell, () => work(2000)),
+    timed(clock, report, () => work(2000)),
     /late/,
   );
   assert.deepEqual(seen, ["ok 0.5", "failed 2"]);

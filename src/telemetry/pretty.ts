@@ -16,7 +16,7 @@ export function fieldsText(
 ): string {
   return Object.entries(fields)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `${paint(name)}${showValue(value)}`)
+    .map(([name, value]) => `${paint(escapeControls(name))}${showValue(value)}`)
     .join(" ");
 }
 
@@ -25,7 +25,10 @@ function showValue(value: unknown): string {
   return /^[\w.:/@+-]+$/.test(text) ? text : escapeControls(typeof value === "string" ? JSON.stringify(value) : text);
 }
 
-/** A peer's text must not steer the terminal of a reader of the log. */
+/** A peer's text must not steer the terminal of a reader of the log, end its line, or turn the direction of what follows. */
 function escapeControls(text: string): string {
-  return text.replace(/\p{Cc}/gu, (sign) => `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, (sign) => {
+    const digits = sign.charCodeAt(0).toString(16);
+    return digits.length > 2 ? `\\u${digits.padStart(4, "0")}` : `\\x${digits.padStart(2, "0")}`;
+  });
 }

@@ -37,7 +37,7 @@ function redactObject(value: object, depth: number): unknown {
   if (ArrayBuffer.isView(value)) return `<${value.byteLength} bytes>`;
   if (Array.isArray(value) || value instanceof Set) return redactList([...value], depth);
   const entries = value instanceof Map ? [...value].map(([name, of]) => [String(name), of]) : Object.entries(value);
-  return Object.fromEntries(entries.map(([name, of]) => [name, redactField(name, of, depth + 1)]));
+  return Object.fromEntries(entries.map(([name, of]) => [redactText(name), redactField(name, of, depth + 1)]));
 }
 
 function redactField(name: string, value: unknown, depth: number): unknown {

@@ -2,7 +2,7 @@
 // container and device; the pretend machine has one switch for the three.
 import assert from "node:assert/strict";
 import { KernelError } from "../../src/kernel/index.ts";
-import { bindTo, type DriverSubject, driverOf, until } from "./driver-binding.ts";
+import { bindTo, type DriverSubject, driverOf, untilKernel } from "./driver-binding.ts";
 
 /** Also with a process that can open the VF. */
 export interface AccessSubject extends DriverSubject {
@@ -19,7 +19,7 @@ export const deviceAccessContracts: Readonly<Record<string, (subject: AccessSubj
     assert.notEqual(await subject.vfio.heldBy(group), undefined);
     await assert.rejects(subject.hold(group));
     await holder.close();
-    await until(async () => (await subject.vfio.heldBy(group)) === undefined);
+    await untilKernel("no process holds the group", async () => (await subject.vfio.heldBy(group)) === undefined);
     await bindTo(subject, subject.kernelDriver);
   },
   "an unbind waits for the process that has the VF open, which is without a driver meanwhile, and the next bind too":
@@ -32,7 +32,7 @@ export const deviceAccessContracts: Readonly<Record<string, (subject: AccessSubj
       await timesOut(subject.drivers.writeText("vfio-pci/bind", subject.vf, { limitMs: 300 }));
       await holder.close();
       // What has no caller any more is done all the same, in its order.
-      await until(async () => (await driverOf(subject)) === "vfio-pci");
+      await untilKernel("the late bind is done", async () => (await driverOf(subject)) === "vfio-pci");
       await bindTo(subject, subject.kernelDriver);
     },
 };
@@ -45,6 +45,6 @@ function timesOut(write: Promise<void>): Promise<void> {
 async function toVfio(subject: AccessSubject): Promise<string> {
   await bindTo(subject, "vfio-pci");
   const group = (await subject.devices.readLink(`${subject.vf}/iommu_group`)).split("/").at(-1) ?? "";
-  await until(() => subject.vfio.exists(group));
+  await untilKernel("the group has its node", () => subject.vfio.exists(group));
   return group;
 }

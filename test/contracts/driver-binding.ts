@@ -2,6 +2,7 @@
 // files of a real one. They keep the sandbox honest, for everything else is tested on it.
 import assert from "node:assert/strict";
 import { type HostFiles, KernelError, type UeventSource } from "../../src/kernel/index.ts";
+import { until } from "../scenes/until.ts";
 
 /** A node with at least one physical function that has virtual ones, none in use. */
 export interface DriverSubject {
@@ -99,7 +100,7 @@ export const driverBindingContracts: Readonly<Record<string, (subject: DriverSub
       assert.equal(await unbind(subject, subject.kernelDriver), "");
       assert.equal(await subject.devices.exists(`${subject.vf}/net`), false);
       assert.equal(await bind(subject, subject.kernelDriver), "");
-      await until(() => seen.includes("add net") && seen.includes("bind pci"));
+      await untilKernel("the network device is back", () => seen.includes("add net") && seen.includes("bind pci"));
       assert.equal((await subject.devices.list(`${subject.vf}/net`)).length, 1);
       assert.deepEqual(seen.filter((event) => !event.endsWith(" queues")).slice(0, 2), ["remove net", "unbind pci"]);
     } finally {
@@ -112,20 +113,15 @@ export const driverBindingContracts: Readonly<Record<string, (subject: DriverSub
     assert.equal(await override(subject, "vfio-pci"), "");
     assert.equal(await unbind(subject, subject.kernelDriver), "");
     assert.equal(await bind(subject, "vfio-pci"), "");
-    await until(() => subject.vfio.exists(group));
+    await untilKernel("the group has its node", () => subject.vfio.exists(group));
     assert.ok((await subject.vfio.deviceNumber(group)).major > 0);
     assert.equal(await unbind(subject, "vfio-pci"), "");
-    await until(async () => !(await subject.vfio.exists(group)));
+    await untilKernel("the node of the group goes", async () => !(await subject.vfio.exists(group)));
     assert.equal(await override(subject, "\n"), "");
     assert.equal(await bind(subject, subject.kernelDriver), "");
   },
 };
 
-/** Looks again and again, a net of a hundred seconds: a real kernel answers when it likes. */
-export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const endsAt = performance.now() + 100_000;
-  while (!(await isSo())) {
-    assert.ok(performance.now() < endsAt, "it did not come true in a hundred seconds");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
+/** A real kernel in a guest answers when it likes. */
+export const untilKernel = (awaited: string, isSo: () => boolean | Promise<boolean>) =>
+  until(awaited, isSo, { limitMs: 100_000 });

@@ -15,7 +15,7 @@ export interface LinksSubject {
   readonly pod: LinksPlace;
   readonly vf: Link;
   /** Resolves when the events of what has been done so far have arrived. */
-  told(): Promise<void>;
+  known(): Promise<void>;
 }
 
 type Contract = (subject: LinksSubject) => Promise<void>;
@@ -74,16 +74,16 @@ async function entries({ host: { rtnl }, vf: { index: ifindex } }: LinksSubject)
   await rtnl.addAddress({ ifindex, address: "10.0.0.1", prefixLength: 24, protocol: 110 });
   await rtnl.addAddress({ ifindex, address: "2001:db8::1", prefixLength: 64, noDad: true, protocol: 110 });
   const addresses = await ours(rtnl.addresses(ifindex));
-  const told = addresses.map((one) => [one.address, one.prefixLength, one.permanent, one.tentative, one.family]);
-  assert.deepEqual(told, [
+  const reported = addresses.map((one) => [one.address, one.prefixLength, one.permanent, one.tentative, one.family]);
+  assert.deepEqual(reported, [
     ["10.0.0.1", 24, true, false, 4],
     ["2001:db8::1", 64, true, false, 6],
   ]);
   const route = { family: 4, destination: "10.1.0.0", prefixLength: 16, gateway: "10.7.7.7", ifindex } as const;
   await rtnl.addRoute({ ...route, protocol: 110, onlink: true, table: 70_000 });
-  const [standing] = await ours(rtnl.routes());
+  const [actual] = await ours(rtnl.routes());
   const how = { table: 70_000, protocol: 110, scope: 0, type: 1, metric: 0, onlink: true };
-  assert.deepEqual(standing, { ...route, ...how });
+  assert.deepEqual(actual, { ...route, ...how });
   const selector = { ipProtocol: 17, sourcePorts: { first: 1, last: 2 }, destinationPorts: { first: 53, last: 53 } };
   const rule = { family: 6, from: { address: "2001:db8::", prefixLength: 64 }, ...selector, table: 70_000 } as const;
   await rtnl.addRule({ ...rule, protocol: 110 });
@@ -129,7 +129,7 @@ async function prepends({ host: { rtnl }, vf: { index: ifindex } }: LinksSubject
   );
 }
 
-async function watches({ host: { rtnl }, vf: { index: ifindex, name }, told }: LinksSubject): Promise<void> {
+async function watches({ host: { rtnl }, vf: { index: ifindex, name }, known: reported }: LinksSubject): Promise<void> {
   const seen: string[] = [];
   const stop = rtnl.watch(["link", "ipv4-address"], (event: NetlinkEvent) => {
     if ("link" in event) seen.push(`${event.kind} ${event.link.name} ${event.link.up ? "up" : "down"}`);
@@ -138,7 +138,7 @@ async function watches({ host: { rtnl }, vf: { index: ifindex, name }, told }: L
   await rtnl.setLink(ifindex, { up: true });
   await rtnl.addAddress({ ifindex, address: "10.0.0.1", prefixLength: 32 });
   await rtnl.deleteAddress({ ifindex, address: "10.0.0.1", prefixLength: 32 });
-  await told();
+  await reported();
   const [up, added, gone] = [`new-link ${name} up`, "new-address 10.0.0.1", "gone-address 10.0.0.1"];
   const order = [up, added, gone].map((what) => seen.indexOf(what));
   assert.ok(order[0] !== -1, seen.join());
@@ -149,7 +149,7 @@ async function watches({ host: { rtnl }, vf: { index: ifindex, name }, told }: L
   stop();
   const before = seen.length;
   await rtnl.setLink(ifindex, { up: false });
-  await told();
+  await reported();
   assert.equal(seen.length, before);
 }
 

@@ -3,9 +3,8 @@ import { Netns, Rtnl } from "../../src/kernel/index.ts";
 import { openLinuxHost } from "../../src/node/linux-host.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
+import { untilKernel } from "./driver-binding.ts";
 import type { SettingsSubject } from "./vf-settings.ts";
-
-const LIMIT_MS = 100_000;
 
 export interface RealAdapterOptions {
   /** PCI address of the physical function, bound to its driver. Its virtual ones are not in use. */
@@ -38,9 +37,9 @@ export async function withRealAdapter(
     await devices.writeText(`${pf}/sriov_numvfs`, String(numVfs));
     const index = numVfs - 1;
     const vf = (await devices.readLink(`${pf}/virtfn${index}`)).split("/").at(-1) ?? "";
-    await until(() => devices.exists(`${vf}/net`), `${vf} has no network device`);
+    await untilKernel(`${vf} has a network device`, () => devices.exists(`${vf}/net`));
     // igb takes a rate only while it has a carrier (igb_ndo_set_vf_bw), and loses it when VFs are made.
-    await until(async () => (await linkOf(pf)).carrier, `${pf} has no carrier`);
+    await untilKernel(`${pf} has a carrier`, async () => (await linkOf(pf)).carrier);
     await work({
       ...host,
       pf,
@@ -56,13 +55,5 @@ export async function withRealAdapter(
     rtnl.close();
     netns.close();
     await host.close();
-  }
-}
-
-async function until(isSo: () => Promise<boolean>, otherwise: string): Promise<void> {
-  const endsAt = performance.now() + LIMIT_MS;
-  while (!(await isSo())) {
-    if (performance.now() > endsAt) throw new Error(`${otherwise} after ${LIMIT_MS / 1000} s`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

@@ -37,11 +37,8 @@ async function crash(
 /** Dies once at every step, two processes at a time, each with a pod of its own. */
 async function crashEverywhere(t: TestContext, scene: AccessScene): Promise<readonly Wreck[]> {
   const folder = mkdtempSync(join(tmpdir(), "journals-"));
-  const { path: program, remove } = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
-  t.after(() => {
-    rmSync(folder, { recursive: true });
-    remove();
-  });
+  const program = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
+  t.after(() => rmSync(folder, { recursive: true }));
   const steps = await crash(scene, { program, uid: "whole", journal: join(folder, "whole"), step: 0 });
   assert.ok(steps > 10, `the work has ${steps} steps`);
   const waiting = Array.from({ length: steps }, (_, i) => i + 1);

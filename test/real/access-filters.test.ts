@@ -173,6 +173,19 @@ for (const { says, problem, load } of foreign) {
   });
 }
 
+test("a grant that fails half way leaves each container what another grant of the pod needs", async (t) => {
+  if (!needsVersion(t, 2)) return;
+  const scene = new AccessScene(t, 2);
+  scene.close(`${POD}/first`);
+  install(bare(scene), withHelper, { name: "with_helper" });
+  await scene.grant([zero], { id: "earlier", dir: `${POD}/first` }).apply();
+  const before = scene.rulesOf(`${POD}/first`);
+  const grant = scene.grant([zero, full]);
+  await assert.rejects(grant.apply(), faultOf("foreign-filter", /calls a helper/));
+  assert.deepEqual(scene.rulesOf(`${POD}/first`), before);
+  grant.letGo();
+});
+
 test("a filter that is attached by a link is refused, and that is said", async (t) => {
   if (!needsVersion(t, 2)) return;
   const scene = new AccessScene(t, 2);

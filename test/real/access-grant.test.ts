@@ -72,6 +72,16 @@ for (const version of versions) {
     grant.letGo();
   });
 
+  test(`DeviceAccess counts grants, and no pod that is only watched, version ${version}`, async (t) => {
+    if (!needsVersion(t, version)) return;
+    const scene = new AccessScene(t, version);
+    scene.close(`${POD}/app`);
+    const stop = await scene.access.watch({ uid: POD_UID }, "c9");
+    await scene.grant([zero]).apply();
+    assert.match(await scene.metrics.text(), /^nsm_sriov_device_grants 1$/m);
+    stop();
+  });
+
   test(`DeviceGrant.revoke() leaves what another connection of the pod needs, version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
@@ -126,10 +136,10 @@ for (const version of versions) {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
     const [one, other] = [scene.container(`${POD}/one`), scene.container(`${OTHER}/one`)];
-    const ask = { connectionId: "c1", pod: undefined, devices: [zero], record: async () => {} };
-    assert.throws(() => scene.access.open({ ...ask, cgroupDir: "" }), isFault("no-pod"));
-    assert.throws(() => scene.access.open({ ...ask, cgroupDir: "kubepods/burstable/*/*" }), isFault("bad-name"));
-    const grant = scene.access.open({ ...ask, cgroupDir: `${POD}/*` });
+    const request = { connectionId: "c1", pod: undefined, devices: [zero], record: async () => {} };
+    assert.throws(() => scene.access.open({ ...request, cgroupDir: "" }), isFault("no-pod"));
+    assert.throws(() => scene.access.open({ ...request, cgroupDir: "kubepods/burstable/*/*" }), isFault("bad-name"));
+    const grant = scene.access.open({ ...request, cgroupDir: `${POD}/*` });
     await grant.apply();
     assert.equal(await one.open(zero), "ok");
     assert.match(await other.open(zero), REFUSED);

@@ -42,10 +42,12 @@ async function servesOne(t: TestContext, program: string, capabilities: readonly
     log: silentLog,
     clock,
   });
-  t.after(() => sandbox.stop());
   const logFile = `${sandbox.folder}/forwarder.log`;
   const forwarder = new KillableForwarder(sandbox, { program, logFile, starter: startedWith(capabilities) });
-  t.after(() => forwarder.kill());
+  t.after(async () => {
+    await forwarder.kill(); // first: it writes into the sandbox's folder
+    await sandbox.stop();
+  });
   try {
     await forwarder.started;
   } catch {
@@ -68,8 +70,7 @@ async function servesOne(t: TestContext, program: string, capabilities: readonly
 
 test("a KERNEL Request and its Close are served with the manifest's capabilities, and not with one less", async (t) => {
   if (!needs(t, "root", "netns", "veth", "bridge")) return;
-  const { path: program, remove } = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
-  t.after(remove);
+  const program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
   assert.equal(await servesOne(t, program, listed), "served");
   for (const name of listed) {
     assert.match(await servesOne(t, program, without(name)), refusals[name] ?? /this test does not know it/, name);
@@ -80,8 +81,7 @@ for (const version of versions) {
   test(`access to a device is granted and revoked with the manifest's capabilities, cgroups of version ${version}`, async (t) => {
     if (!needsVersion(t, version)) return;
     const scene = new AccessScene(t, version);
-    const { path: program, remove } = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
-    t.after(remove);
+    const program = await bundleProgram(ROOT, "test/scenes/access-crasher.ts");
     const granted = async (uid: string, capabilities: readonly string[]) => {
       scene.close(`${podPath(uid)}/one`);
       const [command = "", ...words] = startedWith(capabilities);

@@ -71,15 +71,16 @@ test("a sandbox forwarder in a process of its own is refused on a foreign namesp
   const before = linksOf(netns);
   const folder = mkdtempSync(join(tmpdir(), "foreign-"));
   t.after(() => rmSync(folder, { recursive: true }));
-  const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
-  t.after(() => bundle.remove());
+  const program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
   const sandbox = await Sandbox.start({ log, clock });
-  t.after(() => sandbox.stop());
   const { machine, forwarderSettings, pfConfigFile } = sandbox;
   const node = { machine: { ...machine, netns }, forwarderSettings, pfConfigFile };
   const logFile = join(folder, "forwarder.log");
-  const forwarder = new KillableForwarder(node, { program: bundle.path, logFile });
-  t.after(() => forwarder.kill());
+  const forwarder = new KillableForwarder(node, { program, logFile });
+  t.after(async () => {
+    await forwarder.kill(); // first: it writes into the sandbox's folder
+    await sandbox.stop();
+  });
   await assert.rejects(forwarder.started, /has ended/);
   assert.match(readFileSync(logFile, "utf8"), refusal(netns));
   assert.deepEqual(linksOf(netns), before);

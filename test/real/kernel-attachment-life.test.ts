@@ -2,9 +2,10 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import type { KernelVfEntry } from "../../src/mechanisms/journal-entries.ts";
+import { ip } from "../sandbox/scenes/ip.ts";
 import { openFiles } from "../sandbox/scenes/story.ts";
 import { address, context, contextOf, nodeOf, StubbornPort } from "../scenes/attached-node.ts";
-import { inWorld, linkNamed, openPlace, type Place, picture, type World } from "../scenes/namespaces.ts";
+import { inWorld, linkNamed, openPlace, type Place, picture, slowLinks, type World } from "../scenes/namespaces.ts";
 
 function willingPort(): StubbornPort {
   const port = new StubbornPort(() => {});
@@ -38,7 +39,7 @@ async function leftOf(world: World, port: StubbornPort): Promise<KernelVfEntry> 
 test("a connection holds one handle of its client's namespace and one watch of its pod, and neither when it is over", (t) =>
   inWorld(t, async (world) => {
     const before = [await picture(world.host), await picture(world.pod)];
-    const { node, inventory, take } = nodeOf(world, willingPort());
+    const { node, inventory, take, clean } = nodeOf(world, willingPort());
     const open = openFiles("net").length;
     const vf = take();
     assert.equal(await vf.isInForce(), false);
@@ -52,10 +53,12 @@ test("a connection holds one handle of its client's namespace and one watch of i
     }
     assert.deepEqual([await vf.isInForce(), vf.canServe(), inventory.get(address)?.state], [true, true, "ready"]);
     await vf.release();
-    assert.deepEqual([openFiles("net").length, node.watched, inventory.get(address)?.state], [open, 0, "idle"]);
+    assert.deepEqual([openFiles("net").length, node.watched, inventory.get(address)?.state], [open, 0, "reclaiming"]);
     await vf.receiveFiles();
     await vf.release();
     assert.deepEqual([openFiles("net").length, vf.canServe()], [open, false]);
+    await clean();
+    assert.equal(inventory.get(address)?.state, "idle");
     assert.deepEqual([await picture(world.host), await picture(world.pod)], before);
   }));
 
@@ -123,6 +126,44 @@ test("a VF that its client takes along into another namespace leaves nothing in 
     assert.deepEqual([await picture(other), openFiles("net").length], [there, open]);
   }));
 
+test("a VF that its client takes along from a namespace with thousands of links on it is made again by its driver, as the host had set it", (t) =>
+  inWorld(t, async (world) => {
+    const other = otherPod(t);
+    await ip(world.host.netns, "link set vf0 txqueuelen 555");
+    const { node, take, clean } = nodeOf({ ...world, links: slowLinks(world) }, willingPort());
+    const vf = take();
+    await vf.apply();
+    for (let at = 0; at < 5; at++)
+      await ip(world.pod.netns, `link add link nsm-1 name mv${at} type macvlan mode bridge`);
+    await vf.applyIn(other);
+    assert.deepEqual([node.done, (await world.pod.rtnl.links()).map(({ name }) => name)], [["renew"], ["lo"]]);
+    assert.match(await ip(other.netns, "link show dev nsm-1"), /qlen 555/);
+    await vf.release();
+    await clean();
+    assert.match(await ip(world.host.netns, "link show dev vf0"), /qlen 555/);
+  }));
+
+test("a client gets a VF as the host had it before its first client, though it was not made so again since", (t) =>
+  inWorld(t, async (world) => {
+    const { host, pod } = world;
+    await ip(host.netns, "link set vf0 txqueuelen 555 mtu 1400");
+    const { kept, take, clean, unrestored } = nodeOf(world, willingPort());
+    const tenant = async () => {
+      const vf = take();
+      await vf.apply();
+      const link = await ip(pod.netns, "link show dev nsm-1");
+      await vf.release();
+      return /mtu \d+|qlen \d+/g[Symbol.match](link);
+    };
+    const first = await tenant();
+    await clean();
+    await ip(host.netns, "link set vf0 txqueuelen 7 mtu 1500 up");
+    await unrestored.keep(address, { before: kept.at(-1) ?? assert.fail() });
+    assert.deepEqual(await tenant(), first);
+    await clean();
+    assert.match(await ip(host.netns, "link show dev vf0"), /mtu 1400 .*state DOWN .*qlen 555/);
+  }));
+
 test("a VF that was left half way into one namespace is not given on there when its client comes from another", (t) =>
   inWorld(t, async (world) => {
     const other = otherPod(t);
@@ -137,22 +178,46 @@ test("a VF that was left half way into one namespace is not given on there when 
     await vf.release();
   }));
 
-test("release() that fails keeps the VF from others, and the handle that the next try needs", (t) =>
+test("release() of a VF whose PF takes nothing back keeps no handle, and the VF from others", (t) =>
   inWorld(t, async (world) => {
     const port = willingPort();
-    const { node, inventory, take } = nodeOf(world, port);
+    const { node, inventory, take, clean } = nodeOf(world, port);
     const open = openFiles("net").length;
     const vf = take();
     await vf.apply();
     port.refuses = true;
-    await assert.rejects(vf.release(), /the PF is broken/);
-    assert.deepEqual(
-      [inventory.get(address)?.state, openFiles("net").length, node.watched],
-      ["reclaiming", open + 1, 0],
-    );
-    port.refuses = false;
     await vf.release();
-    assert.deepEqual([inventory.get(address)?.state, openFiles("net").length], ["idle", open]);
+    assert.deepEqual([openFiles("net").length, node.watched, port.settings.vlan], [open, 0, 5]);
+    await assert.rejects(clean(), /the PF is broken/);
+    assert.deepEqual([inventory.get(address)?.state, port.settings.vlan], ["reclaiming", 5]);
+    port.refuses = false;
+    await clean();
+    assert.deepEqual([inventory.get(address)?.state, port.settings.vlan], ["idle", 0]);
+  }));
+
+test("release() of a VF that no client has had asks for no other network device", (t) =>
+  inWorld(t, async (world) => {
+    const { inventory, take } = nodeOf(world, willingPort());
+    const vf = take();
+    await vf.prepare();
+    await world.pod.rtnl.createLink({ kind: "bridge", name: "nsm-1" });
+    await assert.rejects(vf.apply(), /nsm-1/);
+    await vf.release();
+    assert.equal(inventory.get(address)?.state, "idle");
+  }));
+
+test("release() succeeds where the link cannot come back, and its driver takes it out of the pod", (t) =>
+  inWorld(t, async (world) => {
+    const before = [await picture(world.host), await picture(world.pod)];
+    const port = willingPort();
+    const { take, clean } = nodeOf(world, port);
+    const vf = take();
+    await vf.apply();
+    const { rtnl } = world.pod;
+    await rtnl.deleteLink((await linkNamed(world.pod, "nsm-1")).index).catch(() => {});
+    await vf.release();
+    await clean();
+    assert.deepEqual([await picture(world.host), await picture(world.pod), port.settings.vlan], [...before, 0]);
   }));
 
 test("apply() does not touch a VF that the host has begun to use since it was bound", (t) =>
@@ -184,7 +249,7 @@ test("after a restart a client continues where it was: nothing is bound, and wha
     const before = [await picture(world.host), await picture(world.pod)];
     const port = willingPort();
     const opened = nodeOf(world, port, await leftOf(world, port));
-    const { node, kept, take } = opened;
+    const { node, kept, take, clean } = opened;
     const vf = take();
     await vf.prepare();
     assert.deepEqual(node.done, [], "it is with its client");
@@ -193,6 +258,7 @@ test("after a restart a client continues where it was: nothing is bound, and wha
     assert.deepEqual([codesOf(opened), node.watched, port.settings.vlan, kept.length > 0], [[], 1, 6, true]);
     assert.equal(opened.inventory.get(address)?.state, "ready");
     await vf.release();
+    await clean();
     assert.deepEqual([[await picture(world.host), await picture(world.pod)], port.settings.vlan], [before, 0]);
   }));
 
@@ -223,8 +289,8 @@ test("after a restart a VF that has come back is made what it was before it goes
         assert.deepEqual([codesOf(opened), await nameIn(world.pod, "nsm-1")], [[], "nsm-1"]);
       }
       await vf.release();
-      // In these tests the journal is as the previous instance left it.
-      assert.deepEqual([codesOf(opened), port.settings.vlan], [["recently-restored"], 0]);
+      assert.deepEqual([codesOf(opened), port.settings.vlan], [["being-cleaned"], 0]);
+      await opened.clean();
       assert.equal((await linkNamed(world.host, "vf0")).up, false);
     }
   }));
@@ -243,22 +309,23 @@ test("after a restart nothing is written to a link that sysfs has for the VF, an
     vf.close();
   }));
 
-for (const [says, change, isOver] of [
-  ["with its VF", { isPresent: false }, true],
-  ["with its driver", { driver: "vfio-pci" }, true],
-  ["and where to is not known", {}, false],
+for (const [says, change, state] of [
+  ["with its VF", { isPresent: false }, "idle"],
+  ["with its driver", { driver: "vfio-pci" }, "reclaiming"],
+  ["and where to is not known", {}, "reclaiming"],
 ] as const) {
-  test(`release() of a link that has gone ${says} ${isOver ? "gives the VF back" : "fails"}`, (t) =>
+  test(`release() of a link that has gone ${says} ends, and leaves nothing of the client`, (t) =>
     inWorld(t, async (world) => {
       const port = willingPort();
-      const { node, inventory, take } = nodeOf(world, port);
+      const { node, inventory, take, clean } = nodeOf(world, port);
       const vf = take();
       await vf.apply();
       await world.wire.rtnl.deleteLink((await linkNamed(world.wire, "port0")).index);
       Object.assign(node, change);
-      if (isOver) await vf.release();
-      else await assert.rejects(vf.release(), /Cannot find link vf0/);
-      assert.equal(inventory.get(address)?.state, isOver ? "idle" : "reclaiming");
-      vf.close();
+      await vf.release();
+      assert.equal(inventory.get(address)?.state, state);
+      if (state === "idle") return;
+      await clean();
+      assert.deepEqual([inventory.get(address)?.state, port.settings.vlan], ["idle", 0]);
     }));
 }

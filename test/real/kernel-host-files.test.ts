@@ -9,6 +9,7 @@ import {
   readFileSync,
   readSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
   writeSync,
@@ -17,6 +18,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { BlockingWrites, deviceHolders, openHostFiles } from "../../src/kernel/index.ts";
+import { needs } from "../needs.ts";
 
 function folder(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "files-"));
@@ -51,6 +53,30 @@ test("openHostFiles() says what the kernel said, and refuses to leave its folder
   for (const path of ["../x", "/etc/passwd", "a/../../x"]) {
     assert.throws(() => void files.readText(path), /leads out of its folder/);
   }
+});
+
+test("HostFiles.inode() of a device's folder in sysfs stays while it is there, and is never that of the next one of its name", (t) => {
+  if (!needs(t, "netns")) return;
+  // In a namespace and a sysfs of its own: the reader is a process there.
+  const script = `
+    mount -t sysfs sysfs /sys && for turn in 1 2 3 4 5; do
+      ip link add again type bridge; stat -L -c %i /sys/class/net/again; ip link set again up
+      stat -L -c %i /sys/class/net/again; ip link del again
+    done`;
+  const said = execFileSync("unshare", ["--net", "--mount", "sh", "-c", script], { encoding: "utf8" });
+  const inodes = said.trim().split("\n");
+  assert.deepEqual([inodes.length, new Set(inodes).size], [10, 5]);
+  for (const turn of [0, 2, 4, 6, 8]) assert.equal(inodes[turn], inodes[turn + 1]);
+});
+
+test("HostFiles.inode() follows links, and says where nothing is", async (t) => {
+  const root = folder(t);
+  const files = openHostFiles(root, new BlockingWrites());
+  writeFileSync(join(root, "one"), "");
+  symlinkSync("one", join(root, "other"));
+  assert.equal(await files.inode("other"), await files.inode("one"));
+  assert.equal(await files.inode("one"), statSync(join(root, "one"), { bigint: true }).ino);
+  await assert.rejects(files.inode("none"), { code: "ENOENT" });
 });
 
 test("HostFiles.deviceNumber() reads the numbers of a character device", async () => {
@@ -111,19 +137,22 @@ test("HostFiles.writeText() gives a write up that the kernel does not finish, wh
   const before = readdirSync("/proc/self/fd").length;
   const writes = new BlockingWrites();
   const files = openHostFiles(root, writes);
-  const stuck = Array.from({ length: 64 }, () => files.writeText("unbind", "x", { limitMs: 30 }));
+  let returned = 0;
+  const limit = { limitMs: 30, onLateReturn: () => (returned += 1) };
+  const stuck = Array.from({ length: 64 }, () => files.writeText("unbind", "x", limit));
   const others = Array.from({ length: 300 }, () => files.writeText("bind", "0000:01:10.0", { limitMs: 600_000 }));
   const outcomes = Promise.allSettled(stuck);
   await Promise.all(others);
   await Promise.all(stuck.map((one) => assert.rejects(one, { code: "ETIMEDOUT", message: /within 30 ms/ })));
   await outcomes;
-  assert.equal(writes.stuckCount, 64);
+  assert.deepEqual([writes.stuckCount, returned], [64, 0]);
   await assert.rejects(files.writeText("bind", "1"), { code: "EBUSY", message: /64 earlier writes still hang/ });
   for (let turn = 0; writes.stuckCount > 0; turn += 1) {
     assert.ok(turn < 100_000, `${writes.stuckCount} writes that have returned still count as stuck`);
     pipe.drain(); // it takes some of them at a time
     await new Promise(setImmediate);
   }
+  assert.equal(returned, 64);
   await files.writeText("bind", "0000:01:10.1");
   assert.equal(readFileSync(join(root, "bind"), "utf8"), "0000:01:10.1");
   assert.equal(readdirSync("/proc/self/fd").length, before);

@@ -9,6 +9,7 @@ import type { Readable } from "node:stream";
 import { type TestContext, test } from "node:test";
 import { connectUnix, listenUnix, type UnixStream } from "../../src/kernel/index.ts";
 import { needs } from "../needs.ts";
+import { until } from "../scenes/until.ts";
 
 const never = new AbortController().signal;
 const openFds = () => readdirSync("/proc/self/fd").length;
@@ -59,7 +60,7 @@ test("UnixStream takes 253 descriptors of one message, the most that the kernel 
   const before = openFds();
   stream.resume();
   const [dev = "", ...inodes] = (await nextLine(python)).split(" ");
-  while (stream.fds.heldCount < 253) await turn();
+  await until("all 253 descriptors have come", () => stream.fds.heldCount >= 253);
   for (const ino of inodes) {
     const received = await stream.fds.receive({ dev: BigInt(dev), ino: BigInt(ino) }, never);
     received.close();
@@ -155,11 +156,11 @@ resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, old)
 s.recv(1)
 `;
   const python = spawn("python3", ["-c", program], { stdio: ["pipe", "ignore", "inherit"] });
-  while (errors.length === 0) await turn();
+  await until("the listener runs out of descriptors", () => errors.length > 0);
   // A listener that does not rest would try again in each of these turns.
   for (let turns = 0; turns < 1000; turns += 1) await turn();
   assert.ok(errors.length < 100, `${errors.length} tries in a thousand turns`);
-  while (errors.length < 2) await turn();
+  await until("the listener tries again", () => errors.length >= 2);
   python.stdin?.write("\n");
   const stream = await accepted.promise;
   assert.deepEqual([...new Set(errors)], ["EMFILE"]);

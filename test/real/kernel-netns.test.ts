@@ -58,8 +58,8 @@ test("inNetns() that cannot come back ends the process at once, with a line that
     process.on("exit", () => console.log("an exit listener ran"));
     const made = Netns.create();
     const home = readlinkSync("/proc/thread-self/ns/net");
-    const isHome = (fd) => { try { return readlinkSync("/proc/self/fd/" + fd) === home; } catch { return false; } };
-    inNetns(made, () => readdirSync("/proc/self/fd").filter(isHome).forEach((fd) => closeSync(Number(fd))));
+    const isOfHost = (fd) => { try { return readlinkSync("/proc/self/fd/" + fd) === home; } catch { return false; } };
+    inNetns(made, () => readdirSync("/proc/self/fd").filter(isOfHost).forEach((fd) => closeSync(Number(fd))));
     console.log("continued in " + readlinkSync("/proc/thread-self/ns/net"));`);
   assert.deepEqual([status, stdout], [70, ""], stderr);
   const { level, event, exitCode, error } = JSON.parse(stderr) as Record<string, unknown>;

@@ -5,11 +5,7 @@ import { inNetns, KernelSocket, Netns, openUevents, Rtnl, type Uevent } from "..
 import { silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
-
-const until = async (done: () => boolean) => {
-  for (let i = 0; i < 10_000 && !done(); i += 1) await new Promise(setImmediate);
-  assert.ok(done());
-};
+import { until } from "../scenes/until.ts";
 
 function listen(t: TestContext) {
   const netns = Netns.create();
@@ -34,15 +30,15 @@ test("openUevents() hears of a device that is made, renamed and removed", async 
   ip(netns, "link", "delete", "green");
   const has = (action: string, name: string) => () =>
     seen.some((event) => event.action === action && event.subsystem === "net" && event.fields["INTERFACE"] === name);
-  await until(has("add", "v0"));
-  await until(has("move", "green"));
-  await until(has("remove", "v1"));
+  await until("v0 is added", has("add", "v0"));
+  await until("v0 becomes green", has("move", "green"));
+  await until("v1 is removed", has("remove", "v1"));
   stop();
   const before = seen.length;
   const others: Uevent[] = [];
   uevents.subscribe((event) => others.push(event));
   ip(netns, "link", "add", "name", "v2", "type", "veth", "peer", "name", "v3");
-  await until(() => others.some(({ fields }) => fields["INTERFACE"] === "v2"));
+  await until("v2 is reported to the other", () => others.some(({ fields }) => fields["INTERFACE"] === "v2"));
   assert.equal(seen.length, before, "who has stopped hears nothing of what others hear");
 });
 
@@ -56,7 +52,7 @@ test("openUevents() believes the kernel alone", async (t) => {
   group.writeUInt32LE(1, 8);
   liar.send(Buffer.from("remove@/devices/pci0000:00/0000:00:03.0\0ACTION=remove\0SUBSYSTEM=pci\0"), group);
   ip(netns, "link", "add", "name", "v0", "type", "veth", "peer", "name", "v1");
-  await until(() => seen.some(({ devpath }) => devpath === "/devices/virtual/net/v0"));
+  await until("v0 is reported", () => seen.some(({ devpath }) => devpath === "/devices/virtual/net/v0"));
   assert.deepEqual(
     seen.filter(({ subsystem }) => subsystem === "pci"),
     [],
@@ -72,9 +68,9 @@ test("openUevents() says when events were lost, and continues", async (t) => {
   small.subscribe((event) => few.push(event));
   t.after(() => small.close());
   assert.equal(inNetns(netns, () => spawnSync("ip", ["-batch", "-"], { input: script })).status, 0);
-  await until(() => few.some(({ action }) => action === "lost"));
+  await until("the loss is reported", () => few.some(({ action }) => action === "lost"));
   ip(netns, "link", "add", "name", "last", "type", "veth", "peer", "name", "tsal");
-  await until(() => few.some(({ devpath }) => devpath === "/devices/virtual/net/last"));
+  await until("the last link is reported", () => few.some(({ devpath }) => devpath === "/devices/virtual/net/last"));
   assert.equal(seen.filter(({ action }) => action === "lost").length, 0);
 });
 

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { connectUnix, Fd, HELD_FDS_LIMIT, listenUnix, type UnixStream } from "../../src/kernel/index.ts";
+import { until } from "../scenes/until.ts";
 
 /** fcntl.h. */
 const O_CLOEXEC = 0o2000000;
@@ -118,6 +119,28 @@ test("UnixStream keeps a bounded number of descriptors that are not received", a
   assert.ok(openFds() <= before, `${openFds()} descriptors open, ${before} before`);
 });
 
+test("UnixStream that was accepted ends when it is flooded with descriptors, and one that was dialled takes them all", async (t) => {
+  const { client, server, folder } = await pair(t);
+  const [file] = makeFiles(folder, 1) as [Fd];
+  for (const end of [client, server]) {
+    end.on("error", () => {});
+    end.fds.holdAtMost(2);
+    for (let at = 0; at < 40; at += 1) end.fds.send(file);
+  }
+  file.close();
+  let bytes = 0;
+  client.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+  });
+  server.write(Buffer.alloc(40));
+  await until("the dialled end has all", () => bytes === 40);
+  assert.equal(client.destroyed, false);
+  server.resume();
+  client.write(Buffer.alloc(40));
+  await until("the accepted end is closed", () => server.closed);
+  assert.match(String(server.errored), /descriptors that no call names/);
+});
+
 test("PassedFds.receive() waits, is cancelled by its signal and rejected when the connection ends", async (t) => {
   const { client, server, folder } = await pair(t);
   const [file] = makeFiles(folder, 1) as [Fd];
@@ -205,7 +228,7 @@ test("three hundred connections with descriptors that come and go leave nothing 
   const native = connect(path);
   native.end("plain");
   await once(native, "close");
-  while (serverEnds < 301) await new Promise(setImmediate);
+  await until("the listener has seen all ends", () => serverEnds >= 301);
   assert.equal(openFds(), before);
   for (const fd of files) fd.close();
   listener.close();
@@ -242,7 +265,7 @@ test("five hundred connections at once, a third cut off amid their descriptors, 
     await once(client, "close");
   });
   await Promise.all(closed);
-  while (ends.length < 500) await new Promise(setImmediate);
+  await until("the listener has accepted all connections", () => ends.length >= 500);
   await Promise.all(ends);
   assert.equal(openFds(), before);
   for (const fd of files) fd.close();

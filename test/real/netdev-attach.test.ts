@@ -50,8 +50,8 @@ const FULL_PICTURE = [
   "rule IPv6 from 2001:db8::/64 17 53-53 * table 2 by 110",
 ].sort();
 
-function attach(world: World, asked: RequestedNetdev) {
-  return attachNetdev({ ...attachPartsOf(world), desired: desiredNetdev(asked) });
+function attach(world: World, requested: RequestedNetdev) {
+  return attachNetdev({ ...attachPartsOf(world), desired: desiredNetdev(requested) });
 }
 
 async function added(world: World, before: readonly string[]): Promise<string[]> {
@@ -102,8 +102,8 @@ function withoutMarks(rtnl: Rtnl): Rtnl {
   return new Proxy(rtnl, {
     get(kernel, key: keyof Rtnl) {
       if (key === "addresses") {
-        const addresses: Rtnl["addresses"] = async (...asked) => {
-          return (await kernel.addresses(...asked)).map((address) => ({ ...address, protocol: 0 }));
+        const addresses: Rtnl["addresses"] = async (...requested) => {
+          return (await kernel.addresses(...requested)).map((address) => ({ ...address, protocol: 0 }));
         };
         return addresses;
       }
@@ -122,9 +122,9 @@ test("Attachment.update() removes an address of an earlier update, also where th
     await attachment.update(desired("10.0.0.1/24", "10.0.1.1/24"));
     await attachment.update(desired("10.0.1.1/24"));
     const { index } = await linkNamed(world.pod, "nsm-1");
-    const standing = (await world.pod.rtnl.addresses(index)).map(({ address }) => address);
+    const actual = (await world.pod.rtnl.addresses(index)).map(({ address }) => address);
     assert.deepEqual(
-      standing.filter((address) => address.startsWith("10.")),
+      actual.filter((address) => address.startsWith("10.")),
       ["10.0.1.1"],
     );
     assert.deepEqual(await attachment.detach(), []);
@@ -192,12 +192,12 @@ test("attachNetdev() touches nothing that is not its own", (t) =>
     const attachment = await attach(world, greedy);
     const nsm = await linkNamed(pod, "nsm-1");
     await pod.rtnl.addAddress({ ifindex: nsm.index, address: "10.50.0.1", prefixLength: 24 });
-    const standing = await picture(pod);
+    const actual = await picture(pod);
     assert.deepEqual(
-      before.filter((line) => !standing.includes(line)),
+      before.filter((line) => !actual.includes(line)),
       [],
     );
-    assert.ok(standing.includes("rule IPv4 from 10.0.0.0/24 6 * 80-90 table 4 by 110"));
+    assert.ok(actual.includes("rule IPv4 from 10.0.0.0/24 6 * 80-90 table 4 by 110"));
     const toDefault = (await pod.rtnl.routes()).filter((route) => route.prefixLength === 0 && route.table === 254);
     assert.deepEqual(
       toDefault.map((route) => [route.family, route.ifindex === nsm.index, route.metric]),

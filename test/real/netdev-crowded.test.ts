@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { type TestContext, test } from "node:test";
 import { type LinkPlace, Netns, Rtnl } from "../../src/kernel/index.ts";
-import { inSession, readAround } from "../../src/netdev/read.ts";
+import { inSession } from "../../src/netdev/index.ts";
+import { readAround } from "../../src/netdev/read.ts";
 import { needs } from "../needs.ts";
 
 const desired = {
   routes: [{ destination: { family: 4, address: "10.1.0.0", prefixLength: 16 }, gateway: undefined }],
   rules: [],
+  neighbours: [{ address: "11.0.0.7", mac: "02:00:00:00:00:07" }],
 } as const;
 
 /** A namespace with a link in it, and what `ip -batch` makes of these lines there. */
@@ -53,12 +55,32 @@ test("readAround() keeps nothing of thousands of foreign routes but what matters
   });
 });
 
+test("readAround() keeps nothing of thousands of neighbours but ours and those that are requested", async (t) => {
+  const neighbour = (prefix: string, link: string) =>
+    `neigh add ${prefix.replace("/32", "")} lladdr 02:00:00:00:00:01 dev ${link} nud permanent`;
+  const lines = [
+    ...crowd.map((prefix) => neighbour(prefix, "ours")),
+    ...crowd.map((prefix) => neighbour(prefix, "theirs")),
+    `${neighbour("12.0.0.1", "ours")} protocol 110`,
+    `${neighbour("12.0.0.2", "theirs")} protocol 110`,
+  ];
+  await inCrowd(t, lines, async (session) => {
+    const link = await linkOf(session);
+    const { neighbours } = await readAround(session, link, desired);
+    assert.deepEqual(neighbours.map(({ address }) => address).sort(), ["11.0.0.7", "12.0.0.1"]);
+    assert.equal(
+      (await session.rtnl.neighbours(link.index)).filter(({ permanent }) => permanent).length,
+      crowd.length + 1,
+    );
+  });
+});
+
 test("readAround() refuses a namespace that has put our mark on thousands of routes, and says what to do", async (t) => {
   const lines = crowd.map((prefix) => `route add ${prefix} dev ours proto 110`);
   await inCrowd(t, lines, async (session) => {
     await assert.rejects(readAround(session, await linkOf(session), desired), {
       name: "NetdevError",
-      message: /more than 16384 routes and rules that are marked as ours .*; remove them there/,
+      message: /more than 16384 addresses, or routes and rules that are marked as ours .*; remove them there/,
     });
   });
 });

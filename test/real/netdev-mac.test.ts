@@ -17,7 +17,7 @@ import { attachPartsOf, inWorld, linkNamed, linksOf, picture, VF_MAC, type World
 
 const NO_MAC = "00:00:00:00:00:00";
 const [CLIENTS, OPERATORS, OTHER] = ["02:00:00:00:00:05", "02:00:00:00:00:06", "02:00:00:00:00:07"];
-const asked: RequestedNetdev = {
+const requested: RequestedNetdev = {
   name: "nsm-1",
   mac: CLIENTS,
   vlan: 7,
@@ -31,7 +31,7 @@ const asked: RequestedNetdev = {
 function optionsFor(world: World, { port, openRtnl }: { readonly port: PfPort; readonly openRtnl: OpenRtnl }) {
   const links = linksOf(world.host, { ...world.of, openRtnl });
   const vf = { port, index: 0, settings: {} };
-  return { ...attachPartsOf(world), links, vf, desired: desiredNetdev(asked) };
+  return { ...attachPartsOf(world), links, vf, desired: desiredNetdev(requested) };
 }
 
 function isVfLink(world: World, link: Pick<Link, "kind" | "peerIndex">): boolean {
@@ -54,7 +54,7 @@ test("attachNetdev() gives an igb VF an address, another one and its own again, 
     const attachment = await attachNetdev(optionsFor(world, card));
     assert.equal((await linkNamed(world.pod, "nsm-1")).address, CLIENTS);
     assert.equal(card.port.adminMac(0), CLIENTS);
-    await attachment.update(desiredNetdev({ ...asked, mac: OTHER }));
+    await attachment.update(desiredNetdev({ ...requested, mac: OTHER }));
     assert.deepEqual([(await linkNamed(world.pod, "nsm-1")).address, card.port.adminMac(0)], [OTHER, OTHER]);
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual([await picture(world.host), await picture(world.pod)], before);

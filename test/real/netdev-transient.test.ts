@@ -15,7 +15,7 @@ import {
 } from "../../src/netdev/index.ts";
 import { attachPartsOf, inWorld, linkNamed, linksOf, picture, type World } from "../scenes/namespaces.ts";
 
-const asked: RequestedNetdev = {
+const requested: RequestedNetdev = {
   name: "nsm-1",
   mac: "02:00:00:00:00:05",
   vlan: 7,
@@ -28,24 +28,24 @@ const asked: RequestedNetdev = {
 
 /** A PF and a link whose driver refuses so many times: each setting, each address, each "up". */
 function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno } = {}) {
-  const asks = new Map<string, number>();
+  const queries = new Map<string, number>();
   const refused = (what: string, code: keyof typeof Errno) => {
-    const count = (asks.get(what) ?? 0) + 1;
-    asks.set(what, count % (times + 1));
+    const count = (queries.get(what) ?? 0) + 1;
+    queries.set(what, count % (times + 1));
     if (count <= times) throw new KernelError(what, Errno[code]);
   };
   const writes: string[] = [];
-  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
+  let actual: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver ice)",
     async read() {
       refused("read the VF", pf);
-      return standing;
+      return actual;
     },
     async write(_vf, change) {
       refused(`set ${Object.keys(change)}`, pf);
       writes.push(...Object.entries(change).map(([setting, value]) => `${setting}=${value}`));
-      standing = { ...standing, ...change };
+      actual = { ...actual, ...change };
     },
   };
   const openRtnl = (netns: Netns) => {
@@ -59,19 +59,19 @@ function busyCard(world: World, { times = 2, pf = "EAGAIN" as keyof typeof Errno
   };
   const links = linksOf(world.host, { ...world.of, openRtnl });
   const vf = { port, index: 3, settings: {} };
-  const options = { ...attachPartsOf(world), links, vf, desired: desiredNetdev(asked) };
-  return { options, writes, standing: () => standing };
+  const options = { ...attachPartsOf(world), links, vf, desired: desiredNetdev(requested) };
+  return { options, writes, actual: () => actual };
 }
 
 test("attachNetdev() waits for a driver that is busy at each step, there and back, and never trusts the VF for it", (t) =>
   inWorld(t, async (world) => {
     await world.host.rtnl.setLink(world.vf.index, { up: true });
     const before = [await picture(world.host), await picture(world.pod)];
-    const { options, writes, standing } = busyCard(world);
+    const { options, writes, actual } = busyCard(world);
     const attachment = await attachNetdev(options);
     const link = await linkNamed(world.pod, "nsm-1");
-    assert.deepEqual([link.up, link.address, standing().vlan], [true, asked.mac, 7]);
-    await attachment.update(desiredNetdev({ ...asked, mac: "02:00:00:00:00:06", vlan: 8 }));
+    assert.deepEqual([link.up, link.address, actual().vlan], [true, requested.mac, 7]);
+    await attachment.update(desiredNetdev({ ...requested, mac: "02:00:00:00:00:06", vlan: 8 }));
     assert.equal((await linkNamed(world.pod, "nsm-1")).address, "02:00:00:00:00:06");
     assert.deepEqual(await attachment.detach(), []);
     assert.deepEqual(
@@ -98,7 +98,7 @@ test("attachNetdev() ends with its caller, says at which step it was, and takes 
     const attempt = attachNetdev({
       ...options,
       vf: { ...options.vf, port },
-      desired: desiredNetdev({ ...asked, mac: "" }),
+      desired: desiredNetdev({ ...requested, mac: "" }),
       signal: caller.signal,
     });
     await assert.rejects(attempt, (error: NetdevError) => {
@@ -111,8 +111,8 @@ test("attachNetdev() ends with its caller, says at which step it was, and takes 
 /** The PF resets the VF at each setting: its link goes, and another one comes a moment later, with another index. */
 function vanishingCard(world: World) {
   const [indexes, state] = [[world.vf.index], { index: world.vf.index as number | undefined, made: 0 }];
-  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
-  const vfLink: VfLink = { index: async () => state.index, mayCome: async () => true };
+  let actual: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0, trust: false };
+  const vfLink: VfLink = { index: async () => state.index, mayCome: async () => true, device: async () => "a device" };
   const remake = async () => {
     const wire = `port${++state.made}`;
     await world.wire.rtnl.createLink({
@@ -129,9 +129,9 @@ function vanishingCard(world: World) {
   };
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver ice)",
-    read: async () => standing,
+    read: async () => actual,
     async write(_vf, change) {
-      standing = { ...standing, ...change };
+      actual = { ...actual, ...change };
       state.index = undefined;
       await world.wire.rtnl.deleteLink((await linkNamed(world.wire, `port${state.made}`)).index);
       setImmediate(() => void remake());
@@ -144,34 +144,34 @@ function vanishingCard(world: World) {
   };
   const links = linksOf(world.host, { linkOwnerOf });
   const vf = { port, index: 3, settings: {} };
-  const desired = desiredNetdev({ ...asked, mac: "" });
+  const desired = desiredNetdev({ ...requested, mac: "" });
   const options: AttachOptions = { ...attachPartsOf(world), links, vf, vfLink, desired };
-  return { options, indexes, standing: () => standing };
+  return { options, indexes, actual: () => actual };
 }
 
 test("attachNetdev() continues with the link that comes in place of the one that went, there, at a change and back", (t) =>
   inWorld(t, async (world) => {
     await world.host.rtnl.setLink(world.vf.index, { mtu: 1450 });
-    const { options, indexes, standing } = vanishingCard(world);
+    const { options, indexes, actual } = vanishingCard(world);
     const attachment = await attachNetdev(options);
-    assert.deepEqual([indexes.length, standing().vlan], [2, 7]);
+    assert.deepEqual([indexes.length, actual().vlan], [2, 7]);
     const link = await linkNamed(world.pod, "nsm-1");
     assert.equal(link.up, true);
     assert.deepEqual(await attachment.differences(options.desired), []);
-    const desired = desiredNetdev({ ...asked, mac: "", vlan: 8 });
+    const desired = desiredNetdev({ ...requested, mac: "", vlan: 8 });
     await attachment.update(desired);
-    assert.deepEqual([indexes.length, standing().vlan], [3, 8]);
+    assert.deepEqual([indexes.length, actual().vlan], [3, 8]);
     assert.deepEqual(await attachment.differences(desired), []);
     assert.deepEqual(await attachment.detach(), []);
-    const home = await linkNamed(world.host, "vf0");
-    assert.deepEqual([home.index, home.mtu, home.up, standing().vlan], [indexes[3], 1450, false, 0]);
+    const restore = await linkNamed(world.host, "vf0");
+    assert.deepEqual([restore.index, restore.mtu, restore.up, actual().vlan], [indexes[3], 1450, false, 0]);
     assert.equal((await world.pod.rtnl.links()).length, 1);
   }));
 
 test("attachNetdev() does not wait for a link whose driver makes none any more", (t) =>
   inWorld(t, async (world) => {
     const { options } = vanishingCard(world);
-    const vfLink: VfLink = { index: async () => undefined, mayCome: async () => false };
+    const vfLink: VfLink = { index: async () => undefined, mayCome: async () => false, device: async () => "a device" };
     await world.host.rtnl.deleteLink(world.vf.index);
     await assert.rejects(attachNetdev({ ...options, vfLink }), (error: NetdevError) => error.fault.kind === "gone");
   }));

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { busInfoOf } from "../../src/kernel/driver-info.ts";
+import { busInfoOf } from "../../src/kernel/ethtool-ioctl.ts";
 import { type KernelError, type NetlinkEvent, Netns, Rtnl } from "../../src/kernel/index.ts";
 import { linkContracts } from "../contracts/links.ts";
 import { needs } from "../needs.ts";
@@ -9,14 +9,14 @@ import { inWorld, linkNamed, openPlace } from "../scenes/namespaces.ts";
 
 for (const [says, contract] of Object.entries(linkContracts)) {
   test(`Rtnl and a veth: ${says}`, (t) =>
-    inWorld(t, ({ host, pod, vf }) => contract({ host, pod, vf, told: () => told(host.rtnl) })));
+    inWorld(t, ({ host, pod, vf }) => contract({ host, pod, vf, known: () => reported(host.rtnl) })));
 }
 
 /** On the loopback device. */
 const MARK = { ifindex: 1, address: "127.0.0.77", prefixLength: 32 };
 
 /** All that watch have heard of what was before: a change of our own comes behind it. */
-async function told(rtnl: Rtnl): Promise<void> {
+async function reported(rtnl: Rtnl): Promise<void> {
   const heard = Promise.withResolvers<void>();
   const stop = rtnl.watch(["ipv4-address"], (event) => {
     if ("address" in event && event.address.address === MARK.address) heard.resolve();
@@ -84,24 +84,21 @@ test("Rtnl keeps addresses with their maker, and routes, rules and neighbours wi
     } as const;
     await rtnl.addRoute({ ...route, onlink: true, table: 70_000 });
     await rtnl.addRoute({ ...route, onlink: true, prepend: true });
-    const routes = (await rtnl.routes()).filter((standing) => standing.protocol === 110);
-    assert.deepEqual(
-      routes.map((standing) => [standing.destination, standing.gateway, standing.onlink, standing.table]).sort(),
-      [
-        ["10.1.0.0", "10.7.7.7", true, 254],
-        ["10.1.0.0", "10.7.7.7", true, 70_000],
-      ],
-    );
+    const routes = (await rtnl.routes()).filter((actual) => actual.protocol === 110);
+    assert.deepEqual(routes.map((actual) => [actual.destination, actual.gateway, actual.onlink, actual.table]).sort(), [
+      ["10.1.0.0", "10.7.7.7", true, 254],
+      ["10.1.0.0", "10.7.7.7", true, 70_000],
+    ]);
     const selector = { ipProtocol: 17, sourcePorts: { first: 1, last: 2 }, destinationPorts: { first: 53, last: 53 } };
     const from = { address: "2001:db8::", prefixLength: 64 };
     await rtnl.addRule({ family: 6, from, ...selector, table: 70_000, protocol: 110 });
-    const [rule] = (await rtnl.rules()).filter((standing) => standing.protocol === 110);
+    const [rule] = (await rtnl.rules()).filter((actual) => actual.protocol === 110);
     assert.deepEqual(rule, { family: 6, from, ...selector, table: 70_000, priority: 32_765, protocol: 110 });
     await rtnl.addNeighbour({ ifindex, address: "10.0.0.9", mac: "02:00:00:00:00:09", protocol: 110 });
     await rtnl.addNeighbour({ ifindex, address: "10.0.0.9", mac: "02:00:00:00:00:0a", protocol: 110 });
-    const neighbours = (await rtnl.neighbours(ifindex)).filter((standing) => standing.permanent);
+    const neighbours = (await rtnl.neighbours(ifindex)).filter((actual) => actual.permanent);
     assert.deepEqual(
-      neighbours.map((standing) => [standing.address, standing.mac, standing.protocol]),
+      neighbours.map((actual) => [actual.address, actual.mac, actual.protocol]),
       [["10.0.0.9", "02:00:00:00:00:0a", 110]],
     );
     await rtnl.deleteNeighbour({ ifindex, address: "10.0.0.9" });

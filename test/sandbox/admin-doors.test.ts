@@ -6,6 +6,7 @@ import { credentials, makeGenericClientConstructor } from "@grpc/grpc-js";
 import { Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock } from "../../src/async/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
+import { until } from "../scenes/until.ts";
 
 async function started(t: TestContext, host: string) {
   const log = recordingLog();
@@ -22,10 +23,10 @@ function probe(t: TestContext, target: string): (service: string) => Promise<"SE
   const client = new Client(target, credentials.createInsecure());
   t.after(() => client.close());
   return async (service) => {
-    const asked = service === "" ? Buffer.alloc(0) : Buffer.from([0x0a, service.length, ...Buffer.from(service)]);
+    const message = service === "" ? Buffer.alloc(0) : Buffer.from([0x0a, service.length, ...Buffer.from(service)]);
     const answer = await new Promise<Buffer>((resolve, reject) => {
       const same = (bytes: Buffer) => bytes;
-      client.makeUnaryRequest("/grpc.health.v1.Health/Check", same, same, asked, (error, bytes) =>
+      client.makeUnaryRequest("/grpc.health.v1.Health/Check", same, same, message, (error, bytes) =>
         error ? reject(error) : resolve(bytes ?? Buffer.alloc(0)),
       );
     });
@@ -35,13 +36,16 @@ function probe(t: TestContext, target: string): (service: string) => Promise<"SE
 
 test("a gRPC health probe is answered beside HTTP: ready as long as nothing blocks, alive all the while", async (t) => {
   const { forwarder, url } = await started(t, "127.0.0.1");
-  const ask = probe(t, url.host);
-  assert.deepEqual([await ask(""), await ask("readiness"), await ask("liveness")], ["SERVING", "SERVING", "SERVING"]);
+  const query = probe(t, url.host);
+  assert.deepEqual(
+    [await query(""), await query("readiness"), await query("liveness")],
+    ["SERVING", "SERVING", "SERVING"],
+  );
   const broken = forwarder.health.condition("journal-not-written", "No space left");
-  assert.deepEqual([await ask(""), await ask("liveness")], ["NOT_SERVING", "SERVING"]);
+  assert.deepEqual([await query(""), await query("liveness")], ["NOT_SERVING", "SERVING"]);
   broken.clear();
-  assert.equal(await ask("readiness"), "SERVING");
-  await assert.rejects(ask("another"), /NOT_FOUND/);
+  assert.equal(await query("readiness"), "SERVING");
+  await assert.rejects(query("another"), /NOT_FOUND/);
   assert.equal((await fetch(new URL("/healthz", url), { headers: { connection: "close" } })).status, 200);
 });
 
@@ -51,14 +55,14 @@ type Certificate = { readonly cert: string; readonly key: string };
 function get(url: URL, certificate: Partial<Certificate>): Promise<readonly [code: number | undefined, text: string]> {
   return new Promise((resolve, reject) => {
     // The server's certificate is an SVID, which names no host: whom the caller trusts is not looked at here.
-    const asked = request(url, { ...certificate, rejectUnauthorized: false, agent: false }, (answer) => {
+    const message = request(url, { ...certificate, rejectUnauthorized: false, agent: false }, (answer) => {
       let text = "";
       answer.on("data", (piece) => {
         text += piece;
       });
       answer.on("end", () => resolve([answer.statusCode, text]));
     });
-    asked.on("error", reject).end();
+    message.on("error", reject).end();
   });
 }
 
@@ -76,7 +80,7 @@ test("off loopback only an SVID of our trust domain is let in, and gRPC is not s
   await assert.rejects(get(readyz, {}));
   sandbox.spire.federate("elsewhere.test");
   // From here on the forwarder talks NSM with peers of the other domain.
-  while (log.of("trust-bundles-changed").length === 0) await new Promise((resolve) => setImmediate(resolve));
+  await until("the other domain is trusted", () => log.of("trust-bundles-changed").length > 0);
   await assert.rejects(get(readyz, certificateOf("spiffe://elsewhere.test/prometheus")));
   const said = () => log.of("admin-connection-refused").map(({ error }) => String(error));
   assert.ok(

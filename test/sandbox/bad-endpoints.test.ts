@@ -6,7 +6,7 @@ import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import type { Connection } from "../../src/gen/connection_pb.ts";
 import { ipDump } from "./scenes/ip.ts";
-import { refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
+import { refusal, runStories, type Scene, type Story } from "./scenes/story.ts";
 
 /** What is wrong with one answer, and what the client hears. */
 interface Row {
@@ -91,7 +91,7 @@ const rows: readonly Row[] = [
   },
 ];
 
-tellStories(
+runStories(
   "an endpoint that answers with",
   {},
   {

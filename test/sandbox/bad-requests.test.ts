@@ -7,7 +7,7 @@ import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { Fd } from "../../src/kernel/index.ts";
 import { ip, ipDump } from "./scenes/ip.ts";
-import { refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
+import { refusal, runStories, type Scene, type Story } from "./scenes/story.ts";
 
 /** What is wrong with one Request, and what its caller hears. */
 interface Row {
@@ -134,7 +134,7 @@ const rows: readonly Row[] = [
   },
 ];
 
-tellStories(
+runStories(
   "a Request with",
   {},
   {
@@ -156,10 +156,10 @@ async function refused(scene: Scene, { parameters, alter, file, code, message }:
   });
   const changes: CallChanges = { ...(alter && { alter }), ...(fd && { fds: [fd] }) };
   const { endpoint } = scene.sandbox;
-  const asked = endpoint.requests.length;
+  const requested = endpoint.requests.length;
   try {
     await assert.rejects(client.request(changes), refusal(code, message));
-    assert.equal(endpoint.requests.length, asked, "no endpoint was asked");
+    assert.equal(endpoint.requests.length, requested, "no endpoint was asked");
   } finally {
     fd?.close();
   }

@@ -4,35 +4,35 @@ import { SANDBOX_RESOURCE, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
 import { cardSeed } from "./scenes/card-seed.ts";
 import { kernelStories, plainStories } from "./scenes/kernel-stories.ts";
-import { refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { refusal, runStories, type Scene } from "./scenes/story.ts";
 
 const seed = cardSeed();
 
-tellStories(
+runStories(
   `a KERNEL connection on an iavf-like card (CARD_SEED=${seed})`,
   { machine: { card: { kind: "iavf", resets: { seed } } } },
   kernelStories,
 );
 
-tellStories(
+runStories(
   "a KERNEL connection on a card whose PF reports nothing of its VFs",
   { machine: { card: { kind: "no-vf-info" } } },
   { ...plainStories, "is refused what the PF cannot be asked for, and leaves nothing": refusedSettings },
 );
 
-tellStories(
+runStories(
   "a KERNEL connection on a card whose network devices come late",
   { machine: { netdevDelayMs: 300 } },
   kernelStories,
 );
 
-tellStories(
+runStories(
   "a KERNEL connection on a card whose network devices come seconds late",
   { machine: { netdevDelayMs: 3_000 } },
   plainStories,
 );
 
-tellStories(
+runStories(
   "a card in switchdev mode",
   { machine: { card: { kind: "switchdev" } } },
   { "is given to no client until it is in legacy mode, and again when it is back": switchdevMode },
@@ -42,7 +42,7 @@ tellStories(
 const rounds = Number(process.env["CARD_ROUNDS"] ?? 4);
 const PODS = 16;
 
-tellStories(
+runStories(
   `an iavf-like card (CARD_SEED=${seed})`,
   {
     machine: { pfs: 2, vfsPerPf: PODS / 2, card: { kind: "iavf", resets: { seed } } },

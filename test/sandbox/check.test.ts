@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -59,7 +60,7 @@ async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToChe
   for (const name of sockets) await listening(t, join(root, name));
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
-  const { devices, drivers, vfio, askEswitchMode } = machine;
+  const { devices, drivers, vfio, queryEswitchMode } = machine;
   return {
     root,
     files: {
@@ -67,7 +68,7 @@ async function soundNode(t: TestContext, cgroups: PodCgroups): Promise<NodeToChe
       drivers,
       vfio,
       verifyLink: async () => {},
-      askEswitchMode,
+      queryEswitchMode,
       proc: openHostFiles("/proc", writes),
       sys: openHostFiles(sys, writes),
     },
@@ -104,14 +105,14 @@ async function checked(
   const config = tree(t, { "pci.config": machine.configText });
   const sys = tree(t, { "kernel/iommu_groups/1/": "", "module/vfio_iommu_type1/": "", "class/net/eth0/device/": "" });
   const writes = new BlockingWrites();
-  const { devices, drivers, vfio, netns, askEswitchMode } = machine;
+  const { devices, drivers, vfio, netns, queryEswitchMode } = machine;
   const files = {
     devices,
     drivers,
     vfio,
     verifyLink: async () => {},
     netns,
-    askEswitchMode,
+    queryEswitchMode,
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles(sys, writes),
   };
@@ -220,6 +221,13 @@ test("check reads no device and no list without an end", async (t) => {
   }
 });
 
+test("check waits for no writer of what stands in the place of kubelet's checkpoint", async (t) => {
+  const plugins = tree(t, {});
+  execFileSync("mkfifo", [join(plugins, "kubelet_internal_checkpoint")]);
+  const { findings } = await checked(t, {}, { devicePluginPath: plugins });
+  assert.ok(findings.some(({ check }) => check === "kubelet"));
+});
+
 test("check takes neither a file, nor a path below one, nor one in /proc for a folder to keep state in", async (t) => {
   const file = join(tree(t, { afile: "" }), "afile");
   for (const [statePath, said] of [
@@ -268,7 +276,7 @@ interface Break {
 
 const removes = (name: string) => (node: NodeToCheck) => void rmSync(join(node.root, name), { recursive: true });
 const hides =
-  (tree: Exclude<keyof CheckFiles, "verifyLink" | "netns" | "askEswitchMode">, gone: RegExp) =>
+  (tree: Exclude<keyof CheckFiles, "verifyLink" | "netns" | "queryEswitchMode">, gone: RegExp) =>
   (node: NodeToCheck) => ({
     files: { ...node.files, [tree]: without(node.files[tree], gone) },
   });
@@ -291,7 +299,7 @@ const breaks: readonly Break[] = [
   {
     broken: "a PF in switchdev mode",
     change: ({ files }) => ({
-      files: { ...files, askEswitchMode: async (pf) => (pf === PFS[1] ? "switchdev" : "legacy") },
+      files: { ...files, queryEswitchMode: async (pf) => (pf === PFS[1] ? "switchdev" : "legacy") },
     }),
     line: `fail pf-switch-mode ${PFS[1]}`,
     fails: "both",

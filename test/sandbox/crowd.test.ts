@@ -2,20 +2,20 @@
 import assert from "node:assert/strict";
 import { SANDBOX_VLAN, type SandboxPod } from "../../sandbox/sandbox.ts";
 import { ipDump } from "./scenes/ip.ts";
-import { eventually, openFiles, type Scene, tellStories } from "./scenes/story.ts";
+import { eventually, openFiles, runStories, type Scene } from "./scenes/story.ts";
 
 const endpoint = { prefixes: ["172.16.0.0/16", "2001:db8::/64"], context: { ethernet: { vlanTag: SANDBOX_VLAN } } };
 
-tellStories(
+runStories(
   "64 VFs",
   { machine: { pfs: 4, vfsPerPf: 16 }, endpoint },
   { "are given at once while the bind of one hangs": oneHangs },
 );
 
-tellStories(
+runStories(
   "16 VFs",
   { machine: { pfs: 2, vfsPerPf: 8 }, endpoint },
-  { "asked for and closed at once, ten times, leave nothing over": tenRounds },
+  { "asked for and closed at once, five times, leave nothing over": fiveRounds },
 );
 
 async function oneHangs(scene: Scene): Promise<void> {
@@ -46,7 +46,7 @@ async function oneHangs(scene: Scene): Promise<void> {
   assert.ok(inventory.snapshot().every(({ connectionId }) => connectionId === undefined));
 }
 
-async function tenRounds(scene: Scene): Promise<void> {
+async function fiveRounds(scene: Scene): Promise<void> {
   const pods: SandboxPod[] = [];
   for (let count = 0; count < 16; count += 1) pods.push(await scene.pod());
   const clients = pods.map((pod) => scene.direct(pod));
@@ -58,7 +58,7 @@ async function tenRounds(scene: Scene): Promise<void> {
   const before = await scene.dump(pods);
   const open = () => ({ sockets: openFiles("socket").length, namespaces: openFiles("net").length });
   const atFirst = open();
-  for (let count = 0; count < 9; count += 1) await round();
+  for (let count = 0; count < 4; count += 1) await round();
   assert.deepEqual(await scene.dump(pods), before);
   await eventually(open, ({ sockets, namespaces }) => sockets <= atFirst.sockets && namespaces === atFirst.namespaces);
   for (const { pod } of pods) assert.equal((await ipDump(pod.netns)).links.length, 1);

@@ -10,6 +10,7 @@ import { type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { RpcError } from "../../src/rpc/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
+import { until } from "../scenes/until.ts";
 import { ip, ipDump, ipNow } from "./scenes/ip.ts";
 import { eventually, refusal } from "./scenes/story.ts";
 import { VFIO_NEEDS } from "./scenes/vfio-scene.ts";
@@ -205,6 +206,8 @@ test("a VF that the host begins to use while the endpoint is asked is left to th
   assert.ok(isUsed);
   assert.match(await ip(sandbox.machine.netns, `link show dev ${nameOf(own)}`), /master br7/);
   await isHealthy(sandbox, 1);
+  // Kubelet hears of it on another way.
+  await until("the condition is raised", () => reported(forwarder).length > 0);
   assert.deepEqual(
     reported(forwarder).map(({ code, subject }) => [code, subject]),
     [["vf-withheld", own]],
@@ -271,6 +274,7 @@ test("a VF that the host uses keeps its driver: VFIO does not get it, nor its IO
   for (const address of [FIRST, SECOND]) {
     assert.match(await sandbox.machine.devices.readLink(`${address}/driver`), /\/igbvf$/);
   }
+  await isHealthy(sandbox, 1); // What kubelet had of before says nothing of the end.
   await ip(sandbox.machine.netns, `address del 10.9.9.9/24 dev ${NAME}`);
   await isHealthy(sandbox, 2);
   await pod.client.request();

@@ -4,14 +4,14 @@ import { LeapClock } from "../../sandbox/leap-clock.ts";
 import { createActor } from "../../sandbox/nsm/actor.ts";
 import { State } from "../../src/gen/connection_pb.ts";
 import { ipDump } from "./scenes/ip.ts";
-import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { eventually, refusal, runStories, type Scene } from "./scenes/story.ts";
 
 /** Of the forwarder, the machine and the peers, but not of those that a story makes itself. */
 const clock = new LeapClock();
 /** Less than the tokens of those last. */
 const SHORT_MS = 240_000;
 
-tellStories(
+runStories(
   "a connection",
   { clock },
   {
@@ -31,13 +31,13 @@ tellStories(
 async function clientCancels(scene: Scene): Promise<void> {
   const { endpoint } = scene.sandbox;
   const pod = await scene.pod();
-  const asked = endpoint.requests.length;
+  const requested = endpoint.requests.length;
   endpoint.knobs.delayMs = 60_000;
   const gone = new AbortController();
   const request = scene.direct(pod).request({ signal: gone.signal });
   await eventually(
     () => endpoint.requests.length,
-    (count) => count === asked + 1,
+    (count) => count === requested + 1,
   );
   endpoint.knobs.delayMs = 0;
   gone.abort();
@@ -94,12 +94,12 @@ async function triesAgain(scene: Scene): Promise<void> {
 async function managerCrashes(scene: Scene): Promise<void> {
   const { endpoint, nsmgr } = scene.sandbox;
   const pod = await scene.pod();
-  const asked = endpoint.requests.length;
+  const requested = endpoint.requests.length;
   endpoint.knobs.delayMs = 3_600_000;
   const request = pod.client.request();
   await eventually(
     () => endpoint.requests.length,
-    (count) => count === asked + 1,
+    (count) => count === requested + 1,
   );
   await Promise.all([nsmgr.stop(), assert.rejects(request, refusal("UNAVAILABLE", /./))]);
   endpoint.knobs.delayMs = 0;
@@ -223,11 +223,11 @@ async function onlyStuckWrite(scene: Scene): Promise<void> {
   const last = await scene.pod();
   const address = await unbound(scene, last.tokenId);
   const letGo = machine.faults.stallWrite({ tree: "drivers", path: "igbvf/bind", text: address });
-  const looks = () => scene.log.events.filter(({ event }) => event === "vf-not-replaced").length;
-  const before = looks();
+  const observations = () => scene.log.events.filter(({ event }) => event === "vf-not-replaced").length;
+  const before = observations();
   const client = scene.direct(last);
   const request = client.request();
-  await eventually(looks, (count) => count > before);
+  await eventually(observations, (count) => count > before);
   letGo();
   assert.equal((await request).mechanism?.parameters["pciAddress"], address);
   for (const one of [client, ...pods.map((pod) => pod.client)]) await one.close();

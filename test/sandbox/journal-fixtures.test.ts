@@ -66,7 +66,7 @@ async function startOver(t: TestContext, fixture: string, cgroups: PodCgroups): 
     await sandbox.stop(); // before the pods end
     await cgroups.close();
   });
-  const reclaimed = await shapeNode(t, sandbox, vfOf);
+  await shapeNode(t, sandbox, vfOf);
   for (const { podUid } of pods) {
     cgroups.addPod(podUid);
     cgroups.addContainer(podUid, "app");
@@ -82,18 +82,17 @@ async function startOver(t: TestContext, fixture: string, cgroups: PodCgroups): 
   };
   for (const name of ["kernel-ready", "vfio-ready"] as const)
     assert.deepEqual(seen(name), { state: "ready", connectionId: idOf(name), problem: undefined });
-  const isHome = (vf: ReturnType<typeof seen>) =>
+  const isRestored = (vf: ReturnType<typeof seen>) =>
     vf.state === "idle" && vf.connectionId === undefined && vf.problem === undefined;
-  await eventually(() => seen("kernel-preparing"), isHome);
-  for (const { name, tokenId } of pods) if (name !== "kernel-preparing") assert.equal(record(name)?.tokenId, tokenId);
+  for (const name of ["kernel-preparing", "kernel-reclaiming"] as const) await eventually(() => seen(name), isRestored);
+  for (const name of ["kernel-ready", "vfio-ready"] as const)
+    assert.equal(record(name)?.tokenId, pods.find((pod) => pod.name === name)?.tokenId);
   const noop = entries.find(({ mechanism }) => mechanism === "NOOP")?.connectionId;
-  const standing = nsm.connections().filter(({ phase }) => phase === "established");
+  const actual = nsm.connections().filter(({ phase }) => phase === "established");
   assert.deepEqual(
-    standing.map(({ id, mechanism }) => `${mechanism} ${id}`).sort(),
+    actual.map(({ id, mechanism }) => `${mechanism} ${id}`).sort(),
     [`KERNEL ${idOf("kernel-ready")}`, `VFIO ${idOf("vfio-ready")}`, `NOOP ${noop}`].sort(),
   );
-  reclaimed.close(); // the pod ends
-  await eventually(() => seen("kernel-reclaiming"), isHome);
   await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
 }
 
@@ -116,10 +115,9 @@ async function recordsIn(fixture: string): Promise<Readonly<Record<"connections"
 }
 
 /**
- * The node as the dead forwarder left it: two VFs with clients, one with the driver for user space, one not touched yet. Resolves
- * with the namespace of the client whose connection was being taken down.
+ * The node as the dead forwarder left it: two VFs with clients, one with the driver for user space, one not touched yet.
  */
-async function shapeNode(t: TestContext, { machine }: Sandbox, vfOf: (name: PodName) => string): Promise<Netns> {
+async function shapeNode(t: TestContext, { machine }: Sandbox, vfOf: (name: PodName) => string): Promise<void> {
   const host = Rtnl.open({ netns: machine.netns });
   t.after(() => host.close());
   const moveOut = async (name: PodName) => {
@@ -131,10 +129,9 @@ async function shapeNode(t: TestContext, { machine }: Sandbox, vfOf: (name: PodN
     return pod;
   };
   await moveOut("kernel-ready");
-  const reclaimed = await moveOut("kernel-reclaiming");
+  await moveOut("kernel-reclaiming");
   const address = vfOf("vfio-ready");
   await machine.devices.writeText(`${address}/driver_override`, "vfio-pci");
   await machine.drivers.writeText("igbvf/unbind", address);
   await machine.drivers.writeText("vfio-pci/bind", address);
-  return reclaimed;
 }

@@ -1,4 +1,4 @@
 import { kernelStories } from "./scenes/kernel-stories.ts";
-import { tellStories } from "./scenes/story.ts";
+import { runStories } from "./scenes/story.ts";
 
-tellStories("a KERNEL connection", {}, kernelStories);
+runStories("a KERNEL connection", {}, kernelStories);

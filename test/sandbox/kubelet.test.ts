@@ -117,16 +117,16 @@ test("nothing is freed while kubelet's list fails or is wrong, and its streams s
 /** Another program has the socket, and hangs up on its callers, so many times. */
 async function hungUpOn(path: string, times: number): Promise<void> {
   let calls = 0;
-  const stranger = createServer((socket) => {
+  const foreign = createServer((socket) => {
     calls += 1;
     socket.on("error", () => {}).destroy();
   });
-  await once(stranger.listen(path), "listening");
+  await once(foreign.listen(path), "listening");
   await eventually(
     () => calls,
     (now) => now >= times,
   );
-  await new Promise((resolve) => stranger.close(resolve));
+  await new Promise((resolve) => foreign.close(resolve));
 }
 
 const device = (resourceName: string, ...deviceIds: string[]) => ({ resourceName, deviceIds });

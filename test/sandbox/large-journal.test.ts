@@ -6,9 +6,9 @@ import { crc32 } from "node:zlib";
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { Client } from "../../sandbox/nsm/client.ts";
 import { ConnectionSchema, MechanismSchema } from "../../src/gen/connection_pb.ts";
-import { ConnectionContextSchema } from "../../src/gen/connectioncontext_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { needs } from "../needs.ts";
+import { manyParts } from "../scenes/many-parts.ts";
 import { KillScene } from "./scenes/kill-scene.ts";
 import { eventually, refusal } from "./scenes/story.ts";
 
@@ -94,7 +94,7 @@ async function leavesMemory(t: TestContext, scene: KillScene): Promise<void> {
     for (let isRefused = false; !isRefused; ) {
       const client = scene.direct(pod, { manager });
       try {
-        await client.request({ alter: manyParts });
+        await client.request({ alter: manyPartsWithoutVf });
         greedy.push(client);
       } catch (error) {
         refusal("RESOURCE_EXHAUSTED", /may have/)(error);
@@ -110,21 +110,10 @@ async function leavesMemory(t: TestContext, scene: KillScene): Promise<void> {
   await client.request();
   await client.close();
   // As large as the Request was. The others end with the forwarder.
-  await greedy.at(-1)?.close({ alter: manyParts });
+  await greedy.at(-1)?.close({ alter: manyPartsWithoutVf });
 }
 
-/** What takes the most memory for its bytes: thousands of messages of two bytes each. */
-function manyParts(request: NetworkServiceRequest): void {
+function manyPartsWithoutVf(request: NetworkServiceRequest): void {
   request.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
-  const empty = (count: number) => Array.from({ length: count }, () => ({}));
-  const ipContext = {
-    extraPrefixRequest: empty(2_048),
-    policies: empty(512),
-    ipNeighbors: empty(512),
-    srcRoutes: empty(512),
-    dstRoutes: empty(512),
-    excludedPrefixes: Array<string>(2_048).fill(""),
-  };
-  if (!request.connection) return;
-  request.connection.context = create(ConnectionContextSchema, { dnsContext: { configs: empty(512) }, ipContext });
+  if (request.connection) manyParts(request.connection);
 }

@@ -12,7 +12,7 @@ import { MonitorRecord } from "../../sandbox/nsm/monitor-record.ts";
 import { Nsmgr } from "../../sandbox/nsm/nsmgr.ts";
 import { inodeUrlOf } from "../../sandbox/nsm/passed-files.ts";
 import { systemClock, systemRandom, UndoStack } from "../../src/async/index.ts";
-import { PathSegmentSchema, State } from "../../src/gen/connection_pb.ts";
+import { MechanismSchema, PathSegmentSchema, State } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
 import { checkPath, selectPolicies, serverPolicyMasks } from "../../src/identity/index.ts";
 import { Fd } from "../../src/kernel/index.ts";
@@ -78,7 +78,7 @@ async function startForwarder(
   const registrationOf = (fd: Fd) =>
     new Registration({
       name: "fwd-a",
-      networkService: "forwarder",
+      networkServices: ["forwarder"],
       labels: { p2p: "true" },
       managerTarget,
       socket: { fd, id: fd.id() },
@@ -99,10 +99,11 @@ async function startForwarder(
     },
     caller,
     issueToken: (audience) => actor.token(audience.spiffeId),
-    checkPath: (path) => checkPath(selectPolicies(serverPolicyMasks), path),
+    checkPath: (path) => checkPath(selectPolicies(serverPolicyMasks).policies, path),
     mechanisms: { KERNEL: vfs, NOOP: paperNoop },
     journal: { put: async () => {}, drop: async () => {} },
     callerIdleMs: 60_000,
+    tokenLifetimeMs: 600_000,
     newId: systemRandom.uuid,
     clock: systemClock,
     log,
@@ -178,6 +179,36 @@ test("another peer of the trust domain sees nothing, and can neither refresh nor
   assert.deepEqual(connections, {});
   assert.equal(service.connectionCount, 1);
   assert.ok(!vf.done.includes("detach"));
+});
+
+test("a peer that takes a connection's id first keeps the manager from nothing", async (t) => {
+  const { actorOf, clientOf, netns, vf, service, url } = await startNode(t);
+  const at = ({ connection }: NetworkServiceRequest) => {
+    connection?.path?.pathSegments.push(create(PathSegmentSchema, { name: "fwd-a", id: "taken" }));
+  };
+  const evil = clientOf({ target: url, manager: { name: "nsmgr-2", actor: actorOf("evil") } });
+  await evil.request({
+    alter(message) {
+      at(message);
+      message.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
+    },
+  });
+  const own = clientOf({ target: url, manager: { name: "nsmgr-1", actor: actorOf("nsmgr") } });
+  const answer = await own.request({ fds: [netns], alter: at });
+  assert.equal(answer.path?.pathSegments[2]?.id, "taken");
+  await own.request({ fds: [netns] });
+  assert.deepEqual(
+    service.connections().map(({ id, mechanism }) => [id, mechanism]),
+    [
+      ["taken", "NOOP"],
+      ["taken (2)", "KERNEL"],
+    ],
+  );
+  await own.close({ fds: [netns] });
+  assert.ok(vf.done.includes("give-back"));
+  assert.equal(service.connectionCount, 1);
+  await evil.close();
+  assert.equal(service.connectionCount, 0);
 });
 
 test("a client that passes no namespace gets that error, and nothing is left", async (t) => {

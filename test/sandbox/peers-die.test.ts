@@ -6,9 +6,9 @@ import { systemClock as clock } from "../../src/async/index.ts";
 import { MonitorConnection, State } from "../../src/gen/connection_pb.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import { eventually, type Scene, tellStories } from "./scenes/story.ts";
+import { eventually, runStories, type Scene } from "./scenes/story.ts";
 
-tellStories(
+runStories(
   "a forwarder",
   {},
   {

@@ -14,7 +14,7 @@ import { Fd } from "../../src/kernel/index.ts";
 import { RpcClient } from "../../src/rpc/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { ipDump } from "./scenes/ip.ts";
-import { eventually, openFiles, refusal, type Scene, type Story, tellStories } from "./scenes/story.ts";
+import { eventually, openFiles, refusal, runStories, type Scene, type Story } from "./scenes/story.ts";
 
 /** What is wrong with the proofs of one Request. */
 interface Row {
@@ -56,7 +56,7 @@ const rows: readonly Row[] = [
   },
 ];
 
-tellStories(
+runStories(
   "peers",
   {},
   {
@@ -65,7 +65,7 @@ tellStories(
     ),
     "of a foreign trust domain are not spoken with": foreignDomain,
     "without a certificate are not spoken with": noCertificate,
-    "cannot use, close or see a connection that another one made": stolenConnection,
+    "cannot use, close or see a connection that another one made, by its id": stolenConnection,
     "that send a thousand files are served and hold nothing afterwards": thousandFiles,
     "that send garbage in place of TLS hurt no other": garbage,
     "that never finish their handshakes hurt no other": halfOpen,
@@ -75,13 +75,13 @@ tellStories(
 async function refused(scene: Scene, { headers, alter, message }: Row): Promise<void> {
   const pod = await scene.pod();
   const client = scene.direct(pod);
-  const asked = scene.sandbox.endpoint.requests.length;
+  const requested = scene.sandbox.endpoint.requests.length;
   const request = client.request({
     ...(headers && { headers: headers(scene) }),
     ...(alter && { alter: (sent) => alter(sent, scene) }),
   });
   await assert.rejects(request, refusal("PERMISSION_DENIED", message));
-  assert.equal(scene.sandbox.endpoint.requests.length, asked);
+  assert.equal(scene.sandbox.endpoint.requests.length, requested);
   await scene.serves(pod);
 }
 
@@ -121,8 +121,11 @@ async function stolenConnection(scene: Scene): Promise<void> {
   const alter = ({ connection }: NetworkServiceRequest) => {
     connection?.path?.pathSegments.push(create(PathSegmentSchema, { name: "forwarder-1", id: victim?.id ?? "" }));
   };
-  await assert.rejects(thief.request({ alter }), refusal("PERMISSION_DENIED", /belongs to another/));
-  await assert.rejects(thief.close({ alter }), refusal("PERMISSION_DENIED", /belongs to another/));
+  // The id leads it to a connection of its own.
+  await thief.request({ alter });
+  assert.equal(scene.forwarder.nsm.connectionCount, 2);
+  await thief.close();
+  await assert.rejects(thief.close({ alter }), refusal("PERMISSION_DENIED", /the caller has no connection of this id/));
   const client = new RpcClient({
     log: silentLog,
     clock,

@@ -2,12 +2,12 @@
 import assert from "node:assert/strict";
 import { after } from "node:test";
 import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
-import { eventually, type Scene, tellStories } from "./scenes/story.ts";
+import { eventually, runStories, type Scene } from "./scenes/story.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
-tellStories(
+runStories(
   "a pod with a KERNEL connection that dies without a Close",
   { cgroups },
   { "gives its VF back at once, and another pod keeps its own": podDies },
@@ -25,6 +25,7 @@ async function podDies(scene: Scene): Promise<void> {
   );
   const stateOf = (token: string) =>
     scene.forwarder.node.inventory.snapshot().find(({ tokenId }) => tokenId === token)?.state;
+  await scene.cleaned();
   // Kubelet has not taken the token back yet: its VF is restored, and reserved for it.
   assert.deepEqual(
     [dying, living].map(({ tokenId }) => stateOf(tokenId)),

@@ -5,7 +5,7 @@ import { create } from "@bufbuild/protobuf";
 import type { Client } from "../../sandbox/nsm/client.ts";
 import { MechanismSchema } from "../../src/gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../src/gen/networkservice_pb.ts";
-import { refusal, tellStories } from "./scenes/story.ts";
+import { refusal, runStories } from "./scenes/story.ts";
 
 /** Neither a token nor a namespace is needed for it. */
 function noop(request: NetworkServiceRequest): void {
@@ -18,7 +18,7 @@ function largeNoop(request: NetworkServiceRequest): void {
   Object.assign(request.connection?.labels ?? {}, Object.fromEntries(labels));
 }
 
-tellStories(
+runStories(
   "a peer",
   {},
   {

@@ -16,25 +16,25 @@ const INTERVAL_MS = 50;
 /** Of a client whose namespace no other process keeps open: the sandbox's manager would. */
 const POD = "client-1";
 
-async function startNode(t: TestContext) {
+async function startNode(t: TestContext, { reconcileIntervalMs = INTERVAL_MS, pfs = 2, vfsPerPf = 2 } = {}) {
   const log = recordingLog();
   const sandbox = await Sandbox.start({
-    machine: { vfsPerPf: 2, realLinks: true },
-    settings: { reconcileIntervalMs: INTERVAL_MS },
+    machine: { pfs, vfsPerPf, realLinks: true },
+    settings: { reconcileIntervalMs },
     metrics: createMetrics(),
     log,
     clock: systemClock,
   });
   t.after(() => sandbox.stop());
   const forwarder = await sandbox.startForwarder();
-  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === 4);
+  await sandbox.kubelet.until(SANDBOX_RESOURCE, (devices) => devices.length === pfs * vfsPerPf);
   return { sandbox, forwarder, log };
 }
 
 /** A node with one client, whose forwarder has been stopped, and how its VF was before and is now. */
 async function stoppedNode(t: TestContext) {
   const { sandbox, forwarder, log } = await startNode(t);
-  const before = await look(sandbox);
+  const before = await observe(sandbox);
   const pod = await sandbox.startPod(POD);
   const client = sandbox.directClient(POD, {
     manager: { name: sandbox.nsmgr.name, actor: sandbox.actor("nsmgr") },
@@ -50,7 +50,7 @@ async function stoppedNode(t: TestContext) {
 }
 
 /** Names of the host's links, and the settings of each VF. */
-async function look({ machine }: Sandbox) {
+async function observe({ machine }: Sandbox) {
   const rows = (await machine.print()).split("\n").slice(1);
   return rows.map((row) => row.trim().split(/ {2,}/).slice(0, 6));
 }
@@ -100,6 +100,28 @@ test("a VF in a namespace that no journal names is quarantined, and clean when i
   assert.equal(await repaired(sandbox, "clean"), 1);
 });
 
+test("a VF that is quarantined for want of its device is cleaned by the next forwarder, too, that finds the device in the host", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  const { sandbox, pod, address, pf, index } = await stoppedNode(t);
+  rmSync(`${sandbox.folder}/state/journal`);
+  const forwarder = await sandbox.startForwarder();
+  assert.equal(vfOf(forwarder, address)?.state, "quarantined");
+  await sandbox.stopForwarder();
+  await endPod(sandbox, pod);
+  await eventually(
+    () => sandbox.machine.devices.list(`${address}/net`),
+    (names) => names.length === 1,
+  );
+  const again = await sandbox.startForwarder();
+  await eventually(
+    () => vfOf(again, address)?.problem,
+    (problem) => problem === undefined,
+  );
+  const ifname = again.node.survey.pfs.get(pf as never)?.ifname;
+  const { vlan } = await sandbox.machine.pfPort({ address: pf }).read(index);
+  assert.deepEqual([await sandbox.machine.devices.list(`${address}/net`), vlan], [[`${ifname}v${index}`], 0]);
+});
+
 test("a VF that an operator has unbound from under its client is bound, restored and free again", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, pod, address, before } = await stoppedNode(t);
@@ -111,7 +133,7 @@ test("a VF that an operator has unbound from under its client is bound, restored
     (problem) => problem === undefined,
   );
   assert.deepEqual([await repaired(sandbox, "rebind"), await repaired(sandbox, "restore")], [1, 1]);
-  assert.deepEqual(withoutMac(await look(sandbox)), withoutMac(before));
+  assert.deepEqual(withoutMac(await observe(sandbox)), withoutMac(before));
   const text = readFileSync(`${sandbox.folder}/state/journal`, "utf8");
   await sandbox.stopForwarder();
   assert.ok(text.includes(address));
@@ -141,15 +163,56 @@ test("what a late write leaves on a VF that was restored is removed", async (t) 
   const address = mechanism?.parameters["pciAddress"] ?? "";
   const { pf = "", index = 0 } = vfOf(forwarder, address) ?? {};
   await pod.client.close();
+  await becomes(forwarder, address, "reserved");
   const port = sandbox.machine.pfPort({ address: pf });
-  const home = await port.read(index);
+  const before = await port.read(index);
   await port.write(index, { vlan: 77 });
   await eventually(
     async () => [await port.read(index), vfOf(forwarder, address)?.problem],
-    ([now, problem]) => problem === undefined && JSON.stringify(now) === JSON.stringify(home),
+    ([now, problem]) => problem === undefined && JSON.stringify(now) === JSON.stringify(before),
   );
   assert.equal(await repaired(sandbox, "restore"), 1);
   assert.deepEqual(log.of("vf-not-repaired"), []);
+});
+
+test("a VF whose name the host has given to another link has it again when that lets go of it, after a restart and another client, too", async (t) => {
+  if (!needs(t, "netns", "veth", "bridge")) return;
+  // What is so at once, the kernel has said.
+  const { sandbox, forwarder } = await startNode(t, { reconcileIntervalMs: 3_600_000, pfs: 1, vfsPerPf: 1 });
+  const { devices, netns: host } = sandbox.machine;
+  const address = forwarder.node.inventory.snapshot()[0]?.address ?? assert.fail();
+  const nameNow = async () => (await devices.list(`${address}/net`).catch(() => []))[0];
+  const own = (await nameNow()) ?? assert.fail();
+  await ip(host, `link set ${own} txqueuelen 555`);
+  const { client, pod } = await sandbox.startPod(POD);
+  const qlenOfTenant = async () => {
+    await client.request();
+    return /qlen \d+/.exec(await ip(pod.netns, "link show dev nsm-1"))?.[0];
+  };
+  assert.equal(await qlenOfTenant(), "qlen 555");
+  const isUnderOther = (running: Forwarder) =>
+    eventually(
+      async () =>
+        [
+          await nameNow(),
+          vfOf(running, address)
+            ?.conditions.map(({ code }) => code)
+            .join(),
+        ] as const,
+      ([now, codes]) => now?.startsWith("eth") === true && /^not-as-before,name-taken/.test(codes ?? ""),
+    );
+  await ip(host, `link add ${own} type bridge`);
+  await client.close();
+  await isUnderOther(forwarder);
+  await sandbox.stopForwarder();
+  const again = await sandbox.startForwarder();
+  await isUnderOther(again);
+  assert.equal(await qlenOfTenant(), "qlen 555");
+  await client.close();
+  await isUnderOther(again);
+  await ip(host, `link set ${own} name br7`);
+  await eventually(nameNow, (now) => now === own);
+  assert.match(await ip(host, `link show dev ${own}`), /qlen 555/);
 });
 
 test("the entry of a VF that is gone for good is forgotten, and its connection", async (t) => {
@@ -188,14 +251,14 @@ test("a running client is looked at, and nothing of it is touched", async (t) =>
   const link = await pod.pod.link("nsm-1");
   sandbox.changes.forget();
   writeFileSync(`${sandbox.folder}/state/unrelated`, "");
-  const looks = async () => {
+  const observations = async () => {
     const readings = (await sandbox.metrics?.read()) ?? [];
     const { samples = [] } = readings.find(({ name }) => name === "nsm_sriov_reconcile_seconds") ?? {};
     return samples.map(({ value }) => value).join();
   };
   for (let times = 0; times < 5; times += 1) {
-    const before = await looks();
-    await eventually(looks, (now) => now !== before);
+    const before = await observations();
+    await eventually(observations, (now) => now !== before);
   }
   assert.deepEqual([sandbox.changes.seen, await pod.pod.link("nsm-1")], [[], link]);
   assert.equal(vfOf(forwarder, address)?.state, "ready");

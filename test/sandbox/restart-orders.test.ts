@@ -15,13 +15,13 @@ const FUNCTIONS = 6;
 class Node {
   readonly sandbox: Sandbox;
   forwarder: Forwarder;
-  readonly #standing: SandboxPod;
+  readonly #established: SandboxPod;
   #pods = 0;
 
-  private constructor(sandbox: Sandbox, forwarder: Forwarder, standing: SandboxPod) {
+  private constructor(sandbox: Sandbox, forwarder: Forwarder, established: SandboxPod) {
     this.sandbox = sandbox;
     this.forwarder = forwarder;
-    this.#standing = standing;
+    this.#established = established;
   }
 
   static async open(): Promise<Node> {
@@ -33,9 +33,9 @@ class Node {
     });
     const forwarder = await sandbox.startForwarder();
     await sandbox.kubelet.until(SANDBOX_RESOURCE, ({ length }) => length === FUNCTIONS);
-    const standing = await sandbox.startPod("standing");
-    await standing.client.request();
-    return new Node(sandbox, forwarder, standing);
+    const established = await sandbox.startPod("standing");
+    await established.client.request();
+    return new Node(sandbox, forwarder, established);
   }
 
   readonly restartKubelet = () => this.sandbox.kubelet.restart();
@@ -55,8 +55,8 @@ class Node {
   }
 
   /** What the standing pod sees of its connection: a link that was away has another index. */
-  seenByStanding() {
-    return this.#standing.pod.links();
+  seenByEstablished() {
+    return this.#established.pod.links();
   }
 
   /** Kubelet has every device of both names, and those are free of which no pod has the VF. */
@@ -97,9 +97,9 @@ class Node {
 
   /** The standing pod continues as before, and what it is given is what it had. */
   async refreshes(): Promise<void> {
-    const before = await this.seenByStanding();
-    await this.#standing.client.request();
-    assert.deepEqual(await this.seenByStanding(), before);
+    const before = await this.seenByEstablished();
+    await this.#established.client.request();
+    assert.deepEqual(await this.seenByEstablished(), before);
   }
 }
 
@@ -217,12 +217,12 @@ describe("restarts", () => {
         const now = node;
         node = undefined; // what a failure leaves is of no use to the next test
         t.after(() => (node === now ? undefined : now.sandbox.stop()));
-        const before = await now.seenByStanding();
+        const before = await now.seenByEstablished();
         const holds = await begin(now);
         await restart(now);
         await holds();
         await now.offers(1);
-        assert.deepEqual(await now.seenByStanding(), before);
+        assert.deepEqual(await now.seenByEstablished(), before);
         await now.givesEachOnce(1);
         await now.refreshes();
         assert.equal(now.forwarder.nsm.connectionCount, 1);

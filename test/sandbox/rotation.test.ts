@@ -2,8 +2,8 @@
 // they renew, and sign with their newest key, as those in Go do. Nothing is refused, and the forwarder is ready all the time.
 import assert from "node:assert/strict";
 import type { Client } from "../../sandbox/nsm/client.ts";
-import { SANDBOX_FORWARDER, type SandboxPod } from "../../sandbox/sandbox.ts";
-import { eventually, type Scene, type Story, tellStories } from "./scenes/story.ts";
+import { SANDBOX_FORWARDER, type SandboxOptions, type SandboxPod } from "../../sandbox/sandbox.ts";
+import { eventually, runStories, type Scene, type Story } from "./scenes/story.ts";
 
 /** The manager answers for the registry too. */
 const PEERS = ["forwarder", "nsmgr", "nse", "client"] as const;
@@ -79,20 +79,22 @@ for (const peer of PEERS) {
         await client.close();
       });
     };
-    calls[`${peer} renews its certificate during a Request and a refresh, ${way}`] = async (scene) => {
+    calls[`${peer} renews its certificate during a Request, a refresh and a Close, ${way}`] = async (scene) => {
       const pod = await scene.pod();
       const client = clientOf(scene, pod);
       const { knobs } = scene.sandbox.endpoint;
       knobs.meanwhile = () => rotate(scene, peer, pod);
+      knobs.atClose = knobs.meanwhile;
       try {
         await unharmed(scene, async () => {
           await client.request();
           await client.request();
+          await client.close();
         });
       } finally {
         knobs.meanwhile = undefined;
+        knobs.atClose = undefined;
       }
-      await unharmed(scene, () => client.close());
     };
   }
   registrations[`${peer} renews its certificate between two registrations, and while one is under way`] = async (
@@ -110,5 +112,16 @@ for (const peer of PEERS) {
     });
   };
 }
-tellStories("rotation and calls", {}, calls);
-tellStories("rotation and registrations", { registrationExpiryMs: 1000 }, registrations);
+
+/** How SPIRE issues: each world has a node of its own. */
+const worlds: Readonly<Record<string, NonNullable<SandboxOptions["spire"]>>> = {
+  "": {},
+  ", by authorities below the root": { hasIntermediates: true },
+  ", of peers in a federated trust domain": {
+    federatedDomainOf: (path) => (path === "forwarder" ? undefined : "federated.test"),
+  },
+};
+for (const [world, spire] of Object.entries(worlds)) {
+  runStories(`rotation and calls${world}`, { spire }, calls);
+  runStories(`rotation and registrations${world}`, { spire, registrationExpiryMs: 1000 }, registrations);
+}

@@ -34,11 +34,10 @@ class Node {
   }
 
   static async open(t: TestContext): Promise<Node> {
-    const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
-    t.after(() => bundle.remove());
+    const program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
     const machine = { realLinks: true, pfs: 2, vfsPerPf: 2 };
     const sandbox = await Sandbox.start({ machine, settings: { reconcileIntervalMs: 200 }, log, clock });
-    const node = new Node(sandbox, bundle.path);
+    const node = new Node(sandbox, program);
     t.after(async () => {
       await Promise.all(node.#started.map((one) => one.kill()));
       await sandbox.stop();

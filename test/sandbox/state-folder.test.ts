@@ -55,18 +55,18 @@ async function outlivesItsFolder(sandbox: Sandbox): Promise<void> {
     () => existsSync(`${state}/lock`),
     (isThere) => isThere,
   );
-  const asking = new AbortController();
+  const locking = new AbortController();
   const isHeld = await new Promise<boolean>((resolve, reject) => {
     const onHeld = () => resolve(true);
-    lockFolder(state, { signal: asking.signal, onHeld }).then(
+    lockFolder(state, { signal: locking.signal, onHeld }).then(
       (lock) => {
         lock.release();
         resolve(false);
       },
-      (error: unknown) => asking.signal.aborted || reject(error),
+      (error: unknown) => locking.signal.aborted || reject(error),
     );
   });
-  asking.abort(new Error("enough"));
+  locking.abort(new Error("enough"));
   assert.equal(isHeld, true);
   for (const { client } of pods) await client.close();
 }

@@ -22,13 +22,13 @@ test("status shows a connection while it is established, for the operator and fo
   const { sandbox, url } = await startedNode(t);
   const { client, tokenId } = await sandbox.startPod("client-1");
   const connection = await client.request();
-  const people = someSurroundings();
-  assert.equal(await runCommandLine(["status", "--url", url], people), 0, people.err.text);
-  assert.match(people.out.text, new RegExp(`^${SANDBOX_FORWARDER} \\S+, ready`));
+  const terminal = someSurroundings();
+  assert.equal(await runCommandLine(["status", "--url", url], terminal), 0, terminal.err.text);
+  assert.match(terminal.out.text, new RegExp(`^${SANDBOX_FORWARDER} \\S+, ready`));
   const vf = connection.mechanism?.parameters["pciAddress"] ?? "";
-  assert.match(people.out.text, new RegExp(`^${vf} .* ready `, "m"));
-  assert.match(people.out.text, new RegExp(` established +KERNEL +${vf} +client-1 `));
-  assert.ok(!people.out.text.includes(tokenId));
+  assert.match(terminal.out.text, new RegExp(`^${vf} .* ready `, "m"));
+  assert.match(terminal.out.text, new RegExp(` established +KERNEL +${vf} +client-1 `));
+  assert.ok(!terminal.out.text.includes(tokenId));
   const programs = someSurroundings();
   assert.equal(await runCommandLine(["status", "--json", "--url", url], programs), 0);
   const { connections } = JSON.parse(programs.out.text);
@@ -53,7 +53,7 @@ test("status finds localhost at either of its addresses where no interface but l
 test("status --watch shows what comes and goes, and ends at its signal", async (t) => {
   if (!needs(t, "netns", "veth", "bridge")) return;
   const { sandbox, url } = await startedNode(t);
-  const asked = new AbortController();
+  const leaving = new AbortController();
   const seen = [Promise.withResolvers<void>(), Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const counts: number[] = [];
   const out = {
@@ -64,7 +64,7 @@ test("status --watch shows what comes and goes, and ends at its signal", async (
       seen[counts.length - 1]?.resolve();
     },
   };
-  const around = { ...someSurroundings(), out, signal: asked.signal };
+  const around = { ...someSurroundings(), out, signal: leaving.signal };
   const watching = runCommandLine(["status", "--watch", "--json", "--url", url], around);
   await seen[0]?.promise;
   const { client } = await sandbox.startPod("client-1");
@@ -72,7 +72,7 @@ test("status --watch shows what comes and goes, and ends at its signal", async (
   await seen[1]?.promise;
   await client.close();
   await seen[2]?.promise;
-  asked.abort();
+  leaving.abort();
   assert.deepEqual([await watching, counts], [0, [0, 1, 0]]);
 });
 

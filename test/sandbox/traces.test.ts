@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { SANDBOX_RESOURCE, Sandbox } from "../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../src/async/index.ts";
 import { type Span, Span_SpanKind, Status_StatusCode } from "../../src/gen/otlp_trace_pb.ts";
-import { OtlpExporter } from "../../src/otlp/index.ts";
+import { OtlpExporter, otlpSettings } from "../../src/otlp/index.ts";
 import { createMetrics, silentLog } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { needs } from "../needs.ts";
@@ -16,9 +16,9 @@ test("a Request is one trace from its caller through each step to the endpoint",
   if (!needs(t, "netns", "veth", "bridge")) return;
   const collector = await startCollector(t);
   const metrics = createMetrics();
-  const service = { name: "forwarder-1", version: "1.2.3" };
-  const options = { endpoint: collector.endpoint, metricsIntervalMs: 50, service, metrics, clock, log: recordingLog() };
-  const otlp = new OtlpExporter(options);
+  const scope = { name: "forwarder-1", version: "1.2.3" };
+  const settings = otlpSettings({}, { endpoint: collector.endpoint, metricsIntervalMs: 50, ...scope });
+  const otlp = new OtlpExporter({ settings, scope, metrics, clock, log: recordingLog() });
   const machine = { realLinks: true };
   const sandbox = await Sandbox.start({ machine, metrics, tracer: otlp.tracer, log: silentLog, clock });
   t.after(() => sandbox.stop());
@@ -42,8 +42,8 @@ test("a Request is one trace from its caller through each step to the endpoint",
   assert.deepEqual(names, ["apply", "endpoint-request", "find-endpoints", "journal", "journal", "prepare"]);
   for (const step of steps)
     assert.ok(step.startTimeUnixNano >= first.startTimeUnixNano && hex(step.traceId) === traceId);
-  const asked = steps.find(({ name }) => name === "endpoint-request");
-  assert.equal(sandbox.endpoint.traceparents[0], `00-${traceId}-${hex(asked?.spanId)}-01`);
+  const requested = steps.find(({ name }) => name === "endpoint-request");
+  assert.equal(sandbox.endpoint.traceparents[0], `00-${traceId}-${hex(requested?.spanId)}-01`);
 
   assert.equal(refresh.status?.code, Status_StatusCode.ERROR);
   const failed = childrenOf(refresh, collector.spans).filter(({ status }) => status?.code === Status_StatusCode.ERROR);

@@ -4,13 +4,14 @@ import { after } from "node:test";
 import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
 import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_RESOURCE } from "../../sandbox/sandbox.ts";
-import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { until } from "../scenes/until.ts";
+import { eventually, refusal, runStories, type Scene } from "./scenes/story.ts";
 import { groupOf, nothingGranted, VFIO_NEEDS, type VfioPod, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
-tellStories(
+runStories(
   "VFIO with two VFs in each IOMMU group",
   { machine: { vfioStandIns: commonStandIns, iommu: "pairs", pfs: 1, vfsPerPf: 4 }, cgroups },
   {
@@ -21,7 +22,7 @@ tellStories(
   VFIO_NEEDS,
 );
 
-tellStories(
+runStories(
   "VFIO with the physical function in the group of its virtual ones",
   { machine: { vfioStandIns: commonStandIns, iommu: "with-pf", pfs: 1, vfsPerPf: 4 }, cgroups },
   { "is refused, and the error names it": withPf },
@@ -52,10 +53,13 @@ async function twoOfOnePod(scene: Scene): Promise<void> {
     .snapshot()
     .find(({ iommuGroup, address }) => String(iommuGroup) === group && address !== own);
   let tokenId = "";
-  while (tokenId === "" || scene.forwarder.node.inventory.get(sibling?.address ?? fail())?.tokenId !== tokenId) {
+  const turn = async () => {
     const { envs } = await scene.sandbox.kubelet.allocate({ pod: pod.name, resource: SANDBOX_RESOURCE });
     tokenId = envs[`NSM_SRIOV_TOKENS_${SANDBOX_RESOURCE}`] ?? fail();
-  }
+  };
+  const isSiblings = () => scene.forwarder.node.inventory.get(sibling?.address ?? fail())?.tokenId === tokenId;
+  await turn();
+  await until("kubelet gives the pod the other VF of the group", isSiblings, { turn });
   const second = scene.direct(pod, { mechanism: "VFIO", parameters: { tokenID: tokenId, cgroupDir: "" } });
   await second.request();
   assert.equal(groupOf(second), group);

@@ -22,10 +22,10 @@ after(() => cgroups?.close());
 
 const shared = CrashScene.shared({ machine: { vfioStandIns: commonStandIns }, cgroups });
 
-function story(name: string, tell: (crash: CrashScene) => Promise<void>): void {
+function story(name: string, scenario: (crash: CrashScene) => Promise<void>): void {
   test(name, async (t) => {
     if (!needs(t, ...VFIO_NEEDS)) return;
-    await shared.run(tell);
+    await shared.run(scenario);
   });
 }
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after } from "node:test";
 import { commonStandIns } from "../../sandbox/nic/sysfs.ts";
 import { BlockingWrites, CgroupFolder, deviceProgramsOf } from "../../src/kernel/index.ts";
-import { type Scene, tellStories } from "./scenes/story.ts";
+import { runStories, type Scene } from "./scenes/story.ts";
 import { groupOf, opening, UNIFIED_NEEDS, unifiedCgroups, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = unifiedCgroups();
@@ -18,7 +18,7 @@ function withFolder<T>(path: string, act: (folder: CgroupFolder) => T): T {
   }
 }
 
-tellStories(
+runStories(
   "VFIO with version 2 of cgroups",
   { machine: { vfioStandIns: commonStandIns }, cgroups },
   { "lets the containers of its pod open the group, and no other, until it is closed": lifeOfOne },

@@ -7,13 +7,13 @@ import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { SANDBOX_VLAN } from "../../sandbox/sandbox.ts";
 import type { VfSettings } from "../../src/netdev/index.ts";
 import { parsePciAddress } from "../../src/pci/index.ts";
-import { eventually, refusal, type Scene, tellStories } from "./scenes/story.ts";
+import { eventually, refusal, runStories, type Scene } from "./scenes/story.ts";
 import { groupOf, nothingGranted, opening, VFIO_NEEDS, vfioPod } from "./scenes/vfio-scene.ts";
 
 const cgroups = PodCgroups.make();
 after(() => cgroups?.close());
 
-tellStories(
+runStories(
   "a VFIO connection",
   { machine: { vfioStandIns: commonStandIns }, cgroups },
   {
@@ -126,7 +126,7 @@ async function reclaiming(scene: Scene): Promise<void> {
   assert.equal(await pod.container.open(group), "");
   const { address } = await scene.vfOf(pod.vfio);
   const stateOf = () => scene.forwarder.node.inventory.snapshot().find((vf) => vf.address === address)?.state;
-  const holder = new RegExp(`process ${pod.container.pid} \\(.*has its IOMMU group /dev/vfio/${group} open`);
+  const holder = new RegExp(`a process .*has its IOMMU group /dev/vfio/${group} open`);
   await assert.rejects(pod.vfio.close(), refusal("UNAVAILABLE", holder));
   assert.equal(stateOf(), "reclaiming");
   assert.equal((await settingsOf(scene, address)).vlan, SANDBOX_VLAN);
@@ -145,8 +145,8 @@ async function settings(scene: Scene): Promise<void> {
   const pod = await vfioPod(scene);
   const free = await everySetting(scene);
   const { context } = await pod.vfio.request();
-  const { settings: standing } = await scene.vfOf(pod.vfio);
-  assert.deepEqual([standing.mac, standing.vlan], [context?.ethernetContext?.srcMac, SANDBOX_VLAN]);
+  const { settings: actual } = await scene.vfOf(pod.vfio);
+  assert.deepEqual([actual.mac, actual.vlan], [context?.ethernetContext?.srcMac, SANDBOX_VLAN]);
   await pod.vfio.close();
   assert.deepEqual(await everySetting(scene), free);
   done(scene);
@@ -201,7 +201,7 @@ async function refresh(scene: Scene): Promise<void> {
 async function changes(scene: Scene): Promise<void> {
   const { endpoint } = scene.sandbox;
   const pod = await vfioPod(scene, {});
-  const [asked, closed] = [endpoint.requests.length, endpoint.closes.length];
+  const [requested, closed] = [endpoint.requests.length, endpoint.closes.length];
   await pod.vfio.request();
   const group = groupOf(pod.vfio);
   await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
@@ -225,8 +225,8 @@ async function changes(scene: Scene): Promise<void> {
   // Where a driver takes long, the pod gets another VF.
   await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
   assert.deepEqual(await opening(pod.container, groupOf(pod.vfio)), PERMITTED);
-  const ids = new Set(endpoint.requests.slice(asked).map(({ id }) => id));
-  assert.deepEqual([ids.size, endpoint.requests.length - asked, endpoint.closes.length - closed], [1, 3, 0]);
+  const ids = new Set(endpoint.requests.slice(requested).map(({ id }) => id));
+  assert.deepEqual([ids.size, endpoint.requests.length - requested, endpoint.closes.length - closed], [1, 3, 0]);
   await pod.vfio.close();
   assert.equal(endpoint.closes.length - closed, 1);
   done(scene);
@@ -235,14 +235,14 @@ async function changes(scene: Scene): Promise<void> {
 async function preferences(scene: Scene): Promise<void> {
   const { endpoint } = scene.sandbox;
   const pod = await vfioPod(scene);
-  const asked = endpoint.requests.length;
+  const requested = endpoint.requests.length;
   const badKernel = scene.direct(pod, { parameters: { name: "a/b", tokenID: pod.tokenId } }).proposal();
   const { mechanism } = await pod.vfio.request({
     fds: [pod.pod.netns.fd],
     alter: ({ mechanismPreferences: list }) => void list.unshift(...badKernel.mechanismPreferences),
   });
   assert.equal(mechanism?.type, "VFIO");
-  assert.equal(endpoint.requests.length - asked, 1);
+  assert.equal(endpoint.requests.length - requested, 1);
   await pod.vfio.close();
   const kernel = scene.direct(pod, { parameters: { name: "nsm-1", tokenID: pod.tokenId } });
   const both = await kernel.request({

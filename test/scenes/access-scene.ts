@@ -67,12 +67,12 @@ export class AccessScene {
 
   grant(
     devices: readonly DeviceNumber[],
-    asked: { readonly id?: string; readonly dir?: string; readonly uid?: string } = {},
+    requested: { readonly id?: string; readonly dir?: string; readonly uid?: string } = {},
   ): DeviceGrant {
     return this.access.open({
-      connectionId: asked.id ?? "c1",
-      pod: { uid: asked.uid ?? POD_UID },
-      cgroupDir: asked.dir ?? "",
+      connectionId: requested.id ?? "c1",
+      pod: { uid: requested.uid ?? POD_UID },
+      cgroupDir: requested.dir ?? "",
       devices,
       record: async (state) => void this.records.push(state),
     });
@@ -85,9 +85,9 @@ export function needsVersion(t: TestContext, version: 1 | 2): boolean {
 }
 
 /** Asks again until the answer is as desired; the last answer when it never is. */
-export async function eventually<T>(ask: () => Promise<T>, isWanted: (answer: T) => boolean): Promise<T> {
+export async function eventually<T>(observe: () => Promise<T>, isWanted: (answer: T) => boolean): Promise<T> {
   for (let tries = 0; ; tries++) {
-    const answer = await ask();
+    const answer = await observe();
     if (isWanted(answer) || tries === 12_000) return answer;
     await sleep(10);
   }

@@ -1,4 +1,4 @@
-// A node whose one VF is the link of a world (namespaces.ts), given to clients in the namespaces of that.
+// A node whose one VF is the link of a world (namespaces.ts, memory-world.ts), given to clients in the namespaces of that.
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { systemClock } from "../../src/async/index.ts";
@@ -9,10 +9,15 @@ import { VfHolds } from "../../src/mechanisms/held-vf.ts";
 import type { KernelVfEntry, VfEntry } from "../../src/mechanisms/journal-entries.ts";
 import { kernelDriver } from "../../src/mechanisms/kernel/kernel-attachment.ts";
 import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
+import type { Node } from "../../src/node/index.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
+import { restoreVf } from "../../src/reconcile/restore.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
-import type { Place, World } from "./namespaces.ts";
+import type { Place, World as RealWorld } from "./namespaces.ts";
+import { paperUnrestored } from "./paper-unrestored.ts";
 
+/** On links of this machine, or in memory. */
+type World = Pick<RealWorld, "host" | "pod" | "links" | "renew">;
 type IpContext = { readonly policies?: { readonly from: string; readonly routes: { readonly prefix: string }[] }[] };
 
 export const contextOf = (vlanTag: number, ip: IpContext = {}) =>
@@ -24,7 +29,7 @@ const pf = parsePciAddress("01:00.0");
 const here = new AbortController().signal;
 
 /** What a test may change of the node, and what was done. */
-class Node {
+class AttachedNode {
   isPresent = true;
   driver = "igbvf";
   /** How the host uses the VF. */
@@ -38,15 +43,21 @@ class Node {
 
 /** `left` is what the previous instance left of it. */
 export function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
-  const node = new Node();
+  const node = new AttachedNode();
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const facts = { address, pf, index: 0, iommuGroup: undefined, numaNode: undefined, driver: "igbvf" };
   inventory.sync(pf, [{ ...facts, kernelDriver: "igbvf", resources: ["d/x"] }]);
   const vfs = new Map<PciAddress, VfEntry>(left && [[address, left]]);
   if (left) inventory.raise(address, { code: "pending-netns", ending: "not" });
   const kept: KernelVfEntry[] = [];
+  const unrestored = paperUnrestored();
   const parts = {
-    journal: { vfs, keepVf: async (vf: VfEntry) => void (vf.use === "kernel" && kept.push(vf)), forgetVf() {} },
+    journal: {
+      vfs,
+      unrestored,
+      keepVf: async (vf: VfEntry) => void (vf.use === "kernel" && kept.push(vf)),
+      forgetVf() {},
+    },
     inventory,
     binder: binderOf(world, node),
     links: world.links,
@@ -69,35 +80,45 @@ export function nodeOf(world: World, port: PfPort, left?: KernelVfEntry) {
   };
   const holds = new VfHolds({ ...parts, survey, hostUse, isLinkSound: async () => true });
   const tokenId = inventory.devicesOf("d/x")[0]?.id ?? "";
-  const driver = kernelDriver({ ...parts, holds });
+  const driver = kernelDriver({ ...parts, survey: { pfs: new Map() }, holds });
   /** For a client in that namespace. */
   const take = (place: Place = world.pod) => {
-    const ask = askOf(tokenId, node);
-    return handleOf(driver.adopt(ask(place)), ask, place);
+    const request = requestOf(tokenId, node);
+    return handleOf(driver.adopt(request(place)), request, place);
   };
-  return { node, inventory, kept, take };
+  /** What the reconciler does with a VF that its client has left. */
+  const clean = async () => {
+    const { state, connectionId } = kept.at(-1) ?? left ?? assert.fail("it was never out");
+    const survey = { pfs: new Map() } as unknown as Node["survey"];
+    const vf = inventory.get(address) ?? assert.fail("it is there");
+    const cleaned = await restoreVf({ ...parts, node: { ...parts, survey } }, vf, { state, isNewNeeded: true });
+    assert.deepEqual([cleaned?.left ?? [], connectionId], [[], "c1"]);
+    inventory.clear(address, "being-cleaned");
+  };
+  return { node, inventory, kept, unrestored, take, clean };
 }
 
 /** One connection's part, as its calls come. */
 function handleOf(
   attachment: ReturnType<ReturnType<typeof kernelDriver>["adopt"]>,
-  ask: ReturnType<typeof askOf>,
+  request: ReturnType<typeof requestOf>,
   place: Place,
 ) {
   return {
-    prepare: () => attachment.prepare(ask(place)),
-    apply: (asked: ConnectionContext = context, signal = here) => attachment.apply({ ...ask(place), signal }, asked),
+    prepare: () => attachment.prepare(request(place)),
+    apply: (requested: ConnectionContext = context, signal = here) =>
+      attachment.apply({ ...request(place), signal }, requested),
     /** The client has come back in another namespace, or wants another name. */
-    applyIn: (other: Place, name?: string) => attachment.apply(ask(other, name), context),
-    isInForce: (asked: ConnectionContext = context) => attachment.isInForce(asked, here),
-    canServe: () => attachment.canServe(ask(place).desired),
-    receiveFiles: () => attachment.receiveFiles(ask(place).files, here),
+    applyIn: (other: Place, name?: string) => attachment.apply(request(other, name), context),
+    isInForce: (requested: ConnectionContext = context) => attachment.isInForce(requested, here),
+    canServe: () => attachment.canServe(request(place).desired),
+    receiveFiles: () => attachment.receiveFiles(request(place).files, here),
     release: () => attachment.release(),
     close: () => attachment.close(),
   };
 }
 
-function askOf(tokenId: string, node: Node) {
+function requestOf(tokenId: string, node: AttachedNode) {
   return ({ netns: { fd, id } }: Place, interfaceName = "nsm-1") => {
     const netns = { text: `inode://${id.dev}/${id.ino}`, ...id };
     const desired = { type: "KERNEL", tokenId, interfaceName, netns, bare: false } as const;
@@ -109,18 +130,24 @@ function askOf(tokenId: string, node: Node) {
   };
 }
 
-function binderOf(world: World, node: Node): DriverBinder {
+function binderOf(world: World, node: AttachedNode): DriverBinder {
   const netdevNow = async () => {
     const link = await world.host.rtnl.linkByName("vf0");
     return link && { ifname: "vf0", ifindex: link.index };
   };
   return {
+    hasStuckWrite: () => false,
     async bind() {
       node.done.push("bind");
       await node.bind();
     },
+    async renew() {
+      node.done.push("renew");
+      if (node.driver === "igbvf") await world.renew();
+    },
     netdevOf: async () => (await netdevNow()) ?? assert.fail("the host has no link"),
     netdevNow,
+    instanceOf: async () => 1n,
     driverOf: async () => node.driver,
     isPresent: async () => node.isPresent,
   } as unknown as DriverBinder;

@@ -2,7 +2,7 @@
 import type { TestContext } from "node:test";
 import { systemClock, systemRandom } from "../../src/async/index.ts";
 import { type Link, type LinkOwnerOf, Netns, type OpenRtnl, Rtnl } from "../../src/kernel/index.ts";
-import { HostLinks, type PfPort, type VfIdentity, type VfSettings } from "../../src/netdev/index.ts";
+import { HostLinks, linkSettingsOf, type PfPort, type VfIdentity, type VfSettings } from "../../src/netdev/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
 import { needs } from "../needs.ts";
 
@@ -21,6 +21,8 @@ export interface World {
   /** The link is that of a VF of this address, and no other link is. */
   readonly of: VfIdentity;
   readonly links: HostLinks;
+  /** As the VF's driver does when it is bound again: another link takes the place of the one before, wherever that is. */
+  renew(): Promise<void>;
   close(): void;
 }
 
@@ -34,18 +36,18 @@ export function openPlace(): Place {
 
 export async function openWorld(): Promise<World> {
   const [host, pod, wire] = [openPlace(), openPlace(), openPlace()];
-  await host.rtnl.createLink({
-    kind: "veth",
-    name: "vf0",
-    address: VF_MAC,
-    peer: { name: "port0", netns: wire.netns },
-  });
-  const port = await wire.rtnl.linkByName("port0");
-  if (port) await wire.rtnl.setLink(port.index, { up: true });
+  const make = async () => {
+    const peer = { name: "port0", netns: wire.netns };
+    await host.rtnl.createLink({ kind: "veth", name: "vf0", address: VF_MAC, peer });
+    const made = await linkNamed(wire, "port0");
+    await wire.rtnl.setLink(made.index, { up: true });
+    return made;
+  };
+  let port = await make();
   const vf = await linkNamed(host, "vf0");
   const address = VF_ADDRESS;
   const linkOwnerOf: LinkOwnerOf = async (_place, { kind, peerIndex }) =>
-    kind === "veth" && peerIndex === port?.index
+    kind === "veth" && peerIndex === port.index
       ? { pciFunction: address, text: `PCI function ${address}` }
       : { pciFunction: undefined, text: "no device" };
   return {
@@ -55,6 +57,10 @@ export async function openWorld(): Promise<World> {
     vf,
     of: { address, linkOwnerOf },
     links: linksOf(host, { linkOwnerOf }),
+    async renew() {
+      await wire.rtnl.deleteLink(port.index).catch(() => {}); // it has gone already
+      port = await make();
+    },
     close() {
       for (const place of [host, pod, wire]) {
         place.rtnl.close();
@@ -68,19 +74,40 @@ export async function openWorld(): Promise<World> {
 export function linksOf(
   { netns }: Place,
   parts: { readonly linkOwnerOf: LinkOwnerOf; readonly openRtnl?: OpenRtnl },
+  clock = systemClock,
 ): HostLinks {
   const openRtnl = (place: Netns) => Rtnl.open({ netns: place });
-  return new HostLinks({ netns, openRtnl, netnsOf: Netns.fromFd, random: systemRandom, ...parts }, systemClock);
+  const linkSettings = linkSettingsOf(netns);
+  const outside = { netns, openRtnl, netnsOf: Netns.fromFd, random: systemRandom, linkSettings };
+  return new HostLinks({ ...outside, ...parts }, clock);
+}
+
+/** The same of a kernel that takes 400 ms to remove a link or a rule. */
+export function slowLinks({ host, of }: World): HostLinks {
+  let tookMs = 0;
+  const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + tookMs };
+  const openRtnl = (netns: Netns) => {
+    const rtnl = Rtnl.open({ netns });
+    const [deleteLink, deleteRule] = [rtnl.deleteLink.bind(rtnl), rtnl.deleteRule.bind(rtnl)];
+    const slow =
+      <T>(act: (of: T) => Promise<void>) =>
+      async (which: T) => {
+        tookMs += 400;
+        await act(which);
+      };
+    return Object.assign(rtnl, { deleteLink: slow(deleteLink), deleteRule: slow(deleteRule) });
+  };
+  return linksOf(host, { linkOwnerOf: of.linkOwnerOf, openRtnl }, clock);
 }
 
 /** What it takes to attach the world's link, whose driver makes no other one, with a PF that keeps what is set. */
 export function attachPartsOf({ links, of, pod, vf }: World) {
-  let standing: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0 };
+  let actual: VfSettings = { mac: "00:00:00:00:00:00", vlan: 0 };
   const port: PfPort = {
     pf: "0000:01:00.0 (enp1s0f0, driver paper)",
-    read: async () => standing,
+    read: async () => actual,
     async write(_vf, change) {
-      standing = { ...standing, ...change };
+      actual = { ...actual, ...change };
     },
   };
   return {
@@ -89,7 +116,11 @@ export function attachPartsOf({ links, of, pod, vf }: World) {
     client: pod.netns,
     ifindex: vf.index,
     vf: { port, index: 0, settings: {} as VfSettings },
-    vfLink: { index: async () => undefined as number | undefined, mayCome: async () => false },
+    vfLink: {
+      index: async () => undefined as number | undefined,
+      mayCome: async () => false,
+      device: async () => "a device",
+    },
     log: silentLog,
   };
 }

@@ -1,127 +1,44 @@
 // A node that is reconciled: two VFs whose links, PF and journal a test changes by hand. What is done to it is written down.
 import type { DeviceAccess, GrantState } from "../../src/access/index.ts";
 import { systemRandom } from "../../src/async/index.ts";
-import { Inventory } from "../../src/inventory/index.ts";
-import { type Link, Netns, type Rtnl, type SetLink, type Uevent } from "../../src/kernel/index.ts";
-import { AdoptedGrants, type KernelVfEntry, type VfEntry, type VfioVfEntry } from "../../src/mechanisms/index.ts";
-import { HostLinks, type PfPort, type VfSettings } from "../../src/netdev/index.ts";
+import {
+  KernelError,
+  type Link,
+  type NetlinkEvent,
+  Netns,
+  type Rtnl,
+  type SetLink,
+  type Uevent,
+} from "../../src/kernel/index.ts";
+import { AdoptedGrants, type VfEntry } from "../../src/mechanisms/index.ts";
+import type { StoredEntry } from "../../src/mechanisms/journal-entries.ts";
+import { HostLinks, type PfPort } from "../../src/netdev/index.ts";
 import type { JournalEntry } from "../../src/nsm/index.ts";
 import { HandClock, settled } from "../../src/nsm/testing/fakes.ts";
-import { DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
+import { DriverError, type PciAddress } from "../../src/pci/index.ts";
 import { Reconciler, type ReconcilerOptions } from "../../src/reconcile/reconcile.ts";
 import { createMetrics } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
+import { paperUnrestored } from "./paper-unrestored.ts";
+import { addresses, first, indexOf, linkOf, PF, World } from "./paper-vfs.ts";
 
-const PF = parsePciAddress("01:00.0");
-export const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
+export { addresses, first, kernelEntry, second, vfioEntry } from "./paper-vfs.ts";
+
 export const INTERVAL_MS = 5_000;
+export const BOOT = "6ba7b810-9dad-11d1-80b4-00c04fd430c9";
 
-/** One VF as the node has it. */
-interface PaperVf {
-  isPresent: boolean;
-  driver: string | undefined;
-  /** In the host; undefined where it is not there. */
-  link: Link | undefined;
-  settings: VfSettings;
-  /** An observation answers when this has come. */
-  answering: Promise<unknown>;
-  /** Its PF answers with its settings when this has come. */
-  telling: Promise<unknown>;
-  looks: number;
-}
-
-const linkOf = (index: number): Link =>
-  ({
-    index,
-    name: `enp1s0f0v${index - 7}`,
-    altNames: [],
-    up: false,
-    mtu: 1500,
-    address: `02:00:00:00:00:0${index}`,
-  }) as unknown as Link;
-
-const vfOf = (index: number): PaperVf => ({
-  isPresent: true,
-  driver: "igbvf",
-  link: linkOf(7 + index),
-  settings: { mac: "00:00:00:00:00:00", vlan: 0 },
-  answering: Promise.resolve(),
-  telling: Promise.resolve(),
-  looks: 0,
-});
-
-/** The entry of a VF that was out: `client` is what it is called there. */
-export function kernelEntry(address: PciAddress, connectionId = "c1", client = "nsm-1"): KernelVfEntry {
-  const { index, name, altNames, mtu, address: mac, up } = linkOf(address === first ? 7 : 8);
-  return {
-    use: "kernel",
-    address,
-    connectionId,
-    tokenId: "t",
-    netns: "4/40",
-    state: {
-      original: { index, name, altNames, mtu, address: mac, up, parentDevice: undefined },
-      temporaryName: "nsm-0102030405",
-      name: client,
-      clientIndex: 3,
-      owned: { addresses: [], tables: [], mtu: false },
-      vfBefore: { mac: "00:00:00:00:00:00", vlan: 0 },
-    },
-  };
-}
-
-/** The entry of a VF that a pod may open. */
-export function vfioEntry(address: PciAddress, connectionId = "c1"): VfioVfEntry {
-  const devices = [{ major: 245, minor: 0 }];
-  const grant: GrantState = { connectionId, podUid: "uid-1", containers: "*", devices, wrote: [] };
-  return {
-    use: "vfio",
-    address,
-    connectionId,
-    tokenId: "t",
-    owner: "uid-1",
-    grant,
-    before: { mac: "00:00:00:00:00:00", vlan: 0 },
-  };
-}
-
-type Failure = "vlan" | "drop" | "glance" | "revoke" | "bind" | "deviceOf" | "presence";
-
-/** What there is of the node, and what was done to it. */
-class World {
-  readonly vfs = new Map<PciAddress, PaperVf>([first, second].map((address, index) => [address, vfOf(index)]));
-  readonly done: string[] = [];
-  readonly counts = { underWay: 0, mostUnderWay: 0, sockets: 0, listeners: 0 };
-  readonly failing = new Set<Failure>();
-  /** Links that are not the VF's own. */
-  readonly foreign = new Set<number>();
-  /** VFs that a process has open. */
-  readonly holders = new Set<PciAddress>();
-  readonly inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
-  hear: (event: Uevent) => void = () => {};
-
-  vf(address: PciAddress = first): PaperVf {
-    return this.vfs.get(address) as PaperVf;
-  }
-
-  at(index: number): PaperVf {
-    return this.vf(index === 0 ? first : second);
-  }
-
-  fail(what: Failure, error: string): void {
-    if (this.failing.has(what)) throw new Error(error);
-  }
-}
-
-/** The node and a Reconciler of it, which is yet to be started. */
-export function reconciledNode() {
-  const world = new World();
+/**
+ * The node, with two VFs if nothing else is said, and a Reconciler of it, which is yet to be started. The disk has what a previous
+ * instance could not restore.
+ */
+export function reconciledNode(count = 2, disk = new Map<string, StoredEntry>()) {
+  const world = new World(count);
   const { inventory, done, counts } = world;
   const common = { pf: PF, iommuGroup: undefined, numaNode: undefined, driver: "igbvf", kernelDriver: "igbvf" };
-  const facts = [first, second].map((address, index) => ({ ...common, address, index, resources: ["d/x"] }));
+  const facts = addresses(count).map((address, index) => ({ ...common, address, index, resources: ["d/x"] }));
   inventory.sync(PF, facts);
   const [clock, log, metrics] = [new HandClock(), recordingLog(), createMetrics()];
-  const [journal, port, grants] = [journalOf(world), portOf(world), new AdoptedGrants()];
+  const [journal, port, grants] = [journalOf(world, disk), portOf(world), new AdoptedGrants()];
   const survey = { pfs: new Map([[PF, { ifname: "enp1s0f0" }]]) };
   const node = { inventory, binder: binderOf(world), survey, pfDoor: () => ({ port, settings: {} }) };
   const reconciler = new Reconciler({
@@ -129,7 +46,7 @@ export function reconciledNode() {
     journal,
     access: accessOf(world),
     grants,
-    pods: { podsWith: async () => new Set<string>() },
+    pods: { podsWith: async () => new Set<string>(), read: async () => undefined },
     links: linksOf(world, clock),
     uevents: {
       subscribe(listener: typeof world.hear) {
@@ -146,7 +63,7 @@ export function reconciledNode() {
     clock,
     log,
   } as unknown as ReconcilerOptions);
-  const { failing, foreign, holders, vf } = world;
+  const { failing, foreign, holders, others, remaining, vf } = world;
   const parts = {
     inventory,
     done,
@@ -154,6 +71,8 @@ export function reconciledNode() {
     failing,
     foreign,
     holders,
+    others,
+    remaining,
     clock,
     log,
     metrics,
@@ -199,6 +118,7 @@ function actsOn(world: World, reconciler: Reconciler) {
       const owner = { spiffeId: "spiffe://d/manager", isManager: true };
       return { connectionId, owner, stage: "ready", mechanism: "KERNEL", tokenId, connection: Buffer.of(1) };
     },
+    sayOfLink: (event: NetlinkEvent) => world.hearOfLink(event),
     say(event: Partial<Uevent>) {
       world.hear({ action: "change", subsystem: "net", devpath: "", fields: {}, ...event });
     },
@@ -206,14 +126,17 @@ function actsOn(world: World, reconciler: Reconciler) {
   };
 }
 
-function journalOf(world: World) {
+function journalOf(world: World, disk: Map<string, StoredEntry>) {
   const { done } = world;
   const vfs = new Map<PciAddress, VfEntry>();
+  const left = new Map<string, JournalEntry>();
   return {
     vfs,
-    left: new Map<string, JournalEntry>(),
+    left,
+    unrestored: paperUnrestored(disk),
     keepVf: async () => {},
     async drop(id: string) {
+      left.delete(id);
       done.push(`drop ${id}`);
       world.fail("drop", "the disk is full");
     },
@@ -229,7 +152,9 @@ function binderOf(world: World) {
   return {
     async observeVf(address: PciAddress) {
       const one = world.vf(address);
-      one.looks += 1;
+      one.observations += 1;
+      // A reconciler that goes round and round would keep the process: its test fails by what it expects.
+      if (one.observations > 1_000) throw new Error(`VF ${address} is observed without end`);
       counts.underWay += 1;
       counts.mostUnderWay = Math.max(counts.underWay, counts.mostUnderWay);
       await one.answering;
@@ -239,15 +164,41 @@ function binderOf(world: World) {
       return { isPresent, driver, iommuGroup: undefined, hasNetdev: link !== undefined };
     },
     async netdevNow(address: PciAddress) {
+      await world.vf(address).finding;
       const { link } = world.vf(address);
       return link && { ifname: link.name, ifindex: link.index };
+    },
+    /** The driver makes a link as a driver does, whatever became of the one before. */
+    async renew({ address }: { readonly address: PciAddress }, signal?: AbortSignal) {
+      const one = world.vf(address);
+      if (one.driver !== undefined && one.driver !== "igbvf") return;
+      done.push(`renew ${address}`);
+      counts.renewing += 1;
+      counts.mostRenewing = Math.max(counts.renewing, counts.mostRenewing);
+      await unlessAborted(one.binding, signal).finally(() => {
+        counts.renewing -= 1;
+      });
+      world.fail("bind", "the driver refuses");
+      one.driver = "igbvf";
+      inventory.setDriver(address, "igbvf");
+      one.link = { ...linkOf(7 + indexOf(address)), ...(one.madeName && { name: one.madeName }) };
+    },
+    async netdevOf(address: PciAddress, signal?: AbortSignal) {
+      const { link, making } = world.vf(address);
+      await unlessAborted(making, signal);
+      if (!link) throw new DriverError(address, { kind: "no-netdev" });
+      return { ifname: link.name, ifindex: link.index };
     },
     async isPresent(address: PciAddress) {
       world.fail("presence", "it cannot be read");
       return world.vfs.get(address)?.isPresent ?? false;
     },
+    instanceOf: async (address: PciAddress) => (world.vf(address).isPresent ? world.vf(address).instance : undefined),
+    isChanging: () => false,
+    hasStuckWrite: (address: PciAddress) => world.vf(address).hasStuckWrite ?? false,
     driverOf: async (address: PciAddress) => world.vf(address).driver,
-    async bind({ address }: { readonly address: PciAddress }, use: string) {
+    async bind({ address }: { readonly address: PciAddress }, use: string, signal?: AbortSignal) {
+      await unlessAborted(world.vf(address).turn, signal);
       done.push(`bind ${address} ${use}`);
       world.fail("bind", "the driver refuses");
       world.vf(address).driver = "igbvf";
@@ -255,6 +206,12 @@ function binderOf(world: World) {
     },
     vfio: vfioOf(world),
   };
+}
+
+async function unlessAborted(work: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
+  const aborted = Promise.withResolvers<never>();
+  signal?.addEventListener("abort", () => aborted.reject(signal.reason));
+  await Promise.race([work, aborted.promise]);
 }
 
 function vfioOf(world: World) {
@@ -276,7 +233,7 @@ function portOf(world: World): PfPort {
     pf: "0000:01:00.0 (enp1s0f0, driver igb)",
     async read(index) {
       const one = world.at(index);
-      await one.telling;
+      await one.reporting;
       return one.settings;
     },
     async write(index, change) {
@@ -308,7 +265,9 @@ function accessOf(world: World): DeviceAccess {
 
 function linksOf(world: World, clock: HandClock): HostLinks {
   const linkOwnerOf = async (_place: unknown, link: Link) => ownerOf(world, link);
-  const outside = { linkOwnerOf, netnsOf: Netns.fromFd, random: systemRandom };
+  const { remaining } = world;
+  const linkSettings = { boot: BOOT, read: async () => ({}), restore: async () => ({ restored: [], remaining }) };
+  const outside = { linkOwnerOf, netnsOf: Netns.fromFd, random: systemRandom, linkSettings };
   return new HostLinks({ netns: {} as Netns, openRtnl: () => rtnlOf(world), ...outside }, clock);
 }
 
@@ -318,19 +277,36 @@ function ownerOf({ vfs, foreign }: World, link: Link) {
 }
 
 /** A socket of the host's namespace, where the links of VFs are. */
-function rtnlOf({ vfs, done, counts }: World): Rtnl {
+function rtnlOf(world: World): Rtnl {
+  const { vfs, others, done, counts } = world;
   counts.sockets += 1;
-  const links = () => [...vfs.values()].flatMap(({ link }) => link ?? []);
+  const links = () => [...others, ...[...vfs.values()].flatMap(({ link }) => link ?? [])];
   return {
     counts: { writes: 0 },
     links: async () => links(),
     linkByIndex: async (index: number) => links().find((link) => link.index === index),
-    linkByName: async (name: string) => links().find((link) => link.name === name),
+    async linkByName(name: string) {
+      world.fail("lookup", "it cannot be looked up");
+      return links().find((link) => link.name === name);
+    },
     async setLink(index: number, { addAltNames: _none, ...change }: SetLink) {
       done.push(`set ${Object.keys(change)}`);
-      for (const one of vfs.values()) if (one.link?.index === index) one.link = { ...one.link, ...change } as Link;
+      for (const what of ["name", "mtu"] as const) if (change[what]) world.fail(what, `no such ${what}`);
+      const isTaken = links().some((one) => one.name === change.name && one.index !== index);
+      if (isTaken) throw new KernelError(`set name of link ${index}`, 17, "the name is taken");
+      const name = change.name === "eth%d" ? { name: "eth9" } : {};
+      for (const one of vfs.values()) {
+        if (one.link?.index === index) one.link = { ...one.link, ...change, ...name } as Link;
+      }
     },
-    watch: () => () => {},
+    watch(_groups: readonly string[], listener: typeof world.hearOfLink) {
+      counts.listeners += 1;
+      world.hearOfLink = listener;
+      return () => {
+        counts.listeners -= 1;
+        world.hearOfLink = () => {};
+      };
+    },
     close() {
       counts.sockets -= 1;
     },

@@ -14,12 +14,13 @@ import type { Attachment, MechanismRequest } from "../../src/nsm/index.ts";
 import { HandClock } from "../../src/nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
 import { silentLog } from "../../src/telemetry/index.ts";
+import { paperUnrestored } from "./paper-unrestored.ts";
 
 const pf = parsePciAddress("01:00.0");
 export const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.1")];
 const { signal } = new AbortController();
 export const UID = "0f3b7c1e-9d5a-4c61-8a3e-2b1f6d7e8c90";
-export const asked = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/pod-a/*" };
+export const requested = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepods/pod-a/*" };
 
 /** What a test may change of the node while a story runs. */
 class Changeable {
@@ -30,6 +31,12 @@ class Changeable {
   minor = 7;
   /** A revocation ends when this has come. */
   revoking: Promise<void> = Promise.resolve();
+  /** The containers are let in when this has come. */
+  granting: Promise<void> = Promise.resolve();
+  /** Containers that are not the pod's. */
+  foreignCgroup: string | undefined;
+  /** The kernel does not say who has a group open. */
+  isUnreadable = false;
   readonly openGroups = new Set<PciAddress>();
   /** The pod of each grant that was opened, as far as it was known. */
   readonly grantedTo: (string | undefined)[] = [];
@@ -64,11 +71,11 @@ export function vfioNode() {
     inventory.devicesOf("d/x").find((one) => one.address === address)?.id ?? assert.fail(address);
   const take = async (address: PciAddress, how: "open" | "adopt" = "open") => {
     const tokenId = tokenOf(address);
-    const ask = (cgroupDir: string) => {
+    const request = (cgroupDir: string) => {
       const files = { receive: () => assert.fail("VFIO takes no files") };
       return { connectionId: `of ${address}`, desired: { type: "VFIO", tokenId, cgroupDir } as const, files, signal };
     };
-    return handleOf(await driver[how](ask(asked.cgroupDir)), { tokenId, ask });
+    return handleOf(await driver[how](request(requested.cgroupDir)), { tokenId, request });
   };
   const { openGroups, slow, settings, failing } = node;
   const changeable = { node, openGroups, slow, settings, failing };
@@ -78,14 +85,14 @@ export function vfioNode() {
 /** One connection's part, as its calls come. */
 function handleOf(
   attachment: Attachment,
-  { tokenId, ask }: { readonly tokenId: string; readonly ask: (cgroupDir: string) => MechanismRequest },
+  { tokenId, request }: { readonly tokenId: string; readonly request: (cgroupDir: string) => MechanismRequest },
 ) {
   return {
     tokenId,
     canServe: attachment.canServe.bind(attachment),
-    prepare: () => attachment.prepare(ask(asked.cgroupDir)),
-    apply: (cgroupDir = asked.cgroupDir) => attachment.apply(ask(cgroupDir), contextOf(asked.vlan)),
-    isInForce: (vlan = asked.vlan) => attachment.isInForce(contextOf(vlan), signal),
+    prepare: () => attachment.prepare(request(requested.cgroupDir)),
+    apply: (cgroupDir = requested.cgroupDir) => attachment.apply(request(cgroupDir), contextOf(requested.vlan)),
+    isInForce: (vlan = requested.vlan) => attachment.isInForce(contextOf(vlan), signal),
     release: () => attachment.release(),
     close: () => attachment.close(),
     get address() {
@@ -107,6 +114,7 @@ function binderOf(node: Changeable, done: string[]): DriverBinder {
       },
       async refuseOpen(address: PciAddress) {
         done.push(`look who has ${address} open`);
+        if (node.isUnreadable) throw new Error("the kernel does not say");
         if (node.openGroups.has(address))
           throw new DriverError(address, { kind: "group-open", group: 7, processes: [] });
       },
@@ -119,6 +127,7 @@ function journalOf(done: string[]) {
   const writing = { ends: Promise.resolve() };
   const journal = {
     vfs,
+    unrestored: paperUnrestored(),
     writing,
     async keepVf(entry: VfEntry) {
       await writing.ends;
@@ -133,7 +142,7 @@ function journalOf(done: string[]) {
 }
 
 function contextOf(vlanTag: number) {
-  return create(ConnectionContextSchema, { ethernetContext: { srcMac: asked.mac, vlanTag } });
+  return create(ConnectionContextSchema, { ethernetContext: { srcMac: requested.mac, vlanTag } });
 }
 
 function portOf({ settings, failing }: Changeable, done: string[]): PfPort {
@@ -156,6 +165,7 @@ function accessOf(node: Changeable, done: string[]): DeviceAccess {
     state,
     async apply() {
       await record(state);
+      await node.granting;
       done.push(`let ${name} in`);
     },
     isInForce: async () => node.isInForce,
@@ -167,6 +177,7 @@ function accessOf(node: Changeable, done: string[]): DeviceAccess {
   });
   return {
     open({ cgroupDir, devices, connectionId, record, pod }: GrantRequest) {
+      if (cgroupDir === node.foreignCgroup) throw new Error(`${cgroupDir} is not the pod's`);
       node.grantedTo.push(pod?.uid);
       return grantOf(cgroupDir, { connectionId, podUid: UID, containers: "*", devices, wrote: [] }, record);
     },

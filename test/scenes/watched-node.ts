@@ -65,7 +65,7 @@ class PaperConfigFile implements PfConfigFile {
   readonly path = "pci.config";
   text: string;
   listeners = 0;
-  #tell = () => {};
+  #notify = () => {};
 
   constructor(text: string) {
     this.text = text;
@@ -77,7 +77,7 @@ class PaperConfigFile implements PfConfigFile {
 
   onChange(listener: () => void): () => void {
     this.listeners += 1;
-    this.#tell = listener;
+    this.#notify = listener;
     return () => {
       this.listeners -= 1;
     };
@@ -85,22 +85,13 @@ class PaperConfigFile implements PfConfigFile {
 
   write(text: string): void {
     this.text = text;
-    this.#tell();
+    this.#notify();
   }
 }
 
 /** The link of a PF as the kernel says it. */
 export function pfLinkOf(pf: PciAddress, more: Partial<Link> = {}): Link {
   return { index: 1000, name: "pf", up: true, carrier: true, parentDevice: pf, ...more } as Link;
-}
-
-/** Continues until it is so. @throws after many turns. */
-export async function until(isSo: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 2_000; turn += 1) {
-    if (isSo()) return;
-    await new Promise(setImmediate);
-  }
-  throw new Error(`It never came: ${isSo}`);
 }
 
 /** What the node begins with. */
@@ -114,7 +105,7 @@ interface Counts {
   ueventListeners: number;
   locks: number;
   /** Observations of the first PF. */
-  looks: number;
+  observations: number;
 }
 
 /** What may be open. */
@@ -134,7 +125,7 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
   const [netlink, clock, log] = [new PaperNetlink(), new HandClock(), recordingLog()];
   netlink.links = await linksOf(machine);
   const health = new Health(clock);
-  const counts: Counts = { ueventListeners: 0, locks: 0, looks: 0 };
+  const counts: Counts = { ueventListeners: 0, locks: 0, observations: 0 };
   const pfLinks: PfLinks = new Map();
   const host = hostOf(machine, { netlink, pfLinks, counts });
   const kept = new Map<string, string>();
@@ -214,9 +205,9 @@ function hostOf(
     },
     openRtnl: () => netlink.open(),
     pfLink: async (_place, pf) => await pfLinks.get(pf)?.(),
-    askEswitchMode: async (pf) => {
-      counts.looks += pf === machine.pfs[0] ? 1 : 0;
-      return await machine.askEswitchMode(pf);
+    queryEswitchMode: async (pf) => {
+      counts.observations += pf === machine.pfs[0] ? 1 : 0;
+      return await machine.queryEswitchMode(pf);
     },
     uevents: {
       subscribe(listener) {

@@ -20,18 +20,18 @@ test("encodeBlock() writes what the kernel showed of it after the verifier had t
 });
 
 const rows = [
-  { says: "lets the device be read and written", ask: { ...group, access: READ | WRITE }, answer: true },
-  { says: "lets it be read only", ask: { ...group, access: READ }, answer: true },
-  { says: "lets it be written only", ask: { ...group, access: WRITE }, answer: true },
-  { says: "leaves mknod with reading to the rest", ask: { ...group, access: MKNOD | READ }, answer: false },
-  { says: "leaves another minor to the rest", ask: { major: 245, minor: 4, access: READ }, answer: false },
-  { says: "leaves another major to the rest", ask: { major: 246, minor: 3, access: READ }, answer: false },
-  { says: "keeps what the rest allows", ask: { major: 1, minor: 3, access: MKNOD | READ | WRITE }, answer: true },
+  { says: "lets the device be read and written", request: { ...group, access: READ | WRITE }, answer: true },
+  { says: "lets it be read only", request: { ...group, access: READ }, answer: true },
+  { says: "lets it be written only", request: { ...group, access: WRITE }, answer: true },
+  { says: "leaves mknod with reading to the rest", request: { ...group, access: MKNOD | READ }, answer: false },
+  { says: "leaves another minor to the rest", request: { major: 245, minor: 4, access: READ }, answer: false },
+  { says: "leaves another major to the rest", request: { major: 246, minor: 3, access: READ }, answer: false },
+  { says: "keeps what the rest allows", request: { major: 1, minor: 3, access: MKNOD | READ | WRITE }, answer: true },
 ];
-for (const { says, ask, answer } of rows) {
+for (const { says, request, answer } of rows) {
   test(`joinProgram() makes a filter that ${says}`, () => {
     const joined = joinProgram({ devices: [group], originalId: 7 }, crunFilter);
-    assert.equal(allows(joined, ask), answer);
+    assert.equal(allows(joined, request), answer);
   });
 }
 

@@ -6,14 +6,14 @@ import { decodeProgram } from "./instruction.ts";
 import { problemOf } from "./simple.ts";
 
 const rows = [
-  { says: "lets /dev/null be opened", ask: { major: 1, minor: 3, access: 6 }, answer: true },
-  { says: "lets any node be made", ask: { major: 77, minor: 1, access: 1 }, answer: true },
-  { says: "lets the device of the rule be opened", ask: { major: 10, minor: 196, access: 6 }, answer: true },
-  { says: "refuses another device", ask: { major: 245, minor: 3, access: 6 }, answer: false },
-  { says: "lets all of /dev/pts be opened", ask: { major: 136, minor: 99, access: 6 }, answer: true },
+  { says: "lets /dev/null be opened", request: { major: 1, minor: 3, access: 6 }, answer: true },
+  { says: "lets any node be made", request: { major: 77, minor: 1, access: 1 }, answer: true },
+  { says: "lets the device of the rule be opened", request: { major: 10, minor: 196, access: 6 }, answer: true },
+  { says: "refuses another device", request: { major: 245, minor: 3, access: 6 }, answer: false },
+  { says: "lets all of /dev/pts be opened", request: { major: 136, minor: 99, access: 6 }, answer: true },
 ];
-for (const { says, ask, answer } of rows) {
-  test(`allows() knows that crun's filter ${says}`, () => assert.equal(allows(crunFilter, ask), answer));
+for (const { says, request, answer } of rows) {
+  test(`allows() knows that crun's filter ${says}`, () => assert.equal(allows(crunFilter, request), answer));
 }
 
 /** Instructions in hex; the context is character device 3:4, opened for reading. */

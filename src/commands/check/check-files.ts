@@ -26,7 +26,7 @@ export interface CheckFiles {
   /** Where PFs and idle VFs have their network devices; that of this process by default. */
   readonly netns?: Netns;
   /** devlink's word; the tests' own where they pretend the rest. */
-  readonly askEswitchMode: (pf: string) => Promise<EswitchMode | undefined>;
+  readonly queryEswitchMode: (pf: string) => Promise<EswitchMode | undefined>;
 }
 
 /** The files of this machine. */
@@ -41,7 +41,7 @@ export function openCheckFiles(settings: CommandSettings): CheckFiles {
     proc: openHostFiles("/proc", writes),
     sys: openHostFiles("/sys", writes),
     verifyLink: (pf) => verifyHere(pfLinks({ devices, linkOwnerOf }), pf),
-    askEswitchMode: askDevlink,
+    queryEswitchMode: queryDevlink,
   };
 }
 
@@ -56,7 +56,7 @@ async function verifyHere(pfLink: FindPfLink, pf: PciAddress): Promise<void> {
   }
 }
 
-async function askDevlink(pf: string): Promise<EswitchMode | undefined> {
+async function queryDevlink(pf: string): Promise<EswitchMode | undefined> {
   const netns = Netns.current();
   const devlink = Devlink.open(netns);
   try {

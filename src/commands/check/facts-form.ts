@@ -1,5 +1,5 @@
 import type { Discovery, NetdevUse, PciAddress, PfConfig } from "../../pci/index.ts";
-import type { ReadEnvironment } from "../command.ts";
+import type { BudgetFact, PolicyFact, ReadEnvironment } from "../command.ts";
 
 /** The list of physical functions, or why there is none. */
 export type PfListFact = { readonly path: string } & (
@@ -93,6 +93,8 @@ export interface ProcessFacts {
   readonly arch: string;
   /** Whether a network device of this namespace has hardware behind it. */
   readonly seesHardware: boolean;
+  /** How many files it may have open; undefined for no limit. */
+  readonly openFiles: number | undefined;
   /** What the test of passed descriptors said; undefined when all went well. */
   readonly selfTestProblem: string | undefined;
 }
@@ -113,7 +115,11 @@ export interface CheckFacts {
   readonly vfio: VfioFacts;
   readonly cgroups: CgroupFacts;
   readonly peers: readonly PeerFact[];
+  /** Whom the forwarder takes for the manager; undefined: any peer that answers. */
+  readonly managerIds: readonly string[] | undefined;
   readonly pluginFolder: FolderFact;
   readonly stateFolder: FolderFact;
   readonly process: ProcessFacts;
+  readonly budget: BudgetFact;
+  readonly policies: PolicyFact;
 }

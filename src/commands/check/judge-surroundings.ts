@@ -3,14 +3,47 @@ import { doubt, type Finding, failure, fine } from "./finding.ts";
 
 /** What the environment and the process are like. */
 export function judgeProgram(facts: CheckFacts): readonly Finding[] {
-  return [...judgeEnvironment(facts), ...judgeProcess(facts)];
+  return [
+    ...judgeEnvironment(facts),
+    ...judgeProcess(facts),
+    judgeBudget(facts.budget),
+    ...judgePolicies(facts.policies),
+  ];
 }
 
 /** The programs that the forwarder talks with, and the folders that it writes to. */
-export function judgeSurroundings({ peers, pluginFolder, stateFolder }: CheckFacts): readonly Finding[] {
+export function judgeSurroundings({ peers, managerIds, pluginFolder, stateFolder }: CheckFacts): readonly Finding[] {
   const hasFolder = pluginFolder.nearest === pluginFolder.path;
   const judged = peers.filter(({ check }) => hasFolder || check !== "kubelet"); // no socket where no folder is
-  return [...judged.flatMap(judgePeer), judgePluginFolder(pluginFolder), ...judgeState(stateFolder)];
+  return [
+    ...judged.flatMap(judgePeer),
+    judgeManager(managerIds),
+    judgePluginFolder(pluginFolder),
+    ...judgeState(stateFolder),
+  ];
+}
+
+function judgeBudget({ memoryBytes, shortage, says }: CheckFacts["budget"]): Finding {
+  const check = "budgets";
+  const words = Object.entries(says).map(([name, amount]) => `${name} ${amount}`);
+  const limit =
+    memoryBytes === undefined ? "no limit of memory" : `${Math.floor(memoryBytes / 1_048_576)} MiB of memory`;
+  const what = `${limit}; peers may have: ${words.join("; ")}`;
+  if (shortage === undefined) return fine(check, what);
+  return doubt({ check, what, why: shortage, todo: "give the container 256Mi (resources.limits.memory)" });
+}
+
+function judgePolicies(policies: CheckFacts["policies"]): readonly Finding[] {
+  const check = "registry-policies";
+  const todo = "correct NSM_REGISTRY_CLIENT_POLICIES, or leave it unset";
+  if (policies.kind === "unusable") {
+    const why = "the forwarder does not start without the policies that it is to go by";
+    return [failure({ check, what: policies.problem, why, todo })];
+  }
+  const { names, warnings } = policies;
+  const why = "what is not selected is not asked about the registry's answers";
+  const odd = warnings.map((what) => doubt({ check, what, why, todo }));
+  return odd.length > 0 ? odd : [fine(check, `the registry's answers must pass ${names.join(", ")}`)];
 }
 
 function judgeEnvironment({ environment: { problems, warnings } }: CheckFacts): readonly Finding[] {
@@ -60,6 +93,7 @@ function judgeProcess({ process, cgroups, pfList, discovery }: CheckFacts): read
   // Of what sysfs has of another namespace nothing is said of this one.
   const isElsewhere = discovery.faults.some(({ kind }) => kind === "other-namespace");
   if (!isElsewhere) found.push(...judgeNetns(process, pfList));
+  found.push(...judgeOpenFiles(process));
   if (selfTestProblem === undefined) found.push(fine("kernel", `Linux ${release} on ${arch}`));
   else {
     const why = "clients send their network namespaces as descriptors";
@@ -67,6 +101,20 @@ function judgeProcess({ process, cgroups, pfList, discovery }: CheckFacts): read
     found.push(failure({ check: "kernel", what: selfTestProblem, why, todo }));
   }
   return found;
+}
+
+/** Without a client it has 48 open; each connection of a client and of an endpoint is some more. */
+const FEW_FILES = 64;
+const ENOUGH_FILES = 1024;
+
+function judgeOpenFiles({ openFiles = Number.POSITIVE_INFINITY }: ProcessFacts): readonly Finding[] {
+  if (openFiles >= ENOUGH_FILES) return [];
+  const [check, what] = ["open-files", `this process may have ${openFiles} files open`];
+  const todo = `raise the limit to ${ENOUGH_FILES} at least (LimitNOFILE of the runtime, ulimit -n)`;
+  if (openFiles < FEW_FILES) return [failure({ check, what, why: "the forwarder has as many without a client", todo })];
+  return [
+    doubt({ check, what, why: "Requests are refused while so many clients are connected that none is left", todo }),
+  ];
 }
 
 function judgeNetns({ seesHardware }: ProcessFacts, pfList: CheckFacts["pfList"]): readonly Finding[] {
@@ -125,6 +173,12 @@ function judgePeer({ check, path, refusal }: PeerFact): readonly Finding[] {
     ],
   }[refusal] ?? [`cannot connect to ${path} (${refusal})`];
   return [failure({ check, what: what ?? refusal, why, todo: instead })];
+}
+
+/** Not to pin it is a choice: only a peer that can replace the socket is kept out by that. */
+function judgeManager(ids: readonly string[] | undefined): Finding {
+  const anyPeer = "any peer that answers at NSM_CONNECT_TO is taken for the manager: NSM_MANAGER_SPIFFE_ID is not set";
+  return fine("manager-identity", ids ? `only ${ids.join(" or ")} is taken for the manager` : anyPeer);
 }
 
 function judgePluginFolder({ path, nearest, refusal }: FolderFact): Finding {

@@ -355,6 +355,18 @@ const rows: readonly Row[] = [
     says: /not the host's network namespace/,
   },
   {
+    broken: "the limit of open files",
+    facts: { process: { ...process, openFiles: 48 } },
+    found: [`fail open-files ${both}`],
+    says: /may have 48 files open/,
+  },
+  {
+    broken: "the limit of open files, as soon as there are clients",
+    facts: { process: { ...process, openFiles: 256 } },
+    found: [`warn open-files ${both}`],
+    says: /raise the limit to 1024/,
+  },
+  {
     broken: "the self test",
     facts: { process: { ...process, selfTestProblem: "Cannot pass" } },
     found: [`fail kernel ${both}`],
@@ -397,6 +409,26 @@ const rows: readonly Row[] = [
     says: /\/state is no folder for files: it is on proc/,
   },
   {
+    broken: "the memory that it is given",
+    facts: {
+      budget: { memoryBytes: 64 * 1_048_576, shortage: "The container has 64 MiB", says: { connections: "32 each" } },
+    },
+    found: [`warn budgets ${both}`],
+    says: /64 MiB of memory; peers may have: connections 32 each.*The container has 64 MiB/s,
+  },
+  {
+    broken: "the policies: a mask selects nothing, so everything is allowed",
+    facts: { policies: { kind: "selected", names: [], warnings: ["every answer is allowed"] } },
+    found: [`warn registry-policies ${both}`],
+    says: /every answer is allowed/,
+  },
+  {
+    broken: "the policies: one cannot be run",
+    facts: { policies: { kind: "unusable", problem: "Cannot use the policy mask" } },
+    found: [`fail registry-policies ${both}`],
+    says: /Cannot use the policy mask/,
+  },
+  {
     broken: "the state folder: it does not last",
     facts: { stateFolder: { ...stateFolder, fileSystem: "overlay" } },
     found: [`warn state-folder ${both}`],
@@ -430,6 +462,12 @@ test("judge() says nothing good of the network namespace where sysfs is of anoth
 
 test("judge() finds nothing wrong with a sound node", () => {
   assert.deepEqual(problemsOf(judge(soundNode, mechanisms)), []);
+});
+
+test("judge() has what peers may have, also where there is no limit of memory", () => {
+  const budget = { memoryBytes: undefined, shortage: undefined, says: { connections: "256 each", calls: "9 each" } };
+  const found = judge({ ...soundNode, budget }, mechanisms).find(({ check }) => check === "budgets");
+  assert.equal(found?.what, "no limit of memory; peers may have: connections 256 each; calls 9 each");
 });
 
 test("judge() leaves out what does not concern the mechanisms, and puts failures first", () => {

@@ -2,13 +2,11 @@ import { join } from "node:path";
 import { AccessError, kubepodsTrees, openHierarchy, PodFinder } from "../../access/index.ts";
 import type { Clock } from "../../async/index.ts";
 import {
-  BlockingWrites,
   connectUnix,
   type HostFiles,
   KernelError,
   loadDeviceProgram,
   Netns,
-  openHostFiles,
   Rtnl,
   readSmallFile,
   writeRefusal,
@@ -32,7 +30,10 @@ import type { CgroupFacts, CheckFacts, PeerFact, PfListFact, PortFact } from "./
 import { readFolder, readProcess, readVfio } from "./read-node.ts";
 
 /** Reads all that is judged. Changes nothing: connections are closed at once, the BPF program is loaded and attached nowhere. */
-export async function readFacts({ environment, clock }: Surroundings, files: CheckFiles): Promise<CheckFacts> {
+export async function readFacts(
+  { environment, readBudget, readPolicies, clock }: Surroundings,
+  files: CheckFiles,
+): Promise<CheckFacts> {
   const { settings } = environment;
   const pfList = await readPfList(settings.sriovConfigFile);
   const config = pfList.kind === "read" ? pfList.config : { physicalFunctions: [] };
@@ -47,9 +48,12 @@ export async function readFacts({ environment, clock }: Surroundings, files: Che
     vfio: await readVfio(settings, files),
     cgroups: await readCgroups(settings, clock),
     peers: readPeers(settings),
+    managerIds: settings.managerSpiffeId?.map(({ text }) => text),
     pluginFolder: await readFolder(settings.devicePluginPath, files.proc),
     stateFolder: await readFolder(settings.statePath, files.proc),
     process: await readProcess(files),
+    budget: await readBudget(),
+    policies: await readPolicies(),
   };
 }
 
@@ -80,10 +84,12 @@ async function readPort({ address, ifname }: PhysicalFunction, devices: HostFile
 }
 
 async function readSysfsRefusals({ pfs }: Discovery, root: string): Promise<ReadonlyMap<PciAddress, string>> {
-  const asked = await Promise.all(
+  const refusals = await Promise.all(
     pfs.map(async ({ address }) => [address, await writeRefusal(join(root, address, "sriov_numvfs"))] as const),
   );
-  return new Map(asked.flatMap(([address, refusal]) => (refusal === undefined ? [] : [[address, refusal] as const])));
+  return new Map(
+    refusals.flatMap(([address, refusal]) => (refusal === undefined ? [] : [[address, refusal] as const])),
+  );
 }
 
 async function readHostUse({ pfs }: Discovery, { devices, netns: given }: CheckFiles): Promise<CheckFacts["hostUse"]> {
@@ -120,9 +126,12 @@ async function readCgroups(
   }
 }
 
+/** Some hundred times that of a node with 512 devices of it in use. */
+const CHECKPOINT_MEBIBYTES = 16;
+
 async function podsOfKubelet(devicePluginPath: string): Promise<readonly string[]> {
-  const folder = openHostFiles(devicePluginPath, new BlockingWrites());
-  const text = await folder.readText(CHECKPOINT_FILE).catch(() => ""); // judged by its folder and socket
+  const path = join(devicePluginPath, CHECKPOINT_FILE);
+  const text = await readSmallFile(path, CHECKPOINT_MEBIBYTES).catch(() => ""); // judged by its folder and socket
   return [...new Set([...(parseCheckpoint(text) ?? new Map()).values()].map(({ podUid }) => podUid))];
 }
 

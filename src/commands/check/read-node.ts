@@ -65,6 +65,12 @@ function memlockIn(limits: string): number | undefined {
   return Number.isNaN(bytes) ? undefined : bytes;
 }
 
+/** The soft limit, which Node has made the hard one when it started. */
+function openFilesIn(limits: string): number | undefined {
+  const count = Number(/^Max open files\s+(\S+)/m.exec(limits)?.[1]);
+  return Number.isNaN(count) ? undefined : count;
+}
+
 /** The process and its kernel, by /proc and /sys. */
 export async function readProcess({ proc, sys }: CheckFiles): Promise<ProcessFacts> {
   const status = await proc.readText("self/status");
@@ -76,6 +82,7 @@ export async function readProcess({ proc, sys }: CheckFiles): Promise<ProcessFac
     release: (await proc.readText("sys/kernel/osrelease")).trim(),
     arch: process.arch,
     seesHardware: await seesHardware(sys),
+    openFiles: openFilesIn(await proc.readText("self/limits").catch(() => "")),
     selfTestProblem: await selfTest().then(
       () => undefined,
       (error: Error) => error.message,

@@ -8,13 +8,13 @@ export class NoViewError extends Error {
 
 /** The node as it is now. @throws {NoViewError} */
 export async function fetchView(base: string, signal: AbortSignal): Promise<NodeView> {
-  const answer = await ask(`${base}/status.json`, signal);
+  const answer = await query(`${base}/status.json`, signal);
   return toView(await read(answer.text(), base), base);
 }
 
 /** The node now and at each change, until the forwarder ends the stream. @throws {NoViewError} */
 export async function* watchViews(base: string, signal: AbortSignal): AsyncIterable<NodeView> {
-  const answer = await ask(`${base}/status.events`, signal);
+  const answer = await query(`${base}/status.events`, signal);
   if (!answer.body) return;
   const stream = answer.body.pipeThrough(new TextDecoderStream());
   for await (const data of eventData(checked(stream, base))) yield toView(data, base);
@@ -28,7 +28,7 @@ async function* checked(stream: AsyncIterable<string>, base: string): AsyncItera
   }
 }
 
-async function ask(url: string, signal: AbortSignal): Promise<Response> {
+async function query(url: string, signal: AbortSignal): Promise<Response> {
   const base = new URL(url).origin;
   const answer = await fetchFirst(addressed(url), base, signal);
   if (answer.ok) return answer;

@@ -26,6 +26,7 @@ export function recordingTerminal(form: Partial<Terminal> = {}): RecordingTermin
 
 const someSettings: CommandSettings = {
   connectTo: "unix:///nowhere/nsm.io.sock",
+  managerSpiffeId: undefined,
   devicePluginPath: "/nowhere/device-plugins/",
   podResourcesPath: "/nowhere/pod-resources/",
   sriovConfigFile: "/nowhere/pci.config",
@@ -45,6 +46,8 @@ export function someSurroundings(settings: Partial<CommandSettings> = {}): Surro
 } {
   return {
     version: "1.2.3",
+    readBudget: async () => ({ memoryBytes: undefined, shortage: undefined, says: {} }),
+    readPolicies: async () => ({ kind: "selected", names: ["a.rego"], warnings: [] }),
     environment: {
       settings: { ...someSettings, ...settings },
       problems: [],

@@ -1,7 +1,7 @@
 // struct nlattr, include/uapi/linux/netlink.h (Linux 6.1): u16 length (with these 4 bytes), u16 type, then the value.
 export const NLA_HDR_BYTES = 4;
 // #define NLA_F_NESTED (1 << 15)
-const NLA_F_NESTED = 0x8000;
+export const NLA_F_NESTED = 0x8000;
 // #define NLA_TYPE_MASK ~(NLA_F_NESTED | NLA_F_NET_BYTEORDER)
 export const NLA_TYPE_MASK = 0x3fff;
 

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { encodeAttributes } from "./attribute.ts";
-import { Conversation, type NetlinkPipe } from "./conversation.ts";
+import { Conversation, type NetlinkSocket } from "./conversation.ts";
 import { encodeStruct, nlmsghdr } from "./layout.ts";
 import { decodeMessages, NLM_F_ACK, NLM_F_DUMP } from "./message.ts";
 
@@ -12,6 +14,7 @@ const DATA = 20;
 const INTERRUPTED = 0x10;
 const ACK_TLVS = 0x200;
 const CAPPED = 0x100;
+const PIECES = 20;
 const dump = { type: 22, flags: NLM_F_DUMP, body: Buffer.alloc(4) };
 const change = { type: 20, flags: NLM_F_ACK, body: Buffer.alloc(4) };
 
@@ -32,22 +35,22 @@ function bytesOf({ type, flags = 0, body = Buffer.alloc(4), seqOff = 0, port = P
 /** A kernel that answers the n-th request with the n-th script. */
 function pretendKernel(...scripts: readonly (readonly Answer[])[]) {
   const waiting: Buffer[] = [];
-  const asked: { type: number; flags: number }[] = [];
+  const requests: { type: number; flags: number }[] = [];
   const take = (bytes: Buffer) => {
     const [request] = decodeMessages(bytes);
     assert.ok(request);
-    const script = scripts[Math.min(asked.length, scripts.length - 1)] ?? [];
-    asked.push({ type: request.type, flags: request.flags });
+    const script = scripts[Math.min(requests.length, scripts.length - 1)] ?? [];
+    requests.push({ type: request.type, flags: request.flags });
     waiting.push(...script.map((answer) => bytesOf(answer, request.seq)));
   };
-  const pipe: NetlinkPipe = {
-    port: PORT,
-    send: async (bytes) => take(bytes),
+  const socket: NetlinkSocket = {
+    netlinkPort: PORT,
+    sendOffThread: async (bytes) => take(bytes),
     receive: () => waiting.shift(),
-    receiveDumped: async () => waiting.shift(),
+    receiveOffThread: async () => waiting.shift(),
     close() {},
   };
-  return { pipe, asked };
+  return { socket, requests };
 }
 
 function errorBody(errno: number, options: { readonly quoted: number; readonly text?: string }): Buffer {
@@ -60,26 +63,26 @@ function errorBody(errno: number, options: { readonly quoted: number; readonly t
 
 test("Conversation.request() gathers a dump of many datagrams up to its end", async () => {
   const kernel = pretendKernel([{ type: DATA }, { type: DATA }, { type: DONE }]);
-  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
-  assert.deepEqual([answer.length, kernel.asked.length], [2, 1]);
+  const answer = await new Conversation(kernel.socket).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.requests.length], [2, 1]);
 });
 
 test("Conversation.request() begins a dump again that changes cut", async () => {
   const kernel = pretendKernel([{ type: DATA, flags: INTERRUPTED }, { type: DONE }], [{ type: DATA }, { type: DONE }]);
-  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
-  assert.deepEqual([answer.length, kernel.asked.length], [1, 2]);
+  const answer = await new Conversation(kernel.socket).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.requests.length], [1, 2]);
 });
 
 test("Conversation.request() begins a dump again that the kernel says it has broken off", async () => {
   const broken = { type: DONE, body: errorBody(4, { quoted: 0 }) }; // EINTR
   const kernel = pretendKernel([{ type: DATA }, broken], [{ type: DATA }, { type: DATA }, { type: DONE }]);
-  const answer = await new Conversation(kernel.pipe).request(dump, { op: "list" });
-  assert.deepEqual([answer.length, kernel.asked.length], [2, 2]);
+  const answer = await new Conversation(kernel.socket).request(dump, { op: "list" });
+  assert.deepEqual([answer.length, kernel.requests.length], [2, 2]);
 });
 
 test("Conversation.request() gives up on a dump that never holds still", async () => {
   const kernel = pretendKernel([{ type: DATA }, { type: DONE, flags: INTERRUPTED }]);
-  const talk = new Conversation(kernel.pipe).request(dump, { op: "list the links" });
+  const talk = new Conversation(kernel.socket).request(dump, { op: "list the links" });
   await assert.rejects(talk, { code: "EINTR", message: /list the links: changed 10 times while it was read/ });
 });
 
@@ -89,7 +92,7 @@ test("Conversation.request() passes over answers to others", async () => {
     { type: ERROR, body: errorBody(1, { quoted: 0 }), port: 1 },
   ];
   const kernel = pretendKernel([...stray, { type: DATA }, { type: ERROR, body: errorBody(0, { quoted: 0 }) }]);
-  const answer = await new Conversation(kernel.pipe).request(change, { op: "change" });
+  const answer = await new Conversation(kernel.socket).request(change, { op: "change" });
   assert.deepEqual(
     answer.map((message) => message.port),
     [PORT],
@@ -104,7 +107,7 @@ for (const { says, flags, quoted } of texts) {
   test(`Conversation.request() reports the kernel's own words ${says}`, async () => {
     const body = errorBody(22, { quoted, text: "Invalid prefix for given prefix length" });
     const kernel = pretendKernel([{ type: ERROR, flags, body }]);
-    const talk = new Conversation(kernel.pipe).request(change, { op: "add route x" });
+    const talk = new Conversation(kernel.socket).request(change, { op: "add route x" });
     await assert.rejects(talk, { code: "EINVAL", detail: "Invalid prefix for given prefix length", op: "add route x" });
   });
 }
@@ -115,24 +118,24 @@ const broken = [
 ];
 for (const { says, answers } of broken) {
   test(`Conversation.request() refuses an answer with ${says}`, async () => {
-    const talk = new Conversation(pretendKernel(answers).pipe).request(change, { op: "change" });
+    const talk = new Conversation(pretendKernel(answers).socket).request(change, { op: "change" });
     await assert.rejects(talk, { code: "EPROTO" });
   });
 }
 
 test("Conversation takes a dump on another thread, piece by piece, and other answers here", async () => {
   const done = errorBody(0, { quoted: 0 });
-  const { pipe } = pretendKernel([{ type: DATA }, { type: DONE, body: done }], [{ type: ERROR, body: done }]);
+  const { socket } = pretendKernel([{ type: DATA }, { type: DONE, body: done }], [{ type: ERROR, body: done }]);
   const taken: string[] = [];
   const receive = () => {
     taken.push("here");
-    return pipe.receive();
+    return socket.receive();
   };
-  const receiveDumped = () => {
+  const receiveOffThread = () => {
     taken.push("on another thread");
-    return pipe.receiveDumped();
+    return socket.receiveOffThread();
   };
-  const talk = new Conversation({ ...pipe, receive, receiveDumped });
+  const talk = new Conversation({ ...socket, receive, receiveOffThread });
   await talk.request(dump, { op: "list" });
   await talk.request(change, { op: "set" });
   assert.deepEqual(taken, ["on another thread", "on another thread", "here"]);
@@ -145,16 +148,16 @@ function slowKernel() {
   const kernel = pretendKernel([ACK]);
   const steps: string[] = [];
   const waiting: (() => void)[] = [];
-  const pipe: NetlinkPipe = {
-    ...kernel.pipe,
-    async send(bytes) {
+  const socket: NetlinkSocket = {
+    ...kernel.socket,
+    async sendOffThread(bytes) {
       steps.push("send");
       await new Promise<void>((resolve) => waiting.push(resolve));
-      await kernel.pipe.send(bytes);
+      await kernel.socket.sendOffThread(bytes);
     },
     receive() {
       steps.push("receive");
-      return kernel.pipe.receive();
+      return kernel.socket.receive();
     },
     close: () => void steps.push("close"),
   };
@@ -163,8 +166,39 @@ function slowKernel() {
     waiting.shift()?.();
     await new Promise(setImmediate);
   };
-  return { talk: new Conversation(pipe), steps, letPass };
+  return { talk: new Conversation(socket), steps, letPass };
 }
+
+test("Conversation.list() keeps no piece of a dump of which it has kept an entry", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const pieces: WeakRef<ArrayBufferLike>[] = [];
+  const kernel = pretendKernel([...Array.from({ length: PIECES }, () => ({ type: DATA })), { type: DONE }]);
+  let alive = Number.POSITIVE_INFINITY;
+  const receiveOffThread = async () => {
+    await new Promise(setImmediate);
+    const sent = kernel.socket.receive();
+    if (!sent) return undefined;
+    if (pieces.length === PIECES) {
+      collect();
+      alive = pieces.filter((piece) => piece.deref() !== undefined).length;
+    }
+    const piece = Buffer.allocUnsafeSlow(sent.length); // in memory of its own
+    sent.copy(piece);
+    pieces.push(new WeakRef(piece.buffer));
+    return piece;
+  };
+  const talk = new Conversation({ ...kernel.socket, receiveOffThread });
+  const entries = await talk.list(dump, { op: "list", decode: ({ seq }) => seq });
+  assert.equal(entries.length, PIECES);
+  assert.ok(alive <= 2, `${alive} of ${PIECES} pieces`);
+});
+
+test("Conversation.list() forgets what came before changes cut the dump", async () => {
+  const kernel = pretendKernel([{ type: DATA, flags: INTERRUPTED }, { type: DONE }], [{ type: DATA }, { type: DONE }]);
+  const entries = await new Conversation(kernel.socket).list(dump, { op: "list", decode: () => "entry" });
+  assert.deepEqual(entries, ["entry"]);
+});
 
 test("Conversation sends a request when the one before has its answer, also after one that failed", async () => {
   const { talk, steps, letPass } = slowKernel();
@@ -174,7 +208,7 @@ test("Conversation sends a request when the one before has its answer, also afte
   await letPass();
   await both;
   const kernel = pretendKernel([{ type: ERROR, body: errorBody(1, { quoted: 0 }) }], [ACK]);
-  const again = new Conversation(kernel.pipe);
+  const again = new Conversation(kernel.socket);
   const failed = assert.rejects(again.request(change, { op: "one" }), { code: "EPERM" });
   await again.request(change, { op: "two" });
   await failed;

@@ -1,27 +1,36 @@
 import { messageOf } from "../../async/index.ts";
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
+import type { KernelSocket } from "../kernel-socket.ts";
 import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
 import { decodeMessages, encodeMessage, endOf, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR } from "./message.ts";
 
-/** Bytes out, bytes in: all that a conversation needs of its socket. */
-export interface NetlinkPipe {
-  /** The kernel's name of this socket; answers carry it. */
-  readonly port: number;
-  /** The kernel works meanwhile: once it is sent, the answer is there. On another thread. @throws {KernelError} */
-  send(bytes: Buffer): Promise<void>;
-  /** The next datagram, undefined when none waits. @throws {KernelError} */
-  receive(): Buffer | undefined;
-  /** The same on another thread: of a dump the kernel makes each further piece while the one before is taken. */
-  receiveDumped(): Promise<Buffer | undefined>;
-  close(): void;
-}
+/** All that a conversation needs of its socket. */
+export type NetlinkSocket = Pick<
+  KernelSocket,
+  "netlinkPort" | "sendOffThread" | "receive" | "receiveOffThread" | "close"
+>;
 
-export interface RequestOptions {
+interface RequestOptions {
   /** What is tried, for the error: "add address 10.0.0.1/24 to link 7". */
   readonly op: string;
-  /** Which messages of the answer to keep; all of them by default. What is left out takes no memory. */
+}
+
+/** Who gets the messages of an answer, each as it comes. */
+interface Taker {
+  /** The answer begins; once more where changes have cut a dump. */
+  begin(): void;
+  take(message: NetlinkMessage): void;
+}
+
+/** What to make of a dump. */
+interface Listing<T> {
+  readonly op: string;
+  readonly decode: (message: NetlinkMessage) => T | undefined;
+  /** Whether to decode a message at all; all by default. */
   readonly keep?: ((message: NetlinkMessage) => boolean) | undefined;
+  /** All do by default. Called again for the same where changes have cut a dump. */
+  readonly concerns?: ((entry: T) => boolean) | undefined;
 }
 
 /** How often a dump is begun again when changes cut it. */
@@ -32,74 +41,127 @@ const DUMP_TRIES = 10;
  * may hold for tens of milliseconds: who moves a link, or a namespace that ends. The main thread does not wait with it.
  */
 export class Conversation {
-  readonly #pipe: NetlinkPipe;
+  /** What `write`, `one` and `list` have requested so far, of every socket of this process. */
+  static readonly totals = { reads: 0, writes: 0 };
+  readonly #socket: NetlinkSocket;
+  readonly #port: number;
   #seq = 0;
   #tail: Promise<unknown> = Promise.resolve();
   #closed = false;
 
-  constructor(pipe: NetlinkPipe) {
-    this.#pipe = pipe;
+  constructor(socket: NetlinkSocket) {
+    this.#socket = socket;
+    this.#port = socket.netlinkPort;
+  }
+
+  async write(request: NetlinkRequest, op: string): Promise<void> {
+    Conversation.totals.writes++;
+    await this.request(request, { op });
+  }
+
+  async one<T>(request: NetlinkRequest, op: string, decode: (message: NetlinkMessage) => T): Promise<T | undefined> {
+    Conversation.totals.reads++;
+    const [message] = await this.request(request, { op });
+    return message && decoded(op, () => decode(message));
+  }
+
+  async list<T>(request: NetlinkRequest, listing: Listing<T>): Promise<T[]> {
+    Conversation.totals.reads++;
+    const { op, decode, keep = () => true, concerns = () => true } = listing;
+    let entries: T[] = [];
+    // Decoded as they come: a message that is kept keeps the piece of the dump that it came in, of 32 KiB.
+    await this.#inTurn(request, op, {
+      begin() {
+        entries = [];
+      },
+      take(message) {
+        if (!keep(message)) return;
+        const found = decoded(op, () => decode(message));
+        if (found !== undefined && concerns(found)) entries.push(found);
+      },
+    });
+    return entries;
   }
 
   /**
    * Sends the request and gives the messages of the answer.
    * @throws {KernelError} with the kernel's code and its own words.
    */
-  request(request: NetlinkRequest, options: RequestOptions): Promise<NetlinkMessage[]> {
-    const answer = this.#tail.then(() => this.#talk(request, options));
-    this.#tail = answer.catch(() => {});
-    return answer;
+  async request(request: NetlinkRequest, { op }: RequestOptions): Promise<NetlinkMessage[]> {
+    let messages: NetlinkMessage[] = [];
+    await this.#inTurn(request, op, {
+      begin() {
+        messages = [];
+      },
+      take: (message) => void messages.push(message),
+    });
+    return messages;
   }
 
   /** Closes the socket as soon as the request that runs is done; those that wait fail. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    void this.#tail.then(() => this.#pipe.close());
+    void this.#tail.then(() => this.#socket.close());
   }
 
-  async #talk(request: NetlinkRequest, options: RequestOptions): Promise<NetlinkMessage[]> {
+  async #inTurn(request: NetlinkRequest, op: string, taker: Taker): Promise<void> {
+    const answered = this.#tail.then(() => this.#talk(request, op, taker));
+    this.#tail = answered.catch(() => {});
+    await answered;
+  }
+
+  async #talk(request: NetlinkRequest, op: string, taker: Taker): Promise<void> {
     const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP && (request.flags & NLM_F_ACK) === 0;
     for (let tries = 1; ; tries++) {
-      if (this.#closed) throw new KernelError(options.op, Errno.EBADF, "the socket is closed");
+      if (this.#closed) throw new KernelError(op, Errno.EBADF, "the socket is closed");
       const seq = (this.#seq + 1) >>> 0 || 1;
       this.#seq = seq;
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
-      await this.#pipe.send(bytes);
-      const { messages, interrupted } = await this.#collect(seq, { ...options, isDump });
-      if (!interrupted) return messages;
-      if (tries === DUMP_TRIES)
-        throw new KernelError(options.op, Errno.EINTR, `changed ${tries} times while it was read`);
+      await this.#socket.sendOffThread(bytes);
+      taker.begin();
+      const { interrupted } = await this.#collect(seq, { op, isDump }, taker);
+      if (!interrupted) return;
+      if (tries === DUMP_TRIES) throw new KernelError(op, Errno.EINTR, `changed ${tries} times while it was read`);
     }
   }
 
-  /** Others are left over from a request that failed half way; they can be of no other (NetlinkPipe hears only the kernel). */
-  #isAnswer({ seq, port }: NetlinkMessage, asked: number): boolean {
-    return seq === asked && port === this.#pipe.port;
+  /** Others are left over from a request that failed half way; they can be of no other (openNetlinkSocket: it hears only the kernel). */
+  #isAnswer({ seq, port }: NetlinkMessage, sent: number): boolean {
+    return seq === sent && port === this.#port;
   }
 
   async #receive(isDump: boolean): Promise<Buffer | undefined> {
-    return isDump ? await this.#pipe.receiveDumped() : this.#pipe.receive();
+    return isDump ? await this.#socket.receiveOffThread() : this.#socket.receive();
   }
 
   async #collect(
     seq: number,
-    { op, keep = () => true, isDump }: RequestOptions & { readonly isDump: boolean },
-  ): Promise<{ messages: NetlinkMessage[]; interrupted: boolean }> {
-    const messages: NetlinkMessage[] = [];
+    { op, isDump }: RequestOptions & { readonly isDump: boolean },
+    { take }: Pick<Taker, "take">,
+  ): Promise<{ interrupted: boolean }> {
     let interrupted = false;
     for (let bytes = await this.#receive(isDump); bytes; bytes = await this.#receive(isDump)) {
       for (const message of parse(bytes, op)) {
         if (!this.#isAnswer(message, seq)) continue;
         interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
         const end = endOf(message);
-        if (!end) messages.push(...(keep(message) ? [message] : []));
-        else if (end.errno === 0) return { messages, interrupted };
-        else if (end.errno === Errno.EINTR) return { messages, interrupted: true };
+        if (!end) take(message);
+        else if (end.errno === 0) return { interrupted };
+        else if (end.errno === Errno.EINTR) return { interrupted: true };
         else throw new KernelError(op, end.errno, end.text);
       }
     }
     throw new KernelError(op, Errno.EPROTO, "the kernel's answer has no end");
+  }
+}
+
+function decoded<T>(op: string, decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    if (error instanceof RangeError) throw new KernelError(op, Errno.EBADMSG, error.message);
+    throw error;
   }
 }
 

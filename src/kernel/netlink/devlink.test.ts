@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { encodeAttributes } from "./attribute.ts";
-import type { NetlinkPipe } from "./conversation.ts";
+import type { NetlinkSocket } from "./conversation.ts";
 import { Devlink, decodeEswitchMode, encodeGetEswitch } from "./devlink.ts";
 import { encodeGetFamily } from "./generic.ts";
 import { encodeStruct, nlmsghdr } from "./layout.ts";
@@ -53,13 +53,13 @@ function eswitchAnswer(mode: number | undefined): Buffer {
 /** A kernel with that family, or without, which answers the question for the mode so. */
 function pretendKernel(options: { readonly hasDevlink: () => boolean; readonly answer: Buffer | number }) {
   const waiting: Buffer[] = [];
-  const asked: number[] = [];
-  const pipe: NetlinkPipe = {
-    port: PORT,
-    async send(bytes) {
+  const requests: number[] = [];
+  const socket: NetlinkSocket = {
+    netlinkPort: PORT,
+    async sendOffThread(bytes) {
       const [request] = decodeMessages(bytes);
       if (!request) return;
-      asked.push(request.type);
+      requests.push(request.type);
       const ack = message(2, errorOf(0), request.seq);
       if (request.type === 16) {
         const family = Buffer.concat([
@@ -76,10 +76,10 @@ function pretendKernel(options: { readonly hasDevlink: () => boolean; readonly a
       else waiting.push(message(FAMILY, answer, request.seq), ack);
     },
     receive: () => waiting.shift(),
-    receiveDumped: async () => waiting.shift(),
+    receiveOffThread: async () => waiting.shift(),
     close() {},
   };
-  return { devlink: Devlink.over(pipe), asked };
+  return { devlink: Devlink.over(socket), requests };
 }
 
 for (const [what, answer, mode] of [
@@ -99,12 +99,12 @@ for (const [what, answer, mode] of [
 
 test("Devlink.eswitchMode() looks up the family once, and again as long as the kernel has none", async () => {
   let hasDevlink = false;
-  const { devlink, asked } = pretendKernel({ hasDevlink: () => hasDevlink, answer: eswitchAnswer(1) });
+  const { devlink, requests } = pretendKernel({ hasDevlink: () => hasDevlink, answer: eswitchAnswer(1) });
   assert.equal(await devlink.eswitchMode(PF), undefined);
   hasDevlink = true;
   assert.equal(await devlink.eswitchMode(PF), "switchdev");
   assert.equal(await devlink.eswitchMode(PF), "switchdev");
-  assert.deepEqual(asked, [16, 16, FAMILY, FAMILY]);
+  assert.deepEqual(requests, [16, 16, FAMILY, FAMILY]);
   devlink.close();
 });
 

@@ -2,10 +2,10 @@
 import { Errno } from "../errno.ts";
 import { KernelError } from "../error.ts";
 import type { Netns } from "../netns.ts";
-import { Conversation, type NetlinkPipe } from "./conversation.ts";
+import { Conversation, type NetlinkSocket } from "./conversation.ts";
 import { decodeGeneric, encodeGeneric, familyId } from "./generic.ts";
 import type { NetlinkMessage, NetlinkRequest } from "./message.ts";
-import { NETLINK_GENERIC, openPipe } from "./pipe.ts";
+import { NETLINK_GENERIC, openNetlinkSocket } from "./open-socket.ts";
 
 // include/uapi/linux/devlink.h
 const FAMILY = "devlink";
@@ -51,18 +51,18 @@ export class Devlink {
   readonly #conversation: Conversation;
   #family: Promise<number> | undefined;
 
-  private constructor(pipe: NetlinkPipe) {
-    this.#conversation = new Conversation(pipe);
+  private constructor(socket: NetlinkSocket) {
+    this.#conversation = new Conversation(socket);
   }
 
   /** In the network namespace: a NIC is seen from the one that it belongs to. @throws {KernelError} */
   static open(netns: Netns): Devlink {
-    return new Devlink(openPipe(netns, NETLINK_GENERIC));
+    return new Devlink(openNetlinkSocket(netns, { protocol: NETLINK_GENERIC }));
   }
 
-  /** Speaks to whatever answers at the other end of the pipe. */
-  static over(pipe: NetlinkPipe): Devlink {
-    return new Devlink(pipe);
+  /** Speaks to whatever answers at the other end of the socket. */
+  static over(socket: NetlinkSocket): Devlink {
+    return new Devlink(socket);
   }
 
   /**

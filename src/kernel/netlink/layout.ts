@@ -6,6 +6,16 @@ type Fields = Readonly<Record<string, readonly [offset: number, type: FieldType]
 export interface Layout<F extends Fields = Fields> {
   readonly size: number;
   readonly fields: F;
+  /** The same once more, as decoding goes through them: a dump has a million structures. */
+  readonly list: readonly Field[];
+  /** Where the last of them ends. */
+  readonly end: number;
+}
+
+interface Field {
+  readonly name: string;
+  readonly offset: number;
+  readonly type: FieldType;
 }
 
 /** The values of a structure; what is left out when encoding is zero. */
@@ -24,18 +34,18 @@ export function encodeStruct<F extends Fields>({ size, fields }: Layout<F>, valu
 }
 
 /** Decodes a structure that starts at `at`; a structure that is cut short reads as undefined. */
-export function decodeStruct<F extends Fields>({ fields }: Layout<F>, bytes: Buffer, at = 0): Struct<F> | undefined {
+export function decodeStruct<F extends Fields>({ list, end }: Layout<F>, bytes: Buffer, at = 0): Struct<F> | undefined {
+  if (at + end > bytes.length) return undefined;
   const values: Record<string, number> = {};
-  for (const [name, [offset, type]] of Object.entries(fields)) {
-    if (at + offset + BYTES[type] > bytes.length) return undefined;
-    values[name] = read(bytes, at + offset, type);
-  }
+  for (const { name, offset, type } of list) values[name] = read(bytes, at + offset, type);
   return values as Struct<F>;
 }
 
 /** Types the table of a structure by its own fields. */
 function layout<const F extends Fields>(size: number, fields: F): Layout<F> {
-  return { size, fields };
+  const list = Object.entries(fields).map(([name, [offset, type]]) => ({ name, offset, type }));
+  const end = Math.max(...list.map(({ offset, type }) => offset + BYTES[type]));
+  return { size, fields, list, end };
 }
 
 function write(bytes: Buffer, at: number, type: FieldType, value: number): void {

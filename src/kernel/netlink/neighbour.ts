@@ -20,6 +20,7 @@ const RTM_GETNEIGH = 30;
 // enum in include/uapi/linux/neighbour.h
 const NDA_DST = 1;
 const NDA_LLADDR = 2;
+const NDA_IFINDEX = 8;
 const NDA_PROTOCOL = 12;
 
 const NUD_PERMANENT = 0x80;
@@ -63,9 +64,12 @@ export function encodeNeighbour(
     : { type: RTM_DELNEIGH, flags: NLM_F_ACK, body };
 }
 
-/** Of all links: strict checking wants the filter as an attribute, and a pod has few neighbours. */
-export function encodeDumpNeighbours(): NetlinkRequest {
-  return { type: RTM_GETNEIGH, flags: NLM_F_DUMP, body: encodeBody(ndmsg, {}) };
+/** Of one link, which the kernel filters by the attribute (Linux 4.4), or of all with index 0. */
+export function encodeDumpNeighbours(ifindex: number): NetlinkRequest {
+  const body = encodeBody(ndmsg, {}, (encoder) => {
+    if (ifindex !== 0) encoder.u32(NDA_IFINDEX, ifindex);
+  });
+  return { type: RTM_GETNEIGH, flags: NLM_F_DUMP, body };
 }
 
 /** undefined for other families. @throws {RangeError} when the message is malformed. */

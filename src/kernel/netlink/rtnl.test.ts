@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Errno } from "../errno.ts";
-import type { NetlinkPipe } from "./conversation.ts";
+import type { NetlinkSocket } from "./conversation.ts";
 import { encodeStruct, nlmsghdr, rtmsg } from "./layout.ts";
 import { decodeMessages } from "./message.ts";
 import { Rtnl } from "./rtnl.ts";
@@ -9,15 +9,15 @@ import { Rtnl } from "./rtnl.ts";
 const RTM_GETRULE = 34;
 
 /** A kernel booted with ipv6.disable=1: it refuses IPv6 rules, and reports its IPv4 routes whatever is requested. */
-function kernelWithoutIpv6(): NetlinkPipe {
+function kernelWithoutIpv6(): NetlinkSocket {
   const waiting: Buffer[] = [];
   const answer = (type: number, seq: number, body: Buffer) => {
     const len = nlmsghdr.size + body.length;
     waiting.push(Buffer.concat([encodeStruct(nlmsghdr, { len, type, seq, pid: 1 }), body]));
   };
   return {
-    port: 1,
-    async send(bytes) {
+    netlinkPort: 1,
+    async sendOffThread(bytes) {
       const [request] = decodeMessages(bytes);
       assert.ok(request);
       const isRule = request.type === RTM_GETRULE;
@@ -27,7 +27,7 @@ function kernelWithoutIpv6(): NetlinkPipe {
       answer(3, request.seq, end);
     },
     receive: () => waiting.shift(),
-    receiveDumped: async () => waiting.shift(),
+    receiveOffThread: async () => waiting.shift(),
     close() {},
   };
 }

@@ -1,7 +1,8 @@
 import { KernelError } from "../error.ts";
 import type { Netns } from "../netns.ts";
 import { type Address, decodeAddress, encodeAddress, encodeDumpAddresses, type NewAddress } from "./address.ts";
-import type { NetlinkPipe } from "./conversation.ts";
+import { bothFamilies } from "./both-families.ts";
+import { Conversation, type NetlinkSocket } from "./conversation.ts";
 import {
   decodeLink,
   encodeAltName,
@@ -24,8 +25,7 @@ import {
   type Neighbour,
   type NewNeighbour,
 } from "./neighbour.ts";
-import { openPipe } from "./pipe.ts";
-import { Queries } from "./queries.ts";
+import { openNetlinkSocket } from "./open-socket.ts";
 import {
   type DefaultRoute,
   decodeDefaultRoute,
@@ -64,41 +64,41 @@ export type OpenRtnl = (netns: Netns) => Rtnl;
  * the namespace.
  */
 export class Rtnl {
-  readonly #queries: Queries;
+  readonly #kernel: Conversation;
   readonly #netns: Netns | undefined;
 
-  private constructor(pipe: NetlinkPipe, netns: Netns | undefined) {
-    this.#queries = new Queries(pipe);
+  private constructor(socket: NetlinkSocket, netns: Netns | undefined) {
+    this.#kernel = new Conversation(socket);
     this.#netns = netns;
   }
 
   /** Requests so far of every socket of this process. */
-  static get totals(): Readonly<typeof Queries.totals> {
-    return Queries.totals;
+  static get totals(): Readonly<typeof Conversation.totals> {
+    return Conversation.totals;
   }
 
   /** A socket in the namespace, which may be closed afterwards, unless `watch` is used. */
   static open({ netns }: { readonly netns: Netns }): Rtnl {
-    return new Rtnl(openPipe(netns), netns);
+    return new Rtnl(openNetlinkSocket(netns), netns);
   }
 
-  /** Speaks to whatever answers at the other end of the pipe. */
-  static over(pipe: NetlinkPipe): Rtnl {
-    return new Rtnl(pipe, undefined);
+  /** Speaks to whatever answers at the other end of the socket. */
+  static over(socket: NetlinkSocket): Rtnl {
+    return new Rtnl(socket, undefined);
   }
 
   close(): void {
-    this.#queries.close();
+    this.#kernel.close();
   }
 
   async links(): Promise<Link[]> {
-    return this.#queries.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink });
+    return this.#kernel.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink });
   }
 
   /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
   async linksNamedOrAbove(names: ReadonlySet<string>): Promise<Link[]> {
     const keep = (message: NetlinkMessage) => isNamedOrAbove(message, names);
-    return this.#queries.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink, keep });
+    return this.#kernel.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink, keep });
   }
 
   /** Also finds a link by one of its alternative names. */
@@ -113,20 +113,20 @@ export class Rtnl {
   /** The id by which this namespace's links name that one (`peerNetnsId`); undefined where none of them has to. */
   async namespaceId(netns: Netns): Promise<number | undefined> {
     const request = encodeGetNamespaceId(netns.fd.number);
-    return this.#queries.one(request, "look up the id of a network namespace", decodeNamespaceId);
+    return this.#kernel.one(request, "look up the id of a network namespace", decodeNamespaceId);
   }
 
   async setLink(index: number, change: SetLink): Promise<void> {
     const { netns, addAltNames = [], removeAltNames = [], ...rest } = change;
     for (const name of removeAltNames) {
-      await this.#queries.write(encodeAltName("remove", index, name), `take altname "${name}" from link ${index}`);
+      await this.#kernel.write(encodeAltName("remove", index, name), `take altname "${name}" from link ${index}`);
     }
     const what = { ...rest, ...(netns && { netnsFd: netns.fd.number }) };
     if (Object.keys(what).length > 0) {
-      await this.#queries.write(encodeSetLink(index, what), `set ${Object.keys(change).join(", ")} of link ${index}`);
+      await this.#kernel.write(encodeSetLink(index, what), `set ${Object.keys(change).join(", ")} of link ${index}`);
     }
     for (const name of addAltNames) {
-      await this.#queries.write(encodeAltName("add", index, name), `give altname "${name}" to link ${index}`);
+      await this.#kernel.write(encodeAltName("add", index, name), `give altname "${name}" to link ${index}`);
     }
   }
 
@@ -138,51 +138,53 @@ export class Rtnl {
       ...(netns && { netnsFd: netns.fd.number }),
       ...(peer && { peer: { ...peerRest, ...(peerNetns && { netnsFd: peerNetns.fd.number }) } }),
     });
-    return this.#queries.write(request, `make ${link.kind} "${link.name}"`);
+    return this.#kernel.write(request, `make ${link.kind} "${link.name}"`);
   }
 
   deleteLink(index: number): Promise<void> {
-    return this.#queries.write(encodeDeleteLink(index), `delete link ${index}`);
+    return this.#kernel.write(encodeDeleteLink(index), `delete link ${index}`);
   }
 
   /** How many VFs a PF has. */
   async vfCount(pfIndex: number): Promise<number> {
     const request = encodeGetLink({ index: pfIndex }, true);
-    return (await this.#queries.one(request, `count the VFs of link ${pfIndex}`, decodeVfCount)) ?? 0;
+    return (await this.#kernel.one(request, `count the VFs of link ${pfIndex}`, decodeVfCount)) ?? 0;
   }
 
   /** The VFs of a PF that it reports, or only the requested one. Empty also for a link that is no PF, or has no VFs. */
   async vfInfos(pfIndex: number, only?: number): Promise<VfInfo[]> {
     const decode = (message: NetlinkMessage) => decodeVfInfos(message, only);
     const request = encodeGetLink({ index: pfIndex }, true);
-    return (await this.#queries.one(request, `read the VFs of link ${pfIndex}`, decode)) ?? [];
+    return (await this.#kernel.one(request, `read the VFs of link ${pfIndex}`, decode)) ?? [];
   }
 
   setVf(pfIndex: number, vf: number, change: VfChange): Promise<void> {
     const what = `set ${Object.keys(change).join(", ")} of VF ${vf}`;
-    return this.#queries.write(encodeSetVf(pfIndex, vf, change), `${what} through link ${pfIndex}`);
+    return this.#kernel.write(encodeSetVf(pfIndex, vf, change), `${what} through link ${pfIndex}`);
   }
 
-  /** Of one link, or of all. */
-  async addresses(ifindex = 0): Promise<Address[]> {
-    const listing = { op: "list the addresses", decode: decodeAddress };
-    const found = await this.#queries.list(encodeDumpAddresses(ifindex), listing);
-    // A kernel before 4.20 does not filter.
-    return ifindex === 0 ? found : found.filter((address) => address.ifindex === ifindex);
+  /** Of one link, or of all; only those that concern the caller. */
+  async addresses(ifindex = 0, concerns: (address: Address) => boolean = () => true): Promise<Address[]> {
+    return this.#kernel.list(encodeDumpAddresses(ifindex), {
+      op: "list the addresses",
+      decode: decodeAddress,
+      // A kernel before 4.20 does not filter.
+      concerns: (address) => (ifindex === 0 || address.ifindex === ifindex) && concerns(address),
+    });
   }
 
   addAddress(address: NewAddress): Promise<void> {
-    return this.#queries.write(encodeAddress("add", address), `add ${addressText(address)}`);
+    return this.#kernel.write(encodeAddress("add", address), `add ${addressText(address)}`);
   }
 
   deleteAddress(address: NewAddress): Promise<void> {
-    return this.#queries.write(encodeAddress("delete", address), `delete ${addressText(address)}`);
+    return this.#kernel.write(encodeAddress("delete", address), `delete ${addressText(address)}`);
   }
 
   /** All tables, both families; only those that concern the caller: a namespace may have a million of others. */
   async routes(concerns?: (route: Route) => boolean): Promise<Route[]> {
-    return this.#queries.bothFamilies((family) =>
-      this.#queries.list(encodeDumpRoutes(family), {
+    return bothFamilies((family) =>
+      this.#kernel.list(encodeDumpRoutes(family), {
         op: `list the IPv${family} routes`,
         decode: decodeRoute,
         concerns,
@@ -192,9 +194,9 @@ export class Rtnl {
 
   /** Of all tables and both families; of one link only, unless its index is left out. */
   async defaultRoutes(ifindex = 0): Promise<DefaultRoute[]> {
-    const found = await this.#queries.bothFamilies(async (family) => {
+    const found = await bothFamilies(async (family) => {
       const listing = { op: `list the IPv${family} default routes`, decode: decodeDefaultRoute, keep: isDefaultRoute };
-      return await this.#queries.list(encodeDumpUnicastRoutes(family, ifindex), listing).catch((error: unknown) => {
+      return await this.#kernel.list(encodeDumpUnicastRoutes(family, ifindex), listing).catch((error: unknown) => {
         if (ifindex !== 0 && error instanceof KernelError && error.code === "ENODEV") return []; // it has gone
         throw error;
       });
@@ -203,51 +205,61 @@ export class Rtnl {
   }
 
   addRoute(route: NewRoute): Promise<void> {
-    return this.#queries.write(encodeRoute("add", route), `add ${routeText(route)}`);
+    return this.#kernel.write(encodeRoute("add", route), `add ${routeText(route)}`);
   }
 
   deleteRoute(route: NewRoute): Promise<void> {
-    return this.#queries.write(encodeRoute("delete", route), `delete ${routeText(route)}`);
+    return this.#kernel.write(encodeRoute("delete", route), `delete ${routeText(route)}`);
   }
 
   /** Both families, in the order in which the kernel tries them; only those that concern the caller. */
   async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
-    return this.#queries.bothFamilies((family) =>
-      this.#queries.list(encodeDumpRules(family), { op: `list the IPv${family} rules`, decode: decodeRule, concerns }),
+    return bothFamilies((family) =>
+      this.#kernel.list(encodeDumpRules(family), {
+        op: `list the IPv${family} rules`,
+        decode: decodeRule,
+        concerns,
+      }),
     );
   }
 
   addRule(rule: NewRule): Promise<void> {
-    return this.#queries.write(encodeRule("add", rule), `add the IPv${rule.family} rule to table ${rule.table}`);
+    return this.#kernel.write(encodeRule("add", rule), `add the IPv${rule.family} rule to table ${rule.table}`);
   }
 
   deleteRule(rule: NewRule): Promise<void> {
-    return this.#queries.write(encodeRule("delete", rule), `delete the IPv${rule.family} rule to table ${rule.table}`);
+    return this.#kernel.write(encodeRule("delete", rule), `delete the IPv${rule.family} rule to table ${rule.table}`);
   }
 
-  /** Of one link, or of all; without those that say "no answer from here" (IPv6 multicast and the like). */
-  async neighbours(ifindex = 0): Promise<Neighbour[]> {
-    const concerns = (neighbour: Neighbour) => ifindex === 0 || neighbour.ifindex === ifindex;
-    return this.#queries.list(encodeDumpNeighbours(), { op: "list the neighbours", decode: decodeNeighbour, concerns });
+  /**
+   * Of one link, or of all; without those that say "no answer from here" (IPv6 multicast and the like). Only those that concern the
+   * caller: a router's pod has learned thousands.
+   */
+  async neighbours(ifindex = 0, concerns: (neighbour: Neighbour) => boolean = () => true): Promise<Neighbour[]> {
+    return this.#kernel.list(encodeDumpNeighbours(ifindex), {
+      op: "list the neighbours",
+      decode: decodeNeighbour,
+      concerns: (neighbour) => (ifindex === 0 || neighbour.ifindex === ifindex) && concerns(neighbour),
+    });
   }
 
   addNeighbour(neighbour: NewNeighbour): Promise<void> {
-    return this.#queries.write(encodeNeighbour("add", neighbour), `add ${neighbourText(neighbour)}`);
+    return this.#kernel.write(encodeNeighbour("add", neighbour), `add ${neighbourText(neighbour)}`);
   }
 
   deleteNeighbour(neighbour: Pick<NewNeighbour, "ifindex" | "address">): Promise<void> {
-    return this.#queries.write(encodeNeighbour("delete", neighbour), `delete ${neighbourText(neighbour)}`);
+    return this.#kernel.write(encodeNeighbour("delete", neighbour), `delete ${neighbourText(neighbour)}`);
   }
 
-  /** Reports changes until the function it returns is called. Uses a socket of its own, which one over a pipe does not have. */
+  /** Reports changes until the function it returns is called. Uses a socket of its own, which one that was given does not have. */
   watch(groups: readonly NetlinkGroup[], listener: (event: NetlinkEvent) => void): () => void {
-    if (!this.#netns) throw new Error("a pipe has no namespace that could be watched");
+    if (!this.#netns) throw new Error("a socket that was given has no namespace that could be watched");
     return watchGroups(this.#netns, groups, listener);
   }
 
   async #link(by: { readonly name: string } | { readonly index: number }, op: string): Promise<Link | undefined> {
     try {
-      return await this.#queries.one(encodeGetLink(by), op, decodeLink);
+      return await this.#kernel.one(encodeGetLink(by), op, decodeLink);
     } catch (error) {
       if (error instanceof KernelError && error.code === "ENODEV") return undefined;
       throw error;

@@ -12,7 +12,7 @@ test("drain() leaves the loop after some datagrams, though more are there", () =
   const route = encodeStruct(rtmsg, { family: 2, table: 254, type: 1 });
   const news = Buffer.concat([encodeStruct(nlmsghdr, { len, type: RTM_NEWROUTE }), route]);
   let left = 1000;
-  const socket = { receive: (into: Buffer) => (left-- > 0 ? news.copy(into) : undefined) };
+  const socket = { receive: () => (left-- > 0 ? news : undefined) };
   const first = drain(socket).length;
   assert.ok(first > 0 && first < 100, `${first} at once`);
   let all = first;
@@ -23,10 +23,10 @@ test("drain() leaves the loop after some datagrams, though more are there", () =
 /** What is drained of these datagrams; one that is an error is thrown. */
 function kindsOf(...datagrams: readonly (Buffer | Error)[]): readonly string[] {
   const left = [...datagrams];
-  const receive = (into: Buffer) => {
+  const receive = () => {
     const next = left.shift();
     if (next instanceof Error) throw next;
-    return next?.copy(into);
+    return next;
   };
   return drain({ receive }).map(({ kind }) => kind);
 }

@@ -5,7 +5,7 @@ import type { Netns } from "../netns.ts";
 import { type Address, decodeAddress, RTM_DELADDR, RTM_NEWADDR } from "./address.ts";
 import { decodeLink, type Link, RTM_DELLINK, RTM_NEWLINK } from "./link.ts";
 import { decodeMessages, type NetlinkMessage } from "./message.ts";
-import { openRouteSocket, receiveDatagram } from "./pipe.ts";
+import { openNetlinkSocket } from "./open-socket.ts";
 import { type DefaultRoute, decodeDefaultRoute, RTM_DELROUTE, RTM_NEWROUTE } from "./route.ts";
 
 // enum rtnetlink_groups, include/uapi/linux/rtnetlink.h, as bits of sockaddr_nl.
@@ -36,7 +36,7 @@ export function watchGroups(
   listener: (event: NetlinkEvent) => void,
 ): () => void {
   const mask = groups.reduce((bits, group) => bits | GROUPS[group], 0);
-  const socket = openRouteSocket(netns, mask);
+  const socket = openNetlinkSocket(netns, { groups: mask });
   let watching = true;
   const notify = guarded("kernel-socket", listener);
   socket.onReadable(
@@ -62,7 +62,7 @@ export function drain(socket: Pick<KernelSocket, "receive">): NetlinkEvent[] {
   const events: NetlinkEvent[] = [];
   try {
     for (let turn = 0; turn < DATAGRAMS_PER_TURN; turn++) {
-      const bytes = receiveDatagram(socket);
+      const bytes = socket.receive();
       if (!bytes) break;
       events.push(...decodeMessages(bytes).flatMap(eventsOf));
     }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
+import { paperUnrestored } from "../../../test/scenes/paper-unrestored.ts";
 import type { Clock } from "../../async/index.ts";
 import { conditionOf, Inventory } from "../../inventory/index.ts";
 import { Netns } from "../../kernel/index.ts";
@@ -57,6 +58,7 @@ function setUp(
   } as unknown as Clock;
   const bound: string[] = [];
   const binder = {
+    hasStuckWrite: () => false,
     async bind({ address }: { readonly address: string }) {
       bound.push(address);
       await slow.get(address);
@@ -69,7 +71,9 @@ function setUp(
   const host = { id: { dev: 0n, ino: 0n } } as Netns;
   const forgotten: string[] = [];
   const vfs = new Map<PciAddress, VfEntry>();
-  const journal = { vfs, keepVf: async () => {}, forgetVf: (address: string) => void forgotten.push(address) };
+  const unrestored = paperUnrestored();
+  const forgetVf = (address: string) => void forgotten.push(address);
+  const journal = { vfs, unrestored, keepVf: async () => {}, forgetVf };
   const watchPod = async () => () => {};
   const links = {
     netns: host,
@@ -101,7 +105,7 @@ function setUp(
   };
   const survey = { judge() {}, refusals: [] };
   const holds = new VfHolds({ ...parts, survey, hostUse });
-  const driver = kernelDriver({ ...parts, holds });
+  const driver = kernelDriver({ ...parts, survey: { pfs: new Map() }, holds });
   const passTime = () => {
     for (const timer of timers.splice(0)) if (!timer.isCancelled) timer.run();
   };
@@ -109,12 +113,12 @@ function setUp(
     inventory.devicesOf("d/x").find((device) => device.address === address)?.id ?? assert.fail(address);
   const tokenId = tokenOf(first);
   const desired = { type: "KERNEL", tokenId, interfaceName: "nsm-1", netns, bare: false } as const;
-  const ask = { connectionId: "c1", desired, files, signal };
+  const request = { connectionId: "c1", desired, files, signal };
   const take = () => {
-    const attachment = driver.adopt(ask);
+    const attachment = driver.adopt(request);
     opened.push(attachment);
     return {
-      prepare: () => attachment.prepare(ask),
+      prepare: () => attachment.prepare(request),
       release: () => attachment.release(),
       get address() {
         return attachment.parameters["pciAddress"];
@@ -144,7 +148,7 @@ test("prepare() gives the connection another VF when the host has begun to use i
   assert.equal(inventory.get(first)?.problem, "eth0 is a port of br0");
 });
 
-test("prepare() sets a VF aside whose write hangs, until its driver serves it again", async () => {
+test("prepare() sets a VF aside whose write hangs, until a driver has it", async () => {
   const { inventory, take, passTime } = setUp(new Map([[first, { kind: "write-stuck", driver: "igbvf" }]]));
   await take().prepare();
   assert.equal(inventory.get(first)?.state, "quarantined");

@@ -9,9 +9,11 @@ import {
   attachNetdev,
   type DesiredNetdev,
   desiredNetdev,
+  type HostSide,
   isForeignLink,
   NetdevAttachment,
   NetdevError,
+  ownedAsGiven,
 } from "../../netdev/index.ts";
 import {
   type Attachment,
@@ -30,13 +32,15 @@ import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { KernelVfEntry } from "../journal-entries.ts";
 import { netdevPartsOf, type VfLinkParts } from "../netdev-parts.ts";
 import { clientNetns } from "./client-netns.ts";
+import { detachVf } from "./detach-vf.ts";
+import { type FoundVf, type FoundVfParts, takeFound } from "./found-vf.ts";
 import { requestedNetdev } from "./requested-netdev.ts";
 
 /** What KERNEL takes of the modules below. */
-export interface KernelParts extends VfLinkParts {
+export interface KernelParts extends VfLinkParts, Pick<FoundVfParts, "survey"> {
   readonly holds: VfHolds;
   readonly inventory: Inventory;
-  readonly journal: Pick<VfJournal, "keepVf" | "vfs">;
+  readonly journal: Pick<VfJournal, "keepVf" | "vfs" | "unrestored">;
   /** Ends the connection with its pod: we hold the pod's namespace, which would never end by itself. Resolves with how to stop. */
   readonly watchPod: (request: HeldVf["request"]) => Promise<() => void>;
   /** Called after each move of a network device: where to, how it ended, and how long it took. */
@@ -48,12 +52,38 @@ export interface KernelParts extends VfLinkParts {
 /** Gives clients a VF as a network device in their namespace: the original's resourcepool and inject for KERNEL. */
 export function kernelDriver(parts: KernelParts): MechanismDriver<DesiredKernel> {
   // The inventory gives the VF of a previous instance to its connection again, as it does at every call.
-  const take = ({ connectionId, desired }: MechanismRequest<DesiredKernel>) =>
-    new KernelAttachment(parts, desired, parts.holds.take({ connectionId, tokenId: desired.tokenId, use: "kernel" }));
-  return { open: async (ask) => take(ask), adopt: take };
+  const { holds } = parts;
+  const takeRequest = ({ connectionId, desired: { tokenId } }: MechanismRequest<DesiredKernel>) =>
+    ({ connectionId, tokenId, use: "kernel" }) as const;
+  return {
+    async open(request) {
+      const { desired, files, signal } = request;
+      const found = await takeFound(parts, request, () => received(parts, files, desired.netns, signal));
+      if (!found) return new KernelAttachment(parts, desired, await holds.takeSoon(takeRequest(request), signal));
+      const attachment = new KernelAttachment(parts, desired, holds.take(takeRequest(request)));
+      attachment.resumeFound(found, request);
+      return attachment;
+    },
+    adopt: (request) => new KernelAttachment(parts, request.desired, holds.take(takeRequest(request))),
+  };
 }
 
-class KernelAttachment implements Attachment {
+/** What cannot be used is refused before the endpoint gets the Request and the VF is touched. */
+async function received(
+  { links }: KernelParts,
+  files: PassedFilesOfCall,
+  url: InodeUrl,
+  signal: AbortSignal,
+): Promise<Netns> {
+  const fd = await files.receive(url, signal);
+  try {
+    return clientNetns(fd, links);
+  } finally {
+    fd.close();
+  }
+}
+
+class KernelAttachment implements Attachment<DesiredKernel> {
   readonly #parts: KernelParts;
   readonly #held: HeldVf;
   #desired: DesiredKernel;
@@ -62,8 +92,14 @@ class KernelAttachment implements Attachment {
   /** Where the client said that it is, as it was attached; undefined until then. */
   #where: string | undefined;
   #netdev: NetdevAttachment | undefined;
+  /** The client can have changed it, and its driver has to make another one. */
+  #wasOut = false;
+  /** How the host had it before that. */
+  #before: HostSide | undefined;
   /** It failed on its way in, and what it left has to be undone before anything else. */
   #isLeftBehind = false;
+  /** Its client had it before this connection, which is not established yet. */
+  #isFound = false;
   #stopWatch: (() => void) | undefined;
   #isReleased = false;
 
@@ -81,25 +117,33 @@ class KernelAttachment implements Attachment {
     return desired.type === "KERNEL" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
-  async prepare({ desired, files, signal }: MechanismRequest): Promise<void> {
-    const { netns } = kernelPart(desired);
+  /** Its client has it already; until its connection is established nothing that fails takes it away. */
+  resumeFound({ client, state }: FoundVf, { desired, given }: MechanismRequest<DesiredKernel>): void {
+    this.#client = client;
+    this.#isFound = true;
+    this.#wasOut = true;
+    this.#netdev = this.#adopt(asGiven(state, desired, given), client);
+  }
+
+  async prepare({ desired, files, signal }: MechanismRequest<DesiredKernel>): Promise<void> {
+    if (this.#isFound) return; // It is with the client, and its namespace is here.
     const [client] = await both(
       signal,
-      { run: (either) => this.#receive(files, netns, either), drop: (received) => received.close() },
+      { run: (either) => this.#receive(files, desired.netns, either), drop: (received) => received.close() },
       { run: (either) => this.#bind(either) },
     );
     this.#client = client;
   }
 
-  async apply(ask: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    const desired = kernelPart(ask.desired);
+  async apply(request: MechanismRequest<DesiredKernel>, context: ConnectionContext | undefined): Promise<void> {
+    const { desired } = request;
     const netdev = desiredNetdev(requestedNetdev(desired, context));
-    if (this.#where !== undefined && this.#where !== desired.netns.text) await this.#leave(ask, desired.netns);
+    if (this.#where !== undefined && this.#where !== desired.netns.text) await this.#leave(request, desired.netns);
     // After a restart of ours the VF is with its client, and the client's namespace comes with its next Request.
-    this.#client ??= await this.#receive(ask.files, desired.netns, ask.signal);
+    this.#client ??= await this.#receive(request.files, desired.netns, request.signal);
     // From here on the VF may be away, even if the next step fails.
     this.#where = desired.netns.text;
-    await this.#attach(this.#client, netdev, ask.signal);
+    await this.#attach(this.#client, netdev, request.signal);
     this.#desired = desired;
   }
 
@@ -117,10 +161,19 @@ class KernelAttachment implements Attachment {
     this.#held.setReclaiming();
     this.#stopWatch?.();
     this.#stopWatch = undefined;
-    await this.#restore();
+    if (this.#isFound) return this.#leaveAsFound();
+    if (this.#wasOut || this.#pending) await this.#takeAway();
+    else await this.#restore();
     this.#client?.close();
     this.#client = undefined;
-    this.#held.giveBack();
+    if (this.#wasOut && (await this.#parts.binder.isPresent(this.#address))) await this.#held.leaveToBeCleaned();
+    else this.#held.giveBack();
+    this.#isReleased = true;
+  }
+
+  #leaveAsFound(): void {
+    this.close();
+    this.#held.leaveAsFound({ code: "netdev-missing" });
     this.#isReleased = true;
   }
 
@@ -134,14 +187,8 @@ class KernelAttachment implements Attachment {
     return this.#held.address;
   }
 
-  /** What cannot be used is refused before the endpoint gets the Request and the VF is touched. */
-  async #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
-    const fd = await files.receive(url, signal);
-    try {
-      return clientNetns(fd, this.#parts.links);
-    } finally {
-      fd.close();
-    }
+  #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
+    return received(this.#parts, files, url, signal);
   }
 
   async #bind(signal: AbortSignal): Promise<void> {
@@ -156,8 +203,8 @@ class KernelAttachment implements Attachment {
   }
 
   /** The client lives in another namespace now, after a restart for example (E13). */
-  async #leave(ask: MechanismRequest, netns: InodeUrl): Promise<void> {
-    const client = await this.#receive(ask.files, netns, ask.signal);
+  async #leave(request: MechanismRequest<DesiredKernel>, netns: InodeUrl): Promise<void> {
+    const client = await this.#receive(request.files, netns, request.signal);
     try {
       await this.#restore();
     } catch (error) {
@@ -170,12 +217,13 @@ class KernelAttachment implements Attachment {
 
   async #attach(client: Netns, desired: DesiredNetdev, signal: AbortSignal): Promise<void> {
     if (this.#isLeftBehind) await this.#restore();
-    if (this.#netdev) return await this.#netdev.update(desired, signal);
-    const resumed = await this.#resume(client);
+    if (this.#netdev && !this.#isFound) return await this.#netdev.update(desired, signal);
+    const resumed = this.#netdev ?? (await this.#resume(client));
     if (resumed) await resumed.update(desired, signal);
     else await this.#enter(client, desired, signal);
     this.#stopWatch ??= await this.#parts.watchPod(this.#held.request);
     this.#held.setReady();
+    this.#isFound = false;
   }
 
   async #enter(client: Netns, desired: DesiredNetdev, signal: AbortSignal): Promise<void> {
@@ -187,7 +235,8 @@ class KernelAttachment implements Attachment {
       this.#isLeftBehind = true;
     };
     const record = this.#recordFor(client);
-    const move = { ...this.#netdevParts(), client, ifindex, desired, signal, record, keepLeft };
+    const before = this.#before ?? this.#parts.journal.unrestored.beforeOf(this.#address)?.state;
+    const move = { ...this.#netdevParts(), client, ifindex, desired, before, signal, record, keepLeft };
     try {
       this.#netdev = await this.#moving("client", () => attachNetdev(move));
     } catch (error) {
@@ -212,6 +261,7 @@ class KernelAttachment implements Attachment {
     const isThere = pending.netns === fileKey(client.id) && !(await this.#parts.binder.netdevNow(this.#address));
     if (isThere) {
       this.#parts.inventory.clear(this.#address, "pending-netns");
+      this.#wasOut = true;
       this.#netdev = this.#adopt(pending.state, client);
     } else await this.#restore();
     return this.#netdev;
@@ -229,22 +279,30 @@ class KernelAttachment implements Attachment {
     return this.#adopt(state, client && fileKey(client.id) === netns ? client : undefined);
   }
 
-  /** Returns it to the host and makes it as it was before the client; nothing to do when it never left. */
-  async #restore(): Promise<void> {
+  /** Out of the client's hands. What resists is no reason to keep it: its driver takes it away, wherever it is then. */
+  async #takeAway(): Promise<void> {
     const pending = this.#pending;
     const netdev = pending ? await this.#adoptPending(pending) : this.#netdev;
-    if (netdev) await this.#moving("host", () => this.#detach(netdev));
+    if (netdev) await this.#moving("host", () => this.#leaveIn(netdev)).catch(() => {}); // logged
+    if (pending) this.#parts.inventory.clear(this.#address, "pending-netns");
+    this.#wasOut = true;
+    this.#netdev = undefined;
+  }
+
+  async #leaveIn(netdev: NetdevAttachment): Promise<void> {
+    const [failure] = await netdev.leave();
+    if (failure) throw failure.error;
+  }
+
+  /** Returns it to the host and makes it as it was, for the same client or where none has had it; nothing to do when it never left. */
+  async #restore(): Promise<void> {
+    const pending = this.#pending;
+    if (pending) this.#wasOut = true;
+    const netdev = pending ? await this.#adoptPending(pending) : this.#netdev;
+    if (netdev) await this.#moving("host", () => detachVf(this.#parts.binder, this.#held.vf, netdev));
     if (pending) this.#parts.inventory.clear(this.#address, "pending-netns");
     this.#netdev = undefined;
     this.#isLeftBehind = false;
-  }
-
-  async #detach(netdev: NetdevAttachment): Promise<void> {
-    const failures = await netdev.detach();
-    const [failure] = failures;
-    if (!failure || (await this.#isDestroyed(failures.map(({ error }) => error)))) return;
-    const { what, error } = failure;
-    throw new Error(`Cannot restore ${this.#address}: ${what}: ${String(error)}`, { cause: error });
   }
 
   #moving<T>(to: "client" | "host", move: () => Promise<T>): Promise<T> {
@@ -252,34 +310,42 @@ class KernelAttachment implements Attachment {
     return timed(clock, (outcome, seconds) => onMoved?.(to, outcome, seconds), move);
   }
 
-  /** The device went with its driver or its VF: there is nothing to restore, or a new device that was never away. */
-  async #isDestroyed(errors: readonly unknown[]): Promise<boolean> {
-    const { binder } = this.#parts;
-    const { address, kernelDriver } = this.#held.vf;
-    if (!(await binder.isPresent(address))) return true;
-    if (!errors.every((error) => error instanceof NetdevError && error.fault.kind === "gone")) return false;
-    if ((await binder.driverOf(address)) !== kernelDriver) return true;
-    return (await binder.netdevNow(address)) !== undefined;
-  }
-
   #adopt(state: AttachmentState, client: Netns | undefined): NetdevAttachment {
     const record = client && this.#recordFor(client);
+    this.#before ??= state;
     return new NetdevAttachment({ ...this.#netdevParts(), client, state, record });
   }
 
   #netdevParts() {
     const log = this.#parts.log.with({ connection: this.#held.request.connectionId, vf: this.#address });
-    return { ...netdevPartsOf(this.#parts, this.#held.vf), log };
+    const onLeaving = () => {
+      this.#wasOut = true;
+    };
+    return { ...netdevPartsOf(this.#parts, this.#held.vf), onLeaving, log };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
     const { connectionId, tokenId } = this.#held.request;
     const [address, netns] = [this.#address, fileKey(client.id)];
-    return (state) => this.#parts.journal.keepVf({ use: "kernel", address, connectionId, tokenId, netns, state });
+    return (state) => {
+      // It may be of another VF by now, which has the address of the one before.
+      if (this.#wasOut && (!this.#before?.kept || this.#before.device !== state.device)) this.#before = state;
+      const found = this.#isFound && { isFound: true as const };
+      return this.#parts.journal.keepVf({ use: "kernel", address, connectionId, tokenId, netns, state, ...found });
+    };
   }
 }
 
-function kernelPart(desired: DesiredMechanism): DesiredKernel {
-  if (desired.type !== "KERNEL") throw new Error(`The KERNEL mechanism was asked for ${desired.type}`);
-  return desired;
+/** What the client has got of what it says it was given is ours from now on. */
+function asGiven(
+  state: AttachmentState,
+  desired: DesiredKernel,
+  given: ConnectionContext | undefined,
+): AttachmentState {
+  try {
+    return given ? ownedAsGiven(state, desiredNetdev(requestedNetdev(desired, given))) : state;
+  } catch (error) {
+    if (error instanceof NetdevError) return state; // it says nothing that makes sense
+    throw error;
+  }
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { asked, first, second, vfioNode } from "../../../test/scenes/vfio-node.ts";
+import { first, requested, second, vfioNode } from "../../../test/scenes/vfio-node.ts";
 
 test("apply() lets the pod in only when the VF has its MAC address and its VLAN", async () => {
   const { done, take } = vfioNode();
@@ -8,7 +8,7 @@ test("apply() lets the pod in only when the VF has its MAC address and its VLAN"
   await vf.prepare();
   assert.deepEqual(done.splice(0), [`bind ${first}`, `look who has ${first} open`]);
   await vf.apply();
-  assert.deepEqual(done, [`mac=${asked.mac}`, `vlan=${asked.vlan}`, `let ${asked.cgroupDir} in`]);
+  assert.deepEqual(done, [`mac=${requested.mac}`, `vlan=${requested.vlan}`, `let ${requested.cgroupDir} in`]);
 });
 
 test("apply() grants no access where the PF refuses the VLAN", async () => {
@@ -58,9 +58,18 @@ test("apply() for other containers keeps the former ones out before it lets the 
   await vf.apply();
   done.length = 0;
   await vf.apply();
-  assert.deepEqual(done.splice(0), [`let ${asked.cgroupDir} in`]);
+  assert.deepEqual(done.splice(0), [`let ${requested.cgroupDir} in`]);
   await vf.apply("kubepods/pod-a/app");
-  assert.deepEqual(done.splice(0), [`keep ${asked.cgroupDir} out`, "let kubepods/pod-a/app in"]);
+  assert.deepEqual(done.splice(0), [`keep ${requested.cgroupDir} out`, "let kubepods/pod-a/app in"]);
   await vf.release();
   assert.equal(done[0], "keep kubepods/pod-a/app out");
+});
+
+test("prepare() refuses a cgroup that is not the pod's: nothing has been asked of an endpoint, or written to the PF, by then", async () => {
+  const { done, node, take } = vfioNode();
+  node.foreignCgroup = requested.cgroupDir;
+  const vf = await take(first);
+  await assert.rejects(vf.prepare(), /is not the pod's/);
+  assert.deepEqual(done, [`bind ${first}`, `look who has ${first} open`]);
+  await vf.release();
 });

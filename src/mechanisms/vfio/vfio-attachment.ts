@@ -6,7 +6,7 @@ import type { Clock, Random } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { Inventory, VfRecord } from "../../inventory/index.ts";
 import type { PodsOfTokens, TokenPod } from "../../kubelet/index.ts";
-import { BorrowedSettings, type RequestedSettings } from "../../netdev/index.ts";
+import { BorrowedSettings, NO_MAC, type RequestedSettings } from "../../netdev/index.ts";
 import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
@@ -20,6 +20,7 @@ import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from
 import type { Log } from "../../telemetry/index.ts";
 import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
+import { type FoundVfio, rulesOfOriginal, takeFoundVfio } from "./found-vf.ts";
 import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
 /**
@@ -27,7 +28,7 @@ import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
  * gone. The kernel sends no event when a group is closed, so it is polled, ever less often.
  */
 const HOLDER_WAIT_MS = 2_000;
-const FIRST_LOOK_MS = 10;
+const FIRST_CHECK_MS = 10;
 
 /** What VFIO takes of the modules below. */
 export interface VfioParts {
@@ -37,7 +38,7 @@ export interface VfioParts {
   readonly access: DeviceAccess;
   readonly pods: Pick<PodsOfTokens, "podOf">;
   readonly pfDoor: (pf: PciAddress) => PfDoor;
-  readonly journal: Pick<VfJournal, "keepVf">;
+  readonly journal: Pick<VfJournal, "keepVf" | "unrestored">;
   readonly grants: AdoptedGrants;
   readonly clock: Clock;
   readonly random: Random;
@@ -47,24 +48,38 @@ export interface VfioParts {
 /** Gives clients a VF as a VFIO device that only their pod may open: the original's resourcepool and vfio. */
 export function vfioDriver(parts: VfioParts): MechanismDriver<DesiredVfio> {
   const { holds, pods, grants } = parts;
-  const take = ({ connectionId, desired }: MechanismRequest<DesiredVfio>, pod: TokenPod | undefined) => {
-    const owner = pod && { owner: pod.uid };
-    const held = holds.take({ connectionId, tokenId: desired.tokenId, use: "vfio", ...owner });
-    return new VfioAttachment(parts, held, { pod, desired });
-  };
+  const takeRequest = ({ connectionId, desired: { tokenId } }: MechanismRequest<DesiredVfio>) =>
+    ({ connectionId, tokenId, use: "vfio" }) as const;
   return {
-    open: async (ask) => take(ask, await pods.podOf(ask.desired.tokenId)),
-    adopt(ask) {
-      const attachment = take(ask, undefined);
+    async open(request) {
+      const { desired, signal } = request;
+      const pod = await pods.podOf(desired.tokenId);
+      const found = takeFoundVfio(parts.inventory, pod, request);
+      if (found) {
+        const attachment = new VfioAttachment(parts, holds.take(takeRequest(request)), { pod, desired });
+        attachment.resumeFound(found);
+        parts.log.info("vf-found-with-client", { vf: found.vf.address, connection: request.connectionId });
+        return attachment;
+      }
+      const held = await holds.takeSoon({ ...takeRequest(request), ...(pod && { owner: pod.uid }) }, signal);
+      return new VfioAttachment(parts, held, { pod, desired });
+    },
+    adopt(request) {
+      const attachment = new VfioAttachment(parts, holds.take(takeRequest(request)), {
+        pod: undefined,
+        desired: request.desired,
+      });
       attachment.resume(grants);
       return attachment;
     },
   };
 }
 
-class VfioAttachment implements Attachment {
+class VfioAttachment implements Attachment<DesiredVfio> {
   readonly #parts: VfioParts;
   readonly #held: HeldVf;
+  /** Its pod had it before this connection, which is not established yet. */
+  #found: FoundVfio | undefined;
   #desired: DesiredVfio;
   #pod: TokenPod | undefined;
   #cgroupDir: string;
@@ -111,29 +126,38 @@ class VfioAttachment implements Attachment {
     this.#grant = grant;
   }
 
+  /** Its pod may open it already; until its connection is established nothing that fails takes that away. */
+  resumeFound(found: FoundVfio): void {
+    this.#found = found;
+  }
+
   canServe(desired: DesiredMechanism): boolean {
     return desired.type === "VFIO" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
-  async prepare({ signal }: MechanismRequest): Promise<void> {
+  async prepare({ signal }: MechanismRequest<DesiredVfio>): Promise<void> {
     this.#device = await this.#held.bind(signal, async (address) => {
       const device = await this.#parts.binder.vfio.deviceOf(address);
-      // The pod's own process may have the group open by another VF of it; no other may.
-      if (this.#othersIn(device.group).length === 0) await this.#parts.binder.vfio.refuseOpen(address);
+      // The pod's own process may have the group open, by this VF or by another one of it; no other may.
+      if (!this.#found && this.#othersIn(device.group).length === 0) await this.#parts.binder.vfio.refuseOpen(address);
       return device;
     });
     // Before the endpoint gets the Request: a cgroup that is not the pod's must cost no other peer anything.
-    this.#grant = this.#open(this.#cgroupDir);
+    const grant = this.#open(this.#cgroupDir);
+    this.#grant = this.#found ? await this.#takeOver(grant) : grant;
   }
 
-  async apply({ desired, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    if (desired.type !== "VFIO") throw new Error(`The VFIO mechanism was asked for ${desired.type}`);
+  async apply(
+    { desired, signal }: MechanismRequest<DesiredVfio>,
+    context: ConnectionContext | undefined,
+  ): Promise<void> {
     this.#device = await this.#parts.binder.vfio.deviceOf(this.#address);
     const grant = await this.#grantFor(desired.cgroupDir);
     // First the settings: with the first frame that the pod can send they hold.
     await this.#borrowedSettings().apply(requestedSettings(context), signal);
     await grant.apply(signal);
     this.#held.setReady();
+    this.#found = undefined;
     this.#desired = desired;
   }
 
@@ -150,20 +174,36 @@ class VfioAttachment implements Attachment {
   async release(): Promise<void> {
     if (this.#isReleased) return;
     this.#held.setReclaiming();
+    if (this.#found) return this.#leaveAsFound(this.#found);
     await this.#grant?.revoke();
     // What was never granted no process has open, but perhaps its pod another VF of the group.
     if (this.#entry?.kept.grant) await this.#untilClosed();
     // Not earlier: as long as the pod can send, its settings stay.
     if (this.#entry && (await this.#parts.binder.isPresent(this.#address))) await this.#borrowedSettings().restore();
     this.#grant = undefined;
-    this.#settings = undefined;
-    this.#entry = undefined;
     this.#held.giveBack();
     this.#isReleased = true;
   }
 
   close(): void {
     this.#grant?.letGo();
+  }
+
+  /** The original's rules are as if we had written them: they are revoked with ours, and ours only where those are not enough. */
+  async #takeOver(grant: DeviceGrant): Promise<DeviceGrant> {
+    const { access } = this.#parts;
+    const { keepGrant } = this.#kept();
+    const { podUid: uid, devices } = grant.state;
+    const state = { ...grant.state, wrote: await rulesOfOriginal(access, uid, devices) };
+    await keepGrant(state);
+    return access.adopt(state, keepGrant);
+  }
+
+  #leaveAsFound({ was }: FoundVfio): void {
+    this.close();
+    this.#grant = undefined;
+    this.#held.leaveAsFound(was);
+    this.#isReleased = true;
   }
 
   get #address(): PciAddress {
@@ -193,13 +233,14 @@ class VfioAttachment implements Attachment {
 
   #borrowedSettings(): BorrowedSettings {
     if (this.#settings) return this.#settings;
-    const { pfDoor, clock, random, log } = this.#parts;
+    const { pfDoor, journal, clock, random, log } = this.#parts;
     const { pf, index } = this.#held.vf;
     const entry = this.#kept();
     const vf = { ...pfDoor(pf), index };
     this.#settings = new BorrowedSettings({
       vf,
       before: entry.kept.before,
+      chosenMac: journal.unrestored.chosenMacOf(this.#address),
       record: entry.keepBefore,
       clock,
       random,
@@ -217,7 +258,9 @@ class VfioAttachment implements Attachment {
       tokenId,
       owner: this.#pod?.uid,
       grant: undefined,
-      before: {},
+      // What the PF had before the original's client is not known.
+      before: this.#found ? { mac: NO_MAC, vlan: 0 } : {},
+      ...(this.#found && { isFound: true as const }),
     });
     return this.#entry;
   }
@@ -234,7 +277,7 @@ class VfioAttachment implements Attachment {
   async #untilClosed(): Promise<void> {
     const { binder, clock } = this.#parts;
     const endMs = clock.monotonicMs() + HOLDER_WAIT_MS;
-    for (let waitMs = FIRST_LOOK_MS; ; waitMs *= 2) {
+    for (let waitMs = FIRST_CHECK_MS; ; waitMs *= 2) {
       try {
         return await binder.vfio.refuseOpen(this.#address);
       } catch (error) {

@@ -1,7 +1,7 @@
 // What one VF given by VFIO goes through over time: a change while it is established, a failure in the middle, its end.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { asked, first, second, UID, vfioNode } from "../../../test/scenes/vfio-node.ts";
+import { first, requested, second, UID, vfioNode } from "../../../test/scenes/vfio-node.ts";
 import { settled } from "../../nsm/testing/fakes.ts";
 
 const OTHER = "kubepods/pod-a/app";
@@ -48,7 +48,9 @@ test("release() keeps a VF that a process has open, says so after a while, and g
   await clock.pass(1);
   await ending;
   assert.match(String(failure), /open/);
-  assert.deepEqual([inventory.get(first)?.state, settings.get(0)?.vlan], ["reclaiming", asked.vlan]);
+  const times = done.filter((what) => what.startsWith("look")).length;
+  assert.ok(times > 2 && times < 12, `${times} times, ever less often`);
+  assert.deepEqual([inventory.get(first)?.state, settings.get(0)?.vlan], ["reclaiming", requested.vlan]);
   assert.ok(!done.some((what) => what.startsWith("vlan")), done.join());
   openGroups.clear();
   await vf.release();
@@ -105,19 +107,19 @@ test("isInForce() holds only as long as grant, device and settings are what the 
   node.minor = 8;
   assert.equal(await vf.isInForce(), false, "its node has another number");
   node.minor = 7;
-  settings.set(0, { mac: asked.mac, vlan: 9 });
+  settings.set(0, { mac: requested.mac, vlan: 9 });
   assert.equal(await vf.isInForce(), false, "the PF has been changed");
-  settings.set(0, { mac: asked.mac, vlan: asked.vlan });
+  settings.set(0, { mac: requested.mac, vlan: requested.vlan });
   assert.equal(await vf.isInForce(), true);
 });
 
 test("isInForce() does not hold after a change of containers that has failed half way", async () => {
   const { done, failing, settings, vf } = await established();
-  settings.set(0, { mac: asked.mac, vlan: 9 });
+  settings.set(0, { mac: requested.mac, vlan: 9 });
   failing.add("vlan");
   await assert.rejects(vf.apply(OTHER), /vlan refused/);
   failing.clear();
-  settings.set(0, { mac: asked.mac, vlan: asked.vlan });
+  settings.set(0, { mac: requested.mac, vlan: requested.vlan });
   assert.equal(await vf.isInForce(), false);
   await vf.apply(OTHER);
   assert.equal(await vf.isInForce(), true);
@@ -170,7 +172,7 @@ test("adopt() continues what a previous instance gave: its grant is revoked at t
   const entry = { use: "vfio", address: first, connectionId, tokenId: tokenOf(first), owner: UID, grant } as const;
   const kept = { ...entry, before: { mac: "02:00:00:00:00:09", vlan: 3 } };
   vfs.set(first, kept);
-  settings.set(0, { mac: asked.mac, vlan: asked.vlan });
+  settings.set(0, { mac: requested.mac, vlan: requested.vlan });
   const adopted = grants.adopt(kept, { access, journal });
   assert.equal(grants.adopt(kept, { access, journal }), adopted, "once");
   const vf = await take(first, "adopt");
@@ -201,4 +203,42 @@ test("a VF is the pod's for the whole IOMMU group: a connection of the same pod 
   const other = await take(second);
   await other.prepare();
   assert.deepEqual([vf.address, other.address], [first, second]);
+});
+
+test("apply() holds a VF for ready only when the pod is let in: until then it may still be left", async () => {
+  const { inventory, node, take } = vfioNode();
+  const vf = await take(first);
+  await vf.prepare();
+  const granted = Promise.withResolvers<void>();
+  node.granting = granted.promise;
+  const applying = vf.apply();
+  await settled();
+  assert.equal(inventory.get(first)?.state, "preparing");
+  granted.resolve();
+  await applying;
+  assert.equal(inventory.get(first)?.state, "ready");
+});
+
+test("apply() for containers that are not the pod's leaves the pod what it has", async () => {
+  const { done, node, vf } = await established();
+  node.foreignCgroup = OTHER;
+  await assert.rejects(vf.apply(OTHER), /is not the pod's/);
+  assert.deepEqual(done, []);
+  assert.equal(await vf.isInForce(), true);
+});
+
+test("apply() that cannot keep the former containers out holds them still: a release keeps them out", async () => {
+  const { done, node, vf } = await established();
+  node.revoking = Promise.reject(new Error("the cgroup is busy"));
+  await assert.rejects(vf.apply(OTHER), /busy/);
+  node.revoking = Promise.resolve();
+  await vf.release();
+  assert.equal(done[0], `keep ${requested.cgroupDir} out`);
+});
+
+test("release() does not wait where the kernel does not say who has the group open", async () => {
+  const { inventory, node, clock, vf } = await established();
+  node.isUnreadable = true;
+  await assert.rejects(vf.release(), /does not say/);
+  assert.deepEqual([inventory.get(first)?.state, clock.timerCount], ["reclaiming", 0]);
 });

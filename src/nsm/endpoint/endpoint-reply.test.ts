@@ -87,7 +87,7 @@ test("an endpoint's answer cannot change our side of the path, the service or it
 });
 
 test("readReply() takes from an answer what is the endpoint's to say, and nothing else", () => {
-  const asked = create(ConnectionSchema, {
+  const requested = create(ConnectionSchema, {
     id: "f1",
     payload: "IP",
     path: { index: 0, pathSegments: [{ name: "fwd", id: "f1" }] },
@@ -102,12 +102,12 @@ test("readReply() takes from an answer what is the endpoint's to say, and nothin
       ],
     },
   });
-  const { connection, mechanism } = readReply(asked, theirs, "nse-1");
+  const { connection, mechanism } = readReply(requested, theirs, "nse-1");
   assert.deepEqual([connection.mechanism, mechanism?.type], [undefined, "NOOP"]);
   assert.deepEqual([connection.id, connection.payload], ["f1", "IP"]);
   assert.deepEqual([connection.path?.index, connection.path?.pathSegments.map(({ id }) => id)], [0, ["f1", "e1"]]);
   theirs.payload = "ETHERNET";
-  assert.equal(readReply(asked, theirs, "nse-1").connection.payload, "ETHERNET");
+  assert.equal(readReply(requested, theirs, "nse-1").connection.payload, "ETHERNET");
 });
 
 test("an endpoint's answer without a mechanism is taken for NOOP", async () => {

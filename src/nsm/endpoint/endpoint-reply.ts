@@ -17,15 +17,15 @@ export interface Reply {
  * path and the endpoint's name stay as requested: an answer can neither rename nor redirect the connection (W9).
  * @throws {NsmError} bad-reply.
  */
-export function readReply(asked: Connection, reply: Connection, endpoint: string): Reply {
+export function readReply(requested: Connection, reply: Connection, endpoint: string): Reply {
   const refuse = (problem: string) => new NsmError({ kind: "bad-reply", endpoint, problem });
   try {
     checkConnectionSize(reply);
   } catch (error) {
     throw refuse(textOf(error));
   }
-  const own = ownSegment(asked);
-  const index = asked.path?.index ?? 0;
+  const own = ownSegment(requested);
+  const index = requested.path?.index ?? 0;
   const segments = reply.path?.pathSegments ?? [];
   const echoed = segments[index];
   if (!echoed) throw refuse(`its path has ${segments.length} segments, ours is number ${index + 1}`);
@@ -36,17 +36,17 @@ export function readReply(asked: Connection, reply: Connection, endpoint: string
   if (reply.mechanism && reply.mechanism.type !== "NOOP") {
     throw refuse(`it chose mechanism ${JSON.stringify(reply.mechanism.type.slice(0, 32))}, NOOP was offered`);
   }
-  return { connection: merge(asked, reply, index), mechanism: reply.mechanism };
+  return { connection: merge(requested, reply, index), mechanism: reply.mechanism };
 }
 
-function merge(asked: Connection, reply: Connection, index: number): Connection {
+function merge(requested: Connection, reply: Connection, index: number): Connection {
   const merged = clone(ConnectionSchema, reply);
-  merged.id = asked.id;
-  merged.networkService = asked.networkService;
-  merged.networkServiceEndpointName = asked.networkServiceEndpointName;
-  merged.payload ||= asked.payload;
+  merged.id = requested.id;
+  merged.networkService = requested.networkService;
+  merged.networkServiceEndpointName = requested.networkServiceEndpointName;
+  merged.payload ||= requested.payload;
   delete merged.mechanism;
-  const before = (asked.path?.pathSegments ?? []).slice(0, index);
+  const before = (requested.path?.pathSegments ?? []).slice(0, index);
   if (merged.path) {
     merged.path.index = index;
     merged.path.pathSegments = [...before, ...merged.path.pathSegments.slice(index)];

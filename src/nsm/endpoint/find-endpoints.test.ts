@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type DescMethod, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { within } from "../../../test/scenes/until.ts";
 import {
   NetworkServiceEndpointResponseSchema,
   type NetworkServiceEndpointSchema,
@@ -51,17 +52,17 @@ test("Discovery.find() leaves out an endpoint whose URL cannot be read", async (
   sockets.stop();
 });
 
-for (const [asked, listed, serves] of [
+for (const [requested, listed, serves] of [
   ["ns1@other.domain", "ns1", true],
   ["ns1", "ns1@other.domain", true],
   ["ns1@other.domain", "ns1@third.domain", true],
   ["ns2@other.domain", "ns1", false],
 ] as const) {
-  test(`Discovery.find() ${serves ? "takes" : "refuses"} an endpoint by name for ${asked} that serves ${listed}`, async () => {
+  test(`Discovery.find() ${serves ? "takes" : "refuses"} an endpoint by name for ${requested} that serves ${listed}`, async () => {
     const outside = new Outside();
     outside.endpoints = [{ name: "nse-1", networkServiceNames: [listed], url: "tcp://nse-1:1" }];
     const { discovery } = setUp(outside);
-    const found = discovery.find({ ...query, networkService: asked, endpointName: "nse-1" }, signal);
+    const found = discovery.find({ ...query, networkService: requested, endpointName: "nse-1" }, signal);
     if (serves) assert.equal((await found).candidates[0]?.name, "nse-1");
     else await assert.rejects(found, /does not serve ns2@other.domain/);
   });
@@ -93,7 +94,7 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
   answers.get("ours")?.end();
   await quick;
   answers.get("theirs")?.end();
-  const { candidates } = await slow;
+  const { candidates } = await within("the slow search has its socket", slow);
   assert.equal(candidates[0]?.socket.url, theirs);
   assert.deepEqual([...fds.sent], [], "what is not used is released in the end");
   sockets.stop();
@@ -101,7 +102,7 @@ test("Discovery.find() leaves a socket that it does not want to a search that is
 
 /** A registry that answers every query for endpoints with this list; what was queried is kept. */
 function listing(outside: Outside, list: readonly MessageInitShape<typeof NetworkServiceEndpointSchema>[]) {
-  const asked: { query: unknown; options: CallOptions | undefined; stream: PaperStream<unknown> }[] = [];
+  const requested: { query: unknown; options: CallOptions | undefined; stream: PaperStream<unknown> }[] = [];
   outside.stream = ((_target: string, method: DescMethod, query: unknown, options?: CallOptions) => {
     const stream = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
     if (method.parent.typeName === "registry.NetworkServiceRegistry") {
@@ -113,23 +114,23 @@ function listing(outside: Outside, list: readonly MessageInitShape<typeof Networ
       }
     }
     stream.end();
-    asked.push({ query, options, stream });
+    requested.push({ query, options, stream });
     return stream as unknown as RpcStream<unknown>;
   }) as Outside["stream"];
-  return asked;
+  return requested;
 }
 
 test("Discovery.find() queries the registry for the service with its payload, and gives up with its caller", async () => {
   const outside = new Outside();
-  const asked = listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" }]);
+  const requested = listing(outside, [{ name: "nse-1", networkServiceNames: ["ns1"], url: "tcp://nse-1:1" }]);
   outside.services = [{ name: "other" }, { name: "ns1", payload: "ETHERNET" }];
   const offer = await setUp(outside).discovery.find({ ...query, payload: "IP" }, signal);
   assert.equal(offer.payload, "ETHERNET");
   assert.deepEqual(
-    asked.map(({ query }) => query),
+    requested.map(({ query }) => query),
     [{ networkService: { name: "ns1", payload: "IP" } }, { networkServiceEndpoint: { networkServiceNames: ["ns1"] } }],
   );
-  assert.ok(asked.every(({ options }) => options?.signal === signal));
+  assert.ok(requested.every(({ options }) => options?.signal === signal));
 });
 
 test("Discovery.find() does not know a service that the registry has taken back", async () => {
@@ -184,9 +185,9 @@ test("Discovery.find() by name takes an endpoint that lists no services, and any
 
 test("Discovery.find() reads no list without end, and keeps the sockets of one for no search under way", async () => {
   const outside = new Outside();
-  const asked = listing(
+  const requested = listing(
     outside,
-    Array.from({ length: 1_025 }, (_, at) => ({ name: `nse-${at}`, url: `inode://8/${at}` })),
+    Array.from({ length: 16_385 }, (_, at) => ({ name: `nse-${at}`, url: `inode://8/${at}` })),
   );
   const { discovery } = setUp(outside);
   const never = new PaperStream<unknown>({ peer: peerNamed("nsmgr-a"), fds: outside.fds });
@@ -194,9 +195,9 @@ test("Discovery.find() reads no list without end, and keeps the sockets of one f
   outside.stream = (() => never as unknown as RpcStream<unknown>) as Outside["stream"];
   const slow = discovery.find({ ...query, endpointName: "slow" }, signal);
   outside.stream = list;
-  await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), /lists more than 1024 entries/);
-  assert.ok(asked[0]?.stream.isCancelled);
-  assert.equal(outside.fds.released.length, 1_025);
+  await assert.rejects(discovery.find({ ...query, endpointName: "nse-16384" }, signal), /nse-16384 not found/);
+  assert.ok(requested[0]?.stream.isCancelled);
+  assert.equal(outside.fds.released.length, 16_384);
   never.end();
   await assert.rejects(slow, /slow/);
 });
@@ -249,6 +250,7 @@ for (const [says, endpoints] of [
   test(`Discovery.find() lets go of every socket of a list that has ${says}`, async () => {
     const outside = new Outside();
     outside.endpoints = endpoints as unknown as Outside["endpoints"];
+    outside.fds.sent.add(ours);
     const { discovery } = setUp(outside);
     await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), /nse-1/);
     await assert.rejects(discovery.find({ ...query, networkService: "ns3" }, signal));
@@ -268,4 +270,111 @@ test("Discovery.find() lets go of every socket of a list that ends in an error",
   const { discovery } = setUp(outside);
   await assert.rejects(discovery.find({ ...query, endpointName: "nse-1" }, signal), { code: "UNAVAILABLE" });
   assert.deepEqual(outside.fds.released, [ours]);
+});
+
+/** What one registrant, or several, have registered for the service. */
+const registered = (registrant: string, names: readonly string[]) =>
+  names.map((name) => ({ name, networkServiceNames: ["ns1"], url: `tcp://${name}:1`, pathIds: [registrant, "nsmgr"] }));
+const many = (count: number) => Array.from({ length: count }, (_, at) => `bogus-${at}`);
+const namesOf = async (discovery: Discovery) =>
+  (await discovery.find(query, signal)).candidates.map(({ name }) => name);
+
+test("Discovery.find() takes one endpoint of each registrant before a second of any, and begins at each in its turn", async () => {
+  const outside = new Outside();
+  listing(outside, [...registered("evil", many(33)), ...registered("nse", ["nse-1", "nse-2"])]);
+  const { discovery } = setUp(outside);
+  assert.deepEqual((await namesOf(discovery)).slice(0, 5), ["bogus-0", "nse-1", "bogus-1", "nse-2", "bogus-2"]);
+  assert.deepEqual((await namesOf(discovery)).slice(0, 3), ["nse-1", "bogus-0", "nse-2"]);
+  assert.deepEqual((await namesOf(discovery)).slice(0, 3), ["bogus-1", "nse-2", "bogus-2"]);
+});
+
+test("Discovery.find() finds the endpoint of one registrant behind thousands of another's", async () => {
+  const outside = new Outside();
+  listing(outside, [...registered("evil", many(5_000)), ...registered("nse", ["nse-1"])]);
+  const { discovery } = setUp(outside);
+  assert.deepEqual((await namesOf(discovery)).slice(0, 2), ["bogus-0", "nse-1"]);
+});
+
+test("Discovery.find() puts what failed last for half a minute, behind it others of the same registrant, and forgets that when it agrees", async () => {
+  const outside = new Outside();
+  listing(outside, [...registered("evil", many(2)), ...registered("nse", ["nse-1"])]);
+  const { discovery, clock } = setUp(outside);
+  const first = await discovery.find(query, signal);
+  first.candidates[0]?.note?.("failed");
+  await namesOf(discovery);
+  assert.deepEqual(await namesOf(discovery), ["nse-1", "bogus-1", "bogus-0"]);
+  await clock.pass(30_000);
+  await namesOf(discovery);
+  assert.deepEqual(await namesOf(discovery), ["bogus-0", "nse-1", "bogus-1"]);
+  const again = await discovery.find(query, signal);
+  again.candidates.find(({ name }) => name === "nse-1")?.note?.("failed");
+  again.candidates.find(({ name }) => name === "nse-1")?.note?.("agreed");
+  assert.equal((await namesOf(discovery))[1], "nse-1");
+});
+
+test("Discovery.find() waits for sockets that do not come side by side, and tries those endpoints last from then on", async () => {
+  const outside = new Outside();
+  const missing = many(15).map((name, at) => ({ ...registered(`evil-${at}`, [name])[0], url: `inode://8/${at + 10}` }));
+  listing(outside, [...missing, ...registered("nse", ["nse-1"])]);
+  const { discovery, clock } = setUp(outside);
+  const found = namesOf(discovery);
+  await clock.pass(1_100);
+  assert.deepEqual(await found, ["nse-1"]);
+  for (const { url } of missing) outside.fds.sent.add(url);
+  assert.equal((await namesOf(discovery))[0], "nse-1");
+});
+
+test("Discovery.find() that is given up holds nothing against an endpoint whose socket has not come yet", async () => {
+  const outside = new Outside();
+  const late = registered("late", ["late"]).map((one) => ({ ...one, url: ours }));
+  listing(outside, [...late, ...registered("nse", ["nse-1"])]);
+  const { discovery } = setUp(outside);
+  const caller = new AbortController();
+  const found = discovery.find(query, caller.signal);
+  await settled();
+  caller.abort(new Error("the caller has gone"));
+  await found;
+  outside.fds.sent.add(ours);
+  await namesOf(discovery);
+  assert.deepEqual(await namesOf(discovery), ["late", "nse-1"]);
+});
+
+test("Discovery.find() counts endpoints of which the registry has noted no registrant as those of one", async () => {
+  const outside = new Outside();
+  const unnamed = registered("", many(33)).map((one) => ({ ...one, pathIds: [] }));
+  listing(outside, [...unnamed, ...registered("nse", ["nse-1"])]);
+  assert.deepEqual((await namesOf(setUp(outside).discovery)).slice(0, 3), ["bogus-0", "nse-1", "bogus-1"]);
+});
+
+test("Discovery.find() does not take an endpoint of a URL that is longer than any socket's", async () => {
+  const outside = new Outside();
+  const [nse] = registered("nse", ["nse-1"]);
+  const url = (bytes: number) => `tcp://${"é".repeat((bytes - 6) / 2)}`;
+  listing(outside, [
+    { ...nse, name: "long", url: url(258) },
+    { ...nse, name: "longest", url: url(256) },
+    nse ?? {},
+    { ...nse, url: url(258) },
+  ]);
+  assert.deepEqual(await namesOf(setUp(outside).discovery), ["longest"]);
+  listing(outside, [{ ...nse, url: `inode://8/${"1".repeat(250)}` }]);
+  await assert.rejects(namesOf(setUp(outside).discovery), { fault: { kind: "no-candidates" } });
+});
+
+test("Discovery.find() keeps no more than a share of bytes of what one registrant has listed, and the others' endpoints", async () => {
+  const outside = new Outside();
+  const labelled = (app: string, filler = 0) => ({
+    networkServiceLabels: {
+      ns1: { labels: { app, filler: "x".repeat(filler) } },
+      other: { labels: { app: "gateway" } },
+    },
+  });
+  const large = registered("evil", many(100)).map((one, at) => ({
+    ...one,
+    ...labelled(at === 60 ? "gateway" : "none", 60 * 1024),
+  }));
+  outside.services = [{ name: "ns1", matches: [{ routes: [{ destinationSelector: { app: "gateway" } }] }] }];
+  const honest = registered("nse", ["nse-1", "nse-2"]).map((one) => ({ ...one, ...labelled("gateway") }));
+  listing(outside, [...honest.slice(0, 1), ...large, ...honest.slice(1)]);
+  assert.deepEqual(await namesOf(setUp(outside).discovery), ["nse-1", "nse-2"]);
 });

@@ -1,30 +1,31 @@
 import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Clock } from "../../async/index.ts";
-import {
-  type NetworkService,
-  type NetworkServiceEndpoint,
-  NetworkServiceEndpointRegistry,
-  NetworkServiceRegistry,
-} from "../../gen/registry_pb.ts";
+import { type NetworkService, NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../gen/registry_pb.ts";
 import { NsmError } from "../fault.ts";
 import type { Caller, PassedFds } from "../peers.ts";
 import type { EndpointSocket, EndpointSockets } from "./endpoint-sockets.ts";
+import { FairList, FairOrder } from "./fair-order.ts";
+import { type FoundEndpoint, foundEndpoint } from "./found-endpoint.ts";
 import { matchEndpoints } from "./match-endpoints.ts";
 
-/** More answers than this to one question are not read. */
-const ANSWER_LIMIT = 1024;
+/** So many endpoints of a service are kept, in so many bytes; beyond, the registrant that has most makes room. */
+const ENDPOINT_LIMIT = { entries: 1024, bytes: 2 * 1024 * 1024 };
+
+/** An endpoint of a longer URL is none: a socket's path has 108 bytes, and URLs are remembered. */
+const URL_BYTES = 256;
+
+/** More answers than this to one question are not read: what has come by then is what there is. */
+const ANSWER_LIMIT = 16_384;
 
 /** A Request does not live long enough to try more endpoints than this. */
 const CANDIDATE_LIMIT = 16;
-
-/** Services whose turn is remembered: any peer can register services, and request each once. */
-const MOST_TURNS = 1024;
 
 /** An endpoint that may serve a Request. */
 export interface Candidate {
   readonly name: string;
   readonly socket: EndpointSocket;
+  /** What came of a Request to it, for the order of later ones. */
+  readonly note?: (outcome: "agreed" | "failed") => void;
 }
 
 /** What is known of the desired service. */
@@ -45,14 +46,20 @@ export interface Offer {
 }
 
 interface Found {
-  readonly list: readonly NetworkServiceEndpoint[];
+  readonly list: readonly FoundEndpoint[];
   readonly fds: PassedFds | undefined;
+}
+
+interface Search {
+  readonly service: string;
+  readonly signal: AbortSignal;
+  readonly isWanted?: (entry: { readonly name: string }) => boolean;
 }
 
 interface Listening<T> {
   readonly signal: AbortSignal;
   /** Each answer, with the descriptors of the connection that it came over. */
-  readonly heard?: (answer: T, fds: PassedFds) => void;
+  readonly heard: (answer: T, fds: PassedFds | undefined) => void;
 }
 
 interface DiscoveryOptions {
@@ -66,14 +73,14 @@ interface DiscoveryOptions {
 /** The original's discover and roundrobin: finds endpoints through the manager (nsm-protocol §2.10, §2.11, §4). */
 export class Discovery {
   readonly #options: DiscoveryOptions;
-  /** How often each service was requested: successive Requests begin at successive candidates. */
-  readonly #turns = new Map<string, number>();
+  readonly #order: FairOrder;
   #finding = 0;
   /** Sockets that came with answers and were of no use to the search they came for, by their URL. */
   readonly #unwanted = new Map<string, PassedFds>();
 
   constructor(options: DiscoveryOptions) {
     this.#options = options;
+    this.#order = new FairOrder(options.clock);
   }
 
   /** @throws {NsmError} service-not-found, endpoint-not-found, no-candidates, registry; the registry's RpcError. */
@@ -83,7 +90,7 @@ export class Discovery {
       return sought.endpointName === "" ? await this.#byService(sought, signal) : await this.#byName(sought, signal);
     } finally {
       this.#finding -= 1;
-      if (this.#finding === 0 || this.#unwanted.size > ANSWER_LIMIT) this.#letGo();
+      if (this.#finding === 0 || this.#unwanted.size > ENDPOINT_LIMIT.entries) this.#letGo();
     }
   }
 
@@ -95,13 +102,15 @@ export class Discovery {
 
   async #byName(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
     const name = sought.endpointName;
-    const found = await this.#endpoints({ name }, signal);
-    const endpoint = found.list.find((entry) => entry.name === name);
+    const search = { service: sought.networkService, signal };
+    // A registry also answers with names that contain this one.
+    const found = await this.#endpoints({ name }, { ...search, isWanted: (entry) => entry.name === name });
+    const [endpoint] = found.list;
     if (!endpoint) throw new NsmError({ kind: "endpoint-not-found", endpoint: name });
     if (this.#isExpired(endpoint)) {
       throw new NsmError({ kind: "endpoint-not-found", endpoint: name, why: "its registration has expired" });
     }
-    if (!serves(endpoint, sought.networkService)) {
+    if (!endpoint.isServing) {
       const why = `it does not serve ${sought.networkService}`;
       throw new NsmError({ kind: "endpoint-not-found", endpoint: name, why });
     }
@@ -111,104 +120,85 @@ export class Discovery {
   async #byService(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
     const { networkService: name, payload, labels } = sought;
     const query = { networkService: { name, payload } };
-    const services = await this.#ask(NetworkServiceRegistry.method.find, query, { signal });
-    const service = services.answers
-      .filter((answer) => !answer.deleted)
-      .map((answer) => answer.networkService)
-      .find((entry): entry is NetworkService => entry?.name === name);
+    let service: NetworkService | undefined;
+    await this.#query(NetworkServiceRegistry.method.find, query, {
+      signal,
+      heard({ networkService: entry, deleted }) {
+        if (!service && !deleted && entry?.name === name) service = entry;
+      },
+    });
     if (!service) throw new NsmError({ kind: "service-not-found", service: name });
-    const found = await this.#endpoints({ networkServiceNames: [service.name] }, signal);
+    const found = await this.#endpoints({ networkServiceNames: [service.name] }, { service: service.name, signal });
     const alive = found.list.filter((endpoint) => !this.#isExpired(endpoint));
     const fitting = matchEndpoints(labels, service, alive);
     if (fitting.length === 0) throw new NsmError({ kind: "no-candidates" });
-    const candidates = await this.#take(this.#inTurn(service.name, fitting), found, signal);
+    const candidates = await this.#take(this.#order.of(service.name, fitting), found, signal);
     return { payload: service.payload, candidates };
   }
 
   async #endpoints(
     networkServiceEndpoint: { readonly name?: string; readonly networkServiceNames?: string[] },
-    signal: AbortSignal,
+    { service, signal, isWanted = () => true }: Search,
   ): Promise<Found> {
+    const list = new FairList<FoundEndpoint>(ENDPOINT_LIMIT);
     const query = { networkServiceEndpoint };
-    const { answers, fds } = await this.#ask(NetworkServiceEndpointRegistry.method.find, query, {
+    const fds = await this.#query(NetworkServiceEndpointRegistry.method.find, query, {
       signal,
-      // Noted as it comes: the list may end in an error, and nothing of it may fit.
-      heard: ({ networkServiceEndpoint: entry }, cameBy) => entry && this.#unwanted.set(entry.url, cameBy),
+      heard: ({ networkServiceEndpoint: entry, deleted }, cameBy) => {
+        if (!entry) return;
+        const isReachable = Buffer.byteLength(entry.url) <= URL_BYTES;
+        // Noted as it comes: the list may end in an error, and nothing of it may fit.
+        if (cameBy && isReachable) this.#unwanted.set(entry.url, cameBy);
+        // The latest word about a name counts: a list may repeat an endpoint, or take it back.
+        if (deleted || !isReachable) list.remove(entry.name);
+        else if (isWanted(entry)) list.add(foundEndpoint(entry, service));
+      },
     });
-    // The latest word about a name counts: a list may repeat an endpoint, or take it back.
-    const byName = new Map<string, NetworkServiceEndpoint>();
-    for (const { networkServiceEndpoint: entry, deleted } of answers) {
-      if (!entry) continue;
-      if (deleted) byName.delete(entry.name);
-      else byName.set(entry.name, entry);
-    }
-    return { list: [...byName.values()], fds };
+    return { list: list.entries, fds };
   }
 
-  /** Reads the whole list; an error in the middle is an error, not the list's end (W36). */
-  async #ask<I extends DescMessage, O extends DescMessage>(
+  /** Reads the list; an error in the middle is an error, not the list's end (W36). Answers with the descriptors that came with it. */
+  async #query<I extends DescMessage, O extends DescMessage>(
     method: DescMethodServerStreaming<I, O>,
     query: MessageInitShape<I>,
     { signal, heard }: Listening<MessageShape<O>>,
-  ): Promise<{ answers: readonly MessageShape<O>[]; fds: PassedFds | undefined }> {
+  ): Promise<PassedFds | undefined> {
     const stream = this.#options.caller.stream(this.#options.target, method, query, { signal });
     // Its failure is also the stream's, and is seen there.
     const connection = stream.connection.catch(() => undefined);
-    const answers: MessageShape<O>[] = [];
+    let left = ANSWER_LIMIT;
     for await (const answer of stream) {
-      answers.push(answer);
-      const fds = (await connection)?.fds;
-      if (fds) heard?.(answer, fds);
-      if (answers.length > ANSWER_LIMIT) {
-        stream.cancel();
-        throw new NsmError({ kind: "registry", problem: `it lists more than ${ANSWER_LIMIT} entries` });
-      }
+      heard(answer, (await connection)?.fds);
+      left -= 1;
+      if (left > 0) continue;
+      stream.cancel();
+      break;
     }
-    return { answers, fds: (await connection)?.fds };
-  }
-
-  #inTurn<T>(service: string, candidates: readonly T[]): readonly T[] {
-    const turn = this.#turns.get(service) ?? 0;
-    // Set again, so that the one that was requested longest ago is the first.
-    this.#turns.delete(service);
-    this.#turns.set(service, turn + 1);
-    const [oldest] = this.#turns.keys();
-    if (oldest !== undefined && this.#turns.size > MOST_TURNS) this.#turns.delete(oldest);
-    const first = turn % candidates.length;
-    return [...candidates.slice(first), ...candidates.slice(0, first)];
+    return (await connection)?.fds;
   }
 
   /** A candidate whose socket did not come is left out: the others may still serve. */
-  async #take(
-    endpoints: readonly NetworkServiceEndpoint[],
-    found: Found,
-    signal: AbortSignal,
-  ): Promise<readonly Candidate[]> {
+  async #take(endpoints: readonly FoundEndpoint[], found: Found, signal: AbortSignal): Promise<readonly Candidate[]> {
     const { sockets } = this.#options;
-    const candidates: Candidate[] = [];
-    let missing: unknown;
-    for (const { name, url } of endpoints.slice(0, CANDIDATE_LIMIT)) {
-      try {
-        candidates.push({ name, socket: await sockets.acquire(url, found.fds, signal) });
-      } catch (error) {
-        missing = error;
-      }
-    }
-    if (candidates.length === 0) throw missing;
+    // Side by side: each that does not come is waited for.
+    const taken = await Promise.allSettled(
+      endpoints.slice(0, CANDIDATE_LIMIT).map(async (endpoint): Promise<Candidate> => {
+        const { name, url } = endpoint;
+        const note = (outcome: "agreed" | "failed") => this.#order[outcome](endpoint);
+        try {
+          return { name, socket: await sockets.acquire(url, found.fds, signal), note };
+        } catch (error) {
+          if (!signal.aborted) note("failed");
+          throw error;
+        }
+      }),
+    );
+    const candidates = taken.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    if (candidates.length === 0) throw taken.findLast((one) => one.status === "rejected")?.reason;
     return candidates;
   }
 
-  #isExpired(endpoint: NetworkServiceEndpoint): boolean {
-    return endpoint.expirationTime !== undefined && timestampMs(endpoint.expirationTime) <= this.#options.clock.now();
+  #isExpired({ expiresAtMs }: FoundEndpoint): boolean {
+    return expiresAtMs !== undefined && expiresAtMs <= this.#options.clock.now();
   }
-}
-
-/** An endpoint that does not list its services is taken at its name; a domain behind `@` is not part of the name. */
-function serves(endpoint: NetworkServiceEndpoint, service: string): boolean {
-  const names = endpoint.networkServiceNames.map(withoutDomain);
-  return service === "" || names.length === 0 || names.includes(withoutDomain(service));
-}
-
-function withoutDomain(name: string): string {
-  return name.split("@", 1)[0] ?? "";
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { type MatchSchema, NetworkServiceEndpointSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
+import { type MatchSchema, NetworkServiceSchema } from "../../gen/registry_pb.ts";
 import { matchEndpoints, renderLabel } from "./match-endpoints.ts";
 
 const endpoints = [
@@ -114,6 +114,15 @@ for (const { says, labels, matches, names } of rows) {
   });
 }
 
+test("matchEndpoints() takes time that grows with the templates and with the endpoints, and not with their product", () => {
+  const many = Array.from({ length: 1024 }, (_, index) => endpoint(`e${index}`, { a: `${index}` }));
+  const matches = [{ routes: [{ destinationSelector: { a: "{{.a}}".repeat(32 * 1024) } }] }];
+  const startedAt = process.cpuUsage();
+  assert.deepEqual(matchEndpoints({ a: "1" }, create(NetworkServiceSchema, { matches }), many), []);
+  const { user } = process.cpuUsage(startedAt);
+  assert.ok(user / 1000 < 2_000, `${user / 1000} ms`);
+});
+
 const templates: readonly (readonly [template: string, text: string])[] = [
   ["plain", "plain"],
   ["{{.a}}-{{ .b }}", "1-<no value>"],
@@ -123,6 +132,9 @@ const templates: readonly (readonly [template: string, text: string])[] = [
   ["{{ if .a }}q{{ end }}", "{{ if .a }}q{{ end }}"],
   ["{{.a", "{{.a"],
   ["{{.a}} {{.b", "{{.a}} {{.b"],
+  ["{{ {{.a}}", "{{ {{.a}}"],
+  ["a  {{- .a}}  {{.a -}}  b", "a1  1b"],
+  ["{{.a}}}}", "1}}"],
   ["{{.toString}}{{.__proto__}}", "<no value><no value>"],
 ];
 for (const [template, text] of templates) {
@@ -131,6 +143,17 @@ for (const [template, text] of templates) {
   });
 }
 
+test("renderLabel() takes time that grows with the template, and not with its square", () => {
+  const [step, most] = [64 * 1024, 1000];
+  for (const unit of [" ", "{{", "{{- ", "{{.a}}", "{{/*", "*/ "]) {
+    const template = `${unit.repeat(step)}}}`;
+    const startedAt = process.cpuUsage();
+    renderLabel(template, { a: "1" });
+    const { user } = process.cpuUsage(startedAt);
+    assert.ok(user / 1000 < most, `${JSON.stringify(unit)}: ${user / 1000} ms`);
+  }
+});
+
 function endpoint(name: string, labels: Record<string, string>) {
-  return create(NetworkServiceEndpointSchema, { name, networkServiceLabels: { ns1: { labels } } });
+  return { name, labels };
 }

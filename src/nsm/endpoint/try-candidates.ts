@@ -1,8 +1,8 @@
 import { clone, create } from "@bufbuild/protobuf";
-import { type Clock, startDeadline } from "../../async/index.ts";
+import { type Clock, DeadlineError, startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
-import { type PeerIdentity, RpcError } from "../../rpc/index.ts";
+import { DialRefused, type PeerIdentity, RpcError } from "../../rpc/index.ts";
 import { type CandidateFailure, NsmError } from "../fault.ts";
 import type { Caller } from "../peers.ts";
 import { type Reply, readReply } from "./endpoint-reply.ts";
@@ -11,10 +11,18 @@ import type { Candidate } from "./find-endpoints.ts";
 /** Work of our own at an endpoint may take this long, whatever the caller's deadline (W22). */
 const CLOSE_LIMIT_MS = 5_000;
 
+/** An endpoint that has not answered for so long when its caller gives up has failed; before, the caller was impatient. */
+const SILENT_MS = 5_000;
+
+/** Of the time that is left, for one candidate where others are to be tried: the last one has all of it. */
+const SHARE_OF_TIME = 1 / 2;
+
 /** What a Request to endpoints takes. */
-export interface Asking {
+export interface Requesting {
   readonly caller: Caller;
   readonly clock: Clock;
+  /** For whom: what is dialled is in this one's share. */
+  readonly owner?: string;
   /** An endpoint that agreed to something must get a Close when it comes to nothing; that failed. */
   readonly onCloseFailed: (endpoint: string, error: unknown) => void;
 }
@@ -33,6 +41,8 @@ export interface Question {
   /** What this endpoint agreed to before; undefined at first. */
   readonly mechanism: Mechanism | undefined;
   readonly signal: AbortSignal;
+  /** When it is aborted at the latest, on the clock that never jumps. */
+  readonly endsAtMs: number;
 }
 
 /**
@@ -41,22 +51,27 @@ export interface Question {
  * contradicts the question is closed again.
  * @throws {NsmError} bad-reply; the endpoint's RpcError.
  */
-export async function askEndpoint(asking: Asking, candidate: Candidate, question: Question): Promise<Onward> {
+export async function requestFromEndpoint(
+  requesting: Requesting,
+  candidate: Candidate,
+  question: Omit<Question, "endsAtMs">,
+): Promise<Onward> {
   const connection = clone(ConnectionSchema, question.connection);
   connection.networkServiceEndpointName = candidate.name;
   if (question.mechanism) connection.mechanism = question.mechanism;
   const offered = create(MechanismSchema, { cls: candidate.socket.isLocal ? "LOCAL" : "REMOTE", type: "NOOP" });
   const takeBack = () =>
-    closeAtEndpoint(asking, { candidate, connection, mechanism: offered }).catch((late: unknown) =>
-      asking.onCloseFailed(candidate.name, late),
+    closeAtEndpoint(requesting, { candidate, connection, mechanism: offered }).catch((late: unknown) =>
+      requesting.onCloseFailed(candidate.name, late),
     );
   let response: Connection;
   let peer: PeerIdentity | undefined;
   try {
     const message = { connection, mechanismPreferences: [offered] };
     const { target } = candidate.socket;
-    const answer = await asking.caller.call(target, NetworkService.method.request, message, {
+    const answer = await requesting.caller.call(target, NetworkService.method.request, message, {
       signal: question.signal,
+      owner: requesting.owner,
     });
     response = answer.response;
     peer = answer.connection.peer;
@@ -74,40 +89,59 @@ export async function askEndpoint(asking: Asking, candidate: Candidate, question
 }
 
 function isGivenUp(error: unknown): boolean {
+  if (error instanceof DeadlineError) return true;
   return error instanceof RpcError && (error.code === "CANCELLED" || error.code === "DEADLINE_EXCEEDED");
 }
 
 /**
- * Sends the candidates the Request, in their order, until one agrees.
+ * Sends the candidates the Request, in their order, until one agrees. One that does not answer in its share of the time gets a
+ * Close, for it may have begun, and the next one is tried.
  * @throws {NsmError} candidates-failed; the error alone when there was one candidate by name.
  */
 export async function tryCandidates(
-  asking: Asking,
+  requesting: Requesting,
   candidates: readonly Candidate[],
   question: Question,
 ): Promise<Onward> {
+  const { clock } = requesting;
+  const { signal } = question;
   const failures: CandidateFailure[] = [];
   for (const candidate of candidates) {
+    const startedMs = clock.monotonicMs();
+    const limit = candidate === candidates.at(-1) ? undefined : startShare(clock, candidate, question);
     try {
-      return await askEndpoint(asking, candidate, question);
+      const onward = await requestFromEndpoint(requesting, candidate, { ...question, signal: limit?.signal ?? signal });
+      candidate.note?.("agreed");
+      return onward;
     } catch (error) {
-      question.signal.throwIfAborted();
+      const isItsFault =
+        !(error instanceof DialRefused) && (!signal.aborted || clock.monotonicMs() - startedMs >= SILENT_MS);
+      if (isItsFault) candidate.note?.("failed");
+      signal.throwIfAborted();
       failures.push({ endpoint: candidate.name, error });
+    } finally {
+      limit?.end();
     }
   }
   throw new NsmError({ kind: "candidates-failed", failures });
 }
 
+function startShare(clock: Clock, { name }: Candidate, { signal, endsAtMs }: Question) {
+  const shareMs = Math.max(0, Math.floor((endsAtMs - clock.monotonicMs()) * SHARE_OF_TIME));
+  return startDeadline(clock, shareMs, { what: `Request to endpoint ${name}`, parent: signal });
+}
+
 /** Notifies the endpoint that the connection is over. Bounded by a time of our own, not by any caller's. */
-export async function closeAtEndpoint(asking: Asking, onward: Onward): Promise<void> {
+export async function closeAtEndpoint(requesting: Requesting, onward: Onward): Promise<void> {
   const { candidate, mechanism } = onward;
   const connection = clone(ConnectionSchema, onward.connection);
   connection.networkServiceEndpointName = candidate.name;
   if (mechanism) connection.mechanism = mechanism;
-  const deadline = startDeadline(asking.clock, CLOSE_LIMIT_MS, { what: `Close at endpoint ${candidate.name}` });
+  const deadline = startDeadline(requesting.clock, CLOSE_LIMIT_MS, { what: `Close at endpoint ${candidate.name}` });
   try {
     const { signal } = deadline;
-    await asking.caller.call(candidate.socket.target, NetworkService.method.close, connection, { signal });
+    const { caller, owner } = requesting;
+    await caller.call(candidate.socket.target, NetworkService.method.close, connection, { signal, owner });
   } finally {
     deadline.end();
   }

@@ -167,6 +167,8 @@ test("EndpointWatch.stop() ends the stream; what is on its way, and its end, are
   stream.push(eventOf(UPDATE, create(ConnectionSchema, { ...base(), state: State.DOWN } as Theirs)));
   watch.stop();
   await settled();
+  assert.equal(watch.isAlive, false);
+  await settled();
   assert.deepEqual([reported, stream.isCancelled], [[], true]);
 });
 
@@ -185,7 +187,7 @@ function watching() {
     changed: ({ state }: { readonly state: State }) => void reported.push(state === State.DOWN ? "DOWN" : "other"),
     lost: (error: unknown) => void reported.push(`lost: ${(error as Error).message}`),
   };
-  return { stream, reported, watch: watchEndpoint(caller, "tcp://nse-1:1", { connection: ours(), listener }) };
+  return { stream, reported, watch: watchEndpoint({ caller }, "tcp://nse-1:1", { connection: ours(), listener }) };
 }
 
 function ours() {
@@ -208,3 +210,10 @@ function pathTo(own: string) {
   ] as const;
   return { index: 3, pathSegments: ids.map(([name, id]) => ({ name, id })) } as NonNullable<Theirs["path"]>;
 }
+
+test("changesOf() compares nothing with a change that was not admitted", () => {
+  const large = create(ConnectionSchema, { ...base(), context: { MTU: 1400 } } as Theirs);
+  let queries = 0;
+  const changes = changesOf(eventOf(UPDATE, large, large), ours(), () => ++queries > 1);
+  assert.deepEqual([queries, changes.length], [2, 1], "there is room the second time");
+});

@@ -10,15 +10,15 @@ import {
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { ownSegment } from "../path.ts";
-import type { Caller } from "../peers.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
+import type { Requesting } from "./try-candidates.ts";
 
 /** Connections read from one event; ours is one. */
 const EVENT_LIMIT = 64;
 
 /** An endpoint that is being listened to. */
 export interface EndpointWatch {
-  /** False when the endpoint was lost: the next refresh begins a new watch. */
+  /** False when the endpoint was lost, or after `stop`: the next refresh begins a new watch. */
   readonly isAlive: boolean;
   readonly target: string;
   /** The connection was refreshed: later events are compared with this one. */
@@ -42,13 +42,14 @@ interface WatchListener {
  * stream that breaks or ends means that the endpoint is gone, which is reported once, as the connection with state DOWN.
  */
 export function watchEndpoint(
-  caller: Caller,
+  { caller, owner }: Pick<Requesting, "caller" | "owner">,
   target: string,
   watched: { readonly connection: Connection; readonly listener: WatchListener },
 ): EndpointWatch {
   const { listener } = watched;
   const { id, name } = ownSegment(watched.connection);
-  const stream = caller.stream(target, MonitorConnection.method.monitorConnections, { pathSegments: [{ id, name }] });
+  const selector = { pathSegments: [{ id, name }] };
+  const stream = caller.stream(target, MonitorConnection.method.monitorConnections, selector, { owner });
   stream.connection.catch(() => {}); // Its failure is also the stream's.
   let last = watched.connection;
   let alive = true;
@@ -86,6 +87,7 @@ export function watchEndpoint(
     },
     stop() {
       stopped = true;
+      alive = false;
       stream.cancel();
     },
   };
@@ -116,6 +118,9 @@ function isAbout(theirs: Connection, ours: Connection): boolean {
   const index = ours.path?.index ?? 0;
   if (theirs.path?.pathSegments[index]?.id !== ours.id) return false;
   if (theirs.path.index !== index && theirs.path.index !== index + 1) return false;
+  // Another owner can have a connection of our id there: the endpoint's own id is of one.
+  const [its, known] = [theirs, ours].map(({ path }) => path?.pathSegments[index + 1]);
+  if (its && its.name === known?.name && its.id !== known.id) return false;
   try {
     checkConnectionSize(theirs);
     return true;

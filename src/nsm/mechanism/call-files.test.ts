@@ -7,7 +7,7 @@ import { create } from "@bufbuild/protobuf";
 import { type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { FdExchange } from "../../kernel/fd-exchange.ts";
 import { Fd } from "../../kernel/index.ts";
-import { HandClock } from "../testing/fakes.ts";
+import { HandClock, settled } from "../testing/fakes.ts";
 import { FilesOfCalls } from "./call-files.ts";
 import { formatInodeUrl, parseInodeUrl } from "./inode-url.ts";
 
@@ -26,9 +26,10 @@ function setUp(t: TestContext) {
   });
   const text = formatInodeUrl(file.id());
   const named: Mechanism[] = [create(MechanismSchema, { parameters: { inodeURL: text } })];
-  const files = new FilesOfCalls(new HandClock());
+  const clock = new HandClock();
+  const files = new FilesOfCalls(clock);
   const arrive = () => fds.arrived(file.dup());
-  return { fds, named, files, arrive, url: parseInodeUrl(text, "the file") };
+  return { clock, fds, named, files, arrive, url: parseInodeUrl(text, "the file") };
 }
 
 test("FilesOfCalls keeps what has come again for a call that is still on its way", async (t) => {
@@ -55,4 +56,21 @@ test("FilesOfCalls lets go of a file when the last call that names it ends, requ
   assert.equal(fds.heldCount, 1);
   second.end();
   assert.equal(fds.heldCount, 0);
+});
+
+test("FilesOfCalls waits for a file no longer than its caller, who gets its own reason, and not without end", async (t) => {
+  const { clock, fds, named, files, url } = setUp(t);
+  const call = files.open(fds, named);
+  const caller = new AbortController();
+  const reason = new Error("the caller has gone");
+  const ended: unknown[] = [];
+  const receiving = call.receive(url, caller.signal).catch((error: unknown) => ended.push(error));
+  caller.abort(reason);
+  await settled();
+  assert.deepEqual([ended, clock.timerCount], [[reason], 0]);
+  await receiving;
+  const failing = assert.rejects(call.receive(url, never), /it did not arrive/);
+  await clock.pass(5_000);
+  await failing;
+  call.end();
 });

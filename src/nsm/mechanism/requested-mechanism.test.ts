@@ -20,6 +20,20 @@ test("mechanismChoices() takes KERNEL_INTERFACE for KERNEL, and a VLAN parameter
   assert.equal(desired?.type === "KERNEL" && desired.bare, true);
 });
 
+test("mechanismChoices() takes a VLAN of no tag for none, as the original does", () => {
+  for (const [vlan, bare] of [
+    ["0", false],
+    ["1", true],
+    ["4095", true],
+    ["4096", false],
+    ["-1", false],
+    ["x", false],
+  ] as const) {
+    const [desired] = read("KERNEL", { ...kernel, vlan });
+    assert.equal(desired?.type === "KERNEL" && desired.bare, bare, vlan);
+  }
+});
+
 test("mechanismChoices() keeps the order of the preferences and skips types that it does not know", () => {
   const types = ["MEMIF", "VFIO", "VXLAN", "NOOP", "KERNEL"];
   const request = create(NetworkServiceRequestSchema, { mechanismPreferences: types.map((type) => ({ type })) });
@@ -69,7 +83,7 @@ const urls = [
   "inode://4/5/6",
   "inode://4/5?x",
   "inode://-1/5",
-  "inode://4/99999999999999999999",
+  "inode://4/18446744073709551616",
   " inode://4/5",
 ];
 for (const url of urls) {
@@ -83,7 +97,7 @@ test("parseInodeUrl() reads numbers of 64 bits exactly", () => {
   assert.deepEqual([dev, ino], [18446744073709551615n, 9007199254740993n]);
 });
 
-test("isSameWanted() sees a change of each part", () => {
+test("isSameDesired() sees a change of each part", () => {
   const [before] = read("KERNEL", kernel);
   assert.ok(before);
   const same = (parameters: Record<string, string>) =>
@@ -92,7 +106,14 @@ test("isSameWanted() sees a change of each part", () => {
   assert.deepEqual(same({ ...kernel, name: "nsm-2" }), [false]);
   assert.deepEqual(same({ ...kernel, inodeURL: "inode://4/5" }), [false]);
   assert.deepEqual(same({ ...kernel, tokenID: token.replace("0", "1") }), [false]);
+  assert.deepEqual(same({ ...kernel, vlan: "7" }), [false]);
   assert.equal(isSameDesired(before, { type: "NOOP" }), false);
+  const vfio = { type: "VFIO", tokenId: token, cgroupDir: "/pod" } as const;
+  const others = [{ ...vfio }, { ...vfio, cgroupDir: "/other" }, { ...vfio, tokenId: "another" }];
+  assert.deepEqual(
+    others.map((other) => isSameDesired(vfio, other)),
+    [true, false, false],
+  );
 });
 
 function read(type: string, parameters: Record<string, string>) {

@@ -35,6 +35,8 @@ export interface DesiredVfio {
   readonly tokenId: string;
   /** Where the client believes its cgroup to be. A hint to compare with, never a path to open. */
   readonly cgroupDir: string;
+  /** Which VF the client says it was given before. A hint to choose by among those that it has, never more. */
+  readonly pciAddress?: string;
 }
 
 /** Nothing on this node: the connection only passes through. */
@@ -80,8 +82,20 @@ export function isSameDesired(a: DesiredMechanism, b: DesiredMechanism): boolean
   return a.type === b.type;
 }
 
+/** True if both are one claim to one VF: by one token, for a client at one place. */
+export function isSamePlace(a: DesiredMechanism, b: DesiredMechanism): boolean {
+  if (a.type === "KERNEL" && b.type === "KERNEL") return a.tokenId === b.tokenId && a.netns.text === b.netns.text;
+  // Which pod a token is of kubelet says, and access opens no cgroup but that pod's.
+  return a.type === "VFIO" && isSameDesired(a, b);
+}
+
 function choiceOf(mechanism: Mechanism): MechanismChoice {
-  return { mechanism, read: () => readMechanism(mechanism) };
+  let desired: DesiredMechanism | undefined;
+  const read = () => {
+    desired ??= readMechanism(mechanism);
+    return desired;
+  };
+  return { mechanism, read };
 }
 
 // The README of the original calls the KERNEL mechanism KERNEL_INTERFACE, and so do some old clients.
@@ -112,12 +126,18 @@ function readMechanism(mechanism: Mechanism): DesiredMechanism {
         type: "VFIO",
         tokenId: readTokenId(parameters),
         cgroupDir: parameters.get(PARAMETER.cgroupDir) ?? "",
+        ...optional(parameters, PARAMETER.pciAddress),
       };
     case "NOOP":
       return { type: "NOOP" };
     default:
       throw new NsmError({ kind: "unsupported-mechanism" });
   }
+}
+
+function optional<K extends string>(parameters: ReadonlyMap<string, string>, key: K): { readonly [_ in K]?: string } {
+  const value = parameters.get(key);
+  return value === undefined ? {} : ({ [key]: value } as { readonly [_ in K]: string });
 }
 
 /** The form that every client accepts: "sriov-" and 36 characters more. Which token it is, the inventory knows. */

@@ -5,12 +5,12 @@ import type { Connection, MonitorScopeSelector } from "../../gen/connection_pb.t
  * path; an empty name or id matches any. Tokens in a selector are not compared: the stream would answer who guesses right.
  */
 export function isSelected(selector: MonitorScopeSelector, connection: Connection): boolean {
-  const { networkServices, pathSegments: asked } = selector;
+  const { networkServices, pathSegments: selected } = selector;
   if (networkServices.length > 0 && !networkServices.includes(connection.networkService)) return false;
   const path = connection.path?.pathSegments ?? [];
-  if (asked.length === 0) return true;
-  for (let start = 0; start + asked.length <= path.length; start++) {
-    const fits = asked.every(({ name, id }, offset) => {
+  if (selected.length === 0) return true;
+  for (let start = 0; start + selected.length <= path.length; start++) {
+    const fits = selected.every(({ name, id }, offset) => {
       const segment = path[start + offset];
       return (name === "" || name === segment?.name) && (id === "" || id === segment?.id);
     });

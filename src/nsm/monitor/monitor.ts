@@ -1,18 +1,18 @@
-import { create } from "@bufbuild/protobuf";
+import { create, equals } from "@bufbuild/protobuf";
 import { guarded } from "../../async/index.ts";
 import {
   type Connection,
   type ConnectionEvent,
   ConnectionEventSchema,
   ConnectionEventType,
+  ConnectionSchema,
   type MonitorScopeSelector,
 } from "../../gen/connection_pb.ts";
 import { withoutTokens } from "../path.ts";
 import type { Owner } from "../permission/connection-owner.ts";
+import { sizeOf } from "../permission/quota.ts";
 import { isSelected } from "./monitor-selector.ts";
-
-/** Events that wait for one subscriber; beyond it only the latest of each connection is kept. */
-const QUEUE_LIMIT = 256;
+import { type Waiting, WaitingEvents } from "./waiting-events.ts";
 
 /** What one subscriber wants, and may, see. */
 interface Subscription {
@@ -24,12 +24,9 @@ interface Subscription {
 }
 
 interface Shown {
+  /** By what the connection is known here: two owners can have one id. */
+  readonly key: string;
   readonly owner: Owner;
-  readonly connection: Connection;
-}
-
-interface Waiting {
-  readonly type: ConnectionEventType;
   readonly connection: Connection;
 }
 
@@ -46,30 +43,37 @@ export class MonitorHub {
   }
 
   /** The connection is new, or changed: remembered for later subscribers. `connection.id` is our own. */
-  update(owner: Owner, connection: Connection): void {
-    const shown = { owner, connection: withoutTokens(connection) };
-    this.#shown.set(connection.id, shown);
-    this.#publish(ConnectionEventType.UPDATE, shown);
+  update(owner: Owner, connection: Connection, key = connection.id): void {
+    const before = this.#shown.get(key)?.connection;
+    const now = withoutTokens(connection);
+    // One that has not changed stays the same object: no news for those who heard of it, and no memory.
+    const shown = { key, owner, connection: before && equals(ConnectionSchema, before, now) ? before : now };
+    this.#shown.set(key, shown);
+    const isMoved = before !== undefined && before.id !== now.id && !this.#isShown(before.id);
+    this.#publish(ConnectionEventType.UPDATE, shown, isMoved ? before : undefined);
   }
 
   /** The connection is gone. No event is sent for one that was never shown. */
-  remove(id: string): void {
-    const shown = this.#shown.get(id);
+  remove(key: string): void {
+    const shown = this.#shown.get(key);
     if (!shown) return;
-    this.#shown.delete(id);
+    this.#shown.delete(key);
     this.#publish(ConnectionEventType.DELETE, shown);
   }
 
   /** The connection as its subscribers see it, without tokens. */
-  shown(id: string): Connection | undefined {
-    return this.#shown.get(id)?.connection;
+  shown(key: string): Connection | undefined {
+    return this.#shown.get(key)?.connection;
   }
 
   /** First one event with all established connections, also when there are none; then every change until the signal or `stop`. */
   subscribe(subscription: Subscription): AsyncIterable<ConnectionEvent> {
-    const subscriber = new Subscriber(subscription, () => this.#subscribers.delete(subscriber));
-    const established = [...this.#shown.values()].filter((shown) => subscriber.wants(shown));
-    const connections = Object.fromEntries(established.map(({ connection }) => [connection.id, connection]));
+    const established = [...this.#shown.values()].filter((shown) => wants(subscription, shown));
+    const subscriber = new Subscriber(subscription, established, () => this.#subscribers.delete(subscriber));
+    // Of two clients' connections with one id the manager sees the older one: the other may be an attempt on it.
+    const connections = Object.fromEntries(
+      [...established].reverse().map(({ connection }) => [connection.id, connection]),
+    );
     const first = create(ConnectionEventSchema, { type: ConnectionEventType.INITIAL_STATE_TRANSFER, connections });
     this.#subscribers.add(subscriber);
     subscriber.endOn(subscription.signal);
@@ -81,32 +85,55 @@ export class MonitorHub {
     for (const subscriber of [...this.#subscribers]) subscriber.end();
   }
 
-  #publish(type: ConnectionEventType, shown: Shown): void {
-    for (const subscriber of this.#subscribers) {
-      if (subscriber.wants(shown)) subscriber.push({ type, connection: shown.connection });
-    }
+  /** Of another client's connection perhaps. */
+  #isShown(id: string): boolean {
+    return [...this.#shown.values()].some(({ connection }) => connection.id === id);
+  }
+
+  #publish(type: ConnectionEventType, shown: Shown, before?: Connection): void {
+    if (this.#subscribers.size === 0) return;
+    const bytes = sizeOf(shown.connection);
+    const former = before && { connection: before, bytes: sizeOf(before) };
+    for (const subscriber of this.#subscribers) subscriber.hear(shown, { type, bytes, former });
   }
 }
+
+function wants({ selector, sees }: Subscription, { owner, connection }: Shown): boolean {
+  return sees(owner) && isSelected(selector, connection);
+}
+
+/** The connection as it was shown by its former id. */
+type Former = Pick<Waiting, "connection" | "bytes"> | undefined;
 
 class Subscriber {
   readonly #subscription: Subscription;
   readonly #forget: () => void;
-  #waiting: Waiting[] = [];
+  readonly #waiting: WaitingEvents;
   #ended = false;
   #wake: () => void = () => {};
 
-  constructor(subscription: Subscription, forget: () => void) {
+  constructor(subscription: Subscription, established: readonly Shown[], forget: () => void) {
     this.#subscription = subscription;
+    this.#waiting = new WaitingEvents(established);
     this.#forget = forget;
   }
 
-  wants({ owner, connection }: Shown): boolean {
-    return this.#subscription.sees(owner) && isSelected(this.#subscription.selector, connection);
-  }
-
-  push(event: Waiting): void {
-    this.#waiting.push(event);
-    if (this.#waiting.length > QUEUE_LIMIT) this.#waiting = latestOfEach(this.#waiting);
+  /**
+   * A connection that continues by another path has another id. Who watches ids hears the end of the former one. Who watches a path segment takes
+   * an end for that of its client's connection, and heals what lives (sdk: common/heal/client_filter.go): it hears the end of what it knows when
+   * the connection ends, by whatever path.
+   */
+  hear(shown: Shown, { type, bytes, former }: Pick<Waiting, "type" | "bytes"> & { readonly former: Former }): void {
+    const { key, connection } = shown;
+    const { selector, sees } = this.#subscription;
+    const known = sees(shown.owner) ? this.#waiting.latest(key) : undefined;
+    if (wants(this.#subscription, shown)) {
+      const isById = selector.pathSegments.length === 0;
+      this.#waiting.push({ key, connection, type, bytes }, isById ? former : undefined);
+    } else if (type === ConnectionEventType.DELETE) {
+      if (known) this.#waiting.push({ key, connection: known, type, bytes: sizeOf(known) });
+      else this.#waiting.forget(key);
+    }
     this.#wake();
   }
 
@@ -129,7 +156,7 @@ class Subscriber {
     try {
       yield first;
       while (!this.#ended) {
-        const next = this.#waiting.shift();
+        const next = this.#waiting.next();
         if (next) {
           const { type, connection } = next;
           yield create(ConnectionEventSchema, { type, connections: { [connection.id]: connection } });
@@ -143,14 +170,4 @@ class Subscriber {
       this.end();
     }
   }
-}
-
-/** A slow reader needs the state, not the history: one event for each connection, the order of last changes kept. */
-function latestOfEach(waiting: readonly Waiting[]): Waiting[] {
-  const latest = new Map<string, Waiting>();
-  for (const event of waiting) {
-    latest.delete(event.connection.id);
-    latest.set(event.connection.id, event);
-  }
-  return [...latest.values()];
 }

@@ -15,10 +15,10 @@ const theirName = peer.spiffeId;
 
 /** A caller whose policy check ends in this fault, or well. */
 function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
-  let asked = 0;
+  let requested = 0;
   const checked: string[][] = [];
   const renew = () => {
-    asked += 1;
+    requested += 1;
     return canRenew;
   };
   const segments = [
@@ -40,22 +40,22 @@ function setUp(fault: PolicyFault | undefined, canRenew: boolean) {
     manager: { spiffeId: undefined },
     clock: new HandClock(),
   };
-  const asking = () => admit(gate, call, { connection, place: { index: 1, callerIndex: 0 }, owner: undefined });
-  return { gate, call, connection, asking, checked, asked: () => asked };
+  const admitting = () => admit(gate, call, { connection, place: { index: 1 }, owner: undefined });
+  return { gate, call, connection, admitting, checked, requested: () => requested };
 }
 
 const otherKey: PolicyFault = { kind: "bad-signature", segment: 0, subject: theirName, signer: theirName };
 
 test("admit() has a caller come back that signs in its own name with another key than it has shown", () => {
-  const { asking, asked } = setUp(otherKey, true);
-  assert.throws(asking, NotBegun);
-  assert.equal(asked(), 1);
+  const { admitting, requested } = setUp(otherKey, true);
+  assert.throws(admitting, NotBegun);
+  assert.equal(requested(), 1);
 });
 
 test("admit() refuses a caller that has come back with the same certificate", () => {
-  const { asking, asked } = setUp(otherKey, false);
-  assert.throws(asking, PolicyError);
-  assert.equal(asked(), 1);
+  const { admitting, requested } = setUp(otherKey, false);
+  assert.throws(admitting, PolicyError);
+  assert.equal(requested(), 1);
 });
 
 for (const fault of [
@@ -64,15 +64,16 @@ for (const fault of [
   { kind: "expired", segment: 0 },
 ] as const) {
   test(`admit() refuses ${JSON.stringify(fault)} at once: a newer certificate would not help`, () => {
-    const { asking, asked } = setUp(fault, true);
-    assert.throws(asking, PolicyError);
-    assert.equal(asked(), 0);
+    const { admitting, requested } = setUp(fault, true);
+    assert.throws(admitting, PolicyError);
+    assert.equal(requested(), 0);
   });
 }
 
 test("admit() has the policies judge the path as far as us, and nothing of what the caller says is behind us", () => {
-  const { asking, checked } = setUp(undefined, false);
-  assert.equal(asking().peer, peer);
+  const { admitting, checked, connection } = setUp(undefined, false);
+  assert.equal(admitting().peer, peer);
+  assert.equal(connection.path?.pathSegments[1]?.expires?.seconds, 7n);
   assert.deepEqual(checked, [[theirs, "for spiffe://test/nsmgr-a by our certificate"]]);
 });
 

@@ -11,7 +11,7 @@ import {
 import { type Call, NotBegun, type PeerIdentity, type TlsCredentials } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
 import { type OwnPlace, ownSegment } from "../path.ts";
-import { type ManagerSource, mayAct, type Owner } from "./connection-owner.ts";
+import { type ActingPeer, actingPeer, type ManagerSource, mayAct, type Owner } from "./connection-owner.ts";
 
 /** What decides whether a caller may act. */
 export interface Gate {
@@ -28,6 +28,8 @@ export interface AdmittedCaller {
   readonly peer: PeerIdentity;
   /** When the caller's verified token expires, in ms since 1970. */
   readonly tokenExpiresMs: number;
+  /** The same, and for whom it calls. */
+  readonly acting: ActingPeer;
 }
 
 /**
@@ -40,12 +42,17 @@ export interface AdmittedCaller {
 export function admit(
   gate: Gate,
   call: Call,
-  asked: { readonly connection: Connection; readonly place: OwnPlace; readonly owner: Owner | undefined },
+  requested: {
+    readonly connection: Connection;
+    readonly place: Pick<OwnPlace, "index">;
+    readonly owner: Owner | undefined;
+  },
 ): AdmittedCaller {
-  const { connection, place, owner } = asked;
+  const { connection, place, owner } = requested;
   const peer = call.connection.peer;
   if (!peer) throw noIdentity("the caller has no certificate");
-  if (owner && !mayAct(peer.spiffeId, owner, gate.manager)) {
+  const acting = actingPeer(peer, connection, ownSegment(connection).name);
+  if (owner && !mayAct(acting, owner, gate.manager)) {
     throw new NsmError({ kind: "not-the-owner", id: connection.id });
   }
   recordTokens(gate, call, { connection, place, peer });
@@ -58,7 +65,7 @@ export function admit(
   }
   const caller = segments[place.index - 1];
   if (!caller) throw noIdentity("the path has no segment of the caller");
-  return { peer, tokenExpiresMs: decodeToken(caller.token).expMs };
+  return { peer, tokenExpiresMs: decodeToken(caller.token).expMs, acting };
 }
 
 /** Headers that are missing or malformed leave the path's own values: the policies judge those. */
@@ -69,7 +76,7 @@ function recordTokens(
     connection,
     place,
     peer,
-  }: { readonly connection: Connection; readonly place: OwnPlace; readonly peer: PeerIdentity },
+  }: { readonly connection: Connection; readonly place: Pick<OwnPlace, "index">; readonly peer: PeerIdentity },
 ): void {
   const own = ownSegment(connection);
   const before = connection.path?.pathSegments[place.index - 1];

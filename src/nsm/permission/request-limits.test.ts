@@ -53,6 +53,13 @@ for (const [what, connection] of rows) {
   });
 }
 
+test("checkRequestSize() bounds the mechanism preferences, and each of them", () => {
+  for (const mechanismPreferences of [many(LIMITS.mechanismPreferences, {}), [{}, { type: long }]]) {
+    const request = create(NetworkServiceRequestSchema, { mechanismPreferences });
+    assert.throws(() => checkRequestSize(request), /more than the limit/);
+  }
+});
+
 // By characters, or by UTF-16 units, each of these is a third of its limit.
 const wide = "\u20ac".repeat(Math.ceil(LIMITS.textBytes / 3));
 const wideRows: readonly (readonly [what: string, connection: ConnectionInit])[] = [

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { PolicyError } from "../../identity/index.ts";
+import { PolicyError, selectPolicies } from "../../identity/index.ts";
 import { paperToken, peerNamed } from "../testing/fakes.ts";
 import { answerPolicies } from "./answer-policies.ts";
 
 test("answerPolicies() lets a name stay with the client whose registration was accepted first", () => {
-  const check = answerPolicies(["etc/nsm/opa/registry/client_allowed.rego"]);
+  const check = answerPolicies(selectPolicies(["etc/nsm/opa/registry/client_allowed.rego"]).policies);
   const answer = (client: string, name = "fwd") => {
     const tokens = [paperToken(client, "nsmgr", 5_000), "of the manager"];
     return { name, pathIds: [client, "nsmgr"], index: 0, tokens, peer: peerNamed("nsmgr"), nowMs: 0 };

@@ -1,4 +1,4 @@
-import { checkRegistration, decodeToken, selectPolicies } from "../../identity/index.ts";
+import { checkRegistration, decodeToken, type Policy } from "../../identity/index.ts";
 import type { PeerIdentity } from "../../rpc/index.ts";
 
 /** What the registration policies judge of an answer: nsm-protocol §4.2. */
@@ -11,9 +11,8 @@ export interface RegistrationAnswer {
   readonly nowMs: number;
 }
 
-/** NSM_REGISTRY_CLIENT_POLICIES, applied to what the manager answers; remembers what was accepted. @throws {IdentityError} bad-policy-mask. */
-export function answerPolicies(masks: readonly string[]): (answer: RegistrationAnswer) => void {
-  const selected = selectPolicies(masks);
+/** The policies of NSM_REGISTRY_CLIENT_POLICIES, applied to what the manager answers; remembers what was accepted. */
+export function answerPolicies(selected: readonly Policy[]): (answer: RegistrationAnswer) => void {
   const accepted = new Map<string, readonly string[]>();
   return ({ name, pathIds, index, tokens, peer, nowMs }) => {
     const [first] = tokens;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { create, type DescMessage, type MessageInitShape, type MessageShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { within } from "../../../test/scenes/until.ts";
 import { NetworkServiceEndpointResponseSchema, NetworkServiceEndpointSchema } from "../../gen/registry_pb.ts";
 import { PolicyError } from "../../identity/index.ts";
 import { type CallOptions, RpcError, type RpcStream } from "../../rpc/index.ts";
@@ -58,8 +59,8 @@ test("Registration says the same of us at each call, and watches what the manage
   for (const { entry } of registry.calls) {
     assert.deepEqual(entry, {
       name: "fwd-a",
-      networkServiceNames: ["forwarder"],
-      networkServiceLabels: { forwarder: { labels: { p2p: "true" } } },
+      networkServiceNames: ["sriovns", "forwarder"],
+      networkServiceLabels: { sriovns: { labels: { p2p: "true" } }, forwarder: { labels: { p2p: "true" } } },
       url: "inode://8/99",
     });
   }
@@ -231,7 +232,7 @@ test("Registration.stop() ends, and logs it, where the manager cannot be notifie
 
 test("Registration bounds its calls, so that the manager keeps an entry until it is renewed", async () => {
   for (const [tokenLifetimeMs, timeoutMs] of [
-    [600_000, 15_000],
+    [600_000, 10_000],
     [30_000, 5_000],
   ] as const) {
     const { registration, registry } = setUp(undefined, tokenLifetimeMs);
@@ -255,7 +256,7 @@ test("Registration does not run hot when its expiry lies in the past", async () 
   const { clock, registration, registry } = setUp();
   registry.lifetimeMs = -60_000;
   registration.start();
-  await clock.pass(20_000);
+  await within("20 s pass, and not call after call at one moment", clock.pass(20_000));
   assert.ok(registry.calls.length <= 11, `${registry.calls.length} calls`);
   await registration.stop();
 });
@@ -295,6 +296,23 @@ test("Registration is content with a registry that offers no watch", async () =>
   await registration.stop();
 });
 
+test("Registration of an earlier name says once that it is refused, as is to be expected, and is no error", async () => {
+  const { clock, log, registration, registry } = setUp(undefined, 600_000, { isEarlierName: true });
+  registry.failure = new RpcError("PERMISSION_DENIED", "not you");
+  registration.start();
+  await clock.pass(70_000);
+  registry.failure = new RpcError("UNAVAILABLE", "no socket");
+  await clock.pass(61_000);
+  assert.deepEqual(
+    log.events.map(({ level, event }) => `${level} ${event}`),
+    ["info earlier-name-not-registered"],
+  );
+  registry.failure = undefined;
+  await clock.pass(61_000);
+  assert.equal(log.of("earlier-name-registered").length, 1);
+  await registration.stop();
+});
+
 test("Registration tries a lost manager soon, a refusal rarely, and reports each problem once", async () => {
   const { clock, log, registration, registry } = setUp();
   registry.failure = new RpcError("UNAVAILABLE", "no socket");
@@ -311,6 +329,64 @@ test("Registration tries a lost manager soon, a refusal rarely, and reports each
   registry.failure = undefined;
   await clock.pass(61_000);
   assert.equal(registration.state.value?.kind, "registered");
+  await registration.stop();
+});
+
+test("Registration is lost once: what follows until it is there again is awaited", async () => {
+  const { clock, log, registration, registry } = setUp();
+  registration.start();
+  await settled();
+  registry.failure = new RpcError("UNAVAILABLE", "no socket");
+  registry.watches[0]?.end(new RpcError("UNAVAILABLE", "connection lost"));
+  await clock.pass(10_000);
+  const problems = (event: string) => log.of(event).map(({ error }) => error);
+  assert.deepEqual(problems("registration-lost"), ["connection lost"]);
+  assert.deepEqual(problems("registration-awaited"), ["no socket"]);
+  await registration.stop();
+});
+
+test("Registration that was refused is tried again as soon as we have another certificate", async () => {
+  let renew = () => {};
+  let stopped = 0;
+  const onIdentity = (listener: () => void) => {
+    renew = listener;
+    return () => stopped++;
+  };
+  const { clock, registration, registry } = setUp(undefined, 600_000, { onIdentity });
+  registry.failure = new RpcError("PERMISSION_DENIED", "not you");
+  registration.start();
+  await clock.pass(300_000);
+  const before = registry.calls.length;
+  renew();
+  await settled();
+  assert.equal(registry.calls.length, before + 1);
+  await clock.pass(5_100);
+  assert.equal(registry.calls.length, before + 2, "the pauses are short again");
+  registry.failure = undefined;
+  renew();
+  await settled();
+  assert.equal(registration.state.value?.kind, "registered");
+  await registration.stop();
+  assert.equal(stopped, 1);
+});
+
+test("Registration is tried again at once where another certificate came while it was refused", async () => {
+  let renew = () => {};
+  const onIdentity = (listener: () => void) => {
+    renew = listener;
+    return () => {};
+  };
+  const { registration, registry } = setUp(undefined, 600_000, { onIdentity });
+  const answer = Promise.withResolvers<void>();
+  registry.answered = answer.promise;
+  registry.isSlow = true;
+  registry.failure = new RpcError("PERMISSION_DENIED", "not you");
+  registration.start();
+  await settled();
+  renew();
+  answer.resolve();
+  await settled();
+  assert.equal(registry.calls.length, 2);
   await registration.stop();
 });
 
@@ -402,7 +478,7 @@ function setUp(checkAnswer?: () => void, tokenLifetimeMs = 600_000, more: Partia
   const registry = new PaperRegistry(clock);
   const registration = new Registration({
     name: "fwd-a",
-    networkService: "forwarder",
+    networkServices: ["sriovns", "forwarder"],
     labels: { p2p: "true" },
     managerTarget: "unix:///nsmgr",
     socket: { fd: new PaperFd(), id: { dev: 8n, ino: 99n } },

@@ -11,19 +11,11 @@ import type { Caller, FileId, OwnedFd } from "../peers.ts";
 import type { ManagerSource } from "../permission/connection-owner.ts";
 import type { RegistrationAnswer } from "./answer-policies.ts";
 import { EMPTY_PATH, formatRegistryPath, PATH_HEADER, parseRegistryPath, type RegistryPath } from "./registry-path.ts";
+import { RenewalTimes } from "./renewal-times.ts";
 
-/** One try may take this long: nsm-protocol §7.4. */
-const TRY_LIMIT_MS = 15_000;
-
-/**
- * And no more than this part of our token's life. A manager drops an entry before its token ends, and earlier by as much as
- * the call that made the entry might have taken: with 15 s for that, a token of 30 s is dropped before it is renewed.
- */
-const TRY_PART_OF_TOKEN = 1 / 6;
 const UNREGISTER_LIMIT_MS = 2_000;
-
-/** A registration that expires sooner, or has expired by a clock that differs, is not renewed more often (W48). */
-const SHORTEST_REFRESH_MS = 2_000;
+/** A registration that is dropped sooner is not made again and again without a pause. */
+const DROPPED_AT_ONCE_MS = 5_000;
 
 /** Where our server listens. */
 type OwnSocket =
@@ -35,8 +27,10 @@ type OwnSocket =
 export interface RegistrationOptions {
   /** NSM_NAME. */
   readonly name: string;
-  /** NSM_NS_NAME: the service by which managers find a forwarder. */
-  readonly networkService: string;
+  /** A name that we had before. That it is refused is to be expected: a registry keeps a name to the SPIFFE ID that had it first. */
+  readonly isEarlierName?: boolean;
+  /** NSM_NS_NAME: the services by which managers find a forwarder. */
+  readonly networkServices: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
   /** NSM_CONNECT_TO. */
   readonly managerTarget: string;
@@ -46,6 +40,8 @@ export interface RegistrationOptions {
   readonly caller: Caller;
   /** NSM_REGISTRY_CLIENT_POLICIES. @throws when a policy refuses the answer. */
   readonly checkAnswer?: (answer: RegistrationAnswer) => void;
+  /** Calls back when we have another certificate, or trust others: what was refused may be accepted now. Returns how to stop. */
+  readonly onIdentity?: (listener: () => void) => () => void;
   readonly clock: Clock;
   readonly log: Log;
   /** A number in [0, 1), the machine's by default. */
@@ -57,10 +53,16 @@ type RegistrationState =
   | { readonly kind: "registered"; readonly managerSpiffeId: string | undefined }
   | { readonly kind: "trying"; readonly problem: string /** A person must act. */; readonly isPermanent: boolean };
 
+/** What the manager says when it takes us out by itself. */
+class Dropped extends RpcError {
+  constructor() {
+    super("UNAVAILABLE", "the manager has dropped our registration");
+  }
+}
+
 /**
- * Keeps us in the registry (the original's retry, refresh, heal and sendfd): registers, renews at two thirds of the time
- * granted, registers again as soon as the manager goes or forgets us, and takes us out at the end. Also knows who the manager
- * is: the peer that answers.
+ * Keeps us in the registry (the original's retry, refresh, heal and sendfd): registers, renews in time, registers again as soon as
+ * the manager goes or forgets us, and takes us out at the end. Also knows who the manager is: the peer that answers.
  */
 export class Registration implements ManagerSource {
   readonly state = new Latest<RegistrationState>();
@@ -68,17 +70,24 @@ export class Registration implements ManagerSource {
   readonly #stop = new AbortController();
   readonly #transient: Backoff;
   readonly #permanent: Backoff;
+  readonly #times: RenewalTimes;
+  /** Ends the pause after a failure; undefined while a call is under way. */
+  #wake: AbortController | undefined;
+  /** Who we are, or whom we trust, has changed since the last call began. */
+  #isOtherIdentity = false;
   #path: RegistryPath = EMPTY_PATH;
   #manager: string | undefined;
   /** The stop came while the first call was under way: the manager may have taken our entry all the same. */
   #mayBeKnown = false;
+  #isRefusalLogged = false;
   #loop: Promise<void> | undefined;
 
   constructor(options: RegistrationOptions) {
     this.#options = options;
-    const { random = systemRandom.fraction } = options;
+    const { random = systemRandom.fraction, tokenLifetimeMs } = options;
     this.#transient = createBackoff({ firstMs: 200, limitMs: 5_000, random });
     this.#permanent = createBackoff({ firstMs: 5_000, limitMs: 60_000, random });
+    this.#times = new RenewalTimes(tokenLifetimeMs, random);
   }
 
   get spiffeId(): string | undefined {
@@ -110,23 +119,29 @@ export class Registration implements ManagerSource {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
+    const stop = this.#options.onIdentity?.(() => {
+      this.#isOtherIdentity = true;
+      this.#wake?.abort();
+    });
     while (!signal.aborted) {
       try {
+        this.#isOtherIdentity = false;
         const refreshMs = await this.#register(signal);
-        await this.#untilDue(refreshMs, signal);
+        if (refreshMs !== 0) await this.#untilDue(refreshMs, signal);
       } catch (error) {
         this.#mayBeKnown = signal.aborted;
         if (!signal.aborted) await this.#pause(error, signal);
       }
     }
+    stop?.();
   }
 
   /** Registers once. Returns when to do it again, in ms; undefined when the registration does not expire. */
   async #register(signal: AbortSignal, isSecondTry = false): Promise<number | undefined> {
-    const { caller, managerTarget, clock, name, checkAnswer, tokenLifetimeMs, log } = this.#options;
-    const timeoutMs = Math.min(TRY_LIMIT_MS, tokenLifetimeMs * TRY_PART_OF_TOKEN);
-    const options = { ...this.#callOptions(), timeoutMs, signal };
+    const { caller, managerTarget, clock, name, checkAnswer, log } = this.#options;
+    const options = { ...this.#callOptions(), timeoutMs: this.#times.tryMs, signal };
     const method = NetworkServiceEndpointRegistry.method.register;
+    const sinceMs = clock.monotonicMs();
     const { response, metadata, connection } = await caller.call(managerTarget, method, this.#entry(), options);
     const path = parseRegistryPath(metadata.get(PATH_HEADER)) ?? this.#path;
     const { peer } = connection;
@@ -144,20 +159,16 @@ export class Registration implements ManagerSource {
     }
     this.#path = path;
     if (this.#manager !== peer?.spiffeId || this.state.value?.kind !== "registered") {
-      log.info("registered", { name, manager: peer?.spiffeId, networkService: this.#options.networkService });
+      const { isEarlierName, networkServices } = this.#options;
+      const manager = peer?.spiffeId;
+      log.info(isEarlierName ? "earlier-name-registered" : "registered", { name, manager, networkServices });
     }
     this.#manager = peer?.spiffeId;
-    this.#transient.reset();
     this.#permanent.reset();
     this.state.set({ kind: "registered", managerSpiffeId: this.#manager });
     const { expirationTime } = response;
-    return expirationTime && this.#refreshDelay(timestampMs(expirationTime) - clock.now());
-  }
-
-  /** Two thirds of what is left, up to a tenth earlier so that many forwarders do not renew in step. */
-  #refreshDelay(leftMs: number): number {
-    const { random = systemRandom.fraction } = this.#options;
-    return Math.max(SHORTEST_REFRESH_MS, ((leftMs * 2) / 3) * (1 - random() / 10));
+    const tookMs = clock.monotonicMs() - sinceMs;
+    return expirationTime && this.#times.granted(timestampMs(expirationTime) - clock.now(), tookMs);
   }
 
   /** Waits until it is time to renew, or the manager is lost, or it says that we are not registered any more. */
@@ -166,11 +177,21 @@ export class Registration implements ManagerSource {
     const query = { networkServiceEndpoint: { name }, watch: true };
     const enough = new AbortController();
     const either = AbortSignal.any([signal, enough.signal]);
+    const sinceMs = clock.monotonicMs();
     const method = NetworkServiceEndpointRegistry.method.find;
     const stream = caller.stream(managerTarget, method, query, { signal: either });
     const due = refreshMs === undefined ? never(either) : clock.sleep(refreshMs, either);
     try {
       await Promise.race([due, this.#untilLost(stream, either)]);
+      this.#times.kept();
+      this.#transient.reset();
+    } catch (error) {
+      const keptMs = clock.monotonicMs() - sinceMs;
+      const isDropped = error instanceof Dropped;
+      if (isDropped) this.#times.dropped(keptMs);
+      else this.#times.lost();
+      if (!isDropped || keptMs >= DROPPED_AT_ONCE_MS) this.#transient.reset();
+      throw error;
     } finally {
       enough.abort(new Error("the registration is renewed"));
       stream.cancel();
@@ -189,7 +210,7 @@ export class Registration implements ManagerSource {
     try {
       for await (const { deleted, networkServiceEndpoint: entry } of stream) {
         if (deleted && entry?.name === this.#options.name) {
-          throw new RpcError("UNAVAILABLE", "the manager has dropped our registration");
+          throw new Dropped();
         }
       }
     } catch (error) {
@@ -201,27 +222,48 @@ export class Registration implements ManagerSource {
   }
 
   async #pause(error: unknown, signal: AbortSignal): Promise<void> {
-    const { log, clock, managerTarget } = this.#options;
     const isPermanent = error instanceof RpcError ? PERMANENT.has(error.code) : true;
-    const problem = textOf(error);
+    if (error instanceof RpcError && error.code === "DEADLINE_EXCEEDED") this.#times.timedOut();
+    this.#report(textOf(error), isPermanent);
+    if (!this.#isOtherIdentity) {
+      const wake = new AbortController();
+      const either = AbortSignal.any([signal, wake.signal]);
+      this.#wake = wake;
+      const pauseMs = (isPermanent ? this.#permanent : this.#transient).nextMs();
+      await this.#options.clock.sleep(pauseMs, either).catch(() => {}); // stopped or woken: the loop looks which
+      this.#wake = undefined;
+    }
+    if (!this.#isOtherIdentity) return;
+    this.#transient.reset();
+    this.#permanent.reset();
+  }
+
+  /** One line for each problem, not for each try; lost is what there was. */
+  #report(problem: string, isPermanent: boolean): void {
+    const { log, managerTarget } = this.#options;
     const before = this.state.value;
-    // One line for each problem, not for each try.
-    if (before?.kind !== "trying" || before.problem !== problem) {
+    if (this.#options.isEarlierName) this.#logOnce(problem);
+    else if (before?.kind !== "trying" || before.problem !== problem) {
       const fields = { manager: managerTarget, error: problem };
       if (isPermanent) log.error("registration-refused", fields);
-      else log.warn(this.#manager === undefined ? "registration-awaited" : "registration-lost", fields);
+      else log.warn(before?.kind === "registered" ? "registration-lost" : "registration-awaited", fields);
     }
     this.state.set({ kind: "trying", problem, isPermanent });
-    await clock.sleep((isPermanent ? this.#permanent : this.#transient).nextMs(), signal).catch(() => {});
+  }
+
+  #logOnce(problem: string): void {
+    const { log, name } = this.#options;
+    if (!this.#isRefusalLogged) log.info("earlier-name-not-registered", { name, error: problem });
+    this.#isRefusalLogged = true;
   }
 
   /** Always our own words: what the registry made of them is not sent back to it (W49). */
   #entry(): MessageInitShape<typeof NetworkServiceEndpointSchema> {
-    const { name, networkService, labels, socket } = this.#options;
+    const { name, networkServices, labels, socket } = this.#options;
     return {
       name,
-      networkServiceNames: [networkService],
-      networkServiceLabels: { [networkService]: { labels: { ...labels } } },
+      networkServiceNames: [...networkServices],
+      networkServiceLabels: Object.fromEntries(networkServices.map((service) => [service, { labels: { ...labels } }])),
       url: "url" in socket ? socket.url : formatInodeUrl(socket.id),
     };
   }

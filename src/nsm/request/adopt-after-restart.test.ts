@@ -37,6 +37,7 @@ test("adoptAfterRestart() lets a Close find the endpoint and restore the VF", as
   await story.close(answer);
   assert.equal(story.outside.closes[0]?.connection.id, "f1");
   assert.deepEqual(story.vf.done, ["take", "detach", "give-back"]);
+  assert.ok(story.vf.detachedFrom, "by the namespace that came with the Close");
 });
 
 test("adoptAfterRestart() lets a Close bring the endpoint the tokens that no disk keeps", async () => {
@@ -58,25 +59,59 @@ test("adoptAfterRestart() leaves alone what its client has made again before", a
   assert.deepEqual(story.vf.done, done);
 });
 
-test("adoptAfterRestart() gives a client that does not come back a minute, then its token's time", async () => {
-  await story.clock.pass(599_000);
+test("adoptAfterRestart() gives a client that does not come back a token's life and a minute", async () => {
+  await story.clock.pass(659_000);
   assert.equal(story.connections, 1);
   await story.clock.pass(2_000);
   assert.equal(story.connections, 0);
 });
 
-test("adoptAfterRestart() gives a client whose time is nearly up a minute to come back", async () => {
+test("adoptAfterRestart() gives a client whose time is nearly up as long, for the manager may find us only when its own time is up", async () => {
   const kept = [...story.journal.kept.values()];
   story = new Story();
   for (const entry of kept) story.adopt({ ...entry, expiresMs: story.clock.now() + 1_000 });
+  await story.clock.pass(659_000);
+  assert.equal(story.connections, 1);
+  await story.clock.pass(2_000);
+  assert.equal(story.connections, 0);
+});
+
+test("adoptAfterRestart() counts from the first start that has not heard of the client, however many follow", async () => {
+  for (const sinceFirstMs of [120_000, 240_000, 360_000, 480_000, 600_000]) {
+    await story.clock.pass(120_000);
+    story = story.successor();
+    assert.equal(story.connections, 1, String(sinceFirstMs));
+  }
+  await story.clock.pass(61_000);
+  assert.equal(story.connections, 0);
+});
+
+test("adoptAfterRestart() counts again once the client has been heard of, and gives each start a minute", async () => {
+  await story.clock.pass(600_000);
+  await story.request(refreshOf(answer));
+  story = story.successor();
+  await story.clock.pass(659_000);
+  assert.equal(story.connections, 1);
+  story = story.successor();
   await story.clock.pass(59_000);
   assert.equal(story.connections, 1);
   await story.clock.pass(2_000);
   assert.equal(story.connections, 0);
 });
 
+test("adoptAfterRestart() gives a client the time that it has, whatever cannot be written", async () => {
+  const kept = [...story.journal.kept.values()];
+  story = new Story();
+  story.journal.failing.add("ready");
+  for (const { unheardMs: _, ...entry } of kept) story.adopt(entry as JournalEntry);
+  await settled();
+  assert.equal(story.log.of("journal-not-written").length, 1);
+  await story.clock.pass(659_000);
+  assert.equal(story.connections, 1);
+});
+
 test("adoptAfterRestart() keeps other peers out", async () => {
-  const failure = await story.failed(refreshOf(answer), { from: story.stranger("evil") });
+  const failure = await story.failed(refreshOf(answer), { from: story.otherManager("evil") });
   assert.equal(failure.code, "PERMISSION_DENIED");
 });
 
@@ -109,4 +144,13 @@ test("adoptAfterRestart() makes again what was half done and resisted, when its 
   story.vf.failing.delete("detach");
   await story.request(refreshOf(answer));
   assert.deepEqual(story.vf.done.slice(0, 6), ["take", "detach fails", "detach", "give-back", "take", "bind"]);
+});
+
+test("adoptAfterRestart() looks for no endpoint where none had been asked yet", async () => {
+  const before = new Story();
+  await before.request(kernelRequest());
+  story = new Story();
+  story.adopt(before.journal.puts.find(({ stage }) => stage === "preparing") as JournalEntry);
+  await story.clock.pass(1);
+  assert.deepEqual([story.outside.finds, story.outside.closes, story.connections], [[], [], 0]);
 });

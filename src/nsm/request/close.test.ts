@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
-import { clone } from "@bufbuild/protobuf";
+import { clone, fromBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionEventType, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { toStatus } from "../grpc-status.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
 import { endStories, Story } from "../testing/story.ts";
+import { summaries } from "./connection-summary.ts";
 import { takeDownInTurn } from "./teardown.ts";
 
 afterEach(endStories);
@@ -68,9 +69,17 @@ test("close() whose caller leaves while it waits for a Request ends the connecti
 });
 
 test("close() by another peer is refused and touches nothing", async () => {
-  const failure = await failed(story.close(answer, { from: story.stranger("evil") }));
+  const failure = await failed(story.close(answer, { from: story.otherManager("evil") }));
   assert.equal(failure.code, "PERMISSION_DENIED");
   assert.deepEqual(story.vf.done.slice(3), []);
+});
+
+test("close() with a token that has expired, or of a size that no honest peer sends, is refused and touches nothing", async () => {
+  await failed(story.close(answer, { tokenMs: -1 }));
+  const large = clone(ConnectionSchema, answer);
+  large.labels["long"] = "x".repeat(10_000);
+  assert.equal((await failed(story.close(large))).code, "INVALID_ARGUMENT");
+  assert.deepEqual([story.connections, story.vf.done.slice(3)], [1, []]);
 });
 
 test("close() with an endpoint that is dead cleans our side and says so", async () => {
@@ -86,13 +95,15 @@ test("close() that cannot restore the VF keeps it, tries again, and closes at th
   story.vf.failing.set("detach", new Error("the driver resists"));
   const failure = await failed(story.close(answer));
   assert.match(failure.message, /errors during close: node: the driver resists/);
-  assert.equal(story.connections, 1);
+  const [summary] = summaries(story.deps.connections);
+  assert.deepEqual([summary?.phase, summary?.expiresMs], ["reclaiming", undefined]);
   assert.equal((await story.failed(refreshOf(answer))).code, "UNAVAILABLE");
   story.vf.failing.clear();
   await story.clock.pass(5_000);
   assert.equal(story.connections, 0);
   assert.deepEqual(story.vf.done.slice(-2), ["detach", "give-back"]);
   assert.equal(story.outside.closes.length, 1);
+  assert.equal(story.log.of("connection-ended")[0]?.["reason"], "retried");
 });
 
 test("close() that is repeated finishes what an earlier one could not", async () => {
@@ -191,5 +202,11 @@ test("close() writes down that a VF is being reclaimed before it is touched", as
     story.journal.puts.map(({ stage }) => stage),
     ["preparing", "ready", "reclaiming"],
   );
-  assert.ok(story.journal.puts.every(({ connection }) => !Buffer.from(connection ?? []).includes("fwd>")));
+  for (const { connection } of story.journal.puts) {
+    const { path } = fromBinary(ConnectionSchema, connection ?? new Uint8Array());
+    assert.deepEqual(
+      path?.pathSegments.flatMap(({ token, expires }) => (token === "" && !expires ? [] : [token])),
+      [],
+    );
+  }
 });

@@ -26,6 +26,8 @@ export class ConnectionExpiry {
   #timer: Timer | undefined;
   #isDue = false;
   #dueMs: number | undefined;
+  /** When the time would be up without a Close that is held back. */
+  #withoutCloseMs: number | undefined;
 
   constructor(clock: Clock, onExpired: () => void) {
     this.#clock = clock;
@@ -53,10 +55,26 @@ export class ConnectionExpiry {
     this.#timer = this.#clock.after(delayMs, due);
   }
 
+  /** The time is up after `delayMs` at the latest, unless that is undone. Again before that it changes nothing. */
+  holdBackClose(delayMs: number): void {
+    if (this.#withoutCloseMs !== undefined) return;
+    const nowMs = this.#clock.now();
+    const dueMs = this.#dueMs ?? nowMs + delayMs;
+    this.restart(Math.max(0, Math.min(delayMs, dueMs - nowMs)));
+    this.#withoutCloseMs = dueMs;
+  }
+
+  /** The time is up as if no Close had been held back. */
+  undoClose(): void {
+    const dueMs = this.#withoutCloseMs;
+    if (dueMs !== undefined) this.restart(Math.max(0, dueMs - this.#clock.now()));
+  }
+
   cancel(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#isDue = false;
     this.#dueMs = undefined;
+    this.#withoutCloseMs = undefined;
   }
 }

@@ -2,7 +2,10 @@ import { type ConnectionRecord, type Connections, onwardOf } from "./connections
 
 /** A connection as the status page shows it; without tokens. */
 export interface ConnectionSummary {
+  /** By what it is known here, in the log and on disk. */
   readonly id: string;
+  /** On its path: another one where its client has come by another path since, or another owner has the same. */
+  readonly pathId: string;
   readonly phase: string;
   readonly mechanism: string;
   /** The name that the client has on the path. */
@@ -23,6 +26,7 @@ function summary(record: ConnectionRecord): ConnectionSummary {
   const endpoint = onwardOf(record)?.candidate.name ?? connection.networkServiceEndpointName;
   return {
     id: record.id,
+    pathId: connection.id,
     phase,
     mechanism: desired.type,
     client: connection.path?.pathSegments[0]?.name,

@@ -9,12 +9,16 @@ import type { ConnectionExpiry } from "./connection-expiry.ts";
 
 /** Everything that one connection holds: what the original's elements keep in metadata. */
 export interface ConnectionRecord extends Held {
+  /** Its key: connection-key.ts. On its path it has the id of `state.connection`. */
+  readonly id: string;
   /** A refresh by a later manager makes that one the owner. */
   owner: Held["owner"];
   holdsVf: boolean;
   bytes: number;
   /** Whose it is, see `clientOf`. */
   client: string | undefined;
+  /** Its client has not come back since our start: the journal has since when. */
+  isUnheard?: boolean;
   /** Ends an established connection unless it is refreshed; of one that is being reclaimed the next try. */
   readonly expiry: ConnectionExpiry;
   watch: EndpointWatch | undefined;
@@ -44,14 +48,14 @@ interface EstablishedConnection extends ConnectionContent {
   readonly attachment: Attachment;
 }
 
-/** It is being taken down, again and again until it is clean. What is undefined is not held any more. */
+/** It is being taken down, again and again until it is clean. */
 export interface ReclaimingConnection extends ConnectionContent {
   readonly phase: "reclaiming";
-  attachment: Attachment | undefined;
+  readonly attachment: Attachment | undefined;
   readonly retries: Backoff;
 }
 
-/** The connections of this forwarder by their id. */
+/** The connections of this forwarder by their key: connection-key.ts. */
 export type Connections = Map<string, ConnectionRecord>;
 
 /** The endpoint that serves the connection, as far as this instance knows. */

@@ -1,6 +1,5 @@
 // The steps of a Request and of its end, measured.
 import type { Clock } from "../../async/index.ts";
-import { NetworkService } from "../../gen/networkservice_pb.ts";
 import { type Histogram, type Metrics, outcomes, type Tracer, timed } from "../../telemetry/index.ts";
 import type { Discovery } from "../endpoint/find-endpoints.ts";
 import type { Caller } from "../peers.ts";
@@ -69,13 +68,12 @@ export function discoveryIn(discovery: Pick<Discovery, "find">, steps: Steps): P
   return { find: (sought, signal) => steps.run("find-endpoints", () => discovery.find(sought, signal)) };
 }
 
-/** Peers learn which trace a call belongs to. */
+/** Of endpoints: the registry is only listened to. Peers learn which trace a call belongs to. */
 function callerIn(caller: Caller, steps: Steps, tracer: Tracer): Caller {
   return {
     call(target, method, request, options) {
       const traced = () =>
         caller.call(target, method, request, { ...options, metadata: { ...options?.metadata, ...tracer.headers() } });
-      if (method.parent.typeName !== NetworkService.typeName) return traced();
       return steps.run(method.name === "Close" ? "endpoint-close" : "endpoint-request", traced);
     },
     stream: (target, method, request, options) => caller.stream(target, method, request, options),

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, test } from "node:test";
 import { type Connection, State } from "../../gen/connection_pb.ts";
 import { decodeToken } from "../../identity/index.ts";
 import { RpcError, type Status } from "../../rpc/index.ts";
-import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
+import { behalfOf, kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply, type Outside } from "../testing/fakes-outside.ts";
 import { endStories, Story } from "../testing/story.ts";
 
@@ -11,23 +11,23 @@ afterEach(endStories);
 
 let story: Story;
 let answer: Connection;
-let asked: string[];
+let requested: string[];
 
 // A second endpoint is there that would agree to everything.
 beforeEach(async () => {
   story = new Story();
   answer = await story.request(kernelRequest());
   story.outside.endpoints.push({ name: "nse-2", networkServiceNames: ["ns1"], url: "tcp://nse-2:1" });
-  asked = [];
+  requested = [];
   story.outside.replies.set("tcp://nse-2:1", (request) => {
-    asked.push("nse-2");
+    requested.push("nse-2");
     return endpointReply("nse-2")(request);
   });
 });
 
 function refusing(code: Status): void {
   story.outside.replies.set("tcp://nse-1:1", () => {
-    asked.push("nse-1");
+    requested.push("nse-1");
     throw new RpcError(code, "no");
   });
 }
@@ -44,7 +44,7 @@ for (const code of ["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL", "NOT_
     refusing(code);
     const finds = story.outside.finds.length;
     assert.equal((await story.failed(freeRefresh())).code, code);
-    assert.deepEqual([asked, story.outside.finds.length], [["nse-1"], finds]);
+    assert.deepEqual([requested, story.outside.finds.length], [["nse-1"], finds]);
     assert.deepEqual([story.connections, story.outside.closes], [1, []]);
   });
 }
@@ -52,7 +52,7 @@ for (const code of ["PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INTERNAL", "NOT_
 test("a refresh whose endpoint is out of reach leads to another one", async () => {
   refusing("UNAVAILABLE");
   assert.equal((await story.request(freeRefresh())).networkServiceEndpointName, "nse-2");
-  assert.equal(asked.at(-1), "nse-2");
+  assert.equal(requested.at(-1), "nse-2");
 });
 
 for (const [names, named, finds] of [
@@ -89,7 +89,7 @@ test("the former endpoint is watched no more where the refresh that left it fail
   refusing("UNAVAILABLE");
   await story.failed(freeRefresh());
   await settled();
-  assert.deepEqual([asked.at(-1), story.outside.watches[0]?.isCancelled], ["nse-2", true]);
+  assert.deepEqual([requested.at(-1), story.outside.watches[0]?.isCancelled], ["nse-2", true]);
   story.vf.failing.clear();
 });
 
@@ -154,7 +154,7 @@ test("a caller that leaves during the Request to an endpoint has no other one tr
   leave();
   assert.equal((await failed).code, "CANCELLED");
   await settled();
-  assert.deepEqual(asked, []);
+  assert.deepEqual(requested, []);
   assert.deepEqual(
     story.outside.closes.map(({ target }) => target),
     ["tcp://nse-1:1"],
@@ -191,7 +191,7 @@ test("an endpoint gets the Request with the payload of the service, whatever the
 
 test("no caller waits for an endpoint that was left, and a Close that it does not answer is reported after a bounded time", async () => {
   const failures: unknown[] = [];
-  Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
+  Object.assign(story.deps.requesting, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
   refusing("UNAVAILABLE");
   const { outside } = story;
   const call = outside.call.bind(outside);
@@ -202,7 +202,35 @@ test("no caller waits for an endpoint that was left, and a Close that it does no
   assert.deepEqual(failures, ["nse-1"]);
   outside.call = call;
   outside.agreed.clear();
-  outside.agreed.add("f1 at nse-2, tcp://nse-2:1");
+  outside.agreed.set("f1 at nse-2, tcp://nse-2:1", "");
+});
+
+test("all that is dialled for a connection is in its owner's share: behind the manager the client's", async () => {
+  const { outside } = story;
+  await story.close(answer);
+  const owners: string[] = [];
+  const [call, stream] = [outside.call.bind(outside), outside.stream.bind(outside)];
+  const record = (name: string, { owner }: { readonly owner?: string | undefined } = {}) =>
+    void owners.push(`${name} ${owner}`);
+  outside.call = ((...args: Parameters<Outside["call"]>) => {
+    record(args[1].name, args[3]);
+    return call(...args);
+  }) as Outside["call"];
+  outside.stream = ((...args: [...Parameters<Outside["stream"]>, never, never]) => {
+    record(args[1].name, args[3]);
+    return stream(args[0], args[1]);
+  }) as Outside["stream"];
+  const client = "spiffe://test/pod-1";
+  const established = await story.request(behalfOf(client, kernelRequest()));
+  await story.close(behalfOf(client, refreshOf(established)).connection ?? established);
+  const ofClient = `${client} behind the manager`;
+  assert.deepEqual(owners, [
+    "Find undefined",
+    "Find undefined",
+    `Request ${ofClient}`,
+    `MonitorConnections ${ofClient}`,
+    `Close ${ofClient}`,
+  ]);
 });
 
 for (const [whose, reply] of [
@@ -217,7 +245,7 @@ for (const [whose, reply] of [
   test(`that an endpoint gets no Close of ${whose} is reported`, async () => {
     await story.close(answer);
     const failures: unknown[] = [];
-    Object.assign(story.deps.asking, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
+    Object.assign(story.deps.requesting, { onCloseFailed: (endpoint: string) => failures.push(endpoint) });
     story.outside.endpoints.pop();
     story.outside.replies.set("tcp://nse-1:1", reply as Parameters<typeof story.outside.replies.set>[1]);
     story.outside.closeFailure = new RpcError("UNAVAILABLE", "no");
@@ -232,3 +260,22 @@ function silence(signal: AbortSignal | undefined): Promise<never> {
     signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
   });
 }
+
+test("an endpoint that has failed a Request is tried after others by the next one", async () => {
+  await story.close(answer);
+  story.outside.endpoints = ["bogus", "nse-2"].map((name) => ({
+    name,
+    networkServiceNames: ["ns1"],
+    url: `tcp://${name}:1`,
+  }));
+  story.outside.replies.set("tcp://bogus:1", () => {
+    requested.push("bogus");
+    throw new RpcError("UNAVAILABLE", "no");
+  });
+  for (let nth = 0; nth < 4; nth++) {
+    const { networkServiceEndpointName, ...given } = await story.request(kernelRequest());
+    assert.equal(networkServiceEndpointName, "nse-2");
+    await story.close({ networkServiceEndpointName, ...given });
+  }
+  assert.equal(requested.filter((name) => name === "bogus").length, 1);
+});

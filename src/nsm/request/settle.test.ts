@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { ConnectionSchema, State } from "../../gen/connection_pb.ts";
-import { kernelRequest, refreshOf, settled } from "../testing/fakes.ts";
+import { kernelRequest, paperToken, refreshOf, settled } from "../testing/fakes.ts";
 import { endpointReply } from "../testing/fakes-outside.ts";
 import { endStories, Story } from "../testing/story.ts";
 import { request } from "./request.ts";
@@ -87,4 +87,42 @@ test("the loss of an endpoint shows the connection as its last refresh left it",
   await settled();
   const { state, context } = heard.at(-1)?.connections["f1"] ?? {};
   assert.deepEqual([state, context?.MTU], [State.DOWN, 1_400]);
+});
+
+test("request() of a refresh writes by whom a client of another node comes now", async () => {
+  const token = (path: string) => paperToken(`spiffe://test/${path}`, "nsmgr", story.clock.now() + 600_000);
+  const by = (forwarder: string) => [
+    { name: "client", id: "c1", token: token("nsc") },
+    { name: "forwarder", id: "f0", token: token(forwarder) },
+  ];
+  const [first, second] = [by("forwarder-2"), by("forwarder-3")];
+  const path = { index: 2, pathSegments: [...first, { name: "nsmgr", id: "m1" }] };
+  const answer = await story.request(kernelRequest({ path }));
+  const refresh = refreshOf(answer);
+  const segments = refresh.connection?.path?.pathSegments ?? [];
+  for (const [at, segment] of second.entries()) Object.assign(segments[at] ?? {}, segment);
+  await story.request(refresh);
+  const { client, origin } = story.journal.puts.at(-1)?.owner ?? {};
+  assert.deepEqual([client, origin], ["spiffe://test/forwarder-3", "spiffe://test/nsc"]);
+});
+
+test("request() of a refresh writes nothing where an answer has other metrics, and its labels in another order", async () => {
+  let nth = 0;
+  const change: Parameters<typeof endpointReply>[1] = (connection) => {
+    nth += 1;
+    connection.labels = nth === 1 ? { a: "1", b: "2" } : { b: "2", a: "1" };
+    for (const segment of connection.path?.pathSegments ?? []) segment.metrics = { requests: String(nth) };
+  };
+  story.outside.replies.set("tcp://nse-1:1", endpointReply("nse-1", change));
+  const first = await story.request(kernelRequest());
+  const puts = story.journal.puts.length;
+  await story.request(refreshOf(first));
+  assert.equal(story.journal.puts.length, puts);
+});
+
+test("request() answers with the address of the VF, whatever its client says", async () => {
+  const message = kernelRequest();
+  for (const { parameters } of message.mechanismPreferences) parameters["pciAddress"] = "0000:00:00.0";
+  const { mechanism } = await story.request(message);
+  assert.equal(mechanism?.parameters["pciAddress"], story.vf.address);
 });

@@ -2,7 +2,7 @@ import { clone, create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
 import type { Log } from "../../telemetry/index.ts";
-import type { Asking, Onward } from "../endpoint/try-candidates.ts";
+import type { Onward, Requesting } from "../endpoint/try-candidates.ts";
 import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
 import { textOf } from "../fault.ts";
 import { toStatus } from "../grpc-status.ts";
@@ -11,20 +11,23 @@ import { type DesiredMechanism, type MechanismChoice, PARAMETER } from "../mecha
 import type { MonitorHub } from "../monitor/monitor.ts";
 import { ownSegment, withoutTokens } from "../path.ts";
 import type { AdmittedCaller } from "../permission/authorize.ts";
-import { type ManagerSource, ownerFor } from "../permission/connection-owner.ts";
+import { isSameActing, type ManagerSource, type Owner, ownerFor } from "../permission/connection-owner.ts";
 import type { ConnectionQuota } from "../permission/connection-quota.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { lifetimeMs } from "./connection-expiry.ts";
 import type { ConnectionRecord } from "./connections.ts";
 import { type ConnectionJournal, journalEntry } from "./journal-entry.ts";
+import { requestingFor } from "./request-onward.ts";
+import type { SegmentNames } from "./segment-names.ts";
 
 /** What an established connection is written into. */
 export interface SettleDeps {
   readonly manager: ManagerSource;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
+  readonly names: Pick<SegmentNames, "changed">;
   readonly quota: Pick<ConnectionQuota, "check">;
-  readonly asking: Asking;
+  readonly requesting: Requesting;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -44,20 +47,27 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   const { desired, attachment, onward, caller, callerDeadlineMs } = served;
   const before = record.state.phase === "established" ? record.state.connection : undefined;
   const connection = resultOf(served);
-  const owner = ownerFor(caller.peer.spiffeId, deps.manager);
+  const owner = ownerFor(caller.acting, deps.manager, record.owner);
   const nowMs = deps.clock.now();
   const lifeMs = lifetimeMs({ nowMs, tokenExpiresMs: caller.tokenExpiresMs, callerDeadlineMs });
-  const isOwnerNew = record.owner.spiffeId !== owner.spiffeId || record.owner.isManager !== owner.isManager;
-  // Before anything is published: what cannot be kept is not established. A refresh of the same changes nothing on disk.
-  if (!before || isOwnerNew || contentOf(before) !== contentOf(connection)) {
+  const isOwnerNew = !isSameOwner(record.owner, owner);
+  // Before anything is published: what cannot be kept is not established. A refresh of the same writes nothing, but for the first since our start.
+  const isChanged = !before || record.isUnheard || isOwnerNew || contentOf(before) !== contentOf(connection);
+  if (isChanged) {
     const entry = journalEntry({ id: record.id, owner }, { desired, connection }, "ready");
     await deps.journal.put({ ...entry, expiresMs: nowMs + lifeMs });
   }
   record.owner = owner;
+  record.isUnheard = false;
   record.state = { phase: "established", connection, desired, attachment, onward };
+  if (isChanged) deps.names.changed();
   record.expiry.restart(lifeMs);
-  deps.monitor.update(record.owner, connection);
+  deps.monitor.update(record.owner, connection, record.id);
   listen(deps, record, { connection, onward });
+}
+
+function isSameOwner(a: Owner, b: Owner): boolean {
+  return a.isManager === b.isManager && isSameActing(a, b);
 }
 
 /** Notifies watchers that a connection could not be confirmed, unless it was only the caller who went away. */
@@ -66,7 +76,7 @@ export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unkn
   const down = clone(ConnectionSchema, record.state.connection);
   down.state = State.DOWN;
   deps.log.warn("refresh-failed", { connection: record.id, error: textOf(error) });
-  deps.monitor.update(record.owner, down);
+  deps.monitor.update(record.owner, down, record.id);
 }
 
 /** The endpoint's word about the connection, with the client's mechanism and what we add to it. */
@@ -90,17 +100,18 @@ function listen(
 ): void {
   const { candidate } = onward;
   const { target } = candidate.socket;
-  if (record.watch?.isAlive && record.watch.target === target) {
+  // It is at this endpoint: keepOnward has stopped that of a former one.
+  if (record.watch?.isAlive) {
     record.watch.rebase(connection);
     return;
   }
   record.watch?.stop();
   const fields = { connection: record.id, endpoint: candidate.name };
-  record.watch = watchEndpoint(deps.asking.caller, target, {
+  record.watch = watchEndpoint(requestingFor(deps, record), target, {
     connection,
     listener: {
       admits: (changed) => admits(deps, record, changed),
-      changed: (changed) => deps.monitor.update(record.owner, changed),
+      changed: (changed) => deps.monitor.update(record.owner, changed, record.id),
       lost: (error) => deps.log.warn("endpoint-lost", { ...fields, error: error ? textOf(error) : "stream ended" }),
     },
   });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
+import { until } from "../../../test/scenes/until.ts";
 import type { Connection } from "../../gen/connection_pb.ts";
 import { RpcError } from "../../rpc/index.ts";
 import { kernelRequest, PaperFd, refreshOf, settled } from "../testing/fakes.ts";
@@ -19,10 +20,14 @@ beforeEach(() => {
 
 /** Established, at an endpoint whose socket came as a descriptor. */
 async function atLocalEndpoint(): Promise<Connection> {
+  furnishLocal();
+  return await story.request(kernelRequest());
+}
+
+function furnishLocal(): void {
   story.outside.fds.sent.add(LOCAL);
   story.outside.endpoints = [{ name: "nse-1", networkServiceNames: ["ns1"], url: LOCAL }];
   story.outside.replies.get = (target) => (target.startsWith("unix:") ? endpointReply("nse-1") : undefined);
-  return await story.request(kernelRequest());
 }
 
 test("the socket of an endpoint stays open as long as the endpoint serves", async () => {
@@ -44,6 +49,18 @@ for (const [says, failure] of [
     assert.equal(PaperFd.open, 0);
   });
 }
+
+test("an endpoint that is left for another one is let go of, though its Close fails", async () => {
+  const answer = await atLocalEndpoint();
+  story.outside.endpoints = [{ name: "nse-2", networkServiceNames: ["ns1"], url: "tcp://nse-2:1" }];
+  story.outside.replies.get = (target) => (target.startsWith("tcp:") ? endpointReply("nse-2") : undefined);
+  story.outside.closeFailure = new RpcError("UNAVAILABLE", "connection lost");
+  const refresh = refreshOf(answer);
+  if (refresh.connection) refresh.connection.networkServiceEndpointName = "";
+  assert.equal((await story.request(refresh)).networkServiceEndpointName, "nse-2");
+  await story.clock.pass(1_100);
+  assert.equal(PaperFd.open, 1, "the client's namespace");
+});
 
 test("a Close touches nothing before the connection is on disk as reclaiming", async () => {
   const answer = await story.request(kernelRequest());
@@ -78,7 +95,8 @@ test("what cannot be restored is tried again, ever later, at least every half mi
   story.vf.failing.set("detach", new Error("the driver resists"));
   await assert.rejects(story.close(answer));
   const waits = () => story.log.of("teardown-failed").map(({ retryMs }) => Number(retryMs));
-  while (waits().length < 9) await story.clock.pass(waits().at(-1) ?? 0);
+  const turn = () => story.clock.pass(waits().at(-1) ?? 0);
+  await until("the restore has been tried nine times", () => waits().length >= 9, { turn });
   for (const [index, longest] of [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000].entries()) {
     const wait = waits()[index] ?? 0;
     assert.ok(wait >= longest / 2 && wait <= longest, `try ${index} came after ${wait} ms`);
@@ -112,3 +130,35 @@ test("a first Request whose VF is not restored leaves what a later process needs
   await next.clock.pass(1);
   assert.deepEqual(next.vf.done, ["take", "detach", "give-back"]);
 });
+
+for (const stage of ["preparing", "ready"] as const) {
+  test(`a first Request that cannot be written as ${stage} leaves nothing, not even its VF`, async () => {
+    story.journal.failing.add(stage);
+    assert.match((await story.failed(kernelRequest())).message, /disk is full/);
+    assert.deepEqual([story.vf.done.at(-1), story.connections, story.journal.kept.size], ["give-back", 0, 0]);
+  });
+}
+
+test("a first Request without a VF that cannot be written leaves no socket of an endpoint", async () => {
+  furnishLocal();
+  story.journal.failing.add("preparing");
+  const message = kernelRequest();
+  for (const mechanism of message.mechanismPreferences) Object.assign(mechanism, { type: "NOOP", parameters: {} });
+  await story.failed(message);
+  await story.clock.pass(1_100);
+  assert.equal(PaperFd.open, 0);
+});
+
+for (const [step, kind] of [
+  ["reclaiming", "put"],
+  ["drop", "drop"],
+] as const) {
+  test(`a Close that cannot be written (${kind}) is carried out all the same, and reported`, async () => {
+    const answer = await story.request(kernelRequest());
+    story.journal.failing.add(step);
+    await story.close(answer);
+    assert.deepEqual(story.vf.done.slice(-2), ["detach", "give-back"]);
+    assert.deepEqual([story.connections, story.outside.closes.length], [0, 1]);
+    assert.equal(story.log.of("journal-not-written").length, 1);
+  });
+}

@@ -1,7 +1,6 @@
-import { type Clock, createBackoff, type KeyedQueue, startDeadline } from "../../async/index.ts";
-import type { Connection } from "../../gen/connection_pb.ts";
+import { type Clock, createBackoff, type KeyedQueue } from "../../async/index.ts";
 import type { Log } from "../../telemetry/index.ts";
-import { closeAtEndpoint, type Onward } from "../endpoint/try-candidates.ts";
+import { closeAtEndpoint } from "../endpoint/try-candidates.ts";
 import { textOf } from "../fault.ts";
 import type { PassedFilesOfCall } from "../mechanism/mechanism.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
@@ -10,13 +9,12 @@ import { ConnectionExpiry } from "./connection-expiry.ts";
 import type { ConnectionRecord, Connections, ReclaimingConnection } from "./connections.ts";
 import { type ConnectionJournal, journalEntry } from "./journal-entry.ts";
 import type { Steps } from "./measured-steps.ts";
-import { findEndpoints, type OnwardDeps } from "./request-onward.ts";
+import { findUnknown, type OnwardDeps, requestingFor } from "./request-onward.ts";
+import type { SegmentNames } from "./segment-names.ts";
 
 /** Waits between tries to release what resisted. */
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30_000;
-
-const FIND_LIMIT_MS = 5_000;
 
 /** What taking a connection down touches. */
 export interface TeardownDeps extends OnwardDeps {
@@ -25,6 +23,7 @@ export interface TeardownDeps extends OnwardDeps {
   readonly steps: Steps;
   readonly monitor: MonitorHub;
   readonly journal: ConnectionJournal;
+  readonly names: Pick<SegmentNames, "changed">;
   /** Spreads retries; the machine's randomness by default. */
   readonly spread?: () => number;
   readonly clock: Clock;
@@ -57,7 +56,7 @@ export async function takeDown(
   const fields = { connection: record.id, reason };
   const logUnwritten = (error: unknown) => deps.log.error("journal-not-written", { ...fields, error: textOf(error) });
   if (state.attachment) await deps.journal.put(journalEntry(record, state, "reclaiming")).catch(logUnwritten);
-  const [node, endpoint] = await Promise.allSettled([releaseNode(deps, state), closeOnward(deps, state)]);
+  const [node, endpoint] = await Promise.allSettled([releaseNode(deps, state), closeOnward(deps, record, state)]);
   deps.monitor.remove(record.id);
   if (endpoint.status === "rejected") {
     deps.log.warn("endpoint-close-failed", { ...fields, error: textOf(endpoint.reason) });
@@ -69,6 +68,7 @@ export async function takeDown(
     return { kind: "resists", error: node.reason };
   }
   deps.connections.delete(record.id);
+  deps.names.changed();
   await deps.journal.drop(record.id).catch(logUnwritten);
   deps.log.info("connection-ended", fields);
   return endpoint.status === "rejected" ? { kind: "endpoint-not-closed", error: endpoint.reason } : { kind: "ended" };
@@ -148,31 +148,17 @@ export function startReclaiming(
 async function releaseNode({ steps }: TeardownDeps, state: ReclaimingConnection): Promise<void> {
   const { attachment } = state;
   if (attachment) await steps.run("release", () => attachment.release());
-  state.attachment = undefined;
 }
 
 /** Tried once: an endpoint that cannot be reached ends its side by the expiry of our token. */
-async function closeOnward(deps: TeardownDeps, state: ReclaimingConnection): Promise<void> {
+async function closeOnward(deps: TeardownDeps, record: ConnectionRecord, state: ReclaimingConnection): Promise<void> {
   const { onward: known, connection } = state;
   state.onward = undefined;
   const onward = known === "unknown" ? await findUnknown(deps, connection) : known;
   if (!onward) return;
   try {
-    await closeAtEndpoint(deps.asking, onward);
+    await closeAtEndpoint(requestingFor(deps, record), onward);
   } finally {
     onward.candidate.socket.release();
-  }
-}
-
-/** The endpoint that got the previous instance's Request for this connection (W24). */
-async function findUnknown(deps: TeardownDeps, connection: Connection): Promise<Onward | undefined> {
-  const deadline = startDeadline(deps.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
-  try {
-    const offer = await findEndpoints(deps, connection, deadline.signal);
-    // It is queried by name, so there is no second one.
-    const [candidate] = offer.candidates;
-    return candidate && { candidate, connection, mechanism: undefined };
-  } finally {
-    deadline.end();
   }
 }

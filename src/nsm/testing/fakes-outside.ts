@@ -26,8 +26,8 @@ export class Outside implements Caller {
   readonly replies = new Map<string, Reply>([["tcp://nse-1:1", endpointReply("nse-1")]]);
   readonly requests: NetworkServiceRequest[] = [];
   readonly closes: { readonly target: string; readonly connection: Connection }[] = [];
-  /** What endpoints have agreed to and have not had a Close of, as `whoServes` writes it. */
-  readonly agreed = new Set<string>();
+  /** What endpoints have agreed to and have not had a Close of, as `whoServes` writes it, with the client whose it is. */
+  readonly agreed = new Map<string, string>();
   readonly finds: string[] = [];
   readonly watches: PaperStream<ConnectionEvent>[] = [];
   readonly fds = new PaperFds();
@@ -37,7 +37,7 @@ export class Outside implements Caller {
     target: string,
     method: { readonly name: string; readonly input: I; readonly output: O },
     request: MessageInitShape<I>,
-    options: { readonly signal?: AbortSignal } = {},
+    options: { readonly signal?: AbortSignal; readonly owner?: string | undefined } = {},
   ) {
     await Promise.resolve();
     options.signal?.throwIfAborted();
@@ -54,8 +54,18 @@ export class Outside implements Caller {
     const reply = this.replies.get(target);
     if (!reply) throw new RpcError("UNAVAILABLE", `failed to dial ${target}`);
     const response = (await reply(clone(NetworkServiceRequestSchema, message))) as unknown as MessageShape<O>;
-    if (message.connection) this.agreed.add(whoServes(target, message.connection));
+    if (message.connection) this.#agree(target, message.connection);
     return { response, metadata: new Map(), connection };
+  }
+
+  /** An endpoint that finds its own segment continues: it is the client's connection, whatever id the hop before has given it since. */
+  #agree(target: string, connection: Connection): void {
+    const { path, networkServiceEndpointName: name } = connection;
+    const client = JSON.stringify([path?.pathSegments[0]?.id, name, target]);
+    if (path?.pathSegments[path.index + 1]) {
+      for (const [key, whose] of this.agreed) if (whose === client) this.agreed.delete(key);
+    }
+    this.agreed.set(whoServes(target, connection), client);
   }
 
   stream<O extends DescMessage>(

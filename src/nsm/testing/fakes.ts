@@ -1,5 +1,4 @@
 // The cast of this module's stories, for tests only: hand fakes that record what is done to them.
-import assert from "node:assert/strict";
 import { clone, create, type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { both, type Clock, guarded } from "../../async/index.ts";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
@@ -13,6 +12,7 @@ import {
   type DesiredKernel,
   type DesiredMechanism,
   type DesiredNoop,
+  type DesiredVfio,
   PARAMETER,
 } from "../mechanism/requested-mechanism.ts";
 import type { FileId, OwnedFd, PassedFds } from "../peers.ts";
@@ -241,6 +241,13 @@ export function refreshOf(answer: Connection): NetworkServiceRequest {
   });
 }
 
+/** As the manager sends it on for this client, which has replaced the first token by its own: nsm-protocol §2.3. */
+export function behalfOf(client: string, message: NetworkServiceRequest): NetworkServiceRequest {
+  const [first] = message.connection?.path?.pathSegments ?? [];
+  if (first) first.token = paperToken(client, "spiffe://test/nsmgr-a", 2e12);
+  return message;
+}
+
 /** A VF that writes down what is done to it. */
 export class PaperVf {
   readonly address = "0000:3b:02.1";
@@ -286,9 +293,9 @@ export class PaperVfs implements MechanismDriver<DesiredKernel> {
   /** Id of the connection that has it. */
   holder: string | undefined;
 
-  open = async (ask: MechanismRequest<DesiredKernel>) => this.adopt(ask);
+  open = async (request: MechanismRequest<DesiredKernel>) => this.adopt(request);
 
-  adopt({ connectionId, desired }: MechanismRequest<DesiredKernel>): Attachment {
+  adopt({ connectionId, desired }: MechanismRequest<DesiredKernel>): Attachment<DesiredKernel> {
     if (this.holder !== undefined && this.holder !== connectionId) {
       throw new InventoryError({ kind: "token-in-use", connectionId: this.holder });
     }
@@ -298,7 +305,7 @@ export class PaperVfs implements MechanismDriver<DesiredKernel> {
   }
 }
 
-class PaperAttachment implements Attachment {
+class PaperAttachment implements Attachment<DesiredKernel> {
   readonly parameters: Readonly<Record<string, string>>;
   readonly #vfs: PaperVfs;
   #desired: DesiredKernel;
@@ -312,8 +319,8 @@ class PaperAttachment implements Attachment {
     this.parameters = { [PARAMETER.pciAddress]: vfs.vf.address };
   }
 
-  async prepare({ desired, files, signal }: MechanismRequest): Promise<void> {
-    const receiving = { run: () => files.receive(kernel(desired).netns, signal), drop: (fd: OwnedFd) => fd.close() };
+  async prepare({ desired, files, signal }: MechanismRequest<DesiredKernel>): Promise<void> {
+    const receiving = { run: () => files.receive(desired.netns, signal), drop: (fd: OwnedFd) => fd.close() };
     [this.#netns] = await both(signal, receiving, { run: () => this.#vfs.vf.do("bind") });
   }
 
@@ -321,8 +328,11 @@ class PaperAttachment implements Attachment {
     return desired.type === "KERNEL" && desired.tokenId === this.#desired.tokenId && !this.#isReleased;
   }
 
-  async apply({ desired, files, signal }: MechanismRequest, context: ConnectionContext | undefined): Promise<void> {
-    const { netns } = kernel(desired);
+  async apply(
+    { desired, files, signal }: MechanismRequest<DesiredKernel>,
+    context: ConnectionContext | undefined,
+  ): Promise<void> {
+    const { netns } = desired;
     if (this.#where !== undefined && this.#where !== netns.text) {
       const former = this.#netns;
       this.#netns = await files.receive(netns, signal);
@@ -331,8 +341,8 @@ class PaperAttachment implements Attachment {
     }
     this.#netns ??= await files.receive(netns, signal);
     this.#where = netns.text;
-    await this.#vfs.vf.attach(kernel(desired).interfaceName, specText(kernel(desired), context));
-    this.#desired = kernel(desired);
+    await this.#vfs.vf.attach(desired.interfaceName, specText(desired, context));
+    this.#desired = desired;
   }
 
   isInForce(context: ConnectionContext | undefined): Promise<boolean> {
@@ -363,6 +373,12 @@ class PaperAttachment implements Attachment {
 /** NOOP: nothing. */
 export const paperNoop: MechanismDriver<DesiredNoop> = { open: async () => paperNothing, adopt: () => paperNothing };
 
+/** VFIO: nothing either. */
+export const paperVfio: MechanismDriver<DesiredVfio> = {
+  open: async () => ({ ...paperNothing, canServe: ({ type }) => type === "VFIO" }),
+  adopt: () => paperNothing,
+};
+
 const paperNothing: Attachment = {
   parameters: {},
   async prepare() {},
@@ -373,11 +389,6 @@ const paperNothing: Attachment = {
   async release() {},
   close() {},
 };
-
-function kernel(desired: DesiredMechanism): DesiredKernel {
-  assert.ok(desired.type === "KERNEL");
-  return desired;
-}
 
 function specText({ interfaceName, bare }: DesiredKernel, context: ConnectionContext | undefined): string {
   return JSON.stringify([interfaceName, bare, context && toJson(ConnectionContextSchema, context)]);

@@ -1,13 +1,14 @@
 // What must agree in a forwarder where nothing is under way, and what is left of one whose connections have ended: for this
 // module's tests only. Each line is something that a person, a peer or a later process would meet.
 import { getEventListeners } from "node:events";
-import { fromBinary, toJsonString } from "@bufbuild/protobuf";
+import { isDeepStrictEqual } from "node:util";
+import { equals, fromBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
 import type { EndpointSockets } from "../endpoint/endpoint-sockets.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import type { MonitorHub } from "../monitor/monitor.ts";
 import { withoutTokens } from "../path.ts";
-import type { Owner } from "../permission/connection-owner.ts";
+import { isSameActing, type Owner } from "../permission/connection-owner.ts";
 import { sizeOf } from "../permission/quota.ts";
 import { type ConnectionRecord, type Connections, onwardOf } from "../request/connections.ts";
 import type { JournalEntry } from "../request/journal-entry.ts";
@@ -37,6 +38,7 @@ export async function disagreements(holdings: Holdings): Promise<readonly string
   const { clock, deps, sockets, outside, vfs } = holdings;
   const records = [...deps.connections.values()];
   const shown = await shownBy(deps.monitor);
+  const owners = (id: string) => shown.filter((one) => one.id === id).map(({ owner }) => owner.spiffeId);
   const wrong = [...leftByCalls(holdings), ...records.flatMap((record) => wrongWith(record, holdings))];
   const established = records.filter(({ state }) => state.phase === "established");
   const say = (isSo: boolean, what: string) => isSo && wrong.push(what);
@@ -45,17 +47,18 @@ export async function disagreements(holdings: Holdings): Promise<readonly string
     `${clock.timerCount} timers for ${records.length} records`,
   );
   const ids = (all: Iterable<string>) => [...all].sort().join();
-  say(ids(shown.keys()) !== ids(established.map(({ id }) => id)), `watchers are shown ${ids(shown.keys())}`);
-  for (const { id, owner } of established) {
-    const seen = shown.get(id);
-    say(seen?.spiffeId !== owner.spiffeId, `${id} is shown to ${seen?.spiffeId}, it is ${owner.spiffeId}'s`);
+  const seen = ids(shown.map(({ id }) => id));
+  say(seen !== ids(established.map(({ state }) => state.connection.id)), `watchers are shown ${seen}`);
+  for (const { id, owner, state } of established) {
+    const seenBy = owners(state.connection.id);
+    say(!seenBy.includes(owner.spiffeId), `${id} is shown to ${seenBy}, it is ${owner.spiffeId}'s`);
   }
   for (const id of holdings.journal.kept.keys()) say(!deps.connections.has(id), `the journal keeps ${id}`);
   say(vfs.holder !== undefined && !deps.connections.has(vfs.holder), `${vfs.holder} holds the VF and is no connection`);
   const known = records.map(onwardOf).filter((onward) => onward !== undefined);
   const served = new Set(known.map((onward) => servedAt(onward.candidate, onward.connection)));
   const sought = records.filter(({ state }) => state.onward === "unknown").map(({ id }) => `${id} at `);
-  for (const agreed of outside.agreed) {
+  for (const agreed of outside.agreed.keys()) {
     const isKnown = served.has(agreed) || sought.some((begin) => agreed.startsWith(begin));
     say(!isKnown, `the end of ${agreed} was not published`);
   }
@@ -72,7 +75,7 @@ export async function leftovers(holdings: Holdings): Promise<readonly string[]> 
     connections: deps.connections.size,
     timers: clock.timerCount,
     "sockets of endpoints": sockets.heldCount,
-    "connections shown to watchers": (await shownBy(deps.monitor)).size,
+    "connections shown to watchers": (await shownBy(deps.monitor)).length,
     watchers: deps.monitor.subscriberCount,
     "entries in the journal": journal.kept.size,
     "endpoints that are listened to": outside.watches.filter(({ isOver }) => !isOver).length,
@@ -110,9 +113,11 @@ function wrongWith(record: ConnectionRecord, { clock, journal, vfs }: Holdings):
   say(!!attachment && !entry?.connection, "could not be taken up by a later process");
   say(vfs.holder === id && entry?.mechanism !== "KERNEL", `has a VF, in the journal it is for ${entry?.mechanism}`);
   if (phase !== "established") return wrong;
+  const hasTokens = read(entry).path?.pathSegments.some(({ token, expires }) => token !== "" || expires);
+  say(hasTokens === true, "has its tokens on disk");
   say(entry?.stage !== "ready", `is established and is ${entry?.stage} in the journal`);
-  say(entry?.owner.spiffeId !== owner.spiffeId || entry.owner.isManager !== owner.isManager, "has another owner there");
-  say(textOf(connection) !== textOf(read(entry)), "is not in the journal as it was answered");
+  say(!isDeepStrictEqual(entry?.owner, owner), "has another owner there");
+  say(!equals(ConnectionSchema, content(connection), content(read(entry))), "is not in the journal as it was answered");
   say(record.client === undefined, "has no client");
   say(record.bytes < sizeOfAnswer(record), `counts as ${record.bytes} bytes`);
   say(record.holdsVf !== (desired.type !== "NOOP"), "counts for the wrong share");
@@ -140,22 +145,30 @@ function read(entry: JournalEntry | undefined): Connection {
 }
 
 /** Apart from what changes with each refresh. */
-function textOf(connection: Connection): string {
+function content(connection: Connection): Connection {
   const copy = withoutTokens(connection, "and their times");
   for (const segment of copy.path?.pathSegments ?? []) segment.metrics = {};
-  return toJsonString(ConnectionSchema, copy);
+  return copy;
 }
 
-/** What the manager, which may see everything, is shown at once: ids, with whose each is. */
-async function shownBy(monitor: MonitorHub): Promise<ReadonlyMap<string, Owner>> {
+/** What watchers are shown at once: ids, with whose each is. Two owners can have one id. */
+async function shownBy(monitor: MonitorHub): Promise<readonly { readonly id: string; readonly owner: Owner }[]> {
   const owners: Owner[] = [];
+  await shownTo(monitor, (owner) => owners.push(owner) > 0);
+  const shown = owners.map(async (owner, index) => {
+    if (owners.findIndex((other) => isSameActing(other, owner)) !== index) return [];
+    const ids = await shownTo(monitor, (other) => isSameActing(other, owner));
+    return ids.map((id) => ({ id, owner }));
+  });
+  return (await Promise.all(shown)).flat();
+}
+
+async function shownTo(monitor: MonitorHub, sees: (owner: Owner) => boolean): Promise<readonly string[]> {
   const events = monitor.subscribe({
     selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [], networkServices: [] },
-    sees: (owner) => owners.push(owner) > 0,
+    sees,
     signal: new AbortController().signal,
   });
-  for await (const { connections } of events) {
-    return new Map(Object.keys(connections).map((id, index) => [id, owners[index] as Owner]));
-  }
-  return new Map();
+  for await (const { connections } of events) return Object.keys(connections);
+  return [];
 }

@@ -1,7 +1,7 @@
 // A forwarder with its whole cast, for this module's tests only.
 import assert from "node:assert/strict";
 import { KeyedQueue } from "../../async/index.ts";
-import type { Connection, ConnectionEvent } from "../../gen/connection_pb.ts";
+import type { Connection, ConnectionEvent, PathSegment } from "../../gen/connection_pb.ts";
 import type { NetworkServiceRequest } from "../../gen/networkservice_pb.ts";
 import type { RpcError } from "../../rpc/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
@@ -13,10 +13,13 @@ import { MonitorHub } from "../monitor/monitor.ts";
 import { ConnectionQuota } from "../permission/connection-quota.ts";
 import { adoptAfterRestart } from "../request/adopt-after-restart.ts";
 import { type CloseDeps, close } from "../request/close.ts";
+import { ConnectionKeys } from "../request/connection-key.ts";
 import type { Connections } from "../request/connections.ts";
 import type { JournalEntry } from "../request/journal-entry.ts";
 import { unwatchedSteps } from "../request/measured-steps.ts";
-import { type RequestDeps, request } from "../request/request.ts";
+import type { RequestDeps } from "../request/received-request.ts";
+import { request } from "../request/request.ts";
+import { SegmentNames } from "../request/segment-names.ts";
 import { takeDownInTurn } from "../request/teardown.ts";
 import { HandClock, Manager, NETNS, PaperFd, type PaperFds, PaperVfs, paperGate, paperNoop, settled } from "./fakes.ts";
 import { Outside } from "./fakes-outside.ts";
@@ -26,6 +29,8 @@ import { disagreements, leftovers } from "./ledger.ts";
 const LINGER_MS = 1_000;
 
 interface Said {
+  /** An earlier name of ours, where the call comes in under that. */
+  readonly under?: string;
   readonly from?: Manager;
   readonly signal?: AbortSignal;
   readonly deadlineMs?: number;
@@ -58,13 +63,15 @@ export class Story {
   readonly signals = new Set<AbortSignal>();
   /** Of each peer that called. */
   readonly callerFds = new Set<PaperFds>();
+  /** Kinds of what was refused because a peer has its share. */
+  readonly refused: string[] = [];
   readonly #listening = new AbortController();
   readonly deps: RequestDeps & CloseDeps;
   #currentManager: string;
   readonly #idPrefix: string;
   #ids = 0;
 
-  constructor(clock = new HandClock(), idPrefix = "f") {
+  constructor(clock = new HandClock(), idPrefix = "f", name = "fwd") {
     stories.push(this);
     assert.ok(
       stories.length <= MOST_STORIES,
@@ -73,33 +80,38 @@ export class Story {
     PaperFd.open = 0;
     this.clock = clock;
     this.#idPrefix = idPrefix;
-    this.manager = this.stranger("nsmgr-a");
+    this.manager = this.otherManager("nsmgr-a");
     this.sockets = new EndpointSockets(clock, LINGER_MS);
     this.#currentManager = this.manager.peer.spiffeId;
     const { log, outside: caller, journal, sockets } = this;
     const connections: Connections = new Map();
     const currentManager = () => this.#currentManager;
+    const manager = {
+      get spiffeId() {
+        return currentManager();
+      },
+    };
     this.deps = {
-      name: "fwd",
+      name,
+      names: new SegmentNames({ own: name, connections, journal }),
+      tokenLifetimeMs: 600_000,
       newId: () => `${idPrefix}${++this.#ids}`,
       clock,
       log,
       connections,
-      quota: new ConnectionQuota(connections, log),
+      quota: new ConnectionQuota(connections, { logs: { of: () => log }, clock }),
       journal,
       turns: new KeyedQueue<string>(),
+      onRefused: (kind) => void this.refused.push(kind),
       steps: unwatchedSteps,
       monitor: new MonitorHub(),
       files: new FilesOfCalls(clock),
       ...paperGate(clock),
-      manager: {
-        get spiffeId() {
-          return currentManager();
-        },
-      },
+      manager,
+      keys: new ConnectionKeys({ connections, journal, manager }),
       mechanisms: { KERNEL: this.vfs, NOOP: paperNoop },
       discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }),
-      asking: { caller, clock, onCloseFailed: () => {} },
+      requesting: { caller, clock, onCloseFailed: () => {} },
     };
   }
 
@@ -111,22 +123,26 @@ export class Story {
     return this.deps.connections.size;
   }
 
-  stranger(name: string): Manager {
-    const stranger = new Manager(this.clock, name);
-    stranger.fds.sent.add(NETNS);
-    this.callerFds.add(stranger.fds);
-    return stranger;
+  otherManager(name: string): Manager {
+    const otherManager = new Manager(this.clock, name);
+    otherManager.fds.sent.add(NETNS);
+    this.callerFds.add(otherManager.fds);
+    return otherManager;
   }
 
   /** The manager's pod was made again and we have registered with it. */
   newManager(name: string): Manager {
-    const manager = this.stranger(name);
+    const manager = this.otherManager(name);
     this.#currentManager = manager.peer.spiffeId;
     return manager;
   }
 
   async request(message: NetworkServiceRequest, said: Said = {}): Promise<Connection> {
-    return await request(this.deps, message, this.#call(said));
+    return await request(this.#deps(said), message, this.#call(said));
+  }
+
+  #deps({ under: name }: Said): RequestDeps & CloseDeps {
+    return name === undefined ? this.deps : { ...this.deps, name, isEarlierName: true };
   }
 
   /** The status of a Request that must fail. */
@@ -140,7 +156,7 @@ export class Story {
   }
 
   async close(connection: Connection, said: Said = {}): Promise<void> {
-    await close(this.deps, connection, this.#call(said));
+    await close(this.#deps(said), connection, this.#call(said));
   }
 
   #call(said: Said) {
@@ -157,9 +173,9 @@ export class Story {
   }
 
   /** The process dies; the next one finds its journal, its peers and the time of day. Where endpoints are now it cannot know. */
-  successor(): Story {
+  successor(name = this.deps.name): Story {
     stories.splice(stories.indexOf(this), 1);
-    const next = new Story(new HandClock(this.clock.now()), `${this.#idPrefix}f`);
+    const next = new Story(new HandClock(this.clock.now()), `${this.#idPrefix}f`, name);
     Object.assign(next.outside, { services: this.outside.services, endpoints: this.outside.endpoints });
     for (const url of this.outside.fds.sent) next.outside.fds.sent.add(url);
     for (const [target, reply] of this.outside.replies) next.outside.replies.set(target, reply);
@@ -182,11 +198,11 @@ export class Story {
     assert.deepEqual(await leftovers(this), [], "when everything had ended");
   }
 
-  /** What a subscriber of the manager hears from now on. */
-  listen(from = this.manager): ConnectionEvent[] {
+  /** What a subscriber of the manager hears from now on; of paths with these segments, if any. */
+  listen(from = this.manager, pathSegments: readonly PathSegment[] = []): ConnectionEvent[] {
     const heard: ConnectionEvent[] = [];
     const events = this.deps.monitor.subscribe({
-      selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [], networkServices: [] },
+      selector: { $typeName: "connection.MonitorScopeSelector", pathSegments: [...pathSegments], networkServices: [] },
       sees: (owner) => owner.spiffeId === from.peer.spiffeId,
       signal: this.#listening.signal,
     });
@@ -202,6 +218,8 @@ export class PaperJournal {
   readonly drops: string[] = [];
   /** What a next process would find. */
   readonly kept = new Map<string, JournalEntry>();
+  /** What is not written, for the disk is full. */
+  readonly failing = new Set<JournalEntry["stage"] | "drop">();
   #heldStage: JournalEntry["stage"] | undefined;
   #letGo: Promise<void> | undefined;
 
@@ -216,11 +234,13 @@ export class PaperJournal {
   async put(entry: JournalEntry): Promise<void> {
     this.puts.push(entry);
     if (entry.stage === this.#heldStage) await this.#letGo;
+    if (this.failing.has(entry.stage)) throw new Error("the disk is full");
     this.kept.set(entry.connectionId, entry);
   }
 
   async drop(connectionId: string): Promise<void> {
     this.drops.push(connectionId);
     this.kept.delete(connectionId);
+    if (this.failing.has("drop")) throw new Error("the disk is full");
   }
 }

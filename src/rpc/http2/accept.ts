@@ -5,7 +5,8 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import { guarded, startDeadline } from "../../async/index.ts";
-import { HELD_FDS_LIMIT, UNKNOWN_PEER_FDS_LIMIT } from "../../kernel/index.ts";
+import { UNKNOWN_PEER_FDS_LIMIT } from "../../kernel/index.ts";
+import { rareWarnings } from "../../telemetry/index.ts";
 import type { AcceptOptions } from "../transport.ts";
 import { firstRecord } from "./first-record.ts";
 import { Handshakes } from "./handshakes.ts";
@@ -15,18 +16,16 @@ import { SessionConnection } from "./session.ts";
 import { acceptTls } from "./tls.ts";
 import { SESSION_WINDOW_BYTES, STREAM_WINDOW_BYTES, sessionMemoryMb } from "./windows.ts";
 
-/** At most one failed handshake in this time is logged at a level that is on by default. */
-const HANDSHAKE_FAILURE_PAUSE_MS = 10_000;
-
 /** Takes accepted streams through TLS and the begin of HTTP/2, a bounded number at once. */
 export class Acceptor {
   readonly #options: AcceptOptions;
   readonly #handshakes: Handshakes;
+  readonly #warn: ReturnType<typeof rareWarnings>;
   #isClosed = false;
-  #warnsAgainAtMs = 0;
 
   constructor(options: AcceptOptions) {
     this.#options = options;
+    this.#warn = rareWarnings(options.log, options.clock);
     this.#handshakes = new Handshakes(options.limits.maxHandshakes);
   }
 
@@ -38,14 +37,14 @@ export class Acceptor {
       raw.stream.destroy();
       return;
     }
-    this.#handshakes.add(raw.stream);
+    this.#handshakes.add(raw);
     const forget = guarded("tls", () => void this.#handshakes.delete(raw.stream));
     raw.stream.once("close", forget);
     const deadline = startDeadline(clock, limits.handshakeTimeoutMs, { what: `handshake with ${raw.remote}` });
     try {
       await this.#handshake(raw, deadline.signal);
     } catch (error) {
-      this.#logFailure(raw.remote, error as Error);
+      this.#warn("rpc-handshake-failed", { remote: raw.remote, error: (error as Error).message });
       raw.stream.destroy();
     } finally {
       deadline.end();
@@ -59,23 +58,18 @@ export class Acceptor {
     this.#handshakes.endAll();
   }
 
-  /** An operator must see that a peer is refused; a peer must not be able to fill the log. */
-  #logFailure(remote: string, error: Error): void {
-    const { clock, log } = this.#options;
-    const isQuiet = clock.monotonicMs() < this.#warnsAgainAtMs;
-    log[isQuiet ? "debug" : "warn"]("rpc-handshake-failed", { remote, error: error.message });
-    if (!isQuiet) this.#warnsAgainAtMs = clock.monotonicMs() + HANDSHAKE_FAILURE_PAUSE_MS;
-  }
-
   async #handshake(raw: RawStream, signal: AbortSignal): Promise<void> {
-    const { tls, limits, log } = this.#options;
-    if (tls) raw.fds?.holdAtMost(UNKNOWN_PEER_FDS_LIMIT);
+    const { tls, limits, callsAtOnce, unknownDescriptors, log } = this.#options;
+    if (tls) raw.fds?.holdAtMost(UNKNOWN_PEER_FDS_LIMIT, unknownDescriptors);
     if (tls && raw.fds) await firstRecord(raw.stream, signal); // half-open connections cost no TLS
     this.#handshakes.spoke(raw.stream);
     const secure = tls && (await acceptTls(raw.stream, tls, signal));
-    raw.fds?.holdAtMost(HELD_FDS_LIMIT);
     const session = performServerHandshake(secure?.socket ?? raw.stream, {
-      settings: { maxConcurrentStreams: limits.maxConcurrentCalls, initialWindowSize: STREAM_WINDOW_BYTES },
+      // What is begun beyond it nghttp2 refuses, before it takes any memory of V8's.
+      settings: {
+        maxConcurrentStreams: callsAtOnce(secure?.peer.spiffeId ?? ""),
+        initialWindowSize: STREAM_WINDOW_BYTES,
+      },
       maxSessionMemory: sessionMemoryMb(limits),
     });
     const connection = new SessionConnection(session, raw, secure);

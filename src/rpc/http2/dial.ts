@@ -1,4 +1,5 @@
 import { type ClientHttp2Session, connect } from "node:http2";
+import type { TLSSocket } from "node:tls";
 import { guarded, startDeadline } from "../../async/index.ts";
 import { HELD_FDS_LIMIT, KernelError, UNKNOWN_PEER_FDS_LIMIT } from "../../kernel/index.ts";
 import type { RpcLimits } from "../rpc-limits.ts";
@@ -7,6 +8,7 @@ import { parseTarget, type Target } from "../target.ts";
 import type { AnswerReader, ClientConnection, ClientStream, DialOptions, OutgoingCall } from "../transport.ts";
 import { openClientStream } from "./client-stream.ts";
 import { dialRaw, type RawStream } from "./raw-stream.ts";
+import { connectByName } from "./server-tls.ts";
 import { SessionConnection } from "./session.ts";
 import { formatTimeout } from "./timeout.ts";
 import { connectTls, type SecureStream } from "./tls.ts";
@@ -27,9 +29,10 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
     step.now = "the TLS handshake";
     if (options.tls) raw.fds?.holdAtMost(UNKNOWN_PEER_FDS_LIMIT);
     const secure = options.tls && (await connectTls(raw.stream, options.tls, deadline.signal));
+    const named = options.serverTls && (await connectByName(raw.stream, await options.serverTls(), deadline.signal));
     raw.fds?.holdAtMost(HELD_FDS_LIMIT);
     step.now = "waiting for the peer's HTTP/2 settings";
-    const dialled = new DialledConnection(raw, secure, target, options.limits);
+    const dialled = new DialledConnection(raw, { secure, named }, target, options.limits);
     await dialled.opened(deadline.signal);
     return dialled;
   } catch (error) {
@@ -42,20 +45,26 @@ export async function dial(options: DialOptions): Promise<ClientConnection> {
   }
 }
 
+interface Tls {
+  readonly secure: SecureStream | undefined;
+  /** With a server that is known by its host. */
+  readonly named: TLSSocket | undefined;
+}
+
 class DialledConnection extends SessionConnection implements ClientConnection {
   readonly #session: ClientHttp2Session;
   readonly #scheme: "http" | "https";
   readonly #authority: string;
 
-  constructor(raw: RawStream, secure: SecureStream | undefined, target: Target, limits: RpcLimits) {
+  constructor(raw: RawStream, { secure, named }: Tls, target: Target, limits: RpcLimits) {
     const session = connect("http://localhost", {
-      createConnection: () => secure?.socket ?? raw.stream,
+      createConnection: () => secure?.socket ?? named ?? raw.stream,
       settings: { enablePush: false, initialWindowSize: STREAM_WINDOW_BYTES },
       maxSessionMemory: sessionMemoryMb(limits),
     });
     super(session, raw, secure);
     this.#session = session;
-    this.#scheme = secure ? "https" : "http";
+    this.#scheme = (secure ?? named) ? "https" : "http";
     // For unix sockets grpc-go and nghttp2 agree on this name only; a raw path is refused by nghttp2.
     this.#authority = target.kind === "unix" ? "localhost" : `${target.host}:${target.port}`;
     this.follow("connect", () => {

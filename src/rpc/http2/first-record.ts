@@ -16,7 +16,7 @@ export async function firstRecord(stream: Duplex, signal: AbortSignal): Promise<
   let bytes = Buffer.alloc(0);
   const closed = guarded("tls", () => over.reject(new Error("the peer closed the connection before it said anything")));
   const aborted = guarded("abort", () => over.reject(signal.reason));
-  const look = guarded(
+  const read = guarded(
     "tls",
     () => {
       const piece = stream.read() as Buffer | null;
@@ -25,7 +25,7 @@ export async function firstRecord(stream: Duplex, signal: AbortSignal): Promise<
     },
     over.reject,
   );
-  stream.on("readable", look);
+  stream.on("readable", read);
   stream.once("close", closed);
   stream.once("end", over.resolve);
   signal.addEventListener("abort", aborted, { once: true });
@@ -34,7 +34,7 @@ export async function firstRecord(stream: Duplex, signal: AbortSignal): Promise<
     if (stream.destroyed) closed();
     await over.promise;
   } finally {
-    stream.off("readable", look);
+    stream.off("readable", read);
     stream.off("close", closed);
     stream.off("end", over.resolve);
     signal.removeEventListener("abort", aborted);

@@ -11,6 +11,8 @@ export interface RawStream {
   readonly fds: PassedFds | undefined;
   /** The other end, for logs. */
   readonly remote: string;
+  /** What it comes from, by which floods are told from others. Processes of other PID namespaces are one, as the kernel does not name them. */
+  readonly source: string;
 }
 
 /** How long a TCP peer may be silent before the kernel probes whether it is still there. */
@@ -55,11 +57,13 @@ export function rawFromTcp(socket: Socket): RawStream {
   socket.setNoDelay(true);
   socket.setKeepAlive(true, TCP_KEEP_ALIVE_MS);
   socket.on("error", () => {}); // its close is enough
-  return { stream: socket, fds: undefined, remote: `tcp://${socket.remoteAddress}:${socket.remotePort}` };
+  const { remoteAddress, remotePort } = socket;
+  return { stream: socket, fds: undefined, remote: `tcp://${remoteAddress}:${remotePort}`, source: `${remoteAddress}` };
 }
 
 /** A connected unix socket as a raw stream. */
 export function rawFromUnix(stream: UnixStream, path: string): RawStream {
   stream.on("error", () => {}); // its close is enough
-  return { stream, fds: stream.fds, remote: `unix://${path} (pid ${stream.peerPid ?? "unknown"})` };
+  const source = `pid ${stream.peerPid ?? "unknown"}`;
+  return { stream, fds: stream.fds, remote: `unix://${path} (${source})`, source };
 }

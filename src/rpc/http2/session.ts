@@ -55,6 +55,10 @@ export class SessionConnection implements ServerConnection {
     this.#session.on(event, guarded("http2-session", listener, broke));
   }
 
+  takeAtOnce(calls: number): void {
+    if (!this.#session.closed && !this.#session.destroyed) this.#session.settings({ maxConcurrentStreams: calls });
+  }
+
   sayFarewell(): void {
     this.#session.close();
     this.#leaving.abort();

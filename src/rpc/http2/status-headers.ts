@@ -7,18 +7,22 @@ export function statusHeaders(error: RpcError | undefined): Record<string, strin
   return { "grpc-status": String(statusNumber(error.code)), "grpc-message": encodeStatusMessage(error.message) };
 }
 
-/** Longest text of a status, in characters: peers limit the size of a header block, often to 8 KiB in all. */
-const LONGEST_MESSAGE = 2000;
+/** Longest text of a status as it travels: peers limit the size of a header block, often to 8 KiB in all. */
+const LONGEST_MESSAGE = 4096;
 
-/** Text for `grpc-message`: percent-encoded UTF-8, cut where it is too long for a header. */
+/** Text for `grpc-message`: percent-encoded UTF-8, cut between two characters where it is too long for a header. */
 export function encodeStatusMessage(message: string): string {
-  const text = message.length > LONGEST_MESSAGE ? `${message.slice(0, LONGEST_MESSAGE)}…` : message;
   let encoded = "";
-  for (const byte of Buffer.from(text)) {
-    const isPlain = byte >= 0x20 && byte <= 0x7e && byte !== 0x25;
-    encoded += isPlain ? String.fromCharCode(byte) : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  for (const sign of message) {
+    const next = /^[ -$&-~]$/.test(sign) ? sign : percentEncode(sign);
+    if (encoded.length + next.length > LONGEST_MESSAGE) return encoded + percentEncode("…");
+    encoded += next;
   }
   return encoded;
+}
+
+function percentEncode(text: string): string {
+  return Buffer.from(text).toString("hex").toUpperCase().replace(/../g, "%$&");
 }
 
 /** Text from `grpc-message`. What is not percent-encoded as it should be stays as it is: a status is never lost for its text. */

@@ -4,6 +4,7 @@ import { createConnection, createServer as createTcpServer, type Socket } from "
 import { type TestContext, test } from "node:test";
 import { connect, createServer, type TLSSocket } from "node:tls";
 import { makeOddCertificate, type OddCertificate } from "../../../sandbox/identity/odd-certificate.ts";
+import { until, within } from "../../../test/scenes/until.ts";
 import type { TlsIdentity } from "../connection.ts";
 import { acceptTls, connectTls, type SecureStream } from "./tls.ts";
 
@@ -38,13 +39,13 @@ async function meet(
   role: "client" | "server",
   chain: readonly OddCertificate[],
   ALPNProtocols: string[] = ["h2"],
+  signal: AbortSignal = new AbortController().signal,
 ) {
   const [theirs, raw] = await socketPair(t);
   const [leaf] = chain;
   assert.ok(leaf);
   const credentials = { cert: pem(...chain), key: keyOf(leaf), rejectUnauthorized: false, ALPNProtocols };
   const identity = seeing();
-  const signal = new AbortController().signal;
   let peer: TLSSocket | undefined;
   const keep = (socket: TLSSocket) => {
     peer = socket.on("error", () => {});
@@ -59,7 +60,7 @@ async function meet(
     server.emit("connection", theirs);
     handshake = connectTls(raw, identity, signal);
   }
-  return { handshake, seen: identity.seen };
+  return { handshake, seen: identity.seen, raw };
 }
 
 function socketPair(t: TestContext): Promise<readonly [Socket, Socket]> {
@@ -127,9 +128,30 @@ for (const role of ["client", "server"] as const) {
   });
 
   test(`TLS parts with a ${role} that does not say that it speaks HTTP/2`, async (t) => {
-    const { handshake, seen } = await meet(t, role, [ours], []);
+    const { handshake, seen, raw } = await meet(t, role, [ours], []);
     await assert.rejects(handshake, /the peer does not speak HTTP\/2 \(ALPN false\)/);
-    assert.deepEqual(seen, []);
+    assert.deepEqual([seen, raw.destroyed], [[], true]);
+  });
+
+  test(`TLS ends the stream and the socket with a ${role} together`, async (t) => {
+    for (const first of ["raw", "socket"] as const) {
+      const { handshake, raw } = await meet(t, role, [ours]);
+      const { socket } = await handshake;
+      (first === "raw" ? raw : socket).destroy();
+      await until("both have ended", () => raw.destroyed && socket.destroyed);
+    }
+  });
+
+  test(`TLS with a ${role} is over where its stream is lost, or it was given up before`, async (t) => {
+    const { handshake, raw } = await meet(t, role, [ours]);
+    raw.destroy();
+    await assert.rejects(
+      within("the loss is noticed", handshake),
+      /TLS handshake failed: the peer closed the connection/,
+    );
+    const late = await meet(t, role, [ours], ["h2"], AbortSignal.abort(new Error("too late")));
+    await assert.rejects(late.handshake, /too late/);
+    assert.deepEqual([late.seen, late.raw.destroyed], [[], true]);
   });
 
   test(`TLS takes no signature of a ${role} with an RSA key`, async (t) => {

@@ -140,10 +140,11 @@ async function verified(
 }
 
 /** Neither half outlives the other: descriptors in flight belong to the raw stream and must be closed with it. */
-function endTogether(socket: TLSSocket, raw: Duplex): void {
-  socket.on("error", () => {}); // the user of the socket sees its close
+export function endTogether(socket: TLSSocket, raw: Duplex): void {
   // Half open like the stream beneath it, TLS would outlive the peer's farewell for as long as a call is open.
   const end = guarded("tls", () => void socket.destroy());
+  // Its user sees the close. An alert of the peer, as of one that refuses our certificate, is an error without one in Node.
+  socket.on("error", end);
   const endSoon = guarded("tls", () => void setImmediate(end), end);
   socket.once("end", endSoon);
   const endRaw = guarded("tls", () => void raw.destroy());

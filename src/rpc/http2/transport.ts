@@ -1,3 +1,4 @@
+import { rareWarnings } from "../../telemetry/index.ts";
 import type { Transport } from "../transport.ts";
 import { Acceptor } from "./accept.ts";
 import { dial } from "./dial.ts";
@@ -9,11 +10,12 @@ export const http2Transport: Transport = {
   identify: socketIdentity,
   async listen({ url, socketMode, ...options }) {
     const acceptor = new Acceptor(options);
+    const warn = rareWarnings(options.log, options.clock);
     const listener = await listenOnSocket({
       url,
       socketMode,
       onStream: (raw) => void acceptor.accept(raw),
-      onError: (error) => options.log.warn("rpc-accept-failed", { url, error: error.message }),
+      onError: (error) => warn("rpc-accept-failed", { url, error: error.message }),
     });
     return {
       url: listener.url,

@@ -69,6 +69,9 @@ export class MemoryEnd implements ServerConnection, ClientConnection {
     return client;
   }
 
+  /** Its end takes all that come: what a peer may have is counted above. */
+  takeAtOnce(): void {}
+
   sayFarewell(): void {
     this.#send(() => this.#other.#leaving.abort());
     this.#leaving.abort();

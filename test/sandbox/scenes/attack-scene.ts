@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { openSync, readdirSync, readFileSync } from "node:fs";
+import { openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Client } from "../../../sandbox/nsm/client.ts";
 import { KillableForwarder } from "../../../sandbox/process/killable.ts";
@@ -10,7 +10,7 @@ import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../../sandbox/san
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { Fd } from "../../../src/kernel/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
-import { type Bundle, bundleProgram } from "../../../tools/bundle-program.ts";
+import { bundleProgram } from "../../../tools/bundle-program.ts";
 
 const VFS_PER_PF = 4;
 const PFS = 2;
@@ -18,35 +18,33 @@ const PFS = 2;
 export class AttackScene {
   readonly sandbox: Sandbox;
   readonly forwarder: KillableForwarder;
-  readonly #bundle: Bundle;
   /** Served by the manager, over connections that are there already. */
   readonly warm: SandboxPod;
   /** Served over a new connection to the forwarder for each call. */
   readonly fresh: SandboxPod;
 
-  private constructor(parts: Pick<AttackScene, "sandbox" | "forwarder" | "warm" | "fresh">, bundle: Bundle) {
+  private constructor(parts: Pick<AttackScene, "sandbox" | "forwarder" | "warm" | "fresh">) {
     this.sandbox = parts.sandbox;
     this.forwarder = parts.forwarder;
     this.warm = parts.warm;
     this.fresh = parts.fresh;
-    this.#bundle = bundle;
   }
 
   static async open(): Promise<AttackScene> {
-    const bundle = await bundleProgram(
+    const program = await bundleProgram(
       join(import.meta.dirname, "..", "..", ".."),
       "sandbox/process/forwarder-process.ts",
     );
     const machine = { realLinks: true, pfs: PFS, vfsPerPf: VFS_PER_PF };
     const sandbox = await Sandbox.start({ machine, log: silentLog, clock });
     const logFile = `${sandbox.folder}/forwarder.log`;
-    const forwarder = new KillableForwarder(sandbox, { program: bundle.path, logFile });
+    const forwarder = new KillableForwarder(sandbox, { program, logFile });
     await forwarder.started;
     const isOffered = (devices: readonly { healthy: boolean }[]) =>
       devices.filter(({ healthy }) => healthy).length === PFS * VFS_PER_PF;
     await sandbox.kubelet.until(SANDBOX_RESOURCE, isOffered);
     const [warm, fresh] = [await sandbox.startPod("warm"), await sandbox.startPod("fresh")];
-    return new AttackScene({ sandbox, forwarder, warm, fresh }, bundle);
+    return new AttackScene({ sandbox, forwarder, warm, fresh });
   }
 
   /** Its socket. */
@@ -57,22 +55,6 @@ export class AttackScene {
   /** What it has logged. */
   get log(): string {
     return readFileSync(`${this.sandbox.folder}/forwarder.log`, "utf8");
-  }
-
-  get adminUrl(): URL {
-    const [, url] = /"url":"(http:[^"]+)"/.exec(this.log) ?? [];
-    return new URL(url ?? assert.fail(`no status page in ${this.log}`));
-  }
-
-  /** How many descriptors its process has open. */
-  get openFds(): number {
-    return readdirSync(`/proc/${this.forwarder.pid}/fd`).length;
-  }
-
-  /** The most memory that its process ever had at once, in MB. */
-  get peakRssMb(): number {
-    const [, kb] = /VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${this.forwarder.pid}/status`, "utf8")) ?? [];
-    return Number(kb) / 1024;
   }
 
   /** Its process lives, and both pods get their interfaces and give them back. */
@@ -97,7 +79,6 @@ export class AttackScene {
   async stop(): Promise<void> {
     await this.forwarder.kill();
     await this.sandbox.stop();
-    this.#bundle.remove();
   }
 }
 

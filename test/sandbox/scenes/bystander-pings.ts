@@ -9,6 +9,7 @@ export class BystanderPings {
 
   constructor(bystander: SandboxPod) {
     this.#running = this.#run(bystander);
+    this.#running.catch(() => {}); // who stops it gets it
   }
 
   /** What has become of them. */

@@ -50,11 +50,11 @@ export class CrashScene {
   async restart(meanwhile: () => Promise<void> = async () => {}): Promise<void> {
     const { sandbox, log } = this.scene;
     this.crashes.end();
-    const told = log.events.length;
+    const logged = log.events.length;
     const stopped = sandbox.stopForwarder();
     // What a stopping forwarder still waits for has no caller any more: the dead do not answer.
     await eventually(
-      () => log.events.slice(told).some(({ event }) => event === "unregistered" || event === "not-unregistered"),
+      () => log.events.slice(logged).some(({ event }) => event === "unregistered" || event === "not-unregistered"),
       (isGone) => isGone,
     );
     await eventually(
@@ -66,8 +66,13 @@ export class CrashScene {
     this.scene.forwarder = await sandbox.startForwarder();
     // All unhealthy: the list of the dead one, whose stream has ended.
     const isNew = (devices: readonly KubeletDevice[]) =>
-      devices.length === VFS && devices.some(({ healthy }) => healthy);
+      devices.length >= VFS && devices.some(({ healthy }) => healthy);
     await sandbox.kubelet.until(SANDBOX_RESOURCE, isNew);
+  }
+
+  /** As it does in time by itself; for those who look at all VFs. */
+  async refreshBystander(): Promise<void> {
+    await this.#bystander.client.request({ timeoutMs: 60_000 });
   }
 
   /** The pod ends; its namespace does as soon as no process has a descriptor of it any more. */

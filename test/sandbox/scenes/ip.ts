@@ -3,6 +3,7 @@ import { execFile, execFileSync, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import type { Netns } from "../../../src/kernel/index.ts";
+import { until } from "../../scenes/until.ts";
 
 const run = promisify(execFile);
 
@@ -44,9 +45,26 @@ export async function ipDump(netns?: Netns): Promise<IpDump> {
   };
 }
 
+/** A network device that is made again, after a client or by its card, has other indexes; iproute2 lists by those. */
+export function withoutIndexes(dump: unknown): unknown {
+  const indexes = new Set(["ifindex", "link_index", "wireEnd"]);
+  const nameOf = (row: unknown) => String((row as Row)?.["ifname"]);
+  const isOfLinks = (value: unknown): value is unknown[] =>
+    Array.isArray(value) && value.every((row) => (row as Row)?.["ifname"]);
+  return JSON.parse(
+    JSON.stringify(dump, (key, value) => (indexes.has(key) ? undefined : value)),
+    (_key, value) => (isOfLinks(value) ? value.sort((a, b) => (nameOf(a) < nameOf(b) ? -1 : 1)) : value),
+  );
+}
+
 /** Runs iproute2 in the namespace: `ip(netns, "link set lo up")`. */
-export async function ip(netns: Netns | undefined, command: string): Promise<string> {
-  const [file, args] = inNetns(netns, ["ip", ...command.split(" ")]);
+export const ip = (netns: Netns | undefined, command: string): Promise<string> => runIn(netns, `ip ${command}`);
+
+/** The same with its traffic control: `tc(netns, "qdisc show")`. */
+export const tc = (netns: Netns | undefined, command: string): Promise<string> => runIn(netns, `tc ${command}`);
+
+async function runIn(netns: Netns | undefined, command: string): Promise<string> {
+  const [file, args] = inNetns(netns, command.split(" "));
   return (await run(file, args)).stdout;
 }
 
@@ -79,10 +97,12 @@ export class IpMonitor {
     // A rule of our own comes through the same socket: all that happened before it has been reported when it arrives.
     const mark = `lookup ${++this.#marks + 4_000_000}`;
     const rule = (verb: string) => ip(this.#netns, `rule ${verb} priority 32000 ${mark}`);
-    do {
+    const turn = async () => {
       await rule("add");
       await rule("del");
-    } while (!(await this.#hears(mark)));
+    };
+    await turn();
+    await until("ip monitor reports the mark", () => this.#hears(mark), { turn });
     const news = this.#lines.splice(0);
     return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400") && !isLinkLocal(line));
   }

@@ -1,10 +1,11 @@
 // The life of a KERNEL connection, on whatever card.
 import assert from "node:assert/strict";
-import { ping, pingUntilAnswered } from "../../../sandbox/network/ping.ts";
+import { isAnsweredBefore, pingUntilAnswered } from "../../../sandbox/network/ping.ts";
 import type { DesiredContext } from "../../../sandbox/nsm/endpoint-context.ts";
 import { SANDBOX_VLAN, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { Rtnl } from "../../../src/kernel/index.ts";
+import { until } from "../../scenes/until.ts";
 import { IpMonitor, ip, ipDump } from "./ip.ts";
 import { openFiles, type Scene, type Story } from "./story.ts";
 
@@ -34,7 +35,7 @@ function everythingOn({ sandbox }: Scene): DesiredContext & typeof rest {
 
 /** Those that need no VLAN. */
 export const plainStories: Readonly<Record<string, Story>> = {
-  "stands in the client's namespace as the endpoint asked": standsAsAsked,
+  "stands in the client's namespace as the endpoint asked": configuredAsRequested,
   "is not touched by a refresh that wants nothing else": unchangedRefresh,
   "changes in what differs, and stays up": changesWhatDiffers,
   "leaves everything as it was when it is closed": leavesAsItWas,
@@ -45,7 +46,7 @@ export const kernelStories: Readonly<Record<string, Story>> = {
   "reaches the endpoint and the other clients of its VLAN, none of another": reachesItsVlan,
 };
 
-async function standsAsAsked(scene: Scene): Promise<void> {
+async function configuredAsRequested(scene: Scene): Promise<void> {
   scene.sandbox.endpoint.want(everythingOn(scene));
   const { client, pod } = await scene.pod();
   await client.request();
@@ -86,30 +87,32 @@ async function standsAsAsked(scene: Scene): Promise<void> {
 
 async function reachesItsVlan(scene: Scene): Promise<void> {
   const vlans = new Map<string, number>();
-  const [near, far, elsewhere] = [await scene.pod(), await scene.pod(), await scene.pod()];
+  const [near, far, elsewhere, beyond] = [await scene.pod(), await scene.pod(), await scene.pod(), await scene.pod()];
+  const others = [elsewhere, beyond];
   scene.sandbox.endpoint.want(({ id, path }) => {
     const name = path?.pathSegments[0]?.name ?? "";
-    if (!vlans.has(id)) vlans.set(id, name === elsewhere.name ? 7 : SANDBOX_VLAN);
+    if (!vlans.has(id)) vlans.set(id, others.some((other) => other.name === name) ? 7 : SANDBOX_VLAN);
     const srcMac = `0a:55:44:33:22:0${vlans.size}`;
     return { ethernet: { srcMac, vlanTag: vlans.get(id) ?? 0 }, srcRoutes: [{ prefix: "172.16.1.0/24" }] };
   });
-  for (const { client } of [near, far, elsewhere]) await client.request();
+  for (const { client } of [near, far, ...others]) await client.request();
+  const plain = (address: string | undefined) => address?.split("/")[0] ?? "";
   const answers = (from: SandboxPod, to: string | undefined) =>
-    pingUntilAnswered({ netns: from.pod.netns, to: to?.split("/")[0] ?? "", clock, tries: 3 });
+    pingUntilAnswered({ netns: from.pod.netns, to: plain(to), clock, tries: 3 });
   const [endpoint4, endpoint6] = near.client.connection?.context?.ipContext?.dstIpAddrs ?? [];
   assert.ok((await answers(near, endpoint4)) !== undefined);
   assert.ok((await answers(near, endpoint6)) !== undefined);
   const addressOf = ({ client }: SandboxPod) => client.connection?.context?.ipContext?.srcIpAddrs[0] ?? "";
   assert.ok((await answers(near, addressOf(far))) !== undefined);
-  for (const [from, to] of [
-    [near.pod, addressOf(elsewhere)],
-    [elsewhere.pod, addressOf(near)],
-    [elsewhere.pod, endpoint4],
+  for (const [from, to, neighbour] of [
+    [near, addressOf(elsewhere), far],
+    [elsewhere, addressOf(near), beyond],
+    [elsewhere, endpoint4, beyond],
   ] as const) {
-    const to4 = to?.split("/")[0] ?? "";
-    assert.equal(await ping({ netns: from.netns, to: to4, timeoutMs: 250, clock }), undefined);
+    const question = { netns: from.pod.netns, to: plain(to), clock };
+    assert.equal(await isAnsweredBefore(plain(addressOf(neighbour)), question), false, `${from.name} reached ${to}`);
   }
-  for (const { client } of [near, far, elsewhere]) await client.close();
+  for (const { client } of [near, far, ...others]) await client.close();
 }
 
 async function unchangedRefresh(scene: Scene): Promise<void> {
@@ -117,6 +120,7 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
   endpoint.want(everythingOn(scene));
   const { client, pod } = await quietPod(scene);
   const first = await client.request();
+  await untilLocal(pod);
   const monitors = [machine.netns, pod.netns].map((netns) => new IpMonitor(netns));
   try {
     const news = () => Promise.all(monitors.map((monitor) => monitor.news()));
@@ -126,7 +130,7 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
     const before = {
       reported: reported(),
       sockets: openSockets(),
-      asked: endpoint.requests.length,
+      requested: endpoint.requests.length,
       dump: await ipDump(pod.netns),
       writes: Rtnl.totals.writes,
     };
@@ -136,7 +140,7 @@ async function unchangedRefresh(scene: Scene): Promise<void> {
     assert.deepEqual(changes.seen, []);
     assert.deepEqual(openSockets(), before.sockets);
     assert.deepEqual(await ipDump(pod.netns), before.dump);
-    assert.equal(endpoint.requests.length, before.asked + 1);
+    assert.equal(endpoint.requests.length, before.requested + 1);
     assert.equal(reported(), before.reported);
     assert.deepEqual(second.context, first.context);
   } finally {
@@ -150,6 +154,7 @@ async function changesWhatDiffers(scene: Scene): Promise<void> {
   endpoint.want(everythingOn(scene));
   const { client, pod } = await quietPod(scene);
   await client.request();
+  await untilLocal(pod);
   const monitor = new IpMonitor(pod.netns);
   try {
     await monitor.news();
@@ -188,6 +193,15 @@ async function quietPod(scene: Scene): Promise<SandboxPod> {
   const admitted = await scene.pod();
   admitted.pod.netns.writeSysctl("net/ipv6/conf/default/accept_dad", "0");
   return admitted;
+}
+
+/** The kernel makes an IPv6 address of a link that has just come up local some time after it was given, and says so then. */
+async function untilLocal({ netns }: SandboxPod["pod"]): Promise<void> {
+  await until("each address of the pod is local", async () => {
+    const addresses = [...(await ip(netns, "-6 -o address show scope global")).matchAll(/inet6 ([\da-f:]+)/g)];
+    const local = await ip(netns, "-6 route show table local");
+    return addresses.length > 0 && addresses.every(([, address]) => local.includes(`local ${address} `));
+  });
 }
 
 /** A line of iproute2 without what is the same on all lines of ours. */

@@ -9,12 +9,14 @@ import { type CrashPoint, KillableForwarder } from "../../../sandbox/process/kil
 import { SANDBOX_RESOURCE, Sandbox, type SandboxOptions, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
-import { type Bundle, bundleProgram } from "../../../tools/bundle-program.ts";
+import { bundleProgram } from "../../../tools/bundle-program.ts";
 import { BystanderPings } from "./bystander-pings.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
-import { ipDump } from "./ip.ts";
+import { ipDump, withoutIndexes } from "./ip.ts";
 import { eventually } from "./story.ts";
 
+/** A call is sent so often to a point that it passes most times. */
+const TRIES = 3;
 const PFS = 2;
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 
@@ -25,7 +27,7 @@ type Dying = Pick<CallChanges, "signal" | "traceparent">;
 export type Kill = (work: (call: Dying) => Promise<unknown>) => Promise<boolean>;
 
 /** What one pod goes through, with one `kill` in it; it leaves the node as it found it. */
-export type Tell = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+export type PodStory = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
 
 export interface PointOptions {
   /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
@@ -33,6 +35,8 @@ export interface PointOptions {
   /** Dies only at points of this name; at all of them by default. */
   readonly at?: RegExp | undefined;
   readonly ended?: "ended";
+  /** What the call has begun and its answer does not wait for is part of it. */
+  readonly isFollowed?: true;
 }
 
 /** For one pod: where the forwarder dies in its call. */
@@ -50,19 +54,20 @@ export class KillScene {
   readonly pods: SandboxPod[] = [];
   readonly #vfs: number;
   forwarder: KillableForwarder;
-  readonly #bundle: Bundle;
+  readonly #program: string;
   /** Its traffic must never stop. */
   bystander: SandboxPod | undefined;
   #pings: BystanderPings | undefined;
   #clients: Client[] = [];
+  #deaths = 0;
 
   /** In place of files; what was not synced is lost with each forwarder. */
   #disk: UnsyncedDisk | undefined;
 
-  private constructor(sandbox: Sandbox, bundle: Bundle, vfs: number, disk: UnsyncedDisk | undefined) {
+  private constructor(sandbox: Sandbox, program: string, vfs: number, disk: UnsyncedDisk | undefined) {
     this.sandbox = sandbox;
     this.#disk = disk;
-    this.#bundle = bundle;
+    this.#program = program;
     this.#vfs = vfs;
     this.forwarder = this.#spawn();
   }
@@ -84,18 +89,13 @@ export class KillScene {
     SandboxOptions,
     "cgroups" | "machine"
   >): Promise<KillScene> {
-    const bundle = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
-    try {
-      const machine = { ...options.machine, realLinks: true, pfs: PFS, vfsPerPf };
-      const settings = { adminListenOn: undefined };
-      const sandbox = await Sandbox.start({ ...options, machine, settings, log: silentLog, clock });
-      const scene = new KillScene(sandbox, bundle, PFS * vfsPerPf, disk);
-      await scene.#begin();
-      return scene;
-    } catch (error) {
-      bundle.remove();
-      throw error;
-    }
+    const program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
+    const machine = { ...options.machine, realLinks: true, pfs: PFS, vfsPerPf };
+    const settings = { adminListenOn: undefined };
+    const sandbox = await Sandbox.start({ ...options, machine, settings, log: silentLog, clock });
+    const scene = new KillScene(sandbox, program, PFS * vfsPerPf, disk);
+    await scene.#begin();
+    return scene;
   }
 
   async #begin(): Promise<void> {
@@ -123,7 +123,21 @@ export class KillScene {
     );
     const { vfs, connections } = await this.forwarder.inventory();
     const inventory = vfs.map(({ tokenId: _, ...vf }) => vf);
-    return { picture, settings, host: await ipDump(machine.netns), inventory, connections };
+    return withoutIndexes({ picture, settings, host: await ipDump(machine.netns), inventory, connections });
+  }
+
+  /** The VF is what it was before its client, whichever forwarder has seen to that. */
+  async cleaned(address: string | undefined): Promise<void> {
+    const isCleaned = async () => {
+      const { forwarder } = this;
+      const observe = async () => {
+        await forwarder.started; // who does not listen yet does not answer
+        return await forwarder.inventory();
+      };
+      const seen = await Promise.race([observe(), forwarder.ended.then(() => undefined)]);
+      return seen?.vfs.some((vf) => vf.address === address && !vf.isHeld && vf.state === "idle") ?? false;
+    };
+    await eventually(isCleaned, (isSo) => isSo);
   }
 
   /** An operator gives the VF of the pod's token to that driver, or to none: what then binds it is a step of a Request. */
@@ -143,14 +157,16 @@ export class KillScene {
   /**
    * Lets the forwarder die at each point of what is reported, before and after each step, as often as it takes: one death finds every
    * pod but one at another point, and that one served. An unsynced disk has lost by then what was not synced, and where it was about
-   * to be synced it is torn; that holds up every other call, so one call of a death stands there, and came last. What a real file has
-   * after a write is what the next step finds. Resolves with how many points there are.
+   * to be synced it is torn; that holds up every other call, so one call of a death stands there, and came last. It does so where no
+   * other death leaves the same. What a real file has after a write is what the next step finds. Resolves with how many points there are.
    */
-  async eachPoint(tell: Tell, { reaches, ended, at: where = /./ }: PointOptions): Promise<number> {
-    const before = textOf(await this.dump(), ended);
+  async eachPoint(story: PodStory, { reaches, ended, isFollowed, at: where = /./ }: PointOptions): Promise<number> {
+    // The operator of the story before has just bound a driver, and the host's settings come back.
+    const dumped = async () => textOf(await this.dump(), ended);
+    const before = await eventually(dumped, (text) => !text.includes('"quarantined"'));
     const round = async (work: readonly Work[]) => {
       try {
-        const reached = await this.#round(work, tell);
+        const reached = await this.#round(work, story, isFollowed);
         let seen = "";
         const isSame = async () => {
           seen = textOf(await this.dump(), ended);
@@ -168,7 +184,7 @@ export class KillScene {
     assert.deepEqual(stepsIn(points), reaches, "the call takes other steps than the story names");
     const works = points.map((point, at) => ({ at, point })).filter(({ point }) => where.test(point.name));
     const together = works.filter(({ point }) => !isOnDisk(point));
-    const unsynced = works.filter(({ point }) => this.#disk && point.name.startsWith("before disk datasync"));
+    const unsynced = works.filter(({ at }) => this.#disk && isLostAlone(points, at));
     // Of a torn record it cannot be said from here which it was: a client that stays away may still be served.
     const torn = unsynced.map(({ point }) => ({ at: 1, point }));
     const alone: (typeof works)[number][] = [];
@@ -179,15 +195,21 @@ export class KillScene {
       // What calls do side by side has no one order: where one has come past its point, it is sent there again alone.
       alone.push(...[...some, ...last].filter(({ point }) => !has(reached, point)));
     }
+    const missed: (typeof works)[number]["point"][] = [];
     for (const work of [...torn, ...alone]) {
-      const reached = await round([work]);
-      assert.ok(has(reached, work.point), `the call does not come to ${work.point.name} ${work.point.nth}`);
+      let isReached = false;
+      // Entries that are written at once share a sync: there may be one fewer than when the points were counted.
+      for (let tries = 0; !isReached && tries < TRIES; tries += 1) isReached = has(await round([work]), work.point);
+      if (!isReached) missed.push(work.point);
     }
-    return points.length;
+    const [first, ...more] = missed;
+    const isShared = more.length === 0 && first !== undefined && isSync(first) && first.nth > 1;
+    assert.ok(!first || isShared, `the call does not come to ${first?.name} ${first?.nth}`);
+    return points.length - missed.length;
   }
 
   /** Resolves with the points that were died at; where none was to be, with those that were passed. */
-  async #round(work: readonly Work[], tell: Tell) {
+  async #round(work: readonly Work[], story: PodStory, isFollowed: true | undefined) {
     const { forwarder } = this;
     const reached: CrashPoint[] = [];
     const fate = work.some(({ point }) => point && isOnDisk(point)) ? FATES.torn : FATES.lost;
@@ -195,34 +217,42 @@ export class KillScene {
       await this.#kill(fate);
       await this.#isServing();
     });
-    const telling = work.map(async ({ at, point }, i) => {
+    const playing = work.map(async ({ at, point }, i) => {
       const pod = this.pods[i] ?? assert.fail("more points than pods");
       let where: string | undefined = "before anything";
       const kill: Kill = async (act) => {
         if (point && isOnDisk(point)) await death.onlyOneIsMissing;
-        const [call, gone] = [traceParent(), new AbortController()];
+        const [call, gone] = [traceParent(isFollowed), new AbortController()];
         const halted = forwarder.halt(call, point);
         const working = act({ signal: gone.signal, traceparent: call });
         where = await Promise.race([halted, working.then(() => undefined)]);
         if (point && where !== undefined) reached.push(point);
-        if (work.length === 1 && !point) reached.push(...forwarder.pointsOf(call));
+        if (work.length === 1 && !point) {
+          // What is written is synced next, and nothing waits for that where a VF is forgotten.
+          await eventually(() => stepsIn(forwarder.pointsOf(call)), isSynced);
+          reached.push(...forwarder.pointsOf(call));
+        }
         await death.comes();
         gone.abort(new Error("the forwarder is dead"));
         await working.catch(() => {});
         return where !== undefined;
       };
       try {
-        await tell(pod, kill, at);
-        assert.deepEqual(await pod.pod.links(), []);
+        await story(pod, kill, at);
+        // Out of a namespace that the next forwarder was not passed it goes with its driver, when its Close is answered.
+        await eventually(
+          () => pod.pod.links(),
+          ({ length }) => length === 0,
+        );
       } catch (cause) {
         death.fail(cause);
         throw new Error(`${pod.name}, killed ${where ?? "when it was served"}: ${String(cause)}`, { cause });
       }
     });
     try {
-      await Promise.all(telling);
+      await Promise.all(playing);
     } finally {
-      await Promise.allSettled(telling);
+      await Promise.allSettled(playing);
       for (const client of this.#clients.splice(0)) await client.hangUp();
     }
     return reached;
@@ -232,7 +262,7 @@ export class KillScene {
   async #kill(fate: Fate): Promise<void> {
     await this.forwarder.kill();
     this.#disk = this.#disk?.afterPowerCut(fate);
-    this.forwarder = this.#spawn();
+    this.#spawnNext();
   }
 
   /** Kills the forwarder where it is and starts the next one. */
@@ -240,7 +270,7 @@ export class KillScene {
     await this.forwarder.kill();
     this.#disk = this.#disk?.afterPowerCut(FATES.lost);
     meanwhile();
-    this.forwarder = this.#spawn();
+    this.#spawnNext();
     await this.#isServing();
   }
 
@@ -252,16 +282,26 @@ export class KillScene {
       for (const client of this.#clients.splice(0)) await client.hangUp();
       await this.forwarder.kill();
       await this.sandbox.stop();
-      this.#bundle.remove();
     }
     return pings;
+  }
+
+  get #isUpgraded(): boolean {
+    return this.#deaths > 0 && this.#deaths % 2 === 0;
+  }
+
+  /** Every second death is an upgrade by force: the next forwarder is a pod of another name, which may not have the earlier one's. */
+  #spawnNext(): void {
+    this.#deaths += 1;
+    if (this.#isUpgraded) this.sandbox.upgradeTo(`forwarder-after-${this.#deaths}`);
+    this.forwarder = this.#spawn();
   }
 
   #spawn(): KillableForwarder {
     const logFile = `${this.sandbox.folder}/forwarder.log`;
     const { machine, forwarderSettings, pfConfigFile, cgroupPath } = this.sandbox;
     const node = { machine, forwarderSettings, pfConfigFile, cgroupPath, disk: this.#disk };
-    return new KillableForwarder(node, { program: this.#bundle.path, logFile });
+    return new KillableForwarder(node, { program: this.#program, logFile });
   }
 
   /** All unhealthy: the list of the dead one, whose stream has ended. */
@@ -271,8 +311,10 @@ export class KillScene {
       SANDBOX_RESOURCE,
       (devices) => devices.length === this.#vfs && devices.some(({ healthy }) => healthy),
     );
+    // The manager finds an upgraded forwarder when its time of the connection is up.
+    if (this.#isUpgraded) await this.sandbox.nsmgr.timeUp();
     // What a torn disk has left is written again with the first change: this is not to be one of those that are counted.
-    if (this.#disk) await this.bystander?.client.request();
+    await this.bystander?.client.request();
   }
 }
 
@@ -313,8 +355,27 @@ function isOnDisk({ name }: CrashPoint): boolean {
   return name.split(" ").at(1) === "disk";
 }
 
+function isSync({ name }: CrashPoint): boolean {
+  return name.startsWith("before disk datasync");
+}
+
+/**
+ * The sync of a record with which the journal alone loses something: the step before it was another record, or there was none. A death
+ * behind any other step has lost the record that follows it, too, and is one of the points.
+ */
+function isLostAlone(points: readonly CrashPoint[], at: number): boolean {
+  const point = points[at];
+  if (!point || !isSync(point)) return false;
+  const before = points.slice(0, at).findLast(({ name }) => !name.includes(" disk write "));
+  return before === undefined || isOnDisk(before);
+}
+
 function has(points: readonly CrashPoint[], { name, nth }: CrashPoint): boolean {
   return points.some((point) => point.name === name && point.nth === nth);
+}
+
+function isSynced(steps: Readonly<Record<string, number>>): boolean {
+  return steps["disk write journal"] === steps["disk datasync journal"];
 }
 
 /** How often each step is taken. */
@@ -328,8 +389,8 @@ function textOf(dump: unknown, ended: "ended" | undefined): string {
 }
 
 /** W3C's, by which the forwarder's process names the call. */
-function traceParent(): string {
-  return `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`;
+function traceParent(isFollowed: true | undefined): string {
+  return `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-${isFollowed ? "03" : "01"}`;
 }
 
 /** What the kernel made again may differ where a network device has ended with its driver. */

@@ -27,10 +27,12 @@ const REQUEST: PointOptions["reaches"] = {
   "vf-settings set vlan": 1,
 };
 const CLOSE: PointOptions["reaches"] = {
-  "disk datasync journal": 3,
-  "disk write journal": 3,
+  "devices write driver_override": 2,
+  "disk datasync journal": 4,
+  "disk write journal": 4,
+  "drivers write bind": 1,
+  "drivers write unbind": 1,
   "rtnetlink setLink address": 1,
-  "rtnetlink setLink name": 1,
   "rtnetlink setLink netns, name": 1,
   "rtnetlink setLink up": 1,
   "vf-settings set mac": 2,
@@ -68,14 +70,18 @@ const stories: Readonly<Record<string, Story>> = {
       async (pod, kill, at) => {
         const client = scene.direct(pod);
         await client.request(RETRY);
-        const isOpen = await kill((call) => client.close(call));
+        const address = client.connection?.mechanism?.parameters["pciAddress"];
+        const isOpen = await kill(async (call) => {
+          await client.close(call);
+          await scene.cleaned(address); // what the Close has begun ends after its answer
+        });
         if (isOpen && at % 2 === 0) {
           await client.request(RETRY);
           assert.equal((await pod.pod.link("nsm-1"))?.up, true);
         }
         if (isOpen) await client.close(RETRY);
       },
-      { reaches: CLOSE },
+      { reaches: CLOSE, isFollowed: true },
     ),
 
   "before and after each step of a change leaves the client its interface, and the next Request changes it": (
@@ -94,7 +100,7 @@ const stories: Readonly<Record<string, Story>> = {
         const { mtu, up, mac, addresses, routes = [] } = (await pod.pod.link("nsm-1")) ?? {};
         assert.deepEqual(
           { mtu, up, mac, addresses, hasRoute: routes.some((route) => route.startsWith("10.21.")) },
-          { ...changes.wished(pod.name), up: true, hasRoute: true },
+          { ...changes.desiredOf(pod.name), up: true, hasRoute: true },
         );
         assert.equal(await vlanOf(scene, answer), SANDBOX_VLAN + 1);
         await client.close(RETRY);
@@ -110,11 +116,11 @@ export function killInKernel(name: string, isLogged: (title: string) => boolean,
     const shared = KillScene.shared(() => KillScene.open({ vfsPerPf: 8, disk: makeDisk?.() }));
     after(() => shared.close());
 
-    for (const [title, tell] of Object.entries(stories)) {
+    for (const [title, story] of Object.entries(stories)) {
       if (!isLogged(title)) continue;
       test(title, async (t) => {
         if (!needs(t, "netns", "veth", "bridge")) return;
-        t.diagnostic(`killed at each of ${await shared.run(tell)} points`);
+        t.diagnostic(`killed at each of ${await shared.run(story)} points`);
       });
     }
   });
@@ -130,14 +136,14 @@ class Changes {
       const name = clientOf(connection);
       if (name === bystander?.name) return { ethernet: { srcMac: own, vlanTag: SANDBOX_VLAN } };
       if (!this.#changed.has(name)) return { ethernet: { srcMac: macOf(name, 1), vlanTag: SANDBOX_VLAN } };
-      const { mac: srcMac, mtu } = this.wished(name);
+      const { mac: srcMac, mtu } = this.desiredOf(name);
       const ethernet = { srcMac, vlanTag: SANDBOX_VLAN + 1 };
       return { ethernet, mtu, srcRoutes: [{ prefix: "10.21.0.0/16" }] };
     });
     endpoint.knobs.alterReply = (reply) => {
       const { ipContext } = reply.context ?? {};
       if (ipContext && this.#changed.has(clientOf(reply)))
-        ipContext.srcIpAddrs = this.wished(clientOf(reply)).addresses;
+        ipContext.srcIpAddrs = this.desiredOf(clientOf(reply)).addresses;
     };
   }
 
@@ -149,7 +155,7 @@ class Changes {
     this.#changed.delete(name);
   }
 
-  wished(name: string) {
+  desiredOf(name: string) {
     return { mac: macOf(name, 2), mtu: 1400, addresses: [`172.16.1.${200 + numberOf(name)}/32`] };
   }
 }

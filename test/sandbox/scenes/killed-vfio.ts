@@ -22,7 +22,7 @@ const REFUSED = ["EPERM", "EPERM"];
 
 const VFS_PER_PF = 8;
 /** The kernel asks the cgroup first: where no device has the number, ENXIO says that it was let through. */
-const nobodys = Array.from({ length: 2 * VFS_PER_PF }, (_, i) => ({ major: 1, minor: 100 + i }));
+const unused = Array.from({ length: 2 * VFS_PER_PF }, (_, i) => ({ major: 1, minor: 100 + i }));
 
 /** A scene with a container in each of its pods. */
 class Stage {
@@ -36,7 +36,7 @@ class Stage {
   }
 
   static async open(cgroups: PodCgroups | undefined, disk: UnsyncedDisk | undefined): Promise<Stage> {
-    const vfioStandIns = { ...commonStandIns, groups: [...commonStandIns.groups, ...nobodys] };
+    const vfioStandIns = { ...commonStandIns, groups: [...commonStandIns.groups, ...unused] };
     const scene = await KillScene.open({ vfsPerPf: VFS_PER_PF, disk, cgroups, machine: { vfioStandIns } });
     const stage = new Stage(scene);
     for (const pod of [scene.bystander ?? assert.fail(), ...scene.pods]) {
@@ -67,7 +67,7 @@ class Stage {
   }
 
   /** Its VF is free again, and has its driver of before. */
-  async isHome(pod: SandboxPod, group?: string): Promise<void> {
+  async isRestored(pod: SandboxPod, group?: string): Promise<void> {
     const { scene } = this;
     const ownOf = async () => (await scene.forwarder.inventory()).vfs.find(({ tokenId }) => tokenId === pod.tokenId);
     await eventually(ownOf, (vf) => vf?.isHeld === false);
@@ -84,7 +84,7 @@ interface Story {
   readonly unified?: RegExp;
   /** With cgroups of version 1. */
   readonly reaches: PointOptions["reaches"];
-  readonly tell: (stage: Stage, pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+  readonly story: (stage: Stage, pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
 }
 
 const stories: Readonly<Record<string, Story>> = {
@@ -93,22 +93,23 @@ const stories: Readonly<Record<string, Story>> = {
       "cgroups write devices.allow": 2,
       "device-access apply": 1,
       "devices write driver_override": 1,
-      "disk datasync journal": 4,
-      "disk write journal": 4,
+      "disk datasync journal": 6,
+      "disk write journal": 6,
       "drivers write bind": 1,
       "drivers write unbind": 1,
+      "rtnetlink setLink address": 2,
       "vf-settings set mac": 1,
       "vf-settings set vlan": 1,
     },
-    tell: async (stage, pod, kill, at) => {
+    story: async (stage, pod, kill, at) => {
       const client = stage.client(pod);
       const isOpen = await kill((call) => client.request(call));
-      if (isOpen && at % 3 === 0) return await stage.isHome(pod); // its client does not come back
+      if (isOpen && at % 3 === 0) return await stage.isRestored(pod); // its client does not come back
       if (isOpen) await client.request(RETRY);
       await stage.hasIt(pod, client);
       const group = groupOf(client);
       await client.close(RETRY);
-      await stage.isHome(pod, group);
+      await stage.isRestored(pod, group);
     },
   },
 
@@ -121,7 +122,7 @@ const stories: Readonly<Record<string, Story>> = {
       "vf-settings set mac": 1,
       "vf-settings set vlan": 1,
     },
-    tell: async (stage, pod, kill, at) => {
+    story: async (stage, pod, kill, at) => {
       const client = stage.client(pod);
       await client.request(RETRY);
       await stage.hasIt(pod, client);
@@ -132,7 +133,7 @@ const stories: Readonly<Record<string, Story>> = {
         await stage.hasIt(pod, client);
       }
       if (isOpen) await client.close(RETRY);
-      await stage.isHome(pod, group);
+      await stage.isRestored(pod, group);
     },
   },
 
@@ -156,7 +157,7 @@ const stories: Readonly<Record<string, Story>> = {
       "vf-settings set mac": 2,
       "vf-settings set vlan": 2,
     },
-    tell: async (stage, pod, kill) => {
+    story: async (stage, pod, kill) => {
       const client = stage.client(pod);
       await client.request(RETRY);
       await stage.hasIt(pod, client);
@@ -165,7 +166,7 @@ const stories: Readonly<Record<string, Story>> = {
       if (await kill((call) => client.request({ ...call, ...change }))) await client.request({ ...RETRY, ...change });
       assert.equal((await pod.pod.link("nsm-1"))?.up, true);
       await client.close({ ...RETRY, fds: [pod.pod.netns.fd] });
-      await stage.isHome(pod, group);
+      await stage.isRestored(pod, group);
     },
   },
 
@@ -174,19 +175,18 @@ const stories: Readonly<Record<string, Story>> = {
     reaches: {
       "cgroups write devices.allow": 2,
       "device-access apply": 1,
-      "devices write driver_override": 1,
-      "disk datasync journal": 5,
-      "disk write journal": 5,
-      "drivers write bind": 1,
-      "drivers write unbind": 1,
-      "rtnetlink setLink address": 1,
-      "rtnetlink setLink name": 1,
+      "devices write driver_override": 3,
+      "disk datasync journal": 8,
+      "disk write journal": 8,
+      "drivers write bind": 2,
+      "drivers write unbind": 2,
+      "rtnetlink setLink address": 3,
       "rtnetlink setLink netns, name": 1,
       "rtnetlink setLink up": 1,
       "vf-settings set mac": 3,
       "vf-settings set vlan": 2,
     },
-    tell: async (stage, pod, kill) => {
+    story: async (stage, pod, kill) => {
       const client = stage.scene.direct(pod);
       await client.request(RETRY);
       const change = { alter: wantsLike(stage.client(pod)) }; // the client passes its namespace
@@ -195,7 +195,7 @@ const stories: Readonly<Record<string, Story>> = {
       await stage.hasIt(pod, client);
       const group = groupOf(client);
       await client.close(RETRY);
-      await stage.isHome(pod, group);
+      await stage.isRestored(pod, group);
     },
   },
 };
@@ -212,11 +212,11 @@ export function killInVfio(version: 1 | 2, cgroups: PodCgroups | undefined, want
     );
     after(() => shared.close().finally(() => cgroups?.close()));
 
-    for (const [name, { tell, ...points }] of Object.entries(stories)) {
+    for (const [name, { story, ...points }] of Object.entries(stories)) {
       test(name, async (t) => {
         if (!needs(t, ...wants)) return;
         const steps = await shared.run(async (stage) => {
-          const count = await stage.scene.eachPoint((pod, kill, at) => tell(stage, pod, kill, at), {
+          const count = await stage.scene.eachPoint((pod, kill, at) => story(stage, pod, kill, at), {
             ...(version === 1 ? { reaches: points.reaches } : unifiedPoints(points)),
             ended: "ended",
           });
@@ -230,7 +230,7 @@ export function killInVfio(version: 1 | 2, cgroups: PodCgroups | undefined, want
 }
 
 /** A cgroup of version 2 has no files for devices. */
-function unifiedPoints({ reaches, unified: at }: Omit<Story, "tell">): PointOptions {
+function unifiedPoints({ reaches, unified: at }: Omit<Story, "story">): PointOptions {
   return { reaches: Object.fromEntries(Object.entries(reaches).filter(([step]) => !step.startsWith("cgroups "))), at };
 }
 

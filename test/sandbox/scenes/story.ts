@@ -14,13 +14,14 @@ import {
 } from "../../../sandbox/sandbox.ts";
 import { systemClock } from "../../../src/async/index.ts";
 import type { Forwarder } from "../../../src/forwarder.ts";
+import { conditionOf } from "../../../src/inventory/index.ts";
 import type { VfSettings } from "../../../src/netdev/index.ts";
 import { RpcError } from "../../../src/rpc/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
 import { type RecordingLog, recordingLog } from "../../../src/telemetry/recording-log.ts";
 import { type Need, needs } from "../../needs.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
-import { ipDump } from "./ip.ts";
+import { ipDump, withoutIndexes } from "./ip.ts";
 
 /** One story; it leaves the node as it found it, but for pods that it started and that hold nothing. */
 export type Story = (scene: Scene) => Promise<void>;
@@ -121,6 +122,7 @@ export class Scene {
   /** All that is on the node: each namespace as iproute2 shows it, drivers, settings of VFs, what the inventory says. */
   async dump(pods: readonly SandboxPod[] = []): Promise<unknown> {
     const { machine } = this.sandbox;
+    await this.cleaned();
     await machine.resets?.settled();
     const picture = await pictureOf(machine);
     const settings = picture.flatMap(({ address, vfs }) =>
@@ -131,7 +133,16 @@ export class Scene {
       return { address, isHeld: connectionId !== undefined, state: state === "reserved" ? "idle" : state, problem };
     });
     const all = { picture, settings, namespaces, vfs, connections: this.forwarder.nsm.connectionCount };
-    return machine.resets ? withoutIndexes(all) : all;
+    return withoutIndexes(all);
+  }
+
+  /** Every VF that a client has left is what it was. */
+  async cleaned(): Promise<void> {
+    const { inventory } = this.forwarder.node;
+    await eventually(
+      () => inventory.snapshot().filter((vf) => conditionOf(vf, "being-cleaned")),
+      ({ length }) => length === 0,
+    );
   }
 
   /** The VF that the client was given, as the physical one keeps it. */
@@ -163,7 +174,7 @@ export const LINKS: readonly Need[] = ["netns", "veth", "bridge"];
  * Tells the stories one after the other on one node, where the machine can make it: real links in namespaces of their own. After
  * a story that failed, the next one begins on a fresh node.
  */
-export function tellStories(
+export function runStories(
   title: string,
   options: Omit<SandboxOptions, "log">,
   stories: Readonly<Record<string, Story>>,
@@ -189,26 +200,14 @@ export function sharedScene(options: Omit<SandboxOptions, "log">): SharedUntilFa
   );
 }
 
-/** A card that makes network devices again gives them other indexes; iproute2 lists by those. */
-function withoutIndexes(dump: unknown): unknown {
-  const indexes = new Set(["ifindex", "link_index", "wireEnd"]);
-  const plain = JSON.parse(JSON.stringify(dump, (key, value) => (indexes.has(key) ? undefined : value)));
-  for (const namespace of plain.namespaces) {
-    for (const rows of [namespace.links, namespace.addresses]) {
-      rows.sort((a: { ifname: string }, b: { ifname: string }) => (a.ifname < b.ifname ? -1 : 1));
-    }
-  }
-  return plain;
-}
-
 /** Only a net beneath the file's own limit (tools/test-files.ts), so that the failure reports what was seen. */
 const NET_MS = 120_000;
 
 /** Looks until it is so; the error says what was seen last. */
-export async function eventually<T>(look: () => T | Promise<T>, isSo: (seen: T) => boolean): Promise<T> {
+export async function eventually<T>(observe: () => T | Promise<T>, isSo: (seen: T) => boolean): Promise<T> {
   const endsAt = systemClock.monotonicMs() + NET_MS;
   for (;;) {
-    const seen = await look();
+    const seen = await observe();
     if (isSo(seen)) return seen;
     if (systemClock.monotonicMs() >= endsAt) assert.fail(`not so within ${NET_MS} ms: ${JSON.stringify(seen)}`);
     await systemClock.sleep(10);

@@ -45,6 +45,7 @@ export const somePf: PhysicalFunction = {
 
 export const soundNode: CheckFacts = {
   environment: { problems: [], warnings: [] },
+  managerIds: undefined,
   pfList: { path: "/etc/pci.config", kind: "read", config: { physicalFunctions: [somePf.entry] } },
   discovery: { pfs: [somePf], faults: [], notes: [] },
   ports: new Map([[pf, { ifname: "ens6f0", isUp: true, hasCarrier: true }]]),
@@ -83,6 +84,9 @@ export const soundNode: CheckFacts = {
     release: "6.1.0-21-amd64",
     arch: "x64",
     seesHardware: true,
+    openFiles: 65_536,
     selfTestProblem: undefined,
   },
+  budget: { memoryBytes: 256 * 1_048_576, shortage: undefined, says: { connections: "256 each", calls: "1024 each" } },
+  policies: { kind: "selected", names: ["a.rego", "b.rego"], warnings: [] },
 };

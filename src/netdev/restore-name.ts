@@ -1,0 +1,58 @@
+// The names of a link that is restored: its own, which other links may have by now.
+import type { Clock } from "../async/index.ts";
+import { KernelError, type LinkPlace } from "../kernel/index.ts";
+import type { LinkIdentity } from "./attachment-state.ts";
+import type { Patience } from "./transient.ts";
+import type { VfIdentity } from "./verify-link.ts";
+
+interface NamedLink {
+  readonly host: LinkPlace;
+  readonly identity: LinkIdentity;
+  readonly of: VfIdentity;
+  readonly patience: Patience;
+  readonly clock: Clock;
+}
+
+/** So long a link waits for its name where another PCI function has it: with VFs that come back together that one gives it up. */
+const NAME_WAIT_MS = 5_000;
+
+/**
+ * Its own name. The kernel calls each new device by the first name that is free, so of several VFs whose drivers make them again each may
+ * have the name of another: who cannot have its own gives up what it has, and waits. Where another link keeps the name, the next free
+ * one of the kernel's: a process that waits for a name that comes and goes with other VFs might wait for ever. Where the link itself has
+ * it as an alternative name, as udev may have given it, the kernel refuses it as well.
+ */
+export async function giveName({ host, identity, of, patience, clock }: NamedLink, ifindex: number): Promise<void> {
+  const { name } = identity.original;
+  const untilMs = clock.monotonicMs() + NAME_WAIT_MS;
+  const rename = (to: string) => host.rtnl.setLink(ifindex, { name: to });
+  await patience.until(`give the link the name ${name}`, async () => {
+    try {
+      return { done: await rename(name) };
+    } catch (error) {
+      if (!isTaken(error)) throw error;
+    }
+    await rename(identity.temporaryName);
+    const holder = await host.rtnl.linkByName(name);
+    if (!holder) return "another link had it just now";
+    if (holder.index === ifindex) {
+      await host.rtnl.setLink(ifindex, { removeAltNames: [name] });
+      return { done: await rename(name) };
+    }
+    const mayGiveUp = (await of.linkOwnerOf(host, holder)).pciFunction !== undefined && clock.monotonicMs() < untilMs;
+    return mayGiveUp ? `link ${holder.index} has it` : { done: await rename("eth%d") };
+  });
+}
+
+/** udev gives its names to each new device, perhaps at this moment: then the link has it already. */
+export async function giveAltName({ rtnl }: LinkPlace, ifindex: number, name: string): Promise<void> {
+  try {
+    await rtnl.setLink(ifindex, { addAltNames: [name] });
+  } catch (error) {
+    if (!isTaken(error) || !(await rtnl.linkByIndex(ifindex))?.altNames.includes(name)) throw error;
+  }
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof KernelError && error.code === "EEXIST";
+}

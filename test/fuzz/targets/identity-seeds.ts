@@ -1,0 +1,53 @@
+// A leaf, its intermediate and their root, an authority with whatever in it, and a token that the leaf has signed: made once by
+// sandbox/identity/, since a seed of random bytes could not be played again. All are valid at AT_MS.
+
+export const AT_MS = Date.UTC(2026, 0, 1);
+
+const root =
+  "MIIBjTCCATOgAwIBAgIQUPFvGoiF/rfZvfBdiwOX3DAKBggqhkjOPQQDAjAkMSIwIAYDVQQDDBlleGFtcGxlLm9yZyByb290IDY4YjBkYWNmMB4XDTI1" +
+  "MTIzMTEyMDAwMFoXDTI2MDEwMTEyMDAwMFowJDEiMCAGA1UEAwwZZXhhbXBsZS5vcmcgcm9vdCA2OGIwZGFjZjBZMBMGByqGSM49AgEGCCqGSM49AwEH" +
+  "A0IABGNsYy/c/kMW7t3OV1pJPAUPHwGzChWVKCUhs7Um/jt20dXO2305qvbHPOTACLYUHvUATATh5GRnVqXh5CvSUlGjRzBFMA8GA1UdEwEB/wQFMAMB" +
+  "Af8wDgYDVR0PAQH/BAQDAgEGMCIGA1UdEQEB/wQYMBaGFHNwaWZmZTovL2V4YW1wbGUub3JnMAoGCCqGSM49BAMCA0gAMEUCIDatXZPewaXVr9volWMw" +
+  "U++uxsIpowl1ILMTjFRvuVTAAiEAluBv1npXAulP9diAC0qMG4qQxXblRPeAWPujpmu230Y=";
+
+const middle =
+  "MIIBlDCCATugAwIBAgIQW76FJUq3Q7KogtAgupYTUzAKBggqhkjOPQQDAjAkMSIwIAYDVQQDDBlleGFtcGxlLm9yZyByb290IDY4YjBkYWNmMB4XDTI1" +
+  "MTIzMTEyMDAwMFoXDTI2MDEwMTEyMDAwMFowLDEqMCgGA1UEAwwhZXhhbXBsZS5vcmcgaW50ZXJtZWRpYXRlIDJlYWE0YmEwMFkwEwYHKoZIzj0CAQYI" +
+  "KoZIzj0DAQcDQgAEm4gcIp9XLzshGADoOK/d3fhJtP1jgpsbljYemmbWEaSMbtTf5Is34qNqbTumeZFnzXaEF1S4WBSf6IFQNoQ15KNHMEUwDwYDVR0T" +
+  "AQH/BAUwAwEB/zAOBgNVHQ8BAf8EBAMCAQYwIgYDVR0RAQH/BBgwFoYUc3BpZmZlOi8vZXhhbXBsZS5vcmcwCgYIKoZIzj0EAwIDRwAwRAIgfNVSx0Gc" +
+  "AWxBAI2HEjdCRTiXIskBS2iS9dsA0pkZK20CIHwZJ4Wtyl/SoNujKZaXm5PejyvN3MF45EQ4f/MRW3bc";
+
+const leaf =
+  "MIIBwzCCAWigAwIBAgIQdjSe3fP7vHs+sZDvEJOVpDAKBggqhkjOPQQDAjAsMSowKAYDVQQDDCFleGFtcGxlLm9yZyBpbnRlcm1lZGlhdGUgMmVhYTRi" +
+  "YTAwHhcNMjUxMjMxMjM1OTAwWhcNMjYwMTAxMDEwMDAwWjASMRAwDgYDVQQDDAdzYW5kYm94MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEynWMu/Yy" +
+  "qrZAEbYEvoJc3T13tK91Kf2yo0yWs0UvURLyIRNrbj51ujITen6eUs40TWbKD/SGz8WnWUUDDobiXqOBhTCBgjAMBgNVHRMBAf8EAjAAMA4GA1UdDwEB" +
+  "/wQEAwIHgDAgBgNVHSUBAf8EFjAUBggrBgEFBQcDAQYIKwYBBQUHAwIwQAYDVR0RAQH/BDYwNIYyc3BpZmZlOi8vZXhhbXBsZS5vcmcvbnMvbnNtLXN5" +
+  "c3RlbS9wb2QvbnNtZ3IteDdrMnAwCgYIKoZIzj0EAwIDSQAwRgIhAMU4MwvpTgrux92CKicTRyjfM5l1WE5HhZ1Bht9G+M6JAiEAgrg5VHI18V9dzRSc" +
+  "X9fz8711jRX4lVBBiYcSBIjJvlI=";
+
+const key =
+  "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgRvA7OqdLtLvArRgiQyJhTk16qbHGbsiF3nNX5EKWYqqhRANCAATKdYy79jKqtkARtgS+" +
+  "glzdPXe0r3Up/bKjTJazRS9REvIhE2tuPnW6MhN6fp5SzjRNZsoP9IbPxadZRQMOhuJe";
+
+const odd =
+  "MIIByDCCAW+gAwIBAgIQQKZX2F/+TQDxjuV8rbVJmzAKBggqhkjOPQQDAjAOMQwwCgYDVQQDDANvZGQwHhcNMjUxMjMxMjMwMDAwWhcNMjYwMTAxMDEw" +
+  "MDAwWjAOMQwwCgYDVQQDDANvZGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATwpJYQ4H4epI69xjEeYNKE0XOadBYinSc1yRSTHw1QYmaYkZRokBws" +
+  "+yHlQ8wyWWKa6S5AgYbd7pl0AlrKLB4no4GuMIGrMBIGA1UdEwEB/wQIMAYBAf8CAQIwDgYDVR0PAQH/BAQDAgEGMB8GA1UdEQQYMBaGFHNwaWZmZTov" +
+  "L2V4YW1wbGUub3JnMDMGA1UdHgEB/wQpMCegDzANhgtleGFtcGxlLm9yZ6EUMBKGEC5iYWQuZXhhbXBsZS5vcmcwDwYDVR0gBAgwBjAEBgJVHTANBgNV" +
+  "HQ4EBgQE3q2+7zAPBgNVHSMECDAGgATerb7vMAoGCCqGSM49BAMCA0cAMEQCIAjlY0P/NQt+mHnqlsfAxnHE+GRWkUS1kcNlZmT4i74fAiAiYWkgmdVd" +
+  "v0VXOllhm8eLfHP3IxrvS6Ux4XsqzJlL+Q==";
+
+/** In DER. */
+export const identity = {
+  root: Buffer.from(root, "base64"),
+  middle: Buffer.from(middle, "base64"),
+  leaf: Buffer.from(leaf, "base64"),
+  /** Of the leaf, PKCS #8. */
+  key: Buffer.from(key, "base64"),
+  odd: Buffer.from(odd, "base64"),
+};
+
+export const token =
+  "eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJzcGlmZmU6Ly9leGFtcGxlLm9yZy9ucy9uc20tc3lzdGVtL3BvZC9uc21nci14N2sycCI" +
+  "sImF1ZCI6WyJzcGlmZmU6Ly9leGFtcGxlLm9yZy9mb3J3YXJkZXIiXSwiZXhwIjoxNzY3MjI2MjAwfQ.MEk1BgtKgFcvlwsIt_IPWvdZ58VFS3dlO7ar" +
+  "hY3imeUwniUK8bZ1ooBS1pfYM5BKr4xx8y4p9RolZRcrT6ybvA";

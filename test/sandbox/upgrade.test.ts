@@ -1,0 +1,110 @@
+// An upgrade is not a new node: each instance of the forwarder is a pod of another name and another SPIFFE ID, the manager behaves as the
+// SDK's, and no pod notices. UPGRADES=60 upgrades as often in each story; with more the file takes longer than a test file may.
+import assert from "node:assert/strict";
+import { after, describe, test } from "node:test";
+import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
+import { needs } from "../needs.ts";
+import { SharedUntilFailure } from "./scenes/fresh-after-failure.ts";
+import { LINKS } from "./scenes/story.ts";
+import { groupIn, heal, reselect, segmentIn, UpgradeScene } from "./scenes/upgrade-scene.ts";
+import { opening, VFIO_NEEDS } from "./scenes/vfio-scene.ts";
+
+const UPGRADES = Number(process.env["UPGRADES"] ?? 3);
+
+describe("a forwarder that is upgraded", () => {
+  const cgroups = PodCgroups.make();
+  const shared = new SharedUntilFailure(
+    () => UpgradeScene.open(cgroups),
+    (scene) => scene.stop(),
+  );
+  after(() => shared.close().finally(() => cgroups?.close()));
+
+  function story(name: string, wants: typeof LINKS, play: (scene: UpgradeScene) => Promise<void>): void {
+    test(name, async (t) => {
+      if (needs(t, ...wants)) await shared.run((scene) => scene.played(() => play(scene)));
+    });
+  }
+
+  story("by SIGTERM is found by its earlier name at once, and writes nothing", LINKS, async (scene) => {
+    const { client, pod, end } = await scene.kernelPod("kernel");
+    const [first, before] = [segmentIn(client), await pod.link("nsm-1")];
+    for (let nth = 0; nth < UPGRADES; nth += 1) {
+      await scene.upgrade("SIGTERM");
+      await heal(client);
+      assert.equal(segmentIn(client), first);
+      assert.deepEqual(await scene.changed(), []);
+      await client.request();
+    }
+    assert.deepEqual(await pod.link("nsm-1"), before);
+    await end();
+  });
+
+  story("by SIGTERM keeps a group that a pod has open", VFIO_NEEDS, async (scene) => {
+    const { client, container, end } = await scene.vfioPod("vfio");
+    const [first, group] = [segmentIn(client), groupIn(client.connection)];
+    for (let nth = 0; nth < UPGRADES; nth += 1) {
+      await scene.upgrade("SIGTERM");
+      await heal(client);
+      assert.deepEqual([segmentIn(client), groupIn(client.connection)], [first, group]);
+      assert.deepEqual(await scene.changed(), []);
+      assert.deepEqual(await opening(container, group), ["", ""]);
+      await client.request();
+    }
+    await end();
+  });
+
+  story("by SIGKILL is found when the manager's time is up, by its name of today", LINKS, async (scene) => {
+    const { client, pod, end } = await scene.kernelPod("killed-kernel");
+    const before = await pod.link("nsm-1");
+    for (let nth = 0; nth < UPGRADES; nth += 1) {
+      const [name, id] = segmentIn(client).split(" ");
+      await scene.upgrade("SIGKILL");
+      await assert.rejects(client.request(), /all forwarders have failed/);
+      scene.sandbox.nsmgr.registry.removeEndpoint(name ?? ""); // it expires; no other may have its name
+      await assert.rejects(client.request(), { message: new RegExp(`forwarder ${name} is not available`) });
+      await scene.sandbox.nsmgr.timeUp();
+      await heal(client);
+      assert.equal(segmentIn(client), `${scene.name} ${id}`);
+      assert.deepEqual(await scene.changed(), []);
+      await client.request();
+    }
+    assert.deepEqual(await pod.link("nsm-1"), before);
+    await end();
+  });
+
+  story("by SIGKILL keeps a group that a pod has open", VFIO_NEEDS, async (scene) => {
+    const { client, container, end } = await scene.vfioPod("killed-vfio");
+    const group = groupIn(client.connection);
+    for (let nth = 0; nth < UPGRADES; nth += 1) {
+      await scene.upgrade("SIGKILL");
+      await assert.rejects(client.request());
+      await scene.sandbox.nsmgr.timeUp();
+      await heal(client);
+      assert.equal(groupIn(client.connection), group);
+      assert.deepEqual(await scene.changed(), []);
+      assert.deepEqual(await opening(container, group), ["", ""]);
+      await client.request();
+    }
+    await end();
+  });
+
+  for (const by of ["SIGTERM", "SIGKILL"] as const) {
+    story(
+      `by ${by} is reselected by a client that does not check its data plane, and writes nothing`,
+      LINKS,
+      async (scene) => {
+        const { client, pod, end } = await scene.kernelPod(`reselects-${by}`);
+        const before = await pod.link("nsm-1");
+        // The client notices the end at once, and its Close reaches no forwarder.
+        const [, id] = segmentIn(client).split(" ");
+        await scene.upgrade(by, () => client.sendClose(client.proposal().connection ?? {}).catch(() => {}));
+        await reselect(client);
+        assert.equal(segmentIn(client).split(" ")[1], id);
+        assert.deepEqual(await scene.changed(), []);
+        assert.deepEqual(await pod.link("nsm-1"), before);
+        await client.request();
+        await end();
+      },
+    );
+  }
+});
