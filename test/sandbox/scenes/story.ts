@@ -137,12 +137,8 @@ export class Scene {
   }
 
   /** Every VF that a client has left is what it was. */
-  async cleaned(): Promise<void> {
-    const { inventory } = this.forwarder.node;
-    await eventually(
-      () => inventory.snapshot().filter((vf) => conditionOf(vf, "being-cleaned")),
-      ({ length }) => length === 0,
-    );
+  cleaned(): Promise<void> {
+    return untilCleaned(this.forwarder);
   }
 
   /** The VF that the client was given, as the physical one keeps it. */
@@ -165,6 +161,14 @@ export class Scene {
     assert.equal((await pod.pod.link("nsm-1"))?.up, true);
     await pod.client.close();
   }
+}
+
+/** Every VF that a client has left is what it was: until then its network device may be on its way, or made again. */
+export async function untilCleaned({ node }: Forwarder): Promise<void> {
+  await eventually(
+    () => node.inventory.snapshot().filter((vf) => conditionOf(vf, "being-cleaned")),
+    ({ length }) => length === 0,
+  );
 }
 
 /** What real links take. */
