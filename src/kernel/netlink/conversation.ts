@@ -31,10 +31,18 @@ interface Listing<T> {
   readonly keep?: ((message: NetlinkMessage) => boolean) | undefined;
   /** All do by default. Called again for the same where changes have cut a dump. */
   readonly concerns?: ((entry: T) => boolean) | undefined;
+  /** Entries of two dumps that are one and the same have the same key. By default only what is equal has. */
+  readonly keyOf?: ((entry: T) => unknown) | undefined;
 }
 
-/** How often a dump is begun again when changes cut it. */
-const DUMP_TRIES = 10;
+/**
+ * How often a dump is tried that changes cut (the kernel compares a number between its pieces of 32 KiB, net->dev_base_seq for links). On a
+ * slow machine where links always come and go every one is.
+ */
+const DUMP_TRIES = 4;
+
+/** How an answer went: of one that was not broken off all pieces are there. */
+type Outcome = "whole" | "changed-meanwhile" | "broken-off";
 
 /**
  * One request at a time over one socket. Each waits in the kernel for its one lock for links (rtnl), which every process on the node
@@ -65,13 +73,21 @@ export class Conversation {
     return message && decoded(op, () => decode(message));
   }
 
+  /**
+   * All entries of a dump. Where something came or went during each of its tries, those of the last two: such a dump has all that stays, but
+   * that before Linux 6.9 what goes can hide another entry (rtnl_dump_ifinfo and inet_dump_ifaddr continue at a number within a hash
+   * bucket), or what comes show one twice. What went a moment ago may be listed.
+   * @throws {KernelError} EINTR when the kernel itself has broken each try off.
+   */
   async list<T>(request: NetlinkRequest, listing: Listing<T>): Promise<T[]> {
     Conversation.totals.reads++;
-    const { op, decode, keep = () => true, concerns = () => true } = listing;
+    const { op, decode, keep = () => true, concerns = () => true, keyOf = (entry) => JSON.stringify(entry) } = listing;
+    let before: T[] = [];
     let entries: T[] = [];
     // Decoded as they come: a message that is kept keeps the piece of the dump that it came in, of 32 KiB.
-    await this.#inTurn(request, op, {
+    const outcome = await this.#inTurn(request, op, {
       begin() {
+        before = entries;
         entries = [];
       },
       take(message) {
@@ -80,21 +96,17 @@ export class Conversation {
         if (found !== undefined && concerns(found)) entries.push(found);
       },
     });
-    return entries;
+    if (outcome === "whole") return entries;
+    return [...new Map([...before, ...entries].map((entry) => [keyOf(entry), entry])).values()];
   }
 
   /**
-   * Sends the request and gives the messages of the answer.
+   * Sends a request that is for no dump, and gives the messages of the answer.
    * @throws {KernelError} with the kernel's code and its own words.
    */
   async request(request: NetlinkRequest, { op }: RequestOptions): Promise<NetlinkMessage[]> {
-    let messages: NetlinkMessage[] = [];
-    await this.#inTurn(request, op, {
-      begin() {
-        messages = [];
-      },
-      take: (message) => void messages.push(message),
-    });
+    const messages: NetlinkMessage[] = [];
+    await this.#inTurn(request, op, { begin() {}, take: (message) => void messages.push(message) });
     return messages;
   }
 
@@ -105,13 +117,13 @@ export class Conversation {
     void this.#tail.then(() => this.#socket.close());
   }
 
-  async #inTurn(request: NetlinkRequest, op: string, taker: Taker): Promise<void> {
+  async #inTurn(request: NetlinkRequest, op: string, taker: Taker): Promise<Outcome> {
     const answered = this.#tail.then(() => this.#talk(request, op, taker));
     this.#tail = answered.catch(() => {});
-    await answered;
+    return await answered;
   }
 
-  async #talk(request: NetlinkRequest, op: string, taker: Taker): Promise<void> {
+  async #talk(request: NetlinkRequest, op: string, taker: Taker): Promise<Outcome> {
     const isDump = (request.flags & NLM_F_DUMP) === NLM_F_DUMP && (request.flags & NLM_F_ACK) === 0;
     for (let tries = 1; ; tries++) {
       if (this.#closed) throw new KernelError(op, Errno.EBADF, "the socket is closed");
@@ -120,9 +132,11 @@ export class Conversation {
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
       await this.#socket.sendOffThread(bytes);
       taker.begin();
-      const { interrupted } = await this.#collect(seq, { op, isDump }, taker);
-      if (!interrupted) return;
-      if (tries === DUMP_TRIES) throw new KernelError(op, Errno.EINTR, `changed ${tries} times while it was read`);
+      const outcome = await this.#collect(seq, { op, isDump }, taker);
+      if (outcome === "whole") return outcome;
+      if (tries < DUMP_TRIES) continue;
+      if (outcome === "changed-meanwhile") return outcome;
+      throw new KernelError(op, Errno.EINTR, `the kernel broke it off ${tries} times, for it changed meanwhile`);
     }
   }
 
@@ -139,16 +153,16 @@ export class Conversation {
     seq: number,
     { op, isDump }: RequestOptions & { readonly isDump: boolean },
     { take }: Pick<Taker, "take">,
-  ): Promise<{ interrupted: boolean }> {
-    let interrupted = false;
+  ): Promise<Outcome> {
+    let outcome: Outcome = "whole";
     for (let bytes = await this.#receive(isDump); bytes; bytes = await this.#receive(isDump)) {
       for (const message of parse(bytes, op)) {
         if (!this.#isAnswer(message, seq)) continue;
-        interrupted ||= (message.flags & NLM_F_DUMP_INTR) !== 0;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) outcome = "changed-meanwhile";
         const end = endOf(message);
         if (!end) take(message);
-        else if (end.errno === 0) return { interrupted };
-        else if (end.errno === Errno.EINTR) return { interrupted: true };
+        else if (end.errno === 0) return outcome;
+        else if (end.errno === Errno.EINTR) return "broken-off";
         else throw new KernelError(op, end.errno, end.text);
       }
     }

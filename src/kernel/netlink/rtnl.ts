@@ -92,13 +92,13 @@ export class Rtnl {
   }
 
   async links(): Promise<Link[]> {
-    return this.#kernel.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink });
+    return this.#kernel.list(encodeDumpLinks(), listingOfLinks);
   }
 
   /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
   async linksNamedOrAbove(names: ReadonlySet<string>): Promise<Link[]> {
     const keep = (message: NetlinkMessage) => isNamedOrAbove(message, names);
-    return this.#kernel.list(encodeDumpLinks(), { op: "list the links", decode: decodeLink, keep });
+    return this.#kernel.list(encodeDumpLinks(), { ...listingOfLinks, keep });
   }
 
   /** Also finds a link by one of its alternative names. */
@@ -266,6 +266,8 @@ export class Rtnl {
     }
   }
 }
+
+const listingOfLinks = { op: "list the links", decode: decodeLink, keyOf: ({ index }: Link) => index };
 
 function addressText({ address, prefixLength, ifindex }: NewAddress): string {
   return `address ${address}/${prefixLength} of link ${ifindex}`;
