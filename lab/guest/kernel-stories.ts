@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { isDeepStrictEqual } from "node:util";
 import { ping, pingUntilAnswered } from "../../sandbox/network/ping.ts";
 import type { DesiredContext } from "../../sandbox/nsm/endpoint-context.ts";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
 import { type IpDump, IpMonitor, ipDump, withoutIndexes } from "../../test/sandbox/scenes/ip.ts";
+import { differences } from "./differences.ts";
 import { adapters, vfsOf } from "./hardware.ts";
 import type { LabNode } from "./node.ts";
 import { eventually } from "./waiting.ts";
@@ -117,10 +117,12 @@ export async function wholeNode(): Promise<unknown> {
   return [JSON.parse(plain), vfs.map(({ port, ...vf }) => ({ ...vf, port: { ...port, mac: settled(port.mac) } }))];
 }
 
-/** Until all is as it was; the difference is shown when that does not come true. */
+/** Until all is as it was; where that does not come true the error says what differs. */
 export async function untilAsBefore(before: unknown): Promise<void> {
-  const isSo = async () => isDeepStrictEqual(await wholeNode(), before);
-  await eventually(isSo, (isRestored) => isRestored).catch(async () => assert.deepEqual(await wholeNode(), before));
+  await eventually(
+    async () => differences(before, await wholeNode()),
+    (differing) => differing.length === 0,
+  );
 }
 
 /** The time to the other pod and back in ms; undefined when no answer comes. */
