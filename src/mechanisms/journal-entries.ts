@@ -32,6 +32,8 @@ export interface VfioVfEntry {
   readonly grant: GrantState | undefined;
   /** What the PF held before. */
   readonly before: VfSettings;
+  /** The VF that this is of, as `VfLink` says; what an older forwarder has kept lacks it. */
+  readonly device?: string;
   /** As of KERNEL. */
   readonly isFound?: true;
 }

@@ -20,7 +20,7 @@ export interface VfLink {
 
 /** What was kept is of a VF that has gone, and another one has its address: it means nothing for that one. */
 export async function isOtherDevice(
-  vfLink: VfLink,
+  vfLink: Pick<VfLink, "device">,
   { device }: { readonly device?: string | undefined },
 ): Promise<boolean> {
   if (device === undefined) return false; // an older forwarder has kept it

@@ -141,7 +141,9 @@ export async function revokeAndRestore(
   const settings = { ...node.pfDoor(vf.pf), index: vf.index };
   const { keepBefore: record, kept } = entry;
   const { clock, random } = links;
-  await new BorrowedSettings({ vf: settings, before: kept.before, record, clock, random, log }).restore();
+  const vfLink = vfLinkOf(node.binder, vf, links.settings?.boot);
+  const { before, device } = kept;
+  await new BorrowedSettings({ vf: settings, before, vfLink, device, record, clock, random, log }).restore();
 }
 
 /**

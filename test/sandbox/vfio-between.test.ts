@@ -30,6 +30,30 @@ async function restart(scene: Scene): Promise<void> {
   await scene.sandbox.kubelet.until("worker.domain/10G", (devices) => devices.some(({ healthy }) => healthy));
 }
 
+async function madeAgainMeanwhile(scene: Scene): Promise<void> {
+  const { machine } = scene.sandbox;
+  const { vfio } = await vfioPod(scene);
+  await vfio.request();
+  const [{ address, pf, index } = assert.fail()] = scene.forwarder.node.inventory.snapshot();
+  machine.faults.loseUevents(1000);
+  await machine.devices.writeText(`${pf}/sriov_numvfs`, "0");
+  await machine.devices.writeText(`${pf}/sriov_numvfs`, "1");
+  machine.faults.clear();
+  const port = machine.pfPort({ address: pf });
+  const ofHost = { mac: "02:00:00:00:00:77", vlan: 77 };
+  await port.write(index, ofHost);
+  await vfio.close();
+  const { mac, vlan } = await port.read(index);
+  assert.deepEqual({ mac, vlan }, ofHost);
+  await scene.endPods();
+  await port.write(index, { mac: "00:00:00:00:00:00", vlan: 0 });
+  machine.announce({ action: "lost", devpath: "", subsystem: "", fields: {} });
+  await eventually(
+    () => scene.forwarder.node.inventory.get(address)?.conditions.map(({ code }) => code),
+    (codes) => codes?.length === 0,
+  );
+}
+
 describe("a VF that VFIO has in between", () => {
   after(() => shared.close());
 
@@ -79,6 +103,11 @@ describe("a VF that VFIO has in between", () => {
       );
       assert.deepEqual(await now(), before);
     });
+  });
+
+  test("and that is made again while its pod has it stays as the host has it since", async (t) => {
+    if (!needs(t, ...VFIO_NEEDS)) return;
+    await shared.run(madeAgainMeanwhile);
   });
 
   test("and that was made again unseen is as the host has it since", async (t) => {

@@ -9,7 +9,7 @@ import { VfHolds } from "../../src/mechanisms/held-vf.ts";
 import type { VfEntry } from "../../src/mechanisms/journal-entries.ts";
 import { vfioDriver } from "../../src/mechanisms/vfio/vfio-attachment.ts";
 import { AdoptedGrants } from "../../src/mechanisms/vfio/vfio-entry.ts";
-import type { PfPort, VfSettings } from "../../src/netdev/index.ts";
+import type { HostLinks, PfPort, VfSettings } from "../../src/netdev/index.ts";
 import type { Attachment, MechanismRequest } from "../../src/nsm/index.ts";
 import { HandClock } from "../../src/nsm/testing/fakes.ts";
 import { type DriverBinder, DriverError, type PciAddress, parsePciAddress } from "../../src/pci/index.ts";
@@ -25,6 +25,8 @@ export const requested = { mac: "02:00:00:00:00:01", vlan: 5, cgroupDir: "kubepo
 /** What a test may change of the node while a story runs. */
 class Changeable {
   isPresent = true;
+  /** Another one with each VF that is made in the place of the one before. */
+  instance = 1n;
   /** Whether the containers can open what a grant gave them. */
   isInForce = true;
   /** Of the device nodes: another one with each binding. */
@@ -65,8 +67,9 @@ export function vfioNode() {
   const grants = new AdoptedGrants();
   const pods = { podOf: async () => ({ uid: UID, container: "app" }) };
   const pfDoor = () => ({ port, settings: {} });
-  const random = systemRandom;
-  const driver = vfioDriver({ random, holds, inventory, binder, access, pods, pfDoor, journal, grants, clock, log });
+  const links = { settings: { boot: "this boot" } as HostLinks["settings"] };
+  const around = { random: systemRandom, clock, log };
+  const driver = vfioDriver({ ...around, links, holds, inventory, binder, access, pods, pfDoor, journal, grants });
   const tokenOf = (address: PciAddress) =>
     inventory.devicesOf("d/x").find((one) => one.address === address)?.id ?? assert.fail(address);
   const take = async (address: PciAddress, how: "open" | "adopt" = "open") => {
@@ -108,6 +111,7 @@ function binderOf(node: Changeable, done: string[]): DriverBinder {
       await node.slow.get(address);
     },
     isPresent: async () => node.isPresent,
+    instanceOf: async () => (node.isPresent ? node.instance : undefined),
     vfio: {
       async deviceOf() {
         return { group: 7, container: { major: 10, minor: 196 }, device: { major: 245, minor: node.minor } };

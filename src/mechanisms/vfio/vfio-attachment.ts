@@ -6,7 +6,7 @@ import type { Clock, Random } from "../../async/index.ts";
 import type { ConnectionContext } from "../../gen/connectioncontext_pb.ts";
 import type { Inventory, VfRecord } from "../../inventory/index.ts";
 import type { PodsOfTokens, TokenPod } from "../../kubelet/index.ts";
-import { BorrowedSettings, NO_MAC, type RequestedSettings } from "../../netdev/index.ts";
+import { BorrowedSettings, type HostLinks, NO_MAC, type RequestedSettings, type VfLink } from "../../netdev/index.ts";
 import type { PfDoor } from "../../node/index.ts";
 import {
   type Attachment,
@@ -20,6 +20,7 @@ import { type DriverBinder, DriverError, type PciAddress, type VfioDevice } from
 import type { Log } from "../../telemetry/index.ts";
 import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
+import { vfLinkOf } from "../netdev-parts.ts";
 import { type FoundVfio, rulesOfOriginal, takeFoundVfio } from "./found-vf.ts";
 import { type AdoptedGrants, VfioEntry } from "./vfio-entry.ts";
 
@@ -34,6 +35,7 @@ const FIRST_CHECK_MS = 10;
 export interface VfioParts {
   readonly holds: VfHolds;
   readonly inventory: Inventory;
+  readonly links: Pick<HostLinks, "settings">;
   readonly binder: DriverBinder;
   readonly access: DeviceAccess;
   readonly pods: Pick<PodsOfTokens, "podOf">;
@@ -87,6 +89,8 @@ class VfioAttachment implements Attachment<DesiredVfio> {
   #settings: BorrowedSettings | undefined;
   #grant: DeviceGrant | undefined;
   #device: VfioDevice | undefined;
+  /** Which VF it was when it was bound. */
+  #instance: string | undefined;
   #isReleased = false;
 
   constructor(
@@ -142,6 +146,7 @@ class VfioAttachment implements Attachment<DesiredVfio> {
       if (!this.#found && this.#othersIn(device.group).length === 0) await this.#parts.binder.vfio.refuseOpen(address);
       return device;
     });
+    this.#instance = await this.#vfLink.device();
     // Before the endpoint gets the Request: a cgroup that is not the pod's must cost no other peer anything.
     const grant = this.#open(this.#cgroupDir);
     this.#grant = this.#found ? await this.#takeOver(grant) : grant;
@@ -206,6 +211,11 @@ class VfioAttachment implements Attachment<DesiredVfio> {
     this.#isReleased = true;
   }
 
+  get #vfLink(): VfLink {
+    const { binder, links } = this.#parts;
+    return vfLinkOf(binder, this.#held.vf, links.settings?.boot);
+  }
+
   get #address(): PciAddress {
     return this.#held.address;
   }
@@ -240,6 +250,8 @@ class VfioAttachment implements Attachment<DesiredVfio> {
     this.#settings = new BorrowedSettings({
       vf,
       before: entry.kept.before,
+      vfLink: this.#vfLink,
+      device: entry.kept.device,
       chosenMac: journal.unrestored.chosenMacOf(this.#address),
       record: entry.keepBefore,
       clock,
@@ -260,6 +272,7 @@ class VfioAttachment implements Attachment<DesiredVfio> {
       grant: undefined,
       // What the PF had before the original's client is not known.
       before: this.#found ? { mac: NO_MAC, vlan: 0 } : {},
+      ...(this.#instance !== undefined && { device: this.#instance }),
       ...(this.#found && { isFound: true as const }),
     });
     return this.#entry;

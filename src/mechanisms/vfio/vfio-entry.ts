@@ -20,7 +20,8 @@ export class VfioEntry {
 
   /** Resolves when it is on disk. */
   readonly keepGrant = (grant: GrantState): Promise<void> => this.#keep({ grant });
-  readonly keepBefore = (before: VfSettings): Promise<void> => this.#keep({ before });
+  readonly keepBefore = (before: VfSettings, device: string | undefined): Promise<void> =>
+    this.#keep({ before, ...(device !== undefined && { device }) });
 
   async #keep(news: Partial<VfioVfEntry>): Promise<void> {
     this.#kept = { ...this.#kept, ...news };

@@ -97,6 +97,28 @@ test("release() of a VF that has gone from the node writes nothing to its PF", a
   assert.equal(inventory.get(first)?.state, "idle");
 });
 
+test("release() leaves another VF that was made in its place as the host has it", async () => {
+  const { done, node, settings, vf } = await established();
+  node.instance = 2n;
+  settings.set(0, { mac: "02:00:00:00:00:77", vlan: 77 });
+  await vf.release();
+  assert.deepEqual(settings.get(0), { mac: "02:00:00:00:00:77", vlan: 77 });
+  assert.equal(done.at(-1), `forget ${first}`);
+});
+
+test("apply() to another VF that was made in its place keeps what that one had, and release() gives it back", async () => {
+  const { node, settings, vfs, vf } = await established();
+  const had = { mac: "02:00:00:00:00:77", vlan: 77 };
+  node.instance = 2n;
+  settings.set(0, had);
+  await vf.apply();
+  assert.deepEqual(settings.get(0), { mac: requested.mac, vlan: requested.vlan });
+  const kept = vfs.get(first);
+  assert.deepEqual(kept?.use === "vfio" && [kept.before, kept.device], [had, "this boot/2"]);
+  await vf.release();
+  assert.deepEqual(settings.get(0), had);
+});
+
 test("isInForce() holds only as long as grant, device and settings are what the client was given", async () => {
   const { node, settings, vf } = await established();
   assert.equal(await vf.isInForce(), true);
@@ -193,6 +215,20 @@ test("adopt() continues with the pod that the previous instance gave it to: no o
   const vf = await take(first, "adopt");
   await vf.apply(OTHER);
   assert.deepEqual(node.grantedTo, [UID]);
+});
+
+test("adopt() of what was given of a VF that has another one in its place gives the PF nothing back", async () => {
+  const { done, node, settings, vfs, journal, grants, access, tokenOf, take } = vfioNode();
+  const ids = { address: first, connectionId: `of ${first}`, tokenId: tokenOf(first) };
+  const before = { mac: "02:00:00:00:00:09", vlan: 3 };
+  const kept = { ...ids, use: "vfio", owner: UID, grant: undefined, before, device: "this boot/1" } as const;
+  vfs.set(first, kept);
+  node.instance = 2n;
+  settings.set(0, { mac: requested.mac, vlan: 4 });
+  grants.adopt(kept, { access, journal });
+  await (await take(first, "adopt")).release();
+  assert.deepEqual(settings.get(0), { mac: requested.mac, vlan: 4 });
+  assert.deepEqual(done, [`forget ${first}`]);
 });
 
 test("a VF is the pod's for the whole IOMMU group: a connection of the same pod gets another VF of it", async () => {
