@@ -1,7 +1,6 @@
 // What a process of test files has open, and whether the tests of a file have left something open.
 import { readdirSync, readlinkSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { noteCost } from "./test-costs.ts";
 
 /** Kinds of descriptors that a test must close: sockets, namespaces, pipes, devices; not what Node keeps for itself. */
 const OWNED = /^(socket|net|mnt|pipe):|^\/dev\/(net|vfio)|^\/(proc|sys|tmp|var|run)\//;
@@ -35,8 +34,6 @@ function activeHandles(): readonly string[] {
 function leaked(): readonly string[] {
   return [...openDescriptors()].filter(([fd, target]) => before.get(fd) !== target).map(([, target]) => target);
 }
-
-process.on("exit", noteCost);
 
 /** Ends a process that something keeps open, after the time for its report to leave: it would otherwise live until its limit. */
 export function endSoon(): void {

@@ -23,12 +23,22 @@ export function readCost(stat: string): Omit<Cost, "file"> {
   return { ownMs: (user + system) * MS_PER_TICK, childrenMs: (childUser + childSystem) * MS_PER_TICK };
 }
 
-/** For the end of a file's process: writes down what it took, if that is wanted. */
-export function noteCost(): void {
+/**
+ * Notes what each file of this process takes, if that is wanted: at its end by `done`, and the rest at the end of the process.
+ * @param rest what stands for what no file has taken
+ */
+export function noteCosts(rest: string): { done(file: string): void } {
   const notes = process.env[NOTES];
-  if (notes === undefined) return;
-  const cost: Cost = { file: process.argv[1] ?? "", ...readCost(readFileSync("/proc/self/stat", "utf8")) };
-  appendFileSync(notes, `${JSON.stringify(cost)}\n`);
+  if (notes === undefined) return { done: () => {} };
+  let before: Omit<Cost, "file"> = { ownMs: 0, childrenMs: 0 };
+  const done = (file: string) => {
+    const now = readCost(readFileSync("/proc/self/stat", "utf8"));
+    const cost: Cost = { file, ownMs: now.ownMs - before.ownMs, childrenMs: now.childrenMs - before.childrenMs };
+    before = now;
+    appendFileSync(notes, `${JSON.stringify(cost)}\n`);
+  };
+  process.on("exit", () => done(rest));
+  return { done };
 }
 
 /** A line for each of the dearest files, and one for all. */

@@ -2,14 +2,17 @@
 import { after, suite } from "node:test";
 import { pathToFileURL } from "node:url";
 import { endSoon, failLeaks, whatIsOpen } from "./leaks.ts";
+import { noteCosts } from "./test-costs.ts";
 import { failUncaught } from "./uncaught.ts";
 
+const paths = process.argv.slice(2);
+const costs = noteCosts(`the process of ${paths.length} files from ${paths[0]}`);
 const runnerHooks = failUncaught();
 
 /** Tests may wait for a timer that keeps no process. Node's runner keeps a file's own process for them, but begins so in the middle. */
 const awake = setInterval(() => {}, 1_000_000_000);
 
-async function runFiles(paths: readonly string[]): Promise<void> {
+async function runFiles(): Promise<void> {
   for (const path of paths) {
     const known = whatIsOpen(); // also what a file has left that has failed for it
     runnerHooks.follow();
@@ -21,10 +24,11 @@ async function runFiles(paths: readonly string[]): Promise<void> {
         runnerHooks.rest(); // its tests are made, and run after this
       }
     });
+    costs.done(path);
   }
   clearInterval(awake);
   if (whatIsOpen().length > 0) endSoon();
 }
 
 // Not awaited here: a process whose module waits ends with its last handle.
-void runFiles(process.argv.slice(2));
+void runFiles();
