@@ -143,6 +143,11 @@ function walk(seed: number, steps: number): Inventory {
     () => inventory.setState(connectionId(), pick(["ready", "reclaiming"] as const)),
     () => inventory.release(connectionId()),
     () => inventory.release(connectionId()),
+    () => {
+      const before = JSON.stringify(inventory.snapshot());
+      inventory.hasOther(connectionId(), pick(raised));
+      assert.equal(JSON.stringify(inventory.snapshot()), before, "a question changed something");
+    },
     () => (below(4) === 0 ? inventory.raise(vf(), pick(raised)) : inventory.clear(vf(), pick(raised).code)),
     () => (below(3) === 0 ? inventory.raise(vf(), pick(raised)) : inventory.clear(vf(), pick(raised).code)),
     () => {

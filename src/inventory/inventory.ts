@@ -220,6 +220,20 @@ export class Inventory {
     return vf.facts.address;
   }
 
+  /** Whether there were another VF of its resource for the connection, if that were so of the one that it holds. Changes nothing. */
+  hasOther(connectionId: string, condition: VfCondition): boolean {
+    const vf = this.#byConnection.get(connectionId);
+    if (!vf?.holder || !vf.token || vf.conditions.has(condition.code)) return false;
+    const { holder, token, conditions } = vf;
+    vf.holder = undefined;
+    conditions.raise(condition);
+    const { use, owner } = holder;
+    const other = this.#choice.other({ resource: token.resource, use, owner });
+    conditions.clear(condition);
+    vf.holder = holder;
+    return other !== undefined;
+  }
+
   /** The VF that a connection holds. */
   ofConnection(connectionId: string): VfRecord | undefined {
     const vf = this.#byConnection.get(connectionId);

@@ -313,6 +313,22 @@ test("bind() that leaves a slow VF offers it to no other connection on the way",
   await settled();
 });
 
+test("bind() keeps a slow VF where there is no other one, at no moment as no connection's: it would be restored then", async () => {
+  const { inventory, slow, take, clock, log, sync } = setUp();
+  sync(first);
+  const work = slow(first);
+  inventory.onChange(() => {
+    if (inventory.get(first)?.connectionId === undefined) inventory.raise(first, drifted);
+  });
+  const vf = take();
+  const binding = vf.bind(signal, isThere);
+  await clock.pass(PATIENCE_MS);
+  work.resolve();
+  await binding;
+  const { connectionId, conditions } = inventory.get(first) ?? {};
+  assert.deepEqual([vf.address, connectionId, conditions, log.of("vf-not-replaced").length], [first, "c1", [], 1]);
+});
+
 const cleaning = { code: "being-cleaned" } as const;
 const drifted = { code: "drifted", before: { state: {} as AttachmentState } } as const;
 

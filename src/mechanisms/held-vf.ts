@@ -179,16 +179,14 @@ export class HeldVf {
     const { connectionId } = this.request;
     if (inventory.get(address)?.state !== "preparing") return false; // It is quarantined for another cause.
     const slow = { code: "driver-binding" } as const;
-    inventory.raise(address, slow);
-    inventory.release(connectionId);
-    try {
-      this.#vf = inventory.take(this.request);
-    } catch {
-      inventory.clear(address, slow);
-      this.#vf = inventory.take(this.request); // It is the token's own.
+    // First: who hears that it is no connection's may begin to restore it, and then the connection could not have it again.
+    if (!inventory.hasOther(connectionId, slow)) {
       log.info("vf-not-replaced", { connection: connectionId, vf: address });
       return false;
     }
+    inventory.raise(address, slow);
+    inventory.release(connectionId);
+    this.#vf = inventory.take(this.request);
     leftOut.awaitDriver(address, binding);
     log.warn("vf-replaced", {
       connection: connectionId,
