@@ -8,7 +8,14 @@ import { Health, silentLog } from "../../src/telemetry/index.ts";
 import { FATES } from "../machine/unsynced-disk.ts";
 import type { SimulatedNode } from "./simulated-node.ts";
 import type { SimulatedPeers } from "./simulated-peers.ts";
-import { FORWARDER, OTHER_RESOURCE, RESOURCE, type SimulatedPod, type Simulation, STATE_FOLDER } from "./simulation.ts";
+import {
+  FORWARDER_INDEX,
+  OTHER_RESOURCE,
+  RESOURCE,
+  type SimulatedPod,
+  type Simulation,
+  STATE_FOLDER,
+} from "./simulation.ts";
 import { vfDifferences, vfOfPod, vfOnNode } from "./vf-on-node.ts";
 import { ownersOf } from "./vf-owners.ts";
 
@@ -53,7 +60,7 @@ function holders(vfs: readonly VfRecord[]): readonly string[] {
 
 /** What a client was answered. */
 function answerOf({ name, client: { connection } }: SimulatedPod) {
-  const id = connection?.path?.pathSegments.find((segment) => segment.name === FORWARDER)?.id ?? `that ${name} has not`;
+  const id = connection?.path?.pathSegments[FORWARDER_INDEX]?.id ?? `that ${name} has not`;
   return { id, vf: connection?.mechanism?.parameters["pciAddress"], type: connection?.mechanism?.type };
 }
 

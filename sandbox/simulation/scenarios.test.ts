@@ -1,4 +1,4 @@
-// Twelve stories, each in the orders of some seeds. With `SEED=7` in the environment they are run in that one, with `SEEDS=1000` in a
+// Thirteen stories, each in the orders of some seeds. With `SEED=7` in the environment they are run in that one, with `SEEDS=1000` in a
 // thousand.
 import assert from "node:assert/strict";
 import { test } from "node:test";

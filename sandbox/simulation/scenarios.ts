@@ -1,8 +1,17 @@
 // Stories of a node, each of which must end in agreement whatever its seed.
 import assert from "node:assert/strict";
 import type { Connection } from "../../src/gen/connection_pb.ts";
+import { diesAfter, hasDied } from "./deaths.ts";
+import { insist, vfioPod } from "./pod-steps.ts";
 import { TOKEN_LIFETIME_MS } from "./simulated-peers.ts";
-import { FORWARDER, OTHER_RESOURCE, type SimulatedPod, type Simulation, type SimulationOptions } from "./simulation.ts";
+import {
+  FORWARDER_INDEX,
+  OTHER_RESOURCE,
+  type SimulatedPod,
+  type Simulation,
+  type SimulationOptions,
+} from "./simulation.ts";
+import { upgrades } from "./upgrade-story.ts";
 
 /** Answers with the pods whose connections stand at its end. */
 export type Story = (simulation: Simulation) => Promise<readonly SimulatedPod[]>;
@@ -31,6 +40,11 @@ export const scenarios: Readonly<Record<string, Scenario>> = {
   "an endpoint refuses, the next one serves": { story: nextCandidate, endpoints: ["nse-1", "nse-2"] },
   "a pod is deleted without a Close": { story: podDeleted },
   "a connection that is not refreshed": { story: expiry },
+  "upgrades in Requests, Closes and restores: by SIGTERM, by death, and by death while it stops": {
+    story: upgrades,
+    errors: AFTER_DEATH,
+    vfs: 6,
+  },
   "ten clients at two VFs, Requests while others' Closes are under way": { story: crowd, vfs: 2 },
 };
 
@@ -71,7 +85,7 @@ async function diesInRequest(simulation: Simulation): Promise<readonly Simulated
   // What a client was answered the next one knows, before its client asks again.
   const known = simulation.forwarder?.nsm.connections().filter(({ phase }) => phase === "established") ?? [];
   for (const { client } of pods) {
-    const id = client.connection?.path?.pathSegments.find(({ name }) => name === FORWARDER)?.id;
+    const id = client.connection?.path?.pathSegments[FORWARDER_INDEX]?.id;
     if (id !== undefined)
       assert.ok(
         known.some((one) => one.pathId === id),
@@ -224,18 +238,8 @@ async function useVf(simulation: Simulation, pod: SimulatedPod, name: string): P
   };
 }
 
-function vfioPod(simulation: Simulation, name: string): Promise<SimulatedPod> {
-  return simulation.startPod(name, { mechanism: "VFIO" });
-}
-
 function noopPod(simulation: Simulation, name: string): Promise<SimulatedPod> {
   return simulation.startPod(name, { mechanism: "NOOP", parameters: {} });
-}
-
-/** The forwarder dies before or after its step of that number, counted from now. */
-function diesAfter(simulation: Simulation, steps: number): void {
-  let left = steps;
-  simulation.diesAt = () => left-- === 0;
 }
 
 /** Starts another one when this one has died, or has done all that it had to do; that may die in its start, too. */
@@ -256,10 +260,6 @@ async function nextForwarder(simulation: Simulation): Promise<void> {
   await simulation.offers(simulation.vfCount);
 }
 
-async function hasDied({ process, node }: Simulation, limitMs: number): Promise<void> {
-  for (let waitedMs = 0; waitedMs < limitMs && process?.isOver === false; waitedMs += 100) await node.clock.sleep(100);
-}
-
 /**
  * A client signs with its newest key, also where the connection was dialled before the rotation: that one call is refused, and asked again as
  * NSM's client does. What others have signed must hold.
@@ -270,19 +270,6 @@ async function requestWithNewToken(simulation: Simulation, { name, client }: Sim
     await simulation.node.clock.sleep(1_000);
     await client.request();
   });
-}
-
-/** As NSM's client does: until it is answered. */
-async function insist<T>(simulation: Simulation, call: () => Promise<T>, everyMs = 1_000): Promise<T> {
-  for (let left = 60; ; left--) {
-    try {
-      return await call();
-    } catch (error) {
-      if (left === 0) throw error;
-      simulation.node.trace.say("refused", String(error));
-    }
-    await simulation.node.clock.sleep(everyMs);
-  }
 }
 
 function vfOf({ mechanism }: Connection): string {

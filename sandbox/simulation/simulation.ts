@@ -3,6 +3,7 @@
 // the same that run on them.
 import { UndoStack } from "../../src/async/index.ts";
 import { type Forwarder, type ForwarderSettings, startForwarder } from "../../src/forwarder.ts";
+import { conditionOf } from "../../src/inventory/index.ts";
 import { Fd, type Netns } from "../../src/kernel/index.ts";
 import { parsePfConfig } from "../../src/pci/index.ts";
 import type { PodAllocation } from "../kubelet/kubelet.ts";
@@ -13,12 +14,15 @@ import { Seed } from "./seed.ts";
 import { SimulatedNode } from "./simulated-node.ts";
 import { PLUGIN_FOLDER, POD_RESOURCES_FOLDER, SimulatedPeers, TOKEN_LIFETIME_MS } from "./simulated-peers.ts";
 import { SimulatedProcess } from "./simulated-process.ts";
-import { ownersOf } from "./vf-owners.ts";
+import { isOwner, ownersOf } from "./vf-owners.ts";
 
 export const RESOURCE = "worker.domain/10G";
 /** The same VFs stand for it, too: one whose token is out is not offered there. */
 export const OTHER_RESOURCE = "worker.domain/intel";
-export const FORWARDER = "forwarder-1";
+/** Its name among NSM's programs; how many there were before is behind it. */
+const FORWARDER = "forwarder";
+/** Of its segment in a path: behind the client's and the manager's. */
+export const FORWARDER_INDEX = 2;
 export const STATE_FOLDER = "/sim/state";
 /** How long a step of the forwarder takes at most before it is done, and once more after, in ms. */
 const LONGEST_STEP_MS = 3;
@@ -51,8 +55,12 @@ export class Simulation {
   diesAt: ((step: string, when: "before" | "after") => boolean) | undefined;
   /** How many have died. */
   deaths = 0;
+  #starts = 0;
+  #upgrades = 0;
   /** What must never be, not even on the way. */
   readonly violations: string[] = [];
+  /** These have had their VF since they were answered, and nothing may take it, not even for a moment. */
+  readonly keeping = new Set<SimulatedPod>();
   readonly #undo = new UndoStack();
   readonly #realWork = new RealWork();
   #abortStart = () => {};
@@ -87,13 +95,26 @@ export class Simulation {
     this.forwarder = await startForwarder({
       settings: this.#settings,
       pfConfig: parsePfConfig(node.machine.configText, "pci.config"),
-      host: process.host(node.host(`forwarder ${this.deaths}`)),
+      host: process.host(node.host(`forwarder ${this.#starts++}`)),
       transport,
       clock,
       log: node.trace.log(() => !process.isOver),
       signal: abort.signal,
     });
     return this.forwarder;
+  }
+
+  /** Of the forwarder that runs, and of the next one if it is not upgraded. */
+  get forwarderName(): string {
+    return `${FORWARDER}-${this.#upgrades + 1}`;
+  }
+
+  /** The next forwarder is a pod of another name, as the DaemonSet makes one, and so has another SPIFFE ID. */
+  upgrade(): void {
+    const { workload, spire } = this.peers;
+    this.#upgrades += 1;
+    this.node.trace.say("upgraded", this.forwarderName);
+    workload.issue(spire.idOf(`ns/nsm-system/pod/${this.forwarderName}`));
   }
 
   /** As SIGTERM does. */
@@ -108,7 +129,7 @@ export class Simulation {
   kill(): void {
     this.diesAt = undefined;
     this.deaths += 1;
-    this.node.trace.say("killed", FORWARDER);
+    this.node.trace.say("killed", this.forwarderName);
     this.process?.end();
     this.forwarder = undefined;
     this.node.cutPower(`fate ${this.deaths}`);
@@ -213,20 +234,26 @@ export class Simulation {
     if (!process.isOver && this.process === process && this.diesAt?.(step, when)) this.kill();
   }
 
-  /** No VF has two owners, and none that is free has one. */
+  /** No VF has two owners, none that is free has one, and who is to keep its VF has it. */
   #checkOwners(step: string): void {
+    for (const pod of this.keeping) {
+      const vf = pod.client.connection?.mechanism?.parameters["pciAddress"] ?? "";
+      if (!isOwner(pod, this.node, vf)) this.violations.push(`${pod.name} has not its ${vf} after ${step}`);
+    }
     for (const vf of this.node.vfs) {
       const owners = ownersOf(this.node, vf);
       if (owners.length > 1) this.violations.push(`${vf} has the owners ${owners.join(" and ")} after ${step}`);
       const record = this.forwarder?.node.inventory.get(vf);
-      const isFree = record !== undefined && record.connectionId === undefined;
+      // The next forwarder has no namespace to take a link out of: its driver does that, and until then no client gets the VF.
+      const isLeft = record !== undefined && conditionOf(record, "being-cleaned") !== undefined;
+      const isFree = record !== undefined && record.connectionId === undefined && !isLeft;
       if (isFree && owners.length > 0) this.violations.push(`${vf} is free and ${owners.join()} has it after ${step}`);
     }
   }
 
   get #settings(): ForwarderSettings {
     return {
-      name: FORWARDER,
+      name: this.forwarderName,
       networkServices: ["sriovns", "forwarder"],
       labels: { p2p: "true" },
       connectTo: this.peers.nsmgr.url,
