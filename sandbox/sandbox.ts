@@ -250,7 +250,9 @@ export class Sandbox {
   async startVfioPod(name: string): Promise<SandboxPod & { readonly container: Container }> {
     const started = await this.startPod(name);
     const container = await this.startContainer(started);
-    const parameters = { tokenID: started.tokenId, cgroupDir: await container.cgroupDir() };
+    const cgroupDir = await container.cgroupDir();
+    // Without version 1 a client does not know its cgroup.
+    const parameters = { tokenID: started.tokenId, cgroupDir: cgroupDir === "*" ? "" : cgroupDir };
     const client = this.clientOf(started, { mechanism: "VFIO", parameters });
     this.#undo.push(`VFIO client of ${name}`, () => client.hangUp());
     return { ...started, container, client };

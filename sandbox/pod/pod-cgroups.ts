@@ -59,10 +59,15 @@ export class PodCgroups {
     writeFileSync(join(this.#pod(uid), container, "devices.allow"), `c ${major}:${minor} ${access}`);
   }
 
+  /** Of all pods and their containers, as they are now. */
+  folders(): readonly string[] {
+    return foldersBelow(this.path);
+  }
+
   /** Each rule beneath for one of the devices, with its cgroup. */
   rulesFor(devices: readonly DeviceNumber[]): readonly string[] {
     const desired = devices.map(({ major, minor }) => `${major}:${minor}`);
-    return foldersBelow(this.path).flatMap((path) => {
+    return this.folders().flatMap((path) => {
       const rules = readFileSync(join(path, "devices.list"), "utf8").trim().split("\n");
       return rules.filter((rule) => desired.includes(rule.split(" ")[1] ?? "")).map((rule) => `${path}: ${rule}`);
     });

@@ -68,8 +68,12 @@ const tracer: Tracer = {
   headers: () => ({}),
 };
 
+/** Filters of version 2 are steps that mostly change nothing: whether they did, the kernel says. */
+const NO_CHANGES = ["disk", "device-access"];
+
 const atStep: AtStep = async (step, act) => {
   const call = calls.getStore();
+  if (!NO_CHANGES.includes(step.door)) process.send?.({ kind: "change", what: nameOf(step) });
   const announce = async (when: string) => {
     if (call && !call.isOver) await request({ kind: "step", call: call.name, what: `${when} ${nameOf(step)}` });
   };

@@ -55,7 +55,7 @@ export class KillableForwarder {
   readonly #readers: PromiseWithResolvers<InventoryView>[] = [];
   /** How often it has read or written something of the node. */
   touches = 0;
-  /** What it has written of the node, apart from what it does by netlink and to cgroups. */
+  /** What it has changed of the node, by files, settings of VFs, rtnetlink and rules of version 1 cgroups. */
   readonly writes: string[] = [];
 
   constructor(sandbox: KillableNode, { program, logFile, starter = [], flags = [], trial }: KillableOptions) {
@@ -152,6 +152,7 @@ export class KillableForwarder {
 
   #heard(message: FromForwarder): void {
     if (message.kind === "started") this.#started.resolve();
+    else if (message.kind === "change") this.writes.push(message.what);
     else if (message.kind === "inventory") this.#readers.shift()?.resolve(message.inventory);
     else if (message.kind !== "step" || this.#goesOn(message)) void this.#reply(message.id, message);
   }
@@ -198,9 +199,6 @@ export class KillableForwarder {
     if (request.kind === "step") return undefined;
     if (request.kind === "disk" || request.kind === "file") return await this.#onDisk(request);
     this.touches += 1;
-    if (request.kind !== "owner" && request.method.startsWith("write")) {
-      this.writes.push(`${request.kind === "files" ? request.tree : request.pf} ${JSON.stringify(request.args)}`);
-    }
     if (request.kind === "owner") return await this.#ownerOf(request);
     const target = request.kind === "files" ? machine[request.tree] : machine.pfPort({ address: request.pf });
     const call = (target as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>)[request.method];

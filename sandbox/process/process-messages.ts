@@ -76,4 +76,6 @@ export type Heard =
 export type FromForwarder =
   | (NodeRequest & { readonly id: number })
   | { readonly kind: "started" }
+  /** It changes something of the node, for a call or by itself. */
+  | { readonly kind: "change"; readonly what: string }
   | { readonly kind: "inventory"; readonly inventory: InventoryView };

@@ -7,9 +7,54 @@ import { needs } from "../needs.ts";
 import { SharedUntilFailure } from "./scenes/fresh-after-failure.ts";
 import { LINKS } from "./scenes/story.ts";
 import { groupIn, heal, reselect, segmentIn, UpgradeScene } from "./scenes/upgrade-scene.ts";
-import { opening, VFIO_NEEDS } from "./scenes/vfio-scene.ts";
+import { opening, UNIFIED_NEEDS, unifiedCgroups, VFIO_NEEDS } from "./scenes/vfio-scene.ts";
 
 const UPGRADES = Number(process.env["UPGRADES"] ?? 3);
+
+async function keepsGroup(scene: UpgradeScene, by: "SIGTERM" | "SIGKILL"): Promise<void> {
+  const { client, container, end } = await scene.vfioPod(`vfio-${by}`);
+  const [first, group] = [segmentIn(client), groupIn(client.connection)];
+  for (let nth = 0; nth < UPGRADES; nth += 1) {
+    await scene.upgrade(by);
+    if (by === "SIGKILL") {
+      await assert.rejects(client.request());
+      await scene.sandbox.nsmgr.timeUp();
+    }
+    await heal(client);
+    if (by === "SIGTERM") assert.equal(segmentIn(client), first);
+    assert.equal(groupIn(client.connection), group);
+    assert.deepEqual(await scene.changed(), []);
+    assert.deepEqual(await opening(container, group), ["", ""]);
+    await client.request();
+  }
+  await end();
+}
+
+/** Those alone, and of that client alone. */
+async function givesOtherAddresses(scene: UpgradeScene): Promise<void> {
+  const { knobs } = scene.sandbox.endpoint;
+  const beside = await scene.kernelPod("beside");
+  const { client, pod, end } = await scene.silentPod("changing");
+  const before = await pod.link("nsm-1");
+  const given = ["172.16.1.77/32", "2001:db8::77/128"];
+  // The kernel itself has a route to an address of IPv6.
+  const routes = before?.routes.map((route) => (before.addresses.includes(route) ? "2001:db8::77/128" : route)).sort();
+  const expected = { ...before, addresses: given, routes };
+  knobs.alterReply = ({ path, context }) => {
+    if (path?.pathSegments[0]?.name === "changing") Object.assign(context?.ipContext ?? {}, { srcIpAddrs: given });
+  };
+  await scene.upgrade("SIGTERM");
+  await Promise.all([heal(client), heal(beside.client)]);
+  assert.deepEqual(await pod.link("nsm-1"), expected);
+  const own = await scene.changed();
+  assert.deepEqual([...new Set(own.map((line) => line.replace(/: .*/, "")))].sort(), [
+    "changing",
+    "rtnetlink addAddress",
+    "rtnetlink deleteAddress",
+  ]);
+  knobs.alterReply = undefined;
+  await Promise.all([end(), beside.end()]);
+}
 
 describe("a forwarder that is upgraded", () => {
   const cgroups = PodCgroups.make();
@@ -39,19 +84,9 @@ describe("a forwarder that is upgraded", () => {
     await end();
   });
 
-  story("by SIGTERM keeps a group that a pod has open", VFIO_NEEDS, async (scene) => {
-    const { client, container, end } = await scene.vfioPod("vfio");
-    const [first, group] = [segmentIn(client), groupIn(client.connection)];
-    for (let nth = 0; nth < UPGRADES; nth += 1) {
-      await scene.upgrade("SIGTERM");
-      await heal(client);
-      assert.deepEqual([segmentIn(client), groupIn(client.connection)], [first, group]);
-      assert.deepEqual(await scene.changed(), []);
-      assert.deepEqual(await opening(container, group), ["", ""]);
-      await client.request();
-    }
-    await end();
-  });
+  for (const by of ["SIGTERM", "SIGKILL"] as const) {
+    story(`by ${by} keeps a group that a pod has open`, VFIO_NEEDS, (scene) => keepsGroup(scene, by));
+  }
 
   story("by SIGKILL is found when the manager's time is up, by its name of today", LINKS, async (scene) => {
     const { client, pod, end } = await scene.kernelPod("killed-kernel");
@@ -72,21 +107,8 @@ describe("a forwarder that is upgraded", () => {
     await end();
   });
 
-  story("by SIGKILL keeps a group that a pod has open", VFIO_NEEDS, async (scene) => {
-    const { client, container, end } = await scene.vfioPod("killed-vfio");
-    const group = groupIn(client.connection);
-    for (let nth = 0; nth < UPGRADES; nth += 1) {
-      await scene.upgrade("SIGKILL");
-      await assert.rejects(client.request());
-      await scene.sandbox.nsmgr.timeUp();
-      await heal(client);
-      assert.equal(groupIn(client.connection), group);
-      assert.deepEqual(await scene.changed(), []);
-      assert.deepEqual(await opening(container, group), ["", ""]);
-      await client.request();
-    }
-    await end();
-  });
+  const other = "gives a client the other addresses that its endpoint answers since, and touches nothing else";
+  story(other, LINKS, givesOtherAddresses);
 
   for (const by of ["SIGTERM", "SIGKILL"] as const) {
     story(
@@ -106,5 +128,20 @@ describe("a forwarder that is upgraded", () => {
         await end();
       },
     );
+  }
+});
+
+describe("a forwarder that is upgraded on a host with version 2 of cgroups", () => {
+  const cgroups = unifiedCgroups();
+  const shared = new SharedUntilFailure(
+    () => UpgradeScene.open(cgroups),
+    (scene) => scene.stop(),
+  );
+  after(() => shared.close().finally(() => cgroups?.close()));
+
+  for (const by of ["SIGTERM", "SIGKILL"] as const) {
+    test(`by ${by} leaves the programs of a pod attached that has its group open`, async (t) => {
+      if (needs(t, ...UNIFIED_NEEDS)) await shared.run((scene) => scene.played(() => keepsGroup(scene, by)));
+    });
   }
 });

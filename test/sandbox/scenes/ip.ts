@@ -74,7 +74,7 @@ export function ipNow(netns: Netns | undefined, command: string): void {
   execFileSync(file, args);
 }
 
-/** Writes down each change of links, addresses, routes and rules that the kernel reports. */
+/** Writes down each change of links, addresses, routes, rules and permanent neighbours that the kernel reports. */
 export class IpMonitor {
   readonly #netns: Netns | undefined;
   readonly #child;
@@ -84,7 +84,7 @@ export class IpMonitor {
 
   constructor(netns?: Netns) {
     this.#netns = netns;
-    const [file, args] = inNetns(netns, ["ip", "-o", "monitor", "link", "address", "route", "rule"]);
+    const [file, args] = inNetns(netns, ["ip", "-o", "monitor", "link", "address", "route", "rule", "neigh"]);
     this.#child = spawn(file, args, { stdio: ["ignore", "pipe", "ignore"] });
     createInterface(this.#child.stdout).on("line", (line) => {
       this.#lines.push(line.trim());
@@ -104,7 +104,7 @@ export class IpMonitor {
     await turn();
     await until("ip monitor reports the mark", () => this.#hears(mark), { turn });
     const news = this.#lines.splice(0);
-    return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400") && !isLinkLocal(line));
+    return this.#marks === 1 ? [] : news.filter((line) => !line.includes("lookup 400") && !isOfKernel(line));
   }
 
   async close(): Promise<void> {
@@ -127,9 +127,12 @@ export class IpMonitor {
   }
 }
 
-/** The kernel gives each link such an address, and reports it once its trial is over, a second after the link has come up. */
-function isLinkLocal(line: string): boolean {
-  return /\b(inet6|local) fe80:/.test(line);
+/**
+ * The kernel gives each link a link-local address, and reports it once its trial is over, a second after the link has come up. It also
+ * learns and forgets neighbours.
+ */
+function isOfKernel(line: string): boolean {
+  return /\b(inet6|local) fe80:/.test(line) || /\b(REACHABLE|STALE|DELAY|PROBE|FAILED|INCOMPLETE|NOARP)$/.test(line);
 }
 
 function inNetns(netns: Netns | undefined, command: readonly string[]): [string, string[]] {

@@ -11,22 +11,34 @@ import { KillableForwarder } from "../../../sandbox/process/killable.ts";
 import { SANDBOX_RESOURCE, Sandbox, type SandboxPod } from "../../../sandbox/sandbox.ts";
 import { systemClock as clock } from "../../../src/async/index.ts";
 import { type Connection, State } from "../../../src/gen/connection_pb.ts";
+import type { Netns } from "../../../src/kernel/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
 import { bundleProgram } from "../../../tools/bundle-program.ts";
 import { until, within } from "../../scenes/until.ts";
 import { BystanderPings } from "./bystander-pings.ts";
+import { deviceRules } from "./device-rules.ts";
+import { IpMonitor } from "./ip.ts";
 
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 const VFS = 8;
+
+/** `end` closes its connection. */
+type EndedPod = SandboxPod & { end(): Promise<void> };
 
 export class UpgradeScene {
   readonly sandbox: Sandbox;
   readonly #program: string;
   #forwarder: KillableForwarder;
   #nth = 1;
+  readonly #cgroups: PodCgroups | undefined;
+  /** Of the host's namespace and of pods', by their names. */
+  readonly #monitors = new Map<string, IpMonitor>();
+  /** Before the upgrade. */
+  #deviceRules: readonly string[] = [];
 
-  private constructor(sandbox: Sandbox, program: string) {
+  private constructor(sandbox: Sandbox, program: string, cgroups: PodCgroups | undefined) {
     this.sandbox = sandbox;
+    this.#cgroups = cgroups;
     this.#program = program;
     sandbox.upgradeTo(this.name);
     this.#forwarder = this.#spawn();
@@ -38,8 +50,9 @@ export class UpgradeScene {
     const settings = { adminListenOn: undefined };
     const sandbox = await Sandbox.start({ machine, cgroups, settings, log: silentLog, clock });
     sandbox.nsmgr.dialsFormer();
-    const scene = new UpgradeScene(sandbox, program);
+    const scene = new UpgradeScene(sandbox, program, cgroups);
     await scene.#isServing();
+    await scene.#monitor("host", sandbox.machine.netns);
     return scene;
   }
 
@@ -53,14 +66,25 @@ export class UpgradeScene {
   }
 
   /** A pod with a network device. `end` closes, and none of the pings of its whole life may have been lost. */
-  async kernelPod(name: string): Promise<SandboxPod & { end(): Promise<void> }> {
-    const pod = await this.sandbox.startPod(name);
-    await pod.client.request();
+  async kernelPod(name: string): Promise<EndedPod> {
+    const { end, ...pod } = await this.silentPod(name);
     const pings = new BystanderPings(pod);
-    this.sandbox.changes.watchNetns(name, pod.pod.netns);
-    const end = async () => {
+    const endPinging = async () => {
       const counted = await pings.stop();
       assert.deepEqual(counted, { ...counted, lost: 0 });
+      await end();
+    };
+    return { ...pod, end: endPinging };
+  }
+
+  /** The same, and nothing travels to it. */
+  async silentPod(name: string): Promise<EndedPod> {
+    const pod = await this.sandbox.startPod(name);
+    await pod.client.request();
+    await this.#monitor(name, pod.pod.netns);
+    const end = async () => {
+      await this.#monitors.get(name)?.close();
+      this.#monitors.delete(name);
       await this.#close(pod);
     };
     return { ...pod, end };
@@ -77,7 +101,7 @@ export class UpgradeScene {
   }
 
   /** A pod that has its group open. `end` closes. */
-  async vfioPod(name: string): Promise<SandboxPod & { readonly container: Container; end(): Promise<void> }> {
+  async vfioPod(name: string): Promise<EndedPod & { readonly container: Container }> {
     const pod = await this.sandbox.startVfioPod(name);
     await pod.client.request();
     await pod.container.makeNodes(pod.client.connection ?? assert.fail());
@@ -95,18 +119,38 @@ export class UpgradeScene {
     this.#forwarder.signal(by);
     await within(`the end by ${by}`, this.#forwarder.ended);
     await meanwhile();
-    await this.sandbox.changes.hasHeardAll();
-    this.sandbox.changes.forget();
+    await this.#news();
+    this.#deviceRules = deviceRules(this.#cgroups);
     this.#nth += 1;
     this.sandbox.upgradeTo(this.name);
     this.#forwarder = this.#spawn();
     await this.#isServing();
   }
 
-  /** What the instance that runs, and who else, has written of the node since the upgrade. */
+  /** What the instance that runs has changed of the node since the upgrade, and what has changed as the kernel says. */
   async changed(): Promise<readonly string[]> {
-    await this.sandbox.changes.hasHeardAll();
-    return [...this.#forwarder.writes, ...this.sandbox.changes.seen];
+    const now = deviceRules(this.#cgroups);
+    const [gone, come] = [without(this.#deviceRules, now), without(now, this.#deviceRules)];
+    return [
+      ...this.#forwarder.writes,
+      ...(await this.#news()),
+      ...gone.map((rules) => `no longer ${rules}`),
+      ...come.map((rules) => `now ${rules}`),
+    ];
+  }
+
+  async #monitor(name: string, netns: Netns): Promise<void> {
+    const monitor = new IpMonitor(netns);
+    this.#monitors.set(name, monitor);
+    await monitor.news();
+  }
+
+  /** Since it was called last. */
+  async #news(): Promise<readonly string[]> {
+    const all = [...this.#monitors].map(async ([name, monitor]) =>
+      (await monitor.news()).map((line) => `${name}: ${line}`),
+    );
+    return (await Promise.all(all)).flat();
   }
 
   /** A failure says what the forwarders have logged last. */
@@ -120,6 +164,7 @@ export class UpgradeScene {
   }
 
   async stop(): Promise<void> {
+    for (const monitor of this.#monitors.values()) await monitor.close();
     await this.#forwarder.kill();
     await this.sandbox.stop();
   }
@@ -173,6 +218,10 @@ export async function reselect(client: Client): Promise<void> {
 
 export function groupIn(connection: Connection | undefined): string {
   return connection?.mechanism?.parameters["iommuGroup"] ?? assert.fail("the answer names no IOMMU group");
+}
+
+function without(all: readonly string[], others: readonly string[]): readonly string[] {
+  return all.filter((one) => !others.includes(one));
 }
 
 /** Our segment of the client's path. */
