@@ -70,7 +70,10 @@ for (const openFiles of [1_024, 20_000]) {
     const { rpc } = budgetsFor({ openFiles });
     const ofPeers = [rpc.connections, rpc.descriptors].reduce((sum, { manager, others }) => sum + manager + others, 0);
     assert.ok(ofPeers + rpc.unknownDescriptors <= openFiles / 2, `${ofPeers}`);
-    const ofCalls = [rpc.calls, rpc.dials].reduce((sum, { manager, others }) => sum + manager + others, 0);
+    const ofCalls = [rpc.calls, rpc.dials, rpc.endpointSockets].reduce(
+      (sum, { manager, others }) => sum + manager + others,
+      0,
+    );
     assert.ok(ofPeers + rpc.unknownDescriptors + ofCalls <= (openFiles * 7) / 8, `${ofCalls}`);
     assert.ok(rpc.calls.manager >= 128 && rpc.calls.manager <= openFiles / 8);
     assert.ok(rpc.descriptors.manager >= 64 && rpc.connections.manager >= 64 && rpc.unknownDescriptors >= 8);
@@ -80,16 +83,31 @@ for (const openFiles of [1_024, 20_000]) {
 for (const memoryBytes of [256 * MIB, 96 * MIB, MIB]) {
   for (const openFiles of [1_048_576, 1_024, 256]) {
     test(`budgetsFor() gives no peer more than a quarter of what all share, of ${memoryBytes / MIB} MiB and ${openFiles} files`, () => {
-      const { calls, connections, descriptors, arrivalBytes, answerBytes, heldBytes } = budgetsFor({
+      const { calls, connections, descriptors, endpointSockets, arrivalBytes, answerBytes, heldBytes } = budgetsFor({
         memoryBytes,
         openFiles,
       }).rpc;
-      for (const { each, others } of [calls, connections, descriptors, arrivalBytes, answerBytes, heldBytes]) {
+      for (const { each, others } of [
+        calls,
+        connections,
+        descriptors,
+        endpointSockets,
+        arrivalBytes,
+        answerBytes,
+        heldBytes,
+      ]) {
         assert.ok(each >= 1 && each <= others / 4, `${each} of ${others}`);
       }
     });
   }
 }
+
+test("budgetsFor() leaves each peer one of everything with 64 descriptors", () => {
+  const { connections, dials, endpointSockets, calls } = budgetsFor({ openFiles: 64 }).rpc;
+  for (const { each, others, manager } of [connections, dials, endpointSockets, calls]) {
+    assert.ok(each >= 1 && others >= 1 && manager >= 1, `${each}, ${others}, ${manager}`);
+  }
+});
 
 for (const mebibytes of [256, 128, 96]) {
   test(`budgetsFor() lets each peer be sent all its connections in one message, with ${mebibytes} MiB`, () => {
@@ -112,6 +130,7 @@ test("describeBudgets() has a line for each", () => {
   assert.deepEqual(describeBudgets(defaults), {
     connections: "192 each, 768 all but the manager, 256 the manager",
     dials: "96 each, 512 all but the manager, 128 the manager",
+    endpointSockets: "96 each, 512 all but the manager, 128 the manager",
     calls: "512 each, 2048 all but the manager, 1024 the manager",
     arrivalBytes: "3072 KiB each, 12288 KiB all but the manager, 4096 KiB the manager",
     answerBytes: "2048 KiB each, 8192 KiB all but the manager, 12288 KiB the manager",

@@ -34,6 +34,7 @@ const DESCRIPTORS = { each: 1 / 32, others: 1 / 8, manager: 1 / 16 };
 const UNKNOWN_DESCRIPTORS = 1 / 32;
 const CALLS = { each: 1 / 32, others: 1 / 8, manager: 1 / 8 };
 const DIALS = { each: 1 / 64, others: 1 / 16, manager: 1 / 32 };
+const ENDPOINT_SOCKETS = { each: 3 / 256, others: 3 / 64, manager: 1 / 64 };
 const CONNECTIONS = { each: 3 / 64, others: 3 / 16, manager: 1 / 16 };
 
 /** Budgets of a process. With 256 MiB or more, or no limit, they are the defaults; with less, parts of them. */
@@ -46,18 +47,21 @@ export function budgetsFor({ memoryBytes = FULL_BYTES, openFiles = Number.POSITI
 
 type PartOf = (amount: number, atLeast?: number) => number;
 
+/** With very few descriptors one client is served all the same. */
+const atLeastOne = (part: number) => Math.max(1, Math.floor(part));
+
 function rpcPart(of: PartOf, openFiles: number): RpcLimits {
   const { maxMessageBytes, calls, connections, dials, arrivalBytes, decodedElements, heldBytes } = defaultLimits;
-  const { answerBytes, descriptors } = defaultLimits;
+  const { answerBytes, descriptors, endpointSockets } = defaultLimits;
   const scaled = ({ each, others, manager }: ShareLimits, atLeast: ShareLimits) => ({
     each: of(each, atLeast.each),
     others: of(others, atLeast.others),
     manager: of(manager, atLeast.manager),
   });
   const within = ({ each, others, manager }: ShareLimits, parts: ShareLimits) => ({
-    each: Math.min(each, Math.floor(openFiles * parts.each)),
-    others: Math.min(others, Math.floor(openFiles * parts.others)),
-    manager: Math.min(manager, Math.floor(openFiles * parts.manager)),
+    each: Math.min(each, atLeastOne(openFiles * parts.each)),
+    others: Math.min(others, atLeastOne(openFiles * parts.others)),
+    manager: Math.min(manager, atLeastOne(openFiles * parts.manager)),
   });
   return {
     ...defaultLimits,
@@ -65,6 +69,7 @@ function rpcPart(of: PartOf, openFiles: number): RpcLimits {
     calls: within(scaled(calls, { each: 128, others: 512, manager: 512 }), CALLS),
     connections: within(scaled(connections, { each: 24, others: 96, manager: 32 }), CONNECTIONS),
     dials: within(scaled(dials, { each: 32, others: 128, manager: 64 }), DIALS),
+    endpointSockets: within(endpointSockets, ENDPOINT_SOCKETS),
     arrivalBytes: scaled(arrivalBytes, {
       each: 2 * maxMessageBytes,
       others: 8 * maxMessageBytes,
@@ -105,6 +110,7 @@ export function describeBudgets({ rpc, quota }: Budgets): Readonly<Record<string
   return {
     connections: share(rpc.connections),
     dials: share(rpc.dials),
+    endpointSockets: share(rpc.endpointSockets),
     calls: share(rpc.calls),
     arrivalBytes: shareInKib(rpc.arrivalBytes),
     answerBytes: shareInKib(rpc.answerBytes),

@@ -116,6 +116,11 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     mechanisms: options.mechanisms,
     journal: options.journal,
     callerIdleMs: CALLER_IDLE_MS,
+    endpointSockets: {
+      add: (socket) => owners.addSocket(socket),
+      remove: (socket) => owners.removeSocket(socket),
+      leave: (target) => caller.leave(target),
+    },
     tokenLifetimeMs: settings.maxTokenLifetimeMs,
     ...ofService,
     metrics: options.metrics,

@@ -26,7 +26,7 @@ import {
   type SpanFacts,
   type Tracer,
 } from "../telemetry/index.ts";
-import { EndpointSockets } from "./endpoint/endpoint-sockets.ts";
+import { EndpointSockets, type SocketShares } from "./endpoint/endpoint-sockets.ts";
 import { Discovery } from "./endpoint/find-endpoints.ts";
 import { NsmError, type RefusalKind, textOf } from "./fault.ts";
 import { logText, toStatus } from "./grpc-status.ts";
@@ -77,6 +77,8 @@ interface ForwarderServiceOptions extends Gate {
   readonly quota?: Quota | undefined;
   /** Calls under way that come through the manager: its part of the server's. */
   readonly callsBehindManager?: CallShare;
+  /** Sockets of endpoints that each owner may have; as many as it likes by default. */
+  readonly endpointSockets?: SocketShares;
   /** Something was refused to a peer because it has its share. */
   readonly onRefused?: ((kind: RefusalKind) => void) | undefined;
   readonly metrics?: Metrics;
@@ -132,7 +134,7 @@ export function createForwarderService(options: ForwarderServiceOptions): Forwar
   const steps = tracedSteps(options.metrics ? measuredSteps(options.metrics, clock) : unwatchedSteps, tracer);
   const parts = inSteps(options, steps, tracer);
   const { caller } = parts;
-  const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS);
+  const sockets = new EndpointSockets(clock, callerIdleMs + SOCKET_MARGIN_MS, options.endpointSockets);
   const connections: Connections = new Map();
   const [monitor, turns] = [new MonitorHub(), new KeyedQueue<string>()];
   const names = new SegmentNames({ own: options.name, connections, journal: options.journal });

@@ -107,6 +107,22 @@ function world(t: TestContext, { peer, ...options }: WorldOptions = {}) {
   };
 }
 
+test("leave() gives no further call to what is kept to a target, by whatever name; calls under way continue", async (t) => {
+  const { dials, identities, pool, lease, connected } = world(t);
+  const { lease: first, connection } = await connected();
+  identities.set("unix:///other-name", target);
+  pool.leave("unix:///never-dialled");
+  pool.leave("unix:///other-name");
+  assert.equal(connection.cuts, 0);
+  const again = lease();
+  const second = dials[1]?.open();
+  (await again).release();
+  first.release();
+  assert.deepEqual([connection.cuts, dials.length], [1, 2]);
+  pool.leave(target);
+  assert.equal(second?.cuts, 1);
+});
+
 test("calls to one listener share a dial and a connection, by whatever name; it ends when it was idle for long enough", async (t) => {
   const { clock, dials, identities, lease } = world(t);
   identities.set("unix:///b", target);

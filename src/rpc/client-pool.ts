@@ -105,6 +105,12 @@ export class ConnectionPool {
     }
   }
 
+  /** Gives no further call to the connection that is kept to a target. */
+  leave(target: string): void {
+    const kept = this.#byTarget.get(this.#options.transport.identify(target));
+    if (kept) this.#retire(kept);
+  }
+
   async close(): Promise<void> {
     const why = new RpcError("CANCELLED", "the client was closed");
     this.#closing.abort(why);

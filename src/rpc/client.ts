@@ -133,6 +133,11 @@ export class RpcClient {
     });
   }
 
+  /** The next call to the target is over a new connection: what the target names may be another socket then. */
+  leave(target: string): void {
+    this.#pool.leave(target);
+  }
+
   /** Ends every call with CANCELLED and closes every connection. */
   async close(): Promise<void> {
     for (const scope of this.#scopes) scope.cancel(new RpcError("CANCELLED", "the client was closed"));

@@ -15,6 +15,7 @@ export {
 export { RpcHealth } from "./health.ts";
 export { acceptTls, checkTls, type Protocol } from "./http2/tls.ts";
 export { defaultMessageLimit, type MessageLimit, smallMessageLimit } from "./message-limits.ts";
+export type { OwnedConnection } from "./owned-connections.ts";
 export { LIMIT_KINDS, type LimitKind, PeerLimits } from "./peer-limits.ts";
 export type { RateLimits } from "./rate.ts";
 export { defaultLimits, type RpcLimits } from "./rpc-limits.ts";

@@ -1,7 +1,7 @@
 import type { Clock } from "../async/index.ts";
 import { type ShareLimits, Shares } from "./shares.ts";
 
-/** A connection that counts for its owner. */
+/** A connection that counts for its owner, or a socket that leads to one. */
 export interface OwnedConnection {
   /** SPIFFE ID; "" without TLS. Of one that we have dialled: whose call it was dialled for. */
   readonly owner: string;

@@ -12,6 +12,7 @@ const limits = {
   maxMessageBytes: 10,
   connections: { each: 3, others: 7, manager: 3 },
   dials: { each: 2, others: 5, manager: 2 },
+  endpointSockets: { each: 2, others: 5, manager: 2 },
   calls: { each: 2, others: 5, manager: 3 },
   arrivalBytes: { each: 60, others: 160, manager: 60 },
   answerBytes: { each: 20, others: 80, manager: 30 },
@@ -272,6 +273,23 @@ test("PeerLimits.addDial() counts apart from the connections that an owner has m
   assert.deepEqual(refused, ["dials a"]);
   for (const dial of dials) owners.removeDial(dial);
   assert.ok(dials.slice(1).every((dial) => owners.addDial(dial)));
+});
+
+test("PeerLimits.addSocket() counts apart from dials, ends the owner's idle ones for one more, and refuses where all are in use", () => {
+  const { owners, refused } = peerLimits();
+  const ended: number[] = [];
+  const sockets = Array.from({ length: 4 }, (_, at) => ({
+    ...{ owner: "a", isIdle: at === 1, idleSinceMs: 0 },
+    end: () => void ended.push(at),
+  }));
+  for (let at = 0; at < 2; at += 1) owners.addDial({ owner: "a", isIdle: false, idleSinceMs: 0, end() {} });
+  assert.deepEqual(
+    sockets.map((socket) => owners.addSocket(socket)),
+    [true, true, true, false],
+  );
+  assert.deepEqual([ended, refused], [[1], ["endpoint-sockets a"]]);
+  for (const socket of sockets) owners.removeSocket(socket);
+  assert.ok(sockets.slice(2).every((socket) => owners.addSocket(socket)));
 });
 
 test("PeerLimits.beginCall() takes as many calls of an owner as it may have, on whatever connection", () => {

@@ -17,7 +17,15 @@ export interface Budget {
 }
 
 /** What can be refused to a peer here. */
-export const LIMIT_KINDS = ["connections", "calls", "arrival-bytes", "answer-bytes", "descriptors", "dials"] as const;
+export const LIMIT_KINDS = [
+  "connections",
+  "calls",
+  "arrival-bytes",
+  "answer-bytes",
+  "descriptors",
+  "dials",
+  "endpoint-sockets",
+] as const;
 /** One of them. */
 export type LimitKind = (typeof LIMIT_KINDS)[number];
 
@@ -39,6 +47,7 @@ export class PeerLimits {
   readonly #onRefused: (kind: LimitKind, owner: string) => void;
   readonly #connections: OwnedConnections;
   readonly #dials: OwnedConnections;
+  readonly #sockets: OwnedConnections;
   readonly #calls: Shares;
   readonly #arrival: Shares;
   readonly #answers: Shares;
@@ -53,6 +62,7 @@ export class PeerLimits {
     this.#onRefused = onRefused;
     this.#connections = new OwnedConnections({ limits: limits.connections, clock, isManager });
     this.#dials = new OwnedConnections({ limits: limits.dials, clock, isManager });
+    this.#sockets = new OwnedConnections({ limits: limits.endpointSockets, clock, isManager });
     this.#calls = new Shares(limits.calls, isManager);
     this.#arrival = new Shares(limits.arrivalBytes, isManager);
     this.#answers = new Shares(limits.answerBytes, isManager);
@@ -91,6 +101,16 @@ export class PeerLimits {
   /** Its dial has failed, or it has ended; a second time does nothing. */
   removeDial(connection: OwnedConnection): void {
     this.#dials.remove(connection);
+  }
+
+  /** Takes in the socket of an endpoint that is to be kept for an owner's call; false where there is no room for it. */
+  addSocket(socket: OwnedConnection): boolean {
+    return this.#addTo(this.#sockets, "endpoint-sockets", socket);
+  }
+
+  /** It has been closed; a second time does nothing. */
+  removeSocket(socket: OwnedConnection): void {
+    this.#sockets.remove(socket);
   }
 
   /** What a connection of the owner may say that it takes at once: no more than would be begun. */

@@ -13,6 +13,8 @@ export interface RpcLimits {
   readonly connections: ShareLimits;
   /** Connections that a client holds or dials at once, by whose call they were dialled for; for a further one an idle one ends, too. */
   readonly dials: ShareLimits;
+  /** Sockets of endpoints that came as descriptors, by whose call they were kept for; for a further one an idle one is closed. */
+  readonly endpointSockets: ShareLimits;
   /** Bytes of requests whose rest is awaited; on one connection four messages. */
   readonly arrivalBytes: ShareLimits;
   /** Bytes of answers that have not left for their peer: it may not read, and HTTP/2 lets it say so for each call. */
@@ -41,6 +43,8 @@ export const defaultLimits: RpcLimits = {
   connections: { each: 192, others: 768, manager: 256 },
   // An endpoint that serves a connection is listened to, and each has one connection, or two after a rotation.
   dials: { each: 96, others: 512, manager: 128 },
+  // As the connections that they lead to.
+  endpointSockets: { each: 96, others: 512, manager: 128 },
   arrivalBytes: { each: 3 * MIB, others: 12 * MIB, manager: 4 * MIB },
   // All connections that a manager may have, in one message, are 8.5 MiB.
   answerBytes: { each: 2 * MIB, others: 8 * MIB, manager: 12 * MIB },

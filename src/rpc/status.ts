@@ -64,7 +64,7 @@ export class Untouched extends RpcError {
   }
 }
 
-/** No connection was dialled: who the call is for has as many as it may. Says nothing of the peer that was to be called. */
+/** No connection was dialled, or the socket for it not kept: who the call is for has as many as it may. Says nothing of the peer. */
 export class DialRefused extends RpcError {
   constructor(message: string) {
     super("RESOURCE_EXHAUSTED", message);

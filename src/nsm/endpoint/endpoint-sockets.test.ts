@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { DialRefused, defaultLimits, PeerLimits } from "../../rpc/index.ts";
 import { HandClock, PaperFd, PaperFds, settled } from "../testing/fakes.ts";
 import { EndpointSockets } from "./endpoint-sockets.ts";
 
 const url = "inode://8/12";
+const owner = "spiffe://test/a";
 
 test("EndpointSockets.acquire() gives the same target to all who hold an endpoint, from one descriptor", async () => {
-  const { sockets, fds, signal } = setUp();
-  const [first, second] = await Promise.all([sockets.acquire(url, fds, signal), sockets.acquire(url, fds, signal)]);
+  const { sockets, fds, search } = setUp();
+  const [first, second] = await Promise.all([sockets.acquire(url, fds, search), sockets.acquire(url, fds, search)]);
   assert.equal(first.target, second.target);
   assert.match(first.target, /^unix:\/\/\/proc\/self\/fd\/\d+$/);
   assert.ok(first.isLocal);
@@ -16,12 +18,12 @@ test("EndpointSockets.acquire() gives the same target to all who hold an endpoin
 });
 
 test("EndpointSocket.release() closes the descriptor when it was not held for long enough", async () => {
-  const { clock, sockets, fds, signal } = setUp();
-  const socket = await sockets.acquire(url, fds, signal);
+  const { clock, sockets, fds, search } = setUp();
+  const socket = await sockets.acquire(url, fds, search);
   socket.release();
   socket.release();
   await clock.pass(900);
-  const again = await sockets.acquire(url, undefined, signal);
+  const again = await sockets.acquire(url, undefined, search);
   assert.equal(again.target, socket.target);
   await clock.pass(5_000);
   assert.equal(PaperFd.open, 1);
@@ -31,9 +33,9 @@ test("EndpointSocket.release() closes the descriptor when it was not held for lo
 });
 
 test("EndpointSockets.acquire() waits a bounded time for a descriptor that does not come", async () => {
-  const { clock, sockets, fds, signal } = setUp();
+  const { clock, sockets, fds, search } = setUp();
   const waiting = assert.rejects(
-    sockets.acquire("inode://8/13", fds, signal),
+    sockets.acquire("inode://8/13", fds, search),
     /the socket inode:\/\/8\/13 did not arrive/,
   );
   await clock.pass(1_100);
@@ -44,26 +46,84 @@ test("EndpointSockets.acquire() ends with its caller's reason when that leaves b
   const { clock, sockets, fds } = setUp();
   const caller = new AbortController();
   const reason = new Error("the caller has gone");
-  const waiting = assert.rejects(sockets.acquire("inode://8/13", fds, caller.signal), reason);
+  const waiting = assert.rejects(sockets.acquire("inode://8/13", fds, { owner, signal: caller.signal }), reason);
   caller.abort(reason);
   await waiting;
   assert.equal(clock.timerCount, 0);
 });
 
 test("EndpointSockets.stop() closes what is held and what lingers, and forgets both", async () => {
-  const { clock, sockets, fds, signal } = setUp();
+  const { clock, sockets, fds, search } = setUp();
   fds.sent.add("inode://8/13");
-  await sockets.acquire(url, fds, signal);
-  (await sockets.acquire("inode://8/13", fds, signal)).release();
+  await sockets.acquire(url, fds, search);
+  (await sockets.acquire("inode://8/13", fds, search)).release();
   sockets.stop();
   assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
 });
 
+/** Shares in which each owner may have two; and which targets were left. */
+function sharedSetUp() {
+  const { clock, fds, search } = setUp();
+  const limits = { ...defaultLimits, endpointSockets: { each: 2, others: 6, manager: 1 } };
+  const refused: string[] = [];
+  const owners = new PeerLimits({ limits, clock, onRefused: (kind, peer) => void refused.push(`${kind} ${peer}`) });
+  const left: string[] = [];
+  const sockets = new EndpointSockets(clock, 1_000, {
+    add: (socket) => owners.addSocket(socket),
+    remove: (socket) => owners.removeSocket(socket),
+    leave: (target) => void left.push(target),
+  });
+  const acquire = (ino: number, whose = owner) => {
+    fds.sent.add(`inode://8/${ino}`);
+    return sockets.acquire(`inode://8/${ino}`, fds, { ...search, owner: whose });
+  };
+  return { clock, fds, sockets, acquire, left, refused };
+}
+
+test("EndpointSockets.acquire() closes the owner's oldest unused one for one more, and leaves what is connected to it before", async () => {
+  const { clock, sockets, acquire, left, refused } = sharedSetUp();
+  const first = await acquire(1);
+  const second = await acquire(2);
+  first.release();
+  second.release();
+  const third = await acquire(3);
+  assert.deepEqual([left, PaperFd.open, sockets.heldCount], [[first.target], 2, 2]);
+  const again = await acquire(1);
+  assert.notEqual(again.target, first.target);
+  assert.deepEqual([left.at(-1), PaperFd.open], [second.target, 2]);
+  first.release();
+  await clock.pass(5_000);
+  assert.deepEqual([PaperFd.open, clock.timerCount, refused], [2, 0, []]);
+  for (const socket of [third, again]) socket.release();
+  await clock.pass(1_100);
+  assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
+});
+
+test("EndpointSockets.acquire() refuses an owner whose sockets are all in use, and no other", async () => {
+  const { sockets, fds, acquire, left, refused } = sharedSetUp();
+  const held = [await acquire(1), await acquire(2)];
+  await assert.rejects(acquire(3), (error) => {
+    assert.ok(error instanceof DialRefused);
+    assert.match(error.message, /^Cannot keep the socket inode:\/\/8\/3 .*spiffe:\/\/test\/a has as many/);
+    return true;
+  });
+  assert.deepEqual([refused, PaperFd.open, left], [["endpoint-sockets spiffe://test/a"], 2, []]);
+  assert.equal(fds.received.filter(({ isOpen }) => isOpen).length, 2);
+  const other = await acquire(3, "spiffe://test/b");
+  const shared = await acquire(3);
+  assert.equal(shared.target, other.target);
+  held[0]?.release();
+  await acquire(4);
+  assert.equal(left.length, 1);
+  sockets.stop();
+  assert.equal(PaperFd.open, 0);
+});
+
 test("EndpointSockets.acquire() passes other URLs on as they are", async () => {
-  const { sockets, signal } = setUp();
-  const remote = await sockets.acquire("tcp://10.0.0.1:5001", undefined, signal);
+  const { sockets, search } = setUp();
+  const remote = await sockets.acquire("tcp://10.0.0.1:5001", undefined, search);
   assert.deepEqual([remote.target, remote.isLocal], ["tcp://10.0.0.1:5001", false]);
-  const local = await sockets.acquire("unix:///run/nse.sock", undefined, signal);
+  const local = await sockets.acquire("unix:///run/nse.sock", undefined, search);
   assert.deepEqual([local.target, local.isLocal], ["unix:///run/nse.sock", true]);
   remote.release();
   await settled();
@@ -74,5 +134,10 @@ function setUp() {
   const clock = new HandClock();
   const fds = new PaperFds();
   fds.sent.add(url);
-  return { clock, fds, sockets: new EndpointSockets(clock, 1_000), signal: new AbortController().signal };
+  return {
+    clock,
+    fds,
+    sockets: new EndpointSockets(clock, 1_000),
+    search: { owner, signal: new AbortController().signal },
+  };
 }

@@ -1,4 +1,5 @@
 import { type Clock, guarded, startDeadline, type Timer } from "../../async/index.ts";
+import { DialRefused, type OwnedConnection } from "../../rpc/index.ts";
 import { NsmError, textOf } from "../fault.ts";
 import { type InodeUrl, isInodeUrl, parseInodeUrl } from "../mechanism/inode-url.ts";
 import type { OwnedFd, PassedFds } from "../peers.ts";
@@ -18,25 +19,48 @@ export interface EndpointSocket {
   release(): void;
 }
 
-interface HeldSocket {
+interface HeldSocket extends OwnedConnection {
+  readonly url: string;
   readonly fd: OwnedFd;
   users: number;
+  idleSinceMs: number;
   closing: Timer | undefined;
 }
 
-/** The recvfd of the original's registry client: descriptors of endpoint sockets, shared, and closed when unused (W25). */
+/** What each owner may have of them: a peer may name as many endpoints as it likes, and each is a descriptor. */
+export interface SocketShares {
+  /** May end idle ones for it. False where there is no room. */
+  add(socket: OwnedConnection): boolean;
+  remove(socket: OwnedConnection): void;
+  /** No further call goes over a connection that is kept to that target. */
+  leave(target: string): void;
+}
+
+const unbounded: SocketShares = { add: () => true, remove() {}, leave() {} };
+
+/** For whom a socket is taken hold of, and until when. */
+interface SocketSearch {
+  /** In whose share it is. */
+  readonly owner: string;
+  readonly signal: AbortSignal;
+}
+
+/** The recvfd of the original's registry client: descriptors of endpoint sockets, shared, bounded by owner, and closed when unused (W25). */
 export class EndpointSockets {
   readonly #clock: Clock;
   readonly #lingerMs: number;
+  readonly #shares: SocketShares;
   readonly #held = new Map<string, HeldSocket>();
 
   /**
    * `lingerMs`: how long an unused descriptor stays open. It must outlive the caller's kept connection to the target: the
-   * target is a descriptor number, and a number that is used again would lead to the earlier endpoint.
+   * target is a descriptor number, and a number that is used again would lead to the earlier endpoint. One that is closed before,
+   * because its owner or all have as many as they may, ends that connection.
    */
-  constructor(clock: Clock, lingerMs: number) {
+  constructor(clock: Clock, lingerMs: number, shares = unbounded) {
     this.#clock = clock;
     this.#lingerMs = lingerMs;
+    this.#shares = shares;
   }
 
   get heldCount(): number {
@@ -45,14 +69,14 @@ export class EndpointSockets {
 
   /**
    * Takes hold of an endpoint's socket; the descriptor of an `inode://` URL came over the registry's connection.
-   * @throws {NsmError} bad-value, registry.
+   * @throws {NsmError} bad-value, registry; {DialRefused} when the owner has as many as it may.
    */
-  async acquire(url: string, fds: PassedFds | undefined, signal: AbortSignal): Promise<EndpointSocket> {
+  async acquire(url: string, fds: PassedFds | undefined, { owner, signal }: SocketSearch): Promise<EndpointSocket> {
     if (!isInodeUrl(url)) return { url, target: url, isLocal: url.startsWith("unix:"), release: () => {} };
     const file = parseInodeUrl(url, "the endpoint's URL");
-    const held = this.#held.get(url) ?? this.#keep(url, await this.#receive(file, fds, signal));
+    const held = this.#held.get(url) ?? this.#keep(url, await this.#receive(file, fds, signal), owner);
     fds?.release(file);
-    return this.#hold(url, held);
+    return this.#hold(held);
   }
 
   /** The descriptor that came with this URL is not needed. A URL that cannot be read came with none. */
@@ -68,11 +92,7 @@ export class EndpointSockets {
 
   /** Closes everything at once, used or not: for the end of the process. */
   stop(): void {
-    for (const held of this.#held.values()) {
-      held.closing?.cancel();
-      held.fd.close();
-    }
-    this.#held.clear();
+    for (const held of [...this.#held.values()]) this.#close(held);
   }
 
   async #receive(file: InodeUrl, fds: PassedFds | undefined, signal: AbortSignal): Promise<OwnedFd> {
@@ -89,37 +109,67 @@ export class EndpointSockets {
     }
   }
 
-  #keep(url: string, fd: OwnedFd): HeldSocket {
+  /** @throws {DialRefused} */
+  #keep(url: string, fd: OwnedFd, owner: string): HeldSocket {
     const known = this.#held.get(url);
     // Another search for the same endpoint was quicker.
-    if (known) fd.close();
-    const held = known ?? { fd, users: 0, closing: undefined };
-    this.#held.set(url, held);
-    return held;
+    if (known) {
+      fd.close();
+      return known;
+    }
+    const held: HeldSocket = {
+      ...{ url, fd, owner, users: 0, idleSinceMs: this.#clock.monotonicMs(), closing: undefined },
+      get isIdle() {
+        return held.users === 0;
+      },
+      end: () => this.#close(held),
+    };
+    if (this.#shares.add(held)) {
+      this.#held.set(url, held);
+      return held;
+    }
+    fd.close();
+    const whose = owner || "a caller without identity";
+    throw new DialRefused(
+      `Cannot keep the socket ${url} of an endpoint: ${whose} has as many as it may; try again when one of its calls has ended`,
+    );
   }
 
-  #hold(url: string, held: HeldSocket): EndpointSocket {
+  #hold(held: HeldSocket): EndpointSocket {
     held.users += 1;
     held.closing?.cancel();
     let holding = true;
     return {
-      url,
-      target: `unix:///proc/self/fd/${held.fd.number}`,
+      url: held.url,
+      target: targetOf(held),
       isLocal: true,
       release: () => {
-        if (holding) this.#drop(url, held);
+        if (holding) this.#drop(held);
         holding = false;
       },
     };
   }
 
-  #drop(url: string, held: HeldSocket): void {
+  #drop(held: HeldSocket): void {
     held.users -= 1;
-    if (held.users > 0) return;
-    const close = guarded("timer", () => {
-      this.#held.delete(url);
-      held.fd.close();
-    });
-    held.closing = this.#clock.after(this.#lingerMs, close);
+    if (held.users > 0 || this.#held.get(held.url) !== held) return;
+    held.idleSinceMs = this.#clock.monotonicMs();
+    held.closing = this.#clock.after(
+      this.#lingerMs,
+      guarded("timer", () => this.#close(held)),
+    );
   }
+
+  #close(held: HeldSocket): void {
+    held.closing?.cancel();
+    this.#held.delete(held.url);
+    this.#shares.remove(held);
+    // As long as we have the descriptor, its inode is no other socket's: a connection that is kept to it must not outlive that.
+    this.#shares.leave(targetOf(held));
+    held.fd.close();
+  }
+}
+
+function targetOf({ fd }: HeldSocket): string {
+  return `unix:///proc/self/fd/${fd.number}`;
 }

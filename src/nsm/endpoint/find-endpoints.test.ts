@@ -32,7 +32,7 @@ function setUp(caller: Outside) {
   return { clock, sockets, discovery: new Discovery({ target: "unix:///nsmgr", caller, sockets, clock }) };
 }
 
-const query = { networkService: "ns1", payload: "", labels: {}, endpointName: "" };
+const query = { networkService: "ns1", payload: "", labels: {}, endpointName: "", owner: "spiffe://test/a" };
 const { signal } = new AbortController();
 
 test("Discovery.find() leaves out an endpoint whose URL cannot be read", async () => {
@@ -322,6 +322,26 @@ test("Discovery.find() waits for sockets that do not come side by side, and trie
   assert.deepEqual(await found, ["nse-1"]);
   for (const { url } of missing) outside.fds.sent.add(url);
   assert.equal((await namesOf(discovery))[0], "nse-1");
+});
+
+test("Discovery.find() holds nothing against an endpoint whose socket there was no room for", async () => {
+  const outside = new Outside();
+  outside.fds.sent.add(ours);
+  listing(outside, [
+    ...registered("full", ["full"]).map((one) => ({ ...one, url: ours })),
+    ...registered("nse", ["nse-1"]),
+  ]);
+  const clock = new HandClock();
+  let hasRoom = false;
+  const shares = { add: () => hasRoom, remove() {}, leave() {} };
+  const sockets = new EndpointSockets(clock, 1_000, shares);
+  const discovery = new Discovery({ target: "unix:///nsmgr", caller: outside, sockets, clock });
+  assert.deepEqual(await namesOf(discovery), ["nse-1"]);
+  assert.deepEqual([outside.fds.released, outside.fds.received.map(({ isOpen }) => isOpen)], [[ours], [false]]);
+  hasRoom = true;
+  await namesOf(discovery);
+  assert.deepEqual(await namesOf(discovery), ["full", "nse-1"]);
+  sockets.stop();
 });
 
 test("Discovery.find() that is given up holds nothing against an endpoint whose socket has not come yet", async () => {

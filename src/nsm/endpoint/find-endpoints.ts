@@ -1,6 +1,7 @@
 import type { DescMessage, DescMethodServerStreaming, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type NetworkService, NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../gen/registry_pb.ts";
+import { DialRefused } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
 import type { Caller, PassedFds } from "../peers.ts";
 import type { EndpointSocket, EndpointSockets } from "./endpoint-sockets.ts";
@@ -35,6 +36,8 @@ interface EndpointRequest {
   readonly labels: Readonly<Record<string, string>>;
   /** Empty: any endpoint of the service. */
   readonly endpointName: string;
+  /** For whom: sockets of endpoints count for it. */
+  readonly owner: string;
 }
 
 /** What the registry offers for a request. */
@@ -114,11 +117,11 @@ export class Discovery {
       const why = `it does not serve ${sought.networkService}`;
       throw new NsmError({ kind: "endpoint-not-found", endpoint: name, why });
     }
-    return { payload: "", candidates: await this.#take([endpoint], found, signal) };
+    return { payload: "", candidates: await this.#take([endpoint], found, { owner: sought.owner, signal }) };
   }
 
   async #byService(sought: EndpointRequest, signal: AbortSignal): Promise<Offer> {
-    const { networkService: name, payload, labels } = sought;
+    const { networkService: name, payload, labels, owner } = sought;
     const query = { networkService: { name, payload } };
     let service: NetworkService | undefined;
     await this.#query(NetworkServiceRegistry.method.find, query, {
@@ -132,7 +135,7 @@ export class Discovery {
     const alive = found.list.filter((endpoint) => !this.#isExpired(endpoint));
     const fitting = matchEndpoints(labels, service, alive);
     if (fitting.length === 0) throw new NsmError({ kind: "no-candidates" });
-    const candidates = await this.#take(this.#order.of(service.name, fitting), found, signal);
+    const candidates = await this.#take(this.#order.of(service.name, fitting), found, { owner, signal });
     return { payload: service.payload, candidates };
   }
 
@@ -178,7 +181,11 @@ export class Discovery {
   }
 
   /** A candidate whose socket did not come is left out: the others may still serve. */
-  async #take(endpoints: readonly FoundEndpoint[], found: Found, signal: AbortSignal): Promise<readonly Candidate[]> {
+  async #take(
+    endpoints: readonly FoundEndpoint[],
+    found: Found,
+    search: { readonly owner: string; readonly signal: AbortSignal },
+  ): Promise<readonly Candidate[]> {
     const { sockets } = this.#options;
     // Side by side: each that does not come is waited for.
     const taken = await Promise.allSettled(
@@ -186,9 +193,9 @@ export class Discovery {
         const { name, url } = endpoint;
         const note = (outcome: "agreed" | "failed") => this.#order[outcome](endpoint);
         try {
-          return { name, socket: await sockets.acquire(url, found.fds, signal), note };
+          return { name, socket: await sockets.acquire(url, found.fds, search), note };
         } catch (error) {
-          if (!signal.aborted) note("failed");
+          if (!search.signal.aborted && !(error instanceof DialRefused)) note("failed");
           throw error;
         }
       }),

@@ -81,7 +81,8 @@ async function establishWith(deps: RequestDeps, request: ReceivedRequest, establ
     await endHolder(deps, request, refusal);
     return await open();
   });
-  const find = async (either: AbortSignal) => (kept ? undefined : await findEndpoints(deps, connection, either));
+  const find = async (either: AbortSignal) =>
+    kept ? undefined : await findEndpoints(deps, record, { connection, signal: either });
   const drop = (found: Offer | undefined) => releaseOffer(found?.candidates ?? []);
   // Where nothing of the node is held nothing is begun until an endpoint gets the Request: to find none costs no write.
   const found = record.holdsVf || former ? undefined : await find(signal);

@@ -41,9 +41,14 @@ export function keptEndpoint(record: ConnectionRecord | undefined, connection: C
 }
 
 /** Finds endpoints as the connection requests. The receiver passes the offer to `requestOffer`, or releases its sockets. */
-export async function findEndpoints(deps: OnwardDeps, connection: Connection, signal: AbortSignal): Promise<Offer> {
+export async function findEndpoints(
+  deps: OnwardDeps,
+  { owner }: Pick<ConnectionRecord, "owner">,
+  { connection, signal }: { readonly connection: Connection; readonly signal: AbortSignal },
+): Promise<Offer> {
   const { networkService, payload, labels, networkServiceEndpointName: endpointName } = connection;
-  return await deps.discovery.find({ networkService, payload, labels, endpointName }, signal);
+  const sought = { networkService, payload, labels, endpointName, owner: accountableName(owner) };
+  return await deps.discovery.find(sought, signal);
 }
 
 /** Lets go of every candidate but one. */
@@ -104,7 +109,7 @@ export async function requestOnward(
       question.beforeOthers();
     }
   }
-  const found = offer ?? (await findEndpoints(deps, connection, signal));
+  const found = offer ?? (await findEndpoints(deps, record, { connection, signal }));
   const fresh = await requestOffer(requesting, lastFirst(found, record), question);
   const before = onwardOf(record);
   if (before) void leave(requesting, before, fresh);
@@ -135,7 +140,7 @@ async function leaveUnknown(deps: OnwardDeps, record: ConnectionRecord, { fresh,
   const closed = clone(ConnectionSchema, last);
   renewTokens(closed, connection);
   try {
-    const before = await findUnknown(deps, closed);
+    const before = await findUnknown(deps, record, closed);
     if (before) await leave(requesting, before, fresh);
   } catch (error) {
     requesting.onCloseFailed(name, error);
@@ -143,10 +148,14 @@ async function leaveUnknown(deps: OnwardDeps, record: ConnectionRecord, { fresh,
 }
 
 /** The endpoint that got the previous instance's Request for this connection (W24). */
-export async function findUnknown(deps: OnwardDeps, connection: Connection): Promise<Onward | undefined> {
+export async function findUnknown(
+  deps: OnwardDeps,
+  record: Pick<ConnectionRecord, "owner">,
+  connection: Connection,
+): Promise<Onward | undefined> {
   const deadline = startDeadline(deps.requesting.clock, FIND_LIMIT_MS, { what: "the search for the endpoint" });
   try {
-    const offer = await findEndpoints(deps, connection, deadline.signal);
+    const offer = await findEndpoints(deps, record, { connection, signal: deadline.signal });
     // It is queried by name, so there is no second one.
     const [candidate] = offer.candidates;
     return candidate && { candidate, connection, mechanism: undefined };

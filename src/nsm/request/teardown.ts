@@ -154,7 +154,7 @@ async function releaseNode({ steps }: TeardownDeps, state: ReclaimingConnection)
 async function closeOnward(deps: TeardownDeps, record: ConnectionRecord, state: ReclaimingConnection): Promise<void> {
   const { onward: known, connection } = state;
   state.onward = undefined;
-  const onward = known === "unknown" ? await findUnknown(deps, connection) : known;
+  const onward = known === "unknown" ? await findUnknown(deps, record, connection) : known;
   if (!onward) return;
   try {
     await closeAtEndpoint(requestingFor(deps, record), onward);
