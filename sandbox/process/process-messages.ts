@@ -65,6 +65,8 @@ export type Heard =
   | ({ readonly kind: "start" } & StartRequest)
   | { readonly kind: "uevent"; readonly event: Uevent }
   | { readonly kind: "inventory" }
+  /** So much time has passed for it. */
+  | { readonly kind: "leap"; readonly ms: number }
   | {
       readonly kind: "answer";
       readonly id: number;

@@ -18,6 +18,7 @@ import { eventually } from "./story.ts";
 /** A call is sent so often to a point that it passes most times. */
 const TRIES = 3;
 const PFS = 2;
+const HELD_BACK_MS = 15_000;
 const ROOT = join(import.meta.dirname, "..", "..", "..");
 
 /** What a call is given, so that the forwarder can die in it. */
@@ -26,8 +27,11 @@ type Dying = Pick<CallChanges, "signal" | "traceparent">;
 /** Does the work until the forwarder is killed, and waits for the next one. True when the work had not come to its end by then. */
 export type Kill = (work: (call: Dying) => Promise<unknown>) => Promise<boolean>;
 
-/** What one pod goes through, with one `kill` in it; it leaves the node as it found it. */
-export type PodStory = (pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+/**
+ * What one pod goes through, with one `kill` in it; it leaves the node as it found it. What it resolves with is awaited when the stories
+ * of all pods are over, and Closes that were held back too.
+ */
+export type PodStory = (pod: SandboxPod, kill: Kill, at: number) => Promise<(() => Promise<void>) | undefined>;
 
 export interface PointOptions {
   /** The steps that the call takes, each with how often: a story that reaches others, or fewer, fails. */
@@ -238,19 +242,24 @@ export class KillScene {
         return where !== undefined;
       };
       try {
-        await story(pod, kill, at);
-        // Out of a namespace that the next forwarder was not passed it goes with its driver, when its Close is answered.
-        await eventually(
-          () => pod.pod.links(),
-          ({ length }) => length === 0,
-        );
+        return await story(pod, kill, at);
       } catch (cause) {
         death.fail(cause);
         throw new Error(`${pod.name}, killed ${where ?? "when it was served"}: ${String(cause)}`, { cause });
       }
     });
     try {
-      await Promise.all(playing);
+      const endings = await Promise.all(playing);
+      // A Close by an earlier name that was held back (nsm/request/close.ts) ends with its time.
+      this.forwarder.leap(HELD_BACK_MS);
+      // Out of a namespace that the next forwarder was not passed it goes with its driver, when its Close is answered.
+      for (const ending of endings) await ending?.();
+      for (const { pod } of this.pods.slice(0, work.length)) {
+        await eventually(
+          () => pod.links(),
+          ({ length }) => length === 0,
+        );
+      }
     } finally {
       await Promise.allSettled(playing);
       for (const client of this.#clients.splice(0)) await client.hangUp();

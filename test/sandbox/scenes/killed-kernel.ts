@@ -61,6 +61,7 @@ const stories: Readonly<Record<string, Story>> = {
         if (await kill((call) => client.request(call))) await client.request(RETRY);
         assert.equal((await pod.pod.link("nsm-1"))?.up, true);
         await client.close(RETRY);
+        return undefined;
       },
       { reaches: REQUEST, ended: "ended" },
     ),
@@ -80,6 +81,7 @@ const stories: Readonly<Record<string, Story>> = {
           assert.equal((await pod.pod.link("nsm-1"))?.up, true);
         }
         if (isOpen) await client.close(RETRY);
+        return undefined;
       },
       { reaches: CLOSE, isFollowed: true },
     ),
@@ -104,6 +106,7 @@ const stories: Readonly<Record<string, Story>> = {
         );
         assert.equal(await vlanOf(scene, answer), SANDBOX_VLAN + 1);
         await client.close(RETRY);
+        return undefined;
       },
       { reaches: CHANGE },
     );

@@ -12,7 +12,7 @@ import { KeyedQueue } from "../../../src/async/index.ts";
 import type { NetworkServiceRequest } from "../../../src/gen/networkservice_pb.ts";
 import { type Need, needs } from "../../needs.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
-import { type Kill, KillScene, type PointOptions } from "./kill-scene.ts";
+import { KillScene, type PodStory, type PointOptions } from "./kill-scene.ts";
 import { eventually } from "./story.ts";
 import { groupOf, nothingGranted, opening } from "./vfio-scene.ts";
 
@@ -84,7 +84,7 @@ interface Story {
   readonly unified?: RegExp;
   /** With cgroups of version 1. */
   readonly reaches: PointOptions["reaches"];
-  readonly story: (stage: Stage, pod: SandboxPod, kill: Kill, at: number) => Promise<void>;
+  readonly story: (stage: Stage, ...of: Parameters<PodStory>) => ReturnType<PodStory>;
 }
 
 const stories: Readonly<Record<string, Story>> = {
@@ -104,12 +104,12 @@ const stories: Readonly<Record<string, Story>> = {
     story: async (stage, pod, kill, at) => {
       const client = stage.client(pod);
       const isOpen = await kill((call) => client.request(call));
-      if (isOpen && at % 3 === 0) return await stage.isRestored(pod); // its client does not come back
+      if (isOpen && at % 3 === 0) return () => stage.isRestored(pod); // its client does not come back
       if (isOpen) await client.request(RETRY);
       await stage.hasIt(pod, client);
       const group = groupOf(client);
       await client.close(RETRY);
-      await stage.isRestored(pod, group);
+      return () => stage.isRestored(pod, group);
     },
   },
 
@@ -133,7 +133,7 @@ const stories: Readonly<Record<string, Story>> = {
         await stage.hasIt(pod, client);
       }
       if (isOpen) await client.close(RETRY);
-      await stage.isRestored(pod, group);
+      return () => stage.isRestored(pod, group);
     },
   },
 
@@ -166,7 +166,7 @@ const stories: Readonly<Record<string, Story>> = {
       if (await kill((call) => client.request({ ...call, ...change }))) await client.request({ ...RETRY, ...change });
       assert.equal((await pod.pod.link("nsm-1"))?.up, true);
       await client.close({ ...RETRY, fds: [pod.pod.netns.fd] });
-      await stage.isRestored(pod, group);
+      return () => stage.isRestored(pod, group);
     },
   },
 
@@ -195,7 +195,7 @@ const stories: Readonly<Record<string, Story>> = {
       await stage.hasIt(pod, client);
       const group = groupOf(client);
       await client.close(RETRY);
-      await stage.isRestored(pod, group);
+      return () => stage.isRestored(pod, group);
     },
   },
 };
