@@ -1,5 +1,6 @@
 // A process that may have little of the machine: it serves with that, or ends and says what it lacks. It never turns in a circle.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { before, describe, type TestContext, test } from "node:test";
@@ -76,13 +77,22 @@ describe("of open files", () => {
     await serves(await open(t, shell("ulimit -n 64"), { realLinks: true }));
   });
 
-  test("40 are enough to stay, and what fails is tried again without haste", async (t) => {
-    const limited = await open(t, shell("ulimit -n 40"), { realLinks: false });
-    await eventually(limited.log, (text) => /EMFILE/.test(text));
+  test("where no more can be opened it stays, tries again without haste, and is served when there are some", async (t) => {
+    const limited = await open(t, [], { realLinks: false });
+    const { sandbox, forwarder, log } = limited;
+    await forwarder.started;
+    await offersAll(limited);
+    await sandbox.kubelet.stop();
+    const limitFiles = (count: number) => execFileSync("prlimit", [`--pid=${forwarder.pid}`, `--nofile=${count}:`]);
+    limitFiles(3); // What it has open it keeps.
+    await sandbox.kubelet.start();
+    await eventually(log, (text) => /EMFILE/.test(text));
     const before = cpuMs(limited);
     await clock.sleep(2000);
     assert.ok(cpuMs(limited) - before < 600, `${cpuMs(limited) - before} ms of 2 s`);
-    assert.equal(limited.forwarder.end, undefined);
+    assert.equal(forwarder.end, undefined);
+    limitFiles(1024);
+    await offersAll(limited);
   });
 
   test("32 are not enough to start, which it says with what to do", async (t) => {

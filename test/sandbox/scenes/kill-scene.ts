@@ -11,6 +11,7 @@ import { systemClock as clock } from "../../../src/async/index.ts";
 import { silentLog } from "../../../src/telemetry/index.ts";
 import { bundleProgram } from "../../../tools/bundle-program.ts";
 import { BystanderPings } from "./bystander-pings.ts";
+import { Death } from "./death.ts";
 import { SharedUntilFailure } from "./fresh-after-failure.ts";
 import { ipDump, withoutIndexes } from "./ip.ts";
 import { eventually } from "./story.ts";
@@ -324,39 +325,6 @@ export class KillScene {
     if (this.#isUpgraded) await this.sandbox.nsmgr.timeUp();
     // What a torn disk has left is written again with the first change: this is not to be one of those that are counted.
     await this.bystander?.client.request();
-  }
-}
-
-/** The one death of a round: it comes when every call is where it shall be. */
-class Death {
-  readonly #die: () => Promise<void>;
-  readonly #over = Promise.withResolvers<void>();
-  readonly #allButOne = Promise.withResolvers<void>();
-  #missing: number;
-
-  constructor(calls: number, die: () => Promise<void>) {
-    this.#missing = calls;
-    this.#die = die;
-    for (const { promise } of [this.#over, this.#allButOne]) promise.catch(() => {}); // its waiter gets it
-    if (calls === 1) this.#allButOne.resolve();
-  }
-
-  /** Resolves when every other call is where it shall be. */
-  get onlyOneIsMissing(): Promise<void> {
-    return this.#allButOne.promise;
-  }
-
-  /** The call is where it shall be. Resolves when the next forwarder serves. */
-  async comes(): Promise<void> {
-    this.#missing -= 1;
-    if (this.#missing === 1) this.#allButOne.resolve();
-    if (this.#missing === 0) this.#die().then(this.#over.resolve, this.#over.reject);
-    await this.#over.promise;
-  }
-
-  fail(cause: unknown): void {
-    this.#over.reject(cause);
-    this.#allButOne.reject(cause);
   }
 }
 
