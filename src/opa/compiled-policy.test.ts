@@ -37,7 +37,9 @@ function answer(changes: { name?: string; peer?: Member["peer"]; token?: string;
   return { index: 0, segments, peer: changes.peer ?? nsmgr.peer, nowMs: changes.nowMs ?? nowMs, resource };
 }
 
-const policy = await loadCompiledPolicy(FIXTURE);
+/** As shipped: only what never ends is for certain over its limit, and on a busy machine anything may be. */
+const shipped = await loadCompiledPolicy(FIXTURE);
+const policy = await loadCompiledPolicy(FIXTURE, { limitMs: 60_000 });
 
 test("a compiled policy reads the original's input document, and calls what NSM's own policies call", () => {
   checkRegistration([policy], answer());
@@ -57,7 +59,7 @@ const refused = [
 for (const [says, changes, wants] of refused) {
   test(`a compiled policy refuses ${says}, and continues`, () => {
     assert.throws(
-      () => checkRegistration([policy], answer(changes)),
+      () => checkRegistration([says === "what takes it too long" ? shipped : policy], answer(changes)),
       (error) => error instanceof PolicyError && error.policy === FIXTURE && wants.test(error.message),
     );
     checkRegistration([policy], answer());
@@ -70,7 +72,7 @@ test("loadCompiledPolicy() names what a policy calls and is not here", async () 
     return rest;
   };
   await assert.rejects(
-    loadCompiledPolicy(FIXTURE, fewer),
+    loadCompiledPolicy(FIXTURE, { builtins: fewer }),
     /it calls time\.now_ns, which is not here.*io\.jwt\.decode,/,
   );
 });

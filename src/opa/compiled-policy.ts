@@ -33,6 +33,7 @@ interface Compiled {
   readonly bytes: Buffer;
   /** What the policy says yes or no in: "nsm/valid". */
   readonly entry: string;
+  readonly limitMs: number;
 }
 
 /**
@@ -40,9 +41,15 @@ interface Compiled {
  * @throws {CompiledPolicyError} for what is no such policy, or asks its host for what is not here
  * @throws {KernelError} when the file cannot be read
  */
-export async function loadCompiledPolicy(path: string, builtins: typeof builtinsAt = builtinsAt): Promise<Policy> {
+export async function loadCompiledPolicy(
+  path: string,
+  {
+    builtins = builtinsAt,
+    limitMs = LIMIT_MS,
+  }: { readonly builtins?: typeof builtinsAt; readonly limitMs?: number } = {},
+): Promise<Policy> {
   const bytes = await readSmallBytes(path, POLICY_MEBIBYTES);
-  const compiled = { bytes, entry: checked(bytes, builtins(0)) };
+  const compiled = { bytes, entry: checked(bytes, builtins(0), limitMs), limitMs };
   return { name: path, findFault: (input) => judge(compiled, input, builtins(input.nowMs)) };
 }
 
@@ -52,15 +59,15 @@ function open(bytes: Buffer, builtins: Builtins): LoadedPolicy {
 }
 
 /** The entry that is evaluated. @throws {CompiledPolicyError} */
-function checked(bytes: Buffer, builtins: Builtins): string {
+function checked(bytes: Buffer, builtins: Builtins, limitMs: number): string {
   let policy: LoadedPolicy;
   let wanted: readonly string[];
   try {
-    policy = bounded(() => open(bytes, builtins));
+    policy = bounded(() => open(bytes, builtins), limitMs);
     wanted = builtinsOf(policy);
   } catch (error) {
     throw new CompiledPolicyError(
-      `it is no policy that opa build made (${describe(error)}): want policy.wasm of its bundle`,
+      `it is no policy that opa build made (${describe(error, limitMs)}): want policy.wasm of its bundle`,
     );
   }
   const known = [...ofLibrary, ...Object.keys(builtins)].sort();
@@ -80,12 +87,16 @@ function checked(bytes: Buffer, builtins: Builtins): string {
   return entry;
 }
 
-function judge({ bytes, entry }: Compiled, input: PolicyInput, builtins: Builtins): ReturnType<Policy["findFault"]> {
+function judge(
+  { bytes, entry, limitMs }: Compiled,
+  input: PolicyInput,
+  builtins: Builtins,
+): ReturnType<Policy["findFault"]> {
   let answers: ReturnType<LoadedPolicy["evaluate"]>;
   try {
-    answers = bounded(() => open(bytes, builtins).evaluate(inputDocument(input), entry));
+    answers = bounded(() => open(bytes, builtins).evaluate(inputDocument(input), entry), limitMs);
   } catch (error) {
-    return { kind: "own-failure", problem: describe(error) };
+    return { kind: "own-failure", problem: describe(error, limitMs) };
   }
   const result = answers[0]?.result;
   if (result === true) return undefined;
@@ -94,8 +105,8 @@ function judge({ bytes, entry }: Compiled, input: PolicyInput, builtins: Builtin
 }
 
 /** Ends what takes too long, also within WebAssembly. @throws what the work throws */
-function bounded<T>(work: () => T): T {
-  return new Script("work()").runInContext(createContext({ work }), { timeout: LIMIT_MS }) as T;
+function bounded<T>(work: () => T, limitMs: number): T {
+  return new Script("work()").runInContext(createContext({ work }), { timeout: limitMs }) as T;
 }
 
 /** Names of what the policy asks its host for: the ABI of https://www.openpolicyagent.org/docs/wasm, which the library keeps to itself. */
@@ -107,9 +118,9 @@ function builtinsOf({ wasmInstance, mem }: LoadedPolicy): readonly string[] {
 }
 
 /** The library throws texts and bare objects as well. */
-function describe(error: unknown): string {
+function describe(error: unknown, limitMs: number): string {
   if (typeof error === "string") return error;
   const { message, code } = (error ?? {}) as { readonly message?: unknown; readonly code?: unknown };
-  if (code === "ERR_SCRIPT_EXECUTION_TIMEOUT") return `it took longer than ${LIMIT_MS} ms`;
+  if (code === "ERR_SCRIPT_EXECUTION_TIMEOUT") return `it took longer than ${limitMs} ms`;
   return typeof message === "string" ? message : "it failed";
 }
