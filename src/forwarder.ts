@@ -124,7 +124,7 @@ async function start(options: BoundedOptions, frame: Frame): Promise<Omit<Forwar
 
   phases.begin("look at the node");
   const state = await openStateFolder(settings.statePath, host);
-  const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log });
+  const node = await openNode({ pfConfig, host, state, health, ...declareBinds(metrics), clock, log, signal });
   undo.push("observation of the node", () => node.close());
   declareNodeMetrics(metrics, node);
   shown.show(node);

@@ -20,7 +20,7 @@ for (const when of [
     const paper = await watchedNode(t, { pfs: when === "while another process is waited for" ? 2 : 1 });
     const [, other] = paper.machine.pfs;
     const theirs = other === undefined ? undefined : paper.machine.locks.pf(other);
-    const { close } = await paper.open();
+    const { close } = await paper.open({ waitsMs: theirs ? 5_000 : 0 });
     assert.deepEqual({ ...paper.left(), timers: 0 }, OPEN);
     const failing = Promise.withResolvers<undefined>();
     if (when !== "at rest") paper.announce({ action: "lost" });
@@ -302,7 +302,7 @@ test("watchNode() continues after an observation that has failed", async (t) => 
 test("watchNode() tries again what another process has, until that has ended, and only then rests", async (t) => {
   const paper = await watchedNode(t);
   const theirs = paper.machine.locks.pf(paper.pf);
-  const { node, close } = await paper.open();
+  const { node, close } = await paper.open({ waitsMs: 5_000 });
   assert.deepEqual([node.inventory.snapshot(), node.survey.isWaiting], [[], true]);
   await paper.quiet(12_000);
   assert.deepEqual(node.inventory.snapshot(), []);

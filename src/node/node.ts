@@ -32,20 +32,22 @@ interface NodeOptions {
   readonly onTried?: DriverBinderOptions["onTried"];
   readonly clock: Clock;
   readonly log: Log;
+  /** Gives up what is waited for. */
+  readonly signal?: AbortSignal;
 }
 
 /**
  * Observes the node. A PF that cannot be used is reported and left out.
- * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue.
+ * @throws when the state folder cannot be used: without its secret, kubelet's records would become untrue; the signal's reason.
  */
 export async function openNode(options: NodeOptions): Promise<Node> {
-  const { pfConfig, host, state, health, onTried, clock, log } = options;
+  const { pfConfig, host, state, health, onTried, clock, log, signal } = options;
   const inventory = new Inventory(await tokenNamespace(state, host.random));
   reportVfConditions(inventory, health);
   const hostUse = new HostUseWithholding({ host, inventory, config: () => survey.ours, log });
   const refuseCreation: PfSurveyOptions["refuseCreation"] = (pf) => hostUse.refuseCreation(pf);
   const survey = new PfSurvey({ pfConfig, host, inventory, refuseCreation, health, clock, log });
-  await survey.observe();
+  await survey.begin(signal);
   await hostUse.observe().catch((error: unknown) => log.error("host-use-not-observed", { error: String(error) }));
   const binder = new DriverBinder({
     ...host,

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "../async/index.ts";
+import { VirtualClock } from "../async/testing/virtual-clock.ts";
 import { lockFolder, tryLockFolder } from "../kernel/index.ts";
 import { parsePfConfig } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
@@ -49,6 +50,21 @@ test("PfClaims leaves out what another process has, says so once, and takes it w
     [other.reported(), other.claims.isWaiting, other.claims.problemOf(first as never)],
     [[], false, undefined],
   );
+});
+
+test("PfClaims.awaitDying() waits for a process that lets go of its locks one after the other, and not for one that lives", async (t) => {
+  const { forwarder } = node(t);
+  const [one, other, third] = [forwarder(), forwarder(), forwarder()];
+  const clock = new VirtualClock({ nowMs: 0 });
+  one.ours(first);
+  clock.after(400, () => one.claims.close());
+  await other.claims.awaitDying(listOf(first, second), clock);
+  assert.ok(clock.now() < 1_000, `waited ${clock.now()} ms`);
+  assert.deepEqual([other.ours(first, second), other.log.events.length], [[first, second], 0]);
+  await third.claims.awaitDying(listOf(first, second), clock);
+  assert.deepEqual(third.ours(first, second), []);
+  const signal = AbortSignal.abort(new Error("stopped"));
+  await assert.rejects(third.claims.awaitDying(listOf(first), clock, signal), /stopped/);
 });
 
 test("PfClaims waits for nothing that the list does not name any more", (t) => {

@@ -1,5 +1,6 @@
 // Which PFs are this process's: two releases of the forwarder on one node have state folders of their own, and
 // no journal that says to one what the other does.
+import type { Clock } from "../async/index.ts";
 import type { ExclusiveLock } from "../kernel/index.ts";
 import { KernelError } from "../kernel/index.ts";
 import type { PciAddress, PfConfig } from "../pci/index.ts";
@@ -12,6 +13,10 @@ interface PfClaimsOptions {
   readonly log: Log;
 }
 
+/** So long at most: what is locked for longer is another release's. */
+const DYING_MS = 3_000;
+const AGAIN_MS = 50;
+
 /** The locks of the configured PFs. They stay ours until the process ends, whatever the list says later. */
 export class PfClaims {
   readonly #options: PfClaimsOptions;
@@ -22,6 +27,16 @@ export class PfClaims {
   constructor(options: PfClaimsOptions) {
     this.#options = options;
     this.#heldElsewhere = options.health.condition("pf-held-elsewhere");
+  }
+
+  /**
+   * Before the first observation: a process that has just died lets go of its locks one after the other, for closing a socket takes the kernel
+   * its time. To miss such a PF would leave the clients that have its VFs without them. @throws the signal's reason.
+   */
+  async awaitDying({ physicalFunctions }: PfConfig, clock: Clock, signal?: AbortSignal): Promise<void> {
+    const endMs = clock.monotonicMs() + DYING_MS;
+    const isHeld = () => physicalFunctions.some(({ address }) => !this.#tryLock(address));
+    while (isHeld() && clock.monotonicMs() < endMs) await clock.sleep(AGAIN_MS, signal);
   }
 
   /** The part of the list that may be observed and written to now: all but what another process has. */
@@ -47,20 +62,24 @@ export class PfClaims {
   }
 
   #isOurs(address: PciAddress): boolean {
+    return this.#tryLock(address) ? this.#accept(address) : this.#refuse(address);
+  }
+
+  #tryLock(address: PciAddress): boolean {
     const known = this.#locks.get(address);
     if (known?.isCurrent()) return true;
     known?.release(); // of an adapter that has left its slot
     this.#locks.delete(address);
     try {
       const lock = this.#options.locks.pf(address);
-      if (lock === undefined) return this.#refuse(address);
+      if (lock === undefined) return false;
       this.#locks.set(address, lock);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       // Not there: its observation says so. What else there is must not keep a node from serving.
       if (error.code !== "ENOENT") this.#options.log.warn("pf-not-locked", { pf: address, error: error.message });
     }
-    return this.#accept(address);
+    return true;
   }
 
   #accept(address: PciAddress): true {

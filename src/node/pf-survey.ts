@@ -138,6 +138,17 @@ export class PfSurvey {
     this.#creation.hostUseChanged();
   }
 
+  /** Reads the node for the first time. @throws the signal's reason. */
+  async begin(signal?: AbortSignal): Promise<void> {
+    try {
+      await this.#claims.awaitDying(this.#config, this.#options.clock, signal);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+    await this.observe();
+  }
+
   /** Reads the node again. Never throws: what cannot be used is reported and left out. */
   observe(): Promise<void> {
     const observed = this.#turn.then(async () => {

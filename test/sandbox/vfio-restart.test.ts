@@ -51,6 +51,28 @@ describe("a forwarder that dies", () => {
     for (const one of [pod, other]) await endPod(crash, one);
   });
 
+  story("leaves a VFIO connection as it is, though its locks are let go of one after the other", async (crash) => {
+    const pod = await vfioPod(crash.scene);
+    await pod.vfio.request();
+    const group = groupOf(pod.vfio);
+    await pod.container.makeNodes(pod.vfio.connection ?? assert.fail());
+    assert.equal(await pod.container.open(group), "");
+    // The next forwarder has the state folder already, while the kernel still closes files of this one.
+    const { locks } = crash.scene.sandbox.machine;
+    const { pf } = locks;
+    let refusals = 3;
+    const heldFor = (address: string) => (refusals-- > 0 ? undefined : pf(address));
+    await crash.restart(async () => void Object.assign(locks, { pf: heldFor }));
+    Object.assign(locks, { pf });
+    assert.deepEqual(await opening(pod.container, group), PERMITTED);
+    await pod.vfio.request({ timeoutMs: 60_000 });
+    assert.equal(groupOf(pod.vfio), group);
+    await pod.container.close(group);
+    await pod.vfio.close({ timeoutMs: 60_000 });
+    await nothingLeft(crash, pod);
+    await endPod(crash, pod);
+  });
+
   story("gets back the VF of a pod that ended meanwhile, clean", async (crash) => {
     const { scene } = crash;
     const pod = await vfioPod(scene);

@@ -138,10 +138,11 @@ export async function watchedNode(t: TestContext, { entry = "", ...options }: Wa
     for (let turn = 0; turn < 40; turn += 1) await settled();
     await clock.pass(0);
   };
-  /** `between` happens after the first look, and before anything of the node is heard. */
-  const open = async ({ between = (_node: Node) => {}, isQuiet = true } = {}) => {
+  /** `between` happens after the first look, and before anything of the node is heard. A lock that is held is waited for in `waitsMs`. */
+  const open = async ({ between = (_node: Node) => {}, isQuiet = true, waitsMs = 0 } = {}) => {
     const pfConfig = parsePfConfig(configText, file.path);
-    const node = await openNode({ pfConfig, host, state, health, clock, log });
+    const opening = openNode({ pfConfig, host, state, health, clock, log });
+    const [node] = await Promise.all([opening, clock.pass(waitsMs)]);
     between(node);
     const watch = await watchNode({ node, host, pfConfigFile: file, health, clock, log });
     if (isQuiet) await quiet();
