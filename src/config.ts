@@ -63,7 +63,7 @@ const variables = {
     "NSM_SPIFFE_ID",
     spiffeIds,
     "Which of the SVIDs is ours where the SPIRE agent issues several, spelled like the one before; not set: the one that we have while it " +
-      "is issued, at the start the first",
+      "is issued, also after a restart, else the first",
   ),
   dialTimeoutMs: variable(
     "NSM_DIAL_TIMEOUT",

@@ -5,6 +5,7 @@ import { type Budgets, budgetsFor } from "./budgets.ts";
 import { openAdmin } from "./composition/admin-doors.ts";
 import { reportEscapedErrors } from "./composition/escaped-errors.ts";
 import { type KubeletSettings, type KubeletSide, openKubelet } from "./composition/kubelet-offer.ts";
+import { openIdentity } from "./composition/last-spiffe-id.ts";
 import {
   declareBinds,
   declareHealthMetrics,
@@ -18,7 +19,7 @@ import { awaitOriginal } from "./composition/original-forwarder.ts";
 import { startPhases } from "./composition/phase-report.ts";
 import { ServiceToCome } from "./composition/service-to-come.ts";
 import { ownStateFolder } from "./composition/state-owner.ts";
-import { Identity, type SpiffeIdPattern } from "./identity/index.ts";
+import type { SpiffeIdPattern } from "./identity/index.ts";
 import { openStateFolder } from "./kernel/index.ts";
 import { openCheckpoint } from "./kubelet/index.ts";
 import { AdoptedGrants, endWithPods, mechanisms, openAccess, openNodeJournal } from "./mechanisms/index.ts";
@@ -150,8 +151,7 @@ async function start(options: BoundedOptions, frame: Frame): Promise<Omit<Forwar
   const offered = offer(options, { kubelet, shown, undo });
 
   phases.begin("retrieve the SVID (if nothing follows: look at the SPIRE agent)");
-  const identity = new Identity({ ...outside, endpointSocket, spiffeIds });
-  undo.push("identity", () => identity.close());
+  const identity = await openIdentity(state, { ...outside, endpointSocket, spiffeIds }, undo);
   shown.learn({ identity });
   declareIdentityMetrics(metrics, identity);
   log.info("svid", { id: (await identity.ready(signal)).id });

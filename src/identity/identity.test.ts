@@ -187,6 +187,17 @@ test("Identity keeps the SPIFFE ID that it has while it is issued, and warns whe
   assert.equal(await issue(ME, other), other, "it is not given back, either");
 });
 
+test("Identity takes the SPIFFE ID of before a restart where it is issued, else the first", async (t) => {
+  const { socket } = agent(t);
+  const other = "spiffe://sandbox.test/other";
+  socket.issue(other, ME);
+  await socket.start();
+  assert.equal((await start(t, socket.url, systemClock, { last: ME }).identity.ready()).id, ME);
+  assert.equal((await start(t, socket.url, systemClock, { last: `${ME}-before` }).identity.ready()).id, other);
+  const spiffeIds = [parseSpiffeIdPattern(other)];
+  assert.equal((await start(t, socket.url, systemClock, { last: ME, spiffeIds }).identity.ready()).id, other);
+});
+
 test("Identity takes the SPIFFE ID that NSM_SPIFFE_ID wants, and says what there is where it is not issued", async (t) => {
   const { socket } = agent(t);
   const [other, third] = ["spiffe://sandbox.test/other", "spiffe://sandbox.test/third"];

@@ -14,6 +14,8 @@ export interface SvidRotationOptions {
   readonly endpointSocket: string;
   /** NSM_SPIFFE_ID: who we want to be where the agent issues several SVIDs; undefined: who we are, or the first. */
   readonly spiffeIds?: readonly SpiffeIdPattern[] | undefined;
+  /** Who we were before a restart: kept as who we are is. */
+  readonly last?: string | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly health: Health;
@@ -57,7 +59,7 @@ export class SvidRotation {
     this.#remind();
     const onContext = (context: X509Context) => this.#accept(context);
     const onProblem = (problem: string) => this.#note(problem);
-    const choice = () => ({ current: this.current.value?.id, wanted: options.spiffeIds });
+    const choice = () => ({ current: this.current.value?.id ?? options.last, wanted: options.spiffeIds });
     this.#watching = watchX509Context({ ...options, socket, choice, onContext, onProblem }, this.#stop.signal);
   }
 

@@ -33,6 +33,15 @@ const stories: Readonly<Record<string, Story>> = {
     assert.deepEqual([await readyz(scene), scene.log.of("spiffe-id-changed")], [{ status: 200, lines: ["ready"] }, []]);
     await issued(scene, "forwarder");
   },
+  "a restart while another entry sorts first changes nothing, either": async (scene) => {
+    await issued(scene, "another", "forwarder");
+    await scene.sandbox.stopForwarder();
+    scene.forwarder = await scene.sandbox.startForwarder();
+    await scene.sandbox.kubelet.until("worker.domain/10G", (devices) => devices.some(({ healthy }) => healthy));
+    assert.equal(scene.log.of("svid-received").at(-1)?.["spiffeId"], scene.sandbox.spire.idOf("forwarder"));
+    await scene.serves(await scene.pod());
+    await issued(scene, "forwarder");
+  },
   "ours is deleted: that is said at once with its reason, and all continues": async (scene) => {
     scene.sandbox.workload.issue();
     await eventually(
