@@ -13,7 +13,7 @@ export interface Attack {
   readonly identities?: number;
   /** Another pod has a connection meanwhile, and the attacker knows its path. It must be what it was in the end. */
   readonly knowsAPath?: boolean;
-  /** It has a pod with an interface, whose namespace is crowded (crowded-pod.ts). How it fares itself is not judged. */
+  /** It has a pod whose namespace is crowded (crowded-pod.ts), and which is served as an innocent is: an honest router has as many routes. */
   readonly crowdsANamespace?: boolean;
   /** It is after descriptors: played with few of them, too. */
   readonly takesFiles?: boolean;

@@ -1,7 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import type { SandboxPod } from "../../sandbox/sandbox.ts";
-import { systemClock as clock } from "../../src/async/index.ts";
 
 const ROUTES = 200_000;
 const RULES = 1_000;
@@ -13,24 +12,6 @@ function* crowd(): Generator<string> {
   for (let at = 0; at < ROUTES; at += 1) yield `route add blackhole 10.${at >> 16}.${(at >> 8) & 255}.${at & 255}/32`;
   for (let at = 0; at < RULES; at += 1)
     yield `rule add pref ${1_000 + at} from 11.0.${at >> 8}.${at & 255} lookup ${300 + at}`;
-}
-
-const CALL_TIMEOUT_MS = 15_000;
-
-/** Requests, refreshes and Closes of the pod until the signal; then it has no connection. Answers with how many Requests succeeded. */
-export async function requestAgain({ client }: SandboxPod, signal: AbortSignal): Promise<number> {
-  let answered = 0;
-  const request = async () => {
-    await client.request({ timeoutMs: CALL_TIMEOUT_MS, signal });
-    answered += 1;
-  };
-  while (!signal.aborted) {
-    await request()
-      .then(request)
-      .catch(() => clock.sleep(100));
-    await client.close({ timeoutMs: CALL_TIMEOUT_MS }).catch(() => {});
-  }
-  return answered;
 }
 
 /** Where another process finds the namespace of a pod of this one. */

@@ -4,9 +4,9 @@ import { systemClock as clock } from "../../src/async/index.ts";
 import type { Target, Way } from "./attacker/target.ts";
 import { AttackerProcess, targetOf } from "./attacker-process.ts";
 import type { Attack } from "./attacks.ts";
-import { fillNamespace, netnsPathOf, requestAgain } from "./crowded-pod.ts";
+import { fillNamespace, netnsPathOf } from "./crowded-pod.ts";
 import type { Holdings, HostileNode } from "./hostile-node.ts";
-import type { Call } from "./innocent.ts";
+import { type Call, Innocent } from "./innocent.ts";
 import { MIB } from "./memory-cgroup.ts";
 
 const ATTACK_SECONDS = 2;
@@ -82,12 +82,21 @@ async function playWithCrowd(node: HostileNode, target: Target, attack: Attack):
   const router = await node.sandbox.startPod("router");
   await fillNamespace(router);
   const over = new AbortController();
-  const requesting = requestAgain(router, over.signal);
+  const crowded = new Innocent("the crowded pod", router, () => router.client);
+  const living = crowded
+    .live(over.signal, () => node.forwarder.end === undefined)
+    .then(
+      ({ calls, retries }) => ({ calls, retries, problems: [] }),
+      (error: unknown) => ({ calls: [], retries: [], problems: [`not served: ${String(error)}`] }),
+    );
   const outcome = await playWith(node, { ...target, netns: netnsPathOf(router) }, attack, () => {
     over.abort();
-    return requesting;
+    return living;
   });
-  return { ...outcome, seen: `${await requesting} Requests answered, ${outcome.seen}` };
+  const { calls, retries, problems } = await living;
+  const slowestMs = Math.round(Math.max(...calls.map(({ tookMs }) => tookMs)));
+  const seen = `${calls.length} calls of its own in at most ${slowestMs} ms, ${outcome.seen}`;
+  return { ...outcome, seen, retries: [...outcome.retries, ...retries], problems: [...outcome.problems, ...problems] };
 }
 
 async function playWith(
