@@ -253,10 +253,10 @@ test("openNodeJournal() has of connections those that the previous instance left
   await before.close();
   const journal = await reopened(t, folder);
   const left: (readonly string[])[] = [];
-  journal.onLeftDropped?.(() => left.push([...journal.left.keys()]));
+  journal.onLeftDropped?.((id) => left.push([id, ...journal.left.keys()]));
   await Promise.all([journal.put(entry), journal.drop("c2"), journal.put({ ...entry, connectionId: "c4" })]);
   await journal.drop("c4");
-  assert.deepEqual([left, [...journal.left.keys()]], [[["c3"]], ["c3"]]);
+  assert.deepEqual([left, [...journal.left.keys()]], [[["c2", "c3"]], ["c3"]]);
 });
 
 const settingsOf = (boot: string) => ({ boot, settings: { txqueuelen: "1000 ".repeat(400) } });

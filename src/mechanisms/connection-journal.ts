@@ -55,7 +55,7 @@ export async function openNodeJournal(options: NodeJournalOptions): Promise<Node
     const connection = key.startsWith(CONNECTION) ? readConnection(stored) : undefined;
     if (connection) left.set(connection.connectionId, connection);
   }
-  const listeners: (() => void)[] = [];
+  const listeners: ((connectionId: string) => void)[] = [];
   return {
     left,
     onLeftDropped: (listener) => void listeners.push(listener),
@@ -66,7 +66,7 @@ export async function openNodeJournal(options: NodeJournalOptions): Promise<Node
       return journal.put(`${CONNECTION}${entry.connectionId}`, storedConnection(entry));
     },
     drop(connectionId) {
-      if (left.delete(connectionId)) for (const listener of listeners) listener();
+      if (left.delete(connectionId)) for (const listener of listeners) listener(connectionId);
       return journal.drop(`${CONNECTION}${connectionId}`);
     },
     keepVf: (entry) => kept.keep(entry),

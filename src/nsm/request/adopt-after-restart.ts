@@ -48,7 +48,7 @@ export function adoptAfterRestart(deps: RequestDeps, entry: JournalEntry): void 
     record.expiry.restart(0);
     return;
   }
-  deps.names.changed();
+  deps.names.changed(record.id);
   waitForClient(deps, record, entry);
   deps.monitor.update(owner, connection, id);
 }

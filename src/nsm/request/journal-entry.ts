@@ -7,8 +7,8 @@ import type { ConnectionContent, ConnectionRecord } from "./connections.ts";
 export interface ConnectionJournal {
   /** What a previous instance left and nothing has continued yet, by `connectionId`. */
   readonly left?: ReadonlyMap<string, JournalEntry>;
-  /** Calls back when one of `left` is dropped, also by another module: nothing continues it any more. */
-  onLeftDropped?(listener: () => void): void;
+  /** Calls back with its id when one of `left` is dropped, also by another module: nothing continues it any more. */
+  onLeftDropped?(listener: (connectionId: string) => void): void;
   put(entry: JournalEntry): Promise<void>;
   drop(connectionId: string): Promise<void>;
 }

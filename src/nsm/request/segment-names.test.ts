@@ -160,16 +160,18 @@ test("a Close that is held back is so once, and its repetitions postpone nothing
   assert.equal(story.connections, 0);
 });
 
-test("SegmentNames has names first under which most clients have a VF, then those of most clients", () => {
+/** A connection under this name, of this client behind the manager. */
+function underName(name: string, client: string, holdsVf: boolean): ConnectionRecord {
   const [record] = story.deps.connections.values();
   assert.ok(record);
   const { state } = record;
-  const under = (name: string, client: string, holdsVf: boolean) => {
-    const connection = clone(ConnectionSchema, state.connection);
-    Object.assign(connection.path?.pathSegments[2] ?? {}, { name });
-    const owner = { ...record.owner, isManager: true, client };
-    return { ...record, owner, holdsVf, state: { ...state, connection } } as ConnectionRecord;
-  };
+  const connection = clone(ConnectionSchema, state.connection);
+  Object.assign(connection.path?.pathSegments[2] ?? {}, { name });
+  const owner = { ...record.owner, isManager: true, client };
+  return { ...record, owner, holdsVf, state: { ...state, connection } } as ConnectionRecord;
+}
+
+test("SegmentNames has names first under which most clients have a VF, then those of most clients", () => {
   const rows: readonly [name: string, client: string, holdsVf: boolean][] = [
     ["a", "c1", false],
     ["a", "c1", false],
@@ -180,20 +182,56 @@ test("SegmentNames has names first under which most clients have a VF, then thos
     ["d", "c1", true],
     ["d", "c2", true],
   ];
-  const connections = new Map(rows.map((row, nth) => [`${nth}`, under(...row)]));
+  const connections = new Map(rows.map((row, nth) => [`${nth}`, underName(...row)]));
   const names = new SegmentNames({ own: "fwd-b", connections, journal: story.journal });
   assert.deepEqual(names.earlier.value, ["d", "c", "b", "a"]);
 });
 
+test("SegmentNames.changed() reads the connection that has changed and no other, and orders names as a new start would", () => {
+  class ByKeyOnly extends Map<string, ConnectionRecord> {
+    override values(): never {
+      throw new Error("all are passed over");
+    }
+  }
+  const journal = { put: async () => {}, drop: async () => {} };
+  const [connections, same] = [new ByKeyOnly(), new Map<string, ConnectionRecord>()];
+  const names = new SegmentNames({ own: "fwd-b", connections, journal });
+  let drawn = 7;
+  const draw = (below: number) => {
+    drawn = (drawn * 48_271) % 2_147_483_647; // of Park and Miller
+    return drawn % below;
+  };
+  for (let step = 0; step < 500; step += 1) {
+    const key = `${draw(12)}`;
+    const record = underName(["fwd-b", "a", "b", "c"][draw(4)] ?? "", `c${draw(3)}`, draw(2) === 0);
+    for (const map of [connections, same]) step % 4 === 0 ? map.delete(key) : map.set(key, record);
+    names.changed(key);
+    const fresh = new SegmentNames({ own: "fwd-b", connections: same, journal });
+    const ranked = ({ earlier: { value = [] } }: SegmentNames) => value.map((name) => clientsUnder(same, name));
+    assert.deepEqual(
+      [ranked(names), names.earlier.value?.toSorted()],
+      [ranked(fresh), fresh.earlier.value?.toSorted()],
+    );
+  }
+});
+
+/** Of a name: clients with a VF, then all. */
+function clientsUnder(connections: ReadonlyMap<string, ConnectionRecord>, name: string): string {
+  const under = [...connections.values()].filter(({ state }) => state.connection.path?.pathSegments[2]?.name === name);
+  const count = (some: readonly ConnectionRecord[]) => new Set(some.map(({ owner }) => owner.client)).size;
+  return `${count(under.filter(({ holdsVf }) => holdsVf))}.${count(under)}`;
+}
+
 test("SegmentNames has a name no more when the last of its connections is dropped before it is continued", () => {
   const left = new Map(story.journal.kept);
-  const listeners: (() => void)[] = [];
-  const onLeftDropped = (listener: () => void) => void listeners.push(listener);
+  const listeners: ((connectionId: string) => void)[] = [];
+  const onLeftDropped = (listener: (connectionId: string) => void) => void listeners.push(listener);
   const journal = { put: async () => {}, drop: async () => {}, left, onLeftDropped };
   const names = new SegmentNames({ own: "fwd-b", connections: new Map(), journal });
   assert.deepEqual(names.earlier.value, ["fwd"]);
+  const [id = assert.fail()] = left.keys();
   left.clear();
-  for (const dropped of listeners) dropped();
+  for (const dropped of listeners) dropped(id);
   assert.deepEqual(names.earlier.value, []);
 });
 

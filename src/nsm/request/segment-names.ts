@@ -13,17 +13,17 @@ interface SegmentNamesInput {
   readonly journal: ConnectionJournal;
 }
 
-/** Of one connection. */
-interface OneSegment {
-  /** Ours on its path. */
-  readonly segment: PathSegment;
+/** How one connection counts for an earlier name. */
+interface UnderName {
+  readonly name: string;
   readonly client: string;
   readonly holdsVf: boolean;
 }
 
+/** How many connections of each client stand under a name. */
 interface ClientsOfName {
-  readonly withVf: Set<string>;
-  readonly all: Set<string>;
+  readonly withVf: Map<string, number>;
+  readonly all: Map<string, number>;
 }
 
 /**
@@ -39,28 +39,32 @@ export class SegmentNames {
   /** Those by which the registry leads to us, as far as we know. */
   readonly #registered = new Set<string>();
   readonly #left = new WeakMap<JournalEntry, PathSegment | undefined>();
+  /** What stands under earlier names, by the connection's key: on a node that was never upgraded it is nothing. */
+  readonly #under = new Map<string, readonly UnderName[]>();
+  readonly #clients = new Map<string, ClientsOfName>();
 
   constructor(input: SegmentNamesInput) {
     this.#input = input;
     this.own = input.own;
     // For as long as the journal: what is not continued ends there.
-    input.journal.onLeftDropped?.(() => this.changed());
-    this.changed();
+    input.journal.onLeftDropped?.((key) => this.changed(key));
+    for (const key of new Set([...input.connections.keys(), ...(input.journal.left?.keys() ?? [])])) this.#recount(key);
+    this.#order();
   }
 
   /** By its id; its name is one that it stands under, or that we are called by. */
   isOurs({ name, id }: PathSegment): boolean {
-    return this.#all().some(({ segment: own }) => own.id === id && (own.name === name || this.#isCalled(name)));
+    return this.#hasSegment((own) => own.id === id && (own.name === name || this.#isCalled(name)));
   }
 
   /** Whether a connection of ours has this id, under whichever name. */
   isKnown(id: string): boolean {
-    return this.#all().some(({ segment }) => segment.id === id);
+    return this.#hasSegment((own) => own.id === id);
   }
 
   /** Whether a connection of this id stands under this name. */
   isUnder(name: string, id: string): boolean {
-    return this.#all().some(({ segment: own }) => own.id === id && own.name === name);
+    return this.#hasSegment((own) => own.id === id && own.name === name);
   }
 
   /**
@@ -78,19 +82,36 @@ export class SegmentNames {
     else this.#registered.delete(name);
   }
 
-  /** A connection has begun, moved or ended. */
-  changed(): void {
-    const clients = new Map<string, ClientsOfName>();
-    for (const { segment, client, holdsVf } of this.#all()) {
-      if (segment.name === this.own) continue;
-      const ofName = clients.get(segment.name) ?? { withVf: new Set(), all: new Set() };
-      clients.set(segment.name, ofName);
-      ofName.all.add(client);
-      if (holdsVf) ofName.withVf.add(client);
-    }
+  /** The connection of this key has begun, moved or ended. */
+  changed(key: string): void {
+    if (this.#recount(key)) this.#order();
+  }
+
+  /** False where nothing has changed. */
+  #recount(key: string): boolean {
+    const before = this.#under.get(key) ?? [];
+    const now = this.#underNames(key);
+    if (before.length === 0 && now.length === 0) return false;
+    // The new before the old: a name that stays keeps its place among its equals.
+    for (const one of now) this.#count(one, 1);
+    for (const one of before) this.#count(one, -1);
+    if (now.length > 0) this.#under.set(key, now);
+    else this.#under.delete(key);
+    return true;
+  }
+
+  #count({ name, client, holdsVf }: UnderName, by: 1 | -1): void {
+    const ofName = this.#clients.get(name) ?? { withVf: new Map(), all: new Map() };
+    this.#clients.set(name, ofName);
+    add(ofName.all, client, by);
+    if (holdsVf) add(ofName.withVf, client, by);
+    if (ofName.all.size === 0) this.#clients.delete(name);
+  }
+
+  #order(): void {
     // One that has many connections, or many without a VF, pushes no other's name out.
     const order = (a: ClientsOfName, b: ClientsOfName) => b.withVf.size - a.withVf.size || b.all.size - a.all.size;
-    const names = [...clients].sort(([, a], [, b]) => order(a, b)).map(([name]) => name);
+    const names = [...this.#clients].sort(([, a], [, b]) => order(a, b)).map(([name]) => name);
     if (names.join("\n") !== this.earlier.value?.join("\n")) this.earlier.set(names);
   }
 
@@ -98,17 +119,31 @@ export class SegmentNames {
     return name === this.own || this.#registered.has(name);
   }
 
-  #all(): readonly OneSegment[] {
+  /** As it is, and as a previous instance left it, whose VF has not come yet. */
+  #underNames(key: string): readonly UnderName[] {
     const { connections, journal } = this.#input;
-    const own = [...connections.values()].map(({ state, owner, holdsVf }) => {
-      return { segment: segmentOf(state.connection), client: accountableName(owner), holdsVf };
-    });
-    // A previous instance's, whose VFs have not come yet.
-    const left = [...(journal.left?.values() ?? [])].map((entry) => {
-      const { owner, mechanism } = entry;
-      return { segment: this.#leftSegment(entry), client: accountableName(owner), holdsVf: mechanism !== "NOOP" };
-    });
-    return [...own, ...left].filter((one) => one.segment !== undefined) as readonly OneSegment[];
+    const [record, entry] = [connections.get(key), journal.left?.get(key)];
+    const own = record && segmentOf(record.state.connection);
+    const left = entry && this.#leftSegment(entry);
+    return [
+      ...(record && own ? [{ name: own.name, client: accountableName(record.owner), holdsVf: record.holdsVf }] : []),
+      ...(entry && left
+        ? [{ name: left.name, client: accountableName(entry.owner), holdsVf: entry.mechanism !== "NOOP" }]
+        : []),
+    ].filter(({ name }) => name !== this.own);
+  }
+
+  #hasSegment(isIt: (segment: PathSegment) => boolean): boolean {
+    const { connections, journal } = this.#input;
+    for (const { state } of connections.values()) {
+      const segment = segmentOf(state.connection);
+      if (segment && isIt(segment)) return true;
+    }
+    for (const entry of journal.left?.values() ?? []) {
+      const segment = this.#leftSegment(entry);
+      if (segment && isIt(segment)) return true;
+    }
+    return false;
   }
 
   #leftSegment(entry: JournalEntry): PathSegment | undefined {
@@ -129,4 +164,10 @@ function readSegment({ connection }: JournalEntry): PathSegment | undefined {
 /** Of a connection at our own index. */
 function segmentOf({ path }: Connection): PathSegment | undefined {
   return path?.pathSegments[path.index];
+}
+
+function add(counts: Map<string, number>, key: string, by: 1 | -1): void {
+  const count = (counts.get(key) ?? 0) + by;
+  if (count > 0) counts.set(key, count);
+  else counts.delete(key);
 }

@@ -60,7 +60,7 @@ export async function settle(deps: SettleDeps, record: ConnectionRecord, served:
   record.owner = owner;
   record.isUnheard = false;
   record.state = { phase: "established", connection, desired, attachment, onward };
-  if (isChanged) deps.names.changed();
+  if (isChanged) deps.names.changed(record.id);
   record.expiry.restart(lifeMs);
   deps.monitor.update(record.owner, connection, record.id);
   listen(deps, record, { connection, onward });

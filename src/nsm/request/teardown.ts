@@ -68,7 +68,7 @@ export async function takeDown(
     return { kind: "resists", error: node.reason };
   }
   deps.connections.delete(record.id);
-  deps.names.changed();
+  deps.names.changed(record.id);
   await deps.journal.drop(record.id).catch(logUnwritten);
   deps.log.info("connection-ended", fields);
   return endpoint.status === "rejected" ? { kind: "endpoint-not-closed", error: endpoint.reason } : { kind: "ended" };
