@@ -14,6 +14,7 @@ const LOST: State = { kind: "trying", problem: "no socket", isPermanent: false }
 function setUp(wanted: readonly string[]) {
   const done: string[] = [];
   const pauses: (() => void)[] = [];
+  const time = { ms: 0 };
   const earlierNames = new Latest<readonly string[]>(wanted);
   const states = new Map<string, Registration["state"]>();
   const failing = new Set<string>();
@@ -46,6 +47,7 @@ function setUp(wanted: readonly string[]) {
     spread: () => 0,
     clock: {
       ...systemClock,
+      monotonicMs: () => time.ms,
       after(_delayMs, callback) {
         pauses.push(callback);
         return { cancel: () => void pauses.splice(pauses.indexOf(callback), 1) };
@@ -57,7 +59,7 @@ function setUp(wanted: readonly string[]) {
     await new Promise(setImmediate);
     return done.splice(0);
   };
-  return { names, earlierNames, states, failing, pauses, log, taken };
+  return { names, earlierNames, states, failing, pauses, time, log, taken };
 }
 
 test("EarlierNames serves each name on a socket of its own while connections stand under it", async () => {
@@ -145,6 +147,36 @@ test("EarlierNames tries all again of what it could not serve, though one of the
   failing.add("3");
   pauses.pop()?.();
   assert.deepEqual(await taken(), ["serve b at 4", "b leads", "register b"]);
+  await names.unregister();
+});
+
+test("EarlierNames uses a place again where nothing could be served, after a pause that is longer each time, and sooner where no other is left", async () => {
+  const { names, earlierNames, failing, pauses, time, taken } = setUp(["a"]);
+  const placeOf = async (name: string) => {
+    earlierNames.set([name]);
+    for (let tries = 0; tries < 40; tries += 1) {
+      const served = (await taken()).find((what) => what.startsWith(`serve ${name} at `));
+      if (served) return Number(served.split(" at ")[1]);
+      pauses.pop()?.();
+    }
+    return undefined;
+  };
+  failing.add("1");
+  names.start();
+  assert.equal(await placeOf("b"), 2);
+  time.ms = 14_000;
+  assert.equal(await placeOf("c"), 2);
+  time.ms = 15_000;
+  assert.equal(await placeOf("d"), 2, "it was tried again, in vain");
+  time.ms = 30_000;
+  assert.notEqual(await placeOf("e"), 1);
+  failing.clear();
+  time.ms = 45_000;
+  assert.equal(await placeOf("f"), 1);
+  for (let nth = 1; nth <= 32; nth += 1) failing.add(`${nth}`);
+  assert.equal(await placeOf("g"), undefined);
+  failing.delete("7");
+  assert.equal(await placeOf("g"), 7);
   await names.unregister();
 });
 

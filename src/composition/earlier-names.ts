@@ -1,6 +1,6 @@
 // Earlier names of ours that connections stand under: each is an endpoint of its own in the registry, on a socket of its own, for as long
 // as it is needed. docs/decisions/052-an-upgrade-is-not-a-new-node.md
-import { type Backoff, type Clock, createBackoff, guarded, type Timer } from "../async/index.ts";
+import { type Backoff, backoffMs, type Clock, createBackoff, guarded, type Timer } from "../async/index.ts";
 import type { Fd } from "../kernel/index.ts";
 import type { ForwarderService, Registration } from "../nsm/index.ts";
 import type { RpcServer } from "../rpc/index.ts";
@@ -14,6 +14,8 @@ const PLACES = Array.from({ length: 2 * MOST }, (_, index) => index + 1);
 /** Waits between tries to serve what could not be served. */
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 30_000;
+/** As long a place is avoided where nothing could be served: longer after each further time, for another process may have it for good. */
+const PLACE_PAUSE = { firstMs: 30_000, limitMs: 3_600_000 };
 
 interface EarlierNamesOptions {
   readonly service: Pick<ForwarderService, "earlierNames" | "handlersUnder" | "setRegistered">;
@@ -39,8 +41,8 @@ interface ServedName {
 export class EarlierNames {
   readonly #options: EarlierNamesOptions;
   readonly #served = new Map<string, ServedName>();
-  /** Where nothing could be served: another process may listen there. */
-  readonly #badPlaces = new Set<number>();
+  /** Where nothing could be served, how often by now, and until when others are tried before. */
+  readonly #badPlaces = new Map<number, { readonly times: number; readonly untilMs: number }>();
   /** What could not be served, and waits for its next try. */
   readonly #pausing = new Set<string>();
   readonly #retries: Backoff;
@@ -114,9 +116,10 @@ export class EarlierNames {
     const nth = this.#freePlace();
     try {
       this.#served.set(name, await this.#serve(name, nth));
+      this.#badPlaces.delete(nth);
       this.#retries.reset();
     } catch (error) {
-      this.#badPlaces.add(nth);
+      this.#avoid(nth);
       this.#pausing.add(name);
       this.#retry ??= clock.after(
         this.#retries.nextMs(),
@@ -133,8 +136,18 @@ export class EarlierNames {
   #freePlace(): number {
     const used = new Set([...this.#served.values()].map((served) => served.nth));
     const free = PLACES.filter((nth) => !used.has(nth));
-    if (free.every((nth) => this.#badPlaces.has(nth))) this.#badPlaces.clear();
-    return free.find((nth) => !this.#badPlaces.has(nth)) ?? 1;
+    const nowMs = this.#options.clock.monotonicMs();
+    const badUntilMs = (nth: number) => Math.max(nowMs, this.#badPlaces.get(nth)?.untilMs ?? nowMs);
+    // Where all are bad, the one first whose pause ends first.
+    const [best = 1] = free.sort((a, b) => badUntilMs(a) - badUntilMs(b) || a - b);
+    return best;
+  }
+
+  #avoid(nth: number): void {
+    const { clock, spread } = this.#options;
+    const { times = 0 } = this.#badPlaces.get(nth) ?? {};
+    const untilMs = clock.monotonicMs() + backoffMs({ ...PLACE_PAUSE, random: spread }, times);
+    this.#badPlaces.set(nth, { times: times + 1, untilMs });
   }
 
   /** @throws what cannot be served, listened on, or registered; nothing is left of it then. */
