@@ -1,12 +1,6 @@
-import { clone, create } from "@bufbuild/protobuf";
-import {
-  type Connection,
-  ConnectionSchema,
-  type Path,
-  PathSchema,
-  type PathSegment,
-  PathSegmentSchema,
-} from "../gen/connection_pb.ts";
+import { create } from "@bufbuild/protobuf";
+import { type Connection, type Path, PathSchema, type PathSegment, PathSegmentSchema } from "../gen/connection_pb.ts";
+import { copyMessage } from "../rpc/index.ts";
 import { NsmError } from "./fault.ts";
 
 /** Where we are on the path of a connection after we have added ourselves. */
@@ -104,7 +98,7 @@ export function returnToCaller(connection: Connection, place: Pick<OwnPlace, "ca
 
 /** A copy that may be shown or kept. `and their times`: also without what changes with each refresh. */
 export function withoutTokens(connection: Connection, what?: "and their times"): Connection {
-  const copy = clone(ConnectionSchema, connection);
+  const copy = copyMessage(connection);
   for (const segment of copy.path?.pathSegments ?? []) {
     segment.token = "";
     if (what) delete segment.expires;

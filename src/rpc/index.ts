@@ -4,6 +4,7 @@
 // Start reading at server.ts and client.ts.
 export { type Answer, type CallOptions, type ClientOptions, RpcClient } from "./client.ts";
 export type { Connection, PeerIdentity, TlsCredentials, TlsIdentity } from "./connection.ts";
+export { copyMessage } from "./copy-message.ts";
 export {
   type Call,
   encodedStreamHandler,

@@ -26,16 +26,25 @@ function record(key: string, value: unknown): Buffer {
   return Buffer.concat([header, sum, payload]);
 }
 
-/** A NOOP connection of a peer that is not the manager, of 4 MB. */
+/** Of 4 MB, but for its id: protobuf reads two messages one after the other as one. */
+const large = toBinary(
+  ConnectionSchema,
+  create(ConnectionSchema, {
+    networkService: "ns",
+    labels: Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`${index}`, "x".repeat(4_000)])),
+    mechanism: { type: "NOOP" },
+  }),
+);
+
+/** A NOOP connection of a peer that is not the manager. */
 function largeNoop(id: string): Buffer {
-  const labels = Object.fromEntries(Array.from({ length: 1_000 }, (_, index) => [`${index}`, "x".repeat(4_000)]));
-  const connection = create(ConnectionSchema, { id, networkService: "ns", labels, mechanism: { type: "NOOP" } });
+  const connection = Buffer.concat([toBinary(ConnectionSchema, create(ConnectionSchema, { id })), large]);
   return record(`connection ${id}`, {
     connectionId: id,
     owner: { spiffeId: "spiffe://test/greedy", isManager: false },
     stage: "ready",
     mechanism: "NOOP",
-    connection: Buffer.from(toBinary(ConnectionSchema, connection)).toString("base64"),
+    connection: connection.toString("base64"),
     expiresMs: Number.MAX_SAFE_INTEGER,
   });
 }

@@ -1,5 +1,5 @@
-import { clone } from "@bufbuild/protobuf";
-import { type Connection, ConnectionSchema, type Mechanism } from "../../gen/connection_pb.ts";
+import type { Connection, Mechanism } from "../../gen/connection_pb.ts";
+import { copyMessage } from "../../rpc/index.ts";
 import { NsmError, textOf } from "../fault.ts";
 import { ownSegment } from "../path.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
@@ -40,7 +40,7 @@ export function readReply(requested: Connection, reply: Connection, endpoint: st
 }
 
 function merge(requested: Connection, reply: Connection, index: number): Connection {
-  const merged = clone(ConnectionSchema, reply);
+  const merged = copyMessage(reply);
   merged.id = requested.id;
   merged.networkService = requested.networkService;
   merged.networkServiceEndpointName = requested.networkServiceEndpointName;

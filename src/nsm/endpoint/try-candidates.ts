@@ -1,8 +1,8 @@
-import { clone, create } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { type Clock, DeadlineError, startDeadline } from "../../async/index.ts";
-import { type Connection, ConnectionSchema, type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
+import { type Connection, type Mechanism, MechanismSchema } from "../../gen/connection_pb.ts";
 import { NetworkService } from "../../gen/networkservice_pb.ts";
-import { DialRefused, type PeerIdentity, RpcError } from "../../rpc/index.ts";
+import { copyMessage, DialRefused, type PeerIdentity, RpcError } from "../../rpc/index.ts";
 import { type CandidateFailure, NsmError } from "../fault.ts";
 import type { Caller } from "../peers.ts";
 import { type Reply, readReply } from "./endpoint-reply.ts";
@@ -56,7 +56,7 @@ export async function requestFromEndpoint(
   candidate: Candidate,
   question: Omit<Question, "endsAtMs">,
 ): Promise<Onward> {
-  const connection = clone(ConnectionSchema, question.connection);
+  const connection = copyMessage(question.connection);
   connection.networkServiceEndpointName = candidate.name;
   if (question.mechanism) connection.mechanism = question.mechanism;
   const offered = create(MechanismSchema, { cls: candidate.socket.isLocal ? "LOCAL" : "REMOTE", type: "NOOP" });
@@ -134,7 +134,7 @@ function startShare(clock: Clock, { name }: Candidate, { signal, endsAtMs }: Que
 /** Notifies the endpoint that the connection is over. Bounded by a time of our own, not by any caller's. */
 export async function closeAtEndpoint(requesting: Requesting, onward: Onward): Promise<void> {
   const { candidate, mechanism } = onward;
-  const connection = clone(ConnectionSchema, onward.connection);
+  const connection = copyMessage(onward.connection);
   connection.networkServiceEndpointName = candidate.name;
   if (mechanism) connection.mechanism = mechanism;
   const deadline = startDeadline(requesting.clock, CLOSE_LIMIT_MS, { what: `Close at endpoint ${candidate.name}` });

@@ -1,4 +1,4 @@
-import { clone, equals, toJsonString } from "@bufbuild/protobuf";
+import { equals, toJsonString } from "@bufbuild/protobuf";
 import {
   type Connection,
   type ConnectionEvent,
@@ -8,7 +8,7 @@ import {
   State,
 } from "../../gen/connection_pb.ts";
 import { ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
-import { RpcError } from "../../rpc/index.ts";
+import { copyMessage, RpcError } from "../../rpc/index.ts";
 import { ownSegment } from "../path.ts";
 import { checkConnectionSize } from "../permission/request-limits.ts";
 import type { Requesting } from "./try-candidates.ts";
@@ -72,7 +72,7 @@ export function watchEndpoint(
     listener.lost(failure);
     // An endpoint that cannot be listened to serves all the same; its death shows at the next refresh.
     if (failure instanceof RpcError && failure.code === "UNIMPLEMENTED") return;
-    const down = clone(ConnectionSchema, last);
+    const down = copyMessage(last);
     down.state = State.DOWN;
     listener.changed(down);
   };
@@ -131,8 +131,8 @@ function isAbout(theirs: Connection, ours: Connection): boolean {
 
 /** The path behind us, the context and the state are theirs; our own side stays. */
 function withTheirs(ours: Connection, theirs: Connection): Connection {
-  const changed = clone(ConnectionSchema, ours);
-  const { context, path } = clone(ConnectionSchema, theirs);
+  const changed = copyMessage(ours);
+  const { context, path } = copyMessage(theirs);
   if (context) changed.context = context;
   else delete changed.context;
   changed.state = theirs.state;

@@ -1,6 +1,6 @@
-import { clone, toBinary } from "@bufbuild/protobuf";
+import { toBinary } from "@bufbuild/protobuf";
 import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import type { Call } from "../../rpc/index.ts";
+import { type Call, copyMessage } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
 import type { FilesOfCalls } from "../mechanism/call-files.ts";
 import { extendPath, nextSegment, renewTokens } from "../path.ts";
@@ -39,7 +39,7 @@ export async function close(deps: CloseDeps, closed: Connection, call: Call): Pr
     deps.log.info("close-of-former-socket", { connection: nextSegment(closed)?.id });
     return;
   }
-  const connection = clone(ConnectionSchema, closed);
+  const connection = copyMessage(closed);
   const place = extendPath(connection, { name, newId, isOurs: (segment) => names.isOurs(segment) });
   const files = deps.files.open(call.connection.fds, [connection.mechanism]);
   const entered = deps.keys.enter(actingPeer(call.connection.peer, connection, deps.name), connection.id);

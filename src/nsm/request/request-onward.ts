@@ -1,7 +1,6 @@
-import { clone } from "@bufbuild/protobuf";
 import { startDeadline } from "../../async/index.ts";
-import { type Connection, ConnectionSchema } from "../../gen/connection_pb.ts";
-import { RpcError } from "../../rpc/index.ts";
+import type { Connection } from "../../gen/connection_pb.ts";
+import { copyMessage, RpcError } from "../../rpc/index.ts";
 import type { Candidate, Discovery, Offer } from "../endpoint/find-endpoints.ts";
 import {
   closeAtEndpoint,
@@ -58,7 +57,7 @@ export function releaseOffer(candidates: readonly Candidate[], except?: Candidat
 
 /** Sends the endpoints of an offer the Request in turn; keeps hold of the one that agreed. */
 async function requestOffer(requesting: Requesting, offer: Offer, question: OnwardQuestion): Promise<Onward> {
-  const connection = clone(ConnectionSchema, question.connection);
+  const connection = copyMessage(question.connection);
   connection.payload = offer.payload || connection.payload;
   const { signal, endsAtMs } = question;
   let agreed: Onward | undefined;
@@ -137,7 +136,7 @@ async function leaveUnknown(deps: OnwardDeps, record: ConnectionRecord, { fresh,
   const last = record.state.connection;
   const name = last.networkServiceEndpointName;
   if (name === "" || name === fresh.candidate.name) return;
-  const closed = clone(ConnectionSchema, last);
+  const closed = copyMessage(last);
   renewTokens(closed, connection);
   try {
     const before = await findUnknown(deps, record, closed);

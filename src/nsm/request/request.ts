@@ -1,11 +1,11 @@
 // READ FIRST: the whole life of a Request, from the caller's message to the answer.
-import { clone, create, equals, toBinary } from "@bufbuild/protobuf";
+import { create, equals, toBinary } from "@bufbuild/protobuf";
 import { startDeadline } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, State } from "../../gen/connection_pb.ts";
 import { type ConnectionContext, ConnectionContextSchema } from "../../gen/connectioncontext_pb.ts";
 import { type NetworkServiceRequest, NetworkServiceRequestSchema } from "../../gen/networkservice_pb.ts";
 import { NetdevError } from "../../netdev/index.ts";
-import type { Call } from "../../rpc/index.ts";
+import { type Call, copyMessage } from "../../rpc/index.ts";
 import type { Onward } from "../endpoint/try-candidates.ts";
 import { NsmError } from "../fault.ts";
 import type { Attachment } from "../mechanism/mechanism.ts";
@@ -39,7 +39,7 @@ const REQUEST_LIMIT_MS = 60_000;
  */
 export async function request(deps: RequestDeps, message: NetworkServiceRequest, call: Call): Promise<Connection> {
   checkRequestSize(message);
-  const connection = message.connection ? clone(ConnectionSchema, message.connection) : create(ConnectionSchema);
+  const connection = message.connection ? copyMessage(message.connection) : create(ConnectionSchema);
   const { name, newId, names } = deps;
   const place = extendPath(connection, { name, newId, isOurs: (segment) => names.isOurs(segment) });
   refuseOthers(deps, message, connection);
@@ -116,7 +116,7 @@ async function answer(deps: RequestDeps, key: string, coming: ComingRequest): Pr
   dropForeignSegments(deps, connection, { key, acting: caller.acting, isToServing });
   delete connection.mechanism;
   const record = await serve(deps, { ...coming, key, caller });
-  const answered = clone(ConnectionSchema, record.state.connection);
+  const answered = copyMessage(record.state.connection);
   signAnswer(deps, call, { answer: answered, nextHop: onwardOf(record)?.peer });
   returnToCaller(answered, place);
   return answered;

@@ -1,6 +1,7 @@
-import { clone, create, toJson } from "@bufbuild/protobuf";
+import { create, toJson } from "@bufbuild/protobuf";
 import type { Clock } from "../../async/index.ts";
 import { type Connection, ConnectionSchema, MechanismSchema, State } from "../../gen/connection_pb.ts";
+import { copyMessage } from "../../rpc/index.ts";
 import type { Log } from "../../telemetry/index.ts";
 import type { Onward, Requesting } from "../endpoint/try-candidates.ts";
 import { watchEndpoint } from "../endpoint/watch-endpoint.ts";
@@ -73,7 +74,7 @@ function isSameOwner(a: Owner, b: Owner): boolean {
 /** Notifies watchers that a connection could not be confirmed, unless it was only the caller who went away. */
 export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unknown): void {
   if (toStatus(error).code === "CANCELLED") return;
-  const down = clone(ConnectionSchema, record.state.connection);
+  const down = copyMessage(record.state.connection);
   down.state = State.DOWN;
   deps.log.warn("refresh-failed", { connection: record.id, error: textOf(error) });
   deps.monitor.update(record.owner, down, record.id);
@@ -81,7 +82,7 @@ export function showDown(deps: SettleDeps, record: ConnectionRecord, error: unkn
 
 /** The endpoint's word about the connection, with the client's mechanism and what we add to it. */
 function resultOf({ choice, onward, attachment }: Served): Connection {
-  const connection = clone(ConnectionSchema, onward.connection);
+  const connection = copyMessage(onward.connection);
   const { cls, type, parameters } = choice.mechanism;
   connection.mechanism = create(MechanismSchema, {
     cls,
