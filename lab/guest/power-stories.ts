@@ -26,11 +26,17 @@ interface Remembered extends EarlierPod {
   readonly vf: string | undefined;
 }
 
+/** What kubelet knows before the cut, and must know after it. */
+interface RememberedDevices {
+  readonly devices: readonly string[];
+}
+
 /** Continues until the moment, and stops the machine in it. It never comes to its end. */
-type Play = (node: LabNode, stop: (cutOff?: readonly Remembered[]) => never) => Promise<void>;
+type Play = (node: LabNode, stop: (pods: readonly Remembered[]) => never) => Promise<void>;
 
 /** At which instants the power is cut, one boot after the other. */
 const moments: readonly { readonly says: string; readonly play: Play }[] = [
+  { says: "right after the first start", play: afterTheStart },
   { says: "right after a Request was answered", play: afterTheAnswer },
   { says: "within a Request, when the VF is in the pod already", play: withinRequest },
   { says: "while the journal is written again", play: whileRewritten },
@@ -42,15 +48,21 @@ const moments: readonly { readonly says: string; readonly play: Play }[] = [
  */
 export async function powerCuts(stage: Stage): Promise<void> {
   const { number = 0, remembered = [] } = stage.plan.boot ?? {};
-  const earlier = remembered as readonly Remembered[];
+  const facts = remembered as readonly (Remembered | RememberedDevices)[];
+  const earlier = facts.filter((fact): fact is Remembered => !("devices" in fact));
   mountDisk(number === 0);
   const before = moments[number - 1];
+  const proof = { synced: textOf(SYNCED), unsynced: textOf(UNSYNCED) };
+  prepareProof(number);
   if (before) {
     await stage.story(
       `the power is cut ${before.says}: what was answered is known, and no VF has two clients`,
       async () => {
-        onlyUnsyncedIsLost(number - 1);
+        assert.equal(proof.synced, `boot ${number - 1}`);
+        assert.notEqual(proof.unsynced, `boot ${number - 1}`, "the cut has lost nothing");
         const node = await stage.node({ statePath: STATE, earlierPods: earlier });
+        const known = facts.flatMap((fact) => ("devices" in fact ? [...fact.devices] : []));
+        assert.deepEqual(deviceIds(node), known, "kubelet has got its devices under other ids");
         nothingLost(node, earlier);
         await everyoneIsServed(node, earlier).finally(() => node.endLeftPods());
       },
@@ -60,10 +72,9 @@ export async function powerCuts(stage: Stage): Promise<void> {
   if (!next) return;
   const node = await stage.node({ statePath: STATE });
   await stage.story(`the power is cut ${next.says}`, async () => {
-    const answered = [await served(node, "left", 1), await served(node, "right", 2)];
     const stop = readyPowerSwitch();
-    prepareProof(number);
-    await next.play(node, (more = []) => stop([...answered, ...more]));
+    const devices = deviceIds(node);
+    await next.play(node, (pods) => stop([{ devices }, ...pods]));
     throw new Error("the moment was not come to");
   });
   for (const { says } of moments.slice(number + 1)) {
@@ -73,27 +84,35 @@ export async function powerCuts(stage: Stage): Promise<void> {
   }
 }
 
-async function afterTheAnswer(node: LabNode, stop: (more: readonly Remembered[]) => never): Promise<void> {
+/** What the devices' ids are made of is written by then, and nothing else that a later sync would take to the disk with it. */
+async function afterTheStart(_node: LabNode, stop: (pods: readonly Remembered[]) => never): Promise<void> {
+  stop([]);
+}
+
+async function afterTheAnswer(node: LabNode, stop: (pods: readonly Remembered[]) => never): Promise<void> {
+  const answered = await twoServed(node);
   const pod = await node.pod("left", contextFor(mac(3), VLAN));
   const client = node.directClient(pod);
   await client.request();
-  stop([factsOf("left", pod, client)]);
+  stop([...answered, factsOf("left", pod, client)]);
 }
 
-async function withinRequest(node: LabNode, stop: (more: readonly Remembered[]) => never): Promise<void> {
+async function withinRequest(node: LabNode, stop: (pods: readonly Remembered[]) => never): Promise<void> {
+  const answered = await twoServed(node);
   const pod = await node.pod("left", contextFor(mac(4), VLAN));
   const facts = { name: pod.name, side: "left", tokenId: pod.tokenId, connection: undefined, vf: undefined } as const;
   const isInPod = ({ event, change }: LogLine) => event === "netdev-change" && change === "rename to nsm-1";
   const inPod = node.forwarder.nextLine("the VF is in the pod", isInPod);
   await Promise.race([inPod, pod.client.request().then(() => assert.fail("the Request was answered before"))]);
-  stop([facts]);
+  stop([...answered, facts]);
 }
 
 /** A connection that is large makes much history soon. */
-async function whileRewritten(node: LabNode, stop: () => never): Promise<void> {
+async function whileRewritten(node: LabNode, stop: (pods: readonly Remembered[]) => never): Promise<void> {
+  const answered = await twoServed(node);
   const watcher = watch(STATE, (_event, name) => {
     // It is written under another name, and takes the journal's when it is whole and synced.
-    if (/^journal\../.test(name ?? "") && existsSync(`${STATE}/${name}`)) stop();
+    if (/^journal\../.test(name ?? "") && existsSync(`${STATE}/${name}`)) stop(answered);
   });
   try {
     const client = node.directClient(await node.pod("right", contextFor(mac(5), VLAN)), { parameters: {} });
@@ -112,6 +131,10 @@ function makeLarge(request: Parameters<NonNullable<Parameters<Client["request"]>
       Array.from({ length: 12 }, (_, number) => [`large-${number}`, "x".repeat(3_500)]),
     );
   request.mechanismPreferences = [create(MechanismSchema, { cls: "LOCAL", type: "NOOP" })];
+}
+
+async function twoServed(node: LabNode): Promise<readonly Remembered[]> {
+  return [await served(node, "left", 1), await served(node, "right", 2)];
 }
 
 async function served(node: LabNode, side: Side, number: number): Promise<Remembered> {
@@ -168,7 +191,10 @@ function mountDisk(isNew: boolean): void {
   }
 }
 
-/** A file that is synced, and one that is not: without the second a cut would prove nothing. */
+/**
+ * A file that is synced, and one that is not: without the second a cut would prove nothing. Before the forwarder starts: a sync takes to the
+ * disk all that ext4 has in its journal, and so what the forwarder has forgotten to sync.
+ */
 function prepareProof(boot: number): void {
   writeFileSync(SYNCED, `boot ${boot}`);
   const file = openSync(SYNCED, "r");
@@ -177,10 +203,12 @@ function prepareProof(boot: number): void {
   writeFileSync(UNSYNCED, `boot ${boot}`);
 }
 
-function onlyUnsyncedIsLost(boot: number): void {
-  assert.equal(readFileSync(SYNCED, "utf8"), `boot ${boot}`);
-  const left = existsSync(UNSYNCED) ? readFileSync(UNSYNCED, "utf8") : "";
-  assert.notEqual(left, `boot ${boot}`, "the cut has lost nothing");
+function textOf(path: string): string | undefined {
+  return existsSync(path) ? readFileSync(path, "utf8") : undefined;
+}
+
+function deviceIds(node: LabNode): readonly string[] {
+  return [...node.devices("left"), ...node.devices("right")].map(({ id }) => id).sort();
 }
 
 function mac(number: number): string {
