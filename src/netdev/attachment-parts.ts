@@ -23,6 +23,8 @@ export interface AttachmentParts {
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
   /** Called right before it goes into the client's namespace: from here on the client can have changed it. */
   readonly onLeaving?: (() => void) | undefined;
+  /** Whether another VF is to have that name in the host again, as soon as its client leaves it. None by default. */
+  readonly isNamePromised?: ((name: string) => boolean) | undefined;
 }
 
 export interface AttachOptions<Attachment> extends Omit<AttachmentParts, "client" | "state"> {

@@ -228,11 +228,11 @@ export class NetdevAttachment {
   #back(way: typeof restoreToHost, isRenewed = false): Promise<readonly NotRestored[]> {
     return this.#inTurn(async (host, itsPlace) => {
       const client = isRenewed ? undefined : itsPlace;
-      const { links, vf, vfLink, log } = this.#parts;
+      const { links, vf, vfLink, log, isNamePromised = () => false } = this.#parts;
       // It has gone with all that was set of it and of its PF's part, and what has its address is as the host has made it.
       if (await isOtherDevice(vfLink, this.#state)) return [];
       const { owned, original, vfBefore } = this.#state;
-      const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway };
+      const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway, isNamePromised };
       const places = client ? [host, client] : [host];
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
         way({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),

@@ -4,16 +4,24 @@ import { VirtualClock } from "../async/testing/virtual-clock.ts";
 import { Errno, KernelError, type Link, type LinkPlace, type SetLink } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { signsOfTime } from "./link-signs.ts";
-import { giveAltName, giveName } from "./restore-name.ts";
+import { giveAltName, giveName, isMisnamed } from "./restore-name.ts";
 import { identity, VF } from "./testing/host-with-links.ts";
 import { Patience } from "./transient.ts";
 
-const NEXT_FREE = "eth%d";
+const STAND_IN = "nsmvf%d";
 const { temporaryName } = identity;
 const { name } = identity.original;
 
+interface Crowd {
+  readonly tries: number;
+  readonly on: string | undefined;
+  /** What the link is called that is to have its name. */
+  readonly called?: string;
+  readonly isPromised?: boolean;
+}
+
 /** A host where a link, on that PCI function, has the name at so many of our tries. */
-function crowdedHost({ tries, on }: { readonly tries: number; readonly on: string | undefined }) {
+function crowdedHost({ tries, on, called = "eth3", isPromised = false }: Crowd) {
   const clock = new VirtualClock();
   const [renamed, startedMs] = [[] as string[], clock.monotonicMs()];
   let left = tries;
@@ -27,12 +35,13 @@ function crowdedHost({ tries, on }: { readonly tries: number; readonly on: strin
   const host = { rtnl } as unknown as LinkPlace;
   const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: on, text: String(on) }) };
   const patience = new Patience({ link: name, clock, log: silentLog, limitMs: 60_000, nextSign: signsOfTime(clock) });
-  const give = () => giveName({ host, identity, of, patience, clock }, 7);
+  const isNamePromised = (one: string) => isPromised && one === name;
+  const give = () => giveName({ host, identity, of, patience, clock, isNamePromised }, { index: 7, name: called });
   return { give, renamed, tookMs: () => clock.monotonicMs() - startedMs };
 }
 
 const OTHER_VF = "0000:01:10.1";
-for (const [says, { tries, on }, names] of [
+for (const [says, crowd, names] of [
   ["its own where that is free", { tries: 0, on: undefined }, [name]],
   ["its own again after another link had it just now", { tries: 1, on: undefined }, [temporaryName, name]],
   [
@@ -41,17 +50,32 @@ for (const [says, { tries, on }, names] of [
     [temporaryName, temporaryName, temporaryName, name],
   ],
   [
-    "the next free one where a link keeps it that comes with no VF",
+    "one that no link wants where a link keeps it that comes with no VF",
     { tries: 99, on: undefined },
-    [temporaryName, NEXT_FREE],
+    [temporaryName, STAND_IN],
   ],
-] as const) {
+  ["what it has already where that is what no link wants", { tries: 99, on: undefined, called: "nsmvf3" }, []],
+  ["its own again where it had one that no link wants", { tries: 0, on: undefined, called: "nsmvf3" }, [name]],
+  [
+    "one that no link wants where another VF is to have its own",
+    { tries: 0, on: undefined, isPromised: true },
+    [STAND_IN],
+  ],
+] as const satisfies readonly (readonly [string, Crowd, readonly string[]])[]) {
   test(`giveName() gives a link ${says}`, async () => {
-    const { give, renamed } = crowdedHost({ tries, on });
+    const { give, renamed } = crowdedHost(crowd);
     await give();
     assert.deepEqual(renamed, names);
   });
 }
+
+test("isMisnamed() is a link without its own name, or with any but a stand-in where that is promised to another", () => {
+  const names = [name, "eth3", "nsmvf3", "nsmvf", "nsmvf3x"];
+  const misnamed = (isPromised: boolean) =>
+    names.filter((one) => isMisnamed({ identity, isNamePromised: () => isPromised }, one));
+  assert.deepEqual(misnamed(false), names.slice(1));
+  assert.deepEqual(misnamed(true), [name, "eth3", "nsmvf", "nsmvf3x"]);
+});
 
 test("giveName() takes its own name from the alternative names of the link", async () => {
   const clock = new VirtualClock();
@@ -66,14 +90,15 @@ test("giveName() takes its own name from the alternative names of the link", asy
   };
   const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: VF, text: VF }) };
   const patience = new Patience({ link: name, clock, log: silentLog, limitMs: 60_000, nextSign: signsOfTime(clock) });
-  await giveName({ host: { rtnl } as unknown as LinkPlace, identity, of, patience, clock }, 7);
+  const host = { rtnl } as unknown as LinkPlace;
+  await giveName({ host, identity, of, patience, clock, isNamePromised: () => false }, { index: 7, name: "eth3" });
   assert.deepEqual(link, { index: 7, name, altNames: [] });
 });
 
 test("giveName() waits five seconds for another PCI function to give the name up", async () => {
   const { give, renamed, tookMs } = crowdedHost({ tries: Number.POSITIVE_INFINITY, on: OTHER_VF });
   await give();
-  assert.equal(renamed.at(-1), NEXT_FREE);
+  assert.equal(renamed.at(-1), STAND_IN);
   assert.ok(tookMs() >= 5_000 && tookMs() <= 5_500, `${tookMs()} ms`);
 });
 

@@ -1,6 +1,6 @@
 // The names of a link that is restored: its own, which other links may have by now.
 import type { Clock } from "../async/index.ts";
-import { KernelError, type LinkPlace } from "../kernel/index.ts";
+import { KernelError, type Link, type LinkPlace } from "../kernel/index.ts";
 import type { LinkIdentity } from "./attachment-state.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
@@ -11,36 +11,55 @@ interface NamedLink {
   readonly of: VfIdentity;
   readonly patience: Patience;
   readonly clock: Clock;
+  /** Whether another VF that is out is to have the name again. */
+  readonly isNamePromised: (name: string) => boolean;
 }
+
+/**
+ * What a VF is called that cannot have its own name; the kernel fills in the first number that is free. No link has it of its own: one of
+ * the kernel's (eth%d) may be that of a VF which is with a client, and would be taken when that comes back.
+ */
+const STAND_IN = { pattern: "nsmvf%d", is: (name: string) => /^nsmvf\d+$/.test(name) } as const;
 
 /** So long a link waits for its name where another PCI function has it: with VFs that come back together that one gives it up. */
 const NAME_WAIT_MS = 5_000;
 
+/** Whether the link is not to be called what it is. */
+export function isMisnamed({ identity, isNamePromised }: Pick<NamedLink, "identity" | "isNamePromised">, name: string) {
+  const { original } = identity;
+  return isNamePromised(original.name) ? !STAND_IN.is(name) : name !== original.name;
+}
+
 /**
  * Its own name. The kernel calls each new device by the first name that is free, so of several VFs whose drivers make them again each may
- * have the name of another: who cannot have its own gives up what it has, and waits. Where another link keeps the name, the next free
- * one of the kernel's: a process that waits for a name that comes and goes with other VFs might wait for ever. Where the link itself has
- * it as an alternative name, as udev may have given it, the kernel refuses it as well.
+ * have the name of another: who cannot have its own gives up what it has, and waits. Where another link keeps the name, or another VF has it
+ * as soon as its client leaves, it gets one that no link wants; a process that waits for a name that comes and goes with other VFs might
+ * wait for ever. Where the link itself has it as an alternative name, as udev may have given it, the kernel refuses it as well.
  */
-export async function giveName({ host, identity, of, patience, clock }: NamedLink, ifindex: number): Promise<void> {
+export async function giveName(
+  { host, identity, of, patience, clock, isNamePromised }: NamedLink,
+  link: Pick<Link, "index" | "name">,
+): Promise<void> {
   const { name } = identity.original;
   const untilMs = clock.monotonicMs() + NAME_WAIT_MS;
-  const rename = (to: string) => host.rtnl.setLink(ifindex, { name: to });
+  const rename = (to: string) => host.rtnl.setLink(link.index, { name: to });
+  const giveUp = async () => STAND_IN.is(link.name) || (await rename(STAND_IN.pattern));
   await patience.until(`give the link the name ${name}`, async () => {
+    if (isNamePromised(name)) return { done: await giveUp() };
     try {
       return { done: await rename(name) };
     } catch (error) {
       if (!isTaken(error)) throw error;
     }
-    await rename(identity.temporaryName);
+    if (!STAND_IN.is(link.name)) await rename(identity.temporaryName);
     const holder = await host.rtnl.linkByName(name);
     if (!holder) return "another link had it just now";
-    if (holder.index === ifindex) {
-      await host.rtnl.setLink(ifindex, { removeAltNames: [name] });
+    if (holder.index === link.index) {
+      await host.rtnl.setLink(link.index, { removeAltNames: [name] });
       return { done: await rename(name) };
     }
     const mayGiveUp = (await of.linkOwnerOf(host, holder)).pciFunction !== undefined && clock.monotonicMs() < untilMs;
-    return mayGiveUp ? `link ${holder.index} has it` : { done: await rename("eth%d") };
+    return mayGiveUp ? `link ${holder.index} has it` : { done: await giveUp() };
   });
 }
 

@@ -9,7 +9,7 @@ import { findInClient } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
 import { readOwnTables } from "./read.ts";
 import { MacRestore } from "./restore-mac.ts";
-import { giveAltName, giveName } from "./restore-name.ts";
+import { giveAltName, giveName, isMisnamed } from "./restore-name.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, hostLinkOf, isVanished, type VfLink } from "./vf-link.ts";
@@ -36,6 +36,8 @@ interface RestoreInput {
   readonly isAway: boolean;
   readonly patience: Patience;
   readonly clock: Clock;
+  /** Whether another VF that is out is to have the name again. */
+  readonly isNamePromised: (name: string) => boolean;
 }
 
 /** For what a pod may have made without number, while a Close or a Request waits: the device that comes next has none of it. */
@@ -196,20 +198,18 @@ interface RestoreLink {
   readonly attempt: Attempt;
 }
 
-async function restoreLink(
-  { host, identity, of, patience, clock }: RestoreInput,
-  { link, macRestore, attempt }: RestoreLink,
-): Promise<void> {
+async function restoreLink(input: RestoreInput, { link, macRestore, attempt }: RestoreLink): Promise<void> {
+  const { host, identity, patience, clock } = input;
   const { original } = identity;
   const { index } = link;
   const setLink = (change: SetLink) =>
     patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
-  const changed = { name: link.name !== original.name, mtu: link.mtu !== original.mtu };
+  const changed = { name: isMisnamed(input, link.name), mtu: link.mtu !== original.mtu };
   const isInDoubt = await isMacInDoubt(macRestore, attempt);
   const mac = original.address === link.address && !isInDoubt ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));
   if (link.up && (changed.name || mac !== undefined)) await attempt("name", () => setLink({ up: false }));
-  if (changed.name) await attempt("name", () => giveName({ host, identity, of, patience, clock }, index));
+  if (changed.name) await attempt("name", () => giveName(input, link));
   if (changed.mtu) await attempt("mtu", () => setLink({ mtu: original.mtu }));
   if (mac !== undefined) {
     await attempt("address", async () => {

@@ -3,6 +3,7 @@
 import { KeyedQueue, LimitedQueue, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { UeventSource } from "../kernel/index.ts";
+import { isNamePromised } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import { type outcomes, timed } from "../telemetry/index.ts";
@@ -257,8 +258,10 @@ export class Reconciler {
     const { node, journal } = this.#options;
     const before = journal.unrestored.beforeOf(address);
     if (!before || !this.#awaited.isUnderOtherName(address)) return false;
+    const { name } = before.state.original;
+    if (isNamePromised(journal, address, name)) return false;
     const netdev = await node.binder.netdevNow(address);
-    return netdev !== undefined && (await this.#takenNames.isFree(before.state.original.name, netdev.ifindex));
+    return netdev !== undefined && (await this.#takenNames.isFree(name, netdev.ifindex));
   }
 
   /** Answers with the connection that is continued. */

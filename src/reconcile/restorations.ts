@@ -1,7 +1,7 @@
 // VFs that no client has, made as the host had them, and what the journal and the inventory have of that.
 import type { Clock } from "../async/index.ts";
 import { type BeforeClient, conditionOf, type VfRecord } from "../inventory/index.ts";
-import type { KernelVfEntry, NodeJournal, UnrestoredVf, VfEntry } from "../mechanisms/index.ts";
+import type { KernelVfEntry, UnrestoredVf, VfEntry } from "../mechanisms/index.ts";
 import type { Node } from "../node/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import { type Metrics, outcomes, timed } from "../telemetry/index.ts";
@@ -9,7 +9,6 @@ import { cleanVf, isOfOther, type NotAsBefore, type RestoreParts, restoreVf } fr
 
 interface RestorationsOptions extends RestoreParts {
   readonly node: Node;
-  readonly journal: Pick<NodeJournal, "unrestored">;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }

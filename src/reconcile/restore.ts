@@ -1,7 +1,7 @@
 // VFs that no connection holds, made again what they were: by what the journal has of them, or as far as can be known.
 import { messageOf } from "../async/index.ts";
 import { type BeforeClient, conditionOf, type VfRecord } from "../inventory/index.ts";
-import { type AdoptedGrant, netdevPartsOf, vfLinkOf } from "../mechanisms/index.ts";
+import { type AdoptedGrant, isNamePromised, type NodeJournal, netdevPartsOf, vfLinkOf } from "../mechanisms/index.ts";
 import {
   type AttachmentState,
   BorrowedSettings,
@@ -21,6 +21,7 @@ import type { Log } from "../telemetry/index.ts";
 export interface RestoreParts {
   readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
   readonly links: HostLinks;
+  readonly journal: Pick<NodeJournal, "vfs" | "unrestored">;
   readonly log: Log;
   /** Ends waiting for a driver, when the process stops. */
   readonly stopping?: AbortSignal;
@@ -203,8 +204,9 @@ async function makeNewSo(parts: RestoreParts, vf: VfRecord, state: AttachmentSta
   return refused;
 }
 
-function detach({ node, links, log }: RestoreParts, vf: VfRecord, state: AttachmentState) {
-  const parts = netdevPartsOf({ ...node, links }, vf);
+function detach({ node, links, journal, log }: RestoreParts, vf: VfRecord, state: AttachmentState) {
+  const isPromised = (name: string) => isNamePromised(journal, vf.address, name);
+  const parts = { ...netdevPartsOf({ ...node, links }, vf), isNamePromised: isPromised };
   return new NetdevAttachment({ ...parts, client: undefined, state, log }).detach();
 }
 

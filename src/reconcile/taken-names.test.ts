@@ -28,14 +28,14 @@ async function underOtherName(disk = new Map<string, StoredEntry>()) {
 test("a VF whose name another link has serves under another one, and says so", async () => {
   const disk = new Map<string, StoredEntry>();
   const { node, stop, name } = await underOtherName(disk);
-  assert.deepEqual([node.stateOf(), name(), disk.size], ["idle", "eth9", 1]);
+  assert.deepEqual([node.stateOf(), name(), disk.size], ["idle", "nsmvf0", 1]);
   const record = node.inventory.get(first) ?? assert.fail();
   assert.deepEqual(conditionOf(record, "name-taken"), { code: "name-taken", name: NAME });
   assert.deepEqual(node.log.of("vf-not-as-before"), [
-    { vf: first, left: `it is called eth9, for ${NAME} is another link's name` },
+    { vf: first, left: `it is called nsmvf0, for ${NAME} is another link's name` },
   ]);
   await node.clock.pass(3 * INTERVAL_MS);
-  assert.deepEqual([name(), node.log.of("vf-repaired")], ["eth9", []]);
+  assert.deepEqual([name(), node.log.of("vf-repaired")], ["nsmvf0", []]);
   await stop();
   assert.deepEqual([node.counts.sockets, node.counts.listeners], [0, 0]);
 });
@@ -80,7 +80,7 @@ test("a name that goes from one link to another is waited for on", async () => {
   node.others.splice(0, 1, { ...bridge, index: 72 });
   node.sayOfLink(goneBridge);
   await node.clock.pass(SOON_MS);
-  assert.equal(name(), "eth9");
+  assert.equal(name(), "nsmvf0");
   node.others.length = 0;
   node.sayOfLink({ kind: "gone-link", link: { ...bridge, index: 72 } });
   await node.clock.pass(SOON_MS);
@@ -130,6 +130,49 @@ test("a name that is given back holds up no repair of another VF", async () => {
   await stop();
 });
 
+/** Another VF that had that name when a client got it. */
+const outUnderName = { ...kernelEntry(first, "c2"), address: second };
+
+test("a VF leaves its name to another one that has it when its client leaves, and has it when that comes back no more", async () => {
+  const { node, stop, name } = await underOtherName();
+  node.journal.vfs.set(second, outUnderName);
+  node.give(second, "c2");
+  node.others.length = 0;
+  node.sayOfLink(goneBridge);
+  await node.clock.pass(3 * INTERVAL_MS);
+  assert.deepEqual([name(), node.codes().includes("name-taken"), node.log.of("vf-repaired")], ["nsmvf0", true, []]);
+  node.journal.vfs.delete(second);
+  await node.clock.pass(INTERVAL_MS);
+  assert.equal(name(), NAME);
+  await stop();
+});
+
+test("nor does it take the name at the next start", async () => {
+  const disk = new Map<string, StoredEntry>();
+  await (await underOtherName(disk)).stop();
+  const node = reconciledNode(2, disk);
+  const { link } = node.vf();
+  node.vf().link = link && { ...link, name: "nsmvf0" };
+  node.journal.vfs.set(second, outUnderName);
+  node.journal.left.set("c2", node.connection("c2"));
+  node.vf(second).link = undefined;
+  const { stop } = await node.follow();
+  await node.clock.pass(INTERVAL_MS);
+  assert.deepEqual([node.vf().link?.name, node.stateOf(), disk.size], ["nsmvf0", "idle", 1]);
+  await stop();
+});
+
+test("a device that the kernel has given the name of a VF with a client does not keep it", async () => {
+  const node = reconciledNode(2);
+  node.journal.vfs.set(second, outUnderName);
+  node.give(second, "c2");
+  node.journal.vfs.set(first, { ...kernelEntry(first), isLeft: true });
+  const { stop } = await node.follow();
+  await node.clock.pass(SOON_MS);
+  assert.deepEqual([node.vf().link?.name, node.codes().includes("name-taken")], ["nsmvf0", true]);
+  await stop();
+});
+
 test("TakenNames.isFree() sees what happens while it begins to listen", async () => {
   const answers = [bridge, undefined];
   const rtnl = { linkByName: async () => answers.shift(), watch: () => () => {}, close() {} } as unknown as Rtnl;
@@ -162,7 +205,7 @@ test("a name that cannot be looked up is not free, keeps no VF from being observ
   node.others.length = 0;
   node.sayOfLink(goneBridge);
   await node.clock.pass(SOON_MS);
-  assert.deepEqual([name(), node.log.of("vf-not-observed")], ["eth9", []]);
+  assert.deepEqual([name(), node.log.of("vf-not-observed")], ["nsmvf0", []]);
   node.failing.clear();
   await node.clock.pass(INTERVAL_MS);
   assert.equal(name(), NAME);
@@ -175,7 +218,7 @@ test("a VF that a client has keeps its name until that is over", async () => {
   node.others.length = 0;
   node.sayOfLink(goneBridge);
   await node.clock.pass(2 * INTERVAL_MS);
-  assert.equal(name(), "eth9");
+  assert.equal(name(), "nsmvf0");
   node.inventory.setState("c2", "reclaiming");
   node.inventory.release("c2");
   await node.clock.pass(SOON_MS);
@@ -194,7 +237,7 @@ test("a VF that a Request takes while its name is asked for is left to that", as
   node.give(first, "c2");
   found.resolve();
   await node.clock.pass(SOON_MS);
-  assert.deepEqual([node.stateOf(), name(), node.done], ["ready", "eth9", []]);
+  assert.deepEqual([node.stateOf(), name(), node.done], ["ready", "nsmvf0", []]);
   await stop();
 });
 
@@ -204,7 +247,7 @@ test("after a restart the name is tried, and waited for, again", async () => {
   await before.stop();
   const node = reconciledNode(2, disk);
   const { link } = node.vf();
-  node.vf().link = link && { ...link, name: "eth9" };
+  node.vf().link = link && { ...link, name: "nsmvf0" };
   node.others.push(bridge);
   const { stop } = await node.follow();
   await node.clock.pass(SOON_MS);
@@ -228,7 +271,7 @@ test("a VF of which nothing was known has the name that udev gives VFs when it i
     node.vf().link = link && { ...link, index: 17, name: "nsm-1" };
     node.say({ devpath: node.of(first) });
     await node.clock.pass(SOON_MS);
-    assert.deepEqual([node.stateOf(), node.vf().link?.name, disk.size], ["idle", "eth9", 1]);
+    assert.deepEqual([node.stateOf(), node.vf().link?.name, disk.size], ["idle", "nsmvf0", 1]);
     const record = node.inventory.get(first) ?? assert.fail();
     assert.deepEqual(conditionOf(record, "name-taken"), { code: "name-taken", name: NAME });
     if (isRestarted) {

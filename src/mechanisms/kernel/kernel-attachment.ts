@@ -31,6 +31,7 @@ import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { KernelVfEntry } from "../journal-entries.ts";
 import { netdevPartsOf, type VfLinkParts } from "../netdev-parts.ts";
+import { isNamePromised } from "../promised-names.ts";
 import { clientNetns } from "./client-netns.ts";
 import { detachVf } from "./detach-vf.ts";
 import { type FoundVf, type FoundVfParts, takeFound } from "./found-vf.ts";
@@ -321,7 +322,8 @@ class KernelAttachment implements Attachment<DesiredKernel> {
     const onLeaving = () => {
       this.#wasOut = true;
     };
-    return { ...netdevPartsOf(this.#parts, this.#held.vf), onLeaving, log };
+    const isPromised = (name: string) => isNamePromised(this.#parts.journal, this.#address, name);
+    return { ...netdevPartsOf(this.#parts, this.#held.vf), onLeaving, isNamePromised: isPromised, log };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
