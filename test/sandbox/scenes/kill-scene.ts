@@ -44,6 +44,13 @@ export interface PointOptions {
   readonly isFollowed?: true;
 }
 
+export interface KillSceneOptions extends Pick<SandboxOptions, "cgroups" | "machine"> {
+  readonly vfsPerPf: number;
+  readonly disk?: UnsyncedDisk | undefined;
+  /** Each death is an upgrade by force: the next forwarder is a pod of another name, which may not have the earlier one's. */
+  readonly isUpgraded?: boolean;
+}
+
 /** For one pod: where the forwarder dies in its call. */
 interface Work {
   readonly at: number;
@@ -65,12 +72,22 @@ export class KillScene {
   #pings: BystanderPings | undefined;
   #clients: Client[] = [];
   #deaths = 0;
+  readonly #isUpgradedEachTime: boolean;
 
   /** In place of files; what was not synced is lost with each forwarder. */
   #disk: UnsyncedDisk | undefined;
 
-  private constructor(sandbox: Sandbox, program: string, vfs: number, disk: UnsyncedDisk | undefined) {
+  private constructor(
+    sandbox: Sandbox,
+    program: string,
+    {
+      vfs,
+      disk,
+      isUpgraded,
+    }: { readonly vfs: number; readonly disk: UnsyncedDisk | undefined; readonly isUpgraded: boolean },
+  ) {
     this.sandbox = sandbox;
+    this.#isUpgradedEachTime = isUpgraded;
     this.#disk = disk;
     this.#program = program;
     this.#vfs = vfs;
@@ -86,19 +103,12 @@ export class KillScene {
   }
 
   /** All VFs but the bystander's have a pod. */
-  static async open({
-    vfsPerPf,
-    disk,
-    ...options
-  }: { readonly vfsPerPf: number; readonly disk?: UnsyncedDisk | undefined } & Pick<
-    SandboxOptions,
-    "cgroups" | "machine"
-  >): Promise<KillScene> {
+  static async open({ vfsPerPf, disk, isUpgraded = false, ...options }: KillSceneOptions): Promise<KillScene> {
     const program = await bundleProgram(ROOT, "sandbox/process/forwarder-process.ts");
     const machine = { ...options.machine, realLinks: true, pfs: PFS, vfsPerPf };
     const settings = { adminListenOn: undefined };
     const sandbox = await Sandbox.start({ ...options, machine, settings, log: silentLog, clock });
-    const scene = new KillScene(sandbox, program, PFS * vfsPerPf, disk);
+    const scene = new KillScene(sandbox, program, { vfs: PFS * vfsPerPf, disk, isUpgraded });
     await scene.#begin();
     return scene;
   }
@@ -297,10 +307,9 @@ export class KillScene {
   }
 
   get #isUpgraded(): boolean {
-    return this.#deaths > 0 && this.#deaths % 2 === 0;
+    return this.#isUpgradedEachTime && this.#deaths > 0;
   }
 
-  /** Every second death is an upgrade by force: the next forwarder is a pod of another name, which may not have the earlier one's. */
   #spawnNext(): void {
     this.#deaths += 1;
     if (this.#isUpgraded) this.sandbox.upgradeTo(`forwarder-after-${this.#deaths}`);

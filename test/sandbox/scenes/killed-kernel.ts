@@ -114,9 +114,15 @@ const stories: Readonly<Record<string, Story>> = {
 };
 
 /** On one node; without a disk the forwarder writes to files, which outlive it whether they were synced or not. */
-export function killInKernel(name: string, isLogged: (title: string) => boolean, makeDisk?: () => UnsyncedDisk): void {
+export function killInKernel(
+  name: string,
+  isLogged: (title: string) => boolean,
+  { makeDisk, isUpgraded }: { readonly makeDisk?: () => UnsyncedDisk; readonly isUpgraded?: true } = {},
+): void {
   describe(name, () => {
-    const shared = KillScene.shared(() => KillScene.open({ vfsPerPf: 8, disk: makeDisk?.() }));
+    const shared = KillScene.shared(() =>
+      KillScene.open({ vfsPerPf: 8, disk: makeDisk?.(), ...(isUpgraded && { isUpgraded }) }),
+    );
     after(() => shared.close());
 
     for (const [title, story] of Object.entries(stories)) {
