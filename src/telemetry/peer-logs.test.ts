@@ -130,3 +130,20 @@ test("PeerLogs counts no line that is off by default", () => {
   }
   assert.deepEqual([log.of("a").length, log.of("b").length, log.of("b")[1]], [100, 100, { at: 1 }]);
 });
+
+test("PeerLogs by default lets one name write 32 KiB a minute, and many 160 KiB beyond their reserves", () => {
+  const { clock, log } = setUp();
+  const logs = new PeerLogs({ log, clock });
+  const kibOf = (peers: readonly string[]) => {
+    const before = log.of("call-failed").length;
+    for (const peer of peers) {
+      for (let at = 0; at < 1_000; at += 1) logs.of(peer).warn("call-failed", { peer, error: "x".repeat(900) });
+    }
+    return log.of("call-failed").length - before; // each has some 1,000 bytes
+  };
+  const one = kibOf(["greedy"]);
+  assert.ok(one > 28 && one <= 32, `${one} KiB`);
+  const all = one + kibOf(Array.from({ length: 9 }, (_, at) => `noisy-${at}`));
+  assert.ok(all > 150 && all <= 160 + 10 * 2, `${all} KiB`);
+  logs.stop();
+});

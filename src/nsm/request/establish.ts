@@ -70,7 +70,9 @@ async function establishWith(deps: RequestDeps, request: ReceivedRequest, establ
   const { driver, record, content, choice, desired } = establishing;
   const { connection, caller, call, files, signal } = request;
   const kept = keptEndpoint(record, connection);
-  // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that.
+  // Of the mechanism before; one connection has one. After a restart of ours it may need the client's namespace for that. Before the new one
+  // is opened: with the same token both are one VF, which no driver gives to the client twice. Where the new one fails the client has none, and
+  // its next Request begins again.
   await receiveFiles(deps, record, { files, signal });
   const former = record.state.attachment;
   if (former) await deps.steps.run("release", () => former.release());
