@@ -8,7 +8,7 @@ import { giveAltName, giveName, isMisnamed } from "./restore-name.ts";
 import { identity, VF } from "./testing/host-with-links.ts";
 import { Patience } from "./transient.ts";
 
-const STAND_IN = "nsmvf%d";
+const STAND_IN = `vf${VF.replaceAll(/[:.]/g, "-")}`;
 const { temporaryName } = identity;
 const { name } = identity.original;
 
@@ -49,18 +49,10 @@ for (const [says, crowd, names] of [
     { tries: 3, on: OTHER_VF },
     [temporaryName, temporaryName, temporaryName, name],
   ],
-  [
-    "one that no link wants where a link keeps it that comes with no VF",
-    { tries: 99, on: undefined },
-    [temporaryName, STAND_IN],
-  ],
-  ["what it has already where that is what no link wants", { tries: 99, on: undefined, called: "nsmvf3" }, []],
-  ["its own again where it had one that no link wants", { tries: 0, on: undefined, called: "nsmvf3" }, [name]],
-  [
-    "one that no link wants where another VF is to have its own",
-    { tries: 0, on: undefined, isPromised: true },
-    [STAND_IN],
-  ],
+  ["its stand-in where a link keeps it that comes with no VF", { tries: 99, on: undefined }, [temporaryName, STAND_IN]],
+  ["its stand-in, which it has already", { tries: 99, on: undefined, called: STAND_IN }, []],
+  ["its own again where it had its stand-in", { tries: 0, on: undefined, called: STAND_IN }, [name]],
+  ["its stand-in where another VF is to have its own", { tries: 0, on: undefined, isPromised: true }, [STAND_IN]],
 ] as const satisfies readonly (readonly [string, Crowd, readonly string[]])[]) {
   test(`giveName() gives a link ${says}`, async () => {
     const { give, renamed } = crowdedHost(crowd);
@@ -69,12 +61,13 @@ for (const [says, crowd, names] of [
   });
 }
 
-test("isMisnamed() is a link without its own name, or with any but a stand-in where that is promised to another", () => {
-  const names = [name, "eth3", "nsmvf3", "nsmvf", "nsmvf3x"];
+test("isMisnamed() is a link without its own name, or without its stand-in where that is promised to another", () => {
+  const names = [name, "eth3", STAND_IN];
+  const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: VF, text: VF }) };
   const misnamed = (isPromised: boolean) =>
-    names.filter((one) => isMisnamed({ identity, isNamePromised: () => isPromised }, one));
+    names.filter((one) => isMisnamed({ identity, of, isNamePromised: () => isPromised }, one));
   assert.deepEqual(misnamed(false), names.slice(1));
-  assert.deepEqual(misnamed(true), [name, "eth3", "nsmvf", "nsmvf3x"]);
+  assert.deepEqual(misnamed(true), [name, "eth3"]);
 });
 
 test("giveName() takes its own name from the alternative names of the link", async () => {

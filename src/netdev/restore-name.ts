@@ -15,25 +15,33 @@ interface NamedLink {
   readonly isNamePromised: (name: string) => boolean;
 }
 
+/** A kernel's limit: IFNAMSIZ (16, include/uapi/linux/if.h) counts the final NUL. */
+const LONGEST_NAME = 15;
+
 /**
- * What a VF is called that cannot have its own name; the kernel fills in the first number that is free. No link has it of its own: one of
- * the kernel's (eth%d) may be that of a VF which is with a client, and would be taken when that comes back.
+ * What a VF is called that cannot have its own name. Only it is called so, and always: one of the kernel's (eth%d) may be that of a VF
+ * which is with a client, and would be taken when that comes back.
  */
-const STAND_IN = { pattern: "nsmvf%d", is: (name: string) => /^nsmvf\d+$/.test(name) } as const;
+function standInOf({ address }: VfIdentity): string {
+  return `vf${address.replaceAll(/[:.]/g, "-")}`.slice(-LONGEST_NAME);
+}
 
 /** So long a link waits for its name where another PCI function has it: with VFs that come back together that one gives it up. */
 const NAME_WAIT_MS = 5_000;
 
 /** Whether the link is not to be called what it is. */
-export function isMisnamed({ identity, isNamePromised }: Pick<NamedLink, "identity" | "isNamePromised">, name: string) {
-  const { original } = identity;
-  return isNamePromised(original.name) ? !STAND_IN.is(name) : name !== original.name;
+export function isMisnamed(
+  { identity, of, isNamePromised }: Pick<NamedLink, "identity" | "of" | "isNamePromised">,
+  name: string,
+): boolean {
+  const own = identity.original.name;
+  return name !== (isNamePromised(own) ? standInOf(of) : own);
 }
 
 /**
  * Its own name. The kernel calls each new device by the first name that is free, so of several VFs whose drivers make them again each may
  * have the name of another: who cannot have its own gives up what it has, and waits. Where another link keeps the name, or another VF has it
- * as soon as its client leaves, it gets one that no link wants; a process that waits for a name that comes and goes with other VFs might
+ * as soon as its client leaves, it gets its stand-in; a process that waits for a name that comes and goes with other VFs might
  * wait for ever. Where the link itself has it as an alternative name, as udev may have given it, the kernel refuses it as well.
  */
 export async function giveName(
@@ -43,7 +51,8 @@ export async function giveName(
   const { name } = identity.original;
   const untilMs = clock.monotonicMs() + NAME_WAIT_MS;
   const rename = (to: string) => host.rtnl.setLink(link.index, { name: to });
-  const giveUp = async () => STAND_IN.is(link.name) || (await rename(STAND_IN.pattern));
+  const standIn = standInOf(of);
+  const giveUp = async () => link.name === standIn || (await rename(standIn));
   await patience.until(`give the link the name ${name}`, async () => {
     if (isNamePromised(name)) return { done: await giveUp() };
     try {
@@ -51,7 +60,7 @@ export async function giveName(
     } catch (error) {
       if (!isTaken(error)) throw error;
     }
-    if (!STAND_IN.is(link.name)) await rename(identity.temporaryName);
+    if (link.name !== standIn) await rename(identity.temporaryName);
     const holder = await host.rtnl.linkByName(name);
     if (!holder) return "another link had it just now";
     if (holder.index === link.index) {

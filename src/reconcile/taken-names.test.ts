@@ -9,6 +9,7 @@ import { settled } from "../nsm/testing/fakes.ts";
 import { TakenNames } from "./taken-names.ts";
 
 const NAME = "enp1s0f0v0";
+const STAND_IN = "vf0000-01-10-0";
 const bridge = { index: 70, name: NAME, altNames: [] } as unknown as Link;
 const goneBridge: NetlinkEvent = { kind: "gone-link", link: bridge };
 /** Less than a pass comes after. */
@@ -28,14 +29,14 @@ async function underOtherName(disk = new Map<string, StoredEntry>()) {
 test("a VF whose name another link has serves under another one, and says so", async () => {
   const disk = new Map<string, StoredEntry>();
   const { node, stop, name } = await underOtherName(disk);
-  assert.deepEqual([node.stateOf(), name(), disk.size], ["idle", "nsmvf0", 1]);
+  assert.deepEqual([node.stateOf(), name(), disk.size], ["idle", STAND_IN, 1]);
   const record = node.inventory.get(first) ?? assert.fail();
   assert.deepEqual(conditionOf(record, "name-taken"), { code: "name-taken", name: NAME });
   assert.deepEqual(node.log.of("vf-not-as-before"), [
-    { vf: first, left: `it is called nsmvf0, for ${NAME} is another link's name` },
+    { vf: first, left: `it is called ${STAND_IN}, for ${NAME} is another link's name` },
   ]);
   await node.clock.pass(3 * INTERVAL_MS);
-  assert.deepEqual([name(), node.log.of("vf-repaired")], ["nsmvf0", []]);
+  assert.deepEqual([name(), node.log.of("vf-repaired")], [STAND_IN, []]);
   await stop();
   assert.deepEqual([node.counts.sockets, node.counts.listeners], [0, 0]);
 });
@@ -80,7 +81,7 @@ test("a name that goes from one link to another is waited for on", async () => {
   node.others.splice(0, 1, { ...bridge, index: 72 });
   node.sayOfLink(goneBridge);
   await node.clock.pass(SOON_MS);
-  assert.equal(name(), "nsmvf0");
+  assert.equal(name(), STAND_IN);
   node.others.length = 0;
   node.sayOfLink({ kind: "gone-link", link: { ...bridge, index: 72 } });
   await node.clock.pass(SOON_MS);
@@ -140,7 +141,7 @@ test("a VF leaves its name to another one that has it when its client leaves, an
   node.others.length = 0;
   node.sayOfLink(goneBridge);
   await node.clock.pass(3 * INTERVAL_MS);
-  assert.deepEqual([name(), node.codes().includes("name-taken"), node.log.of("vf-repaired")], ["nsmvf0", true, []]);
+  assert.deepEqual([name(), node.codes().includes("name-taken"), node.log.of("vf-repaired")], [STAND_IN, true, []]);
   node.journal.vfs.delete(second);
   await node.clock.pass(INTERVAL_MS);
   assert.equal(name(), NAME);
@@ -152,13 +153,13 @@ test("nor does it take the name at the next start", async () => {
   await (await underOtherName(disk)).stop();
   const node = reconciledNode(2, disk);
   const { link } = node.vf();
-  node.vf().link = link && { ...link, name: "nsmvf0" };
+  node.vf().link = link && { ...link, name: STAND_IN };
   node.journal.vfs.set(second, outUnderName);
   node.journal.left.set("c2", node.connection("c2"));
   node.vf(second).link = undefined;
   const { stop } = await node.follow();
   await node.clock.pass(INTERVAL_MS);
-  assert.deepEqual([node.vf().link?.name, node.stateOf(), disk.size], ["nsmvf0", "idle", 1]);
+  assert.deepEqual([node.vf().link?.name, node.stateOf(), disk.size], [STAND_IN, "idle", 1]);
   await stop();
 });
 
@@ -169,7 +170,7 @@ test("a device that the kernel has given the name of a VF with a client does not
   node.journal.vfs.set(first, { ...kernelEntry(first), isLeft: true });
   const { stop } = await node.follow();
   await node.clock.pass(SOON_MS);
-  assert.deepEqual([node.vf().link?.name, node.codes().includes("name-taken")], ["nsmvf0", true]);
+  assert.deepEqual([node.vf().link?.name, node.codes().includes("name-taken")], [STAND_IN, true]);
   await stop();
 });
 
@@ -205,7 +206,7 @@ test("a name that cannot be looked up is not free, keeps no VF from being observ
   node.others.length = 0;
   node.sayOfLink(goneBridge);
   await node.clock.pass(SOON_MS);
-  assert.deepEqual([name(), node.log.of("vf-not-observed")], ["nsmvf0", []]);
+  assert.deepEqual([name(), node.log.of("vf-not-observed")], [STAND_IN, []]);
   node.failing.clear();
   await node.clock.pass(INTERVAL_MS);
   assert.equal(name(), NAME);
@@ -218,7 +219,7 @@ test("a VF that a client has keeps its name until that is over", async () => {
   node.others.length = 0;
   node.sayOfLink(goneBridge);
   await node.clock.pass(2 * INTERVAL_MS);
-  assert.equal(name(), "nsmvf0");
+  assert.equal(name(), STAND_IN);
   node.inventory.setState("c2", "reclaiming");
   node.inventory.release("c2");
   await node.clock.pass(SOON_MS);
@@ -237,7 +238,7 @@ test("a VF that a Request takes while its name is asked for is left to that", as
   node.give(first, "c2");
   found.resolve();
   await node.clock.pass(SOON_MS);
-  assert.deepEqual([node.stateOf(), name(), node.done], ["ready", "nsmvf0", []]);
+  assert.deepEqual([node.stateOf(), name(), node.done], ["ready", STAND_IN, []]);
   await stop();
 });
 
@@ -247,7 +248,7 @@ test("after a restart the name is tried, and waited for, again", async () => {
   await before.stop();
   const node = reconciledNode(2, disk);
   const { link } = node.vf();
-  node.vf().link = link && { ...link, name: "nsmvf0" };
+  node.vf().link = link && { ...link, name: STAND_IN };
   node.others.push(bridge);
   const { stop } = await node.follow();
   await node.clock.pass(SOON_MS);
@@ -271,7 +272,7 @@ test("a VF of which nothing was known has the name that udev gives VFs when it i
     node.vf().link = link && { ...link, index: 17, name: "nsm-1" };
     node.say({ devpath: node.of(first) });
     await node.clock.pass(SOON_MS);
-    assert.deepEqual([node.stateOf(), node.vf().link?.name, disk.size], ["idle", "nsmvf0", 1]);
+    assert.deepEqual([node.stateOf(), node.vf().link?.name, disk.size], ["idle", STAND_IN, 1]);
     const record = node.inventory.get(first) ?? assert.fail();
     assert.deepEqual(conditionOf(record, "name-taken"), { code: "name-taken", name: NAME });
     if (isRestarted) {

@@ -199,7 +199,8 @@ test("a VF whose name the host has given to another link has it again when that 
             ?.conditions.map(({ code }) => code)
             .join(),
         ] as const,
-      ([now, codes]) => now?.startsWith("nsmvf") === true && /^not-as-before,name-taken/.test(codes ?? ""),
+      ([now, codes]) =>
+        now === `vf${address.replaceAll(/[:.]/g, "-")}` && /^not-as-before,name-taken/.test(codes ?? ""),
     );
   await ip(host, `link add ${own} type bridge`);
   await client.close();

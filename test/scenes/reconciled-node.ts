@@ -294,9 +294,8 @@ function rtnlOf(world: World): Rtnl {
       for (const what of ["name", "mtu"] as const) if (change[what]) world.fail(what, `no such ${what}`);
       const isTaken = links().some((one) => one.name === change.name && one.index !== index);
       if (isTaken) throw new KernelError(`set name of link ${index}`, 17, "the name is taken");
-      const name = change.name?.endsWith("%d") ? { name: change.name.replace("%d", "0") } : {};
       for (const one of vfs.values()) {
-        if (one.link?.index === index) one.link = { ...one.link, ...change, ...name } as Link;
+        if (one.link?.index === index) one.link = { ...one.link, ...change } as Link;
       }
     },
     watch(_groups: readonly string[], listener: typeof world.hearOfLink) {
