@@ -1,34 +1,13 @@
 // An upgrade is not a new node: each instance of the forwarder is a pod of another name and another SPIFFE ID, the manager behaves as the
-// SDK's, and no pod notices. UPGRADES=60 upgrades as often in each story; with more the file takes longer than a test file may.
+// SDK's, and no pod notices. UPGRADES=100 upgrades as often in the stories that count. VFIO: upgrade-vfio.test.ts.
 import assert from "node:assert/strict";
 import { after, describe, test } from "node:test";
-import { PodCgroups } from "../../sandbox/pod/pod-cgroups.ts";
 import { needs } from "../needs.ts";
 import { SharedUntilFailure } from "./scenes/fresh-after-failure.ts";
 import { LINKS } from "./scenes/story.ts";
-import { groupIn, heal, reselect, segmentIn, UpgradeScene } from "./scenes/upgrade-scene.ts";
-import { opening, UNIFIED_NEEDS, unifiedCgroups, VFIO_NEEDS } from "./scenes/vfio-scene.ts";
+import { heal, reselect, segmentIn, UpgradeScene } from "./scenes/upgrade-scene.ts";
 
 const UPGRADES = Number(process.env["UPGRADES"] ?? 3);
-
-async function keepsGroup(scene: UpgradeScene, by: "SIGTERM" | "SIGKILL"): Promise<void> {
-  const { client, container, end } = await scene.vfioPod(`vfio-${by}`);
-  const [first, group] = [segmentIn(client), groupIn(client.connection)];
-  for (let nth = 0; nth < UPGRADES; nth += 1) {
-    await scene.upgrade(by);
-    if (by === "SIGKILL") {
-      await assert.rejects(client.request());
-      await scene.sandbox.nsmgr.timeUp();
-    }
-    await heal(client);
-    if (by === "SIGTERM") assert.equal(segmentIn(client), first);
-    assert.equal(groupIn(client.connection), group);
-    assert.deepEqual(await scene.changed(), []);
-    assert.deepEqual(await opening(container, group), ["", ""]);
-    await client.request();
-  }
-  await end();
-}
 
 /** Those alone, and of that client alone. */
 async function givesOtherAddresses(scene: UpgradeScene): Promise<void> {
@@ -57,12 +36,11 @@ async function givesOtherAddresses(scene: UpgradeScene): Promise<void> {
 }
 
 describe("a forwarder that is upgraded", () => {
-  const cgroups = PodCgroups.make();
   const shared = new SharedUntilFailure(
-    () => UpgradeScene.open(cgroups),
+    () => UpgradeScene.open(),
     (scene) => scene.stop(),
   );
-  after(() => shared.close().finally(() => cgroups?.close()));
+  after(() => shared.close());
 
   function story(name: string, wants: typeof LINKS, play: (scene: UpgradeScene) => Promise<void>): void {
     test(name, async (t) => {
@@ -83,10 +61,6 @@ describe("a forwarder that is upgraded", () => {
     assert.deepEqual(await pod.link("nsm-1"), before);
     await end();
   });
-
-  for (const by of ["SIGTERM", "SIGKILL"] as const) {
-    story(`by ${by} keeps a group that a pod has open`, VFIO_NEEDS, (scene) => keepsGroup(scene, by));
-  }
 
   story("by SIGKILL is found when the manager's time is up, by its name of today", LINKS, async (scene) => {
     const { client, pod, end } = await scene.kernelPod("killed-kernel");
@@ -128,20 +102,5 @@ describe("a forwarder that is upgraded", () => {
         await end();
       },
     );
-  }
-});
-
-describe("a forwarder that is upgraded on a host with version 2 of cgroups", () => {
-  const cgroups = unifiedCgroups();
-  const shared = new SharedUntilFailure(
-    () => UpgradeScene.open(cgroups),
-    (scene) => scene.stop(),
-  );
-  after(() => shared.close().finally(() => cgroups?.close()));
-
-  for (const by of ["SIGTERM", "SIGKILL"] as const) {
-    test(`by ${by} leaves the programs of a pod attached that has its group open`, async (t) => {
-      if (needs(t, ...UNIFIED_NEEDS)) await shared.run((scene) => scene.played(() => keepsGroup(scene, by)));
-    });
   }
 });
