@@ -35,9 +35,11 @@ export function unitTestFiles(): readonly string[] {
 /**
  * Runs the steps one after the other and the unit tests beside them, reporting each as it ends. Returns the names of failed steps and
  * the counts.
+ * @param others tests to be run with them: with those of both kinds there is always one that does not wait
  */
 export async function runChecks(
   print: (line: string) => void,
+  others: readonly string[] = [],
 ): Promise<{ failed: readonly string[]; counts: TestCounts }> {
   const failed: string[] = [];
   const work = async () => {
@@ -50,7 +52,8 @@ export async function runChecks(
       print(found);
     }
   };
-  const [counts] = await Promise.all([runFenced("unit tests", unitTestFiles(), print), work()]);
+  const title = others.length > 0 ? "unit, sandbox and real" : "unit tests";
+  const [counts] = await Promise.all([runFenced(title, [...unitTestFiles(), ...others], print), work()]);
   return { failed, counts };
 }
 

@@ -11,6 +11,8 @@ test("longestFirst() goes by the last run, and by what is known where there was 
   );
   assert.deepEqual(order.flat(), ["b.test.ts", "test/sandbox/killed.test.ts", "c.test.ts", "a.test.ts"]);
   assert.deepEqual(longestFirst([["b"], ["a"]], {}), [["a"], ["b"]]);
+  const [longer, shorter] = [["test/sandbox/killed-vfio.test.ts"], ["test/sandbox/killed.test.ts", "b.test.ts"]];
+  assert.deepEqual(longestFirst([shorter, longer], {}), [longer, shorter]);
 });
 
 test("longestFirst() takes the files of a group together", () => {
@@ -22,6 +24,7 @@ test("groupsOf() takes unit tests of a module together, and leaves all others al
   const rooms = [
     ["src/nsm/a.test.ts", "src/nsm/deep/b.test.ts"],
     ["sandbox/a.test.ts", "sandbox/demo/b.test.ts"],
+    ["sandbox/simulation/a.test.ts", "sandbox/simulation/b.test.ts"],
   ];
   const alone = [["src/main.test.ts"], ["src/config.test.ts"], ["test/sandbox/a.test.ts"], ["test/sandbox/b.test.ts"]];
   assert.deepEqual(groupsOf([...rooms, ...alone].flat()), [...rooms, ...alone]);

@@ -5,31 +5,44 @@ import { dirname, isAbsolute, join } from "node:path";
 const root = join(import.meta.dirname, "..");
 const path = join(root, ".cache", "test-times.json");
 
-/** Words of paths whose files took ten seconds and more when they were last looked at: for a clone that has run nothing yet. */
-const KNOWN_AS_LONG = [
-  "sandbox/killed",
-  "sandbox/large-journal",
-  "sandbox/one-observation",
-  "sandbox/process-exit",
-  "sandbox/rotation",
-  "sandbox/restart",
-  "sandbox/cards",
-  "sandbox/vfio",
-  "sandbox/kubelet",
-  "sandbox/crowd",
-  "sandbox/host-use",
-  "sandbox/forwarder",
-  "sandbox/interrupted",
-  "sandbox/second-forwarder",
-  "real/access-cycles",
-  "real/capabilities",
-];
+/** Words of paths whose files take long, and for how many seconds on two cores: for a clone that has run nothing yet. */
+const KNOWN_AS_LONG: Readonly<Record<string, number>> = {
+  "sandbox/killed-vfio": 90,
+  "sandbox/killed-unsynced": 60,
+  "sandbox/large-journal": 40,
+  "sandbox/restart-orders": 30,
+  "sandbox/rotation": 30,
+  "sandbox/process-exit": 25,
+  "sandbox/upgrade": 25,
+  "sandbox/one-observation": 25,
+  "sandbox/tenants": 20,
+  "sandbox/cards": 20,
+  "sandbox/killed": 20,
+  "sandbox/page": 15,
+  "sandbox/crowd": 15,
+  "sandbox/threads": 15,
+  "sandbox/second-forwarder": 15,
+  "sandbox/callback-errors": 10,
+  "sandbox/vfio": 10,
+  "sandbox/kubelet": 10,
+  "sandbox/host-use": 10,
+  "sandbox/forwarder": 10,
+  "sandbox/interrupted": 10,
+  "real/access-cycles": 10,
+  "real/capabilities": 10,
+  "simulation/scenarios": 30,
+  "tools/test-files": 25,
+  "src/main": 15,
+  "src/identity/": 2,
+  "src/rpc/": 1,
+  "src/nsm/": 0.5,
+};
 
 /** How long files took at their last run here, in ms. */
 export type TestTimes = Readonly<Record<string, number>>;
 
-/** Unit tests that share a process: those of one module, whose modules are loaded once then. */
-const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\//;
+/** Unit tests that share a process: those of one module, whose modules are loaded once then. The simulation takes as long as a module. */
+const ROOM = /^(.*\/)?src\/[^/]+\/|^sandbox\/(simulation\/)?/;
 
 /**
  * Sandbox and real tests that share a process: they look at nothing that belongs to it. Others load 500 modules for themselves. Those of
@@ -75,7 +88,8 @@ export function groupsOf(files: readonly string[]): readonly (readonly string[])
 
 /** The groups with the longest first; those that never ran here by what is known of them. */
 export function longestFirst(groups: readonly (readonly string[])[], times: TestTimes): readonly (readonly string[])[] {
-  const guess = (file: string) => (KNOWN_AS_LONG.some((word) => file.includes(word)) ? 10_000 : 0);
+  const known = Object.entries(KNOWN_AS_LONG);
+  const guess = (file: string) => 1000 * (known.find(([word]) => file.includes(word))?.[1] ?? 0);
   const expected = (group: readonly string[]) => group.reduce((sum, file) => sum + (times[file] ?? guess(file)), 0);
   return [...groups].sort((a, b) => expected(b) - expected(a) || (String(a) < String(b) ? -1 : 1));
 }

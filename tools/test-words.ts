@@ -1,7 +1,7 @@
 /** What `npm test -- --help` prints. */
 export const usage = `npm test [-- WORD ...]
 
-Without words: the check, then the whole forwarder in the sandbox (test/sandbox) and what needs a real kernel (test/real).
+Without words: the check, and the whole forwarder in the sandbox (test/sandbox) and what needs a real kernel (test/real).
 With words: only the files of those two whose path holds one of them, in network and mount namespaces of their own.
 
   npm test -- sandbox/restart real/netlink

@@ -1,4 +1,4 @@
-// npm test: the check, then the whole forwarder in the sandbox and what needs a real kernel, as far as this machine can.
+// npm test: the check, and with its unit tests the whole forwarder in the sandbox and what needs a real kernel, as far as this machine can.
 // `npm test -- real/netlink sandbox/restart` runs only the files of those two tiers whose path holds one of the words.
 import { globSync } from "node:fs";
 import { runChecks } from "./check-steps.ts";
@@ -19,15 +19,17 @@ if (chosen.kind === "none") {
   process.exit(1);
 }
 
-const check = words.length > 0 ? { failed: [], counts: addCounts() } : await runChecks(print);
-const apart = await runFenced("sandbox and real", chosen.files, print);
+const { failed, counts: tested } =
+  words.length > 0
+    ? { failed: [], counts: await runFenced("sandbox and real", chosen.files, print) }
+    : await runChecks(print, chosen.files);
 
 // The fuzzers' minute is CI's: a change of a parser plays its own targets (`npm run fuzz -- WORD`).
 const fuzzed = words.length === 0 && process.env["CI"] ? await runFuzz(print) : addCounts();
 
-const counts = addCounts(check.counts, apart, fuzzed, { passed: 0, failed: check.failed.length, skips: [] });
+const counts = addCounts(tested, fuzzed, { passed: 0, failed: failed.length, skips: [] });
 printSkips(counts);
-if (check.failed.length > 0) print(`Failed before any test: ${check.failed.join(", ")}`);
+if (failed.length > 0) print(`Failed beside the tests: ${failed.join(", ")}`);
 process.stdout.write(`${closingLine(counts)}\n`);
 process.exitCode = counts.failed > 0 ? 1 : 0;
 
