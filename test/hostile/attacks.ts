@@ -159,6 +159,7 @@ export const attacks: readonly Attack[] = [
     name: "hangingEndpoints",
     says: "names 500 endpoints of its own that take a connection and say nothing",
     ways: BOTH,
+    takesFiles: true,
     // Those that are dialled for one owner (src/rpc/rpc-limits.ts), and its calls' connections.
     moreFds: 160,
   },
