@@ -14,7 +14,7 @@ export async function openIdentity(
   options: Omit<ConstructorParameters<typeof Identity>[0], "last">,
   undo: UndoStack,
 ): Promise<Identity> {
-  const last = await lastSpiffeId(state);
+  const last = await lastSpiffeId(state, options.log);
   const identity = new Identity({ ...options, last });
   undo.push("identity", () => identity.close());
   undo.push("own SPIFFE ID", keepSpiffeId({ state, last, current: identity.current, log: options.log }));
@@ -22,8 +22,11 @@ export async function openIdentity(
 }
 
 /** Undefined where none is kept, or none that can be read: the first in the agent's answer is taken then. */
-export async function lastSpiffeId(state: Pick<StateFolder, "read">): Promise<string | undefined> {
-  const text = await state.read(FILE).catch(() => undefined);
+export async function lastSpiffeId(state: Pick<StateFolder, "read">, log: Log): Promise<string | undefined> {
+  const text = await state.read(FILE).catch((error: unknown) => {
+    log.warn("spiffe-id-not-read", { error: messageOf(error) });
+    return undefined;
+  });
   const id = text?.trim();
   return id && id.length <= LONGEST ? id : undefined;
 }
@@ -36,17 +39,26 @@ interface KeepOptions {
   readonly log: Log;
 }
 
-/** Keeps the SPIFFE ID that we have, and each that follows. What cannot be written costs nothing now. Returns how to stop. */
+/**
+ * Keeps the SPIFFE ID that we have, and each that follows. What cannot be written costs nothing now, and is tried again with the next SVID.
+ * Returns how to stop.
+ */
 export function keepSpiffeId({ state, last, current, log }: KeepOptions): () => Promise<void> {
   let kept = last;
   let writing = Promise.resolve();
+  const write = async (id: string) => {
+    try {
+      await state.replace(FILE, `${id}\n`);
+    } catch (error) {
+      if (kept === id) kept = undefined;
+      log.warn("spiffe-id-not-kept", { spiffeId: id, error: messageOf(error) });
+    }
+  };
   const keep = () => {
     const id = current.value?.id;
     if (id === undefined || id === kept) return;
     kept = id;
-    writing = writing
-      .then(() => state.replace(FILE, `${id}\n`))
-      .catch((error: unknown) => log.warn("spiffe-id-not-kept", { spiffeId: id, error: messageOf(error) }));
+    writing = writing.then(() => write(id));
   };
   const stop = current.onChange(keep);
   keep();

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { systemClock } from "../async/index.ts";
 import { VirtualClock } from "../async/testing/virtual-clock.ts";
-import { lockFolder, tryLockFolder } from "../kernel/index.ts";
+import { Errno, KernelError, lockFolder, tryLockFolder } from "../kernel/index.ts";
 import { parsePfConfig } from "../pci/index.ts";
 import { Health } from "../telemetry/index.ts";
 import { recordingLog } from "../telemetry/recording-log.ts";
@@ -65,6 +65,17 @@ test("PfClaims.awaitDying() waits for a process that lets go of its locks one af
   assert.deepEqual(third.ours(first, second), []);
   const signal = AbortSignal.abort(new Error("stopped"));
   await assert.rejects(third.claims.awaitDying(listOf(first), clock, signal), /stopped/);
+});
+
+test("PfClaims.awaitDying() tries only what is still held: a PF that cannot be locked is said once", async () => {
+  const log = recordingLog();
+  const pf = (address: string) => {
+    if (address === first) throw new KernelError("lock the PF", Errno.EACCES);
+    return undefined;
+  };
+  const claims = new PfClaims({ locks: { folder: lockFolder, pf }, health: new Health(systemClock), log });
+  await claims.awaitDying(listOf(first, second), new VirtualClock({ nowMs: 0 }));
+  assert.equal(log.of("pf-not-locked").length, 1);
 });
 
 test("PfClaims waits for nothing that the list does not name any more", (t) => {

@@ -35,8 +35,11 @@ export class PfClaims {
    */
   async awaitDying({ physicalFunctions }: PfConfig, clock: Clock, signal?: AbortSignal): Promise<void> {
     const endMs = clock.monotonicMs() + DYING_MS;
-    const isHeld = () => physicalFunctions.some(({ address }) => !this.#tryLock(address));
-    while (isHeld() && clock.monotonicMs() < endMs) await clock.sleep(AGAIN_MS, signal);
+    const heldOf = (pfs: PfConfig["physicalFunctions"]) => pfs.filter(({ address }) => !this.#tryLock(address));
+    for (let held = heldOf(physicalFunctions); held.length > 0; held = heldOf(held)) {
+      if (clock.monotonicMs() >= endMs) return;
+      await clock.sleep(AGAIN_MS, signal);
+    }
   }
 
   /** The part of the list that may be observed and written to now: all but what another process has. */

@@ -6,7 +6,8 @@ export function copyMessage<T extends Message>(message: T): T {
 }
 
 function copyOf<T extends object>(value: T): T {
-  if (value instanceof Uint8Array) return value.slice() as typeof value;
+  // A Buffer's own slice would be a view.
+  if (value instanceof Uint8Array) return Uint8Array.prototype.slice.call(value) as typeof value;
   if (Array.isArray(value)) return value.map((one) => (isObject(one) ? copyOf(one) : one)) as unknown as T;
   // As own properties, whatever they are called: a peer may name a label __proto__.
   const copy = { ...value };
