@@ -117,6 +117,7 @@ export async function serveNsm(options: NsmServerOptions, undo: UndoStack): Prom
     journal: options.journal,
     callerIdleMs: CALLER_IDLE_MS,
     endpointSockets: {
+      each: limits.endpointSockets.each,
       add: (socket) => owners.addSocket(socket),
       remove: (socket) => owners.removeSocket(socket),
       leave: (target) => caller.leave(target),

@@ -69,6 +69,7 @@ function sharedSetUp() {
   const owners = new PeerLimits({ limits, clock, onRefused: (kind, peer) => void refused.push(`${kind} ${peer}`) });
   const left: string[] = [];
   const sockets = new EndpointSockets(clock, 1_000, {
+    each: limits.endpointSockets.each,
     add: (socket) => owners.addSocket(socket),
     remove: (socket) => owners.removeSocket(socket),
     leave: (target) => void left.push(target),

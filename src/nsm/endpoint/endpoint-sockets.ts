@@ -7,6 +7,9 @@ import type { OwnedFd, PassedFds } from "../peers.ts";
 /** A socket is sent before the answer that names it: it is here, or it will not come. */
 const WAIT_LIMIT_MS = 1_000;
 
+/** Of an owner's share, what one search may keep for candidates: most are never dialled, and the owner has other Requests. */
+const PART_OF_SEARCH = 1 / 4;
+
 /** Where an endpoint is reached. */
 export interface EndpointSocket {
   /** The URL that the registry gave. */
@@ -29,6 +32,8 @@ interface HeldSocket extends OwnedConnection {
 
 /** What each owner may have of them: a peer may name as many endpoints as it likes, and each is a descriptor. */
 export interface SocketShares {
+  /** So many one owner may have. */
+  readonly each: number;
   /** May end idle ones for it. False where there is no room. */
   add(socket: OwnedConnection): boolean;
   remove(socket: OwnedConnection): void;
@@ -36,7 +41,7 @@ export interface SocketShares {
   leave(target: string): void;
 }
 
-const unbounded: SocketShares = { add: () => true, remove() {}, leave() {} };
+const unbounded: SocketShares = { each: Number.POSITIVE_INFINITY, add: () => true, remove() {}, leave() {} };
 
 /** For whom a socket is taken hold of, and until when. */
 interface SocketSearch {
@@ -61,6 +66,11 @@ export class EndpointSockets {
     this.#clock = clock;
     this.#lingerMs = lingerMs;
     this.#shares = shares;
+  }
+
+  /** So many sockets are for one search. */
+  get eachSearch(): number {
+    return Math.max(1, Math.floor(this.#shares.each * PART_OF_SEARCH));
   }
 
   get heldCount(): number {

@@ -333,7 +333,7 @@ test("Discovery.find() holds nothing against an endpoint whose socket there was 
   ]);
   const clock = new HandClock();
   let hasRoom = false;
-  const shares = { add: () => hasRoom, remove() {}, leave() {} };
+  const shares = { each: 96, add: () => hasRoom, remove() {}, leave() {} };
   const sockets = new EndpointSockets(clock, 1_000, shares);
   const discovery = new Discovery({ target: "unix:///nsmgr", caller: outside, sockets, clock });
   assert.deepEqual(await namesOf(discovery), ["nse-1"]);

@@ -3,6 +3,7 @@ import type { Clock } from "../../async/index.ts";
 import { type NetworkService, NetworkServiceEndpointRegistry, NetworkServiceRegistry } from "../../gen/registry_pb.ts";
 import { DialRefused } from "../../rpc/index.ts";
 import { NsmError } from "../fault.ts";
+import { isInodeUrl } from "../mechanism/inode-url.ts";
 import type { Caller, PassedFds } from "../peers.ts";
 import type { EndpointSocket, EndpointSockets } from "./endpoint-sockets.ts";
 import { FairList, FairOrder } from "./fair-order.ts";
@@ -187,21 +188,31 @@ export class Discovery {
     search: { readonly owner: string; readonly signal: AbortSignal },
   ): Promise<readonly Candidate[]> {
     const { sockets } = this.#options;
+    const tried = endpoints.slice(0, CANDIDATE_LIMIT);
+    const taken = new Map<FoundEndpoint, Candidate>();
+    let failure: unknown;
+    const take = async (endpoint: FoundEndpoint): Promise<boolean> => {
+      const { name, url } = endpoint;
+      const note = (outcome: "agreed" | "failed") => this.#order[outcome](endpoint);
+      try {
+        taken.set(endpoint, { name, socket: await sockets.acquire(url, found.fds, search), note });
+        return true;
+      } catch (error) {
+        if (!search.signal.aborted && !(error instanceof DialRefused)) note("failed");
+        failure = error;
+        return false;
+      }
+    };
+    const others = tried.filter(({ url }) => !isInodeUrl(url));
+    const left = tried.filter(({ url }) => isInodeUrl(url)).values();
+    const takeOne = async () => {
+      for (const endpoint of left) if (await take(endpoint)) return;
+    };
     // Side by side: each that does not come is waited for.
-    const taken = await Promise.allSettled(
-      endpoints.slice(0, CANDIDATE_LIMIT).map(async (endpoint): Promise<Candidate> => {
-        const { name, url } = endpoint;
-        const note = (outcome: "agreed" | "failed") => this.#order[outcome](endpoint);
-        try {
-          return { name, socket: await sockets.acquire(url, found.fds, search), note };
-        } catch (error) {
-          if (!search.signal.aborted && !(error instanceof DialRefused)) note("failed");
-          throw error;
-        }
-      }),
-    );
-    const candidates = taken.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
-    if (candidates.length === 0) throw taken.findLast((one) => one.status === "rejected")?.reason;
+    const places = Math.min(sockets.eachSearch, CANDIDATE_LIMIT);
+    await Promise.all([...others.map(take), ...Array.from({ length: places }, takeOne)]);
+    const candidates = tried.flatMap((endpoint) => taken.get(endpoint) ?? []);
+    if (candidates.length === 0) throw failure;
     return candidates;
   }
 
