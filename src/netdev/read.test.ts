@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Address, Link, LinkPlace, Neighbour, Route, Rule } from "../kernel/index.ts";
+import type { Address, Link, LinkPlace, Neighbour, Route, Rtnl, Rule } from "../kernel/index.ts";
 import { desiredNetdev, type RequestedNetdev } from "./desired.ts";
 import type { NetdevError } from "./error.ts";
 import { NOTHING_OWNED, OUR_PROTOCOL } from "./owned.ts";
@@ -27,11 +27,16 @@ interface Namespace {
 
 function namespaceWith(namespace: Namespace): LinkPlace {
   const { routes = [], rules = [], addresses = [], neighbours = [], sysctls = {} } = namespace;
-  const rtnl = {
-    addresses: async (_: number, concerns: (address: Address) => boolean) => addresses.filter(concerns),
-    neighbours: async (_: number, concerns: (neighbour: Neighbour) => boolean) => neighbours.filter(concerns),
-    routes: async (concerns: (route: Route) => boolean) => routes.filter(concerns),
-    rules: async (concerns: (rule: Rule) => boolean) => rules.filter(concerns),
+  // As where changes have cut each first try. What may be without number is bounded, or nothing of it is kept.
+  const list = <T>(all: readonly T[], concerns = (_: T) => true, { most = 0 }: { most?: number | undefined } = {}) => {
+    all.filter(concerns);
+    return all.filter(concerns).slice(0, most);
+  };
+  const rtnl: Partial<Rtnl> = {
+    addresses: async (_, concerns, options) => list(addresses, concerns, options),
+    neighbours: async (_, concerns, options) => list(neighbours, concerns, options),
+    routes: async (concerns, options) => list(routes, concerns, options),
+    rules: async (concerns, options) => list(rules, concerns, options),
   };
   const readSysctl = (name: string) => {
     const value = sysctls[name];

@@ -34,6 +34,8 @@ export interface ActualNetdev {
 
 /** One link can have no more by Requests. Where there are more, a process in the namespace has put our mark on entries of its own. */
 const MOST_ENTRIES = 16_384;
+/** Of one kind: with one more it is known that there are too many. */
+const OF_EACH = { most: MOST_ENTRIES + 1 };
 
 /** undefined when the link is not there (any more). */
 export async function readNetdev(
@@ -68,20 +70,28 @@ export async function readAround(
   return {
     link,
     tables,
-    addresses: await rtnl.addresses(link.index, within),
-    routes: await rtnl.routes((route) => {
-      noteTable(route.table);
-      const { family, destination: address, prefixLength } = route;
-      const isThere = places.has(placeOf({ destination: { family, address, prefixLength } }));
-      return (isThere || ownsRoute(link.index, route)) && within();
-    }),
-    rules: await rtnl.rules((rule) => {
-      noteTable(rule.table);
-      return rule.protocol === OUR_PROTOCOL && within();
-    }),
-    neighbours: await rtnl.neighbours(link.index, (neighbour) => {
-      return (isWanted.has(neighbour.address) || ownsNeighbour(neighbour)) && within();
-    }),
+    addresses: within(await rtnl.addresses(link.index, undefined, OF_EACH)),
+    routes: within(
+      await rtnl.routes((route) => {
+        noteTable(route.table);
+        const { family, destination: address, prefixLength } = route;
+        const isThere = places.has(placeOf({ destination: { family, address, prefixLength } }));
+        return isThere || ownsRoute(link.index, route);
+      }, OF_EACH),
+    ),
+    rules: within(
+      await rtnl.rules((rule) => {
+        noteTable(rule.table);
+        return rule.protocol === OUR_PROTOCOL;
+      }, OF_EACH),
+    ),
+    neighbours: within(
+      await rtnl.neighbours(
+        link.index,
+        (neighbour) => isWanted.has(neighbour.address) || ownsNeighbour(neighbour),
+        OF_EACH,
+      ),
+    ),
     ipv6Disabled: disabled === undefined ? undefined : disabled !== "0",
     pingGroups: readSysctl(netns, "net/ipv4/ping_group_range")?.replace(/\s+/g, " "),
   };
@@ -104,13 +114,13 @@ function placeOf({ destination: { family, address, prefixLength } }: Pick<Desire
   return `${family} ${address}/${prefixLength}`;
 }
 
-/** Counts what is kept. @throws {NetdevError} of kind "crowded". */
-function bound(link: string): () => true {
+/** Counts what is kept, of all kinds together. @throws {NetdevError} of kind "crowded". */
+function bound(link: string): <T>(entries: readonly T[]) => readonly T[] {
   let kept = 0;
-  return () => {
-    kept += 1;
+  return (entries) => {
+    kept += entries.length;
     if (kept > MOST_ENTRIES) throw new NetdevError({ kind: "crowded", link, limit: MOST_ENTRIES });
-    return true;
+    return entries;
   };
 }
 

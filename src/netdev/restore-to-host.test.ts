@@ -98,6 +98,27 @@ test("restoreToHost() removes what the pod has laid on the link, and takes a rul
     assert.deepEqual([await attachment.detach(), uppers, await picture(world.pod)], [[], [], before]);
   }));
 
+for (const [says, count, removed] of [
+  ["all of thousands of rules, also where changes have cut the first tries to list them", 9_000, 9_000],
+  ["of rules without number as many as a Close has time for", 20_000, 16_384],
+] as const) {
+  test(`restoreToHost() removes ${says}`, () =>
+    inMemory(async (world) => {
+      const attachment = await attach(world);
+      const [own] = await world.pod.rtnl.rules();
+      const all = Array.from({ length: count }, (_, at) => ({ ...(own ?? assert.fail("no rule")), priority: at }));
+      const gone = new Set<unknown>();
+      world.inPod = {
+        rules: async (concerns = () => true, { most = Infinity } = {}) => {
+          all.filter(concerns);
+          return all.filter(concerns).slice(0, most);
+        },
+        deleteRule: async ({ priority }) => void gone.add(priority),
+      };
+      assert.deepEqual([await attachment.detach(), gone.size], [[], removed]);
+    }));
+}
+
 for (const way of ["leave", "detach"] as const) {
   test(`Attachment.${way}() leaves link and VLAN where more lies on the link than can be removed in time`, () =>
     inMemory(async (world) => {

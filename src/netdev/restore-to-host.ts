@@ -143,8 +143,7 @@ async function removeRules(client: LinkPlace, { identity, owned }: RestoreInput,
   const { rtnl } = client;
   const tables = new Set(await readOwnTables(client, identity.clientIndex ?? 0, owned));
   if (tables.size === 0) return;
-  let count = 0;
-  const rules = await rtnl.rules((actual) => ownsRule(tables, actual) && ++count <= MOST_RULES);
+  const rules = await rtnl.rules((actual) => ownsRule(tables, actual), { most: MOST_RULES });
   await time.removeEach("rules", rules, (rule) =>
     rtnl.deleteRule({ ...rule, protocol: OUR_PROTOCOL }).catch((error: unknown) => {
       if (!(error instanceof KernelError) || error.code !== "ENOENT") throw error;

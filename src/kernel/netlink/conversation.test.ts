@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import type { KernelError } from "../error.ts";
 import { encodeAttributes } from "./attribute.ts";
 import { Conversation, type NetlinkSocket } from "./conversation.ts";
 import { encodeStruct, nlmsghdr } from "./layout.ts";
@@ -94,6 +95,34 @@ test("Conversation.list() takes of a dump that never holds still what the last t
   assert.equal(kernel.requests.length, 4);
 });
 
+test("Conversation.list() keeps no more of a try than it may, counts each try by itself, and has all of them decided on", async () => {
+  const cut = ["a1", "b1", "c1"].map((text) => letter(text, INTERRUPTED));
+  const kernel = pretendKernel([...cut, { type: DONE }]);
+  let decided = 0;
+  const concerns = () => ++decided > 0;
+  const listing = { ...letters, concerns, most: 2 };
+  assert.deepEqual(await new Conversation(kernel.socket).list(dump, listing), ["a1", "b1"]);
+  assert.equal(decided, 12);
+});
+
+for (const [says, cuts] of [
+  ["whole at the last try", 3],
+  ["cut at each", 4],
+] as const) {
+  test(`Conversation.list() says that an entry may be missing only of a dump that is not whole: ${says}`, async () => {
+    const tries = Array.from({ length: 4 }, (_, at) => [
+      letter("a1"),
+      { type: DONE, flags: at < cuts ? INTERRUPTED : 0 },
+    ]);
+    const doubts: string[] = [];
+    const onDoubt = ({ code, message }: KernelError) => doubts.push(`${code} ${message}`);
+    const kernel = pretendKernel(...tries);
+    assert.deepEqual(await new Conversation(kernel.socket).list(dump, { ...letters, onDoubt }), ["a1"]);
+    const doubt = "EINTR Cannot list the letters: it changed during each of 4 tries, and one may be missing (EINTR)";
+    assert.deepEqual(doubts, cuts < 4 ? [] : [doubt]);
+  });
+}
+
 test("Conversation.list() takes entries for the same that are equal, unless it is known what they are", async () => {
   const cut = (text: string) => [letter(text), { type: DONE, flags: INTERRUPTED }];
   const kernel = pretendKernel(cut("a1"), cut("a1"), cut("a1"), cut("a2"));
@@ -159,6 +188,29 @@ test("Conversation takes a dump on another thread, piece by piece, and other ans
   await talk.request(dump, { op: "list" });
   await talk.request(change, { op: "set" });
   assert.deepEqual(taken, ["on another thread", "on another thread", "here"]);
+});
+
+test("Conversation.list() keeps what it had of a try for the last one only", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const entries: WeakRef<object>[] = [];
+  const alive: number[] = [];
+  const kernel = pretendKernel([{ type: DATA }, { type: DATA }, { type: DONE, flags: INTERRUPTED }]);
+  const receiveOffThread = async () => {
+    await new Promise(setImmediate);
+    const sent = kernel.socket.receive();
+    if (sent && decodeMessages(sent)[0]?.type !== DONE) return sent;
+    collect();
+    alive.push(entries.filter((entry) => entry.deref() !== undefined).length);
+    return sent;
+  };
+  const decode = () => {
+    const entry = { number: entries.length };
+    entries.push(new WeakRef(entry));
+    return entry;
+  };
+  await new Conversation({ ...kernel.socket, receiveOffThread }).list(dump, { op: "list", decode });
+  assert.deepEqual(alive, [2, 2, 2, 4]);
 });
 
 const ACK = { type: ERROR, body: errorBody(0, { quoted: 0 }) };

@@ -18,18 +18,25 @@ interface RequestOptions {
 
 /** Who gets the messages of an answer, each as it comes. */
 interface Taker {
-  /** The answer begins; once more where changes have cut a dump. */
-  begin(): void;
+  /** The answer begins; once more where changes have cut a dump, of which this is the last try or not. */
+  begin(isLast: boolean): void;
   take(message: NetlinkMessage): void;
 }
 
+export interface ListOptions {
+  /** Of a try, and of an IP family, no more are kept. */
+  readonly most?: number | undefined;
+  /** Called where changes have cut every try, so that an entry may be missing, with the error of a caller that can do with no less. */
+  readonly onDoubt?: ((doubt: KernelError) => void) | undefined;
+}
+
 /** What to make of a dump. */
-interface Listing<T> {
+interface Listing<T> extends ListOptions {
   readonly op: string;
   readonly decode: (message: NetlinkMessage) => T | undefined;
   /** Whether to decode a message at all; all by default. */
   readonly keep?: ((message: NetlinkMessage) => boolean) | undefined;
-  /** All do by default. Called again for the same where changes have cut a dump. */
+  /** All do by default. Called again for the same where changes have cut a dump, so it is no place to count. */
   readonly concerns?: ((entry: T) => boolean) | undefined;
   /** Entries of two dumps that are one and the same have the same key. By default only what is equal has. */
   readonly keyOf?: ((entry: T) => unknown) | undefined;
@@ -76,27 +83,30 @@ export class Conversation {
   /**
    * All entries of a dump. Where something came or went during each of its tries, those of the last two: such a dump has all that stays, but
    * that before Linux 6.9 what goes can hide another entry (rtnl_dump_ifinfo and inet_dump_ifaddr continue at a number within a hash
-   * bucket), or what comes show one twice. What went a moment ago may be listed.
+   * bucket), or what comes show one twice. What went a moment ago may be listed. `onDoubt` hears of it.
    * @throws {KernelError} EINTR when the kernel itself has broken each try off.
    */
   async list<T>(request: NetlinkRequest, listing: Listing<T>): Promise<T[]> {
     Conversation.totals.reads++;
-    const { op, decode, keep = () => true, concerns = () => true, keyOf = (entry) => JSON.stringify(entry) } = listing;
+    const { op, decode, keep = () => true, concerns = () => true, most = Number.POSITIVE_INFINITY } = listing;
+    const { keyOf = (entry) => JSON.stringify(entry), onDoubt = () => {} } = listing;
     let before: T[] = [];
     let entries: T[] = [];
     // Decoded as they come: a message that is kept keeps the piece of the dump that it came in, of 32 KiB.
     const outcome = await this.#inTurn(request, op, {
-      begin() {
-        before = entries;
+      begin(isLast) {
+        // Only then: no more than two tries are in memory, and those before the last one at a time.
+        if (isLast) before = entries;
         entries = [];
       },
       take(message) {
         if (!keep(message)) return;
         const found = decoded(op, () => decode(message));
-        if (found !== undefined && concerns(found)) entries.push(found);
+        if (found !== undefined && concerns(found) && entries.length < most) entries.push(found);
       },
     });
     if (outcome === "whole") return entries;
+    onDoubt(new KernelError(op, Errno.EINTR, `it changed during each of ${DUMP_TRIES} tries, and one may be missing`));
     return [...new Map([...before, ...entries].map((entry) => [keyOf(entry), entry])).values()];
   }
 
@@ -131,7 +141,7 @@ export class Conversation {
       this.#seq = seq;
       const bytes = encodeMessage(isDump ? request : { ...request, flags: request.flags | NLM_F_ACK }, seq);
       await this.#socket.sendOffThread(bytes);
-      taker.begin();
+      taker.begin(tries === DUMP_TRIES);
       const outcome = await this.#collect(seq, { op, isDump }, taker);
       if (outcome === "whole") return outcome;
       if (tries < DUMP_TRIES) continue;

@@ -2,7 +2,7 @@ import { KernelError } from "../error.ts";
 import type { Netns } from "../netns.ts";
 import { type Address, decodeAddress, encodeAddress, encodeDumpAddresses, type NewAddress } from "./address.ts";
 import { bothFamilies } from "./both-families.ts";
-import { Conversation, type NetlinkSocket } from "./conversation.ts";
+import { Conversation, type ListOptions, type NetlinkSocket } from "./conversation.ts";
 import {
   decodeLink,
   encodeAltName,
@@ -96,9 +96,9 @@ export class Rtnl {
   }
 
   /** Those of these names, and all that lie on another link of this namespace (VLANs, macvlans, tunnels, the ends of pairs). */
-  async linksNamedOrAbove(names: ReadonlySet<string>): Promise<Link[]> {
+  async linksNamedOrAbove(names: ReadonlySet<string>, options?: ListOptions): Promise<Link[]> {
     const keep = (message: NetlinkMessage) => isNamedOrAbove(message, names);
-    return this.#kernel.list(encodeDumpLinks(), { ...listingOfLinks, keep });
+    return this.#kernel.list(encodeDumpLinks(), { ...listingOfLinks, ...options, keep });
   }
 
   /** Also finds a link by one of its alternative names. */
@@ -164,8 +164,9 @@ export class Rtnl {
   }
 
   /** Of one link, or of all; only those that concern the caller. */
-  async addresses(ifindex = 0, concerns: (address: Address) => boolean = () => true): Promise<Address[]> {
+  async addresses(ifindex = 0, concerns = (_: Address): boolean => true, options?: ListOptions): Promise<Address[]> {
     return this.#kernel.list(encodeDumpAddresses(ifindex), {
+      ...options,
       op: "list the addresses",
       decode: decodeAddress,
       // A kernel before 4.20 does not filter.
@@ -182,9 +183,10 @@ export class Rtnl {
   }
 
   /** All tables, both families; only those that concern the caller: a namespace may have a million of others. */
-  async routes(concerns?: (route: Route) => boolean): Promise<Route[]> {
+  async routes(concerns?: (route: Route) => boolean, options?: ListOptions): Promise<Route[]> {
     return bothFamilies((family) =>
       this.#kernel.list(encodeDumpRoutes(family), {
+        ...options,
         op: `list the IPv${family} routes`,
         decode: decodeRoute,
         concerns,
@@ -193,9 +195,10 @@ export class Rtnl {
   }
 
   /** Of all tables and both families; of one link only, unless its index is left out. */
-  async defaultRoutes(ifindex = 0): Promise<DefaultRoute[]> {
+  async defaultRoutes(ifindex = 0, options?: ListOptions): Promise<DefaultRoute[]> {
     const found = await bothFamilies(async (family) => {
-      const listing = { op: `list the IPv${family} default routes`, decode: decodeDefaultRoute, keep: isDefaultRoute };
+      const op = `list the IPv${family} default routes`;
+      const listing = { ...options, op, decode: decodeDefaultRoute, keep: isDefaultRoute };
       return await this.#kernel.list(encodeDumpUnicastRoutes(family, ifindex), listing).catch((error: unknown) => {
         if (ifindex !== 0 && error instanceof KernelError && error.code === "ENODEV") return []; // it has gone
         throw error;
@@ -213,9 +216,10 @@ export class Rtnl {
   }
 
   /** Both families, in the order in which the kernel tries them; only those that concern the caller. */
-  async rules(concerns?: (rule: Rule) => boolean): Promise<Rule[]> {
+  async rules(concerns?: (rule: Rule) => boolean, options?: ListOptions): Promise<Rule[]> {
     return bothFamilies((family) =>
       this.#kernel.list(encodeDumpRules(family), {
+        ...options,
         op: `list the IPv${family} rules`,
         decode: decodeRule,
         concerns,
@@ -235,8 +239,13 @@ export class Rtnl {
    * Of one link, or of all; without those that say "no answer from here" (IPv6 multicast and the like). Only those that concern the
    * caller: a router's pod has learned thousands.
    */
-  async neighbours(ifindex = 0, concerns: (neighbour: Neighbour) => boolean = () => true): Promise<Neighbour[]> {
+  async neighbours(
+    ifindex = 0,
+    concerns = (_: Neighbour): boolean => true,
+    options?: ListOptions,
+  ): Promise<Neighbour[]> {
     return this.#kernel.list(encodeDumpNeighbours(ifindex), {
+      ...options,
       op: "list the neighbours",
       decode: decodeNeighbour,
       concerns: (neighbour) => (ifindex === 0 || neighbour.ifindex === ifindex) && concerns(neighbour),
