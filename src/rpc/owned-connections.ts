@@ -5,6 +5,8 @@ import { type ShareLimits, Shares } from "./shares.ts";
 export interface OwnedConnection {
   /** SPIFFE ID; "" without TLS. Of one that we have dialled: whose call it was dialled for. */
   readonly owner: string;
+  /** What several owners have together: it counts for each of them, and once for all. Undefined: it is this owner's alone. */
+  readonly shared?: object;
   /** Nothing would be lost with it: it carries no call. */
   readonly isIdle: boolean;
   /** Since when, on the monotonic clock; of no meaning while it carries a call. */
@@ -32,6 +34,8 @@ export class OwnedConnections {
   readonly #isManager: (owner: string) => boolean;
   /** Oldest first. */
   readonly #open = new Map<string, Set<OwnedConnection>>();
+  /** The first of each is the one that counts for all. */
+  readonly #sharing = new Map<object, Set<OwnedConnection>>();
   readonly #shares: Shares;
 
   constructor({ limits, clock, isManager }: OwnedConnectionsOptions) {
@@ -52,11 +56,12 @@ export class OwnedConnections {
   add(connection: OwnedConnection): boolean {
     const { owner } = connection;
     this.#endLongIdle();
-    while (!this.#shares.take(owner, 1)) {
+    while (!this.#shares.take(owner, 1, this.#sharersOf(connection).size === 0 ? 1 : 0)) {
       if (!this.#endIdle(this.#isFull(owner) ? this.#open.get(owner) : this.#largest())) return false;
     }
     const own = this.#open.get(owner) ?? new Set();
     this.#open.set(owner, own.add(connection));
+    this.#sharing.set(connection.shared ?? connection, this.#sharersOf(connection).add(connection));
     return true;
   }
 
@@ -66,7 +71,17 @@ export class OwnedConnections {
     const own = this.#open.get(owner);
     if (!own?.delete(connection)) return;
     if (own.size === 0) this.#open.delete(owner);
-    this.#shares.give(owner, 1);
+    const sharers = this.#sharersOf(connection);
+    const [counted] = sharers;
+    sharers.delete(connection);
+    const [next] = sharers;
+    if (!next) this.#sharing.delete(connection.shared ?? connection);
+    else if (counted === connection) this.#shares.pass(owner, next.owner, 1);
+    this.#shares.give(owner, 1, next ? 0 : 1);
+  }
+
+  #sharersOf(connection: OwnedConnection): Set<OwnedConnection> {
+    return this.#sharing.get(connection.shared ?? connection) ?? new Set();
   }
 
   /** Has as many connections as it may have, whatever the others have. */

@@ -391,3 +391,30 @@ test("Handshakes.add() lets one of the source go that has most, whether it speak
   assert.deepEqual([late.destroyed, flood.at(-1)?.destroyed, handshakes.size], [true, false, 4]);
   handshakes.endAll();
 });
+
+test("PeerLimits.addSocket() counts what owners share for each of them and once for all, the manager's apart", () => {
+  const { owners } = peerLimits();
+  const ofShared = (owner: string, shared: object = {}) => {
+    const made = { owner, shared, isIdle: false, idleSinceMs: 0, end() {} };
+    return { made, isTaken: owners.addSocket(made) };
+  };
+  const [one, two, three] = [{}, {}, {}];
+  const ofManager = [one, two].map((shared) => ofShared(MANAGER, shared));
+  const ofPeer = [one, two, three].map((shared) => ofShared("a", shared));
+  assert.deepEqual(
+    [...ofManager, ...ofPeer].map(({ isTaken }) => isTaken),
+    [true, true, true, true, false],
+  );
+  // From now on they count for all others: three are left, and each has a first one of them.
+  for (const { made } of ofManager) owners.removeSocket(made);
+  assert.deepEqual(
+    ["b", "c", "d", "e"].map((owner) => ofShared(owner).isTaken),
+    [true, true, true, false],
+  );
+  assert.ok(ofShared("e", one).isTaken, "it is there already");
+  for (const { made } of ofPeer) owners.removeSocket(made);
+  assert.deepEqual(
+    ["f", "g"].map((owner) => ofShared(owner).isTaken),
+    [true, false],
+  );
+});

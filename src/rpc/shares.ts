@@ -9,6 +9,8 @@ export interface ShareLimits {
 
 interface Use {
   amount: number;
+  /** Of it, what counts for all together. */
+  ofAll: number;
   isApart: boolean;
 }
 
@@ -33,40 +35,47 @@ export class Shares {
     return this.#uses.get(owner)?.amount ?? 0;
   }
 
-  /** Takes it all, or nothing and answers false. */
-  take(owner: string, amount: number): boolean {
+  /** Takes it all, or nothing and answers false. `ofAll`: less where another owner has the same thing, which counts for all already. */
+  take(owner: string, amount: number, ofAll = amount): boolean {
     const use = this.#useOf(owner);
-    if (!this.#hasRoom(use, amount)) return false;
+    if (!this.#hasRoom(use, amount, ofAll)) return false;
     this.#uses.set(owner, use);
-    this.#add(use, amount);
+    this.#add(use, amount, ofAll);
     return true;
   }
 
-  give(owner: string, amount: number): void {
+  give(owner: string, amount: number, ofAll = amount): void {
     const use = this.#useOf(owner);
-    this.#add(use, -amount);
+    this.#add(use, -amount, -ofAll);
     if (use.amount === 0) this.#uses.delete(owner);
   }
 
-  #hasRoom(use: Use, amount: number): boolean {
+  /** One has the thing no more that counted for all as its own; the other, who has it still, is in its place. */
+  pass(from: string, to: string, ofAll: number): void {
+    this.#add(this.#useOf(from), 0, -ofAll);
+    this.#add(this.#useOf(to), 0, ofAll);
+  }
+
+  #hasRoom(use: Use, amount: number, ofAll: number): boolean {
     const { each, others, manager } = this.#limits;
     const own = use.amount + amount;
     if (use.isApart) return own <= manager;
-    const free = others - this.#others - amount;
+    const free = others - this.#others - ofAll;
     return own <= each && free >= 0 && (use.amount === 0 || own <= free);
   }
 
   /** Who the manager is is known after the first registration only, and may change. */
   #useOf(owner: string): Use {
     const isApart = this.#isManager(owner);
-    const use = this.#uses.get(owner) ?? { amount: 0, isApart };
-    if (use.isApart !== isApart) this.#others += isApart ? -use.amount : use.amount;
+    const use = this.#uses.get(owner) ?? { amount: 0, ofAll: 0, isApart };
+    if (use.isApart !== isApart) this.#others += isApart ? -use.ofAll : use.ofAll;
     use.isApart = isApart;
     return use;
   }
 
-  #add(use: Use, amount: number): void {
+  #add(use: Use, amount: number, ofAll: number): void {
     use.amount += amount;
-    if (!use.isApart) this.#others += amount;
+    use.ofAll += ofAll;
+    if (!use.isApart) this.#others += ofAll;
   }
 }

@@ -108,14 +108,87 @@ test("EndpointSockets.acquire() refuses an owner whose sockets are all in use, a
     assert.match(error.message, /^Cannot keep the socket inode:\/\/8\/3 .*spiffe:\/\/test\/a has as many/);
     return true;
   });
-  assert.deepEqual([refused, PaperFd.open, left], [["endpoint-sockets spiffe://test/a"], 2, []]);
+  assert.deepEqual([refused, PaperFd.open], [["endpoint-sockets spiffe://test/a"], 2]);
+  assert.ok(held.every(({ target }) => !left.includes(target)));
   assert.equal(fds.received.filter(({ isOpen }) => isOpen).length, 2);
-  const other = await acquire(3, "spiffe://test/b");
-  const shared = await acquire(3);
-  assert.equal(shared.target, other.target);
+  await acquire(3, "spiffe://test/b");
   held[0]?.release();
   await acquire(4);
-  assert.equal(left.length, 1);
+  assert.equal(left.at(-1), held[0]?.target);
+  sockets.stop();
+  assert.equal(PaperFd.open, 0);
+});
+
+const other = "spiffe://test/b";
+
+test("EndpointSocket.release() takes a socket that another owner uses out of the share of who brought it", async () => {
+  const { sockets, acquire } = sharedSetUp();
+  const brought = [await acquire(1), await acquire(2)];
+  const used = [await acquire(1, other), await acquire(2, other)];
+  assert.deepEqual(
+    used.map(({ target }) => target),
+    brought.map(({ target }) => target),
+  );
+  for (const socket of brought) socket.release();
+  for (const ino of [3, 4]) await acquire(ino);
+  await assert.rejects(acquire(5, other), DialRefused, "who uses them has its share");
+  for (const socket of used) socket.release();
+  await acquire(5, other);
+  sockets.stop();
+  assert.equal(PaperFd.open, 0);
+});
+
+test("EndpointSockets.acquire() takes a socket that lingers out of the share of its last user", async () => {
+  const { clock, sockets, acquire, left } = sharedSetUp();
+  for (const ino of [1, 2]) (await acquire(ino)).release();
+  const used = [await acquire(1, other), await acquire(2, other)];
+  for (const ino of [3, 4]) (await acquire(ino)).release();
+  await clock.pass(900);
+  await assert.rejects(acquire(3, other), DialRefused);
+  assert.deepEqual(
+    used.filter(({ target }) => left.includes(target)),
+    [],
+  );
+  for (const socket of used) socket.release();
+  await clock.pass(1_100);
+  assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
+});
+
+test("EndpointSockets.acquire() refuses an owner one more that another has brought, and leaves it to that one", async () => {
+  const { sockets, acquire } = sharedSetUp();
+  const theirs = await acquire(9, other);
+  for (const ino of [1, 2]) await acquire(ino);
+  await assert.rejects(acquire(9), DialRefused);
+  assert.equal((await acquire(9, other)).target, theirs.target);
+  sockets.stop();
+});
+
+test("EndpointSockets.acquire() counts a socket once for all, however many owners use it", async () => {
+  const { sockets, acquire } = sharedSetUp();
+  const shared = await Promise.all(Array.from({ length: 20 }, (_, nth) => acquire(1, `spiffe://test/${nth}`)));
+  assert.equal(new Set(shared.map(({ target }) => target)).size, 1);
+  for (const socket of shared.slice(0, 19)) socket.release();
+  // Five more than the one that the last still uses: all together may have six.
+  for (const ino of [2, 3, 4, 5, 6]) await acquire(ino, `spiffe://test/new-${ino}`);
+  await assert.rejects(acquire(7, "spiffe://test/new-7"), DialRefused);
+  shared.at(-1)?.release();
+  await acquire(7, "spiffe://test/new-7");
+  assert.equal(PaperFd.open, 6);
+  sockets.stop();
+});
+
+test("EndpointSockets.acquire() keeps the socket that it acquires where its last user's charges end to make room", async () => {
+  const { sockets, acquire, left } = sharedSetUp();
+  const [lingering, unused] = [await acquire(1), await acquire(2)];
+  for (const socket of [lingering, unused]) socket.release();
+  for (const [ino, whose] of [
+    [3, other],
+    [4, "spiffe://test/c"],
+    [5, "spiffe://test/d"],
+  ] as const)
+    await acquire(ino, whose);
+  const again = await acquire(1, other);
+  assert.deepEqual([again.target, left], [lingering.target, [unused.target]]);
   sockets.stop();
   assert.equal(PaperFd.open, 0);
 });

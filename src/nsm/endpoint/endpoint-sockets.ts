@@ -22,12 +22,18 @@ export interface EndpointSocket {
   release(): void;
 }
 
-interface HeldSocket extends OwnedConnection {
+interface HeldSocket {
   readonly url: string;
   readonly fd: OwnedFd;
-  users: number;
-  idleSinceMs: number;
+  /** By owner: each that uses it, or else the last that has. */
+  readonly charges: Map<string, Charge>;
   closing: Timer | undefined;
+}
+
+/** That it is in the share of one owner. */
+interface Charge extends OwnedConnection {
+  uses: number;
+  idleSinceMs: number;
 }
 
 /** What each owner may have of them: a peer may name as many endpoints as it likes, and each is a descriptor. */
@@ -45,7 +51,7 @@ const unbounded: SocketShares = { each: Number.POSITIVE_INFINITY, add: () => tru
 
 /** For whom a socket is taken hold of, and until when. */
 interface SocketSearch {
-  /** In whose share it is. */
+  /** In whose share it is as long as it is used. */
   readonly owner: string;
   readonly signal: AbortSignal;
 }
@@ -84,9 +90,10 @@ export class EndpointSockets {
   async acquire(url: string, fds: PassedFds | undefined, { owner, signal }: SocketSearch): Promise<EndpointSocket> {
     if (!isInodeUrl(url)) return { url, target: url, isLocal: url.startsWith("unix:"), release: () => {} };
     const file = parseInodeUrl(url, "the endpoint's URL");
-    const held = this.#held.get(url) ?? this.#keep(url, await this.#receive(file, fds, signal), owner);
+    const held = this.#held.get(url) ?? this.#keep(url, await this.#receive(file, fds, signal));
+    const socket = this.#hold(held, owner);
     fds?.release(file);
-    return this.#hold(held);
+    return socket;
   }
 
   /** The descriptor that came with this URL is not needed. A URL that cannot be read came with none. */
@@ -119,51 +126,70 @@ export class EndpointSockets {
     }
   }
 
-  /** @throws {DialRefused} */
-  #keep(url: string, fd: OwnedFd, owner: string): HeldSocket {
+  #keep(url: string, fd: OwnedFd): HeldSocket {
     const known = this.#held.get(url);
     // Another search for the same endpoint was quicker.
     if (known) {
       fd.close();
       return known;
     }
-    const held: HeldSocket = {
-      ...{ url, fd, owner, users: 0, idleSinceMs: this.#clock.monotonicMs(), closing: undefined },
-      get isIdle() {
-        return held.users === 0;
-      },
-      end: () => this.#close(held),
-    };
-    if (this.#shares.add(held)) {
-      this.#held.set(url, held);
-      return held;
-    }
-    fd.close();
-    const whose = owner || "a caller without identity";
-    throw new DialRefused(
-      `Cannot keep the socket ${url} of an endpoint: ${whose} has as many as it may; try again when one of its calls has ended`,
-    );
+    const held: HeldSocket = { url, fd, charges: new Map(), closing: undefined };
+    this.#held.set(url, held);
+    return held;
   }
 
-  #hold(held: HeldSocket): EndpointSocket {
-    held.users += 1;
+  /** @throws {DialRefused} */
+  #hold(held: HeldSocket, owner: string): EndpointSocket {
+    const charge = held.charges.get(owner) ?? this.#charge(held, owner);
+    charge.uses += 1;
     held.closing?.cancel();
+    // Its last user pays no more for what another one uses now.
+    for (const other of held.charges.values()) if (other.isIdle) this.#discharge(held, other);
     let holding = true;
     return {
       url: held.url,
       target: targetOf(held),
       isLocal: true,
       release: () => {
-        if (holding) this.#drop(held);
+        if (holding) this.#drop(held, charge);
         holding = false;
       },
     };
   }
 
-  #drop(held: HeldSocket): void {
-    held.users -= 1;
-    if (held.users > 0 || this.#held.get(held.url) !== held) return;
-    held.idleSinceMs = this.#clock.monotonicMs();
+  /** @throws {DialRefused} */
+  #charge(held: HeldSocket, owner: string): Charge {
+    const charge: Charge = {
+      ...{ owner, shared: held, uses: 0, idleSinceMs: this.#clock.monotonicMs() },
+      get isIdle() {
+        return charge.uses === 0;
+      },
+      end: () => this.#discharge(held, charge),
+    };
+    // Before there is room for it: an unused charge of this very socket may end for that, and the socket must stay.
+    held.charges.set(owner, charge);
+    if (this.#shares.add(charge)) return charge;
+    this.#discharge(held, charge);
+    const whose = owner || "a caller without identity";
+    throw new DialRefused(
+      `Cannot keep the socket ${held.url} of an endpoint: ${whose} has as many as it may; try again when one of its calls has ended`,
+    );
+  }
+
+  #discharge(held: HeldSocket, charge: Charge): void {
+    held.charges.delete(charge.owner);
+    this.#shares.remove(charge);
+    if (held.charges.size === 0) this.#close(held);
+  }
+
+  #drop(held: HeldSocket, charge: Charge): void {
+    charge.uses -= 1;
+    if (charge.uses > 0 || this.#held.get(held.url) !== held) return;
+    if (held.charges.size > 1) {
+      this.#discharge(held, charge);
+      return;
+    }
+    charge.idleSinceMs = this.#clock.monotonicMs();
     held.closing = this.#clock.after(
       this.#lingerMs,
       guarded("timer", () => this.#close(held)),
@@ -173,7 +199,7 @@ export class EndpointSockets {
   #close(held: HeldSocket): void {
     held.closing?.cancel();
     this.#held.delete(held.url);
-    this.#shares.remove(held);
+    for (const charge of held.charges.values()) this.#shares.remove(charge);
     // As long as we have the descriptor, its inode is no other socket's: a connection that is kept to it must not outlive that.
     this.#shares.leave(targetOf(held));
     held.fd.close();
