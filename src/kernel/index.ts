@@ -29,6 +29,7 @@ export { KernelSocket } from "./kernel-socket.ts";
 export { isLinkOf, isRepresentor, type LinkOwner, type LinkOwnerOf, type LinkPlace, linkOwners } from "./link-owner.ts";
 export { addressOf, exitNow, offHeap, trimMemory } from "./native.ts";
 export type { Address, IpFamily, NewAddress } from "./netlink/address.ts";
+export type { ListOptions } from "./netlink/conversation.ts";
 export { Devlink, type EswitchMode } from "./netlink/devlink.ts";
 export { bitsetChange } from "./netlink/ethtool.ts";
 export { ipFromBytes, ipToBytes } from "./netlink/ip.ts";

@@ -18,6 +18,7 @@ function setUp() {
   const links = new Map<number, object>();
   const hostUse = {
     links,
+    isInDoubt: false,
     async observe() {
       node.observations += 1;
       await node.gate;
@@ -25,7 +26,7 @@ function setUp() {
       links.set(PORT, { hasMaster: true });
       return node.isPfOther;
     },
-  } as unknown as HostUseWithholding;
+  };
   let emit: (event: NetlinkEvent) => void = () => assert.fail("no listener yet");
   const rtnl = {
     watch(_groups: unknown, listener: typeof emit) {
@@ -53,7 +54,7 @@ function setUp() {
   const [clock, log] = [new HandClock(), recordingLog()];
   const inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   const watch = new HostUseWatch({
-    hostUse,
+    hostUse: hostUse as unknown as HostUseWithholding,
     inventory,
     host: { netns: {} as Netns, openRtnl: () => rtnl, uevents },
     onPfChange() {
@@ -64,6 +65,7 @@ function setUp() {
   });
   return {
     node,
+    hostUse,
     inventory,
     clock,
     watch,
@@ -84,6 +86,19 @@ test("HostUseWatch observes again after an event during an observation, also of 
   await observing;
   await clock.pass(1_000);
   assert.equal(node.observations, 2);
+  await watch.close();
+});
+
+test("HostUseWatch observes again without an event as long as the kernel was not sure, and no longer", async () => {
+  const { node, hostUse, clock, watch } = setUp();
+  hostUse.isInDoubt = true;
+  await watch.observe();
+  await clock.pass(1_000);
+  const before = node.observations;
+  assert.ok(before > 1);
+  hostUse.isInDoubt = false;
+  await clock.pass(1_000);
+  assert.equal(node.observations, before + 1);
   await watch.close();
 });
 

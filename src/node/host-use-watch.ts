@@ -84,6 +84,7 @@ export class HostUseWatch {
     }
     this.#isObserving = false;
     this.#tookMs = clock.monotonicMs() - startedMs;
+    if (hostUse.isInDoubt) this.want();
   }
 
   /** Most events of a node are of pods' devices, and of our own moves and settings. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { type WatchedNodeOptions, watchedNode } from "../../test/scenes/watched-node.ts";
-import type { Address } from "../kernel/index.ts";
+import { type Address, Errno, KernelError } from "../kernel/index.ts";
 import { parsePciAddress, parsePfConfig } from "../pci/index.ts";
 
 const [first, second] = [parsePciAddress("01:10.0"), parsePciAddress("01:10.2")];
@@ -106,6 +106,40 @@ test("refuse() observes again, and what it finds is known from then on", async (
   await assert.rejects(hostUse.refuse(first), { fault: { kind: "host-uses-it", how: WORDS } });
   assert.deepEqual(howOf(first), [WORDS]);
   await hostUse.refuse(second);
+  await close();
+});
+
+test("what the host is not seen to use while links come and go is not given away, and what it used is still withheld", async (t) => {
+  const { pf, node, netlink, hostUse, use, howOf, log, close } = await opened(t);
+  const found = node.survey.pfs.get(pf) ?? assert.fail();
+  use("enp1s0f0v0", "enp1s0f0");
+  assert.deepEqual([await hostUse.observe(), hostUse.isInDoubt], [true, false]);
+  netlink.doubt = new KernelError("list the links", Errno.EINTR);
+  netlink.addresses = [];
+  assert.deepEqual([await hostUse.observe(), hostUse.isInDoubt], [false, true]);
+  assert.deepEqual([howOf(first), hostUse.ofPf(pf)], [[WORDS], "enp1s0f0 has address 10.0.0.9/24"]);
+  await assert.rejects(hostUse.refuse(first), netlink.doubt);
+  await assert.rejects(
+    hostUse.refuseCreation({ ...found, entry: { ...found.entry, hostUse: "withhold" } }),
+    netlink.doubt,
+  );
+  netlink.links = [];
+  await assert.rejects(hostUse.refuse(second), netlink.doubt, "its link may be what is hidden");
+  await hostUse.observe();
+  assert.deepEqual([howOf(first), log.of("vf-offered-again")], [[WORDS], []]);
+  netlink.doubt = undefined;
+  assert.deepEqual([await hostUse.observe(), hostUse.isInDoubt, howOf(first)], [true, false, []]);
+  await hostUse.refuse(first);
+  await close();
+});
+
+test("a use that is seen is one, though links come and go", async (t) => {
+  const { netlink, hostUse, use, howOf, close } = await opened(t);
+  netlink.doubt = new KernelError("list the links", Errno.EINTR);
+  use("enp1s0f0v0");
+  await hostUse.observe();
+  assert.deepEqual([howOf(first), howOf(second)], [[WORDS], []]);
+  await assert.rejects(hostUse.refuse(first), { fault: { kind: "host-uses-it", how: WORDS } });
   await close();
 });
 

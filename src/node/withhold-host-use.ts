@@ -6,6 +6,7 @@ import {
   describeHostUse,
   desiredVfs,
   HostUseReader,
+  type HostUseSeen,
   type NetdevUse,
   type PciAddress,
   type PfConfig,
@@ -36,6 +37,7 @@ export class HostUseWithholding {
   /** What the host uses each PF for, in words. */
   readonly #pfs = new Map<PciAddress, string>();
   #links: ReadonlyMap<number, LinkInHost> = new Map();
+  #isInDoubt = false;
 
   /** @throws {KernelError} when the kernel refuses a socket. */
   constructor(options: HostUseWithholdingOptions) {
@@ -46,6 +48,11 @@ export class HostUseWithholding {
   /** By index, the links of VFs that were in the host at the last observation. */
   get links(): ReadonlyMap<number, LinkInHost> {
     return this.#links;
+  }
+
+  /** The kernel could not say at the last observation that there is no more than it listed: another one may know. */
+  get isInDoubt(): boolean {
+    return this.#isInDoubt;
   }
 
   /** What the host uses the PF for; undefined when it does not, as far as was seen last. */
@@ -63,23 +70,25 @@ export class HostUseWithholding {
     const idle = inventory.snapshot().filter((vf) => vf.connectionId === undefined);
     const usable = idle.filter(({ pf }) => entries.get(pf)?.hostUse !== "allow").map(({ address }) => address);
     const seen = await this.#reader.observe([...entries.keys(), ...usable]);
-    this.#links = linksOf(seen);
+    this.#isInDoubt = seen.doubt !== undefined;
+    this.#links = linksOf(seen.netdevs);
     for (const { address, connectionId } of inventory.snapshot()) {
       // What was given out meanwhile was checked for that, and what is known of it holds until it is free again.
       if (connectionId !== undefined) continue;
-      this.#set(address, reasonOf(seen.get(address)));
+      const reason = reasonOf(seen.netdevs.get(address));
+      if (reason !== undefined || !seen.doubt) this.#set(address, reason);
     }
     return this.#notePfs(entries, seen);
   }
 
   /**
    * Observes one VF again, right before it is touched for a client: what was seen earlier may not be so any more.
-   * @throws {DriverError} host-uses-it; {KernelError} when the kernel does not say.
+   * @throws {DriverError} host-uses-it; {KernelError} when the kernel does not say, or not for sure that the host does not.
    */
   async refuse(address: PciAddress): Promise<void> {
     const vf = this.#options.inventory.get(address);
     if (this.#entryOf(vf?.pf)?.hostUse === "allow") return;
-    const reason = reasonOf((await this.#reader.observe([address])).get(address));
+    const reason = reasonOf(await this.#usesOf(address));
     if (reason === undefined) return;
     this.#set(address, reason);
     throw new DriverError(address, { kind: "host-uses-it", how: reason });
@@ -89,7 +98,7 @@ export class HostUseWithholding {
   async refuseCreation(pf: PhysicalFunction): Promise<string | undefined> {
     const { address, entry } = pf;
     if (entry.hostUse !== "withhold") return undefined;
-    const words = describeHostUse((await this.#reader.observe([address])).get(address));
+    const words = describeHostUse(await this.#usesOf(address));
     if (!words) return undefined;
     const path = `/sys/bus/pci/devices/${address}/sriov_numvfs`;
     return `${address} has no virtual functions, and none are made on it, for the host uses it: ${words.what}; make them when the host can do without it (echo ${desiredVfs(pf)} > ${path}), or set hostUse: create-vfs`;
@@ -97,6 +106,14 @@ export class HostUseWithholding {
 
   close(): void {
     this.#reader.close();
+  }
+
+  /** @throws {KernelError} also where none was seen and there may be one. */
+  async #usesOf(address: PciAddress): Promise<readonly NetdevUse[] | undefined> {
+    const { netdevs, doubt } = await this.#reader.observe([address]);
+    const uses = netdevs.get(address);
+    if (doubt && !describeHostUse(uses)) throw doubt;
+    return uses;
   }
 
   #entryOf(pf: PciAddress | undefined): PfEntry | undefined {
@@ -111,12 +128,12 @@ export class HostUseWithholding {
       log.warn("vf-withheld", { vf: address, reason: how });
   }
 
-  #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, seen: ReadonlyMap<PciAddress, readonly NetdevUse[]>): boolean {
+  #notePfs(entries: ReadonlyMap<PciAddress, PfEntry>, { netdevs, doubt }: HostUseSeen): boolean {
     let hasChanged = false;
     for (const address of new Set([...entries.keys(), ...this.#pfs.keys()])) {
-      const reason = entries.has(address) ? describeHostUse(seen.get(address))?.what : undefined;
+      const reason = entries.has(address) ? describeHostUse(netdevs.get(address))?.what : undefined;
       const before = this.#pfs.get(address);
-      if (reason === before) continue;
+      if (reason === before || (doubt && reason === undefined && entries.has(address))) continue;
       hasChanged = true;
       if (reason === undefined) this.#pfs.delete(address);
       else this.#pfs.set(address, reason);

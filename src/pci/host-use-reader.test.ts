@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Errno, type HostFiles, KernelError, type Link, type Netns, type Rtnl } from "../kernel/index.ts";
+import {
+  Errno,
+  type HostFiles,
+  KernelError,
+  type Link,
+  type ListOptions,
+  type Netns,
+  type Rtnl,
+} from "../kernel/index.ts";
 import { parsePciAddress } from "./address.ts";
 import { HostUseReader } from "./host-use-reader.ts";
 
@@ -26,7 +34,8 @@ for (const [says, names] of [
   test(`HostUseReader.observe() finds what the host uses ${says} for`, async () => {
     const reader = hostOf(names);
     const uses = [{ kind: "address", address: "10.0.0.9/24" }];
-    assert.deepEqual(await reader.observe([vf]), new Map([[vf, [{ ifname: "ens1", ifindex: 7, uses }]]]));
+    const { netdevs } = await reader.observe([vf]);
+    assert.deepEqual(netdevs, new Map([[vf, [{ ifname: "ens1", ifindex: 7, uses }]]]));
     reader.close();
   });
 }
@@ -53,14 +62,14 @@ test("HostUseReader.observe() answers nothing older than its call: one that come
   const later = reader.observe([vf]);
   await new Promise((resolve) => setImmediate(resolve));
   gate.resolve();
-  const usesIn = async (observed: typeof first) => (await observed).get(vf)?.map(({ uses }) => uses.length);
+  const usesIn = async (observed: typeof first) => (await observed).netdevs.get(vf)?.map(({ uses }) => uses.length);
   assert.deepEqual([await usesIn(first), await usesIn(later)], [[0], [1]]);
   reader.close();
 });
 
 test("HostUseReader.observe() leaves out what has other names at each try, and tries no longer", async () => {
   const names = ["eth0", "eth1", "eth2", "eth3", "eth4", "ens1"];
-  assert.deepEqual(await hostOf(names).observe([vf]), new Map());
+  assert.deepEqual(await hostOf(names).observe([vf]), { netdevs: new Map(), doubt: undefined });
 });
 
 const second = parsePciAddress("01:10.1");
@@ -103,7 +112,7 @@ for (const [up, queried, isUsed] of [
 ] as const) {
   test(`HostUseReader.observe() requests the default routes of links that are up, ${up}`, async () => {
     const { host, reader } = hostOfTwo(up);
-    const uses = (await reader.observe([vf, second])).get(second)?.[0]?.uses ?? assert.fail("it has a link");
+    const uses = (await reader.observe([vf, second])).netdevs.get(second)?.[0]?.uses ?? assert.fail("it has a link");
     assert.deepEqual([host.queried, uses.length > 0], [queried, isUsed]);
   });
 }
@@ -111,9 +120,35 @@ for (const [up, queried, isUsed] of [
 test("HostUseReader.observe() shares a read that has not begun, and continues after one that has failed", async () => {
   const { host, reader } = hostOfTwo([false, false]);
   const [one, other] = await Promise.all([reader.observe([vf]), reader.observe([second])]);
-  assert.deepEqual([host.dumps, [...one.keys()], [...other.keys()]], [1, [vf], [second]]);
+  assert.deepEqual([host.dumps, [...one.netdevs.keys()], [...other.netdevs.keys()]], [1, [vf], [second]]);
   host.failure = new KernelError("list the links", Errno.ENOBUFS);
   await assert.rejects(reader.observe([vf]), host.failure);
   host.failure = undefined;
-  assert.deepEqual([...(await reader.observe([vf])).keys()], [vf]);
+  assert.deepEqual([...(await reader.observe([vf])).netdevs.keys()], [vf]);
 });
+
+for (const dump of ["links", "addresses", "defaultRoutes"] as const) {
+  for (const torn of [2, 3]) {
+    test(`HostUseReader.observe() tries a dump of ${dump} that may hide something thrice, and is in doubt after that: ${torn}`, async () => {
+      const doubt = new KernelError(`list the ${dump}`, Errno.EINTR);
+      let count = 0;
+      const answer =
+        <T>(of: typeof dump | "links", entries: T[]) =>
+        async (...all: readonly unknown[]) => {
+          if (of === "links") count += 1;
+          const options = all.at(-1) as ListOptions | undefined;
+          if (of === dump && count <= torn) options?.onDoubt?.(doubt);
+          return entries;
+        };
+      const rtnl = {
+        linksNamedOrAbove: answer("links", [{ index: 7, name: "ens1", altNames: [], up: true }]),
+        addresses: answer("addresses", []),
+        defaultRoutes: answer("defaultRoutes", []),
+      } as unknown as Rtnl;
+      const devices = { list: async () => ["ens1"] } as unknown as HostFiles;
+      const seen = await new HostUseReader({ devices, netns: {} as Netns, openRtnl: () => rtnl }).observe([vf]);
+      assert.deepEqual([count, seen.doubt], [3, torn < 3 ? undefined : doubt]);
+      assert.deepEqual(seen.netdevs.get(vf)?.[0]?.uses, []);
+    });
+  }
+}

@@ -1,4 +1,4 @@
-import type { HostFiles, Link, Netns, Rtnl } from "../kernel/index.ts";
+import type { HostFiles, KernelError, Link, ListOptions, Netns, Rtnl } from "../kernel/index.ts";
 import type { PciAddress } from "./address.ts";
 import { type HostNetwork, hostUseOf, type NetdevUse } from "./host-use.ts";
 import { ownNetdevs } from "./read-sysfs.ts";
@@ -6,7 +6,16 @@ import { ownNetdevs } from "./read-sysfs.ts";
 /** A device can be renamed between the read of the files and the read of the links. */
 const TRIES = 3;
 
-type Dump = Pick<HostNetwork, "links" | "addresses">;
+/** What was seen of PCI functions. */
+export interface HostUseSeen {
+  /** A PCI function without a network device in this namespace is left out. */
+  readonly netdevs: ReadonlyMap<PciAddress, readonly NetdevUse[]>;
+  /** Why the host may use them for more than was seen, or have network devices of those that are left out. */
+  readonly doubt: KernelError | undefined;
+}
+
+type Doubt = Pick<HostUseSeen, "doubt">;
+type Dump = Pick<HostNetwork, "links" | "addresses"> & Doubt;
 
 /** Of the host. */
 interface HostUseReaderParts {
@@ -33,20 +42,20 @@ export class HostUseReader {
   }
 
   /**
-   * The network devices of the PCI functions as they are now: nothing in the answer is older than the call. A PCI function without any
-   * in this namespace is left out.
+   * The network devices of the PCI functions as they are now: nothing in the answer is older than the call.
    * @throws {KernelError}
    */
-  async observe(addresses: readonly PciAddress[]): Promise<ReadonlyMap<PciAddress, readonly NetdevUse[]>> {
+  async observe(addresses: readonly PciAddress[]): Promise<HostUseSeen> {
     for (let left = TRIES; ; left -= 1) {
       const names = new Map<PciAddress, readonly string[]>();
       await Promise.all(addresses.map(async (one) => void names.set(one, await ownNetdevs(this.#devices, one))));
       const desired = new Set([...names.values()].flat());
-      if (desired.size === 0) return new Map();
+      if (desired.size === 0) return { netdevs: new Map(), doubt: undefined };
       const dump = await this.#dump(desired);
       const found = new Map(dump.links.filter(({ name }) => desired.has(name)).map((link) => [link.name, link]));
-      if (found.size < desired.size && left > 1) continue;
-      return usesOf(names, found, await this.#whole(dump, [...found.values()]));
+      const { doubt, ...network } = await this.#whole(dump, [...found.values()]);
+      if ((found.size < desired.size || doubt) && left > 1) continue;
+      return { netdevs: usesOf(names, found, network), doubt };
     }
   }
 
@@ -59,7 +68,10 @@ export class HostUseReader {
       const names = new Set<string>();
       const dump = this.#last.then(async () => {
         this.#next = undefined;
-        return { links: await this.#rtnl.linksNamedOrAbove(names), addresses: await this.#rtnl.addresses() };
+        const { noting, doubts } = notedDoubts();
+        const links = await this.#rtnl.linksNamedOrAbove(names, noting);
+        const addresses = await this.#rtnl.addresses(0, undefined, noting);
+        return { links, addresses, doubt: doubts[0] };
       });
       this.#next = { names, dump };
       this.#last = dump.catch(() => {});
@@ -68,19 +80,27 @@ export class HostUseReader {
     return this.#next.dump;
   }
 
-  async #whole({ links, addresses }: Dump, own: readonly Link[]): Promise<HostNetwork> {
+  async #whole({ links, addresses, doubt }: Dump, own: readonly Link[]): Promise<HostNetwork & Doubt> {
+    const { noting, doubts } = notedDoubts();
     const masters = new Set(own.flatMap(({ master }) => master ?? []));
     const above = await Promise.all([...masters].map((index) => this.#rtnl.linkByIndex(index)));
-    const defaultRoutes = await this.#defaultRoutes(own);
-    return { links: [...links, ...above.filter((link) => link !== undefined)], addresses, defaultRoutes };
+    const defaultRoutes = await this.#defaultRoutes(own, noting);
+    const all = [...links, ...above.filter((link) => link !== undefined)];
+    return { links: all, addresses, defaultRoutes, doubt: doubt ?? doubts[0] };
   }
 
   /** A link that is down has none: the kernel takes its routes away (fib_disable_ip, rt6_disable_ip). */
-  async #defaultRoutes(links: readonly Link[]): Promise<HostNetwork["defaultRoutes"]> {
+  async #defaultRoutes(links: readonly Link[], noting: ListOptions): Promise<HostNetwork["defaultRoutes"]> {
     const open = links.filter(({ up }) => up);
     if (open.length === 0) return [];
-    return await this.#rtnl.defaultRoutes(open.length === 1 ? open[0]?.index : undefined);
+    return await this.#rtnl.defaultRoutes(open.length === 1 ? open[0]?.index : undefined, noting);
   }
+}
+
+function notedDoubts() {
+  const doubts: KernelError[] = [];
+  const noting: ListOptions = { onDoubt: (doubt) => void doubts.push(doubt) };
+  return { noting, doubts };
 }
 
 function usesOf(

@@ -8,7 +8,7 @@ export { DriverBinder, type DriverBinderOptions, type VfUse } from "./driver-bin
 export { DriverError, type DriverFault } from "./driver-fault.ts";
 export { switchdevProblem } from "./eswitch.ts";
 export { describeHostUse, isLinkLocal, type NetdevUse } from "./host-use.ts";
-export { HostUseReader } from "./host-use-reader.ts";
+export { HostUseReader, type HostUseSeen } from "./host-use-reader.ts";
 export { nearestWord } from "./nearest.ts";
 export { PF_CONFIG_MEBIBYTES, parsePfConfig } from "./pf-config.ts";
 export { type PfConfig, PfConfigError, type PfEntry } from "./pf-config-form.ts";

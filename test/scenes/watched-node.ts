@@ -2,7 +2,17 @@
 import { basename } from "node:path";
 import type { TestContext } from "node:test";
 import { type Machine, type MachineOptions, startMachine } from "../../sandbox/machine/machine.ts";
-import type { Address, ExclusiveLock, Link, NetlinkEvent, Rtnl, StateFolder, Uevent } from "../../src/kernel/index.ts";
+import type {
+  Address,
+  ExclusiveLock,
+  KernelError,
+  Link,
+  ListOptions,
+  NetlinkEvent,
+  Rtnl,
+  StateFolder,
+  Uevent,
+} from "../../src/kernel/index.ts";
 import type { Host, Node, PfConfigFile } from "../../src/node/index.ts";
 import { openNode } from "../../src/node/node.ts";
 import { watchNode } from "../../src/node/node-watch.ts";
@@ -15,6 +25,8 @@ import { recordingLog } from "../../src/telemetry/recording-log.ts";
 export class PaperNetlink {
   links: Link[] = [];
   addresses: Address[] = [];
+  /** Dumps of links are cut by changes, whatever they have. */
+  doubt: KernelError | undefined;
   /** What was changed, in its order. */
   readonly changes: string[] = [];
   /** A dump answers when this has come. */
@@ -39,10 +51,11 @@ export class PaperNetlink {
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);
       },
-      linksNamedOrAbove: async (names: ReadonlySet<string>) => {
+      linksNamedOrAbove: async (names: ReadonlySet<string>, options?: ListOptions) => {
         if (!isOpen) throw new Error("the socket is closed");
         this.dumps += 1;
         await this.answering;
+        if (this.doubt) options?.onDoubt?.(this.doubt);
         return this.links.filter(({ name }) => names.has(name));
       },
       addresses: async () => this.addresses,

@@ -8,7 +8,8 @@ export function judgeHostUse({ discovery, hostUse }: Pick<CheckFacts, "discovery
   if (hostUse.kind === "unknown") {
     const what = `the kernel does not say which links the host uses: ${hostUse.problem}`;
     const why = "a VF is given to no client before that is known";
-    return [doubt({ check: "host-use", what, why, todo: "look at the seccomp profile: NETLINK_ROUTE sockets" })];
+    const todo = "where links come and go, run it again; else look at the seccomp profile: NETLINK_ROUTE sockets";
+    return [doubt({ check: "host-use", what, why, todo })];
   }
   const usedOf = ({ address }: PhysicalFunction | VfFacts) => describeHostUse(hostUse.netdevs.get(address));
   return discovery.pfs.flatMap((pf) => [...judgePf(pf, usedOf(pf)), ...judgeVfs(pf, usedOf)]);

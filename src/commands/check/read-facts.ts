@@ -97,7 +97,8 @@ async function readHostUse({ pfs }: Discovery, { devices, netns: given }: CheckF
   try {
     const reader = new HostUseReader({ devices, netns, openRtnl: (place) => Rtnl.open({ netns: place }) });
     const all = pfs.flatMap(({ address, vfs }) => [address, ...vfs.map((vf) => vf.address)]);
-    return { kind: "seen", netdevs: await reader.observe(all).finally(() => reader.close()) };
+    const { netdevs, doubt } = await reader.observe(all).finally(() => reader.close());
+    return doubt ? { kind: "unknown", problem: doubt.message } : { kind: "seen", netdevs };
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     return { kind: "unknown", problem: error.message };
