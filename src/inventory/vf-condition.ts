@@ -121,7 +121,11 @@ const rules: { readonly [Code in VfConditionCode]: Rule<VfConditionOf<Code>> } =
   "host-use": ["withhold", "used by the host", ({ how }) => how],
   "pending-netns": ["inform", "awaiting its client", () => "its client's namespace comes with the client's next call"],
   "not-as-before": ["inform", "not as the host had set it", said],
-  "name-taken": ["inform", "under another name", ({ name }) => `another link of the host has its name, ${name}`],
+  "name-taken": [
+    "inform",
+    "under another name",
+    ({ name }) => `its name, ${name}, is another link's, or another VF has it again after its client`,
+  ],
   "recently-restored": ["inform", "recently restored", () => "it is watched for writes that come late"],
   mismatch: ["inform", "not as in the inventory", () => "the inventory and the node differ about it"],
   "netdev-unseen": [

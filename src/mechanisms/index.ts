@@ -7,7 +7,7 @@ export type { KernelVfEntry, UnrestoredVf, VfEntry, VfioVfEntry } from "./journa
 export type { KernelParts } from "./kernel/kernel-attachment.ts";
 export { endWithPods, mechanisms, openAccess } from "./mechanisms.ts";
 export { netdevPartsOf, vfLinkOf } from "./netdev-parts.ts";
-export { isNamePromised } from "./promised-names.ts";
+export { othersNames } from "./promised-names.ts";
 export { UnrestoredVfs } from "./unrestored-vfs.ts";
 export { rulesOfOriginal } from "./vfio/found-vf.ts";
 export { type AdoptedGrant, AdoptedGrants } from "./vfio/vfio-entry.ts";

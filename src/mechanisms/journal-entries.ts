@@ -55,6 +55,8 @@ export interface UnrestoredVf {
   readonly before?: BeforeClient;
   /** A client may still have its network device: it gets another one before it is anything else's. */
   readonly isNewNeeded?: boolean;
+  /** Another link had its name when it was last given back: it waits for it. */
+  readonly isNameTaken?: boolean;
   /** While VFIO has it: the address that it had chosen itself, which its PF names as if it had set it; all zero where it had not. */
   readonly chosenMac?: string;
   /** In which boot of the machine that was so: the next one makes the devices again. Undefined where that was not known. */

@@ -48,6 +48,11 @@ export class UnrestoredVfs {
     return this.#all.get(address)?.chosenMac;
   }
 
+  /** Whether its name was another link's when it was last given back. */
+  isNameTaken(address: PciAddress): boolean {
+    return this.#all.get(address)?.isNameTaken ?? false;
+  }
+
   /** Whether a client may still have its network device. */
   isNewNeeded(address: PciAddress): boolean {
     const known = this.#all.get(address);
@@ -88,6 +93,6 @@ function plain({ connectionId, state }: BeforeClient): BeforeClient {
 }
 
 function isSame(one: UnrestoredVf, other: UnrestoredVf): boolean {
-  const rest = (["isNewNeeded", "boot", "chosenMac"] as const).every((key) => one[key] === other[key]);
+  const rest = (["isNewNeeded", "isNameTaken", "boot", "chosenMac"] as const).every((key) => one[key] === other[key]);
   return rest && one.before?.state === other.before?.state;
 }

@@ -5,6 +5,7 @@ import type { AttachedVf } from "./apply-vf.ts";
 import type { AttachmentState, HostSide } from "./attachment-state.ts";
 import type { DesiredNetdev } from "./desired.ts";
 import type { HostLinks } from "./host-links.ts";
+import type { OthersNames } from "./restore-name.ts";
 import type { VfLink } from "./vf-link.ts";
 
 /** What an attachment needs for its whole life. */
@@ -23,8 +24,7 @@ export interface AttachmentParts {
   readonly record?: ((state: AttachmentState) => Promise<void>) | undefined;
   /** Called right before it goes into the client's namespace: from here on the client can have changed it. */
   readonly onLeaving?: (() => void) | undefined;
-  /** Whether another VF is to have that name in the host again, as soon as its client leaves it. None by default. */
-  readonly isNamePromised?: ((name: string) => boolean) | undefined;
+  readonly othersNames?: OthersNames | undefined;
 }
 
 export interface AttachOptions<Attachment> extends Omit<AttachmentParts, "client" | "state"> {

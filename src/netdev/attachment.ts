@@ -12,6 +12,7 @@ import { checkNameFree, findInClient, moveIn } from "./move.ts";
 import { ownedWith } from "./owned.ts";
 import { planChanges } from "./plan.ts";
 import { readAround, readOwnTables } from "./read.ts";
+import { NOTHING_KNOWN } from "./restore-name.ts";
 import { type NotRestored, restoreToHost, returnToHost } from "./restore-to-host.ts";
 import type { Patience, PatienceOptions } from "./transient.ts";
 import { type VfIdentity, verifiedLink } from "./verify-link.ts";
@@ -228,11 +229,11 @@ export class NetdevAttachment {
   #back(way: typeof restoreToHost, isRenewed = false): Promise<readonly NotRestored[]> {
     return this.#inTurn(async (host, itsPlace) => {
       const client = isRenewed ? undefined : itsPlace;
-      const { links, vf, vfLink, log, isNamePromised = () => false } = this.#parts;
+      const { links, vf, vfLink, log, othersNames = NOTHING_KNOWN } = this.#parts;
       // It has gone with all that was set of it and of its PF's part, and what has its address is as the host has made it.
       if (await isOtherDevice(vfLink, this.#state)) return [];
       const { owned, original, vfBefore } = this.#state;
-      const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway, isNamePromised };
+      const what = { identity: this.#state, of: this.#of, owned, vfLink, isAway: this.#isAway, othersNames };
       const places = client ? [host, client] : [host];
       const left = await this.#patiently(places, { limitMs: WAY_BACK_LIMIT_MS }, (patience) =>
         way({ host, client, ...what, vf: { ...vf, before: vfBefore }, patience, clock: links.clock }),

@@ -25,6 +25,7 @@ export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
 export { readQueueSettings } from "./queue-settings.ts";
 export { type NotRestoredSetting, type RestoredSettings, restoreLinkSettings } from "./restore-link-settings.ts";
+export type { OthersNames } from "./restore-name.ts";
 export type { NotRestored } from "./restore-to-host.ts";
 export { type KeptSettings, linkSettingsOf, type SettingsDoor } from "./settings-door.ts";
 export { isForeignLink, type VfIdentity } from "./verify-link.ts";

@@ -4,7 +4,7 @@ import { VirtualClock } from "../async/testing/virtual-clock.ts";
 import { Errno, KernelError, type Link, type LinkPlace, type SetLink } from "../kernel/index.ts";
 import { silentLog } from "../telemetry/index.ts";
 import { signsOfTime } from "./link-signs.ts";
-import { giveAltName, giveName, isMisnamed } from "./restore-name.ts";
+import { giveAltName, giveName, isMisnamed, NOTHING_KNOWN } from "./restore-name.ts";
 import { identity, VF } from "./testing/host-with-links.ts";
 import { Patience } from "./transient.ts";
 
@@ -18,10 +18,12 @@ interface Crowd {
   /** What the link is called that is to have its name. */
   readonly called?: string;
   readonly isPromised?: boolean;
+  /** Whether who has it is known to keep it. */
+  readonly isKept?: boolean;
 }
 
 /** A host where a link, on that PCI function, has the name at so many of our tries. */
-function crowdedHost({ tries, on, called = "eth3", isPromised = false }: Crowd) {
+function crowdedHost({ tries, on, called = "eth3", isPromised = false, isKept = false }: Crowd) {
   const clock = new VirtualClock();
   const [renamed, startedMs] = [[] as string[], clock.monotonicMs()];
   let left = tries;
@@ -35,8 +37,11 @@ function crowdedHost({ tries, on, called = "eth3", isPromised = false }: Crowd) 
   const host = { rtnl } as unknown as LinkPlace;
   const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: on, text: String(on) }) };
   const patience = new Patience({ link: name, clock, log: silentLog, limitMs: 60_000, nextSign: signsOfTime(clock) });
-  const isNamePromised = (one: string) => isPromised && one === name;
-  const give = () => giveName({ host, identity, of, patience, clock, isNamePromised }, { index: 7, name: called });
+  const othersNames = {
+    isPromised: (one: string) => isPromised && one === name,
+    isKeptBy: (one: string) => isKept && one === on,
+  };
+  const give = () => giveName({ host, identity, of, patience, clock, othersNames }, { index: 7, name: called });
   return { give, renamed, tookMs: () => clock.monotonicMs() - startedMs };
 }
 
@@ -61,13 +66,15 @@ for (const [says, crowd, names] of [
   });
 }
 
-test("isMisnamed() is a link without its own name, or without its stand-in where that is promised to another", () => {
+test("isMisnamed() is a link without its own name, or a new one without its stand-in where that is promised to another", () => {
   const names = [name, "eth3", STAND_IN];
   const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: VF, text: VF }) };
-  const misnamed = (isPromised: boolean) =>
-    names.filter((one) => isMisnamed({ identity, of, isNamePromised: () => isPromised }, one));
-  assert.deepEqual(misnamed(false), names.slice(1));
-  assert.deepEqual(misnamed(true), [name, "eth3"]);
+  const misnamed = (isPromised: boolean, index: number) => {
+    const othersNames = { ...NOTHING_KNOWN, isPromised: () => isPromised };
+    return names.filter((one) => isMisnamed({ identity, of, othersNames }, { index, name: one }));
+  };
+  assert.deepEqual([misnamed(false, 8), misnamed(false, 7)], [names.slice(1), names.slice(1)]);
+  assert.deepEqual([misnamed(true, 8), misnamed(true, 7)], [[name, "eth3"], ["eth3"]]);
 });
 
 test("giveName() takes its own name from the alternative names of the link", async () => {
@@ -84,7 +91,7 @@ test("giveName() takes its own name from the alternative names of the link", asy
   const of = { address: VF, linkOwnerOf: async () => ({ pciFunction: VF, text: VF }) };
   const patience = new Patience({ link: name, clock, log: silentLog, limitMs: 60_000, nextSign: signsOfTime(clock) });
   const host = { rtnl } as unknown as LinkPlace;
-  await giveName({ host, identity, of, patience, clock, isNamePromised: () => false }, { index: 7, name: "eth3" });
+  await giveName({ host, identity, of, patience, clock, othersNames: NOTHING_KNOWN }, { index: 7, name: "eth3" });
   assert.deepEqual(link, { index: 7, name, altNames: [] });
 });
 
@@ -93,6 +100,12 @@ test("giveName() waits five seconds for another PCI function to give the name up
   await give();
   assert.equal(renamed.at(-1), STAND_IN);
   assert.ok(tookMs() >= 5_000 && tookMs() <= 5_500, `${tookMs()} ms`);
+});
+
+test("giveName() does not wait for a PCI function that keeps the name", async () => {
+  const { give, renamed, tookMs } = crowdedHost({ tries: Number.POSITIVE_INFINITY, on: OTHER_VF, isKept: true });
+  await give();
+  assert.deepEqual([renamed, tookMs()], [[temporaryName, STAND_IN], 0]);
 });
 
 test("giveAltName() is content with a name that the link has already, and not with one that another link has", async () => {

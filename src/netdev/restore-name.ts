@@ -5,14 +5,24 @@ import type { LinkIdentity } from "./attachment-state.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 
+/** Names of the host that are other VFs'. */
+export interface OthersNames {
+  /** Whether another VF that is out is to have the name again. */
+  isPromised(name: string): boolean;
+  /** Whether what is on that PCI function keeps its name: it is no VF that comes from a client or goes to one. */
+  isKeptBy(pciFunction: string): boolean;
+}
+
+/** Where nothing is known of other VFs. */
+export const NOTHING_KNOWN: OthersNames = { isPromised: () => false, isKeptBy: () => false };
+
 interface NamedLink {
   readonly host: LinkPlace;
   readonly identity: LinkIdentity;
   readonly of: VfIdentity;
   readonly patience: Patience;
   readonly clock: Clock;
-  /** Whether another VF that is out is to have the name again. */
-  readonly isNamePromised: (name: string) => boolean;
+  readonly othersNames: OthersNames;
 }
 
 /** A kernel's limit: IFNAMSIZ (16, include/uapi/linux/if.h) counts the final NUL. */
@@ -26,16 +36,17 @@ function standInOf({ address }: VfIdentity): string {
   return `vf${address.replaceAll(/[:.]/g, "-")}`.slice(-LONGEST_NAME);
 }
 
-/** So long a link waits for its name where another PCI function has it: with VFs that come back together that one gives it up. */
+/** So long a link waits for its name where another VF has it that may give it up, as one does that comes back together with it. */
 const NAME_WAIT_MS = 5_000;
 
-/** Whether the link is not to be called what it is. */
+/** Whether the link is not to be called what it is. What never left keeps its name, though another VF is to have that. */
 export function isMisnamed(
-  { identity, of, isNamePromised }: Pick<NamedLink, "identity" | "of" | "isNamePromised">,
-  name: string,
+  { identity, of, othersNames }: Pick<NamedLink, "identity" | "of" | "othersNames">,
+  { index, name }: Pick<Link, "index" | "name">,
 ): boolean {
-  const own = identity.original.name;
-  return name !== (isNamePromised(own) ? standInOf(of) : own);
+  const { original } = identity;
+  if (index === original.index && name === original.name) return false;
+  return name !== (othersNames.isPromised(original.name) ? standInOf(of) : original.name);
 }
 
 /**
@@ -45,7 +56,7 @@ export function isMisnamed(
  * wait for ever. Where the link itself has it as an alternative name, as udev may have given it, the kernel refuses it as well.
  */
 export async function giveName(
-  { host, identity, of, patience, clock, isNamePromised }: NamedLink,
+  { host, identity, of, patience, clock, othersNames }: NamedLink,
   link: Pick<Link, "index" | "name">,
 ): Promise<void> {
   const { name } = identity.original;
@@ -54,7 +65,7 @@ export async function giveName(
   const standIn = standInOf(of);
   const giveUp = async () => link.name === standIn || (await rename(standIn));
   await patience.until(`give the link the name ${name}`, async () => {
-    if (isNamePromised(name)) return { done: await giveUp() };
+    if (othersNames.isPromised(name)) return { done: await giveUp() };
     try {
       return { done: await rename(name) };
     } catch (error) {
@@ -67,7 +78,9 @@ export async function giveName(
       await host.rtnl.setLink(link.index, { removeAltNames: [name] });
       return { done: await rename(name) };
     }
-    const mayGiveUp = (await of.linkOwnerOf(host, holder)).pciFunction !== undefined && clock.monotonicMs() < untilMs;
+    const { pciFunction } = await of.linkOwnerOf(host, holder);
+    const isKept = pciFunction === undefined || othersNames.isKeptBy(pciFunction);
+    const mayGiveUp = !isKept && clock.monotonicMs() < untilMs;
     return mayGiveUp ? `link ${holder.index} has it` : { done: await giveUp() };
   });
 }

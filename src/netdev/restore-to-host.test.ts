@@ -69,6 +69,19 @@ test("restoreToHost() waits for a link that was in the host and goes while it is
     assert.deepEqual(await attachment.detach(), []);
   }));
 
+test("restoreToHost() leaves its name to a link that never left, though another VF is to have that", () =>
+  inMemory(async (world) => {
+    const parts = await world.attachParts(requested);
+    const nameNow = async () => (await world.host.rtnl.linkByIndex(parts.ifindex))?.name;
+    const before = await nameNow();
+    world.onStep = (step) => {
+      if (step.includes("vlan=7")) throw refusal(Errno.EINVAL);
+    };
+    const othersNames = { isPromised: () => true, isKeptBy: () => false };
+    await assert.rejects(attachNetdev({ ...parts, othersNames }), /vlan/i);
+    assert.deepEqual([await nameNow(), world.steps.includes("leaving")], [before, false]);
+  }));
+
 test("restoreToHost() sets the PF's settings though the link cannot be looked up, and says why", () =>
   inMemory(async (world) => {
     await attach(world);

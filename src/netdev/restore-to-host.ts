@@ -9,7 +9,7 @@ import { findInClient } from "./move.ts";
 import { OUR_PROTOCOL, type Owned, ownsRule } from "./owned.ts";
 import { readOwnTables } from "./read.ts";
 import { MacRestore } from "./restore-mac.ts";
-import { giveAltName, giveName, isMisnamed } from "./restore-name.ts";
+import { giveAltName, giveName, isMisnamed, type OthersNames } from "./restore-name.ts";
 import type { Patience } from "./transient.ts";
 import type { VfIdentity } from "./verify-link.ts";
 import { awaitInHost, hostLinkOf, isVanished, type VfLink } from "./vf-link.ts";
@@ -36,8 +36,7 @@ interface RestoreInput {
   readonly isAway: boolean;
   readonly patience: Patience;
   readonly clock: Clock;
-  /** Whether another VF that is out is to have the name again. */
-  readonly isNamePromised: (name: string) => boolean;
+  readonly othersNames: OthersNames;
 }
 
 /** For what a pod may have made without number, while a Close or a Request waits: the device that comes next has none of it. */
@@ -203,7 +202,7 @@ async function restoreLink(input: RestoreInput, { link, macRestore, attempt }: R
   const { index } = link;
   const setLink = (change: SetLink) =>
     patience.run(`set ${Object.keys(change).join(", ")} of the link`, () => host.rtnl.setLink(index, change));
-  const changed = { name: isMisnamed(input, link.name), mtu: link.mtu !== original.mtu };
+  const changed = { name: isMisnamed(input, link), mtu: link.mtu !== original.mtu };
   const isInDoubt = await isMacInDoubt(macRestore, attempt);
   const mac = original.address === link.address && !isInDoubt ? undefined : original.address;
   const altNames = original.altNames.filter((name) => !link.altNames.includes(name));

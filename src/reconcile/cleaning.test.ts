@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
   addresses,
+  FIRST_MADE,
   first,
   INTERVAL_MS,
   kernelEntry,
@@ -218,7 +219,7 @@ test("a stop waits two seconds for a driver that does not let go of a VF, which 
 test("a new device that is another one's link is left as it is, and no client gets the VF", async () => {
   const node = reconciledNode();
   leftByClient(node);
-  node.foreign.add(7);
+  node.foreign.add(FIRST_MADE);
   const { stop } = await node.follow();
   assert.match(whyNot(node), /sits on PCI function 0000:07:00.0/);
   assert.deepEqual([node.stateOf(), node.done.filter((what) => what.startsWith("set "))], ["quarantined", []]);

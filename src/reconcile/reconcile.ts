@@ -3,7 +3,7 @@
 import { KeyedQueue, LimitedQueue, type Timer } from "../async/index.ts";
 import { conditionOf, type VfRecord } from "../inventory/index.ts";
 import type { UeventSource } from "../kernel/index.ts";
-import { isNamePromised } from "../mechanisms/index.ts";
+import { othersNames } from "../mechanisms/index.ts";
 import type { JournalEntry } from "../nsm/index.ts";
 import type { PciAddress } from "../pci/index.ts";
 import { type outcomes, timed } from "../telemetry/index.ts";
@@ -259,7 +259,7 @@ export class Reconciler {
     const before = journal.unrestored.beforeOf(address);
     if (!before || !this.#awaited.isUnderOtherName(address)) return false;
     const { name } = before.state.original;
-    if (isNamePromised(journal, address, name)) return false;
+    if (othersNames({ journal, inventory: node.inventory }, address).isPromised(name)) return false;
     const netdev = await node.binder.netdevNow(address);
     return netdev !== undefined && (await this.#takenNames.isFree(name, netdev.ifindex));
   }

@@ -46,7 +46,7 @@ export class Restorations {
   }
 
   /** On disk before anything of it is changed: a start continues what the process dies over. What fails the journal makes up for. */
-  async keep(address: PciAddress, what: Pick<UnrestoredVf, "before" | "isNewNeeded">): Promise<void> {
+  async keep(address: PciAddress, what: Pick<UnrestoredVf, "before" | "isNewNeeded" | "isNameTaken">): Promise<void> {
     const { journal, links } = this.#options;
     const boot = links.settings && { boot: links.settings.boot };
     await journal.unrestored.keep(address, { ...what, ...boot }).catch(() => {});
@@ -114,6 +114,6 @@ export class Restorations {
       if (journal.unrestored.beforeOf(address)) await this.keep(address, { isNewNeeded: false });
       else journal.unrestored.forget(address);
     } else if (left.length === 0 || !before) journal.unrestored.forget(address);
-    else await this.keep(address, { before, isNewNeeded: false });
+    else await this.keep(address, { before, isNewNeeded: false, isNameTaken });
   }
 }

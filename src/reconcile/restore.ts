@@ -1,7 +1,7 @@
 // VFs that no connection holds, made again what they were: by what the journal has of them, or as far as can be known.
 import { messageOf } from "../async/index.ts";
 import { type BeforeClient, conditionOf, type VfRecord } from "../inventory/index.ts";
-import { type AdoptedGrant, isNamePromised, type NodeJournal, netdevPartsOf, vfLinkOf } from "../mechanisms/index.ts";
+import { type AdoptedGrant, type NodeJournal, netdevPartsOf, othersNames, vfLinkOf } from "../mechanisms/index.ts";
 import {
   type AttachmentState,
   BorrowedSettings,
@@ -19,7 +19,7 @@ import type { Node } from "../node/index.ts";
 import type { Log } from "../telemetry/index.ts";
 
 export interface RestoreParts {
-  readonly node: Pick<Node, "binder" | "pfDoor" | "survey">;
+  readonly node: Pick<Node, "binder" | "inventory" | "pfDoor" | "survey">;
   readonly links: HostLinks;
   readonly journal: Pick<NodeJournal, "vfs" | "unrestored">;
   readonly log: Log;
@@ -205,8 +205,8 @@ async function makeNewSo(parts: RestoreParts, vf: VfRecord, state: AttachmentSta
 }
 
 function detach({ node, links, journal, log }: RestoreParts, vf: VfRecord, state: AttachmentState) {
-  const isPromised = (name: string) => isNamePromised(journal, vf.address, name);
-  const parts = { ...netdevPartsOf({ ...node, links }, vf), isNamePromised: isPromised };
+  const names = othersNames({ journal, inventory: node.inventory }, vf.address);
+  const parts = { ...netdevPartsOf({ ...node, links }, vf), othersNames: names };
   return new NetdevAttachment({ ...parts, client: undefined, state, log }).detach();
 }
 

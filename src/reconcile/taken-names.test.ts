@@ -148,13 +148,38 @@ test("a VF leaves its name to another one that has it when its client leaves, an
   await stop();
 });
 
+test("a VF takes the name of another one that only the journal has with a client, and does not wait for it", async () => {
+  const node = reconciledNode(2);
+  node.journal.vfs.set(second, outUnderName);
+  node.inventory.raise(second, { code: "host-use", how: "it is a port of br0" });
+  node.journal.vfs.set(first, { ...kernelEntry(first), isLeft: true });
+  const { stop } = await node.follow();
+  await node.clock.pass(SOON_MS);
+  assert.deepEqual([node.vf().link?.name, node.codes()], [NAME, ["recently-restored"]]);
+  await stop();
+});
+
+test("a VF whose name a free one has is called otherwise at once, and does not promise the name to itself when a client has it", async () => {
+  const disk = new Map<string, StoredEntry>();
+  const node = reconciledNode(2, disk);
+  node.journal.vfs.set(first, { ...kernelEntry(first), isLeft: true });
+  node.vf().madeName = "eth0";
+  node.vf(second).link = { ...(node.vf(second).link ?? assert.fail()), name: NAME };
+  const { stop } = await node.follow();
+  await node.clock.pass(SOON_MS);
+  assert.deepEqual([node.vf().link?.name, node.stateOf()], [STAND_IN, "idle"]);
+  assert.equal(node.journal.unrestored.isNameTaken(first), true);
+  assert.equal(reconciledNode(2, disk).journal.unrestored.isNameTaken(first), true, "after a restart, too");
+  await stop();
+});
+
 test("nor does it take the name at the next start", async () => {
   const disk = new Map<string, StoredEntry>();
   await (await underOtherName(disk)).stop();
   const node = reconciledNode(2, disk);
   const { link } = node.vf();
   node.vf().link = link && { ...link, name: STAND_IN };
-  node.journal.vfs.set(second, outUnderName);
+  node.journal.vfs.set(second, { ...outUnderName, tokenId: node.tokenOf(second) });
   node.journal.left.set("c2", node.connection("c2"));
   node.vf(second).link = undefined;
   const { stop } = await node.follow();

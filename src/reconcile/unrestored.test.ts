@@ -28,7 +28,13 @@ test("how the host had a VF is kept when its new device does not take it, and no
   const disk = await diskOf();
   const { connectionId, state } = entryOf();
   assert.deepEqual(Object.fromEntries(disk), {
-    [`unrestored ${first}`]: { address: first, before: { connectionId, state }, isNewNeeded: false, boot: BOOT },
+    [`unrestored ${first}`]: {
+      address: first,
+      before: { connectionId, state },
+      isNewNeeded: false,
+      isNameTaken: false,
+      boot: BOOT,
+    },
   });
   const node = reconciledNode(2, disk);
   node.journal.vfs.set(first, entryOf());

@@ -13,6 +13,8 @@ export const addressOf = (index: number) =>
 export const addresses = (count: number): readonly PciAddress[] =>
   Array.from({ length: count }, (_, at) => addressOf(at));
 export const [first, second] = [addressOf(0), addressOf(1)];
+/** The index of the first link that a driver makes. */
+export const FIRST_MADE = 101;
 /** Where it is among them. */
 export const indexOf = (address: PciAddress) => addresses(32).indexOf(address);
 
@@ -121,6 +123,7 @@ export class World {
   readonly inventory = new Inventory("6ba7b810-9dad-11d1-80b4-00c04fd430c8");
   /** Links of the host that are no VF's. */
   readonly others: Link[] = [];
+  #lastIndex = FIRST_MADE - 1;
   hear: (event: Uevent) => void = () => {};
   hearOfLink: (event: NetlinkEvent) => void = () => {};
 
@@ -134,6 +137,14 @@ export class World {
 
   at(index: number): PaperVf {
     return this.vf(addressOf(index));
+  }
+
+  /** As its driver does: with an index that no link had. */
+  makeLink(address: PciAddress): void {
+    const one = this.vf(address);
+    this.#lastIndex += 1;
+    const made = { ...linkOf(7 + indexOf(address)), index: this.#lastIndex };
+    one.link = { ...made, ...(one.madeName && { name: one.madeName }) };
   }
 
   fail(what: Failure, error: string): void {

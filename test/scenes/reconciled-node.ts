@@ -20,9 +20,9 @@ import { Reconciler, type ReconcilerOptions } from "../../src/reconcile/reconcil
 import { createMetrics } from "../../src/telemetry/index.ts";
 import { recordingLog } from "../../src/telemetry/recording-log.ts";
 import { paperUnrestored } from "./paper-unrestored.ts";
-import { addresses, first, indexOf, linkOf, PF, World } from "./paper-vfs.ts";
+import { addresses, first, PF, World } from "./paper-vfs.ts";
 
-export { addresses, first, kernelEntry, second, vfioEntry } from "./paper-vfs.ts";
+export { addresses, FIRST_MADE, first, kernelEntry, second, vfioEntry } from "./paper-vfs.ts";
 
 export const INTERVAL_MS = 5_000;
 export const BOOT = "6ba7b810-9dad-11d1-80b4-00c04fd430c9";
@@ -181,7 +181,7 @@ function binderOf(world: World) {
       world.fail("bind", "the driver refuses");
       one.driver = "igbvf";
       inventory.setDriver(address, "igbvf");
-      one.link = { ...linkOf(7 + indexOf(address)), ...(one.madeName && { name: one.madeName }) };
+      world.makeLink(address);
     },
     async netdevOf(address: PciAddress, signal?: AbortSignal) {
       const { link, making } = world.vf(address);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { paperUnrestored } from "../../../test/scenes/paper-unrestored.ts";
+import { kernelEntry } from "../../../test/scenes/paper-vfs.ts";
 import type { Clock } from "../../async/index.ts";
 import { conditionOf, Inventory } from "../../inventory/index.ts";
 import { Netns } from "../../kernel/index.ts";
@@ -10,7 +11,7 @@ import type { Attachment } from "../../nsm/index.ts";
 import { type DriverBinder, DriverError, type DriverFault, type PciAddress, parsePciAddress } from "../../pci/index.ts";
 import { recordingLog } from "../../telemetry/recording-log.ts";
 import { VfHolds } from "../held-vf.ts";
-import type { VfEntry } from "../journal-entries.ts";
+import type { KernelVfEntry, VfEntry } from "../journal-entries.ts";
 import { kernelDriver } from "./kernel-attachment.ts";
 
 const pf = parsePciAddress("01:00.0");
@@ -26,6 +27,10 @@ afterEach(() => {
 });
 
 const NOT_ITS_LINK = { kind: "not-its-link", link: "eth1", ifindex: 7, owner: "PCI function 0000:02:00.0" } as const;
+
+/** What a binder says of a VF with its network device. */
+const eth1 = async () => ({ ifname: "eth1", ifindex: 7 });
+const PRESENT = { netdevOf: eth1, netdevNow: eth1, isPresent: async () => true };
 
 /**
  * A node with two VFs, and a binder that fails for those in `faults`, and for `slow` ones when their promise says so. The host
@@ -65,7 +70,7 @@ function setUp(
       const fault = faults.get(address);
       if (fault) throw new DriverError(parsePciAddress(address), fault);
     },
-    netdevOf: async () => ({ ifname: "eth1", ifindex: 7 }),
+    ...PRESENT,
   } as unknown as DriverBinder;
   const pfDoor = () => assert.fail("no settings are needed to bind");
   const host = { id: { dev: 0n, ino: 0n } } as Netns;
@@ -129,7 +134,7 @@ function setUp(
       },
     };
   };
-  return { inventory, take, holds, vfs, bound, forgotten, passTime, tokenId, taken };
+  return { inventory, take, holds, vfs, unrestored, bound, forgotten, passTime, tokenId, taken };
 }
 
 test("prepare() refuses a name that another link of the client has, and holds no VF afterwards", async () => {
@@ -153,6 +158,29 @@ test("prepare() gives the connection another VF when its own fails, and the fail
   passTime();
   assert.equal(inventory.get(first)?.problem, undefined);
 });
+
+/** Of the first one, that had that name in the host. */
+function entryCalled(name: string): KernelVfEntry {
+  const { state, ...entry } = kernelEntry(first);
+  return { ...entry, state: { ...state, original: { ...state.original, name } } };
+}
+
+for (const [says, name, isKnown, state] of [
+  ["that has lost its name on its way in is cleaned, which keeps that", "eth5", false, "reclaiming"],
+  ["that waits for its name already is free", "eth5", true, "idle"],
+  ["that has its name is free", "eth1", false, "idle"],
+] as const) {
+  test(`release() of a VF that never was with its client: one ${says}`, async () => {
+    const { inventory, take, vfs, unrestored } = setUp(new Map());
+    const vf = take();
+    await vf.prepare();
+    const entry = entryCalled(name);
+    vfs.set(first, entry);
+    if (isKnown) await unrestored.keep(first, { before: entry });
+    await vf.release();
+    assert.equal(inventory.get(first)?.state, state);
+  });
+}
 
 test("prepare() gives the connection another VF when the host has begun to use its own, which is not touched", async () => {
   const { inventory, take, bound, passTime } = setUp(new Map(), new Map(), new Map([[first, "eth0 is a port of br0"]]));
@@ -276,7 +304,7 @@ test("release() leaves a VF that is quarantined in the journal: a restart alone 
 
 test("release() has a VF watched for late writes, until another client has it", async () => {
   const { inventory, take, holds, vfs, tokenId } = setUp(new Map());
-  const before = { use: "kernel", address: first, connectionId: "c1" } as unknown as VfEntry;
+  const before = entryCalled("eth1");
   vfs.set(first, before);
   await take().release();
   const codes = () => inventory.get(first)?.conditions;

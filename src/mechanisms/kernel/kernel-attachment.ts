@@ -32,7 +32,7 @@ import type { VfJournal } from "../connection-journal.ts";
 import type { HeldVf, VfHolds } from "../held-vf.ts";
 import type { KernelVfEntry } from "../journal-entries.ts";
 import { netdevPartsOf, type VfLinkParts } from "../netdev-parts.ts";
-import { isNamePromised } from "../promised-names.ts";
+import { othersNames } from "../promised-names.ts";
 import { clientNetns } from "./client-netns.ts";
 import { detachVf } from "./detach-vf.ts";
 import { type FoundVf, type FoundVfParts, takeFound } from "./found-vf.ts";
@@ -168,9 +168,19 @@ class KernelAttachment implements Attachment<DesiredKernel> {
     else await this.#restore();
     this.#client?.close();
     this.#client = undefined;
-    if (this.#wasOut && (await this.#parts.binder.isPresent(this.#address))) await this.#held.leaveToBeCleaned();
+    const isToClean = this.#wasOut || (await this.#isRenamed());
+    if (isToClean && (await this.#parts.binder.isPresent(this.#address))) await this.#held.leaveToBeCleaned();
     else this.#held.giveBack();
     this.#isReleased = true;
+  }
+
+  /** Its driver has made it again on its way in, and its name was another link's by then. Who cleans it keeps the name for it. */
+  async #isRenamed(): Promise<boolean> {
+    const { binder, journal } = this.#parts;
+    const entry = journal.vfs.get(this.#address);
+    if (entry?.use !== "kernel" || journal.unrestored.has(this.#address)) return false;
+    const netdev = await binder.netdevNow(this.#address).catch(() => undefined);
+    return netdev !== undefined && netdev.ifname !== entry.state.original.name;
   }
 
   #leaveAsFound(): void {
@@ -343,8 +353,8 @@ class KernelAttachment implements Attachment<DesiredKernel> {
     const onLeaving = () => {
       this.#wasOut = true;
     };
-    const isPromised = (name: string) => isNamePromised(this.#parts.journal, this.#address, name);
-    return { ...netdevPartsOf(this.#parts, this.#held.vf), onLeaving, isNamePromised: isPromised, log };
+    const names = othersNames(this.#parts, this.#address);
+    return { ...netdevPartsOf(this.#parts, this.#held.vf), onLeaving, othersNames: names, log };
   }
 
   #recordFor(client: Netns): (state: AttachmentState) => Promise<void> {
