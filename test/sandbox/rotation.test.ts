@@ -64,6 +64,20 @@ function nextRegistration({ sandbox }: Scene): Promise<void> {
   });
 }
 
+/** A registration that expires after a second has half a second for each call: where the machine took longer, that says nothing of renewals. */
+async function withoutHaste(scene: Scene, play: () => Promise<void>): Promise<void> {
+  for (let left = 5; ; left--) {
+    const reported = scene.log.events.length;
+    try {
+      return await play();
+    } catch (error) {
+      const late = scene.log.events.slice(reported).some(({ fields }) => /took longer/.test(String(fields?.["error"])));
+      if (!late || left === 0) throw error;
+      await nextRegistration(scene).catch(() => nextRegistration(scene));
+    }
+  }
+}
+
 const calls: Record<string, Story> = {};
 const registrations: Record<string, Story> = {};
 for (const peer of PEERS) {
@@ -102,14 +116,16 @@ for (const peer of PEERS) {
   ) => {
     const pod = await scene.pod();
     await nextRegistration(scene);
-    await unharmed(scene, async () => {
-      const renewed = nextRegistration(scene);
-      await rotate(scene, peer, pod);
-      await renewed;
-      await rotate(scene, peer, pod);
-      await nextRegistration(scene);
-      await nextRegistration(scene);
-    });
+    await withoutHaste(scene, () =>
+      unharmed(scene, async () => {
+        const renewed = nextRegistration(scene);
+        await rotate(scene, peer, pod);
+        await renewed;
+        await rotate(scene, peer, pod);
+        await nextRegistration(scene);
+        await nextRegistration(scene);
+      }),
+    );
   };
 }
 
