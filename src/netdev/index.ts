@@ -20,7 +20,6 @@ export {
   readLinkSettings,
   type SettingDifference,
 } from "./link-settings.ts";
-export { checkNameFree } from "./move.ts";
 export { parseInterfaceName } from "./parse.ts";
 export { type PfMemory, type PfName, rtnlPfPort } from "./pf-port.ts";
 export { readQueueSettings } from "./queue-settings.ts";

@@ -80,12 +80,8 @@ function setUp(
   const forgetVf = (address: string) => void forgotten.push(address);
   const journal = { vfs, unrestored, keepVf: async () => {}, forgetVf };
   const watchPod = async () => () => {};
-  /** In the client's namespace. */
-  const taken = new Set<string>();
-  const rtnl = { linkByName: async (name: string) => (taken.has(name) ? { name, index: 7 } : undefined) };
   const links = {
     netns: host,
-    inClient: (netns: Netns, _link: string, work: (place: unknown) => Promise<void>) => work({ netns, rtnl }),
     async verified(address: string) {
       if (foreign.has(address)) throw new NetdevError({ ...NOT_ITS_LINK, vf: address });
     },
@@ -134,19 +130,8 @@ function setUp(
       },
     };
   };
-  return { inventory, take, holds, vfs, unrestored, bound, forgotten, passTime, tokenId, taken };
+  return { inventory, take, holds, vfs, unrestored, bound, forgotten, passTime, tokenId };
 }
-
-test("prepare() refuses a name that another link of the client has, and holds no VF afterwards", async () => {
-  const { inventory, take, taken } = setUp(new Map());
-  taken.add("nsm-1");
-  const vf = take();
-  await assert.rejects(vf.prepare(), { fault: { kind: "name-taken", name: "nsm-1", by: "link nsm-1 (index 7)" } });
-  await vf.release();
-  assert.equal(inventory.ofConnection("c1"), undefined);
-  taken.clear();
-  await take().prepare();
-});
 
 test("prepare() gives the connection another VF when its own fails, and the failed one another chance later", async () => {
   const { inventory, take, bound, passTime } = setUp(new Map([[first, { kind: "no-netdev" }]]));

@@ -7,7 +7,6 @@ import { fileKey, type Netns } from "../../kernel/index.ts";
 import {
   type AttachmentState,
   attachNetdev,
-  checkNameFree,
   type DesiredNetdev,
   desiredNetdev,
   type HostSide,
@@ -127,11 +126,11 @@ class KernelAttachment implements Attachment<DesiredKernel> {
     this.#netdev = this.#adopt(asGiven(state, desired, given), client);
   }
 
-  async prepare(request: MechanismRequest<DesiredKernel>): Promise<void> {
+  async prepare({ desired, files, signal }: MechanismRequest<DesiredKernel>): Promise<void> {
     if (this.#isFound) return; // It is with the client, and its namespace is here.
     const [client] = await both(
-      request.signal,
-      { run: (either) => this.#receiveForNew(request, either), drop: (received) => received.close() },
+      signal,
+      { run: (either) => this.#receive(files, desired.netns, either), drop: (received) => received.close() },
       { run: (either) => this.#bind(either) },
     );
     this.#client = client;
@@ -201,26 +200,6 @@ class KernelAttachment implements Attachment<DesiredKernel> {
 
   #receive(files: PassedFilesOfCall, url: InodeUrl, signal: AbortSignal): Promise<Netns> {
     return received(this.#parts, files, url, signal);
-  }
-
-  /**
-   * A name that another link has is refused before the endpoint gets the Request: heal repeats it several times a second, for as long as the
-   * pod lives. It is checked again before the VF is touched.
-   */
-  async #receiveForNew(
-    { desired, files }: Pick<MechanismRequest<DesiredKernel>, "desired" | "files">,
-    signal: AbortSignal,
-  ): Promise<Netns> {
-    const client = await this.#receive(files, desired.netns, signal);
-    if (this.#pending) return client; // The link may be its own.
-    const { interfaceName: name } = desired;
-    try {
-      await this.#parts.links.inClient(client, name, async (place) => place && checkNameFree(place, name));
-      return client;
-    } catch (error) {
-      client.close();
-      throw error;
-    }
   }
 
   async #bind(signal: AbortSignal): Promise<void> {
