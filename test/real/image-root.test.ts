@@ -10,6 +10,7 @@ import { NSM_MANIFEST, PATCHED_MEMORY_BYTES } from "../fixtures/nsm-manifest.ts"
 import { MemoryCgroup } from "../hostile/memory-cgroup.ts";
 import { has, type Need, needs } from "../needs.ts";
 import { makeImageRoot } from "../scenes/image-root.ts";
+import { until } from "../scenes/until.ts";
 
 const NEEDS: readonly Need[] = ["root", "netns", "memory-cgroup"];
 const PROJECT = join(import.meta.dirname, "..", "..");
@@ -33,9 +34,20 @@ function runImage(t: TestContext, root: string, memoryBytes: number): AsyncItera
     child.kill("SIGKILL");
     child.stderr.resume();
     await ended;
-    cgroup.close();
+    await until("the container's processes have ended", () => isClosed(cgroup)); // its PID namespace ends after unshare
   });
   return createInterface({ input: child.stderr })[Symbol.asyncIterator]();
+}
+
+/** Not as long as the kernel has a process of it. */
+function isClosed(cgroup: MemoryCgroup): boolean {
+  try {
+    cgroup.close();
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+    return false;
+  }
 }
 
 async function next(lines: AsyncIterator<string>): Promise<Line> {
