@@ -159,9 +159,8 @@ export class KillScene {
   async giveTo({ tokenId }: SandboxPod, driver: "igbvf" | undefined): Promise<void> {
     const { drivers, devices } = this.sandbox.machine;
     const { address = "" } = (await this.forwarder.inventory()).vfs.find((one) => one.tokenId === tokenId) ?? {};
-    const before = (await devices.exists(`${address}/driver`))
-      ? await devices.readLink(`${address}/driver`)
-      : undefined;
+    // Who cleans it may take its driver away meanwhile.
+    const before = await devices.readLink(`${address}/driver`).catch(() => undefined);
     const name = before?.split("/").at(-1);
     if (name === driver) return;
     await devices.writeText(`${address}/driver_override`, driver === undefined ? "vfio-pci" : "\n");
