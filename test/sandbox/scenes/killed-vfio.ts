@@ -70,7 +70,8 @@ class Stage {
   async isRestored(pod: SandboxPod, group?: string): Promise<void> {
     const { scene } = this;
     const ownOf = async () => (await scene.forwarder.inventory()).vfs.find(({ tokenId }) => tokenId === pod.tokenId);
-    await eventually(ownOf, (vf) => vf?.isHeld === false);
+    // Who cleans it takes its driver away and gives it back.
+    await eventually(ownOf, (vf) => vf?.isHeld === false && vf.state !== "reclaiming");
     if (group !== undefined) {
       const container = this.#containers.get(pod.name) ?? assert.fail();
       assert.deepEqual(await this.#turns.run(pod.name, () => opening(container, group)), REFUSED);
