@@ -154,6 +154,13 @@ test("EndpointSockets.acquire() takes a socket that lingers out of the share of 
   assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
 });
 
+test("EndpointSocket.release() closes in the end what two owners have used in turn", async () => {
+  const { clock, sockets, acquire } = sharedSetUp();
+  for (const whose of [owner, other]) (await acquire(1, whose)).release();
+  await clock.pass(1_100);
+  assert.deepEqual([PaperFd.open, sockets.heldCount, clock.timerCount], [0, 0, 0]);
+});
+
 test("EndpointSockets.acquire() refuses an owner one more that another has brought, and leaves it to that one", async () => {
   const { sockets, acquire } = sharedSetUp();
   const theirs = await acquire(9, other);
